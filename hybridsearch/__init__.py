@@ -1,0 +1,61 @@
+"""hybridsearch: sparse, dense and lexical retrieval, fused, reranked and explained.
+
+Names are imported on first use, so that `import hybridsearch` loads neither a model library nor a client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridsearch.documents import Document as Document
+    from hybridsearch.documents import read_documents as read_documents
+    from hybridsearch.encoders.bm25 import BM25 as BM25
+    from hybridsearch.encoders.dense import Dense as Dense
+    from hybridsearch.encoders.sparse import Sparse as Sparse
+    from hybridsearch.errors import HybridSearchError as HybridSearchError
+    from hybridsearch.fusion import RRF as RRF
+    from hybridsearch.fusion import ScoreFusion as ScoreFusion
+    from hybridsearch.hits import Explanation as Explanation
+    from hybridsearch.hits import Hit as Hit
+    from hybridsearch.hits import Results as Results
+    from hybridsearch.ranking import Ranking as Ranking
+    from hybridsearch.rerank import CrossEncoderReranker as CrossEncoderReranker
+    from hybridsearch.search import HybridSearch as HybridSearch
+    from hybridsearch.search import open as open
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BM25": "encoders.bm25",
+    "CrossEncoderReranker": "rerank",
+    "Dense": "encoders.dense",
+    "Document": "documents",
+    "Explanation": "hits",
+    "Hit": "hits",
+    "HybridSearch": "search",
+    "HybridSearchError": "errors",
+    "RRF": "fusion",
+    "Ranking": "ranking",
+    "Results": "hits",
+    "ScoreFusion": "fusion",
+    "Sparse": "encoders.sparse",
+    "open": "search",
+    "read_documents": "documents",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'hybridsearch' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hybridsearch.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

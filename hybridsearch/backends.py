@@ -1,0 +1,301 @@
+"""What a search engine must be able to do to hold a hybridsearch index, and how engines are found by name.
+
+An adapter is one class with the methods of `Backend`. It imports only the contract types: this module,
+`documents`, `vectors`, `ranking`, `filters` and `errors`. `hybridsearch.testing` has the tests that it must pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, MissingExtraError
+from hybridsearch.filters import Filter
+from hybridsearch.ranking import Ranking
+from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
+
+Kind: TypeAlias = Literal["lexical", "sparse", "dense"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What an encoder's vectors depend on: model content, prompts, maximal length, vocabulary, tokenisation.
+
+    Two encoders with equal fingerprints give interchangeable vectors.
+
+    >>> str(Fingerprint("bm25", {"language": "english"}))
+    'bm25 1b3e695c8bfa'
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits over name and settings."""
+        raw = json.dumps([self.name, self.settings], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.digest}"
+
+    def difference(self, other: Fingerprint) -> str:
+        """The settings that differ, for error messages."""
+        keys = [
+            key
+            for key in sorted({*self.settings, *other.settings})
+            if self.settings.get(key) != other.settings.get(key)
+        ]
+        return ", ".join(f"{key}: {self.settings.get(key)!r} against {other.settings.get(key)!r}" for key in keys)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverSchema:
+    """What an index remembers of one retriever.
+
+    Attributes:
+        kind: "lexical" (term frequencies, weighted by the backend), "sparse" (weights as they are) or "dense".
+        fingerprint: what its vectors depend on.
+        encoder: `{"type": registered name, **constructor arguments}`, from which `hs.open` makes the encoder again;
+            None for an encoder that only the caller can make.
+        dimensions, metric: of dense vectors, else None.
+        weighting: for a lexical retriever, the arguments of `hybridsearch.encoders.bm25.BM25Weighting`, else None.
+    """
+
+    kind: Kind
+    fingerprint: Fingerprint
+    encoder: Mapping[str, Any] | None = None
+    dimensions: int | None = None
+    metric: Metric | None = None
+    weighting: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What an index remembers: its retrievers, and the search settings that `hs.open` restores.
+
+    Attributes:
+        retrievers: by name.
+        settings: JSON-able settings of `HybridSearch` (fusion, reranker, candidates).
+        version: of this layout; an index with a newer one is refused.
+    """
+
+    retrievers: Mapping[str, RetrieverSchema]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict; `from_json` is its inverse."""
+        return {
+            "version": self.version,
+            "settings": dict(self.settings),
+            "retrievers": {
+                name: {
+                    "kind": r.kind,
+                    "fingerprint": {"name": r.fingerprint.name, "settings": dict(r.fingerprint.settings)},
+                    "encoder": None if r.encoder is None else dict(r.encoder),
+                    "dimensions": r.dimensions,
+                    "metric": r.metric,
+                    "weighting": None if r.weighting is None else dict(r.weighting),
+                }
+                for name, r in self.retrievers.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Schema:
+        """Raises IndexCorruptedError where `data` is not a schema or is of a newer version."""
+        try:
+            if data["version"] > 1:
+                raise IndexCorruptedError(
+                    f"The index has schema version {data['version']}, and this hybridsearch reads up to 1: "
+                    "upgrade hybridsearch, or index the documents again."
+                )
+            retrievers = {
+                name: RetrieverSchema(
+                    kind=r["kind"],
+                    fingerprint=Fingerprint(r["fingerprint"]["name"], r["fingerprint"]["settings"]),
+                    encoder=r["encoder"],
+                    dimensions=r["dimensions"],
+                    metric=r["metric"],
+                    weighting=r["weighting"],
+                )
+                for name, r in data["retrievers"].items()
+            }
+            return cls(retrievers, data["settings"], data["version"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise IndexCorruptedError(f"The schema of the index is not readable ({error!r}).") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to one retriever: the best `k` documents for `query` among those that `filter` lets through."""
+
+    retriever: str
+    query: QueryVector
+    k: int
+    filter: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do and how exactly; tests and messages follow this, never an engine's name.
+
+    Attributes:
+        kinds: the retriever kinds it stores.
+        filters, delete, explain, scan: whether those methods work.
+        persistent: whether the index outlives the process.
+        approximate: the kinds whose search may miss a document; empty for exact engines.
+        score_tolerance: relative error of a score against float64 arithmetic on the same vectors.
+        concurrent_readers: whether many threads may search while one writes.
+    """
+
+    kinds: frozenset[Kind] = frozenset({"lexical", "sparse", "dense"})
+    filters: bool = True
+    delete: bool = True
+    explain: bool = True
+    scan: bool = True
+    persistent: bool = False
+    approximate: frozenset[Kind] = frozenset()
+    score_tolerance: float = 1e-6
+    concurrent_readers: bool = True
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One index in one engine. Constructed without side effects by `connect`; then `open`, or `create`.
+
+    Inputs are never changed. After `close` only garbage collection may follow.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def open(self) -> Schema | None:
+        """The schema of the index at this place, or None if there is none (then `create` makes one)."""
+        ...
+
+    def create(self, schema: Schema) -> None:
+        """Make an empty index. Raises IndexExistsError if there is one."""
+        ...
+
+    def upsert(self, batch: EncodedBatch) -> None:
+        """Add documents, replacing those with the same id. Idempotent. Atomic, or raises BulkIndexError.
+
+        The batch has vectors for exactly the schema's retrievers, else InvalidArgumentError.
+        """
+        ...
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove documents; unknown ids are ignored. Returns how many were there."""
+        ...
+
+    def fetch(self, ids: Sequence[str]) -> list[Document | None]:
+        """The documents, in the order of `ids`; None for an unknown id."""
+        ...
+
+    def search(self, requests: Sequence[Request]) -> list[Ranking]:
+        """Answer all requests in one round trip, in order.
+
+        Ties are ordered by id at the cut. Lexical and sparse retrievers return only documents with a score above 0;
+        documents and queries with an all-zero dense vector are no hits. An unknown retriever is InvalidArgumentError.
+        """
+        ...
+
+    def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+        """For each id, what each matched term adds to its raw score (the values sum to it); lexical and sparse only.
+
+        An unknown id, or one without a matched term, gets an empty dict.
+        """
+        ...
+
+    def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+        """All documents with their vectors as they were upserted, for copying to another backend."""
+        ...
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many documents there are, or how many of them `filter` lets through."""
+        ...
+
+    def refresh(self) -> None:
+        """What was upserted and deleted before is searchable (and, where persistent, durable) after this."""
+        ...
+
+    def close(self) -> None:
+        """Release files, locks and connections. Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    target: str  # "module:class"
+    package: str  # what must be importable
+    extra: str  # the extra that installs it
+
+
+_ADAPTERS: dict[str, _Adapter] = {
+    "memory": _Adapter("hybridsearch.adapters.memory:MemoryBackend", "numba", "memory"),
+}
+"""URL scheme -> adapter. One line adds an engine; packages of others use the entry-point group below."""
+
+ENTRY_POINTS = "hybridsearch.backends"
+"""Entry-point group of third-party adapters: scheme = "module:Class", called as `Class(location, **options)`."""
+
+
+def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = None) -> Backend:
+    """The backend for `target`, not yet opened.
+
+    Args:
+        target: "memory", a folder, a URL such as "opensearch://host:9200/name", or a ready `Backend`.
+        options: keyword arguments of the adapter's constructor.
+
+    Raises:
+        InvalidArgumentError: the URL's scheme is unknown, or the adapter does not know an option.
+        MissingExtraError: the adapter's package is not installed.
+    """
+    options = dict(options or {})
+    if not isinstance(target, str | Path):
+        if options:
+            raise InvalidArgumentError("Options are for a backend given by name; set them on the object itself.")
+        return target
+    location = str(target)
+    if not location.strip():
+        raise InvalidArgumentError("The backend's place is empty: give 'memory', a folder or a URL.")
+    scheme = location.partition("://")[0] if "://" in location else "memory"
+    scheme = scheme.partition("+")[0]
+    factory = _load(scheme)
+    try:
+        backend: Backend = factory(None if location == "memory" else location, **options)
+        return backend
+    except TypeError as error:
+        raise InvalidArgumentError(f"The {scheme} backend does not take these options: {error}.") from error
+
+
+def schemes() -> dict[str, str]:
+    """Every known URL scheme and where its adapter lives."""
+    known = {scheme: adapter.target for scheme, adapter in _ADAPTERS.items()}
+    return known | {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _load(scheme: str) -> Any:
+    if adapter := _ADAPTERS.get(scheme):
+        module, _, name = adapter.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name and error.name.startswith("hybridsearch"):
+                raise
+            raise MissingExtraError(error.name or adapter.package, adapter.extra, f"The {scheme} backend") from error
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == scheme:
+            return cast(Any, point.load())
+    raise InvalidArgumentError(
+        f"No backend is known for {scheme!r}: known are {', '.join(sorted(schemes()))}, or a folder's path."
+    )

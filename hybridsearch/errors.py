@@ -1,0 +1,93 @@
+"""Every error that hybridsearch raises on purpose.
+
+Each message is one sentence or two: what was given, what is allowed, what to do next.
+Catch `HybridSearchError` to catch them all; the command line prints the message and exits with 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HybridSearchError(Exception):
+    """The base of every error below."""
+
+
+class InvalidArgumentError(HybridSearchError, ValueError):
+    """An argument has a value that is not allowed."""
+
+
+class DocumentError(HybridSearchError, ValueError):
+    """A document, or the line of a file that should hold one, is not usable."""
+
+
+class FilterError(HybridSearchError, ValueError):
+    """A filter does not follow the filter language of `hybridsearch.filters`."""
+
+
+class MissingExtraError(HybridSearchError, ImportError):
+    """An optional dependency is not installed; the message has the pip command."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed: "
+            f"run `pip install 'hybridsearch[{extra}]'`."
+        )
+
+
+class ModelNotFoundError(HybridSearchError, FileNotFoundError):
+    """A model is neither in the folder that was named nor in the local cache of the model hub."""
+
+
+class EncodingError(HybridSearchError, ValueError):
+    """An encoder produced something that cannot be stored or searched, such as NaN."""
+
+
+class FingerprintMismatchError(HybridSearchError):
+    """An index was built with another encoder than the one it is opened with."""
+
+
+class IndexNotFoundError(HybridSearchError, FileNotFoundError):
+    """There is no index at the given place."""
+
+
+class IndexExistsError(HybridSearchError, FileExistsError):
+    """There is already something at the place where a new index should go."""
+
+
+class IndexLockedError(HybridSearchError):
+    """Another process is writing to the index."""
+
+
+class IndexCorruptedError(HybridSearchError):
+    """A file of the index is damaged; the message names it."""
+
+
+class StorageError(HybridSearchError, OSError):
+    """The storage refused to write or read: disk full, no permission. What was committed before is intact."""
+
+
+class BackendError(HybridSearchError):
+    """A backend could not do what it was asked to do."""
+
+
+class BulkIndexError(BackendError):
+    """Some documents of a batch were refused; all others are stored.
+
+    Attributes:
+        failed: one (document id, reason) for each refused document.
+    """
+
+    def __init__(self, failed: Sequence[tuple[str, str]]) -> None:
+        self.failed = list(failed)
+        shown = "; ".join(f"{id!r}: {reason}" for id, reason in self.failed[:3])
+        more = f" and {len(self.failed) - 3} more" if len(self.failed) > 3 else ""
+        super().__init__(f"{len(self.failed)} documents were refused ({shown}{more}); all others are stored.")
+
+
+class RetrieverError(BackendError):
+    """A retriever that was not declared optional failed."""
+
+
+class RetrieverTimeoutError(RetrieverError, TimeoutError):
+    """A retriever that was not declared optional took longer than its timeout."""

