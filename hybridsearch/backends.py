@@ -179,7 +179,7 @@ class Backend(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     def open(self) -> Schema | None:
-        """The schema of the index at this place, or None if there is none (then `create` makes one)."""
+        """The schema of the index at this place, or None if there is none (then `create` makes one). Idempotent."""
         ...
 
     def create(self, schema: Schema) -> None:

@@ -1,0 +1,104 @@
+"""What the benchmark scripts share: options, the machine, repeated timings, tables, and the JSON line at the end.
+
+A script reads `options = arguments(__doc__)`, measures with `best_of`, prints with `table`, and ends with
+`finish(options, {...})`, which prints one JSON object as the last line where `--json` was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False)
+
+
+def arguments(description: str, **extra: Mapping[str, Any]) -> argparse.Namespace:
+    """Parse `--full`, `--json` and the `extra` options: `arguments(__doc__, queries={"type": int, "default": 200})`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="also the sizes that take longer than five minutes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    for name, keywords in extra.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **keywords)
+    return parser.parse_args()
+
+
+def data_folder() -> Path:
+    """The folder with real collections, from HYBRIDSEARCH_DATA or ../shared/data; exits with a sentence without it."""
+    folder = Path(os.environ.get("HYBRIDSEARCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        raise SystemExit(f"No real collections in {folder}: set HYBRIDSEARCH_DATA to a folder that holds them.")
+    return folder
+
+
+def best_of(function: Callable[[], object], repeats: int = 5, *, seconds: float = 10.0) -> float:
+    """The shortest of `repeats` timings of `function()`, in seconds; stops early once `seconds` have passed.
+
+    The shortest, because whatever else runs on the machine can only add time.
+    """
+    best, deadline = float("inf"), time.perf_counter() + seconds
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now > deadline:
+            break
+    return best
+
+
+def read_bandwidth(threads: int = 1, megabytes: int = 512) -> float:
+    """Bytes a second that `threads` threads read from an array larger than the caches (numpy sum of int64)."""
+    numbers = np.ones(megabytes * 2**17, dtype=np.int64)
+    parts = np.array_split(numbers, threads)
+    with ThreadPoolExecutor(threads) as pool:
+        return numbers.nbytes / best_of(lambda: list(pool.map(np.sum, parts)), 7)
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions that a figure depends on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
+    """Print a table: the first column to the left, the others to the right; floats with three significant digits."""
+    grid = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        grid.add_row(*(_cell(value) for value in row))
+    console.print(grid)
+
+
+def finish(options: argparse.Namespace, results: Mapping[str, Any]) -> None:
+    """Print the machine, and with `--json` the results and the machine as one JSON object on the last line."""
+    facts = machine()
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), style="dim")
+    if options.json:
+        print(json.dumps({**results, "machine": facts}))
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")

@@ -1,0 +1,66 @@
+"""Peak memory of indexing one million generated documents from JSONL with BM25 into a folder, by the command line.
+
+    python benchmarks/memory.py [--documents N] [--json]
+
+The file is written to a temporary folder first (about 500 MB). The figure is the maximal resident set size of the
+indexing process, as the operating system counts it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from _common import arguments, console, finish, table
+
+
+def write_corpus(path: Path, documents: int) -> None:
+    """Texts of 40 to 120 words from a Zipf vocabulary of 200,000."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(200_000)])
+    odds = 1 / np.arange(1, len(words) + 1)
+    odds = np.cumsum(odds / odds.sum())
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(0, documents, 10_000):
+            lengths = rng.integers(40, 121, min(10_000, documents - start))
+            drawn = words[np.searchsorted(odds, rng.random(int(lengths.sum())))]
+            ends = np.cumsum(lengths)
+            for i, (length, end) in enumerate(zip(lengths, ends, strict=True), start):
+                file.write(
+                    json.dumps({"_id": f"d{i}", "text": " ".join(drawn[end - length : end]), "year": i % 50}) + "\n"
+                )
+
+
+def main() -> None:
+    options = arguments(__doc__, documents={"type": int, "default": 1_000_000})
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, index = Path(folder, "corpus.jsonl"), Path(folder, "index")
+        with console.status("writing the corpus"):
+            write_corpus(corpus, options.documents)
+        size = corpus.stat().st_size
+        command = [sys.executable, "-m", "hybridsearch.cli", "index", str(corpus), "--index", str(index), "--json"]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        stored = sum(file.stat().st_size for file in index.rglob("*") if file.is_file())
+    found = {
+        "documents": options.documents,
+        "peak_gib": peak / 2**30,
+        "seconds": seconds,
+        "documents_per_second": options.documents / seconds,
+        "corpus_gib": size / 2**30,
+        "index_gib": stored / 2**30,
+    }
+    table("indexing JSONL with BM25", ["what", "value"], [[name, value] for name, value in found.items()])
+    finish(options, found)
+
+
+if __name__ == "__main__":
+    main()

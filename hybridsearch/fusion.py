@@ -1,0 +1,183 @@
+"""Merging the rankings of several retrievers into one.
+
+A fusion is a subclass of `Fusion` with one method: what each listed document earns from each retriever. The rest
+(summing, ties, weights) is the same for all. Add its class to `FUSIONS` so that a saved index can restore it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.ranking import EMPTY, Ranking
+
+
+class Fusion(ABC):
+    """How rankings are merged: the fused score of a document is the sum of what it earns from each retriever.
+
+    Args:
+        weights: non-negative weight by retriever name, with an entry for every retriever that is fused; None = all
+            equal. Weight 0 is the same as leaving the retriever out.
+
+    Raises:
+        InvalidArgumentError: a weight is negative, not finite, or all are 0.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        if weights is not None:
+            for retriever, weight in weights.items():
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                    raise InvalidArgumentError(f"The weight of {retriever!r} is {weight!r}; weights are numbers >= 0.")
+            if not any(weights.values()):
+                raise InvalidArgumentError("All fusion weights are 0, so nothing could be found; raise one of them.")
+        self.weights = None if weights is None else {name: float(weight) for name, weight in weights.items()}
+
+    @abstractmethod
+    def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        """What each document of each ranking earns, parallel to that ranking's ids; no ranking has weight 0 here."""
+
+    def fuse(self, rankings: Mapping[str, Ranking]) -> Ranking:
+        """The fused ranking of one query.
+
+        Sums are exactly rounded and compared after rounding to 12 significant digits, so that the order of the
+        retrievers cannot decide; equal scores are ordered by document id.
+
+        Args:
+            rankings: by retriever name; all of those asked, also the empty ones.
+        """
+        return self.explain(rankings)[0]
+
+    def explain(self, rankings: Mapping[str, Ranking]) -> tuple[Ranking, dict[str, dict[str, float]]]:
+        """The fused ranking, and by retriever name and document id what each listing contributed to its score."""
+        used = {name: ranking for name, ranking in rankings.items() if self.weight(name) > 0}
+        contributions = {
+            name: dict(zip(used[name].ids, values.tolist(), strict=True))
+            for name, values in self.contributions(used).items()
+        }
+        parts: dict[str, list[float]] = {}
+        for of_retriever in contributions.values():
+            for id, value in of_retriever.items():
+                parts.setdefault(id, []).append(value)
+        if not parts:
+            return EMPTY, contributions
+        return Ranking.from_scores((id, round_score(math.fsum(values))) for id, values in parts.items()), contributions
+
+    def weight(self, retriever: str) -> float:
+        """The weight of one retriever. Raises InvalidArgumentError where `weights` leaves it open."""
+        if self.weights is None:
+            return 1.0
+        if retriever not in self.weights:
+            raise InvalidArgumentError(
+                f"The fusion has weights for {', '.join(map(repr, self.weights))} but none for {retriever!r}: "
+                "give it one (0 leaves the retriever out)."
+            )
+        return self.weights[retriever]
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"type": name, **constructor arguments}`; `make_fusion` is its inverse."""
+        return {"type": self.name, "weights": self.weights}
+
+    def __repr__(self) -> str:
+        arguments = {key: value for key, value in self.to_json().items() if key != "type" and value is not None}
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+class RRF(Fusion):
+    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): sum of weight / (k + rank), rank from 1.
+
+    A retriever that does not list a document adds nothing.
+
+    >>> bm25, dense = Ranking.from_scores({"a": 9.0, "b": 7.0}), Ranking.from_scores({"b": 0.8})
+    >>> fused = RRF().fuse({"bm25": bm25, "dense": dense})
+    >>> fused.ids, fused.scores[0] == round_score(1 / 62 + 1 / 61)
+    (('b', 'a'), True)
+    """
+
+    name = "rrf"
+
+    def __init__(self, k: float = 60, weights: Mapping[str, float] | None = None) -> None:
+        if isinstance(k, bool) or not isinstance(k, int | float) or not 0 <= k < math.inf:
+            raise InvalidArgumentError(f"RRF's k is {k!r}; it is a number >= 0, usually 60.")
+        super().__init__(weights)
+        self.k = k
+
+    def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        return {
+            name: self.weight(name) / (self.k + np.arange(1.0, len(ranking) + 1)) for name, ranking in rankings.items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "k": self.k}
+
+
+Normalization = Literal["minmax", "zscore", "none"]
+
+
+class ScoreFusion(Fusion):
+    """Weighted mean of normalised scores, over all retrievers asked; one that does not list a document counts 0.
+
+    Scores are normalised per query and retriever over its candidates: "minmax" to [0, 1], "zscore" to mean 0 and
+    (population) standard deviation 1, "none" leaves them. A list of equal scores, also a list of one, becomes 1.0
+    under "minmax" and "zscore".
+
+    >>> bm25, dense = Ranking.from_scores({"a": 9.0, "b": 7.0, "c": 5.0}), Ranking.from_scores({"b": 0.8})
+    >>> list(ScoreFusion("minmax").fuse({"bm25": bm25, "dense": dense}))
+    [('b', 0.75), ('a', 0.5), ('c', 0.0)]
+    """
+
+    name = "score"
+
+    def __init__(self, normalization: Normalization = "minmax", weights: Mapping[str, float] | None = None) -> None:
+        if normalization not in ("minmax", "zscore", "none"):
+            raise InvalidArgumentError(f"Normalization {normalization!r} is unknown: use 'minmax', 'zscore' or 'none'.")
+        super().__init__(weights)
+        self.normalization = normalization
+
+    def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        total = math.fsum(self.weight(name) for name in rankings)
+        return {
+            name: self._normalize(ranking.scores) * (self.weight(name) / total) for name, ranking in rankings.items()
+        }
+
+    def _normalize(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.normalization == "none" or not len(scores):
+            return scores
+        low, high = float(scores.min()), float(scores.max())
+        if low == high:
+            return np.ones_like(scores)
+        if self.normalization == "minmax":
+            return (scores - low) / (high - low)
+        return (scores - float(scores.mean())) / float(scores.std())
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "normalization": self.normalization}
+
+
+FUSIONS: dict[str, type[Fusion]] = {fusion.name: fusion for fusion in (RRF, ScoreFusion)}
+"""The type names that `make_fusion` and an index's settings know."""
+
+
+def make_fusion(description: Mapping[str, Any]) -> Fusion:
+    """The fusion of `Fusion.to_json`. Raises InvalidArgumentError where it is not one."""
+    arguments = dict(description)
+    name = arguments.pop("type", None)
+    if name not in FUSIONS:
+        raise InvalidArgumentError(f"No fusion {name!r} is known: known are {', '.join(FUSIONS)}.")
+    try:
+        fusion: Fusion = FUSIONS[name](**arguments)
+        return fusion
+    except TypeError as error:
+        raise InvalidArgumentError(f"The fusion {name!r} does not take these arguments: {error}.") from error
+
+
+def round_score(score: float) -> float:
+    """`score` to 12 significant digits: what fused and reranked scores are compared by."""
+    return float(f"{score:.12g}")

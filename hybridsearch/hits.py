@@ -1,0 +1,285 @@
+"""What a search returns, and how it prints in a terminal and a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.documents import Document
+from hybridsearch.fusion import round_score
+from hybridsearch.ranking import Ranking
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverHit:
+    """Where one retriever put the document.
+
+    Attributes:
+        rank: from 1.
+        score: the retriever's own score, on its own scale.
+        contribution: what it added to the fused score.
+    """
+
+    rank: int
+    score: float
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a document is where it is.
+
+    Attributes:
+        query, id: what was asked, and the document.
+        retrievers: rank, score and contribution of each retriever that listed it.
+        terms: for lexical and sparse retrievers, what each matched term added to the retriever's score, most first.
+        fusion: how the contributions were merged.
+        fused_rank, fused_score: after fusion, from 1; None where no retriever listed the document.
+        reranker_score: None where the document was not reranked.
+        rank: the final rank; None where the document is not among the candidates.
+    """
+
+    query: str
+    id: str
+    retrievers: Mapping[str, RetrieverHit]
+    terms: Mapping[str, Mapping[str, float]]
+    fusion: str
+    fused_rank: int | None
+    fused_score: float | None
+    reranker_score: float | None
+    rank: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict."""
+        return {
+            "query": self.query,
+            "id": self.id,
+            "rank": self.rank,
+            "fused_rank": self.fused_rank,
+            "fused_score": self.fused_score,
+            "reranker_score": self.reranker_score,
+            "fusion": self.fusion,
+            "retrievers": _retrievers_to_dict(self.retrievers),
+            "terms": {name: dict(terms) for name, terms in self.terms.items()},
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.fused_rank is None:
+            yield f"{self.id}: no retriever has it among its candidates for {self.query!r}"
+        elif self.reranker_score is not None:
+            yield f"{self.id}: rank {self.rank} by reranker score {self.reranker_score:.4f}"
+            yield f"  rank {self.fused_rank} before reranking"
+        else:
+            yield f"{self.id}: rank {self.rank}"
+        if self.fused_score is not None:
+            yield f"  fused score {self.fused_score:.6g} = {self.fusion}"
+        for name in dict.fromkeys([*self.retrievers, *self.terms]):
+            hit = self.retrievers.get(name)
+            place = (
+                "not listed" if hit is None else f"rank {hit.rank}, score {hit.score:.4f}, adds {hit.contribution:.6g}"
+            )
+            yield f"  {name}: {place}"
+            if terms := self.terms.get(name):
+                yield "    " + ", ".join(f"{term} {weight:.3f}" for term, weight in terms.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found document.
+
+    Attributes:
+        id: of the document.
+        rank: from 1.
+        score: of the last stage that scored it: the reranker's where it was reranked, else the fused one.
+        document: the document itself.
+        retrievers: by name, where each retriever that listed it put it.
+        fused_score: before reranking.
+        rank_before_reranking: its rank by fused score; equal to `rank` where nothing was reranked.
+        reranker_score: None where it was not reranked.
+    """
+
+    id: str
+    rank: int
+    score: float
+    document: Document
+    retrievers: Mapping[str, RetrieverHit]
+    fused_score: float
+    rank_before_reranking: int
+    reranker_score: float | None = None
+    _explain: Callable[[Hit], Explanation] | None = field(default=None, repr=False, compare=False)
+
+    def explain(self) -> Explanation:
+        """Why it is here, with the matched terms of lexical and sparse retrievers. Looks them up in the index."""
+        if self._explain is None:
+            raise RuntimeError("This hit was not made by a search, so there is nothing to look its terms up in.")
+        return self._explain(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict."""
+        return {
+            "id": self.id,
+            "rank": self.rank,
+            "score": self.score,
+            "fused_score": self.fused_score,
+            "rank_before_reranking": self.rank_before_reranking,
+            "reranker_score": self.reranker_score,
+            "retrievers": _retrievers_to_dict(self.retrievers),
+            "document": self.document.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Results(Sequence[Hit]):
+    """The hits of one query, best first; a sequence.
+
+    Attributes:
+        query: what was asked.
+        hits: best first.
+        retrievers: the names of the retrievers that answered.
+        failures: by name, why an optional retriever is missing from the results.
+        timings: seconds of each stage ("encode NAME", "search", "fuse", "fetch", "rerank"), for the whole call.
+    """
+
+    query: str
+    hits: tuple[Hit, ...]
+    retrievers: tuple[str, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def degraded(self) -> list[str]:
+        """The optional retrievers that failed or were too slow; empty when the results are complete."""
+        return list(self.failures)
+
+    @property
+    def ids(self) -> list[str]:
+        """The document ids, best first."""
+        return [hit.id for hit in self.hits]
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict."""
+        return {
+            "query": self.query,
+            "degraded": self.degraded,
+            "failures": dict(self.failures),
+            "timings": dict(self.timings),
+            "hits": [hit.to_dict() for hit in self.hits],
+        }
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip()
+
+    def __rich__(self) -> RenderableType:
+        from rich.table import Table
+        from rich.text import Text
+
+        note = f"; without {', '.join(self.degraded)}" if self.failures else ""
+        table = Table(title=Text(f"{self.query}{note}"), title_justify="left", box=None, pad_edge=False)
+        names = self._columns()
+        table.add_column("rank", justify="right")
+        table.add_column("score", justify="right")
+        for name in names:
+            table.add_column(Text(name), justify="right")
+        table.add_column("id", overflow="fold")
+        table.add_column("document", no_wrap=True, overflow="ellipsis", ratio=1)
+        for hit in self.hits:
+            ranks = [_rank_of(hit, name) for name in names]
+            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", *ranks, Text(hit.id), Text(_summary(hit.document)))
+        if not self.hits:
+            table.add_row("", "", *["" for _ in names], "", "no hits")
+        return table
+
+    def _repr_html_(self) -> str:
+        heads = "".join(
+            f"<th>{html.escape(name)}</th>" for name in ("rank", "score", *self._columns(), "id", "document")
+        )
+        rows = "".join(
+            "<tr>"
+            + f"<td>{hit.rank}</td><td>{hit.score:.4f}</td>"
+            + "".join(f"<td>{_rank_of(hit, name)}</td>" for name in self._columns())
+            + f"<td>{html.escape(hit.id)}</td><td>{html.escape(_summary(hit.document))}</td></tr>"
+            for hit in self.hits
+        )
+        note = f" <em>without {html.escape(', '.join(self.degraded))}</em>" if self.failures else ""
+        return (
+            f"<table><caption>{html.escape(self.query)}{note}</caption>"
+            f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+    def _columns(self) -> list[str]:
+        """The retrievers with a rank column; the position before reranking is one more."""
+        reranked = any(hit.reranker_score is not None for hit in self.hits)
+        return [*self.retrievers, "fused"] if reranked else list(self.retrievers)
+
+
+def make_hits(
+    fused: Ranking,
+    contributions: Mapping[str, Mapping[str, float]],
+    rankings: Mapping[str, Ranking],
+    documents: Mapping[str, Document],
+    reranked: NDArray[np.float64],
+    top_k: int | None,
+    explain: Callable[[Hit], Explanation],
+) -> tuple[Hit, ...]:
+    """Hits in final order: the reranked by reranker score, equal ones by fused rank, then the fused tail."""
+    candidates = [(rank, id, score) for rank, (id, score) in enumerate(fused, 1) if id in documents]
+    scores: list[float | None] = [round_score(score) for score in reranked.tolist()]
+    head = sorted(zip(candidates, scores, strict=False), key=lambda pair: (-(pair[1] or 0.0), pair[0][0]))
+    order = head + [(candidate, None) for candidate in candidates[len(head) :]]
+    places = {
+        name: {id: (rank, score) for rank, (id, score) in enumerate(ranking, 1)} for name, ranking in rankings.items()
+    }
+    hits = []
+    for rank, ((fused_rank, id, fused_score), reranker_score) in enumerate(order[:top_k], 1):
+        retrievers = {
+            name: RetrieverHit(*places[name][id], contribution=of_retriever[id])
+            for name, of_retriever in contributions.items()
+            if id in of_retriever
+        }
+        score = fused_score if reranker_score is None else reranker_score
+        hits.append(Hit(id, rank, score, documents[id], retrievers, fused_score, fused_rank, reranker_score, explain))
+    return tuple(hits)
+
+
+def _rank_of(hit: Hit, name: str) -> str:
+    if name in hit.retrievers:
+        return str(hit.retrievers[name].rank)
+    return str(hit.rank_before_reranking) if name == "fused" else "-"
+
+
+def _summary(document: Document) -> str:
+    text = " ".join(document.text[:300].split())
+    return f"{document.title}: {text}" if document.title else text
+
+
+def _retrievers_to_dict(retrievers: Mapping[str, RetrieverHit]) -> dict[str, dict[str, float]]:
+    return {
+        name: {"rank": hit.rank, "score": hit.score, "contribution": hit.contribution}
+        for name, hit in retrievers.items()
+    }

@@ -1,0 +1,101 @@
+"""Documents on their way into an index: batches, duplicate ids, the progress bar and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.documents import Document
+
+_BATCH_CHARACTERS = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What `HybridSearch.index` did.
+
+    Attributes:
+        indexed: documents encoded and stored.
+        unchanged: documents that were there already, exactly so; nothing was done for them.
+        duplicates: ids that came more than once in the call; the last one is stored.
+        seconds: for everything.
+    """
+
+    indexed: int
+    unchanged: int
+    duplicates: tuple[str, ...]
+    seconds: float
+
+
+def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Lists of at most `size` documents and about `_BATCH_CHARACTERS` characters."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == size or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+class SeenIds:
+    """Finds ids that come twice, in eight bytes an id (hashes; a false alarm has odds of 1 in 10^7 at 10^6 ids)."""
+
+    def __init__(self) -> None:
+        self.duplicates: list[str] = []
+        self._hashes: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def add(self, ids: Sequence[str]) -> None:
+        hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
+        unique, first = np.unique(hashes, return_index=True)
+        again = np.ones(len(ids), dtype=bool)
+        again[first] = False
+        places = np.searchsorted(self._hashes, hashes)
+        inside = places < len(self._hashes)
+        again[inside] |= self._hashes[places[inside]] == hashes[inside]
+        known = set(self.duplicates)
+        self.duplicates += [id for id in dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist()) if id not in known]
+        self._hashes = np.union1d(self._hashes, unique)
+
+
+@contextmanager
+def progress_bar(
+    description: str, source: object, show: bool | None, unit: str = "docs"
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of things done since the last call.
+
+    Args:
+        source: what is worked through; its length, where it has one, is the total.
+        show: None shows the bar only in a terminal.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+
+    console = Console(stderr=True)
+    if show is False or (show is None and not console.is_terminal):
+        yield lambda count: None
+        return
+    total = len(source) if isinstance(source, Sized) else None
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}"),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=60) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda count: progress.advance(task, count)

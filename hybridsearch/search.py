@@ -1,0 +1,630 @@
+"""`HybridSearch`: documents in, explained hits out. `open` finds a saved index again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Backend, Fingerprint, Request, Schema, connect
+from hybridsearch.documents import Document, read_documents
+from hybridsearch.encoders import Encoder, make_encoder
+from hybridsearch.errors import (
+    BackendError,
+    EncodingError,
+    FilterError,
+    FingerprintMismatchError,
+    HybridSearchError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+    RetrieverError,
+)
+from hybridsearch.filters import Filter
+from hybridsearch.fusion import RRF, Fusion, make_fusion
+from hybridsearch.hits import Explanation, Hit, Results, make_hits
+from hybridsearch.ingest import IndexReport, SeenIds, batches, progress_bar
+from hybridsearch.ranking import Ranking
+from hybridsearch.rerank import Reranker, make_reranker
+from hybridsearch.threads import ask_in_threads
+from hybridsearch.vectors import EncodedBatch, QueryVector
+
+T = TypeVar("T")
+
+CONFIGURED: Final = "configured"
+"""Default of per-call arguments: what the `HybridSearch` was made with."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+class HybridSearch:
+    """Search by several retrievers at once, merged, optionally reranked, and explained.
+
+    Args:
+        retrievers: encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
+        backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An index that is there is
+            opened, and its encoders' fingerprints must be those of `retrievers`.
+        fusion: how rankings are merged; `RRF()` by default.
+        reranker: reorders the top of the fused ranking; None for none.
+        candidates: how deep each retriever is read (at least `top_k`).
+        optional: names of retrievers that may fail: the results are then marked `degraded` instead of raising.
+        timeout: seconds that a retriever may take for a call (encoding and search), one for all or by name.
+        backend_options: keyword arguments of the backend that `backend` names.
+
+    Raises:
+        FingerprintMismatchError: the index was built with another encoder.
+
+    >>> import hybridsearch as hs
+    >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+    >>> report = search.index([
+    ...     hs.Document("wing", "Lift grows with the angle of attack until the flow separates."),
+    ...     hs.Document("heat", "Heat transfer in a laminar boundary layer."),
+    ... ], show_progress_bar=False)
+    >>> results = search.search("separated flow over a wing")
+    >>> [(hit.id, hit.rank, hit.retrievers["bm25"].rank) for hit in results]
+    [('wing', 1, 1)]
+    >>> sorted(results[0].explain().terms["bm25"])
+    ['flow', 'separ']
+    """
+
+    def __init__(
+        self,
+        retrievers: Mapping[str, Encoder],
+        backend: str | Path | Backend = "memory",
+        fusion: Fusion | None = None,
+        reranker: Reranker | None = None,
+        *,
+        candidates: int = 100,
+        optional: Collection[str] = (),
+        timeout: float | Mapping[str, float] | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        _recorded: Collection[str] = (),
+    ) -> None:
+        self._encoders = dict(retrievers)
+        for name in self._encoders:
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise InvalidArgumentError(
+                    f"The retriever name {name!r} is not allowed: letters, digits, '_' and '-', starting with a letter."
+                )
+        if not self._encoders:
+            raise InvalidArgumentError("There is no retriever; give at least one, such as {'bm25': hs.BM25()}.")
+        self.fusion = fusion or RRF()
+        self.reranker = reranker
+        self.candidates = _positive("candidates", candidates)
+        self.optional = frozenset([optional] if isinstance(optional, str) else optional)
+        self.timeout = _timeouts(timeout, self._encoders)
+        self._check_names(self.optional, "optional")
+        self._check_names(self.fusion.weights or (), "fusion weights")
+        self._place = backend if isinstance(backend, str | Path) else type(backend).__name__
+        self._backend = connect(backend, backend_options)
+        self._schema = self._backend.open()
+        self._verified: set[str] = set()
+        self._verify_lock = threading.Lock()
+        if self._schema is not None:
+            self._check_names(self._encoders, "retrievers", self._schema.retrievers)
+            for name in self._encoders:
+                if name not in _recorded:  # those that `open` made from the index are checked when first asked
+                    self._verified_encoder(name)
+
+    @property
+    def retrievers(self) -> dict[str, Encoder]:
+        """The encoders by name."""
+        return dict(self._encoders)
+
+    @property
+    def backend(self) -> Backend:
+        """The engine that holds the index."""
+        return self._backend
+
+    # Documents in
+
+    def index(
+        self,
+        documents: Iterable[Document | Mapping[str, Any]] | str | Path,
+        *,
+        batch_size: int = 1024,
+        show_progress_bar: bool | None = None,
+    ) -> IndexReport:
+        """Add documents, or replace those with the same id. Streams: memory does not grow with the corpus.
+
+        Each batch is stored as a whole before the next one is read, so that after a crash the same call goes on:
+        documents that are there already, exactly so, are neither encoded nor stored again.
+
+        Args:
+            documents: documents or dicts, or a file or folder that `hs.read_documents` reads.
+            batch_size: documents that are encoded and stored together.
+            show_progress_bar: None shows it in a terminal.
+
+        Raises:
+            DocumentError: one is not usable; the batches before it are stored.
+        """
+        started = time.perf_counter()
+        batch_size = _positive("batch_size", batch_size)
+        reader = read_documents(documents)
+        seen = SeenIds()
+        indexed = unchanged = 0
+        with progress_bar("Indexing", reader, show_progress_bar) as advance:
+            for batch in batches(reader, batch_size):
+                distinct = {document.id: document for document in batch}
+                seen.add([document.id for document in batch])
+                stored = self._store(list(distinct.values()))
+                indexed += stored
+                unchanged += len(distinct) - stored
+                advance(len(batch))
+        self._backend.refresh()
+        if seen.duplicates:
+            shown = ", ".join(map(repr, seen.duplicates[:5])) + (", ..." if len(seen.duplicates) > 5 else "")
+            warnings.warn(
+                f"{len(seen.duplicates)} document ids came more than once; the last one of each is stored: {shown}.",
+                stacklevel=2,
+            )
+        return IndexReport(indexed, unchanged, tuple(seen.duplicates), time.perf_counter() - started)
+
+    def upsert(self, documents: Document | Mapping[str, Any] | Iterable[Document | Mapping[str, Any]]) -> IndexReport:
+        """`index` for a few documents, or one, without a progress bar."""
+        if isinstance(documents, Document | Mapping):
+            documents = [documents]
+        return self.index(documents, show_progress_bar=False)
+
+    def delete(self, ids: str | Iterable[str]) -> int:
+        """Remove documents by id; unknown ids are ignored. Returns how many were there."""
+        self._opened_schema()
+        return self._backend.delete([ids] if isinstance(ids, str) else list(ids))
+
+    def get(self, ids: Sequence[str]) -> list[Document | None]:
+        """The documents, in the order of `ids`; None for an unknown id."""
+        self._opened_schema()
+        return self._backend.fetch([ids] if isinstance(ids, str) else list(ids))
+
+    def count(self, filter: Mapping[str, Any] | None = None) -> int:
+        """How many documents there are, or how many of them `filter` lets through."""
+        if self._schema is None:
+            return 0
+        return self._backend.count(None if filter is None else Filter.parse(filter))
+
+    # Searching
+
+    def search(
+        self,
+        query: str,
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        retrievers: Collection[str] | None = None,
+        candidates: int | None = None,
+        fusion: Fusion | None = None,
+        reranker: Reranker | Literal["configured"] | None = CONFIGURED,
+    ) -> Results:
+        """The best `top_k` documents for `query`. What is given here counts for this call only.
+
+        Args:
+            query: text; empty or blank text finds nothing.
+            top_k: how many hits.
+            filter: see `hybridsearch.filters`; applied before any ranking is cut.
+            retrievers: the names to ask; None asks all.
+            candidates: how deep each retriever is read; None for the configured depth.
+            fusion: None for the configured one.
+            reranker: None turns a configured one off.
+
+        Raises:
+            IndexNotFoundError: nothing has been indexed yet.
+            FilterError, InvalidArgumentError: an argument is not usable.
+            RetrieverError, RetrieverTimeoutError: a retriever that is not optional failed or was too slow.
+        """
+        if not isinstance(query, str):
+            raise InvalidArgumentError(f"A query is a string, not {type(query).__name__}; see search_many for several.")
+        return self.search_many(
+            [query],
+            top_k,
+            filter=filter,
+            retrievers=retrievers,
+            candidates=candidates,
+            fusion=fusion,
+            reranker=reranker,
+        )[0]
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        retrievers: Collection[str] | None = None,
+        candidates: int | None = None,
+        fusion: Fusion | None = None,
+        reranker: Reranker | Literal["configured"] | None = CONFIGURED,
+    ) -> list[Results]:
+        """`search` for several queries at once: the same results as the loop, faster.
+
+        The same query vectors give exactly the same results. A neural encoder's own vectors may differ in the last
+        bits between batch shapes, and scores by as much.
+        """
+        queries = _check_queries(queries)
+        top_k = _positive("top_k", top_k)
+        depth = max(self.candidates if candidates is None else _positive("candidates", candidates), top_k)
+        parsed = None if filter is None else Filter.parse(filter)
+        fusion = fusion or self.fusion
+        names = self._asked(retrievers, fusion)
+        if isinstance(reranker, str):
+            reranker = self.reranker
+        return self._search(queries, top_k, parsed, names, depth, fusion, reranker)
+
+    async def asearch(self, query: str, top_k: int = 10, **arguments: Any) -> Results:
+        """`search` in a thread of its own, so that the event loop goes on; same arguments."""
+        return await asyncio.to_thread(self.search, query, top_k, **arguments)
+
+    def explain(
+        self, query: str, id: str, *, retrievers: Collection[str] | None = None, candidates: int | None = None
+    ) -> Explanation:
+        """Why the document `id` is where it is for `query`, also when it is not among the candidates.
+
+        Raises:
+            InvalidArgumentError: there is no such document.
+        """
+        if self.get([id])[0] is None:
+            raise InvalidArgumentError(f"There is no document {id!r} in the index.")
+        depth = self.candidates if candidates is None else _positive("candidates", candidates)
+        names = self._asked(retrievers, self.fusion)
+        [query] = _check_queries([query])
+        for hit in self._search([query], None, None, names, depth, self.fusion, self.reranker)[0]:
+            if hit.id == id:
+                return hit.explain()
+        requests = {name: self._requests(name, [query], 1, None, {})[0] for name in names}
+        return Explanation(query, id, {}, self._terms(id, requests), repr(self.fusion), None, None, None, None)
+
+    # Keeping
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write an in-memory index to a folder, which `hs.open` reads; all of it, or nothing.
+
+        Raises:
+            IndexExistsError: there is something at `path` (an index is replaced with `overwrite=True`).
+            BackendError: the index is kept by its engine already.
+        """
+        self._opened_schema()
+        save = getattr(self._backend, "save", None)
+        if save is None:
+            raise BackendError(f"The index at {self._place} is kept by its engine; there is nothing to save.")
+        save(path, overwrite=overwrite)
+
+    def close(self) -> None:
+        """Release files and connections. Idempotent."""
+        self._backend.close()
+
+    def __enter__(self) -> HybridSearch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        parts = [f"retrievers={self._encoders!r}", f"backend={str(self._place)!r}", f"fusion={self.fusion!r}"]
+        if self.reranker is not None:
+            parts.append(f"reranker={self.reranker!r}")
+        return f"HybridSearch({', '.join(parts)})"
+
+    # Below: how it is done
+
+    def _store(self, documents: list[Document]) -> int:
+        """Encode and upsert those that are not there exactly so; returns how many."""
+        schema = self._schema
+        if schema is None:
+            schema = self._create()
+        elif missing := schema.retrievers.keys() - self._encoders.keys():
+            raise InvalidArgumentError(
+                f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: "
+                "give those retrievers too when adding documents."
+            )
+        else:
+            stored = self._backend.fetch([document.id for document in documents])
+            documents = [new for new, old in zip(documents, stored, strict=True) if new != old]
+        if not documents:
+            return 0
+        texts = [document.content for document in documents]
+        vectors = {name: self._verified_encoder(name).encode_documents(texts) for name in self._encoders}
+        self._backend.upsert(EncodedBatch(documents, vectors))
+        return len(documents)
+
+    def _create(self) -> Schema:
+        settings: dict[str, Any] = {"fusion": self.fusion.to_json(), "candidates": self.candidates}
+        if self.reranker is not None:
+            settings["reranker"] = self.reranker.to_json()
+        schema = Schema({name: encoder.schema() for name, encoder in self._encoders.items()}, settings)
+        self._backend.create(schema)
+        self._schema = schema
+        self._verified.update(self._encoders)
+        return schema
+
+    def _opened_schema(self) -> Schema:
+        if self._schema is None:
+            raise IndexNotFoundError(f"Nothing is indexed at {str(self._place)!r} yet: call index(documents) first.")
+        return self._schema
+
+    def _verified_encoder(self, name: str) -> Encoder:
+        """The encoder, after a check that the index was built with it."""
+        encoder = self._encoders[name]
+        if name in self._verified or self._schema is None:
+            return encoder
+        with self._verify_lock:
+            indexed, given = self._schema.retrievers[name].fingerprint, encoder.fingerprint()
+            if indexed.digest != given.digest:
+                raise FingerprintMismatchError(_mismatch(name, indexed, given))
+            self._verified.add(name)
+        return encoder
+
+    def _asked(self, retrievers: Collection[str] | None, fusion: Fusion) -> list[str]:
+        """The names to ask, without those of weight 0."""
+        if retrievers is None:
+            names = list(self._encoders)
+        else:
+            names = list(dict.fromkeys([retrievers] if isinstance(retrievers, str) else retrievers))
+            self._check_names(names, "retrievers")
+        names = [name for name in names if fusion.weight(name) > 0]
+        if not names:
+            raise InvalidArgumentError("No retriever with a weight above 0 is left to ask.")
+        return names
+
+    def _check_names(self, names: Iterable[str], what: str, known: Collection[str] | None = None) -> None:
+        known = self._encoders if known is None else known
+        for name in names:
+            if name not in known:
+                raise InvalidArgumentError(
+                    f"{what} names {name!r}, which is not a retriever of this index; they are "
+                    f"{', '.join(map(repr, known))}."
+                )
+
+    def _search(
+        self,
+        queries: list[str],
+        top_k: int | None,
+        filter: Filter | None,
+        names: list[str],
+        depth: int,
+        fusion: Fusion,
+        reranker: Reranker | None,
+    ) -> list[Results]:
+        self._opened_schema()
+        if not queries:
+            return []
+        timings: dict[str, float] = {}
+        requests, rankings, failures = self._retrieve(names, queries, depth, filter, timings)
+        by_query = [{name: of_retriever[i] for name, of_retriever in rankings.items()} for i in range(len(queries))]
+        with _timed(timings, "fuse"):
+            fused = [fusion.explain(of_query) for of_query in by_query]
+        rerank_depth = 0 if reranker is None else reranker.top_k
+        with _timed(timings, "fetch"):
+            documents = self._documents(
+                dict.fromkeys(
+                    id
+                    for ranking, _ in fused
+                    for id in (ranking.ids if top_k is None else ranking.ids[: max(top_k, rerank_depth)])
+                ),
+                by_query,
+            )
+        reranked: Sequence[NDArray[np.float64]] = [np.empty(0)] * len(queries)
+        if reranker is not None:
+            with _timed(timings, "rerank"):
+                reranked = reranker.rerank(
+                    queries,
+                    [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused],
+                )
+        results = []
+        for i, query in enumerate(queries):
+            explain = partial(self._explain_hit, query, fusion, {name: requests[name][i] for name in rankings})
+            hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
+            results.append(Results(query, hits, tuple(rankings), failures, timings))
+        return results
+
+    def _retrieve(
+        self, names: list[str], queries: list[str], depth: int, filter: Filter | None, timings: dict[str, float]
+    ) -> tuple[dict[str, list[Request]], dict[str, list[Ranking]], dict[str, str]]:
+        """Requests and rankings by retriever, and why optional ones are missing."""
+        if not self.timeout and not self.optional.intersection(names):
+            requests = {name: self._requests(name, queries, depth, filter, timings) for name in names}
+            with _timed(timings, "search"):
+                flat = iter(self._backend.search([request for name in names for request in requests[name]]))
+            return requests, {name: [next(flat) for _ in queries] for name in names}, {}
+
+        def ask(name: str) -> tuple[list[Request], list[Ranking], dict[str, float]]:
+            own_timings: dict[str, float] = {}  # a late thread must not touch what was returned
+            of_retriever = self._requests(name, queries, depth, filter, own_timings)
+            return of_retriever, self._backend.search(of_retriever), own_timings
+
+        with _timed(timings, "search"):
+            answers = ask_in_threads({name: partial(ask, name) for name in names}, self.timeout)
+        failures: dict[str, str] = {}
+        for name, answer in answers.items():
+            if not isinstance(answer, BaseException):
+                continue
+            if isinstance(answer, FingerprintMismatchError | FilterError) or not isinstance(answer, Exception):
+                raise answer
+            if name not in self.optional:
+                if isinstance(answer, HybridSearchError):
+                    raise answer
+                raise RetrieverError(f"Retriever {name!r} failed: {type(answer).__name__}: {answer}") from answer
+            failures[name] = f"{type(answer).__name__}: {answer}"
+        good = {name: answer for name, answer in answers.items() if not isinstance(answer, BaseException)}
+        if not good:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            raise RetrieverError(f"No retriever answered: {reasons}.")
+        for _, _, own_timings in good.values():
+            timings.update(own_timings)
+        return (
+            {name: of_retriever for name, (of_retriever, _, _) in good.items()},
+            {name: rankings for name, (_, rankings, _) in good.items()},
+            failures,
+        )
+
+    def _requests(
+        self, name: str, queries: list[str], depth: int, filter: Filter | None, timings: dict[str, float]
+    ) -> list[Request]:
+        encoder = self._verified_encoder(name)
+        with _timed(timings, f"encode {name}"):
+            vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
+        if len(vectors) != len(queries):
+            raise EncodingError(f"Retriever {name!r} encoded {len(queries)} queries into {len(vectors)} vectors.")
+        return [Request(name, vector, depth, filter) for vector in vectors]
+
+    def _documents(self, ids: Iterable[str], by_query: list[dict[str, Ranking]]) -> dict[str, Document]:
+        """The documents by id; one that was deleted since the search is left out."""
+        sent = {
+            id: document
+            for of_query in by_query
+            for ranking in of_query.values()
+            if ranking.documents is not None
+            for id, document in ranking.documents.items()
+        }
+        ids = list(ids)
+        missing = [id for id in ids if id not in sent] if sent else ids
+        fetched = self._backend.fetch(missing) if missing else []
+        sent.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
+        return sent
+
+    def _explain_hit(self, query: str, fusion: Fusion, requests: Mapping[str, Request], hit: Hit) -> Explanation:
+        return Explanation(
+            query=query,
+            id=hit.id,
+            retrievers=hit.retrievers,
+            terms=self._terms(hit.id, {name: requests[name] for name in hit.retrievers}),
+            fusion=repr(fusion),
+            fused_rank=hit.rank_before_reranking,
+            fused_score=hit.fused_score,
+            reranker_score=hit.reranker_score,
+            rank=hit.rank,
+        )
+
+    def _terms(self, id: str, requests: Mapping[str, Request]) -> dict[str, dict[str, float]]:
+        """Matched terms by lexical or sparse retriever, the heaviest first."""
+        schema = self._opened_schema()
+        terms = {}
+        for name, request in requests.items():
+            if schema.retrievers[name].kind != "dense" and self._backend.capabilities.explain:
+                found = self._backend.explain(request, [id])[0]
+                terms[name] = dict(sorted(found.items(), key=lambda item: (-abs(item[1]), item[0])))
+        return terms
+
+
+def open(
+    place: str | Path | Backend,
+    *,
+    retrievers: Mapping[str, Encoder] | None = None,
+    fusion: Fusion | None = None,
+    reranker: Reranker | Literal["configured"] | None = CONFIGURED,
+    candidates: int | None = None,
+    optional: Collection[str] = (),
+    timeout: float | Mapping[str, float] | None = None,
+    backend_options: Mapping[str, Any] | None = None,
+) -> HybridSearch:
+    """Open a saved index: its encoders, fusion, reranker and depth are those it was made with.
+
+    Models are loaded, and checked against the index, when their retriever is first asked.
+
+    Args:
+        place: a folder, or an engine's URL.
+        retrievers: encoders to use in place of the recorded ones, such as a model that has moved to another folder;
+            needed for encoders of your own.
+        fusion, reranker, candidates: in place of the recorded ones; `reranker=None` turns a recorded one off.
+        optional, timeout, backend_options: as in `HybridSearch`.
+
+    Raises:
+        IndexNotFoundError: there is no index at `place`.
+        IndexCorruptedError: a file of it is damaged; the message names it.
+        FingerprintMismatchError: an encoder in `retrievers` is not the one the index was built with.
+    """
+    backend = connect(place, backend_options)
+    schema = backend.open()
+    if schema is None:
+        raise IndexNotFoundError(
+            f"There is no index at {str(place)!r}: check the place, or make one with `hybridsearch index`."
+        )
+    given = dict(retrievers or {})
+    encoders: dict[str, Encoder] = {}
+    for name, of_retriever in schema.retrievers.items():
+        if name in given:
+            encoders[name] = given.pop(name)
+        elif of_retriever.encoder is not None:
+            encoders[name] = make_encoder(of_retriever.encoder)
+        else:
+            raise InvalidArgumentError(
+                f"The encoder of retriever {name!r} ({of_retriever.fingerprint}) is not one of hybridsearch's: "
+                f"pass it, as in open(..., retrievers={{{name!r}: encoder}})."
+            )
+    if given:
+        raise InvalidArgumentError(
+            f"The index has no retriever {next(iter(given))!r}; it has {', '.join(map(repr, encoders))}."
+        )
+    settings = schema.settings
+    if isinstance(reranker, str):
+        reranker = make_reranker(settings["reranker"]) if settings.get("reranker") else None
+    return HybridSearch(
+        encoders,
+        backend,
+        fusion or (make_fusion(settings["fusion"]) if "fusion" in settings else None),
+        reranker,
+        candidates=candidates or settings.get("candidates", 100),
+        optional=optional,
+        timeout=timeout,
+        _recorded=encoders.keys() - (retrievers or {}).keys(),
+    )
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - started
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least 1.")
+    return int(value)
+
+
+def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:
+    by_name = (
+        dict(timeout) if isinstance(timeout, Mapping) else {name: timeout for name in names if timeout is not None}
+    )
+    for name, seconds in by_name.items():
+        if name not in names:
+            raise InvalidArgumentError(
+                f"timeout names {name!r}, which is not a retriever; they are {', '.join(names)}."
+            )
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise InvalidArgumentError(f"The timeout of {name!r} is {seconds!r}; it is a number of seconds above 0.")
+    return by_name
+
+
+def _check_queries(queries: Sequence[str]) -> list[str]:
+    if isinstance(queries, str):
+        raise InvalidArgumentError("search_many takes a list of queries; use search for one.")
+    for number, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise InvalidArgumentError(f"Query {number} is of type {type(query).__name__}; queries are strings.")
+        try:
+            query.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(f"Query {number} holds a lone surrogate, which is not valid Unicode.") from None
+    return list(queries)
+
+
+def _mismatch(name: str, indexed: Fingerprint, given: Fingerprint) -> str:
+    return (
+        f"Retriever {name!r}: the index was built with {indexed}, and this encoder is {given} "
+        f"({indexed.difference(given) or 'another kind'}). Open the index with the encoder it was built with "
+        "(hs.open finds it by itself), or index the documents again."
+    )

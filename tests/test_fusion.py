@@ -1,0 +1,141 @@
+"""Fusion by the single definitions, against ranx where it has the same ones."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
+from hybridsearch.ranking import EMPTY, Ranking
+
+scores = st.dictionaries(st.sampled_from("abcdefghij"), st.integers(-5, 20).map(lambda n: n / 4), max_size=10)
+
+
+def rankings(*score_maps: dict[str, float]) -> dict[str, Ranking]:
+    return {f"r{i}": Ranking.from_scores(score_map) for i, score_map in enumerate(score_maps)}
+
+
+def test_rrf_adds_weight_over_k_plus_rank_from_one() -> None:
+    fused = RRF(k=60, weights={"r0": 2.0, "r1": 1.0}).fuse(rankings({"a": 9, "b": 8}, {"b": 5}))
+    assert dict(fused) == {"a": pytest.approx(2 / 61), "b": pytest.approx(2 / 62 + 1 / 61)}
+    assert fused.ids == ("b", "a")
+
+
+def test_the_score_of_a_document_that_both_retrievers_list_first_is_two_over_k_plus_one() -> None:
+    fused = RRF(k=0).fuse(rankings({"a": 1.0}, {"a": 7.0}))
+    assert dict(fused) == {"a": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "arguments"),
+    [(RRF(k=60), "rrf", {"norm": None, "params": {"k": 60}}), (RRF(k=7), "rrf", {"norm": None, "params": {"k": 7}})],
+)
+def test_rrf_equals_ranx(ours: Fusion, theirs: str, arguments: dict[str, object]) -> None:
+    rng = np.random.default_rng(5)
+    given_rankings = rankings(
+        *[{f"d{i}": float(score) for i, score in enumerate(rng.permutation(50)[: 10 + 10 * r])} for r in range(3)]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ranx's own compilation warnings
+        ranx = pytest.importorskip("ranx")
+        fused = ranx.fuse(runs=[ranx.Run({"q": dict(r)}) for r in given_rankings.values()], method=theirs, **arguments)
+    assert dict(ours.fuse(given_rankings)) == pytest.approx(dict(fused.run["q"]))
+
+
+def test_minmax_mean_equals_ranx_after_its_sum_is_divided() -> None:
+    rng = np.random.default_rng(6)
+    given_rankings = rankings(*[{f"d{i}": float(s) for i, s in enumerate(rng.normal(size=30 + r))} for r in range(3)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranx = pytest.importorskip("ranx")
+        runs = [ranx.Run({"q": dict(r)}) for r in given_rankings.values()]
+        fused = ranx.fuse(runs=runs, norm="min-max", method="sum")
+    expected = {id: score / 3 for id, score in fused.run["q"].items()}
+    assert dict(ScoreFusion("minmax").fuse(given_rankings)) == pytest.approx(expected)
+
+
+def test_zscore_uses_the_population_deviation_and_counts_missing_as_zero() -> None:
+    fused = ScoreFusion("zscore").fuse(rankings({"a": 3.0, "b": 1.0}, {"c": 4.0, "d": 2.0}))
+    assert dict(fused) == pytest.approx({"a": 0.5, "c": 0.5, "b": -0.5, "d": -0.5})
+
+
+@pytest.mark.parametrize("normalization", ["minmax", "zscore"])
+def test_equal_scores_become_one_and_never_nan(normalization: str) -> None:
+    fused = ScoreFusion(normalization).fuse(rankings({"a": 0.1 + 0.2, "b": 0.1 + 0.2}, {"a": 5.0}))  # type: ignore[arg-type]
+    assert dict(fused) == {"a": 1.0, "b": 0.5}
+
+
+def test_an_empty_ranking_still_counts_in_the_mean() -> None:
+    fused = ScoreFusion("none").fuse({"r0": Ranking.from_scores({"a": 4.0}), "r1": EMPTY})
+    assert dict(fused) == {"a": 2.0}
+
+
+def test_nothing_fused_is_nothing_found() -> None:
+    assert RRF().fuse({"r0": EMPTY, "r1": EMPTY}) == EMPTY
+    assert ScoreFusion().fuse({}) == EMPTY
+
+
+@given(scores, scores, scores, st.sampled_from([RRF, ScoreFusion]))
+def test_the_order_of_retrievers_does_not_matter(
+    a: dict[str, float], b: dict[str, float], c: dict[str, float], kind: type[Fusion]
+) -> None:
+    weights = {"r0": 0.1, "r1": 0.2, "r2": 0.7}
+    fused = [kind(weights=weights).fuse(dict(order)) for order in itertools.permutations(rankings(a, b, c).items())]
+    assert all(other == fused[0] for other in fused)
+
+
+@given(scores, scores, scores, st.sampled_from([RRF, ScoreFusion]))
+def test_weight_zero_equals_leaving_the_retriever_out(
+    a: dict[str, float], b: dict[str, float], c: dict[str, float], kind: type[Fusion]
+) -> None:
+    everything = rankings(a, b, c)
+    without = {name: ranking for name, ranking in everything.items() if name != "r1"}
+    assert kind(weights={"r0": 0.3, "r1": 0, "r2": 0.6}).fuse(everything) == kind(weights={"r0": 0.3, "r2": 0.6}).fuse(
+        without
+    )
+
+
+def test_scores_that_differ_only_by_summation_order_are_ties_broken_by_id() -> None:
+    assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
+    fused = ScoreFusion("none").fuse(rankings({"b": 0.1, "a": 0.3}, {"b": 0.2, "a": 0.2}, {"b": 0.3, "a": 0.1}))
+    assert fused.ids == ("a", "b")
+    assert fused.scores[0] == fused.scores[1]
+
+
+@given(scores, scores)
+def test_contributions_sum_to_the_fused_score(a: dict[str, float], b: dict[str, float]) -> None:
+    for fusion in (RRF(), ScoreFusion("minmax", weights={"r0": 0.3, "r1": 0.7})):
+        fused, contributions = fusion.explain(rankings(a, b))
+        for id, score in fused:
+            assert sum(of[id] for of in contributions.values() if id in of) == pytest.approx(score)
+
+
+@pytest.mark.parametrize("fusion", [RRF(), RRF(k=10, weights={"a": 1}), ScoreFusion("zscore", weights={"a": 0.5})])
+def test_a_fusion_survives_json(fusion: Fusion) -> None:
+    again = make_fusion(fusion.to_json())
+    assert repr(again) == repr(fusion)
+    assert type(again) is type(fusion)
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: RRF(k=-1), "number >= 0"),
+        (lambda: RRF(weights={"a": -1}), "'a'"),
+        (lambda: RRF(weights={"a": float("nan")}), "nan"),
+        (lambda: RRF(weights={"a": 0}), "All fusion weights"),
+        (lambda: ScoreFusion("softmax"), "'softmax'"),  # type: ignore[arg-type]
+        (lambda: make_fusion({"type": "magic"}), "'magic'"),
+        (lambda: make_fusion({"type": "rrf", "depth": 3}), "depth"),
+        (lambda: RRF(weights={"a": 1}).fuse({"b": EMPTY}), "none for 'b'"),
+    ],
+)
+def test_a_wrong_argument_is_named(make: object, part: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=part):
+        make()  # type: ignore[operator]

@@ -1,0 +1,406 @@
+"""HybridSearch from documents to explained hits, on the memory backend."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import hybridsearch as hs
+from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.errors import (
+    BackendError,
+    DocumentError,
+    FilterError,
+    FingerprintMismatchError,
+    IndexExistsError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+    RetrieverError,
+    RetrieverTimeoutError,
+)
+from hybridsearch.vectors import DenseVectors
+
+DOCUMENTS = [
+    hs.Document("lift", "Lift grows with the angle of attack until the flow separates.", "Wings", {"year": 1956}),
+    hs.Document("heat", "Heat transfer in a laminar boundary layer on a flat plate.", "Heat", {"year": 1958}),
+    hs.Document("flutter", "Flutter couples bending and torsion of a wing.", "Flutter", {"year": 1961}),
+    hs.Document("shock", "A shock wave thickens the boundary layer and the flow separates.", "Shocks", {"year": 1961}),
+    hs.Document("empty", ""),
+]
+
+
+class HashedWords:
+    """A dense encoder that needs no model: each word is a fixed random direction."""
+
+    def __init__(self, dimensions: int = 16, delay: float = 0.0, error: Exception | None = None) -> None:
+        self.dimensions, self.delay, self.error = dimensions, delay, error
+        self.encoded: list[str] = []
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
+        self.encoded += texts
+        return DenseVectors(np.stack([self._row(text) for text in texts]), "cosine")
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        time.sleep(self.delay)
+        if self.error:
+            raise self.error
+        return [self._row(text) for text in texts]
+
+    def _row(self, text: str) -> NDArray[np.float32]:
+        row = np.zeros(self.dimensions)
+        for word in text.lower().split():
+            seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
+            row += np.random.default_rng(seed).normal(size=self.dimensions)
+        norm = np.linalg.norm(row)
+        return (row / norm if norm else row).astype(np.float32)
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("hashed-words", {"dimensions": self.dimensions})
+
+    def schema(self) -> RetrieverSchema:
+        return RetrieverSchema("dense", self.fingerprint(), dimensions=self.dimensions, metric="cosine")
+
+
+class ByLength:
+    """A reranker that prefers short texts."""
+
+    def __init__(self, top_k: int = 50) -> None:
+        self.top_k = top_k
+
+    def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[hs.Document]]) -> list[NDArray[np.float64]]:
+        return [np.array([-float(len(d.text)) for d in of_query], dtype=np.float64) for of_query in documents]
+
+    def to_json(self) -> None:
+        return None
+
+
+def hybrid(**arguments: object) -> hs.HybridSearch:
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": HashedWords()}, **arguments)  # type: ignore[arg-type]
+    search.index(DOCUMENTS)
+    return search
+
+
+def test_a_hit_knows_its_rank_score_and_contribution_in_every_retriever() -> None:
+    results = hybrid().search("boundary layer flow")
+    for hit in results:
+        fused = sum(1 / (60 + of_retriever.rank) for of_retriever in hit.retrievers.values())
+        assert hit.score == pytest.approx(fused)
+        assert all(r.contribution == pytest.approx(1 / (60 + r.rank)) for r in hit.retrievers.values())
+    assert [hit.rank for hit in results] == list(range(1, len(results) + 1))
+    assert results[0].id == "shock"
+    assert results[0].document == DOCUMENTS[3]
+
+
+def test_search_many_equals_the_loop() -> None:
+    search = hybrid()
+    queries = ["boundary layer", "wing flutter", "", "flow separates", "unknownword"]
+    assert search.search_many(queries, 3) == [search.search(query, 3) for query in queries]
+
+
+def test_search_many_of_nothing_is_nothing() -> None:
+    assert hybrid().search_many([]) == []
+
+
+def test_asking_for_more_never_reorders_the_top() -> None:
+    search = hybrid()
+    assert search.search("flow over a wing", 4).ids[:2] == search.search("flow over a wing", 2).ids
+
+
+def test_empty_queries_and_empty_documents_are_never_hits() -> None:
+    search = hybrid()
+    assert search.search("").ids == search.search("   ").ids == []
+    assert "empty" not in search.search("flow", 100).ids
+    assert search.get(["empty"])[0] == DOCUMENTS[4]
+
+
+def test_one_filter_counts_for_all_retrievers() -> None:
+    results = hybrid().search("flow boundary wing", filter={"year": {"$gte": 1961}})
+    assert set(results.ids) == {"flutter", "shock"}
+
+
+def test_per_call_arguments_leave_the_index_as_it_is() -> None:
+    search = hybrid()
+    before = search.search("flow")
+    only = search.search("flow", retrievers=["bm25"], fusion=hs.ScoreFusion("none"), candidates=1)
+    assert only.retrievers == ("bm25",)
+    assert len(only) == 1
+    assert only[0].score == only[0].retrievers["bm25"].score
+    assert search.search("flow") == before
+
+
+def test_a_retriever_of_weight_zero_is_not_asked() -> None:
+    search = hybrid(fusion=hs.RRF(weights={"bm25": 1, "dense": 0}))
+    assert search.search("flow") == search.search("flow", retrievers=["bm25"])
+
+
+def test_explain_sums_the_matched_terms_to_the_score() -> None:
+    hit = hybrid().search("boundary layer flow")[0]
+    explanation = hit.explain()
+    assert set(explanation.terms["bm25"]) == {"boundari", "layer", "flow"}
+    assert sum(explanation.terms["bm25"].values()) == pytest.approx(hit.retrievers["bm25"].score)
+    assert "dense" not in explanation.terms
+    assert "boundari" in str(explanation)
+
+
+def test_explain_by_id_tells_why_a_document_is_not_found() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, candidates=1)
+    search.index(DOCUMENTS)
+    best = search.search("boundary layer")[0].id
+    other = {"heat": "shock", "shock": "heat"}[best]
+    missing = search.explain("boundary layer", other)
+    assert missing.rank is None
+    assert set(missing.terms["bm25"]) == {"boundari", "layer"}
+    assert search.explain("boundary layer", best).rank == 1
+    with pytest.raises(InvalidArgumentError, match="'nowhere'"):
+        search.explain("boundary layer", "nowhere")
+
+
+def test_reranking_keeps_the_tail_below_and_remembers_the_rank_before() -> None:
+    search = hybrid(reranker=ByLength(top_k=2))
+    plain = search.search("boundary layer flow", reranker=None)
+    reranked = search.search("boundary layer flow")
+    assert set(reranked.ids[:2]) == set(plain.ids[:2])
+    assert reranked.ids[2:] == plain.ids[2:]
+    lengths = [len(hit.document.text) for hit in reranked[:2]]
+    assert lengths == sorted(lengths)
+    assert [plain.ids[hit.rank_before_reranking - 1] for hit in reranked] == reranked.ids
+    assert [hit.reranker_score is None for hit in reranked] == [False, False, *[True] * (len(plain) - 2)]
+    assert "reranker score" in str(reranked[0].explain())
+
+
+def test_equal_reranker_scores_keep_the_fused_order() -> None:
+    class Indifferent(ByLength):
+        def rerank(
+            self, queries: Sequence[str], documents: Sequence[Sequence[hs.Document]]
+        ) -> list[NDArray[np.float64]]:
+            return [np.array([0.1 + 0.2 if i % 2 else 0.3 for i in range(len(d))]) for d in documents]
+
+    search = hybrid(reranker=Indifferent())
+    assert search.search("boundary layer flow").ids == search.search("boundary layer flow", reranker=None).ids
+
+
+def test_an_optional_retriever_that_fails_degrades_the_results() -> None:
+    broken = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": broken}, optional=["dense"])
+    search.index(DOCUMENTS)
+    assert search.search("flow").degraded == []
+    broken.error = OSError("the model server is gone")
+    results = search.search("flow")
+    assert results.degraded == ["dense"]
+    assert "model server is gone" in results.failures["dense"]
+    assert results.ids == search.search("flow", retrievers=["bm25"]).ids
+
+
+def test_an_optional_retriever_that_is_too_slow_degrades_the_results() -> None:
+    slow = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": slow}, optional="dense", timeout={"dense": 0.2})
+    search.index(DOCUMENTS)
+    search.search("warm up", retrievers=["bm25"])
+    slow.delay = 3.0
+    started = time.perf_counter()
+    results = search.search("flow")
+    assert time.perf_counter() - started < 2
+    assert results.degraded == ["dense"]
+    assert results.ids
+
+
+def test_a_required_retriever_that_fails_or_is_slow_raises() -> None:
+    dense = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": dense}, optional=["bm25"], timeout=0.2)
+    search.index(DOCUMENTS)
+    dense.delay = 1.0
+    with pytest.raises(RetrieverTimeoutError, match=r"'dense' took longer than its timeout of 0.2 s"):
+        search.search("flow")
+    dense.delay, dense.error = 0.0, ValueError("no")
+    with pytest.raises(RetrieverError, match="'dense' failed: ValueError: no"):
+        search.search("flow")
+
+
+def test_when_every_optional_retriever_fails_there_is_an_error() -> None:
+    dense = HashedWords()
+    search = hs.HybridSearch({"dense": dense}, optional=["dense"])
+    search.index(DOCUMENTS)
+    dense.error = ValueError("no")
+    with pytest.raises(RetrieverError, match="No retriever answered"):
+        search.search("flow")
+
+
+def test_asearch_leaves_the_event_loop_free() -> None:
+    slow = HashedWords()
+    search = hs.HybridSearch({"dense": slow})
+    search.index(DOCUMENTS)
+    expected = search.search("flow")
+    slow.delay = 0.3
+
+    async def both() -> tuple[hs.Results, int]:
+        task = asyncio.create_task(search.asearch("flow"))
+        ticks = 0
+        while not task.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        return task.result(), ticks
+
+    results, ticks = asyncio.run(both())
+    assert results == expected
+    assert ticks > 5
+
+
+def test_indexing_the_same_documents_again_encodes_nothing() -> None:
+    dense = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": dense})
+    first = search.index(DOCUMENTS)
+    changed = hs.Document("lift", "Lift is now something else.")
+    dense.encoded.clear()
+    second = search.index([*DOCUMENTS[1:], changed])
+    assert (first.indexed, first.unchanged) == (5, 0)
+    assert (second.indexed, second.unchanged) == (1, 4)
+    assert dense.encoded == ["Lift is now something else."]
+
+
+def test_of_duplicate_ids_the_last_wins_with_a_warning_that_names_them() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    documents = [hs.Document(id, f"text number{i}") for i, id in enumerate(["a", "b", "a", "c", "b"])]
+    with pytest.warns(UserWarning, match="2 document ids came more than once.*'a', 'b'"):
+        report = search.index(documents, batch_size=2)
+    assert sorted(report.duplicates) == ["a", "b"]
+    assert [d and d.text for d in search.get(["a", "b", "c"])] == ["text number2", "text number4", "text number3"]
+    assert search.count() == 3
+
+
+def test_upsert_and_delete_are_seen_by_the_next_search() -> None:
+    search = hybrid()
+    search.upsert({"id": "lift", "text": "Something about propellers."})
+    assert search.search("propellers", retrievers=["bm25"]).ids == ["lift"]
+    assert "lift" not in search.search("angle attack", retrievers=["bm25"]).ids
+    assert search.delete("lift") == 1
+    assert search.delete(["lift", "nowhere"]) == 0
+    assert search.search("propellers", retrievers=["bm25"]).ids == []
+    assert search.count() == 4
+
+
+def test_a_saved_index_opens_with_everything_it_was_made_with(tmp_path: Path) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25(variant="atire", k1=0.9)}, fusion=hs.ScoreFusion("minmax"), candidates=7)
+    search.index(DOCUMENTS)
+    search.save(tmp_path / "index")
+    with hs.open(tmp_path / "index") as again:
+        assert repr(again.fusion) == repr(search.fusion)
+        assert again.candidates == 7
+        assert again.search("boundary layer") == search.search("boundary layer")
+        assert again.count({"year": 1961}) == 2
+
+
+def test_save_never_replaces_what_is_there_unasked(tmp_path: Path) -> None:
+    search = hybrid()
+    search.save(tmp_path / "index")
+    with pytest.raises(IndexExistsError, match="index"):
+        search.save(tmp_path / "index")
+    search.save(tmp_path / "index", overwrite=True)
+
+
+def test_an_index_in_a_folder_is_there_again_without_saving(tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as search:
+        search.index(DOCUMENTS)
+        found = search.search("flow")
+    with hs.open(str(tmp_path / "index")) as again:
+        assert again.search("flow") == found
+
+
+def test_another_encoder_is_refused_with_both_fingerprints(tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as search:
+        search.index(DOCUMENTS)
+    german = hs.BM25("german")
+    with pytest.raises(FingerprintMismatchError) as caught:
+        hs.HybridSearch({"bm25": german}, tmp_path / "index")
+    assert hs.BM25().fingerprint().digest in str(caught.value)
+    assert german.fingerprint().digest in str(caught.value)
+    assert "german" in str(caught.value)
+
+
+def test_an_encoder_of_your_own_is_asked_for_when_opening(tmp_path: Path) -> None:
+    hybrid().save(tmp_path / "index")
+    with pytest.raises(InvalidArgumentError, match="'dense'"):
+        hs.open(tmp_path / "index")
+    with hs.open(tmp_path / "index", retrievers={"dense": HashedWords()}) as again:
+        assert again.search("flow") == hybrid().search("flow")
+    with pytest.raises(FingerprintMismatchError):
+        hs.open(tmp_path / "index", retrievers={"dense": HashedWords(dimensions=8)})
+
+
+def test_searching_before_indexing_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(IndexNotFoundError, match="call index"):
+        hs.HybridSearch({"bm25": hs.BM25()}).search("flow")
+    with pytest.raises(IndexNotFoundError, match="hybridsearch index"):
+        hs.open(tmp_path / "nothing")
+
+
+def test_a_bad_document_stops_indexing_and_keeps_the_batches_before() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    with pytest.raises(DocumentError):
+        search.index([{"id": "a", "text": "good"}, {"id": "b", "text": 5}], batch_size=1)
+    assert search.count() == 1
+
+
+def test_results_print_as_text_and_html_without_trusting_the_documents() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([hs.Document("<b>", "nasty [red]markup[/red] <script>alert(1)</script>", "title")])
+    results = search.search("markup")
+    assert "[red]markup[/red]" in str(results)
+    assert "<script>" not in results._repr_html_()
+    assert "&lt;script&gt;" in results._repr_html_()
+    assert results.to_dict()["hits"][0]["retrievers"]["bm25"]["rank"] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "part"),
+    [
+        (lambda s: s.search("q", 0), InvalidArgumentError, "top_k is 0"),
+        (lambda s: s.search("q", True), InvalidArgumentError, "top_k is True"),
+        (lambda s: s.search(5), InvalidArgumentError, "int"),
+        (lambda s: s.search("\ud800"), InvalidArgumentError, "lone surrogate"),
+        (lambda s: s.search_many("query"), InvalidArgumentError, "list"),
+        (lambda s: s.search("q", candidates=-1), InvalidArgumentError, "candidates is -1"),
+        (lambda s: s.search("q", retrievers=["splade"]), InvalidArgumentError, "'splade'.*'bm25', 'dense'"),
+        (lambda s: s.search("q", retrievers=[]), InvalidArgumentError, "No retriever"),
+        (lambda s: s.search("q", fusion=hs.RRF(weights={"bm25": 1})), InvalidArgumentError, "none for 'dense'"),
+        (lambda s: s.search("q", filter={"year": {"$near": 5}}), FilterError, r"\$near"),
+        (lambda s: hs.HybridSearch({}), InvalidArgumentError, "no retriever"),
+        (lambda s: hs.HybridSearch({"a b": hs.BM25()}), InvalidArgumentError, "'a b'"),
+        (lambda s: hs.HybridSearch({"b": hs.BM25()}, optional=["c"]), InvalidArgumentError, "'c'"),
+        (lambda s: hs.HybridSearch({"b": hs.BM25()}, timeout=-1), InvalidArgumentError, "-1"),
+        (lambda s: hs.HybridSearch({"b": hs.BM25()}, timeout={"c": 1}), InvalidArgumentError, "'c'"),
+        (lambda s: hs.HybridSearch({"b": hs.BM25()}, "magic://host/x"), InvalidArgumentError, "'magic'"),
+        (lambda s: hs.HybridSearch({"b": hs.BM25()}, fusion=hs.RRF(weights={"c": 1})), InvalidArgumentError, "'c'"),
+    ],
+)
+def test_a_wrong_argument_gets_one_clear_sentence(call: object, error: type[Exception], part: str) -> None:
+    with pytest.raises(error, match=part):
+        call(hybrid())  # type: ignore[operator]
+
+
+def test_after_close_there_is_a_clear_error() -> None:
+    search = hybrid()
+    search.close()
+    search.close()
+    with pytest.raises(BackendError):
+        search.search("flow")
+
+
+def test_real_models_end_to_end(minilm: str, splade: str, tmp_path: Path) -> None:
+    search = hs.HybridSearch(
+        {"bm25": hs.BM25(), "splade": hs.Sparse(splade), "dense": hs.Dense(minilm)}, tmp_path / "index"
+    )
+    search.index(DOCUMENTS)
+    hit = search.search("what makes an airfoil stall?")[0]
+    assert hit.id == "lift"
+    search.close()
+    with hs.open(tmp_path / "index") as again:
+        assert again.search("what makes an airfoil stall?")[0].id == "lift"
+        terms = again.search("shock wave", retrievers=["splade"])[0].explain().terms["splade"]
+        assert next(iter(terms)) in {"shock", "wave"}
