@@ -4,8 +4,8 @@
 
 The model's forward pass is left out: query vectors are looked up. What an exact dense search cannot avoid is one
 read of the matrix; `overhead_ms` is the median latency less that read at the bandwidth measured here with as many
-threads as cores. The second row answers the dense part by HNSW. Texts are drawn from a Zipf vocabulary of 50,000 words, 80 a
-document; vectors are 1,000 clusters with noise. Needs the extra `hnsw`.
+threads as cores. The second row answers the dense part by HNSW. Texts are drawn from a Zipf vocabulary of 50,000
+words, 80 a document; vectors are 1,000 clusters with noise. Needs the extra `hnsw`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridsearch.documents import Document as Document
-    from hybridsearch.documents import read_documents as read_documents
     from hybridsearch.encoders.bm25 import BM25 as BM25
     from hybridsearch.encoders.dense import Dense as Dense
     from hybridsearch.encoders.sparse import Sparse as Sparse
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from hybridsearch.hits import Hit as Hit
     from hybridsearch.hits import Results as Results
     from hybridsearch.ranking import Ranking as Ranking
+    from hybridsearch.readers import read_documents as read_documents
     from hybridsearch.rerank import CrossEncoderReranker as CrossEncoderReranker
     from hybridsearch.search import HybridSearch as HybridSearch
     from hybridsearch.search import open as open
@@ -42,10 +42,10 @@ _HOMES = {
     "ScoreFusion": "fusion",
     "Sparse": "encoders.sparse",
     "open": "search",
-    "read_documents": "documents",
+    "read_documents": "readers",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

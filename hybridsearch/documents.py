@@ -1,4 +1,4 @@
-"""Documents, and the readers that stream them from files."""
+"""Documents; `hybridsearch.readers` streams them from files."""
 
 from __future__ import annotations
 

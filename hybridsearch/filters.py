@@ -11,9 +11,9 @@ A field is a metadata key, a dotted path into nested metadata, or `id`. Operator
     $exists           true: the field is there and not None; false: it is not
     $contains         a list holds the value, or a string holds the substring (case-sensitive)
 
-and `$and`, `$or` (lists of filters), `$not` (a filter) anywhere. A list in metadata matches $eq, $in and the comparisons
-if any element does. $ne and $nin are the negations of $eq and $in, so a document without the field matches them.
-Numbers compare by value (1 equals 1.0); a boolean equals only a boolean.
+and `$and`, `$or` (lists of filters), `$not` (a filter) anywhere. A list in metadata matches $eq, $in and the
+comparisons if any element does. $ne and $nin are the negations of $eq and $in, so a document without the field matches
+them. Numbers compare by value (1 equals 1.0); a boolean equals only a boolean.
 
 `Filter.parse` validates; `Filter.matches` is the reference that every backend's compiled filter must agree with.
 """

@@ -50,30 +50,36 @@ class SeenIds:
 
     def __init__(self) -> None:
         self.duplicates: list[str] = []
-        self._hashes: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self._runs: list[NDArray[np.int64]] = []  # sorted hashes, each run more than twice as long as the next
 
     def add(self, ids: Sequence[str]) -> None:
         hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
         unique, first = np.unique(hashes, return_index=True)
         again = np.ones(len(ids), dtype=bool)
         again[first] = False
-        places = np.searchsorted(self._hashes, hashes)
-        inside = places < len(self._hashes)
-        again[inside] |= self._hashes[places[inside]] == hashes[inside]
-        known = set(self.duplicates)
-        self.duplicates += [id for id in dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist()) if id not in known]
-        self._hashes = np.union1d(self._hashes, unique)
+        for run in self._runs:
+            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
+            again |= run[places] == hashes
+        twice = dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist())
+        if twice:
+            known = set(self.duplicates)
+            self.duplicates += [id for id in twice if id not in known]
+        if ids:
+            self._runs.append(unique)
+        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+            self._runs.append(np.sort(np.concatenate([self._runs.pop(), self._runs.pop()]), kind="stable"))
 
 
 @contextmanager
 def progress_bar(
-    description: str, source: object, show: bool | None, unit: str = "docs"
+    description: str, source: object, show: bool | None, unit: str = "documents"
 ) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the number of things done since the last call.
 
     Args:
-        source: what is worked through; its length, where it has one, is the total.
+        source: what is worked through. Its end is known by its length, or by `bytes_read` and `bytes_total`.
         show: None shows the bar only in a terminal.
+        unit: what is counted.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -81,21 +87,24 @@ def progress_bar(
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+            return Text(f"{task.fields['count'] / max(task.elapsed or 0.0, 1e-9):,.0f}/s", "progress.data.speed")
 
     console = Console(stderr=True)
     if show is False or (show is None and not console.is_terminal):
         yield lambda count: None
         return
-    total = len(source) if isinstance(source, Sized) else None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,}"),
-        Rate(),
-        TimeRemainingColumn(),
-    )
+    of_bytes = getattr(source, "bytes_total", None)
+    total = of_bytes or (len(source) if isinstance(source, Sized) else None)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        place = getattr(source, "bytes_read", 0) if of_bytes else done
+        progress.update(task, completed=place, count=done)
+
+    counter = TextColumn(f"{{task.fields[count]:,}} {unit}")
+    columns = (TextColumn("{task.description}"), BarColumn(), counter, Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, speed_estimate_period=60) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(description, total=total, count=0)
+        yield advance

@@ -17,7 +17,7 @@ from hybridsearch.errors import InvalidArgumentError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ranking:
+class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     """Documents of one query in order, best first.
 
     Attributes:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.backends import Backend, Fingerprint, Request, Schema, connect
-from hybridsearch.documents import Document, read_documents
+from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import (
     BackendError,
@@ -35,6 +35,7 @@ from hybridsearch.fusion import RRF, Fusion, make_fusion
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.ingest import IndexReport, SeenIds, batches, progress_bar
 from hybridsearch.ranking import Ranking
+from hybridsearch.readers import read_documents
 from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.threads import ask_in_threads
 from hybridsearch.vectors import EncodedBatch, QueryVector
@@ -153,7 +154,8 @@ class HybridSearch:
         reader = read_documents(documents)
         seen = SeenIds()
         indexed = unchanged = 0
-        with progress_bar("Indexing", reader, show_progress_bar) as advance:
+        sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
+        with progress_bar("Indexing", sized, show_progress_bar) as advance:
             for batch in batches(reader, batch_size):
                 distinct = {document.id: document for document in batch}
                 seen.add([document.id for document in batch])

@@ -1,0 +1,218 @@
+"""From text to terms: the tokenisation of `hybridsearch.BM25`.
+
+Text is normalised and cut into words by one regular expression (`Tokenizer.splitter`); each distinct word becomes a
+term, or none, once (`Tokenizer.stemmer`), and `TermTable` remembers the outcome.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from string import ascii_letters, digits
+
+import Stemmer
+
+from hybridsearch.encoders.stopwords import STOP_WORDS
+
+LANGUAGES: tuple[str, ...] = tuple(sorted({*Stemmer.algorithms()} - {"porter", "dutch_porter"}))
+"""Languages with a Snowball stemmer."""
+
+TOKENIZER_VERSION = 1
+"""Part of every fingerprint; to be raised when the same settings give other terms."""
+
+MAX_WORD = 255
+"""Characters of a word that count. Longer ones are no words but data, and engines refuse them."""
+
+_ELIDING = frozenset({"catalan", "french", "irish", "italian"})  # l'homme, dell'arte: the apostrophe parts two words
+_IGNORED = re.compile(  # invisible within words: soft hyphen, joiners, direction marks, variation selectors
+    "[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe0e\ufe0f\ufeff]"
+)
+_LONE_POINT = re.compile(r"\.(?:(?<![0-9]\.)|(?![0-9]))")  # any but that of a decimal number
+_RARE = re.compile(r"[^\x00-\x7f]+")
+_UNSPACED = (  # scripts whose words are not parted by spaces, and Hangul, whose particles stick to the word
+    range(0x0E00, 0x0F00),  # Thai, Lao
+    range(0x1000, 0x10A0),  # Myanmar
+    range(0x1100, 0x1200),  # Hangul letters
+    range(0x1780, 0x1800),  # Khmer
+    range(0x2E80, 0x9FFF + 1),  # Han radicals and characters, kana, Bopomofo
+    range(0xA960, 0xA980),
+    range(0xAC00, 0xD800),  # Hangul syllables
+    range(0xF900, 0xFB00),
+    range(0x1AFF0, 0x1B170),  # historic kana
+    range(0x20000, 0x323B0),  # rare Han characters
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """How a text becomes terms.
+
+    Attributes:
+        language: of the stemmer and of elisions such as "l'homme", one of `LANGUAGES`; None for none.
+        stemming: whether words are reduced to stems.
+        stop_words: words that are no terms, compared without regard to case.
+        lowercase: whether case is ignored (Unicode case folding).
+        fold_accents: whether "naïve" is "naive"; vowel signs of Indic and other scripts are letters and stay.
+        bigrams: whether a run of Chinese, Japanese, Korean, Thai, Lao, Khmer or Burmese characters gives its
+            overlapping pairs (a single character gives itself), as in Lucene's CJKAnalyzer, or is one word.
+    """
+
+    language: str | None
+    stemming: bool
+    stop_words: frozenset[str]
+    lowercase: bool
+    fold_accents: bool
+    bigrams: bool
+
+    def splitter(self) -> Callable[[str], list[str]]:
+        """A function from a text to its words, normalised but neither stemmed nor stopped.
+
+        A word may have the edges that `stemmer` takes off. ASCII, where most of the time goes, is split on spaces
+        after everything else has become one; this gives the words that the regular expressions give, faster.
+        """
+        apostrophe = "" if self.language in _ELIDING else "'"
+        in_word = frozenset(f"{ascii_letters}{digits}_.{apostrophe}")
+        ascii_words = {code: self.normalise(chr(code)) if chr(code) in in_word else " " for code in range(128)}
+        words = re.compile(_word(rf"\w{apostrophe}")).findall
+
+        def split(text: str) -> list[str]:
+            if text.isascii():
+                return _LONE_POINT.sub(" ", text.translate(ascii_words)).split()
+            text = self.normalise(text)
+            rare = _beyond_ascii(text)
+            if self.bigrams and _unspaced_run().search(rare):
+                text = _unspaced_run().sub(_pairs, text)
+            return _words_with_marks(apostrophe)(text) if _mark()(rare) else words(text)
+
+        return split
+
+    def normalise(self, text: str) -> str:
+        """Unicode NFKC without invisible characters, with case and accents folded as asked."""
+        if _IGNORED.search(_beyond_ascii(text)):
+            text = _IGNORED.sub("", text)
+        text = unicodedata.normalize("NFKC", text).replace("’", "'")
+        if self.lowercase:
+            if self.language == "turkish":
+                text = text.replace("İ", "i").replace("I", "ı")
+            text = unicodedata.normalize("NFKC", text.casefold())
+        if self.fold_accents and not text.isascii():
+            apart = unicodedata.normalize("NFD", text)
+            text = unicodedata.normalize("NFC", "".join(c for c in apart if not _is_accent(c)))
+        return text
+
+    def stemmer(self) -> Callable[[str], str]:
+        """A function from a word to its term, or to "" for none. Not for two threads at once."""
+        stem = Stemmer.Stemmer(self.language, 0).stemWord if self.stemming and self.language else None
+        stop_words = {self.normalise(word).lower() for word in self.stop_words}
+
+        def term(word: str) -> str:
+            word = word[:MAX_WORD].strip("_'")
+            if not word.isascii():
+                word = "".join(str(unicodedata.decimal(c, c)) for c in word)
+            if word.lower() in stop_words or not any(map(str.isalnum, word)):
+                return ""
+            return (stem(word) or word) if stem else word
+
+        return term
+
+
+class TermTable(dict[str, int]):
+    """Word to term number, -1 for a word that is no term; fills itself. Any number of threads may look words up."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.terms: list[str] = []
+        self._numbers: dict[str, int] = {"": -1}
+        self._term = tokenizer.stemmer()
+        self._lock = threading.Lock()
+
+    def __missing__(self, word: str) -> int:
+        with self._lock:
+            term = self._term(word)
+            number = self._numbers.get(term)
+            if number is None:
+                number = self._numbers[term] = len(self.terms)
+                self.terms.append(term)
+            if len(word) <= MAX_WORD:
+                self[word] = number
+        return number
+
+
+def stop_words_of(language: str | None) -> frozenset[str]:
+    """The language's list, empty where there is none."""
+    return STOP_WORDS.get(language or "", frozenset())
+
+
+def _is_accent(character: str) -> bool:
+    """Whether this is a mark above, below or through a letter, or an Arabic or Hebrew point, by combining class."""
+    place = unicodedata.combining(character)
+    return place == 1 or 10 <= place <= 36 or place >= 200
+
+
+def _pairs(run: re.Match[str]) -> str:
+    characters = _unspaced_character().findall(run.group())
+    if len(characters) > 1:
+        characters = [a + b for a, b in pairwise(characters)]
+    return f" {' '.join(characters)} "
+
+
+def _word(characters: str) -> str:
+    """The pattern of a word; the parts of a decimal or version number stay together."""
+    return rf"[{characters}]+(?:(?<=\d)\.(?=\d)[{characters}]+)*"
+
+
+def _beyond_ascii(text: str) -> str:
+    """What the costly classes below need to look at: in most texts a few characters, or nothing."""
+    return " ".join(_RARE.findall(text))
+
+
+# Python's \w leaves out combining marks, without which Hindi or Thai words fall apart. The classes below take some
+# milliseconds to make and are slow to match, so only text that needs them meets them.
+
+
+@cache
+def _words_with_marks(apostrophe: str) -> Callable[[str], list[str]]:
+    return re.compile(_word(rf"\w{_marks()}{apostrophe}")).findall
+
+
+@cache
+def _mark() -> Callable[[str], re.Match[str] | None]:
+    return re.compile(f"[{_marks()}]").search
+
+
+@cache
+def _unspaced_run() -> re.Pattern[str]:
+    return re.compile(f"[{_unspaced()}][{_unspaced()}{_marks()}]*")
+
+
+@cache
+def _unspaced_character() -> re.Pattern[str]:
+    return re.compile(f"[{_unspaced()}][{_marks()}]*")
+
+
+@cache
+def _marks() -> str:
+    blocks = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))
+    return _character_class(c for block in blocks for c in block if unicodedata.category(chr(c))[0] == "M")
+
+
+@cache
+def _unspaced() -> str:
+    letters = ("Lo", "Lm", "Nl")
+    return _character_class(c for block in _UNSPACED for c in block if unicodedata.category(chr(c)) in letters)
+
+
+def _character_class(codes: Iterable[int]) -> str:
+    """The inside of a regular expression's [...] for ascending code points."""
+    spans: list[list[int]] = []
+    for code in codes:
+        if spans and spans[-1][1] == code - 1:
+            spans[-1][1] = code
+        else:
+            spans.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in spans)

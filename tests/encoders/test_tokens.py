@@ -1,0 +1,146 @@
+"""Text in many scripts becomes the terms that its readers would search for."""
+
+from __future__ import annotations
+
+import threading
+import unicodedata
+
+import pytest
+import Stemmer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridsearch import BM25
+from hybridsearch.encoders.stopwords import STOP_WORDS
+from hybridsearch.encoders.tokens import LANGUAGES, MAX_WORD
+
+PLAIN = BM25(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("", []),
+        (" \t\n\x00", []),
+        ("Hello, World!", ["hello", "world"]),
+        ("state-of-the-art", ["state", "of", "the", "art"]),
+        ("O'Neil and ‘rock’n’roll’", ["o'neil", "and", "rock'n'roll"]),
+        ("dogs' ''quoted'' _emphasis_ snake_case ___ '", ["dogs", "quoted", "emphasis", "snake_case"]),
+        (
+            "Python 3.11, 0.05. 1.5mm a.b end.Start ..5",
+            ["python", "3.11", "0.05", "1.5mm", "a", "b", "end", "start", "5"],
+        ),
+        ("co\u00adoperate \ufeffstart", ["cooperate", "start"]),
+        ("ﬁnd Ｆｕｌｌ ２０２５ m²", ["find", "full", "2025", "m2"]),
+        ("Straße STRASSE", ["strasse", "strasse"]),
+        ("cafe\u0301 café", ["café", "café"]),
+        ("Ελληνικά ΣΊΣΥΦΟΣ", ["ελληνικά", "σίσυφοσ"]),
+        ("Привет, мир", ["привет", "мир"]),
+        ("हिन्दी में खोज", ["हिन्दी", "में", "खोज"]),
+        ("مُحَمَّد ٢٠٢٥", ["مُحَمَّد", "2025"]),
+        ("می\u200cخواهم", ["میخواهم"]),
+        ("שָׁלוֹם", ["שָׁלוֹם"]),
+        ("東京都", ["東京", "京都"]),
+        ("Python言語3.11入門", ["python", "言語", "3.11", "入門"]),
+        ("火", ["火"]),
+        ("ﾊﾟﾝ・スーパー", ["パン", "スー", "ーパ", "パー"]),
+        ("한국어 검색", ["한국", "국어", "검색"]),
+    ],
+)
+def test_terms_without_a_language(text: str, terms: list[str]) -> None:
+    assert PLAIN.tokenize(text) == [unicodedata.normalize("NFKC", term) for term in terms]
+
+
+def test_thai_is_cut_into_pairs_of_letters_that_keep_their_marks() -> None:
+    assert PLAIN.tokenize("ท่วมบ้าน") == ["ท่ว", "วม", "มบ้", "บ้า", "าน"]
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "terms"),
+    [
+        ("english", "The wings weren't fluttering; it's Bernoulli's law", ["wing", "flutter", "bernoulli", "law"]),
+        ("french", "L’homme qu'il aime à l'hôtel", ["homm", "aim", "hôtel"]),
+        ("italian", "dell'arte", ["arte"]),
+        ("german", "die Häuser der Straße", ["haus", "strass"]),
+        ("turkish", "ISPARTA İstanbul", ["ısparta", "istanbul"]),
+        ("russian", "и книги", ["книг"]),
+        ("arabic", "كِتَاب كتاب", ["كتاب", "كتاب"]),
+    ],
+)
+def test_stems_and_stop_words_follow_the_language(language: str, text: str, terms: list[str]) -> None:
+    stem = Stemmer.Stemmer(language).stemWord
+    assert BM25(language).tokenize(text) == [stem(term) for term in terms]
+
+
+def test_stop_words_are_compared_without_case_and_accents_as_the_text_is() -> None:
+    assert BM25(None, stop_words=["The", "été"], fold_accents=True).tokenize("THE Été passe") == ["passe"]
+    assert BM25("english", lowercase=False, stemming=False).tokenize("The Wings") == ["Wings"]
+
+
+def test_folded_accents_leave_vowel_signs_and_voiced_kana_alone() -> None:
+    fold = BM25(None, fold_accents=True).tokenize
+    assert fold("naïve Ångström Żółć") == ["naive", "angstrom", "zołc"]
+    assert fold("हिन्दी") == ["हिन्दी"]
+    assert fold("がぎ") == ["がぎ"]
+    assert fold("مُحَمَّد") == ["محمد"]
+
+
+def test_without_bigrams_a_run_is_one_word() -> None:
+    assert BM25(None, bigrams=False).tokenize("東京都 は") == ["東京都", "は"]
+
+
+def test_a_word_is_cut_where_engines_refuse_longer_ones() -> None:
+    assert PLAIN.tokenize("x" * 100_000) == ["x" * MAX_WORD]
+    assert PLAIN.tokenize("é" * 100_000) == ["é" * MAX_WORD]
+
+
+def test_every_stop_word_list_belongs_to_a_stemmer_and_drops_its_own_words() -> None:
+    assert set(STOP_WORDS) <= set(LANGUAGES)
+    for language, words in STOP_WORDS.items():
+        assert BM25(language).tokenize(" ".join(sorted(words))) == []
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(), st.sampled_from([None, *LANGUAGES]), st.booleans(), st.booleans(), st.booleans())
+def test_any_text_gives_terms_that_are_not_empty(
+    text: str, language: str | None, lowercase: bool, fold: bool, bigrams: bool
+) -> None:
+    encoder = BM25(language, lowercase=lowercase, fold_accents=fold, bigrams=bigrams)
+    terms = encoder.tokenize(text)
+    assert all(terms)
+    assert not any(map(str.isspace, "".join(terms)))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.text(st.characters(max_codepoint=127)), st.sampled_from([None, "english", "french", "turkish"]), st.booleans()
+)
+def test_the_fast_path_for_ascii_gives_the_terms_of_the_general_one(
+    text: str, language: str | None, lowercase: bool
+) -> None:
+    encoder = BM25(language, lowercase=lowercase, stop_words=False)
+    assert encoder.tokenize(f"{text} ж") == [*encoder.tokenize(text), "ж"]
+    assert encoder.tokenize(f"{text} क़") == [*encoder.tokenize(text), *encoder.tokenize("क़")]
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_equivalent_unicode_spellings_give_the_same_terms(text: str) -> None:
+    composed, apart = unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)
+    assert PLAIN.tokenize(composed) == PLAIN.tokenize(apart)
+
+
+def test_many_threads_share_one_encoder() -> None:
+    words = [f"running{i}s flows{i % 97}" for i in range(2000)]
+    expected = [BM25().tokenize(word) for word in words]
+    encoder, found = BM25(), {}
+
+    def work(thread: int) -> None:
+        found[thread] = [encoder.tokenize(word) for word in (words if thread % 2 else words[::-1])]
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(found[thread] == (expected if thread % 2 else expected[::-1]) for thread in range(8))

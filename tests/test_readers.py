@@ -1,0 +1,446 @@
+"""Documents stream from every format, and a bad line is named by file and number."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import gzip
+import json
+import math
+import os
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hybridsearch import Document, read_documents
+from hybridsearch.errors import DocumentError, HybridSearchError, InvalidArgumentError, StorageError
+from hybridsearch.readers import SkippedLine
+
+WINGS = Document("1", "Lift grows.", "Wings", {"year": 1958})
+HEAT = Document("2", "", "", {"year": 1959})
+RECORDS = [
+    {"_id": "1", "title": "Wings", "text": "Lift grows.", "year": 1958},
+    {"_id": 2, "title": None, "text": "", "year": 1959},
+]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    raw = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+def read_or_fail(path: Path, skip: bool) -> tuple[list[Document], HybridSearchError | None]:
+    """All documents, or the error of ours; any other error goes through."""
+    try:
+        return list(read_documents(path, on_error="skip" if skip else "stop", auto_id=True)), None
+    except HybridSearchError as error:
+        return [], error
+
+
+def lines(records: list[Any]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.ndjson", "c.JSON", "c.jsonl.gz"])
+def test_json_lines(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, "\ufeff" + lines(RECORDS).replace("\n", "\r\n\n \n"))
+    assert list(read_documents(path)) == [WINGS, HEAT]
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.csv.gz", "c.tsv"])
+def test_tables_of_text(tmp_path: Path, name: str) -> None:
+    comma = "\t" if ".tsv" in name else ","
+    table = "\ufeff_id,title,text,year\r\n1,Wings,Lift grows.,1958\r\n\r\n2,,,1959\r\n".replace(",", comma)
+    assert list(read_documents(write(tmp_path / name, table))) == [WINGS, HEAT]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{**r, "_id": int(r["_id"])} for r in RECORDS]), tmp_path / "c.parquet")
+    assert list(read_documents(tmp_path / "c.parquet")) == [WINGS, HEAT]
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.jsonl.gz"])
+def test_a_beir_folder(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, lines(RECORDS))
+    write(tmp_path / "queries.jsonl", lines([{"_id": "q", "text": "a query"}]))
+    write(tmp_path / "readme.md", "not a document")
+    assert list(read_documents(str(tmp_path))) == [WINGS, HEAT]
+    assert len(list(read_documents(tmp_path, format="text"))) == 1
+
+
+def test_a_folder_of_text_files(tmp_path: Path) -> None:
+    for folder in ("b/c", ".hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+    write(tmp_path / "b" / "notes.md", "---\nx: 1\n---\nIntro\n\n## The  Title ##\n# Other\n")
+    write(tmp_path / "b" / "c" / "plain.TXT", "\ufeff# no heading in plain text")
+    write(tmp_path / "b" / "code.md", "words\n```\n# a comment\n```\n")
+    write(tmp_path / "a.txt.gz", "packed")
+    for name in ("image.png", ".secret.txt", ".hidden/x.txt"):
+        write(tmp_path / name, "no")
+    found = list(read_documents(tmp_path))
+    assert [(document.id, document.title) for document in found] == [
+        ("a.txt.gz", "a"),
+        ("b/code.md", "code"),
+        ("b/notes.md", "The  Title"),
+        ("b/c/plain.TXT", "plain"),
+    ]
+    assert found[3].text == "# no heading in plain text"
+    assert [document.id for document in read_documents(tmp_path / "b" / "notes.md")] == ["notes.md"]
+
+
+def test_text_files_do_not_depend_on_field_names(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "words")
+    assert next(iter(read_documents(tmp_path, id_field="docno", text_field="abstract"))).id == "a.txt"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: [WINGS, RECORDS[1]], lambda: iter([WINGS, HEAT]), lambda: (r for r in RECORDS), lambda: [WINGS, HEAT]],
+)
+def test_iterables_of_documents_and_mappings(make: Callable[[], Any]) -> None:
+    assert list(read_documents(make())) == [WINGS, HEAT]
+
+
+def test_one_document_or_mapping_is_a_collection_of_one() -> None:
+    assert list(read_documents(RECORDS[0])) == list(read_documents(WINGS)) == [WINGS]
+
+
+def test_what_a_document_becomes_can_be_read_again() -> None:
+    document = Document("1", "text", "title", {"nested": {"a": [1, 2]}})
+    assert list(read_documents([document.to_dict()])) == [document]
+
+
+def test_a_reader_is_returned_as_it_is_and_reads_a_file_anew_each_time(tmp_path: Path) -> None:
+    reader = read_documents(write(tmp_path / "c.jsonl", lines(RECORDS)))
+    assert read_documents(reader) is reader
+    assert list(reader) == list(reader) == [WINGS, HEAT]
+
+
+@pytest.mark.parametrize("field", ["text", "contents", "content", "body"])
+@pytest.mark.parametrize("id", ["id", "_id", "docid"])
+def test_common_field_names_are_recognised(field: str, id: str) -> None:
+    assert list(read_documents([{id: "1", field: "words", "x": 1}])) == [Document("1", "words", metadata={"x": 1})]
+
+
+def test_fields_can_be_named() -> None:
+    record = {"id": "other", "docno": "D1", "abstract": "words", "headline": "H", "year": 1, "text": "t"}
+    reader = read_documents([record], id_field="docno", text_field="abstract", title_field="headline")
+    assert list(reader) == [Document("D1", "words", "H", {"id": "other", "year": 1, "text": "t"})]
+
+
+def test_metadata_fields_choose_what_is_kept(tmp_path: Path) -> None:
+    record = {"id": "1", "text": "t", "a": 1, "b": 2, "metadata": {"c": 3, "d": 4}}
+    assert next(iter(read_documents([record], metadata_fields=["a", "c"]))).metadata == {"a": 1, "c": 3}
+    assert next(iter(read_documents([record], metadata_fields=[]))).metadata == {}
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "c.parquet")
+    assert next(iter(read_documents(tmp_path / "c.parquet", metadata_fields=["a", "c"]))).metadata == {"a": 1, "c": 3}
+
+
+def test_a_metadata_mapping_is_merged_and_fields_beside_it_win() -> None:
+    record = {"id": "1", "text": "t", "year": 1, "metadata": {"year": 2, "url": "u"}}
+    assert next(iter(read_documents([record]))).metadata == {"year": 1, "url": "u"}
+    assert next(iter(read_documents([{"id": "1", "text": "t", "metadata": "word"}]))).metadata == {"metadata": "word"}
+
+
+def test_numbers_in_csv_metadata_are_numbers_only_where_nothing_is_lost(tmp_path: Path) -> None:
+    values = {"year": "1958", "share": "0.5", "debt": "-3", "zip": "007", "version": "1.10", "big": "9" * 30}
+    values |= {"empty": "", "nan": "nan", "exp": "1e5", "dash": "-", "arabic": "٣", "zero": "-0"}
+    path = tmp_path / "c.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, ["id", "text", *values])
+        rows.writeheader()
+        rows.writerow({"id": "007", "text": "42", **values})
+    document = next(iter(read_documents(path)))
+    assert (document.id, document.text) == ("007", "42")
+    numbers = {"year": 1958, "share": 0.5, "debt": -3}
+    assert document.metadata == {name: numbers.get(name, value) for name, value in values.items() if name != "empty"}
+
+
+def test_csv_quotes_and_lines_within_a_field(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.csv", 'id,text\n1,"two ""quoted"", \nlines"\n,x\n')
+    with pytest.raises(DocumentError, match=r"c\.csv, line 4: there is no id"):
+        assert [document.text for document in read_documents(path)] == ['two "quoted", \nlines']
+
+
+def test_quotes_in_tsv_are_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.tsv", 'id\ttext\n1\t"Open quote\n2\tnext\n')
+    assert [document.text for document in read_documents(path)] == ['"Open quote', "next"]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "tsv", "parquet", "txt"])
+def test_documents_of_a_megabyte(tmp_path: Path, format: str) -> None:
+    text, path = "wörd " * 250_000, tmp_path / f"c.{format}"
+    if format == "jsonl":
+        write(path, lines([{"id": "1", "text": text}]))
+    elif format == "parquet":
+        pq.write_table(pa.table({"id": ["1"], "text": [text]}), path)
+    elif format == "txt":
+        write(path, text)
+    else:
+        comma = "," if format == "csv" else "\t"
+        write(path, f"id{comma}text\n1{comma}{text}\n")
+    assert [document.text for document in read_documents(path)] == [text]
+
+
+def test_parquet_dates_lists_and_structs_are_metadata(tmp_path: Path) -> None:
+    record = {"id": "1", "text": "t", "day": dt.date(2020, 1, 2), "tags": ["a", "b"], "source": {"page": 3}}
+    pq.write_table(pa.Table.from_pylist([record]), tmp_path / "c.parquet")
+    metadata = next(iter(read_documents(tmp_path / "c.parquet"))).metadata
+    assert metadata == {"day": "2020-01-02", "tags": ["a", "b"], "source": {"page": 3}}
+
+
+# Ids
+
+
+def test_a_missing_id_is_an_error_that_names_both_ways_out() -> None:
+    for record in ({"text": "t"}, {"id": None, "text": "t"}, {"id": "", "text": "t"}):
+        with pytest.raises(DocumentError, match=r"number 1: .*--id-field.*--auto-id"):
+            list(read_documents([record]))
+
+
+def test_ids_can_be_made_of_file_and_line(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "news.jsonl.gz", lines([{"text": "a"}, {"id": "x", "text": "b"}]) + "\n" + lines([{"text": "c"}])
+    )
+    assert [document.id for document in read_documents(path, auto_id=True)] == ["news-1", "x", "news-4"]
+    path = write(tmp_path / "rows.csv", "text\na\nb\n")
+    assert [document.id for document in read_documents(path, auto_id=True)] == ["rows-2", "rows-3"]
+    assert [document.id for document in read_documents([{"text": "a"}], auto_id=True)] == ["documents-1"]
+
+
+# Errors
+
+BAD_LINES = [
+    (b'{"id": "1", "text": "a"', "not valid JSON"),
+    (b"[1, 2]", "array"),
+    (b'"word"', "not a JSON object but a single str"),
+    (b'{"id": "1"}', "no text"),
+    (b'{"id": "1", "text": null}', "text is a string, not NoneType"),
+    (b'{"id": "1", "text": 5}', "text is a string, not int"),
+    (b'{"id": true, "text": "a"}', "id is a non-empty string, not True"),
+    (b'{"id": 1.5, "text": "a"}', "id is a non-empty string, not 1.5"),
+    (b'{"id": 1' + b"0" * 400 + b', "text": "a"}', "hundreds of digits"),
+    (b'{"id": "1", "text": "\xff"}', r"not valid UTF-8 \(byte 22\)"),
+    (b'{"id": "1", "text": "\\ud800"}', "lone surrogate"),
+    (b'{"id": "1", "text": "a", "x": NaN}', "x.*nan"),
+    (b'{"id": "1", "text": "a", "x": 1e999}', "x.*inf"),
+    (b'{"id": "1", "text": "a", "x": 1' + b"0" * 30 + b"}", "64 bits"),
+    (b'{"id": "1", "text": "a", "x": 1' + b"0" * 5000 + b"}", "thousands of digits"),
+    (b'{"id": "1", "text": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+    (b'{"id": "1", "text": "a", "x": ' + b'{"y":' * 50 + b"1" + b"}" * 50 + b"}", "nested deeper than 20"),
+    (b"\x00\x01\x02", "not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES, ids=[reason for _, reason in BAD_LINES])
+def test_a_bad_line_is_named_with_its_reason(tmp_path: Path, line: bytes, reason: str) -> None:
+    path = write(tmp_path / "c.jsonl", lines(RECORDS[:1]).encode() + line + b"\n")
+    with pytest.raises(DocumentError, match=rf"(?s)c\.jsonl, line 2: .*{reason}") as error:
+        list(read_documents(path))
+    assert len(str(error.value)) < 600
+
+
+def test_skipped_lines_are_listed_and_the_others_read(tmp_path: Path) -> None:
+    raw = b"\n".join([line for line, _ in BAD_LINES] + [json.dumps(record).encode() for record in RECORDS])
+    reader = read_documents(write(tmp_path / "c.jsonl", raw), on_error="skip")
+    for _ in range(2):  # a second pass starts its list anew
+        assert list(reader) == [WINGS, HEAT]
+        assert [skipped.line for skipped in reader.skipped] == list(range(1, len(BAD_LINES) + 1))
+    assert str(reader.skipped[1]).startswith(f"{tmp_path / 'c.jsonl'}, line 2: it is a JSON array")
+
+
+def test_bad_rows_of_a_table_are_named_and_can_be_skipped(tmp_path: Path) -> None:
+    rows = b'id,text,x\n1,a,1\n2,b\n3,\xff,1\n"4\n5",c,1\n,d,1\n6,e,1\n'
+    reader = read_documents(write(tmp_path / "c.csv", rows), on_error="skip")
+    assert [document.id for document in reader] == ["1", "4\n5", "6"]
+    assert [(skipped.line, skipped.reason.split(";")[0][:34]) for skipped in reader.skipped] == [
+        (3, "it has 2 values for 3 columns"),
+        (4, "it is not valid UTF-8."),
+        (7, "there is no id: id, _id or docid i"),
+    ]
+
+
+def test_bad_rows_of_parquet_are_named_and_can_be_skipped(tmp_path: Path) -> None:
+    spoilt = pa.array([b"good", b"\xff", b"more", None], pa.binary()).cast(pa.string(), safe=False)
+    table = pa.table({"id": ["1", "2", "3", "4"], "text": spoilt, "x": [1.0, 1.0, math.nan, 1.0]})
+    pq.write_table(table, tmp_path / "c.parquet")
+    reader = read_documents(tmp_path / "c.parquet", on_error="skip")
+    assert [document.id for document in reader] == ["1"]
+    assert [(skipped.unit, skipped.line) for skipped in reader.skipped] == [("row", 2), ("row", 3), ("row", 4)]
+    with pytest.raises(DocumentError, match=r"c\.parquet, row 2: it holds a value that cannot be read"):
+        list(read_documents(tmp_path / "c.parquet"))
+
+
+def test_bad_text_files_are_named_and_can_be_skipped(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "fine")
+    write(tmp_path / "b.txt", b"\xff\xfe")
+    reader = read_documents(tmp_path, on_error="skip")
+    assert [document.id for document in reader] == ["a.txt"]
+    assert [str(skipped) for skipped in reader.skipped] == [f"{tmp_path / 'b.txt'}: it is not valid UTF-8 (byte 1)."]
+
+
+def test_items_that_are_no_documents_are_named_by_number() -> None:
+    with pytest.raises(DocumentError, match=r"documents, number 2: .*not int"):
+        list(read_documents([WINGS, 5]))  # type: ignore[list-item]
+    reader = read_documents([5, WINGS], on_error="skip")  # type: ignore[list-item]
+    assert list(reader) == [WINGS]
+    assert reader.skipped == [SkippedLine("documents", 1, reader.skipped[0].reason, "number")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("c.csv", b"", "should name the columns"),
+        ("c.csv", b"id,words\n1,a\n", r"no text.*id, words.*--text-field"),
+        ("c.csv", b"text\na\n", r"no id.*--auto-id"),
+        ("c.csv", b"id,text,text\n", "two columns are named 'text'"),
+        ("c.parquet", b"PAR1 no", "not a readable Parquet file"),
+        ("c.parquet", b"", "not a readable Parquet file"),
+        ("c.jsonl.gz", b"", ""),
+    ],
+)
+def test_a_file_that_is_no_table_of_documents_is_refused_as_a_whole(
+    tmp_path: Path, name: str, content: bytes, reason: str
+) -> None:
+    path = write(tmp_path / name, content)
+    if not reason:
+        path.write_bytes(gzip.compress(lines(RECORDS * 1000).encode())[:-100])
+        reason = "damaged or cut off"
+    for on_error in ("stop", "skip"):
+        with pytest.raises(DocumentError, match=rf"{name}.*{reason}"):
+            list(read_documents(path, on_error=on_error))
+
+
+def test_a_place_without_documents_is_refused_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "c.xml", "<a/>")
+    for place, reason in (("nowhere", "no file or folder"), ("c.xml", "format"), (".", "neither corpus.jsonl")):
+        with pytest.raises(DocumentError, match=reason):
+            read_documents(tmp_path / place)
+    with pytest.raises(DocumentError, match="format='csv'"):
+        read_documents(tmp_path, format="csv")
+
+
+def test_the_format_can_be_said_where_the_name_does_not_tell_it(tmp_path: Path) -> None:
+    assert list(read_documents(write(tmp_path / "dump", lines(RECORDS)), format="jsonl")) == [WINGS, HEAT]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"format": "xml"}, {"on_error": "ignore"}, {"metadata_fields": "year"}, {"source": 5}]
+)
+def test_arguments_that_are_not_allowed_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        read_documents(**{"source": [], **arguments})
+
+
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may read everything")
+def test_a_file_without_permission_is_a_storage_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.jsonl", lines(RECORDS))
+    path.chmod(0)
+    with pytest.raises(StorageError, match=r"c\.jsonl cannot be read: Permission denied"):
+        list(read_documents(path))
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=300),
+    st.sampled_from(["c.jsonl", "c.csv", "c.tsv", "c.parquet", "c.txt", "c.jsonl.gz"]),
+    st.booleans(),
+)
+def test_random_bytes_raise_only_our_errors(tmp_path: Path, content: bytes, name: str, skip: bool) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    documents, error = read_or_fail(path, skip)
+    assert all(isinstance(document, Document) for document in documents)
+    assert error is None or name in str(error)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_flipped_bytes_of_good_files_raise_only_our_errors(tmp_path: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["c.jsonl", "c.csv", "c.parquet", "c.jsonl.gz"]))
+    good = tmp_path / f"good-{name}"
+    if not good.exists():
+        if name == "c.parquet":
+            pq.write_table(pa.Table.from_pylist([{**r, "_id": int(r["_id"])} for r in RECORDS]), good)
+        else:
+            write(good, "id,text\n1,a\n2,b\n" if name == "c.csv" else lines(RECORDS))
+    raw = bytearray(good.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=4)):
+        raw[place] = data.draw(st.integers(0, 255))
+    path = tmp_path / name
+    path.write_bytes(raw)
+    _, error = read_or_fail(path, skip=True)
+    assert error is None or name in str(error)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: (
+                st.lists(inner) | st.dictionaries(st.sampled_from(["id", "text", "title", "metadata", "x", ""]), inner)
+            ),
+        )
+    )
+)
+def test_random_records_raise_only_our_errors(records: list[Any]) -> None:
+    reader = read_documents(records, on_error="skip", auto_id=True)
+    assert len(list(reader)) + len(reader.skipped) == len(records)
+
+
+# Streaming
+
+
+def test_reading_needs_no_more_memory_for_more_documents(tmp_path: Path) -> None:
+    record = {"id": "1", "text": "word " * 200}
+    write(tmp_path / "c.jsonl", lines([record]) * 20_000)
+    write(tmp_path / "c.csv", "id,text\n" + f"1,{record['text']}\n" * 20_000)
+    pq.write_table(pa.Table.from_pylist([record] * 20_000), tmp_path / "c.parquet", row_group_size=1000)
+    for name in ("c.jsonl", "c.csv", "c.parquet"):
+        tracemalloc.start()
+        assert sum(1 for _ in read_documents(tmp_path / name)) == 20_000
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4e6, name
+
+
+def test_an_iterable_is_read_one_document_at_a_time() -> None:
+    asked: list[int] = []
+
+    def endless() -> Iterator[dict[str, Any]]:
+        while True:
+            asked.append(1)
+            yield {"id": len(asked), "text": "t"}
+
+    documents = iter(read_documents(endless()))
+    assert [next(documents).id, next(documents).id] == ["1", "2"]
+    assert len(asked) == 2
+
+
+def test_progress_is_known_in_bytes_of_the_file(tmp_path: Path) -> None:
+    reader = read_documents(write(tmp_path / "c.jsonl.gz", lines(RECORDS) * 5000))
+    assert reader.bytes_total == (tmp_path / "c.jsonl.gz").stat().st_size
+    assert reader.bytes_read == 0
+    seen = [reader.bytes_read for _ in reader]
+    assert seen == sorted(seen)
+    assert 0 < seen[0] <= reader.bytes_total
+    assert reader.bytes_read == reader.bytes_total
+    assert read_documents([]).bytes_total is None
+
+
+@pytest.mark.parametrize(("name", "count", "empty"), [("cranfield", 1400, 2), ("scifact", 5183, 0)])
+def test_real_collections_are_read_whole(data_folder: Path, name: str, count: int, empty: int) -> None:
+    documents = list(read_documents(data_folder / name))
+    expected = [json.loads(line) for line in (data_folder / name / "corpus.jsonl").read_bytes().splitlines()]
+    assert len(documents) == len(expected) >= count - 500
+    assert [(d.id, d.title, d.text) for d in documents] == [(e["_id"], e.get("title", ""), e["text"]) for e in expected]
+    assert sum(not document.text for document in documents) == empty
