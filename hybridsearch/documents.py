@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -13,10 +13,12 @@ from typing import Any, TypeAlias
 from hybridsearch.errors import DocumentError
 
 Scalar: TypeAlias = str | int | float | bool | None
-MetadataValue: TypeAlias = "Scalar | Sequence[Scalar] | Mapping[str, MetadataValue]"
 
 MAX_ID_BYTES = 512
 """Longest id in UTF-8 bytes; Lucene-based engines store no longer one."""
+
+MAX_DEPTH = 20
+"""Levels of nesting in metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,9 @@ class Document:
         id: its identity: non-empty, at most 512 bytes of UTF-8.
         text: what it says. Empty text is allowed: the document is stored but no retriever finds it.
         title: optional; encoders read title and text as one (`content`).
-        metadata: for filters and display: strings, finite numbers, booleans, None, lists of these, nested mappings.
-            Dates and times become ISO 8601 strings, numpy and decimal numbers plain ones. Filters reach nested values
-            by a dotted path.
+        metadata: for filters and display: strings, finite numbers, booleans, None, and lists and mappings of these.
+            Dates and times become ISO 8601 strings, numpy and decimal numbers plain ones. Filters reach values in
+            nested mappings by a dotted path, and look at the plain values of a list.
 
     Raises:
         DocumentError: a part has a type or value that cannot be stored.
@@ -86,21 +88,24 @@ def _check_unicode(value: str, where: str) -> None:
 
 
 def _clean_mapping(metadata: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
-    if depth > 20:
-        raise DocumentError(f"{where} is nested deeper than 20 levels.")
     clean: dict[str, Any] = {}
     for key, value in metadata.items():
         if not isinstance(key, str):
             raise DocumentError(f"{where}: keys are strings, not {key!r:.80}.")
-        _check_unicode(key, f"{where}: key {key!r:.80}")
-        inner = f"{where}[{key!r:.80}]"
-        if isinstance(value, Mapping):
-            clean[key] = _clean_mapping(value, inner, depth + 1)
-        elif isinstance(value, list | tuple | set | frozenset):
-            clean[key] = [_clean_scalar(item, inner) for item in value]
-        else:
-            clean[key] = _clean_scalar(value, inner)
+        if not key.isascii():
+            _check_unicode(key, f"{where}: key {key!r:.80}")
+        clean[key] = _clean(value, f"{where}[{key!r:.80}]", depth + 1)
     return clean
+
+
+def _clean(value: Any, where: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise DocumentError(f"{where[:200]} is nested deeper than {MAX_DEPTH} levels.")
+    if isinstance(value, Mapping):
+        return _clean_mapping(value, where, depth)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item, where, depth + 1) for item in value]
+    return _clean_scalar(value, where)
 
 
 def _clean_scalar(value: Any, where: str) -> Scalar:
@@ -125,5 +130,5 @@ def _clean_scalar(value: Any, where: str) -> Scalar:
         return value.isoformat()
     raise DocumentError(
         f"{where} is of type {type(value).__name__}; allowed are strings, numbers, booleans, None, dates, "
-        "lists of these and nested mappings."
+        "and lists and mappings of these."
     )

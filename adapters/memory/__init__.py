@@ -1,0 +1,7 @@
+"""The embedded engine: exact sparse, dense and lexical search in this process, in RAM or in a folder."""
+
+from __future__ import annotations
+
+from hybridsearch.adapters.memory.backend import MemoryBackend
+
+__all__ = ["MemoryBackend"]

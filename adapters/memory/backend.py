@@ -1,0 +1,432 @@
+"""The embedded engine: exact, in RAM or in a folder, for one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hybridsearch.adapters.memory import merging
+from hybridsearch.adapters.memory.segment import Mask, Segment
+from hybridsearch.adapters.memory.state import State, View
+
+from hybridsearch.backends import Capabilities, Request, Schema
+from hybridsearch.corpus.parts import arrow_schema, check_batch, from_table, read_part, to_tables
+from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder
+from hybridsearch.documents import Document
+from hybridsearch.errors import BackendError, HybridSearchError, IndexExistsError, InvalidArgumentError, StorageError
+from hybridsearch.filters import Filter
+from hybridsearch.ranking import Ranking
+from hybridsearch.vectors import EncodedBatch
+
+log = logging.getLogger(__name__)
+
+SMALL_ROWS = 4096
+"""A segment with fewer documents is stored as its Parquet part alone; its arrays are made when the index is opened."""
+
+
+class MemoryBackend:
+    """An index in this process. Any number of threads may search while one writes; none waits for another.
+
+    In a folder, each `upsert` and `delete` is atomic and durable when it returns, one process at a time may write, and
+    any number may read; a reader sees the index as it was when it was opened. Segments are merged in the background.
+
+    Args:
+        location: None for RAM only; a folder to keep the index there.
+        hnsw: search dense vectors of large segments approximately, by a graph (extra `hnsw`), instead of exactly.
+            Searches with a filter stay exact.
+        verify: compare the checksums of all files on `open`, which reads them all once.
+
+    >>> backend = MemoryBackend()
+    >>> backend.create(Schema({}))
+    >>> backend.upsert(EncodedBatch([Document("1", "Lift", metadata={"year": 1958})], {}))
+    >>> backend.count(Filter.parse({"year": {"$lt": 1960}})), backend.fetch(["1"])[0].text
+    (1, 'Lift')
+    """
+
+    def __init__(self, location: str | Path | None = None, *, hnsw: bool = False, verify: bool = True) -> None:
+        self._folder = None if location is None else Path(location).expanduser()
+        self._hnsw = hnsw
+        self._verify = verify
+        self._state: State | None = None
+        self._store: CorpusStore | None = None
+        self._closing = self._closed = False
+        self._added = 0
+        self._writer = threading.RLock()
+        self._merger: threading.Thread | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            persistent=self._folder is not None,
+            score_tolerance=1e-5,  # sparse scores are float32 sums over a query's terms, often a hundred of them
+            approximate=frozenset({"dense"}) if self._hnsw else frozenset(),
+        )
+
+    # ------------------------------------------------------------------------------------------- opening, closing
+
+    def open(self) -> Schema | None:
+        """The schema of the index at this place, or None if there is none.
+
+        Raises:
+            IndexCorruptedError: a file is damaged or missing; the message names it.
+            StorageError: the folder cannot be read.
+        """
+        with self._writer:
+            self._check_open()
+            if self._state is None and self._folder is not None:
+                try:
+                    if not exists(self._folder):
+                        return None
+                    self._store = CorpusStore.open(self._folder, verify=self._verify)
+                    self._read_store()
+                except HybridSearchError:
+                    self._store = None
+                    raise
+                except OSError as error:
+                    self._store = None
+                    raise StorageError(f"The index in {self._folder} cannot be read: {error}.") from error
+            return None if self._state is None else self._state.schema
+
+    def create(self, schema: Schema) -> None:
+        """Make an empty index and become its writer.
+
+        Raises:
+            IndexExistsError: there is one, or the folder holds something else.
+            IndexLockedError: another process is making one there.
+            InvalidArgumentError: `schema` cannot be stored.
+        """
+        with self._writer:
+            self._check_open()
+            if self._state is not None:
+                raise IndexExistsError("This backend holds an index already: make another MemoryBackend for a new one.")
+            arrow_schema(schema)
+            if self._folder is not None:
+                self._store = CorpusStore.create(self._folder, schema)
+            self._state = self._state_of(schema, ())
+
+    def close(self) -> None:
+        """Wait for a merge in progress and release files and the writer's lock. Idempotent."""
+        self._closing = True
+        if self._merger is not None:
+            self._merger.join()
+        with self._writer:
+            self._closed = True
+            if self._store is not None:
+                self._store.close()
+            self._state = None
+
+    # --------------------------------------------------------------------------------------------------- writing
+
+    def upsert(self, batch: EncodedBatch) -> None:
+        """Add documents, replacing those with the same id: all of them or, on an error, none.
+
+        Raises:
+            InvalidArgumentError: the batch does not fit the schema, or has an id twice.
+            IndexLockedError: another process is writing.
+            StorageError: the disk is full or refuses.
+        """
+        self._wait_if_behind()
+        with self._writing() as state:
+            check_batch(batch, state.schema)
+            if not len(batch):
+                return
+            segment = Segment.build(batch)
+            views = self._without(state, [document.id for document in batch.documents])
+            with self._adding(segment, to_tables(batch, state.schema)) as added:
+                self._commit((*views, added))
+            self._added += len(batch)
+        self._merge_later()
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove documents; unknown ids are ignored. Returns how many were there."""
+        with self._writing() as state:
+            views = self._without(state, list(dict.fromkeys(ids)))
+            removed = state.documents - sum(view.documents for view in views)
+            if removed:
+                self._commit(views)
+        if removed:
+            self._merge_later()
+        return removed
+
+    def refresh(self) -> None:
+        """Merge all segments after a bulk load, that is, if half of the documents came since the last call.
+
+        What was upserted and deleted is searchable, and durable, at once in any case.
+        """
+        if 2 * self._added >= self._current().documents > 0:
+            self.optimize()
+        self._added = 0
+
+    def optimize(self) -> None:
+        """Merge all segments into as few as possible now, for the fastest searches."""
+        while True:
+            merger = self._merger
+            if merger is not None:
+                merger.join()
+            with self._writing() as state:
+                if self._merger is not merger:  # another writer has started one
+                    continue
+                for group in merging.group_by_size(state.views):
+                    if len(group) > 1 or group[0].live is not None:
+                        self._merge(group)
+                return
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the index as it is now into a folder, from which `MemoryBackend(path)` opens it.
+
+        The folder appears complete or not at all; an index that is overwritten stays as it was until then. Saving into
+        the backend's own folder does nothing: that is always up to date.
+
+        Raises:
+            IndexExistsError: there is an index and not `overwrite`, or the folder holds something else.
+            StorageError: the disk is full or refuses.
+        """
+        state, path = self._current(), Path(path).expanduser().absolute()
+        if self._folder is not None and path.resolve() == self._folder.resolve():
+            return
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            if not (path.is_dir() and exists(path)):
+                raise IndexExistsError(f"{path} holds something that is not an index: choose another folder.")
+            if not overwrite:
+                raise IndexExistsError(f"There is an index in {path} already: choose another folder, or overwrite it.")
+            self._write_all(CorpusStore.open(path, verify=False), state)
+            return
+        _remove_leftovers(path)
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.saving")
+        try:
+            self._write_all(CorpusStore.create(beside, state.schema), state)
+            beside.rename(path)
+            sync_folder(path.parent)
+        except BaseException as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            if isinstance(error, OSError) and not isinstance(error, HybridSearchError):
+                raise StorageError(f"The index could not be saved to {path}: {error}.") from error
+            raise
+
+    # --------------------------------------------------------------------------------------------------- reading
+
+    def fetch(self, ids: Sequence[str]) -> list[Document | None]:
+        """The documents, in the order of `ids`; None for an unknown id."""
+        return self._current().fetch(ids)
+
+    def search(self, requests: Sequence[Request]) -> list[Ranking]:
+        """Answer all requests, in order, from one state of the index."""
+        return self._current().search(requests)
+
+    def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+        """For each id, what each matched term adds to its raw score.
+
+        Raises:
+            InvalidArgumentError: the retriever is dense or unknown.
+        """
+        return self._current().explain(request, ids)
+
+    def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+        """All documents with their vectors, as they were when the scan began."""
+        if batch_size < 1:
+            raise InvalidArgumentError(f"A scan's batches have at least 1 document, not {batch_size!r}.")
+        return self._current().scan(batch_size)
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many documents there are, or how many of them `filter` lets through."""
+        return self._current().count(filter)
+
+    def describe(self) -> dict[str, Any]:
+        """Figures for people: documents, segments, deleted documents, bytes of arrays and on disk, by retriever too."""
+        state = self._current()
+        rows = sum(len(view.segment) for view in state.views)
+        return {
+            "location": None if self._folder is None else str(self._folder),
+            "documents": state.documents,
+            "deleted": rows - state.documents,
+            "segments": len(state.views),
+            "bytes": sum(view.segment.nbytes for view in state.views),
+            "bytes_on_disk": sum(view.part.size for view in state.views if view.part is not None),
+            "retrievers": {
+                name: {"kind": r.kind, "bytes": sum(view.segment.indices[name].nbytes for view in state.views)}
+                for name, r in state.schema.retrievers.items()
+            },
+        }
+
+    # --------------------------------------------------------------------------------------------------- helpers
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("The index was closed: open it again to use it.")
+
+    def _current(self) -> State:
+        self._check_open()
+        state = self._state
+        if state is None:
+            self._check_open()
+            raise BackendError("There is no index yet: call open() or create() first.")
+        return state
+
+    def _state_of(self, schema: Schema, views: Sequence[View]) -> State:
+        return State(schema, views, approximate=self._hnsw)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[State]:
+        """The latest state, for the one thread and the one process that may change it now."""
+        with self._writer:
+            self._current()
+            if self._store is not None and self._store.lock():
+                self._read_store()
+            yield self._current()
+
+    def _read_store(self) -> None:
+        if self._store is None:
+            return
+        known = {} if self._state is None else {v.part.name: v.segment for v in self._state.views if v.part is not None}
+        store = self._store
+
+        def read(part: Part) -> View:
+            segment = known.get(part.name) or self._read_segment(store, part)
+            return View(segment, store.tombstones(part), part)
+
+        views = store.load(read, verify=self._verify)
+        self._state = self._state_of(store.schema, views)
+
+    def _read_segment(self, store: CorpusStore, part: Part) -> Segment:
+        """A stored segment: its arrays mapped, or made again from the Parquet part where one is missing."""
+        arrays = [name for name in part.files if name not in (PART, part.deleted)]
+        if arrays and all(store.path(part, name).exists() for name in arrays):
+            segment = Segment.from_files(store.path(part).parent, store.schema)
+        else:
+            pieces = [Segment.build(from_table(table, store.schema)) for table in read_part(store.path(part))]
+            segment = pieces[0] if len(pieces) == 1 else Segment.merge([(piece, None) for piece in pieces])
+        if self._hnsw:
+            segment.build_graphs()
+        return segment
+
+    def _without(self, state: State, ids: Sequence[str]) -> list[View]:
+        rows: dict[int, list[int]] = {}
+        for _, number, row in state.find(ids):
+            rows.setdefault(number, []).append(row)
+        return [view.without(rows.get(number, ())) for number, view in enumerate(state.views)]
+
+    @contextlib.contextmanager
+    def _adding(self, segment: Segment, tables: Any) -> Iterator[View]:
+        """`segment` as a view, stored where there is a store; its files are removed again if it was not committed."""
+        if self._hnsw:
+            segment.build_graphs()
+        store = self._store
+        if store is None:
+            yield View(segment)
+            return
+        part = store.add_part(tables, segment.arrays() if len(segment) >= SMALL_ROWS else ())
+        try:
+            if len(segment) >= SMALL_ROWS:  # from now on the files, not the heap, hold the arrays
+                segment = Segment.from_files(store.path(part).parent, store.schema)
+            yield View(segment, None, part)
+        finally:
+            store.discard([part], keep=store.parts)
+
+    def _commit(self, views: Sequence[View]) -> None:
+        """Make `views` the content of the index; readers see all of it or nothing."""
+        state = self._current()
+        views = [view for view in views if view.documents]
+        store = self._store
+        if store is not None:
+            before = {view.part.name: view.live for view in state.views if view.part is not None}
+            new: list[Part] = []
+            try:
+                for number, view in enumerate(views):
+                    if view.part is not None and view.live is not None and view.live is not before.get(view.part.name):
+                        new.append(store.with_tombstones(view.part, view.live))
+                        views[number] = View(view.segment, view.live, new[-1])
+            except BaseException:
+                store.discard(new, keep=store.parts)
+                raise
+            store.commit([view.part for view in views if view.part is not None])
+        self._state = self._state_of(state.schema, views)
+
+    # --------------------------------------------------------------------------------------------------- merging
+
+    def _merge_later(self) -> None:
+        """Start merging in the background if there is something to merge and nobody does it yet."""
+        with self._writer:
+            busy = self._merger is not None and self._merger.is_alive()
+            if busy or self._closing or self._state is None or not merging.choose(self._state.views):
+                return
+            self._merger = threading.Thread(target=self._merge_all, name="hybridsearch-merge")
+            self._merger.start()
+
+    def _wait_if_behind(self) -> None:
+        merger = self._merger
+        if merger is not None and merging.behind(self._current().views):
+            merger.join()
+
+    def _merge_all(self) -> None:
+        try:
+            while not self._closing and self._state is not None and (chosen := merging.choose(self._state.views)):
+                self._merge(chosen)
+        except HybridSearchError as error:
+            log.warning("Merging segments failed, and is tried again after the next change: %s", error)
+        except Exception:
+            log.exception("Merging segments failed; the index is intact.")
+
+    def _merge(self, chosen: Sequence[View]) -> None:
+        """Replace segments by one with their live documents. Others may write meanwhile."""
+        segment = Segment.merge([(view.segment, view.live) for view in chosen])
+        store = self._store
+        tables = (
+            table
+            for view in chosen
+            if store is not None and view.part is not None
+            for table in read_part(store.path(view.part), view.live)
+        )
+        with self._adding(segment, tables) as merged, self._writer:
+            if self._state is None:
+                raise BackendError("The index was closed.")
+            now = {view.segment: view for view in self._state.views}
+            gone = np.flatnonzero(~np.concatenate([_survivors(view, now.get(view.segment)) for view in chosen]))
+            replaced = {view.segment for view in chosen}
+            kept = [view for view in self._state.views if view.segment not in replaced]
+            self._commit([merged.without(gone.tolist()), *kept])
+
+    def _write_all(self, store: CorpusStore, state: State) -> None:
+        try:
+            store.lock()
+            parts = []
+            try:
+                store.schema = state.schema
+                for group in merging.group_by_size([view for view in state.views if view.documents]):
+                    segment, live = group[0].segment, group[0].live
+                    if len(group) > 1 or live is not None:
+                        segment = Segment.merge([(view.segment, view.live) for view in group])
+                    if self._hnsw:
+                        segment.build_graphs()
+                    tables = (t for b in segment.batches(None, SMALL_ROWS) for t in to_tables(b, state.schema))
+                    parts.append(store.add_part(tables, segment.arrays() if len(segment) >= SMALL_ROWS else ()))
+                store.commit(parts, state.schema)
+            except BaseException:
+                store.discard(parts, keep=store.parts)
+                raise
+        finally:
+            store.close()
+
+
+def _survivors(then: View, now: View | None) -> Mask:
+    """Of the documents that were live in `then`, in order, which still are."""
+    there = np.zeros(len(then.segment), dtype=np.bool_) if now is None else now.live
+    if there is None:
+        return np.ones(then.documents, dtype=np.bool_)
+    return there if then.live is None else there[then.live]
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What a process that was killed while saving to `path` left beside it."""
+    for leftover in path.parent.glob(f".{path.name}.*.saving"):
+        with contextlib.suppress(HybridSearchError, OSError):
+            store = CorpusStore.open(leftover, verify=False)
+            store.lock()  # refused while another process is still saving
+            shutil.rmtree(leftover, ignore_errors=True)
+            store.close()

@@ -1,0 +1,239 @@
+"""Exact dense search.
+
+One pass over the float32 matrix gives approximate scores; every row whose approximate score is within the proven
+rounding error of the k-th best is scored again in float64, always by the same sum. So the hits are exact, and scores
+do not depend on how many queries are asked at once, on threads, or on which segment holds a document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias, TypeVar, cast
+
+import numpy as np
+from hybridsearch.adapters.memory import threads
+from hybridsearch.adapters.memory.hnsw import Graph
+from numba import njit
+from numpy.typing import NDArray
+
+from hybridsearch.vectors import DenseVectors, Metric
+
+Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
+"""Rows and scores, best first."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_BATCH = 4
+"""From this many queries on, a matrix product is faster than one pass over the matrix for each."""
+
+_PRODUCT = 1 << 23
+"""Scores that a matrix product holds at once (32 MiB)."""
+
+_SELECTIVE = 8
+"""With fewer than one row in this many allowed, the allowed rows are gathered first."""
+
+_WORTH_SHARING = 1 << 20
+"""Matrix elements (about 0.1 ms of work) from which handing some to another thread pays."""
+
+
+class DenseMatrix:
+    """The dense vectors of one segment, immutable.
+
+    Attributes:
+        array: (rows, dimensions) float32, C-contiguous. An all-zero row is never a hit.
+        norms: (rows,) float32 Euclidean lengths, rounded up; 0 for all-zero rows only.
+        metric: as in `hybridsearch.vectors.DenseVectors`.
+        graph: for approximate search, where there is one.
+    """
+
+    def __init__(
+        self, array: NDArray[np.float32], norms: NDArray[np.float32], metric: Metric, graph: Graph | None = None
+    ) -> None:
+        self.array, self.norms, self.metric, self.graph = array, norms, metric, graph
+        nonzero = norms > 0
+        self._nonzero = None if nonzero.all() else nonzero
+        self._longest = float(norms.max(initial=0.0))
+
+    @classmethod
+    def from_vectors(cls, vectors: DenseVectors) -> DenseMatrix:
+        array = np.array(vectors.array, order="C")  # the caller may change its own
+        return cls(array, _norms(array), vectors.metric)
+
+    @classmethod
+    def merge(cls, parts: Sequence[tuple[DenseMatrix, NDArray[np.bool_] | None]]) -> DenseMatrix:
+        """The rows of all parts, each with a mask of those to keep (None keeps all)."""
+        rows = sum(len(part.array) if keep is None else int(keep.sum()) for part, keep in parts)
+        array = np.empty((rows, parts[0][0].array.shape[1]), dtype=np.float32)
+        start = 0
+        for part, keep in parts:
+            stop = start + (len(part.array) if keep is None else int(keep.sum()))
+            if keep is None:
+                array[start:stop] = part.array
+            else:
+                np.compress(keep, part.array, axis=0, out=array[start:stop])
+            start = stop
+        norms = np.concatenate([part.norms if keep is None else part.norms[keep] for part, keep in parts])
+        return cls(array, norms, parts[0][0].metric)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], metric: Metric) -> DenseMatrix:
+        """The inverse of `arrays`, without copying."""
+        graph = Graph.from_array(arrays["graph"]) if "graph" in arrays else None
+        return cls(arrays["vectors"], arrays["norms"], metric, graph)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything as plain arrays, to save."""
+        arrays: dict[str, NDArray[Any]] = {"vectors": self.array, "norms": self.norms}
+        return arrays if self.graph is None else {**arrays, "graph": self.graph.to_array()}
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes + self.norms.nbytes
+
+    def build_graph(self) -> None:
+        """Make `graph`, if there is none; some seconds for each ten thousand rows."""
+        if self.graph is None:
+            self.graph = Graph.build(self.array, self.metric, self._nonzero)
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, order: NDArray[np.int32], allowed: NDArray[np.bool_] | None
+    ) -> list[Hits]:
+        """The best `k` rows for each query, exactly.
+
+        Args:
+            queries: (queries, dimensions) float32. An all-zero query has no hits.
+            k: at least 1.
+            order: (rows,) decides between equal scores, ascending.
+            allowed: (rows,) rows that may be hits; None for all.
+        """
+        if self._nonzero is not None:
+            allowed = self._nonzero if allowed is None else allowed & self._nonzero
+        rows = None
+        array, norms = self.array, self.norms
+        if allowed is not None and np.count_nonzero(allowed) * _SELECTIVE < len(allowed):
+            rows, allowed = np.flatnonzero(allowed).astype(np.int32), None
+            array, norms = array[rows], norms[rows]
+        found = []
+        block = max(1, _PRODUCT // max(1, len(array))) if len(queries) >= _BATCH else 1
+        for start in range(0, len(queries), block):
+            part = queries[start : start + block]
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # `_near` knows when this can happen
+                products = part @ array.T if len(part) >= _BATCH else [_products(array, query) for query in part]
+            for query, scores in zip(part, products, strict=True):
+                near = self._near(scores, norms, query, k, allowed)
+                found.append(self._rescore(query, near if rows is None else rows[near], k, order))
+        return found
+
+    def search_graph(
+        self, queries: NDArray[np.float32], k: int, order: NDArray[np.int32], live: NDArray[np.bool_] | None
+    ) -> list[Hits]:
+        """The best `k` rows that the graph finds for each query, with exact scores."""
+        if self.graph is None:
+            return self.search(queries, k, order, live)
+        return [self._rescore(query, self.graph.search(query, k, live), k, order) for query in queries]
+
+    def _near(
+        self,
+        products: NDArray[np.float32],
+        norms: NDArray[np.float32],
+        query: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+    ) -> NDArray[np.int64]:
+        """The rows that may be among the best `k`, given float32 inner products in any order of summation.
+
+        With u = 2^-24, such a product of d terms errs by at most d u / (1 - d u) |x| |q| (Higham, Accuracy and
+        Stability of Numerical Algorithms, section 3.1), plus d times the smallest normal number where terms underflow.
+        Euclidean distance is ordered by 2 x.q - |x|^2, which errs by twice that and a few roundings more; the last term
+        is for distances that differ, but not in float64.
+        """
+        length = float(np.linalg.norm(query.astype(np.float64)))
+        if length == 0.0:
+            return np.empty(0, dtype=np.int64)
+        u = 2.0**-24
+        d = len(query)
+        error = 1.01 * (d + 8) * u * self._longest * length + d * 2.0**-126
+        if self._longest * max(length, self._longest) > 1e37:  # float32 may overflow: no row can be ruled out
+            return np.arange(len(products)) if allowed is None else np.flatnonzero(allowed)
+        scores = products
+        if self.metric == "euclidean":
+            scores = 2 * products - norms * norms
+            error = 2 * error + 8 * u * self._longest**2 + (d + 4) * 2.0**-52 * (self._longest + length) ** 2
+        if allowed is not None:
+            scores = np.where(allowed, scores, np.float32(-np.inf))
+        bound = _kth(scores, k) - 2 * error
+        near = np.flatnonzero(scores >= np.nextafter(np.float32(bound), np.float32(-np.inf)))
+        return near if allowed is None else near[allowed[near]]
+
+    def _rescore(self, query: NDArray[np.float32], rows: NDArray[np.integer], k: int, order: NDArray[np.int32]) -> Hits:
+        wide = query.astype(np.float64)
+        if not wide.any():
+            rows = rows[:0]
+        scores = np.empty(len(rows), dtype=np.float64)
+        for start in range(0, len(rows), 1024):
+            part = self.array[rows[start : start + 1024]].astype(np.float64)
+            if self.metric == "euclidean":
+                part -= wide
+                scores[start : start + 1024] = -np.sqrt((part * part).sum(axis=1))
+            else:
+                scores[start : start + 1024] = (part * wide).sum(axis=1)
+        best = np.lexsort((order[rows], -scores))[:k]
+        return rows[best].astype(np.int32), scores[best]
+
+
+def _norms(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.empty(len(array), dtype=np.float32)
+    for start in range(0, len(array), 4096):
+        part = array[start : start + 4096].astype(np.float64)
+        exact = np.sqrt((part * part).sum(axis=1))
+        norms[start : start + 4096] = np.where(exact > 0, np.nextafter(exact.astype(np.float32), np.inf), 0)
+    return norms
+
+
+def _kth(scores: NDArray[np.float32], k: int) -> float:
+    """The k-th largest score; minus infinity where there are fewer."""
+    if len(scores) <= k:
+        return -np.inf
+    columns = len(scores) // 64
+    if columns > 4 * k:  # k blocks have a maximum of at least the k-th largest maximum, so k scores are at least that
+        highest = scores[: 64 * columns].reshape(64, columns).max(axis=0)
+        scores = scores[scores >= np.partition(highest, columns - k)[columns - k]]
+    return float(np.partition(scores, len(scores) - k)[len(scores) - k])
+
+
+def _products(array: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`array @ query`, several times as fast as BLAS, which is slow at one vector."""
+    array, query = _read_only(array), _read_only(query)
+    out = np.empty(len(array), dtype=np.float32)
+    parts = threads.WORKERS if array.size > _WORTH_SHARING else 1
+    cuts = [len(array) * part // parts for part in range(parts + 1)]
+
+    def task(first: int, last: int) -> Callable[[], None]:
+        return lambda: _multiply(array, query, first, last, out)
+
+    threads.run([task(first, last) for first, last in pairwise(cuts)])
+    return out
+
+
+def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A plain read-only view, so that the kernel is compiled for one kind of array only."""
+    view = np.ascontiguousarray(array).view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
+def _compiled(function: F) -> F:
+    return cast(F, njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})(function))
+
+
+@_compiled
+def _multiply(
+    array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
+) -> None:
+    """out[first:last] = array[first:last] @ query, summed in any order."""
+    for row in range(first, last):
+        total = np.float32(0)
+        for column in range(array.shape[1]):
+            total += array[row, column] * query[column]
+        out[row] = total

@@ -1,0 +1,83 @@
+"""Approximate dense search by a graph of neighbours (HNSW), from usearch."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.errors import MissingExtraError
+from hybridsearch.vectors import Metric
+
+MIN_ROWS = 8192
+"""Smaller segments are searched exactly: that takes a fraction of a millisecond and misses nothing."""
+
+_CONNECTIVITY = 16
+_EXPANSION_ADD = 128
+_EXPANSION_SEARCH = 96
+
+
+class Graph:
+    """A navigable small-world graph over the rows of one matrix (Malkov and Yashunin, 2016), with float16 copies."""
+
+    def __init__(self, index: Any = None, raw: NDArray[np.uint8] | None = None) -> None:
+        self._raw = raw
+        if index is not None:
+            self._index = index
+
+    @cached_property
+    def _index(self) -> Any:
+        """Restored on first use, so that an index with a graph can be searched exactly without usearch."""
+        index = _usearch().restore(self._raw, view=True)
+        index.expansion_search = _EXPANSION_SEARCH
+        return index
+
+    @classmethod
+    def build(cls, array: NDArray[np.float32], metric: Metric, wanted: NDArray[np.bool_] | None) -> Graph:
+        """Connect the rows that are `wanted` (None for all). Raises MissingExtraError without usearch."""
+        index = _usearch()(
+            ndim=array.shape[1],
+            metric="l2sq" if metric == "euclidean" else "ip",
+            dtype="f16" if metric == "cosine" else "f32",
+            connectivity=_CONNECTIVITY,
+            expansion_add=_EXPANSION_ADD,
+            expansion_search=_EXPANSION_SEARCH,
+        )
+        rows = np.arange(len(array)) if wanted is None else np.flatnonzero(wanted)
+        for start in range(0, len(rows), 8192):
+            part = rows[start : start + 8192]
+            index.add(part.astype(np.uint64), array[part])
+        return cls(index)
+
+    @classmethod
+    def from_array(cls, raw: NDArray[np.uint8]) -> Graph:
+        """The inverse of `to_array`, without copying."""
+        return cls(raw=raw)
+
+    def to_array(self) -> NDArray[np.uint8]:
+        """The whole graph as bytes, to save."""
+        if self._raw is not None:
+            return self._raw
+        return np.frombuffer(self._index.save(), dtype=np.uint8)
+
+    def search(self, query: NDArray[np.float32], k: int, live: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+        """At least `k` live rows close to `query`, or all there are; a few more, so that rounding decides nothing."""
+        wanted = k + 16
+        while True:
+            found = self._index.search(query, min(wanted, len(self._index))).keys.astype(np.int64)
+            if live is None:
+                return found
+            alive = found[live[found]]
+            if len(alive) >= k or wanted >= len(self._index):
+                return alive
+            wanted *= 2
+
+
+def _usearch() -> Any:
+    try:
+        from usearch.index import Index
+    except ImportError:
+        raise MissingExtraError("usearch", "hnsw", "Approximate dense search (hnsw=True)") from None
+    return Index

@@ -1,0 +1,461 @@
+"""The compiled loops under the inverted index: transposing, merging, and the walk that finds the best documents.
+
+Every function releases the interpreter lock and none starts threads of its own, so that they can run side by side from
+any number of Python threads. Throughout, an inverted index is three arrays in column order (CSC): `indptr`
+(columns + 1, int64), `rows` (int32, ascending within a column) and `values` (float32).
+
+Positions in the hot loops are unsigned, for which numba leaves out the test for negative indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+BLOCK = 8192
+"""Documents scored together, so that their accumulators (32 KiB) stay in the fastest cache."""
+
+SCAN = 64
+"""Scores that one vectorised comparison covers; BLOCK is a multiple."""
+
+LANES = 8
+"""How many lanes a hit has in the first guess of the threshold."""
+
+REVISIT = 16
+"""A block with fewer postings than one for this many documents is read back through its postings, not scanned."""
+
+AHEAD = 256
+"""How many postings ahead memory is asked for: short runs of many columns defeat the processor's own guesses."""
+
+SMALLEST = np.nextafter(np.float32(0), np.float32(1))
+"""The threshold as long as there are fewer than k hits: any score above 0 passes."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(function: F) -> F:
+    return cast(F, njit(nogil=True, cache=True)(function))
+
+
+# ------------------------------------------------------------------------------------------------ building an index
+
+
+@_compiled
+def count_columns(indices: NDArray[Any], values: NDArray[np.float32], columns: int) -> NDArray[np.int64]:
+    """How many values other than 0 each column of a CSR matrix has."""
+    counts = np.zeros(columns, dtype=np.int64)
+    for position in range(len(indices)):
+        if values[position] != 0:
+            counts[indices[position]] += 1
+    return counts
+
+
+@_compiled
+def transpose(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    values: NDArray[np.float32],
+    heads: NDArray[np.int64],
+    out_rows: NDArray[np.int32],
+    out_values: NDArray[np.float32],
+    out_lengths: NDArray[np.float32],
+) -> None:
+    """Scatter a CSR matrix into columns that begin at `heads` (changed: afterwards where they end); sum its rows."""
+    for row in range(len(indptr) - 1):
+        length = 0.0
+        for position in range(indptr[row], indptr[row + 1]):
+            value = values[position]
+            if value != 0:
+                head = heads[indices[position]]
+                heads[indices[position]] = head + 1
+                out_rows[head] = row
+                out_values[head] = value
+                length += value
+        out_lengths[row] = length
+
+
+@_compiled
+def count_kept(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    renumbered: NDArray[np.int32],
+    targets: NDArray[np.int64],
+    counts: NDArray[np.int64],
+) -> None:
+    """Add to `counts[targets[c]]` the postings of column c whose document is kept (`renumbered` is not -1)."""
+    for column in range(len(indptr) - 1):
+        kept = 0
+        for position in range(indptr[column], indptr[column + 1]):
+            kept += renumbered[rows[position]] >= 0
+        counts[targets[column]] += kept
+
+
+@_compiled
+def append_kept(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    renumbered: NDArray[np.int32],
+    targets: NDArray[np.int64],
+    heads: NDArray[np.int64],
+    out_rows: NDArray[np.int32],
+    out_values: NDArray[np.float32],
+) -> None:
+    """Append the kept postings of every column c to the output at `heads[targets[c]]`, which moves on."""
+    for column in range(len(indptr) - 1):
+        head = heads[targets[column]]
+        for position in range(indptr[column], indptr[column + 1]):
+            row = renumbered[rows[position]]
+            if row >= 0:
+                out_rows[head] = row
+                out_values[head] = values[position]
+                head += 1
+        heads[targets[column]] = head
+
+
+@_compiled
+def count_rows(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    slots: NDArray[np.int32],
+    first: int,
+    last: int,
+    in_column: NDArray[np.int64],
+    in_slot: NDArray[np.int64],
+) -> None:
+    """Count, by column and by slot, the postings of documents that have a slot; those lie in [first, last)."""
+    for column in range(len(indptr) - 1):
+        end = indptr[column + 1]
+        position = _lower_bound(rows, indptr[column], end, first)
+        while position < end and rows[position] < last:
+            slot = slots[rows[position] - first]
+            if slot >= 0:
+                in_column[column] += 1
+                in_slot[slot] += 1
+            position += 1
+
+
+@_compiled
+def take_rows(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    slots: NDArray[np.int32],
+    first: int,
+    last: int,
+    renamed: NDArray[np.int32],
+    heads: NDArray[np.int64],
+    out_indices: NDArray[np.int32],
+    out_values: NDArray[np.float32],
+) -> None:
+    """Write those postings as CSR rows that begin at `heads` (changed), with the column numbers of `renamed`."""
+    for column in range(len(indptr) - 1):
+        end = indptr[column + 1]
+        position = _lower_bound(rows, indptr[column], end, first)
+        while position < end and rows[position] < last:
+            slot = slots[rows[position] - first]
+            if slot >= 0:
+                out_indices[heads[slot]] = renamed[column]
+                out_values[heads[slot]] = values[position]
+                heads[slot] += 1
+            position += 1
+
+
+@_compiled
+def count_live(
+    indptr: NDArray[np.int64], rows: NDArray[np.int32], columns: NDArray[np.int64], live: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """How many live documents each of `columns` has; -1 stands for an unknown term."""
+    counts = np.zeros(len(columns), dtype=np.int64)
+    for number in range(len(columns)):
+        column = columns[number]
+        if column >= 0:
+            count = 0
+            for position in range(indptr[column], indptr[column + 1]):
+                count += live[rows[position]]
+            counts[number] = count
+    return counts
+
+
+@_compiled
+def gather_columns(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    lengths: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    out_values: NDArray[np.float32],
+    out_lengths: NDArray[np.float32],
+) -> None:
+    """Put the values of `columns` one after the other, and beside each the length of its document."""
+    head = 0
+    for column in columns:
+        for position in range(indptr[column], indptr[column + 1]):
+            out_values[head] = values[position]
+            out_lengths[head] = lengths[rows[position]]
+            head += 1
+
+
+@_compiled
+def scatter_columns(
+    indptr: NDArray[np.int64], columns: NDArray[np.int64], source: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """The inverse of `gather_columns` for one array."""
+    head = 0
+    for column in columns:
+        begin, end = indptr[column], indptr[column + 1]
+        out[begin:end] = source[head : head + end - begin]
+        head += end - begin
+
+
+# -------------------------------------------------------------------------------------------------------- searching
+
+
+@_compiled
+def count_postings(indptr: NDArray[np.int64], columns: NDArray[np.int64]) -> int:
+    """The postings of `columns` together; -1 stands for an unknown term."""
+    total = 0
+    for column in columns:
+        if column >= 0:
+            total += indptr[column + 1] - indptr[column]
+    return total
+
+
+@_compiled
+def top_k(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    order: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+    first_query: int,
+    last_query: int,
+    first: int,
+    last: int,
+    k: int,
+    out_rows: NDArray[np.int32],
+    out_scores: NDArray[np.float32],
+    out_counts: NDArray[np.int64],
+) -> None:
+    """The best `k` documents of [first, last) for each of the queries [first_query, last_query), best first.
+
+    Query q has the terms `columns[starts[q]:starts[q + 1]]` (-1 for an unknown one). Documents are scored a block at a
+    time, term after term, and a block's scores are compared with the k-th best so far before the next block is begun.
+
+    Args:
+        order: decides between equal scores, the smaller first.
+        allowed: one flag a document, or empty where all are.
+        out_rows, out_scores: (all queries, k); out_counts: (all queries,), how many of the k there are.
+    """
+    longest = 0
+    for query in range(first_query, last_query):
+        longest = max(longest, starts[query + 1] - starts[query])
+    begins = np.empty(longest, dtype=np.int64)
+    cursors = np.empty(longest, dtype=np.int64)
+    ends = np.empty(longest, dtype=np.int64)
+    factors = np.empty(longest, dtype=np.float32)
+    ranks = np.empty(k, dtype=np.int32)
+    scores = np.zeros((min(BLOCK, max(last - first, 1)) + SCAN - 1) // SCAN * SCAN, dtype=np.float32)
+    for query in range(first_query, last_query):
+        terms = 0
+        for term in range(starts[query], starts[query + 1]):
+            if columns[term] >= 0 and weights[term] != 0:
+                begin, end = indptr[columns[term]], indptr[columns[term] + 1]
+                cursors[terms] = begin if first == 0 else _lower_bound(rows, begin, end, first)
+                ends[terms] = end if last == len(order) else _lower_bound(rows, begin, end, last)
+                factors[terms] = weights[term]
+                terms += 1
+        hits = 0
+        threshold = SMALLEST
+        while True:
+            low = last  # a block begins at the first document that any term still has
+            for term in range(terms):
+                begins[term] = cursors[term]
+                if cursors[term] < ends[term]:
+                    low = min(low, np.int64(rows[cursors[term]]))
+            if low >= last:
+                break
+            high = min(low + BLOCK, last)
+            walked = _score_block(rows, values, factors, terms, low, high, cursors, ends, scores)
+            if walked * REVISIT < high - low:
+                for term in range(terms):
+                    for position in range(begins[term], cursors[term]):
+                        row = rows[position]
+                        score = scores[row - low]
+                        scores[row - low] = 0
+                        if score >= threshold and (len(allowed) == 0 or allowed[row]):
+                            hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
+                            if hits == k:
+                                threshold = out_scores[query, 0]
+                continue
+            if len(allowed):
+                for i in range(high - low):
+                    scores[np.uint64(i)] *= allowed[np.uint64(low + i)]
+            if hits < k:
+                threshold = max(threshold, _guess(scores, high - low, k))
+            for begin in range(0, high - low, SCAN):
+                passing = 0
+                for i in range(SCAN):
+                    passing += scores[np.uint64(begin + i)] >= threshold
+                if passing:
+                    for i in range(begin, begin + SCAN):
+                        if scores[i] >= threshold:
+                            row = low + i
+                            hits = _offer(scores[i], row, order[row], hits, out_scores[query], out_rows[query], ranks)
+                            if hits == k:
+                                threshold = out_scores[query, 0]
+                for i in range(SCAN):
+                    scores[np.uint64(begin + i)] = 0
+        out_counts[query] = hits
+        _sort_hits(hits, out_scores[query], out_rows[query], ranks)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(context: Any, array: Any, position: Any) -> Any:
+    """Ask for the cache line of `array[position]`, which may lie beyond the end of the array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, flag(0), flag(3), flag(1)])  # for reading, into all caches, data
+
+    return types.void(array, position), generate
+
+
+@_compiled
+def _score_block(
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    factors: NDArray[np.float32],
+    terms: int,
+    low: int,
+    high: int,
+    cursors: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    scores: NDArray[np.float32],
+) -> int:
+    """Add every term's contributions to the documents of [low, high); returns how many there were."""
+    one, run, ahead = np.uint64(1), np.uint64(16), np.uint64(AHEAD)
+    walked = 0
+    for term in range(terms):
+        position, end, factor = np.uint64(cursors[term]), np.uint64(ends[term]), factors[term]
+        while position + run <= end and rows[position + run - one] < high:
+            _prefetch(rows, position + ahead)
+            _prefetch(values, position + ahead)
+            for i in range(16):
+                at = position + np.uint64(i)
+                scores[np.uint32(rows[at] - low)] += factor * values[at]
+            position += run
+        while position < end and rows[position] < high:
+            scores[np.uint32(rows[position] - low)] += factor * values[position]
+            position += one
+        walked += np.int64(position) - cursors[term]
+        cursors[term] = position
+    return walked
+
+
+@_compiled
+def _guess(scores: NDArray[np.float32], width: int, k: int) -> float:
+    """A score that at least `k` of the first `width` documents reach, or the smallest above 0 where that is not cheap.
+
+    The scores are dealt out to more than k lanes; every lane's best is another document, so the k-th best of those
+    is reached by k. The first block's threshold then does not have to climb there through the heap.
+    """
+    lanes = (k * LANES + SCAN - 1) // SCAN * SCAN
+    if lanes * 4 > width:
+        return SMALLEST
+    bits = scores.view(np.int32)  # floats above 0 are ordered like their bits, and integers have a vector maximum
+    best = np.zeros(lanes, dtype=np.int32)
+    for begin in range(0, width - lanes + 1, lanes):
+        for lane in range(lanes):
+            best[np.uint64(lane)] = max(best[np.uint64(lane)], bits[np.uint64(begin + lane)])
+    return max(SMALLEST, np.partition(best.view(np.float32), lanes - k)[lanes - k])
+
+
+@_compiled
+def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int:
+    """The first position of [begin, end) whose row is `row` or later."""
+    while begin < end:
+        middle = begin + (end - begin) // 2
+        if rows[middle] < row:
+            begin = middle + 1
+        else:
+            end = middle
+    return begin
+
+
+@_compiled
+def _offer(
+    score: float,
+    row: int,
+    rank: int,
+    hits: int,
+    scores: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    ranks: NDArray[np.int32],
+) -> int:
+    """Put a document into the heap of the best, whose root is the worst; returns how many the heap holds then."""
+    if hits < len(ranks):
+        child = hits
+        while child > 0:
+            parent = (child - 1) // 2
+            if scores[parent] < score or (scores[parent] == score and ranks[parent] > rank):
+                break
+            scores[child], rows[child], ranks[child] = scores[parent], rows[parent], ranks[parent]
+            child = parent
+        scores[child], rows[child], ranks[child] = score, row, rank
+        return hits + 1
+    if score > scores[0] or (score == scores[0] and rank < ranks[0]):
+        _sink(score, row, rank, hits, scores, rows, ranks)
+    return hits
+
+
+@_compiled
+def _sink(
+    score: float,
+    row: int,
+    rank: int,
+    hits: int,
+    scores: NDArray[np.float32],
+    rows: NDArray[np.int32],
+    ranks: NDArray[np.int32],
+) -> None:
+    """Replace the root of the heap."""
+    parent = 0
+    while True:
+        child = 2 * parent + 1
+        if child >= hits:
+            break
+        other = child + 1
+        if other < hits and (
+            scores[other] < scores[child] or (scores[other] == scores[child] and ranks[other] > ranks[child])
+        ):
+            child = other
+        if scores[child] > score or (scores[child] == score and ranks[child] < rank):
+            break
+        scores[parent], rows[parent], ranks[parent] = scores[child], rows[child], ranks[child]
+        parent = child
+    scores[parent], rows[parent], ranks[parent] = score, row, rank
+
+
+@_compiled
+def _sort_hits(hits: int, scores: NDArray[np.float32], rows: NDArray[np.int32], ranks: NDArray[np.int32]) -> None:
+    """Turn the heap into a list, best first."""
+    while hits > 1:
+        hits -= 1
+        score, row, rank = scores[hits], rows[hits], ranks[hits]
+        scores[hits], rows[hits], ranks[hits] = scores[0], rows[0], ranks[0]
+        _sink(score, row, rank, hits, scores, rows, ranks)

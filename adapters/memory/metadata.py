@@ -1,0 +1,241 @@
+"""Metadata in columns, and filters as masks over them.
+
+A field's distinct values are stored once; each document refers to them by number. A comparison is therefore decided
+once for each distinct value, by the filter language's own `Compare.test`, and then spread over the documents.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from hybridsearch.adapters.memory.strings import Strings
+from numpy.typing import NDArray
+
+from hybridsearch.documents import Document
+from hybridsearch.filters import And, Compare, Condition, Not, Or, field_value
+
+_EXACT = 2**53
+"""Integers up to here are exact in float64, so comparing them there is comparing them."""
+
+
+class MetadataColumns:
+    """The metadata of one segment, immutable.
+
+    Attributes:
+        fields: the name of every field that a filter can reach, nested ones by their dotted path.
+        ends: (fields, 2) int64; where the entries and the values of each field end.
+        rows: (entries,) int32 documents that have the field, ascending within a field.
+        codes: (entries,) int32 which of the field's values each of them has.
+        values: the distinct values of all fields, as JSON.
+    """
+
+    def __init__(
+        self,
+        documents: int,
+        fields: Strings,
+        ends: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        codes: NDArray[np.int32],
+        values: Strings,
+    ) -> None:
+        self.documents = documents
+        self.fields, self.ends, self.rows, self.codes, self.values = fields, ends, rows, codes, values
+        self._number = {name: number for number, name in enumerate(fields.slice(0, len(fields)))}
+        self._parsed: dict[str, tuple[list[Any], NDArray[np.float64] | None]] = {}
+
+    @classmethod
+    def build(cls, documents: Sequence[Document]) -> MetadataColumns:
+        columns: dict[str, _Column] = {}
+        for row, document in enumerate(documents):
+            if document.metadata:
+                for name, value in _flatten(document).items():
+                    columns.setdefault(name, _Column()).add(row, value)
+        return cls._pack(len(documents), columns)
+
+    @classmethod
+    def merge(cls, parts: Sequence[tuple[MetadataColumns, NDArray[np.bool_] | None]]) -> MetadataColumns:
+        """The columns of all parts, each with a mask of the documents to keep (None keeps all)."""
+        columns: dict[str, _Column] = {}
+        start = 0
+        for part, keep in parts:
+            kept = np.ones(part.documents, dtype=np.bool_) if keep is None else keep
+            numbers = np.cumsum(kept) + (start - 1)
+            for name in part._number:
+                rows, codes = part._entries(name)
+                there = kept[rows]
+                columns.setdefault(name, _Column()).extend(numbers[rows[there]], codes[there], part._texts(name))
+            start += int(kept.sum())
+        return cls._pack(start, {name: column for name, column in columns.items() if column.entries})
+
+    @classmethod
+    def _pack(cls, documents: int, columns: Mapping[str, _Column]) -> MetadataColumns:
+        packed = [column.arrays() for column in columns.values()]
+        ends = [(len(rows), len(values)) for rows, _, values in packed]
+        none = np.empty(0, dtype=np.int32)
+        return cls(
+            documents,
+            Strings.of(columns),
+            np.cumsum(np.array(ends, dtype=np.int64).reshape(-1, 2), axis=0),
+            np.concatenate([none, *(rows for rows, _, _ in packed)]),
+            np.concatenate([none, *(codes for _, codes, _ in packed)]),
+            Strings.of(value for _, _, values in packed for value in values),
+        )
+
+    @classmethod
+    def from_arrays(cls, documents: int, arrays: Mapping[str, NDArray[Any]]) -> MetadataColumns:
+        """The inverse of `arrays`, without copying."""
+        return cls(
+            documents,
+            Strings(arrays["fields"], arrays["field_starts"]),
+            arrays["ends"],
+            arrays["rows"],
+            arrays["codes"],
+            Strings(arrays["values"], arrays["value_starts"]),
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything as plain arrays, to save."""
+        return {
+            "fields": self.fields.blob,
+            "field_starts": self.fields.starts,
+            "ends": self.ends,
+            "rows": self.rows,
+            "codes": self.codes,
+            "values": self.values.blob,
+            "value_starts": self.values.starts,
+        }
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def mask(self, condition: Condition, by_id: Callable[[Compare], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """(documents,) True where `condition` holds; `by_id` decides comparisons of the field `id`."""
+        match condition:
+            case Compare():
+                return by_id(condition) if condition.field == "id" else self._compare(condition)
+            case Not(inner):
+                return ~self.mask(inner, by_id)
+            case And(conditions):
+                return np.logical_and.reduce([self.mask(inner, by_id) for inner in conditions])
+            case Or(conditions):
+                return np.logical_or.reduce([self.mask(inner, by_id) for inner in conditions])
+
+    def _compare(self, compare: Compare) -> NDArray[np.bool_]:
+        mask = np.full(self.documents, compare.test(None), dtype=np.bool_)
+        if compare.field in self._number:
+            rows, codes = self._entries(compare.field)
+            mask[rows] = self._test_values(compare)[codes]
+        return mask
+
+    def _test_values(self, compare: Compare) -> NDArray[np.bool_]:
+        """Which of the field's distinct values pass."""
+        if compare.field not in self._parsed:
+            parsed = json.loads(f"[{','.join(self._texts(compare.field))}]")
+            self._parsed[compare.field] = parsed, _numbers(parsed)
+        values, numbers = self._parsed[compare.field]
+        bound = compare.value
+        if numbers is not None and _exact(bound):
+            match compare.operator:
+                case "$eq":
+                    return numbers == bound
+                case "$gt":
+                    return np.greater(numbers, bound)
+                case "$gte":
+                    return np.greater_equal(numbers, bound)
+                case "$lt":
+                    return np.less(numbers, bound)
+                case "$lte":
+                    return np.less_equal(numbers, bound)
+        return np.fromiter((compare.test(value) for value in values), np.bool_, len(values))
+
+    def _entries(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        begin, end = self._bounds(name, 0)
+        return self.rows[begin:end], self.codes[begin:end]
+
+    def _texts(self, name: str) -> list[str]:
+        return self.values.slice(*self._bounds(name, 1))
+
+    def _bounds(self, name: str, of: int) -> tuple[int, int]:
+        number = self._number[name]
+        return int(self.ends[number - 1, of]) if number else 0, int(self.ends[number, of])
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class _Column:
+    """A field while it is being gathered."""
+
+    def __init__(self) -> None:
+        self._code: dict[Any, int] = {}
+        self._values: list[str] = []
+        self._rows: list[int] = []
+        self._codes: list[int] = []
+        self._arrays: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        self.entries = 0
+
+    def add(self, row: int, value: Any) -> None:
+        key = (type(value), str(value) if isinstance(value, list) else value)
+        code = self._code.get(key)
+        if code is None:
+            code = self._code[key] = len(self._values)
+            self._values.append(_to_json(value))
+        self._rows.append(row)
+        self._codes.append(code)
+        self.entries += 1
+
+    def extend(self, rows: NDArray[np.integer], codes: NDArray[np.int32], values: list[str]) -> None:
+        """Add many entries whose `codes` refer to `values`; values that none of them has are left out."""
+        used = np.zeros(len(values), dtype=np.bool_)
+        used[codes] = True
+        renamed = np.zeros(len(values), dtype=np.int32)
+        for old in np.flatnonzero(used).tolist():
+            text = values[old]
+            code = self._code.get(text)
+            if code is None:
+                code = self._code[text] = len(self._values)
+                self._values.append(text)
+            renamed[old] = code
+        self._arrays.append((rows.astype(np.int32), renamed[codes]))
+        self.entries += len(rows)
+
+    def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.int32], list[str]]:
+        if not self._arrays:
+            return np.array(self._rows, dtype=np.int32), np.array(self._codes, dtype=np.int32), self._values
+        rows, codes = zip(*self._arrays, strict=True)
+        return np.concatenate(rows), np.concatenate(codes), self._values
+
+
+def _flatten(document: Document) -> dict[str, Any]:
+    """Every field of `document` that a filter can see, except its id, with the value that it sees."""
+    found: dict[str, Any] = {}
+    dotted = False
+
+    def walk(mapping: Mapping[str, Any], prefix: str) -> None:
+        nonlocal dotted
+        for key, value in mapping.items():
+            dotted = dotted or "." in key
+            if isinstance(value, Mapping):
+                walk(value, f"{prefix}{key}.")
+            else:
+                found[f"{prefix}{key}"] = value
+
+    walk(document.metadata, "")
+    if dotted:  # one path may mean two places: the filter language decides
+        found = {name: field_value(document, name) for name in found}
+    return {name: value for name, value in found.items() if value is not None and name != "id"}
+
+
+def _numbers(values: list[Any]) -> NDArray[np.float64] | None:
+    """`values` as float64 if all are numbers that are exact there."""
+    if all(_exact(value) for value in values):
+        return np.array(values, dtype=np.float64)
+    return None
+
+
+def _exact(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _EXACT)

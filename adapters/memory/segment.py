@@ -1,0 +1,271 @@
+"""One segment: some documents, immutable, as arrays that live in RAM or in memory-mapped files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.adapters.memory.hnsw import MIN_ROWS
+from hybridsearch.adapters.memory.metadata import MetadataColumns
+from hybridsearch.adapters.memory.postings import LexicalWeights, Postings
+from hybridsearch.adapters.memory.strings import Strings
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Schema
+from hybridsearch.corpus.parts import dump_metadata, load_metadata
+from hybridsearch.documents import Document
+from hybridsearch.encoders.bm25 import BM25Weighting
+from hybridsearch.errors import IndexCorruptedError
+from hybridsearch.filters import Compare, Filter
+from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors
+
+Mask: TypeAlias = NDArray[np.bool_]
+Index: TypeAlias = Postings | DenseMatrix
+P = TypeVar("P")
+
+_CACHED_MASKS = 16
+
+
+class Segment:
+    """Documents with everything that finds them.
+
+    Attributes:
+        ids: one id a row.
+        texts: title, text and metadata (as JSON) of row 0, of row 1, and so on.
+        hashes, hashed_rows: 64-bit hashes of the ids, ascending, and the row of each: how an id is found.
+        order: (rows,) int32 rank of each id within the segment by code point.
+        metadata: for filters.
+        indices: of each retriever.
+    """
+
+    def __init__(
+        self,
+        ids: Strings,
+        texts: Strings,
+        hashes: NDArray[np.uint64],
+        hashed_rows: NDArray[np.int32],
+        order: NDArray[np.int32],
+        metadata: MetadataColumns,
+        indices: Mapping[str, Index],
+    ) -> None:
+        self.ids, self.texts = ids, texts
+        self.hashes, self.hashed_rows, self.order = hashes, hashed_rows, order
+        self.metadata, self.indices = metadata, indices
+        self._masks: OrderedDict[Filter, Mask] = OrderedDict()
+        self._weights: dict[str, tuple[float, LexicalWeights]] = {}
+
+    @classmethod
+    def build(cls, batch: EncodedBatch) -> Segment:
+        """Index the documents of one batch."""
+        documents = batch.documents
+        ids = Strings.of(document.id for document in documents)
+        texts = Strings.of(part for d in documents for part in (d.title, d.text, dump_metadata(d)))
+        hashes = hash_ids([document.id for document in documents])
+        indices = {name: _index(vectors) for name, vectors in batch.vectors.items()}
+        return cls(ids, texts, *_sorted(hashes), ids.order(), MetadataColumns.build(documents), indices)
+
+    @classmethod
+    def merge(cls, parts: Sequence[tuple[Segment, Mask | None]]) -> Segment:
+        """One segment of the documents of several, each with a mask of those to keep (None keeps all)."""
+        ids = Strings.concat([(segment.ids, keep) for segment, keep in parts])
+        texts = Strings.concat([(s.texts, None if keep is None else np.repeat(keep, 3)) for s, keep in parts])
+        hashes = np.concatenate([_kept(segment._hashes_by_row(), keep) for segment, keep in parts])
+        indices: dict[str, Index] = {}
+        for name, first in parts[0][0].indices.items():
+            sources = [(segment.indices[name], keep) for segment, keep in parts]
+            if isinstance(first, Postings):
+                indices[name] = Postings.merge([(s, keep) for s, keep in sources if isinstance(s, Postings)])
+            else:
+                indices[name] = DenseMatrix.merge([(s, keep) for s, keep in sources if isinstance(s, DenseMatrix)])
+        metadata = MetadataColumns.merge([(segment.metadata, keep) for segment, keep in parts])
+        return cls(ids, texts, *_sorted(hashes), ids.order(), metadata, indices)
+
+    @classmethod
+    def from_files(cls, folder: Path, schema: Schema) -> Segment:
+        """Map the arrays that were saved as `<name>.npy`.
+
+        Raises:
+            FileNotFoundError: one is missing.
+            IndexCorruptedError: one is not an array file.
+        """
+        groups: dict[str, dict[str, NDArray[Any]]] = {}
+        for path in folder.glob("*.*.npy"):
+            group, name, _ = path.name.split(".")
+            groups.setdefault(group, {})[name] = _map(path)
+        try:
+            base = groups["documents"]
+            rows = len(base["order"])
+            indices: dict[str, Index] = {}
+            for number, (name, retriever) in enumerate(schema.retrievers.items()):
+                arrays = groups[f"retriever-{number}"]
+                if retriever.kind == "dense":
+                    indices[name] = DenseMatrix.from_arrays(arrays, retriever.metric or "cosine")
+                else:
+                    indices[name] = Postings.from_arrays(arrays)
+            return cls(
+                Strings(base["ids"], base["id_starts"]),
+                Strings(base["texts"], base["text_starts"]),
+                base["hashes"],
+                base["hashed_rows"],
+                base["order"],
+                MetadataColumns.from_arrays(rows, groups["metadata"]),
+                indices,
+            )
+        except KeyError as error:
+            raise FileNotFoundError(f"An array of {folder} ({error})") from error
+
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Everything as plain arrays with the names under which `from_files` finds them."""
+        base = {
+            "ids": self.ids.blob,
+            "id_starts": self.ids.starts,
+            "texts": self.texts.blob,
+            "text_starts": self.texts.starts,
+            "hashes": self.hashes,
+            "hashed_rows": self.hashed_rows,
+            "order": self.order,
+        }
+        groups: dict[str, Mapping[str, NDArray[Any]]] = {"documents": base, "metadata": self.metadata.arrays()}
+        for number, index in enumerate(self.indices.values()):
+            groups[f"retriever-{number}"] = index.arrays()
+        for group, arrays in groups.items():
+            for name, array in arrays.items():
+                yield f"{group}.{name}", array
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        base = (self.hashes, self.hashed_rows, self.order, self.ids, self.texts, self.metadata)
+        return sum(part.nbytes for part in base) + sum(index.nbytes for index in self.indices.values())
+
+    def build_graphs(self) -> None:
+        """Make the graphs for approximate dense search, where the segment is large enough to gain from one."""
+        for index in self.indices.values():
+            if isinstance(index, DenseMatrix) and len(self) >= MIN_ROWS:
+                index.build_graph()
+
+    def find(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> list[tuple[int, int]]:
+        """(position in `ids`, row) of every id that is here. `hashes` is `hash_ids(ids)`."""
+        if not len(self):
+            return []
+        at = np.searchsorted(self.hashes, hashes)
+        at_most = np.minimum(at, len(self.hashes) - 1)
+        found = []
+        for position in np.flatnonzero(self.hashes[at_most] == hashes).tolist():
+            wanted = ids[position].encode()
+            slot = int(at[position])
+            while slot < len(self) and self.hashes[slot] == hashes[position]:
+                row = int(self.hashed_rows[slot])
+                if self.ids.raw(row) == wanted:
+                    found.append((position, row))
+                    break
+                slot += 1
+        return found
+
+    def document(self, row: int) -> Document:
+        title, text, metadata = self.texts.slice(3 * row, 3 * row + 3)
+        return Document(self.ids[row], text, title, load_metadata(metadata))
+
+    def mask(self, filter: Filter) -> Mask:
+        """(rows,) True where `filter` lets the document through. Not to be changed."""
+        mask = self._masks.get(filter)
+        if mask is None:
+            mask = self.metadata.mask(filter.condition, self._by_id)
+            self._masks[filter] = mask
+            while len(self._masks) > _CACHED_MASKS:
+                try:
+                    self._masks.popitem(last=False)
+                except KeyError:  # another thread was faster
+                    break
+        return mask
+
+    def lexical_weights(self, name: str, weighting: BM25Weighting, average_length: float) -> LexicalWeights:
+        """The BM25 weights of a lexical retriever; those for the latest average length are remembered."""
+        known = self._weights.get(name)
+        if known is not None and known[0] == average_length:
+            return known[1]
+        weights = LexicalWeights(self.postings(name), weighting, average_length)
+        self._weights[name] = (average_length, weights)
+        return weights
+
+    def postings(self, name: str) -> Postings:
+        index = self.indices[name]
+        if not isinstance(index, Postings):
+            raise TypeError(name)
+        return index
+
+    def batches(self, live: Mask | None, size: int) -> Iterator[EncodedBatch]:
+        """The live documents with their vectors, at most `size` at a time."""
+        rows = np.arange(len(self)) if live is None else np.flatnonzero(live)
+        step = max(size, 8192)  # taking rows out of an inverted index costs one pass over it
+        for start in range(0, len(rows), step):
+            taken = rows[start : start + step]
+            documents = [self.document(row) for row in taken.tolist()]
+            vectors = {name: _vectors(index, taken) for name, index in self.indices.items()}
+            for begin in range(0, len(taken), size):
+                end = begin + size
+                part = {name: _slice(vector, begin, end) for name, vector in vectors.items()}
+                yield EncodedBatch(documents[begin:end], part)
+
+    def _by_id(self, compare: Compare) -> Mask:
+        if compare.operator in ("$eq", "$in"):
+            given = compare.value if isinstance(compare.value, tuple) else (compare.value,)
+            ids = [value for value in given if isinstance(value, str)]
+            mask = np.zeros(len(self), dtype=np.bool_)
+            mask[[row for _, row in self.find(ids, hash_ids(ids))]] = True
+            return mask
+        return np.fromiter((compare.test(id) for id in self.ids.slice(0, len(self))), np.bool_, len(self))
+
+    def _hashes_by_row(self) -> NDArray[np.uint64]:
+        hashes = np.empty(len(self), dtype=np.uint64)
+        hashes[self.hashed_rows] = self.hashes
+        return hashes
+
+
+def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
+    """A 64-bit hash of each id, the same in every process."""
+    digests = (hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids)
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
+
+
+def _sorted(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    rows = np.argsort(hashes, kind="stable").astype(np.int32)
+    return hashes[rows], rows
+
+
+def _kept(array: NDArray[np.uint64], keep: Mask | None) -> NDArray[np.uint64]:
+    return array if keep is None else array[keep]
+
+
+def _index(vectors: Vectors) -> Index:
+    if isinstance(vectors, DenseVectors):
+        return DenseMatrix.from_vectors(vectors)
+    return Postings.from_vectors(vectors)
+
+
+def _vectors(index: Index, rows: NDArray[np.int64]) -> Vectors:
+    if isinstance(index, DenseMatrix):
+        return DenseVectors(index.array[rows], index.metric)
+    return index.to_vectors(rows)
+
+
+def _slice(vectors: Vectors, begin: int, end: int) -> Vectors:
+    if isinstance(vectors, DenseVectors):
+        return DenseVectors(vectors.array[begin:end], vectors.metric)
+    return SparseVectors(vectors.matrix[begin:end], vectors.vocabulary)
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise IndexCorruptedError(f"{path} is damaged ({error}): restore the index from a copy.") from error
+    return np.asarray(array)

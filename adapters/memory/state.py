@@ -1,0 +1,250 @@
+"""What the index holds at one instant, and every way to read it.
+
+A `State` never changes: a writer makes a new one. A reader that holds one sees neither half of a change, however long
+it takes, and waits for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from hybridsearch.adapters.memory import postings
+from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.adapters.memory.postings import SparseSlice
+from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Request, RetrieverSchema, Schema
+from hybridsearch.corpus.store import Part
+from hybridsearch.documents import Document
+from hybridsearch.encoders.bm25 import BM25Weighting
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.filters import Filter
+from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.vectors import EncodedBatch, SparseQuery
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A segment without the documents that were deleted since it was made.
+
+    Attributes:
+        segment: all of it.
+        live: (rows,) False for deleted documents; None as long as there are none.
+        part: where it is stored; None for one that is only in RAM.
+    """
+
+    segment: Segment
+    live: Mask | None = None
+    part: Part | None = None
+
+    @cached_property
+    def documents(self) -> int:
+        """How many are live."""
+        return len(self.segment) if self.live is None else int(np.count_nonzero(self.live))
+
+    def total_length(self, name: str) -> float:
+        """The summed length of all live documents of a lexical retriever, exact for whole numbers."""
+        lengths = self.segment.postings(name).lengths
+        return float((lengths if self.live is None else lengths[self.live]).sum(dtype=np.float64))
+
+    def without(self, rows: Sequence[int]) -> View:
+        """The view after deleting `rows`."""
+        if not rows:
+            return self
+        live = np.ones(len(self.segment), dtype=np.bool_) if self.live is None else self.live.copy()
+        live[list(rows)] = False
+        return replace(self, live=live)
+
+    def allowed(self, filter: Filter | None) -> Mask | None:
+        """(rows,) the live documents that `filter` lets through; None for all rows."""
+        if filter is None:
+            return self.live
+        mask = self.segment.mask(filter)
+        return mask if self.live is None else mask & self.live
+
+
+@dataclass(eq=False)
+class _Lexical:
+    """The collection statistics of one lexical retriever: BM25 depends on all live documents."""
+
+    weighting: BM25Weighting
+    average_length: float
+    frequencies: dict[str, int] = field(default_factory=dict)
+
+
+class State:
+    """The content of an index at one instant.
+
+    Attributes:
+        schema: its retrievers.
+        views: its segments; no live document is in two.
+        approximate: whether dense search may use graphs.
+    """
+
+    def __init__(self, schema: Schema, views: Iterable[View] = (), *, approximate: bool = False) -> None:
+        self.schema = schema
+        self.views = tuple(views)
+        self.approximate = approximate
+        self.documents = sum(view.documents for view in self.views)
+        self._lexical: dict[str, _Lexical] = {}
+
+    def find(self, ids: Sequence[str]) -> list[tuple[int, int, int]]:
+        """(position in `ids`, number of the view, row) of every live document among `ids`."""
+        hashes = hash_ids(ids)
+        return [
+            (position, number, row)
+            for number, view in enumerate(self.views)
+            for position, row in view.segment.find(ids, hashes)
+            if view.live is None or view.live[row]
+        ]
+
+    def fetch(self, ids: Sequence[str]) -> list[Document | None]:
+        documents: list[Document | None] = [None] * len(ids)
+        for position, number, row in self.find(ids):
+            documents[position] = self.views[number].segment.document(row)
+        return documents
+
+    def count(self, filter: Filter | None) -> int:
+        if filter is None:
+            return self.documents
+        masks = [view.allowed(filter) for view in self.views]
+        return sum(int(np.count_nonzero(mask)) for mask in masks if mask is not None)
+
+    def scan(self, batch_size: int) -> Iterator[EncodedBatch]:
+        for view in self.views:
+            yield from view.segment.batches(view.live, batch_size)
+
+    def search(self, requests: Sequence[Request]) -> list[Ranking]:
+        """Answer each request; those that differ only in the query are answered together."""
+        groups: dict[tuple[str, int, int], list[int]] = {}
+        for position, request in enumerate(requests):
+            groups.setdefault((request.retriever, request.k, id(request.filter)), []).append(position)
+        rankings = [EMPTY] * len(requests)
+        for positions in groups.values():
+            for position, ranking in zip(positions, self._answer([requests[p] for p in positions]), strict=True):
+                rankings[position] = ranking
+        return rankings
+
+    def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+        name, retriever = request.retriever, self._retriever(request.retriever)
+        if retriever.kind == "dense":
+            raise InvalidArgumentError(f"Retriever {name!r} is dense: only lexical and sparse scores have terms.")
+        query = self._sparse_query(name, retriever, request.query)
+        explained: list[dict[str, float]] = [{} for _ in ids]
+        slices = self._slices(name, retriever, [query], None)
+        for position, number, row in self.find(ids):
+            explained[position] = postings.explain(slices[number], query, [row])[0]
+        return explained
+
+    def _answer(self, requests: Sequence[Request]) -> list[Ranking]:
+        """Answer requests that share retriever, k and filter."""
+        name, k, filter = requests[0].retriever, requests[0].k, requests[0].filter
+        retriever = self._retriever(name)
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise InvalidArgumentError(f"A search asks for at least 1 document, not {k!r}.")
+        found: Sequence[Sequence[tuple[NDArray[np.int32], NDArray[Any]]]]
+        if retriever.kind == "dense":
+            vectors = np.stack([_dense_query(name, retriever, request.query) for request in requests])
+            found = self._search_dense(name, vectors, int(k), filter)
+        else:
+            queries = [self._sparse_query(name, retriever, request.query) for request in requests]
+            found = postings.search(self._slices(name, retriever, queries, filter), queries, int(k))
+        return [self._ranking(hits, int(k)) for hits in found]
+
+    def _search_dense(
+        self, name: str, queries: NDArray[np.float32], k: int, filter: Filter | None
+    ) -> list[list[tuple[NDArray[np.int32], NDArray[np.float64]]]]:
+        columns = []
+        for view in self.views:
+            index = view.segment.indices[name]
+            if isinstance(index, DenseMatrix):
+                approximate = self.approximate and filter is None
+                search = index.search_graph if approximate else index.search
+                columns.append(search(queries, k, view.segment.order, view.allowed(filter)))
+        return [[column[query] for column in columns] for query in range(len(queries))]
+
+    def _slices(
+        self, name: str, retriever: RetrieverSchema, queries: Sequence[SparseQuery], filter: Filter | None
+    ) -> list[SparseSlice]:
+        lexical = self._statistics(name, retriever) if retriever.kind == "lexical" else None
+        slices = []
+        for view in self.views:
+            segment, weights = view.segment, None
+            if lexical is not None:
+                derived = segment.lexical_weights(name, lexical.weighting, lexical.average_length)
+                for query in queries:
+                    derived.ensure(query.terms)
+                weights = derived.values
+            slices.append(SparseSlice(segment.postings(name), segment.order, view.allowed(filter), weights))
+        return slices
+
+    def _sparse_query(self, name: str, retriever: RetrieverSchema, query: object) -> SparseQuery:
+        """The query as the postings take it; a lexical one with each count times its term's idf."""
+        if not isinstance(query, SparseQuery):
+            raise InvalidArgumentError(
+                f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
+            )
+        if retriever.kind != "lexical" or not query.terms or not self.documents:
+            return query
+        statistics = self._statistics(name, retriever)
+        known = statistics.frequencies
+        missing = [term for term in query.terms if term not in known]
+        if missing:
+            counts = sum(
+                (view.segment.postings(name).document_frequency(missing, view.live) for view in self.views),
+                start=np.zeros(len(missing), dtype=np.int64),
+            )
+            known.update(zip(missing, counts.tolist(), strict=True))
+        frequency = np.array([known[term] for term in query.terms], dtype=np.int64)
+        idf = statistics.weighting.idf(np.maximum(frequency, 1), self.documents)
+        weights = np.where(frequency > 0, query.weights.astype(np.float64) * idf, 0.0)
+        return SparseQuery(query.terms, weights.astype(np.float32))
+
+    def _statistics(self, name: str, retriever: RetrieverSchema) -> _Lexical:
+        if name not in self._lexical:
+            total = sum(view.total_length(name) for view in self.views)
+            average = total / self.documents if self.documents else 0.0
+            self._lexical[name] = _Lexical(BM25Weighting(**(retriever.weighting or {})), average)
+        return self._lexical[name]
+
+    def _ranking(self, hits: Sequence[tuple[NDArray[np.int32], NDArray[Any]]], k: int) -> Ranking:
+        """The best `k` of the hits of all views; each view's are in order."""
+        if len(hits) == 1:
+            rows, scores = hits[0]
+            return Ranking(tuple(self.views[0].segment.ids.take(rows)), scores.astype(np.float64))
+        if sum(len(rows) for rows, _ in hits) > k:
+            least = -np.partition(-np.concatenate([scores for _, scores in hits]), k - 1)[k - 1]
+            hits = [(rows[scores >= least], scores[scores >= least]) for rows, scores in hits]
+        pairs = [
+            pair
+            for view, (rows, scores) in zip(self.views, hits, strict=True)
+            if len(rows)
+            for pair in zip(scores.tolist(), view.segment.ids.take(rows), strict=True)
+        ]
+        pairs.sort(key=lambda pair: (-pair[0], pair[1]))
+        del pairs[k:]
+        return Ranking(tuple(id for _, id in pairs), np.array([score for score, _ in pairs], dtype=np.float64))
+
+    def _retriever(self, name: str) -> RetrieverSchema:
+        try:
+            return self.schema.retrievers[name]
+        except KeyError:
+            raise InvalidArgumentError(
+                f"The index has no retriever {name!r}: it has {', '.join(map(repr, self.schema.retrievers)) or 'none'}."
+            ) from None
+
+
+def _dense_query(name: str, retriever: RetrieverSchema, query: object) -> NDArray[np.float32]:
+    if not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
+        shape = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
+        raise InvalidArgumentError(
+            f"Retriever {name!r} is dense and takes a float32 array of shape ({retriever.dimensions},), not {shape}."
+        )
+    if not np.isfinite(query).all():
+        raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
+    return query.astype(np.float32, copy=False)

@@ -1,0 +1,97 @@
+"""Many strings as two arrays, so that millions of them cost no Python objects and can be memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+
+class Strings:
+    """An immutable list of strings.
+
+    Attributes:
+        blob: (bytes,) uint8, the strings in UTF-8, one after the other.
+        starts: (strings + 1,) int64; string i is `blob[starts[i]:starts[i + 1]]`.
+
+    >>> strings = Strings.of(["b", "", "ä"])
+    >>> strings.take(np.array([2, 0])), strings.order().tolist()
+    (['ä', 'b'], [1, 0, 2])
+    """
+
+    __slots__ = ("_raw", "blob", "starts")
+
+    def __init__(self, blob: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
+        self.blob = blob
+        self.starts = starts
+        self._raw = memoryview(np.ascontiguousarray(blob))
+
+    @classmethod
+    def of(cls, strings: Iterable[str]) -> Strings:
+        encoded = [string.encode() for string in strings]
+        starts = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=starts[1:])
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), starts)
+
+    @classmethod
+    def concat(cls, parts: Sequence[tuple[Strings, NDArray[np.bool_] | None]]) -> Strings:
+        """The strings of all parts, each with a mask of those to keep (None keeps all)."""
+        lengths = [np.diff(part.starts) if keep is None else np.diff(part.starts)[keep] for part, keep in parts]
+        starts = np.zeros(sum(map(len, lengths)) + 1, dtype=np.int64)
+        np.cumsum(np.concatenate([np.empty(0, dtype=np.int64), *lengths]), out=starts[1:])
+        blob = np.empty(int(starts[-1]), dtype=np.uint8)
+        at = 0
+        for part, keep in parts:
+            for begin, end in _runs(len(part), keep):
+                a, b = int(part.starts[begin]), int(part.starts[end])
+                blob[at : at + b - a] = part.blob[a:b]
+                at += b - a
+        return cls(blob, starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def nbytes(self) -> int:
+        return self.blob.nbytes + self.starts.nbytes
+
+    def __getitem__(self, row: int) -> str:
+        return str(self._raw[self.starts[row] : self.starts[row + 1]], "utf-8")
+
+    def raw(self, row: int) -> memoryview:
+        """The bytes of one string."""
+        return self._raw[self.starts[row] : self.starts[row + 1]]
+
+    def take(self, rows: NDArray[np.integer]) -> list[str]:
+        """The strings at `rows`, in that order."""
+        raw = self._raw
+        return [
+            str(raw[a:b], "utf-8")
+            for a, b in zip(self.starts[rows].tolist(), self.starts[rows + 1].tolist(), strict=True)
+        ]
+
+    def slice(self, begin: int, end: int) -> list[str]:
+        """The strings from `begin` to before `end`."""
+        raw = self._raw
+        return [str(raw[a:b], "utf-8") for a, b in pairwise(self.starts[begin : end + 1].tolist())]
+
+    def order(self) -> NDArray[np.int32]:
+        """The rank of each string among all, by code point (which is the order of UTF-8 bytes)."""
+        array = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(self), [None, pa.py_buffer(self.starts), pa.py_buffer(self._raw)]
+        )
+        ranks = np.empty(len(self), dtype=np.int32)
+        ranks[pc.sort_indices(array).to_numpy()] = np.arange(len(self), dtype=np.int32)
+        return ranks
+
+
+def _runs(rows: int, keep: NDArray[np.bool_] | None) -> Iterable[tuple[int, int]]:
+    """The stretches of rows that are kept."""
+    if keep is None:
+        return [(0, rows)]
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]]))).tolist()
+    return zip(edges[::2], edges[1::2], strict=True)

@@ -1,0 +1,273 @@
+"""The Parquet form of encoded batches.
+
+| column           | type                           | holds                                         |
+|------------------|--------------------------------|-----------------------------------------------|
+| id, title, text  | string                         | the document                                  |
+| metadata         | string                         | its metadata as one JSON object               |
+| `<name>.terms`   | list<string>, dictionary coded | of a lexical or sparse retriever              |
+| `<name>.values`  | list<float>                    | its term frequencies or weights, in that order |
+| `<name>`         | fixed_size_list<float>         | of a dense retriever                          |
+
+DuckDB, Spark, Ray and pandas read these files as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from hybridsearch.backends import RetrieverSchema, Schema
+from hybridsearch.documents import Document
+from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError
+from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
+
+GROUP_ROWS = 8192
+"""Most documents in one row group, the unit that is read and written at once."""
+
+GROUP_CHARACTERS = 1 << 25
+"""A row group ends early once its texts are this long, so that long documents do not need much memory."""
+
+ArrowArray: TypeAlias = Any
+"""pyarrow's stubs do not follow nested arrays."""
+
+_TERMS = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+_DOCUMENT_COLUMNS = ("id", "title", "text", "metadata")
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """The columns of a part.
+
+    Raises:
+        InvalidArgumentError: two retrievers, or a retriever and a document column, would share a column.
+    """
+    fields: list[tuple[str, Any]] = [(name, pa.large_string()) for name in _DOCUMENT_COLUMNS]
+    for name, retriever in schema.retrievers.items():
+        if retriever.kind == "dense":
+            if not retriever.dimensions or not retriever.metric:
+                raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
+            fields.append((name, pa.list_(pa.float32(), retriever.dimensions)))
+        else:
+            fields += [(f"{name}.terms", _TERMS), (f"{name}.values", pa.list_(pa.float32()))]
+    columns = [name for name, _ in fields]
+    twice = {name for name in columns if columns.count(name) > 1}
+    if twice:
+        raise InvalidArgumentError(
+            f"The retriever names {', '.join(map(repr, schema.retrievers))} would share the column "
+            f"{min(twice)!r} of the index: give them other names ({', '.join(_DOCUMENT_COLUMNS)} are taken)."
+        )
+    return pa.schema(fields)
+
+
+def check_batch(batch: EncodedBatch, schema: Schema) -> None:
+    """Raises InvalidArgumentError where `batch` does not fit `schema` or has one id twice."""
+    if set(batch.vectors) != set(schema.retrievers):
+        raise InvalidArgumentError(
+            f"The batch has vectors of {_names(batch.vectors)}, but the index has the retrievers "
+            f"{_names(schema.retrievers)}: encode with exactly these."
+        )
+    for name, retriever in schema.retrievers.items():
+        vectors = batch.vectors[name]
+        if isinstance(vectors, DenseVectors) != (retriever.kind == "dense"):
+            raise InvalidArgumentError(f"Retriever {name!r} is {retriever.kind}, but got {type(vectors).__name__}.")
+        if isinstance(vectors, DenseVectors):
+            given = (int(vectors.array.shape[1]), vectors.metric)
+            if given != (retriever.dimensions, retriever.metric):
+                raise InvalidArgumentError(
+                    f"Retriever {name!r} has vectors of {retriever.dimensions} dimensions compared by "
+                    f"{retriever.metric}, but got {given[0]} dimensions and {given[1]}."
+                )
+    ids = {document.id for document in batch.documents}
+    if len(ids) != len(batch):
+        seen: set[str] = set()
+        twice = next(d.id for d in batch.documents if d.id in seen or seen.add(d.id))  # type: ignore[func-returns-value]
+        raise InvalidArgumentError(f"The id {twice!r} comes twice in one batch: keep the last document of each id.")
+
+
+def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
+    """`batch` as Arrow tables, each small enough for one row group."""
+    columns = arrow_schema(schema)
+    start = 0
+    while start < len(batch):
+        stop, characters = start, 0
+        while stop < len(batch) and stop - start < GROUP_ROWS and characters < GROUP_CHARACTERS:
+            characters += len(batch.documents[stop].text)
+            stop += 1
+        documents = batch.documents[start:stop]
+        arrays: list[ArrowArray] = [
+            pa.array([d.id for d in documents], pa.large_string()),
+            pa.array([d.title for d in documents], pa.large_string()),
+            pa.array([d.text for d in documents], pa.large_string()),
+            pa.array([dump_metadata(d) for d in documents], pa.large_string()),
+        ]
+        for name in schema.retrievers:
+            arrays += _vector_columns(batch.vectors[name], start, stop)
+        yield pa.Table.from_arrays(arrays, schema=columns)
+        start = stop
+
+
+def from_table(table: pa.Table, schema: Schema) -> EncodedBatch:
+    """The inverse of `to_tables`, for one table."""
+    columns: list[list[Any]] = [table.column(name).to_pylist() for name in _DOCUMENT_COLUMNS]
+    documents = [Document(id, text, title, load_metadata(data)) for id, title, text, data in zip(*columns, strict=True)]
+    return EncodedBatch(documents, {name: _vectors(table, name, r) for name, r in schema.retrievers.items()})
+
+
+def write_part(path: Path, tables: Iterable[pa.Table], schema: Schema) -> int:
+    """Write `tables` as one Parquet file, small ones joined into larger row groups. Returns the number of rows."""
+    columns = arrow_schema(schema)
+    leaves = {name: _leaf(name, columns) for name in columns.names}
+    rows = 0
+    with pq.ParquetWriter(
+        path,
+        columns,
+        compression={leaf: _codec(name, columns) for name, leaf in leaves.items()},
+        use_dictionary=[leaf for name, leaf in leaves.items() if columns.field(name).type == _TERMS],  # type: ignore[arg-type]
+        dictionary_pagesize_limit=1 << 27,
+        write_page_checksum=True,
+        write_statistics=["id"],
+    ) as writer:
+        for table in _joined(tables, columns):
+            writer.write_table(table, row_group_size=max(len(table), 1))
+            rows += len(table)
+    return rows
+
+
+def read_part(path: Path, live: NDArray[np.bool_] | None = None) -> Iterator[pa.Table]:
+    """The row groups of a part, without the rows that are False in `live`.
+
+    Raises:
+        IndexCorruptedError: the file is damaged.
+        FileNotFoundError: it is gone.
+    """
+    start = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                keep = None if live is None else live[start : start + len(table)]
+                start += len(table)
+                yield table if keep is None or keep.all() else table.filter(pa.array(keep))
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise IndexCorruptedError(
+            f"{path} is damaged ({str(error).splitlines()[0]:.200}): restore the index from a copy, or index again."
+        ) from error
+
+
+def dump_metadata(document: Document) -> str:
+    """A document's metadata as JSON."""
+    return _to_json(dict(document.metadata)) if document.metadata else "{}"
+
+
+def load_metadata(text: str) -> dict[str, object]:
+    """The inverse of `dump_metadata`."""
+    data: dict[str, object] = {} if text == "{}" else json.loads(text)
+    return data
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "none"
+
+
+def _leaf(name: str, columns: pa.Schema) -> str:
+    return f"{name}.list.element" if pa.types.is_nested(columns.field(name).type) else name
+
+
+def _codec(name: str, columns: pa.Schema) -> Literal["zstd", "lz4", "none"]:
+    if name in _DOCUMENT_COLUMNS:
+        return "zstd"
+    return "none" if pa.types.is_fixed_size_list(columns.field(name).type) else "lz4"  # dense values do not shrink
+
+
+def _vector_columns(vectors: Vectors, start: int, stop: int) -> list[ArrowArray]:
+    if isinstance(vectors, DenseVectors):
+        values = pa.array(np.ascontiguousarray(vectors.array[start:stop]).reshape(-1))
+        return [pa.FixedSizeListArray.from_arrays(values, vectors.array.shape[1])]
+    matrix, terms = vectors.matrix, vectors.vocabulary.terms
+    offsets = matrix.indptr[start : stop + 1]
+    part = slice(int(offsets[0]), int(offsets[-1]))
+    indices = matrix.indices[part]
+    used = np.zeros(len(terms), dtype=bool)
+    used[indices] = True
+    codes = (np.cumsum(used) - 1)[indices]
+    words = pa.array([terms[column] for column in np.flatnonzero(used).tolist()], pa.string())
+    at: ArrowArray = pa.array((offsets - offsets[0]).astype(np.int32))
+    coded: ArrowArray = pa.array(codes.astype(np.int32))
+    return [
+        pa.ListArray.from_arrays(at, pa.DictionaryArray.from_arrays(coded, words)),
+        pa.ListArray.from_arrays(at, pa.array(matrix.data[part])),
+    ]
+
+
+def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema) -> Vectors:
+    if retriever.kind == "dense" and retriever.dimensions and retriever.metric:
+        values = _one(table.column(name)).flatten().to_numpy(zero_copy_only=False)
+        array = np.array(values, dtype=np.float32).reshape(len(table), retriever.dimensions)
+        return DenseVectors(array, retriever.metric)
+    terms, values = _one(table.column(f"{name}.terms")), _one(table.column(f"{name}.values"))
+    words = terms.flatten()
+    offsets = terms.offsets.to_numpy()
+    vocabulary = Vocabulary(words.dictionary.to_pylist())
+    data = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    indices = np.array(words.indices.to_numpy(zero_copy_only=False), dtype=np.int32)
+    indptr = (offsets - offsets[0]).astype(np.int32)
+    return SparseVectors(csr_array((data, indices, indptr), shape=(len(table), len(vocabulary))), vocabulary)
+
+
+def _joined(tables: Iterable[pa.Table], columns: pa.Schema) -> Iterator[pa.Table]:
+    """`tables` in groups of at most about GROUP_ROWS, each column one chunk with one dictionary."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        together = sum(map(len, waiting)) + len(table)
+        if waiting and (together > GROUP_ROWS or sum(t.nbytes for t in waiting) > 2 * GROUP_CHARACTERS):
+            yield _concat(waiting, columns)
+            waiting = []
+        if len(table):
+            waiting.append(table)
+    if waiting:
+        yield _concat(waiting, columns)
+
+
+def _concat(tables: list[pa.Table], columns: pa.Schema) -> pa.Table:
+    if len(tables) == 1 and tables[0].schema.equals(columns):
+        return tables[0]
+    arrays = [
+        _one(pa.chunked_array([chunk for table in tables for chunk in table.column(name).chunks]))
+        for name in columns.names
+    ]
+    return pa.Table.from_arrays(arrays, schema=columns)
+
+
+def _one(column: ArrowArray) -> ArrowArray:
+    """`column` as one array; lists of dictionary codes are joined under one dictionary."""
+    array: ArrowArray
+    if column.num_chunks == 1:
+        array = column.chunk(0)
+    elif column.num_chunks == 0 or not pa.types.is_list(column.type):
+        array = column.combine_chunks()
+    else:
+        values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
+        lengths = np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks])
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        array = _lists(offsets, values)
+    if pa.types.is_list(array.type) and array.type.value_field.name != "item":  # Parquet names it "element"
+        offsets = array.offsets.to_numpy()
+        array = _lists(offsets - offsets[0], array.flatten())
+    return array
+
+
+def _lists(offsets: NDArray[np.int32], values: ArrowArray) -> ArrowArray:
+    starts: ArrowArray = pa.array(offsets)
+    return pa.ListArray.from_arrays(starts, values)

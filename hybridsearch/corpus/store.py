@@ -1,0 +1,478 @@
+"""A folder of Parquet parts that changes only by atomic commits.
+
+    manifest.json                     what the folder holds: schema, parts, their files with size and CRC-32
+    write.lock                        held by the one process that writes
+    segments/<name>/part.parquet      some documents with their vectors (see `hybridsearch.corpus.parts`)
+    segments/<name>/*.npy             arrays that a backend derived from the part, and rows deleted since
+
+The manifest is the truth. A file is complete and synced before a manifest names it, is never changed afterwards, and a
+new manifest replaces the old one by a rename. So a crash at any instant leaves what was last committed, a reader never
+waits and never sees half a change, and what a crashed writer left behind is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import filelock
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Schema
+from hybridsearch.corpus.parts import arrow_schema, check_batch, from_table, read_part, to_tables, write_part
+from hybridsearch.errors import (
+    HybridSearchError,
+    IndexCorruptedError,
+    IndexExistsError,
+    IndexLockedError,
+    IndexNotFoundError,
+    StorageError,
+)
+from hybridsearch.vectors import EncodedBatch
+
+T = TypeVar("T")
+
+FORMAT_VERSION = 1
+PART = "part.parquet"
+_MANIFEST = "manifest.json"
+_LOCK = "write.lock"
+_SEGMENTS = "segments"
+_OURS = {_MANIFEST, f"{_MANIFEST}.tmp", _LOCK, _SEGMENTS}
+_REPAIR = "restore the index from a copy, or index the documents again"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """Size in bytes and CRC-32 of a file as it was written."""
+
+    size: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some documents of a store.
+
+    Attributes:
+        name: its folder under segments/.
+        rows: documents in the Parquet file, deleted ones included.
+        files: all files of the part by name.
+        deleted: which of them lists the deleted rows; None as long as there are none.
+    """
+
+    name: str
+    rows: int
+    files: Mapping[str, StoredFile]
+    deleted: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(file.size for file in self.files.values())
+
+
+class CorpusStore:
+    """One folder with encoded documents. Any number of processes may read it while one writes.
+
+    Attributes:
+        folder: where it lives.
+        schema: the retrievers whose vectors it holds.
+        parts: what was last committed (by this object, or before it was opened).
+
+    >>> from hybridsearch.backends import Fingerprint, RetrieverSchema
+    >>> from hybridsearch.documents import Document
+    >>> from hybridsearch.vectors import DenseVectors
+    >>> import tempfile
+    >>> schema = Schema({"dense": RetrieverSchema("dense", Fingerprint("mine", {}), dimensions=2, metric="cosine")})
+    >>> store = CorpusStore.create(tempfile.mkdtemp(), schema)
+    >>> store.append(EncodedBatch([Document("1", "Lift")], {"dense": DenseVectors(np.float32([[0, 1]]))}))
+    >>> store.close()
+    >>> [document.text for batch in CorpusStore.open(store.folder).batches() for document in batch.documents]
+    ['Lift']
+    """
+
+    def __init__(self, folder: Path, schema: Schema, parts: Sequence[Part] = (), generation: int = 0) -> None:
+        self.folder = folder
+        self.schema = schema
+        self.parts: tuple[Part, ...] = tuple(parts)
+        self._generation = generation
+        self._lock: filelock.BaseFileLock | None = None
+        self._verified: set[tuple[str, str]] = set()
+
+    @classmethod
+    def create(cls, folder: str | Path, schema: Schema) -> CorpusStore:
+        """Make an empty store and hold its writer's lock.
+
+        Raises:
+            IndexExistsError: the folder holds an index, or files of something else.
+            IndexLockedError: another process is making one there.
+            InvalidArgumentError: `schema` cannot be stored.
+        """
+        folder = Path(folder)
+        arrow_schema(schema)
+        with _storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            foreign = sorted({path.name for path in folder.iterdir()} - _OURS)
+        if (folder / _MANIFEST).exists():
+            raise IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
+        if foreign:
+            raise IndexExistsError(
+                f"The folder {folder} holds other files ({', '.join(foreign[:3])}): choose an empty or a new folder."
+            )
+        store = cls(folder, schema)
+        store._acquire()
+        if (folder / _MANIFEST).exists():
+            store.close()
+            raise IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
+        store._remove_garbage()
+        store.commit(())
+        return store
+
+    @classmethod
+    def open(cls, folder: str | Path, *, verify: bool = True) -> CorpusStore:
+        """Read the manifest and check that every file is there and as it was written.
+
+        Args:
+            folder: of the store.
+            verify: read all files and compare checksums; without it only sizes are compared.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            IndexCorruptedError: a file is damaged or missing; the message names it.
+        """
+        folder = Path(folder)
+        if not exists(folder):
+            raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.")
+        store = cls(folder, *_read_manifest(folder))
+        store.load(lambda part: None, verify=verify)
+        return store
+
+    def load(self, read: Callable[[Part], T], *, verify: bool = True) -> list[T]:
+        """`read(part)` for every part, after checking its files; again from the start where a writer replaced parts.
+
+        Raises:
+            IndexCorruptedError: a file is damaged or missing.
+        """
+        while True:
+            try:
+                self._check_files(verify)
+                return [read(part) for part in self.parts]
+            except FileNotFoundError as error:
+                if not self.reload():
+                    raise IndexCorruptedError(f"{error.filename or error} is missing: {_REPAIR}.") from error
+
+    def reload(self) -> bool:
+        """Read the manifest again. Returns whether another process has committed since."""
+        schema, parts, generation = _read_manifest(self.folder)
+        if generation == self._generation and tuple(parts) == self.parts:
+            return False
+        self.schema, self.parts, self._generation = schema, tuple(parts), generation
+        return True
+
+    def lock(self) -> bool:
+        """Become the writer, until `close`. Returns whether another process has committed since this store was read.
+
+        Raises:
+            IndexLockedError: another process, or another object in this one, is the writer.
+        """
+        if self._lock is not None:
+            return False
+        self._acquire()
+        try:
+            changed = self.reload()
+        except BaseException:
+            self.close()
+            raise
+        self._remove_garbage()
+        return changed
+
+    def path(self, part: Part, file: str = PART) -> Path:
+        """Where a file of `part` lies."""
+        return self.folder / _SEGMENTS / part.name / file
+
+    def tombstones(self, part: Part) -> NDArray[np.bool_] | None:
+        """(part.rows,) True for documents that are still there; None where no row is deleted."""
+        if part.deleted is None:
+            return None
+        packed = np.load(self.path(part, part.deleted))
+        return ~np.unpackbits(packed, count=part.rows).astype(bool)
+
+    def add_part(self, tables: Iterable[pa.Table], arrays: Iterable[tuple[str, NDArray[Any]]] = ()) -> Part:
+        """Write a part that the next `commit` may name; until then no reader sees it.
+
+        Args:
+            tables: from `to_tables` or `read_part`.
+            arrays: what a backend wants to keep beside it, as `<name>.npy`.
+
+        Raises:
+            StorageError: the disk is full or refuses; nothing is left behind.
+        """
+        self.lock()
+        name = uuid.uuid4().hex[:16]
+        beside = self.folder / _SEGMENTS / f"{name}.tmp"
+        with _storage_errors(self.folder):
+            try:
+                beside.mkdir(parents=True)
+                rows = write_part(beside / PART, tables, self.schema)
+                for key, array in arrays:
+                    np.save(beside / f"{key}.npy", array, allow_pickle=False)
+                files = {path.name: _seal(path) for path in sorted(beside.iterdir())}
+                sync_folder(beside)
+                beside.rename(beside.with_name(name))
+                sync_folder(beside.parent)
+            except BaseException:
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(beside.with_name(name), ignore_errors=True)
+                raise
+        return Part(name, rows, files)
+
+    def with_tombstones(self, part: Part, live: NDArray[np.bool_]) -> Part:
+        """`part` with the rows that are False in `live` deleted, for the next `commit`."""
+        self.lock()
+        name = f"deleted-{uuid.uuid4().hex[:8]}.npy"
+        path = self.path(part, name)
+        with _storage_errors(self.folder):
+            try:
+                np.save(path, np.packbits(~live))
+                file = _seal(path)
+                sync_folder(path.parent)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+        files = {key: value for key, value in part.files.items() if key != part.deleted}
+        return replace(part, files={**files, name: file}, deleted=name)
+
+    def commit(self, parts: Sequence[Part], schema: Schema | None = None) -> None:
+        """Make `parts` the content of the store, atomically and durably. Files of parts that left are removed.
+
+        Raises:
+            StorageError: the disk is full or refuses; the store holds what it held before, and the files of parts that
+                it does not hold are removed.
+        """
+        self.lock()
+        before, schema = self.parts, schema or self.schema
+        manifest = self.folder / _MANIFEST
+        beside = manifest.with_name(f"{_MANIFEST}.tmp")
+        with _storage_errors(self.folder):
+            try:
+                with beside.open("wb") as file:
+                    file.write(_render(schema, parts, self._generation + 1))
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(manifest)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                self.discard(parts, keep=before)
+                raise
+            self.schema, self.parts, self._generation = schema, tuple(parts), self._generation + 1
+            self._verified.update((part.name, name) for part in parts for name in part.files)
+            sync_folder(self.folder)
+        self.discard(before, keep=self.parts)
+
+    def discard(self, parts: Sequence[Part], keep: Sequence[Part] = ()) -> None:
+        """Remove the files of `parts` that `keep` does not use."""
+        kept = {part.name: part for part in keep}
+        for part in parts:
+            if part.name not in kept:
+                shutil.rmtree(self.folder / _SEGMENTS / part.name, ignore_errors=True)
+                continue
+            for name in set(part.files) - set(kept[part.name].files):
+                with contextlib.suppress(OSError):
+                    self.path(part, name).unlink()
+
+    def append(self, batch: EncodedBatch) -> None:
+        """Add documents with new ids, durably.
+
+        Whether an id is new is for the caller to know; the memory backend does, and replaces.
+
+        Raises:
+            InvalidArgumentError: the batch does not fit the schema.
+            StorageError: the disk is full or refuses.
+        """
+        check_batch(batch, self.schema)
+        if len(batch):
+            self.commit((*self.parts, self.add_part(to_tables(batch, self.schema))))
+
+    def batches(self) -> Iterator[EncodedBatch]:
+        """All documents with their vectors, in stored order, some thousand at a time."""
+        for part in self.parts:
+            for table in read_part(self.path(part), self.tombstones(part)):
+                if len(table):
+                    yield from_table(table, self.schema)
+
+    def __len__(self) -> int:
+        """How many documents there are."""
+        lives = [(part, self.tombstones(part)) for part in self.parts]
+        return sum(part.rows if live is None else int(live.sum()) for part, live in lives)
+
+    def close(self) -> None:
+        """Stop being the writer. Idempotent."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _acquire(self) -> None:
+        lock = filelock.FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
+        with _storage_errors(self.folder):
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                raise IndexLockedError(
+                    f"Another process or object is writing to the index in {self.folder}: close it first."
+                ) from None
+        self._lock = lock
+
+    def _remove_garbage(self) -> None:
+        """What a crashed writer left: only the writer may call this, before it adds anything."""
+        used = {part.name: part for part in self.parts}
+        (self.folder / f"{_MANIFEST}.tmp").unlink(missing_ok=True)
+        for folder in (self.folder / _SEGMENTS).glob("*"):
+            if folder.name not in used:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            for path in folder.iterdir():
+                if path.name not in used[folder.name].files:
+                    path.unlink(missing_ok=True)
+
+    def _check_files(self, verify: bool) -> None:
+        """Raises IndexCorruptedError for a damaged file, FileNotFoundError for a missing one that nothing can replace.
+
+        Arrays that a backend derived from a part may be missing: they can be made again.
+        """
+        unread: list[tuple[Path, StoredFile]] = []
+        for part in self.parts:
+            for name, file in part.files.items():
+                if (part.name, name) in self._verified:
+                    continue
+                path = self.path(part, name)
+                try:
+                    size = path.stat().st_size
+                except FileNotFoundError:
+                    if name in (PART, part.deleted):
+                        raise
+                    if not self.path(part).exists():
+                        raise
+                    continue
+                if size != file.size:
+                    raise IndexCorruptedError(f"{path} has {size} bytes, but {file.size} were written: {_REPAIR}.")
+                unread.append((path, file))
+        if not verify:
+            return
+        with ThreadPoolExecutor(2) as pool, _storage_errors(self.folder):
+            for (path, file), crc in zip(unread, pool.map(_crc32, (path for path, _ in unread)), strict=True):
+                if crc != file.crc32:
+                    raise IndexCorruptedError(
+                        f"{path} is damaged: its checksum is {crc:08x}, but {file.crc32:08x} was written: {_REPAIR}."
+                    )
+        self._verified.update((path.parent.name, path.name) for path, _ in unread)
+
+
+def exists(folder: Path) -> bool:
+    """Whether `folder` holds a store.
+
+    Raises:
+        IndexCorruptedError: it holds parts of one without their manifest.
+    """
+    if (folder / _MANIFEST).is_file():
+        return True
+    if any(path.suffix != ".tmp" for path in (folder / _SEGMENTS).glob("*")) and not (folder / _MANIFEST).is_file():
+        raise IndexCorruptedError(f"{folder / _MANIFEST} is missing: {_REPAIR}.")
+    return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new files in `folder` durable (where the system can)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _seal(path: Path) -> StoredFile:
+    """Sync a finished file to the disk and note its size and checksum."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+    return StoredFile(path.stat().st_size, _crc32(path))
+
+
+def _crc32(path: Path) -> int:
+    crc, buffer = 0, bytearray(1 << 20)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            crc = zlib.crc32(view[:size], crc)
+    return crc
+
+
+def _render(schema: Schema, parts: Sequence[Part], generation: int) -> bytes:
+    content = {
+        "format": "hybridsearch corpus",
+        "version": FORMAT_VERSION,
+        "generation": generation,
+        "schema": schema.to_json(),
+        "parts": [asdict(part) for part in parts],
+    }
+    return _with_checksum(content)
+
+
+def _with_checksum(content: Mapping[str, Any]) -> bytes:
+    body = json.dumps(content, indent=1).encode()
+    return json.dumps({**content, "checksum": zlib.crc32(body)}, indent=1).encode() + b"\n"
+
+
+def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
+    path = folder / _MANIFEST
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.") from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error}.") from error
+    try:
+        content = json.loads(raw)
+        content.pop("checksum")
+        intact = _with_checksum(content) == raw
+        version = content["version"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        intact, version = False, None
+    if not intact:
+        raise IndexCorruptedError(f"{path} is damaged: its checksum does not fit its content: {_REPAIR}.")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise IndexCorruptedError(
+            f"{path} has format version {version}, and this hybridsearch reads up to {FORMAT_VERSION}: "
+            "upgrade hybridsearch, or index the documents again."
+        )
+    parts = [
+        Part(p["name"], p["rows"], {name: StoredFile(**file) for name, file in p["files"].items()}, p["deleted"])
+        for p in content["parts"]
+    ]
+    return Schema.from_json(content["schema"]), parts, content["generation"]
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if isinstance(error, HybridSearchError):
+            raise
+        raise StorageError(
+            f"The storage of {folder} refused: {error}. What was committed before is intact; "
+            "free space or fix permissions, and try again."
+        ) from error

@@ -1,0 +1,111 @@
+"""Many readers beside one writer: every answer belongs to one state that was committed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from hybridsearch.backends import Backend, Kind, Request, Schema
+from hybridsearch.filters import Filter
+from hybridsearch.testing import samples
+from hybridsearch.testing.base import Base, ask, put, require
+from hybridsearch.testing.samples import Item
+
+READERS = 4
+SECONDS = 0.4
+DOCUMENTS = 24
+
+
+class ConcurrencyTests(Base):
+    """Skipped where the backend declares no concurrent readers."""
+
+    def test_readers_see_whole_batches_while_a_writer_replaces_them(
+        self, backend: Backend, schema: Schema, kind: Kind
+    ) -> None:
+        require(backend.capabilities.concurrent_readers, "concurrent readers")
+        put(backend, _generation(1), schema)
+        done = threading.Event()
+
+        def read() -> int:
+            answers = 0
+            while not done.is_set():
+                ranking = ask(backend, kind, samples.common_query(kind), 100)
+                assert ranking.ids == tuple(sorted(ranking.ids))
+                assert len(ranking) == DOCUMENTS
+                assert len(set(ranking.scores.tolist())) == 1, "an answer mixes two states"
+                answers += 1
+            return answers
+
+        def write() -> None:
+            try:
+                end = time.monotonic() + SECONDS
+                generation = 2
+                while time.monotonic() < end:
+                    put(backend, _generation(generation), schema)
+                    generation += 1
+            finally:
+                done.set()
+
+        _run(write, read)
+
+    def test_readers_see_whole_batches_while_a_writer_adds_and_deletes(
+        self, backend: Backend, schema: Schema, kind: Kind
+    ) -> None:
+        require(backend.capabilities.concurrent_readers, "concurrent readers")
+        require(backend.capabilities.delete, "delete")
+        stay, come_and_go = [samples.plain(f"s{i}") for i in range(5)], [samples.plain(f"g{i}") for i in range(7)]
+        put(backend, stay, schema)
+        done = threading.Event()
+        from_g = Filter.parse({"id": {"$gte": "g"}}) if backend.capabilities.filters else None
+
+        def read() -> int:
+            answers = 0
+            query = samples.common_query(kind)
+            while not done.is_set():
+                first, second = backend.search([Request(kind, query, 100), Request(kind, query, 3, from_g)])
+                assert len(first) in (5, 12)
+                assert second.ids == first.ids[:3], "two answers of one call come from different states"
+                answers += 1
+            return answers
+
+        def write() -> None:
+            try:
+                end = time.monotonic() + SECONDS
+                while time.monotonic() < end:
+                    put(backend, come_and_go, schema)
+                    assert backend.delete([item.id for item in come_and_go]) == 7
+                    backend.refresh()
+            finally:
+                done.set()
+
+        _run(write, read)
+
+    def test_many_threads_get_the_answers_of_one(self, backend: Backend, schema: Schema, kind: Kind) -> None:
+        put(backend, samples.random_items(), schema)
+        requests = [Request(kind, query, 10) for query in samples.random_queries(kind, 40)]
+        alone = backend.search(requests)
+        with ThreadPoolExecutor(READERS) as pool:
+            together = list(pool.map(lambda request: backend.search([request])[0], requests))
+        assert together == alone
+
+
+def _generation(number: int) -> list[Item]:
+    """Documents that all score the same for the common query, and differently in each generation."""
+    vector = np.ones(samples.DIMENSIONS)
+    vector[0] = 1 + number % 97
+    return [
+        Item(f"d{i:02}", {"common": number % 97 + 1}, {"common": float(number)}, samples.unit(vector))
+        for i in range(DOCUMENTS)
+    ]
+
+
+def _run(write: Callable[[], None], read: Callable[[], int]) -> None:
+    with ThreadPoolExecutor(READERS + 1) as pool:
+        readers = [pool.submit(read) for _ in range(READERS)]
+        writer = pool.submit(write)
+        writer.result()
+        assert all(reader.result() > 0 for reader in readers)

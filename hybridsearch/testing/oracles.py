@@ -1,0 +1,110 @@
+"""The right answers, in float64, each formula written out; and how an engine's answer is compared with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import dok_array
+
+from hybridsearch.backends import Kind
+from hybridsearch.ranking import Ranking
+from hybridsearch.testing.samples import K1, B, Item
+from hybridsearch.vectors import Metric, QueryVector, SparseQuery
+
+RECALL = 0.9
+"""What share of the right documents an approximate search must find on the suite's small collections."""
+
+
+def right_scores(kind: Kind, items: Sequence[Item], query: QueryVector, metric: Metric = "cosine") -> dict[str, float]:
+    """The score of every item that is a hit, by id."""
+    if isinstance(query, SparseQuery):
+        scores = bm25(items, query) if kind == "lexical" else sparse_dot(items, query)
+        return {item.id: score for item, score in zip(items, scores.tolist(), strict=True) if score > 0}
+    if not query.any():
+        return {}
+    return {
+        item.id: dense_score(item.vector, query, metric)
+        for item in items
+        if item.vector is not None and item.vector.any()
+    }
+
+
+def bm25(items: Sequence[Item], query: SparseQuery) -> NDArray[np.float64]:
+    """Lucene's BM25 (Kamphuis et al., ECIR 2020, table 1): for each query term, count times
+
+        ln(1 + (N - n + 0.5) / (n + 0.5)) * tf / (tf + k1 * (1 - b + b * length / average length))
+
+    over N documents of which n hold the term; lengths are in tokens, and the average is over all N.
+    """
+    lengths = [sum(item.counts.values()) for item in items]
+    average = sum(lengths) / max(len(items), 1)
+    scores = np.zeros(len(items))
+    for term, count in zip(query.terms, query.weights.tolist(), strict=True):
+        n = sum(term in item.counts for item in items)
+        idf = math.log(1 + (len(items) - n + 0.5) / (n + 0.5))
+        for row, item in enumerate(items):
+            if tf := item.counts.get(term, 0):
+                scores[row] += count * idf * tf / (tf + K1 * (1 - B + B * lengths[row] / average))
+    return scores
+
+
+def sparse_dot(items: Sequence[Item], query: SparseQuery) -> NDArray[np.float64]:
+    """The dot products, by scipy."""
+    terms = sorted({*query.terms, *(term for item in items for term in item.weights)})
+    columns = {term: column for column, term in enumerate(terms)}
+    documents = dok_array((len(items), len(terms)), dtype=np.float64)
+    for row, item in enumerate(items):
+        for term, value in item.weights.items():
+            documents[row, columns[term]] = value
+    vector = np.zeros(len(terms))
+    for term, weight in zip(query.terms, query.weights.tolist(), strict=True):
+        vector[columns[term]] = weight
+    return np.asarray(documents.tocsr() @ vector)
+
+
+def dense_score(vector: NDArray[np.float32], query: NDArray[np.float32], metric: Metric) -> float:
+    """The inner product, or minus the distance."""
+    v, q = vector.astype(np.float64), query.astype(np.float64)
+    return -float(np.linalg.norm(v - q)) if metric == "euclidean" else float(v @ q)
+
+
+def check_ranking(
+    ranking: Ranking,
+    right: Mapping[str, float],
+    k: int,
+    *,
+    tolerance: float,
+    approximate: bool = False,
+) -> None:
+    """Assert that `ranking` holds the best `k` of `right`, in order, with the right scores.
+
+    Two right scores closer than the tolerance may be in either order and on either side of the cut. The tolerance is
+    relative to the score, or to 1 where the score is smaller, as sums of larger terms may cancel.
+    """
+    assert len(set(ranking.ids)) == len(ranking.ids), "a document comes twice in one ranking"
+    unexpected = [id for id in ranking.ids if id not in right]
+    assert not unexpected, f"documents that are no hits were returned: {unexpected[:5]}"
+    scores = ranking.scores.tolist()
+    assert ranking.scores.dtype == np.float64
+    assert list(ranking) == sorted(ranking, key=lambda pair: (-pair[1], pair[0])), "not ordered by score, then id"
+    for id, score in zip(ranking.ids, scores, strict=True):
+        assert abs(score - right[id]) <= _band(right[id], tolerance), (
+            f"{id!r}: scored {score!r}, right is {right[id]!r}"
+        )
+    best = sorted(right.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
+    if approximate:
+        found = len({id for id, _ in best} & set(ranking.ids))
+        assert len(ranking) <= k
+        assert found >= RECALL * len(best), f"found {found} of the best {len(best)}"
+        return
+    assert len(ranking) == len(best), f"{len(ranking)} hits, right are {len(best)}"
+    for rank, (id, (_, score)) in enumerate(zip(ranking.ids, best, strict=True), 1):
+        band = 2 * _band(score, tolerance)
+        assert abs(right[id] - score) <= band, f"{id!r} is at rank {rank}, where a score of {score!r} belongs"
+
+
+def _band(score: float, tolerance: float) -> float:
+    return tolerance * max(abs(score), 1.0)

@@ -1,0 +1,160 @@
+"""What the conformance tests index: small documents with vectors of every kind, always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from hybridsearch.backends import Fingerprint, Kind, RetrieverSchema, Schema
+from hybridsearch.documents import Document
+from hybridsearch.vectors import (
+    DenseVectors,
+    EncodedBatch,
+    Metric,
+    QueryVector,
+    SparseQuery,
+    SparseVectors,
+    Vectors,
+    Vocabulary,
+)
+
+DIMENSIONS = 24
+"""Of the dense vectors, unless a test says otherwise."""
+
+K1, B = 1.2, 0.75
+"""The BM25 parameters of the lexical retriever."""
+
+WORDS = [f"word{i}" for i in range(40)]
+"""The terms of the random items and queries."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One document and what the encoders made of it.
+
+    Attributes:
+        counts: term frequencies, of the lexical retriever.
+        weights: term weights, of the sparse retriever.
+        vector: of the dense retriever; all-zero where left out.
+    """
+
+    id: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    vector: NDArray[np.float32] | None = None
+    text: str = ""
+    title: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def document(self) -> Document:
+        """As it is stored."""
+        return Document(self.id, self.text, self.title, self.metadata)
+
+
+def plain(id: str, **parts: Any) -> Item:
+    """An item that `common_query` finds in every kind of retriever, with the same score as every other plain one."""
+    return Item(id, {"common": 1}, {"common": 1.0}, unit(np.ones(DIMENSIONS)), **parts)
+
+
+def common_query(kind: Kind) -> QueryVector:
+    """Finds every plain item."""
+    return unit(np.ones(DIMENSIONS)) if kind == "dense" else sparse_query({"common": 1.0})
+
+
+def random_items(count: int = 60, seed: int = 0, prefix: str = "d") -> list[Item]:
+    """Items of a few words each, with random weights and random unit vectors."""
+    rng = np.random.default_rng(seed)
+    popularity = 1 / np.arange(1.0, len(WORDS) + 1)
+    items = []
+    for number in range(count):
+        words = rng.choice(WORDS, size=int(rng.integers(2, 12)), p=popularity / popularity.sum()).tolist()
+        counts = {word: words.count(word) for word in dict.fromkeys(words)}
+        weights = {word: float(np.float32(rng.gamma(2.0))) for word in counts}
+        items.append(
+            Item(
+                f"{prefix}{number}",
+                counts,
+                weights,
+                unit(rng.standard_normal(DIMENSIONS)),
+                text=" ".join(words),
+                metadata={"number": number, "parity": ("even", "odd")[number % 2]},
+            )
+        )
+    return items
+
+
+def random_queries(kind: Kind, count: int = 8, seed: int = 1) -> list[QueryVector]:
+    """Queries of one to six words, or random unit vectors."""
+    rng = np.random.default_rng(seed)
+    if kind == "dense":
+        return [unit(rng.standard_normal(DIMENSIONS)) for _ in range(count)]
+    queries: list[QueryVector] = []
+    for _ in range(count):
+        words = rng.choice(WORDS, size=int(rng.integers(1, 7)), replace=False).tolist()
+        values = rng.integers(1, 3, len(words)) if kind == "lexical" else rng.gamma(2.0, size=len(words))
+        queries.append(sparse_query(dict(zip(words, values.tolist(), strict=True))))
+    return queries
+
+
+def sparse_query(weights: Mapping[str, float]) -> SparseQuery:
+    """A query from weight (or count) by term."""
+    return SparseQuery(tuple(weights), np.array(list(weights.values()), dtype=np.float32))
+
+
+def unit(vector: NDArray[Any]) -> NDArray[np.float32]:
+    """`vector` at length 1, float32."""
+    unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return unit
+
+
+def make_schema(
+    kinds: Sequence[Kind] | frozenset[Kind], metric: Metric = "cosine", dimensions: int = DIMENSIONS
+) -> Schema:
+    """One retriever of each kind, named like its kind."""
+    retrievers: dict[str, RetrieverSchema] = {}
+    for kind in sorted(kinds):
+        fingerprint = Fingerprint(f"suite-{kind}", {"made": "by hand"})
+        if kind == "lexical":
+            weighting = {"variant": "lucene", "k1": K1, "b": B}
+            retrievers[kind] = RetrieverSchema(kind, fingerprint, weighting=weighting)
+        elif kind == "sparse":
+            retrievers[kind] = RetrieverSchema(kind, fingerprint)
+        else:
+            retrievers[kind] = RetrieverSchema(kind, fingerprint, dimensions=dimensions, metric=metric)
+    return Schema(retrievers, {"suite": [1, "two", None]})
+
+
+def encode(items: Sequence[Item], schema: Schema) -> EncodedBatch:
+    """The batch that encoders would hand to a backend; its vocabularies hold this batch's terms alone, shuffled."""
+    vectors: dict[str, Vectors] = {}
+    for name, retriever in schema.retrievers.items():
+        if retriever.kind == "lexical":
+            vectors[name] = _sparse([item.counts for item in items])
+        elif retriever.kind == "sparse":
+            vectors[name] = _sparse([item.weights for item in items])
+        else:
+            array = np.zeros((len(items), retriever.dimensions or 0), dtype=np.float32)
+            for row, item in enumerate(items):
+                if item.vector is not None:
+                    array[row] = item.vector
+            vectors[name] = DenseVectors(array, retriever.metric or "cosine")
+    return EncodedBatch([item.document for item in items], vectors)
+
+
+def _sparse(rows: Sequence[Mapping[str, float]]) -> SparseVectors:
+    terms = sorted({term for row in rows for term in row})
+    np.random.default_rng(len(terms)).shuffle(terms)
+    vocabulary = Vocabulary(terms)
+    indptr = np.cumsum([0, *(len(row) for row in rows)])
+    indices = np.array([vocabulary.index[term] for row in rows for term in row], dtype=np.int32)
+    data = np.array([value for row in rows for value in row.values()], dtype=np.float32)
+    parts = data, indices, indptr.astype(np.int32)
+    matrix: csr_array[np.float32, tuple[int, int]] = csr_array(parts, shape=(len(rows), len(terms)))
+    matrix.sort_indices()
+    return SparseVectors(matrix, vocabulary)

@@ -1,0 +1,75 @@
+"""Small random indexes with a lexical, a sparse and a dense retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hybridsearch.adapters.memory import MemoryBackend
+from scipy.sparse import csr_array
+
+from hybridsearch.backends import Fingerprint, Request, RetrieverSchema, Schema
+from hybridsearch.documents import Document
+from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, SparseQuery, SparseVectors, Vocabulary
+
+TERMS = 40
+DIMENSIONS = 8
+
+
+class Samples:
+    """Documents whose content follows from their id and a version, so that any two indexes of them can be compared."""
+
+    def schema(self, metric: Metric = "cosine") -> Schema:
+        return Schema(
+            {
+                "bm25": RetrieverSchema("lexical", Fingerprint("bm25", {}), weighting={"k1": 1.2, "b": 0.75}),
+                "sparse": RetrieverSchema("sparse", Fingerprint("sparse", {})),
+                "dense": RetrieverSchema("dense", Fingerprint("dense", {}), dimensions=DIMENSIONS, metric=metric),
+            }
+        )
+
+    def batch(self, ids: Sequence[str], version: int = 0) -> EncodedBatch:
+        rows = [self._row(id, version) for id in ids]
+        vocabulary = Vocabulary([f"t{number}" for number in range(TERMS)])
+
+        def sparse(number: int) -> SparseVectors:
+            dense = np.array([row[number] for row in rows], dtype=np.float32).reshape(len(ids), TERMS)
+            return SparseVectors(csr_array(dense), vocabulary)
+
+        array = np.array([row[2] for row in rows], dtype=np.float32).reshape(len(ids), DIMENSIONS)
+        documents = [
+            Document(id, f"text of {id}, version {version}", f"title {id}", {"n": sum(id.encode()) % 10, "v": version})
+            for id in ids
+        ]
+        return EncodedBatch(documents, {"bm25": sparse(0), "sparse": sparse(1), "dense": DenseVectors(array)})
+
+    def requests(self, k: int = 10) -> list[Request]:
+        rng = np.random.default_rng(7)
+        queries = [SparseQuery(("t3", "t1", "no such term"), np.float32([1, 2, 1])), SparseQuery((), np.float32([]))]
+        queries += [
+            SparseQuery(tuple(f"t{term}" for term in rng.choice(TERMS, 4, replace=False)), rng.random(4, np.float32))
+            for _ in range(3)
+        ]
+        requests = [Request(name, query, k) for name in ("bm25", "sparse") for query in queries]
+        return requests + [Request("dense", rng.standard_normal(DIMENSIONS, np.float32), k) for _ in range(3)]
+
+    def backend(self, location: Any = None, ids: Sequence[str] = (), **options: Any) -> MemoryBackend:
+        backend = MemoryBackend(location, **options)
+        backend.create(self.schema())
+        if ids:
+            backend.upsert(self.batch(ids))
+        return backend
+
+    def _row(self, id: str, version: int) -> tuple[Any, Any, Any]:
+        rng = np.random.default_rng([version, *id.encode()])
+        counts = rng.integers(1, 4, TERMS) * (rng.random(TERMS) < 0.2)
+        weights = rng.random(TERMS) * (rng.random(TERMS) < 0.2)
+        vector = rng.standard_normal(DIMENSIONS)
+        return counts, weights, vector / np.linalg.norm(vector)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Samples:
+    return Samples()

@@ -1,0 +1,185 @@
+"""An index on disk: damage is named, leftovers do no harm, readers in other processes are never disturbed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hybridsearch.adapters.memory import MemoryBackend
+
+from hybridsearch.errors import IndexCorruptedError, StorageError
+
+IDS = [str(number) for number in range(4200)]
+
+
+@pytest.fixture
+def index(tmp_path: Path, samples: Any) -> Path:
+    """A folder with a segment that has arrays, a small one without, and tombstones."""
+    backend = samples.backend(tmp_path / "index", IDS)
+    backend.upsert(samples.batch(["small"]))
+    backend.delete(["7"])
+    backend.close()
+    return tmp_path / "index"
+
+
+def test_a_flipped_bit_in_any_file_is_named(index: Path) -> None:
+    files = [path for path in sorted(index.rglob("*")) if path.is_file() and path.name != "write.lock"]
+    assert {path.suffix for path in files} == {".json", ".parquet", ".npy"}
+    for path in files:
+        raw = path.read_bytes()
+        for position in {0, len(raw) // 2, len(raw) - 1}:
+            path.write_bytes(raw[:position] + bytes([raw[position] ^ 4]) + raw[position + 1 :])
+            with pytest.raises(IndexCorruptedError, match=path.name) as error:
+                MemoryBackend(index).open()
+            assert "index the documents again" in str(error.value)
+        path.write_bytes(raw)
+    backend = MemoryBackend(index)
+    backend.open()
+    assert backend.count() == len(IDS)
+
+
+def test_a_truncated_file_is_named_even_without_verification(index: Path) -> None:
+    for path in sorted(index.rglob("*")):
+        if not path.is_file() or path.name == "write.lock":
+            continue
+        raw = path.read_bytes()
+        for size in {0, len(raw) - 1}:
+            path.write_bytes(raw[:size])
+            with pytest.raises(IndexCorruptedError, match=path.name):
+                MemoryBackend(index, verify=False).open()
+        path.write_bytes(raw)
+
+
+def test_a_missing_part_or_manifest_is_named(index: Path) -> None:
+    for path in [*index.rglob("part.parquet"), *index.rglob("deleted-*"), index / "manifest.json"]:
+        path.rename(index.parent / "away")
+        with pytest.raises(IndexCorruptedError, match=path.name):
+            MemoryBackend(index).open()
+        (index.parent / "away").rename(path)
+
+
+def test_a_missing_array_is_made_again_from_the_part(index: Path, samples: Any) -> None:
+    intact = MemoryBackend(index)
+    intact.open()
+    expected = intact.search(samples.requests())
+    for name in ("documents.order.npy", "retriever-0.rows.npy", "metadata.codes.npy"):
+        next(index.rglob(name)).unlink()
+        backend = MemoryBackend(index)
+        backend.open()
+        assert backend.search(samples.requests()) == expected
+        assert backend.fetch(IDS) == intact.fetch(IDS)
+
+
+def test_leftovers_of_a_crash_are_ignored_and_removed_by_the_next_writer(index: Path) -> None:
+    segment = next(path.parent for path in index.rglob("part.parquet"))
+    leftovers = [
+        index / "manifest.json.tmp",
+        index / "segments" / "0123.tmp" / "part.parquet",
+        index / "segments" / "abcd" / "part.parquet",
+        segment / "deleted-00000000.npy",
+    ]
+    for path in leftovers:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half a fi")
+    backend = MemoryBackend(index)
+    backend.open()
+    assert backend.count() == len(IDS)
+    assert all(path.exists() for path in leftovers)
+    backend.delete(["9"])
+    assert not any(path.exists() for path in leftovers)
+    backend.close()
+
+
+READER = """
+import sys
+from hybridsearch.adapters.memory import MemoryBackend
+print("ready", flush=True)
+opened = 0
+while True:
+    backend = MemoryBackend(sys.argv[1])
+    backend.open()
+    documents = backend.fetch([str(n) for n in range(100)])
+    versions = {document.metadata["v"] for document in documents if document is not None}
+    assert len(versions) == 1 and backend.count() >= 100, (versions, backend.count())
+    opened += 1
+    if versions == {60}:
+        print(opened)
+        break
+"""
+
+
+def test_a_reader_in_another_process_sees_whole_states_while_a_writer_merges(tmp_path: Path, samples: Any) -> None:
+    ids = [str(number) for number in range(100)]
+    backend = samples.backend(tmp_path / "index", ids)
+    command = [sys.executable, "-c", READER, str(tmp_path / "index")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+        for version in range(1, 61):
+            backend.upsert(samples.batch(ids, version))
+            if version % 10 == 0:
+                backend.optimize()
+        backend.close()
+        output, errors = reader.communicate(timeout=60)
+    assert reader.returncode == 0, errors
+    assert int(output) > 1
+
+
+def test_a_reader_keeps_its_state_after_its_files_are_gone(index: Path, samples: Any) -> None:
+    reader = MemoryBackend(index)
+    reader.open()
+    before = reader.search(samples.requests()), reader.fetch(IDS[:50]), reader.count()
+    writer = MemoryBackend(index)
+    writer.open()
+    writer.delete(IDS[:4000])
+    writer.optimize()
+    writer.close()
+    assert (reader.search(samples.requests()), reader.fetch(IDS[:50]), reader.count()) == before
+    assert sum(len(batch) for batch in reader.scan()) == len(IDS)
+
+
+LIMITED = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+from conftest import Samples
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.errors import StorageError
+samples = Samples()
+backend = MemoryBackend(sys.argv[1])
+backend.open()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+try:
+    backend.upsert(samples.batch([str(n) for n in range(5000)], 1))
+except StorageError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert {d.metadata["v"] for d in backend.fetch([str(n) for n in range(100)])} == {0}
+backend.upsert(samples.batch(["after"]))
+backend.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit for the size of files")
+def test_a_storage_that_takes_no_more_bytes_leaves_the_old_state(tmp_path: Path, samples: Any) -> None:
+    ids = [str(number) for number in range(100)]
+    samples.backend(tmp_path / "index", ids).close()
+    before = {path for path in (tmp_path / "index").rglob("*") if path.suffix != ".tmp"}
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "index"), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "intact" in done.stdout
+    backend = MemoryBackend(tmp_path / "index")
+    backend.open()
+    assert backend.count() == 101
+    after = set((tmp_path / "index").rglob("*"))
+    assert len(after) == len(before) + 2  # the one part that was added afterwards
+
+
+def test_a_file_in_the_place_of_the_folder_is_a_storage_error(tmp_path: Path, samples: Any) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="file"):
+        samples.backend(tmp_path / "file")

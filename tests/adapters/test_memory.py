@@ -1,0 +1,103 @@
+"""The memory backend passes the conformance suite, in RAM, in a folder, and with HNSW for dense vectors."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hybridsearch.adapters.memory import MemoryBackend
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from hybridsearch.testing import BackendSuite
+from hybridsearch.testing.base import check
+from hybridsearch.testing.samples import Item, encode, make_schema, sparse_query
+
+
+class TestInRam(BackendSuite):
+    @pytest.fixture
+    def connect(self) -> Callable[[str], MemoryBackend]:
+        return lambda name: MemoryBackend(None)
+
+
+class TestInAFolder(BackendSuite):
+    @pytest.fixture
+    def connect(self, tmp_path: Path) -> Callable[[str], MemoryBackend]:
+        return lambda name: MemoryBackend(tmp_path / name)
+
+
+class TestWithHnsw(BackendSuite):
+    @pytest.fixture
+    def connect(self, tmp_path: Path) -> Callable[[str], MemoryBackend]:
+        pytest.importorskip("usearch", reason="HNSW needs usearch: pip install 'hybridsearch[hnsw]'")
+        return lambda name: MemoryBackend(tmp_path / name, hnsw=True)
+
+
+TERMS = ["a", "b", "c", "d", "e"]
+ITEMS = st.builds(
+    lambda number, counts, vector: Item(
+        f"d{number}", counts, {t: n / 4 for t, n in counts.items()}, np.float32(vector)
+    ),
+    st.integers(0, 12),
+    st.dictionaries(st.sampled_from(TERMS), st.integers(1, 3)),
+    st.tuples(*[st.integers(-2, 2)] * 2),
+)
+SCHEMA = make_schema(frozenset({"lexical", "sparse", "dense"}), "dot", dimensions=2)
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Upserts, deletes, merges and reopenings in any order, beside a dict of what must be there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.backend = MemoryBackend(self.folder)
+        self.backend.create(SCHEMA)
+        self.held: dict[str, Item] = {}
+
+    @rule(items=st.lists(ITEMS, max_size=6, unique_by=lambda item: item.id))
+    def upsert(self, items: list[Item]) -> None:
+        self.backend.upsert(encode(items, SCHEMA))
+        self.held |= {item.id: item for item in items}
+
+    @rule(numbers=st.lists(st.integers(0, 12), max_size=5))
+    def delete(self, numbers: list[int]) -> None:
+        ids = [f"d{number}" for number in numbers]
+        assert self.backend.delete(ids) == len(set(ids) & self.held.keys())
+        self.held = {id: item for id, item in self.held.items() if id not in ids}
+
+    @rule()
+    def merge(self) -> None:
+        self.backend.optimize()
+
+    @rule()
+    def reopen(self) -> None:
+        self.backend.close()
+        self.backend = MemoryBackend(self.folder)
+        assert self.backend.open() == SCHEMA
+
+    @rule(
+        counts=st.dictionaries(st.sampled_from(TERMS), st.integers(1, 2)),
+        vector=st.tuples(*[st.integers(-2, 2)] * 2),
+        k=st.integers(1, 14),
+    )
+    def search(self, counts: dict[str, int], vector: tuple[int, int], k: int) -> None:
+        assert self.backend.count() == len(self.held)
+        check(self.backend, "lexical", list(self.held.values()), sparse_query(counts), k)
+        check(self.backend, "sparse", list(self.held.values()), sparse_query(counts), k)
+        check(self.backend, "dense", list(self.held.values()), np.float32(vector), k, metric="dot")
+
+    def teardown(self) -> None:
+        self.backend.close()
+        shutil.rmtree(self.folder)
+
+
+AnySequence.TestCase.settings = settings(
+    database=None, deadline=None, max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck)
+)
+TestAnySequenceOfChanges = AnySequence.TestCase

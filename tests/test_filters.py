@@ -1,0 +1,248 @@
+"""The filter language, against a table of cases written by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import FilterError
+from hybridsearch.filters import Filter
+
+MATCHES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"year": 2020}, {"year": 2020}),
+    ({"year": 2020}, {"year": 2020.0}),
+    ({"year": 2020.0}, {"year": 2020}),
+    ({"year": {"$eq": "x"}}, {"year": "x"}),
+    ({"flag": True}, {"flag": True}),
+    ({"value": None}, {"value": None}),
+    ({"value": None}, {}),
+    ({"tags": "a"}, {"tags": ["b", "a"]}),
+    ({"year": {"$ne": 2020}}, {"year": 2021}),
+    ({"year": {"$ne": 2020}}, {}),
+    ({"year": {"$ne": 1}}, {"year": True}),
+    ({"year": {"$ne": "2020"}}, {"year": 2020}),
+    ({"year": {"$gt": 1}}, {"year": 1.5}),
+    ({"year": {"$gte": 1}}, {"year": 1}),
+    ({"year": {"$lte": 2**63 - 1}}, {"year": 2**63 - 1}),
+    ({"year": {"$gt": 2**53}}, {"year": 2**53 + 1}),
+    ({"year": {"$lte": "b"}}, {"year": "a"}),
+    ({"year": {"$gt": "Z"}}, {"year": "a"}),
+    ({"year": {"$gt": "\uff61"}}, {"year": "\U0001f600"}),
+    ({"year": {"$gt": 5}}, {"year": [1, 9]}),
+    ({"year": {"$gt": 1, "$lt": 3}}, {"year": 2}),
+    ({"year": {"$gt": 4, "$lt": 3}}, {"year": [2, 5]}),
+    ({"year": {"$in": [1, "x"]}}, {"year": "x"}),
+    ({"year": {"$in": [None]}}, {}),
+    ({"year": {"$in": (1, 2)}}, {"year": [7, 2]}),
+    ({"year": {"$nin": [1, 2]}}, {"year": 3}),
+    ({"year": {"$nin": [1]}}, {}),
+    ({"year": {"$nin": []}}, {"year": 1}),
+    ({"year": {"$exists": True}}, {"year": False}),
+    ({"year": {"$exists": True}}, {"year": []}),
+    ({"year": {"$exists": False}}, {"year": None}),
+    ({"year": {"$exists": False}}, {}),
+    ({"text": {"$contains": "ell"}}, {"text": "hello"}),
+    ({"text": {"$contains": ""}}, {"text": ""}),
+    ({"tags": {"$contains": "gpu"}}, {"tags": ["gpu"]}),
+    ({"tags": {"$contains": 1}}, {"tags": [1.0]}),
+    ({"tags": {"$contains": None}}, {"tags": [None]}),
+    ({"a.b": 1}, {"a": {"b": 1}}),
+    ({"a.b": 1}, {"a.b": 1}),
+    ({"a.b.c": 1}, {"a": {"b": {"c": 1}}}),
+    ({"a.b.c": 1}, {"a.b": {"c": 1}}),
+    ({"a.b.c": 1}, {"a": {"b.c": 1}}),
+    ({"a": {"$exists": False}}, {"a": {"b": 1}}),
+    ({"id": "doc"}, {}),
+    ({"id": "doc"}, {"id": "shadow"}),
+    ({"id": {"$in": ["x", "doc"]}}, {}),
+    ({"a": 1, "b": 2}, {"a": 1, "b": 2}),
+    ({"$and": [{"a": 1}, {"b": 2}]}, {"a": 1, "b": 2}),
+    ({"$or": [{"a": 2}, {"b": 2}]}, {"a": 1, "b": 2}),
+    ({"$not": {"a": 2}}, {"a": 1}),
+    ({"$not": {"a": {"$gt": 1}}}, {}),
+    ({"$not": {"$not": {"a": 1}}}, {"a": 1}),
+    ({"day": {"$gte": dt.date(2020, 1, 1)}}, {"day": dt.date(2020, 2, 1)}),
+    ({"year": np.int64(3)}, {"year": 3}),
+]  # fmt: skip
+
+MISSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"year": 2020}, {"year": "2020"}),
+    ({"year": "2020"}, {"year": 2020}),
+    ({"year": 1}, {"year": True}),
+    ({"year": True}, {"year": 1}),
+    ({"year": 0}, {"year": False}),
+    ({"year": 0}, {}),
+    ({"year": ""}, {}),
+    ({"year": 2**53}, {"year": 2**53 + 1}),
+    ({"tags": "a"}, {"tags": []}),
+    ({"tags": {"$ne": "a"}}, {"tags": ["b", "a"]}),
+    ({"year": {"$gt": 1}}, {"year": 1}),
+    ({"year": {"$gt": 1}}, {"year": "2"}),
+    ({"year": {"$gt": "1"}}, {"year": 2}),
+    ({"year": {"$gt": 0}}, {"year": True}),
+    ({"year": {"$lt": 5}}, {}),
+    ({"year": {"$lte": 5}}, {"year": None}),
+    ({"year": {"$lt": 5}}, {"year": []}),
+    ({"year": {"$gt": 1, "$lt": 3}}, {"year": 3}),
+    ({"year": {"$in": []}}, {"year": 1}),
+    ({"year": {"$in": [1]}}, {"year": True}),
+    ({"year": {"$nin": [None]}}, {}),
+    ({"year": {"$exists": True}}, {}),
+    ({"year": {"$exists": False}}, {"year": 0}),
+    ({"text": {"$contains": "H"}}, {"text": "hello"}),
+    ({"text": {"$contains": 1}}, {"text": "1"}),
+    ({"tags": {"$contains": "gp"}}, {"tags": ["gpu"]}),
+    ({"tags": {"$contains": "a"}}, {}),
+    ({"tags": {"$contains": 1}}, {"tags": [True]}),
+    ({"tags": {"$contains": 1}}, {"tags": 1}),
+    ({"a.b": 1}, {"a": 1}),
+    ({"a": 1}, {"a": {"b": 1}}),
+    ({"id": "shadow"}, {"id": "shadow"}),
+    ({"a": 1, "b": 2}, {"a": 1, "b": 3}),
+    ({"$and": [{"a": 1}, {"b": 2}]}, {"a": 1}),
+    ({"$or": [{"a": 2}, {"b": 3}]}, {"a": 1, "b": 2}),
+    ({"$not": {"a": 1}}, {"a": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("filter", "metadata"), MATCHES)
+def test_a_filter_lets_a_document_through(filter: dict[str, Any], metadata: dict[str, Any]) -> None:
+    assert Filter.parse(filter).matches(Document("doc", "", metadata=metadata))
+
+
+@pytest.mark.parametrize(("filter", "metadata"), MISSES)
+def test_a_filter_stops_a_document(filter: dict[str, Any], metadata: dict[str, Any]) -> None:
+    assert not Filter.parse(filter).matches(Document("doc", "", metadata=metadata))
+
+
+@pytest.mark.parametrize(
+    ("filter", "named", "advice"),
+    [
+        ([], "filter is []", "a filter is a mapping"),
+        ("year", 'filter is "year"', "a filter is a mapping"),
+        (None, "filter is null", "a filter is a mapping"),
+        ({}, "filter is empty", "leave the filter out"),
+        ({"year": {}}, "filter['year'] is empty", "give it an operator"),
+        ({"year": {"$between": [1, 2]}}, '"$between"', "known are $eq, $ne"),
+        ({"year": {"gte": 1}}, '"gte"', "known are $eq, $ne"),
+        ({"$gte": 1}, "'$gte' in place of a field", "write it under a field"),
+        ({"$nor": [{"a": 1}]}, "'$nor' in place of a field", "$and, $or, $not"),
+        ({"$and": {"a": 1}}, "filter['$and']", "a non-empty list of filters"),
+        ({"$or": []}, "filter['$or'] is []", "a non-empty list of filters"),
+        ({"$or": [{"a": 1}, 5]}, "filter['$or'][1] is 5", "a filter is a mapping"),
+        ({"$not": [{"a": 1}]}, "filter['$not']", "a filter is a mapping"),
+        ({"year": {"$in": "abc"}}, "filter['year']['$in']", "it takes a list"),
+        ({"year": {"$in": [[1]]}}, "filter['year']['$in'] is [1]", "give plain values"),
+        ({"year": [1, 2]}, "filter['year'] is [1, 2]", "use $in"),
+        ({"year": {"$exists": 1}}, "filter['year']['$exists'] is 1", "true or false"),
+        ({"year": {"$gt": None}}, "filter['year']['$gt'] is null", "only numbers and strings have an order"),
+        ({"year": {"$gt": True}}, "filter['year']['$gt'] is true", "only numbers and strings have an order"),
+        ({"year": {"$lt": [1]}}, "filter['year']['$lt'] is [1]", "one plain value"),
+        ({"year": float("nan")}, "filter['year'] is nan", "compares with nothing"),
+        ({"year": {"$gt": float("inf")}}, "filter['year']['$gt'] is inf", "compares with nothing"),
+        ({"": 1}, 'the field ""', "a non-empty string"),
+        ({1: 1}, "the field 1", "a non-empty string"),
+        ({"a": object}, "filter['a'] is type", "a string, number, boolean or None"),
+        ({"a": b"bytes"}, "filter['a'] is bytes", "a string, number, boolean or None"),
+        ({"$not": {"$and": [{"b": {"$in": 5}}]}}, "filter['$not']['$and'][0]['b']['$in'] is 5", "it takes a list"),
+    ],
+)
+def test_a_wrong_filter_is_one_sentence_that_names_the_place_and_what_is_allowed(
+    filter: Any, named: str, advice: str
+) -> None:
+    with pytest.raises(FilterError) as caught:
+        Filter.parse(filter)
+    message = str(caught.value)
+    assert named in message
+    assert advice in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+def test_equal_filters_are_equal_and_hash_alike_but_one_is_not_true() -> None:
+    assert Filter.parse({"a": 1}) == Filter.parse({"a": {"$eq": 1}})
+    assert hash(Filter.parse({"a": 1})) == hash(Filter.parse({"a": {"$eq": 1}}))
+    assert Filter.parse({"a": 1}) != Filter.parse({"a": True})
+    assert Filter.parse({"a": 1}) != Filter.parse({"a": 1.0})
+
+
+def test_parsing_does_not_change_or_keep_the_given_filter() -> None:
+    values = [1, 2]
+    filter: dict[str, Any] = {"a": {"$in": values}}
+    parsed = Filter.parse(filter)
+    values.append(3)
+    assert filter == {"a": {"$in": [1, 2, 3]}}
+    assert not parsed.matches(Document("d", "", metadata={"a": 3}))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: {"$not": f}, lambda f: {"$and": [f]}, lambda f: {"$or": [{"x": 1}, f]}])
+def test_a_filter_nested_without_end_is_refused_in_one_sentence(wrap: Any) -> None:
+    filter: dict[str, Any] = {"a": 1}
+    for _ in range(100_000):
+        filter = wrap(filter)
+    with pytest.raises(FilterError, match="deeper than 50 levels"):
+        Filter.parse(filter)
+    while filter != {"a": 1}:  # unwound by hand, as freeing it recursively may not be possible
+        (inner,) = filter.values()
+        filter = inner[-1] if isinstance(inner, list) else inner
+
+
+def test_a_filter_that_holds_itself_is_refused() -> None:
+    filter: dict[str, Any] = {}
+    filter["$not"] = filter
+    with pytest.raises(FilterError, match="deeper than 50 levels"):
+        Filter.parse(filter)
+    looped: list[Any] = []
+    looped.append(looped)
+    with pytest.raises(FilterError):
+        Filter.parse({"a": {"$in": looped}})
+
+
+KEYS = st.sampled_from(
+    ["$and", "$or", "$not", "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains", "$", "a"]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=3)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def _parses_or_raises_filter_error(value: Any) -> None:
+    try:
+        parsed = Filter.parse(value)
+    except FilterError:
+        return
+    assert isinstance(parsed.matches(Document("a", "", metadata={"a": [1, "x", None], "b": 2.0})), bool)
+    assert parsed == parsed
+    assert isinstance(hash(parsed), int)
+
+
+@settings(database=None, deadline=None, max_examples=500)
+@given(VALUES | st.dictionaries(KEYS, VALUES, min_size=1, max_size=2))
+@example({"$and": 10**5000})
+@example({"a": 10**5000})
+@example({"a": {"$in": [10**5000, [10**5000]]}})
+@example({"a": {"$in": {1, 2}}})
+@example({"a": np.array([1, 2])})
+@example({"a": np.array(1)})
+@example({"a": np.float32("nan")})
+@example({"a": np.array("x", dtype=object)})
+@example({"a": {np.int64(1): 1}})
+@example({"\ud800": "\ud800"})
+def test_any_value_is_a_filter_or_a_filter_error(value: Any) -> None:
+    _parses_or_raises_filter_error(value)
+
+
+@pytest.mark.slow
+@settings(database=None, deadline=None, max_examples=10_000)
+@given(VALUES | st.dictionaries(KEYS, VALUES, min_size=1, max_size=2))
+def test_ten_thousand_values_are_filters_or_filter_errors(value: Any) -> None:
+    _parses_or_raises_filter_error(value)

@@ -1,0 +1,326 @@
+"""The conformance suite itself: a backend of a third party, written from the contract alone, passes it, and each
+fault that is known from other engines makes it fail."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hybridsearch.testing
+from hybridsearch.backends import Capabilities, Kind, Request, RetrieverSchema, Schema
+from hybridsearch.documents import Document
+from hybridsearch.errors import BackendError, IndexExistsError, InvalidArgumentError
+from hybridsearch.filters import Filter
+from hybridsearch.ranking import Ranking
+from hybridsearch.testing import BackendSuite
+from hybridsearch.testing.base import put
+from hybridsearch.testing.filtering import METADATA
+from hybridsearch.testing.oracles import right_scores
+from hybridsearch.testing.samples import Item, encode, make_schema, plain
+from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, SparseVectors
+
+
+class PlainBackend:
+    """Items in a dict, scored by the suite's own oracles: slow, and right."""
+
+    capabilities = Capabilities()
+
+    def __init__(self) -> None:
+        self.schema: Schema | None = None
+        self.items: dict[str, dict[str, Item]] = {}  # by document id, then by retriever
+        self.documents: dict[str, Document] = {}
+        self.closed = False
+        self.lock = threading.RLock()
+
+    def open(self) -> Schema | None:
+        return None
+
+    def create(self, schema: Schema) -> None:
+        if self.schema is not None:
+            raise IndexExistsError("There is an index already.")
+        self.schema = schema
+
+    def upsert(self, batch: EncodedBatch) -> None:
+        schema = self._open()
+        ids = [document.id for document in batch.documents]
+        if len(set(ids)) != len(ids):
+            raise InvalidArgumentError(f"An id comes twice among {ids}.")
+        if wrong := batch.vectors.keys() ^ schema.retrievers.keys():
+            raise InvalidArgumentError(f"The batch and the schema differ in {sorted(wrong)}.")
+        for name, vectors in batch.vectors.items():
+            retriever = schema.retrievers[name]
+            if isinstance(vectors, DenseVectors) != (retriever.kind == "dense"):
+                raise InvalidArgumentError(f"{name!r} is {retriever.kind}.")
+            if isinstance(vectors, DenseVectors) and vectors.array.shape[1] != retriever.dimensions:
+                raise InvalidArgumentError(f"{name!r} has {retriever.dimensions} dimensions.")
+        with self.lock:
+            for row, document in enumerate(batch.documents):
+                self.documents[document.id] = document
+                self.items[document.id] = {
+                    name: _item(document.id, vectors, row) for name, vectors in batch.vectors.items()
+                }
+
+    def delete(self, ids: Sequence[str]) -> int:
+        self._open()
+        with self.lock:
+            known = set(ids) & self.documents.keys()
+            for id in known:
+                del self.documents[id], self.items[id]
+            return len(known)
+
+    def fetch(self, ids: Sequence[str]) -> list[Document | None]:
+        self._open()
+        return [self.documents.get(id) for id in ids]
+
+    def search(self, requests: Sequence[Request]) -> list[Ranking]:
+        self._open()
+        with self.lock:
+            return [self.rank(self.scores(request), request) for request in requests]
+
+    def scores(self, request: Request) -> dict[str, float]:
+        retriever = self._check(request)
+        items = [items[request.retriever] for items in self.items.values()]
+        return right_scores(retriever.kind, items, request.query, retriever.metric or "cosine")
+
+    def rank(self, scores: dict[str, float], request: Request) -> Ranking:
+        passing = {id: score for id, score in scores.items() if self._passes(request.filter, id)}
+        return Ranking.from_scores(passing, request.k)
+
+    def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+        terms = request.query.terms if isinstance(request.query, SparseQuery) else ()
+        weights = request.query.weights if isinstance(request.query, SparseQuery) else []
+        parts: list[dict[str, float]] = [{} for _ in ids]
+        for term, weight in zip(terms, weights, strict=True):
+            query = SparseQuery((term,), np.array([weight], dtype=np.float32))
+            scores = self.scores(Request(request.retriever, query, request.k))
+            for part, id in zip(parts, ids, strict=True):
+                if id in scores:
+                    part[term] = scores[id]
+        return parts
+
+    def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+        schema, ids = self._open(), list(self.documents)
+        for start in range(0, len(ids), batch_size):
+            part = ids[start : start + batch_size]
+            vectors = {}
+            for name, retriever in schema.retrievers.items():
+                batch = encode([self.items[id][name] for id in part], Schema({name: retriever}))
+                vectors[name] = batch.vectors[name]
+            yield EncodedBatch([self.documents[id] for id in part], vectors)
+
+    def count(self, filter: Filter | None = None) -> int:
+        self._open()
+        return sum(self._passes(filter, id) for id in self.documents)
+
+    def refresh(self) -> None:
+        self._open()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _open(self) -> Schema:
+        if self.closed or self.schema is None:
+            raise BackendError("The index is not open.")
+        return self.schema
+
+    def _check(self, request: Request) -> RetrieverSchema:
+        retriever = self._open().retrievers.get(request.retriever)
+        if retriever is None or request.k < 1:
+            raise InvalidArgumentError(f"No retriever {request.retriever!r}, or k = {request.k} is below 1.")
+        query = request.query
+        if isinstance(query, SparseQuery) == (retriever.kind == "dense"):
+            raise InvalidArgumentError(f"{request.retriever!r} is {retriever.kind}.")
+        if isinstance(query, np.ndarray) and (query.shape != (retriever.dimensions,) or not np.isfinite(query).all()):
+            raise InvalidArgumentError(f"A query has {retriever.dimensions} finite numbers.")
+        return retriever
+
+    def _passes(self, filter: Filter | None, id: str) -> bool:
+        return filter is None or filter.matches(self.documents[id])
+
+
+def _item(id: str, vectors: SparseVectors | DenseVectors, row: int) -> Item:
+    if isinstance(vectors, DenseVectors):
+        return Item(id, vector=vectors.array[row].copy())
+    matrix = vectors.matrix[[row]]
+    terms = {vectors.vocabulary.terms[c]: v for c, v in zip(matrix.indices, matrix.data.tolist(), strict=True)}
+    return Item(id, {term: round(value) for term, value in terms.items() if value}, terms)
+
+
+class TestPlainBackend(BackendSuite):
+    @pytest.fixture
+    def connect(self) -> Callable[[str], PlainBackend]:
+        return lambda name: PlainBackend()
+
+
+class _TiesByInsertion(PlainBackend):
+    def rank(self, scores: dict[str, float], request: Request) -> Ranking:
+        pairs = sorted(scores.items(), key=lambda pair: -pair[1])
+        return Ranking.from_scores([pair for pair in pairs if self._passes(request.filter, pair[0])][: request.k])
+
+
+class _TiesByUtf16(PlainBackend):
+    def rank(self, scores: dict[str, float], request: Request) -> Ranking:
+        pairs = sorted(super().rank(scores, request), key=lambda pair: (-pair[1], pair[0].encode("utf-16-be")))
+        return Ranking(tuple(id for id, _ in pairs), np.array([score for _, score in pairs]))
+
+
+class _FiltersAfterTheCut(PlainBackend):
+    def rank(self, scores: dict[str, float], request: Request) -> Ranking:
+        cut = Ranking.from_scores(scores, request.k)
+        return Ranking.from_scores([(id, score) for id, score in cut if self._passes(request.filter, id)])
+
+
+class _FillsUpWithOthers(PlainBackend):
+    def rank(self, scores: dict[str, float], request: Request) -> Ranking:
+        return super().rank(dict.fromkeys(self.documents, 0.0) | scores, request)
+
+
+class _ForgetsADocument(PlainBackend):
+    def scores(self, request: Request) -> dict[str, float]:
+        scores = super().scores(request)
+        scores.pop(max(scores, key=scores.__getitem__, default=""), None)
+        return scores
+
+
+class _RoundsScores(PlainBackend):
+    def scores(self, request: Request) -> dict[str, float]:
+        return {id: float(np.float16(score)) for id, score in super().scores(request).items()}
+
+
+class _KeepsDeletedStatistics(PlainBackend):
+    def delete(self, ids: Sequence[str]) -> int:
+        hidden = [id for id in dict.fromkeys(ids) if self.documents.pop(id, None)]
+        return len(hidden)
+
+    def scores(self, request: Request) -> dict[str, float]:
+        return {id: score for id, score in super().scores(request).items() if id in self.documents}
+
+
+class _KeepsReplacedTerms(PlainBackend):
+    def upsert(self, batch: EncodedBatch) -> None:
+        old = dict(self.items)
+        super().upsert(batch)
+        for id in old.keys() & {document.id for document in batch.documents}:
+            for name, item in self.items[id].items():
+                merged = {**old[id][name].weights, **item.weights}
+                self.items[id][name] = Item(id, {**old[id][name].counts, **item.counts}, merged, item.vector)
+
+
+class _ShowsHalfABatch(PlainBackend):
+    def upsert(self, batch: EncodedBatch) -> None:
+        for row, document in enumerate(batch.documents):
+            vectors = {name: _rows(vectors, row) for name, vectors in batch.vectors.items()}
+            super().upsert(EncodedBatch([document], vectors))
+            threading.Event().wait(0.0005)
+
+
+def _rows(vectors: SparseVectors | DenseVectors, row: int) -> SparseVectors | DenseVectors:
+    if isinstance(vectors, DenseVectors):
+        return DenseVectors(vectors.array[[row]], vectors.metric)
+    return SparseVectors(vectors.matrix[[row]], vectors.vocabulary)
+
+
+class _CutsTerms(PlainBackend):
+    def upsert(self, batch: EncodedBatch) -> None:
+        super().upsert(batch)
+        for items in self.items.values():
+            for name, item in items.items():
+                counts, weights = ({term[:30]: v for term, v in part.items()} for part in (item.counts, item.weights))
+                items[name] = Item(item.id, counts, weights, item.vector)
+
+
+class _ReadsTrueAsOne(PlainBackend):
+    def _passes(self, filter: Filter | None, id: str) -> bool:
+        document = self.documents[id]
+        metadata = {key: 1 if value is True else value for key, value in document.metadata.items()}
+        return filter is None or filter.matches(Document(id, "", metadata=metadata))
+
+
+class _SpoilsItsInput(PlainBackend):
+    def upsert(self, batch: EncodedBatch) -> None:
+        super().upsert(batch)
+        for vectors in batch.vectors.values():
+            if isinstance(vectors, SparseVectors):
+                vectors.matrix.data *= 2
+
+
+FAULTS: list[tuple[type[PlainBackend], str, dict[str, object]]] = [
+    (_TiesByInsertion, "test_equal_scores_are_cut_by_id", {"k": 19}),
+    (_TiesByUtf16, "test_odd_ids_are_ordered_by_code_point", {}),
+    (_FiltersAfterTheCut, "test_filter_applies_before_the_cut", {"k": 3}),
+    (_FillsUpWithOthers, "test_scores_and_order_are_right_at_every_k", {"k": 60}),
+    (_FillsUpWithOthers, "test_only_documents_with_a_matching_term_are_hits", {}),
+    (_ForgetsADocument, "test_scores_and_order_are_right_at_every_k", {"k": 10}),
+    (_RoundsScores, "test_scores_and_order_are_right_at_every_k", {"k": 1}),
+    (_KeepsDeletedStatistics, "test_deleted_documents_are_gone", {"kind": "lexical"}),
+    (_KeepsReplacedTerms, "test_old_terms_no_longer_match_after_a_replacement", {}),
+    (_ShowsHalfABatch, "test_readers_see_whole_batches_while_a_writer_replaces_them", {}),
+    (_CutsTerms, "test_odd_terms_match_themselves_and_nothing_else", {}),
+    (_ReadsTrueAsOne, "test_filter_lets_through_what_the_definition_says", {}),
+    (_SpoilsItsInput, "test_inputs_are_not_changed", {}),
+]
+
+
+@pytest.mark.parametrize(("faulty", "test", "arguments"), FAULTS, ids=[f"{f.__name__}-{t}" for f, t, _ in FAULTS])
+def test_the_suite_notices_a_fault(faulty: type[PlainBackend], test: str, arguments: dict[str, object]) -> None:
+    kinds: frozenset[Kind] = frozenset({"lexical", "sparse", "dense"})
+    schema, backend = make_schema(kinds), faulty()
+    backend.create(schema)
+    available: dict[str, object] = {"backend": backend, "schema": schema, "kind": "sparse", "term_kind": "sparse"}
+    available |= {"filtered": backend, "can_delete": None}
+    if test == "test_filter_lets_through_what_the_definition_says":
+        put(backend, [plain(id, metadata=metadata) for id, metadata in METADATA.items()], schema)
+    function = getattr(BackendSuite(), test)
+    wanted = inspect.signature(function).parameters
+    with pytest.raises(AssertionError):
+        function(**{name: value for name, value in (available | arguments).items() if name in wanted})
+
+
+def test_the_suite_needs_pytest_numpy_and_scipy_only() -> None:
+    heavy = "{'torch', 'numba', 'pyarrow', 'Stemmer', 'rich', 'hypothesis', 'sentence_transformers'}"
+    code = f"import sys, hybridsearch.testing; print(sorted({heavy} & sys.modules.keys()))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_without_pytest_one_sentence_says_how_to_install_it() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import hybridsearch.testing"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == (
+        "hybridsearch.errors.MissingExtraError: The conformance suite needs the package 'pytest', which is not "
+        "installed: run `pip install 'hybridsearch[dev]'`."
+    )
+
+
+def test_the_example_in_the_documentation_is_a_whole_test_file(tmp_path: Path) -> None:
+    example = textwrap.dedent(
+        (hybridsearch.testing.__doc__ or "").partition("A whole test file:\n")[2].split("\n`connect`")[0]
+    )
+    package = tmp_path / "my_package.py"
+    package.write_text(
+        "from hybridsearch.adapters.memory import MemoryBackend\n\n\nclass MyBackend(MemoryBackend):\n    pass\n"
+    )
+    (tmp_path / "test_mine.py").write_text(example)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "equal_scores_are_cut",
+        "test_mine.py",
+    ]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert "18 passed" in result.stdout
