@@ -244,6 +244,8 @@ def _scalar(value: Any, where: str, hint: str) -> Scalar:
         value = value.isoformat()  # dates are stored as ISO 8601 strings
     if isinstance(value, float) and not math.isfinite(value):
         raise FilterError(f"{where} is {value}, which compares with nothing.")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise FilterError(f"{where} is an integer beyond 64 bits, which no document holds.")
     if value is None or isinstance(value, bool | str | int | float):
         return value
     raise FilterError(f"{where} is {_show(value)}, but it takes a string, number, boolean or None; {hint}.")
@@ -253,4 +255,4 @@ def _show(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=True)[:80]
     except (TypeError, ValueError, RecursionError):
-        return f"{type(value).__name__} {value!r:.60}"
+        return type(value).__name__

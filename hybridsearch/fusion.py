@@ -97,7 +97,7 @@ class RRF(Fusion):
 
     >>> bm25, dense = Ranking.from_scores({"a": 9.0, "b": 7.0}), Ranking.from_scores({"b": 0.8})
     >>> fused = RRF().fuse({"bm25": bm25, "dense": dense})
-    >>> fused.ids, fused.scores[0] == round_score(1 / 62 + 1 / 61)
+    >>> fused.ids, fused.scores.tolist() == [round_score(1 / 62 + 1 / 61), round_score(1 / 61)]
     (('b', 'a'), True)
     """
 

@@ -119,11 +119,18 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
 
         Tools of the trec_eval family re-sort by score and break ties their own way, so the score column holds
         strictly decreasing numbers made from the ranks (1/rank), not the scores.
+
+        Raises:
+            InvalidArgumentError: a query id, document id or the tag is empty or holds a space, which the format has
+                no way to write.
         """
+        for name in (tag, *rankings, *(id for ranking in rankings.values() for id in ranking.ids)):
+            if name.split() != [name]:
+                raise InvalidArgumentError(f"{name!r} is empty or holds a space, which a run file cannot hold.")
         with Path(path).open("w", encoding="utf-8") as file:
             for query, ranking in rankings.items():
                 for rank, id in enumerate(ranking.ids, 1):
-                    file.write(f"{query} Q0 {id} {rank} {1 / rank:.9f} {tag}\n")
+                    file.write(f"{query} Q0 {id} {rank} {1 / rank!r} {tag}\n")
 
 
 EMPTY = Ranking((), np.empty(0, dtype=np.float64))

@@ -283,7 +283,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _shown(fields: Iterable[str]) -> str:
-    names = [str(field)[:40] for field in fields]
+    names = [f"{field!r:.40}" for field in fields]
     return (", ".join(names[:8]) + (", ..." if len(names) > 8 else "")) or "it has none"
 
 

@@ -331,7 +331,7 @@ class HybridSearch:
             )
         else:
             stored = self._backend.fetch([document.id for document in documents])
-            documents = [new for new, old in zip(documents, stored, strict=True) if new != old]
+            documents = [new for new, old in zip(documents, stored, strict=True) if not _same(new, old)]
         if not documents:
             return 0
         texts = [document.content for document in documents]
@@ -580,6 +580,11 @@ def open(
         timeout=timeout,
         _recorded=encoders.keys() - (retrievers or {}).keys(),
     )
+
+
+def _same(new: Document, old: Document | None) -> bool:
+    """Whether storing `new` would change nothing; in metadata 1, 1.0 and True are different."""
+    return new == old and repr(new.metadata) == repr(old.metadata)
 
 
 @contextmanager

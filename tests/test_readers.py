@@ -299,7 +299,7 @@ def test_items_that_are_no_documents_are_named_by_number() -> None:
     ("name", "content", "reason"),
     [
         ("c.csv", b"", "should name the columns"),
-        ("c.csv", b"id,words\n1,a\n", r"no text.*id, words.*--text-field"),
+        ("c.csv", b"id,words\n1,a\n", r"no text.*'id', 'words'.*--text-field"),
         ("c.csv", b"text\na\n", r"no id.*--auto-id"),
         ("c.csv", b"id,text,text\n", "two columns are named 'text'"),
         ("c.parquet", b"PAR1 no", "not a readable Parquet file"),

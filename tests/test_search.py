@@ -263,6 +263,13 @@ def test_indexing_the_same_documents_again_encodes_nothing() -> None:
     assert dense.encoded == ["Lift is now something else."]
 
 
+def test_metadata_that_changes_only_its_type_is_stored() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.upsert({"id": "a", "text": "wing", "metadata": {"x": 1}})
+    assert search.upsert({"id": "a", "text": "wing", "metadata": {"x": True}}).indexed == 1
+    assert search.count({"x": True}) == 1
+
+
 def test_of_duplicate_ids_the_last_wins_with_a_warning_that_names_them() -> None:
     search = hs.HybridSearch({"bm25": hs.BM25()})
     documents = [hs.Document(id, f"text number{i}") for i, id in enumerate(["a", "b", "a", "c", "b"])]

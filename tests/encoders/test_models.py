@@ -1,0 +1,207 @@
+"""Finding a model without a network, knowing its content, and batches by token count."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridsearch.encoders.models import LazyModel, folder_digest, token_batches, token_lengths
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
+
+pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for the model encoders")
+
+
+@pytest.fixture
+def copy(minilm: str, tmp_path: Path) -> Path:
+    """A copy of the model in another folder."""
+    return Path(shutil.copytree(minilm, tmp_path / "a copy"))
+
+
+def dense(model: Any, **options: Any) -> LazyModel:
+    return LazyModel(model, "SentenceTransformer", device=None, **options)
+
+
+def test_the_same_files_elsewhere_have_the_same_digest(minilm: str, copy: Path) -> None:
+    assert dense(copy).digest() == dense(minilm).digest()
+
+
+def test_texts_about_the_model_do_not_change_its_digest(copy: Path) -> None:
+    before = folder_digest(copy)
+    (copy / "README.md").write_text("Another text.")
+    (copy / "data_config.json").unlink()
+    (copy / "checkpoint-10").mkdir()
+    (copy / "checkpoint-10" / "model.safetensors").write_bytes(b"an earlier state")
+    assert folder_digest(copy) == before
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "1_Pooling/config.json", "model.safetensors"])
+def test_a_file_changed_in_place_changes_the_digest(copy: Path, file: str) -> None:
+    before = folder_digest(copy)
+    content = bytearray((copy / file).read_bytes())
+    content[-2] ^= 1
+    (copy / file).write_bytes(content)
+    assert folder_digest(copy) != before
+
+
+def test_a_loaded_model_keeps_the_digest_of_what_was_loaded(copy: Path) -> None:
+    model = dense(copy)
+    before = model.digest()
+    model.get()
+    (copy / "config.json").write_text("{}")
+    assert model.digest() == before != folder_digest(copy)
+
+
+def test_training_a_loaded_model_changes_its_digest(minilm: str) -> None:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(minilm, device="cpu")
+    lazy = dense(model)
+    before = lazy.digest()
+    assert lazy.digest() == before == dense(SentenceTransformer(minilm, device="cpu")).digest()
+    with torch.no_grad():
+        next(model.parameters()).add_(0.01)
+    assert lazy.digest() != before
+
+
+def test_a_missing_folder_is_named() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"^/no/such/model is not a model folder: give"):
+        dense("/no/such/model").get()
+
+
+def test_a_name_that_is_nowhere_names_the_folder_and_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "hub"))
+    with pytest.raises(ModelNotFoundError) as caught:
+        dense("nobody/no-such-model").digest()
+    message = str(caught.value)
+    assert str(tmp_path / "nobody/no-such-model") in message
+    assert str(tmp_path / "hub") in message
+    assert "hf download nobody/no-such-model" in message
+
+
+def test_a_model_in_the_local_hub_cache_is_found_by_name(
+    minilm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2"
+    (entry / "refs").mkdir(parents=True)
+    (entry / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(minilm, entry / "snapshots" / ("0" * 40))
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    for name in ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"):
+        assert dense(name).digest() == dense(minilm).digest()
+        assert dense(name).get().get_embedding_dimension() == 384
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="holds no model"):
+        dense(tmp_path).get()
+
+
+def test_a_file_is_no_model_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(ModelNotFoundError, match="is a file, not a model folder"):
+        dense(tmp_path / "model.bin").get()
+
+
+def test_damaged_weights_are_one_sentence(copy: Path) -> None:
+    (copy / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+        dense(copy).get()
+
+
+def test_pickled_weights_are_refused(copy: Path) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(InvalidArgumentError, match="pickled"):
+        dense(copy).get()
+
+
+@pytest.mark.parametrize("kwargs", [{"trust_remote_code": True}, {"use_safetensors": False}])
+def test_model_kwargs_cannot_loosen_the_safety(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match="model_kwargs cannot hold"):
+        dense("a/model", model_kwargs=kwargs)
+
+
+def test_model_kwargs_must_be_json_able() -> None:
+    import torch
+
+    with pytest.raises(InvalidArgumentError, match="JSON-able"):
+        dense("a/model", model_kwargs={"dtype": torch.float16})
+
+
+@pytest.mark.parametrize("options", [{"max_length": 0}, {"max_length": "64"}, {"backend": "tensorflow"}])
+def test_options_outside_their_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        dense("a/model", **options)
+
+
+def test_a_length_beyond_the_models_is_refused(minilm: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="at most 512"):
+        dense(minilm, max_length=513).get()
+
+
+def test_max_length_is_set_on_the_loaded_model(minilm: str) -> None:
+    assert dense(minilm, max_length=64).get().max_seq_length == 64
+
+
+def test_options_are_not_set_on_a_model_of_the_callers(minilm: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    with pytest.raises(InvalidArgumentError, match="set them on the SentenceTransformer itself"):
+        dense(SentenceTransformer(minilm, device="cpu"), max_length=64)
+
+
+@pytest.mark.parametrize("wrong", [42, "", None])
+def test_what_is_no_model_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidArgumentError):
+        dense(wrong)
+
+
+def test_a_missing_library_names_the_extra(minilm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hybridsearch\[models\]'"):
+        dense(minilm).get()
+
+
+def test_an_index_never_remembers_to_trust_code(minilm: str) -> None:
+    arguments = dense(minilm, trust_remote_code=True, max_length=64).arguments()
+    assert arguments == {"model": minilm, "max_length": 64}
+    assert json.loads(json.dumps(arguments)) == arguments
+
+
+def test_constructing_and_fingerprinting_load_no_model_library(minilm: str) -> None:
+    program = (
+        "import sys, hybridsearch as hs\n"
+        f"for encoder in (hs.Dense({minilm!r}), hs.Sparse({minilm!r}), hs.CrossEncoderReranker({minilm!r})):\n"
+        "    encoder.fingerprint()\n"
+        "print([name for name in ('torch', 'transformers', 'sentence_transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_lengths_are_those_of_the_tokenizer(minilm: str) -> None:
+    model = dense(minilm, max_length=16).get()
+    texts = ["flow", "the flow over a wing", "word " * 100, "層流と乱流"]
+    expected = model.preprocess(texts)["attention_mask"].sum(dim=1).tolist()
+    assert token_lengths(model, texts).tolist() == expected
+    pairs = [("flow", text) for text in texts]
+    assert token_lengths(model, pairs).tolist() == model.preprocess(pairs)["attention_mask"].sum(dim=1).tolist()
+    assert token_lengths(model, []).tolist() == []
+
+
+@given(st.lists(st.integers(0, 300)), st.integers(1, 600))
+def test_batches_hold_each_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(token_batches(np.array(lengths, dtype=np.int64), budget))
+    assert sorted(position for batch in batches for position in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[position] for position in batch) <= budget

@@ -1,0 +1,439 @@
+"""The installed program, and its verbs in process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import hybridsearch as hs
+from hybridsearch.cli import app
+
+PROGRAM = Path(sys.executable).with_name("hybridsearch")
+DOCUMENTS = [
+    {"id": "wing", "title": "Wings", "text": "Lift grows with the angle of attack until flow separates.", "year": 1958},
+    {"id": "heat", "title": "Heat", "text": "Heat transfer in a laminar boundary layer.", "year": 1962},
+    {"id": "shock", "title": "Shock", "text": "A shock wave thickens the boundary layer of a wing.", "year": 1971},
+    {"id": "markup", "title": "[red]Panels[/red]", "text": "Flutter of [bold]panels[/bold] at [/] supersonic speed."},
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "papers.jsonl"
+    path.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(corpus: Path) -> str:
+    """An index that the program itself made."""
+    place = str(corpus.with_name("index"))
+    made = program("index", str(corpus), "--index", place)
+    assert made.returncode == 0, made.stderr
+    return place
+
+
+def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    options = {"stdin": subprocess.DEVNULL} | options if "input" not in options else options
+    return subprocess.run(
+        [PROGRAM, *arguments], capture_output=True, encoding="utf-8", timeout=120, check=False, **options
+    )
+
+
+def invoke(*arguments: str, input: str | None = None, **environment: str) -> Any:
+    return CliRunner().invoke(app, arguments, input=input, env=environment)
+
+
+def one_line(text: str) -> str:
+    assert text.count("\n") == 1, text
+    assert text.endswith("\n")
+    return text
+
+
+# What the program prints
+
+
+def test_search_prints_a_table_with_the_best_document_first(place: str) -> None:
+    found = program("search", place, "lift of a wing")
+
+    assert found.returncode == 0
+    assert found.stderr == ""
+    lines = found.stdout.splitlines()
+    assert lines[0].strip() == "lift of a wing"
+    assert "wing" in lines[2].split()
+    assert "Lift grows" in lines[2]
+
+
+def test_search_prints_one_json_document_and_nothing_else(place: str) -> None:
+    found = program("search", place, "boundary layer", "--top-k", "1", "--json")
+
+    assert found.stderr == ""
+    results = json.loads(found.stdout)
+    assert results["query"] == "boundary layer"
+    [hit] = results["hits"]
+    assert hit["rank"] == hit["retrievers"]["bm25"]["rank"] == 1
+
+
+def test_json_agrees_with_the_library(place: str) -> None:
+    printed = json.loads(invoke("search", place, "wing flow", "--json").stdout)
+    with hs.open(place) as search:
+        expected = search.search("wing flow").to_dict()
+
+    assert printed["hits"] == expected["hits"]
+
+
+@pytest.mark.parametrize("verb", ["index", "search", "explain", "doctor"])
+def test_every_verb_prints_one_json_object_with_json(verb: str, corpus: Path, tmp_path: Path, place: str) -> None:
+    arguments = {
+        "index": ["index", str(corpus), "--index", str(tmp_path / "index")],
+        "search": ["search", place, "wing"],
+        "explain": ["explain", place, "wing", "shock"],
+        "doctor": ["doctor", place],
+    }[verb]
+
+    done = program(*arguments, "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert isinstance(json.loads(done.stdout), dict)
+    assert done.stderr == ""
+
+
+def test_user_text_is_never_read_as_markup(place: str) -> None:
+    found = invoke("search", place, "flutter panels", "--explain", COLUMNS="200")
+
+    assert "[red]Panels[/red]: Flutter of [bold]panels[/bold] at [/] supersonic" in found.stdout
+
+
+def test_explain_tells_the_matched_terms_and_what_they_add(place: str) -> None:
+    said = json.loads(invoke("explain", place, "wing in a boundary layer", "shock", "--json").stdout)
+
+    terms = said["terms"]["bm25"]
+    assert set(terms) == {"wing", "boundari", "layer"}
+    assert sum(terms.values()) == pytest.approx(said["retrievers"]["bm25"]["score"], rel=1e-6)
+
+
+def test_explain_works_for_a_document_that_was_not_found(place: str) -> None:
+    said = invoke("explain", place, "heat transfer", "wing")
+
+    assert said.exit_code == 0
+    assert "no retriever has it" in said.stdout
+
+
+def test_search_explains_every_hit_on_request(place: str) -> None:
+    results = json.loads(invoke("search", place, "wing", "--explain", "--json").stdout)
+
+    assert all(hit["explanation"]["terms"]["bm25"] for hit in results["hits"])
+
+
+def test_queries_come_from_standard_input_one_a_line(place: str) -> None:
+    answered = program("search", place, "--json", input="lift\n\nheat transfer\n")
+
+    assert [results["query"] for results in json.loads(answered.stdout)] == ["lift", "heat transfer"]
+
+
+# Options
+
+
+def test_a_filter_leaves_out_what_does_not_match(place: str) -> None:
+    found = json.loads(invoke("search", place, "wing layer", "--filter", '{"year": {"$lt": 1960}}', "--json").stdout)
+
+    assert [hit["id"] for hit in found["hits"]] == ["wing"]
+
+
+@pytest.mark.parametrize(("name", "fusion"), [("rrf", hs.RRF()), ("minmax", hs.ScoreFusion("minmax"))])
+def test_fusion_chooses_how_rankings_are_merged(place: str, name: str, fusion: Any) -> None:
+    found = json.loads(invoke("search", place, "wing layer", "--fusion", name, "--json").stdout)
+    with hs.open(place) as search:
+        expected = search.search("wing layer", fusion=fusion)
+
+    assert [hit["score"] for hit in found["hits"]] == [hit.score for hit in expected]
+
+
+def test_indexing_again_stores_only_what_is_new(corpus: Path, tmp_path: Path) -> None:
+    place, more = str(tmp_path / "index"), tmp_path / "more.jsonl"
+    more.write_text(corpus.read_text(encoding="utf-8") + '{"id": "new", "text": "A new one."}\n', encoding="utf-8")
+    invoke("index", str(corpus), "--index", place)
+
+    again = json.loads(invoke("index", str(more), "--index", place, "--json").stdout)
+
+    assert (again["indexed"], again["unchanged"], again["documents"]) == (1, 4, 5)
+
+
+def test_a_column_of_another_name_can_hold_the_id(tmp_path: Path) -> None:
+    table, place = tmp_path / "table.csv", str(tmp_path / "index")
+    table.write_text("key,body\na,First text.\nb,Second text.\n", encoding="utf-8")
+
+    invoke("index", str(table), "--index", place, "--id-field", "key", "--text-field", "body")
+
+    with hs.open(place) as search:
+        assert search.get(["a", "b"]) == [hs.Document("a", "First text."), hs.Document("b", "Second text.")]
+
+
+def test_skipped_lines_are_counted_and_listed(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"id": "a", "text": "Good."}\n{broken\n{"id": "b", "text": "Good too."}\n', encoding="utf-8")
+
+    done = invoke("index", str(path), "--index", str(tmp_path / "index"), "--on-error", "skip")
+
+    assert done.exit_code == 0
+    assert "Indexed 2 documents" in done.stdout
+    assert "Skipped 1:" in done.stdout
+    assert "some.jsonl" in done.stdout
+    assert "line 2" in done.stdout
+
+
+def test_a_dense_model_can_be_named(corpus: Path, tmp_path: Path, minilm: str) -> None:
+    place = str(tmp_path / "index")
+    made = invoke("index", str(corpus), "--index", place, "--retrievers", f"bm25,dense={minilm}")
+    assert made.exit_code == 0, made.stderr
+
+    found = json.loads(invoke("search", place, "aircraft", "--retrievers", "dense", "--json").stdout)
+
+    assert {hit["retrievers"]["dense"]["rank"] for hit in found["hits"]} == {1, 2, 3, 4}
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "nowhere", "wing"], "nowhere"),
+        (["search", "{place}", "wing", "--filter", "{year"], "not JSON"),
+        (["search", "{place}", "wing", "--filter", '{"year": {"$near": 1}}'], "$near"),
+        (["search", "{place}", "wing", "--retrievers", "dense"], "dense"),
+        (["search", "{place}", "wing", "--candidates", "0"], "candidates"),
+        (["search", "gopher://host/index", "wing"], "gopher"),
+        (["explain", "{place}", "wing", "unknown-id"], "unknown-id"),
+        (["index", "no-such-file.jsonl", "--index", "{new}"], "no-such-file.jsonl"),
+        (["index", "{corpus}", "--index", "{new}", "--retrievers", "bm52"], "bm52"),
+        (["index", "{corpus}", "--index", "{new}", "--retrievers", "dense"], "needs a model"),
+        (["index", "{corpus}", "--index", "{new}", "--retrievers", "bm25,bm25"], "twice"),
+        (["index", "{corpus}", "--index", "{new}", "--language", "klingon"], "klingon"),
+        (["index", "{corpus}", "--index", "{new}", "--format", "docx"], "docx"),
+        (["doctor", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_code_1(
+    arguments: Sequence[str], said: str, place: str, corpus: Path, tmp_path: Path
+) -> None:
+    places = {"{place}": place, "{corpus}": str(corpus), "{new}": str(tmp_path / "new")}
+
+    done = invoke(*[places.get(argument, argument) for argument in arguments])
+
+    assert done.exit_code == 1
+    assert said in one_line(done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"id": "a", "text": "Good."}\n{"id": "b", "text": 7}\n', encoding="utf-8")
+
+    done = program("index", str(path), "--index", str(tmp_path / "index"))
+
+    assert done.returncode == 1
+    assert "bad.jsonl" in one_line(done.stderr)
+    assert "line 2" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["serch"], ["search"], ["search", "x", "y", "--top-k", "0"], ["index", "x"]])
+def test_a_wrong_command_line_exits_with_2(arguments: Sequence[str]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(hs.HybridSearch, "search", fails)
+
+    done = invoke("search", place, "wing")
+    assert done.exit_code == 1
+    assert "--debug" in one_line(done.stderr)
+
+    assert "Traceback" in invoke("--debug", "search", place, "wing").stderr
+    assert "Traceback" in invoke("search", place, "wing", HYBRIDSEARCH_DEBUG="1").stderr
+
+
+def test_doctor_names_the_extras_and_the_command_for_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import PackageNotFoundError
+
+    from hybridsearch import doctor
+
+    def version(package: str) -> str:
+        if package == "usearch":
+            raise PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr(doctor, "version", version)
+
+    extras = {finding.name: finding for finding in doctor.examine().findings if finding.part == "extra"}
+    assert extras["models"].usable
+    assert not extras["hnsw"].usable
+    assert "pip install 'hybridsearch[hnsw]'" in extras["hnsw"].detail
+
+
+def test_doctor_names_the_damaged_file_of_an_index(corpus: Path, tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    invoke("index", str(corpus), "--index", str(place))
+    part = max(place.rglob("*.parquet"), key=lambda path: path.stat().st_size)
+    raw = bytearray(part.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    part.write_bytes(raw)
+
+    done = invoke("doctor", str(place), "--json")
+
+    assert done.exit_code == 1
+    assert part.name in one_line(done.stderr)
+    index = json.loads(done.stdout)["findings"][-1]
+    assert (index["part"], index["usable"]) == ("index", False)
+
+
+# Interruptions
+
+
+def test_help_loads_no_numerical_library() -> None:
+    code = "import sys, hybridsearch.cli; print(*{'numpy', 'torch', 'numba', 'pyarrow', 'rich'} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert loaded.stdout.strip() == ""
+
+
+def test_a_reader_that_goes_away_is_no_error(place: str) -> None:
+    queries = "lift of a wing\n" * 200
+    command = f"'{PROGRAM}' search '{place}' | head -n 1"
+    done = subprocess.run(  # noqa: S602
+        command, shell=True, input=queries, capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert done.stdout.strip() == "lift of a wing"
+    assert done.stderr == ""
+
+
+def test_ctrl_c_ends_quietly_with_130(place: str) -> None:
+    process = subprocess.Popen(
+        [PROGRAM, "search", place],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("lift\n" * 2000)
+    process.stdin.flush()
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert error == ""
+
+
+# One question after another
+
+
+class Terminal:
+    """The program in a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        environment = os.environ | {"TERM": "dumb", "COLUMNS": "120"}
+        self.process = subprocess.Popen(
+            [PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        )
+        os.close(slave)
+
+    def read_until(self, text: str) -> str:
+        seen, deadline = "", time.monotonic() + 60
+        while text not in seen:
+            ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"no {text!r} in {seen!r}"
+            try:
+                seen += os.read(self._master, 65536).decode().replace("\r", "")
+            except OSError:  # the program has ended
+                break
+        return seen
+
+    def say(self, text: str, until: str = "\n? ") -> str:
+        os.write(self._master, text.encode())
+        return self.read_until(until)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(place: str) -> Iterator[Terminal]:
+    terminal = Terminal("search", place)
+    try:
+        terminal.read_until("? ")
+        yield terminal
+    finally:
+        terminal.close()
+
+
+def test_questions_are_answered_with_the_time_of_each_stage(terminal: Terminal) -> None:
+    first = terminal.say("lift of a wing\n", until=" ms\n")
+    second = terminal.say("heat transfer\n", until=" ms\n")
+
+    assert "Lift grows" in first
+    assert "encode bm25" in first
+    assert "ms" in first
+    assert "Heat transfer in a laminar" in second
+
+
+def test_an_empty_line_ends_the_questions(terminal: Terminal) -> None:
+    os.write(terminal._master, b"\n")
+
+    assert terminal.process.wait(60) == 0
+
+
+def test_the_end_of_input_ends_the_questions(terminal: Terminal) -> None:
+    os.write(terminal._master, b"\x04")
+
+    assert terminal.process.wait(60) == 0
+
+
+def test_a_bad_filter_does_not_end_the_questions(terminal: Terminal) -> None:
+    assert "not JSON" in terminal.say(":filter {year\n")
+    assert "$near" in terminal.say(':filter {"year": {"$near": 1}}\n')
+    terminal.say(':filter {"year": {"$gt": 1970}}\n')
+
+    found = terminal.say("wing\n", until=" ms\n")
+
+    assert "A shock wave" in found
+    assert "Lift grows" not in found
+
+
+def test_the_number_of_hits_can_change_between_questions(terminal: Terminal) -> None:
+    assert "not 'many'" in terminal.say(":top many\n")
+    terminal.say(":top 1\n")
+
+    found = terminal.say("boundary layer\n", until=" ms\n")
+
+    assert ("Heat transfer" in found) != ("A shock wave" in found)
+
+
+def test_ctrl_c_at_the_question_ends_quietly_with_130(terminal: Terminal) -> None:
+    terminal.process.send_signal(signal.SIGINT)
+
+    assert terminal.process.wait(60) == 130
+    assert "Traceback" not in terminal.read_until("never")

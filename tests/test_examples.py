@@ -1,0 +1,133 @@
+"""The README's code and the programs in examples/ run, and print what they are said to print."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDS_MODEL = {
+    "quickstart.py": "sentence-transformers/all-MiniLM-L6-v2",
+    "rerank.py": "cross-encoder/ms-marco-MiniLM-L6-v2",
+}
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\n\n^```text\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def hub(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of a machine that has the README's models in its hub cache and no network.
+
+    The dense model is the real one; the cross-encoder is made from it, with an untrained head.
+    """
+    transformers: Any = pytest.importorskip("transformers")
+    cache = tmp_path_factory.mktemp("hub")
+    head = cache / "cross-encoder"
+    config = transformers.AutoConfig.from_pretrained(minilm, num_labels=1)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(head)
+    transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(head)
+    _add_to_hub(cache, "sentence-transformers/all-MiniLM-L6-v2", Path(minilm))
+    _add_to_hub(cache, "cross-encoder/ms-marco-MiniLM-L6-v2", head)
+    return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+
+
+def _add_to_hub(cache: Path, name: str, folder: Path) -> None:
+    entry = cache / f"models--{name.replace('/', '--')}"
+    (entry / "refs").mkdir(parents=True)
+    (entry / "refs" / "main").write_text("0" * 40)
+    (entry / "snapshots").mkdir()
+    (entry / "snapshots" / ("0" * 40)).symlink_to(folder, target_is_directory=True)
+
+
+def run(script: Path, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> str:
+    """What the script prints; its warnings are errors, as they are in the tests."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", script, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=240,
+        check=False,
+        cwd=folder,
+        env=os.environ | (environment or {}) | {"COLUMNS": "100"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readme_runs_and_prints_what_it_shows(
+    hub: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    blocks = [match.groupdict() for match in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
+    assert len(blocks) > 5
+    if any("naver/splade-v3" in block["code"] for block in blocks):
+        try:
+            _add_to_hub(Path(hub["HF_HUB_CACHE"]), "naver/splade-v3", Path(request.getfixturevalue("splade")))
+        except pytest.skip.Exception:  # the rest of the README runs without this model
+            blocks = [block for block in blocks if "splade" not in block["code"]]
+    separator = "\x1e\n"
+    script = tmp_path / "readme.py"
+    script.write_text(f"print({separator!r}, end='')\n".join(block["code"] for block in blocks), encoding="utf-8")
+
+    printed = run(script, folder=tmp_path, environment=hub).split(separator)
+
+    for block, output in zip(blocks, printed, strict=True):
+        if block["output"] is not None:
+            assert _trimmed(output) == _trimmed(block["output"]), block["code"]
+
+
+def _trimmed(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.stem != "demo"))
+def test_every_example_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    environment = request.getfixturevalue("hub") if name in NEEDS_MODEL else None
+
+    assert run(ROOT / "examples" / name, folder=tmp_path, environment=environment).strip()
+
+
+def test_trigrams_find_what_bm25_does_not(tmp_path: Path) -> None:
+    printed = run(ROOT / "examples" / "custom_encoder.py", folder=tmp_path)
+
+    assert printed.splitlines()[2].split()[2:5] == ["-", "1", "boundary"]
+
+
+def test_run_files_are_fused_by_rank(tmp_path: Path) -> None:
+    (tmp_path / "one.run").write_text("q1 Q0 a 0 3.0 x\nq1 Q0 b 0 2.0 x\nq1 Q0 c 0 1.0 x\nq2 Q0 c 0 9 x\n")
+    (tmp_path / "two.run").write_text("q1 Q0 d 0 0.9 y\nq1 Q0 b 0 0.8 y\nq1 Q0 a 0 0.1 y\n")
+    earned = {"a": 1 / 61 + 1 / 63, "b": 1 / 62 + 1 / 62, "c": 1 / 63, "d": 1 / 61}
+
+    printed = run(ROOT / "examples" / "fuse_trec_runs.py", "one.run", "two.run", folder=tmp_path)
+
+    columns = [line.split() for line in printed.splitlines()]
+    assert [line[2] for line in columns if line[0] == "q1"] == sorted(earned, key=lambda id: -earned[id])
+    assert [line[2] for line in columns if line[0] == "q2"] == ["c"]
+
+
+def test_the_demo_answers_builds_once_and_says_what_to_type_next(minilm: str, tmp_path: Path) -> None:
+    arguments = ["--packages", "networkx", "--limit", "40"]
+    pytest.importorskip("networkx")
+
+    first = run(ROOT / "examples" / "demo.py", *arguments, folder=tmp_path)
+    second = run(ROOT / "examples" / "demo.py", *arguments, folder=tmp_path)
+
+    assert "Indexing 40 docstrings" in first
+    assert "Reusing demo-index: 40 documents" in second
+    answers = first.partition("\n\n")[2].partition("Done in")[0]
+    assert "matched: " in answers
+    assert "dense 1" in answers
+    command = re.search(r"(\S*hybridsearch) search demo-index \"(.*?)\" --explain", answers)
+    assert command is not None
+    done = subprocess.run(
+        [command[1], "search", "demo-index", command[2], "--retrievers", "bm25", "--explain"],
+        capture_output=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
