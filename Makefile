@@ -1,6 +1,6 @@
 # make demo   index the docstrings of the installed scientific packages and search them
 # make test   the whole test suite
-# make lint   style, format and types
+# make lint   style, format and types (of the installed package, where adapters/ is hybridsearch.adapters)
 # Each makes .venv where there is none; `make PYTHON=python3.12 test` takes another interpreter.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -18,7 +18,9 @@ test: $(VENV)/dev.stamp
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+	rm -rf build
+	$(PIP) --no-deps --target build/types .
+	cd build/types && $(abspath $(VENV))/bin/mypy --config-file $(abspath pyproject.toml) -p hybridsearch
 
 clean:
 	rm -rf $(VENV) demo-index build dist *.egg-info

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from hybridsearch.adapters.memory import merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
-
 from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.corpus.parts import arrow_schema, check_batch, from_table, read_part, to_tables
 from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder

@@ -12,11 +12,11 @@ from itertools import pairwise
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
-from hybridsearch.adapters.memory import threads
-from hybridsearch.adapters.memory.hnsw import Graph
 from numba import njit
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory import threads
+from hybridsearch.adapters.memory.hnsw import Graph
 from hybridsearch.vectors import DenseVectors, Metric
 
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]

@@ -66,10 +66,11 @@ class Graph:
         """At least `k` live rows close to `query`, or all there are; a few more, so that rounding decides nothing."""
         wanted = k + 16
         while True:
-            found = self._index.search(query, min(wanted, len(self._index))).keys.astype(np.int64)
+            keys = self._index.search(query, min(wanted, len(self._index))).keys
+            found: NDArray[np.int64] = keys.astype(np.int64)
             if live is None:
                 return found
-            alive = found[live[found]]
+            alive: NDArray[np.int64] = found[live[found]]
             if len(alive) >= k or wanted >= len(self._index):
                 return alive
             wanted *= 2

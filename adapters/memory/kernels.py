@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -34,7 +34,7 @@ REVISIT = 16
 AHEAD = 256
 """How many postings ahead memory is asked for: short runs of many columns defeat the processor's own guesses."""
 
-SMALLEST = np.nextafter(np.float32(0), np.float32(1))
+SMALLEST: np.float32 = np.nextafter(np.float32(0), np.float32(1))
 """The threshold as long as there are fewer than k hits: any score above 0 passes."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -282,7 +282,7 @@ def top_k(
             for term in range(terms):
                 begins[term] = cursors[term]
                 if cursors[term] < ends[term]:
-                    low = min(low, np.int64(rows[cursors[term]]))
+                    low = min(low, int(rows[cursors[term]]))
             if low >= last:
                 break
             high = min(low + BLOCK, last)
@@ -368,7 +368,7 @@ def _score_block(
 
 
 @_compiled
-def _guess(scores: NDArray[np.float32], width: int, k: int) -> float:
+def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
     """A score that at least `k` of the first `width` documents reach, or the smallest above 0 where that is not cheap.
 
     The scores are dealt out to more than k lanes; every lane's best is another document, so the k-th best of those
@@ -382,7 +382,8 @@ def _guess(scores: NDArray[np.float32], width: int, k: int) -> float:
     for begin in range(0, width - lanes + 1, lanes):
         for lane in range(lanes):
             best[np.uint64(lane)] = max(best[np.uint64(lane)], bits[np.uint64(begin + lane)])
-    return max(SMALLEST, np.partition(best.view(np.float32), lanes - k)[lanes - k])
+    kth = np.partition(best.view(np.float32), lanes - k)[lanes - k]
+    return kth if kth > SMALLEST else SMALLEST
 
 
 @_compiled

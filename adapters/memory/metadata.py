@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import reduce
+from typing import Any, cast
 
 import numpy as np
-from hybridsearch.adapters.memory.strings import Strings
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.documents import Document
 from hybridsearch.filters import And, Compare, Condition, Not, Or, field_value
 
@@ -120,9 +121,9 @@ class MetadataColumns:
             case Not(inner):
                 return ~self.mask(inner, by_id)
             case And(conditions):
-                return np.logical_and.reduce([self.mask(inner, by_id) for inner in conditions])
+                return reduce(np.logical_and, [self.mask(inner, by_id) for inner in conditions])
             case Or(conditions):
-                return np.logical_or.reduce([self.mask(inner, by_id) for inner in conditions])
+                return reduce(np.logical_or, [self.mask(inner, by_id) for inner in conditions])
 
     def _compare(self, compare: Compare) -> NDArray[np.bool_]:
         mask = np.full(self.documents, compare.test(None), dtype=np.bool_)
@@ -137,11 +138,11 @@ class MetadataColumns:
             parsed = json.loads(f"[{','.join(self._texts(compare.field))}]")
             self._parsed[compare.field] = parsed, _numbers(parsed)
         values, numbers = self._parsed[compare.field]
-        bound = compare.value
-        if numbers is not None and _exact(bound):
+        if numbers is not None and _exact(compare.value):
+            bound = np.float64(cast(float, compare.value))
             match compare.operator:
                 case "$eq":
-                    return numbers == bound
+                    return np.equal(numbers, bound)
                 case "$gt":
                     return np.greater(numbers, bound)
                 case "$gte":

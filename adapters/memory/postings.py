@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate, pairwise
 from operator import mul
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from hybridsearch.adapters.memory import kernels
-from hybridsearch.adapters.memory.threads import WORKERS, run
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from hybridsearch.adapters.memory import kernels
+from hybridsearch.adapters.memory.threads import WORKERS, run
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Rows and scores, best first."""
 
@@ -110,14 +111,12 @@ class Postings:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Postings:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Postings:
         """The inverse of `arrays`, without copying, for instance over memory-mapped files."""
-        return cls(
-            *(arrays[name] for name in ("indptr", "rows", "values", "lengths")),  # type: ignore[arg-type]
-            terms=(arrays["terms"].view(np.uint8), arrays["term_starts"].view(np.int64)),
-        )
+        terms = (arrays["terms"], arrays["term_starts"])
+        return cls(arrays["indptr"], arrays["rows"], arrays["values"], arrays["lengths"], terms)
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays to save; the terms as `terms` (UTF-8 bytes) and `term_starts` (terms + 1)."""
         if isinstance(self._terms, Vocabulary):
             encoded = [term.encode("utf-8", "surrogatepass") for term in self._terms.terms]
@@ -218,6 +217,7 @@ class TermStatistics:
     The idf of a term is worked out when it is first asked for, and remembered.
 
     Attributes:
+        weighting: whose idf it is.
         documents: how many are live.
         average_length: of those, in tokens; 0 without any.
     """
@@ -225,7 +225,7 @@ class TermStatistics:
     def __init__(self, parts: Sequence[tuple[Postings, NDArray[np.bool_] | None]], weighting: Weighting) -> None:
         """`parts` are the indices of all segments, each with a mask of its live documents (None: all)."""
         self._parts = parts
-        self._weighting = weighting
+        self.weighting = weighting
         self._idf: dict[str, float] = {}
         lengths = [postings.lengths if live is None else postings.lengths[live] for postings, live in parts]
         self.documents = sum(map(len, lengths))
@@ -253,7 +253,7 @@ class TermStatistics:
         frequency = np.zeros(len(terms), dtype=np.int64)
         for postings, live in self._parts:
             frequency += postings.document_frequency(terms, live)
-        idf = self._weighting.idf(np.maximum(frequency, 1), self.documents)
+        idf = self.weighting.idf(np.maximum(frequency, 1), self.documents)
         self._idf.update(zip(terms, np.where(frequency > 0, idf, 0.0).tolist(), strict=True))
 
 
@@ -493,11 +493,11 @@ _Piece: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int
 """For every query rows and scores, of shape (queries, k), and how many of the k there are."""
 
 
-def _read_only(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
     """A plain read-only view, so that the kernels are compiled for one kind of array only."""
     if type(array) is np.ndarray and not array.flags.writeable:
         return array
-    view = array.view(np.ndarray)
+    view: NDArray[Scalar] = array.view(np.ndarray)
     view.flags.writeable = False
     return view
 

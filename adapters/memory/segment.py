@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.adapters.memory.hnsw import MIN_ROWS
 from hybridsearch.adapters.memory.metadata import MetadataColumns
-from hybridsearch.adapters.memory.postings import LexicalWeights, Postings
+from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, Weighting
 from hybridsearch.adapters.memory.strings import Strings
-from numpy.typing import NDArray
-
 from hybridsearch.backends import Schema
 from hybridsearch.corpus.parts import dump_metadata, load_metadata
 from hybridsearch.documents import Document
-from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import Compare, Filter
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors
@@ -121,7 +120,7 @@ class Segment:
 
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Everything as plain arrays with the names under which `from_files` finds them."""
-        base = {
+        base: dict[str, NDArray[Any]] = {
             "ids": self.ids.blob,
             "id_starts": self.ids.starts,
             "texts": self.texts.blob,
@@ -187,7 +186,7 @@ class Segment:
                     break
         return mask
 
-    def lexical_weights(self, name: str, weighting: BM25Weighting, average_length: float) -> LexicalWeights:
+    def lexical_weights(self, name: str, weighting: Weighting, average_length: float) -> LexicalWeights:
         """The BM25 weights of a lexical retriever; those for the latest average length are remembered."""
         known = self._weights.get(name)
         if known is not None and known[0] == average_length:

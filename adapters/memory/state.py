@@ -7,17 +7,17 @@ it takes, and waits for nobody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from hybridsearch.adapters.memory import postings
-from hybridsearch.adapters.memory.dense import DenseMatrix
-from hybridsearch.adapters.memory.postings import SparseSlice
-from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory import postings
+from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.adapters.memory.postings import SparseSlice, TermStatistics
+from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.corpus.store import Part
 from hybridsearch.documents import Document
@@ -47,11 +47,6 @@ class View:
         """How many are live."""
         return len(self.segment) if self.live is None else int(np.count_nonzero(self.live))
 
-    def total_length(self, name: str) -> float:
-        """The summed length of all live documents of a lexical retriever, exact for whole numbers."""
-        lengths = self.segment.postings(name).lengths
-        return float((lengths if self.live is None else lengths[self.live]).sum(dtype=np.float64))
-
     def without(self, rows: Sequence[int]) -> View:
         """The view after deleting `rows`."""
         if not rows:
@@ -68,15 +63,6 @@ class View:
         return mask if self.live is None else mask & self.live
 
 
-@dataclass(eq=False)
-class _Lexical:
-    """The collection statistics of one lexical retriever: BM25 depends on all live documents."""
-
-    weighting: BM25Weighting
-    average_length: float
-    frequencies: dict[str, int] = field(default_factory=dict)
-
-
 class State:
     """The content of an index at one instant.
 
@@ -91,7 +77,7 @@ class State:
         self.views = tuple(views)
         self.approximate = approximate
         self.documents = sum(view.documents for view in self.views)
-        self._lexical: dict[str, _Lexical] = {}
+        self._statistics: dict[str, TermStatistics] = {}
 
     def find(self, ids: Sequence[str]) -> list[tuple[int, int, int]]:
         """(position in `ids`, number of the view, row) of every live document among `ids`."""
@@ -134,7 +120,10 @@ class State:
         name, retriever = request.retriever, self._retriever(request.retriever)
         if retriever.kind == "dense":
             raise InvalidArgumentError(f"Retriever {name!r} is dense: only lexical and sparse scores have terms.")
-        query = self._sparse_query(name, retriever, request.query)
+        query = _sparse_query(name, retriever, request.query)
+        statistics = self._lexical(name, retriever)
+        if statistics is not None:
+            query = statistics.weigh(query)
         explained: list[dict[str, float]] = [{} for _ in ids]
         slices = self._slices(name, retriever, [query], None)
         for position, number, row in self.find(ids):
@@ -152,8 +141,9 @@ class State:
             vectors = np.stack([_dense_query(name, retriever, request.query) for request in requests])
             found = self._search_dense(name, vectors, int(k), filter)
         else:
-            queries = [self._sparse_query(name, retriever, request.query) for request in requests]
-            found = postings.search(self._slices(name, retriever, queries, filter), queries, int(k))
+            queries = [_sparse_query(name, retriever, request.query) for request in requests]
+            slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
+            found = postings.search(slices, queries, int(k), statistics=statistics)
         return [self._ranking(hits, int(k)) for hits in found]
 
     def _search_dense(
@@ -171,46 +161,26 @@ class State:
     def _slices(
         self, name: str, retriever: RetrieverSchema, queries: Sequence[SparseQuery], filter: Filter | None
     ) -> list[SparseSlice]:
-        lexical = self._statistics(name, retriever) if retriever.kind == "lexical" else None
+        statistics = self._lexical(name, retriever)
         slices = []
         for view in self.views:
             segment, weights = view.segment, None
-            if lexical is not None:
-                derived = segment.lexical_weights(name, lexical.weighting, lexical.average_length)
+            if statistics is not None:
+                derived = segment.lexical_weights(name, statistics.weighting, statistics.average_length)
                 for query in queries:
                     derived.ensure(query.terms)
                 weights = derived.values
             slices.append(SparseSlice(segment.postings(name), segment.order, view.allowed(filter), weights))
         return slices
 
-    def _sparse_query(self, name: str, retriever: RetrieverSchema, query: object) -> SparseQuery:
-        """The query as the postings take it; a lexical one with each count times its term's idf."""
-        if not isinstance(query, SparseQuery):
-            raise InvalidArgumentError(
-                f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
-            )
-        if retriever.kind != "lexical" or not query.terms or not self.documents:
-            return query
-        statistics = self._statistics(name, retriever)
-        known = statistics.frequencies
-        missing = [term for term in query.terms if term not in known]
-        if missing:
-            counts = sum(
-                (view.segment.postings(name).document_frequency(missing, view.live) for view in self.views),
-                start=np.zeros(len(missing), dtype=np.int64),
-            )
-            known.update(zip(missing, counts.tolist(), strict=True))
-        frequency = np.array([known[term] for term in query.terms], dtype=np.int64)
-        idf = statistics.weighting.idf(np.maximum(frequency, 1), self.documents)
-        weights = np.where(frequency > 0, query.weights.astype(np.float64) * idf, 0.0)
-        return SparseQuery(query.terms, weights.astype(np.float32))
-
-    def _statistics(self, name: str, retriever: RetrieverSchema) -> _Lexical:
-        if name not in self._lexical:
-            total = sum(view.total_length(name) for view in self.views)
-            average = total / self.documents if self.documents else 0.0
-            self._lexical[name] = _Lexical(BM25Weighting(**(retriever.weighting or {})), average)
-        return self._lexical[name]
+    def _lexical(self, name: str, retriever: RetrieverSchema) -> TermStatistics | None:
+        """What BM25 needs to know about all live documents; None for a retriever that is not lexical."""
+        if retriever.kind != "lexical":
+            return None
+        if name not in self._statistics:
+            parts = [(view.segment.postings(name), view.live) for view in self.views]
+            self._statistics[name] = TermStatistics(parts, BM25Weighting(**(retriever.weighting or {})))
+        return self._statistics[name]
 
     def _ranking(self, hits: Sequence[tuple[NDArray[np.int32], NDArray[Any]]], k: int) -> Ranking:
         """The best `k` of the hits of all views; each view's are in order."""
@@ -237,6 +207,14 @@ class State:
             raise InvalidArgumentError(
                 f"The index has no retriever {name!r}: it has {', '.join(map(repr, self.schema.retrievers)) or 'none'}."
             ) from None
+
+
+def _sparse_query(name: str, retriever: RetrieverSchema, query: object) -> SparseQuery:
+    if not isinstance(query, SparseQuery):
+        raise InvalidArgumentError(
+            f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
+        )
+    return query
 
 
 def _dense_query(name: str, retriever: RetrieverSchema, query: object) -> NDArray[np.float32]:

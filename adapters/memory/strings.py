@@ -28,7 +28,7 @@ class Strings:
     def __init__(self, blob: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
         self.blob = blob
         self.starts = starts
-        self._raw = memoryview(np.ascontiguousarray(blob))
+        self._raw = np.ascontiguousarray(blob).data
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> Strings:
@@ -82,7 +82,7 @@ class Strings:
     def order(self) -> NDArray[np.int32]:
         """The rank of each string among all, by code point (which is the order of UTF-8 bytes)."""
         array = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), len(self), [None, pa.py_buffer(self.starts), pa.py_buffer(self._raw)]
+            pa.large_binary(), len(self), [None, pa.py_buffer(self.starts.data), pa.py_buffer(self._raw)]
         )
         ranks = np.empty(len(self), dtype=np.int32)
         ranks[pc.sort_indices(array).to_numpy()] = np.arange(len(self), dtype=np.int32)

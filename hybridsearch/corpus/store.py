@@ -125,7 +125,9 @@ class CorpusStore:
             folder.mkdir(parents=True, exist_ok=True)
             foreign = sorted({path.name for path in folder.iterdir()} - _OURS)
         except OSError as error:
-            raise StorageError(f"No index can be made in {folder} ({error.strerror}): choose another folder.") from error
+            raise StorageError(
+                f"No index can be made in {folder} ({error.strerror}): choose another folder."
+            ) from error
         if (folder / _MANIFEST).exists():
             raise IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
         if foreign:

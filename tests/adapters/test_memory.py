@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hybridsearch.adapters.memory import MemoryBackend
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import check
 from hybridsearch.testing.samples import Item, encode, make_schema, sparse_query

@@ -181,7 +181,7 @@ def test_max_length_cuts_texts(minilm: str, model: Any) -> None:
 
 def test_cached_vectors_are_bit_equal_and_encode_nothing(minilm: str, model: Any, monkeypatch: Any) -> None:
     fresh = Dense(model).encode_documents(TEXTS).array
-    monkeypatch.setattr(model, "encode_document", None)
+    monkeypatch.setattr(model, "preprocess", None)
     again = Dense(model).encode_documents([*reversed(TEXTS), ""]).array
     assert np.array_equal(again[:-1], fresh[::-1])
 
@@ -189,7 +189,7 @@ def test_cached_vectors_are_bit_equal_and_encode_nothing(minilm: str, model: Any
 def test_the_cache_can_be_turned_off(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Dense(model, cache=False).encode_documents(TEXTS[:1])
     Dense(model).encode_documents([""])
-    monkeypatch.setattr(model, "encode_document", None)
+    monkeypatch.setattr(model, "preprocess", None)
     with pytest.raises(TypeError):
         Dense(model).encode_documents(TEXTS[:1])
 

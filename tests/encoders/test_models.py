@@ -1,4 +1,4 @@
-"""Finding a model without a network, knowing its content, and batches by token count."""
+"""Finding a model without a network, and knowing its content."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hybridsearch.encoders.models import LazyModel, folder_digest, token_batches, token_lengths
+from hybridsearch.encoders.models import LazyModel, folder_digest
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for the model encoders")
@@ -187,21 +184,3 @@ def test_constructing_and_fingerprinting_load_no_model_library(minilm: str) -> N
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_lengths_are_those_of_the_tokenizer(minilm: str) -> None:
-    model = dense(minilm, max_length=16).get()
-    texts = ["flow", "the flow over a wing", "word " * 100, "層流と乱流"]
-    expected = model.preprocess(texts)["attention_mask"].sum(dim=1).tolist()
-    assert token_lengths(model, texts).tolist() == expected
-    pairs = [("flow", text) for text in texts]
-    assert token_lengths(model, pairs).tolist() == model.preprocess(pairs)["attention_mask"].sum(dim=1).tolist()
-    assert token_lengths(model, []).tolist() == []
-
-
-@given(st.lists(st.integers(0, 300)), st.integers(1, 600))
-def test_batches_hold_each_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(token_batches(np.array(lengths, dtype=np.int64), budget))
-    assert sorted(position for batch in batches for position in batch.tolist()) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[position] for position in batch) <= budget

@@ -230,7 +230,13 @@ def test_blank_texts_are_empty(ours: Sparse) -> None:
 
 def test_cached_vectors_are_bit_equal_and_encode_nothing(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Sparse(theirs).encode_documents(TEXTS).matrix
-    monkeypatch.setattr(theirs, "encode_document", None)
+    preprocess = theirs.preprocess
+
+    def only_queries(texts: list[str], *, task: str, **arguments: Any) -> Any:
+        assert task == "query"
+        return preprocess(texts, task=task, **arguments)
+
+    monkeypatch.setattr(theirs, "preprocess", only_queries)
     again = Sparse(theirs).encode_documents(TEXTS).matrix
     for part in ("indptr", "indices", "data"):
         assert np.array_equal(getattr(again, part), getattr(fresh, part))

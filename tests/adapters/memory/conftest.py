@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hybridsearch.adapters.memory import MemoryBackend
 from scipy.sparse import csr_array
 
+from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Fingerprint, Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, SparseQuery, SparseVectors, Vocabulary

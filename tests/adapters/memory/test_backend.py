@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hybridsearch.adapters.memory import MemoryBackend, merging
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hybridsearch.adapters.memory import MemoryBackend, merging
 from hybridsearch.backends import Backend, Request
 from hybridsearch.errors import (
     BackendError,

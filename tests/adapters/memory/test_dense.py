@@ -6,11 +6,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hybridsearch.adapters.memory.dense import DenseMatrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.vectors import DenseVectors, Metric
 
 METRICS = get_args(Metric)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hybridsearch.adapters.memory.metadata import MetadataColumns
-from hybridsearch.adapters.memory.segment import Segment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybridsearch.adapters.memory.metadata import MetadataColumns
+from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.documents import Document
 from hybridsearch.filters import Filter
 from hybridsearch.vectors import EncodedBatch

@@ -10,12 +10,12 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hybridsearch.adapters.memory import postings as module
-from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, SparseSlice, explain, search
 from hypothesis import given, settings
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, random_array, vstack
 
+from hybridsearch.adapters.memory import postings as module
+from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, SparseSlice, TermStatistics, explain, search
 from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
@@ -104,14 +104,17 @@ def test_hits_equal_those_of_scipy_with_ties_masks_and_unknown_terms(
         assert as_lists(hits) == expected(matrix, query, k, order, allowed)
 
 
+@pytest.mark.parametrize("share", [None, 0.5, 0.001])
 @pytest.mark.parametrize(("density", "k"), [(0.0005, 10), (0.01, 1), (0.01, 1000), (0.3, 10), (0.3, 30_000)])
-def test_hits_over_several_blocks_equal_those_of_scipy(density: float, k: int) -> None:
+def test_hits_over_several_blocks_equal_those_of_scipy(density: float, k: int, share: float | None) -> None:
     matrix = random_matrix(20_001, 60, density)
-    order = np.random.default_rng(2).permutation(20_001).astype(np.int32)
+    rng = np.random.default_rng(2)
+    order = rng.permutation(20_001).astype(np.int32)
+    allowed = None if share is None else rng.random(20_001) < share
     queries = random_queries(6, 60, 8)
-    found = search([SparseSlice(Postings.from_vectors(vectors_of(matrix)), order)], queries, k)
+    found = search([SparseSlice(Postings.from_vectors(vectors_of(matrix)), order, allowed)], queries, k)
     for query, (hits,) in zip(queries, found, strict=True):
-        assert as_lists(hits) == expected(matrix, query, k, order)
+        assert as_lists(hits) == expected(matrix, query, k, order, allowed)
 
 
 def test_a_document_with_an_equal_score_and_a_smaller_id_displaces_another_at_the_cut() -> None:
@@ -355,6 +358,37 @@ def test_lexical_weights_do_not_depend_on_when_and_with_what_they_are_asked_for(
     in_chunks.ensure(postings.terms)
     assert np.array_equal(at_once.values, one_by_one.values)
     assert np.array_equal(at_once.values, in_chunks.values)
+
+
+def test_term_statistics_count_the_live_documents_of_all_segments() -> None:
+    left, right = random_matrix(200, 10, 0.1, seed=1), random_matrix(300, 10, 0.1, seed=2)
+    live = np.random.default_rng(3).random(300) < 0.7
+    parts = [(Postings.from_vectors(vectors_of(left)), None), (Postings.from_vectors(vectors_of(right)), live)]
+    statistics = TermStatistics(parts, BM25Weighting())
+    dense = np.vstack([left.toarray(), right.toarray()[live]]).astype(np.float64)
+    n, documents = (dense > 0).sum(axis=0), len(dense)
+    idf = np.log(1 + (documents - n + 0.5) / (n + 0.5))
+    for _ in range(2):
+        assert statistics.idf(["t4", "unknown", "t0"]) == pytest.approx([idf[4], 0.0, idf[0]], rel=1e-12)
+    assert statistics.documents == documents
+    assert statistics.average_length == pytest.approx(dense.sum() / documents)
+
+
+def test_a_term_of_deleted_documents_only_has_no_idf() -> None:
+    postings = Postings.from_vectors(vectors_of(csr_array(np.eye(2, dtype=np.float32))))
+    statistics = TermStatistics([(postings, np.array([True, False]))], BM25Weighting(variant="atire"))
+    assert statistics.idf(["t1"]) == [0.0]
+    assert TermStatistics([], BM25Weighting()).idf(["t1"]) == [0.0]
+
+
+def test_searching_with_statistics_equals_searching_with_weighed_queries() -> None:
+    matrix = random_matrix(400, 20, 0.2)
+    slice_ = SparseSlice(Postings.from_vectors(vectors_of(matrix)), np.arange(400, dtype=np.int32))
+    statistics = TermStatistics([(slice_.postings, None)], BM25Weighting())
+    queries = random_queries(5, 20, 6)
+    found = search([slice_], queries, 30, statistics=statistics)
+    weighed = search([slice_], [statistics.weigh(query) for query in queries], 30)
+    assert [as_lists(hits) for (hits,) in found] == [as_lists(hits) for (hits,) in weighed]
 
 
 def test_search_uses_the_weights_of_a_slice() -> None:

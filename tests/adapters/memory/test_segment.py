@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hybridsearch.adapters.memory import segment as module
-from hybridsearch.adapters.memory.segment import Segment, hash_ids
-from hybridsearch.adapters.memory.strings import Strings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridsearch.adapters.memory import segment as module
+from hybridsearch.adapters.memory.segment import Segment, hash_ids
+from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.documents import Document
 from hybridsearch.vectors import EncodedBatch
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hybridsearch.adapters.memory import MemoryBackend
 
+from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.errors import IndexCorruptedError, StorageError
 
 IDS = [str(number) for number in range(4200)]

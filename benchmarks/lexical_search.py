@@ -1,0 +1,194 @@
+"""BM25 against bm25s (numba backend) and rank-bm25 on SciFact and the answers of MedQuAD, in one process.
+
+All get the same tokens (of `hybridsearch.BM25`), Lucene's formula with k1 = 1.2 and b = 0.75 (rank-bm25 has only its
+own formula), k = 10, after a warm-up. bm25s is given lists of tokens, hybridsearch `SparseQuery`s of term counts:
+looking terms up, weighing them by their idf and the top 10 are inside the timing of both. "build" starts from token
+numbers and their vocabulary, and ends with an index whose weights are all computed; "texts to index" includes each
+library's own tokenisation. The hits of hybridsearch and bm25s are compared, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import Stemmer
+from _common import arguments, best_of, data_folder, finish, table
+from rank_bm25 import BM25Okapi
+from scipy.sparse import csr_array
+
+from hybridsearch import BM25
+from hybridsearch.adapters.memory.postings import (
+    Hits,
+    LexicalWeights,
+    Postings,
+    SparseSlice,
+    TermStatistics,
+    search,
+)
+from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
+
+K = 10
+Numbered = tuple[list[list[int]], dict[str, int]]
+"""Token numbers of each document, and the number of each term: what `bm25s.BM25.index` takes."""
+
+
+class Index:
+    """One segment of the memory backend with BM25 weights."""
+
+    def __init__(self, vectors: SparseVectors, encoder: BM25) -> None:
+        postings = Postings.from_vectors(vectors)
+        self.statistics = TermStatistics([(postings, None)], encoder.weighting)
+        self.weights = LexicalWeights(postings, encoder.weighting, self.statistics.average_length)
+        self.weights.ensure(postings.terms)
+        order = np.arange(postings.documents, dtype=np.int32)
+        self.slice = SparseSlice(postings, order, weights=self.weights.values)
+
+    def search(self, queries: Sequence[SparseQuery], threads: int) -> list[list[Hits]]:
+        for query in queries:
+            self.weights.ensure(query.terms)
+        return search([self.slice], queries, K, statistics=self.statistics, threads=threads)
+
+
+def count(numbered: Numbered) -> SparseVectors:
+    """Token numbers to term frequencies, as `BM25.encode_documents` does it."""
+    rows, vocabulary = numbered
+    starts = np.concatenate([[0], np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))])
+    columns = np.fromiter(chain.from_iterable(rows), np.int32, int(starts[-1]))
+    matrix = csr_array((np.ones(len(columns), np.float32), columns, starts), shape=(len(rows), len(vocabulary)))
+    matrix.sum_duplicates()
+    return SparseVectors(matrix, Vocabulary(list(vocabulary)))
+
+
+def build_bm25s(tokens: object) -> bm25s.BM25:
+    peer = bm25s.BM25(method="lucene", k1=1.2, b=0.75, backend="numba")
+    peer.index(tokens, show_progress=False)
+    return peer
+
+
+def same_hits(ours: Sequence[list[Hits]], documents: np.ndarray, scores: np.ndarray) -> int:
+    """How many of the queries have the same documents, equal scores at the cut aside."""
+    same = 0
+    for ((rows, mine),), their_rows, theirs in zip(ours, documents, scores, strict=True):
+        if np.allclose(mine, theirs[theirs > 0], rtol=1e-4):
+            floor = theirs[-1] * (1 + 1e-4)
+            same += set(rows[mine > floor].tolist()) == set(their_rows[theirs > floor].tolist())
+    return same
+
+
+Row = tuple[str | float, ...]
+
+
+def measure(name: str, texts: list[str], questions: list[str]) -> tuple[list[Row], dict[str, float]]:
+    encoder = BM25()
+    tokens = [encoder.tokenize(text) for text in texts]
+    vocabulary = {term: number for number, term in enumerate(sorted(set(chain.from_iterable(tokens))))}
+    numbered: Numbered = ([[vocabulary[token] for token in row] for row in tokens], vocabulary)
+    words = [row for row in map(encoder.tokenize, questions) if any(word in vocabulary for word in row)]
+    queries = [SparseQuery(tuple(n), np.fromiter(n.values(), np.float32, len(n))) for n in map(Counter, words)]
+
+    peer, index, okapi = build_bm25s(numbered), Index(count(numbered), encoder), BM25Okapi(tokens)
+
+    def ask_peer(some: list[list[str]], threads: int) -> object:
+        return peer.retrieve(some, k=K, n_threads=0 if threads == 1 else threads, show_progress=False)
+
+    def ask_okapi(query: list[str]) -> None:
+        scores = okapi.get_scores(query)
+        best = np.argpartition(-scores, K)[:K]
+        best[np.argsort(-scores[best])]
+
+    found = ask_peer(words, 1)
+    same = same_hits(index.search(queries, 1), found.documents, found.scores)
+    if same < len(queries):
+        raise SystemExit(f"{name}: hybridsearch and bm25s differ on {len(queries) - same} of {len(queries)} queries.")
+
+    n, few = len(queries), words[:20]
+    stem = Stemmer.Stemmer("english")
+    ask_peer(words, 2)
+    index.search(queries, 2)
+    seconds = {
+        "single query, 1 thread": (
+            best_of(lambda: [index.search([query], 1) for query in queries], 25) / n,
+            best_of(lambda: [ask_peer([query], 1) for query in words], 25) / n,
+            best_of(lambda: [ask_okapi(query) for query in few], 3) / len(few),
+        ),
+        "batch, per query, 1 thread": (
+            best_of(lambda: index.search(queries, 1), 40) / n,
+            best_of(lambda: ask_peer(words, 1), 40) / n,
+            None,
+        ),
+        "batch, per query, 2 threads": (
+            best_of(lambda: index.search(queries, 2), 40) / n,
+            best_of(lambda: ask_peer(words, 2), 40) / n,
+            None,
+        ),
+        "build": (
+            best_of(lambda: Index(count(numbered), encoder), 5),
+            best_of(lambda: build_bm25s(numbered), 5),
+            best_of(lambda: BM25Okapi(tokens), 2),
+        ),
+        "texts to index": (
+            best_of(lambda: Index(BM25().encode_documents(texts), encoder), 3),
+            best_of(lambda: build_bm25s(bm25s.tokenize(texts, stopwords="en", stemmer=stem, show_progress=False)), 3),
+            None,
+        ),
+    }
+    rows = [
+        (
+            what,
+            ours * 1e3,
+            theirs * 1e3,
+            theirs / ours,
+            "" if other is None else other * 1e3,
+            "" if other is None else other / ours,
+        )
+        for what, (ours, theirs, other) in seconds.items()
+    ]
+    ratio = {what: theirs / ours for what, (ours, theirs, _) in seconds.items()}
+    ours, _, other = seconds["single query, 1 thread"]
+    return rows, {
+        "times_bm25s_single": ratio["single query, 1 thread"],
+        "times_bm25s_batch": min(ratio["batch, per query, 1 thread"], ratio["batch, per query, 2 threads"]),
+        "times_bm25s_build": ratio["build"],
+        "times_bm25s_texts_to_index": ratio["texts to index"],
+        "times_rank_bm25": other / ours,
+    }
+
+
+def read_lines(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    data = data_folder()
+    claims = {line.split("\t")[0] for line in (data / "scifact/qrels/test.tsv").read_text().splitlines()[1:]}
+    pairs = read_lines(data / "medquad/pairs.jsonl")
+    collections = {
+        "SciFact": (
+            [f"{line['title']} {line['text']}" for line in read_lines(data / "scifact/corpus.jsonl")],
+            [line["text"] for line in read_lines(data / "scifact/queries.jsonl") if line["_id"] in claims],
+        ),
+        "MedQuAD": ([pair["answer"] for pair in pairs], [pair["question"] for pair in pairs[:: len(pairs) // 300]]),
+    }
+    results = {}
+    for name, (texts, questions) in collections.items():
+        rows, results[name] = measure(name, texts, questions)
+        table(
+            f"BM25 on {name}: {len(texts):,} documents, {len(questions)} queries; milliseconds, best of several runs",
+            ["", "hybridsearch", "bm25s", "times faster", "rank-bm25", "times faster"],
+            rows,
+            note="Same tokens; the same documents found as by bm25s on every query.",
+        )
+    worst = {key: min(result[key] for result in results.values()) for key in results["SciFact"]}
+    finish(options, {**worst, "collections": results})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Many texts through one model: batches by token count, and on a CPU several of them side by side.
+
+Texts of similar length share a batch, so that little of the work is padding, and a batch has a number of tokens rather
+than of texts, so that it fits the processor's caches whatever the texts are. On a CPU each worker thread computes a
+batch of its own instead of all threads computing parts of one: they never wait for each other, least of all for one
+that the system has put aside for another program.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.encoders.models import LazyModel
+
+T = TypeVar("T")
+Task: TypeAlias = Literal["query", "document"]
+
+CPU_BATCH_TOKENS = 1024
+"""What a worker computes at a time; `benchmarks/encoding.py --budgets` compares sizes."""
+
+MAX_WORKERS = 8
+"""More would wait for Python's lock; where there are more threads, each worker has several."""
+
+_PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+_starting = threading.Lock()
+
+
+def run_batches(
+    model: LazyModel,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    work: Callable[[NDArray[np.intp]], T],
+    task: Task | None = None,
+    *,
+    budget: int | None,
+    gpu_budget: int,
+) -> Iterator[tuple[NDArray[np.intp], T]]:
+    """Do `work` for batches of positions in `texts`; yields each batch with its result, longest texts first.
+
+    Args:
+        work: called with the positions of a batch, on a CPU by several threads at once.
+        task: which side of the model the texts are for.
+        budget: tokens of a batch after padding; None for 1,024 on a CPU and `gpu_budget` elsewhere.
+    """
+    if len(texts) < 2:
+        positions = [np.arange(len(texts))] if texts else []
+    else:
+        loaded = model.get()
+        with model.lock:
+            lengths = token_lengths(loaded, texts, task)
+        budget = budget or (CPU_BATCH_TOKENS if loaded.device.type == "cpu" else gpu_budget)
+        positions = list(token_batches(lengths, budget))
+    if len(positions) < 2 or not model.on_torch_cpu:
+        yield from ((batch, work(batch)) for batch in positions)
+    else:
+        yield from _side_by_side(positions, work)
+
+
+def forward(
+    model: LazyModel,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    output: str,
+    task: Task | None = None,
+    prompt: str | None = None,
+    **arguments: Any,
+) -> Any:
+    """The model's output for one batch, as a torch tensor (texts, ...) on the model's device.
+
+    This is what `encode_query`, `encode_document` and `predict` do with a batch, prompts and routes included, without
+    what they do around it: they look through all parameters and modules at each call, 1 to 2 ms, and let only one
+    thread in, because tokenizers do not bear several.
+
+    Args:
+        output: "sentence_embedding" or "scores".
+        prompt: put before each text; None for the model's own for the task.
+        arguments: of the model's forward pass.
+    """
+    import torch
+    from sentence_transformers.util import batch_to_device
+
+    loaded = model.get()
+    if prompt is None:
+        own = [loaded.prompts[name] for name in (_PROMPTS[task] if task else ()) if name in loaded.prompts]
+        prompt = own[0] if own else loaded.prompts.get(loaded.default_prompt_name)
+    route = {} if task is None else {"task": task}
+    with model.lock:
+        features = loaded.preprocess(list(texts), prompt=prompt, **route)
+    with torch.inference_mode():
+        return loaded(batch_to_device(features, loaded.device), **route, **arguments)[output]
+
+
+def token_lengths(
+    model: Any, texts: Sequence[str] | Sequence[tuple[str, str]], task: Task | None = None
+) -> NDArray[np.int64]:
+    """How many tokens the model will read of each text, or of each pair of texts, after truncation.
+
+    A model without a Hugging Face tokenizer gets an estimate of four characters a token.
+    """
+    module = model[0]
+    routes = getattr(module, "sub_modules", None)
+    if routes is not None:
+        module = (routes[task] if task in routes else next(iter(routes.values())))[0]
+    tokenizer = getattr(module, "tokenizer", None)
+    limit = getattr(module, "max_seq_length", None)
+    limit = limit if limit is not None and limit < 10**6 else None
+    if not texts:
+        return np.empty(0, dtype=np.int64)
+    pairs = not isinstance(texts[0], str)
+    if not hasattr(tokenizer, "convert_ids_to_tokens") or not callable(tokenizer):
+        characters = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
+        return np.minimum(np.array(characters, dtype=np.int64) // 4 + 1, limit or 10**6)
+    columns = [list(column) for column in zip(*texts, strict=True)] if pairs else [list(texts)]
+    encoded = tokenizer(
+        *columns,
+        truncation=limit is not None,
+        max_length=limit,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+
+
+def token_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.intp]]:
+    """Positions in batches of at most `budget` tokens after padding (at least one text a batch), longest first.
+
+    Each position comes once. Neighbours in length share a batch, so that little of it is padding.
+
+    >>> [batch.tolist() for batch in token_batches(np.array([3, 9, 4, 3]), 9)]
+    [[1], [2, 0], [3]]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def _side_by_side(
+    positions: Sequence[NDArray[np.intp]], work: Callable[[NDArray[np.intp]], T]
+) -> Iterator[tuple[NDArray[np.intp], T]]:
+    """Do `work` in threads that share the caller's number of torch threads among them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    workers = min(threads, MAX_WORKERS, len(positions))
+    ready = threading.Barrier(workers + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread's first call sets it to the common number, also after the next line
+        torch.set_num_threads(threads // workers)
+        ready.wait(60)
+
+    pool = ThreadPoolExecutor(workers, "hybridsearch-batch", start)
+    try:
+        with _starting:
+            futures = [pool.submit(work, batch) for batch in positions]
+            ready.wait(60)
+            torch.set_num_threads(threads)  # also what threads get that others start later
+        for batch, future in zip(positions, futures, strict=True):
+            yield batch, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

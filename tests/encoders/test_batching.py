@@ -1,0 +1,103 @@
+"""Batches by token count, and workers that leave torch as they found it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hybridsearch.encoders.batching import run_batches, token_batches, token_lengths
+from hybridsearch.encoders.models import LazyModel
+
+pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for the model encoders")
+
+
+@pytest.fixture(scope="module")
+def model(minilm: str) -> LazyModel:
+    return LazyModel(minilm, "SentenceTransformer", max_length=16, device="cpu")
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_lengths_are_those_of_the_tokenizer(model: LazyModel) -> None:
+    loaded = model.get()
+    texts = ["flow", "the flow over a wing", "word " * 100, "層流と乱流"]
+    expected = loaded.preprocess(texts)["attention_mask"].sum(dim=1).tolist()
+    assert token_lengths(loaded, texts).tolist() == expected
+    pairs = [("flow", text) for text in texts]
+    assert token_lengths(loaded, pairs).tolist() == loaded.preprocess(pairs)["attention_mask"].sum(dim=1).tolist()
+    assert token_lengths(loaded, []).tolist() == []
+
+
+@given(st.lists(st.integers(0, 300)), st.integers(1, 600))
+def test_batches_hold_each_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(token_batches(np.array(lengths, dtype=np.int64), budget))
+    assert sorted(position for batch in batches for position in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[position] for position in batch) <= budget
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_workers_share_the_callers_threads(model: LazyModel) -> None:
+    import torch
+
+    texts = [f"text {i}" for i in range(12)]
+    seen: dict[str, int] = {}
+
+    def work(batch: NDArray[np.intp]) -> list[str]:
+        time.sleep(0.01)
+        seen[threading.current_thread().name] = torch.get_num_threads()
+        return [texts[position] for position in batch]
+
+    for batch, result in run_batches(model, texts, work, budget=8, gpu_budget=8):
+        assert result == [texts[position] for position in batch]
+    assert list(seen.values()) == [1] * 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_torch_keeps_its_number_of_threads(model: LazyModel) -> None:
+    import torch
+
+    after: list[int] = []
+    batches = run_batches(model, ["a", "b", "c", "d"], lambda batch: batch, budget=1, gpu_budget=1)
+    next(batches)
+    later = threading.Thread(target=lambda: after.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    batches.close()  # type: ignore[attr-defined]
+    assert (torch.get_num_threads(), after) == (4, [4])
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_an_error_ends_the_work(model: LazyModel) -> None:
+    done: list[int] = []
+
+    def work(batch: NDArray[np.intp]) -> None:
+        done.append(len(batch))
+        time.sleep(0.01)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(run_batches(model, [f"text {i}" for i in range(500)], work, budget=1, gpu_budget=1))
+    assert len(done) < 500
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hybridsearch-batch")]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_texts_need_no_workers(model: LazyModel, count: int) -> None:
+    batches = list(run_batches(model, ["text"] * count, lambda batch: batch.tolist(), budget=None, gpu_budget=1))
+    assert [result for _, result in batches] == [[0]] * count
