@@ -82,12 +82,15 @@ def machine() -> dict[str, Any]:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
     """Print a table: the first column to the left, the others to the right; floats with three significant digits."""
-    grid = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+    console.print(title, style="bold")
+    grid = Table()
     for number, column in enumerate(columns):
         grid.add_column(column, justify="right" if number else "left")
     for row in rows:
         grid.add_row(*(_cell(value) for value in row))
     console.print(grid)
+    if note:
+        console.print(note)
 
 
 def finish(options: argparse.Namespace, results: Mapping[str, Any]) -> None:

@@ -44,10 +44,13 @@ def main() -> None:
         with console.status("writing the corpus"):
             write_corpus(corpus, options.documents)
         size = corpus.stat().st_size
-        command = [sys.executable, "-m", "hybridsearch.cli", "index", str(corpus), "--index", str(index), "--json"]
+        command = [sys.executable, "-m", "hybridsearch", "index", str(corpus), "--index", str(index), "--json"]
         started = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - started
+        indexed = json.loads(done.stdout)["indexed"]
+        if indexed != options.documents:
+            raise SystemExit(f"{indexed} documents were indexed, not {options.documents}: {done.stderr}")
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         stored = sum(file.stat().st_size for file in index.rglob("*") if file.is_file())
     found = {

@@ -236,12 +236,11 @@ class Backend(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Adapter:
     target: str  # "module:class"
-    package: str  # what must be importable
-    extra: str  # the extra that installs it
+    extra: str = ""  # what installs the packages it needs
 
 
 _ADAPTERS: dict[str, _Adapter] = {
-    "memory": _Adapter("hybridsearch.adapters.memory:MemoryBackend", "numba", "memory"),
+    "memory": _Adapter("hybridsearch.adapters.memory:MemoryBackend"),
 }
 """URL scheme -> adapter. One line adds an engine; packages of others use the entry-point group below."""
 
@@ -262,6 +261,10 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
     """
     options = dict(options or {})
     if not isinstance(target, str | Path):
+        if not isinstance(target, Backend):
+            raise InvalidArgumentError(
+                f"A backend is 'memory', a folder, a URL or a Backend, not {type(target).__name__}."
+            )
         if options:
             raise InvalidArgumentError("Options are for a backend given by name; set them on the object itself.")
         return target
@@ -290,9 +293,9 @@ def _load(scheme: str) -> Any:
         try:
             return getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            if error.name and error.name.startswith("hybridsearch"):
+            if not adapter.extra or (error.name or "").startswith("hybridsearch"):
                 raise
-            raise MissingExtraError(error.name or adapter.package, adapter.extra, f"The {scheme} backend") from error
+            raise MissingExtraError(error.name or scheme, adapter.extra, f"The {scheme} backend") from error
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == scheme:
             return cast(Any, point.load())

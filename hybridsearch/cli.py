@@ -152,7 +152,9 @@ def index(
             "Default: those of the index that is there, else bm25.",
         ),
     ] = None,
-    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    language: Annotated[
+        str | None, typer.Option(help="Whose stemming and stop words BM25 uses. Default for a new index: english.")
+    ] = None,
     format: Annotated[
         str | None, typer.Option(help="jsonl, csv, tsv, parquet, beir or text. Default: told by the name.")
     ] = None,
@@ -182,6 +184,10 @@ def index(
         on_error=on_error.value,
     )
     with _open_or_create(place, retrievers, language, hnsw) as searcher:
+        if not searcher.backend.capabilities.persistent:
+            raise InvalidArgumentError(
+                f"--index {place} is lost when the command ends; for a folder of that name write ./{place}."
+            )
         report = searcher.index(documents, batch_size=batch_size)
         count = searcher.count()
         names = list(searcher.retrievers)
@@ -215,7 +221,10 @@ def search(
     place: Place,
     query: Annotated[
         str | None,
-        typer.Argument(metavar="QUERY", help="What to find. Without it: asks in a terminal, else reads one a line."),
+        typer.Argument(
+            metavar="QUERY",
+            help="What to find; after -- if it starts with a dash. Without it: asks in a terminal, else reads one a line.",
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many hits.")] = 10,
     filter: Annotated[str | None, typer.Option(metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'.""")] = None,
@@ -302,15 +311,17 @@ def doctor(
 _EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
 
 
-def _open_or_create(place: str, retrievers: str | None, language: str, hnsw: bool) -> HybridSearch:
+def _open_or_create(place: str, retrievers: str | None, language: str | None, hnsw: bool) -> HybridSearch:
     import hybridsearch as hs
     from hybridsearch.errors import IndexNotFoundError
 
     options = _backend_options(hnsw)
     if retrievers is None:
         with contextlib.suppress(IndexNotFoundError):
-            return hs.open(place, backend_options=options)
-    return hs.HybridSearch(_make_encoders(retrievers or "bm25", language), backend=place, backend_options=options)
+            given = None if language is None else {"bm25": hs.BM25(language)}
+            return hs.open(place, retrievers=given, backend_options=options)
+    encoders = _make_encoders(retrievers or "bm25", language or "english")
+    return hs.HybridSearch(encoders, backend=place, backend_options=options)
 
 
 def _backend_options(hnsw: bool) -> dict[str, Any] | None:

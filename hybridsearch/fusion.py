@@ -34,7 +34,7 @@ class Fusion(ABC):
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         if weights is not None:
             for retriever, weight in weights.items():
-                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e300:
                     raise InvalidArgumentError(f"The weight of {retriever!r} is {weight!r}; weights are numbers >= 0.")
             if not any(weights.values()):
                 raise InvalidArgumentError("All fusion weights are 0, so nothing could be found; raise one of them.")
@@ -150,12 +150,13 @@ class ScoreFusion(Fusion):
     def _normalize(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.normalization == "none" or not len(scores):
             return scores
-        low, high = float(scores.min()), float(scores.max())
-        if low == high:
+        if scores.min() == scores.max():
             return np.ones_like(scores)
+        scaled = scores / float(np.abs(scores).max()) / 2  # neither differences nor squares leave float64 now
         if self.normalization == "minmax":
-            return (scores - low) / (high - low)
-        return (scores - float(scores.mean())) / float(scores.std())
+            low, high = float(scaled.min()), float(scaled.max())
+            return (scaled - low) / (high - low)
+        return (scaled - float(scaled.mean())) / float(scaled.std())
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "normalization": self.normalization}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
+from hybridsearch.errors import BackendError
 from hybridsearch.fusion import round_score
 from hybridsearch.ranking import Ranking
 
@@ -120,10 +121,17 @@ class Hit:
     _explain: Callable[[Hit], Explanation] | None = field(default=None, repr=False, compare=False)
 
     def explain(self) -> Explanation:
-        """Why it is here, with the matched terms of lexical and sparse retrievers. Looks them up in the index."""
+        """Why it is here, with the matched terms of lexical and sparse retrievers.
+
+        The terms are looked up in the index as it is now, so ask before changing it.
+        """
         if self._explain is None:
-            raise RuntimeError("This hit was not made by a search, so there is nothing to look its terms up in.")
+            raise BackendError("This hit has lost its index (it was copied or pickled): use search.explain(query, id).")
         return self._explain(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = (self.id, self.rank, self.score, self.document, self.retrievers, self.fused_score)
+        return Hit, (*kept, self.rank_before_reranking, self.reranker_score)  # the index stays behind
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict."""

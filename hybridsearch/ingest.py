@@ -49,8 +49,13 @@ class SeenIds:
     """Finds ids that come twice, in eight bytes an id (hashes; a false alarm has odds of 1 in 10^7 at 10^6 ids)."""
 
     def __init__(self) -> None:
-        self.duplicates: list[str] = []
+        self._twice: dict[str, None] = {}
         self._runs: list[NDArray[np.int64]] = []  # sorted hashes, each run more than twice as long as the next
+
+    @property
+    def duplicates(self) -> tuple[str, ...]:
+        """The ids that came again, in order."""
+        return tuple(self._twice)
 
     def add(self, ids: Sequence[str]) -> None:
         hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
@@ -60,10 +65,7 @@ class SeenIds:
         for run in self._runs:
             places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
             again |= run[places] == hashes
-        twice = dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist())
-        if twice:
-            known = set(self.duplicates)
-            self.duplicates += [id for id in twice if id not in known]
+        self._twice.update(dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist()))
         if ids:
             self._runs.append(unique)
         while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):

@@ -5,7 +5,7 @@ Rank is 1-based; a higher score is better; equal scores are ordered by document 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,12 +135,3 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
 
 EMPTY = Ranking((), np.empty(0, dtype=np.float64))
 """The ranking without hits."""
-
-
-def merge(rankings: Sequence[Ranking], k: int) -> Ranking:
-    """The best `k` of rankings over disjoint document sets, such as the segments of one index."""
-    if len(rankings) == 1:
-        return rankings[0].top(k)
-    pairs = [pair for ranking in rankings for pair in ranking]
-    pairs.sort(key=lambda pair: (-pair[1], pair[0]))
-    return Ranking(tuple(id for id, _ in pairs[:k]), np.array([score for _, score in pairs[:k]], dtype=np.float64))

@@ -100,7 +100,7 @@ def read_documents(
         format: "jsonl", "csv", "tsv", "parquet", "beir" or "text"; None tells it by the name.
         id_field, text_field, title_field: fields to use instead of the recognised ones.
         metadata_fields: the only fields to keep as metadata; None keeps all.
-        auto_id: number the records that have no id as "<file name>-<line>".
+        auto_id: number the records that have no id as "<file name>-<line>"; two files of the same name collide.
         on_error: at a record that is no usable document, "stop" by raising DocumentError with the file and line, or
             "skip" it and list it in the reader's `skipped`.
 
@@ -237,7 +237,7 @@ class _Fields:
         if id is None or id == "":
             if not self.auto_id:
                 raise self.without_id(record)
-            id = f"{Path(where.file).name.partition('.')[0]}-{number}"
+            id = f"{Path(where.file).name}-{number}"
         elif isinstance(id, int) and not isinstance(id, bool):
             id = _decimal(id)
         title = record[title_field] if title_field is not None else None

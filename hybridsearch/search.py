@@ -55,9 +55,10 @@ class HybridSearch:
         retrievers: encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
         backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An index that is there is
             opened, and its encoders' fingerprints must be those of `retrievers`.
-        fusion: how rankings are merged; `RRF()` by default.
+        fusion: how rankings are merged; None for what an index that is there was made with, else `RRF()`.
         reranker: reorders the top of the fused ranking; None for none.
-        candidates: how deep each retriever is read (at least `top_k`).
+        candidates: how deep each retriever is read (at least `top_k`); None for what an index that is there was made
+            with, else 100.
         optional: names of retrievers that may fail: the results are then marked `degraded` instead of raising.
         timeout: seconds that a retriever may take for a call (encoding and search), one for all or by name.
         backend_options: keyword arguments of the backend that `backend` names.
@@ -85,36 +86,45 @@ class HybridSearch:
         fusion: Fusion | None = None,
         reranker: Reranker | None = None,
         *,
-        candidates: int = 100,
+        candidates: int | None = None,
         optional: Collection[str] = (),
         timeout: float | Mapping[str, float] | None = None,
         backend_options: Mapping[str, Any] | None = None,
         _recorded: Collection[str] = (),
     ) -> None:
+        if not isinstance(retrievers, Mapping):
+            raise InvalidArgumentError(
+                f"retrievers is a mapping such as {{'bm25': hs.BM25()}}, not {type(retrievers).__name__}."
+            )
         self._encoders = dict(retrievers)
-        for name in self._encoders:
+        for name, encoder in self._encoders.items():
+            if not isinstance(encoder, Encoder):
+                raise InvalidArgumentError(f"Retriever {name!r} is {encoder!r:.80}, not an encoder such as hs.BM25().")
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise InvalidArgumentError(
                     f"The retriever name {name!r} is not allowed: letters, digits, '_' and '-', starting with a letter."
                 )
         if not self._encoders:
             raise InvalidArgumentError("There is no retriever; give at least one, such as {'bm25': hs.BM25()}.")
-        self.fusion = fusion or RRF()
-        self.reranker = reranker
-        self.candidates = _positive("candidates", candidates)
+        self.reranker = _check_reranker(reranker)
         self.optional = frozenset([optional] if isinstance(optional, str) else optional)
         self.timeout = _timeouts(timeout, self._encoders)
         self._check_names(self.optional, "optional")
-        self._check_names(self.fusion.weights or (), "fusion weights")
         self._place = backend if isinstance(backend, str | Path) else type(backend).__name__
         self._backend = connect(backend, backend_options)
         self._schema = self._backend.open()
         self._verified: set[str] = set()
-        self._verify_lock = threading.Lock()
+        self._create_lock = threading.Lock()
+        recorded = {} if self._schema is None else self._schema.settings
+        if fusion is None:
+            fusion = make_fusion(recorded["fusion"]) if "fusion" in recorded else RRF()
+        self.fusion = _check_fusion(fusion)
+        self._check_names(self.fusion.weights or (), "fusion weights")
+        self.candidates = _positive("candidates", recorded.get("candidates", 100) if candidates is None else candidates)
         if self._schema is not None:
             self._check_names(self._encoders, "retrievers", self._schema.retrievers)
             for name in self._encoders:
-                if name not in _recorded:  # those that `open` made from the index are checked when first asked
+                if name not in self.optional.union(_recorded):  # these are checked when first asked
                     self._verified_encoder(name)
 
     @property
@@ -163,14 +173,17 @@ class HybridSearch:
                 indexed += stored
                 unchanged += len(distinct) - stored
                 advance(len(batch))
+        if self._schema is None:
+            self._create()  # an index without documents is one, too
         self._backend.refresh()
-        if seen.duplicates:
-            shown = ", ".join(map(repr, seen.duplicates[:5])) + (", ..." if len(seen.duplicates) > 5 else "")
+        duplicates = seen.duplicates
+        if duplicates:
+            shown = ", ".join(map(repr, duplicates[:5])) + (", ..." if len(duplicates) > 5 else "")
             warnings.warn(
-                f"{len(seen.duplicates)} document ids came more than once; the last one of each is stored: {shown}.",
+                f"{len(duplicates)} document id(s) came more than once; the last one of each is stored: {shown}.",
                 stacklevel=2,
             )
-        return IndexReport(indexed, unchanged, tuple(seen.duplicates), time.perf_counter() - started)
+        return IndexReport(indexed, unchanged, duplicates, time.perf_counter() - started)
 
     def upsert(self, documents: Document | Mapping[str, Any] | Iterable[Document | Mapping[str, Any]]) -> IndexReport:
         """`index` for a few documents, or one, without a progress bar."""
@@ -181,12 +194,12 @@ class HybridSearch:
     def delete(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; unknown ids are ignored. Returns how many were there."""
         self._opened_schema()
-        return self._backend.delete([ids] if isinstance(ids, str) else list(ids))
+        return self._backend.delete(_check_ids(ids))
 
-    def get(self, ids: Sequence[str]) -> list[Document | None]:
+    def get(self, ids: str | Iterable[str]) -> list[Document | None]:
         """The documents, in the order of `ids`; None for an unknown id."""
         self._opened_schema()
-        return self._backend.fetch([ids] if isinstance(ids, str) else list(ids))
+        return self._backend.fetch(_check_ids(ids))
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
@@ -237,7 +250,7 @@ class HybridSearch:
 
     def search_many(
         self,
-        queries: Sequence[str],
+        queries: Iterable[str],
         top_k: int = 10,
         *,
         filter: Mapping[str, Any] | None = None,
@@ -255,10 +268,9 @@ class HybridSearch:
         top_k = _positive("top_k", top_k)
         depth = max(self.candidates if candidates is None else _positive("candidates", candidates), top_k)
         parsed = None if filter is None else Filter.parse(filter)
-        fusion = fusion or self.fusion
+        fusion = self.fusion if fusion is None else _check_fusion(fusion)
         names = self._asked(retrievers, fusion)
-        if isinstance(reranker, str):
-            reranker = self.reranker
+        reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
         return self._search(queries, top_k, parsed, names, depth, fusion, reranker)
 
     async def asearch(self, query: str, top_k: int = 10, **arguments: Any) -> Results:
@@ -273,7 +285,7 @@ class HybridSearch:
         Raises:
             InvalidArgumentError: there is no such document.
         """
-        if self.get([id])[0] is None:
+        if self.get(id)[0] is None:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
         depth = self.candidates if candidates is None else _positive("candidates", candidates)
         names = self._asked(retrievers, self.fusion)
@@ -281,7 +293,8 @@ class HybridSearch:
         for hit in self._search([query], None, None, names, depth, self.fusion, self.reranker)[0]:
             if hit.id == id:
                 return hit.explain()
-        requests = {name: self._requests(name, [query], 1, None, {})[0] for name in names}
+        answered, _, _ = self._retrieve(names, [query], 1, None, {})
+        requests = {name: of_query[0] for name, of_query in answered.items()}
         return Explanation(query, id, {}, self._terms(id, requests), repr(self.fusion), None, None, None, None)
 
     # Keeping
@@ -321,17 +334,14 @@ class HybridSearch:
 
     def _store(self, documents: list[Document]) -> int:
         """Encode and upsert those that are not there exactly so; returns how many."""
-        schema = self._schema
-        if schema is None:
-            schema = self._create()
-        elif missing := schema.retrievers.keys() - self._encoders.keys():
+        schema = self._schema or self._create()
+        if missing := schema.retrievers.keys() - self._encoders.keys():
             raise InvalidArgumentError(
                 f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: "
                 "give those retrievers too when adding documents."
             )
-        else:
-            stored = self._backend.fetch([document.id for document in documents])
-            documents = [new for new, old in zip(documents, stored, strict=True) if not _same(new, old)]
+        stored = self._backend.fetch([document.id for document in documents])
+        documents = [new for new, old in zip(documents, stored, strict=True) if not _same(new, old)]
         if not documents:
             return 0
         texts = [document.content for document in documents]
@@ -340,14 +350,16 @@ class HybridSearch:
         return len(documents)
 
     def _create(self) -> Schema:
-        settings: dict[str, Any] = {"fusion": self.fusion.to_json(), "candidates": self.candidates}
-        if self.reranker is not None:
-            settings["reranker"] = self.reranker.to_json()
-        schema = Schema({name: encoder.schema() for name, encoder in self._encoders.items()}, settings)
-        self._backend.create(schema)
-        self._schema = schema
-        self._verified.update(self._encoders)
-        return schema
+        with self._create_lock:  # two threads may both bring the first documents
+            if self._schema is None:
+                settings: dict[str, Any] = {"fusion": self.fusion.to_json(), "candidates": self.candidates}
+                if self.reranker is not None:
+                    settings["reranker"] = self.reranker.to_json()
+                schema = Schema({name: encoder.schema() for name, encoder in self._encoders.items()}, settings)
+                self._backend.create(schema)
+                self._verified.update(self._encoders)
+                self._schema = schema
+            return self._schema
 
     def _opened_schema(self) -> Schema:
         if self._schema is None:
@@ -359,11 +371,10 @@ class HybridSearch:
         encoder = self._encoders[name]
         if name in self._verified or self._schema is None:
             return encoder
-        with self._verify_lock:
-            indexed, given = self._schema.retrievers[name].fingerprint, encoder.fingerprint()
-            if indexed.digest != given.digest:
-                raise FingerprintMismatchError(_mismatch(name, indexed, given))
-            self._verified.add(name)
+        indexed, given = self._schema.retrievers[name].fingerprint, encoder.fingerprint()
+        if indexed.digest != given.digest:
+            raise FingerprintMismatchError(_mismatch(name, indexed, given))
+        self._verified.add(name)
         return encoder
 
     def _asked(self, retrievers: Collection[str] | None, fusion: Fusion) -> list[str]:
@@ -373,6 +384,7 @@ class HybridSearch:
         else:
             names = list(dict.fromkeys([retrievers] if isinstance(retrievers, str) else retrievers))
             self._check_names(names, "retrievers")
+        self._check_names(fusion.weights or (), "fusion weights")
         names = [name for name in names if fusion.weight(name) > 0]
         if not names:
             raise InvalidArgumentError("No retriever with a weight above 0 is left to ask.")
@@ -417,11 +429,13 @@ class HybridSearch:
             )
         reranked: Sequence[NDArray[np.float64]] = [np.empty(0)] * len(queries)
         if reranker is not None:
-            with _timed(timings, "rerank"):
-                reranked = reranker.rerank(
-                    queries,
-                    [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused],
-                )
+            heads = [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused]
+            with _timed(timings, "rerank"), _blame("The reranker"):
+                reranked = [np.asarray(scores, dtype=np.float64) for scores in reranker.rerank(queries, heads)]
+            if [scores.shape for scores in reranked] != [(len(head),) for head in heads]:
+                raise EncodingError("The reranker did not give one score for each document of each query.")
+            if not all(np.isfinite(scores).all() for scores in reranked):
+                raise EncodingError("The reranker gave NaN or infinity for a document.")
         results = []
         for i, query in enumerate(queries):
             explain = partial(self._explain_hit, query, fusion, {name: requests[name][i] for name in rankings})
@@ -442,7 +456,8 @@ class HybridSearch:
         def ask(name: str) -> tuple[list[Request], list[Ranking], dict[str, float]]:
             own_timings: dict[str, float] = {}  # a late thread must not touch what was returned
             of_retriever = self._requests(name, queries, depth, filter, own_timings)
-            return of_retriever, self._backend.search(of_retriever), own_timings
+            with _blame(f"Retriever {name!r}"):
+                return of_retriever, self._backend.search(of_retriever), own_timings
 
         with _timed(timings, "search"):
             answers = ask_in_threads({name: partial(ask, name) for name in names}, self.timeout)
@@ -453,10 +468,8 @@ class HybridSearch:
             if isinstance(answer, FingerprintMismatchError | FilterError) or not isinstance(answer, Exception):
                 raise answer
             if name not in self.optional:
-                if isinstance(answer, HybridSearchError):
-                    raise answer
-                raise RetrieverError(f"Retriever {name!r} failed: {type(answer).__name__}: {answer}") from answer
-            failures[name] = f"{type(answer).__name__}: {answer}"
+                raise answer
+            failures[name] = str(answer)
         good = {name: answer for name, answer in answers.items() if not isinstance(answer, BaseException)}
         if not good:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
@@ -473,7 +486,7 @@ class HybridSearch:
         self, name: str, queries: list[str], depth: int, filter: Filter | None, timings: dict[str, float]
     ) -> list[Request]:
         encoder = self._verified_encoder(name)
-        with _timed(timings, f"encode {name}"):
+        with _timed(timings, f"encode {name}"), _blame(f"Retriever {name!r}"):
             vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
         if len(vectors) != len(queries):
             raise EncodingError(f"Retriever {name!r} encoded {len(queries)} queries into {len(vectors)} vectors.")
@@ -567,15 +580,15 @@ def open(
         raise InvalidArgumentError(
             f"The index has no retriever {next(iter(given))!r}; it has {', '.join(map(repr, encoders))}."
         )
-    settings = schema.settings
-    if isinstance(reranker, str):
-        reranker = make_reranker(settings["reranker"]) if settings.get("reranker") else None
+    if reranker == CONFIGURED:
+        recorded = schema.settings.get("reranker")
+        reranker = make_reranker(recorded) if recorded else None
     return HybridSearch(
         encoders,
         backend,
-        fusion or (make_fusion(settings["fusion"]) if "fusion" in settings else None),
+        fusion,
         reranker,
-        candidates=candidates or settings.get("candidates", 100),
+        candidates=candidates,
         optional=optional,
         timeout=timeout,
         _recorded=encoders.keys() - (retrievers or {}).keys(),
@@ -585,6 +598,17 @@ def open(
 def _same(new: Document, old: Document | None) -> bool:
     """Whether storing `new` would change nothing; in metadata 1, 1.0 and True are different."""
     return new == old and repr(new.metadata) == repr(old.metadata)
+
+
+@contextmanager
+def _blame(who: str) -> Iterator[None]:
+    """Turns whatever an encoder, reranker or engine raises into one of our errors, which says whose it was."""
+    try:
+        yield
+    except HybridSearchError:
+        raise
+    except Exception as error:
+        raise RetrieverError(f"{who} failed: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -616,9 +640,34 @@ def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str])
     return by_name
 
 
-def _check_queries(queries: Sequence[str]) -> list[str]:
-    if isinstance(queries, str):
-        raise InvalidArgumentError("search_many takes a list of queries; use search for one.")
+def _check_fusion(fusion: Fusion) -> Fusion:
+    if not isinstance(fusion, Fusion):
+        raise InvalidArgumentError(f"A fusion is an object such as hs.RRF(), not {fusion!r:.80}.")
+    return fusion
+
+
+def _check_reranker(reranker: Reranker | str | None) -> Reranker | None:
+    if reranker is None or (isinstance(reranker, Reranker) and not isinstance(reranker, type)):
+        return reranker
+    raise InvalidArgumentError(f"A reranker is an object such as hs.CrossEncoderReranker(...), not {reranker!r:.80}.")
+
+
+def _check_ids(ids: str | Iterable[str]) -> list[str]:
+    if isinstance(ids, str):
+        return [ids]
+    if not isinstance(ids, Iterable):
+        raise InvalidArgumentError(f"ids is a document id or a list of them, not {ids!r:.80}.")
+    ids = list(ids)
+    for id in ids:
+        if not isinstance(id, str):
+            raise InvalidArgumentError(f"A document id is a string, not {id!r:.80}; write {str(id)!r:.80}.")
+    return ids
+
+
+def _check_queries(queries: Iterable[str]) -> list[str]:
+    if isinstance(queries, str) or not isinstance(queries, Iterable):
+        raise InvalidArgumentError(f"search_many takes a list of queries, not {queries!r:.80}; use search for one.")
+    queries = list(queries)
     for number, query in enumerate(queries):
         if not isinstance(query, str):
             raise InvalidArgumentError(f"Query {number} is of type {type(query).__name__}; queries are strings.")
@@ -626,7 +675,7 @@ def _check_queries(queries: Sequence[str]) -> list[str]:
             query.encode()
         except UnicodeEncodeError:
             raise InvalidArgumentError(f"Query {number} holds a lone surrogate, which is not valid Unicode.") from None
-    return list(queries)
+    return queries
 
 
 def _mismatch(name: str, indexed: Fingerprint, given: Fingerprint) -> str:

@@ -71,6 +71,13 @@ def test_equal_scores_become_one_and_never_nan(normalization: str) -> None:
     assert dict(fused) == {"a": 1.0, "b": 0.5}
 
 
+@pytest.mark.parametrize("values", [{"a": 2e-200, "b": 1e-200}, {"a": 1.7e308, "b": -1.7e308}, {"a": 5e-324, "b": 0.0}])
+@pytest.mark.parametrize("normalization", ["minmax", "zscore"])
+def test_extreme_scores_are_normalised_like_any_others(normalization: str, values: dict[str, float]) -> None:
+    fused = ScoreFusion(normalization).fuse(rankings(values))  # type: ignore[arg-type]
+    assert list(fused) == [("a", 1.0), ("b", 0.0 if normalization == "minmax" else -1.0)]
+
+
 def test_an_empty_ranking_still_counts_in_the_mean() -> None:
     fused = ScoreFusion("none").fuse({"r0": Ranking.from_scores({"a": 4.0}), "r1": EMPTY})
     assert dict(fused) == {"a": 2.0}

@@ -210,9 +210,13 @@ def test_ids_can_be_made_of_file_and_line(tmp_path: Path) -> None:
     path = write(
         tmp_path / "news.jsonl.gz", lines([{"text": "a"}, {"id": "x", "text": "b"}]) + "\n" + lines([{"text": "c"}])
     )
-    assert [document.id for document in read_documents(path, auto_id=True)] == ["news-1", "x", "news-4"]
+    assert [document.id for document in read_documents(path, auto_id=True)] == [
+        "news.jsonl.gz-1",
+        "x",
+        "news.jsonl.gz-4",
+    ]
     path = write(tmp_path / "rows.csv", "text\na\nb\n")
-    assert [document.id for document in read_documents(path, auto_id=True)] == ["rows-2", "rows-3"]
+    assert [document.id for document in read_documents(path, auto_id=True)] == ["rows.csv-2", "rows.csv-3"]
     assert [document.id for document in read_documents([{"text": "a"}], auto_id=True)] == ["documents-1"]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import pickle
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.errors import (
     BackendError,
     DocumentError,
+    EncodingError,
     FilterError,
     FingerprintMismatchError,
     IndexExistsError,
@@ -101,7 +104,7 @@ def test_a_hit_knows_its_rank_score_and_contribution_in_every_retriever() -> Non
 def test_search_many_equals_the_loop() -> None:
     search = hybrid()
     queries = ["boundary layer", "wing flutter", "", "flow separates", "unknownword"]
-    assert search.search_many(queries, 3) == [search.search(query, 3) for query in queries]
+    assert search.search_many(iter(queries), 3) == [search.search(query, 3) for query in queries]
 
 
 def test_search_many_of_nothing_is_nothing() -> None:
@@ -183,6 +186,22 @@ def test_equal_reranker_scores_keep_the_fused_order() -> None:
 
     search = hybrid(reranker=Indifferent())
     assert search.search("boundary layer flow").ids == search.search("boundary layer flow", reranker=None).ids
+
+
+@pytest.mark.parametrize("scores", [[0.5], [float("nan")] * 4, [0.5] * 4])
+def test_a_reranker_must_give_one_finite_score_a_document(scores: list[float]) -> None:
+    class Careless(ByLength):
+        def rerank(
+            self, queries: Sequence[str], documents: Sequence[Sequence[hs.Document]]
+        ) -> list[NDArray[np.float64]]:
+            return [scores]  # type: ignore[list-item]
+
+    search = hybrid(reranker=Careless())
+    if scores == [0.5] * 4:
+        assert len(search.search("flow")) == 4
+    else:
+        with pytest.raises(EncodingError, match="The reranker"):
+            search.search("flow")
 
 
 def test_an_optional_retriever_that_fails_degrades_the_results() -> None:
@@ -270,10 +289,51 @@ def test_metadata_that_changes_only_its_type_is_stored() -> None:
     assert search.count({"x": True}) == 1
 
 
+def test_an_index_of_no_documents_is_an_index() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    assert search.index([]).indexed == 0
+    assert search.count() == 0
+    assert search.search("flow").ids == []
+
+
+def test_two_threads_may_bring_the_first_documents() -> None:
+    class SlowToDescribe(hs.BM25):
+        def schema(self) -> RetrieverSchema:
+            time.sleep(0.1)
+            return super().schema()
+
+    search = hs.HybridSearch({"bm25": SlowToDescribe()})
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: search.upsert({"id": str(i), "text": "wing"}), range(4)))
+    assert search.count() == 4
+
+
+def test_a_slow_fingerprint_of_an_optional_retriever_delays_no_other(tmp_path: Path) -> None:
+    class SlowToIdentify(HashedWords):
+        def fingerprint(self) -> Fingerprint:
+            time.sleep(self.delay)
+            return super().fingerprint()
+
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": HashedWords()}, tmp_path / "index") as search:
+        search.index(DOCUMENTS)
+        search.search("flow")
+    slow = {"bm25": hs.BM25(), "dense": SlowToIdentify(delay=2.0)}
+    with hs.HybridSearch(slow, tmp_path / "index", optional="dense", timeout=1.0) as search:
+        assert search.search("flow").degraded == ["dense"]
+
+
+def test_hits_can_be_pickled_without_their_index() -> None:
+    results = hybrid().search("flow")
+    again = pickle.loads(pickle.dumps(results))  # noqa: S301 (our own bytes)
+    assert again == results
+    with pytest.raises(BackendError, match="lost its index"):
+        again[0].explain()
+
+
 def test_of_duplicate_ids_the_last_wins_with_a_warning_that_names_them() -> None:
     search = hs.HybridSearch({"bm25": hs.BM25()})
     documents = [hs.Document(id, f"text number{i}") for i, id in enumerate(["a", "b", "a", "c", "b"])]
-    with pytest.warns(UserWarning, match="2 document ids came more than once.*'a', 'b'"):
+    with pytest.warns(UserWarning, match=r"2 document id\(s\) came more than once.*'a', 'b'"):
         report = search.index(documents, batch_size=2)
     assert sorted(report.duplicates) == ["a", "b"]
     assert [d and d.text for d in search.get(["a", "b", "c"])] == ["text number2", "text number4", "text number3"]
@@ -329,6 +389,15 @@ def test_another_encoder_is_refused_with_both_fingerprints(tmp_path: Path) -> No
     assert "german" in str(caught.value)
 
 
+def test_an_index_that_is_there_keeps_its_fusion_unless_told_otherwise(tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", hs.ScoreFusion("zscore"), candidates=7) as search:
+        search.index(DOCUMENTS)
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as again:
+        assert (repr(again.fusion), again.candidates) == (repr(search.fusion), 7)
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", hs.RRF(), candidates=9) as again:
+        assert (repr(again.fusion), again.candidates) == ("RRF(k=60)", 9)
+
+
 def test_an_encoder_of_your_own_is_asked_for_when_opening(tmp_path: Path) -> None:
     hybrid().save(tmp_path / "index")
     with pytest.raises(InvalidArgumentError, match="'dense'"):
@@ -376,6 +445,16 @@ def test_results_print_as_text_and_html_without_trusting_the_documents() -> None
         (lambda s: s.search("q", retrievers=[]), InvalidArgumentError, "No retriever"),
         (lambda s: s.search("q", fusion=hs.RRF(weights={"bm25": 1})), InvalidArgumentError, "none for 'dense'"),
         (lambda s: s.search("q", filter={"year": {"$near": 5}}), FilterError, r"\$near"),
+        (lambda s: s.search("q", fusion=hs.RRF(weights={"bm25": 1, "dnse": 2})), InvalidArgumentError, "'dnse'"),
+        (lambda s: s.search("q", fusion="rrf"), InvalidArgumentError, "hs.RRF"),
+        (lambda s: s.search("q", reranker="a/model"), InvalidArgumentError, "hs.CrossEncoderReranker"),
+        (lambda s: s.search_many(None), InvalidArgumentError, "list of queries"),
+        (lambda s: s.get([7]), InvalidArgumentError, "not 7"),
+        (lambda s: s.delete(None), InvalidArgumentError, "not None"),
+        (lambda s: s.explain("q", 7), InvalidArgumentError, "not 7"),
+        (lambda s: hs.HybridSearch({"bm25": "bm25"}), InvalidArgumentError, "not an encoder"),
+        (lambda s: hs.HybridSearch(hs.BM25()), InvalidArgumentError, "mapping"),
+        (lambda s: hs.open(5), InvalidArgumentError, "not int"),
         (lambda s: hs.HybridSearch({}), InvalidArgumentError, "no retriever"),
         (lambda s: hs.HybridSearch({"a b": hs.BM25()}), InvalidArgumentError, "'a b'"),
         (lambda s: hs.HybridSearch({"b": hs.BM25()}, optional=["c"]), InvalidArgumentError, "'c'"),

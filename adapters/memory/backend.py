@@ -20,7 +20,14 @@ from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.corpus.parts import arrow_schema, check_batch, from_table, read_part, to_tables
 from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, HybridSearchError, IndexExistsError, InvalidArgumentError, StorageError
+from hybridsearch.errors import (
+    BackendError,
+    HybridSearchError,
+    IndexCorruptedError,
+    IndexExistsError,
+    InvalidArgumentError,
+    StorageError,
+)
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
@@ -51,7 +58,7 @@ class MemoryBackend:
     """
 
     def __init__(self, location: str | Path | None = None, *, hnsw: bool = False, verify: bool = True) -> None:
-        self._folder = None if location is None else Path(location).expanduser()
+        self._folder = None if location is None else Path(location).expanduser().absolute()
         self._hnsw = hnsw
         self._verify = verify
         self._state: State | None = None
@@ -196,7 +203,11 @@ class MemoryBackend:
                 raise IndexExistsError(f"{path} holds something that is not an index: choose another folder.")
             if not overwrite:
                 raise IndexExistsError(f"There is an index in {path} already: choose another folder, or overwrite it.")
-            self._write_all(CorpusStore.open(path, verify=False), state)
+            try:
+                store = CorpusStore.open(path, verify=False)
+            except IndexCorruptedError as error:
+                raise IndexCorruptedError(f"{error} To save in its place, delete {path} first.") from error
+            self._write_all(store, state)
             return
         _remove_leftovers(path)
         beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.saving")
@@ -277,8 +288,9 @@ class MemoryBackend:
         """The latest state, for the one thread and the one process that may change it now."""
         with self._writer:
             self._current()
-            if self._store is not None and self._store.lock():
-                self._read_store()
+            store, state = self._store, self._current()
+            if store is not None and (store.lock() or tuple(view.part for view in state.views) != store.parts):
+                self._read_store()  # another process, or an interrupted call of this one, has changed the folder
             yield self._current()
 
     def _read_store(self) -> None:
@@ -345,8 +357,10 @@ class MemoryBackend:
             except BaseException:
                 store.discard(new, keep=store.parts)
                 raise
+        after = self._state_of(state.schema, views)
+        if store is not None:
             store.commit([view.part for view in views if view.part is not None])
-        self._state = self._state_of(state.schema, views)
+        self._state = after
 
     # --------------------------------------------------------------------------------------------------- merging
 

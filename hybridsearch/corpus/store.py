@@ -261,10 +261,12 @@ class CorpusStore:
         """Make `parts` the content of the store, atomically and durably. Files of parts that left are removed.
 
         Raises:
+            IndexLockedError: another process has committed since this store was read.
             StorageError: the disk is full or refuses; the store holds what it held before, and the files of parts that
                 it does not hold are removed.
         """
-        self.lock()
+        if self.lock():
+            raise IndexLockedError(f"Another process has changed the index in {self.folder}: open it again.")
         before, schema = self.parts, schema or self.schema
         manifest = self.folder / _MANIFEST
         beside = manifest.with_name(f"{_MANIFEST}.tmp")
@@ -275,11 +277,12 @@ class CorpusStore:
                     file.flush()
                     os.fsync(file.fileno())
                 beside.replace(manifest)
-            except BaseException:
+                self.schema, self.parts, self._generation = schema, tuple(parts), self._generation + 1
+            except BaseException:  # an interrupt may come even as the rename returns: the folder knows
                 beside.unlink(missing_ok=True)
-                self.discard(parts, keep=before)
+                if self.parts == before and not (manifest.exists() and self.reload()):
+                    self.discard(parts, keep=before)
                 raise
-            self.schema, self.parts, self._generation = schema, tuple(parts), self._generation + 1
             self._verified.update((part.name, name) for part in parts for name in part.files)
             sync_folder(self.folder)
         self.discard(before, keep=self.parts)
@@ -306,6 +309,7 @@ class CorpusStore:
         """
         check_batch(batch, self.schema)
         if len(batch):
+            self.lock()
             self.commit((*self.parts, self.add_part(to_tables(batch, self.schema))))
 
     def batches(self) -> Iterator[EncodedBatch]:

@@ -39,13 +39,14 @@ def run_batches(
     *,
     budget: int | None,
     gpu_budget: int,
+    cpu_budget: int = CPU_BATCH_TOKENS,
 ) -> Iterator[tuple[NDArray[np.intp], T]]:
     """Do `work` for batches of positions in `texts`; yields each batch with its result, longest texts first.
 
     Args:
         work: called with the positions of a batch, on a CPU by several threads at once.
         task: which side of the model the texts are for.
-        budget: tokens of a batch after padding; None for 1,024 on a CPU and `gpu_budget` elsewhere.
+        budget: tokens of a batch after padding; None for `cpu_budget` or `gpu_budget`, by the model's device.
     """
     if len(texts) < 2:
         positions = [np.arange(len(texts))] if texts else []
@@ -53,7 +54,7 @@ def run_batches(
         loaded = model.get()
         with model.lock:
             lengths = token_lengths(loaded, texts, task)
-        budget = budget or (CPU_BATCH_TOKENS if loaded.device.type == "cpu" else gpu_budget)
+        budget = budget or (cpu_budget if loaded.device.type == "cpu" else gpu_budget)
         positions = list(token_batches(lengths, budget))
     if len(positions) < 2 or not model.on_torch_cpu:
         yield from ((batch, work(batch)) for batch in positions)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.corpus import CorpusStore
+from hybridsearch.corpus import store as store_module
 from hybridsearch.errors import IndexCorruptedError, StorageError
 
 IDS = [str(number) for number in range(4200)]
@@ -183,3 +186,53 @@ def test_a_file_in_the_place_of_the_folder_is_a_storage_error(tmp_path: Path, sa
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="file"):
         samples.backend(tmp_path / "file")
+
+
+def interrupted_after(function: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
+    """`function` as it is when Ctrl-C comes while it returns."""
+
+    def interrupted(*arguments: Any, **keywords: Any) -> Any:
+        result = function(*arguments, **keywords)
+        if when(*arguments):
+            raise KeyboardInterrupt
+        return result
+
+    return interrupted
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "when"),
+    [
+        (Path, "replace", lambda *_: True),
+        (store_module.shutil, "rmtree", lambda path, *_: not str(path).endswith(".tmp")),
+        (store_module, "sync_folder", lambda *_: True),
+    ],
+)
+def test_an_interrupted_change_leaves_an_index_that_goes_on(
+    owner: Any, name: str, when: Callable[..., bool], samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = samples.backend(tmp_path / "index", ["a", "b"])
+    backend.upsert(samples.batch(["c"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted_after(getattr(owner, name), when))
+        with pytest.raises(KeyboardInterrupt):
+            backend.delete(["a", "b"])  # a part loses all its documents, so its files are removed
+    backend.upsert(samples.batch(["d"]))
+    ids = {document.id for batch in backend.scan() for document in batch.documents}
+    assert ids in ({"c", "d"}, {"a", "b", "c", "d"})
+    backend.close()
+    again = MemoryBackend(tmp_path / "index")
+    again.open()
+    assert {document.id for batch in again.scan() for document in batch.documents} == ids
+
+
+def test_a_store_that_another_one_has_changed_appends_to_what_is_there_now(samples: Any, tmp_path: Path) -> None:
+    first = CorpusStore.create(tmp_path / "store", samples.schema())
+    first.append(samples.batch(["a"]))
+    first.close()
+    second = CorpusStore.open(tmp_path / "store")
+    second.append(samples.batch(["b"]))
+    second.close()
+    first.append(samples.batch(["c"]))
+    first.close()
+    assert len(CorpusStore.open(tmp_path / "store")) == 3

