@@ -357,7 +357,7 @@ def search(
     if threads > 1 and sum(len(slice.postings.rows) for slice in slices) > _WORTH_SHARING:
         work = [walk.postings() for walk in walks]
     if (total := sum(work)) > _WORTH_SHARING:
-        run([task for walk, own in zip(walks, work, strict=True) for task in walk.share(threads * own / total)])
+        run([task for walk, own in zip(walks, work, strict=True) for task in walk.share(own, threads * own / total)])
     else:
         for walk in walks:
             walk.whole()
@@ -389,6 +389,9 @@ def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list
 
 _WORTH_SHARING = 200_000
 """Postings (about 0.1 ms of work) from which handing some to another thread pays."""
+
+_HEAD_START = 100_000
+"""Postings that a thread walks while another one wakes up."""
 
 _ALL_ALLOWED = np.empty(0, dtype=np.bool_)
 _ALL_ALLOWED.flags.writeable = False
@@ -430,11 +433,15 @@ class _Walk:
         """Do it."""
         self._walk(self._new_piece(), 0, self._batch.queries, 0, self._slice.postings.documents)
 
-    def share(self, threads: float) -> list[Callable[[], None]]:
-        """Calls that do it together, for so many threads: each takes some queries, or some documents."""
+    def share(self, postings: int, threads: float) -> list[Callable[[], None]]:
+        """Calls that do it together, for so many threads: each takes some queries, or some documents.
+
+        The first is the caller's, who is at work while the others are still being woken up.
+        """
         queries, documents, parts = self._batch.queries, self._slice.postings.documents, max(1, round(threads))
         if queries < 4 * parts:
-            cuts = [documents * part // parts for part in range(parts + 1)]
+            others = max(0, postings - _HEAD_START) / max(1, postings) / parts
+            cuts = [0, *(documents - int(documents * others * part) for part in reversed(range(parts)))]
             return [partial(self._walk, self._new_piece(), 0, queries, a, b) for a, b in pairwise(cuts)]
         piece = self._new_piece()
         cuts = [queries * part // (4 * parts) for part in range(4 * parts + 1)]
