@@ -223,7 +223,7 @@ def search(
         str | None,
         typer.Argument(
             metavar="QUERY",
-            help="What to find; after -- if it starts with a dash. Without it: asks in a terminal, else reads one a line.",
+            help="What to find; after -- if it starts with a dash. Default: asks in a terminal, else reads one a line.",
         ),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many hits.")] = 10,
