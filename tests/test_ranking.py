@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
-from hybridsearch.ranking import EMPTY, Ranking, merge
+from hybridsearch.ranking import EMPTY, Ranking
 
 SCORES = st.dictionaries(st.text(min_size=1), st.sampled_from([-1.5, 0.0, 1.0, 1.0000000000000002, 2.0]))
 examples = settings(database=None, deadline=None, max_examples=200)
@@ -33,14 +33,6 @@ def test_documents_are_ordered_by_score_then_id_and_cut(scores: dict[str, float]
 @given(SCORES, st.integers(0, 20))
 def test_a_cut_of_a_ranking_is_the_ranking_of_the_cut(scores: dict[str, float], k: int) -> None:
     assert Ranking.from_scores(scores).top(k) == Ranking.from_scores(scores, k)
-
-
-@examples
-@given(SCORES, st.integers(1, 4), st.integers(1, 20))
-def test_merging_parts_equals_ranking_the_whole(scores: dict[str, float], parts: int, k: int) -> None:
-    pairs = list(scores.items())
-    rankings = [Ranking.from_scores(pairs[part::parts], k) for part in range(parts)]
-    assert merge(rankings, k) == Ranking.from_scores(scores, k)
 
 
 def test_ties_are_ordered_by_code_point_not_by_locale_or_utf16() -> None:
