@@ -583,6 +583,12 @@ def open(
     if reranker == CONFIGURED:
         recorded = schema.settings.get("reranker")
         reranker = make_reranker(recorded) if recorded else None
+        if "reranker" in schema.settings and recorded is None:
+            warnings.warn(
+                f"The index at {str(place)!r} was made with a reranker that was not given by name, so it opens without "
+                "one: pass reranker=..., or reranker=None to say that this is meant.",
+                stacklevel=2,
+            )
     return HybridSearch(
         encoders,
         backend,

@@ -177,6 +177,15 @@ def test_reranking_keeps_the_tail_below_and_remembers_the_rank_before() -> None:
     assert "reranker score" in str(reranked[0].explain())
 
 
+def test_a_reranker_that_cannot_be_made_again_is_missed_aloud(tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", reranker=ByLength()) as search:
+        search.index(DOCUMENTS)
+    with pytest.warns(UserWarning, match="pass reranker="):
+        hs.open(tmp_path / "index").close()
+    with hs.open(tmp_path / "index", reranker=ByLength()) as again:
+        assert again.search("flow")[0].reranker_score is not None
+
+
 def test_equal_reranker_scores_keep_the_fused_order() -> None:
     class Indifferent(ByLength):
         def rerank(
