@@ -59,7 +59,7 @@ def best_of(function: Callable[[], object], repeats: int = 5, *, seconds: float 
 
 def read_bandwidth(threads: int = 1, megabytes: int = 512) -> float:
     """Bytes a second that `threads` threads read from an array larger than the caches (numpy sum of int64)."""
-    numbers = np.ones(megabytes * 2**17, dtype=np.int64)
+    numbers = np.arange(megabytes * 2**17, dtype=np.int64)  # not ones: a host may keep equal pages once
     parts = np.array_split(numbers, threads)
     with ThreadPoolExecutor(threads) as pool:
         return numbers.nbytes / best_of(lambda: list(pool.map(np.sum, parts)), 7)

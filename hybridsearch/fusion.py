@@ -68,7 +68,8 @@ class Fusion(ABC):
                 parts.setdefault(id, []).append(value)
         if not parts:
             return EMPTY, contributions
-        return Ranking.from_scores((id, round_score(math.fsum(values))) for id, values in parts.items()), contributions
+        scores = [round_score(math.fsum(values)) for values in parts.values()]
+        return Ranking.from_scores(zip(parts, scores, strict=True)), contributions
 
     def weight(self, retriever: str) -> float:
         """The weight of one retriever. Raises InvalidArgumentError where `weights` leaves it open."""

@@ -48,14 +48,17 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
             InvalidArgumentError: a score is NaN, or an id comes twice.
         """
         pairs = list(scores.items() if isinstance(scores, Mapping) else scores)
-        if any(score != score for _, score in pairs):
-            id = next(id for id, score in pairs if score != score)
+        if not pairs:
+            return EMPTY
+        ids, values = zip(*pairs, strict=True)
+        negated = -np.array(values, dtype=np.float64)
+        if np.isnan(negated).any():
+            id = ids[int(np.isnan(negated).argmax())]
             raise InvalidArgumentError(f"The score of document {id!r} is NaN; scores must be numbers.")
-        if len({id for id, _ in pairs}) != len(pairs):
+        if len(set(ids)) != len(ids):
             raise InvalidArgumentError("A document id comes twice in one ranking; ids must be distinct.")
-        pairs.sort(key=lambda pair: (-pair[1], pair[0]))
-        pairs = pairs[:k]
-        return cls(tuple(id for id, _ in pairs), np.array([score for _, score in pairs], dtype=np.float64))
+        ordered = sorted(zip(negated.tolist(), ids, strict=True))[:k]
+        return cls(tuple([id for _, id in ordered]), -np.array([score for score, _ in ordered], dtype=np.float64))
 
     def __len__(self) -> int:
         return len(self.ids)

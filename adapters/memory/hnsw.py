@@ -20,7 +20,7 @@ _EXPANSION_SEARCH = 96
 
 
 class Graph:
-    """A navigable small-world graph over the rows of one matrix (Malkov and Yashunin, 2016), with float16 copies."""
+    """A navigable small-world graph over the rows of one matrix (Malkov and Yashunin, 2016), with bfloat16 copies."""
 
     def __init__(self, index: Any = None, raw: NDArray[np.uint8] | None = None) -> None:
         self._raw = raw
@@ -40,7 +40,7 @@ class Graph:
         index = _usearch()(
             ndim=array.shape[1],
             metric="l2sq" if metric == "euclidean" else "ip",
-            dtype="f16" if metric == "cosine" else "f32",
+            dtype="bf16",
             connectivity=_CONNECTIVITY,
             expansion_add=_EXPANSION_ADD,
             expansion_search=_EXPANSION_SEARCH,
