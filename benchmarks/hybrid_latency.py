@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from _common import arguments, console, finish, read_bandwidth, table
+from _common import arguments, finish, read_bandwidth, table
 from numpy.typing import NDArray
 
 import hybridsearch as hs
@@ -87,6 +87,16 @@ def overhead(search: hs.HybridSearch, queries: list[str], megabytes: int) -> tup
     return statistics.median(reads), statistics.median(extra)
 
 
+def growth(documents: int) -> dict[str, float]:
+    """Median milliseconds of an exact hybrid query, and of its parts alone."""
+    texts, queries, vectors = generate(documents)
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": Precomputed(vectors)})
+    search.index(texts, batch_size=20_000)
+    asked = {"hybrid_ms": None, "bm25_ms": ["bm25"], "dense_ms": ["dense"]}
+    medians = {name: statistics.median(latency(search, queries, retrievers=only)) for name, only in asked.items()}
+    return {"documents": documents, **medians}
+
+
 def main() -> None:
     options = arguments(__doc__, documents={"type": int, "default": 100_000})
     documents, queries, vectors = generate(options.documents)
@@ -118,7 +128,12 @@ def main() -> None:
         f"one read of the dense matrix by all cores: {found['read_ms']:.2f} ms; "
         f"exact overhead {found['overhead_ms']:.2f} ms; HNSW recall@100 {found['hnsw_recall_at_100']:.3f}",
     )
-    console.print()
+    found["growth"] = [growth(size) for size in [10_000, 30_000] + [1_000_000] * options.full]
+    table(
+        "How an exact hybrid query's cost grows, milliseconds",
+        ["documents", "hybrid p50", "BM25 alone p50", "dense alone p50"],
+        [(f"{row['documents']:,}", *list(row.values())[1:]) for row in found["growth"]],
+    )
     finish(options, found)
 
 

@@ -160,6 +160,23 @@ def measure(name: str, texts: list[str], questions: list[str]) -> tuple[list[Row
     }
 
 
+def growth(documents: int) -> dict[str, float]:
+    """Milliseconds of a single query, one thread, over generated texts: 80 words of a Zipf vocabulary of 50,000."""
+    rng = np.random.default_rng(0)
+    odds = np.cumsum(1 / np.arange(1, 50_001))
+    drawn = np.searchsorted(odds / odds[-1], rng.random((documents + 200, 80)))
+    numbered: Numbered = (drawn[:documents].tolist(), {f"w{number}": number for number in range(50_000)})
+    asked = [[f"w{number}" for number in row] for row in drawn[documents:, :6].tolist()]
+    queries = [SparseQuery(tuple(n), np.fromiter(n.values(), np.float32, len(n))) for n in map(Counter, asked)]
+    peer, index = build_bm25s(numbered), Index(count(numbered), BM25())
+    peer.retrieve(asked, k=K, n_threads=0, show_progress=False)
+    ours = best_of(lambda: [index.search([query], 1) for query in queries], 5) / len(queries)
+    theirs = best_of(lambda: [peer.retrieve([a], k=K, n_threads=0, show_progress=False) for a in asked], 5) / len(
+        queries
+    )
+    return {"documents": documents, "ours_ms": ours * 1e3, "bm25s_ms": theirs * 1e3, "times_bm25s": theirs / ours}
+
+
 def read_lines(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
@@ -186,8 +203,14 @@ def main() -> None:
             rows,
             note="Same tokens; the same documents found as by bm25s on every query.",
         )
+    grown = [growth(size) for size in [10_000, 100_000] + [1_000_000] * options.full]
+    table(
+        "How a single query's cost grows, generated texts, one thread, milliseconds",
+        ["documents", "hybridsearch", "bm25s", "times faster"],
+        [(f"{row['documents']:,}", *list(row.values())[1:]) for row in grown],
+    )
     worst = {key: min(result[key] for result in results.values()) for key in results["SciFact"]}
-    finish(options, {**worst, "collections": results})
+    finish(options, {**worst, "collections": results, "growth": grown})
 
 
 if __name__ == "__main__":
