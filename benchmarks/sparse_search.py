@@ -5,8 +5,8 @@ sum of six (about 140 terms), so that terms occur together, and are common or ra
 scipy: `Q @ D.T` row by row, which is how it multiplies, with `D.T` kept in CSR form, then argpartition over the scores
 that are not 0; one thread, all it has. Ours: one query a call by one and by two threads, then all queries in one call
 ("batch", two threads), where nobody waits for a thread to wake up. Both must find the same scores. "bandwidth": the
-postings of the query's terms, 8 bytes each, by the time one query takes on two threads, as a share of what two threads can
-read from memory, which is measured in the same run.
+postings of the query's terms, 8 bytes each, by the time of one query on two threads, as a share of what two threads
+can read from memory, which is measured in the same run.
 
 The last table is about the public API: a saved index of 499,000 documents is opened, and 1,000 are added to it.
 """
