@@ -47,7 +47,7 @@ class Index:
         self.weights = LexicalWeights(postings, encoder.weighting, self.statistics.average_length)
         self.weights.ensure(postings.terms)
         order = np.arange(postings.documents, dtype=np.int32)
-        self.slice = SparseSlice(postings, order, weights=self.weights.values)
+        self.slice = SparseSlice(postings, order, weights=self.weights)
 
     def search(self, queries: Sequence[SparseQuery], threads: int) -> list[list[Hits]]:
         for query in queries:

@@ -226,7 +226,7 @@ def test_a_process_killed_at_any_instant_leaves_a_committed_state(
 def test_a_process_killed_at_fifty_instants_leaves_a_committed_state_each_time(
     victims: Victims, operation: str, tmp_path: Path
 ) -> None:
-    _crash_many_times(victims, operation, tmp_path, 13)  # of each operation: 52 in all
+    _crash_many_times(victims, operation, tmp_path, 50)
 
 
 # Damaged files

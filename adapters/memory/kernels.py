@@ -37,6 +37,9 @@ AHEAD = 256
 SMALLEST: np.float32 = np.nextafter(np.float32(0), np.float32(1))
 """The threshold as long as there are fewer than k hits: any score above 0 passes."""
 
+TOLERATED = 0.3
+"""The share of the threshold that the terms left out of the walk may reach together."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -233,6 +236,7 @@ def top_k(
     indptr: NDArray[np.int64],
     rows: NDArray[np.int32],
     values: NDArray[np.float32],
+    peaks: NDArray[np.float32],
     columns: NDArray[np.int64],
     weights: NDArray[np.float32],
     starts: NDArray[np.int64],
@@ -252,7 +256,13 @@ def top_k(
     Query q has the terms `columns[starts[q]:starts[q + 1]]` (-1 for an unknown one). Documents are scored a block at a
     time, term after term, and a block's scores are compared with the k-th best so far before the next block is begun.
 
+    Once there is a k-th best score, terms with many postings and little to add are left out of the walk, as in MaxScore
+    (Turtle and Flood, "Query evaluation: strategies and optimizations", 1995): only a document whose score comes so
+    near the threshold that they could lift it there is looked up in them, and its score then summed anew in the order
+    of the query's terms. The hits are the same, to the last tie.
+
     Args:
+        peaks: (columns,) the largest magnitude of a column's values; negative ones are not known yet, and filled in.
         order: decides between equal scores, the smaller first.
         allowed: one flag a document, or empty where all are.
         out_rows, out_scores: (all queries, k); out_counts: (all queries,), how many of the k there are.
@@ -264,60 +274,158 @@ def top_k(
     cursors = np.empty(longest, dtype=np.int64)
     ends = np.empty(longest, dtype=np.int64)
     factors = np.empty(longest, dtype=np.float32)
+    bounds = np.empty(longest, dtype=np.float64)
+    gains = np.empty(longest, dtype=np.float64)
+    found = np.empty(longest, dtype=np.float32)
+    walked = np.empty(longest, dtype=np.bool_)
     ranks = np.empty(k, dtype=np.int32)
     scores = np.zeros((min(BLOCK, max(last - first, 1)) + SCAN - 1) // SCAN * SCAN, dtype=np.float32)
+    near = np.empty(len(scores), dtype=np.int32)
+    partial = np.empty(len(scores), dtype=np.float32)
     for query in range(first_query, last_query):
         terms = 0
         for term in range(starts[query], starts[query + 1]):
-            if columns[term] >= 0 and weights[term] != 0:
-                begin, end = indptr[columns[term]], indptr[columns[term] + 1]
+            column = columns[term]
+            if column >= 0 and weights[term] != 0:
+                begin, end = indptr[column], indptr[column + 1]
                 cursors[terms] = begin if first == 0 else _lower_bound(rows, begin, end, first)
                 ends[terms] = end if last == len(order) else _lower_bound(rows, begin, end, last)
                 factors[terms] = weights[term]
+                if last - first > BLOCK:
+                    if peaks[column] < 0:
+                        peaks[column] = _peak(values, begin, end)
+                    bounds[terms] = abs(np.float64(weights[term]) * peaks[column])
+                    gains[terms] = bounds[terms] / (ends[terms] - cursors[terms] + 1)
                 terms += 1
+        choosable = terms if last - first > BLOCK else 0
+        cheapest = np.argsort(gains[:choosable])  # the least to lose for a posting that need not be read
+        rounding = 2.0**-22 * (terms + 2) * bounds[:choosable].sum()
         hits = 0
         threshold = SMALLEST
+        high = first
         while True:
-            low = last  # a block begins at the first document that any term still has
+            missing = rounding  # what the terms left out may add at most, errors of summation included
+            omitted = 0
+            walked[:terms] = True
+            while omitted < choosable and missing + bounds[cheapest[omitted]] <= TOLERATED * threshold:
+                missing += bounds[cheapest[omitted]]
+                walked[cheapest[omitted]] = False
+                omitted += 1
+            low = last  # a block begins at the first document that any of the other terms still has
             for term in range(terms):
-                begins[term] = cursors[term]
-                if cursors[term] < ends[term]:
-                    low = min(low, int(rows[cursors[term]]))
+                if walked[term]:
+                    cursors[term] = begins[term] = _seek(rows, cursors[term], ends[term], high, last)
+                    if cursors[term] < ends[term]:
+                        low = min(low, int(rows[cursors[term]]))
             if low >= last:
                 break
             high = min(low + BLOCK, last)
-            walked = _score_block(rows, values, factors, terms, low, high, cursors, ends, scores)
-            if walked * REVISIT < high - low:
-                for term in range(terms):
-                    for position in range(begins[term], cursors[term]):
-                        row = rows[position]
-                        score = scores[row - low]
-                        scores[row - low] = 0
-                        if score >= threshold and (len(allowed) == 0 or allowed[row]):
-                            hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
-                            if hits == k:
-                                threshold = out_scores[query, 0]
-                continue
-            if len(allowed):
-                for i in range(high - low):
-                    scores[np.uint64(i)] *= allowed[np.uint64(low + i)]
-            if hits < k:
-                threshold = max(threshold, _guess(scores, high - low, k))
-            for begin in range(0, high - low, SCAN):
-                passing = 0
-                for i in range(SCAN):
-                    passing += scores[np.uint64(begin + i)] >= threshold
-                if passing:
-                    for i in range(begin, begin + SCAN):
-                        if scores[i] >= threshold:
-                            row = low + i
-                            hits = _offer(scores[i], row, order[row], hits, out_scores[query], out_rows[query], ranks)
-                            if hits == k:
-                                threshold = out_scores[query, 0]
-                for i in range(SCAN):
-                    scores[np.uint64(begin + i)] = 0
+            postings = _score_block(rows, values, factors, walked, terms, low, high, cursors, ends, scores)
+            cutoff = np.float32(threshold - missing) if omitted else threshold
+            if postings * REVISIT < high - low:
+                candidates = _revisit(rows, walked, terms, begins, cursors, low, cutoff, scores, near, partial)
+            else:
+                if len(allowed):
+                    for i in range(high - low):
+                        scores[np.uint64(i)] *= allowed[np.uint64(low + i)]
+                if hits < k:  # so that nothing is left out yet
+                    cutoff = threshold = max(threshold, _guess(scores, high - low, k))
+                candidates = _scan(low, high, cutoff, scores, near, partial)
+            for candidate in range(candidates):
+                row, score = near[candidate], partial[candidate]
+                if len(allowed) and not allowed[row]:
+                    continue
+                if omitted:
+                    most = score + missing
+                    for i in range(omitted - 1, -1, -1):
+                        term = cheapest[i]
+                        cursors[term] = _seek(rows, cursors[term], ends[term], row, last)
+                        found[term] = 0
+                        if cursors[term] < ends[term] and rows[cursors[term]] == row:
+                            found[term] = factors[term] * values[cursors[term]]
+                        most += found[term] - bounds[term]
+                        if most < threshold:
+                            break
+                    if most < threshold:
+                        continue
+                    score = np.float32(0)
+                    for term in range(terms):
+                        if not walked[term]:
+                            score += found[term]
+                            continue
+                        position = _lower_bound(rows, begins[term], cursors[term], row)
+                        if position < cursors[term] and rows[position] == row:
+                            score += factors[term] * values[position]
+                if score >= threshold:
+                    hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
+                    if hits == k:
+                        threshold = out_scores[query, 0]
         out_counts[query] = hits
         _sort_hits(hits, out_scores[query], out_rows[query], ranks)
+
+
+@_compiled
+def _peak(values: NDArray[np.float32], begin: int, end: int) -> np.float32:
+    """The largest magnitude of values[begin:end]."""
+    peak = np.float32(0)
+    for position in range(begin, end):
+        peak = max(peak, abs(values[np.uint64(position)]))
+    return peak
+
+
+@_compiled
+def _scan(
+    low: int,
+    high: int,
+    cutoff: float,
+    scores: NDArray[np.float32],
+    near: NDArray[np.int32],
+    partial: NDArray[np.float32],
+) -> int:
+    """Move the documents of a block whose score reaches the cutoff to `near` and `partial`; set all scores to 0."""
+    count = 0
+    for begin in range(0, high - low, SCAN):
+        passing = 0
+        for i in range(SCAN):
+            passing += scores[np.uint64(begin + i)] >= cutoff
+        if passing:
+            for i in range(begin, begin + SCAN):
+                if scores[i] >= cutoff:
+                    near[count], partial[count] = low + i, scores[i]
+                    count += 1
+        for i in range(SCAN):
+            scores[np.uint64(begin + i)] = 0
+    return count
+
+
+@_compiled
+def _revisit(
+    rows: NDArray[np.int32],
+    walked: NDArray[np.bool_],
+    terms: int,
+    begins: NDArray[np.int64],
+    cursors: NDArray[np.int64],
+    low: int,
+    cutoff: float,
+    scores: NDArray[np.float32],
+    near: NDArray[np.int32],
+    partial: NDArray[np.float32],
+) -> int:
+    """What `_scan` does, for a block with so few postings that reading them once more is less work."""
+    count = 0
+    for term in range(terms):
+        if walked[term]:
+            for position in range(begins[term], cursors[term]):
+                row = rows[position]
+                score = scores[row - low]
+                scores[row - low] = 0
+                if score >= cutoff:
+                    near[count], partial[count] = row, score
+                    count += 1
+    ascending = np.argsort(near[:count])
+    near[:count] = near[:count][ascending]
+    partial[:count] = partial[:count][ascending]
+    return count
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -340,6 +448,7 @@ def _score_block(
     rows: NDArray[np.int32],
     values: NDArray[np.float32],
     factors: NDArray[np.float32],
+    walked: NDArray[np.bool_],
     terms: int,
     low: int,
     high: int,
@@ -347,10 +456,15 @@ def _score_block(
     ends: NDArray[np.int64],
     scores: NDArray[np.float32],
 ) -> int:
-    """Add every term's contributions to the documents of [low, high); returns how many there were."""
+    """Add the contributions of the terms that are walked to the documents of [low, high); returns how many there were.
+
+    `cursors` move from the first posting of the block to the first one behind it.
+    """
     one, run, ahead = np.uint64(1), np.uint64(16), np.uint64(AHEAD)
-    walked = 0
+    postings = 0
     for term in range(terms):
+        if not walked[term]:
+            continue
         position, end, factor = np.uint64(cursors[term]), np.uint64(ends[term]), factors[term]
         while position + run <= end and rows[position + run - one] < high:
             _prefetch(rows, position + ahead)
@@ -362,9 +476,9 @@ def _score_block(
         while position < end and rows[position] < high:
             scores[np.uint32(rows[position] - low)] += factor * values[position]
             position += one
-        walked += np.int64(position) - cursors[term]
+        postings += np.int64(position) - cursors[term]
         cursors[term] = position
-    return walked
+    return postings
 
 
 @_compiled
@@ -396,6 +510,26 @@ def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int
         else:
             end = middle
     return begin
+
+
+@_compiled
+def _seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> int:
+    """`_lower_bound` where the answer is near `begin`, or where evenly spread rows below `last` would have it."""
+    if begin >= end or rows[begin] >= row:
+        return begin
+    guess = begin + (row - rows[begin]) * (end - begin) // (last - rows[begin])
+    step = 8
+    if rows[guess] < row:
+        begin = guess + 1
+        while guess + step < end and rows[guess + step] < row:
+            begin = guess + step + 1
+            step *= 2
+        return _lower_bound(rows, begin, min(end, guess + step), row)
+    end = guess
+    while guess - step > begin and rows[guess - step] >= row:
+        end = guess - step
+        step *= 2
+    return _lower_bound(rows, max(begin, guess - step), end, row)
 
 
 @_compiled

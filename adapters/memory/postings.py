@@ -37,6 +37,7 @@ class Postings:
         rows: (postings,) int32 document numbers.
         values: (postings,) float32, never 0.
         lengths: (documents,) float32 row sums: document lengths, where the values are term frequencies.
+        peaks: (terms,) float32, the largest magnitude of each term's values, -1 until a search needs it.
 
     >>> matrix = csr_array(np.array([[1, 0, 2], [0, 0, 3]], dtype=np.float32))
     >>> postings = Postings.from_vectors(SparseVectors(matrix, Vocabulary(["wing", "lift", "flow"])))
@@ -56,6 +57,7 @@ class Postings:
         self.rows = _read_only(rows)
         self.values = _read_only(values)
         self.lengths = _read_only(lengths)
+        self.peaks = _unknown(len(indptr) - 1)
         self._terms = terms
 
     @classmethod
@@ -276,6 +278,8 @@ class LexicalWeights:
         self._fresh: set[str] = set()
         self.values = _read_only(self._values)
         """(postings,) float32, parallel to `Postings.values`; valid for the terms given to `ensure`."""
+        self.peaks = _unknown(len(postings.peaks))
+        """As `Postings.peaks`, of these values."""
 
     def ensure(self, terms: Iterable[str]) -> None:
         """Make `values` valid for these terms; unknown ones are ignored."""
@@ -309,17 +313,21 @@ class SparseSlice:
         postings: the segment's index.
         order: (documents,) int32, the rank of each document's id within the segment; it decides between equal scores.
         allowed: (documents,) bool, the documents that may be hits (live and passing the filter); None for all.
-        weights: (postings,) float32 to use instead of `postings.values`; None for those.
+        weights: to be used instead of `postings.values`, valid for the query's terms; None for those.
     """
 
     postings: Postings
     order: NDArray[np.int32]
     allowed: NDArray[np.bool_] | None = None
-    weights: NDArray[np.float32] | None = None
+    weights: LexicalWeights | None = None
 
     @property
     def values(self) -> NDArray[np.float32]:
-        return self.postings.values if self.weights is None else self.weights
+        return self.postings.values if self.weights is None else self.weights.values
+
+    @property
+    def peaks(self) -> NDArray[np.float32]:
+        return self.postings.peaks if self.weights is None else self.weights.peaks
 
 
 def search(
@@ -480,6 +488,7 @@ class _Walk:
                 postings.indptr,
                 postings.rows,
                 _read_only(slice.values),
+                slice.peaks,
                 self._columns,
                 self._batch.weights,
                 self._batch.starts,
@@ -511,6 +520,11 @@ def _read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
 
 def _empty(postings: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     return np.empty(postings, dtype=np.int32), np.empty(postings, dtype=np.float32)
+
+
+def _unknown(terms: int) -> NDArray[np.float32]:
+    """Peaks that are not known yet. Threads that find one at the same time write the same number."""
+    return np.full(terms, -1, dtype=np.float32)
 
 
 def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:

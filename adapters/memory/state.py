@@ -166,10 +166,9 @@ class State:
         for view in self.views:
             segment, weights = view.segment, None
             if statistics is not None:
-                derived = segment.lexical_weights(name, statistics.weighting, statistics.average_length)
+                weights = segment.lexical_weights(name, statistics.weighting, statistics.average_length)
                 for query in queries:
-                    derived.ensure(query.terms)
-                weights = derived.values
+                    weights.ensure(query.terms)
             slices.append(SparseSlice(segment.postings(name), segment.order, view.allowed(filter), weights))
         return slices
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, random_array, vstack
+from scipy.sparse import csr_array, hstack, random_array, vstack
 
 from hybridsearch.adapters.memory import postings as module
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, SparseSlice, TermStatistics, explain, search
@@ -112,6 +112,40 @@ def test_hits_over_several_blocks_equal_those_of_scipy(density: float, k: int, s
     order = rng.permutation(20_001).astype(np.int32)
     allowed = None if share is None else rng.random(20_001) < share
     queries = random_queries(6, 60, 8)
+    found = search([SparseSlice(Postings.from_vectors(vectors_of(matrix)), order, allowed)], queries, k)
+    for query, (hits,) in zip(queries, found, strict=True):
+        assert as_lists(hits) == expected(matrix, query, k, order, allowed)
+
+
+def zipfian_matrix(documents: int, terms: int, seed: int, spread: float) -> csr_array:
+    """Term t is `1 / (1 + t)` times as frequent as the first and counts for more, so that searches leave terms out."""
+    rng = np.random.default_rng(seed)
+    columns = []
+    for term in range(terms):
+        column = random_array((documents, 1), density=0.9 / (1 + term), rng=rng, dtype=np.float32)
+        column.data = np.ceil(column.data * 4 * (1 + term) ** spread).astype(np.float32) / 4
+        columns.append(column)
+    return csr_array(hstack(columns, format="csr"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    spread=st.sampled_from([0.0, 0.5, 1.0]),
+    k=st.sampled_from([1, 2, 10, 300]),
+    share=st.sampled_from([None, 0.5, 0.01]),
+    clusters=st.booleans(),
+)
+def test_terms_that_are_left_out_of_the_walk_change_no_hit(
+    seed: int, spread: float, k: int, share: float | None, clusters: bool
+) -> None:
+    matrix = zipfian_matrix(40_000, 25, seed, spread)
+    if clusters:  # documents of a kind lie together
+        matrix = csr_array(matrix[np.argsort(matrix[:, [3]].toarray()[:, 0], kind="stable")])
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(40_000).astype(np.int32)
+    allowed = None if share is None else rng.random(40_000) < share
+    queries = random_queries(4, 25, 10, seed)
     found = search([SparseSlice(Postings.from_vectors(vectors_of(matrix)), order, allowed)], queries, k)
     for query, (hits,) in zip(queries, found, strict=True):
         assert as_lists(hits) == expected(matrix, query, k, order, allowed)
@@ -394,8 +428,11 @@ def test_searching_with_statistics_equals_searching_with_weighed_queries() -> No
 def test_search_uses_the_weights_of_a_slice() -> None:
     matrix = csr_array(np.array([[1], [4]], dtype=np.float32))
     postings = Postings.from_vectors(vectors_of(matrix))
-    slice_ = SparseSlice(postings, np.arange(2, dtype=np.int32), None, np.array([3, 2], dtype=np.float32))
+    weights = LexicalWeights(postings, BM25Weighting(), 2.5)
+    weights.ensure(["t0"])
+    assert weights.values.tolist() != postings.values.tolist()
+    slice_ = SparseSlice(postings, np.arange(2, dtype=np.int32), None, weights)
     query = SparseQuery(("t0",), np.ones(1, dtype=np.float32))
     ((hits,),) = search([slice_], [query], 2)
-    assert as_lists(hits) == ([0, 1], [3.0, 2.0])
-    assert explain(slice_, query, [0]) == [{"t0": 3.0}]
+    assert as_lists(hits) == ([1, 0], weights.values.tolist()[::-1])
+    assert explain(slice_, query, [0]) == [{"t0": weights.values.tolist()[0]}]
