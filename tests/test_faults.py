@@ -201,6 +201,7 @@ def crash_and_check(victims: Victims, operation: str, folder: Path, kill_after: 
     with hs.open(folder) as search:
         assert stored_documents(search) == final
         assert_answers_like_a_fresh_index(search, final)
+        search.upsert([hs.Document("one more", "a write removes what a crash left")])
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
     assert [path for path in folder.rglob("*") if ".tmp" in path.name] == []
 

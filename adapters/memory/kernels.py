@@ -247,6 +247,7 @@ def top_k(
     first: int,
     last: int,
     k: int,
+    shared: NDArray[np.float32],
     out_rows: NDArray[np.int32],
     out_scores: NDArray[np.float32],
     out_counts: NDArray[np.int64],
@@ -265,6 +266,8 @@ def top_k(
         peaks: (columns,) the largest magnitude of a column's values; negative ones are not known yet, and filled in.
         order: decides between equal scores, the smaller first.
         allowed: one flag a document, or empty where all are.
+        shared: (all queries,) a k-th best score that other calls, for other documents, have reached; at first SMALLEST.
+            Documents below it may be missing.
         out_rows, out_scores: (all queries, k); out_counts: (all queries,), how many of the k there are.
     """
     longest = 0
@@ -304,6 +307,7 @@ def top_k(
         threshold = SMALLEST
         high = first
         while True:
+            threshold = max(threshold, shared[query])
             missing = rounding  # what the terms left out may add at most, errors of summation included
             omitted = 0
             walked[:terms] = True
@@ -328,8 +332,8 @@ def top_k(
                 if len(allowed):
                     for i in range(high - low):
                         scores[np.uint64(i)] *= allowed[np.uint64(low + i)]
-                if hits < k:  # so that nothing is left out yet
-                    cutoff = threshold = max(threshold, _guess(scores, high - low, k))
+                if threshold == SMALLEST:
+                    cutoff = threshold = _guess(scores, high - low, k)
                 candidates = _scan(low, high, cutoff, scores, near, partial)
             for candidate in range(candidates):
                 row, score = near[candidate], partial[candidate]
@@ -359,7 +363,9 @@ def top_k(
                 if score >= threshold:
                     hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
                     if hits == k:
-                        threshold = out_scores[query, 0]
+                        threshold = max(threshold, out_scores[query, 0])
+            if threshold > shared[query]:  # two calls may come here at once: either score holds
+                shared[query] = threshold
         out_counts[query] = hits
         _sort_hits(hits, out_scores[query], out_rows[query], ranks)
 

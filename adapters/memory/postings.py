@@ -423,7 +423,7 @@ class _Batch:
 class _Walk:
     """The search of one slice: the arguments of the kernel, and the pieces that its results come in."""
 
-    __slots__ = ("_batch", "_columns", "_k", "_pieces", "_slice")
+    __slots__ = ("_batch", "_columns", "_k", "_pieces", "_shared", "_slice")
 
     def __init__(self, slice: SparseSlice, batch: _Batch, k: int) -> None:
         column = slice.postings.vocabulary.index.get
@@ -431,6 +431,7 @@ class _Walk:
         self._batch = batch
         self._columns = np.array([column(term, -1) for term in batch.terms], dtype=np.int64)
         self._k = k
+        self._shared = np.full(batch.queries, kernels.SMALLEST)
         self._pieces: list[_Piece] = []
 
     def postings(self) -> int:
@@ -499,6 +500,7 @@ class _Walk:
                 first,
                 last,
                 self._k,
+                self._shared,
                 rows,
                 scores,
                 counts,
