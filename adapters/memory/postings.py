@@ -398,7 +398,7 @@ def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list
 _WORTH_SHARING = 200_000
 """Postings (about 0.1 ms of work) from which handing some to another thread pays."""
 
-_HEAD_START = 100_000
+_HEAD_START = 70_000
 """Postings that a thread walks while another one wakes up."""
 
 _ALL_ALLOWED = np.empty(0, dtype=np.bool_)
@@ -431,7 +431,7 @@ class _Walk:
         self._batch = batch
         self._columns = np.array([column(term, -1) for term in batch.terms], dtype=np.int64)
         self._k = k
-        self._shared = np.full(batch.queries, kernels.SMALLEST)
+        self._shared = np.zeros(batch.queries, dtype=np.float32)
         self._pieces: list[_Piece] = []
 
     def postings(self) -> int:
