@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -67,6 +67,8 @@ class RetrieverSchema:
             None for an encoder that only the caller can make.
         dimensions, metric: of dense vectors, else None.
         weighting: for a lexical retriever, the arguments of `hybridsearch.encoders.bm25.BM25Weighting`, else None.
+        average_length: for a lexical retriever in an engine without `Capabilities.live_average`, the mean document
+            length in tokens that its weights were frozen at; None lets the first documents decide.
     """
 
     kind: Kind
@@ -75,6 +77,7 @@ class RetrieverSchema:
     dimensions: int | None = None
     metric: Metric | None = None
     weighting: Mapping[str, Any] | None = None
+    average_length: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class Schema:
                     "dimensions": r.dimensions,
                     "metric": r.metric,
                     "weighting": None if r.weighting is None else dict(r.weighting),
+                    "average_length": r.average_length,
                 }
                 for name, r in self.retrievers.items()
             },
@@ -126,6 +130,7 @@ class Schema:
                     dimensions=r["dimensions"],
                     metric=r["metric"],
                     weighting=r["weighting"],
+                    average_length=r.get("average_length"),
                 )
                 for name, r in data["retrievers"].items()
             }
@@ -153,8 +158,12 @@ class Capabilities:
         filters, delete, explain, scan: whether those methods work.
         persistent: whether the index outlives the process.
         approximate: the kinds whose search may miss a document; empty for exact engines.
-        score_tolerance: relative error of a score against float64 arithmetic on the same vectors.
+        score_tolerance: by kind, the relative error of a score against float64 arithmetic on the same vectors.
         concurrent_readers: whether many threads may search while one writes.
+        atomic_batches: whether a search sees all of an upserted batch or nothing of it, and one state in all its
+            answers; without it, batches appear document by document.
+        live_average: whether lexical scores follow the mean document length of the collection as it is; without it
+            they keep the `RetrieverSchema.average_length` of the load, while idf follows all the same.
     """
 
     kinds: frozenset[Kind] = frozenset({"lexical", "sparse", "dense"})
@@ -164,8 +173,12 @@ class Capabilities:
     scan: bool = True
     persistent: bool = False
     approximate: frozenset[Kind] = frozenset()
-    score_tolerance: float = 1e-6
+    score_tolerance: Mapping[Kind, float] = field(
+        default_factory=lambda: {"lexical": 1e-6, "sparse": 1e-6, "dense": 1e-6}
+    )
     concurrent_readers: bool = True
+    atomic_batches: bool = True
+    live_average: bool = True
 
 
 @runtime_checkable
@@ -187,7 +200,10 @@ class Backend(Protocol):
         ...
 
     def upsert(self, batch: EncodedBatch) -> None:
-        """Add documents, replacing those with the same id. Idempotent. Atomic, or raises BulkIndexError.
+        """Add documents, replacing those with the same id. Idempotent.
+
+        Stores all of them, or raises: BulkIndexError names those that were refused where the others are stored, any
+        other error of an engine with atomic batches leaves what was stored before.
 
         The batch has vectors for exactly the schema's retrievers, else InvalidArgumentError.
         """
@@ -233,6 +249,32 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class AsyncBackend(Backend, Protocol):
+    """A backend that answers without a thread for each call; `HybridSearch.asearch` uses it."""
+
+    async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
+        """`search`. Cancelling it frees its connection."""
+        ...
+
+    async def aclose(self) -> None:
+        """`close`, also of what `asearch` has opened in this event loop."""
+        ...
+
+
+@runtime_checkable
+class Loader(Backend, Protocol):
+    """A backend that takes many batches faster than one `upsert` after the other."""
+
+    def load(self, batches: Iterable[EncodedBatch]) -> None:
+        """`upsert` each batch, with several on the way at once and bounded memory, then `refresh`.
+
+        What is relaxed in the meantime (refreshing, replicas) is as before afterwards, also after an error. Refused
+        documents are reported at the end, in one BulkIndexError.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Adapter:
     target: str  # "module:class"
@@ -241,6 +283,10 @@ class _Adapter:
 
 _ADAPTERS: dict[str, _Adapter] = {
     "memory": _Adapter("hybridsearch.adapters.memory:MemoryBackend"),
+    "opensearch": _Adapter("hybridsearch.adapters.opensearch:OpenSearchBackend", "opensearch"),
+    "elasticsearch": _Adapter("hybridsearch.adapters.elasticsearch:ElasticsearchBackend", "elasticsearch"),
+    "qdrant": _Adapter("hybridsearch.adapters.qdrant:QdrantBackend", "qdrant"),
+    "seismic": _Adapter("hybridsearch.adapters.seismic:SeismicBackend", "seismic"),
 }
 """URL scheme -> adapter. One line adds an engine; packages of others use the entry-point group below."""
 

@@ -72,7 +72,11 @@ class MemoryBackend:
     def capabilities(self) -> Capabilities:
         return Capabilities(
             persistent=self._folder is not None,
-            score_tolerance=1e-5,  # sparse scores are float32 sums over a query's terms, often a hundred of them
+            score_tolerance={
+                "lexical": 1e-5,
+                "sparse": 1e-5,
+                "dense": 1e-6,
+            },  # sparse scores are float32 sums over a query's terms, often a hundred of them
             approximate=frozenset({"dense"}) if self._hnsw else frozenset(),
         )
 

@@ -27,6 +27,7 @@ class ConcurrencyTests(Base):
         self, backend: Backend, schema: Schema, kind: Kind
     ) -> None:
         require(backend.capabilities.concurrent_readers, "concurrent readers")
+        require(backend.capabilities.atomic_batches, "atomic batches")
         put(backend, _generation(1), schema)
         done = threading.Event()
 
@@ -56,6 +57,7 @@ class ConcurrencyTests(Base):
         self, backend: Backend, schema: Schema, kind: Kind
     ) -> None:
         require(backend.capabilities.concurrent_readers, "concurrent readers")
+        require(backend.capabilities.atomic_batches, "atomic batches")
         require(backend.capabilities.delete, "delete")
         stay, come_and_go = [samples.plain(f"s{i}") for i in range(5)], [samples.plain(f"g{i}") for i in range(7)]
         put(backend, stay, schema)

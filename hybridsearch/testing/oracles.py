@@ -18,10 +18,16 @@ RECALL = 0.9
 """What share of the right documents an approximate search must find on the suite's small collections."""
 
 
-def right_scores(kind: Kind, items: Sequence[Item], query: QueryVector, metric: Metric = "cosine") -> dict[str, float]:
+def right_scores(
+    kind: Kind,
+    items: Sequence[Item],
+    query: QueryVector,
+    metric: Metric = "cosine",
+    average_length: float | None = None,
+) -> dict[str, float]:
     """The score of every item that is a hit, by id."""
     if isinstance(query, SparseQuery):
-        scores = bm25(items, query) if kind == "lexical" else sparse_dot(items, query)
+        scores = bm25(items, query, average_length) if kind == "lexical" else sparse_dot(items, query)
         return {item.id: score for item, score in zip(items, scores.tolist(), strict=True) if score > 0}
     if not query.any():
         return {}
@@ -32,15 +38,15 @@ def right_scores(kind: Kind, items: Sequence[Item], query: QueryVector, metric: 
     }
 
 
-def bm25(items: Sequence[Item], query: SparseQuery) -> NDArray[np.float64]:
+def bm25(items: Sequence[Item], query: SparseQuery, average_length: float | None = None) -> NDArray[np.float64]:
     """Lucene's BM25 (Kamphuis et al., ECIR 2020, table 1): for each query term, count times
 
         ln(1 + (N - n + 0.5) / (n + 0.5)) * tf / (tf + k1 * (1 - b + b * length / average length))
 
-    over N documents of which n hold the term; lengths are in tokens, and the average is over all N.
+    over N documents of which n hold the term; lengths are in tokens, and the average is over all N unless it is given.
     """
     lengths = [sum(item.counts.values()) for item in items]
-    average = sum(lengths) / max(len(items), 1)
+    average = sum(lengths) / max(len(items), 1) if average_length is None else average_length
     scores = np.zeros(len(items))
     for term, count in zip(query.terms, query.weights.tolist(), strict=True):
         n = sum(term in item.counts for item in items)

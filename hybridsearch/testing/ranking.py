@@ -11,7 +11,7 @@ from hybridsearch.backends import Backend, Capabilities, Kind, Request, Retrieve
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Connect, ask, check, exact_kind, put, require
+from hybridsearch.testing.base import Base, Connect, ask, check, exact_kind, frozen_average, put, require
 from hybridsearch.testing.oracles import check_ranking, right_scores
 from hybridsearch.testing.samples import DIMENSIONS, Item, sparse_query
 from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
@@ -67,7 +67,7 @@ class RankingTests(Base):
             assert item.vector is not None
             found = ask(backend, dense, item.vector, 1)
             assert found.ids == (item.id,)
-            assert -backend.capabilities.score_tolerance <= found.scores[0] <= 0
+            assert -backend.capabilities.score_tolerance[dense] <= found.scores[0] <= 0
         backend.close()
 
     def test_documents_that_point_away_are_still_dense_hits(
@@ -143,7 +143,9 @@ class RankingTests(Base):
         put(backend, items, schema)
         once = dict(ask(backend, lexical, sparse_query({"word2": 1.0}), 100))
         thrice = dict(ask(backend, lexical, sparse_query({"word2": 3.0}), 100))
-        assert thrice == pytest.approx({id: 3 * score for id, score in once.items()}, rel=_rel(backend))
+        assert thrice == pytest.approx(
+            {id: 3 * score for id, score in once.items()}, rel=2 * backend.capabilities.score_tolerance[lexical]
+        )
 
     def test_long_documents_count_less(self, backend: Backend, schema: Schema, lexical: Kind) -> None:
         items = [Item("short", {"wing": 1}), Item("long", {"wing": 1, "filler": 100_000}), Item("other", {"flow": 10})]
@@ -188,7 +190,8 @@ class RankingTests(Base):
         assert ask(backend, kind, query) == ask(backend, kind, query)
 
     def test_two_retrievers_of_one_kind_live_side_by_side(self, connect: Connect, any_kind: Kind) -> None:
-        base = samples.make_schema(frozenset({any_kind})).retrievers[any_kind]
+        average = frozen_average(connect("two").capabilities)
+        base = samples.make_schema(frozenset({any_kind}), average_length=average).retrievers[any_kind]
         other = replace(base, dimensions=5, metric="dot") if any_kind == "dense" else base
         names: dict[str, RetrieverSchema] = {"first-One_1": base, "second": other}
         left, right = samples.random_items(20, seed=3), samples.random_items(20, seed=4)
@@ -207,12 +210,12 @@ class RankingTests(Base):
         query = samples.random_queries(any_kind, 1)[0]
         second = query[: other.dimensions] if isinstance(query, np.ndarray) else query
         rankings = backend.search([Request("first-One_1", query, 5), Request("second", second, 5)])
-        tolerance = backend.capabilities.score_tolerance
+        tolerance = backend.capabilities.score_tolerance[any_kind]
         approximate = any_kind in backend.capabilities.approximate
         for ranking, items, retriever, asked in zip(
             rankings, (left, right), names.values(), (query, second), strict=True
         ):
-            scores = right_scores(any_kind, items, asked, retriever.metric or "cosine")
+            scores = right_scores(any_kind, items, asked, retriever.metric or "cosine", average)
             check_ranking(ranking, scores, 5, tolerance=tolerance, approximate=approximate)
         backend.close()
 
@@ -226,7 +229,9 @@ class RankingTests(Base):
             request = Request(term_kind, query, 20)
             (ranking,) = backend.search([request])
             for (id, score), terms in zip(ranking, backend.explain(request, ranking.ids), strict=True):
-                assert sum(terms.values()) == pytest.approx(score, rel=4 * _rel(backend))
+                assert sum(terms.values()) == pytest.approx(
+                    score, rel=8 * backend.capabilities.score_tolerance[term_kind]
+                )
                 assert set(terms) == set(getattr(query, "terms", ())) & set(by_id[id].counts)
 
     def test_explain_is_empty_for_unknown_ids_and_where_no_term_matched(
@@ -259,7 +264,3 @@ def _some_filters(backend: Backend) -> list[Filter | None]:
     if not backend.capabilities.filters:
         return [None]
     return [None, Filter.parse({"parity": "odd"}), Filter.parse({"number": {"$lt": 20}})]
-
-
-def _rel(backend: Backend) -> float:
-    return 2 * backend.capabilities.score_tolerance

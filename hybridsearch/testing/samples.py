@@ -29,6 +29,9 @@ DIMENSIONS = 24
 K1, B = 1.2, 0.75
 """The BM25 parameters of the lexical retriever."""
 
+FROZEN_LENGTH = 11.5
+"""The mean document length in the schema for a backend whose lexical weights do not follow the collection's."""
+
 WORDS = [f"word{i}" for i in range(40)]
 """The terms of the random items and queries."""
 
@@ -114,7 +117,10 @@ def unit(vector: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def make_schema(
-    kinds: Sequence[Kind] | frozenset[Kind], metric: Metric = "cosine", dimensions: int = DIMENSIONS
+    kinds: Sequence[Kind] | frozenset[Kind],
+    metric: Metric = "cosine",
+    dimensions: int = DIMENSIONS,
+    average_length: float | None = None,
 ) -> Schema:
     """One retriever of each kind, named like its kind."""
     retrievers: dict[str, RetrieverSchema] = {}
@@ -122,7 +128,7 @@ def make_schema(
         fingerprint = Fingerprint(f"suite-{kind}", {"made": "by hand"})
         if kind == "lexical":
             weighting = {"variant": "lucene", "k1": K1, "b": B}
-            retrievers[kind] = RetrieverSchema(kind, fingerprint, weighting=weighting)
+            retrievers[kind] = RetrieverSchema(kind, fingerprint, weighting=weighting, average_length=average_length)
         elif kind == "sparse":
             retrievers[kind] = RetrieverSchema(kind, fingerprint)
         else:

@@ -138,6 +138,7 @@ class UpdateTests(Base):
     def test_the_length_of_changed_documents_changes_the_average(
         self, backend: Backend, schema: Schema, lexical: Kind, can_delete: None
     ) -> None:
+        require(backend.capabilities.live_average, "live average length")
         short = [Item(f"s{i}", {"wing": 1, "flow": 1}) for i in range(5)]
         long = [Item(f"l{i}", {"wing": 2, "filler": 5000}) for i in range(5)]
         put(backend, short + long, schema)
