@@ -1,0 +1,1 @@
+"""What OpenSearch and Elasticsearch have in common: both are Lucene behind nearly the same HTTP interface."""
