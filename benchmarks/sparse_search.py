@@ -50,15 +50,15 @@ def read_queries(path: Path) -> tuple[csr_array, Vocabulary]:
     return matrix, Vocabulary(list(columns))
 
 
-def make_documents(source: csr_array, documents: int, seed: int = 0) -> csr_array:
-    """Random mixtures of the rows of `source`."""
+def make_documents(source: csr_array, documents: int, seed: int = 0, mixed: int = MIXED) -> csr_array:
+    """Random mixtures of `mixed` rows of `source` each."""
     rng = np.random.default_rng(seed)
     parts = []
     for start in range(0, documents, 100_000):
         rows = min(100_000, documents - start)
-        chosen = rng.integers(0, source.shape[0], rows * MIXED)
-        strength = rng.uniform(0.3, 1.2, rows * MIXED).astype(np.float32)
-        mixture = csr_array((strength, chosen, np.arange(rows + 1) * MIXED), shape=(rows, source.shape[0]))
+        chosen = rng.integers(0, source.shape[0], rows * mixed)
+        strength = rng.uniform(0.3, 1.2, rows * mixed).astype(np.float32)
+        mixture = csr_array((strength, chosen, np.arange(rows + 1) * mixed), shape=(rows, source.shape[0]))
         part = csr_array(mixture @ source)
         part.data *= rng.uniform(0.7, 1.3, part.nnz).astype(np.float32)
         part.sort_indices()

@@ -21,7 +21,9 @@ from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
 
-Kind: TypeAlias = Literal["lexical", "sparse", "dense"]
+Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
+"""What a retriever's vectors are: term frequencies that the backend weighs, weights as they are, dense rows, or none:
+the engine analyses and scores `Document.content` itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,14 @@ class RetrieverSchema:
     """What an index remembers of one retriever.
 
     Attributes:
-        kind: "lexical" (term frequencies, weighted by the backend), "sparse" (weights as they are) or "dense".
+        kind: "lexical" (term frequencies, weighted by the backend), "sparse" (weights as they are), "dense", or "text"
+            (the engine's own analysis and BM25; batches carry sparse vectors without a term, queries are `TextQuery`).
         fingerprint: what its vectors depend on.
         encoder: `{"type": registered name, **constructor arguments}`, from which `hs.open` makes the encoder again;
             None for an encoder that only the caller can make.
         dimensions, metric: of dense vectors, else None.
-        weighting: for a lexical retriever, the arguments of `hybridsearch.encoders.bm25.BM25Weighting`, else None.
+        weighting: for a lexical retriever, the arguments of `hybridsearch.encoders.bm25.BM25Weighting`; for a text
+            retriever `{"analyzer": ..., "k1": ..., "b": ...}`; else None.
         average_length: for a lexical retriever in an engine without `Capabilities.live_average`, the mean document
             length in tokens that its weights were frozen at; None lets the first documents decide.
     """
@@ -275,6 +279,31 @@ class Loader(Backend, Protocol):
         ...
 
 
+@runtime_checkable
+class Aliased(Backend, Protocol):
+    """A backend whose index can be reached by another name too, for a new index in the place of an old one."""
+
+    def publish(self, alias: str, drop_old: bool = True) -> str | None:
+        """Let the name `alias` mean this index, in one step: no search finds neither or both.
+
+        Returns:
+            The index that `alias` meant until now, deleted with `drop_old`; None if there was none.
+
+        Raises:
+            IndexExistsError: `alias` is the name of an index itself.
+        """
+        ...
+
+
+@runtime_checkable
+class Described(Backend, Protocol):
+    """A backend that can say what its engine is and has."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """JSON-able facts by name, for people: versions, plugins, figures. Without secrets; works once opened."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Adapter:
     target: str  # "module:class"
@@ -325,6 +354,17 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
         return backend
     except TypeError as error:
         raise InvalidArgumentError(f"The {scheme} backend does not take these options: {error}.") from error
+
+
+def redacted(place: object) -> str:
+    """`place` as it may be shown: what a URL has before an "@", a user and a password, becomes "***".
+
+    >>> redacted("opensearch+https://me:secret@host:9200/papers")
+    'opensearch+https://***@host:9200/papers'
+    """
+    scheme, mark, rest = str(place).partition("://")
+    _, at, public = rest.rpartition("@")
+    return f"{scheme}://***@{public}" if mark and at and not rest.startswith("/") else str(place)
 
 
 def schemes() -> dict[str, str]:

@@ -136,8 +136,15 @@ class SparseQuery:
             raise EncodingError("A sparse query needs one finite weight for each of its terms.")
 
 
-QueryVector: TypeAlias = SparseQuery | NDArray[np.float32]
-"""What a retriever is asked with: a `SparseQuery`, or a float32 row of shape (dimensions,)."""
+@dataclass(frozen=True, slots=True)
+class TextQuery:
+    """A query for an engine that analyses texts itself."""
+
+    text: str
+
+
+QueryVector: TypeAlias = SparseQuery | TextQuery | NDArray[np.float32]
+"""What a retriever is asked with: a `SparseQuery`, a float32 row of shape (dimensions,), or a text."""
 
 
 @dataclass(frozen=True, slots=True)

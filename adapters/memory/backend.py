@@ -117,6 +117,12 @@ class MemoryBackend:
             self._check_open()
             if self._state is not None:
                 raise IndexExistsError("This backend holds an index already: make another MemoryBackend for a new one.")
+            for name, retriever in schema.retrievers.items():
+                if retriever.kind not in self.capabilities.kinds:
+                    raise InvalidArgumentError(
+                        f"Retriever {name!r} leaves the analysis of texts to an engine, and the memory backend has none: "
+                        "use hs.BM25()."
+                    )
             arrow_schema(schema)
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema)

@@ -43,6 +43,7 @@ ENCODERS: dict[str, str] = {
     "bm25": "hybridsearch.encoders.bm25:BM25",
     "sparse": "hybridsearch.encoders.sparse:Sparse",
     "dense": "hybridsearch.encoders.dense:Dense",
+    "native": "hybridsearch.encoders.native:NativeBM25",
 }
 """The type names that an index's schema may carry. An index file never names a module to import."""
 

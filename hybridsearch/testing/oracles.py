@@ -12,7 +12,7 @@ from scipy.sparse import dok_array
 from hybridsearch.backends import Kind
 from hybridsearch.ranking import Ranking
 from hybridsearch.testing.samples import K1, B, Item
-from hybridsearch.vectors import Metric, QueryVector, SparseQuery
+from hybridsearch.vectors import Metric, QueryVector, SparseQuery, TextQuery
 
 RECALL = 0.9
 """What share of the right documents an approximate search must find on the suite's small collections."""
@@ -26,6 +26,7 @@ def right_scores(
     average_length: float | None = None,
 ) -> dict[str, float]:
     """The score of every item that is a hit, by id."""
+    assert not isinstance(query, TextQuery), "what an engine makes of a text is its own affair"
     if isinstance(query, SparseQuery):
         scores = bm25(items, query, average_length) if kind == "lexical" else sparse_dot(items, query)
         return {item.id: score for item, score in zip(items, scores.tolist(), strict=True) if score > 0}

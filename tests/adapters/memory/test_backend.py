@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridsearch.adapters.memory import MemoryBackend, merging
-from hybridsearch.backends import Backend, Request
+from hybridsearch.backends import Backend, Request, Schema
+from hybridsearch.encoders.native import NativeBM25
 from hybridsearch.errors import (
     BackendError,
     IndexExistsError,
@@ -41,6 +42,11 @@ def same_content(a: MemoryBackend, b: MemoryBackend, samples: Any) -> bool:
 
 def test_it_satisfies_the_backend_protocol() -> None:
     assert isinstance(MemoryBackend(), Backend)
+
+
+def test_a_retriever_that_leaves_analysis_to_an_engine_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"'native' leaves the analysis of texts to an engine.*hs\.BM25"):
+        MemoryBackend().create(Schema({"native": NativeBM25().schema()}))
 
 
 @pytest.mark.parametrize("durable", [False, True])
