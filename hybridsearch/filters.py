@@ -246,7 +246,9 @@ def _scalar(value: Any, where: str, hint: str) -> Scalar:
         raise FilterError(f"{where} is {value}, which compares with nothing.")
     if isinstance(value, int) and abs(value) >= 2**63:
         raise FilterError(f"{where} is an integer beyond 64 bits, which no document holds.")
-    if value is None or isinstance(value, bool | str | int | float):
+    if isinstance(value, str):
+        return str(value)  # of a subclass, such as numpy's, which would equal no plain string
+    if value is None or isinstance(value, bool | int | float):
         return value
     raise FilterError(f"{where} is {_show(value)}, but it takes a string, number, boolean or None; {hint}.")
 

@@ -69,6 +69,7 @@ MATCHES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"$not": {"$not": {"a": 1}}}, {"a": 1}),
     ({"day": {"$gte": dt.date(2020, 1, 1)}}, {"day": dt.date(2020, 2, 1)}),
     ({"year": np.int64(3)}, {"year": 3}),
+    ({"year": np.str_("x")}, {"year": "x"}),
 ]  # fmt: skip
 
 MISSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
