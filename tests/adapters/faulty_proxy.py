@@ -1,0 +1,206 @@
+"""An HTTP proxy in front of a real server that misbehaves on demand.
+
+    with FaultyProxy("http://127.0.0.1:9210") as proxy:
+        proxy.faults += [status(429), reset_after(0.5)]     # for the next two requests whose path has "_bulk"
+        ... requests to proxy.url ...
+        assert not proxy.faults
+
+A fault is a function of the `Exchange`; faults that answer for themselves keep the server from seeing the request.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+Fault: TypeAlias = Callable[["Exchange"], None]
+
+
+class Exchange:
+    """One request to the proxy, which a fault answers."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler, upstream: str) -> None:
+        self._handler = handler
+        self._upstream = upstream
+        self.path = handler.path
+        self.body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+
+    def forward(self, body: bytes | None = None) -> tuple[int, bytes, Mapping[str, str]]:
+        """The server's answer: status, body, headers."""
+        handler = self._handler
+        connection = http.client.HTTPConnection(self._upstream, timeout=60)
+        try:
+            sent = self.body if body is None else body
+            kept = {k: v for k, v in handler.headers.items() if k.lower() in ("content-type", "accept")}
+            connection.request(handler.command, self.path, sent, kept)
+            response = connection.getresponse()
+            return response.status, response.read(), dict(response.getheaders())
+        finally:
+            connection.close()
+
+    def reply(self, status: int, body: bytes, headers: Mapping[str, str] | None = None, length: int = 0) -> None:
+        """Answer; a `length` beyond the body's makes the client wait for more."""
+        handler = self._handler
+        handler.send_response(status)
+        for name, value in (headers or {"Content-Type": "application/json"}).items():
+            if name.lower() not in ("content-length", "transfer-encoding", "date", "server"):
+                handler.send_header(name, value)
+        handler.send_header("Content-Length", str(max(length, len(body))))
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(body)
+        handler.wfile.flush()
+
+    def reset(self) -> None:
+        """End the connection by a TCP reset."""
+        self._handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._handler.close_connection = True
+
+
+def passing(exchange: Exchange) -> None:
+    """No fault."""
+    exchange.reply(*exchange.forward())
+
+
+def status(code: int, body: bytes = b"", **headers: str) -> Fault:
+    """Answer with an HTTP status, without asking the server; `Retry_After="1"` is a header."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda exchange: exchange.reply(code, body, {"Content-Type": "text/plain", **named})
+
+
+def reset_before(exchange: Exchange) -> None:
+    """Reset the connection before the server has seen the request."""
+    exchange.reset()
+
+
+def reset_after(share: float = 0.5) -> Fault:
+    """Reset the connection in the middle of the answer, when the server has done what it was asked."""
+
+    def fault(exchange: Exchange) -> None:
+        code, body, headers = exchange.forward()
+        exchange.reply(code, body[: int(share * len(body))], headers, len(body))
+        exchange.reset()
+
+    return fault
+
+
+def slow(seconds: float) -> Fault:
+    """Answer late; the server has done what it was asked at once."""
+
+    def fault(exchange: Exchange) -> None:
+        answer = exchange.forward()
+        time.sleep(seconds)
+        exchange.reply(*answer)
+
+    return fault
+
+
+def too_large_above(limit: int) -> Fault:
+    """413 for a larger body, as a payload limit does."""
+    return lambda exchange: exchange.reply(413, b"") if len(exchange.body) > limit else passing(exchange)
+
+
+def rejecting(among: Callable[[int], bool], code: int, kind: str, reason: str = "queue is full") -> Fault:
+    """Reject the items of a bulk request whose number `among` picks, under HTTP 200; the server sees the others."""
+
+    def fault(exchange: Exchange) -> None:
+        items: list[dict[str, Any]] = []
+        passed: list[bytes] = []
+        lines = iter(exchange.body.splitlines(keepends=True))
+        for number, action in enumerate(lines):
+            ((operation, target),) = json.loads(action).items()
+            whole = action if operation == "delete" else action + next(lines)
+            error = {"type": kind, "reason": reason}
+            if among(number):
+                items.append({operation: {"_id": target["_id"], "status": code, "error": error}})
+            else:
+                items.append({})
+                passed.append(whole)
+        real = iter(json.loads(exchange.forward(b"".join(passed))[1])["items"] if passed else [])
+        answer = {"took": 1, "errors": True, "items": [item or next(real) for item in items]}
+        exchange.reply(200, json.dumps(answer).encode())
+
+    return fault
+
+
+class FaultyProxy:
+    """Listens on a free port of the loopback interface.
+
+    Attributes:
+        url: where it listens.
+        faults: for the coming requests whose path has `on` in it, one each; then `rule` holds.
+        rule: what is done without a fault; `passing` unless it is set.
+        seen: (path, bytes of the body) of each such request.
+        most_at_once: how many such requests were under way at one time.
+    """
+
+    def __init__(self, upstream: str, on: str = "_bulk") -> None:
+        self.faults: deque[Fault] = deque()
+        self.rule: Fault = passing
+        self.seen: list[tuple[str, int]] = []
+        self.most_at_once = 0
+        self._upstream = urlsplit(upstream).netloc
+        self._on = on
+        self._at_once = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> FaultyProxy:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def answer(self) -> None:
+                exchange = Exchange(self, proxy._upstream)
+                if proxy._on in exchange.path:
+                    proxy._answer(exchange)
+                else:
+                    passing(exchange)
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - the names that the class asks for
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="faulty-proxy")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _answer(self, exchange: Exchange) -> None:
+        with self._lock:
+            self.seen.append((exchange.path, len(exchange.body)))
+            fault = self.faults.popleft() if self.faults else self.rule
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            fault(exchange)
+        finally:
+            with self._lock:
+                self._at_once -= 1
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def shutdown_request(self, request: Any) -> None:
+        self.close_request(request)  # without the polite end that would come before a reset
+
+    def handle_error(self, *args: object) -> None:
+        pass  # the client is gone
