@@ -120,8 +120,8 @@ class MemoryBackend:
             for name, retriever in schema.retrievers.items():
                 if retriever.kind not in self.capabilities.kinds:
                     raise InvalidArgumentError(
-                        f"Retriever {name!r} leaves the analysis of texts to an engine, and the memory backend has none: "
-                        "use hs.BM25()."
+                        f"Retriever {name!r} leaves the analysis of texts to an engine, and the memory backend is "
+                        "none: use hs.BM25()."
                     )
             arrow_schema(schema)
             if self._folder is not None:

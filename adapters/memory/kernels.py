@@ -382,7 +382,7 @@ def _peak(values: NDArray[np.float32], begin: int, end: int) -> np.float32:
 def _scan(
     low: int,
     high: int,
-    cutoff: float,
+    cutoff: np.float32,
     scores: NDArray[np.float32],
     near: NDArray[np.int32],
     partial: NDArray[np.float32],
@@ -411,7 +411,7 @@ def _revisit(
     begins: NDArray[np.int64],
     cursors: NDArray[np.int64],
     low: int,
-    cutoff: float,
+    cutoff: np.float32,
     scores: NDArray[np.float32],
     near: NDArray[np.int32],
     partial: NDArray[np.float32],

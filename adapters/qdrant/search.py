@@ -1,0 +1,276 @@
+"""Searching a collection of Qdrant.
+
+An answer that is cut within a tie is asked for again, deeper, until it holds the whole tie, as Qdrant has no second key
+to sort by. Documents come back with the hits.
+
+The embedded engine multiplies all dense vectors with the query in one product of float32 matrices, in which equal rows
+may differ in their last digits. Its best candidates, and all within that error of the last, are scored once more in
+float64, each for itself, so that equal vectors tie wherever they are stored. A server scores each vector for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import models
+
+from hybridsearch.adapters.qdrant.connection import Call, Steps
+from hybridsearch.adapters.qdrant.payload import SHOWN, compile_filter, from_payload, point_id
+from hybridsearch.adapters.qdrant.points import Index, Terms, vector_name
+from hybridsearch.backends import Kind, Request, RetrieverSchema
+from hybridsearch.documents import Document
+from hybridsearch.encoders.bm25 import BM25Weighting
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.vectors import SparseQuery
+
+MAX_FETCH = 256
+"""Most documents that are fetched in one request."""
+
+_EMBEDDED_ERROR = 1e-5
+"""Of a product of two vectors in the embedded engine, relative to the product of their lengths."""
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """Reads one collection.
+
+    Attributes:
+        collection: its name.
+        index, terms: what it remembers.
+        embedded: whether the engine is in this process.
+        dense: how a server searches dense vectors.
+    """
+
+    collection: str
+    index: Index
+    terms: Terms
+    embedded: bool
+    dense: Literal["hnsw", "exact"]
+
+    def _call(self, method: str, **arguments: Any) -> Call:
+        return Call(method, {"collection_name": self.collection, **arguments})
+
+    def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
+        searches = [Search(request, self.index.retriever(request.retriever)) for request in requests]
+        for search in searches:
+            search.again = self.embedded and search.retriever.kind == "dense"
+        yield from self._weigh_queries(searches)
+        waiting = [search for search in searches if search.vector is not None]
+        while waiting:
+            answers = yield self._call("query_batch_points", requests=[self._query(search) for search in waiting])
+            for search, answer in zip(waiting, answers, strict=True):
+                search.take(answer.points)
+            waiting = [search for search in waiting if search.cut_in_a_tie()]
+        rankings = [search.ranking() for search in searches]
+        documents = {id: document for search in searches for id, document in search.documents.items()}
+        late = {id for ranking in rankings for id in ranking.ids} - documents.keys()
+        if late:
+            documents |= yield from self.fetch(sorted(late))
+        return [
+            replace(ranking, documents={id: documents[id] for id in ranking.ids if id in documents})
+            for ranking in rankings
+        ]
+
+    def _weigh_queries(self, searches: Sequence[Search]) -> Steps[None]:
+        """Give each search the vector that Qdrant is asked with; None where nothing can be found."""
+        sparse = [search for search in searches if isinstance(search.request.query, SparseQuery)]
+        numbers: dict[str, int] = {}
+        if sparse:
+            terms = dict.fromkeys(term for search in sparse for term in search.request.query.terms)  # type: ignore[union-attr]
+            numbers = yield from self.terms.numbers(list(terms))
+        idf: dict[tuple[str, str], float] = {}
+        for search in searches:
+            query = search.request.query
+            if not isinstance(query, SparseQuery):
+                array = np.asarray(query, dtype=np.float32)
+                search.vector = array.tolist() if array.any() else None
+                continue
+            weights = {
+                term: weight
+                for term, weight in zip(query.terms, query.weights.tolist(), strict=True)
+                if term in numbers and weight
+            }
+            name = search.request.retriever
+            if search.retriever.kind == "lexical" and name not in self.index.idf:
+                yield from self._count_terms(name, search.retriever, weights, numbers, idf)
+                weights = {term: weight * idf[name, term] for term, weight in weights.items() if idf[name, term]}
+            by_number = sorted((numbers[term], term, weight) for term, weight in weights.items())
+            search.terms = [term for _, term, _ in by_number]
+            if by_number:
+                search.vector = models.SparseVector(
+                    indices=[number for number, _, _ in by_number], values=[weight for _, _, weight in by_number]
+                )
+
+    def _count_terms(
+        self,
+        name: str,
+        retriever: RetrieverSchema,
+        terms: Iterable[str],
+        numbers: dict[str, int],
+        idf: dict[tuple[str, str], float],
+    ) -> Steps[None]:
+        """Add the idf of each of `terms` to `idf`."""
+        missing = [term for term in terms if (name, term) not in idf]
+        if not missing:
+            return
+        key = f"{self.index.counts_key(name)}.terms"
+        documents = yield from self.count(None)
+        for term in missing:
+            holds = models.FieldCondition(key=key, match=models.MatchValue(value=numbers[term]))
+            n = yield from self.count(models.Filter(must=[holds]))
+            weighting = BM25Weighting(**(retriever.weighting or {}))
+            idf[name, term] = float(weighting.idf(np.array(min(n, documents)), documents)) if n else 0.0
+
+    def _query(self, search: Search) -> models.QueryRequest:
+        request = search.request
+        return models.QueryRequest(
+            query=search.vector,
+            using=vector_name(request.retriever),
+            filter=None if request.filter is None else compile_filter(request.filter),
+            limit=search.limit,
+            with_payload=SHOWN if search.limit == request.k + 1 else ["id"],
+            with_vector=[vector_name(request.retriever)] if search.again else False,
+            params=self._params(search.retriever.kind, request.retriever),
+        )
+
+    def _params(self, kind: Kind, name: str) -> models.SearchParams | None:
+        if self.embedded:  # is exact, and counts no deleted document
+            return None
+        if kind == "dense":
+            exact = self.dense == "exact"
+            quantization = models.QuantizationSearchParams(ignore=exact, rescore=True)
+            return models.SearchParams(exact=exact, quantization=quantization)
+        if name in self.index.idf:
+            return models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter()))
+        return None
+
+    def count(self, filter: models.Filter | None) -> Steps[int]:
+        answer = yield self._call("count", count_filter=filter, exact=True)
+        return int(answer.count)
+
+    def fetch(self, ids: Sequence[str]) -> Steps[dict[str, Document]]:
+        points = [point_id(id) for id in dict.fromkeys(ids)]
+        documents: dict[str, Document] = {}
+        for start in range(0, len(points), MAX_FETCH):
+            found = yield self._call("retrieve", ids=points[start : start + MAX_FETCH], with_payload=SHOWN)
+            documents |= {point.payload["id"]: from_payload(point.payload) for point in found}
+        return documents
+
+    def explain(self, request: Request, ids: Sequence[str]) -> Steps[dict[str, dict[str, float]]]:
+        """Ask once for each term, among these documents alone: the score is what the term adds."""
+        search = Search(request, self.index.retriever(request.retriever))
+        if search.retriever.kind == "dense":
+            raise InvalidArgumentError(
+                f"Retriever {request.retriever!r} is dense: only lexical and sparse scores have terms."
+            )
+        yield from self._weigh_queries([search])
+        if not isinstance(search.vector, models.SparseVector) or not ids:
+            return {}
+        among = models.Filter(must=[models.HasIdCondition(has_id=[point_id(id) for id in ids])])
+        requests = [
+            models.QueryRequest(
+                query=models.SparseVector(indices=[number], values=[weight]),
+                using=vector_name(request.retriever),
+                filter=among,
+                limit=len(ids),
+                with_payload=["id"],
+                params=self._params(search.retriever.kind, request.retriever),
+            )
+            for number, weight in zip(search.vector.indices, search.vector.values, strict=True)
+        ]
+        answers = yield self._call("query_batch_points", requests=requests)
+        found: dict[str, dict[str, float]] = {}
+        for term, answer in zip(search.terms, answers, strict=True):
+            for point in answer.points:
+                found.setdefault(point.payload["id"], {})[term] = point.score
+        return found
+
+
+@dataclass(eq=False)
+class Search:
+    """One request on its way.
+
+    Attributes:
+        vector: what Qdrant is asked with; None where nothing can be found.
+        terms: of a sparse `vector`, in its order.
+        limit: for how many documents Qdrant is asked.
+        again: whether the dense candidates are scored once more here.
+        scores: by document id, of the last answer.
+        documents: that came with the answers.
+    """
+
+    request: Request
+    retriever: RetrieverSchema
+    vector: list[float] | models.SparseVector | None = None
+    terms: list[str] = field(default_factory=list)
+    limit: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+    documents: dict[str, Document] = field(default_factory=dict)
+    again: bool = False
+    _undecided: bool = False
+
+    def __post_init__(self) -> None:
+        name, k, query, retriever = self.request.retriever, self.request.k, self.request.query, self.retriever
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise InvalidArgumentError(f"A search asks for at least 1 document, not {k!r}.")
+        self.limit = int(k) + 1
+        if retriever.kind != "dense":
+            if not isinstance(query, SparseQuery):
+                raise InvalidArgumentError(
+                    f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
+                )
+        elif not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
+            given = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
+            raise InvalidArgumentError(
+                f"Retriever {name!r} is dense and takes a float32 array of shape ({retriever.dimensions},), not "
+                f"{given}."
+            )
+        elif not np.isfinite(query).all():
+            raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
+
+    def take(self, points: Sequence[models.ScoredPoint]) -> None:
+        """Qdrant's answer to the question for `limit` documents."""
+        sign = -1.0 if self.retriever.metric == "euclidean" else 1.0
+        scores = sign * np.array([point.score for point in points], dtype=np.float64)
+        if self.retriever.kind != "dense":
+            points = points[: int((scores > 0).sum())]
+        error = 0.0
+        if self.again and points:
+            found: list[Any] = [point.vector for point in points]
+            vectors = np.array([next(iter(named.values())) for named in found], dtype=np.float64)
+            error = _EMBEDDED_ERROR * float(
+                np.linalg.norm(np.asarray(self.request.query)) * np.linalg.norm(vectors, axis=1).max()
+            )
+        self._undecided = len(points) >= self.limit and scores[-1] >= scores[self.request.k - 1] - error
+        if self.again and points:
+            scores = _score(self.request.query, vectors, self.retriever.metric)
+        self.scores = {}
+        for point, score in zip(points, scores.tolist(), strict=False):
+            payload = point.payload or {}
+            self.scores[payload["id"]] = score
+            if "document" in payload:
+                self.documents[payload["id"]] = from_payload(payload)
+
+    def cut_in_a_tie(self) -> bool:
+        """Whether documents that are not in the answer may tie with the last that counts; then asks for more."""
+        if self._undecided:
+            self.limit *= 4
+        return self._undecided
+
+    def ranking(self) -> Ranking:
+        return Ranking.from_scores(self.scores, int(self.request.k)) if self.scores else EMPTY
+
+
+def _score(query: Any, vectors: NDArray[np.float64], metric: str | None) -> NDArray[np.float64]:
+    """Each row's score depends on that row alone."""
+    query = np.asarray(query, dtype=np.float64)
+    if metric == "euclidean":
+        scores: NDArray[np.float64] = -np.sqrt(np.square(vectors - query).sum(axis=1))
+    else:
+        scores = (vectors * query).sum(axis=1)
+    return scores

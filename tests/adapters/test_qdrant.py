@@ -1,0 +1,568 @@
+"""The Qdrant backend passes the conformance suite, in memory and in a folder; and what is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient, models
+
+import hybridsearch as hs
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.adapters.qdrant import QdrantBackend, points
+from hybridsearch.backends import AsyncBackend, Kind, Loader, Request, Schema
+from hybridsearch.errors import (
+    BackendError,
+    FilterError,
+    IndexCorruptedError,
+    IndexExistsError,
+    IndexLockedError,
+    InvalidArgumentError,
+)
+from hybridsearch.filters import Filter
+from hybridsearch.testing import BackendSuite
+from hybridsearch.testing.base import ask, check, find_all, put
+from hybridsearch.testing.samples import (
+    FROZEN_LENGTH,
+    Item,
+    common_query,
+    encode,
+    make_schema,
+    plain,
+    random_items,
+    random_queries,
+    sparse_query,
+)
+
+KINDS: frozenset[Kind] = frozenset({"lexical", "sparse", "dense"})
+SCHEMA = make_schema(KINDS, average_length=FROZEN_LENGTH)
+MEMORY = "qdrant://:memory:/index"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In RAM where there is such a place: embedded Qdrant syncs the disk once for each document."""
+    shm = Path("/dev/shm")  # noqa: S108
+    path = Path(tempfile.mkdtemp(dir=shm if shm.is_dir() else None))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def backend() -> Iterator[QdrantBackend]:
+    backend = QdrantBackend(MEMORY)
+    backend.create(SCHEMA)
+    yield backend
+    backend.close()
+
+
+class TestInMemory(BackendSuite):
+    @pytest.fixture
+    def connect(self) -> Callable[[str], QdrantBackend]:
+        return lambda name: QdrantBackend(f"qdrant://:memory:/{name}")
+
+
+class TestInAFolder(BackendSuite):
+    @pytest.fixture
+    def connect(self, folder: Path) -> Callable[[str], QdrantBackend]:
+        return lambda name: QdrantBackend(f"qdrant://{folder}/{name}")
+
+
+class TestWhereTermsCollide(BackendSuite):
+    """Every term's number is taken by others again and again; no score may show it."""
+
+    @pytest.fixture(autouse=True)
+    def _few_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        number_of = points.number_of
+        monkeypatch.setattr(points, "number_of", lambda term, attempt: number_of(term, attempt) % 6007 or 1)
+
+    @pytest.fixture
+    def connect(self) -> Callable[[str], QdrantBackend]:
+        return lambda name: QdrantBackend(f"qdrant://:memory:/{name}")
+
+
+def test_it_is_an_asynchronous_backend_and_a_loader(backend: QdrantBackend) -> None:
+    assert isinstance(backend, AsyncBackend)
+    assert isinstance(backend, Loader)
+
+
+def test_terms_that_want_the_same_number_stay_apart(backend: QdrantBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points, "number_of", lambda term, attempt: attempt + 1)
+    items = [Item(f"d{n}", {f"t{n}": 1}, {f"t{n}": n + 1.0}) for n in range(20)]
+    for item in items:
+        put(backend, [item], SCHEMA)
+    for n in range(20):
+        found = ask(backend, "sparse", sparse_query({f"t{n}": 1.0}))
+        assert list(found) == [(f"d{n}", n + 1.0)]
+    assert not len(ask(backend, "sparse", sparse_query({"unknown": 1.0})))
+
+
+def test_two_writers_of_one_folder_give_terms_the_same_numbers(folder: Path) -> None:
+    one, two = (QdrantBackend(f"qdrant://{folder}/index") for _ in range(2))
+    one.create(SCHEMA)
+    assert two.open() == SCHEMA
+    items = random_items()
+    put(one, items[:30], SCHEMA)
+    put(two, items[30:], SCHEMA)
+    for backend in (one, two):
+        for query in random_queries("sparse"):
+            check(backend, "sparse", items, query)
+    one.close()
+    two.close()
+
+
+@pytest.mark.parametrize("variant", ["lucene", "robertson", "atire", "bm25l", "bm25+"])
+def test_every_variant_of_bm25_scores_as_in_memory(variant: str) -> None:
+    items = random_items()
+    average = sum(sum(item.counts.values()) for item in items) / len(items)
+    base = make_schema(frozenset({"lexical"}), average_length=average).retrievers["lexical"]
+    schema = Schema({"lexical": replace(base, weighting={"variant": variant, "k1": 1.5, "b": 0.6})})
+    memory, qdrant = MemoryBackend(), QdrantBackend(MEMORY)
+    for backend in (memory, qdrant):
+        backend.create(schema)
+        put(backend, items, schema)  # type: ignore[arg-type]
+    for query in random_queries("lexical", 12):
+        (right,), (found,) = (b.search([Request("lexical", query, 100)]) for b in (memory, qdrant))
+        assert dict(found) == pytest.approx(dict(right), rel=1e-5)
+    qdrant.close()
+    memory.close()
+
+
+def test_the_first_documents_decide_an_average_length_that_the_schema_leaves_open(folder: Path) -> None:
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    schema = make_schema(frozenset({"lexical"}))
+    backend.create(schema)
+    backend.upsert(encode([Item("empty")], schema))
+    backend.upsert(encode([Item("a", {"wing": 1, "flow": 3}), Item("b", {"wing": 2})], schema))
+    backend.upsert(encode([Item("c", {"wing": 100})], schema))
+    backend.close()
+    again = QdrantBackend(f"qdrant://{folder}/index")
+    found = again.open()
+    assert found is not None
+    assert found.retrievers["lexical"].average_length == 3.0
+    again.close()
+
+
+def test_an_answer_brings_the_documents_along(backend: QdrantBackend) -> None:
+    items = [plain(f"d{n:02}", text=f"text {n}", metadata={"n": n}) for n in range(40)]
+    put(backend, items, SCHEMA)
+    for kind in sorted(KINDS):
+        ranking = ask(backend, kind, common_query(kind), 7)  # cut within a tie of 40
+        assert ranking.documents == {item.id: item.document for item in items[:7]}
+
+
+def test_each_answer_of_a_call_brings_its_own_documents_along(backend: QdrantBackend) -> None:
+    items = [plain(f"d{n:02}", text=f"text {n}") for n in range(40)]
+    put(backend, items, SCHEMA)
+    requests = [Request(kind, common_query(kind), k) for kind in sorted(KINDS) for k in (3, 40)]
+    for ranking in backend.search(requests):
+        assert list(ranking.documents or ()) == list(ranking.ids)
+
+
+def test_a_request_stays_below_the_servers_limit(backend: QdrantBackend) -> None:
+    items = [plain(f"d{n}", text="x" * 2_000_000) for n in range(8)]
+    put(backend, items, SCHEMA)
+    assert backend.count() == 8
+    calls = backend._connection.run(backend._prepare(encode(items, SCHEMA)))
+    sizes = [sum(len(point.model_dump_json()) for point in call.arguments["points"]) for call in calls]
+    assert max(sizes) < 10_000_000
+    assert len(sizes) == 3
+
+
+def test_asearch_answers_as_search_does(backend: QdrantBackend) -> None:
+    put(backend, random_items(), SCHEMA)
+    requests = [Request(kind, query, 5) for kind in sorted(KINDS) for query in random_queries(kind, 4)]
+
+    async def many() -> list[Any]:
+        return await asyncio.gather(*(backend.asearch([request]) for request in requests))
+
+    assert [answer[0] for answer in asyncio.run(many())] == backend.search(requests)
+    asyncio.run(backend.aclose())
+
+
+def test_load_stores_every_batch(backend: QdrantBackend) -> None:
+    items = random_items()
+    backend.load(encode(items[start : start + 7], SCHEMA) for start in range(0, 60, 7))
+    assert backend.count() == 60
+    check(backend, "lexical", items, random_queries("lexical", 1)[0])
+
+
+# --------------------------------------------------------------------------------------------------------- filters
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([0, 1, -1, 1.0, -0.0, 0.5, 2**53, 2**53 + 1, float(2**53), -(2**62) - 1, 2**63 - 1, 1e300, 5e-324]),
+    st.sampled_from(["", "a", "A", "ab", "abcdef", "abcdefg", "abcdeg", "\x00", "a\x00", "é", "\uff61", "\U0001f600"]),
+    st.text("ab\x00é\U0001f600", max_size=14),
+)
+FIELDS = ["x", "y", "x.y", "x.y.z", "id", "y.", "", "$x"]
+VALUES: Any = st.recursive(
+    st.one_of(SCALARS, st.lists(SCALARS, max_size=3)),
+    lambda inner: st.one_of(st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3), st.lists(inner, max_size=2)),
+    max_leaves=6,
+)
+METADATA = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4)
+ORDERED = SCALARS.filter(lambda value: value is not None and not isinstance(value, bool))
+CONDITIONS = st.one_of(
+    SCALARS,
+    st.builds(lambda op, v: {op: v}, st.sampled_from(["$eq", "$ne", "$contains"]), SCALARS),
+    st.builds(lambda op, v: {op: v}, st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ORDERED),
+    st.builds(lambda op, v: {op: v}, st.sampled_from(["$in", "$nin"]), st.lists(SCALARS, max_size=3)),
+    st.builds(lambda v: {"$exists": v}, st.booleans()),
+)
+SIMPLE = st.builds(lambda f, c: {f: c}, st.sampled_from(["x", "y", "x.y", "x.y.z", "id", "y.", "x..y"]), CONDITIONS)
+FILTERS: Any = st.recursive(
+    SIMPLE,
+    lambda inner: st.one_of(
+        st.builds(lambda c: {"$not": c}, inner),
+        st.builds(lambda op, cs: {op: cs}, st.sampled_from(["$and", "$or"]), st.lists(inner, min_size=1, max_size=3)),
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(METADATA, min_size=1, max_size=8), st.lists(FILTERS, min_size=1, max_size=8))
+def test_filters_let_through_what_the_definition_says(metadata: list[Any], filters: list[Any]) -> None:
+    items = [plain(id, metadata=m) for id, m in zip("aAb\x00é\U0001f600xy", metadata, strict=False)]
+    backend = QdrantBackend(MEMORY)
+    backend.create(make_schema(frozenset({"sparse"})))
+    put(backend, items, make_schema(frozenset({"sparse"})))
+    for description in filters:
+        filter = Filter.parse(description)
+        right = {item.id for item in items if filter.matches(item.document)}
+        assert find_all(backend, "sparse", filter) == right
+        assert backend.count(filter) == len(right)
+    backend.close()
+
+
+def test_a_filter_of_every_depth_stays_within_the_servers_limit_of_nested_json() -> None:
+    from hybridsearch.adapters.qdrant.payload import compile_filter
+
+    description: dict[str, Any] = {"x": {"$lte": 2**60}}
+    for level in range(49):
+        description = [{"$not": description, "y": 1}, {"$or": [description, {"y": 1}]}, {"$and": [description]}][
+            level % 3
+        ]
+    compiled = compile_filter(Filter.parse(description)).model_dump_json(exclude_none=True)
+    depth = deepest = 0
+    for character in compiled:
+        depth += (character in "{[") - (character in "}]")
+        deepest = max(deepest, depth)
+    assert deepest < 120  # serde_json reads 128
+
+
+def test_a_string_that_is_too_long_to_compare_with_is_named(backend: QdrantBackend) -> None:
+    put(backend, [plain("a", metadata={"x": "y" * 600})], SCHEMA)
+    assert backend.count(Filter.parse({"x": {"$gt": "y" * 512}})) == 1
+    assert backend.count(Filter.parse({"x": "y" * 600})) == 1
+    with pytest.raises(FilterError, match="shorten"):
+        backend.count(Filter.parse({"x": {"$gt": "y" * 600}}))
+
+
+# ------------------------------------------------------------------------------------------------ places and errors
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["qdrant://", "qdrant://host", "qdrant://:memory:", "qdrant://host/", "qdrant+https:///a/b", "qdrant://h:x/n",
+     "qdrant://host/a%2Fb", "opensearch://host/name"],
+)  # fmt: skip
+def test_a_location_that_names_no_collection_is_an_invalid_argument(location: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"qdrant://|cannot be the name"):
+        QdrantBackend(location)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"shards": 0}, {"replicas": 0.5}, {"senders": 0}, {"timeout": 0}, {"dense": "flat"}, {"quantization": "int8"}],
+)
+def test_an_option_outside_its_range_is_an_invalid_argument(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+        QdrantBackend(MEMORY, **options)
+
+
+def test_a_servers_dense_search_is_approximate_unless_it_is_asked_to_be_exact() -> None:
+    assert QdrantBackend("qdrant://host/name").capabilities.approximate == {"dense"}
+    assert not QdrantBackend("qdrant://host/name", dense="exact").capabilities.approximate
+    assert not QdrantBackend(MEMORY).capabilities.approximate
+
+
+def test_a_retriever_of_kind_text_is_refused() -> None:
+    text = replace(SCHEMA.retrievers["sparse"], kind="text")
+    with pytest.raises(InvalidArgumentError, match="'native' of kind 'text'"):
+        QdrantBackend(MEMORY).create(Schema({"native": text}))
+
+
+def test_looking_for_an_index_makes_no_folder(tmp_path: Path) -> None:
+    assert QdrantBackend(f"qdrant://{tmp_path}/qdrant/name").open() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_collection_is_refused_and_untouched(folder: Path) -> None:
+    client = QdrantClient(path=str(folder))
+    client.create_collection("theirs", models.VectorParams(size=3, distance=models.Distance.DOT))
+    client.close()
+    backend = QdrantBackend(f"qdrant://{folder}/theirs")
+    with pytest.raises(IndexCorruptedError, match="was not made by hybridsearch"):
+        backend.open()
+    with pytest.raises(IndexExistsError, match="choose another name"):
+        backend.create(SCHEMA)
+    backend.close()
+
+
+def test_a_newer_layout_is_refused(folder: Path) -> None:
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    backend.create(SCHEMA)
+    backend.close()
+    client = QdrantClient(path=str(folder))
+    client.update_collection("index", metadata={"hybridsearch": {"layout": 99, "schema": "{}"}})
+    client.close()
+    again = QdrantBackend(f"qdrant://{folder}/index")
+    with pytest.raises(IndexCorruptedError, match="layout 99"):
+        again.open()
+    again.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the client forgets its lock file
+def test_a_folder_that_another_process_uses_is_locked(folder: Path) -> None:
+    QdrantClient(path=str(folder)).close()
+    program = "import sys, qdrant_client as q; c = q.QdrantClient(path=sys.argv[1]); print(1, flush=True); input()"
+    command = [sys.executable, "-c", program, str(folder)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        with pytest.raises(IndexLockedError, match="Another process"):
+            QdrantBackend(f"qdrant://{folder}/index").open()
+    finally:
+        other.communicate("\n")
+        gc.collect()
+
+
+def test_a_published_index_is_opened_by_its_alias(folder: Path) -> None:
+    old, new = (QdrantBackend(f"qdrant://{folder}/{name}") for name in ("v1", "v2"))
+    for backend, id in ((old, "old"), (new, "new")):
+        backend.create(SCHEMA)
+        put(backend, [plain(id)], SCHEMA)
+    assert old.publish("live") is None
+    assert new.publish("live") == "v1"
+    live = QdrantBackend(f"qdrant://{folder}/live")
+    assert live.open() == SCHEMA
+    assert find_all(live, "lexical") == {"new"}
+    put(live, [plain("more")], SCHEMA)
+    assert new.count() == 2
+    with pytest.raises(IndexExistsError, match="a collection itself"):
+        live.publish("v2")
+    gone = QdrantBackend(f"qdrant://{folder}/v1")
+    assert gone.open() is None
+    for backend in (old, new, live, gone):
+        backend.close()
+
+
+SECRET = "s3cret-key"  # noqa: S105
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Answers as a Qdrant server would that has version, trouble or wrong keys as told."""
+
+    script: Callable[[str], tuple[int, Any]]
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        status, answer = type(self).script(self.path)
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PUT = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[str], tuple[int, Any]]], tuple[str, list[str]]]]:
+    servers = []
+
+    def start(script: Callable[[str], tuple[int, Any]]) -> tuple[str, list[str]]:
+        asked: list[str] = []
+        handler = type("Handler", (_Server,), {"script": staticmethod(script), "asked": asked})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"127.0.0.1:{server.server_port}", asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def _version(version: str) -> tuple[int, Any]:
+    return 200, {"title": "qdrant", "version": version}
+
+
+def test_a_server_that_is_too_old_is_named(serve: Any) -> None:
+    place, _ = serve(lambda path: _version("1.9.4"))
+    with pytest.raises(BackendError, match=r"version 1\.9\.4.*upgrade"):
+        QdrantBackend(f"qdrant://{place}/name").open()
+
+
+def test_an_unreachable_server_is_named() -> None:
+    with pytest.raises(BackendError, match=r"qdrant://127\.0\.0\.1:9/name cannot be reached"):
+        QdrantBackend("qdrant://127.0.0.1:9/name").open()
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+@pytest.mark.parametrize("by", ["argument", "url", "environment"])
+def test_a_wrong_key_is_refused_without_being_shown(serve: Any, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    def script(path: str) -> tuple[int, Any]:
+        return 403, {"status": {"error": f"Forbidden: {SECRET} is not the key"}}
+
+    place, _ = serve(script)
+    if by == "environment":
+        monkeypatch.setenv("HYBRIDSEARCH_QDRANT_API_KEY", SECRET)
+    location = f"qdrant://:{SECRET}@{place}/name" if by == "url" else f"qdrant://{place}/name"
+    backend = QdrantBackend(location, api_key=SECRET if by == "argument" else None)
+    with pytest.raises(BackendError, match="refused the API key") as caught:
+        backend.open()
+    assert SECRET not in f"{caught.value} {backend!r} {caught.value.__cause__!r}"
+
+
+def test_a_server_that_asks_for_a_key_is_named(serve: Any) -> None:
+    place, _ = serve(lambda path: (401, {"status": {"error": "Must provide an API key"}}))
+    with pytest.raises(BackendError, match=r"asks for an API key.*HYBRIDSEARCH_QDRANT_API_KEY"):
+        QdrantBackend(f"qdrant://{place}/name").open()
+
+
+def test_a_request_is_repeated_while_the_server_is_busy(serve: Any) -> None:
+    tries = []
+
+    def script(path: str) -> tuple[int, Any]:
+        if path == "/":
+            return _version("1.20.0")
+        tries.append(path)
+        if len(tries) < 3:
+            return 503, {"status": {"error": "busy"}}
+        return 200, {"result": {"exists": False}, "status": "ok", "time": 0.0}
+
+    place, _ = serve(script)
+    backend = QdrantBackend(f"qdrant://{place}/name")
+    assert backend.open() is None
+    assert len(tries) == 3
+    backend.close()
+
+
+def test_a_slow_server_runs_into_the_timeout(serve: Any) -> None:
+    done = threading.Event()
+
+    def script(path: str) -> tuple[int, Any]:
+        done.wait(10)
+        return _version("1.20.0")
+
+    place, _ = serve(script)
+    with pytest.raises(BackendError, match="within 1 seconds"):
+        QdrantBackend(f"qdrant://{place}/name", timeout=1).open()
+    done.set()
+
+
+def test_plain_http_where_tls_is_expected_is_named(serve: Any) -> None:
+    place, _ = serve(lambda path: _version("1.20.0"))
+    with pytest.raises(BackendError, match="TLS connection"):
+        QdrantBackend(f"qdrant+https://{place}/name").open()
+
+
+def test_certificates_that_cannot_be_read_are_an_invalid_argument(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="ca_file"):
+        QdrantBackend("qdrant+https://localhost/name", ca_file=tmp_path / "missing.pem").open()
+
+
+def test_all_requests_of_a_call_travel_in_one(serve: Any) -> None:
+    schema = make_schema(frozenset({"dense"}))
+    metadata = points.Index(schema, "name-terms", frozenset()).to_metadata()
+    info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
+    config = {
+        "params": {}, "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10},
+        "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1, "default_segment_number": 0,
+                             "flush_interval_sec": 5},
+        "metadata": metadata,
+    }  # fmt: skip
+
+    def script(path: str) -> tuple[int, Any]:
+        if path == "/":
+            return _version("1.20.0")
+        if path.endswith("/exists"):
+            return 200, {"result": {"exists": True}}
+        if path.endswith("/query/batch"):
+            return 200, {"result": [{"points": []}] * 8}
+        return 200, {"result": info | {"config": config}}
+
+    place, asked = serve(script)
+    backend = QdrantBackend(f"qdrant://{place}/name")
+    assert backend.open() == schema
+    requests = [Request("dense", query, 5) for query in random_queries("dense", 8)]
+    before = len(asked)
+    assert [len(ranking) for ranking in backend.search(requests)] == [0] * 8
+    assert [len(ranking) for ranking in asyncio.run(_once(backend, requests))] == [0] * 8
+    assert [path.partition("?")[0] for path in asked[before:]] == ["/collections/name/points/query/batch"] * 2
+    backend.close()
+
+
+async def _once(backend: QdrantBackend, requests: list[Request]) -> list[Any]:
+    answers = await backend.asearch(requests)
+    await backend.aclose()
+    return answers
+
+
+def test_the_vectors_of_a_dense_retriever_are_stored_as_they_were(backend: QdrantBackend) -> None:
+    items = random_items(10)
+    put(backend, items, SCHEMA)
+    (batch,) = backend.scan()
+    rows = {document.id: row for row, document in enumerate(batch.documents)}
+    for item in items:
+        assert np.array_equal(batch.vectors["dense"].array[rows[item.id]], item.vector)  # type: ignore[union-attr]
+
+
+# ------------------------------------------------------------------------------------------------------ as users do
+
+
+def test_scifact_ranks_as_in_memory(data_folder: Path, minilm: str, folder: Path) -> None:
+    documents = list(hs.read_documents(data_folder / "scifact"))[:200]
+    lines = (data_folder / "scifact" / "queries.jsonl").read_text(encoding="utf-8").splitlines()[:25]
+    queries = [json.loads(line)["text"] for line in lines]
+    retrievers: Any = {"bm25": hs.BM25(), "dense": hs.Dense(minilm)}
+    memory = hs.HybridSearch(retrievers, backend="memory")
+    qdrant = hs.HybridSearch(retrievers, backend=f"qdrant://{folder}/scifact")
+    for search in (memory, qdrant):
+        search.index(documents)
+    qdrant.close()
+    reopened = hs.open(f"qdrant://{folder}/scifact")
+    for names in (["bm25"], ["dense"], ["bm25", "dense"]):
+        right, found = (search.search_many(queries, top_k=100, retrievers=names) for search in (memory, reopened))
+        for expected, results in zip(right, found, strict=True):
+            assert [hit.id for hit in results] == [hit.id for hit in expected]
+            assert [hit.score for hit in results] == pytest.approx([hit.score for hit in expected], rel=1e-5)
+    reopened.close()
+    memory.close()
