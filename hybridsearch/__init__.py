@@ -9,9 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hybridsearch.copying import CopyReport as CopyReport
+    from hybridsearch.copying import copy as copy
+    from hybridsearch.copying import publish as publish
     from hybridsearch.documents import Document as Document
     from hybridsearch.encoders.bm25 import BM25 as BM25
     from hybridsearch.encoders.dense import Dense as Dense
+    from hybridsearch.encoders.native import NativeBM25 as NativeBM25
     from hybridsearch.encoders.sparse import Sparse as Sparse
     from hybridsearch.errors import HybridSearchError as HybridSearchError
     from hybridsearch.fusion import RRF as RRF
@@ -29,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BM25": "encoders.bm25",
+    "CopyReport": "copying",
     "CrossEncoderReranker": "rerank",
     "Dense": "encoders.dense",
     "Document": "documents",
@@ -36,12 +41,15 @@ _HOMES = {
     "Hit": "hits",
     "HybridSearch": "search",
     "HybridSearchError": "errors",
+    "NativeBM25": "encoders.native",
     "RRF": "fusion",
     "Ranking": "ranking",
     "Results": "hits",
     "ScoreFusion": "fusion",
     "Sparse": "encoders.sparse",
+    "copy": "copying",
     "open": "search",
+    "publish": "copying",
     "read_documents": "readers",
 }
 

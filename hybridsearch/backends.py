@@ -273,6 +273,8 @@ class Loader(Backend, Protocol):
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """`upsert` each batch, with several on the way at once and bounded memory, then `refresh`.
 
+        No id is in two of the batches. `fetch` may be called while the next one is read.
+
         What is relaxed in the meantime (refreshing, replicas) is as before afterwards, also after an error. Refused
         documents are reported at the end, in one BulkIndexError.
         """

@@ -1,4 +1,4 @@
-"""The command line: `hybridsearch index`, `search`, `explain` and `doctor`.
+"""The command line: `hybridsearch index`, `search`, `explain`, `copy`, `publish` and `doctor`.
 
 Every verb prints for people, or with `--json` exactly one JSON document. It exits with 0, with 1 and one line on
 standard error, with 2 where the command line itself is wrong, or with 130 after Ctrl-C. Libraries are imported by the
@@ -12,25 +12,21 @@ import io
 import json
 import os
 import sys
-import time
 import warnings
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from hybridsearch import __version__
-from hybridsearch.errors import FilterError, HybridSearchError, InvalidArgumentError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError
+from hybridsearch.terminal import WELCOME, Session, console_on, parse_filter, print_json, print_plain
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hybridsearch.encoders import Encoder
     from hybridsearch.fusion import Fusion
-    from hybridsearch.hits import Results
     from hybridsearch.search import HybridSearch
 
 
@@ -113,6 +109,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 Names = Annotated[
     str | None, typer.Option("--retrievers", metavar="NAMES", help="Ask only these, such as bm25,dense. Default: all.")
 ]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="An option of the engine, such as shards=3; VALUE is JSON, else text. Can be repeated.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Documents that are read and stored together.")]
 Candidates = Annotated[
     int | None, typer.Option(help="How deep each retriever is read. Default: what the index was made with (100).")
 ]
@@ -148,7 +153,8 @@ def index(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="bm25, dense=MODEL, sparse=MODEL, joined by commas; MODEL is a folder or a hub name. "
+            help="bm25, dense=MODEL, sparse=MODEL, joined by commas; MODEL is a folder or a hub name; "
+            "native=ANALYZER for the BM25 of OpenSearch or Elasticsearch. "
             "Default: those of the index that is there, else bm25.",
         ),
     ] = None,
@@ -168,12 +174,22 @@ def index(
     hnsw: Annotated[
         bool, typer.Option("--hnsw", help="Also make graphs for approximate dense search (`search --hnsw`).")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Documents that are encoded and stored together.")] = 1024,
+    via: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Encode into this folder first, then load the engine from there."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what the folder of --via holds; nothing is encoded twice.")
+    ] = False,
+    batch_size: BatchSize = 1024,
+    option: Options = None,
     as_json: Json = False,
 ) -> None:
     """Add documents to an index, which is made if it is not there; one with a known id replaces it."""
+    from hybridsearch.backends import redacted
     from hybridsearch.readers import read_documents
 
+    _check_via(via, resume)
     documents = read_documents(
         corpus,
         format=format,
@@ -183,17 +199,17 @@ def index(
         auto_id=auto_id,
         on_error=on_error.value,
     )
-    with _open_or_create(place, retrievers, language, hnsw) as searcher:
+    with _open_or_create(place, retrievers, language, _backend_options(option, hnsw)) as searcher:
         if not searcher.backend.capabilities.persistent:
             raise InvalidArgumentError(
-                f"--index {place} is lost when the command ends; for a folder of that name write ./{place}."
+                f"--index {redacted(place)} is lost when the command ends; for a folder of that name write ./{place}."
             )
-        report = searcher.index(documents, batch_size=batch_size)
+        report = searcher.index(documents, batch_size=batch_size, via=via)
         count = searcher.count()
         names = list(searcher.retrievers)
-    skipped = [str(line) for line in documents.skipped]
+    place, skipped = redacted(place), [str(line) for line in documents.skipped]
     if as_json:
-        _print_json(
+        print_json(
             {
                 "index": place,
                 "retrievers": names,
@@ -208,12 +224,12 @@ def index(
         return
     unchanged = f", {report.unchanged:,} were there already" if report.unchanged else ""
     rate = f" ({report.indexed / report.seconds:,.0f} a second)" if report.indexed and report.seconds else ""
-    _print_plain(f"Indexed {report.indexed:,} documents in {report.seconds:.1f} s{rate}{unchanged}.")
+    print_plain(f"Indexed {report.indexed:,} documents in {report.seconds:.1f} s{rate}{unchanged}.")
     if skipped:
-        _print_plain(f"Skipped {len(skipped):,}:", *(f"  {line}" for line in skipped[:10]))
+        print_plain(f"Skipped {len(skipped):,}:", *(f"  {line}" for line in skipped[:10]))
         if len(skipped) > 10:
-            _print_plain(f"  and {len(skipped) - 10:,} more (--json lists them all)")
-    _print_plain(f"{place} holds {count:,} documents for {', '.join(names)}. Next: hybridsearch search {place}")
+            print_plain(f"  and {len(skipped) - 10:,} more (--json lists them all)")
+    print_plain(f"{place} holds {count:,} documents for {', '.join(names)}. Next: hybridsearch search {place}")
 
 
 @app.command()
@@ -238,6 +254,7 @@ def search(
         bool, typer.Option("--hnsw", help="Search dense vectors approximately: faster where there are very many.")
     ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say for each hit why it is there.")] = False,
+    option: Options = None,
     as_json: Json = False,
 ) -> None:
     """Search an index."""
@@ -245,23 +262,25 @@ def search(
     if asking and as_json:
         raise typer.BadParameter("give it a QUERY, or queries on standard input.", param_hint="--json")
     import hybridsearch as hs
+    from hybridsearch.backends import redacted
 
-    parsed, names, merge = _parse_filter(filter), _split(retrievers), _make_fusion(fusion)
-    with hs.open(place, backend_options=_backend_options(hnsw)) as searcher:
+    parsed, names, merge = parse_filter(filter), _split(retrievers), _make_fusion(fusion)
+    with hs.open(place, backend_options=_backend_options(option, hnsw)) as searcher:
         if rerank is not None:
             searcher.reranker = hs.CrossEncoderReranker(rerank)
-        session = _Session(searcher, top_k, parsed, names, candidates, merge, explain)
+        session = Session(searcher, top_k, parsed, names, candidates, merge, explain)
         if asking:
-            _print_plain(f"{place}: {searcher.count():,} documents for {', '.join(searcher.retrievers)}.", _WELCOME)
+            names_of_all = ", ".join(searcher.retrievers)
+            print_plain(f"{redacted(place)}: {searcher.count():,} documents for {names_of_all}.", WELCOME)
             session.interact()
         elif query is not None and as_json:
-            _print_json(session.json(query))
+            print_json(session.json(query))
         elif query is not None:
             session.show(query)
         else:
             queries = (line.strip() for line in sys.stdin if line.strip())
             if as_json:
-                _print_json([session.json(text) for text in queries])
+                print_json([session.json(text) for text in queries])
             else:
                 for text in queries:
                     session.show(text)
@@ -274,34 +293,97 @@ def explain(
     id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.", show_default=False)],
     retrievers: Names = None,
     candidates: Candidates = None,
+    option: Options = None,
     as_json: Json = False,
 ) -> None:
     """Say why a document is where it is for a query, or why it was not found."""
     import hybridsearch as hs
 
-    with hs.open(place) as searcher:
+    with hs.open(place, backend_options=_backend_options(option)) as searcher:
         explanation = searcher.explain(query, id, retrievers=_split(retrievers), candidates=candidates)
     if as_json:
-        _print_json(explanation.to_dict())
+        print_json(explanation.to_dict())
     else:
-        _print_plain(str(explanation))
+        print_plain(str(explanation))
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, or an engine's URL.", show_default=False)],
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="A folder, or an engine's URL.", show_default=False)
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a copy that was interrupted; what is there is not sent again.")
+    ] = False,
+    retrievers: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Copy only these, such as bm25,dense. Default: all.")
+    ] = None,
+    verify: Annotated[int, typer.Option(min=0, help="How many queries compare the two rankings.")] = 20,
+    batch_size: BatchSize = 1024,
+    option: Options = None,
+    source_option: Annotated[
+        list[str] | None, typer.Option("--source-option", metavar="KEY=VALUE", help="The same for the source.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy an index with its vectors to another engine or folder, and compare the two; nothing is encoded."""
+    import hybridsearch as hs
+
+    report = hs.copy(
+        source,
+        destination,
+        retrievers=_split(retrievers),
+        batch_size=batch_size,
+        resume=resume,
+        verify=verify,
+        source_options=_backend_options(source_option),
+        destination_options=_backend_options(option),
+    )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_plain(str(report))
+    if report.differences:
+        raise HybridSearchError(" ".join(report.differences))
+
+
+@app.command()
+def publish(
+    place: Annotated[str, typer.Argument(metavar="URL", help="The new index.", show_default=False)],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The name to search by.", show_default=False)],
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="Do not delete the index that ALIAS meant.")] = False,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Let a name mean this index, in the place of the one that it means now, which is deleted."""
+    import hybridsearch as hs
+    from hybridsearch.backends import redacted
+
+    old = hs.publish(place, alias, drop_old=not keep_old, backend_options=_backend_options(option))
+    if as_json:
+        print_json({"index": redacted(place), "alias": alias, "before": old, "dropped": bool(old) and not keep_old})
+        return
+    before = "" if old is None else f" It was {old} before, which is {'kept' if keep_old else 'deleted'}."
+    print_plain(f"{alias} now is {redacted(place)}.{before}")
 
 
 @app.command()
 def doctor(
     place: Annotated[
-        str | None, typer.Argument(metavar="PLACE", help="An index whose files to check, too.", show_default=False)
+        str | None, typer.Argument(metavar="PLACE", help="An index or a server to check, too.", show_default=False)
     ] = None,
+    option: Options = None,
     as_json: Json = False,
 ) -> None:
     """Say what is usable here: extras, engines, models, data, cache; and check an index."""
     from hybridsearch import doctor
 
-    report = doctor.examine(place)
+    report = doctor.examine(place, _backend_options(option))
     if as_json:
-        _print_json(report.to_dict())
+        print_json(report.to_dict())
     else:
-        _console().print(report)
+        console_on().print(report)
     if report.problems:
         raise HybridSearchError(" ".join(report.problems))
 
@@ -311,11 +393,12 @@ def doctor(
 _EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
 
 
-def _open_or_create(place: str, retrievers: str | None, language: str | None, hnsw: bool) -> HybridSearch:
+def _open_or_create(
+    place: str, retrievers: str | None, language: str | None, options: dict[str, Any] | None
+) -> HybridSearch:
     import hybridsearch as hs
     from hybridsearch.errors import IndexNotFoundError
 
-    options = _backend_options(hnsw)
     if retrievers is None:
         with contextlib.suppress(IndexNotFoundError):
             given = None if language is None else {"bm25": hs.BM25(language)}
@@ -324,20 +407,42 @@ def _open_or_create(place: str, retrievers: str | None, language: str | None, hn
     return hs.HybridSearch(encoders, backend=place, backend_options=options)
 
 
-def _backend_options(hnsw: bool) -> dict[str, Any] | None:
-    return {"hnsw": True} if hnsw else None
+def _backend_options(given: list[str] | None, hnsw: bool = False) -> dict[str, Any] | None:
+    """The options of `--option KEY=VALUE` and `--hnsw`."""
+    options: dict[str, Any] = {"hnsw": True} if hnsw else {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise InvalidArgumentError(f"--option takes KEY=VALUE, such as shards=3, not {key!r:.40}.")
+        try:
+            options[key] = json.loads(value)
+        except (ValueError, RecursionError):
+            options[key] = value
+    return options or None
+
+
+def _check_via(via: Path | None, resume: bool) -> None:
+    """What was encoded for another corpus is not loaded by accident."""
+    if resume and via is None:
+        raise InvalidArgumentError("--resume goes on with what a folder holds: name it with --via FOLDER.")
+    there = via is not None and via.exists() and any(via.iterdir())
+    if there and not resume:
+        raise InvalidArgumentError(
+            f"--via {via} holds something already: --resume goes on with it, or choose another folder."
+        )
 
 
 def _make_encoders(spec: str, language: str) -> dict[str, Encoder]:
-    """The encoders of `bm25,dense=MODEL,sparse=MODEL`, by name."""
+    """The encoders of `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`, by name."""
     import hybridsearch as hs
 
     encoders: dict[str, Encoder] = {}
     for part in spec.split(","):
         name, given, model = (text.strip() for text in part.partition("="))
-        if name not in ("bm25", "dense", "sparse"):
+        if name not in ("bm25", "dense", "sparse", "native"):
             raise InvalidArgumentError(
-                f"--retrievers has {part.strip()!r}: known are bm25, dense=MODEL and sparse=MODEL, as in {_EXAMPLE}."
+                f"--retrievers has {part.strip()!r}: known are bm25, dense=MODEL, sparse=MODEL and native=ANALYZER, "
+                f"as in {_EXAMPLE}."
             )
         if name in encoders:
             raise InvalidArgumentError(f"--retrievers has {name!r} twice; from Python an index can have several.")
@@ -345,6 +450,8 @@ def _make_encoders(spec: str, language: str) -> dict[str, Encoder]:
             if given:
                 raise InvalidArgumentError("--retrievers: bm25 takes no model; its option is --language.")
             encoders[name] = hs.BM25(language=language)
+        elif name == "native":
+            encoders[name] = hs.NativeBM25(model or "standard")
         elif not model:
             raise InvalidArgumentError(f"--retrievers: {name} needs a model, a folder or a hub name, as in {_EXAMPLE}.")
         else:
@@ -360,132 +467,11 @@ def _make_fusion(name: FusionName | None) -> Fusion | None:
     return hs.RRF() if name is FusionName.rrf else hs.ScoreFusion("minmax" if name is FusionName.minmax else "zscore")
 
 
-def _parse_filter(text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    from hybridsearch.filters import Filter
-
-    try:
-        parsed: dict[str, Any] = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FilterError(
-            f"""The filter {text!r:.80} is not JSON ({error}): write it like '{{"year": {{"$gte": 2020}}}}'."""
-        ) from error
-    Filter.parse(parsed)  # says now what is wrong with it, not at the first query
-    return parsed
-
-
 def _split(names: str | None) -> list[str] | None:
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
-# Searching
-
-_WELCOME = "Ask something; :help says what else there is, an empty line or Ctrl-D ends."
-_HELP = """\
-:filter JSON   only search documents that match; without JSON, search all again
-:top N         show N hits
-:explain       say why each hit is there, or stop saying it
-Anything else is a question. An empty line or Ctrl-D ends."""
-
-
-@dataclass(slots=True)
-class _Session:
-    """An open index and how it is searched; `interact` lets a person change how."""
-
-    searcher: HybridSearch
-    top_k: int
-    filter: dict[str, Any] | None
-    retrievers: list[str] | None
-    candidates: int | None
-    fusion: Fusion | None
-    explain: bool
-
-    def answer(self, query: str) -> Results:
-        return self.searcher.search(
-            query,
-            self.top_k,
-            filter=self.filter,
-            retrievers=self.retrievers,
-            candidates=self.candidates,
-            fusion=self.fusion,
-        )
-
-    def json(self, query: str) -> dict[str, Any]:
-        results = self.answer(query)
-        data = results.to_dict()
-        if self.explain:
-            for hit, of_hit in zip(results, data["hits"], strict=True):
-                of_hit["explanation"] = hit.explain().to_dict()
-        return data
-
-    def show(self, query: str) -> Results:
-        results = self.answer(query)
-        console = _console()
-        console.print(results)
-        if self.explain:
-            for hit in results:
-                console.print(f"\n{hit.explain()}", markup=False, highlight=False)
-        for name, reason in results.failures.items():
-            _console(sys.stderr).print(f"Without {name}: {reason}", style="yellow", markup=False, highlight=False)
-        return results
-
-    def interact(self) -> None:
-        """Answer one question after another; a mistake is reported and the next question awaited."""
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 - makes input() editable, with a history
-        while line := _read_line("\n? "):
-            try:
-                if line.startswith(":"):
-                    self.command(*line.split(None, 1))
-                    continue
-                started = time.perf_counter()
-                results = self.show(line)
-                stages = [*results.timings.items(), ("in all", time.perf_counter() - started)]
-                spent = " · ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages)
-                _console().print(spent, style="dim", markup=False, highlight=False, soft_wrap=True)
-            except HybridSearchError as error:
-                _console(sys.stderr).print(str(error), style="red", markup=False, highlight=False)
-
-    def command(self, name: str, argument: str = "") -> None:
-        """Do what a line with a leading colon says."""
-        if name == ":filter":
-            self.filter = _parse_filter(argument or None)
-        elif name == ":top":
-            if not argument.isdecimal() or int(argument) < 1:
-                raise InvalidArgumentError(f":top takes a number of at least 1, not {argument!r:.40}.")
-            self.top_k = int(argument)
-        elif name == ":explain":
-            self.explain = not self.explain
-            _print_plain("Explaining hits." if self.explain else "No longer explaining hits.")
-        else:
-            _print_plain(_HELP)
-
-
-def _read_line(prompt: str) -> str:
-    try:
-        return input(prompt).strip()
-    except EOFError:
-        _print_plain("")
-        return ""
-
-
 # Printing
-
-
-def _print_json(data: Any) -> None:
-    print(json.dumps(data, indent=2, allow_nan=False))
-
-
-def _print_plain(*lines: str) -> None:
-    for line in lines:
-        print(line)
-
-
-def _console(file: TextIO | None = None) -> Console:
-    from rich.console import Console
-
-    return Console(file=file)
 
 
 def _fail(message: str, debug: bool) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch import __version__
-from hybridsearch.errors import HybridSearchError
+from hybridsearch.errors import BackendError, HybridSearchError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from hybridsearch.backends import Described
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<extras>[\w,-]+)\])?.*;.*extra == ['\"](?P<extra>[\w-]+)['\"]")
 
@@ -28,7 +30,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        part: "system", "extra", "engine", "model", "data", "cache" or "index".
+        part: "system", "extra", "engine", "model", "data", "cache", "server" or "index".
         name: of the thing.
         usable: whether it can be used as it is.
         detail: versions, a place, a count; or what is wrong and what to do about it.
@@ -73,11 +75,12 @@ class Report:
         return table
 
 
-def examine(place: str | Path | None = None) -> Report:
-    """Look at everything, without loading a model or reaching for the network.
+def examine(place: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Report:
+    """Look at everything, without loading a model or reaching for a network, unless `place` is there.
 
     Args:
-        place: an index to check as well: a folder, or an engine's URL.
+        place: an index to check as well: a folder, or an engine's URL, whose server is then asked what it has.
+        options: keyword arguments of the backend at `place`.
 
     >>> report = examine()
     >>> [(finding.name, finding.usable) for finding in report.findings if finding.part == "engine"][0]
@@ -86,8 +89,8 @@ def examine(place: str | Path | None = None) -> Report:
     findings = [*_system(), *_extras(), *_engines(), *_models(), *_data(), *_cache()]
     problems: tuple[str, ...] = ()
     if place is not None:
-        index, problems = _index(place)
-        findings.append(index)
+        of_place, problems = _place(place, options)
+        findings += of_place
     return Report(tuple(findings), problems)
 
 
@@ -142,14 +145,20 @@ def _version(package: str) -> str | None:
 def _engines() -> Iterator[Finding]:
     from hybridsearch.backends import schemes
 
+    packages = _packages_by_extra()
     for scheme, target in schemes().items():
+        missing = [name for name in packages.get(scheme, ()) if _version(name) is None]
+        if missing and target.startswith("hybridsearch."):
+            detail = f"without {', '.join(missing)}: pip install 'hybridsearch[{scheme}]'"
+            yield Finding("engine", scheme, False, detail)
+            continue
         try:
             importlib.import_module(target.partition(":")[0])
         except ImportError as error:
-            hint = f"; pip install 'hybridsearch[{scheme}]'" if target.startswith("hybridsearch.") else ""
-            yield Finding("engine", scheme, False, f"{error}{hint}")
+            yield Finding("engine", scheme, False, str(error))
         else:
-            yield Finding("engine", scheme, True, target)
+            clients = ", ".join(f"{name} {_version(name)}" for name in packages.get(scheme, ()))
+            yield Finding("engine", scheme, True, f"{target}{f' with {clients}' if clients else ''}")
 
 
 def _models() -> Iterator[Finding]:
@@ -224,13 +233,39 @@ def _cache() -> Iterator[Finding]:
         yield Finding("cache", file.encoder, file.vectors is not None, f"{vectors}, {file.bytes / 2**20:,.1f} MiB")
 
 
-def _index(place: str | Path) -> tuple[Finding, tuple[str, ...]]:
-    """Opening an index compares the checksums of its files."""
-    import hybridsearch as hs
+def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[Finding], tuple[str, ...]]:
+    """What a URL's engine is, and whether the index is sound: opening a folder compares the checksums of its files."""
+    from hybridsearch.backends import Described, connect, redacted
+    from hybridsearch.errors import IndexNotFoundError
 
+    shown = redacted(place)
+    findings: list[Finding] = []
     try:
-        with hs.open(place) as search:
-            names = ", ".join(f"{name} ({encoder.fingerprint()})" for name, encoder in search.retrievers.items())
-            return Finding("index", str(place), True, f"{search.count():,} documents; {names}"), ()
+        backend = connect(place, options)
+        try:
+            schema = backend.open()
+            if "://" in str(place) and isinstance(backend, Described):
+                findings += _server(backend, there_is_an_index=schema is not None)
+            if schema is None:
+                raise IndexNotFoundError(
+                    f"There is no index at {shown!r}: check the place, or make one with `hybridsearch index`."
+                )
+            names = ", ".join(f"{name} ({one.fingerprint})" for name, one in schema.retrievers.items())
+            findings.append(Finding("index", shown, True, f"{backend.count():,} documents; {names}"))
+        finally:
+            backend.close()
     except HybridSearchError as error:
-        return Finding("index", str(place), False, str(error)), (str(error),)
+        return [*findings, Finding("index", shown, False, str(error))], (str(error),)
+    return findings, ()
+
+
+def _server(backend: Described, there_is_an_index: bool) -> Iterator[Finding]:
+    """What the engine says of itself; some say nothing while there is no index."""
+    try:
+        facts = backend.describe()
+    except BackendError:
+        if there_is_an_index:
+            raise
+        return
+    for name, fact in facts.items():
+        yield Finding("server", name, True, ", ".join(map(str, fact)) if isinstance(fact, list | tuple) else str(fact))

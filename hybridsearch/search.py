@@ -9,43 +9,47 @@ import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hybridsearch.backends import Backend, Fingerprint, Request, Schema, connect
+from hybridsearch.backends import AsyncBackend, Backend, Fingerprint, Schema, connect, redacted
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import (
     BackendError,
-    EncodingError,
-    FilterError,
+    BulkIndexError,
     FingerprintMismatchError,
-    HybridSearchError,
     IndexNotFoundError,
     InvalidArgumentError,
-    RetrieverError,
 )
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion
-from hybridsearch.hits import Explanation, Hit, Results, make_hits
-from hybridsearch.ingest import IndexReport, SeenIds, batches, progress_bar
-from hybridsearch.ranking import Ranking
+from hybridsearch.hits import Explanation, Results
+from hybridsearch.ingest import IndexReport, Ingest, batches, progress_bar
 from hybridsearch.readers import read_documents
 from hybridsearch.rerank import Reranker, make_reranker
-from hybridsearch.threads import ask_in_threads
-from hybridsearch.vectors import EncodedBatch, QueryVector
-
-T = TypeVar("T")
+from hybridsearch.retrieval import Question, Retrieval
+from hybridsearch.vectors import EncodedBatch
 
 CONFIGURED: Final = "configured"
 """Default of per-call arguments: what the `HybridSearch` was made with."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `HybridSearch.search` takes beside the query and `top_k`; it says what each means."""
+
+    filter: Mapping[str, Any] | None
+    retrievers: Collection[str] | None
+    candidates: int | None
+    fusion: Fusion | None
+    reranker: Reranker | Literal["configured"] | None
 
 
 class HybridSearch:
@@ -110,22 +114,25 @@ class HybridSearch:
         self.optional = frozenset([optional] if isinstance(optional, str) else optional)
         self.timeout = _timeouts(timeout, self._encoders)
         self._check_names(self.optional, "optional")
-        self._place = backend if isinstance(backend, str | Path) else type(backend).__name__
+        self._place = redacted(backend) if isinstance(backend, str | Path) else type(backend).__name__
         self._backend = connect(backend, backend_options)
-        self._schema = self._backend.open()
         self._verified: set[str] = set()
         self._create_lock = threading.Lock()
-        recorded = {} if self._schema is None else self._schema.settings
-        if fusion is None:
-            fusion = make_fusion(recorded["fusion"]) if "fusion" in recorded else RRF()
-        self.fusion = _check_fusion(fusion)
-        self._check_names(self.fusion.weights or (), "fusion weights")
-        self.candidates = _positive("candidates", recorded.get("candidates", 100) if candidates is None else candidates)
-        if self._schema is not None:
-            self._check_names(self._encoders, "retrievers", self._schema.retrievers)
-            for name in self._encoders:
-                if name not in self.optional.union(_recorded):  # these are checked when first asked
-                    self._verified_encoder(name)
+        with _closed_on_error(self._backend, backend):
+            self._schema = self._backend.open()
+            recorded = {} if self._schema is None else self._schema.settings
+            if fusion is None:
+                fusion = make_fusion(recorded["fusion"]) if "fusion" in recorded else RRF()
+            self.fusion = _check_fusion(fusion)
+            self._check_names(self.fusion.weights or (), "fusion weights")
+            self.candidates = _positive(
+                "candidates", recorded.get("candidates", 100) if candidates is None else candidates
+            )
+            if self._schema is not None:
+                self._check_names(self._encoders, "retrievers", self._schema.retrievers)
+                for name in self._encoders:
+                    if name not in self.optional.union(_recorded):  # these are checked when first asked
+                        self._verified_encoder(name)
 
     @property
     def retrievers(self) -> dict[str, Encoder]:
@@ -144,46 +151,57 @@ class HybridSearch:
         documents: Iterable[Document | Mapping[str, Any]] | str | Path,
         *,
         batch_size: int = 1024,
+        via: str | Path | None = None,
         show_progress_bar: bool | None = None,
     ) -> IndexReport:
         """Add documents, or replace those with the same id. Streams: memory does not grow with the corpus.
 
-        Each batch is stored as a whole before the next one is read, so that after a crash the same call goes on:
-        documents that are there already, exactly so, are neither encoded nor stored again.
+        After a crash the same call goes on: documents that are there already, exactly so, are neither encoded nor
+        stored again. An index without documents is loaded by an engine in its fastest way, without asking what is
+        there; the batches of one with documents are stored one after the other.
 
         Args:
             documents: documents or dicts, or a file or folder that `hs.read_documents` reads.
             batch_size: documents that are encoded and stored together.
+            via: a folder that keeps what was encoded. Everything is encoded into an index in that folder, which is
+                then copied to this index with all that it holds; a crash in either half costs no encoding again.
             show_progress_bar: None shows it in a terminal.
 
         Raises:
             DocumentError: one is not usable; the batches before it are stored.
+            BulkIndexError: the engine refused some documents; all others are stored.
         """
         started = time.perf_counter()
         batch_size = _positive("batch_size", batch_size)
+        if via is not None:
+            return self._index_via(via, documents, batch_size, show_progress_bar)
         reader = read_documents(documents)
-        seen = SeenIds()
-        indexed = unchanged = 0
         sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
+        ingest = Ingest(self._backend, self._encode, batch_size)
         with progress_bar("Indexing", sized, show_progress_bar) as advance:
-            for batch in batches(reader, batch_size):
-                distinct = {document.id: document for document in batch}
-                seen.add([document.id for document in batch])
-                stored = self._store(list(distinct.values()))
-                indexed += stored
-                unchanged += len(distinct) - stored
-                advance(len(batch))
-        if self._schema is None:
-            self._create()  # an index without documents is one, too
+
+            def counted(source: Iterator[list[Document]]) -> Iterator[list[Document]]:
+                for batch in source:
+                    yield batch
+                    advance(len(batch))
+
+            source = batches(reader, batch_size)
+            first = list(islice(source, 1))  # where this fails, no index is made
+            empty = self._schema is None or self._backend.count() == 0
+            if self._schema is None:
+                self._create()
+            (ingest.load if empty else ingest.add)(counted(chain(first, source)))
         self._backend.refresh()
-        duplicates = seen.duplicates
-        if duplicates:
-            shown = ", ".join(map(repr, duplicates[:5])) + (", ..." if len(duplicates) > 5 else "")
+        if ingest.duplicates:
+            shown = ", ".join(map(repr, ingest.duplicates[:5])) + (", ..." if len(ingest.duplicates) > 5 else "")
             warnings.warn(
-                f"{len(duplicates)} document id(s) came more than once; the last one of each is stored: {shown}.",
+                f"{len(ingest.duplicates)} document id(s) came more than once; "
+                f"the last one of each is stored: {shown}.",
                 stacklevel=2,
             )
-        return IndexReport(indexed, unchanged, duplicates, time.perf_counter() - started)
+        if ingest.refused:
+            raise BulkIndexError(ingest.refused)
+        return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, time.perf_counter() - started)
 
     def upsert(self, documents: Document | Mapping[str, Any] | Iterable[Document | Mapping[str, Any]]) -> IndexReport:
         """`index` for a few documents, or one, without a progress bar."""
@@ -236,10 +254,8 @@ class HybridSearch:
             FilterError, InvalidArgumentError: an argument is not usable.
             RetrieverError, RetrieverTimeoutError: a retriever that is not optional failed or was too slow.
         """
-        if not isinstance(query, str):
-            raise InvalidArgumentError(f"A query is a string, not {type(query).__name__}; see search_many for several.")
         return self.search_many(
-            [query],
+            _check_query(query),
             top_k,
             filter=filter,
             retrievers=retrievers,
@@ -248,34 +264,30 @@ class HybridSearch:
             reranker=reranker,
         )[0]
 
-    def search_many(
-        self,
-        queries: Iterable[str],
-        top_k: int = 10,
-        *,
-        filter: Mapping[str, Any] | None = None,
-        retrievers: Collection[str] | None = None,
-        candidates: int | None = None,
-        fusion: Fusion | None = None,
-        reranker: Reranker | Literal["configured"] | None = CONFIGURED,
-    ) -> list[Results]:
-        """`search` for several queries at once: the same results as the loop, faster.
+    def search_many(self, queries: Iterable[str], top_k: int = 10, **options: Unpack[SearchOptions]) -> list[Results]:
+        """`search` for several queries at once, with the same options: the same results as the loop, faster.
 
         The same query vectors give exactly the same results. A neural encoder's own vectors may differ in the last
         bits between batch shapes, and scores by as much.
         """
-        queries = _check_queries(queries)
-        top_k = _positive("top_k", top_k)
-        depth = max(self.candidates if candidates is None else _positive("candidates", candidates), top_k)
-        parsed = None if filter is None else Filter.parse(filter)
-        fusion = self.fusion if fusion is None else _check_fusion(fusion)
-        names = self._asked(retrievers, fusion)
-        reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
-        return self._search(queries, top_k, parsed, names, depth, fusion, reranker)
+        question = self._question(queries, top_k, **options)
+        return self._retrieval().results(question)
 
-    async def asearch(self, query: str, top_k: int = 10, **arguments: Any) -> Results:
-        """`search` in a thread of its own, so that the event loop goes on; same arguments."""
-        return await asyncio.to_thread(self.search, query, top_k, **arguments)
+    async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
+        """`search`, with the event loop free meanwhile; the same options, the same results.
+
+        An engine with an asynchronous client is awaited, so that any number of searches may be on the way at once;
+        encoders, rerankers and other engines work in threads. Cancelling it, or the timeout of a retriever, cancels
+        the request; what a thread has begun it ends unheard.
+        """
+        return (await self.asearch_many(_check_query(query), top_k, **options))[0]
+
+    async def asearch_many(
+        self, queries: Iterable[str], top_k: int = 10, **options: Unpack[SearchOptions]
+    ) -> list[Results]:
+        """`search_many`, with the event loop free meanwhile."""
+        question = self._question(queries, top_k, **options)
+        return await self._retrieval().results_async(question)
 
     def explain(
         self, query: str, id: str, *, retrievers: Collection[str] | None = None, candidates: int | None = None
@@ -287,15 +299,14 @@ class HybridSearch:
         """
         if self.get(id)[0] is None:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
-        depth = self.candidates if candidates is None else _positive("candidates", candidates)
-        names = self._asked(retrievers, self.fusion)
-        [query] = _check_queries([query])
-        for hit in self._search([query], None, None, names, depth, self.fusion, self.reranker)[0]:
+        question = self._question([query], 1, retrievers=retrievers, candidates=candidates)
+        retrieval = self._retrieval()
+        for hit in retrieval.results(replace(question, top_k=None))[0]:
             if hit.id == id:
                 return hit.explain()
-        answered, _, _ = self._retrieve(names, [query], 1, None, {})
-        requests = {name: of_query[0] for name, of_query in answered.items()}
-        return Explanation(query, id, {}, self._terms(id, requests), repr(self.fusion), None, None, None, None)
+        asked = retrieval.ask(replace(question, depth=1, filter=None)).requests
+        terms = retrieval.terms(id, {name: of_query[0] for name, of_query in asked.items()})
+        return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None)
 
     # Keeping
 
@@ -316,6 +327,13 @@ class HybridSearch:
         """Release files and connections. Idempotent."""
         self._backend.close()
 
+    async def aclose(self) -> None:
+        """`close`, also of the connections that `asearch` has opened in this event loop; for `contextlib.aclosing`."""
+        if isinstance(self._backend, AsyncBackend):
+            await self._backend.aclose()
+        else:
+            await asyncio.to_thread(self._backend.close)
+
     def __enter__(self) -> HybridSearch:
         return self
 
@@ -332,34 +350,60 @@ class HybridSearch:
 
     # Below: how it is done
 
-    def _store(self, documents: list[Document]) -> int:
-        """Encode and upsert those that are not there exactly so; returns how many."""
-        schema = self._schema or self._create()
-        if missing := schema.retrievers.keys() - self._encoders.keys():
+    def _index_via(
+        self,
+        folder: str | Path,
+        documents: Iterable[Document | Mapping[str, Any]] | str | Path,
+        batch_size: int,
+        show_progress_bar: bool | None,
+    ) -> IndexReport:
+        """Encode into an index in `folder`, then copy that here."""
+        from hybridsearch.transfer import add_all, check_kinds
+
+        if "://" in str(folder) or str(folder) == "memory":
+            raise InvalidArgumentError(f"via is a folder that keeps what was encoded, not {redacted(folder)!r}.")
+        schema = self._new_schema()
+        encoders = {name: one for name, one in self._encoders.items() if schema.retrievers[name].kind != "text"}
+        if not encoders:
+            raise InvalidArgumentError(
+                "The engine itself analyses the text for all retrievers, so that there is nothing to encode: "
+                "leave out via."
+            )
+        check_kinds(schema, self._backend)  # now, not after hours of encoding
+        fusion = self.fusion if len(encoders) == len(self._encoders) else None
+        with HybridSearch(encoders, folder, fusion, self.reranker, candidates=self.candidates) as store:
+            encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
+            started = time.perf_counter()
+            moved = add_all(store.backend, self._backend, schema, batch_size, show_progress_bar)
+        self._schema = self._backend.open()
+        seconds = encoded.seconds + time.perf_counter() - started
+        return IndexReport(moved.copied, moved.unchanged, encoded.duplicates, seconds)
+
+    def _encode(self, documents: Sequence[Document]) -> EncodedBatch:
+        if missing := self._opened_schema().retrievers.keys() - self._encoders.keys():
             raise InvalidArgumentError(
                 f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: "
                 "give those retrievers too when adding documents."
             )
-        stored = self._backend.fetch([document.id for document in documents])
-        documents = [new for new, old in zip(documents, stored, strict=True) if not _same(new, old)]
-        if not documents:
-            return 0
         texts = [document.content for document in documents]
         vectors = {name: self._verified_encoder(name).encode_documents(texts) for name in self._encoders}
-        self._backend.upsert(EncodedBatch(documents, vectors))
-        return len(documents)
+        return EncodedBatch(documents, vectors)
 
     def _create(self) -> Schema:
         with self._create_lock:  # two threads may both bring the first documents
             if self._schema is None:
-                settings: dict[str, Any] = {"fusion": self.fusion.to_json(), "candidates": self.candidates}
-                if self.reranker is not None:
-                    settings["reranker"] = self.reranker.to_json()
-                schema = Schema({name: encoder.schema() for name, encoder in self._encoders.items()}, settings)
+                schema = self._new_schema()
                 self._backend.create(schema)
                 self._verified.update(self._encoders)
                 self._schema = schema
             return self._schema
+
+    def _new_schema(self) -> Schema:
+        """What a new index is to remember."""
+        settings: dict[str, Any] = {"fusion": self.fusion.to_json(), "candidates": self.candidates}
+        if self.reranker is not None:
+            settings["reranker"] = self.reranker.to_json()
+        return Schema({name: encoder.schema() for name, encoder in self._encoders.items()}, settings)
 
     def _opened_schema(self) -> Schema:
         if self._schema is None:
@@ -399,136 +443,30 @@ class HybridSearch:
                     f"{', '.join(map(repr, known))}."
                 )
 
-    def _search(
-        self,
-        queries: list[str],
-        top_k: int | None,
-        filter: Filter | None,
-        names: list[str],
-        depth: int,
-        fusion: Fusion,
-        reranker: Reranker | None,
-    ) -> list[Results]:
+    def _retrieval(self) -> Retrieval:
         self._opened_schema()
-        if not queries:
-            return []
-        timings: dict[str, float] = {}
-        requests, rankings, failures = self._retrieve(names, queries, depth, filter, timings)
-        by_query = [{name: of_retriever[i] for name, of_retriever in rankings.items()} for i in range(len(queries))]
-        with _timed(timings, "fuse"):
-            fused = [fusion.explain(of_query) for of_query in by_query]
-        rerank_depth = 0 if reranker is None else reranker.top_k
-        with _timed(timings, "fetch"):
-            documents = self._documents(
-                dict.fromkeys(
-                    id
-                    for ranking, _ in fused
-                    for id in (ranking.ids if top_k is None else ranking.ids[: max(top_k, rerank_depth)])
-                ),
-                by_query,
-            )
-        reranked: Sequence[NDArray[np.float64]] = [np.empty(0)] * len(queries)
-        if reranker is not None:
-            heads = [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused]
-            with _timed(timings, "rerank"), _blame("The reranker"):
-                reranked = [np.asarray(scores, dtype=np.float64) for scores in reranker.rerank(queries, heads)]
-            if [scores.shape for scores in reranked] != [(len(head),) for head in heads]:
-                raise EncodingError("The reranker did not give one score for each document of each query.")
-            if not all(np.isfinite(scores).all() for scores in reranked):
-                raise EncodingError("The reranker gave NaN or infinity for a document.")
-        results = []
-        for i, query in enumerate(queries):
-            explain = partial(self._explain_hit, query, fusion, {name: requests[name][i] for name in rankings})
-            hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
-            results.append(Results(query, hits, tuple(rankings), failures, timings))
-        return results
+        return Retrieval(self._backend, self._verified_encoder, self.optional, self.timeout)
 
-    def _retrieve(
-        self, names: list[str], queries: list[str], depth: int, filter: Filter | None, timings: dict[str, float]
-    ) -> tuple[dict[str, list[Request]], dict[str, list[Ranking]], dict[str, str]]:
-        """Requests and rankings by retriever, and why optional ones are missing."""
-        if not self.timeout and not self.optional.intersection(names):
-            requests = {name: self._requests(name, queries, depth, filter, timings) for name in names}
-            with _timed(timings, "search"):
-                flat = iter(self._backend.search([request for name in names for request in requests[name]]))
-            return requests, {name: [next(flat) for _ in queries] for name in names}, {}
-
-        def ask(name: str) -> tuple[list[Request], list[Ranking], dict[str, float]]:
-            own_timings: dict[str, float] = {}  # a late thread must not touch what was returned
-            of_retriever = self._requests(name, queries, depth, filter, own_timings)
-            with _blame(f"Retriever {name!r}"):
-                return of_retriever, self._backend.search(of_retriever), own_timings
-
-        with _timed(timings, "search"):
-            answers = ask_in_threads({name: partial(ask, name) for name in names}, self.timeout)
-        failures: dict[str, str] = {}
-        for name, answer in answers.items():
-            if not isinstance(answer, BaseException):
-                continue
-            if isinstance(answer, FingerprintMismatchError | FilterError) or not isinstance(answer, Exception):
-                raise answer
-            if name not in self.optional:
-                raise answer
-            failures[name] = str(answer)
-        good = {name: answer for name, answer in answers.items() if not isinstance(answer, BaseException)}
-        if not good:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-            raise RetrieverError(f"No retriever answered: {reasons}.")
-        for _, _, own_timings in good.values():
-            timings.update(own_timings)
-        return (
-            {name: of_retriever for name, (of_retriever, _, _) in good.items()},
-            {name: rankings for name, (_, rankings, _) in good.items()},
-            failures,
-        )
-
-    def _requests(
-        self, name: str, queries: list[str], depth: int, filter: Filter | None, timings: dict[str, float]
-    ) -> list[Request]:
-        encoder = self._verified_encoder(name)
-        with _timed(timings, f"encode {name}"), _blame(f"Retriever {name!r}"):
-            vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
-        if len(vectors) != len(queries):
-            raise EncodingError(f"Retriever {name!r} encoded {len(queries)} queries into {len(vectors)} vectors.")
-        return [Request(name, vector, depth, filter) for vector in vectors]
-
-    def _documents(self, ids: Iterable[str], by_query: list[dict[str, Ranking]]) -> dict[str, Document]:
-        """The documents by id; one that was deleted since the search is left out."""
-        sent = {
-            id: document
-            for of_query in by_query
-            for ranking in of_query.values()
-            if ranking.documents is not None
-            for id, document in ranking.documents.items()
-        }
-        ids = list(ids)
-        missing = [id for id in ids if id not in sent] if sent else ids
-        fetched = self._backend.fetch(missing) if missing else []
-        sent.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
-        return sent
-
-    def _explain_hit(self, query: str, fusion: Fusion, requests: Mapping[str, Request], hit: Hit) -> Explanation:
-        return Explanation(
-            query=query,
-            id=hit.id,
-            retrievers=hit.retrievers,
-            terms=self._terms(hit.id, {name: requests[name] for name in hit.retrievers}),
-            fusion=repr(fusion),
-            fused_rank=hit.rank_before_reranking,
-            fused_score=hit.fused_score,
-            reranker_score=hit.reranker_score,
-            rank=hit.rank,
-        )
-
-    def _terms(self, id: str, requests: Mapping[str, Request]) -> dict[str, dict[str, float]]:
-        """Matched terms by lexical or sparse retriever, the heaviest first."""
-        schema = self._opened_schema()
-        terms = {}
-        for name, request in requests.items():
-            if schema.retrievers[name].kind != "dense" and self._backend.capabilities.explain:
-                found = self._backend.explain(request, [id])[0]
-                terms[name] = dict(sorted(found.items(), key=lambda item: (-abs(item[1]), item[0])))
-        return terms
+    def _question(
+        self,
+        queries: Iterable[str],
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        retrievers: Collection[str] | None = None,
+        candidates: int | None = None,
+        fusion: Fusion | None = None,
+        reranker: Reranker | Literal["configured"] | None = CONFIGURED,
+    ) -> Question:
+        """The arguments of a search, checked, with what this object was made with for those not given."""
+        queries = _check_queries(queries)
+        top_k = _positive("top_k", top_k)
+        depth = max(self.candidates if candidates is None else _positive("candidates", candidates), top_k)
+        parsed = None if filter is None else Filter.parse(filter)
+        fusion = self.fusion if fusion is None else _check_fusion(fusion)
+        names = self._asked(retrievers, fusion)
+        reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
+        return Question(queries, names, depth, parsed, fusion, reranker, top_k)
 
 
 def open(
@@ -559,71 +497,59 @@ def open(
         FingerprintMismatchError: an encoder in `retrievers` is not the one the index was built with.
     """
     backend = connect(place, backend_options)
-    schema = backend.open()
-    if schema is None:
-        raise IndexNotFoundError(
-            f"There is no index at {str(place)!r}: check the place, or make one with `hybridsearch index`."
-        )
-    given = dict(retrievers or {})
-    encoders: dict[str, Encoder] = {}
-    for name, of_retriever in schema.retrievers.items():
-        if name in given:
-            encoders[name] = given.pop(name)
-        elif of_retriever.encoder is not None:
-            encoders[name] = make_encoder(of_retriever.encoder)
-        else:
+    with _closed_on_error(backend, place):
+        schema = backend.open()
+        shown = redacted(place)
+        if schema is None:
+            raise IndexNotFoundError(
+                f"There is no index at {shown!r}: check the place, or make one with `hybridsearch index`."
+            )
+        given = dict(retrievers or {})
+        encoders: dict[str, Encoder] = {}
+        for name, of_retriever in schema.retrievers.items():
+            if name in given:
+                encoders[name] = given.pop(name)
+            elif of_retriever.encoder is not None:
+                encoders[name] = make_encoder(of_retriever.encoder)
+            else:
+                raise InvalidArgumentError(
+                    f"The encoder of retriever {name!r} ({of_retriever.fingerprint}) is not one of hybridsearch's: "
+                    f"pass it, as in open(..., retrievers={{{name!r}: encoder}})."
+                )
+        if given:
             raise InvalidArgumentError(
-                f"The encoder of retriever {name!r} ({of_retriever.fingerprint}) is not one of hybridsearch's: "
-                f"pass it, as in open(..., retrievers={{{name!r}: encoder}})."
+                f"The index has no retriever {next(iter(given))!r}; it has {', '.join(map(repr, encoders))}."
             )
-    if given:
-        raise InvalidArgumentError(
-            f"The index has no retriever {next(iter(given))!r}; it has {', '.join(map(repr, encoders))}."
+        if reranker == CONFIGURED:
+            recorded = schema.settings.get("reranker")
+            reranker = make_reranker(recorded) if recorded else None
+            if "reranker" in schema.settings and recorded is None:
+                warnings.warn(
+                    f"The index at {shown!r} was made with a reranker that was not given by name, so it opens without "
+                    "one: pass reranker=..., or reranker=None to say that this is meant.",
+                    stacklevel=2,
+                )
+        return HybridSearch(
+            encoders,
+            backend,
+            fusion,
+            reranker,
+            candidates=candidates,
+            optional=optional,
+            timeout=timeout,
+            _recorded=encoders.keys() - (retrievers or {}).keys(),
         )
-    if reranker == CONFIGURED:
-        recorded = schema.settings.get("reranker")
-        reranker = make_reranker(recorded) if recorded else None
-        if "reranker" in schema.settings and recorded is None:
-            warnings.warn(
-                f"The index at {str(place)!r} was made with a reranker that was not given by name, so it opens without "
-                "one: pass reranker=..., or reranker=None to say that this is meant.",
-                stacklevel=2,
-            )
-    return HybridSearch(
-        encoders,
-        backend,
-        fusion,
-        reranker,
-        candidates=candidates,
-        optional=optional,
-        timeout=timeout,
-        _recorded=encoders.keys() - (retrievers or {}).keys(),
-    )
-
-
-def _same(new: Document, old: Document | None) -> bool:
-    """Whether storing `new` would change nothing; in metadata 1, 1.0 and True are different."""
-    return new == old and repr(new.metadata) == repr(old.metadata)
 
 
 @contextmanager
-def _blame(who: str) -> Iterator[None]:
-    """Turns whatever an encoder, reranker or engine raises into one of our errors, which says whose it was."""
+def _closed_on_error(backend: Backend, place: object) -> Iterator[None]:
+    """A backend that was connected to here, and not given ready-made, is not left open by an error."""
     try:
         yield
-    except HybridSearchError:
+    except BaseException:
+        if backend is not place:
+            backend.close()
         raise
-    except Exception as error:
-        raise RetrieverError(f"{who} failed: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - started
 
 
 def _positive(name: str, value: int) -> int:
@@ -668,6 +594,12 @@ def _check_ids(ids: str | Iterable[str]) -> list[str]:
         if not isinstance(id, str):
             raise InvalidArgumentError(f"A document id is a string, not {id!r:.80}; write {str(id)!r:.80}.")
     return ids
+
+
+def _check_query(query: str) -> list[str]:
+    if not isinstance(query, str):
+        raise InvalidArgumentError(f"A query is a string, not {type(query).__name__}; see search_many for several.")
+    return [query]
 
 
 def _check_queries(queries: Iterable[str]) -> list[str]:

@@ -1,10 +1,12 @@
-"""Asking several retrievers side by side, each with a time limit of its own."""
+"""Asking several retrievers side by side, each with a time limit of its own: in threads, or in an event loop."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from typing import TypeVar
 
 from hybridsearch.errors import RetrieverTimeoutError
@@ -29,9 +31,39 @@ def ask_in_threads(calls: Mapping[str, Callable[[], T]], timeouts: Mapping[str, 
     for name, thread in threads.items():
         limit = timeouts.get(name)
         thread.join(None if limit is None else max(0.0, started + limit - time.perf_counter()))
-    late = {
-        name: RetrieverTimeoutError(f"Retriever {name!r} took longer than its timeout of {timeouts[name]:g} s.")
-        for name, thread in threads.items()
-        if thread.is_alive()
-    }
+    late = {name: _too_slow(name, timeouts) for name, thread in threads.items() if thread.is_alive()}
     return {name: late[name] if name in late else answers[name] for name in calls}
+
+
+async def ask_in_tasks(
+    calls: Mapping[str, Callable[[], Awaitable[T]]], timeouts: Mapping[str, float]
+) -> dict[str, T | BaseException]:
+    """`ask_in_threads` for coroutines: one that is too slow is cancelled, and all are when the caller is."""
+
+    async def run(name: str) -> T | BaseException:
+        try:
+            async with asyncio.timeout(timeouts.get(name)) as limit:
+                return await calls[name]()
+        except Exception as error:
+            return _too_slow(name, timeouts) if limit.expired() else error
+
+    return dict(zip(calls, await asyncio.gather(*map(run, calls)), strict=True))
+
+
+async def in_a_thread(call: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`, in a thread of its own: one that hangs keeps no other call and no exit waiting."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from now on `cancel` does nothing, so that the thread can always answer
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # handed to the waiting task
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(future)
+
+
+def _too_slow(name: str, timeouts: Mapping[str, float]) -> RetrieverTimeoutError:
+    return RetrieverTimeoutError(f"Retriever {name!r} took longer than its timeout of {timeouts[name]:g} s.")

@@ -11,13 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 import hybridsearch as hs
+from hybridsearch import backends
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.backends import Capabilities
 from hybridsearch.cli import app
 
 PROGRAM = Path(sys.executable).with_name("hybridsearch")
@@ -94,12 +98,13 @@ def test_json_agrees_with_the_library(place: str) -> None:
     assert printed["hits"] == expected["hits"]
 
 
-@pytest.mark.parametrize("verb", ["index", "search", "explain", "doctor"])
+@pytest.mark.parametrize("verb", ["index", "search", "explain", "copy", "doctor"])
 def test_every_verb_prints_one_json_object_with_json(verb: str, corpus: Path, tmp_path: Path, place: str) -> None:
     arguments = {
         "index": ["index", str(corpus), "--index", str(tmp_path / "index")],
         "search": ["search", place, "wing"],
         "explain": ["explain", place, "wing", "shock"],
+        "copy": ["copy", place, str(tmp_path / "copy")],
         "doctor": ["doctor", place],
     }[verb]
 
@@ -204,6 +209,131 @@ def test_a_dense_model_can_be_named(corpus: Path, tmp_path: Path, minilm: str) -
     assert {hit["retrievers"]["dense"]["rank"] for hit in found["hits"]} == {1, 2, 3, 4}
 
 
+# Engines
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> type[Engine]:
+    """The scheme of an engine that exists only here: `testing://user:password@host/name`."""
+    monkeypatch.setitem(backends._ADAPTERS, "testing", backends._Adapter("here:Engine"))
+    load = backends._load
+    monkeypatch.setattr(backends, "_load", lambda scheme: Engine if scheme == "testing" else load(scheme))
+    Engine.made.clear()
+    return Engine
+
+
+class Engine(MemoryBackend):
+    """The memory backend at a URL; what it holds outlives `close`."""
+
+    made: ClassVar[dict[str, Engine]] = {}
+
+    def __new__(cls, location: str, **options: Any) -> Engine:
+        name = location.rpartition("/")[2]
+        return cls.made.setdefault(name, super().__new__(cls))
+
+    def __init__(self, location: str, *, shards: int = 1, mode: str = "") -> None:
+        self.options: dict[str, Any] = {"shards": shards, "mode": mode}
+        self.published: list[tuple[str, bool]] = []
+        if "_state" not in vars(self):
+            super().__init__()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, persistent=True)
+
+    def publish(self, alias: str, drop_old: bool = True) -> str | None:
+        self.published.append((alias, drop_old))
+        return "papers-1"
+
+    def describe(self) -> dict[str, Any]:
+        return {"version": "9.9", "plugins": ["knn", "ml"]}
+
+    def close(self) -> None:
+        pass
+
+
+def test_options_reach_the_engine_as_json_or_else_text(corpus: Path, engine: type[Engine]) -> None:
+    made = invoke("index", str(corpus), "--index", "testing://host/a", "--option", "shards=3", "--option", "mode=exact")
+    assert made.exit_code == 0, made.stderr
+    assert engine.made["a"].options == {"shards": 3, "mode": "exact"}
+
+    invoke("search", "testing://host/a", "wing", "--option", 'mode="x=y"')
+    assert engine.made["a"].options == {"shards": 1, "mode": "x=y"}
+
+
+def test_a_corpus_is_encoded_into_a_folder_and_loaded_from_there(
+    corpus: Path, engine: type[Engine], tmp_path: Path
+) -> None:
+    arguments = ["index", str(corpus), "--index", "testing://host/a", "--via", str(tmp_path / "encoded")]
+
+    first = json.loads(invoke(*arguments, "--json").stdout)
+    again = json.loads(invoke(*arguments, "--resume", "--json").stdout)
+
+    assert (first["indexed"], first["unchanged"], first["documents"]) == (4, 0, 4)
+    assert (again["indexed"], again["unchanged"], again["documents"]) == (0, 4, 4)
+    with hs.open(tmp_path / "encoded") as folder:
+        assert folder.count() == 4
+
+
+def test_an_index_is_copied_to_an_engine_and_compared(place: str, engine: type[Engine]) -> None:
+    copied = json.loads(invoke("copy", place, "testing://me:secret@host/b", "--option", "shards=2", "--json").stdout)
+
+    assert (copied["destination"], copied["documents"]) == ("testing://***@host/b", 4)
+    assert copied["checks"][0]["overlap"] == 1.0
+    assert engine.made["b"].options["shards"] == 2
+    said = invoke("copy", place, "testing://host/b", "--resume")
+    assert "4 were there already" in said.stdout
+    assert "bm25: 4 queries find 100.0% of the same 10 best" in said.stdout
+
+
+def test_a_copy_that_differs_exits_with_1(place: str, engine: type[Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "count", lambda self, filter=None: 3)
+
+    done = invoke("copy", place, "testing://host/b")
+
+    assert done.exit_code == 1
+    assert "gave 4 documents and the destination has 3" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(("flags", "fate"), [([], "deleted"), (["--keep-old"], "kept")])
+def test_a_name_is_given_to_a_new_index(corpus: Path, engine: type[Engine], flags: Sequence[str], fate: str) -> None:
+    invoke("index", str(corpus), "--index", "testing://host/papers-2")
+
+    said = invoke("publish", "testing://me:secret@host/papers-2", "papers", *flags)
+
+    assert engine.made["papers-2"].published == [("papers", fate == "deleted")]
+    assert said.stdout == f"papers now is testing://***@host/papers-2. It was papers-1 before, which is {fate}.\n"
+
+
+def test_only_an_index_that_is_there_can_get_a_name(engine: type[Engine]) -> None:
+    assert "no index at 'testing://***@host/none'" in invoke("publish", "testing://a:b@host/none", "papers").stderr
+
+
+def test_doctor_says_what_a_server_has(place: str, engine: type[Engine]) -> None:
+    empty = invoke("doctor", "testing://me:secret@host/b", "--json")
+    assert empty.exit_code == 1
+    server = [(f["name"], f["detail"]) for f in json.loads(empty.stdout)["findings"] if f["part"] == "server"]
+    assert server == [("version", "9.9"), ("plugins", "knn, ml")]
+    assert "secret" not in empty.stdout + empty.stderr
+
+    invoke("copy", place, "testing://host/b")
+    found = json.loads(invoke("doctor", "testing://me:secret@host/b", "--json").stdout)["findings"][-1]
+    assert (found["part"], found["name"], found["usable"]) == ("index", "testing://***@host/b", True)
+    assert found["detail"].startswith("4 documents; bm25 (bm25 ")
+
+
+def test_passwords_in_urls_are_never_printed(corpus: Path, engine: type[Engine]) -> None:
+    url = "testing://me:secret@host/a"
+    done = [
+        invoke("search", url, "wing"),
+        invoke("index", str(corpus), "--index", url),
+        invoke("index", str(corpus), "--index", url, "--json"),
+        invoke("search", url, "wing"),
+    ]
+    assert [one.exit_code for one in done] == [1, 0, 0, 0]
+    assert "secret" not in "".join(one.stdout + one.stderr for one in done)
+
+
 # Mistakes
 
 
@@ -224,6 +354,14 @@ def test_a_dense_model_can_be_named(corpus: Path, tmp_path: Path, minilm: str) -
         (["index", "{corpus}", "--index", "{new}", "--language", "klingon"], "klingon"),
         (["index", "{corpus}", "--index", "{new}", "--format", "docx"], "docx"),
         (["doctor", "nowhere"], "nowhere"),
+        (["copy", "nowhere", "{new}"], "nowhere"),
+        (["copy", "{place}", "{corpus}"], "choose another folder"),
+        (["copy", "{place}", "{new}", "--retrievers", "dense"], "'dense'"),
+        (["publish", "{place}", "papers"], "no aliases"),
+        (["search", "{place}", "wing", "--option", "shards"], "KEY=VALUE"),
+        (["search", "{place}", "wing", "--option", "shards=3"], "shards"),
+        (["index", "{corpus}", "--index", "{new}", "--resume"], "--via FOLDER"),
+        (["index", "{corpus}", "--index", "{new}", "--via", "{place}"], "--resume goes on"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_code_1(
@@ -336,7 +474,7 @@ def test_ctrl_c_ends_quietly_with_130(place: str) -> None:
     assert process.stdout is not None
     process.stdin.write("lift\n" * 2000)
     process.stdin.flush()
-    time.sleep(2)
+    assert process.stdout.readline()  # libraries are loaded by now, which may swallow an interrupt
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
 
@@ -433,6 +571,7 @@ def test_the_number_of_hits_can_change_between_questions(terminal: Terminal) -> 
 
 
 def test_ctrl_c_at_the_question_ends_quietly_with_130(terminal: Terminal) -> None:
+    time.sleep(0.5)  # from printing the prompt to waiting for an answer
     terminal.process.send_signal(signal.SIGINT)
 
     assert terminal.process.wait(60) == 130

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import pickle
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import hybridsearch as hs
-from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.backends import Fingerprint, Request, RetrieverSchema
 from hybridsearch.errors import (
     BackendError,
     DocumentError,
@@ -279,6 +282,135 @@ def test_asearch_leaves_the_event_loop_free() -> None:
     assert ticks > 5
 
 
+class Awaited(MemoryBackend):
+    """The memory backend with an asynchronous search that takes its time, and knows what is on the way."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        super().__init__()
+        self.delay = delay
+        self.on_the_way = self.at_once = self.calls = self.cancelled = 0
+        self.released = False
+
+    async def asearch(self, requests: Sequence[Request]) -> list[hs.Ranking]:
+        self.on_the_way += 1
+        self.calls += 1
+        self.at_once = max(self.at_once, self.on_the_way)
+        try:
+            await asyncio.sleep(self.delay)
+            return self.search(requests)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.on_the_way -= 1
+
+    async def aclose(self) -> None:
+        self.released = True
+        self.close()
+
+
+def awaited(delay: float = 0.0, **arguments: Any) -> tuple[Awaited, hs.HybridSearch]:
+    backend = Awaited(delay)
+    return backend, hybrid(backend=backend, **arguments)
+
+
+@pytest.mark.parametrize("options", [{}, {"optional": ["dense"]}, {"timeout": 30.0}])
+def test_asearch_gives_what_search_gives(options: dict[str, Any]) -> None:
+    _, search = awaited(reranker=ByLength(top_k=2), **options)
+    queries = ["boundary layer flow", "wing", "", "unknownword"]
+    expected = search.search_many(queries, 3, filter={"year": {"$gte": 1956}}, candidates=7)
+
+    async def ask() -> tuple[list[hs.Results], list[hs.Results]]:
+        one = [await search.asearch(query, 3, filter={"year": {"$gte": 1956}}, candidates=7) for query in queries]
+        return one, await search.asearch_many(queries, 3, filter={"year": {"$gte": 1956}}, candidates=7)
+
+    assert asyncio.run(ask()) == (expected, expected)
+
+
+def test_all_retrievers_of_all_queries_are_asked_in_one_call() -> None:
+    backend, search = awaited()
+    asyncio.run(search.asearch_many(["flow", "wing", "heat"]))
+    assert backend.calls == 1
+
+
+def test_many_searches_are_on_the_way_at_once() -> None:
+    backend, search = awaited(delay=0.3)
+
+    async def ask() -> list[hs.Results]:
+        return await asyncio.gather(*(search.asearch("flow") for _ in range(50)))
+
+    started = time.perf_counter()
+    results = asyncio.run(ask())
+    assert time.perf_counter() - started < 5
+    assert backend.at_once > 20
+    assert all(found == results[0] for found in results)
+
+
+@pytest.mark.parametrize("optional", [[], ["dense"]])
+def test_cancelling_a_search_cancels_what_the_engine_does_for_it(optional: list[str]) -> None:
+    backend, search = awaited(delay=30.0, optional=optional)
+
+    async def ask() -> None:
+        task = asyncio.create_task(search.asearch("flow"))
+        while not backend.on_the_way:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(ask())
+    assert (backend.on_the_way, backend.cancelled) == (0, backend.calls)
+
+
+def test_an_engine_that_is_too_slow_is_cancelled_and_the_results_are_degraded() -> None:
+    class OnlyDenseIsSlow(Awaited):
+        async def asearch(self, requests: Sequence[Request]) -> list[hs.Ranking]:
+            self.delay = 30.0 if requests[0].retriever == "dense" else 0.0
+            return await super().asearch(requests)
+
+    backend = OnlyDenseIsSlow()
+    search = hybrid(backend=backend, optional=["dense"], timeout={"dense": 0.2})
+    results = asyncio.run(search.asearch("flow"))
+    assert results.degraded == ["dense"]
+    assert results.ids == search.search("flow", retrievers=["bm25"]).ids
+    assert backend.cancelled == 1
+
+
+def test_an_encoder_that_is_too_slow_keeps_no_asynchronous_search_waiting() -> None:
+    slow = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": slow}, Awaited(), optional="dense", timeout={"dense": 0.2})
+    search.index(DOCUMENTS)
+    search.search("warm up", retrievers=["bm25"])
+    slow.delay = 3.0
+    started = time.perf_counter()
+    assert asyncio.run(search.asearch("flow")).degraded == ["dense"]
+    assert time.perf_counter() - started < 2
+
+
+def test_a_required_retriever_that_fails_or_is_slow_raises_from_asearch() -> None:
+    dense = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": dense}, Awaited(), optional=["bm25"], timeout=0.2)
+    search.index(DOCUMENTS)
+    dense.delay = 1.0
+    with pytest.raises(RetrieverTimeoutError, match=r"'dense' took longer than its timeout of 0.2 s"):
+        asyncio.run(search.asearch("flow"))
+    dense.delay, dense.error = 0.0, ValueError("no")
+    with pytest.raises(RetrieverError, match="'dense' failed: ValueError: no"):
+        asyncio.run(search.asearch("flow"))
+
+
+def test_aclose_releases_what_the_engine_holds_in_the_event_loop() -> None:
+    backend, search = awaited()
+
+    async def ask() -> hs.Results:
+        async with contextlib.aclosing(search):
+            return await search.asearch("flow")
+
+    assert asyncio.run(ask()).ids
+    assert backend.released
+    asyncio.run(hybrid().aclose())
+
+
 def test_indexing_the_same_documents_again_encodes_nothing() -> None:
     dense = HashedWords()
     search = hs.HybridSearch({"bm25": hs.BM25(), "dense": dense})
@@ -415,6 +547,23 @@ def test_an_encoder_of_your_own_is_asked_for_when_opening(tmp_path: Path) -> Non
         assert again.search("flow") == hybrid().search("flow")
     with pytest.raises(FingerprintMismatchError):
         hs.open(tmp_path / "index", retrievers={"dense": HashedWords(dimensions=8)})
+
+
+def test_an_index_that_cannot_be_opened_is_not_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class Noted(MemoryBackend):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr("hybridsearch.search.connect", lambda place, options: Noted(place))
+    with pytest.raises(IndexNotFoundError):
+        hs.open(tmp_path / "nothing")
+    hybrid().save(tmp_path / "index")
+    with pytest.raises(FingerprintMismatchError):
+        hs.HybridSearch({"bm25": hs.BM25("german")}, tmp_path / "index")
+    assert len(closed) == 2
 
 
 def test_searching_before_indexing_says_what_to_do(tmp_path: Path) -> None:
