@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +45,42 @@ def splade() -> str:
     if not folder.is_dir():
         pytest.skip(f"no sparse model in {folder}: set HYBRIDSEARCH_MODELS to a folder that holds minilm-splade")
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def opensearch_url() -> str:
+    """`opensearch://host:port` of a server to test with, from HYBRIDSEARCH_TEST_OPENSEARCH."""
+    return _server("opensearch")
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_url() -> str:
+    """`elasticsearch://host:port` of a server to test with, from HYBRIDSEARCH_TEST_ELASTICSEARCH."""
+    return _server("elasticsearch")
+
+
+@pytest.fixture
+def lucene_names() -> Iterator[Callable[[str, str], str]]:
+    """Gives the location of an index that nobody else uses, from a server's and a name; deletes them afterwards."""
+    unique = uuid.uuid4().hex[:8]
+    given: set[str] = set()
+
+    def location(server: str, name: str) -> str:
+        given.add(f"{server}/hstest-{unique}-{name}")
+        return f"{server}/hstest-{unique}-{name}"
+
+    yield location
+    for place in given:
+        scheme, _, rest = place.partition("://")
+        url = f"{'https' if scheme.endswith('+https') else 'http'}://{rest}"
+        with contextlib.suppress(urllib.error.HTTPError):  # never created
+            urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).close()  # noqa: S310
+
+
+def _server(engine: str) -> str:
+    variable = f"HYBRIDSEARCH_TEST_{engine.upper()}"
+    url = os.environ.get(variable)
+    if not url:
+        pytest.skip(f"no server: start one with `docker compose up {engine}`, and set {variable} to its URL")
+    scheme, _, rest = url.rstrip("/").partition("://")
+    return f"{engine}+https://{rest}" if scheme == "https" else f"{engine}://{rest}"

@@ -1,0 +1,124 @@
+"""Calls to an engine in steps: the same for threads and event loops, again where the engine was too busy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import orjson
+
+from hybridsearch.adapters.lucene.connection import Address, Answer, Transport
+from hybridsearch.adapters.lucene.refusals import NoAnswerError, decode, refusal
+
+Json: TypeAlias = Any
+T = TypeVar("T")
+
+JSON, LINES = "application/json", "application/x-ndjson"
+
+_BUSY = (429, 503)
+_ATTEMPTS = 9
+_FIRST_WAIT = 0.1  # seconds, at most; twice as much each time
+
+
+class Call(NamedTuple):
+    """One request to the engine, sent after `pause` seconds."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    content_type: str = JSON
+    pause: float = 0.0
+
+
+Steps: TypeAlias = Generator[Call, Json, T]
+"""Yields calls, is sent what they answered, and returns a T."""
+
+
+class Channel:
+    """Raw requests through the official client, which is made when it is first needed."""
+
+    def __init__(self, address: Address, make: Callable[[], Transport]) -> None:
+        self.address = address
+        self._make = make
+        self._made: Transport | None = None
+        self._making = threading.Lock()
+
+    def send(self, call: Call) -> Answer:
+        """One attempt; any status."""
+        return self._transport().send(*call[:4], timeout=self.address.timeout)
+
+    def call(self, method: str, path: str, body: Json | None = None) -> Json:
+        """The answer to one JSON request."""
+        content = None if body is None else orjson.dumps(body)
+        return decode(self.address, self.answer(Call(method, path, content)))
+
+    def answer(self, call: Call) -> Answer:
+        """Any status, but where the engine was too busy only after several attempts."""
+        for pause in (call.pause, *_pauses()):
+            time.sleep(pause)
+            answer = self.send(call)
+            if not self._busy(answer):
+                break
+        return answer
+
+    async def aanswer(self, call: Call) -> Answer:
+        """`answer` in the running event loop."""
+        for pause in (call.pause, *_pauses()):
+            await asyncio.sleep(pause)
+            answer = await self._transport().asend(*call[:4], timeout=self.address.timeout)
+            if not self._busy(answer):
+                break
+        return answer
+
+    def run(self, steps: Steps[T]) -> T:
+        """Take all steps. Raises the sentence for the first call that fails."""
+        with contextlib.closing(steps):
+            try:
+                call = next(steps)
+                while True:
+                    call = steps.send(decode(self.address, self.answer(call)))
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+
+    async def arun(self, steps: Steps[T]) -> T:
+        """`run` in the running event loop."""
+        with contextlib.closing(steps):
+            try:
+                call = next(steps)
+                while True:
+                    call = steps.send(decode(self.address, await self.aanswer(call)))
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+
+    def close(self) -> None:
+        """Close the connections of threads."""
+        if self._made is not None:
+            self._made.close()
+
+    async def aclose(self) -> None:
+        """Close those of the running event loop."""
+        if self._made is not None:
+            await self._made.aclose()
+
+    def _transport(self) -> Transport:
+        with self._making:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def _busy(self, answer: Answer) -> bool:
+        """Whether the engine may answer the same call a little later."""
+        status, body = answer
+        return status in _BUSY and isinstance(refusal(self.address, status, body), NoAnswerError)
+
+
+def _pauses() -> list[float]:
+    """Seconds to wait between attempts ("full jitter": M. Brooker, "Exponential Backoff And Jitter", 2015)."""
+    return [random.uniform(0, _FIRST_WAIT * 2**attempt) for attempt in range(_ATTEMPTS - 1)]  # noqa: S311 - no secret

@@ -1,0 +1,246 @@
+"""Where an engine is, who asks it, and the connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from urllib.parse import quote, unquote
+from weakref import WeakKeyDictionary
+
+from hybridsearch.errors import InvalidArgumentError
+
+C = TypeVar("C")
+
+Answer: TypeAlias = tuple[int, "bytes | str"]
+"""HTTP status and body."""
+
+DEFAULT_PORT = 9200
+
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
+_NOT_IN_NAMES = '\\/*?"<>|, #:'
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an index is, and how to get there.
+
+    Attributes:
+        engine: its name for people.
+        scheme: of the hosts.
+        hosts: (name, port) of each node to ask.
+        prefix: of every path, empty or "/...", for engines behind a proxy.
+        index: the index's name.
+        headers: who asks; never shown.
+        ca_file: of the authority that signed the nodes' certificates; None for those the system trusts.
+        verify: whether certificates are checked.
+        timeout: seconds that an answer may take.
+    """
+
+    engine: str
+    scheme: Literal["http", "https"]
+    hosts: tuple[tuple[str, int], ...]
+    prefix: str
+    index: str
+    headers: Mapping[str, str] = field(repr=False)
+    ca_file: str | None = None
+    verify: bool = True
+    timeout: float = 30.0
+
+    @classmethod
+    def parse(
+        cls,
+        location: str,
+        engine: str,
+        *,
+        user: str | None = None,
+        password: str | None = None,
+        api_key: str | None = None,
+        ca_file: str | Path | None = None,
+        verify: bool = True,
+        timeout: float = 30.0,
+    ) -> Address:
+        """The address in a URL such as `opensearch+https://host:9200/name`.
+
+        Who asks, and the CA file, come from the arguments, else from the URL (`user:password@`), else from the
+        environment (HYBRIDSEARCH_<ENGINE>_USER, _PASSWORD, _API_KEY, _CA).
+
+        Raises:
+            InvalidArgumentError: the URL or an argument is not usable; secrets are not in the message.
+        """
+        scheme, _, rest = str(location).partition("://")
+        kind, _, transport = scheme.partition("+")
+        shown = f"{scheme}://{rest.rpartition('@')[2]}"
+        example = f"{engine.lower()}://host:{DEFAULT_PORT}/name"
+        if kind != engine.lower() or transport not in ("", "http", "https"):
+            raise InvalidArgumentError(
+                f"{shown!r} is not the place of an index in {engine}: write {example}, or {kind}+https:// for TLS."
+            )
+        netloc, _, path = rest.partition("/")
+        userinfo, _, netloc = netloc.rpartition("@")
+        matches = [_HOST.fullmatch(host) for host in netloc.split(",")]
+        hosts = tuple((match["host"], int(match["port"] or DEFAULT_PORT)) for match in matches if match is not None)
+        if len(hosts) != len(matches) or any(port > 65535 for _, port in hosts):
+            raise InvalidArgumentError(
+                f"{shown!r} has no usable host: write {example}, several hosts with commas between them, and a user's "
+                "name and password with special characters as %XX."
+            )
+        *prefix, name = path.split("/")
+        tls = transport == "https"
+        environment = f"HYBRIDSEARCH_{engine.upper()}_"
+        url_user, colon, url_password = userinfo.partition(":")
+        if user is None and password is None and api_key is None:
+            if userinfo:
+                user, password = unquote(url_user), unquote(url_password) if colon else None
+            else:
+                user, password, api_key = (os.environ.get(environment + key) for key in ("USER", "PASSWORD", "API_KEY"))
+        if user is not None and password is None:
+            password = os.environ.get(environment + "PASSWORD")
+        ca = ca_file if ca_file is not None or not tls else os.environ.get(environment + "CA")
+        if ca is not None:
+            _check_ca(Path(ca), tls, shown)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+            raise InvalidArgumentError(f"The timeout is {timeout!r}; it is a number of seconds above 0.")
+        return cls(
+            engine=engine,
+            scheme="https" if tls else "http",
+            hosts=hosts,
+            prefix="".join(f"/{part}" for part in prefix),
+            index=_check_name(unquote(name), shown, example),
+            headers=_headers(user, password, api_key, engine),
+            ca_file=None if ca is None else str(ca),
+            verify=verify,
+            timeout=float(timeout),
+        )
+
+    @property
+    def urls(self) -> list[str]:
+        """Of each node; without secrets, as they hold none."""
+        return [f"{self.scheme}://{host}:{port}{self.prefix}" for host, port in self.hosts]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.urls)}"
+
+    @property
+    def path(self) -> str:
+        """Of the index."""
+        return f"/{quote(self.index, safe='')}"
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """What TLS connections check, or None for plain HTTP."""
+        if self.scheme == "http":
+            return None
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class Transport(Protocol):
+    """The official client of an engine, reduced to raw requests; raises what `refusals.no_answer` gives."""
+
+    def send(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
+        """Any number of threads may send at once."""
+        ...
+
+    def close(self) -> None: ...
+
+    async def asend(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
+        """`send` in the running event loop. Cancelling it closes its connection."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        ...
+
+
+class LoopClients(Generic[C]):
+    """One asynchronous client for each event loop, closed when the loop ends if not before.
+
+    An event loop closes its asynchronous generators at its end (`asyncio.run` sees to that): each client lives in one.
+    """
+
+    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[object]]) -> None:
+        self._make, self._close = make, close
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[C, AsyncGenerator[C]]] = WeakKeyDictionary()
+
+    async def get(self) -> C:
+        """The client of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            keeper = self._keep()
+            self._clients[loop] = (await anext(keeper), keeper)
+        return self._clients[loop][0]
+
+    async def close(self) -> None:
+        """Close the client of the running event loop."""
+        if found := self._clients.pop(asyncio.get_running_loop(), None):
+            await found[1].aclose()
+
+    async def _keep(self) -> AsyncGenerator[C]:
+        client = self._make()
+        try:
+            yield client
+        finally:
+            await self._close(client)
+
+
+def _check_name(name: str, shown: str, example: str) -> str:
+    """`name`, if the engines allow it for an index."""
+    problem = ""
+    if not name:
+        problem = "is missing"
+    elif name != name.lower():
+        problem = f"{name!r} has upper case: use lower case, as in {name.lower()!r}"
+    elif bad := sorted(set(name) & set(_NOT_IN_NAMES)):
+        problem = f"{name!r} holds {bad[0]!r}: use letters, digits, '-', '_' and '.'"
+    elif name[0] in "-_+" or name in (".", ".."):
+        problem = f"{name!r} does not start with a letter or digit"
+    elif len(name.encode()) > 255:
+        problem = f"{name[:40]!r}... is longer than 255 bytes"
+    if problem:
+        raise InvalidArgumentError(f"The name of the index in {shown!r} {problem} (the form is {example}).")
+    return name
+
+
+def _check_ca(path: Path, tls: bool, shown: str) -> None:
+    if not tls:
+        scheme, _, rest = shown.partition("://")
+        raise InvalidArgumentError(
+            f"ca_file is for TLS, but {shown!r} is plain HTTP: write {scheme.partition('+')[0]}+https://{rest}."
+        )
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgumentError(
+            f"The CA file {str(path)!r} cannot be used ({short(error)}): give the authority's certificate as PEM."
+        ) from None
+
+
+def _headers(user: str | None, password: str | None, api_key: str | None, engine: str) -> dict[str, str]:
+    if api_key is not None and (user is not None or password is not None):
+        raise InvalidArgumentError("Give either user and password, or api_key, not both.")
+    if (user is None) != (password is None):
+        missing = "password" if password is None else "user"
+        raise InvalidArgumentError(
+            f"There is no {missing}: give it as an argument, in the URL, or as "
+            f"HYBRIDSEARCH_{engine.upper()}_{missing.upper()}."
+        )
+    if api_key is not None:
+        return {"authorization": f"ApiKey {api_key}"}
+    if user is not None:
+        return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+    return {}
+
+
+def short(error: BaseException) -> str:
+    """What an error says, without the addresses of Python objects."""
+    text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:?\s*", "", str(error)) or type(error).__name__
+    return text.splitlines()[0][:200].strip(" .")

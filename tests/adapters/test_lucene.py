@@ -1,0 +1,514 @@
+"""What OpenSearch and Elasticsearch have in common, against real servers of both."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
+pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
+
+from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
+from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
+from hybridsearch.adapters.lucene.channel import Call, Channel
+from hybridsearch.adapters.opensearch import OpenSearchBackend
+from hybridsearch.backends import AsyncBackend, Loader, Request
+from hybridsearch.errors import (
+    BackendError,
+    IndexCorruptedError,
+    IndexExistsError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+)
+from hybridsearch.filters import Filter
+from hybridsearch.testing import samples
+from hybridsearch.testing.base import ask, check, put
+from hybridsearch.testing.samples import Item, sparse_query
+
+Make = Callable[..., LuceneBackend]
+KINDS = frozenset({"lexical", "sparse", "dense"})
+SCHEMA = samples.make_schema(KINDS, average_length=samples.FROZEN_LENGTH)
+ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
+
+
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(engine: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a real server."""
+    return str(request.getfixturevalue(f"{engine}_url"))
+
+
+@pytest.fixture
+def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> Iterator[Make]:
+    made: list[LuceneBackend] = []
+
+    def make(name: str = "index", *, server: str = server, **options: Any) -> LuceneBackend:
+        location = lucene_names(server, name)
+        made.append(ENGINES[engine](location, **{"replicas": 0, "dense": "exact", **options}))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture
+def backend(make: Make) -> LuceneBackend:
+    """An index of 60 random items."""
+    backend = make()
+    backend.create(SCHEMA)
+    put(backend, samples.random_items(), SCHEMA)
+    return backend
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """What goes to the engine."""
+    sent: list[Call] = []
+    original = Channel.send
+
+    def send(self: Channel, call: Call) -> Any:
+        sent.append(call)
+        return original(self, call)
+
+    monkeypatch.setattr(Channel, "send", send)
+    return sent
+
+
+def every_request(k: int = 10) -> list[Request]:
+    """Some of each kind whose answers have no ties at the cut."""
+    return [Request(kind, query, k) for kind in sorted(KINDS) for query in samples.random_queries(kind, 4)]
+
+
+def call(backend: LuceneBackend, method: str, path: str = "", body: Any = None) -> Any:
+    """Past the backend, as somebody else would."""
+    request = urllib.request.Request(  # noqa: S310
+        f"{backend.address}{backend.address.path}{path}",
+        None if body is None else orjson.dumps(body),
+        {"content-type": "application/json"},
+        method=method,
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
+        return orjson.loads(answer.read())
+
+
+# ------------------------------------------------------------------------------------------------------ round trips
+
+
+def test_all_requests_of_a_call_are_one_round_trip_once_frequencies_are_known(
+    backend: LuceneBackend, calls: list[Call]
+) -> None:
+    requests = every_request(60)  # all that there are: no ties at a cut
+    first = backend.search(requests)
+    calls.clear()
+    assert backend.search(requests) == first
+    assert [(call.method, call.path.rpartition("/")[2]) for call in calls] == [("POST", "_msearch")]
+
+
+def test_documents_come_with_the_hits_and_vectors_do_not(backend: LuceneBackend, monkeypatch: Any) -> None:
+    answers: list[Any] = []
+    original = Channel.send
+    monkeypatch.setattr(Channel, "send", lambda self, call: answers.append(original(self, call)) or answers[-1])
+    rankings = backend.search(every_request())
+    by_id = {item.id: item.document for item in samples.random_items()}
+    for ranking in rankings:
+        assert dict(ranking.documents or {}) == {id: by_id[id] for id in ranking.ids}
+    assert not any(b"vectors" in orjson.dumps(orjson.loads(body)) for _, body in answers)
+
+
+def test_ties_at_the_cut_cost_one_more_round_trip(make: Make, calls: list[Call]) -> None:
+    backend = make()
+    backend.create(SCHEMA)
+    put(backend, [samples.plain(f"d{number}") for number in (3, 1, 4, 2)], SCHEMA)
+    for kind in ("sparse", "dense"):
+        calls.clear()
+        assert ask(backend, kind, samples.common_query(kind), 2).ids == ("d1", "d2")
+        assert len(calls) == 2
+        calls.clear()
+        assert len(ask(backend, kind, samples.common_query(kind), 4)) == 4
+        assert len(calls) == 1
+
+
+def test_frequencies_follow_what_another_writer_does(make: Make, backend: LuceneBackend) -> None:
+    items = samples.random_items()
+    queries = samples.random_queries("lexical", 5)
+    for query in queries:
+        check(backend, "lexical", items, query)
+    other = make()
+    other.open()
+    more = [replace(item, id=f"more{item.id}") for item in samples.random_items(30, seed=7)]
+    put(other, more, SCHEMA)
+    for query in queries:
+        check(backend, "lexical", items + more, query, 30)
+    other.delete([item.id for item in items[:20]])
+    other.refresh()
+    for query in queries:
+        check(backend, "lexical", items[20:] + more, query, 30)
+
+
+def test_several_shards_rank_like_one(make: Make) -> None:
+    backend = make(shards=3)
+    backend.create(SCHEMA)
+    items = [replace(item, id=f"{item.id}-{copy}") for item in samples.random_items(40) for copy in "abc"]
+    put(backend, items, SCHEMA)
+    for kind in sorted(KINDS):
+        for query in samples.random_queries(kind, 5):
+            check(backend, kind, items, query, 17)
+            most = ask(backend, kind, query, 200)
+            assert [ask(backend, kind, query, k) for k in (1, 5, 17)] == [most.top(k) for k in (1, 5, 17)]
+
+
+def test_sparse_scores_do_not_need_the_neural_plugin(
+    opensearch_url: str, lucene_names: Callable[[str, str], str]
+) -> None:
+    backend = OpenSearchBackend(lucene_names(opensearch_url, "index"), replicas=0)
+    backend.create(SCHEMA)
+    put(backend, samples.random_items(), SCHEMA)
+    requests = [request for request in every_request() if request.retriever != "dense"]
+    with_plugin = backend.search(requests)
+    backend._server = Server((3, 6, 0), frozenset({"opensearch-knn"}))
+    assert backend.search(requests) == with_plugin
+    backend.close()
+
+
+def test_approximate_sparse_search_is_declared_and_finds_the_best(make: Make, engine: str) -> None:
+    option = {"opensearch": "two_phase", "elasticsearch": "prune"}[engine]
+    backend = make(**{option: True})
+    backend.create(SCHEMA)
+    items = samples.random_items(300)
+    put(backend, items, SCHEMA)
+    assert backend.capabilities.approximate == {"sparse"}
+    exact = make()
+    exact.open()
+    for query in samples.random_queries("sparse", 5):
+        for filter in (None, Filter.parse({"parity": "odd"})):
+            right = ask(exact, "sparse", query, 10, filter)
+            assert len(set(ask(backend, "sparse", query, 10, filter).ids) & set(right.ids)) >= 7
+    for query in samples.random_queries("lexical", 5):
+        check(backend, "lexical", items, query)
+
+
+def test_deep_dense_searches_of_a_graph_are_answered(make: Make) -> None:
+    schema = samples.make_schema(frozenset({"dense"}), "dot", dimensions=2)
+    backend = make(dense="hnsw")
+    backend.create(schema)
+    items = [Item(f"d{n:05}", vector=np.float32([n + 1, 1])) for n in range(10_300)]
+    backend.load([samples.encode(items, schema)])
+    found = ask(backend, "dense", np.float32([1, 0]), 10_200)
+    assert len(found) == 10_200
+    assert len(set(found.ids) & {item.id for item in items[100:]}) > 9_900
+
+
+# ----------------------------------------------------------------------------------------------------------- limits
+
+
+def test_weights_above_what_lucene_takes_are_scaled(make: Make) -> None:
+    backend = make()
+    backend.create(SCHEMA)
+    items = samples.random_items()
+    put(backend, items, SCHEMA)
+    for kind in ("sparse", "lexical"):
+        check(backend, kind, items, sparse_query({"word0": 5000.0, "word1": 63.0, "word4": 0.5}), 30)
+
+
+def test_a_negative_weight_in_a_query_is_refused(backend: LuceneBackend) -> None:
+    with pytest.raises(InvalidArgumentError, match="below 0"):
+        ask(backend, "sparse", sparse_query({"word0": -1.0}))
+
+
+def test_dense_searches_deeper_than_the_engine_allows_are_exact(make: Make) -> None:
+    schema = samples.make_schema(frozenset({"dense"}), "dot", dimensions=2)
+    backend = make()
+    backend.create(schema)
+    numbers = np.random.default_rng(3).permutation(10_500)
+    items = [Item(f"d{n:05}", vector=np.float32([n // 4 + 1, 1])) for n in numbers.tolist()]
+    backend.load([samples.encode(items, schema)])
+    query = np.float32([1, 0])
+    found = ask(backend, "dense", query, 10_400)
+    right = sorted(items, key=lambda item: (-float(item.vector[0] if item.vector is not None else 0), item.id))
+    assert found.ids == tuple(item.id for item in right[:10_400])
+
+
+def test_more_ties_than_the_engine_allows_candidates_are_cut_by_id(make: Make) -> None:
+    schema = samples.make_schema(frozenset({"dense"}), "dot", dimensions=2)
+    backend = make()
+    backend.create(schema)
+    numbers = np.random.default_rng(4).permutation(10_200)
+    items = [Item(f"d{n:05}", vector=np.float32([1, 1])) for n in numbers.tolist()]
+    backend.load([samples.encode(items, schema)])
+    assert ask(backend, "dense", np.float32([1, 0]), 3).ids == ("d00000", "d00001", "d00002")
+
+
+def test_the_largest_k_is_answered(backend: LuceneBackend) -> None:
+    for kind in sorted(KINDS):
+        query = samples.random_queries(kind, 1)[0]
+        assert ask(backend, kind, query, 10**10) == ask(backend, kind, query, 60)
+
+
+def test_more_terms_than_the_engine_allows_is_one_sentence(backend: LuceneBackend) -> None:
+    with pytest.raises(InvalidArgumentError, match="max_clause_count"):
+        ask(backend, "sparse", sparse_query({f"word{number}": 1.0 for number in range(50_000)}))
+
+
+# --------------------------------------------------------------------------------------------------------- identity
+
+
+def test_an_index_is_opened_with_the_options_it_was_made_with(make: Make, engine: str) -> None:
+    make(dense="exact").create(SCHEMA)
+    again = make(dense=None)
+    assert again.open() == SCHEMA
+    assert again.capabilities.approximate == frozenset()
+    with pytest.raises(InvalidArgumentError, match="made with dense='exact'"):
+        make(dense="hnsw").open()
+
+
+def test_a_foreign_index_is_refused(make: Make) -> None:
+    backend = make()
+    call(backend, "PUT", body={"mappings": {"properties": {"text": {"type": "text"}}}})
+    with pytest.raises(BackendError, match="was not made by hybridsearch"):
+        backend.open()
+    with pytest.raises(IndexExistsError, match="already"):
+        backend.create(SCHEMA)
+
+
+@pytest.mark.parametrize(("version", "way_out"), [(2, "upgrade hybridsearch"), (0, "index the documents again")])
+def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out: str) -> None:
+    backend = make()
+    call(backend, "PUT", body={"mappings": {"_meta": {"hybridsearch": {"version": version}}}})
+    with pytest.raises(IndexCorruptedError, match=way_out):
+        backend.open()
+
+
+def test_the_first_documents_decide_the_average_length_for_all_writers(make: Make) -> None:
+    schema = samples.make_schema(frozenset({"lexical"}))
+    first, second = make(), make()
+    first.create(schema)
+    assert second.open() == schema
+    items = [Item("a", {"wing": 1, "x": 3}), Item("b", {"wing": 2, "x": 6})]
+    put(first, [], schema)
+    put(first, items, schema)
+    put(second, [Item("c", {"wing": 1, "x": 99})], schema)
+    reader = make()
+    opened = reader.open()
+    assert opened is not None
+    assert opened.retrievers["lexical"].average_length == 6.0
+    scores = dict(ask(reader, "lexical", sparse_query({"wing": 1.0})))
+    idf = np.log(1 + 0.5 / 3.5)
+    for id, tf, length in (("a", 1, 4), ("b", 2, 8), ("c", 1, 100)):
+        assert scores[id] == pytest.approx(idf * tf / (tf + 1.2 * (0.25 + 0.75 * length / 6)), rel=1 / 128)
+
+
+def test_an_alias_is_opened_like_its_index(make: Make, backend: LuceneBackend) -> None:
+    alias = make("alias")
+    call(backend, "PUT", f"/_alias/{alias.address.index}")
+    try:
+        assert alias.open() == SCHEMA
+        assert alias.count() == 60
+        with pytest.raises(IndexExistsError):
+            make("alias").create(SCHEMA)
+    finally:
+        call(backend, "DELETE", f"/_alias/{alias.address.index}")
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def test_without_refreshing_writes_appear_when_refresh_is_called(make: Make) -> None:
+    backend = make(refresh=False)
+    backend.create(SCHEMA)
+    call(backend, "PUT", "/_settings", {"index": {"refresh_interval": "-1"}})
+    backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
+    assert backend.fetch(["a"]) != [None]
+    assert backend.count() == 0
+    backend.refresh()
+    assert backend.count() == 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_loading_restores_what_it_relaxed(make: Make, fails: bool) -> None:
+    backend = make(replicas=1)
+    backend.create(SCHEMA)
+    call(backend, "PUT", "/_settings", {"index": {"refresh_interval": "7s"}})
+    seen: list[Any] = []
+
+    def settings() -> Any:
+        (found,) = call(backend, "GET", "/_settings").values()
+        return [found["settings"]["index"].get(name) for name in ("refresh_interval", "number_of_replicas")]
+
+    def batches() -> Iterator[Any]:
+        yield samples.encode(samples.random_items(), SCHEMA)
+        seen.append(settings())
+        if fails:
+            raise RuntimeError("the source has failed")
+
+    if fails:
+        with pytest.raises(RuntimeError, match="source"):
+            backend.load(batches())
+    else:
+        backend.load(batches())
+        assert backend.count() == 60
+    assert seen == [["-1", "0"]]
+    assert settings() == ["7s", "1"]
+    again = make(replicas=1)
+    assert again.open() == SCHEMA
+
+
+def test_loading_after_a_crash_restores_what_was_before_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = make(replicas=1)
+    backend.create(SCHEMA)
+
+    def batches() -> Iterator[Any]:
+        yield samples.encode(samples.random_items(), SCHEMA)
+        monkeypatch.setattr(backend._channel, "call", lambda *arguments: {"_": {"mappings": mappings}})  # killed here
+
+    (found,) = call(backend, "GET", "/_mapping").values()
+    mappings = found["mappings"]
+    backend.load(batches())
+    again = make(replicas=1)
+    again.open()
+    again.load([samples.encode(samples.random_items(5), SCHEMA)])
+    (found,) = call(again, "GET", "/_settings").values()
+    assert found["settings"]["index"].get("refresh_interval") is None
+    assert found["settings"]["index"]["number_of_replicas"] == "1"
+
+
+def test_an_index_that_was_deleted_meanwhile_is_not_made_anew(make: Make, backend: LuceneBackend) -> None:
+    call(backend, "DELETE")
+    for use in (
+        lambda: backend.upsert(samples.encode([samples.plain("a")], SCHEMA)),
+        lambda: backend.search(every_request()),
+        backend.count,
+    ):
+        with pytest.raises(IndexNotFoundError, match="deleted meanwhile"):
+            use()
+    assert make().open() is None
+
+
+def test_a_read_only_index_is_one_sentence(backend: LuceneBackend) -> None:
+    call(backend, "PUT", "/_settings", {"index": {"blocks.read_only_allow_delete": True}})
+    with pytest.raises(BackendError, match=r"disk|read-only"):
+        backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
+    assert len(backend.search(every_request())) == len(every_request())
+    call(backend, "PUT", "/_settings", {"index": {"blocks.read_only_allow_delete": None}})
+
+
+# ------------------------------------------------------------------------------------------------------------ async
+
+
+def test_asearch_gives_what_search_gives(backend: LuceneBackend) -> None:
+    assert isinstance(backend, AsyncBackend)
+    assert isinstance(backend, Loader)
+    requests = every_request()
+
+    async def ask_all() -> list[Any]:
+        return await asyncio.gather(
+            *(backend.asearch([request]) for request in requests * 5), backend.asearch(requests)
+        )
+
+    for _ in range(2):  # each in an event loop of its own
+        *single, together = asyncio.run(ask_all())
+        assert together == backend.search(requests)
+        assert [ranking for (ranking,) in single] == together * 5
+    gc.collect()  # an unclosed connection would warn
+
+
+def test_closing_asynchronously_closes_both(backend: LuceneBackend) -> None:
+    async def use() -> None:
+        await backend.asearch(every_request())
+        await backend.aclose()
+
+    asyncio.run(use())
+    with pytest.raises(BackendError, match="closed"):
+        backend.count()
+    gc.collect()
+
+
+def test_cancelling_a_search_closes_its_connection(backend: LuceneBackend, make: Make, server: str) -> None:
+    with proxy(server) as (through, hold, cut):
+        slow = make(server=through)
+        slow.address = replace(slow.address, index=backend.address.index)
+        slow._channel.address = slow.address
+        slow.open()
+
+        async def cancelled() -> None:
+            await slow.asearch(every_request())
+            hold.set()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(slow.asearch(every_request()), 0.3)
+            for _ in range(100):
+                if cut.is_set():
+                    break
+                await asyncio.sleep(0.02)
+            assert cut.is_set(), "the connection is still open"
+            hold.clear()
+            assert await slow.asearch(every_request()) == backend.search(every_request())
+
+        asyncio.run(cancelled())
+
+
+def test_a_slow_server_is_one_sentence(backend: LuceneBackend, make: Make, server: str) -> None:
+    with proxy(server) as (through, hold, _):
+        slow = make(server=through, timeout=0.5)
+        slow.address = replace(slow.address, index=backend.address.index)
+        slow._channel.address = slow.address
+        slow.open()
+        hold.set()
+        with pytest.raises(BackendError, match=r"did not answer within 0\.5 seconds"):
+            slow.search(every_request())
+        with pytest.raises(BackendError, match=r"did not answer within 0\.5 seconds"):
+            asyncio.run(slow.asearch(every_request()))
+
+
+@contextmanager
+def proxy(server: str) -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """A way to the server that holds answers back while an event is set, and sets another when a client hangs up."""
+    host, _, port = server.rpartition("://")[2].partition(":")
+    hold, cut, done = threading.Event(), threading.Event(), threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def forward(source: socket.socket, sink: socket.socket, *, answers: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                while answers and hold.is_set() and not done.is_set():
+                    time.sleep(0.01)
+                sink.sendall(data)
+        except OSError:
+            pass
+        if not answers and hold.is_set():
+            cut.set()
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            upstream = socket.create_connection((host, int(port)))
+            for source, sink, answers in ((client, upstream, False), (upstream, client, True)):
+                threading.Thread(target=forward, args=(source, sink), kwargs={"answers": answers}, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    scheme = server.partition("://")[0]
+    yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", hold, cut
+    done.set()
+    listener.close()

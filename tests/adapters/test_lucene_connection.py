@@ -1,0 +1,227 @@
+"""What OpenSearch and Elasticsearch have in common that needs no server: places, secrets, refusals, mappings."""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
+pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
+
+from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
+from hybridsearch.adapters.opensearch import OpenSearchBackend
+from hybridsearch.backends import connect
+from hybridsearch.errors import BackendError, InvalidArgumentError, StorageError
+from hybridsearch.testing import samples
+
+SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)
+ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
+NODES = b'{"nodes":{"a":{"version":"%s","plugins":[{"name":"opensearch-knn"}]}}}'
+
+
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("", "missing"), ("Upper", "lower case"), ("a*b", r"holds '\*'"), ("-a", "start"), ("a" * 300, "255 bytes")],
+)
+def test_a_name_that_engines_do_not_allow_is_refused(engine: str, name: str, problem: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=problem):
+        connect(f"{engine}://localhost:9200/{name}")
+
+
+@pytest.mark.parametrize("place", ["{}://", "{}:///name", "{}://host:port/name", "{}+ftp://host/name"])
+def test_a_place_without_a_host_is_refused(engine: str, place: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="write"):
+        ENGINES[engine](place.format(engine))
+
+
+def test_secrets_are_shown_nowhere(engine: str, monkeypatch: Any, caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+    for location, options in (
+        (f"{engine}://me:s3cr3t@127.0.0.1:1/name", {}),
+        (f"{engine}://127.0.0.1:1/name", {"user": "me", "password": "s3cr3t"}),
+        (f"{engine}://127.0.0.1:1/name", {"api_key": "s3cr3t"}),
+    ):
+        backend = ENGINES[engine](location, **options)
+        assert "authorization" in backend.address.headers
+        with pytest.raises(BackendError, match="cannot be reached") as error:
+            backend.open()
+        shown += [repr(backend), repr(backend.address), str(error.value), repr(error.value)]
+    with pytest.raises(InvalidArgumentError) as wrong:
+        ENGINES[engine](f"{engine}://me:s3cr3t@127.0.0.1:1/NAME")
+    monkeypatch.setenv(f"HYBRIDSEARCH_{engine.upper()}_API_KEY", "s3cr3t")
+    backend = ENGINES[engine](f"{engine}://127.0.0.1:1/name")
+    assert backend.address.headers == {"authorization": "ApiKey s3cr3t"}
+    shown += [str(wrong.value), repr(backend), caplog.text]
+    assert not any("s3cr3t" in text or "czNjcjN0" in text for text in shown)
+
+
+def test_credentials_are_whole_or_refused(engine: str) -> None:
+    for options in ({"user": "me"}, {"password": "s3cr3t"}, {"user": "me", "password": "a", "api_key": "b"}):
+        with pytest.raises(InvalidArgumentError):
+            ENGINES[engine](f"{engine}://localhost/name", **options)
+
+
+def test_a_dead_server_is_one_sentence(engine: str) -> None:
+    with pytest.raises(BackendError, match=r"at http://127\.0\.0\.1:1 cannot be reached .*refused"):
+        ENGINES[engine](f"{engine}://127.0.0.1:1/name").open()
+    with pytest.raises(BackendError, match="cannot be reached"):
+        ENGINES[engine](f"{engine}://no-such-host.invalid/name").create(SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "type", "sentence"),
+    [
+        (401, b"", BackendError, "credentials"),
+        (403, b'{"error":{"type":"security_exception","reason":"no"}}', BackendError, "may not"),
+        (403, b'{"error":{"type":"cluster_block_exception","reason":"read-only"}}', StorageError, "disk"),
+        (500, b'{"error":{"type":"odd_exception","reason":"odd"}}', BackendError, "odd_exception: odd"),
+        (200, b"<html>Welcome to nginx</html>", BackendError, "does not speak like"),
+        (502, b"<html>Bad gateway</html>", BackendError, "not ready"),
+        (400, b'{"error":{"type":"media_type_header_exception","reason":"x"}}', BackendError, "do not talk"),
+        (200, b'{"a":{},"b":{}}', BackendError, "alias of 2 indexes"),
+    ],
+)
+def test_each_refusal_has_its_sentence(
+    engine: str, status: int, body: bytes, type: type[Exception], sentence: str
+) -> None:
+    with stub(lambda method, path: (status, body)) as port, pytest.raises(type, match=sentence):
+        ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").open()
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "sentence"),
+    [
+        ("opensearch", b"2.3.0", "needs 2.17 or newer"),
+        ("opensearch", b"9.0.0", "is an Elasticsearch server"),
+        ("elasticsearch", b"7.17.3", "needs 8.15 or newer"),
+        ("elasticsearch", b"3.6.0", "is an OpenSearch server"),
+    ],
+)
+def test_a_server_of_another_version_is_refused(engine: str, version: bytes, sentence: str) -> None:
+    with stub(lambda method, path: (200, NODES % version)) as port, pytest.raises(BackendError, match=sentence):
+        ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").create(SCHEMA)
+
+
+def test_a_missing_plugin_is_named() -> None:
+    with (
+        stub(lambda method, path: (200, (NODES % b"3.6.0").replace(b"opensearch-knn", b"other"))) as port,
+        pytest.raises(BackendError, match="no plugin opensearch-knn"),
+    ):
+        OpenSearchBackend(f"opensearch://127.0.0.1:{port}/name").create(SCHEMA)
+
+
+def test_faiss_is_never_sent_to_a_node_that_may_lack_it() -> None:
+    paths: list[str] = []
+    with stub(lambda method, path: paths.append(f"{method} {path}") or (200, NODES % b"3.6.0")) as port:
+        backend = OpenSearchBackend(f"opensearch://127.0.0.1:{port}/name", engine="faiss")
+        with pytest.raises(BackendError, match="faiss kills a node"):
+            backend.create(SCHEMA)
+    assert all(path.startswith("GET") for path in paths)
+
+
+def test_the_mapping_says_which_engine_and_how_exact() -> None:
+    retriever = SCHEMA.retrievers["dense"]
+    graph = OpenSearchBackend("opensearch://localhost/name").dense_field(retriever)
+    assert graph["method"]["engine"] == "lucene"
+    assert "method" not in OpenSearchBackend("opensearch://localhost/name", dense="exact").dense_field(retriever)
+    for options, type in (
+        ({}, "hnsw"),
+        ({"dense": "exact"}, "flat"),
+        ({"quantization": "int8"}, "int8_hnsw"),
+        ({"quantization": "bbq", "dense": "exact"}, "bbq_flat"),
+    ):
+        field = ElasticsearchBackend("elasticsearch://localhost/name", **options).dense_field(retriever)
+        assert field["index_options"] == {"type": type}
+
+
+def test_what_a_busy_server_refuses_is_asked_again(engine: str) -> None:
+    refused = [429, 503]
+    busy = b'{"error":{"type":"es_rejected_execution_exception","reason":"queue is full"}}'
+    with stub(lambda method, path: (refused.pop(), busy) if refused else (404, b"{}")) as port:
+        assert ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").open() is None
+    assert not refused
+
+
+def test_a_certificate_of_an_unknown_authority_is_one_sentence(engine: str, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "node.pem", tmp_path / "key.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with stub(lambda method, path: (404, b"{}"), context) as port:
+        place = f"{engine}+https://localhost:{port}/name"
+        with pytest.raises(BackendError, match=f"not trusted.*HYBRIDSEARCH_{engine.upper()}_CA"):
+            ENGINES[engine](place).open()
+        with pytest.raises(BackendError, match=r"TLS, write .*\+https"):
+            ENGINES[engine](place.replace("+https", "")).open()
+        assert ENGINES[engine](place, ca_file=certificate).open() is None
+        with pytest.warns(Warning, match=r"[Vv]erif"):
+            assert ENGINES[engine](place, verify=False).open() is None
+    with (
+        stub(lambda method, path: (404, b"{}")) as port,
+        pytest.raises(BackendError, match="No TLS connection"),
+    ):
+        ENGINES[engine](f"{engine}+https://localhost:{port}/name").open()
+    with pytest.raises(InvalidArgumentError, match="CA file"):
+        ENGINES[engine](place, ca_file=key)
+    with pytest.raises(InvalidArgumentError, match="is for TLS"):
+        ENGINES[engine](f"{engine}://localhost/name", ca_file=certificate)
+
+
+def test_one_node_that_is_down_does_not_stop_a_cluster(engine: str) -> None:
+    with stub(lambda method, path: (404, b"{}")) as port:
+        backend = ENGINES[engine](f"{engine}://127.0.0.1:1,127.0.0.1:{port}/name")
+        assert [backend.open() for _ in range(4)] == [None] * 4
+
+
+@contextmanager
+def stub(answer: Callable[[str, str], tuple[int, bytes]], context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A server that answers as told; its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            status, body = answer(self.command, self.path)
+            self.send_response(status)
+            self.send_header("content-type", "application/json" if body[:1] == b"{" else "text/html")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *arguments: object) -> None:
+            pass
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()

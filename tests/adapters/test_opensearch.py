@@ -1,0 +1,41 @@
+"""The OpenSearch backend passes the conformance suite against a real server, with HNSW and exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
+
+from hybridsearch.adapters.opensearch import OpenSearchBackend
+from hybridsearch.testing import BackendSuite
+
+Make = Callable[..., OpenSearchBackend]
+
+
+@pytest.fixture
+def make(opensearch_url: str, lucene_names: Callable[[str, str], str]) -> Iterator[Make]:
+    """Makes backends of indexes that nobody else uses and that are deleted afterwards."""
+    made: list[OpenSearchBackend] = []
+
+    def make(name: str = "index", **options: Any) -> OpenSearchBackend:
+        made.append(OpenSearchBackend(lucene_names(opensearch_url, name), replicas=0, **options))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+class TestWithHnsw(BackendSuite):
+    @pytest.fixture
+    def connect(self, make: Make) -> Callable[[str], OpenSearchBackend]:
+        return make
+
+
+class TestExact(BackendSuite):
+    @pytest.fixture
+    def connect(self, make: Make) -> Callable[[str], OpenSearchBackend]:
+        return lambda name: make(name, dense="exact")
