@@ -228,18 +228,14 @@ class Retrieval:
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
         """The documents by id; one that was deleted since the search is left out."""
-        sent = {
-            id: document
-            for of_query in by_query
-            for ranking in of_query.values()
-            if ranking.documents is not None
-            for id, document in ranking.documents.items()
-        }
+        sent = [r.documents for of_query in by_query for r in of_query.values() if r.documents is not None]
+        place = {id: documents for documents in sent for id in documents}
         ids = list(ids)
-        missing = [id for id in ids if id not in sent] if sent else ids
+        found = {id: place[id][id] for id in ids if id in place}  # an engine may make documents as they are looked up
+        missing = [id for id in ids if id not in found]
         fetched = self.backend.fetch(missing) if missing else []
-        sent.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
-        return sent
+        found.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
+        return found
 
     def _explain_hit(self, query: str, fusion: Fusion, requests: Mapping[str, Request], hit: Hit) -> Explanation:
         return Explanation(

@@ -49,6 +49,7 @@ Json: TypeAlias = Any
 T = TypeVar("T")
 DenseMode: TypeAlias = Literal["hnsw", "exact"]
 
+_UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
 _IDS_AT_ONCE = 1000
 _SCAN_AT_ONCE = 2000
 _SCROLL = "5m"
@@ -189,9 +190,10 @@ class LuceneBackend:
         # of a float32 of which 1 was subtracted: near 0 little is left of it.
         far = self._searcher is None or all(r.metric != "euclidean" for r in self._searcher.schema.retrievers.values())
         return Capabilities(
+            kinds=frozenset({"lexical", "sparse", "dense", "text"}),
             persistent=True,
             approximate=frozenset(kind for kind, is_so in approximate.items() if is_so),
-            score_tolerance={"lexical": 1 / 128, "sparse": 1 / 128, "dense": 1e-5 if far else 5e-4},
+            score_tolerance={"lexical": 1 / 128, "sparse": 1 / 128, "dense": 1e-5 if far else 5e-4, "text": 1e-5},
             atomic_batches=False,
             live_average=False,
         )
@@ -243,7 +245,14 @@ class LuceneBackend:
         server = self._ask_server()
         self.check_server(server, schema)
         vectors: dict[str, Json] = {}
+        texts: dict[str, Json] = {}
+        similarity: dict[str, Json] = {}
         for name, retriever in schema.retrievers.items():
+            if retriever.kind == "text":
+                weighting = dict(retriever.weighting or {})
+                texts[name] = {"type": "text", "analyzer": weighting.pop("analyzer", "standard"), "similarity": name}
+                similarity[name] = {"type": "BM25", **weighting}
+                continue
             if retriever.kind == "dense" and not (retriever.dimensions and retriever.metric):
                 raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
             vectors[name] = self.dense_field(retriever) if retriever.kind == "dense" else self.sparse_field()
@@ -253,6 +262,7 @@ class LuceneBackend:
                 "number_of_shards": self._shards,
                 "number_of_replicas": self._replicas,
                 "max_result_window": MAX_WINDOW,
+                **({"similarity": similarity} if similarity else {}),
                 **self.settings(schema, server),
             },
             "mappings": {
@@ -266,6 +276,7 @@ class LuceneBackend:
                     "stamp": {"type": "long"},
                     "vectors": {"type": "object", "dynamic": False, "properties": vectors},
                     "fields": metadata.METADATA_MAPPING,
+                    **({"content": {**_UNINDEXED, "fields": texts}} if texts else {}),
                 },
             },
         }
@@ -391,8 +402,8 @@ class LuceneBackend:
 
     def _explaining(self, request: Request, ids: Sequence[str]) -> Steps[list[dict[str, float]]]:
         searcher, name = self._current(), request.retriever
-        if searcher.retriever(name).kind == "dense":
-            raise InvalidArgumentError(f"Retriever {name!r} is dense: only lexical and sparse scores have terms.")
+        if (kind := searcher.retriever(name).kind) in ("dense", "text"):
+            raise InvalidArgumentError(f"Retriever {name!r} is {kind}: only lexical and sparse scores have our terms.")
         yield from self._refreshing()
         weights = yield from msearch(self.address, searcher.weights(request))
         sources = yield from self._fetching(ids, ["id", f"vectors.{name}"])

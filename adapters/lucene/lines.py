@@ -148,6 +148,9 @@ def _lines_of(
 ) -> Iterator[Line]:
     documents = batch.documents[rows]
     sources: list[dict[str, Any]] = [_source(document, stamp) for document in documents]
+    if any(retriever.kind == "text" for retriever in schema.retrievers.values()):
+        for document, source in zip(documents, sources, strict=True):
+            source["content"] = document.content
     for name, retriever in schema.retrievers.items():
         vectors = batch.vectors[name]
         if isinstance(vectors, DenseVectors):

@@ -20,7 +20,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
-from hybridsearch.vectors import Metric, SparseQuery
+from hybridsearch.vectors import Metric, SparseQuery, TextQuery
 
 Json: TypeAlias = Any
 Search: TypeAlias = dict[str, Json]
@@ -105,7 +105,7 @@ class _Question:
 
     @property
     def path(self) -> str:
-        return f"vectors.{self.request.retriever}"
+        return f"{'content' if self.retriever.kind == 'text' else 'vectors'}.{self.request.retriever}"
 
 
 class Searcher:
@@ -160,8 +160,8 @@ class Searcher:
 
     def weights(self, request: Request) -> Steps[dict[str, float]]:
         """What the query's terms weigh now, by term; for explanations."""
-        question = self._question(0, request)
-        if question is None:
+        question, query = self._question(0, request), request.query
+        if question is None or not isinstance(query, SparseQuery):
             return {}
         if question.retriever.kind == "lexical":
             known = self._statistics
@@ -171,8 +171,6 @@ class Searcher:
             weights = self._idf_weights(question, known)
         else:
             weights = dict(question.weights)
-        query = request.query
-        assert isinstance(query, SparseQuery)  # noqa: S101 - _question has checked it
         return {term: weights[name] for term in query.terms if (name := encode_term(term)) in weights}
 
     def forget(self) -> None:
@@ -199,6 +197,10 @@ class Searcher:
         if retriever.kind == "dense":
             vector = _check_vector(name, retriever, query)
             return _Question(position, request, retriever, filter) if vector.any() else None
+        if retriever.kind == "text":
+            if not isinstance(query, TextQuery):
+                raise InvalidArgumentError(f"Retriever {name!r} takes a TextQuery, not {type(query).__name__}.")
+            return _Question(position, request, retriever, filter) if query.text.strip() else None
         if not isinstance(query, SparseQuery):
             raise InvalidArgumentError(
                 f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
@@ -244,10 +246,12 @@ class Searcher:
             body["track_total_hits"] = question.by_id
         else:
             size = k if question.by_id else k + 1
-            scale = _scale(question.weights)
-            clause = self._dialect.sparse_clause(
-                question.path, {term: weight / scale for term, weight in question.weights.items()}, retriever.kind
-            )
+            if isinstance(request.query, TextQuery):
+                clause: Json = {"match": {question.path: {"query": request.query.text}}}
+            else:
+                scale = _scale(question.weights)
+                weights = {term: weight / scale for term, weight in question.weights.items()}
+                clause = self._dialect.sparse_clause(question.path, weights, retriever.kind)
             body["query"] = (
                 clause if question.filter is None else {"bool": {"must": [clause], "filter": [question.filter]}}
             )
@@ -284,7 +288,7 @@ class Searcher:
         metric = question.retriever.metric
         if metric is not None:
             scores = [self._dialect.similarity(metric, score) for score in scores]
-        else:
+        elif question.retriever.kind != "text":
             scale = _scale(question.weights)
             scores = [score * scale for score in scores]
         ranking = Ranking.from_scores(zip(sources, scores, strict=True), k)

@@ -318,7 +318,7 @@ def top_k(
             low = last  # a block begins at the first document that any of the other terms still has
             for term in range(terms):
                 if walked[term]:
-                    cursors[term] = begins[term] = _seek(rows, cursors[term], ends[term], high, last)
+                    cursors[term] = begins[term] = seek(rows, cursors[term], ends[term], high, last)
                     if cursors[term] < ends[term]:
                         low = min(low, int(rows[cursors[term]]))
             if low >= last:
@@ -343,7 +343,7 @@ def top_k(
                     most = score + missing
                     for i in range(omitted - 1, -1, -1):
                         term = cheapest[i]
-                        cursors[term] = _seek(rows, cursors[term], ends[term], row, last)
+                        cursors[term] = seek(rows, cursors[term], ends[term], row, last)
                         found[term] = 0
                         if cursors[term] < ends[term] and rows[cursors[term]] == row:
                             found[term] = factors[term] * values[cursors[term]]
@@ -518,7 +518,7 @@ def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int
 
 
 @_compiled
-def _seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> int:
+def seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> int:
     """`_lower_bound` where the answer is near `begin`, or where evenly spread rows below `last` would have it."""
     if begin >= end or rows[begin] >= row:
         return begin

