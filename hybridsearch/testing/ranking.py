@@ -160,7 +160,7 @@ class RankingTests(Base):
 
     def test_one_call_answers_different_requests_in_order(self, backend: Backend, schema: Schema) -> None:
         put(backend, samples.random_items(), schema)
-        kinds = sorted(backend.capabilities.kinds)
+        kinds = sorted({retriever.kind for retriever in schema.retrievers.values()})
         requests = [
             Request(kind, query, k, filter)
             for number in range(3)

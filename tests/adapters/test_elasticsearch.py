@@ -11,6 +11,9 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 
 from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
 from hybridsearch.testing import BackendSuite
+from hybridsearch.testing.filtering import FilterTests
+from hybridsearch.testing.ranking import RankingTests
+from hybridsearch.testing.ties import TieTests
 
 Make = Callable[..., ElasticsearchBackend]
 
@@ -35,7 +38,7 @@ class TestWithHnsw(BackendSuite):
         return make
 
 
-class TestExact(BackendSuite):
+class TestExact(RankingTests, TieTests, FilterTests):  # what else there is does not depend on it
     @pytest.fixture
     def connect(self, make: Make) -> Callable[[str], ElasticsearchBackend]:
         return lambda name: make(name, dense="exact")

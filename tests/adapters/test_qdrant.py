@@ -37,6 +37,8 @@ from hybridsearch.errors import (
 from hybridsearch.filters import Filter
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import ask, check, find_all, put
+from hybridsearch.testing.misuse import MisuseTests
+from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.samples import (
     FROZEN_LENGTH,
     Item,
@@ -48,6 +50,8 @@ from hybridsearch.testing.samples import (
     random_queries,
     sparse_query,
 )
+from hybridsearch.testing.storage import StorageTests
+from hybridsearch.testing.updates import UpdateTests
 
 KINDS: frozenset[Kind] = frozenset({"lexical", "sparse", "dense"})
 SCHEMA = make_schema(KINDS, average_length=FROZEN_LENGTH)
@@ -77,13 +81,13 @@ class TestInMemory(BackendSuite):
         return lambda name: QdrantBackend(f"qdrant://:memory:/{name}")
 
 
-class TestInAFolder(BackendSuite):
+class TestInAFolder(StorageTests, UpdateTests, MisuseTests):
     @pytest.fixture
     def connect(self, folder: Path) -> Callable[[str], QdrantBackend]:
         return lambda name: QdrantBackend(f"qdrant://{folder}/{name}")
 
 
-class TestWhereTermsCollide(BackendSuite):
+class TestWhereTermsCollide(RankingTests, UpdateTests):
     """Every term's number is taken by others again and again; no score may show it."""
 
     @pytest.fixture(autouse=True)
