@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend, Server
-from hybridsearch.adapters.lucene.connection import Address, Answer, LoopClients
+from hybridsearch.adapters.lucene.connection import Address, Answer, LoopClients, check_number, check_switches
 from hybridsearch.adapters.lucene.refusals import no_answer
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
@@ -72,6 +72,8 @@ class ElasticsearchBackend(LuceneBackend):
     ) -> None:
         if quantization not in (None, *_QUANTIZATIONS):
             raise InvalidArgumentError(f"quantization is {quantization!r}; it is one of {', '.join(_QUANTIZATIONS)}.")
+        check_number("ef_search", ef_search)
+        check_switches(verify=verify, refresh=refresh, prune=prune)
         super().__init__(
             location,
             dense=dense,

@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend, Server
-from hybridsearch.adapters.lucene.connection import Address, Answer, LoopClients
+from hybridsearch.adapters.lucene.connection import Address, Answer, LoopClients, check_number, check_switches
 from hybridsearch.adapters.lucene.refusals import no_answer
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
@@ -72,6 +72,8 @@ class OpenSearchBackend(LuceneBackend):
     ) -> None:
         if engine not in (None, "lucene", "faiss"):
             raise InvalidArgumentError(f"engine is {engine!r}; it is 'lucene' or 'faiss'.")
+        check_number("ef_search", ef_search)
+        check_switches(verify=verify, refresh=refresh, two_phase=two_phase)
         super().__init__(
             location,
             dense=dense,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -348,14 +349,19 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
     location = str(target)
     if not location.strip():
         raise InvalidArgumentError("The backend's place is empty: give 'memory', a folder or a URL.")
-    scheme = location.partition("://")[0] if "://" in location else "memory"
-    scheme = scheme.partition("+")[0]
+    head, colon, rest = location.partition(":")
+    scheme = head.partition("+")[0]
+    if not rest.startswith("//"):
+        if colon and scheme in schemes():  # a pathlib.Path makes "://" to ":/"
+            raise InvalidArgumentError(
+                f"A URL that begins with {head + colon!r} lacks the '//': write {head}://host/name as text, or put ./ "
+                "before the name of a folder."
+            )
+        scheme = "memory"
     factory = _load(scheme)
-    try:
-        backend: Backend = factory(None if location == "memory" else location, **options)
-        return backend
-    except TypeError as error:
-        raise InvalidArgumentError(f"The {scheme} backend does not take these options: {error}.") from error
+    _check_options(scheme, factory, options)
+    backend: Backend = factory(None if location == "memory" else location, **options)
+    return backend
 
 
 def redacted(place: object) -> str:
@@ -373,6 +379,15 @@ def schemes() -> dict[str, str]:
     """Every known URL scheme and where its adapter lives."""
     known = {scheme: adapter.target for scheme, adapter in _ADAPTERS.items()}
     return known | {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _check_options(scheme: str, factory: Callable[..., Backend], options: Mapping[str, Any]) -> None:
+    parameters = list(inspect.signature(factory).parameters.values())
+    known = [p.name for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    unknown = [name for name in options if name not in known]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise InvalidArgumentError(f"The {scheme} backend has no option {unknown[0]!r}; {has}.")
 
 
 def _load(scheme: str) -> Any:

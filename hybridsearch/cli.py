@@ -199,7 +199,7 @@ def index(
         auto_id=auto_id,
         on_error=on_error.value,
     )
-    with _open_or_create(place, retrievers, language, _backend_options(option, hnsw)) as searcher:
+    with _open_or_create(place, retrievers, language, _backend_options(option, hnsw, place)) as searcher:
         if not searcher.backend.capabilities.persistent:
             raise InvalidArgumentError(
                 f"--index {redacted(place)} is lost when the command ends; for a folder of that name write ./{place}."
@@ -265,7 +265,7 @@ def search(
     from hybridsearch.backends import redacted
 
     parsed, names, merge = parse_filter(filter), _split(retrievers), _make_fusion(fusion)
-    with hs.open(place, backend_options=_backend_options(option, hnsw)) as searcher:
+    with hs.open(place, backend_options=_backend_options(option, hnsw, place)) as searcher:
         if rerank is not None:
             searcher.reranker = hs.CrossEncoderReranker(rerank)
         session = Session(searcher, top_k, parsed, names, candidates, merge, explain)
@@ -371,7 +371,10 @@ def publish(
 @app.command()
 def doctor(
     place: Annotated[
-        str | None, typer.Argument(metavar="PLACE", help="An index or a server to check, too.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="PLACE", help="An index to check, too; of a server any name, as in URL/name.", show_default=False
+        ),
     ] = None,
     option: Options = None,
     as_json: Json = False,
@@ -390,6 +393,7 @@ def doctor(
 
 # Opening
 
+_TEXTS = ("user", "password", "api_key", "ca_file")  # though they may look like a number
 _EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -407,17 +411,19 @@ def _open_or_create(
     return hs.HybridSearch(encoders, backend=place, backend_options=options)
 
 
-def _backend_options(given: list[str] | None, hnsw: bool = False) -> dict[str, Any] | None:
+def _backend_options(given: list[str] | None, hnsw: bool = False, place: str = "") -> dict[str, Any] | None:
     """The options of `--option KEY=VALUE` and `--hnsw`."""
+    if hnsw and "://" in place:
+        raise InvalidArgumentError("--hnsw is for a folder; a URL's engine has its own options (--option dense=hnsw).")
     options: dict[str, Any] = {"hnsw": True} if hnsw else {}
     for text in given or ():
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise InvalidArgumentError(f"--option takes KEY=VALUE, such as shards=3, not {key!r:.40}.")
-        try:
-            options[key] = json.loads(value)
-        except (ValueError, RecursionError):
-            options[key] = value
+        options[key] = value
+        if key not in _TEXTS:
+            with contextlib.suppress(ValueError, RecursionError):
+                options[key] = json.loads(value)
     return options or None
 
 

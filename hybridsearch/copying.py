@@ -104,7 +104,7 @@ def copy(
     _check_numbers(batch_size, verify)
     with _connected(source, source_options) as here, _connected(destination, destination_options) as there:
         here_name, there_name = _name(source), _name(destination)
-        if here is there or (here_name == there_name and isinstance(source, str | Path)):
+        if here is there or _same_place(source, destination):
             raise InvalidArgumentError(f"The source and the destination are both {here_name!r}: choose another place.")
         schema = here.open()
         if schema is None:
@@ -214,6 +214,14 @@ def _only(schema: Schema, names: Collection[str] | None) -> Schema:
 
 def _name(place: str | Path | Backend) -> str:
     return redacted(place) if isinstance(place, str | Path) else type(place).__name__
+
+
+def _same_place(one: str | Path | Backend, other: str | Path | Backend) -> bool:
+    if not isinstance(one, str | Path) or not isinstance(other, str | Path):
+        return False
+    if "://" in f"{one}{other}":
+        return redacted(one) == redacted(other)
+    return Path(one).resolve() == Path(other).resolve()
 
 
 @contextmanager

@@ -48,6 +48,13 @@ def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]
         yield batch
 
 
+def is_empty(backend: Backend) -> bool:
+    """Whether the opened index has no document, not even one that a load which broke off left without a refresh."""
+    if isinstance(backend, Loader):
+        backend.refresh()
+    return backend.count() == 0
+
+
 class SeenIds:
     """Finds ids that come twice, in eight bytes an id (hashes; a false alarm has odds of 1 in 10^7 at 10^6 ids)."""
 

@@ -30,7 +30,7 @@ from hybridsearch.errors import (
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion
 from hybridsearch.hits import Explanation, Results
-from hybridsearch.ingest import IndexReport, Ingest, batches, progress_bar
+from hybridsearch.ingest import IndexReport, Ingest, batches, is_empty, progress_bar
 from hybridsearch.readers import read_documents
 from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.retrieval import Question, Retrieval
@@ -187,7 +187,7 @@ class HybridSearch:
 
             source = batches(reader, batch_size)
             first = list(islice(source, 1))  # where this fails, no index is made
-            empty = self._schema is None or self._backend.count() == 0
+            empty = self._schema is None or is_empty(self._backend)
             if self._schema is None:
                 self._create()
             (ingest.load if empty else ingest.add)(counted(chain(first, source)))

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError
-from hybridsearch.ingest import progress_bar, same_document, send
+from hybridsearch.ingest import is_empty, progress_bar, same_document, send
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import (
     DenseVectors,
@@ -96,7 +96,7 @@ class Transfer:
             self.destination.create(self._with_average_lengths(schema))
         else:
             _check_same(schema, existing)
-        compare = existing is not None and self.destination.count() > 0
+        compare = existing is not None and not is_empty(self.destination)
         with progress_bar("Copying", range(self.source.count()), self.show) as advance:
 
             def batches() -> Iterator[EncodedBatch]:

@@ -232,6 +232,8 @@ class Engine(MemoryBackend):
         return cls.made.setdefault(name, super().__new__(cls))
 
     def __init__(self, location: str, *, shards: int = 1, mode: str = "") -> None:
+        if mode == "broken":
+            raise TypeError("the engine's own")
         self.options: dict[str, Any] = {"shards": shards, "mode": mode}
         self.published: list[tuple[str, bool]] = []
         if "_state" not in vars(self):
@@ -259,6 +261,18 @@ def test_options_reach_the_engine_as_json_or_else_text(corpus: Path, engine: typ
 
     invoke("search", "testing://host/a", "wing", "--option", 'mode="x=y"')
     assert engine.made["a"].options == {"shards": 1, "mode": "x=y"}
+
+
+def test_credentials_stay_text_though_they_look_like_numbers(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(hs, "open", lambda place, backend_options: given.update(backend_options))
+    invoke("search", place, "wing", "--option", "password=007", "--option", "api_key=1e3", "--option", "user=true")
+    assert given == {"password": "007", "api_key": "1e3", "user": "true"}
+
+
+def test_a_type_error_of_an_engine_is_not_taken_for_an_unknown_option(engine: type[Engine]) -> None:
+    with pytest.raises(TypeError, match="the engine's own"):
+        backends.connect("testing://host/broken", {"mode": "broken"})
 
 
 def test_a_corpus_is_encoded_into_a_folder_and_loaded_from_there(
@@ -360,6 +374,7 @@ def test_passwords_in_urls_are_never_printed(corpus: Path, engine: type[Engine])
         (["publish", "{place}", "papers"], "no aliases"),
         (["search", "{place}", "wing", "--option", "shards"], "KEY=VALUE"),
         (["search", "{place}", "wing", "--option", "shards=3"], "shards"),
+        (["search", "opensearch://localhost/name", "wing", "--hnsw"], "--hnsw is for a folder"),
         (["index", "{corpus}", "--index", "{new}", "--resume"], "--via FOLDER"),
         (["index", "{corpus}", "--index", "{new}", "--via", "{place}"], "--resume goes on"),
     ],
@@ -461,6 +476,11 @@ def test_a_reader_that_goes_away_is_no_error(place: str) -> None:
     assert done.stderr == ""
 
 
+def heed_interrupts() -> None:
+    """A process in the background of a script ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_quietly_with_130(place: str) -> None:
     process = subprocess.Popen(
         [PROGRAM, "search", place],
@@ -469,6 +489,7 @@ def test_ctrl_c_ends_quietly_with_130(place: str) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=heed_interrupts,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -492,7 +513,13 @@ class Terminal:
         self._master, slave = pty.openpty()
         environment = os.environ | {"TERM": "dumb", "COLUMNS": "120"}
         self.process = subprocess.Popen(
-            [PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+            [PROGRAM, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
         os.close(slave)
 

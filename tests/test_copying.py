@@ -28,6 +28,7 @@ from hybridsearch.errors import (
     IndexNotFoundError,
     InvalidArgumentError,
 )
+from hybridsearch.filters import Filter
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vocabulary
 
 DIMENSIONS = 8
@@ -113,6 +114,18 @@ class Hasty(Declaring):
         with ThreadPoolExecutor(1) as pool:
             list(pool.map(self.upsert, reversed(late)))
         self.refresh()
+
+
+class Unrefreshed(Hasty):
+    """A loader whose documents are counted once they are refreshed."""
+
+    refreshed = False
+
+    def count(self, filter: Filter | None = None) -> int:
+        return super().count(filter) if self.refreshed else 0
+
+    def refresh(self) -> None:
+        self.refreshed = True
 
 
 def vectors_of(backend: Backend) -> dict[str, Any]:
@@ -314,6 +327,7 @@ def test_refused_documents_are_reported_by_id_after_all_others_are_stored(source
     [
         (lambda s, t: hs.copy(t / "no", t / "b"), IndexNotFoundError, "no index at .*no"),
         (lambda s, t: hs.copy(s, s), InvalidArgumentError, "both"),
+        (lambda s, t: hs.copy(s, f"{s}/../source/"), InvalidArgumentError, "both"),
         (lambda s, t: hs.copy(s, "memory"), InvalidArgumentError, "lost"),
         (lambda s, t: hs.copy(s, t / "b", retrievers=["bm52"]), InvalidArgumentError, "'bm52'.*'bm25'"),
         (lambda s, t: hs.copy(s, t / "b", retrievers=[]), InvalidArgumentError, "No retriever"),
@@ -434,6 +448,20 @@ def test_an_empty_index_is_filled_by_the_loader_without_asking_what_is_there() -
 
     assert (backend.loads, backend.fetched, report.indexed) == (1, [], 30)
     assert backend.count() == 30
+
+
+def test_what_a_load_left_unrefreshed_in_a_crash_is_neither_encoded_nor_sent_again(source: str) -> None:
+    backend = Unrefreshed()
+    bm25 = Counting()
+    search = hs.HybridSearch({"bm25": bm25}, backend)
+    search.index(DOCUMENTS)
+    backend.refreshed = False
+    assert search.index(DOCUMENTS).unchanged == len(DOCUMENTS) == len(bm25.texts)
+
+    destination = Unrefreshed()
+    hs.copy(source, destination)
+    destination.refreshed = False
+    assert hs.copy(source, destination, resume=True).unchanged == 60
 
 
 def test_documents_are_added_to_a_filled_index_in_order() -> None:

@@ -5,32 +5,44 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene import metadata
+from hybridsearch.adapters.lucene.aliases import (
+    MovedError,
+    Sign,
+    Target,
+    check_same_vectors,
+    only_index,
+    publish,
+    watched,
+)
 from hybridsearch.adapters.lucene.bulk import BulkSender
 from hybridsearch.adapters.lucene.channel import LINES, Call, Channel, Steps
 from hybridsearch.adapters.lucene.connection import Address, Transport
+from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
 from hybridsearch.adapters.lucene.identity import Identity
 from hybridsearch.adapters.lucene.lines import (
     bulk_lines,
     delete_lines,
-    document_key,
     document_lengths,
     encode_term,
     from_source,
     vectors_from_source,
 )
 from hybridsearch.adapters.lucene.multisearch import msearch
+from hybridsearch.adapters.lucene.reading import fetch, scan
 from hybridsearch.adapters.lucene.refusals import NoAnswerError, decode, refusal
-from hybridsearch.adapters.lucene.searching import MAX_WINDOW, Searcher
+from hybridsearch.adapters.lucene.searching import MAX_WINDOW, Search, Searcher
 from hybridsearch.backends import Capabilities, Kind, Request, RetrieverSchema, Schema
 from hybridsearch.corpus.parts import check_batch
 from hybridsearch.documents import Document
@@ -39,6 +51,7 @@ from hybridsearch.errors import (
     BulkIndexError,
     HybridSearchError,
     IndexExistsError,
+    IndexNotFoundError,
     InvalidArgumentError,
 )
 from hybridsearch.filters import Filter
@@ -50,9 +63,10 @@ T = TypeVar("T")
 DenseMode: TypeAlias = Literal["hnsw", "exact"]
 
 _UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
-_IDS_AT_ONCE = 1000
-_SCAN_AT_ONCE = 2000
-_SCROLL = "5m"
+_ATTEMPTS = 8  # of a search by an alias that is moved again and again
+_REWEIGHED_AT_ONCE = 1000  # documents
+_TOLERATED = 0.05  # of the average length, before a load weighs anew
+_FAR, _ENOUGH = 0.25, 100  # of the average length of that many upserted documents, before there is a warning
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -120,8 +134,11 @@ class LuceneBackend:
         self._channel = Channel(self.address, self.make_transport)
         self._server: Server | None = None
         self._searcher: Searcher | None = None
+        self._target: Target | None = None  # of a backend that was opened by an alias
         self._closed = False
         self._writes = self._refreshed = self._stamp = 0
+        self._loads = 0  # under way
+        self._upserted: dict[str, _Mean] = {}  # by retriever whose average length an upsert of this object decided
         self._stamping = threading.Lock()
 
     def __repr__(self) -> str:
@@ -212,25 +229,31 @@ class LuceneBackend:
             status, body = self._channel.answer(Call("GET", self.address.path))
             if status == 404:
                 return None
-            found = decode(self.address, (status, body))
-            if len(found) != 1:
-                raise BackendError(
-                    f"{self.address.index!r} at {self.address} is an alias of {len(found)} indexes "
-                    f"({', '.join(sorted(found)[:3])}): open one of them by its name."
+            self._adopt(decode(self.address, (status, body)))
+        return self._current().schema
+
+    def _adopt(self, found: Json) -> None:
+        """Ask the index in `found` from now on, if it is not the one that is asked already."""
+        name, index = only_index(found, self.address)
+        uuid, known = index["settings"]["index"].get("uuid"), self._target
+        if known is not None and known.uuid == uuid:
+            return
+        address = replace(self.address, index=name)
+        identity = Identity.from_meta(index["mappings"].get("_meta"), address)
+        schema, options = identity.schema, dict(identity.options)
+        if known is not None:
+            check_same_vectors(known.searcher.schema, schema, name, self.address)
+        for option, value in self._asked.items():
+            if value is not None and value != options.get(option):
+                raise InvalidArgumentError(
+                    f"The index {name!r} was made with {option}={options.get(option)!r}, not {value!r}: "
+                    f"leave {option} out, or index the documents again under another name."
                 )
-            (index,) = found.values()
-            identity = Identity.from_meta(index["mappings"].get("_meta"), self.address)
-            schema, options = identity.schema, dict(identity.options)
-            for name, value in self._asked.items():
-                if value is not None and value != options.get(name):
-                    raise InvalidArgumentError(
-                        f"The index {self.address.index!r} was made with {name}={options.get(name)!r}, not {value!r}: "
-                        f"leave {name} out, or index the documents again under another name."
-                    )
-            self._options = options
-            self.check_server(self._ask_server(), schema)
-            self._searcher = Searcher(schema, self)
-        return self._searcher.schema
+        self.check_server(self._ask_server(), schema)
+        self._options = options
+        self._searcher = Searcher(schema, self)
+        if name != self.address.index:
+            self._target = Target(address, self._searcher, uuid, self.address.index)
 
     def create(self, schema: Schema) -> None:
         """Make an empty index.
@@ -304,32 +327,63 @@ class LuceneBackend:
         """
         check_batch(batch, self._current().schema)
         if len(batch):
-            self._write(self._lines(batch))
+            target = self._pinned()
+            self._write(target, self._lines(target, batch))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; unknown ids are ignored. Returns how many were there."""
         self._current()
         distinct = [id for id in dict.fromkeys(ids) if id]
-        return self._write(delete_lines(distinct)) if distinct else 0
+        return self._write(self._pinned(), delete_lines(distinct)) if distinct else 0
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """`upsert` all batches, several requests at once, then `refresh`.
 
         Meanwhile the index does not refresh by itself and, if it is empty, has no replicas; both are as before
-        afterwards. After a crash the next `load` restores what it was before the first.
+        afterwards. After a crash the next `load`, `upsert` or `refresh` restores what it was before the first.
+
+        The first batch decides the average lengths that lexical weights are made with. Where those of all batches turn
+        out to be more than 5 % off, `reweigh` follows.
         """
         self._current()
+        target = self._pinned()
+        schema = self._stored_identity(target).schema
+        undecided = [name for name, r in schema.retrievers.items() if r.kind == "lexical" and r.average_length is None]
+        lengths = {name: _Mean() for name in undecided}
         try:
-            with self._relaxed():
-                self._write(self._lines_of_all(batches))
+            with self._relaxed(target):
+                self._write(target, self._lines_of_all(target, batches, lengths))
+                if any(_is_off(mean.value, target.searcher.schema.retrievers[name]) for name, mean in lengths.items()):
+                    self._reweigh(target)
         except BulkIndexError:
             self.refresh()
             raise
         self.refresh()
 
+    def reweigh(self) -> dict[str, float]:
+        """Make all lexical weights anew with the mean document length that the index has now.
+
+        An index keeps the mean that its first documents had, until this is called; ranks get worse as the documents
+        become longer or shorter than those. All documents with terms are read and written once more, under their ids:
+        whoever is interrupted runs it again. What others write meanwhile may be lost.
+
+        Returns:
+            The mean length in tokens of each lexical retriever; {} where no document has any terms.
+
+        Raises:
+            BulkIndexError: some documents were refused; all others are weighed anew.
+        """
+        self._current()
+        target = self._pinned()
+        averages = self._reweigh(target)
+        self.refresh()
+        return averages
+
     def refresh(self) -> None:
         """What was written before is found after this."""
         self._current()
+        if not self._loads:
+            self._end_crashed_load(self._pinned())
         self._channel.run(self._refreshing(always=True))
 
     # --------------------------------------------------------------------------------------------------- reading
@@ -337,7 +391,7 @@ class LuceneBackend:
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents, in the order of `ids`; None for an unknown id."""
         self._current()
-        found = self._channel.run(self._fetching(ids, ["id", "document"]))
+        found = self._channel.run(self._asking(lambda _: fetch(self.address, ids, ["id", "document"])))
         return [None if source is None else from_source(source) for source in found]
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
@@ -364,22 +418,88 @@ class LuceneBackend:
         if batch_size < 1:
             raise InvalidArgumentError(f"A scan's batches have at least 1 document, not {batch_size!r}.")
         self._current()
-        return self._scan(min(batch_size, _SCAN_AT_ONCE))
+        return self._scan(batch_size)
 
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
-        self._current()
-        self._channel.run(self._refreshing())
-        body = {} if filter is None else {"query": metadata.compile_filter(filter)}
-        return int(self._channel.call("POST", f"{self.address.path}/_count", body)["count"])
+        return self._channel.run(self._counting(None if filter is None else metadata.compile_filter(filter)))
+
+    # ---------------------------------------------------------------------------------------------- administration
+
+    def publish(self, alias: str, drop_old: bool = True) -> str | None:
+        """Let the name `alias` mean this index, in one step; `hs.open(".../alias")` then opens it.
+
+        What is opened by the alias already goes on with this index, unless its retrievers are others: then it raises
+        FingerprintMismatchError until it is opened again.
+
+        Returns:
+            The index that `alias` meant until now, deleted with `drop_old` together with all other aliases that it had;
+            None if there was none, or it was this one, which is then left as it is.
+
+        Raises:
+            IndexExistsError: `alias` is the name of an index itself.
+            InvalidArgumentError: it cannot be a name.
+            BackendError: it means several indexes, or one that hybridsearch did not make; nothing was changed.
+        """
+        self.refresh()  # what was written is found as soon as it is searched by the alias
+        return publish(self._channel, alias, drop_old)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able facts about the engine and, where there is an index, about it; without what the user may not ask.
+
+        "bytes" is of all copies on disk, in primaries and replicas; "status" of the whole cluster.
+        """
+        self._check_open()
+        server = self._ask_server()
+        facts: dict[str, Any] = {
+            "location": f"{self.address}{self.address.path}",
+            "engine": self.engine,
+            "version": None if server.version is None else ".".join(map(str, server.version)),
+            **describe_server(self._channel),
+            "plugins": sorted(server.plugins),
+        }
+        return facts if self._searcher is None else facts | describe_index(self._channel, self.count(), self._options)
 
     # ------------------------------------------------------------------------------------------------------ steps
 
     def _searching(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
-        searcher = self._current()
-        steps = searcher.search(requests)
+        self._current()
         yield from self._refreshing()
-        return (yield from msearch(self.address, steps))
+        return (yield from self._asking(lambda target: self._ask(target, target.searcher.search(requests))))
+
+    def _counting(self, filter: Json | None) -> Steps[int]:
+        def rounds() -> Generator[list[Search], list[Json], int]:
+            (response,) = yield [{"size": 0, "track_total_hits": True, "query": filter or {"match_all": {}}}]
+            return int(response["hits"]["total"]["value"])
+
+        self._current()
+        yield from self._refreshing()
+        return (yield from self._asking(lambda target: self._ask(target, rounds())))
+
+    def _ask(self, target: Target, rounds: Generator[list[Search], list[Json], T]) -> Steps[T]:
+        return msearch(target.address, watched(rounds, target))
+
+    def _asking(self, ask: Callable[[Target], Steps[T]]) -> Steps[T]:
+        """What `ask` gives; where an alias was moved meanwhile, what it gives for the index that it means now."""
+        attempt = 0
+        while True:
+            attempt += 1
+            target = self._aim()
+            try:
+                return (yield from ask(target))
+            except (BackendError, IndexNotFoundError) as error:
+                if target.alias is None or attempt == _ATTEMPTS:
+                    raise
+                sign = error.sign if isinstance(error, MovedError) else None
+                yield from self._follow(sign)
+                if sign is None and self._target is target:
+                    raise
+
+    def _follow(self, sign: Sign | None = None) -> Steps[None]:
+        """Look up what the alias means; `sign` is what a search saw before."""
+        self._adopt((yield Call("GET", self.address.path)))
+        if self._target is not None and sign is not None and sign.name in (None, self._target.address.index):
+            self._target.sign = sign
 
     def _refreshing(self, *, always: bool = False) -> Steps[None]:
         writes = self._writes
@@ -387,26 +507,17 @@ class LuceneBackend:
             yield Call("POST", f"{self.address.path}/_refresh")
             self._refreshed = max(self._refreshed, writes)
 
-    def _fetching(self, ids: Sequence[str], members: Sequence[str]) -> Steps[list[Json | None]]:
-        found: dict[str, Json] = {}
-        keys = list(dict.fromkeys(document_key(id) for id in ids if id))
-        for start in range(0, len(keys), _IDS_AT_ONCE):
-            docs = [{"_id": key, "_source": members} for key in keys[start : start + _IDS_AT_ONCE]]
-            answer = yield Call("POST", f"{self.address.path}/_mget", orjson.dumps({"docs": docs}))
-            for item in answer["docs"]:
-                if "error" in item:
-                    raise refusal(self.address, 500, item["error"])
-                if item.get("found"):
-                    found[item["_source"]["id"]] = item["_source"]
-        return [found.get(id) for id in ids]
-
     def _explaining(self, request: Request, ids: Sequence[str]) -> Steps[list[dict[str, float]]]:
-        searcher, name = self._current(), request.retriever
+        self._current()
+        yield from self._refreshing()
+        return (yield from self._asking(lambda target: self._explaining_in(target, request, ids)))
+
+    def _explaining_in(self, target: Target, request: Request, ids: Sequence[str]) -> Steps[list[dict[str, float]]]:
+        searcher, name = target.searcher, request.retriever
         if (kind := searcher.retriever(name).kind) in ("dense", "text"):
             raise InvalidArgumentError(f"Retriever {name!r} is {kind}: only lexical and sparse scores have our terms.")
-        yield from self._refreshing()
-        weights = yield from msearch(self.address, searcher.weights(request))
-        sources = yield from self._fetching(ids, ["id", f"vectors.{name}"])
+        weights = yield from self._ask(target, searcher.weights(request))
+        sources = yield from fetch(target.address, ids, ["id", f"vectors.{name}"])
         explained = []
         for source in sources:
             vector = {} if source is None else source.get("vectors", {}).get(name, {})
@@ -415,62 +526,112 @@ class LuceneBackend:
         return explained
 
     def _scan(self, batch_size: int) -> Iterator[EncodedBatch]:
-        schema = self._current().schema
         self._channel.run(self._refreshing())
-        body = {"size": batch_size, "sort": ["_doc"]}
-        page = self._channel.call("POST", f"{self.address.path}/_search?scroll={_SCROLL}", body)
-        try:
-            while hits := page["hits"]["hits"]:
-                sources = [hit["_source"] for hit in hits]
-                documents = [from_source(source) for source in sources]
-                yield EncodedBatch(documents, vectors_from_source(sources, schema))
-                page = self._channel.call(
-                    "POST", "/_search/scroll", {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]}
-                )
-        finally:
-            with contextlib.suppress(HybridSearchError):  # it ends by itself, too
-                self._channel.call("DELETE", "/_search/scroll", {"scroll_id": page["_scroll_id"]})
+        if self._target is not None:
+            self._channel.run(self._follow())
+        yield from self._scan_of(self._aim(), batch_size)
+
+    def _scan_of(self, target: Target, batch_size: int) -> Iterator[EncodedBatch]:
+        with contextlib.closing(scan(self._channel, target.address, batch_size)) as pages:
+            for sources in pages:
+                vectors = vectors_from_source(sources, target.searcher.schema)
+                yield EncodedBatch([from_source(source) for source in sources], vectors)
 
     # ---------------------------------------------------------------------------------------------------- writing
 
-    def _write(self, lines: Iterable[tuple[str, bytes]]) -> int:
-        sender = BulkSender(self._send_bulk, threads=self._bulk_threads, retryable=(NoAnswerError,))
+    def _pinned(self) -> Target:
+        """The index that one call writes to, whatever happens to the alias meanwhile."""
+        if self._target is not None:
+            self._channel.run(self._follow())
+        return self._aim()
+
+    def _write(self, target: Target, lines: Iterable[tuple[str, bytes]]) -> int:
+        def send(body: bytes) -> tuple[int, bytes]:
+            path = f"{target.address.path}/_bulk?filter_path=errors,items.*.status,items.*.error"
+            status, content = self._channel.send(Call("POST", path, body, LINES))
+            return status, content.encode() if isinstance(content, str) else content
+
+        refuse = partial(refusal, target.address)
+        sender = BulkSender(send, threads=self._bulk_threads, retryable=(NoAnswerError,), refusal=refuse)
         try:
-            return sender.send_all(lines)
+            done = sender.send_all(lines)
         finally:
             self._writes += 1
-            self._current().forget()
+            target.searcher.forget()
+        if target.alias is not None:
+            self._stored_identity(target)
+        return done
 
-    def _send_bulk(self, body: bytes) -> tuple[int, bytes]:
-        path = f"{self.address.path}/_bulk?filter_path=errors,items.*.status,items.*.error"
-        status, content = self._channel.send(Call("POST", path, body, LINES))
-        return status, content.encode() if isinstance(content, str) else content
-
-    def _lines(self, batch: EncodedBatch) -> Iterator[tuple[str, bytes]]:
+    def _lines(self, target: Target, batch: EncodedBatch) -> Iterator[tuple[str, bytes]]:
         # Asked each time: the bulk API would make an index anew, without our mapping, that was deleted meanwhile.
-        identity = self._stored_identity()
+        identity = self._stored_identity(target)
         check_batch(batch, identity.schema)
+        if not self._loads:
+            identity = self._end_crashed_load(target, identity)
         schema = _with_averages(identity.schema, batch)
         if schema != identity.schema:
-            self._put_meta(replace(identity, schema=schema).to_meta())
-        self._current().schema = schema
+            self._put_meta(target, replace(identity, schema=schema))
+        target.searcher.schema = schema
+        if not self._loads:
+            self._note_lengths(batch, identity.schema, schema)
+        return self._weighed_lines(batch, schema)
+
+    def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
+        """Warn where upserts are far from an average length that the first of them decided."""
+        now = schema.retrievers
+        for name, retriever in before.retrievers.items():
+            if retriever.average_length is None and now[name].average_length is not None:
+                self._upserted[name] = _Mean()
+        _add_lengths(self._upserted, batch)
+        for name, mean in list(self._upserted.items()):
+            if mean.documents >= _ENOUGH and _is_off(mean.value, now[name], _FAR):
+                del self._upserted[name]
+                warnings.warn(
+                    f"The {mean.documents} documents so far have {mean.value:.4g} tokens on average, but the index "
+                    f"{self.address.index!r} weighs those of {name!r} by the average of the first batch, "
+                    f"{now[name].average_length:.4g}: when all are in, call reweigh() of its backend.",
+                    stacklevel=4,
+                )
+
+    def _weighed_lines(self, batch: EncodedBatch, schema: Schema) -> Iterator[tuple[str, bytes]]:
         averages = {name: r.average_length or 0.0 for name, r in schema.retrievers.items() if r.kind == "lexical"}
         with self._stamping:
             stamp = self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
         return bulk_lines(batch, schema, averages, stamp)
 
-    def _lines_of_all(self, batches: Iterable[EncodedBatch]) -> Iterator[tuple[str, bytes]]:
+    def _lines_of_all(
+        self, target: Target, batches: Iterable[EncodedBatch], lengths: Mapping[str, _Mean]
+    ) -> Iterator[tuple[str, bytes]]:
         for batch in batches:
             if len(batch):
-                yield from self._lines(batch)
+                yield from self._lines(target, batch)
+                _add_lengths(lengths, batch)
+
+    def _reweigh(self, target: Target) -> dict[str, float]:
+        refresh = f"{target.address.path}/_refresh"
+        self._channel.call("POST", refresh)
+        identity = self._stored_identity(target)
+        means = {name: _Mean() for name, r in identity.schema.retrievers.items() if r.kind == "lexical"}
+        for batch in self._scan_of(target, _REWEIGHED_AT_ONCE):
+            _add_lengths(means, batch)
+        averages = {name: mean.value for name, mean in means.items() if mean.value > 0}
+        retrievers = dict(identity.schema.retrievers)
+        for name, average in averages.items():
+            retrievers[name] = replace(retrievers[name], average_length=average)
+        schema = replace(identity.schema, retrievers=retrievers)
+        if averages:
+            self._put_meta(target, replace(identity, schema=schema))
+            target.searcher.schema = schema
+            batches = self._scan_of(target, _REWEIGHED_AT_ONCE)
+            self._write(target, chain.from_iterable(self._weighed_lines(batch, schema) for batch in batches))
+        return averages
 
     @contextlib.contextmanager
-    def _relaxed(self) -> Iterator[None]:
+    def _relaxed(self, target: Target) -> Iterator[None]:
         """No refreshing by itself and, while the index is empty, no replicas; as before at the end."""
-        path = f"{self.address.path}/_settings"
-        identity = self._stored_identity()
-        found = self._channel.call("GET", path)
-        settings = next(iter(found.values()))["settings"]["index"]
+        identity = self._stored_identity(target)
+        path = f"{target.address.path}/_settings"
+        settings = next(iter(self._channel.call("GET", path).values()))["settings"]["index"]
         before = identity.before_load or {
             "refresh_interval": settings.get("refresh_interval"),
             "number_of_replicas": settings["number_of_replicas"],
@@ -478,22 +639,50 @@ class LuceneBackend:
         relaxed: dict[str, Json] = {"refresh_interval": "-1"}
         if self.count() == 0:
             relaxed["number_of_replicas"] = 0
-        self._put_meta(replace(identity, before_load=before).to_meta())
-        self._channel.call("PUT", path, {"index": relaxed})
+        with self._stamping:
+            self._loads += 1
         try:
+            self._put_meta(target, replace(identity, before_load=before))
+            self._channel.call("PUT", path, {"index": relaxed})
             yield
+        except BaseException:
+            with contextlib.suppress(HybridSearchError):  # of the two errors, the first tells more
+                self._restore(target, before)
+            raise
+        else:
+            self._restore(target, before)
         finally:
-            self._channel.call("PUT", path, {"index": before})
-            self._put_meta(replace(self._stored_identity(), before_load=None).to_meta())
+            with self._stamping:
+                self._loads -= 1
+
+    def _restore(self, target: Target, before: Mapping[str, Json]) -> None:
+        path = target.address.path
+        self._channel.call("PUT", f"{path}/_settings", {"index": before})
+        self._put_meta(target, replace(self._identity_in(self._channel.call("GET", path)), before_load=None))
+
+    def _end_crashed_load(self, target: Target, identity: Identity | None = None) -> Identity:
+        """Restore what a load that never ended has relaxed; the identity after it."""
+        identity = identity or self._stored_identity(target)
+        if identity.before_load is not None:
+            self._restore(target, identity.before_load)
+        return replace(identity, before_load=None)
 
     # ------------------------------------------------------------------------------------------------------- _meta
 
-    def _put_meta(self, meta: Json) -> None:
-        self._channel.call("PUT", f"{self.address.path}/_mapping", {"_meta": meta})
+    def _put_meta(self, target: Target, identity: Identity) -> None:
+        self._channel.call("PUT", f"{target.address.path}/_mapping", {"_meta": identity.to_meta()})
 
-    def _stored_identity(self) -> Identity:
-        """As it is now; another process may have changed it, or deleted the index."""
-        found = self._channel.call("GET", f"{self.address.path}/_mapping")
+    def _stored_identity(self, target: Target) -> Identity:
+        """As it is now; another process may have changed it, deleted the index, or moved the alias (BackendError)."""
+        found = self._channel.call("GET", self.address.path)
+        if target.alias is not None and only_index(found, self.address)[0] != target.address.index:
+            raise BackendError(
+                f"The alias {target.alias!r} at {self.address} was moved during the load, from the index "
+                f"{target.address.index!r}, which has a part of it: run it again."
+            )
+        return self._identity_in(found)
+
+    def _identity_in(self, found: Json) -> Identity:
         return Identity.from_meta(next(iter(found.values()))["mappings"].get("_meta"), self.address)
 
     # ------------------------------------------------------------------------------------------------- connections
@@ -501,18 +690,7 @@ class LuceneBackend:
     def _ask_server(self) -> Server:
         """Versions and plugins, asked once."""
         if self._server is None:
-            status, body = self._channel.answer(
-                Call("GET", "/_nodes/plugins?filter_path=nodes.*.version,nodes.*.plugins.name,nodes.*.modules.name")
-            )
-            if status == 403:  # whoever only searches may not ask
-                self._server = Server()
-            else:
-                nodes = list(decode(self.address, (status, body)).get("nodes", {}).values())
-                versions = [tuple(int(n) for n in node["version"].split("-")[0].split(".")) for node in nodes]
-                plugins = [frozenset(plugin["name"] for plugin in node.get("plugins", [])) for node in nodes]
-                self._server = Server(
-                    min(versions, default=None), frozenset.intersection(*plugins) if plugins else frozenset()
-                )
+            self._server = Server(*ask_nodes(self._channel))
         return self._server
 
     def compile_filter(self, request: Request) -> Json | None:
@@ -528,6 +706,9 @@ class LuceneBackend:
             raise BackendError("There is no index yet: call open() or create() first.")
         return self._searcher
 
+    def _aim(self) -> Target:
+        return self._target or Target(self.address, self._current())
+
 
 def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
     """The schema with a mean length for each lexical retriever, which the first documents with any terms decide."""
@@ -539,3 +720,29 @@ def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
             if average > 0:
                 retrievers[name] = replace(retriever, average_length=average)
     return replace(schema, retrievers=retrievers) if retrievers != schema.retrievers else schema
+
+
+@dataclass(slots=True)
+class _Mean:
+    """Of the lengths of documents, those without any term among them."""
+
+    tokens: float = 0.0
+    documents: int = 0
+
+    @property
+    def value(self) -> float:
+        return self.tokens / self.documents if self.documents else 0.0
+
+
+def _add_lengths(means: Mapping[str, _Mean], batch: EncodedBatch) -> None:
+    for name, mean in means.items():
+        vectors = batch.vectors[name]
+        if isinstance(vectors, SparseVectors):
+            mean.tokens += float(document_lengths(vectors).sum())
+            mean.documents += len(batch)
+
+
+def _is_off(mean: float, retriever: RetrieverSchema, tolerated: float = _TOLERATED) -> bool:
+    """Whether the average length that was frozen is too far from the mean."""
+    frozen = retriever.average_length
+    return frozen is not None and mean > 0 and abs(frozen - mean) > tolerated * mean

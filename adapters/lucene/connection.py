@@ -83,6 +83,12 @@ class Address:
                 f"{shown!r} is not the place of an index in {engine}: write {example}, or {kind}+https:// for TLS."
             )
         netloc, _, path = rest.partition("/")
+        environment = f"HYBRIDSEARCH_{engine.upper()}_"
+        if "@" in path:
+            raise InvalidArgumentError(
+                "The user's name or password in the URL has a '/' as it is, so that the host is not clear: write it as "
+                f"%2F, or give the password as {environment}PASSWORD; an '@' in the index's name is %40."
+            )
         userinfo, _, netloc = netloc.rpartition("@")
         matches = [_HOST.fullmatch(host) for host in netloc.split(",")]
         hosts = tuple((match["host"], int(match["port"] or DEFAULT_PORT)) for match in matches if match is not None)
@@ -93,13 +99,14 @@ class Address:
             )
         *prefix, name = path.split("/")
         tls = transport == "https"
-        environment = f"HYBRIDSEARCH_{engine.upper()}_"
         url_user, colon, url_password = userinfo.partition(":")
         if user is None and password is None and api_key is None:
             if userinfo:
                 user, password = unquote(url_user), unquote(url_password) if colon else None
             else:
-                user, password, api_key = (os.environ.get(environment + key) for key in ("USER", "PASSWORD", "API_KEY"))
+                user, password, api_key = (
+                    os.environ.get(environment + key) or None for key in ("USER", "PASSWORD", "API_KEY")
+                )
         if user is not None and password is None:
             password = os.environ.get(environment + "PASSWORD")
         ca = ca_file if ca_file is not None or not tls else os.environ.get(environment + "CA")
@@ -112,7 +119,7 @@ class Address:
             scheme="https" if tls else "http",
             hosts=hosts,
             prefix="".join(f"/{part}" for part in prefix),
-            index=_check_name(unquote(name), shown, example),
+            index=check_name(unquote(name), f"The name of the index in {shown!r}", f" (the form is {example})"),
             headers=_headers(user, password, api_key, engine),
             ca_file=None if ca is None else str(ca),
             verify=verify,
@@ -192,8 +199,8 @@ class LoopClients(Generic[C]):
             await self._close(client)
 
 
-def _check_name(name: str, shown: str, example: str) -> str:
-    """`name`, if the engines allow it for an index."""
+def check_name(name: str, where: str = "The name", hint: str = "") -> str:
+    """`name`, if the engines allow it for an index or an alias; else InvalidArgumentError."""
     problem = ""
     if not name:
         problem = "is missing"
@@ -206,8 +213,21 @@ def _check_name(name: str, shown: str, example: str) -> str:
     elif len(name.encode()) > 255:
         problem = f"{name[:40]!r}... is longer than 255 bytes"
     if problem:
-        raise InvalidArgumentError(f"The name of the index in {shown!r} {problem} (the form is {example}).")
+        raise InvalidArgumentError(f"{where} {problem}{hint}.")
     return name
+
+
+def check_switches(**switches: object) -> None:
+    """Raises InvalidArgumentError where an option by name is neither True nor False."""
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise InvalidArgumentError(f"{name} is {value!r}; it is True or False.")
+
+
+def check_number(name: str, value: object) -> None:
+    """Raises InvalidArgumentError where the option `name` is no whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least 1.")
 
 
 def _check_ca(path: Path, tls: bool, shown: str) -> None:
@@ -234,9 +254,16 @@ def _headers(user: str | None, password: str | None, api_key: str | None, engine
             f"HYBRIDSEARCH_{engine.upper()}_{missing.upper()}."
         )
     if api_key is not None:
+        api_key = str(api_key).strip()  # what comes from a file ends with a newline
+        if not re.fullmatch("[!-~]+", api_key):
+            raise InvalidArgumentError(
+                f"The API key for {engine} is empty, or has a character that is none of a key's: it is printable ASCII "
+                "without spaces, as the server gave it."
+            )
         return {"authorization": f"ApiKey {api_key}"}
-    if user is not None:
-        return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+    if user is not None and password is not None:
+        pair = f"{str(user).strip()}:{str(password).strip()}"
+        return {"authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
     return {}
 
 

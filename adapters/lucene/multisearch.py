@@ -14,6 +14,9 @@ from hybridsearch.adapters.lucene.searching import Search
 
 T = TypeVar("T")
 
+INDEX = "_index"
+"""Member of a search that is not for the address's index, but for the one named here."""
+
 _HITS = 200_000  # in one request, some 300 MB of documents at worst
 _ATTEMPTS = 7
 _FIRST_PAUSE = 0.1  # seconds; twice as much each time
@@ -74,6 +77,12 @@ def _parts(searches: Sequence[Search]) -> Iterator[list[Search]]:
 
 
 def _body(searches: Sequence[Search]) -> bytes:
-    header = b'{"allow_partial_search_results":false}\n'
     option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    return b"".join([header + orjson.dumps(search, option=option) for search in searches])
+    lines = []
+    for search in searches:
+        header: dict[str, Json] = {"allow_partial_search_results": False}
+        if INDEX in search:
+            header["index"] = search[INDEX]
+        body = {member: value for member, value in search.items() if member != INDEX}
+        lines += [orjson.dumps(header, option=option), orjson.dumps(body, option=option)]
+    return b"".join(lines)

@@ -68,7 +68,8 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
             f"{engine} at {address} says that credentials {given}: give user and password, or api_key, as arguments, "
             f"in the URL or as HYBRIDSEARCH_{engine.upper()}_USER, _PASSWORD, _API_KEY."
         )
-    if type == "cluster_block_exception" or "index read-only" in reason or "flood-stage watermark" in reason:
+    blocked = type == "cluster_block_exception" and status != 503  # with 503 it has no master, or starts
+    if blocked or "index read-only" in reason or "flood-stage watermark" in reason:
         return StorageError(
             f"The index {index!r} at {address} is read-only ({reason:.200}): if the disk is full, free some space (the "
             "block goes away by itself), else set index.blocks.read_only_allow_delete and index.blocks.write to false."
@@ -95,6 +96,11 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
         return BackendError(
             f"The installed client and the {engine} server at {address} are of major versions that do not talk: "
             f"install the client of the server's major version (`pip install '{engine.lower()}<9'` for an 8.x server)."
+        )
+    if analyzer := re.search(r"analyzer \[([^\]]*)\] has not been configured", reason):
+        return InvalidArgumentError(
+            f"{engine} at {address} has no analyzer {analyzer[1]!r}: 'standard' is on every server, and those of "
+            "languages, such as 'english', are where its module analysis-common is."
         )
     if type in ("mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"):
         return BackendError(

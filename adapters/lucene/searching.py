@@ -40,6 +40,7 @@ PART_DOCUMENTS = 5000
 
 _ATTEMPTS = 4  # statistics that change all the time are taken as they are in the end
 _TERMS_REMEMBERED = 1_000_000
+_TERMS_AT_ONCE = 5000  # in one search; the engines allow 65,535 buckets
 
 
 class Dialect(Protocol):
@@ -133,11 +134,12 @@ class Searcher:
             bodies = [self._body(q) for q in ready if q is not None]
             lexical = any(q.retriever.kind == "lexical" for q in waiting)
             if lexical:
-                bodies.append(self._statistics_body(missing))
+                bodies += self._statistics_bodies(missing)
             responses = yield bodies
             current = True
             if lexical:
-                now = self._read_statistics(responses[-1], missing, known)
+                told = responses[sum(q is not None for q in ready) :]
+                now = self._read_statistics(told, missing, known)
                 current = now.state == known.state or attempt >= _ATTEMPTS
                 self._statistics = now
             answers = iter(responses)
@@ -166,8 +168,8 @@ class Searcher:
         if question.retriever.kind == "lexical":
             known = self._statistics
             missing = set(_keys(question))
-            (response,) = yield [self._statistics_body(missing)]
-            known = self._statistics = self._read_statistics(response, missing, known)
+            responses = yield self._statistics_bodies(missing)
+            known = self._statistics = self._read_statistics(responses, missing, known)
             weights = self._idf_weights(question, known)
         else:
             weights = dict(question.weights)
@@ -329,19 +331,30 @@ class Searcher:
         lexical = (question for question in questions if question.retriever.kind == "lexical")
         return {key for question in lexical for key in _keys(question) if key not in known.frequencies}
 
-    def _statistics_body(self, missing: Iterable[tuple[str, str]]) -> Search:
-        """Tells the state of the index and, in the same state, the frequencies of the terms in `missing`."""
-        body: Search = {"size": 0, "track_total_hits": True, "aggs": {"stamp": {"max": {"field": "stamp"}}}}
-        if filters := [self._dialect.term_clause(f"vectors.{name}", term) for name, term in sorted(missing)]:
-            body["aggs"]["terms"] = {"filters": {"filters": filters}}
-        return body
+    def _statistics_bodies(self, missing: Iterable[tuple[str, str]]) -> list[Search]:
+        """Each tells the state of the index and, in the same state, the frequencies of some terms in `missing`."""
+        keys = sorted(missing)
+        bodies = []
+        for start in range(0, max(len(keys), 1), _TERMS_AT_ONCE):
+            body: Search = {"size": 0, "track_total_hits": True, "aggs": {"stamp": {"max": {"field": "stamp"}}}}
+            part = keys[start : start + _TERMS_AT_ONCE]
+            if filters := [self._dialect.term_clause(f"vectors.{name}", term) for name, term in part]:
+                body["aggs"]["terms"] = {"filters": {"filters": filters}}
+            bodies.append(body)
+        return bodies
 
-    def _read_statistics(self, response: Json, missing: Iterable[tuple[str, str]], known: Statistics) -> Statistics:
-        found = response["aggregations"]
-        state = State(response["hits"]["total"]["value"], int(found["stamp"]["value"] or 0))
-        counts = [bucket["doc_count"] for bucket in found["terms"]["buckets"]] if "terms" in found else []
+    def _read_statistics(
+        self, responses: Sequence[Json], missing: Iterable[tuple[str, str]], known: Statistics
+    ) -> Statistics:
+        states, counts = [], []
+        for response in responses:
+            found = response["aggregations"]
+            states.append(State(response["hits"]["total"]["value"], int(found["stamp"]["value"] or 0)))
+            counts += [bucket["doc_count"] for bucket in found["terms"]["buckets"]] if "terms" in found else []
         frequencies = dict(zip(sorted(missing), counts, strict=True))
-        if state == known.state and len(known.frequencies) < _TERMS_REMEMBERED:
+        # Where the index changed from one part to another, the state is the older one, which no later answer confirms.
+        state = min(states, key=lambda state: (state.stamp, state.documents))
+        if set(states) == {known.state} and len(known.frequencies) < _TERMS_REMEMBERED:
             known.frequencies.update(frequencies)
             return known
         return Statistics(state, frequencies)

@@ -97,13 +97,22 @@ class Place:
         scheme, middle = match[1], match[2]
         if not scheme and middle == ":memory:":
             return cls(name, None, None, shown)
-        if not scheme and (not middle or middle.startswith("/")):
-            return cls(name, None, Path(middle or "/"), shown)
+        if not scheme and not middle.strip("/"):
+            raise InvalidArgumentError(
+                f"{shown!r:.200} names a folder or a collection only: write qdrant:///a/folder/name for both."
+            )
+        if not scheme and middle.startswith("/"):
+            return cls(name, None, Path(middle), shown)
         url = urlsplit(f"{'https' if scheme == '+https' else 'http'}://{middle}")
         try:
             host, port = url.hostname, url.port or 6333
         except ValueError:
             host, port = None, 0
+        if "@" in url.path:
+            raise InvalidArgumentError(
+                f"The API key in the URL has a '/' as it is, so that the host is not clear: write it as %2F, or give "
+                f"the key as {API_KEY}."
+            )
         if not host:
             raise InvalidArgumentError(f"{shown!r:.200} names no host: write qdrant://host:6333/name.")
         host = f"[{host}]" if ":" in host else host
@@ -137,7 +146,7 @@ class Connection:
         self.place = place
         self.embedded = place.url is None
         self.version = ""
-        self._key = api_key or place.key or (None if self.embedded else os.environ.get(API_KEY)) or None
+        self._key = _checked_key(api_key or place.key or (None if self.embedded else os.environ.get(API_KEY)))
         self._verify, self._ca_file, self._timeout = verify, ca_file, timeout
         self._engine: _Embedded | None = None
         self._client: QdrantClient | None = None
@@ -282,6 +291,11 @@ class Connection:
 
     def _translate(self, error: Exception) -> HybridSearchError | None:
         where = f"Qdrant at {self.place.shown}"
+        if not self.embedded and not self.version and _foreign(error):
+            return BackendError(
+                f"What answers at {self.place.shown} does not speak like Qdrant: check host and port, and the path if "
+                "it is behind a proxy."
+            )
         if isinstance(error, UnexpectedResponse):
             return self._translate_response(error, where)
         if isinstance(error, ResourceExhaustedResponse):
@@ -382,6 +396,23 @@ def _passing(error: Exception) -> bool:
         broken = isinstance(error.source, httpx.TransportError)
         return broken and not isinstance(error.source, httpx.TimeoutException)
     return isinstance(error, ResourceExhaustedResponse)
+
+
+def _checked_key(key: str | None) -> str | None:
+    """Without the newline that a file ends with; what no HTTP header can hold is refused, unseen."""
+    key = str(key or "").strip()
+    if not re.fullmatch("[!-~]*", key):
+        raise InvalidArgumentError("The API key for Qdrant has a character that is not printable ASCII, or a space.")
+    return key or None
+
+
+def _foreign(error: Exception) -> bool:
+    """Whether this answer to the first request, for the version, is none of Qdrant's."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in (400, 404, 405)
+    return isinstance(error, ValueError) or (
+        isinstance(error, ResponseHandlingException) and isinstance(error.source, ValueError)
+    )
 
 
 def _said(error: UnexpectedResponse) -> str:

@@ -31,6 +31,7 @@ from hybridsearch.errors import (
     IndexExistsError,
     IndexNotFoundError,
     InvalidArgumentError,
+    StorageError,
 )
 from hybridsearch.filters import Filter
 from hybridsearch.testing import samples
@@ -402,7 +403,7 @@ def test_an_index_that_was_deleted_meanwhile_is_not_made_anew(make: Make, backen
 
 def test_a_read_only_index_is_one_sentence(backend: LuceneBackend) -> None:
     call(backend, "PUT", "/_settings", {"index": {"blocks.read_only_allow_delete": True}})
-    with pytest.raises(BackendError, match=r"disk|read-only"):
+    with pytest.raises(StorageError, match=r"disk|read-only"):
         backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
     assert len(backend.search(every_request())) == len(every_request())
     call(backend, "PUT", "/_settings", {"index": {"blocks.read_only_allow_delete": None}})

@@ -111,7 +111,7 @@ def index(request: pytest.FixtureRequest, names: dict[str, str]) -> Iterator[Ind
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
     yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("hybridsearch")] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("hybridsearch-bulk")] == []
 
 
 def lines(count: int, first: int = 0, padding: int = 0) -> Iterator[tuple[str, bytes]]:

@@ -70,6 +70,53 @@ def test_secrets_are_shown_nowhere(engine: str, monkeypatch: Any, caplog: Any) -
     assert not any("s3cr3t" in text or "czNjcjN0" in text for text in shown)
 
 
+@pytest.mark.parametrize("key", ["s3cr3t\u20ac", "s3c\nr3t", "s3cr3t\x7f", " "])
+def test_an_api_key_that_no_header_can_hold_is_refused_unseen(engine: str, key: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="API key") as error:
+        ENGINES[engine](f"{engine}://localhost/name", api_key=key)
+    assert "s3c" not in str(error.value)
+
+
+def test_white_space_around_credentials_is_left_out(engine: str) -> None:
+    place = f"{engine}://localhost/name"
+    for padded, bare in (
+        ({"api_key": " s3cr3t\r\n"}, {"api_key": "s3cr3t"}),
+        ({"user": "me\n", "password": "s3cr3t\n"}, {"user": "me", "password": "s3cr3t"}),
+    ):
+        assert ENGINES[engine](place, **padded).address.headers == ENGINES[engine](place, **bare).address.headers
+
+
+def test_a_password_with_a_slash_as_it_is_reaches_no_host_and_no_message(engine: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="%2F") as error:
+        connect(f"{engine}://me:12/34secret@127.0.0.1:9210/x")
+    assert not any(part in str(error.value) for part in ("me:", "12", "34secret"))
+    backend = ENGINES[engine](f"{engine}://me:12%2F34secret@127.0.0.1:9210/x")
+    assert backend.address.hosts == (("127.0.0.1", 9210),)
+
+
+@pytest.mark.parametrize("options", [{"ef_search": 0}, {"ef_search": "9"}, {"verify": "false"}, {"refresh": 1}])
+def test_an_option_of_another_type_is_named(engine: str, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+        connect(f"{engine}://localhost/name", options)
+
+
+def test_the_switch_that_makes_an_engine_approximate_is_true_or_false() -> None:
+    for engine, option in (("opensearch", "two_phase"), ("elasticsearch", "prune")):
+        with pytest.raises(InvalidArgumentError, match=f"{option} is 'no'"):
+            connect(f"{engine}://localhost/name", {option: "no"})
+
+
+def test_an_unknown_option_is_answered_with_those_that_there_are(engine: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"has no option 'hnsw'; it has dense, .*, ef_search, "):
+        connect(f"{engine}://localhost/name", {"hnsw": True})
+
+
+def test_a_url_with_one_slash_is_no_folder(engine: str) -> None:
+    for place in (Path(f"{engine}://host:9200/name"), f"{engine}+https:/host/name", f"{engine}:name"):
+        with pytest.raises(InvalidArgumentError, match="lacks the '//'"):
+            connect(place)
+
+
 def test_credentials_are_whole_or_refused(engine: str) -> None:
     for options in ({"user": "me"}, {"password": "s3cr3t"}, {"user": "me", "password": "a", "api_key": "b"}):
         with pytest.raises(InvalidArgumentError):
@@ -89,6 +136,14 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
         (401, b"", BackendError, "credentials"),
         (403, b'{"error":{"type":"security_exception","reason":"no"}}', BackendError, "may not"),
         (403, b'{"error":{"type":"cluster_block_exception","reason":"read-only"}}', StorageError, "disk"),
+        (429, b'{"error":{"type":"cluster_block_exception","reason":"flood-stage watermark"}}', StorageError, "disk"),
+        (503, b'{"error":{"type":"cluster_block_exception","reason":"no master"}}', BackendError, "not ready"),
+        (
+            400,
+            b'{"error":{"type":"mapper_parsing_exception","reason":"analyzer [english] has not been configured in x"}}',
+            InvalidArgumentError,
+            "no analyzer 'english': 'standard' is on every server",
+        ),
         (500, b'{"error":{"type":"odd_exception","reason":"odd"}}', BackendError, "odd_exception: odd"),
         (200, b"<html>Welcome to nginx</html>", BackendError, "does not speak like"),
         (502, b"<html>Bad gateway</html>", BackendError, "not ready"),

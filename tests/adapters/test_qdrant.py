@@ -286,7 +286,7 @@ def test_a_string_that_is_too_long_to_compare_with_is_named(backend: QdrantBacke
 @pytest.mark.parametrize(
     "location",
     ["qdrant://", "qdrant://host", "qdrant://:memory:", "qdrant://host/", "qdrant+https:///a/b", "qdrant://h:x/n",
-     "qdrant://host/a%2Fb", "opensearch://host/name"],
+     "qdrant://host/a%2Fb", "qdrant:///folder", "qdrant:////name", "opensearch://host/name"],
 )  # fmt: skip
 def test_a_location_that_names_no_collection_is_an_invalid_argument(location: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"qdrant://|cannot be the name"):
@@ -432,6 +432,34 @@ def test_a_server_that_is_too_old_is_named(serve: Any) -> None:
     place, _ = serve(lambda path: _version("1.9.4"))
     with pytest.raises(BackendError, match=r"version 1\.9\.4.*upgrade"):
         QdrantBackend(f"qdrant://{place}/name").open()
+
+
+@pytest.mark.parametrize("answer", [(200, {"version": {"number": "3.1.0"}}), (200, [1]), (404, {"detail": "no"})])
+def test_what_is_not_qdrant_is_named_in_a_short_sentence(serve: Any, answer: tuple[int, Any]) -> None:
+    place, _ = serve(lambda path: answer)
+    with pytest.raises(BackendError, match="does not speak like Qdrant") as caught:
+        QdrantBackend(f"qdrant://{place}/name").open()
+    assert len(str(caught.value)) < 200
+
+
+def test_a_key_with_a_slash_as_it_is_reaches_no_host_and_no_message() -> None:
+    with pytest.raises(InvalidArgumentError, match="%2F") as caught:
+        QdrantBackend("qdrant+https://me:12/34secret@localhost:6333/name")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_api_key_that_no_header_can_hold_is_refused_unseen() -> None:
+    for key in ("s3cr3t\u20ac", "s3c\nr3t"):
+        with pytest.raises(InvalidArgumentError, match="API key") as caught:
+            QdrantBackend("qdrant://localhost/name", api_key=key)
+        assert "s3c" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+def test_a_newline_after_the_api_key_is_left_out(serve: Any) -> None:
+    place, _ = serve(lambda path: (403, {"status": {"error": "no"}}))
+    with pytest.raises(BackendError, match="refused the API key"):
+        QdrantBackend(f"qdrant://{place}/name", api_key=f"{SECRET}\n").open()
 
 
 def test_an_unreachable_server_is_named() -> None:

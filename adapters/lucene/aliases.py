@@ -1,0 +1,162 @@
+"""Names that mean an index: moving one to another index, and searching on by it while somebody moves it.
+
+A backend that was opened by an alias asks the index that the alias meant by that index's own name, so that all parts
+of an answer are of one index. Each search also asks what the alias means, in the same round trip (`watched`). Where
+that is another index by now, or one of the same name that was made anew, the backend opens it and asks again; where its
+vectors are of other encoders, it raises FingerprintMismatchError, as queries encoded for the old one find nonsense.
+
+Whoever searches by an alias needs the right to search the indexes that it means, as `papers-*` for `papers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import orjson
+
+from hybridsearch.adapters.lucene.channel import Call, Channel
+from hybridsearch.adapters.lucene.connection import Address, check_name
+from hybridsearch.adapters.lucene.multisearch import INDEX
+from hybridsearch.adapters.lucene.refusals import decode
+from hybridsearch.adapters.lucene.searching import Search, Searcher
+from hybridsearch.backends import Schema
+from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexExistsError, IndexNotFoundError
+
+Json: TypeAlias = Any
+T = TypeVar("T")
+
+
+class Sign(NamedTuple):
+    """What a search by an alias tells of the index that it means: its name, and the oldest stamp in it.
+
+    An index that was deleted and made anew under the same name has younger stamps. Both are None in an empty index.
+    """
+
+    name: str | None
+    oldest: float | None
+
+
+@dataclass(slots=True)
+class Target:
+    """The index that is asked.
+
+    Attributes:
+        address: with the index's own name.
+        uuid: of the index; one made anew has another.
+        alias: by which it was opened; None if it was by its own name.
+        sign: by which searches know that the alias still means it; None before the first search.
+    """
+
+    address: Address
+    searcher: Searcher
+    uuid: str | None = None
+    alias: str | None = None
+    sign: Sign | None = None
+
+
+class MovedError(BackendError):
+    """The alias may mean another index than the one that was asked; to be looked up, and asked again."""
+
+    def __init__(self, alias: str, sign: Sign) -> None:
+        super().__init__(f"The alias {alias!r} was moved again and again during a search: try again later.")
+        self.sign = sign
+
+
+def watched(rounds: Generator[list[Search], list[Json], T], target: Target) -> Generator[list[Search], list[Json], T]:
+    """`rounds`, the first of which also asks what the alias means. Raises MovedError where that has another sign."""
+    if target.alias is None:
+        return (yield from rounds)
+    try:
+        searches = next(rounds)
+        question = {"size": 1, "_source": False, "aggs": {"oldest": {"min": {"field": "stamp"}}}}
+        *responses, told = yield [*searches, {INDEX: target.alias, "track_total_hits": False, **question}]
+        hits = told["hits"]["hits"]
+        sign = Sign(hits[0]["_index"] if hits else None, told["aggregations"]["oldest"]["value"])
+        if sign != target.sign:
+            raise MovedError(target.alias, sign)
+        while True:
+            responses = yield rounds.send(responses)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def only_index(found: Json, address: Address) -> tuple[str, Json]:
+    """The name and the content of the one index that the engine knows by the address's name."""
+    if len(found) != 1:
+        raise BackendError(
+            f"{address.index!r} at {address} is an alias of {len(found)} indexes ({', '.join(sorted(found)[:3])}): "
+            "open one of them by its name."
+        )
+    ((name, index),) = found.items()
+    return name, index
+
+
+def check_same_vectors(known: Schema, new: Schema, index: str, address: Address) -> None:
+    """Raises FingerprintMismatchError where queries for an index of schema `known` are none for one of schema `new`."""
+
+    def queries(schema: Schema) -> dict[str, object]:
+        return {name: (r.kind, str(r.fingerprint), r.dimensions, r.metric) for name, r in schema.retrievers.items()}
+
+    before, now = queries(known), queries(new)
+    if before != now:
+        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        raise FingerprintMismatchError(
+            f"The alias {address.index!r} at {address} now means the index {index!r}, whose retrievers are others than "
+            f"those it was opened with ({', '.join(differing)}): open it again."
+        )
+
+
+def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
+    """Let `alias` mean the channel's index, in one step, and with `drop_old` delete the index that it meant before.
+
+    Returns:
+        The index that `alias` meant before; None if there was none, or it was this one.
+
+    Raises:
+        InvalidArgumentError: `alias` cannot be a name.
+        IndexExistsError: it is the name of an index itself.
+        IndexNotFoundError: this index was deleted meanwhile.
+        BackendError: it means several indexes, or one that hybridsearch did not make, or was moved at the same time.
+    """
+    address = channel.address
+    check_name(alias)
+    found = channel.call("GET", f"{address.path},{quote(alias, safe='')}?ignore_unavailable=true")
+    if alias in found:
+        raise IndexExistsError(
+            f"{alias!r} is the name of an index at {address} itself: choose another alias, or delete that index."
+        )
+    known_as = {name: {name, *index["aliases"]} for name, index in found.items()}
+    here = [name for name, names in known_as.items() if address.index in names]
+    if not here:
+        raise IndexNotFoundError(f"The index {address.index!r} at {address} is not there, or was deleted meanwhile.")
+    meant = sorted(name for name, names in known_as.items() if alias in names)
+    if len(here) > 1 or len(meant) > 1:
+        several, indexes = (alias, meant) if len(meant) > 1 else (address.index, sorted(here))
+        raise BackendError(
+            f"The alias {several!r} at {address} means {len(indexes)} indexes ({', '.join(indexes[:3])}): nothing was "
+            "changed; take it from all but one of them first."
+        )
+    if meant == here:
+        return None
+    this, old = here[0], meant[0] if meant else None
+    actions: list[Json] = [{"add": {"index": this, "alias": alias}}]
+    if old is not None:
+        if "hybridsearch" not in found[old]["mappings"].get("_meta", {}):
+            raise BackendError(
+                f"The alias {alias!r} at {address} means the index {old!r}, which was not made by hybridsearch: "
+                "nothing was changed; choose another alias, or take it from that index first."
+            )
+        only_alias = {"remove": {"index": old, "alias": alias, "must_exist": True}}
+        actions.insert(0, {"remove_index": {"index": old}} if drop_old else only_alias)
+    answer = channel.answer(Call("POST", "/_aliases", orjson.dumps({"actions": actions})))
+    if answer[0] == 404:
+        raise BackendError(
+            f"The alias {alias!r} at {address}, or an index that it is about, was changed by somebody else at the same "
+            "time: nothing was changed; publish again."
+        )
+    decode(address, answer)
+    return old

@@ -1,0 +1,457 @@
+"""Aliases of OpenSearch and Elasticsearch, moved while they are searched, and what the engines say of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
+pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
+
+from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
+from hybridsearch.adapters.lucene.backend import LuceneBackend
+from hybridsearch.adapters.lucene.channel import Call, Channel
+from hybridsearch.adapters.opensearch import OpenSearchBackend
+from hybridsearch.backends import Aliased, Described, Fingerprint, Request, Schema
+from hybridsearch.doctor import examine
+from hybridsearch.errors import (
+    BackendError,
+    FingerprintMismatchError,
+    IndexExistsError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+)
+from hybridsearch.testing import samples
+from hybridsearch.testing.base import ask, check, put
+from hybridsearch.testing.samples import Item
+
+Make = Callable[..., LuceneBackend]
+KINDS = frozenset({"lexical", "sparse", "dense"})
+SCHEMA = samples.make_schema(KINDS, average_length=samples.FROZEN_LENGTH)
+ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
+
+
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(engine: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a real server."""
+    return str(request.getfixturevalue(f"{engine}_url"))
+
+
+@pytest.fixture
+def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> Iterator[Make]:
+    made: list[LuceneBackend] = []
+
+    def make(name: str, **options: Any) -> LuceneBackend:
+        made.append(ENGINES[engine](lucene_names(server, name), **{"replicas": 0, "dense": "exact", **options}))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture
+def filled(make: Make) -> Callable[..., LuceneBackend]:
+    """Makes an index with items."""
+
+    def filled(name: str, items: list[Item] | None = None, schema: Schema = SCHEMA) -> LuceneBackend:
+        backend = make(name)
+        backend.create(schema)
+        put(backend, samples.random_items() if items is None else items, schema)
+        return backend
+
+    return filled
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """What goes to the engine."""
+    sent: list[Call] = []
+    original = Channel.send
+
+    def send(self: Channel, call: Call) -> Any:
+        sent.append(call)
+        return original(self, call)
+
+    monkeypatch.setattr(Channel, "send", send)
+    return sent
+
+
+def call(backend: LuceneBackend, method: str, path: str, body: Any = None) -> Any:
+    """Past the backend, as somebody else would."""
+    request = urllib.request.Request(  # noqa: S310
+        f"{backend.address}{path}",
+        None if body is None else orjson.dumps(body),
+        {"content-type": "application/json"},
+        method=method,
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
+        return orjson.loads(answer.read())
+
+
+def meaning(backend: LuceneBackend, alias: str) -> dict[str, Any]:
+    """The indexes that the engine says the alias means."""
+    return dict(call(backend, "GET", f"/{alias}/_alias"))
+
+
+def exists(backend: LuceneBackend) -> bool:
+    return backend.address.index in call(backend, "GET", f"{backend.address.path}?ignore_unavailable=true")
+
+
+# --------------------------------------------------------------------------------------------------------- publishing
+
+
+def test_an_index_is_published_in_the_place_of_the_one_before_which_is_deleted(
+    make: Make, filled: Callable[..., LuceneBackend]
+) -> None:
+    old, new, live = filled("v1", [samples.plain("old")]), filled("v2", [samples.plain("new")]), make("live")
+    alias = live.address.index
+    assert isinstance(old, Aliased)
+    assert old.publish(alias) is None
+    assert list(meaning(old, alias)) == [old.address.index]
+    assert new.publish(alias) == old.address.index
+    assert list(meaning(new, alias)) == [new.address.index]
+    assert not exists(old)
+    assert live.open() == SCHEMA
+    assert live.count() == 1
+    assert ask(live, "sparse", samples.common_query("sparse")).ids == ("new",)
+
+
+def test_the_index_before_is_kept_where_that_is_asked_for(make: Make, filled: Callable[..., LuceneBackend]) -> None:
+    old, new = filled("v1", [samples.plain("old")]), filled("v2", [samples.plain("new")])
+    alias = make("live").address.index
+    old.publish(alias)
+    assert new.publish(alias, drop_old=False) == old.address.index
+    assert list(meaning(new, alias)) == [new.address.index]
+    assert old.count() == 1
+    assert old.publish(alias, drop_old=False) == new.address.index
+
+
+def test_publishing_what_the_alias_means_already_changes_nothing(
+    make: Make, filled: Callable[..., LuceneBackend]
+) -> None:
+    backend, live = filled("v1"), make("live")
+    alias = live.address.index
+    assert backend.publish(alias) is None
+    live.open()
+    for again in (backend, live):
+        assert again.publish(alias) is None
+        assert list(meaning(backend, alias)) == [backend.address.index]
+        assert backend.count() == 60
+
+
+def test_documents_are_found_by_the_alias_at_once(make: Make) -> None:
+    backend, live = make("v1"), make("live")
+    backend.create(SCHEMA)
+    call(backend, "PUT", f"{backend.address.path}/_settings", {"index": {"refresh_interval": "-1"}})
+    backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
+    backend.publish(live.address.index)
+    live.open()
+    assert live.count() == 1
+
+
+def test_an_index_opened_by_one_alias_is_published_under_another(
+    make: Make, filled: Callable[..., LuceneBackend]
+) -> None:
+    backend, first, second = filled("v1"), make("first"), make("second")
+    backend.publish(first.address.index)
+    first.open()
+    assert first.publish(second.address.index) is None
+    assert list(meaning(backend, second.address.index)) == [backend.address.index]
+
+
+def test_the_name_of_an_index_is_no_alias(filled: Callable[..., LuceneBackend]) -> None:
+    backend, other = filled("v1"), filled("v2")
+    for name in (other.address.index, backend.address.index):
+        with pytest.raises(IndexExistsError, match="is the name of an index"):
+            backend.publish(name)
+    assert other.count() == backend.count() == 60
+
+
+def test_an_alias_of_several_indexes_is_left_alone(make: Make, filled: Callable[..., LuceneBackend]) -> None:
+    alias = make("live").address.index
+    backend, *others = (filled(name) for name in ("v1", "v2", "v3"))
+    for other in others:
+        call(other, "PUT", f"{other.address.path}/_alias/{alias}")
+    with pytest.raises(BackendError, match="means 2 indexes"):
+        backend.publish(alias)
+    assert set(meaning(backend, alias)) == {other.address.index for other in others}
+    with pytest.raises(BackendError, match="means 2 indexes"):
+        others[0].publish(alias)
+    assert set(meaning(backend, alias)) == {other.address.index for other in others}
+
+
+@pytest.mark.parametrize("drop_old", [True, False])
+def test_an_alias_of_a_foreign_index_is_left_alone(
+    make: Make, filled: Callable[..., LuceneBackend], drop_old: bool
+) -> None:
+    backend, foreign, alias = filled("v1"), make("foreign"), make("live").address.index
+    call(foreign, "PUT", foreign.address.path, {"aliases": {alias: {}}})
+    with pytest.raises(BackendError, match="not made by hybridsearch"):
+        backend.publish(alias, drop_old)
+    assert list(meaning(foreign, alias)) == [foreign.address.index]
+
+
+@pytest.mark.parametrize("name", ["", "Upper", "a,b", "a*", "-a", "_all", "a/b", ".."])
+def test_what_cannot_be_a_name_is_no_alias(filled: Callable[..., LuceneBackend], name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="name"):
+        filled("v1", []).publish(name)
+
+
+def test_an_index_that_was_deleted_is_not_published(make: Make, filled: Callable[..., LuceneBackend]) -> None:
+    old, new, alias = filled("v1"), filled("v2"), make("live").address.index
+    old.publish(alias)
+    call(new, "DELETE", new.address.path)
+    with pytest.raises(IndexNotFoundError, match="deleted meanwhile"):
+        new.publish(alias)
+    assert list(meaning(old, alias)) == [old.address.index]
+
+
+@pytest.mark.parametrize("drop_old", [True, False])
+def test_an_alias_moved_by_somebody_else_at_the_same_time_is_left_as_they_made_it(
+    make: Make, filled: Callable[..., LuceneBackend], monkeypatch: pytest.MonkeyPatch, drop_old: bool
+) -> None:
+    old, new, theirs = filled("v1"), filled("v2"), filled("v3")
+    alias = make("live").address.index
+    old.publish(alias)
+    original = Channel.answer
+
+    def answer(self: Channel, request: Call) -> Any:
+        if request.path == "/_aliases" and self.address == new.address:
+            theirs.publish(alias, drop_old)
+        return original(self, request)
+
+    monkeypatch.setattr(Channel, "answer", answer)
+    with pytest.raises(BackendError, match="publish again"):
+        new.publish(alias, drop_old)
+    assert list(meaning(new, alias)) == [theirs.address.index]
+    assert exists(old) is not drop_old
+
+
+# ---------------------------------------------------------------------------------- searching while the alias moves
+
+
+def test_searching_opening_and_counting_by_an_alias_go_on_while_indexes_are_swapped(
+    make: Make, filled: Callable[..., LuceneBackend]
+) -> None:
+    names = ("v1", "v2", "v3")
+    items = {name: [samples.plain(f"{name}-{number}") for number in range(40)] for name in names}
+    live = make("live")
+    filled("v1", items["v1"]).publish(live.address.index)
+    live.open()
+    done = threading.Event()
+    found: list[list[str]] = []
+    counts: list[int] = []
+    failures: list[BaseException] = []
+
+    def search() -> None:
+        for kind in sorted(KINDS):
+            found.append(list(ask(live, kind, samples.common_query(kind), 40).ids))
+
+    def search_asynchronously() -> None:
+        request = Request("dense", samples.common_query("dense"), 40)
+        found.extend(list(ranking.ids) for ranking in asyncio.run(live.asearch([request, request])))
+
+    def count() -> None:
+        counts.append(live.count())
+
+    def open_and_count() -> None:
+        opened = make("live")
+        assert opened.open() == SCHEMA
+        counts.append(opened.count())
+        opened.close()
+
+    def again_and_again(use: Callable[[], None]) -> None:
+        try:
+            while not done.is_set():
+                use()
+        except BaseException as error:
+            failures.append(error)
+
+    users = (search, search, search_asynchronously, count, open_and_count)
+    threads = [threading.Thread(target=again_and_again, args=(use,)) for use in users]
+    for thread in threads:
+        thread.start()
+    for name in names:
+        if name != "v1":
+            filled(name, items[name]).publish(live.address.index)
+        assert sorted(ask(live, "sparse", samples.common_query("sparse"), 40).ids) == sorted(i.id for i in items[name])
+        enough = len(found) + 4 * len(users)  # so that the threads have searched this one, too
+        while len(found) < enough and not failures:
+            time.sleep(0.01)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert set(counts) == {40}
+    assert {len(ids) for ids in found} == {40}
+    of_indexes = [{id.partition("-")[0] for id in ids} for ids in found]
+    assert all(len(of_one) == 1 for of_one in of_indexes)
+    assert [name for name in names if {name} in of_indexes] == list(names)
+
+
+def test_searches_by_an_alias_are_one_round_trip_once_frequencies_are_known(
+    make: Make, filled: Callable[..., LuceneBackend], calls: list[Call]
+) -> None:
+    backend, live = filled("v1"), make("live")
+    backend.publish(live.address.index)
+    live.open()
+    requests = [Request(kind, query, 60) for kind in sorted(KINDS) for query in samples.random_queries(kind, 3)]
+    first = live.search(requests)
+    assert first == backend.search(requests)
+    calls.clear()
+    assert live.search(requests) == first
+    assert [(call.method, call.path.rpartition("/")[2]) for call in calls] == [("POST", "_msearch")]
+
+
+@pytest.mark.parametrize("drop_old", [True, False])
+def test_what_was_opened_by_an_alias_ranks_what_it_means_now(
+    make: Make, filled: Callable[..., LuceneBackend], drop_old: bool
+) -> None:
+    live = make("live", dense=None)
+    filled("v1").publish(live.address.index)
+    live.open()
+    queries = {kind: samples.random_queries(kind, 3) for kind in sorted(KINDS)}
+    for kind, asked in queries.items():
+        check(live, kind, samples.random_items(), asked[0])
+    more = [replace(item, id=f"new{item.id}") for item in samples.random_items(90, seed=7)]
+    filled("v2", more).publish(live.address.index, drop_old)
+    for kind, asked in queries.items():
+        for query in asked:
+            check(live, kind, more, query, 20)
+    assert live.count() == 90
+    assert live.fetch(["d0", more[0].id])[1] == more[0].document
+    assert sum(len(batch) for batch in live.scan()) == 90
+    with pytest.raises(InvalidArgumentError, match="no retriever"):
+        ask(live, "other", samples.common_query("sparse"))
+
+
+def test_what_was_opened_by_an_alias_notices_an_index_made_anew_under_the_old_name(
+    make: Make, filled: Callable[..., LuceneBackend]
+) -> None:
+    live = make("live")
+    first, second = filled("blue"), None
+    first.publish(live.address.index)
+    live.open()
+    query = samples.random_queries("lexical", 1)[0]
+    check(live, "lexical", samples.random_items(), query)
+    second = filled("green", [samples.plain("x")])
+    second.publish(live.address.index)
+    more = samples.random_items(90, seed=7)
+    filled("blue", more).publish(live.address.index)
+    check(live, "lexical", more, query, 20)
+    second = filled("green", [samples.plain("x")], other_schema())
+    second.publish(live.address.index)
+    filled("blue", more, other_schema()).publish(live.address.index)
+    with pytest.raises(FingerprintMismatchError, match="open it again"):
+        ask(live, "lexical", query)
+
+
+def test_what_was_opened_by_an_alias_does_not_search_vectors_of_another_encoder(
+    make: Make, filled: Callable[..., LuceneBackend]
+) -> None:
+    live = make("live")
+    filled("v1").publish(live.address.index)
+    live.open()
+    new = filled("v2", schema=other_schema())
+    new.publish(live.address.index)
+    uses: list[Callable[[], Any]] = [
+        lambda: ask(live, "dense", samples.common_query("dense")),
+        lambda: asyncio.run(live.asearch([Request("sparse", samples.common_query("sparse"), 3)])),
+        lambda: live.explain(Request("sparse", samples.common_query("sparse"), 3), ["d0"]),
+        lambda: live.upsert(samples.encode([samples.plain("a")], SCHEMA)),
+        lambda: live.load([samples.encode([samples.plain("a")], SCHEMA)]),
+        lambda: list(live.scan()),
+    ]
+    for use in uses:
+        with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
+            use()
+    assert new.count() == 60
+    again = make("live")
+    assert again.open() == other_schema()
+    assert len(ask(again, "dense", samples.common_query("dense"), 60)) > 0
+
+
+def test_what_is_written_by_an_alias_goes_to_what_it_means(make: Make, filled: Callable[..., LuceneBackend]) -> None:
+    live, old = make("live"), filled("v1", [])
+    old.publish(live.address.index)
+    live.open()
+    put(live, [samples.plain("a")], SCHEMA)
+    new = filled("v2", [])
+    new.publish(live.address.index, drop_old=False)
+    put(live, [samples.plain("b")], SCHEMA)
+    live.load([samples.encode([samples.plain("c"), samples.plain("d")], SCHEMA)])
+    assert live.delete(["d", "a"]) == 1
+    for backend, ids in ((live, ["b", "c"]), (new, ["b", "c"]), (old, ["a"])):
+        backend.refresh()
+        assert sorted(ask(backend, "sparse", samples.common_query("sparse")).ids) == ids
+
+
+def test_an_alias_that_is_gone_is_one_sentence(make: Make, filled: Callable[..., LuceneBackend]) -> None:
+    backend, live = filled("v1"), make("live")
+    backend.publish(live.address.index)
+    live.open()
+    call(backend, "DELETE", f"{backend.address.path}/_alias/{live.address.index}")
+    with pytest.raises(IndexNotFoundError, match="is not there"):
+        live.count()
+    assert backend.count() == 60
+
+
+def other_schema() -> Schema:
+    """SCHEMA, but its dense vectors are of another model."""
+    dense = replace(SCHEMA.retrievers["dense"], fingerprint=Fingerprint("another model", {}))
+    return replace(SCHEMA, retrievers={**SCHEMA.retrievers, "dense": dense})
+
+
+# --------------------------------------------------------------------------------------------------------- describing
+
+
+def test_the_engine_and_the_index_are_described(make: Make, filled: Callable[..., LuceneBackend], engine: str) -> None:
+    backend, live = filled("v1"), make("live", user="somebody", password="s3cret-word")  # noqa: S106
+    backend.publish(live.address.index)
+    live.open()
+    assert isinstance(live, Described)
+    facts = live.describe()
+    assert json.loads(json.dumps(facts)) == facts
+    assert "s3cret" not in str(facts)
+    assert "somebody" not in str(facts)
+    assert facts["engine"].lower() == engine
+    version = call(backend, "GET", "/_nodes/_all/none")["nodes"].popitem()[1]["version"]
+    assert facts["version"] == version
+    health = call(backend, "GET", "/_cluster/health")
+    assert (facts["status"], facts["nodes"]) == (health["status"], health["number_of_nodes"])
+    assert (facts["index"], facts["aliases"]) == (backend.address.index, [live.address.index])
+    assert (facts["documents"], facts["shards"], facts["replicas"]) == (60, 1, 0)
+    assert facts["bytes"] > 1000
+    assert facts["options"]["dense"] == "exact"
+
+
+def test_the_engine_is_described_where_there_is_no_index(make: Make, engine: str) -> None:
+    backend = make("nothing")
+    assert backend.open() is None
+    facts = backend.describe()
+    assert facts["engine"].lower() == engine
+    assert "documents" not in facts
+
+
+def test_the_doctor_shows_what_the_engine_says(filled: Callable[..., LuceneBackend], server: str) -> None:
+    backend = filled("v1")
+    report = examine(f"{server}/{backend.address.index}")
+    findings = {finding.name: finding.detail for finding in report.findings if finding.part == "server"}
+    assert report.problems == ()
+    assert findings["index"] == backend.address.index
+    assert findings["documents"] == "60"

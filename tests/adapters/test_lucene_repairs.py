@@ -1,0 +1,222 @@
+"""What may not be lost or left behind when answers are lost, processes die and aliases move, against real servers."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
+pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
+
+from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
+from hybridsearch.adapters.lucene.backend import LuceneBackend
+from hybridsearch.adapters.lucene.channel import Call, Channel
+from hybridsearch.adapters.lucene.refusals import NoAnswerError
+from hybridsearch.adapters.opensearch import OpenSearchBackend
+from hybridsearch.backends import Request
+from hybridsearch.errors import BackendError, IndexNotFoundError, StorageError
+from hybridsearch.testing import samples
+from hybridsearch.testing.base import put
+from hybridsearch.testing.samples import Item, sparse_query
+
+
+def _load_proxy() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("faulty_proxy", Path(__file__).with_name("faulty_proxy.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+faulty_proxy = _load_proxy()
+
+Make = Callable[..., LuceneBackend]
+SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)
+LEXICAL = samples.make_schema(frozenset({"lexical"}))
+ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
+
+
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def make(engine: str, request: pytest.FixtureRequest, lucene_names: Callable[[str, str], str]) -> Iterator[Make]:
+    url = str(request.getfixturevalue(f"{engine}_url"))
+    made: list[LuceneBackend] = []
+
+    def make(name: str = "index", *, through: str | None = None, **options: Any) -> LuceneBackend:
+        location = lucene_names(url, name)
+        if through is not None:
+            location = location.replace(url, f"{engine}://{through.removeprefix('http://')}")
+        made.append(ENGINES[engine](location, **{"replicas": 0, "dense": "exact", **options}))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+def settings(backend: LuceneBackend) -> tuple[str | None, str]:
+    """Refresh interval and replicas."""
+    (found,) = backend._channel.call("GET", f"{backend.address.path}/_settings").values()
+    index = found["settings"]["index"]
+    return index.get("refresh_interval"), index["number_of_replicas"]
+
+
+def test_a_scan_whose_page_was_lost_raises(make: Make) -> None:
+    backend = make()
+    backend.create(SCHEMA)
+    put(backend, samples.random_items(), SCHEMA)
+    with faulty_proxy.FaultyProxy(backend.address.urls[0], on="_search/scroll") as proxy:
+        reader = make(through=proxy.url)
+        reader.open()
+        assert sum(map(len, reader.scan(10))) == 60
+        proxy.faults += [faulty_proxy.passing, faulty_proxy.reset_after(0.5)]
+        with pytest.raises(BackendError, match=r"10 documents .* did not come"):
+            list(reader.scan(10))
+
+
+def test_settings_whose_relaxing_was_not_answered_are_restored(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = make(replicas=1)
+    backend.create(SCHEMA)
+    original, lost = Channel.send, ["/_settings"]
+
+    def send(self: Channel, call: Call) -> Any:
+        answer = original(self, call)
+        if call.method == "PUT" and lost and call.path.endswith(lost[0]):
+            lost.clear()
+            raise NoAnswerError("The answer was lost.")
+        return answer
+
+    monkeypatch.setattr(Channel, "send", send)
+    with pytest.raises(NoAnswerError, match="lost"):
+        backend.load([samples.encode(samples.random_items(5), SCHEMA)])
+    assert not lost
+    assert settings(backend) == (None, "1")
+
+
+@pytest.mark.parametrize("use", ["upsert", "refresh"])
+def test_what_a_crashed_load_relaxed_is_restored_by_the_next(
+    make: Make, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    crashing, backend = make(replicas=1), make(replicas=1)
+    crashing.create(SCHEMA)
+    batch = samples.encode(samples.random_items(5), SCHEMA)
+    monkeypatch.setattr(crashing, "_restore", lambda *_: None)
+    crashing.load([batch])
+    assert settings(crashing) == ("-1", "0")
+    backend.open()
+    backend.upsert(batch) if use == "upsert" else backend.refresh()
+    assert settings(backend) == (None, "1")
+    mapping = backend._channel.call("GET", f"{backend.address.path}/_mapping")
+    assert "before_load" not in str(mapping)
+
+
+def test_a_write_block_during_a_write_is_named_as_such(make: Make) -> None:
+    backend = make()
+    backend.create(SCHEMA)
+    backend._channel.call("PUT", f"{backend.address.path}/_settings", {"index.blocks.write": True})
+    with pytest.raises(StorageError, match="is read-only"):
+        backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
+
+
+@pytest.mark.parametrize(("status", "sentence"), [(401, "credentials are needed"), (403, "may not do this")])
+def test_a_write_without_the_right_to_it_says_what_to_give(make: Make, status: int, sentence: str) -> None:
+    backend = make()
+    backend.create(SCHEMA)
+    with faulty_proxy.FaultyProxy(backend.address.urls[0]) as proxy:
+        writer = make(through=proxy.url)
+        writer.open()
+        proxy.faults.append(faulty_proxy.status(status, b'{"error": {"type": "security_exception", "reason": "no"}}'))
+        with pytest.raises(BackendError, match=sentence):
+            writer.upsert(samples.encode([samples.plain("a")], SCHEMA))
+
+
+def test_a_load_that_began_with_a_short_document_ranks_by_the_mean_of_all(make: Make) -> None:
+    items = [Item("a", {"x": 1}), *(Item(f"b{n}", {"x": 1 + n % 3, "y": 10 * n}) for n in range(1, 20))]
+    backend = make()
+    backend.create(LEXICAL)
+    backend.load([samples.encode([item], LEXICAL) for item in items])
+    mean = float(np.mean([sum(item.counts.values()) for item in items]))
+    stored = make().open()
+    assert stored is not None
+    assert stored.retrievers["lexical"].average_length == pytest.approx(mean)
+    (ranking,) = backend.search([Request("lexical", sparse_query({"x": 1.0}), 20)])
+    idf = math.log(1 + 0.5 / (len(items) + 0.5))  # of a term that all documents have
+    found = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
+    for item in items:
+        tf, length = item.counts["x"], sum(item.counts.values())
+        expected = idf * tf / (tf + 1.2 * (1 - 0.75 + 0.75 * length / mean))  # Lucene's BM25Similarity, k1 1.2, b 0.75
+        assert found[item.id] == pytest.approx(expected, rel=1 / 128)
+
+
+def test_weighing_anew_equals_an_index_made_with_that_mean(make: Make) -> None:
+    few, many = samples.random_items(2, prefix="a"), samples.random_items(30, prefix="b")
+    batches = [samples.encode(items, SCHEMA) for items in (few, many)]
+    schema = samples.make_schema(frozenset({"lexical", "sparse", "dense"}))
+    grown, direct = make("grown"), make("direct")
+    grown.create(schema)
+    for batch in batches:
+        grown.upsert(batch)
+    averages = grown.reweigh()
+    assert grown.reweigh() == averages
+    direct.create(samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=averages["lexical"]))
+    for batch in batches:
+        direct.upsert(batch)
+    for kind in ("lexical", "sparse", "dense"):
+        requests = [Request(kind, query, 32) for query in samples.random_queries(kind)]
+        assert grown.search(requests) == direct.search(requests)
+
+
+def test_upserts_far_from_the_average_of_the_first_warn_that_weights_are_off(make: Make) -> None:
+    backend = make()
+    backend.create(LEXICAL)
+    backend.upsert(samples.encode([Item("a", {"x": 1})], LEXICAL))
+    with pytest.warns(UserWarning, match=r"reweigh\(\)"):
+        backend.upsert(samples.encode([Item(f"b{n}", {"x": 20}) for n in range(100)], LEXICAL))
+
+
+@pytest.mark.parametrize("drop_old", [False, True])
+def test_a_load_by_an_alias_that_moves_stops_and_writes_to_one_index_only(make: Make, drop_old: bool) -> None:
+    old, new, live = make("v1"), make("v2"), make("live")
+    old.create(SCHEMA)
+    new.create(SCHEMA)
+    old.publish(live.address.index)
+    live.open()
+
+    def batches() -> Iterator[Any]:
+        yield samples.encode(samples.random_items(20, prefix="a"), SCHEMA)
+        new.publish(live.address.index, drop_old)
+        yield samples.encode(samples.random_items(20, prefix="b"), SCHEMA)
+
+    with pytest.raises(BackendError, match=r"moved during the load.*run it again"):
+        live.load(batches())
+    assert new.count() == 0
+    if drop_old:
+        with pytest.raises(IndexNotFoundError):
+            old.refresh()
+    else:
+        assert settings(old) == (None, "0")
+    live.load([samples.encode(samples.random_items(20, prefix="a"), SCHEMA)])
+    new.refresh()
+    assert new.count() == 20
+
+
+def test_more_unknown_terms_than_one_search_may_count_are_found(make: Make) -> None:
+    backend = make()
+    backend.create(SCHEMA)
+    put(backend, [Item("a", {"t0": 1, "t67999": 2})], SCHEMA)
+    terms = [f"t{number}" for number in range(68_000)]
+    parts = [dict.fromkeys(terms[start : start + 400], 1.0) for start in range(0, len(terms), 400)]
+    rankings = backend.search([Request("lexical", sparse_query(part), 1) for part in parts])
+    assert [n for n, ranking in enumerate(rankings) if len(ranking)] == [0, len(parts) - 1]
