@@ -489,7 +489,7 @@ def test_ctrl_c_ends_quietly_with_130(place: str) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no other thread runs here
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -519,7 +519,7 @@ class Terminal:
             stderr=slave,
             env=environment,
             start_new_session=True,
-            preexec_fn=heed_interrupts,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509 - no other thread runs here
         )
         os.close(slave)
 
