@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import elastic_transport
 import elasticsearch
@@ -22,6 +22,9 @@ Json: TypeAlias = Any
 _SIMILARITIES = {"cosine": "cosine", "dot": "max_inner_product", "euclidean": "l2_norm"}
 _DEEPEST = 10_000  # num_candidates
 _QUANTIZATIONS = ("int8", "int4", "bbq")
+_RESCORES_SINCE = (8, 18)
+_LEAST_BBQ = 64
+_OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
 
 class ElasticsearchBackend(LuceneBackend):
@@ -30,8 +33,9 @@ class ElasticsearchBackend(LuceneBackend):
     Args:
         location: `elasticsearch://host:9200/name`; `elasticsearch+https://` for TLS; several nodes with commas between.
         dense: "hnsw" (approximate) or "exact"; None for what the index was made with, "hnsw" for a new one.
-        quantization: of dense vectors: "int8", "int4" or "bbq" (1 bit) for less memory and approximate scores; None
-            for what the index was made with, none for a new one.
+        quantization: of the dense vectors that HNSW compares, for less memory: "int8", "int4" or "bbq" (1 bit); needs
+            Elasticsearch 8.18. The best candidates are scored again by the full vectors. None for what the index was
+            made with, none for a new one.
         shards, replicas: of a new index.
         refresh: whether a search, count or scan first makes what this object has written visible.
         user, password, api_key: who asks; else from the URL, else from HYBRIDSEARCH_ELASTICSEARCH_USER, _PASSWORD,
@@ -56,7 +60,7 @@ class ElasticsearchBackend(LuceneBackend):
         location: str,
         *,
         dense: DenseMode | None = None,
-        quantization: str | None = None,
+        quantization: Literal["int8", "int4", "bbq"] | None = None,
         shards: int = 1,
         replicas: int = 1,
         refresh: bool = True,
@@ -68,16 +72,19 @@ class ElasticsearchBackend(LuceneBackend):
         timeout: float = 30.0,
         ef_search: int = 100,
         prune: bool = False,
-        bulk_threads: int = 2,
+        bulk_threads: int = 3,
     ) -> None:
         if quantization not in (None, *_QUANTIZATIONS):
             raise InvalidArgumentError(f"quantization is {quantization!r}; it is one of {', '.join(_QUANTIZATIONS)}.")
+        if quantization is not None and dense == "exact":
+            raise InvalidArgumentError("quantization is for dense='hnsw', and exact search has none: leave one out.")
         check_number("ef_search", ef_search)
         check_switches(verify=verify, refresh=refresh, prune=prune)
         super().__init__(
             location,
             dense=dense,
             options={"quantization": quantization},
+            defaults={},
             shards=shards,
             replicas=replicas,
             refresh=refresh,
@@ -106,6 +113,11 @@ class ElasticsearchBackend(LuceneBackend):
                 f"Elasticsearch at {self.address} is version {_dotted(server.version)}; hybridsearch needs "
                 f"{_dotted(self.oldest)} or newer: upgrade it."
             )
+        if "quantization" in self._options and server.version < _RESCORES_SINCE:
+            raise BackendError(
+                f"Elasticsearch at {self.address} is version {_dotted(server.version)}, and scores of quantized "
+                f"vectors are made exact by {_dotted(_RESCORES_SINCE)} or newer: upgrade it, or leave quantization out."
+            )
 
     def settings(self, schema: Schema, server: Server) -> dict[str, Json]:
         # Since 9.2 vectors are left out of `_source` by default, where `scan` reads them.
@@ -113,8 +125,15 @@ class ElasticsearchBackend(LuceneBackend):
         return {"mapping.exclude_source_vectors": False} if newer else {}
 
     def dense_field(self, retriever: RetrieverSchema) -> Json:
+        # Without a type, servers quantize vectors of 384 and more dimensions on their own.
         kind = "hnsw" if self.approximate_dense else "flat"
-        quantization = self._options.get("quantization")
+        quantization, dimensions = self._options.get("quantization"), retriever.dimensions or 0
+        if (quantization == "int4" and dimensions % 2) or (quantization == "bbq" and dimensions < _LEAST_BBQ):
+            allowed = "an even number of dimensions" if quantization == "int4" else f"at least {_LEAST_BBQ} dimensions"
+            raise InvalidArgumentError(
+                f"A dense retriever has {dimensions} dimensions, and quantization={quantization!r} takes {allowed}: "
+                "use 'int8', or leave it out."
+            )
         return {
             "type": "dense_vector",
             "dims": retriever.dimensions,
@@ -132,7 +151,9 @@ class ElasticsearchBackend(LuceneBackend):
         self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
     ) -> Json:
         candidates = min(max(k, self._ef_search), _DEEPEST)
-        clause = {"field": path, "query_vector": vector, "k": k, "num_candidates": candidates}
+        clause: dict[str, Json] = {"field": path, "query_vector": vector, "k": k, "num_candidates": candidates}
+        if "quantization" in self._options:
+            clause["rescore_vector"] = {"oversample": _OVERSAMPLED}
         return {"knn": clause if filter is None else {**clause, "filter": filter}}
 
     @property

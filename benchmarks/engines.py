@@ -6,11 +6,12 @@
 Ranking: SciFact with BM25, a SPLADE model and all-MiniLM-L6-v2, encoded once and copied from the memory backend to each
 engine: nDCG@10 side by side, and how much of the memory backend's top 100 each engine returns.
 
-Ingest: the texts of SciFact (repeated) with random 384-dimensional vectors and mixtures of real SPLADE-v3 vectors of
-about 110 terms, into a new index each time, one shard, no replicas, refreshed at the end. Ours: `backend.load`. Peers:
-the client's `helpers.bulk` and `helpers.parallel_bulk` (two threads, requests of 500 documents) over dicts, with the
-same fields under the same mapping; sentence-transformers' own loop (sparse only, no text, no dense vectors) where the
-server can take its mapping.
+Ingest: the texts of SciFact, Cranfield and MedQuAD with MiniLM's vectors of SciFact's abstracts (mixtures of two
+beyond the 5,183) and mixtures of real SPLADE-v3 vectors of about 110 terms, into a new index each time, one shard, no
+replicas, refreshed at the end. Ours: `backend.load`. Peers: the client's `helpers.bulk` and `helpers.parallel_bulk`
+(two threads) as they are by default, over dicts with the same fields, under the same settings and mapping; sentence-
+transformers' own loop (sparse only, no text, no dense vectors) where the server can take its mapping. After a warm-up
+the ways take turns, and the best of the rounds counts for each.
 
 Search: three retrievers a query (BM25, sparse, dense), 100 hits each, from the index of the last ingest. "three
 requests": the client's `search`, one retriever after the other, with the bodies that we send. "raw": our own `_msearch`
@@ -26,11 +27,13 @@ import os
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from _common import arguments, console, data_folder, finish, table
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -56,17 +59,17 @@ class Collection:
         source, self.vocabulary = read_queries(folder / "splade_v3_queries" / "msmarco-dev.tsv.gz")
         held_out = source.shape[0] * 4 // 5
         self.sparse = make_documents(csr_array(source[:held_out]), documents, mixed=MIXED)
-        rng = np.random.default_rng(0)
-        self.dense = _unit(rng.normal(size=(documents, DIMENSIONS)))
-        texts = [json.loads(line)["text"] for line in (folder / "scifact" / "corpus.jsonl").open(encoding="utf-8")]
+        encoder = hs.Dense(_minilm())
+        abstracts = encoder.encode_documents([document.content for document in hs.read_documents(folder / "scifact")])
+        self.dense = _more_like(abstracts.array, documents)
+        texts = read_texts(folder)
         self.documents = [hs.Document(f"d{row:07}", texts[row % len(texts)]) for row in range(documents)]
         self.bm25 = hs.BM25()
         asked = csr_array(source[held_out : held_out + queries])
         questions = [json.loads(line)["text"] for line in (folder / "scifact" / "queries.jsonl").open(encoding="utf-8")]
+        questions = (questions * queries)[:queries]
         self.requests: list[list[Request]] = []
-        for row, (vector, text) in enumerate(
-            zip(_unit(rng.normal(size=(queries, DIMENSIONS))), (questions * queries)[:queries], strict=True)
-        ):
+        for row, (vector, text) in enumerate(zip(encoder.encode_queries(questions), questions, strict=True)):
             a, b = asked.indptr[row : row + 2].tolist()
             terms = tuple(self.vocabulary.terms[column] for column in asked.indices[a:b].tolist())
             (lexical,) = self.bm25.encode_queries([text])
@@ -99,16 +102,10 @@ class Collection:
 
     def pairs(self) -> list[list[tuple[str, float]]]:
         """Sparse vectors as sentence-transformers' `decode` gives them."""
-        terms = self.vocabulary.terms
-        starts = self.sparse.indptr.tolist()
-        return [
-            [
-                (terms[column], float(value))
-                for column, value in zip(self.sparse.indices[a:b].tolist(), data, strict=True)
-            ]
-            for a, b in pairwise(starts)
-            for data in [self.sparse.data[a:b].tolist()]
-        ]
+        terms, matrix = self.vocabulary.terms, self.sparse
+        names = [terms[column] for column in matrix.indices.tolist()]
+        pairs = list(zip(names, matrix.data.tolist(), strict=True))
+        return [pairs[start:end] for start, end in pairwise(matrix.indptr.tolist())]
 
 
 class Engine:
@@ -120,19 +117,27 @@ class Engine:
         self.helpers = importlib.import_module(f"{ENGINES[name]}.helpers")
         client = self.module.OpenSearch if name == "opensearch" else self.module.Elasticsearch
         self.client = client(url, timeout=120) if name == "opensearch" else client(url, request_timeout=120)
+        self.refusals = self.module.TransportError if name == "opensearch" else self.module.ApiError
         self.made: list[str] = []
 
     def new_index(self) -> str:
         self.made.append(f"bench-{uuid.uuid4().hex[:12]}")
         return self.made[-1]
 
-    def backend(self, index: str) -> Any:
-        return connect(f"{self.name}://{self.url.removeprefix('http://')}/{index}")
+    def backend(self, index: str, **options: Any) -> Any:
+        place = f"{self.name}://{self.url.removeprefix('http://')}/{index}"
+        return connect(place, {"replicas": 0, **options})
 
-    def clean(self) -> None:
+    def check(self, index: str, documents: int) -> None:
+        found = dict(self.client.count(index=index))["count"]
+        if found != documents:
+            raise SystemExit(f"{found} of {documents} documents arrived at {self.name}.")
+
+    def clean(self, but: str = "") -> None:
         for index in self.made:
-            with contextlib.suppress(Exception):
-                self.client.indices.delete(index=index)
+            if index != but:
+                self.client.indices.delete(index=index, ignore_unavailable=True)
+        self.made = [but] if but else []
 
     def like(self, index: str) -> str:
         """A new index with the settings and the mapping of another one."""
@@ -164,41 +169,50 @@ class Engine:
             transport.perform_request = real
 
 
-def ingest(engine: Engine, collection: Collection) -> tuple[dict[str, float], str]:
-    """Documents per second by way of loading, and the name of the index that ours made."""
-    count = len(collection.documents)
-
-    def timed(load: Callable[[], Any]) -> float:
-        start = time.perf_counter()
-        load()
-        return count / (time.perf_counter() - start)
-
-    index = engine.new_index()
-    backend = engine.backend(index)
-    backend.create(collection.schema(lexical=False))
-    assert isinstance(backend, Loader)
+def ingest(engine: Engine, collection: Collection, rounds: int) -> dict[str, float]:
+    """Documents per second by way of loading."""
     encoded = list(collection.batches(lexical=False))
-    rates = {"ours": timed(lambda: backend.load(encoded))}
-    if backend.count() != count:
-        raise SystemExit(f"{backend.count()} of {count} documents arrived.")
-    sources = peer_sources(engine, index, collection)
-    for name in ("bulk", "parallel_bulk"):
-        peer = engine.like(index)
-        actions = ({"_index": peer, "_id": source["id"], "_source": source} for source in sources)
-
-        def load(name: str = name, peer: str = peer, actions: Any = actions) -> None:
-            if name == "bulk":
-                engine.helpers.bulk(engine.client, actions)
-            else:
-                for _ in engine.helpers.parallel_bulk(engine.client, actions, thread_count=2):
-                    pass
-            engine.client.indices.refresh(index=peer)
-
-        rates[name] = timed(load)
+    pattern = engine.new_index()
+    backend = engine.backend(pattern)
+    backend.create(collection.schema(lexical=False))
+    backend.load(encoded[:2])  # also warms the server up
+    sources = peer_sources(engine, pattern, collection)
     backend.close()
-    with contextlib.suppress(Exception):
-        rates["sentence-transformers, sparse only"] = timed(lambda: helper_ingest(engine, collection))
-    return rates, index
+
+    def ours() -> None:
+        backend = engine.backend(index := engine.new_index())
+        backend.create(collection.schema(lexical=False))
+        assert isinstance(backend, Loader)
+        backend.load(encoded)
+        backend.close()
+        engine.check(index, len(sources))
+
+    def plain(helper: str) -> None:
+        peer = engine.like(pattern)
+        actions = ({"_index": peer, "_id": source["id"], "_source": source} for source in sources)
+        if helper == "bulk":
+            engine.helpers.bulk(engine.client, actions)
+        else:
+            for _ in engine.helpers.parallel_bulk(engine.client, actions, thread_count=2):
+                pass
+        engine.client.indices.refresh(index=peer)
+        engine.check(peer, len(sources))
+
+    ways: dict[str, Callable[[], object]] = {
+        "ours": ours,
+        "bulk": lambda: plain("bulk"),
+        "parallel_bulk": lambda: plain("parallel_bulk"),
+        "sentence-transformers, sparse only": lambda: helper_ingest(engine, collection),
+    }
+    best: dict[str, float] = {}
+    for _ in range(rounds):
+        for way, load in ways.items():
+            start = time.perf_counter()
+            with contextlib.suppress(engine.refusals) if way.startswith("sentence") else contextlib.nullcontext():
+                load()
+                best[way] = max(best.get(way, 0.0), len(sources) / (time.perf_counter() - start))
+            engine.clean(but=pattern)
+    return best
 
 
 def peer_sources(engine: Engine, index: str, collection: Collection) -> list[dict[str, Any]]:
@@ -209,7 +223,9 @@ def peer_sources(engine: Engine, index: str, collection: Collection) -> list[dic
     sources = []
     for document, pairs, vector in zip(collection.documents, collection.pairs(), collection.dense, strict=True):
         vectors = {"sparse": {names[term]: value for term, value in pairs}, "dense": vector.tolist()}
-        sources.append({**source, "id": document.id, "document": document.to_dict(), "vectors": vectors})
+        sources.append(
+            {**source, "id": document.id, "document": orjson.dumps(document.to_dict()).decode(), "vectors": vectors}
+        )
     return sources
 
 
@@ -282,7 +298,7 @@ def search_times(engine: Engine, collection: Collection) -> dict[str, Any]:
     }
 
 
-def same_rankings(urls: Mapping[str, str], engines: Sequence[Engine]) -> list[tuple[object, ...]]:
+def same_rankings(engines: Sequence[Engine]) -> list[tuple[object, ...]]:
     """Rows of (engine, retriever, nDCG@10, share of the memory backend's top 100)."""
     import ir_measures
 
@@ -328,6 +344,23 @@ def same_rankings(urls: Mapping[str, str], engines: Sequence[Engine]) -> list[tu
     return rows
 
 
+def read_texts(folder: Path) -> list[str]:
+    """About 22,000 texts, all different, so that equal scores are as rare as they are elsewhere."""
+    places = {"scifact/corpus.jsonl": "text", "cranfield/corpus.jsonl": "text", "medquad/pairs.jsonl": "answer"}
+    texts = [
+        json.loads(line)[field] for file, field in places.items() for line in (folder / file).open(encoding="utf-8")
+    ]
+    return [text for text in dict.fromkeys(texts) if text.strip()]
+
+
+def _more_like(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Those vectors, and beyond them mixtures of two: distances between them are more real than between random ones."""
+    rng = np.random.default_rng(0)
+    first = np.arange(count) % len(vectors)
+    share = np.where(np.arange(count) < len(vectors), 0.0, rng.uniform(0.1, 0.5, count))[:, None]
+    return _unit((1 - share) * vectors[first] + share * vectors[rng.integers(0, len(vectors), count)])
+
+
 def _trec_qrels(path: Any) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()[1:]
     return "\n".join("{} 0 {} {}".format(*line.split("\t")) for line in lines)
@@ -350,6 +383,7 @@ def main() -> None:
         __doc__,
         documents={"type": int, "default": 10_000, "help": "for ingest and search"},
         queries={"type": int, "default": 300},
+        rounds={"type": int, "default": 3, "help": "of ingest"},
         skip_ranking={"action": "store_true", "help": "leave out SciFact, which needs the models"},
     )
     urls = {name: os.environ.get(f"HYBRIDSEARCH_TEST_{name.upper()}", "") for name in ENGINES}
@@ -360,7 +394,7 @@ def main() -> None:
     results: dict[str, Any] = {"documents": options.documents}
     try:
         for engine in engines:
-            rates, _ = ingest(engine, collection)
+            rates = ingest(engine, collection, options.rounds)
             table(
                 f"{engine.name}: {options.documents:,} documents in",
                 ["", "documents a second", "ours is faster"],
@@ -387,7 +421,7 @@ def main() -> None:
                 f"{engine.name}": {"rates": rates, "times": times},
             }
         if not options.skip_ranking:
-            rows = same_rankings(urls, engines)
+            rows = same_rankings(engines)
             table("SciFact, the same vectors", ["retriever", "engine", "nDCG@10", "of memory's top 100"], rows)
             results["rankings"] = rows
     finally:

@@ -1,9 +1,9 @@
 """Peak memory of indexing one million generated documents from JSONL with BM25 into a folder, by the command line.
 
-    python benchmarks/memory.py [--documents N] [--json]
+    python benchmarks/memory.py [--documents N] [--into opensearch://localhost:9200/million] [--json]
 
 The file is written to a temporary folder first (about 500 MB). The figure is the maximal resident set size of the
-indexing process, as the operating system counts it.
+indexing process, as the operating system counts it; with `--into` (a new index), that of the client.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from _common import arguments, console, finish, table
+
+import hybridsearch as hs
 
 
 def write_corpus(path: Path, documents: int) -> None:
@@ -37,14 +39,22 @@ def write_corpus(path: Path, documents: int) -> None:
                 )
 
 
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def main() -> None:
-    options = arguments(__doc__, documents={"type": int, "default": 1_000_000})
+    options = arguments(
+        __doc__,
+        documents={"type": int, "default": 1_000_000},
+        into={"metavar": "URL", "help": "a new index of an engine, in place of a folder"},
+    )
     with tempfile.TemporaryDirectory() as folder:
-        corpus, index = Path(folder, "corpus.jsonl"), Path(folder, "index")
+        corpus, index = Path(folder, "corpus.jsonl"), options.into or str(Path(folder, "index"))
         with console.status("writing the corpus"):
             write_corpus(corpus, options.documents)
         size = corpus.stat().st_size
-        command = [sys.executable, "-m", "hybridsearch", "index", str(corpus), "--index", str(index), "--json"]
+        command = [sys.executable, "-m", "hybridsearch", "index", str(corpus), "--index", index, "--json"]
         started = time.perf_counter()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds = time.perf_counter() - started
@@ -52,7 +62,9 @@ def main() -> None:
         if indexed != options.documents:
             raise SystemExit(f"{indexed} documents were indexed, not {options.documents}: {done.stderr}")
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        stored = sum(file.stat().st_size for file in index.rglob("*") if file.is_file())
+        with hs.open(index) as search:
+            assert search.count() == options.documents
+            stored = search.backend.describe()["bytes"] if options.into else _size(Path(index))
     found = {
         "documents": options.documents,
         "peak_gib": peak / 2**30,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
-import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.lucene import metadata
+from hybridsearch.adapters.lucene import metadata, seismic
 from hybridsearch.adapters.lucene.aliases import (
     MovedError,
     Sign,
@@ -26,37 +21,29 @@ from hybridsearch.adapters.lucene.aliases import (
     publish,
     watched,
 )
-from hybridsearch.adapters.lucene.bulk import BulkSender
-from hybridsearch.adapters.lucene.channel import LINES, Call, Channel, Steps
+from hybridsearch.adapters.lucene.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.connection import Address, Transport
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
 from hybridsearch.adapters.lucene.identity import Identity
-from hybridsearch.adapters.lucene.lines import (
-    bulk_lines,
-    delete_lines,
-    document_lengths,
-    encode_term,
-    from_source,
-    vectors_from_source,
-)
+from hybridsearch.adapters.lucene.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.multisearch import msearch
-from hybridsearch.adapters.lucene.reading import fetch, scan
-from hybridsearch.adapters.lucene.refusals import NoAnswerError, decode, refusal
+from hybridsearch.adapters.lucene.reading import DOCUMENT, fetch, read_batches, stored_document
+from hybridsearch.adapters.lucene.refusals import decode
 from hybridsearch.adapters.lucene.searching import MAX_WINDOW, Search, Searcher
+from hybridsearch.adapters.lucene.writing import Writer
 from hybridsearch.backends import Capabilities, Kind, Request, RetrieverSchema, Schema
 from hybridsearch.corpus.parts import check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,
     BulkIndexError,
-    HybridSearchError,
     IndexExistsError,
     IndexNotFoundError,
     InvalidArgumentError,
 )
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
-from hybridsearch.vectors import EncodedBatch, Metric, SparseVectors
+from hybridsearch.vectors import EncodedBatch, Metric
 
 Json: TypeAlias = Any
 T = TypeVar("T")
@@ -64,9 +51,6 @@ DenseMode: TypeAlias = Literal["hnsw", "exact"]
 
 _UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
 _ATTEMPTS = 8  # of a search by an alias that is moved again and again
-_REWEIGHED_AT_ONCE = 1000  # documents
-_TOLERATED = 0.05  # of the average length, before a load weighs anew
-_FAR, _ENOUGH = 0.25, 100  # of the average length of that many upserted documents, before there is a warning
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -83,7 +67,7 @@ class Server:
     plugins: frozenset[str] = frozenset()
 
 
-class LuceneBackend:
+class LuceneBackend(ABC):
     """An index in OpenSearch or Elasticsearch; the subclasses say how to make one. Any number of threads may use it.
 
     Documents come back with the hits. What this object has written it finds: it refreshes the index before the next
@@ -99,6 +83,7 @@ class LuceneBackend:
         *,
         dense: DenseMode | None,
         options: Mapping[str, Any],
+        defaults: Mapping[str, Any],
         shards: int,
         replicas: int,
         refresh: bool,
@@ -127,29 +112,28 @@ class LuceneBackend:
             timeout=timeout,
         )
         self._asked = {"dense": dense, **options}
-        self._options = {"dense": dense or "hnsw", **{k: v for k, v in options.items() if v is not None}}
+        self._defaults = {"dense": "hnsw", **defaults}
+        self._options = {**self._defaults, **{k: v for k, v in self._asked.items() if v is not None}}
         self._shards, self._replicas = shards, replicas
         self._refreshes = refresh
-        self._bulk_threads = bulk_threads
         self._channel = Channel(self.address, self.make_transport)
+        self._writer = Writer(self._channel, self.address, bulk_threads)
         self._server: Server | None = None
         self._searcher: Searcher | None = None
         self._target: Target | None = None  # of a backend that was opened by an alias
         self._closed = False
-        self._writes = self._refreshed = self._stamp = 0
-        self._loads = 0  # under way
-        self._upserted: dict[str, _Mean] = {}  # by retriever whose average length an upsert of this object decided
-        self._stamping = threading.Lock()
+        self._refreshed = 0  # of what the writer has written
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self.address}/{self.address.index}')"
 
     # ------------------------------------------------------------------------------- what the engines do differently
 
+    @abstractmethod
     def make_transport(self) -> Transport:
         """The official client."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_server(self, server: Server, schema: Schema) -> None:
         """Raise BackendError where the server lacks what an index of `schema` needs."""
 
@@ -157,28 +141,42 @@ class LuceneBackend:
         """More settings of a new index."""
         return {}
 
+    @abstractmethod
     def dense_field(self, retriever: RetrieverSchema) -> Json:
-        raise NotImplementedError
+        """The mapping of a dense retriever's vectors."""
 
+    @abstractmethod
     def sparse_field(self) -> Json:
-        raise NotImplementedError
+        """The mapping of a lexical or sparse retriever's vectors."""
 
+    def rough_fields(self, schema: Schema) -> dict[str, Json]:
+        """The mappings of rough vectors by retriever, see `seismic`."""
+        return {}
+
+    @abstractmethod
     def deepest_dense(self) -> int:
-        raise NotImplementedError
+        """See `Dialect`, also for the next ones."""
 
+    @abstractmethod
     def dense_clause(
         self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
-    ) -> Json:
-        raise NotImplementedError
+    ) -> Json: ...
 
-    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
-        raise NotImplementedError
+    @abstractmethod
+    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json: ...
+
+    @abstractmethod
+    def term_clause(self, path: str, term: str) -> Json: ...
 
     def pipeline(self, kind: Kind) -> dict[str, Json]:
         return {}
 
-    def term_clause(self, path: str, term: str) -> Json:
-        raise NotImplementedError
+    @property
+    def rough_sparse(self) -> bool:
+        return False
+
+    def rough_search(self, retriever: str, weights: Mapping[str, float], k: int, clause: Json) -> Search:
+        return {"query": clause}
 
     def similarity(self, metric: Metric, score: float) -> float:
         """Both engines turn similarities into positive scores the same way; this turns them back."""
@@ -240,7 +238,7 @@ class LuceneBackend:
             return
         address = replace(self.address, index=name)
         identity = Identity.from_meta(index["mappings"].get("_meta"), address)
-        schema, options = identity.schema, dict(identity.options)
+        schema, options = identity.schema, {**self._defaults, **identity.options}
         if known is not None:
             check_same_vectors(known.searcher.schema, schema, name, self.address)
         for option, value in self._asked.items():
@@ -249,8 +247,8 @@ class LuceneBackend:
                     f"The index {name!r} was made with {option}={options.get(option)!r}, not {value!r}: "
                     f"leave {option} out, or index the documents again under another name."
                 )
-        self.check_server(self._ask_server(), schema)
         self._options = options
+        self.check_server(self._ask_server(), schema)
         self._searcher = Searcher(schema, self)
         if name != self.address.index:
             self._target = Target(address, self._searcher, uuid, self.address.index)
@@ -279,6 +277,7 @@ class LuceneBackend:
             if retriever.kind == "dense" and not (retriever.dimensions and retriever.metric):
                 raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
             vectors[name] = self.dense_field(retriever) if retriever.kind == "dense" else self.sparse_field()
+        rough = self.rough_fields(schema)
         stored = {"type": "object", "enabled": False}
         body = {
             "settings": {
@@ -290,16 +289,18 @@ class LuceneBackend:
             },
             "mappings": {
                 "_meta": Identity(schema, self._options).to_meta(),
+                **({"_source": {"excludes": [seismic.MEMBER]}} if rough else {}),
                 "dynamic": False,
                 "properties": {
                     "id": {"type": "keyword"},
-                    "document": stored,
+                    "document": {"type": "text", "index": False, "store": True},
                     "counts": stored,
                     "long_terms": stored,
                     "stamp": {"type": "long"},
                     "vectors": {"type": "object", "dynamic": False, "properties": vectors},
                     "fields": metadata.METADATA_MAPPING,
                     **({"content": {**_UNINDEXED, "fields": texts}} if texts else {}),
+                    **({seismic.MEMBER: {"type": "object", "dynamic": False, "properties": rough}} if rough else {}),
                 },
             },
         }
@@ -327,34 +328,26 @@ class LuceneBackend:
         """
         check_batch(batch, self._current().schema)
         if len(batch):
-            target = self._pinned()
-            self._write(target, self._lines(target, batch))
+            self._writer.upsert(self._pinned(), batch)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; unknown ids are ignored. Returns how many were there."""
         self._current()
         distinct = [id for id in dict.fromkeys(ids) if id]
-        return self._write(self._pinned(), delete_lines(distinct)) if distinct else 0
+        return self._writer.send(self._pinned(), delete_lines(distinct)) if distinct else 0
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """`upsert` all batches, several requests at once, then `refresh`.
 
-        Meanwhile the index does not refresh by itself and, if it is empty, has no replicas; both are as before
+        Meanwhile the index refreshes seldom or never and, if it is empty, has no replicas; both are as before
         afterwards. After a crash the next `load`, `upsert` or `refresh` restores what it was before the first.
 
         The first batch decides the average lengths that lexical weights are made with. Where those of all batches turn
         out to be more than 5 % off, `reweigh` follows.
         """
         self._current()
-        target = self._pinned()
-        schema = self._stored_identity(target).schema
-        undecided = [name for name, r in schema.retrievers.items() if r.kind == "lexical" and r.average_length is None]
-        lengths = {name: _Mean() for name in undecided}
         try:
-            with self._relaxed(target):
-                self._write(target, self._lines_of_all(target, batches, lengths))
-                if any(_is_off(mean.value, target.searcher.schema.retrievers[name]) for name, mean in lengths.items()):
-                    self._reweigh(target)
+            self._writer.load(self._pinned(), batches, empty=self.count() == 0)
         except BulkIndexError:
             self.refresh()
             raise
@@ -374,16 +367,14 @@ class LuceneBackend:
             BulkIndexError: some documents were refused; all others are weighed anew.
         """
         self._current()
-        target = self._pinned()
-        averages = self._reweigh(target)
+        averages = self._writer.reweigh(self._pinned())
         self.refresh()
         return averages
 
     def refresh(self) -> None:
         """What was written before is found after this."""
         self._current()
-        if not self._loads:
-            self._end_crashed_load(self._pinned())
+        self._writer.end_crashed_load(self._pinned())
         self._channel.run(self._refreshing(always=True))
 
     # --------------------------------------------------------------------------------------------------- reading
@@ -391,8 +382,8 @@ class LuceneBackend:
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents, in the order of `ids`; None for an unknown id."""
         self._current()
-        found = self._channel.run(self._asking(lambda _: fetch(self.address, ids, ["id", "document"])))
-        return [None if source is None else from_source(source) for source in found]
+        found = self._channel.run(self._asking(lambda _: fetch(self.address, ids, DOCUMENT)))
+        return [None if hit is None else stored_document(hit) for hit in found]
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests with one `_msearch`.
@@ -502,7 +493,7 @@ class LuceneBackend:
             self._target.sign = sign
 
     def _refreshing(self, *, always: bool = False) -> Steps[None]:
-        writes = self._writes
+        writes = self._writer.writes
         if always or (self._refreshes and self._refreshed < writes):
             yield Call("POST", f"{self.address.path}/_refresh")
             self._refreshed = max(self._refreshed, writes)
@@ -517,10 +508,10 @@ class LuceneBackend:
         if (kind := searcher.retriever(name).kind) in ("dense", "text"):
             raise InvalidArgumentError(f"Retriever {name!r} is {kind}: only lexical and sparse scores have our terms.")
         weights = yield from self._ask(target, searcher.weights(request))
-        sources = yield from fetch(target.address, ids, ["id", f"vectors.{name}"])
+        found = yield from fetch(target.address, ids, {"_source": [f"vectors.{name}"]})
         explained = []
-        for source in sources:
-            vector = {} if source is None else source.get("vectors", {}).get(name, {})
+        for hit in found:
+            vector = {} if hit is None else hit["_source"].get("vectors", {}).get(name, {})
             values = {term: weight * vector.get(encode_term(term), 0.0) for term, weight in weights.items()}
             explained.append({term: value for term, value in values.items() if value})
         return explained
@@ -529,163 +520,16 @@ class LuceneBackend:
         self._channel.run(self._refreshing())
         if self._target is not None:
             self._channel.run(self._follow())
-        yield from self._scan_of(self._aim(), batch_size)
+        target = self._aim()
+        yield from read_batches(self._channel, target.address, target.searcher.schema, batch_size)
 
-    def _scan_of(self, target: Target, batch_size: int) -> Iterator[EncodedBatch]:
-        with contextlib.closing(scan(self._channel, target.address, batch_size)) as pages:
-            for sources in pages:
-                vectors = vectors_from_source(sources, target.searcher.schema)
-                yield EncodedBatch([from_source(source) for source in sources], vectors)
-
-    # ---------------------------------------------------------------------------------------------------- writing
+    # ------------------------------------------------------------------------------------------------- connections
 
     def _pinned(self) -> Target:
         """The index that one call writes to, whatever happens to the alias meanwhile."""
         if self._target is not None:
             self._channel.run(self._follow())
         return self._aim()
-
-    def _write(self, target: Target, lines: Iterable[tuple[str, bytes]]) -> int:
-        def send(body: bytes) -> tuple[int, bytes]:
-            path = f"{target.address.path}/_bulk?filter_path=errors,items.*.status,items.*.error"
-            status, content = self._channel.send(Call("POST", path, body, LINES))
-            return status, content.encode() if isinstance(content, str) else content
-
-        refuse = partial(refusal, target.address)
-        sender = BulkSender(send, threads=self._bulk_threads, retryable=(NoAnswerError,), refusal=refuse)
-        try:
-            done = sender.send_all(lines)
-        finally:
-            self._writes += 1
-            target.searcher.forget()
-        if target.alias is not None:
-            self._stored_identity(target)
-        return done
-
-    def _lines(self, target: Target, batch: EncodedBatch) -> Iterator[tuple[str, bytes]]:
-        # Asked each time: the bulk API would make an index anew, without our mapping, that was deleted meanwhile.
-        identity = self._stored_identity(target)
-        check_batch(batch, identity.schema)
-        if not self._loads:
-            identity = self._end_crashed_load(target, identity)
-        schema = _with_averages(identity.schema, batch)
-        if schema != identity.schema:
-            self._put_meta(target, replace(identity, schema=schema))
-        target.searcher.schema = schema
-        if not self._loads:
-            self._note_lengths(batch, identity.schema, schema)
-        return self._weighed_lines(batch, schema)
-
-    def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
-        """Warn where upserts are far from an average length that the first of them decided."""
-        now = schema.retrievers
-        for name, retriever in before.retrievers.items():
-            if retriever.average_length is None and now[name].average_length is not None:
-                self._upserted[name] = _Mean()
-        _add_lengths(self._upserted, batch)
-        for name, mean in list(self._upserted.items()):
-            if mean.documents >= _ENOUGH and _is_off(mean.value, now[name], _FAR):
-                del self._upserted[name]
-                warnings.warn(
-                    f"The {mean.documents} documents so far have {mean.value:.4g} tokens on average, but the index "
-                    f"{self.address.index!r} weighs those of {name!r} by the average of the first batch, "
-                    f"{now[name].average_length:.4g}: when all are in, call reweigh() of its backend.",
-                    stacklevel=4,
-                )
-
-    def _weighed_lines(self, batch: EncodedBatch, schema: Schema) -> Iterator[tuple[str, bytes]]:
-        averages = {name: r.average_length or 0.0 for name, r in schema.retrievers.items() if r.kind == "lexical"}
-        with self._stamping:
-            stamp = self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
-        return bulk_lines(batch, schema, averages, stamp)
-
-    def _lines_of_all(
-        self, target: Target, batches: Iterable[EncodedBatch], lengths: Mapping[str, _Mean]
-    ) -> Iterator[tuple[str, bytes]]:
-        for batch in batches:
-            if len(batch):
-                yield from self._lines(target, batch)
-                _add_lengths(lengths, batch)
-
-    def _reweigh(self, target: Target) -> dict[str, float]:
-        refresh = f"{target.address.path}/_refresh"
-        self._channel.call("POST", refresh)
-        identity = self._stored_identity(target)
-        means = {name: _Mean() for name, r in identity.schema.retrievers.items() if r.kind == "lexical"}
-        for batch in self._scan_of(target, _REWEIGHED_AT_ONCE):
-            _add_lengths(means, batch)
-        averages = {name: mean.value for name, mean in means.items() if mean.value > 0}
-        retrievers = dict(identity.schema.retrievers)
-        for name, average in averages.items():
-            retrievers[name] = replace(retrievers[name], average_length=average)
-        schema = replace(identity.schema, retrievers=retrievers)
-        if averages:
-            self._put_meta(target, replace(identity, schema=schema))
-            target.searcher.schema = schema
-            batches = self._scan_of(target, _REWEIGHED_AT_ONCE)
-            self._write(target, chain.from_iterable(self._weighed_lines(batch, schema) for batch in batches))
-        return averages
-
-    @contextlib.contextmanager
-    def _relaxed(self, target: Target) -> Iterator[None]:
-        """No refreshing by itself and, while the index is empty, no replicas; as before at the end."""
-        identity = self._stored_identity(target)
-        path = f"{target.address.path}/_settings"
-        settings = next(iter(self._channel.call("GET", path).values()))["settings"]["index"]
-        before = identity.before_load or {
-            "refresh_interval": settings.get("refresh_interval"),
-            "number_of_replicas": settings["number_of_replicas"],
-        }
-        relaxed: dict[str, Json] = {"refresh_interval": "-1"}
-        if self.count() == 0:
-            relaxed["number_of_replicas"] = 0
-        with self._stamping:
-            self._loads += 1
-        try:
-            self._put_meta(target, replace(identity, before_load=before))
-            self._channel.call("PUT", path, {"index": relaxed})
-            yield
-        except BaseException:
-            with contextlib.suppress(HybridSearchError):  # of the two errors, the first tells more
-                self._restore(target, before)
-            raise
-        else:
-            self._restore(target, before)
-        finally:
-            with self._stamping:
-                self._loads -= 1
-
-    def _restore(self, target: Target, before: Mapping[str, Json]) -> None:
-        path = target.address.path
-        self._channel.call("PUT", f"{path}/_settings", {"index": before})
-        self._put_meta(target, replace(self._identity_in(self._channel.call("GET", path)), before_load=None))
-
-    def _end_crashed_load(self, target: Target, identity: Identity | None = None) -> Identity:
-        """Restore what a load that never ended has relaxed; the identity after it."""
-        identity = identity or self._stored_identity(target)
-        if identity.before_load is not None:
-            self._restore(target, identity.before_load)
-        return replace(identity, before_load=None)
-
-    # ------------------------------------------------------------------------------------------------------- _meta
-
-    def _put_meta(self, target: Target, identity: Identity) -> None:
-        self._channel.call("PUT", f"{target.address.path}/_mapping", {"_meta": identity.to_meta()})
-
-    def _stored_identity(self, target: Target) -> Identity:
-        """As it is now; another process may have changed it, deleted the index, or moved the alias (BackendError)."""
-        found = self._channel.call("GET", self.address.path)
-        if target.alias is not None and only_index(found, self.address)[0] != target.address.index:
-            raise BackendError(
-                f"The alias {target.alias!r} at {self.address} was moved during the load, from the index "
-                f"{target.address.index!r}, which has a part of it: run it again."
-            )
-        return self._identity_in(found)
-
-    def _identity_in(self, found: Json) -> Identity:
-        return Identity.from_meta(next(iter(found.values()))["mappings"].get("_meta"), self.address)
-
-    # ------------------------------------------------------------------------------------------------- connections
 
     def _ask_server(self) -> Server:
         """Versions and plugins, asked once."""
@@ -708,41 +552,3 @@ class LuceneBackend:
 
     def _aim(self) -> Target:
         return self._target or Target(self.address, self._current())
-
-
-def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
-    """The schema with a mean length for each lexical retriever, which the first documents with any terms decide."""
-    retrievers = dict(schema.retrievers)
-    for name, retriever in schema.retrievers.items():
-        vectors = batch.vectors[name]
-        if retriever.kind == "lexical" and retriever.average_length is None and isinstance(vectors, SparseVectors):
-            average = float(document_lengths(vectors).mean())
-            if average > 0:
-                retrievers[name] = replace(retriever, average_length=average)
-    return replace(schema, retrievers=retrievers) if retrievers != schema.retrievers else schema
-
-
-@dataclass(slots=True)
-class _Mean:
-    """Of the lengths of documents, those without any term among them."""
-
-    tokens: float = 0.0
-    documents: int = 0
-
-    @property
-    def value(self) -> float:
-        return self.tokens / self.documents if self.documents else 0.0
-
-
-def _add_lengths(means: Mapping[str, _Mean], batch: EncodedBatch) -> None:
-    for name, mean in means.items():
-        vectors = batch.vectors[name]
-        if isinstance(vectors, SparseVectors):
-            mean.tokens += float(document_lengths(vectors).sum())
-            mean.documents += len(batch)
-
-
-def _is_off(mean: float, retriever: RetrieverSchema, tolerated: float = _TOLERATED) -> bool:
-    """Whether the average length that was frozen is too far from the mean."""
-    frozen = retriever.average_length
-    return frozen is not None and mean > 0 and abs(frozen - mean) > tolerated * mean

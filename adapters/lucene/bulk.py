@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from hybridsearch.adapters.lucene.lines import Line
+from hybridsearch.adapters.lucene.refusals import PASSING
 from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError, InvalidArgumentError
 
 Reply: TypeAlias = tuple[int, bytes] | tuple[int, bytes, float | None]
@@ -24,18 +25,6 @@ Send: TypeAlias = Callable[[bytes], Reply]
 _OVERLOADED = frozenset({429, 502, 503, 504})
 _TOO_MUCH_OR_MALFORMED = frozenset({400, 413})  # the fault of some document in the request: smaller requests find it
 _REFUSED_FOR_ALL = frozenset({401, 403})
-_RETRYABLE_TYPES = frozenset(
-    {
-        "circuit_breaking_exception",
-        "es_rejected_execution_exception",
-        "node_closed_exception",
-        "node_not_connected_exception",
-        "no_shard_available_action_exception",
-        "process_cluster_event_timeout_exception",
-        "rejected_execution_exception",
-        "unavailable_shards_exception",
-    }
-)
 _REASON_CHARACTERS = 500
 
 
@@ -45,8 +34,8 @@ class BulkSender:
     Every line names its document, so that sending it twice does no harm: whatever is in doubt is sent again. Two lines
     of one document never travel at the same time, so that the later one wins.
 
-    * HTTP 429, 502, 503 and 504, and errors of the connection: the request again, in smaller parts from the second
-      time on; after one part got through, the count of failures begins anew.
+    * HTTP 429, 502, 503 and 504, errors that pass (`PASSING`), and errors of the connection: the request again, in
+      smaller parts from the second time on; after one part got through, the count of failures begins anew.
     * Items that were rejected for load under HTTP 200: those items again.
     * HTTP 413 and 400: the request in halves, down to the document that is at fault; after a 413 all later requests
       are smaller.
@@ -74,10 +63,10 @@ class BulkSender:
         self,
         send: Send,
         *,
-        threads: int = 4,
-        max_bytes: int = 4 << 20,
-        max_documents: int = 250,
-        retries: int = 8,
+        threads: int = 3,
+        max_bytes: int = 8 << 20,
+        max_documents: int = 500,
+        retries: int = 12,
         first_wait: float = 0.5,
         max_wait: float = 30.0,
         retryable: tuple[type[Exception], ...] = (ConnectionError, TimeoutError),
@@ -213,7 +202,7 @@ class BulkSender:
             reason = f"one request with it alone, {len(body)} bytes, was refused with {_describe(status, error)}"
             return _Answer(_Outcome(done=1, refused=[(part[0][0], reason)]))
         if not 200 <= status < 300:
-            again = status in _OVERLOADED and not _is_block(status, error)
+            again = (status in _OVERLOADED or _type_of(error) in PASSING) and not _is_block(status, error)
             return _Answer(again=part if again else (), error=self._refusal(status, error), retry_after=retry_after)
         items = None if reply is None else reply.get("items")
         if reply is not None and items is None and reply.get("errors") is False:
@@ -230,13 +219,13 @@ class BulkSender:
             (result,) = item.values()
             error = result.get("error")
             status = int(result.get("status", 200))
-            kind = error.get("type") if isinstance(error, Mapping) else None
+            kind = _type_of(error)
             if error is None and (status < 300 or status == 404):
                 answer.outcome.stored += status != 404 and result.get("result") != "not_found"
                 answer.outcome.done += 1
             elif status in _REFUSED_FOR_ALL or kind == "index_not_found_exception" or _is_block(status, error):
                 return _Answer(answer.outcome, error=self._refusal(status, error))
-            elif status in _OVERLOADED or kind in _RETRYABLE_TYPES:
+            elif status in _OVERLOADED or kind in PASSING:
                 again.append(line)
                 answer.error = answer.error or self._refusal(status, error)
             else:
@@ -291,7 +280,7 @@ def _is_block(status: int, error: Any) -> bool:
 
     The blocks with status 503 are those of a cluster that is starting or without a master: they pass.
     """
-    return isinstance(error, Mapping) and error.get("type") == "cluster_block_exception" and status != 503
+    return _type_of(error) == "cluster_block_exception" and status != 503
 
 
 def _given_up(error: Exception, total: _Outcome) -> Exception:
@@ -328,6 +317,10 @@ def _parse(content: bytes) -> Mapping[str, Any] | None:
 
 def _describe(status: int, error: Any) -> str:
     return f"HTTP {status}, {_text_of(error)}" if error else f"HTTP {status}"
+
+
+def _type_of(error: Any) -> Any:
+    return error.get("type") if isinstance(error, Mapping) else None
 
 
 def _text_of(error: Any) -> str:

@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 JSON, LINES = "application/json", "application/x-ndjson"
 
-_BUSY = (429, 503)
-_ATTEMPTS = 9
-_FIRST_WAIT = 0.1  # seconds, at most; twice as much each time
+_BUSY = (429, 500, 503)
+_BUSY_PAUSES, _PATIENT_PAUSES = 8, 12
+_BUSY_WAIT, _PATIENT_WAIT = 0.1, 0.5  # seconds, at most; twice as much each time, up to
+_LONGEST_WAIT = 30.0
 
 
 class Call(NamedTuple):
@@ -52,10 +53,17 @@ class Channel:
         """One attempt; any status."""
         return self._transport().send(*call[:4], timeout=self.address.timeout)
 
-    def call(self, method: str, path: str, body: Json | None = None) -> Json:
-        """The answer to one JSON request."""
-        content = None if body is None else orjson.dumps(body)
-        return decode(self.address, self.answer(Call(method, path, content)))
+    def call(self, method: str, path: str, body: Json | None = None, *, patient: bool = False) -> Json:
+        """The answer to one JSON request.
+
+        A `patient` call is made again where no answer came, for as long as bulk requests are; it may be made twice.
+        """
+        call = Call(method, path, None if body is None else orjson.dumps(body))
+        for pause in _pauses(_PATIENT_PAUSES, _PATIENT_WAIT) if patient else ():
+            with contextlib.suppress(NoAnswerError):
+                return decode(self.address, self.answer(call))
+            time.sleep(pause)
+        return decode(self.address, self.answer(call))
 
     def answer(self, call: Call) -> Answer:
         """Any status, but where the engine was too busy only after several attempts."""
@@ -119,6 +127,7 @@ class Channel:
         return status in _BUSY and isinstance(refusal(self.address, status, body), NoAnswerError)
 
 
-def _pauses() -> list[float]:
+def _pauses(count: int = _BUSY_PAUSES, first: float = _BUSY_WAIT) -> list[float]:
     """Seconds to wait between attempts ("full jitter": M. Brooker, "Exponential Backoff And Jitter", 2015)."""
-    return [random.uniform(0, _FIRST_WAIT * 2**attempt) for attempt in range(_ATTEMPTS - 1)]  # noqa: S311 - no secret
+    longest = [min(first * 2**attempt, _LONGEST_WAIT) for attempt in range(count)]
+    return [random.uniform(0, seconds) for seconds in longest]  # noqa: S311 - no secret

@@ -5,12 +5,14 @@ A stored document is one JSON object (`_source`):
 | member       | holds                                                                                     |
 |--------------|-------------------------------------------------------------------------------------------|
 | `id`         | the document's id; its `_id` is `document_key(id)`                                        |
-| `document`   | text, title and metadata as they came                                                     |
+| `document`   | id, text, title and metadata as they came, as JSON text: a search reads it alone, without |
+|              | taking the rest apart, and no engine reads anything into it                               |
 | `fields`     | what filters search, by `metadata.to_fields`; absent when empty                           |
 | `vectors`    | by retriever: a list of numbers (dense, absent when all-zero), or weight by encoded term  |
 | `counts`     | by lexical retriever: term frequency by encoded term, from which its weights were made    |
 | `long_terms` | the escaped term by encoded term, for those that were too long for a name; usually absent |
 | `stamp`      | when this version was written, in microseconds                                            |
+| `rough`      | see `seismic`; indexed where that is asked for, never stored                              |
 
 Numbers are the shortest decimals that read back as the same float32, so that nothing is lost although Lucene scores
 with fewer bits.
@@ -30,6 +32,7 @@ import orjson
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.metadata import to_fields
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import MAX_ID_BYTES, Document
@@ -92,20 +95,23 @@ def document_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
     return lengths
 
 
-def bulk_lines(batch: EncodedBatch, schema: Schema, average_lengths: Mapping[str, float], stamp: int) -> Iterator[Line]:
+def bulk_lines(
+    batch: EncodedBatch, schema: Schema, average_lengths: Mapping[str, float], stamp: int, *, rough: bool = False
+) -> Iterator[Line]:
     """An index action and the document for each document of `batch`, in order.
 
     Args:
         batch: fits `schema`.
         average_lengths: the mean document length in tokens that weights are made with, by lexical retriever.
         stamp: when this version is written, in microseconds.
+        rough: whether learned sparse vectors are indexed for `seismic`, too.
 
     Raises:
         InvalidArgumentError: a weight is negative; nothing was yielded then.
     """
     _check_signs(batch, schema)
     return chain.from_iterable(
-        _lines_of(batch, slice(start, start + _ROWS), schema, average_lengths, stamp)
+        _lines_of(batch, slice(start, start + _ROWS), schema, average_lengths, stamp, rough)
         for start in range(0, len(batch), _ROWS)
     )
 
@@ -120,10 +126,9 @@ def delete_lines(ids: Iterable[str]) -> Iterator[Line]:
         yield id, b'{"delete":{"_id":%b}}\n' % orjson.dumps(document_key(id))
 
 
-def from_source(source: Mapping[str, Any]) -> Document:
-    """The document in a `_source`; only `id` and `document` are read."""
-    document = source["document"]
-    return Document(source["id"], document["text"], document["title"], document["metadata"])
+def read_document(text: str) -> Document:
+    """The document in a stored `document`."""
+    return Document(**orjson.loads(text))
 
 
 def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Vectors]:
@@ -144,7 +149,7 @@ def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) ->
 
 
 def _lines_of(
-    batch: EncodedBatch, rows: slice, schema: Schema, average_lengths: Mapping[str, float], stamp: int
+    batch: EncodedBatch, rows: slice, schema: Schema, average_lengths: Mapping[str, float], stamp: int, rough: bool
 ) -> Iterator[Line]:
     documents = batch.documents[rows]
     sources: list[dict[str, Any]] = [_source(document, stamp) for document in documents]
@@ -163,6 +168,10 @@ def _lines_of(
             _put(sources, "counts", name, part)
             part = _weighted(part, BM25Weighting(**(retriever.weighting or {})), average_lengths[name])
         _put(sources, "vectors", name, part)
+        if rough and retriever.kind == "sparse":
+            for source in sources:
+                if weights := source["vectors"].get(name):
+                    source.setdefault(seismic.MEMBER, {})[name] = seismic.rough_vector(weights)
     for document, source in zip(documents, sources, strict=True):
         action = b'{"index":{"_id":%b}}\n' % orjson.dumps(document_key(document.id))
         options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
@@ -170,12 +179,8 @@ def _lines_of(
 
 
 def _source(document: Document, stamp: int) -> dict[str, Any]:
-    source: dict[str, Any] = {
-        "id": document.id,
-        "document": {"text": document.text, "title": document.title, "metadata": dict(document.metadata)},
-        "vectors": {},
-        "stamp": stamp,
-    }
+    text = orjson.dumps(document.to_dict()).decode()
+    source: dict[str, Any] = {"id": document.id, "document": text, "vectors": {}, "stamp": stamp}
     if fields := to_fields(document):
         source["fields"] = fields
     return source

@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import orjson
 
 from hybridsearch.adapters.lucene.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.connection import Address
-from hybridsearch.adapters.lucene.lines import document_key
+from hybridsearch.adapters.lucene.lines import document_key, read_document, vectors_from_source
 from hybridsearch.adapters.lucene.refusals import refusal
+from hybridsearch.backends import Schema
+from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.vectors import EncodedBatch
 
 Json: TypeAlias = Any
+
+DOCUMENT: Mapping[str, Json] = {"_source": False, "stored_fields": ["document"]}
+"""Of a search or an `_mget`: the documents without their vectors, which the engine need not take apart for that."""
 
 _IDS_AT_ONCE = 1000
 _AT_ONCE = 2000
 _SCROLL = "5m"
 
 
-def fetch(address: Address, ids: Sequence[str], members: Sequence[str]) -> Steps[list[Json | None]]:
-    """These members of the stored documents, in the order of `ids`; None for an unknown id."""
+def fetch(address: Address, ids: Sequence[str], what: Mapping[str, Json]) -> Steps[list[Json | None]]:
+    """What the engine says of these documents, in the order of `ids`; None for an unknown id.
+
+    `what` is which parts of a document are asked for, such as `DOCUMENT`.
+    """
     found: dict[str, Json] = {}
     keys = list(dict.fromkeys(document_key(id) for id in ids if id))
     for start in range(0, len(keys), _IDS_AT_ONCE):
-        docs = [{"_id": key, "_source": members} for key in keys[start : start + _IDS_AT_ONCE]]
+        docs = [{"_id": key, **what} for key in keys[start : start + _IDS_AT_ONCE]]
         answer = yield Call("POST", f"{address.path}/_mget", orjson.dumps({"docs": docs}))
         for item in answer["docs"]:
             if "error" in item:
                 raise refusal(address, 500, item["error"])
             if item.get("found"):
-                found[item["_source"]["id"]] = item["_source"]
-    return [found.get(id) for id in ids]
+                found[item["_id"]] = item
+    return [found.get(document_key(id)) if id else None for id in ids]
 
 
-def scan(channel: Channel, address: Address, batch_size: int) -> Generator[list[Json]]:
-    """All stored documents, as they are when the first batch is taken.
+def stored_document(hit: Json) -> Document:
+    """The document of a hit, or of something fetched, that was asked for with `DOCUMENT`."""
+    return read_document(hit["fields"]["document"][0])
+
+
+def stored_id(hit: Json) -> str:
+    """Its id, which `document_key` may have hashed."""
+    key = str(hit["_id"])
+    return stored_document(hit).id if key.startswith("~") else key
+
+
+def read_batches(channel: Channel, address: Address, schema: Schema, batch_size: int) -> Iterator[EncodedBatch]:
+    """All documents with their vectors, as they are when the first batch is taken.
 
     Raises:
         BackendError: some did not come. (A page whose answer is lost is gone: asked again, the engine gives the next.)
@@ -48,7 +68,9 @@ def scan(channel: Channel, address: Address, batch_size: int) -> Generator[list[
     missing = int(page["hits"]["total"]["value"])
     try:
         while hits := page["hits"]["hits"]:
-            yield [hit["_source"] for hit in hits]
+            sources = [hit["_source"] for hit in hits]
+            documents = [read_document(source["document"]) for source in sources]
+            yield EncodedBatch(documents, vectors_from_source(sources, schema))
             missing -= len(hits)
             page = channel.call("POST", "/_search/scroll", {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]})
     finally:

@@ -20,6 +20,21 @@ from hybridsearch.errors import (
 
 Json: TypeAlias = Any
 
+PASSING = frozenset(
+    {
+        "circuit_breaking_exception",
+        "es_rejected_execution_exception",
+        "no_shard_available_action_exception",
+        "node_closed_exception",
+        "node_disconnected_exception",
+        "node_not_connected_exception",
+        "process_cluster_event_timeout_exception",
+        "rejected_execution_exception",
+        "unavailable_shards_exception",
+    }
+)
+"""Types of errors that pass, whatever their status: of nodes that are too busy, start, or have just gone."""
+
 
 class NoAnswerError(BackendError):
     """The engine was not reached, or did not answer in time; the same call may succeed later."""
@@ -109,7 +124,7 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
         )
     if status == 413:
         return BackendError(f"{engine} at {address} refused a request as too large: raise its http.max_content_length.")
-    if status in (429, 502, 503, 504):
+    if status in (429, 502, 503, 504) or type in PASSING:
         return NoAnswerError(
             f"{engine} at {address} is overloaded or not ready (HTTP {status} {type}: {reason:.200}): try again later."
         )

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.lucene.lines import encode_term, from_source
+from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene.lines import encode_term
+from hybridsearch.adapters.lucene.reading import DOCUMENT, stored_document, stored_id
 from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.encoders.bm25 import BM25Weighting
@@ -65,6 +67,15 @@ class Dialect(Protocol):
 
     def pipeline(self, kind: Kind) -> Search:
         """Further members of a search by score."""
+        ...
+
+    @property
+    def rough_sparse(self) -> bool:
+        """Whether learned sparse searches without a filter may miss documents, so that ties are not looked at."""
+        ...
+
+    def rough_search(self, retriever: str, weights: Mapping[str, float], k: int, clause: Json) -> Search:
+        """The members of such a search for `k` documents, which `clause` scores; it counts the candidates."""
         ...
 
     def term_clause(self, path: str, term: str) -> Json:
@@ -128,8 +139,11 @@ class Searcher:
             attempt += 1
             known = self._statistics
             missing = self._missing(waiting, known)
-            asked = [q for q in waiting if q.retriever.kind != "lexical" or not missing.intersection(_keys(q))]
-            held = [q for q in waiting if q not in asked]
+            asked: list[_Question] = []
+            held: list[_Question] = []
+            for q in waiting:
+                unknown = q.retriever.kind == "lexical" and not missing.isdisjoint(_keys(q))
+                (held if unknown else asked).append(q)
             ready = [self._weighed(q, known) for q in asked]
             bodies = [self._body(q) for q in ready if q is not None]
             lexical = any(q.retriever.kind == "lexical" for q in waiting)
@@ -238,7 +252,7 @@ class Searcher:
         request, retriever = question.request, question.retriever
         k = int(min(request.k, MAX_WINDOW - 1))
         exact = retriever.kind != "dense" or not self._dialect.approximate_dense
-        body: Search = {"_source": ["id", "document"], "track_total_hits": False}
+        body: Search = {**DOCUMENT, "track_total_hits": False}
         if retriever.kind == "dense":
             deepest = self._dialect.deepest_dense()
             size = k if question.by_id or not exact else k + 1
@@ -254,6 +268,8 @@ class Searcher:
                 scale = _scale(question.weights)
                 weights = {term: weight / scale for term, weight in question.weights.items()}
                 clause = self._dialect.sparse_clause(question.path, weights, retriever.kind)
+                if self._is_rough(question):
+                    return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
             body["query"] = (
                 clause if question.filter is None else {"bool": {"must": [clause], "filter": [question.filter]}}
             )
@@ -280,12 +296,15 @@ class Searcher:
                     return question
             elif (len(hits) >= deepest and k >= deepest) or (exact and _tied(hits, min(k, deepest - 1))):
                 return replace(question, by_id=True)
+        elif self._is_rough(question):
+            if response["hits"]["total"]["value"] < seismic.candidates(k):
+                return question  # asked again, it is searched exactly
         elif not question.by_id and _tied(hits, k):
             return replace(question, by_id=True)
         return self._ranking(question, hits, k)
 
     def _ranking(self, question: _Question, hits: Sequence[Json], k: int) -> Ranking:
-        sources = {hit["_source"]["id"]: hit["_source"] for hit in hits}
+        found = {stored_id(hit): hit for hit in hits}
         scores = [_score(hit) for hit in hits]
         metric = question.retriever.metric
         if metric is not None:
@@ -293,10 +312,17 @@ class Searcher:
         elif question.retriever.kind != "text":
             scale = _scale(question.weights)
             scores = [score * scale for score in scores]
-        ranking = Ranking.from_scores(zip(sources, scores, strict=True), k)
+        pairs = list(zip(found, scores, strict=True))
+        if self._is_rough(question):  # leave out candidates that turned out to have none of the terms
+            pairs = [(id, score) for id, score in pairs if score > 0]
+        ranking = Ranking.from_scores(pairs, k)
         if not len(ranking):
             return EMPTY
-        return Ranking(ranking.ids, ranking.scores, _Documents({id: sources[id] for id in ranking.ids}))
+        return Ranking(ranking.ids, ranking.scores, _Documents({id: found[id] for id in ranking.ids}))
+
+    def _is_rough(self, question: _Question) -> bool:
+        first = question.filter is None and not question.by_id
+        return first and question.retriever.kind == "sparse" and self._dialect.rough_sparse
 
     def _in_parts(self, question: _Question) -> Steps[Ranking]:
         """A dense search that is deeper than the engine allows, or has more ties: part by part, in order of ids."""
@@ -363,17 +389,17 @@ class Searcher:
 class _Documents(Mapping[str, Document]):
     """The documents of hits, made when they are looked up: of all rankings, few come into the final results."""
 
-    def __init__(self, sources: Mapping[str, Json]) -> None:
-        self._sources = sources
+    def __init__(self, hits: Mapping[str, Json]) -> None:
+        self._hits = hits
 
     def __getitem__(self, id: str) -> Document:
-        return from_source(self._sources[id])
+        return stored_document(self._hits[id])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
+        return iter(self._hits)
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self._hits)
 
 
 def _keys(question: _Question) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,7 @@ from hybridsearch.adapters.qdrant.points import (
     dense_params,
     from_rows,
     length_of,
+    quantization_of,
     sparse_rows,
     sparse_vector,
     used_terms,
@@ -75,8 +76,9 @@ class QdrantBackend:
         ca_file: the certificates of a private authority, PEM.
         timeout: seconds for one request.
         dense: how a server searches dense vectors: "hnsw", or "exact", which compares with all of them.
-        quantization: makes dense vectors on a server four ("int8") or 32 times ("binary") smaller in memory; the best
-            candidates are compared again with the full vectors. Decided when the index is created.
+        quantization: makes dense vectors on a server four ("int8"), 16 ("product") or 32 times ("binary") smaller in
+            memory; the best candidates are scored again by the full vectors. None for what the index was made with,
+            none for a new one.
         shards, replicas: of a new index on a server; None for the server's default number of replicas.
         senders: how many requests `load` keeps on the way to a server.
 
@@ -115,8 +117,8 @@ class QdrantBackend:
             raise InvalidArgumentError(f"dense is 'hnsw' or 'exact', not {dense!r}.")
         if quantization is not None and (quantization not in get_args(Quantization) or place.url is None):
             raise InvalidArgumentError(
-                f"quantization={quantization!r} is not known here: a server has 'int8' and 'binary', the embedded "
-                "Qdrant has none."
+                f"quantization={quantization!r} is not known here: a server has 'int8', 'product' and 'binary', the "
+                "embedded Qdrant has none."
             )
         self._place = place
         self._connection = Connection(place, api_key=api_key, verify=verify, ca_file=ca_file, timeout=timeout)
@@ -338,7 +340,14 @@ class QdrantBackend:
         if not (yield self._call("collection_exists")):
             return None
         info = yield self._call("get_collection")
-        return Index.from_metadata(info.config.metadata, self._place.shown)
+        index = Index.from_metadata(info.config.metadata, self._place.shown)
+        made, asked = quantization_of(info.config.params), self._quantization
+        if asked not in (None, made) and any(r.kind == "dense" for r in index.schema.retrievers.values()):
+            raise InvalidArgumentError(
+                f"The index at {self._place.shown} was made with quantization={made!r}, not {asked!r}: leave "
+                "quantization out, or index the documents again under another name."
+            )
+        return index
 
     def _create(self, schema: Schema) -> Steps[Index]:
         name = self._place.collection

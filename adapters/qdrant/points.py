@@ -42,8 +42,8 @@ METADATA_KEY = "hybridsearch"
 _NO_TERM = 0
 _DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "euclidean": models.Distance.EUCLID}
 
-Quantization: TypeAlias = Literal["int8", "binary"]
-"""How many bits a server searches with: eight or one in place of 32."""
+Quantization: TypeAlias = Literal["int8", "binary", "product"]
+"""What a server searches with in place of 32 bits for a number: eight, one, or two on average."""
 
 Row: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
 """The numbers of the terms of one document, ascending, and their values."""
@@ -178,9 +178,23 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
         quantization = models.ScalarQuantization(scalar=scalar)
     elif quantized == "binary":
         quantization = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+    elif quantized == "product":
+        product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+        quantization = models.ProductQuantization(product=product)
     return models.VectorParams(
         size=retriever.dimensions, distance=_DISTANCES[retriever.metric], quantization_config=quantization
     )
+
+
+def quantization_of(params: models.CollectionParams) -> Quantization | None:
+    """How the dense vectors of a collection are quantized."""
+    vectors = params.vectors if isinstance(params.vectors, dict) else {}
+    kinds: dict[type, Quantization] = {
+        models.ScalarQuantization: "int8",
+        models.BinaryQuantization: "binary",
+        models.ProductQuantization: "product",
+    }
+    return next((kinds[type(of)] for v in vectors.values() if (of := v.quantization_config) is not None), None)
 
 
 def length_of(point: models.PointStruct) -> int:

@@ -31,6 +31,9 @@ from hybridsearch.vectors import SparseQuery
 MAX_FETCH = 256
 """Most documents that are fetched in one request."""
 
+OVERSAMPLING = 3.0
+"""Candidates of quantized vectors for one hit; their scores are those of the full vectors."""
+
 _EMBEDDED_ERROR = 1e-5
 """Of a product of two vectors in the embedded engine, relative to the product of their lengths."""
 
@@ -143,7 +146,7 @@ class Searcher:
             return None
         if kind == "dense":
             exact = self.dense == "exact"
-            quantization = models.QuantizationSearchParams(ignore=exact, rescore=True)
+            quantization = models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
             return models.SearchParams(exact=exact, quantization=quantization)
         if name in self.index.idf:
             return models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter()))

@@ -20,7 +20,6 @@ import pytest
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
-from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
 from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
 from hybridsearch.adapters.lucene.channel import Call, Channel
 from hybridsearch.adapters.opensearch import OpenSearchBackend
@@ -41,32 +40,6 @@ from hybridsearch.testing.samples import Item, sparse_query
 Make = Callable[..., LuceneBackend]
 KINDS = frozenset({"lexical", "sparse", "dense"})
 SCHEMA = samples.make_schema(KINDS, average_length=samples.FROZEN_LENGTH)
-ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
-
-
-@pytest.fixture(params=["opensearch", "elasticsearch"])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def server(engine: str, request: pytest.FixtureRequest) -> str:
-    """The URL of a real server."""
-    return str(request.getfixturevalue(f"{engine}_url"))
-
-
-@pytest.fixture
-def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> Iterator[Make]:
-    made: list[LuceneBackend] = []
-
-    def make(name: str = "index", *, server: str = server, **options: Any) -> LuceneBackend:
-        location = lucene_names(server, name)
-        made.append(ENGINES[engine](location, **{"replicas": 0, "dense": "exact", **options}))
-        return made[-1]
-
-    yield make
-    for backend in made:
-        backend.close()
 
 
 @pytest.fixture
@@ -376,7 +349,7 @@ def test_loading_after_a_crash_restores_what_was_before_it(make: Make, monkeypat
 
     def batches() -> Iterator[Any]:
         yield samples.encode(samples.random_items(), SCHEMA)
-        monkeypatch.setattr(backend._channel, "call", lambda *arguments: {"_": {"mappings": mappings}})  # killed here
+        monkeypatch.setattr(backend._channel, "call", lambda *_, **__: {"_": {"mappings": mappings}})  # killed here
 
     (found,) = call(backend, "GET", "/_mapping").values()
     mappings = found["mappings"]
@@ -442,7 +415,7 @@ def test_closing_asynchronously_closes_both(backend: LuceneBackend) -> None:
 
 def test_cancelling_a_search_closes_its_connection(backend: LuceneBackend, make: Make, server: str) -> None:
     with proxy(server) as (through, hold, cut):
-        slow = make(server=through)
+        slow = make(through=through)
         slow.address = replace(slow.address, index=backend.address.index)
         slow._channel.address = slow.address
         slow.open()
@@ -465,7 +438,7 @@ def test_cancelling_a_search_closes_its_connection(backend: LuceneBackend, make:
 
 def test_a_slow_server_is_one_sentence(backend: LuceneBackend, make: Make, server: str) -> None:
     with proxy(server) as (through, hold, _):
-        slow = make(server=through, timeout=0.5)
+        slow = make(through=through, timeout=0.5)
         slow.address = replace(slow.address, index=backend.address.index)
         slow._channel.address = slow.address
         slow.open()

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,8 @@ import pytest
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
-from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.channel import Call, Channel
-from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import Aliased, Described, Fingerprint, Request, Schema
 from hybridsearch.doctor import examine
 from hybridsearch.errors import (
@@ -37,31 +35,6 @@ from hybridsearch.testing.samples import Item
 Make = Callable[..., LuceneBackend]
 KINDS = frozenset({"lexical", "sparse", "dense"})
 SCHEMA = samples.make_schema(KINDS, average_length=samples.FROZEN_LENGTH)
-ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
-
-
-@pytest.fixture(params=["opensearch", "elasticsearch"])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def server(engine: str, request: pytest.FixtureRequest) -> str:
-    """The URL of a real server."""
-    return str(request.getfixturevalue(f"{engine}_url"))
-
-
-@pytest.fixture
-def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> Iterator[Make]:
-    made: list[LuceneBackend] = []
-
-    def make(name: str, **options: Any) -> LuceneBackend:
-        made.append(ENGINES[engine](lucene_names(server, name), **{"replicas": 0, "dense": "exact", **options}))
-        return made[-1]
-
-    yield make
-    for backend in made:
-        backend.close()
 
 
 @pytest.fixture

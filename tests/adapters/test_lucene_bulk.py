@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -12,27 +11,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import faulty_proxy
 import pytest
 import urllib3
 
 from hybridsearch.adapters.lucene.bulk import BulkSender
 from hybridsearch.errors import BackendError, BulkIndexError, InvalidArgumentError, StorageError
-
-
-def _load_proxy() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("faulty_proxy", Path(__file__).with_name("faulty_proxy.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-faulty = _load_proxy()
 
 DEAD = "http://127.0.0.1:1"
 """Where no server listens."""
@@ -50,7 +36,7 @@ class Index:
     def __init__(self, server: str, name: str) -> None:
         self.name = name
         self.server = server
-        self.proxy = faulty.FaultyProxy(server)
+        self.proxy = faulty_proxy.FaultyProxy(server)
         self.pool = urllib3.PoolManager(timeout=20, retries=False)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -130,7 +116,7 @@ def numbers(count: int) -> dict[str, int]:
 
 @both_engines
 def test_all_lines_are_stored_by_several_requests_at_a_time(index: Index) -> None:
-    index.proxy.rule = faulty.slow(0.05)
+    index.proxy.rule = faulty_proxy.slow(0.05)
     done: list[int] = []
     assert index.sender(threads=3).send_all(lines(205), done.append) == 205
     assert (sum(done), len(done), len(index.proxy.seen)) == (205, 11, 11)
@@ -152,35 +138,35 @@ def test_requests_are_limited_in_bytes(index: Index) -> None:
 
 @pytest.mark.parametrize("code", [429, 502, 503, 504])
 def test_a_storm_of_refusals_loses_nothing(index: Index, code: int) -> None:
-    index.proxy.faults += [faulty.status(code, b"<html>busy</html>")] * 6
+    index.proxy.faults += [faulty_proxy.status(code, b"<html>busy</html>")] * 6
     assert index.sender().send_all(lines(100)) == 100
     assert not index.proxy.faults
     assert index.stored() == numbers(100)
 
 
 def test_connections_reset_before_the_request_was_read_lose_nothing(index: Index) -> None:
-    index.proxy.faults += [faulty.reset_before] * 5
+    index.proxy.faults += [faulty_proxy.reset_before] * 5
     assert index.sender().send_all(lines(100)) == 100
     assert index.stored() == numbers(100)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_connections_reset_in_mid_answer_store_nothing_twice(index: Index, share: float) -> None:
-    index.proxy.faults += [faulty.reset_after(share)] * 5
+    index.proxy.faults += [faulty_proxy.reset_after(share)] * 5
     assert index.sender().send_all(lines(100)) == 100
     assert index.stored() == numbers(100)
 
 
 def test_an_answer_slower_than_the_timeout_is_asked_for_again(index: Index) -> None:
     index.pool = urllib3.PoolManager(timeout=1, retries=False)
-    index.proxy.faults += [faulty.slow(1.5)]
+    index.proxy.faults += [faulty_proxy.slow(1.5)]
     assert index.sender(threads=1).send_all(lines(20)) == 20
     assert len(index.proxy.seen) >= 2
     assert index.stored() == numbers(20)
 
 
 def test_only_rejected_items_are_sent_again(index: Index) -> None:
-    index.proxy.faults += [faulty.rejecting(lambda n: n % 5 == 0, 429, "es_rejected_execution_exception")]
+    index.proxy.faults += [faulty_proxy.rejecting(lambda n: n % 5 == 0, 429, "es_rejected_execution_exception")]
     assert index.sender(threads=1).send_all(lines(20)) == 20
     (_, first), (_, second) = index.proxy.seen
     assert second < first / 3
@@ -188,13 +174,13 @@ def test_only_rejected_items_are_sent_again(index: Index) -> None:
 
 
 def test_items_that_are_rejected_again_and_again_get_through_as_long_as_some_do(index: Index) -> None:
-    index.proxy.faults += [faulty.rejecting(lambda n: n != 0, 503, "unavailable_shards_exception")] * 12
+    index.proxy.faults += [faulty_proxy.rejecting(lambda n: n != 0, 503, "unavailable_shards_exception")] * 12
     assert index.sender(threads=1, retries=2).send_all(lines(15)) == 15
     assert index.stored() == numbers(15)
 
 
 def test_requests_shrink_below_a_payload_limit_and_stay_there(index: Index) -> None:
-    index.proxy.rule = faulty.too_large_above(5000)
+    index.proxy.rule = faulty_proxy.too_large_above(5000)
     sender = index.sender(threads=1, max_documents=100)
     assert sender.send_all(lines(200, padding=400)) == 200
     sizes = [size for _, size in index.proxy.seen]
@@ -205,7 +191,7 @@ def test_requests_shrink_below_a_payload_limit_and_stay_there(index: Index) -> N
 
 
 def test_a_document_that_no_request_can_carry_is_reported_and_the_others_are_stored(index: Index) -> None:
-    index.proxy.rule = faulty.too_large_above(5000)
+    index.proxy.rule = faulty_proxy.too_large_above(5000)
     with pytest.raises(BulkIndexError, match="all others are stored") as caught:
         index.sender().send_all([*lines(30), line("giant", 1, 6000), *lines(30, 30)])
     ((id, reason),) = caught.value.failed
@@ -242,17 +228,17 @@ def test_a_document_that_makes_the_server_refuse_its_whole_request_is_found(inde
 def test_any_mixture_of_faults_loses_nothing_and_stores_nothing_twice(index: Index, seed: int) -> None:
     rng = random.Random(seed)
     kinds = [
-        faulty.passing,
-        faulty.reset_before,
-        faulty.reset_after(0.3),
-        faulty.reset_after(0.0),
-        faulty.slow(0.05),
-        faulty.status(429),
-        faulty.status(503, Retry_After="0.05"),
-        faulty.too_large_above(700),
-        faulty.status(200, b"<html>captive portal</html>"),
-        faulty.rejecting(lambda n: n % 3 == 0, 429, "es_rejected_execution_exception"),
-        faulty.rejecting(lambda n: n % 2 == 0, 503, "unavailable_shards_exception"),
+        faulty_proxy.passing,
+        faulty_proxy.reset_before,
+        faulty_proxy.reset_after(0.3),
+        faulty_proxy.reset_after(0.0),
+        faulty_proxy.slow(0.05),
+        faulty_proxy.status(429),
+        faulty_proxy.status(503, Retry_After="0.05"),
+        faulty_proxy.too_large_above(700),
+        faulty_proxy.status(200, b"<html>captive portal</html>"),
+        faulty_proxy.rejecting(lambda n: n % 3 == 0, 429, "es_rejected_execution_exception"),
+        faulty_proxy.rejecting(lambda n: n % 2 == 0, 503, "unavailable_shards_exception"),
     ]
     index.proxy.faults += rng.choices(kinds, k=60)
     refused = {f"w{number}" for number in range(5)}
@@ -288,8 +274,8 @@ def test_a_server_that_stays_away_ends_in_one_error_that_says_how_much_is_stored
 
 def test_one_request_that_is_given_up_ends_the_pauses_of_the_others(index: Index) -> None:
     sender = index.sender(retries=1, threads=4, first_wait=0.01, max_wait=60.0)
-    index.proxy.rule = faulty.status(429, Retry_After="50")
-    index.proxy.faults += [faulty.status(404, b"not here")]
+    index.proxy.rule = faulty_proxy.status(429, Retry_After="50")
+    index.proxy.faults += [faulty_proxy.status(404, b"not here")]
     start = time.monotonic()
     with pytest.raises(BackendError, match="HTTP 404"):
         sender.send_all(lines(200))
@@ -297,14 +283,14 @@ def test_one_request_that_is_given_up_ends_the_pauses_of_the_others(index: Index
 
 
 def test_a_retry_after_is_waited_for(index: Index) -> None:
-    index.proxy.faults += [faulty.status(503, Retry_After="0.6")]
+    index.proxy.faults += [faulty_proxy.status(503, Retry_After="0.6")]
     start = time.monotonic()
     index.sender(max_wait=1.0).send_all(lines(5))
     assert 0.6 <= time.monotonic() - start < 2.0
 
 
 def test_a_retry_after_of_an_hour_is_cut_to_the_longest_wait(index: Index) -> None:
-    index.proxy.faults += [faulty.status(503, Retry_After="3600")]
+    index.proxy.faults += [faulty_proxy.status(503, Retry_After="3600")]
     start = time.monotonic()
     index.sender(max_wait=0.2).send_all(lines(5))
     assert time.monotonic() - start < 2.0
@@ -350,7 +336,10 @@ def test_an_error_keeps_the_type_that_it_was_given() -> None:
 def test_deletions_count_the_documents_that_were_there(index: Index) -> None:
     index.sender().send_all(lines(50))
     deletions = [(f"d{n}", b'{"delete":{"_id":"d%d"}}\n' % n) for n in range(40, 120)]
-    index.proxy.faults += [faulty.status(429), faulty.rejecting(lambda n: n == 3, 429, "rejected_execution_exception")]
+    index.proxy.faults += [
+        faulty_proxy.status(429),
+        faulty_proxy.rejecting(lambda n: n == 3, 429, "rejected_execution_exception"),
+    ]
     assert index.sender().send_all(deletions) == 10
     assert index.stored() == numbers(40)
 
@@ -361,9 +350,9 @@ def test_of_two_lines_of_one_document_the_later_wins_whatever_happens_to_the_fir
         index.sender(threads=4, max_documents=5).send_all([line("a", 1), *lines(rest), line("a", 2)])
         return index.stored()["a"]
 
-    assert run(faulty.slow(0.3)) == 2
-    assert run(faulty.status(429), faulty.status(429)) == 2
-    assert run(faulty.rejecting(lambda n: n == 0, 429, "es_rejected_execution_exception"), rest=2) == 2
+    assert run(faulty_proxy.slow(0.3)) == 2
+    assert run(faulty_proxy.status(429), faulty_proxy.status(429)) == 2
+    assert run(faulty_proxy.rejecting(lambda n: n == 0, 429, "es_rejected_execution_exception"), rest=2) == 2
     assert run(rest=0) == 2
 
 
@@ -380,7 +369,7 @@ def test_lines_are_taken_only_as_fast_as_the_server_takes_them(index: Index) -> 
     def fault(exchange: Any) -> None:
         waiting.append(taken - 20 * len(waiting))
         time.sleep(0.02)
-        faulty.passing(exchange)
+        faulty_proxy.passing(exchange)
 
     index.proxy.rule = fault
     index.sender(threads=2).send_all(counted())
@@ -393,7 +382,7 @@ def test_an_error_of_the_lines_ends_the_call_and_its_threads(index: Index, error
         yield from lines(50)
         raise error
 
-    index.proxy.faults += [faulty.passing, faulty.status(429, Retry_After="50")]
+    index.proxy.faults += [faulty_proxy.passing, faulty_proxy.status(429, Retry_After="50")]
     start = time.monotonic()
     with pytest.raises(type(error)):
         index.sender(max_wait=60.0).send_all(broken())
@@ -401,7 +390,7 @@ def test_an_error_of_the_lines_ends_the_call_and_its_threads(index: Index, error
 
 
 def test_an_interrupt_while_waiting_for_the_server_ends_the_call_and_its_threads(index: Index) -> None:
-    index.proxy.rule = faulty.status(429, Retry_After="50")
+    index.proxy.rule = faulty_proxy.status(429, Retry_After="50")
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     start = time.monotonic()
     try:
@@ -423,7 +412,7 @@ def test_an_error_that_is_not_to_be_repeated_ends_the_call(index: Index) -> None
 
 def test_one_sender_serves_many_threads(index: Index) -> None:
     sender = index.sender()
-    index.proxy.faults += [faulty.status(429), faulty.reset_after(0.5)] * 3
+    index.proxy.faults += [faulty_proxy.status(429), faulty_proxy.reset_after(0.5)] * 3
     counts: list[int] = []
     threads = [threading.Thread(target=lambda n=n: counts.append(sender.send_all(lines(50, 50 * n)))) for n in range(4)]
     for thread in threads:

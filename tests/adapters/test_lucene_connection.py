@@ -28,11 +28,6 @@ ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBacken
 NODES = b'{"nodes":{"a":{"version":"%s","plugins":[{"name":"opensearch-knn"}]}}}'
 
 
-@pytest.fixture(params=["opensearch", "elasticsearch"])
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.mark.parametrize(
     ("name", "problem"),
     [("", "missing"), ("Upper", "lower case"), ("a*b", r"holds '\*'"), ("-a", "start"), ("a" * 300, "255 bytes")],
@@ -198,7 +193,6 @@ def test_the_mapping_says_which_engine_and_how_exact() -> None:
         ({}, "hnsw"),
         ({"dense": "exact"}, "flat"),
         ({"quantization": "int8"}, "int8_hnsw"),
-        ({"quantization": "bbq", "dense": "exact"}, "bbq_flat"),
     ):
         field = ElasticsearchBackend("elasticsearch://localhost/name", **options).dense_field(retriever)
         assert field["index_options"] == {"type": type}

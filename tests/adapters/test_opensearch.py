@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -19,26 +19,17 @@ Make = Callable[..., OpenSearchBackend]
 
 
 @pytest.fixture
-def make(opensearch_url: str, lucene_names: Callable[[str, str], str]) -> Iterator[Make]:
-    """Makes backends of indexes that nobody else uses and that are deleted afterwards."""
-    made: list[OpenSearchBackend] = []
-
-    def make(name: str = "index", **options: Any) -> OpenSearchBackend:
-        made.append(OpenSearchBackend(lucene_names(opensearch_url, name), replicas=0, **options))
-        return made[-1]
-
-    yield make
-    for backend in made:
-        backend.close()
+def engine() -> str:
+    return "opensearch"
 
 
 class TestWithHnsw(BackendSuite):
     @pytest.fixture
-    def connect(self, make: Make) -> Callable[[str], OpenSearchBackend]:
-        return make
+    def connect(self, make: Make) -> Make:
+        return partial(make, dense="hnsw")
 
 
 class TestExact(RankingTests, TieTests, FilterTests):  # what else there is does not depend on it
     @pytest.fixture
-    def connect(self, make: Make) -> Callable[[str], OpenSearchBackend]:
-        return lambda name: make(name, dense="exact")
+    def connect(self, make: Make) -> Make:
+        return make

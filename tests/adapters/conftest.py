@@ -1,0 +1,42 @@
+"""What the tests of OpenSearch and Elasticsearch share: backends of indexes on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hybridsearch.backends import connect
+
+
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of an engine, also the scheme of its URLs; a module for one of them has a fixture of this name."""
+    return str(request.param)
+
+
+@pytest.fixture
+def server(engine: str, request: pytest.FixtureRequest) -> str:
+    """`ENGINE://host:port` of a real server."""
+    return str(request.getfixturevalue(f"{engine}_url"))
+
+
+@pytest.fixture
+def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> Iterator[Callable[..., Any]]:
+    """Makes backends of indexes that nobody else uses and that are deleted afterwards.
+
+    `through` is the address of a proxy in front of the server.
+    """
+    made: list[Any] = []
+
+    def make(name: str = "index", *, through: str | None = None, **options: Any) -> Any:
+        location = lucene_names(server, name)
+        if through is not None:
+            location = location.replace(server, f"{engine}://{through.partition('://')[2]}")
+        made.append(connect(location, {"replicas": 0, "dense": "exact", **options}))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
