@@ -15,7 +15,8 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -34,6 +35,7 @@ EncodeBatches: TypeAlias = Callable[[list[str], list[int]], Iterator[tuple[NDArr
 """Encodes texts, given with their numbers for messages; yields batches of positions and their vectors as bytes."""
 
 _SUFFIX = ".sqlite"
+_USED = ContextVar("_USED", default=True)
 _KEYS_A_QUERY = 500
 
 
@@ -162,7 +164,8 @@ class EncodingCache:
         connection = sqlite3.connect(self.path, timeout=30)
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                connection.execute("PRAGMA journal_mode = WAL")
+                with suppress(sqlite3.OperationalError):  # another connection does it now: for this no one waits
+                    connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
@@ -183,9 +186,21 @@ class EncodingCache:
         )
 
 
+@contextmanager
+def no_cache() -> Iterator[None]:
+    """Within it, encoders of this thread neither read nor write a cache, so that timings are of encoding."""
+    token = _USED.set(False)
+    try:
+        yield
+    finally:
+        _USED.reset(token)
+
+
 def open_cache(setting: bool | str | Path, fingerprint: Fingerprint) -> EncodingCache | None:
     """The cache for an encoder's `cache` argument: True for the usual folder, False for none, or a folder."""
-    folder = cache_folder() if setting is True else None if setting is False else Path(setting)
+    if setting is False or not _USED.get():
+        return None
+    folder = cache_folder() if setting is True else Path(setting)
     return None if folder is None else EncodingCache(folder, fingerprint)
 
 
