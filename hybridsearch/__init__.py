@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from hybridsearch.encoders.native import NativeBM25 as NativeBM25
     from hybridsearch.encoders.sparse import Sparse as Sparse
     from hybridsearch.errors import HybridSearchError as HybridSearchError
+    from hybridsearch.evaluation.datasets import Dataset as Dataset
+    from hybridsearch.evaluation.datasets import load_dataset as load_dataset
+    from hybridsearch.evaluation.experiment import compare as compare
+    from hybridsearch.evaluation.experiment import evaluate as evaluate
+    from hybridsearch.evaluation.pipeline import Pipeline as Pipeline
+    from hybridsearch.evaluation.results import Comparison as Comparison
+    from hybridsearch.evaluation.tuning import tune as tune
     from hybridsearch.fusion import RRF as RRF
+    from hybridsearch.fusion import AdaptiveFusion as AdaptiveFusion
     from hybridsearch.fusion import ScoreFusion as ScoreFusion
     from hybridsearch.hits import Explanation as Explanation
     from hybridsearch.hits import Hit as Hit
@@ -32,9 +40,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdaptiveFusion": "fusion",
     "BM25": "encoders.bm25",
+    "Comparison": "evaluation.results",
     "CopyReport": "copying",
     "CrossEncoderReranker": "rerank",
+    "Dataset": "evaluation.datasets",
     "Dense": "encoders.dense",
     "Document": "documents",
     "Explanation": "hits",
@@ -42,15 +53,20 @@ _HOMES = {
     "HybridSearch": "search",
     "HybridSearchError": "errors",
     "NativeBM25": "encoders.native",
+    "Pipeline": "evaluation.pipeline",
     "RRF": "fusion",
     "Ranking": "ranking",
     "Results": "hits",
     "ScoreFusion": "fusion",
     "Sparse": "encoders.sparse",
+    "compare": "evaluation.experiment",
     "copy": "copying",
+    "evaluate": "evaluation.experiment",
+    "load_dataset": "evaluation.datasets",
     "open": "search",
     "publish": "copying",
     "read_documents": "readers",
+    "tune": "evaluation.tuning",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604

@@ -1,5 +1,7 @@
 """The command line: `hybridsearch index`, `search`, `explain`, `copy`, `publish` and `doctor`.
 
+`hybridsearch.cli_evaluation` has the verbs that measure.
+
 Every verb prints for people, or with `--json` exactly one JSON document. It exits with 0, with 1 and one line on
 standard error, with 2 where the command line itself is wrong, or with 130 after Ctrl-C. Libraries are imported by the
 verb that needs them, so that `--help` answers at once.
@@ -35,14 +37,6 @@ class OnError(StrEnum):
 
     stop = "stop"
     skip = "skip"
-
-
-class FusionName(StrEnum):
-    """How the rankings of several retrievers are merged."""
-
-    rrf = "rrf"
-    minmax = "minmax"
-    zscore = "zscore"
 
 
 class _Verbs(TyperGroup):
@@ -118,6 +112,14 @@ Options = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Documents that are read and stored together.")]
+FusionName = Annotated[
+    str | None,
+    typer.Option(
+        "--fusion",
+        metavar="NAME",
+        help="rrf, minmax, zscore, adaptive, or a file that tune wrote. Default: what the index was made with (rrf).",
+    ),
+]
 Candidates = Annotated[
     int | None, typer.Option(help="How deep each retriever is read. Default: what the index was made with (100).")
 ]
@@ -246,9 +248,7 @@ def search(
     filter: Annotated[str | None, typer.Option(metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'.""")] = None,
     retrievers: Names = None,
     candidates: Candidates = None,
-    fusion: Annotated[
-        FusionName | None, typer.Option(help="How rankings are merged. Default: what the index was made with (rrf).")
-    ] = None,
+    fusion: FusionName = None,
     rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Reorder the top by this cross-encoder.")] = None,
     hnsw: Annotated[
         bool, typer.Option("--hnsw", help="Search dense vectors approximately: faster where there are very many.")
@@ -465,12 +465,18 @@ def _make_encoders(spec: str, language: str) -> dict[str, Encoder]:
     return encoders
 
 
-def _make_fusion(name: FusionName | None) -> Fusion | None:
-    import hybridsearch as hs
+def _make_fusion(name: str | None) -> Fusion | Path | None:
+    from hybridsearch.evaluation.spec import FUSION_NAMES, named_fusion
 
     if name is None:
         return None
-    return hs.RRF() if name is FusionName.rrf else hs.ScoreFusion("minmax" if name is FusionName.minmax else "zscore")
+    if name in FUSION_NAMES:
+        return named_fusion(name)
+    if not name.endswith(".json"):
+        raise InvalidArgumentError(
+            f"--fusion: {name!r} is none of {', '.join(FUSION_NAMES)}, nor a .json file that `hybridsearch tune` wrote."
+        )
+    return Path(name)
 
 
 def _split(names: str | None) -> list[str] | None:
@@ -498,3 +504,6 @@ def _print_version(on: bool) -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"hybridsearch: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+from hybridsearch import cli_evaluation  # noqa: E402, F401 - adds its verbs to `app`, with what is above

@@ -39,6 +39,10 @@ class ModelNotFoundError(HybridSearchError, FileNotFoundError):
     """A model is neither in the folder that was named nor in the local cache of the model hub."""
 
 
+class DatasetNotFoundError(HybridSearchError, FileNotFoundError):
+    """A data set for evaluation is neither in the folder that was named nor in the local cache or reach of the hub."""
+
+
 class EncodingError(HybridSearchError, ValueError):
     """An encoder produced something that cannot be stored or searched, such as NaN."""
 

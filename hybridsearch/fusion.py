@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.adaptive import commitment, support
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
 
@@ -145,25 +147,57 @@ class ScoreFusion(Fusion):
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         total = math.fsum(self.weight(name) for name in rankings)
         return {
-            name: self._normalize(ranking.scores) * (self.weight(name) / total) for name, ranking in rankings.items()
+            name: _normalize(ranking.scores, self.normalization) * (self.weight(name) / total)
+            for name, ranking in rankings.items()
         }
-
-    def _normalize(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self.normalization == "none" or not len(scores):
-            return scores
-        if scores.min() == scores.max():
-            return np.ones_like(scores)
-        scaled = scores / float(np.abs(scores).max()) / 2  # neither differences nor squares leave float64 now
-        if self.normalization == "minmax":
-            low, high = float(scaled.min()), float(scaled.max())
-            return (scaled - low) / (high - low)
-        return (scaled - float(scaled.mean())) / float(scaled.std())
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "normalization": self.normalization}
 
 
-FUSIONS: dict[str, type[Fusion]] = {fusion.name: fusion for fusion in (RRF, ScoreFusion)}
+class AdaptiveFusion(Fusion):
+    """Weighted mean of min-max scores whose weights are chosen for each query, from its rankings alone.
+
+    The weight of a retriever is its own (1 unless given) times how well the others' rankings support its first ten
+    documents, times how clearly its scores prefer them (`hybridsearch.adaptive`). Else it is `ScoreFusion("minmax")`.
+
+    It cannot see what no ranking of one query shows: that a retriever is weak on the whole collection. On average over
+    the collections of benchmarks/adaptive_fusion.py it is a little above plain min-max, and like it significantly below
+    the best single retriever where a much weaker one is merged in. Where there are judged queries,
+    `hybridsearch.evaluation.tuning.tune` finds that out.
+
+    >>> bm25 = Ranking.from_scores({"a": 9.0, "b": 7.0, "c": 5.0})
+    >>> dense = Ranking.from_scores({"x": 0.9, "a": 0.8, "b": 0.7})
+    >>> [(id, round(score, 3)) for id, score in AdaptiveFusion().fuse({"bm25": bm25, "dense": dense})]
+    [('a', 0.748), ('x', 0.504), ('b', 0.248), ('c', 0.0)]
+    """
+
+    name = "adaptive"
+
+    def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        depth = max((len(ranking) for ranking in rankings.values()), default=0)
+        scores = {name: _normalize(ranking.scores, "minmax") for name, ranking in rankings.items()}
+        weights = {
+            name: self.weight(name) * supported * commitment(scores[name], depth)
+            for name, supported in support(rankings).items()
+        }
+        total = math.fsum(weights.values())
+        return {name: of_retriever * (weights[name] / total) for name, of_retriever in scores.items()}
+
+
+def _normalize(scores: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float64]:
+    if normalization == "none" or not len(scores):
+        return scores
+    if scores.min() == scores.max():
+        return np.ones_like(scores)
+    scaled = scores / float(np.abs(scores).max()) / 2  # neither differences nor squares leave float64 now
+    if normalization == "minmax":
+        low, high = float(scaled.min()), float(scaled.max())
+        return (scaled - low) / (high - low)
+    return (scaled - float(scaled.mean())) / float(scaled.std())
+
+
+FUSIONS: dict[str, type[Fusion]] = {fusion.name: fusion for fusion in (RRF, ScoreFusion, AdaptiveFusion)}
 """The type names that `make_fusion` and an index's settings know."""
 
 
@@ -178,6 +212,20 @@ def make_fusion(description: Mapping[str, Any]) -> Fusion:
         return fusion
     except TypeError as error:
         raise InvalidArgumentError(f"The fusion {name!r} does not take these arguments: {error}.") from error
+
+
+def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fusion, int | None]:
+    """The fusion, and the depth that a file of `hs.tune` was tuned at where `candidates` is None."""
+    if isinstance(fusion, Fusion):
+        return fusion, candidates
+    if not isinstance(fusion, str | Path) or not str(fusion).endswith(".json"):
+        raise InvalidArgumentError(
+            f"A fusion is an object such as hs.RRF(), or the path of a .json file of hs.tune, not {fusion!r:.80}."
+        )
+    from hybridsearch.evaluation.tuning import load_tuned
+
+    tuned = load_tuned(fusion)
+    return tuned.fusion, tuned.candidates if candidates is None else candidates
 
 
 def round_score(score: float) -> float:

@@ -28,7 +28,7 @@ from hybridsearch.errors import (
     InvalidArgumentError,
 )
 from hybridsearch.filters import Filter
-from hybridsearch.fusion import RRF, Fusion, make_fusion
+from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.ingest import IndexReport, Ingest, batches, is_empty, progress_bar
 from hybridsearch.readers import read_documents
@@ -48,7 +48,7 @@ class SearchOptions(TypedDict, total=False):
     filter: Mapping[str, Any] | None
     retrievers: Collection[str] | None
     candidates: int | None
-    fusion: Fusion | None
+    fusion: Fusion | str | Path | None
     reranker: Reranker | Literal["configured"] | None
 
 
@@ -59,7 +59,8 @@ class HybridSearch:
         retrievers: encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
         backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An index that is there is
             opened, and its encoders' fingerprints must be those of `retrievers`.
-        fusion: how rankings are merged; None for what an index that is there was made with, else `RRF()`.
+        fusion: how rankings are merged; None for what an index that is there was made with, else `RRF()`. A path is
+            that of a file of `hs.tune`, which says how deep retrievers are read, too.
         reranker: reorders the top of the fused ranking; None for none.
         candidates: how deep each retriever is read (at least `top_k`); None for what an index that is there was made
             with, else 100.
@@ -87,7 +88,7 @@ class HybridSearch:
         self,
         retrievers: Mapping[str, Encoder],
         backend: str | Path | Backend = "memory",
-        fusion: Fusion | None = None,
+        fusion: Fusion | str | Path | None = None,
         reranker: Reranker | None = None,
         *,
         candidates: int | None = None,
@@ -123,7 +124,7 @@ class HybridSearch:
             recorded = {} if self._schema is None else self._schema.settings
             if fusion is None:
                 fusion = make_fusion(recorded["fusion"]) if "fusion" in recorded else RRF()
-            self.fusion = _check_fusion(fusion)
+            self.fusion, candidates = read_fusion(fusion, candidates)
             self._check_names(self.fusion.weights or (), "fusion weights")
             self.candidates = _positive(
                 "candidates", recorded.get("candidates", 100) if candidates is None else candidates
@@ -235,7 +236,7 @@ class HybridSearch:
         filter: Mapping[str, Any] | None = None,
         retrievers: Collection[str] | None = None,
         candidates: int | None = None,
-        fusion: Fusion | None = None,
+        fusion: Fusion | str | Path | None = None,
         reranker: Reranker | Literal["configured"] | None = CONFIGURED,
     ) -> Results:
         """The best `top_k` documents for `query`. What is given here counts for this call only.
@@ -246,7 +247,7 @@ class HybridSearch:
             filter: see `hybridsearch.filters`; applied before any ranking is cut.
             retrievers: the names to ask; None asks all.
             candidates: how deep each retriever is read; None for the configured depth.
-            fusion: None for the configured one.
+            fusion: None for the configured one; a path is that of a file of `hs.tune`.
             reranker: None turns a configured one off.
 
         Raises:
@@ -455,15 +456,15 @@ class HybridSearch:
         filter: Mapping[str, Any] | None = None,
         retrievers: Collection[str] | None = None,
         candidates: int | None = None,
-        fusion: Fusion | None = None,
+        fusion: Fusion | str | Path | None = None,
         reranker: Reranker | Literal["configured"] | None = CONFIGURED,
     ) -> Question:
         """The arguments of a search, checked, with what this object was made with for those not given."""
         queries = _check_queries(queries)
         top_k = _positive("top_k", top_k)
+        fusion, candidates = (self.fusion, candidates) if fusion is None else read_fusion(fusion, candidates)
         depth = max(self.candidates if candidates is None else _positive("candidates", candidates), top_k)
         parsed = None if filter is None else Filter.parse(filter)
-        fusion = self.fusion if fusion is None else _check_fusion(fusion)
         names = self._asked(retrievers, fusion)
         reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
         return Question(queries, names, depth, parsed, fusion, reranker, top_k)
@@ -570,12 +571,6 @@ def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str])
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
             raise InvalidArgumentError(f"The timeout of {name!r} is {seconds!r}; it is a number of seconds above 0.")
     return by_name
-
-
-def _check_fusion(fusion: Fusion) -> Fusion:
-    if not isinstance(fusion, Fusion):
-        raise InvalidArgumentError(f"A fusion is an object such as hs.RRF(), not {fusion!r:.80}.")
-    return fusion
 
 
 def _check_reranker(reranker: Reranker | str | None) -> Reranker | None:

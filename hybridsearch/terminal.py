@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hybridsearch.errors import FilterError, HybridSearchError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from hybridsearch.fusion import Fusion
@@ -35,7 +37,7 @@ class Session:
     filter: dict[str, Any] | None
     retrievers: list[str] | None
     candidates: int | None
-    fusion: Fusion | None
+    fusion: Fusion | Path | None
     explain: bool
 
     def answer(self, query: str) -> Results:

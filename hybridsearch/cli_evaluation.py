@@ -1,0 +1,510 @@
+"""The verbs `evaluate`, `compare` and `tune` of the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hybridsearch.cli import (
+    Candidates,
+    FusionName,
+    Json,
+    Names,
+    Options,
+    Place,
+    _backend_options,
+    _make_encoders,
+    _make_fusion,
+    _split,
+    app,
+)
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.terminal import console_on, print_json, print_plain
+
+if TYPE_CHECKING:
+    from hybridsearch.encoders import Encoder
+    from hybridsearch.evaluation.datasets import Dataset
+    from hybridsearch.evaluation.pipeline import Pipeline, Run
+    from hybridsearch.evaluation.results import Comparison
+    from hybridsearch.rerank import Reranker
+    from hybridsearch.search import HybridSearch
+
+
+class Preset(StrEnum):
+    """A ready-made set of systems."""
+
+    retrieve_rerank = "retrieve-rerank"
+
+
+class TestName(StrEnum):
+    """How two systems are tested."""
+
+    t = "t"
+    randomization = "randomization"
+    wilcoxon = "wilcoxon"
+
+
+class CorrectionName(StrEnum):
+    """How p-values are corrected for the number of systems."""
+
+    holm = "holm"
+    bonferroni = "bonferroni"
+    none = "none"
+
+
+# Arguments that several verbs take
+
+DatasetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET",
+        help="A folder (BEIR, or TREC topics and qrels), nanobeir/msmarco (or all of nanobeir), beir/scifact, or a "
+        "hub name.",
+        show_default=False,
+    ),
+]
+Split = Annotated[str, typer.Option(help="Whose judgements: test, train, dev ... or the name of a qrels file.")]
+DatasetId = Annotated[
+    str | None, typer.Option("--dataset-id", metavar="ID", help="Read a data set of that name from here instead.")
+]
+Measures = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Of ir-measures, the main one first. Default: nDCG@10,RR@10,AP,R@100."),
+]
+TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many documents a system returns.")]
+ExcludeSelf = Annotated[
+    bool, typer.Option("--exclude-self", help="Drop the document whose id is the query's, as for ArguAna.")
+]
+Runs = Annotated[
+    Path | None, typer.Option("--runs", metavar="FOLDER", help="Write each system's ranking as a TREC run file.")
+]
+Work = Annotated[
+    Path | None,
+    typer.Option("--work", metavar="FOLDER", help="Keep finished stages here: the next run does only what is new."),
+]
+LatencyQueries = Annotated[
+    int, typer.Option("--latency-queries", min=0, help="How many queries are timed one at a time; 0 measures no cost.")
+]
+
+
+@app.command()
+def evaluate(
+    place: Place,
+    dataset: DatasetName,
+    split: Split = "test",
+    dataset_id: DatasetId = None,
+    measures: Measures = None,
+    retrievers: Names = None,
+    candidates: Candidates = None,
+    fusion: FusionName = None,
+    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Reorder the top by this cross-encoder.")] = None,
+    top_k: TopK = 100,
+    exclude_self: ExcludeSelf = False,
+    latency_queries: LatencyQueries = 50,
+    work: Work = None,
+    runs: Runs = None,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Measure an index by a data set's queries and judgements."""
+    import hybridsearch as hs
+    from hybridsearch.evaluation.experiment import evaluate as evaluate_system
+    from hybridsearch.evaluation.pipeline import Pipeline
+
+    data = _load_one(dataset, split, dataset_id)
+    with hs.open(place, backend_options=_backend_options(option)) as searcher:
+        reranker: Any = "configured" if rerank is None else hs.CrossEncoderReranker(rerank)
+        system = Pipeline(searcher, _split(retrievers), _make_fusion(fusion), candidates, reranker)
+        result = evaluate_system(
+            system,
+            data,
+            **_some(measures=_split(measures)),
+            top_k=top_k,
+            exclude_self=exclude_self,
+            work_folder=work,
+            latency_queries=latency_queries,
+        )
+    if runs is not None:
+        _write_run(result.name, {query: result.ranking(query) for query in result.rankings}, runs)
+    if as_json:
+        print_json(replace(result, rankings={}).to_dict())
+    else:
+        print_plain(str(data.check()), "")
+        console_on().print(result)
+
+
+@app.command()
+def compare(
+    dataset: DatasetName,
+    retrievers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="What to build: bm25, dense=MODEL, sparse=MODEL, joined by commas; or run files, NAME=FILE.trec. "
+            "Default: bm25.",
+        ),
+    ] = None,
+    systems: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--systems",
+            metavar="SYSTEMS",
+            help="Joined by commas: bm25 (one retriever), bm25+dense (by RRF), bm25+dense+minmax, "
+            "bm25:0.3+dense:0.7+zscore (weights), minmax (all retrievers), rrf:20 (its k), rrf+rerank:50, "
+            "candidates:200 (depth), tuned.json (a file of `tune`), NAME=SYSTEM (another name), NAME=FILE.trec (a "
+            "run). Can be repeated. Default: each retriever, rrf, minmax, and rrf+rerank with a --reranker.",
+        ),
+    ] = None,
+    reranker: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A cross-encoder: what `rerank` in a system means.")
+    ] = None,
+    rerank_top_k: Annotated[
+        int | None,
+        typer.Option("--rerank-top-k", min=1, help="How many documents it reads. Default: 50; with --preset 100."),
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(
+            help="retrieve-rerank: --sparse, --dense and both by RRF, each without and with --reranker, by nDCG@10, "
+            "RR@10 (MRR@10) and AP (MAP)."
+        ),
+    ] = None,
+    sparse: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="For --preset: a sparse model, or bm25 (the default).")
+    ] = None,
+    dense: Annotated[str | None, typer.Option(metavar="MODEL", help="For --preset: a dense model.")] = None,
+    index: Annotated[
+        str | None, typer.Option("--index", metavar="PLACE", help="Search this index; build none.")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Tested against. Default: the first.")] = None,
+    measures: Measures = None,
+    test: Annotated[TestName, typer.Option(help="Paired over queries, two-sided.")] = TestName.t,
+    correction: Annotated[
+        CorrectionName, typer.Option(help="For the number of systems that are tested.")
+    ] = CorrectionName.holm,
+    candidates: Annotated[int, typer.Option(min=1, help="How deep each retriever is read.")] = 100,
+    top_k: TopK = 100,
+    oracle_positives: Annotated[
+        bool,
+        typer.Option(
+            "--oracle-positives",
+            help="Also rerank with the missed relevant documents put in, as sentence-transformers' evaluators do.",
+        ),
+    ] = False,
+    exclude_self: ExcludeSelf = False,
+    split: Split = "test",
+    dataset_id: DatasetId = None,
+    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report: one HTML file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write everything as JSON, for `Comparison.load`.")
+    ] = None,
+    runs: Runs = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            metavar="FOLDER",
+            help="Keep the index and finished stages here: the next run does only what is new. "
+            "Default: in the cache folder.",
+        ),
+    ] = None,
+    details: Annotated[int, typer.Option(min=0, help="How many queries the report shows in full.")] = 20,
+    latency_queries: LatencyQueries = 50,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Compare systems on a data set: quality with intervals and tests, and what each costs."""
+    import hybridsearch as hs
+    from hybridsearch.evaluation import experiment
+    from hybridsearch.evaluation.tables import means_over
+
+    if preset is None and (sparse, dense) != (None, None):
+        raise InvalidArgumentError("--sparse and --dense belong to --preset; else name models in --retrievers.")
+    if preset is not None:
+        retrievers = _preset_retrievers(retrievers, systems, index, sparse, dense, reranker)
+    if index is not None and retrievers is not None:
+        raise InvalidArgumentError("--index searches an index that is there: leave out --retrievers.")
+    for path in (html, markdown, save):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InvalidArgumentError(f"There is no folder {str(path.absolute().parent)!r} to write {path.name} to.")
+    depth = rerank_top_k or (50 if preset is None else 100)
+    made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth)
+
+    def compare_on(data: Dataset, folder: Path) -> Comparison:
+        with _source(retrievers, index, language, candidates, data, folder, option) as source:
+            if preset is not None and made is not None and isinstance(source, hs.HybridSearch):
+                first, second = source.retrievers
+                compared: Mapping[str, Any] = experiment.retrieve_rerank(source, made, sparse=first, dense=second)
+                chosen = _split(measures) or list(experiment.RETRIEVE_RERANK_MEASURES)
+            else:
+                compared = _systems(systems, source, made)
+                chosen = _split(measures) or []
+            comparison = experiment.compare(
+                compared,
+                data,
+                **_some(measures=chosen),
+                baseline=baseline,
+                test=test.value,
+                correction=correction.value,
+                top_k=top_k,
+                exclude_self=exclude_self,
+                oracle_positives=oracle_positives,
+                work_folder=folder,
+                latency_queries=latency_queries,
+                details=details,
+            )
+        return replace(comparison, command=shlex.join(["hybridsearch", *sys.argv[1:]]))
+
+    sets = _load(dataset, split, dataset_id)
+    comparisons = {}
+    for name, data in sets.items():
+        with _work_folder(work, data, len(sets) > 1) as folder:
+            comparisons[name] = compare_on(data, folder)
+            suffix = f"-{name}" if len(sets) > 1 else ""
+            written = _write(comparisons[name], suffix, html, markdown, save, runs)
+            if not as_json:
+                console_on().print(comparisons[name])
+                kept = folder.is_dir() and work is None and folder.parent.name == "compare"
+                print_plain(*written, *([f"Kept for the next run: {folder}"] if kept else []))
+    if len(sets) == 1:
+        if as_json:
+            print_json(comparisons[next(iter(sets))].to_dict())
+    elif as_json:
+        print_json({name: comparison.to_dict() for name, comparison in comparisons.items()})
+    else:
+        console_on().print(means_over(comparisons))
+
+
+@app.command()
+def tune(
+    dataset: DatasetName,
+    retrievers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="What to merge: bm25,dense=MODEL,sparse=MODEL to build, or run files, NAME=FILE.trec. Two or more.",
+        ),
+    ] = None,
+    index: Annotated[
+        str | None, typer.Option("--index", metavar="PLACE", help="Search this index; build none.")
+    ] = None,
+    measure: Annotated[str, typer.Option(metavar="NAME", help="What to maximise, of ir-measures.")] = "nDCG@10",
+    candidates: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Depths to try, how deep each retriever is read.")
+    ] = "50,100,200",
+    folds: Annotated[int, typer.Option(min=2, help="Into how many parts the queries are cut.")] = 5,
+    seed: Annotated[int, typer.Option(help="Decides which query is in which part.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="Whose judgements; keep those you will `compare` on out of it, as far as you can.")
+    ] = "train",
+    dataset_id: DatasetId = None,
+    exclude_self: ExcludeSelf = False,
+    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the fusion as JSON: a system of `compare`, as in bm25+dense+FILE."),
+    ] = None,
+    work: Work = None,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Choose how to merge retrievers on judged queries, measured on held-out ones; or say that one alone is as good."""
+    from hybridsearch.evaluation.tuning import tune as tune_fusion
+
+    if index is not None and retrievers is not None:
+        raise InvalidArgumentError("--index searches an index that is there: leave out --retrievers.")
+    if index is None and retrievers is None:
+        raise InvalidArgumentError("Name two or more retrievers, as in --retrievers bm25,dense=MODEL, or an --index.")
+    if save is not None and not save.absolute().parent.is_dir():
+        raise InvalidArgumentError(f"There is no folder {str(save.absolute().parent)!r} to write {save.name} to.")
+    depths = _split(candidates) or []
+    if not depths or not all(depth.isdecimal() and int(depth) for depth in depths):
+        raise InvalidArgumentError(f"--candidates are whole numbers, such as 50,100,200, not {candidates!r}.")
+    data = _load_one(dataset, split, dataset_id)
+    with (
+        _work_folder(work, data, several=False) as folder,
+        _source(retrievers, index, language, max(map(int, depths)), data, folder, option) as source,
+    ):
+        tuned = tune_fusion(
+            source,
+            data,
+            measure=measure,
+            candidates=[int(depth) for depth in depths],
+            folds=folds,
+            seed=seed,
+            exclude_self=exclude_self,
+            work_folder=folder,
+        )
+    if save is not None:
+        tuned.save(save)
+    if as_json:
+        print_json(tuned.to_dict())
+    else:
+        console_on().print(tuned)
+        print_plain(*([f"Saved: {save}"] if save is not None else []))
+
+
+# Below: what the verbs need
+
+
+def _load(name: str, split: str, dataset_id: str | None) -> dict[str, Dataset]:
+    """The data set by its name; or those of a collection, by theirs."""
+    from hybridsearch.evaluation.datasets import load_dataset
+
+    data: Dataset | dict[str, Dataset] = load_dataset(name, split=split, dataset_id=dataset_id)
+    return data if isinstance(data, dict) else {data.name: data}
+
+
+def _load_one(name: str, split: str, dataset_id: str | None) -> Dataset:
+    sets = _load(name, split, dataset_id)
+    if len(sets) > 1:
+        raise InvalidArgumentError(
+            f"{name} is {len(sets)} data sets: name one of them, {', '.join(f'{name}/{one}' for one in sets)}."
+        )
+    return next(iter(sets.values()))
+
+
+def _preset_retrievers(
+    retrievers: str | None,
+    systems: list[str] | None,
+    index: str | None,
+    sparse: str | None,
+    dense: str | None,
+    reranker: str | None,
+) -> str:
+    if retrievers is not None or systems is not None or index is not None:
+        raise InvalidArgumentError(
+            "--preset makes its own systems: leave out --retrievers, --systems and --index, and name models with "
+            "--sparse, --dense and --reranker."
+        )
+    if dense is None or reranker is None:
+        raise InvalidArgumentError("--preset retrieve-rerank needs --dense MODEL and --reranker MODEL.")
+    return f"{'bm25' if sparse in (None, 'bm25') else f'sparse={sparse}'},dense={dense}"
+
+
+@contextmanager
+def _work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Path]:
+    """Where the index and finished stages are kept: as given, else in the cache folder, else for this run only."""
+    from hybridsearch.encoders.cache import cache_folder
+    from hybridsearch.evaluation.plain import safe_name
+
+    cache = cache_folder()
+    if given is not None:
+        yield given.expanduser() / safe_name(data.name) if several else given.expanduser()
+    elif cache is not None:
+        yield cache / "compare" / f"{safe_name(data.name)}-{data.digest[:12]}"
+    else:
+        with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:
+            yield Path(folder)
+
+
+@contextmanager
+def _source(
+    retrievers: str | None,
+    index: str | None,
+    language: str,
+    candidates: int,
+    data: Dataset,
+    folder: Path,
+    option: list[str] | None,
+) -> Iterator[HybridSearch | Mapping[str, Run]]:
+    """The index that systems search, built where it is not there yet; or the runs that they merge."""
+    import hybridsearch as hs
+
+    if index is not None:
+        with hs.open(index, candidates=candidates, backend_options=_backend_options(option)) as searcher:
+            yield searcher
+        return
+    named = _run_files(retrievers or "")
+    if named:
+        yield named
+        return
+    if data.corpus is None:
+        if retrievers is None:
+            yield {}  # systems are run files
+            return
+        raise InvalidArgumentError(f"The data set {data.name!r} has no corpus to index: compare run files on it.")
+    encoders = _make_encoders(retrievers or "bm25", language)
+    place = folder / f"index-{_digest(encoders)}"
+    with hs.HybridSearch(encoders, place, candidates=candidates, backend_options=_backend_options(option)) as searcher:
+        searcher.index(data.corpus)
+        yield searcher
+
+
+def _run_files(spec: str) -> dict[str, Run]:
+    """The run files of `NAME=FILE,...`; {} where none of it is a file."""
+    pairs = [tuple(text.strip() for text in part.partition("=")) for part in spec.split(",")]
+    files: dict[str, Run] = {
+        name: path for name, _, path in pairs if path.endswith((".trec", ".run")) or (path and Path(path).is_file())
+    }
+    if files and len(files) < len(pairs):
+        raise InvalidArgumentError(
+            "--retrievers has run files and models: compare runs as systems of their own, as in --systems NAME=FILE."
+        )
+    return files
+
+
+def _systems(
+    given: list[str] | None, source: HybridSearch | Mapping[str, Run], reranker: Reranker | None
+) -> dict[str, Pipeline | Run]:
+    from hybridsearch.evaluation.spec import default_systems, parse_systems
+
+    names = list(source if isinstance(source, Mapping) else source.retrievers)
+    texts = [text.strip() for one in given or () for text in one.split(",") if text.strip()]
+    texts = texts or default_systems(names, reranker)
+    if not texts:
+        raise InvalidArgumentError("There is nothing to compare: name run files, as in --systems ours=ours.trec.")
+    return parse_systems(texts, source, reranker)
+
+
+def _digest(encoders: Mapping[str, Encoder]) -> str:
+    text = repr([(name, encoder.fingerprint().digest) for name, encoder in encoders.items()])
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _write(
+    comparison: Comparison, suffix: str, html: Path | None, markdown: Path | None, save: Path | None, runs: Path | None
+) -> list[str]:
+    """Writes what is asked for, `suffix` added to the names, and says so."""
+
+    def named(path: Path) -> Path:
+        return path.with_name(f"{path.stem}{suffix}{path.suffix}")
+
+    written = []
+    if html is not None:
+        comparison.to_html(named(html))
+        written.append(f"Report: {named(html)}")
+    if markdown is not None:
+        named(markdown).write_text(comparison.to_markdown(), encoding="utf-8")
+        written.append(f"Markdown: {named(markdown)}")
+    if save is not None:
+        comparison.save(named(save))
+        written.append(f"JSON: {named(save)}")
+    if runs is not None:
+        paths = comparison.save_runs(named(runs))
+        written.append(f"Runs: {len(paths)} files in {named(runs)}")
+    return written
+
+
+def _write_run(name: str, rankings: Mapping[str, Any], folder: Path) -> None:
+    from hybridsearch.ranking import Ranking
+
+    folder.mkdir(parents=True, exist_ok=True)
+    Ranking.to_trec(rankings, folder / f"{name}.trec", name)
+
+
+def _some(**arguments: Any) -> dict[str, Any]:
+    """Those that were given."""
+    return {name: value for name, value in arguments.items() if value}

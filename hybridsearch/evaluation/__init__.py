@@ -1,0 +1,1 @@
+"""Measuring retrieval: data sets, measures, statistics, experiments, tuning and the report."""

@@ -1,0 +1,327 @@
+"""What systems cost: latency a stage with nothing from a cache, index size, encoding speed, sparsity."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hybridsearch.backends import Described
+from hybridsearch.documents import Document
+from hybridsearch.encoders.cache import no_cache
+from hybridsearch.evaluation.pipeline import Plan
+from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, Histogram, Sparsity, Timing
+from hybridsearch.evaluation.stages import Stages, reordered
+from hybridsearch.ingest import progress_bar
+from hybridsearch.retrieval import Question, Retrieval
+from hybridsearch.search import HybridSearch
+from hybridsearch.vectors import QueryVector, SparseQuery, SparseVectors
+
+T = TypeVar("T")
+
+SECONDS = 20.0
+"""A slow system is timed on fewer queries: after this long no further one is asked, once there are `FEWEST`."""
+
+FEWEST = 5
+
+SCANNED = 50_000
+"""Documents whose vectors are read for the sparsity of a retriever."""
+
+ENCODED = 1024
+"""Documents that are encoded, at most, to time a retriever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Documents a second."""
+
+    documents_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds of each query that was timed, in order; a stage that a system does not have is empty."""
+
+    search: tuple[float, ...] = ()
+    fuse: tuple[float, ...] = ()
+    rerank: tuple[float, ...] = ()
+    total: tuple[float, ...] = ()
+
+
+def measure_costs(plans: Sequence[Plan], stages: Stages, queries: int) -> dict[str, Cost]:
+    """The cost of each system by name, timed on `queries` of the queries, spread over all of them.
+
+    Encoding is timed once for each retriever, so that systems with the same retrievers have the same times; all else
+    is timed for each system. Kept with the stages: what was measured before is not measured again.
+    """
+    plans = [plan for plan in plans if not plan.oracle and (_is_index(plan) or plan.kind in ("fused", "reranked"))]
+    costs: dict[str, Cost] = {}
+    sample = spread(list(stages.queries), queries)
+    encoders = _Encoders(stages, sample)
+    with progress_bar("Timing", range(len(plans)), stages.show, "systems") as advance:
+        for plan in plans if sample else ():
+            costs[plan.name] = _with_index_facts(_timed(plan, stages, sample, encoders), plan, stages)
+            advance(1)
+    return costs
+
+
+def measure_sparsity(documents: Iterable[SparseVectors], queries: Sequence[SparseQuery]) -> Sparsity:
+    """Active dimensions and FLOPS; see `Sparsity`.
+
+    >>> from scipy.sparse import csr_array
+    >>> from hybridsearch.vectors import Vocabulary
+    >>> matrix = csr_array(np.array([[1, 2, 0], [0, 3, 0]], dtype=np.float32))
+    >>> query = SparseQuery(("b", "c"), np.ones(2, dtype=np.float32))
+    >>> found = measure_sparsity([SparseVectors(matrix, Vocabulary(["a", "b", "c"]))], [query])
+    >>> found.documents_mean, found.queries_mean, found.flops
+    (1.5, 2.0, 1.0)
+    """
+    lengths: list[int] = []
+    with_term: Counter[str] = Counter()
+    for vectors in documents:
+        active = vectors.matrix.data != 0
+        rows = np.repeat(np.arange(len(vectors)), np.diff(vectors.matrix.indptr))
+        lengths.extend(np.bincount(rows[active], minlength=len(vectors)).tolist())
+        columns, counts = np.unique(vectors.matrix.indices[active], return_counts=True)
+        with_term.update(
+            {
+                vectors.vocabulary.terms[column]: count
+                for column, count in zip(columns.tolist(), counts.tolist(), strict=True)
+            }
+        )
+    active_terms = [
+        [term for term, weight in zip(query.terms, query.weights.tolist(), strict=True) if weight] for query in queries
+    ]
+    products = sum(with_term[term] for terms in active_terms for term in terms)
+    return Sparsity(
+        documents_mean=float(np.mean(lengths)) if lengths else 0.0,
+        queries_mean=float(np.mean([len(terms) for terms in active_terms])) if queries else 0.0,
+        flops=products / max(1, len(lengths) * len(queries)),
+        documents_histogram=histogram(lengths),
+        queries_histogram=histogram([len(terms) for terms in active_terms]),
+    )
+
+
+def histogram(counts: ArrayLike, bins: int = 24) -> Histogram:
+    """Of whole numbers, in bins of equal whole width from 0.
+
+    >>> histogram([0, 1, 1, 5], bins=3)
+    Histogram(edges=(0.0, 2.0, 4.0, 6.0), counts=(3, 0, 1))
+    """
+    values = np.asarray(counts, dtype=np.int64)
+    high = int(values.max(initial=0)) + 1
+    width = -(-high // bins)
+    edges = np.arange(0, -(-high // width) + 1) * width
+    return Histogram(tuple(edges.astype(float).tolist()), tuple(np.histogram(values, edges)[0].tolist()))
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """`count` of the items, at equal distances; all where there are fewer."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places.tolist()]
+
+
+class _Encoders:
+    """Times of encoding each query of the sample alone, by index and retriever, and the vectors."""
+
+    def __init__(self, stages: Stages, sample: Sequence[str]) -> None:
+        self._stages = stages
+        self._texts = [stages.queries[query] for query in sample]
+        self._vectors: dict[tuple[int, str], list[QueryVector]] = {}
+
+    def times(self, search: HybridSearch, name: str) -> tuple[float, ...]:
+        identity = ["queries", *self._stages.fingerprint(search, name), *self._texts]
+        return self._stages.keep(Times, identity, lambda: Times(total=self._encode(search, name))).total
+
+    def vector(self, search: HybridSearch, name: str, number: int) -> QueryVector:
+        vectors = self._vectors.setdefault((id(search), name), [])
+        if number >= len(vectors):
+            vectors += search.retrievers[name].encode_queries(self._texts[len(vectors) :])
+        return vectors[number]
+
+    def _encode(self, search: HybridSearch, name: str) -> tuple[float, ...]:
+        encoder, vectors = search.retrievers[name], self._vectors.setdefault((id(search), name), [])
+
+        def encode(number: int) -> float:
+            started = time.perf_counter()
+            (vector,) = encoder.encode_queries([self._texts[number]])
+            spent = time.perf_counter() - started
+            vectors[number:] = [vector]
+            return 1000 * spent
+
+        with no_cache():
+            return tuple(_within(SECONDS, encode, len(self._texts)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An encoder for one query, whose vector is there already."""
+
+    vector: QueryVector
+
+    def encode_queries(self, texts: Sequence[str]) -> list[QueryVector]:
+        return [self.vector]
+
+
+def _timed(plan: Plan, stages: Stages, sample: Sequence[str], encoders: _Encoders) -> Cost:
+    search = plan.source
+
+    def measure(number: int) -> dict[str, float]:
+        if isinstance(search, HybridSearch):
+            vectors = {name: encoders.vector(search, name, number) for name in plan.retrievers}
+            return _time_index(plan, search, stages.queries[sample[number]], vectors)
+        return _time_runs(plan, stages, sample[number])
+
+    def make() -> Times:
+        rows = _within(SECONDS, measure, len(sample))
+        return Times(**{stage: tuple(1000 * row[stage] for row in rows) for stage in rows[0]})
+
+    times = stages.keep(Times, _identity(plan, stages, sample), make)
+    encoding = [encoders.times(search, name) for name in plan.retrievers] if isinstance(search, HybridSearch) else []
+    encode = [sum(of_query) for of_query in zip(*encoding, strict=False)]
+    totals = [sum(of_query) for of_query in zip(times.total, encode, strict=False)]
+    return Cost(
+        queries=max(len(times.fuse), len(totals)),
+        encode_ms=_timing(encode),
+        search_ms=_timing(times.search),
+        fuse_ms=_timing(times.fuse) if len(plan.retrievers) > 1 else None,
+        rerank_ms=_timing(times.rerank),
+        total_ms=_timing(totals),
+    )
+
+
+def _within(seconds: float, measure: Callable[[int], T], count: int) -> list[T]:
+    """`measure` of 0, 1 ... until time is up; of 0 once before, to load models."""
+    measure(0)
+    ended = time.perf_counter() + seconds
+    found: list[T] = []
+    for number in range(count):
+        found.append(measure(number))
+        if len(found) >= FEWEST and time.perf_counter() > ended:
+            break
+    return found
+
+
+def _is_index(plan: Plan) -> bool:
+    return isinstance(plan.source, HybridSearch)
+
+
+def _time_index(plan: Plan, search: HybridSearch, text: str, vectors: Mapping[str, QueryVector]) -> dict[str, float]:
+    question = Question([text], plan.retrievers, plan.depth, plan.filter, plan.fusion, plan.reranker, LATENCY_TOP_K)
+    encoder: Callable[[str], Any] = lambda name: _Known(vectors[name])  # noqa: E731
+    started = time.perf_counter()
+    (results,) = Retrieval(search.backend, encoder).results(question)  # one stage after the other
+    total = time.perf_counter() - started
+    spent = {stage: results.timings[stage] for stage in ("search", "fuse", "rerank") if stage in results.timings}
+    return spent | {"total": total}
+
+
+def _time_runs(plan: Plan, stages: Stages, query: str) -> dict[str, float]:
+    rankings = stages.rankings(plan, query)
+    started = time.perf_counter()
+    fused = plan.fusion.fuse(rankings)
+    fuse = time.perf_counter() - started
+    if plan.reranker is None:
+        return {"fuse": fuse}
+    documents = stages.documents(fused.ids[: plan.reranker.top_k], [plan])
+    started = time.perf_counter()
+    head = [documents[id] for id in fused.ids[: plan.reranker.top_k]]
+    (scores,) = plan.reranker.rerank([stages.queries[query]], [head])
+    reordered(fused, dict(zip(fused.ids, np.asarray(scores).tolist(), strict=False)), len(head))
+    return {"fuse": fuse, "rerank": time.perf_counter() - started}
+
+
+def _timing(milliseconds: Sequence[float]) -> Timing | None:
+    if not milliseconds:
+        return None
+    p50, p95 = np.percentile(milliseconds, [50, 95]).tolist()
+    return Timing(p50, p95)
+
+
+def _identity(plan: Plan, stages: Stages, sample: Sequence[str]) -> list[Any]:
+    """What a timing depends on, as far as it can be told."""
+    source = plan.source
+    index = stages.index_digest(source) if isinstance(source, HybridSearch) else "runs"
+    parts = [plan.retrievers, plan.depth, repr(plan.fusion), repr(plan.reranker), repr(plan.filter), LATENCY_TOP_K]
+    return ["stages", index, *parts, [stages.queries[query] for query in sample]]
+
+
+def _with_index_facts(cost: Cost, plan: Plan, stages: Stages) -> Cost:
+    search = plan.source
+    if not isinstance(search, HybridSearch):
+        return cost
+    encoders = {name: search.retrievers[name] for name in plan.retrievers}
+    rates = {
+        name: stages.keep(
+            Rate,
+            ["documents", *stages.fingerprint(search, name), stages.index_digest(search)],
+            lambda encoder=encoder: Rate(_encoding_rate(encoder, stages.corpus)),  # type: ignore[misc]
+        ).documents_per_second
+        for name, encoder in encoders.items()
+        if stages.corpus is not None
+    }
+    return replace(
+        cost,
+        index_bytes=index_bytes(search, plan.retrievers),
+        documents_per_second={name: rate for name, rate in rates.items() if rate},
+        sparsity={
+            name: stages.keep(
+                Sparsity,
+                ["sparsity", *stages.fingerprint(search, name), stages.index_digest(search), stages.queries],
+                lambda name=name: _sparsity(search, name, stages.asked(plan, name).vectors),  # type: ignore[misc]
+            )
+            for name in plan.retrievers
+            if stages.asked(plan, name).vectors and search.backend.capabilities.scan
+        },
+    )
+
+
+def index_bytes(search: HybridSearch, names: Sequence[str]) -> int | None:
+    """Bytes of the retrievers' vectors where the engine tells them apart, else of the whole index, else None."""
+    if not isinstance(search.backend, Described):
+        return None
+    facts = search.backend.describe()
+    of_retrievers = facts.get("retrievers")
+    if isinstance(of_retrievers, Mapping) and all("bytes" in of_retrievers.get(name, {}) for name in names):
+        return sum(int(of_retrievers[name]["bytes"]) for name in names)
+    return int(facts["bytes"]) if "bytes" in facts else None
+
+
+def _encoding_rate(encoder: Any, corpus: Iterable[Document] | None) -> float:
+    """Documents a second, from batches that double until one takes a second."""
+    documents = spread(list(islice(corpus or (), 4 * ENCODED)), ENCODED)
+    texts = [document.content for document in documents]
+    size, start, rate = 16, 0, 0.0
+    with no_cache():
+        if texts:
+            encoder.encode_documents(texts[:1])  # loads the model
+        while start < len(texts):
+            batch = texts[start : start + size]
+            started = time.perf_counter()
+            encoder.encode_documents(batch)
+            seconds = time.perf_counter() - started
+            rate = len(batch) / max(seconds, 1e-9)
+            if seconds > 1:
+                break
+            start, size = start + size, 2 * size
+    return rate
+
+
+def _sparsity(search: HybridSearch, name: str, queries: Mapping[str, SparseQuery]) -> Sparsity:
+    def vectors() -> Iterable[SparseVectors]:
+        seen = 0
+        for batch in search.backend.scan():
+            of_batch = batch.vectors[name]
+            if isinstance(of_batch, SparseVectors):
+                yield of_batch
+            seen += len(batch)
+            if seen >= SCANNED:
+                break
+
+    return measure_sparsity(vectors(), list(queries.values()))

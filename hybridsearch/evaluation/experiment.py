@@ -1,0 +1,396 @@
+"""`evaluate` one system, or `compare` several: the same queries, shared work done once, honest statistics."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.costs import measure_costs
+from hybridsearch.evaluation.details import make_details, pick_queries
+from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
+from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, make_plan
+from hybridsearch.evaluation.results import BestSingle, Comparison, DatasetFacts, SystemResult, Versus
+from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
+from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
+from hybridsearch.fusion import RRF
+from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.rerank import Reranker
+from hybridsearch.search import HybridSearch
+
+if TYPE_CHECKING:
+    from hybridsearch.evaluation.datasets import Dataset
+
+__all__ = ["RETRIEVE_RERANK_MEASURES", "Pipeline", "compare", "evaluate", "retrieve_rerank"]
+
+RETRIEVE_RERANK_MEASURES = ("nDCG@10", "RR@10", "AP")
+"""Of the preset; `RR@10` is what others call MRR@10, and `AP` MAP."""
+
+Scores = Mapping[str, Mapping[str, float]]
+"""Measure name -> query id -> figure."""
+
+
+def evaluate(
+    system: HybridSearch | Pipeline | Run,
+    dataset: Dataset,
+    *,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    top_k: int = 100,
+    exclude_self: bool = False,
+    work_folder: str | Path | None = None,
+    latency_queries: int = 50,
+    show_progress_bar: bool | None = None,
+) -> SystemResult:
+    """How good one system is on one data set: measures with intervals, and what it costs. Prints as a table.
+
+    The arguments are those of `compare`.
+
+    >>> import hybridsearch as hs
+    >>> from hybridsearch.evaluation.datasets import Dataset
+    >>> documents = [hs.Document("d1", "lift of a wing"), hs.Document("d2", "heat in a nozzle")]
+    >>> dataset = Dataset("tiny", {"q1": "wing", "q2": "nozzle"}, {"q1": {"d1": 1}, "q2": {"d1": 1}}, documents)
+    >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+    >>> report = search.index(documents, show_progress_bar=False)
+    >>> result = evaluate(search, dataset, measures=["nDCG@10"], show_progress_bar=False)
+    >>> result.means["nDCG@10"].mean, result.scores["nDCG@10"]
+    (0.5, {'q1': 1.0, 'q2': 0.0})
+    """
+    comparison = compare(
+        {"system": system},
+        dataset,
+        measures=measures,
+        top_k=top_k,
+        exclude_self=exclude_self,
+        work_folder=work_folder,
+        latency_queries=latency_queries,
+        show_progress_bar=show_progress_bar,
+        details=0,
+    )
+    return comparison.systems[0]
+
+
+def compare(
+    systems: Mapping[str, HybridSearch | Pipeline | Run],
+    dataset: Dataset,
+    *,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    baseline: str | None = None,
+    test: str = "t",
+    correction: str = "holm",
+    level: float = 0.95,
+    top_k: int = 100,
+    exclude_self: bool = False,
+    oracle_positives: bool = False,
+    work_folder: str | Path | None = None,
+    latency_queries: int = 50,
+    details: int = 20,
+    show_progress_bar: bool | None = None,
+) -> Comparison:
+    """Measure several systems on one data set, and say which differences are real and what each system costs.
+
+    Each system returns what `search_many` would return for all queries of the data set. What systems have in common
+    is done once: a retriever of an index is asked once, as deep as any system reads it, and a reranker scores each
+    pair of a query and a document once.
+
+    Args:
+        systems: by name: an index, a `Pipeline`, a TREC run file, or rankings by query id.
+        dataset: its queries are asked and its judgements measure. Every judged query counts: one without results
+            counts 0.
+        measures: names as ir-measures parses them; the first one orders systems and chooses single retrievers.
+        baseline: the system that all others are tested against; None for the first.
+        test: "t", "randomization" or "wilcoxon", paired over queries, two-sided.
+        correction: of the p-values of one measure for the number of systems: "holm", "bonferroni" or "none".
+        level: of the bootstrap intervals.
+        top_k: how many documents each system returns; no measure may look deeper.
+        exclude_self: drop the document whose id is the query's id from every ranking, as ArguAna needs it; systems
+            are then asked for one document more.
+        oracle_positives: for each system with a reranker add one named "... (oracle positives)", where the relevant
+            documents that retrieval missed are put before the reranker too. No real system can do that; it is what
+            sentence-transformers' CrossEncoderRerankingEvaluator and CrossEncoderNanoBEIREvaluator report.
+        work_folder: keeps finished stages, so that a comparison that was broken off, or is made again with more
+            systems, does only what is new.
+        latency_queries: how many queries are asked one at a time, with nothing from a cache, to time the stages; a slow
+            system is asked fewer. 0 measures no costs.
+        details: how many queries are kept with what each system returned for them.
+        show_progress_bar: None shows it in a terminal.
+
+    Raises:
+        InvalidArgumentError: an argument is not usable, or a run has no query of the data set.
+    """
+    started = time.perf_counter()
+    parsed = parse_measures(measures)
+    names = tuple(map(str, parsed))
+    _check_cutoffs(names, [measure.params.get("cutoff") for measure in parsed], top_k)
+    plans = _make_plans(systems, top_k + exclude_self, oracle_positives)
+    baseline = _check_baseline(baseline, systems)
+    qrels = {query: dataset.qrels[query] for query in dataset.queries if query in dataset.qrels}
+    if not qrels:
+        raise InvalidArgumentError(f"No query of the data set {dataset.name!r} has a judgement: check its qrels.")
+    stages = Stages(
+        {query: dataset.queries[query] for query in qrels},
+        dataset.corpus,
+        None if work_folder is None else check_work_folder(work_folder),
+        show_progress_bar,
+    )
+    _check_runs(plans, qrels, dataset.name)
+    found = {
+        name: {query: _cut(ranking, top_k, query if exclude_self else None) for query, ranking in of_system.items()}
+        for name, of_system in _rankings(plans, stages, qrels).items()
+    }
+    scores = {name: score_rankings(rankings, qrels, parsed) for name, rankings in found.items()}
+    singles = _Singles(stages, qrels, parsed, top_k, exclude_self)
+    costs = measure_costs(plans, stages, latency_queries)
+    results = [
+        SystemResult(
+            name=plan.name,
+            description=plan.description,
+            retrievers=plan.retrievers,
+            kind=plan.kind,
+            scores=scores[plan.name],
+            means={name: bootstrap_interval(_values(scores[plan.name][name]), level) for name in names},
+            cost=costs.get(plan.name),
+            rankings={query: tuple(ranking) for query, ranking in found[plan.name].items()},
+        )
+        for plan in plans
+    ]
+    best = {plan.name: singles.best(plan) for plan in plans if plan.kind in ("fused", "reranked")}
+    results = _tested(results, baseline, best, test, correction, level)
+    real = [plan for plan in plans if not plan.oracle]
+    picked = pick_queries({plan.name: scores[plan.name][names[0]] for plan in real}, details)
+    return Comparison(
+        dataset=_facts(dataset, qrels),
+        measures=names,
+        baseline=baseline,
+        test=test,
+        correction=correction,
+        systems=tuple(results),
+        details=make_details(picked, real, stages, found, qrels),
+        seconds=time.perf_counter() - started,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        version=_version(),
+        level=level,
+    )
+
+
+def retrieve_rerank(
+    search: HybridSearch, reranker: Reranker, *, sparse: str = "sparse", dense: str = "dense"
+) -> dict[str, Pipeline]:
+    """The six systems of the usual retrieve-and-rerank table: each retriever and both by RRF, then all three reranked.
+
+    Args:
+        search: an index with both retrievers.
+        reranker: reads as many documents of each ranking as its `top_k` says.
+        sparse, dense: names of the retrievers.
+    """
+    asked = {sparse: [sparse], dense: [dense], f"{sparse}+{dense}": [sparse, dense]}
+    return {
+        name + ("" if one is None else "+rerank"): Pipeline(search, names, RRF(), reranker=one)
+        for one in (None, reranker)
+        for name, names in asked.items()
+    }
+
+
+# Below: how it is done
+
+
+def _rankings(
+    plans: Sequence[Plan], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, Ranking]]:
+    """What every system returns, by name and query id."""
+    stages.retrieve(plans)
+    fused: dict[str, dict[str, Ranking]] = {}
+    for plan in plans:
+        of_query = {query: stages.rankings(plan, query) for query in stages.queries}
+        fused[plan.name] = (
+            {query: plan.fusion.fuse(rankings) for query, rankings in of_query.items()}
+            if plan.retrievers
+            else {query: rankings[plan.name] for query, rankings in of_query.items()}
+        )
+    heads = {
+        plan.name: (plan.reranker, _heads(plan, plan.reranker.top_k, fused[plan.name], stages, qrels))
+        for plan in plans
+        if plan.reranker is not None
+    }
+    reranked = stages.rerank(heads)
+    return {
+        name: of_system
+        if name not in heads
+        else {
+            query: reordered(
+                _with_head(ranking, [document.id for document in heads[name][1][query]]),
+                reranked[name][query],
+                len(heads[name][1][query]),
+            )
+            for query, ranking in of_system.items()
+        }
+        for name, of_system in fused.items()
+    }
+
+
+def _heads(
+    plan: Plan, depth: int, fused: Mapping[str, Ranking], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
+) -> dict[str, list[Document]]:
+    """What goes to the reranker, by query id."""
+    wanted = {query: list(ranking.ids[:depth]) for query, ranking in fused.items()}
+    if plan.oracle:
+        for query, ids in wanted.items():
+            ids.extend(id for id, grade in qrels[query].items() if grade > 0 and id not in ids)
+    documents = stages.documents((id for ids in wanted.values() for id in ids), [plan])
+    missing = list(dict.fromkeys(id for ids in wanted.values() for id in ids if id not in documents))
+    if missing and not plan.oracle:
+        raise InvalidArgumentError(
+            f"System {plan.name!r} cannot rerank {len(missing):,} documents such as {missing[0]!r}, which are neither "
+            "in its index nor in the data set's corpus: rerank runs only with the corpus they were made of."
+        )
+    return {query: [documents[id] for id in ids if id in documents] for query, ids in wanted.items()}
+
+
+def _with_head(ranking: Ranking, head: Sequence[str]) -> Ranking:
+    """`ranking` starting with `head`, which may hold documents that it does not list."""
+    if list(ranking.ids[: len(head)]) == list(head):
+        return ranking
+    scores = dict(ranking)
+    ids = list(dict.fromkeys([*head, *ranking.ids]))
+    return Ranking(tuple(ids), np.array([scores.get(id, 0.0) for id in ids], dtype=np.float64))
+
+
+def _cut(ranking: Ranking, top_k: int, without: str | None) -> Ranking:
+    if without in ranking.ids:
+        place = ranking.ids.index(str(without))
+        ranking = Ranking(ranking.ids[:place] + ranking.ids[place + 1 :], np.delete(ranking.scores, place))
+    return ranking.top(top_k)
+
+
+class _Singles:
+    """How good each retriever is alone."""
+
+    def __init__(
+        self, stages: Stages, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[Any], top_k: int, own: bool
+    ) -> None:
+        self._stages, self._qrels, self._measures = stages, qrels, measures
+        self._top_k, self._exclude_self = top_k, own
+        self._known: dict[Any, Scores] = {}
+
+    def best(self, plan: Plan) -> tuple[str, Scores]:
+        """The plan's retriever with the best main measure, the first of equal ones, and its scores."""
+        main = str(self._measures[0])
+        scores = {name: self._score(plan, name) for name in plan.retrievers}
+        name = max(scores, key=lambda name: float(np.mean(_values(scores[name][main]))))
+        return name, scores[name]
+
+    def _score(self, plan: Plan, name: str) -> Scores:
+        key = (id(plan.source), name, repr(plan.filter), plan.depth)
+        if key not in self._known:
+            asked = self._stages.asked(plan, name).rankings
+            rankings = {
+                query: _cut(asked.get(query, EMPTY), self._top_k, query if self._exclude_self else None)
+                for query in self._qrels
+            }
+            self._known[key] = score_rankings(rankings, self._qrels, self._measures)
+        return self._known[key]
+
+
+def _tested(
+    results: Sequence[SystemResult],
+    baseline: str,
+    best: Mapping[str, tuple[str, Scores]],
+    test: str,
+    correction: str,
+    level: float,
+) -> list[SystemResult]:
+    """`results` with how they stand against the baseline, and against `best`, a retriever and its scores by system."""
+    scores = {one.name: one.scores for one in results}
+    others = [one.name for one in results if one.name != baseline and one.kind != "oracle-positives"]
+    versus = _versus({name: (scores[name], scores[baseline]) for name in others}, test, correction, level)
+    added = _versus({name: (scores[name], single) for name, (_, single) in best.items()}, test, correction, level)
+    singles = {
+        name: BestSingle(
+            retriever, {measure: float(np.mean(_values(values))) for measure, values in single.items()}, added[name]
+        )
+        for name, (retriever, single) in best.items()
+    }
+    return [replace(one, versus=versus.get(one.name, {}), best_single=singles.get(one.name)) for one in results]
+
+
+def _versus(
+    pairs: Mapping[str, tuple[Scores, Scores]], test: str, correction: str, level: float
+) -> dict[str, dict[str, Versus]]:
+    """System name -> measure -> the first of each pair against the second."""
+    result: dict[str, dict[str, Versus]] = {name: {} for name in pairs}
+    for measure in next(iter(pairs.values()))[0] if pairs else ():
+        values = {name: (_values(ours[measure]), _values(other[measure])) for name, (ours, other) in pairs.items()}
+        p_values = [paired_test(ours, other, test) for ours, other in values.values()]
+        for (name, (ours, other)), p, adjusted in zip(
+            values.items(), p_values, adjust(p_values, correction), strict=True
+        ):
+            difference = bootstrap_interval(ours - other, level)
+            result[name][measure] = Versus(difference, p, adjusted, *wins_losses_ties(ours, other))
+    return result
+
+
+def _values(of_queries: Mapping[str, float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.fromiter(of_queries.values(), dtype=np.float64, count=len(of_queries))
+
+
+def _make_plans(systems: Mapping[str, HybridSearch | Pipeline | Run], top_k: int, oracle: bool) -> list[Plan]:
+    if not isinstance(systems, Mapping) or not systems:
+        raise InvalidArgumentError("systems is a mapping with at least one system, such as {'hybrid': search}.")
+    plans = []
+    for name, system in systems.items():
+        plan = make_plan(name, system, top_k)
+        plans.append(plan)
+        if oracle and plan.reranker is not None:
+            plans.append(replace(plan, name=f"{name} (oracle positives)", oracle=True))
+    return plans
+
+
+def _check_baseline(baseline: str | None, systems: Mapping[str, Any]) -> str:
+    if baseline is not None and baseline not in systems:
+        raise InvalidArgumentError(
+            f"The baseline {baseline!r} is not one of the systems {', '.join(map(repr, systems))}."
+        )
+    return next(iter(systems)) if baseline is None else baseline
+
+
+def _check_cutoffs(names: Iterable[str], cutoffs: Iterable[int | None], top_k: int) -> None:
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
+        raise InvalidArgumentError(f"top_k is {top_k!r}; it is a whole number of at least 1.")
+    for name, cutoff in zip(names, cutoffs, strict=True):
+        if cutoff is not None and cutoff > top_k:
+            raise InvalidArgumentError(
+                f"The measure {name} looks at {cutoff} documents but systems return {top_k}: give top_k={cutoff}."
+            )
+
+
+def _check_runs(plans: Sequence[Plan], qrels: Collection[str], dataset: str) -> None:
+    for plan in plans:
+        for name, run in {} if isinstance(plan.source, HybridSearch) else plan.source.items():
+            if not any(query in run for query in qrels):
+                raise InvalidArgumentError(
+                    f"Run {name!r} has no query of the data set {dataset!r}: its query ids are like "
+                    f"{next(iter(run), '')!r}, the data set's like {next(iter(qrels))!r}."
+                )
+
+
+def _facts(dataset: Dataset, qrels: Mapping[str, Mapping[str, int]]) -> DatasetFacts:
+    report = dataset.check()
+    return DatasetFacts(
+        dataset.name,
+        report.documents,
+        len(qrels),
+        sum(map(len, qrels.values())),
+        tuple(str(problem) for problem in report.problems),
+    )
+
+
+def _version() -> str:
+    from hybridsearch import __version__
+
+    return __version__

@@ -1,0 +1,135 @@
+"""How the figures of a comparison are written for people."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+from hybridsearch.evaluation.statistics import Interval
+
+NOTHING = "–"
+"""Stands where a figure was not measured."""
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A measure.
+
+    >>> figure(0.74312), figure(1.0), figure(-0.0521, 3), figure(None), figure(25.0)
+    ('0.7431', '1.0000', '−0.052', '–', '25.00')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    written = f"{abs(value):.{digits if abs(value) < 10 else 2}f}"
+    return f"−{written}" if value < 0 and float(written) else written
+
+
+def difference(value: float | None, digits: int = 3) -> str:
+    """A difference, always with its sign.
+
+    >>> difference(0.0521), difference(-0.0521), difference(0.00004)
+    ('+0.052', '−0.052', '±0.000')
+    """
+    written = figure(value, digits)
+    if value is None or written == NOTHING or written.startswith("−"):
+        return written
+    return f"+{written}" if float(written) else f"±{written}"
+
+
+def interval(of: Interval, digits: int = 3) -> str:
+    """Both ends of an interval of a measure.
+
+    >>> interval(Interval(0.5, 0.41, 0.63))
+    '0.410–0.630'
+    """
+    return f"{figure(of.low, digits)}–{figure(of.high, digits)}"
+
+
+def signed_interval(of: Interval, digits: int = 3) -> str:
+    """Both ends of an interval of a difference.
+
+    >>> signed_interval(Interval(0.01, -0.02, 0.04))
+    '[−0.020, +0.040]'
+    """
+    return f"[{difference(of.low, digits)}, {difference(of.high, digits)}]"
+
+
+def p_value(p: float) -> str:
+    """A p value with its relation.
+
+    >>> p_value(0.0000021), p_value(0.0341), p_value(1.0)
+    ('p < 0.001', 'p = 0.034', 'p = 1')
+    """
+    if not math.isfinite(p):
+        return "p = –"
+    if p < 0.001:
+        return "p < 0.001"
+    return "p = 1" if p > 0.9995 else f"p = {figure(p, 3)}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Milliseconds with two significant digits or the whole number, without the unit.
+
+    >>> milliseconds(0.0421), milliseconds(3.14), milliseconds(31.4), milliseconds(12345.6)
+    ('0.042', '3.1', '31', '12,346')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if value <= 0:
+        return "0"
+    return f"{value:,.{max(0, 1 - math.floor(math.log10(value)))}f}"
+
+
+def size(count: float | None) -> str:
+    """Bytes in decimal units.
+
+    >>> size(950), size(2_150_400), size(3.2e9)
+    ('950 B', '2.2 MB', '3.2 GB')
+    """
+    if count is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def count(number: float | None) -> str:
+    """A whole number with separators, or with two digits where it is small and not whole.
+
+    >>> count(5183), count(34.25), count(8.2), count(0.731)
+    ('5,183', '34', '8.2', '0.73')
+    """
+    if number is None or not math.isfinite(number):
+        return NOTHING
+    if number >= 10 or number == int(number):
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 1 else f"{number:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours.
+
+    >>> duration(12.34), duration(250), duration(9000)
+    ('12.3 s', '4 min 10 s', '2 h 30 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(created: str) -> str:
+    """An ISO date and time to the minute; anything else as it is.
+
+    >>> moment("2026-11-21T17:55:00+00:00")
+    '2026-11-21 17:55 UTC'
+    """
+    try:
+        parsed = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    zone = parsed.tzname() or ""
+    return f"{parsed:%Y-%m-%d %H:%M} {zone}".rstrip()

@@ -1,0 +1,157 @@
+"""`Pipeline`: how one system answers, from an index or from saved runs; and what that comes to, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.results import Kind
+from hybridsearch.filters import Filter
+from hybridsearch.fusion import RRF, Fusion, read_fusion
+from hybridsearch.ranking import Ranking
+from hybridsearch.rerank import Reranker
+from hybridsearch.search import CONFIGURED, HybridSearch
+
+Run: TypeAlias = Mapping[str, Ranking] | str | Path
+"""Rankings by query id, or the TREC run file that holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """How one system answers. What is left out is as the source was made.
+
+    Attributes:
+        source: an index, or runs by retriever name, to be fused as if an index had given them.
+        retrievers: the names to ask; None asks all.
+        fusion: None for the index's own, for runs RRF; a path is that of a file of `hs.tune`.
+        candidates: how deep each retriever is read; None for the index's own depth, for runs 100.
+        reranker: None for none; "configured" for the index's own, for runs none. Over runs it reads the documents in
+            the data set's corpus.
+        filter: see `hybridsearch.filters`; only of an index.
+
+    >>> import hybridsearch as hs
+    >>> runs = {"bm25": {"q1": hs.Ranking.from_scores({"a": 2.0})}, "dense": {"q1": hs.Ranking.from_scores({"b": 0.5})}}
+    >>> Pipeline(runs, fusion=hs.ScoreFusion("minmax")).resolve("minmax", top_k=10).description
+    "bm25 + dense, ScoreFusion(normalization='minmax'), 100 candidates"
+    """
+
+    source: HybridSearch | Mapping[str, Run]
+    retrievers: Collection[str] | None = None
+    fusion: Fusion | str | Path | None = None
+    candidates: int | None = None
+    reranker: Reranker | Literal["configured"] | None = CONFIGURED
+    filter: Mapping[str, Any] | None = None
+
+    def resolve(self, name: str, top_k: int) -> Plan:
+        """What asking for `top_k` documents comes to, under the name of the system.
+
+        Raises:
+            InvalidArgumentError: an argument is not usable, such as a retriever that the source does not have.
+        """
+        if isinstance(self.source, HybridSearch):
+            question = self.source._question(
+                [],
+                top_k,
+                filter=self.filter,
+                retrievers=self.retrievers,
+                candidates=self.candidates,
+                fusion=self.fusion,
+                reranker=self.reranker,
+            )
+            names, depth, filter = tuple(question.names), question.depth, question.filter
+            return Plan(name, self.source, names, question.fusion, depth, question.reranker, filter, top_k)
+        return self._resolve_runs(name, top_k)
+
+    def _resolve_runs(self, name: str, top_k: int) -> Plan:
+        if not isinstance(self.source, Mapping) or not self.source:
+            raise InvalidArgumentError(
+                f"The source of system {name!r} is a HybridSearch, or runs by retriever name, not {self.source!r:.80}."
+            )
+        if self.filter is not None:
+            raise InvalidArgumentError(f"System {name!r} is made of runs, which cannot be filtered: leave out filter.")
+        asked = list(self.source) if self.retrievers is None else list(dict.fromkeys(self.retrievers))
+        fusion, candidates = read_fusion(RRF() if self.fusion is None else self.fusion, self.candidates)
+        for one in [*asked, *(fusion.weights or ())]:
+            if one not in self.source:
+                raise InvalidArgumentError(
+                    f"System {name!r} names {one!r}, which is not one of its runs {', '.join(map(repr, self.source))}."
+                )
+        names = tuple(one for one in asked if fusion.weight(one) > 0)
+        if not names:
+            raise InvalidArgumentError(f"System {name!r} has no run with a weight above 0.")
+        runs = {one: read_run(self.source[one], one) for one in names}
+        reranker = None if isinstance(self.reranker, str) else self.reranker
+        depth = max(top_k, 100 if candidates is None else candidates)
+        return Plan(name, runs, names, fusion, depth, reranker, None, top_k)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A system with all its arguments known.
+
+    Attributes:
+        source: an index, or rankings by retriever name and query id.
+        retrievers: those asked, each with a weight above 0; empty for a run that stands alone.
+        depth: how deep each retriever is read.
+        top_k: how many documents it returns.
+        oracle: whether relevant documents that retrieval missed are put before the reranker.
+    """
+
+    name: str
+    source: HybridSearch | Mapping[str, Mapping[str, Ranking]]
+    retrievers: tuple[str, ...]
+    fusion: Fusion
+    depth: int
+    reranker: Reranker | None
+    filter: Filter | None
+    top_k: int
+    oracle: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        if self.oracle:
+            return "oracle-positives"
+        if self.reranker is not None:
+            return "reranked"
+        kinds: tuple[Kind, ...] = ("run", "single", "fused")
+        return kinds[min(len(self.retrievers), 2)]
+
+    @property
+    def description(self) -> str:
+        """Of its parts, for people."""
+        if not self.retrievers:
+            return "run file"
+        parts = [" + ".join(self.retrievers)]
+        if len(self.retrievers) == 1 and isinstance(self.source, HybridSearch):
+            parts = [repr(self.source.retrievers[self.retrievers[0]])]
+        if len(self.retrievers) > 1:
+            parts += [repr(self.fusion), f"{self.depth} candidates"]
+        if self.reranker is not None:
+            parts.append(repr(self.reranker))
+        return ", ".join(parts) + (", missed relevant documents put in" if self.oracle else "")
+
+
+def read_run(run: Run, name: str) -> Mapping[str, Ranking]:
+    """The rankings of a run by query id."""
+    if isinstance(run, str | Path):
+        return Ranking.from_trec(run)
+    if not isinstance(run, Mapping) or not all(isinstance(ranking, Ranking) for ranking in run.values()):
+        raise InvalidArgumentError(f"Run {name!r} is a TREC run file or rankings by query id, not {run!r:.80}.")
+    return run
+
+
+def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> Plan:
+    """The plan of anything that `compare` takes as a system."""
+    if isinstance(system, HybridSearch):
+        system = Pipeline(system)
+    if isinstance(system, Pipeline):
+        return system.resolve(name, top_k)
+    if not isinstance(system, str | Path | Mapping):
+        raise InvalidArgumentError(
+            f"System {name!r} is a HybridSearch, a Pipeline or a run (a TREC file, or rankings by query id), "
+            f"not {system!r:.80}."
+        )
+    return Plan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k)

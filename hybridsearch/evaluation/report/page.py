@@ -1,0 +1,125 @@
+"""The whole page: tables and plots that need no network, and no JavaScript to be read.
+
+Everything is made here, as HTML and SVG; `report.js` adds sorting, tooltips and a choice of theme and measure. A
+content security policy in the page allows its own style sheet and script, by hash, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from hybridsearch.errors import StorageError
+from hybridsearch.evaluation.report import overview, plots, queries, tables
+from hybridsearch.evaluation.report.markup import Markup, element, join
+from hybridsearch.evaluation.report.parts import number_of
+from hybridsearch.evaluation.results import Comparison
+
+MOST_VALUES = 200_000
+"""Per-query figures that are kept for tooltips, at about five bytes each; further measures have plots without them."""
+
+
+def write_html(comparison: Comparison, path: str | Path) -> None:
+    """Write `comparison` as one self-contained HTML file.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    page = render(comparison)
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
+
+
+def render(comparison: Comparison) -> str:
+    """The page that `write_html` writes."""
+    sections = [
+        ("results", "Results", tables.results(comparison)),
+        ("cost", "Quality and cost", _costs(comparison)),
+        ("differences", "Query by query", plots.differences(comparison)),
+        ("sparsity", "Sparsity", plots.sparsities(comparison)),
+        ("queries", "Queries worth reading", queries.readable(comparison)),
+        ("method", "How it was measured", overview.method(comparison)),
+    ]
+    shown = [(anchor, heading, content) for anchor, heading, content in sections if content]
+    body = element(
+        "body",
+        element("a", "Skip to the results", href="#results", class_="skip"),
+        overview.header(comparison),
+        element(
+            "nav", [element("a", heading, href=f"#{anchor}") for anchor, heading, _ in shown], aria_label="Sections"
+        ),
+        element("main", [_section(*one) for one in shown]),
+        element("footer", f"hybridsearch {comparison.version}".strip()),
+        element("script", _embedded(comparison), type="application/json", id="data"),
+    )
+    return f"<!doctype html>\n{element('html', _head(comparison), body, lang='en')}\n"
+
+
+def _head(comparison: Comparison) -> Markup:
+    style, script = _asset("report.css"), _asset("report.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{comparison.dataset.name}: {number_of(len(comparison.systems), 'system')} compared"),
+        element("link", rel="icon", href="data:,"),
+        element("style", Markup(style)),
+        element("script", Markup(script)),
+    )
+
+
+def _section(anchor: str, heading: str, content: Markup) -> Markup:
+    named = f"{anchor}-heading"
+    return element("section", element("h2", heading, id=named), content, id=anchor, aria_labelledby=named)
+
+
+def _costs(comparison: Comparison) -> Markup | None:
+    costed = [one for one in comparison.systems if one.cost is not None]
+    if not costed:
+        return None
+    missing = [one.name for one in comparison.systems if one.cost is None]
+    note = f"Without cost, because they are run files: {', '.join(missing)}."
+    return join(
+        plots.quality_and_cost(comparison),
+        element("p", note, class_="note", dir="auto") if missing else None,
+        tables.costs(costed),
+    )
+
+
+def _embedded(comparison: Comparison) -> Markup:
+    """What tooltips of the per-query plots say, as JSON that cannot end its script element."""
+    ids = list(comparison.systems[0].scores[comparison.main])
+    names = [one.name for one in comparison.systems]
+    kept = comparison.measures[: MOST_VALUES // max(len(ids) * len(names), 1)]
+    data = {
+        "queries": ids if kept else [],
+        "texts": {detail.id: detail.text for detail in comparison.details},
+        "details": {detail.id: queries.anchor(place) for place, detail in enumerate(comparison.details)},
+        "names": names,
+        "baseline": names.index(comparison.baseline) if len(names) > 1 else None,
+        "scores": [
+            [[plots.units(one.scores[measure].get(id, 0.0)) for id in ids] for one in comparison.systems]
+            for measure in kept
+        ],
+    }
+    written = json.dumps(data, separators=(",", ":"))
+    return Markup(written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _asset(name: str) -> str:
+    return files("hybridsearch.evaluation.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

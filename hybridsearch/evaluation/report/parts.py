@@ -1,0 +1,107 @@
+"""What several parts of the report are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hybridsearch.evaluation import formats
+from hybridsearch.evaluation.report import charts
+from hybridsearch.evaluation.report.markup import Child, Markup, element, join
+from hybridsearch.evaluation.results import Comparison, SystemResult, Versus
+
+KINDS = {
+    "single": "single retriever",
+    "fused": "fused",
+    "reranked": "reranked, end to end",
+    "oracle-positives": "reranked, oracle positives",
+    "run": "run file",
+}
+
+
+def name_of(system: SystemResult, tag: str | None = None) -> Markup:
+    """A system's mark and name."""
+    written = [element("bdi", system.name), element("span", tag, class_="tag") if tag else None]
+    return element("div", charts.legend_mark(system.kind), element("span", written), class_="name")
+
+
+def verdict(versus: Versus | None) -> Markup | None:
+    """An arrow where the difference is significant."""
+    if versus is None or not versus.significant:
+        return None
+    word, arrow = ("better", "▲") if versus.difference.mean > 0 else ("worse", "▼")
+    return element("b", arrow, class_=f"verdict {word}", role="img", aria_label=f"significantly {word}")
+
+
+def table(caption: str, heads: Sequence[Child], rows: Sequence[Child], class_: str = "sortable") -> Markup:
+    """A table in a region that scrolls sideways on its own, also by keyboard."""
+    inside = element(
+        "table",
+        element("caption", caption, class_="unseen"),
+        element("thead", element("tr", *heads)),
+        element("tbody", *rows),
+        class_=class_,
+    )
+    return element("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption)
+
+
+def head(name: str, note: str | None = None, first: str = "desc", class_: str | None = None) -> Markup:
+    """A column's head; `first` is the order that the first click on it gives."""
+    noted = small(note) if note else None
+    return element("th", element("span", name), noted, scope="col", data_first=first, class_=class_)
+
+
+def cell(
+    *children: Child, sort: float | str | None = None, title: str | None = None, class_: str | None = None
+) -> Markup:
+    """A cell that sorts by `sort`; None goes last."""
+    key = sort if sort is None or isinstance(sort, str) else repr(float(sort))
+    return element("td", *children, data_sort=key, title=title, class_=class_)
+
+
+def nothing() -> Markup:
+    """The cell of a figure that there is not."""
+    return cell(element("span", formats.NOTHING, class_="muted"))
+
+
+def small(*children: Child) -> Markup:
+    """A second, smaller line."""
+    return element("div", *children, class_="small")
+
+
+def switch(comparison: Comparison) -> Markup | None:
+    """A choice of measure, which the script shows and answers."""
+    if len(comparison.measures) < 2:
+        return None
+    options = [
+        element("button", name, type="button", data_choose=place, aria_pressed="true" if place == 0 else "false")
+        for place, name in enumerate(comparison.measures)
+    ]
+    return element("div", options, class_="switch needs-js", role="group", aria_label="Measure", hidden=True)
+
+
+def for_each_measure(comparison: Comparison, draw: Callable[[str], Markup]) -> Markup:
+    """One drawing for each measure, all but the main one hidden until the reader switches."""
+    drawn = [
+        element("div", draw(name), data_measure=place, hidden=place > 0)
+        for place, name in enumerate(comparison.measures)
+    ]
+    return join(drawn)
+
+
+def total_ms(system: SystemResult) -> float | None:
+    """Median milliseconds a query."""
+    return system.cost.total_ms.p50 if system.cost and system.cost.total_ms else None
+
+
+def index_bytes(system: SystemResult) -> float | None:
+    """Of the whole index."""
+    return system.cost.index_bytes if system.cost else None
+
+
+def number_of(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> number_of(1, "query", "queries"), number_of(1400, "document")
+    ('1 query', '1,400 documents')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,217 @@
+"""The tables of the report: quality, every difference, and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hybridsearch.evaluation import formats
+from hybridsearch.evaluation.report import charts
+from hybridsearch.evaluation.report.markup import Child, Markup, element, join
+from hybridsearch.evaluation.report.parts import (
+    KINDS,
+    cell,
+    head,
+    index_bytes,
+    name_of,
+    nothing,
+    number_of,
+    small,
+    table,
+    total_ms,
+    verdict,
+)
+from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, Comparison, Cost, SystemResult, Timing, Versus
+
+_STAGES = (("encode", "Encode"), ("search", "Search"), ("fuse", "Fuse"), ("rerank", "Rerank"))
+
+
+def results(comparison: Comparison) -> Markup:
+    """The main table; columns that would be empty are left out."""
+    main, systems = comparison.main, comparison.systems
+    several, singles = len(systems) > 1, any(one.best_single for one in systems)
+    timed = any(total_ms(one) is not None for one in systems)
+    sized = any(index_bytes(one) is not None for one in systems)
+    low, high = charts.padded([one.means[main] for one in systems])
+    ends = [element("span", formats.figure(end, 2)) for end in (low, high)]
+    sure = f"mean, {comparison.level:.0%} interval"
+    heads = [
+        head("System", first="asc", class_="system"),
+        head(main, sure),
+        element("th", ends, scope="col", class_="axis-head", aria_label=f"{main} on one axis"),
+        *([head("Over the baseline", f"{main}, adjusted p"), head("Won · tied · lost", "queries")] if several else []),
+        *[head(name, "mean, interval") for name in comparison.measures[1:]],
+        head("Best single", f"{main}, gain over it") if singles else None,
+        head("ms a query", "median, 95th", first="asc") if timed else None,
+        head("Index", first="asc") if sized else None,
+    ]
+    real = [one for one in systems if one.kind != "oracle-positives"]
+    best = {name: max((one.means[name].mean for one in real), default=None) for name in comparison.measures}
+    reference = comparison[comparison.baseline].means[main].mean if several else None
+    rows = [
+        element(
+            "tr",
+            _name_cell(one, is_baseline=several and one.name == comparison.baseline),
+            _measure_cell(one, main, best[main]),
+            element("td", charts.forest(one.means[main], one.kind, low, high, reference), class_="forest-cell"),
+            *([_versus_cell(one, main), _record_cell(one, main)] if several else []),
+            *[_measure_cell(one, name, best[name]) for name in comparison.measures[1:]],
+            _single_cell(one, main) if singles else None,
+            _time_cell(one.cost.total_ms if one.cost else None) if timed else None,
+            cell(formats.size(index_bytes(one)), sort=index_bytes(one)) if sized else None,
+            class_=f"row-{one.kind}",
+        )
+        for one in systems
+    ]
+    caption = f"{', '.join(comparison.measures)} of each system on {comparison.dataset.name}"
+    return join(table(caption, heads, rows), _legend(comparison), _every_difference(comparison) if several else None)
+
+
+def costs(systems: Sequence[SystemResult]) -> Markup:
+    """Milliseconds of each stage, drawn and written, index size and encoding speed."""
+    used = [
+        (stage, heading)
+        for stage, heading in _STAGES
+        if any(getattr(one.cost, f"{stage}_ms") is not None for one in systems)
+    ]
+    longest = max((total_ms(one) or 0.0 for one in systems), default=0.0)
+    heads = [
+        head("System", first="asc", class_="system"),
+        element("th", "Median milliseconds, one scale", scope="col") if used else None,
+        *[head(heading, "ms", first="asc") for _, heading in used],
+        head("Total", "ms", first="asc") if longest else None,
+        head("Index", first="asc"),
+        head("Documents encoded", "a second", first="desc"),
+    ]
+    rows = [_cost_row(one, one.cost or Cost(), [stage for stage, _ in used], longest) for one in systems]
+    legend = [element("span", element("i", class_=f"swatch stage-{stage}"), heading) for stage, heading in used]
+    if longest:
+        legend.append(element("span", element("i", class_="swatch stage-rest"), "The rest, such as fetching documents"))
+    asked = max((one.cost.queries for one in systems if one.cost), default=0)
+    sample = number_of(asked, "query", "queries")
+    how = f"{sample} asked one at a time for {LATENCY_TOP_K} hits, nothing from a cache." if asked else ""
+    explained = f"Large figures are medians, small ones 95th percentiles. {how}" if used else how
+    return join(
+        element("h3", "What each stage costs"),
+        table("Cost of each system", heads, rows),
+        element("p", legend, element("span", explained), class_="legend") if explained else None,
+    )
+
+
+def _cost_row(system: SystemResult, cost: Cost, stages: Sequence[str], longest: float) -> Markup:
+    timings: dict[str, Timing | None] = {stage: getattr(cost, f"{stage}_ms") for stage in stages}
+    parts = [(f"stage-{stage}", timing.p50) for stage, timing in timings.items() if timing is not None]
+    staged = sum(length for _, length in parts)
+    parts.append(("stage-rest", max((total_ms(system) or 0.0) - staged, 0.0)))
+    speeds = [
+        element("div", element("bdi", name), f" {formats.count(speed)}")
+        for name, speed in cost.documents_per_second.items()
+    ]
+    return element(
+        "tr",
+        element("th", name_of(system), scope="row", data_sort=system.name),
+        element("td", charts.stacked(parts, max(longest, staged)), class_="bar-cell") if stages else None,
+        *[_time_cell(timing) for timing in timings.values()],
+        _time_cell(cost.total_ms, strong=True) if longest else None,
+        cell(formats.size(cost.index_bytes), sort=cost.index_bytes),
+        cell(speeds, sort=min(cost.documents_per_second.values())) if speeds else nothing(),
+    )
+
+
+def _legend(comparison: Comparison) -> Markup:
+    kinds = list(dict.fromkeys(one.kind for one in comparison.systems))
+    legend = [element("span", charts.legend_mark(kind), KINDS[kind]) for kind in kinds]
+    if any(one.versus for one in comparison.systems):
+        up, down = element("b", "▲", class_="better"), element("b", "▼", class_="worse")
+        sure = f", p < {formats.figure(ALPHA, 2)}"
+        legend.append(element("span", up, " better, ", down, " worse than ", element("bdi", comparison.baseline), sure))
+    oracle = (
+        "Rows with oracle positives were given the relevant documents that retrieval had missed, which no real system "
+        "can do: compare them with published figures of that kind only."
+    )
+    noted = element("p", oracle, class_="note") if "oracle-positives" in kinds else None
+    return join(element("p", legend, class_="legend"), noted)
+
+
+def _every_difference(comparison: Comparison) -> Markup:
+    names = ("System", "Measure", "Difference", "Interval", "p", "p adjusted", "Won", "Tied", "Lost")
+    rows = [
+        element(
+            "tr",
+            element("th", name_of(one), scope="row", data_sort=one.name),
+            cell(name, sort=name),
+            cell(formats.difference(versus.difference.mean, 4), verdict(versus), sort=versus.difference.mean),
+            cell(formats.signed_interval(versus.difference, 4)),
+            cell(formats.p_value(versus.p_value), sort=versus.p_value),
+            cell(formats.p_value(versus.p_adjusted), sort=versus.p_adjusted),
+            *[cell(f"{number:,}", sort=number) for number in (versus.wins, versus.ties, versus.losses)],
+        )
+        for one in comparison.systems
+        for name, versus in one.versus.items()
+    ]
+    summary = element("summary", "Every measure against the baseline")
+    inside = table(f"Every difference from {comparison.baseline}", [head(name) for name in names], rows)
+    return element("details", summary, inside, class_="more")
+
+
+def _name_cell(system: SystemResult, is_baseline: bool) -> Markup:
+    described = system.description if system.description not in ("", system.name) else KINDS[system.kind]
+    return element(
+        "th",
+        name_of(system, "baseline" if is_baseline else None),
+        element("div", described, class_="small", dir="auto"),
+        scope="row",
+        data_sort=system.name,
+    )
+
+
+def _measure_cell(system: SystemResult, measure: str, best: float | None) -> Markup:
+    of, versus = system.means[measure], system.versus.get(measure)
+    number = element("b" if of.mean == best else "span", formats.figure(of.mean), class_="number")
+    title = None if versus is None else f"{system.name}, {measure}, against the baseline\n{_told(versus)}"
+    return cell(number, verdict(versus), small(formats.interval(of)), sort=of.mean, title=title)
+
+
+def _told(versus: Versus) -> str:
+    sure = f"{formats.difference(versus.difference.mean, 4)} {formats.signed_interval(versus.difference)}"
+    chance = f"{formats.p_value(versus.p_value)}, adjusted {formats.p_value(versus.p_adjusted)}"
+    return f"{sure}\n{chance}\n{versus.wins:,} won, {versus.ties:,} tied, {versus.losses:,} lost"
+
+
+def _versus_cell(system: SystemResult, measure: str) -> Markup:
+    versus = system.versus.get(measure)
+    if versus is None:
+        return cell(element("span", "baseline", class_="muted"), sort=0.0)
+    tone = "" if not versus.significant else " better" if versus.difference.mean > 0 else " worse"
+    number = element("span", formats.difference(versus.difference.mean), class_=f"number{tone}")
+    about = f"{formats.signed_interval(versus.difference)} {formats.p_value(versus.p_adjusted)}"
+    return cell(number, small(about), sort=versus.difference.mean)
+
+
+def _record_cell(system: SystemResult, measure: str) -> Markup:
+    versus = system.versus.get(measure)
+    if versus is None:
+        return nothing()
+    parts = [("win", versus.wins), ("tie", versus.ties), ("loss", versus.losses)]
+    bar = charts.stacked(parts, sum(number for _, number in parts))
+    text = f"{versus.wins:,} · {versus.ties:,} · {versus.losses:,}"
+    return cell(element("span", text, class_="number"), bar, sort=versus.wins - versus.losses, class_="record-cell")
+
+
+def _single_cell(system: SystemResult, measure: str) -> Markup:
+    best = system.best_single
+    if best is None:
+        return nothing()
+    gain: list[Child] = []
+    if (versus := best.versus.get(measure)) is not None:
+        gain = [f"{formats.difference(versus.difference.mean)} {formats.p_value(versus.p_adjusted)}", verdict(versus)]
+    number = element("span", formats.figure(best.means[measure]), class_="number")
+    return cell(
+        number, " ", element("bdi", best.retriever), small(*gain), sort=best.means[measure], class_="single-cell"
+    )
+
+
+def _time_cell(of: Timing | None, strong: bool = False) -> Markup:
+    if of is None:
+        return nothing()
+    number = element("span", formats.milliseconds(of.p50), class_="number strong" if strong else "number")
+    return cell(number, small(formats.milliseconds(of.p95)), sort=of.p50)

@@ -1,0 +1,356 @@
+"""What a comparison found: plain data that prints, is kept as JSON, and becomes Markdown, HTML and TREC runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
+from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.ranking import Ranking
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Kind: TypeAlias = Literal["single", "fused", "reranked", "oracle-positives", "run"]
+"""What a system is: one retriever; several, fused; reranked end to end (only what retrieval found); reranked with the
+missed relevant documents put in, which no real system can do; or rankings read from a file."""
+
+ALPHA = 0.05
+"""Below this adjusted p-value a difference is called significant."""
+
+LATENCY_TOP_K = 10
+"""How many hits a query asks for where it is timed: what a user sees, not what a measure looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds a query, median and 95th percentile over queries asked one at a time for `LATENCY_TOP_K` hits."""
+
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """`counts[i]` values lie in [edges[i], edges[i + 1]), in the last bin also at its right edge."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sparsity:
+    """How sparse the vectors of a lexical or sparse retriever are.
+
+    Attributes:
+        documents_mean, queries_mean: active dimensions of a document, of a query.
+        flops: expected number of multiplications to score one query against one document, which is the sum over terms
+            of the probability that a query has it times the probability that a document has it (Paria et al., ICLR
+            2020; Formal et al., SPLADE, SIGIR 2021).
+        documents_histogram, queries_histogram: of active dimensions.
+    """
+
+    documents_mean: float
+    queries_mean: float
+    flops: float
+    documents_histogram: Histogram
+    queries_histogram: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a system costs. A stage that it does not have, or that could not be measured, is None.
+
+    Attributes:
+        queries: how many queries were asked, one at a time, for the times.
+        encode_ms: encoding the query for all retrievers, none of it from a cache.
+        search_ms: searching all retrievers.
+        fuse_ms, rerank_ms: merging the rankings, reranking.
+        total_ms: all of a query together, with fetching the documents it shows.
+        index_bytes: of the whole index (its files, or its vectors in memory).
+        documents_per_second: encoded by each retriever, none of it from a cache.
+        sparsity: of each lexical or sparse retriever.
+    """
+
+    queries: int = 0
+    encode_ms: Timing | None = None
+    search_ms: Timing | None = None
+    fuse_ms: Timing | None = None
+    rerank_ms: Timing | None = None
+    total_ms: Timing | None = None
+    index_bytes: int | None = None
+    documents_per_second: Mapping[str, float] = field(default_factory=dict)
+    sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Versus:
+    """One system against another on the same queries, by one measure.
+
+    Attributes:
+        difference: mean of the system's figure minus the other's, with its bootstrap interval.
+        p_value: of the paired test.
+        p_adjusted: corrected for the number of systems compared.
+        wins, losses, ties: queries on which the system is better, worse, equal.
+    """
+
+    difference: Interval
+    p_value: float
+    p_adjusted: float
+    wins: int
+    losses: int
+    ties: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the adjusted p-value is below `ALPHA`."""
+        return self.p_adjusted < ALPHA
+
+
+@dataclass(frozen=True, slots=True)
+class BestSingle:
+    """The better single retriever of a fused or reranked system, by the main measure on the same queries.
+
+    Attributes:
+        retriever: its name in the system's index.
+        means: by measure.
+        versus: by measure, the system against this retriever; corrected over all systems that have one.
+    """
+
+    retriever: str
+    means: Mapping[str, float]
+    versus: Mapping[str, Versus]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SystemResult:
+    """One system on one data set.
+
+    Attributes:
+        name: as given to `compare`.
+        description: such as "bm25 + dense, RRF(k=60), 100 candidates".
+        retrievers: the names of those it asks; empty for a run file.
+        kind: see `Kind`.
+        scores: measure -> query id -> figure, for every judged query; one without results has 0.
+        means: measure -> mean with its bootstrap interval.
+        versus: measure -> against the baseline; empty for the baseline itself.
+        best_single: None for single retrievers and run files.
+        cost: None for run files.
+        rankings: query id -> (document id, score), best first, to the depth that was kept.
+    """
+
+    name: str
+    description: str
+    retrievers: tuple[str, ...]
+    kind: Kind
+    scores: Mapping[str, Mapping[str, float]]
+    means: Mapping[str, Interval]
+    versus: Mapping[str, Versus] = field(default_factory=dict)
+    best_single: BestSingle | None = None
+    cost: Cost | None = None
+    rankings: Mapping[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
+
+    def ranking(self, query_id: str) -> Ranking:
+        """What it returned for one query."""
+        pairs = self.rankings.get(query_id, ())
+        return Ranking(tuple(id for id, _ in pairs), np.array([score for _, score in pairs], dtype=np.float64))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict."""
+        return dict(to_plain(self))
+
+    def __rich__(self) -> RenderableType:
+        from hybridsearch.evaluation.tables import renderable_system
+
+        return renderable_system(self)
+
+    def __str__(self) -> str:
+        return _as_text(self)
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{measure} {interval.mean:.4f}" for measure, interval in self.means.items())
+        return f"SystemResult({self.name!r}, {self.description!r}: {means})"
+
+
+@dataclass(frozen=True, slots=True)
+class DetailHit:
+    """One hit of one system.
+
+    Attributes:
+        title: the document's title or first words.
+        grade: its judgement; None where it has none.
+        retrievers: the rank at which each retriever listed it; those that did not are left out.
+        terms: of each lexical or sparse retriever, what matched terms added to its score, the heaviest first.
+    """
+
+    id: str
+    title: str
+    rank: int
+    score: float
+    grade: int | None
+    retrievers: Mapping[str, int]
+    terms: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryDetail:
+    """One query that is worth reading: the systems do badly on it, or differ.
+
+    Attributes:
+        text: of the query.
+        relevant: (document id, grade, title or first words) of its relevant documents, the best grades first.
+        systems: system name -> its first hits.
+    """
+
+    id: str
+    text: str
+    relevant: tuple[tuple[str, int, str], ...]
+    systems: Mapping[str, tuple[DetailHit, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """What was searched.
+
+    Attributes:
+        documents: None where the data set has no corpus.
+        queries: all that were asked; each of them has judgements.
+        judgements: pairs of a query and a document.
+        problems: one sentence each, from the data set's check.
+    """
+
+    name: str
+    documents: int | None
+    queries: int
+    judgements: int
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Comparison:
+    """Several systems on one data set.
+
+    Attributes:
+        measures: names, the main one first.
+        baseline: the system that the others are tested against.
+        test, correction: names of the paired test, and of the correction for the number of systems.
+        systems: in the order given; those with oracle positives follow theirs.
+        details: the queries most worth reading, worst first.
+        seconds: that the comparison took.
+        created: date and time in ISO form, UTC.
+        version: of hybridsearch.
+        command: the command line, where there was one.
+        level: of the intervals.
+    """
+
+    dataset: DatasetFacts
+    measures: tuple[str, ...]
+    baseline: str
+    test: str
+    correction: str
+    systems: tuple[SystemResult, ...]
+    details: tuple[QueryDetail, ...] = ()
+    seconds: float = 0.0
+    created: str = ""
+    version: str = ""
+    command: str | None = None
+    level: float = 0.95
+
+    def __getitem__(self, name: str) -> SystemResult:
+        """A system by name."""
+        for system in self.systems:
+            if system.name == name:
+                return system
+        raise KeyError(f"{name!r} was not compared; {', '.join(repr(one.name) for one in self.systems)} were.")
+
+    @property
+    def names(self) -> list[str]:
+        """Of the systems."""
+        return [system.name for system in self.systems]
+
+    @property
+    def main(self) -> str:
+        """The first measure: what systems are ordered and single retrievers chosen by."""
+        return self.measures[0]
+
+    # Keeping
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict; `from_dict` is its inverse."""
+        return dict(to_plain(self))
+
+    def to_json(self, indent: int | None = None) -> str:
+        """One JSON document."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """Raises InvalidArgumentError where `data` is not what `to_dict` gives."""
+        return from_plain(cls, data)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """Read what `save` wrote. Raises InvalidArgumentError where the file cannot be read, or holds another thing."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise InvalidArgumentError(f"{path} does not hold a saved comparison ({error}).") from error
+
+    def save_runs(self, folder: str | Path) -> dict[str, Path]:
+        """Write each system's rankings as the TREC run file `NAME.trec`. Returns the paths by system name."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths: dict[str, Path] = {}
+        for system in self.systems:
+            tag = safe_name(system.name)
+            while folder / f"{tag}.trec" in paths.values():
+                tag += "-2"
+            paths[system.name] = folder / f"{tag}.trec"
+            Ranking.to_trec({query: system.ranking(query) for query in system.rankings}, paths[system.name], tag)
+        return paths
+
+    # Showing
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report, one file that needs no network."""
+        from hybridsearch.evaluation.report import write_html
+
+        write_html(self, path)
+
+    def to_markdown(self) -> str:
+        """The tables for a README or an issue."""
+        from hybridsearch.evaluation.tables import markdown
+
+        return markdown(self)
+
+    def __rich__(self) -> RenderableType:
+        from hybridsearch.evaluation.tables import renderable
+
+        return renderable(self)
+
+    def __str__(self) -> str:
+        return _as_text(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(system.name for system in self.systems)
+        return f"Comparison({self.dataset.name!r}, {names}; {', '.join(self.measures)})"
+
+
+def _as_text(shown: SystemResult | Comparison) -> str:
+    from rich.console import Console
+
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get().rstrip()

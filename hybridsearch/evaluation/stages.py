@@ -1,0 +1,381 @@
+"""The work that systems share, done once: retrievers asked, pairs reranked, documents fetched; kept in a folder.
+
+    rankings/NAME-DIGEST.parquet     what one retriever returned for all queries
+    rerankers/NAME-DIGEST.sqlite     scores of pairs of a query and a document
+    costs/DIGEST.json                times and sizes of one system or retriever
+
+A digest is of everything that the content depends on: queries, index, encoder, depth, filter. A file is complete, or
+not there. So a comparison that was broken off, or is made again with other systems, does only what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hybridsearch.backends import Described, Fingerprint
+from hybridsearch.documents import Document
+from hybridsearch.encoders.cache import EncodingCache
+from hybridsearch.errors import EncodingError, HybridSearchError, InvalidArgumentError, RetrieverError
+from hybridsearch.evaluation.pipeline import Plan
+from hybridsearch.evaluation.plain import from_plain, to_plain
+from hybridsearch.filters import Filter
+from hybridsearch.fusion import RRF, round_score
+from hybridsearch.ingest import progress_bar
+from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.rerank import Reranker
+from hybridsearch.retrieval import Question, Retrieval
+from hybridsearch.search import HybridSearch
+from hybridsearch.vectors import SparseQuery
+
+T = TypeVar("T")
+
+PAIRS = 1024
+"""About how many pairs are reranked between two savings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one retriever returned, by query id, and for a lexical or sparse one the vectors of the queries."""
+
+    rankings: Mapping[str, Ranking]
+    vectors: Mapping[str, SparseQuery] = field(default_factory=dict)
+
+
+class Stages:
+    """Answers of retrievers and scores of rerankers for one set of queries, each made once.
+
+    Args:
+        queries: query id -> text.
+        corpus: documents for what no index has; None for none.
+        folder: keeps everything; None for memory only.
+        show: progress bars; None shows them in a terminal.
+    """
+
+    def __init__(
+        self,
+        queries: Mapping[str, str],
+        corpus: Iterable[Document] | None = None,
+        folder: str | Path | None = None,
+        show: bool | None = False,
+    ) -> None:
+        self.queries = dict(queries)
+        self.corpus = corpus
+        self.folder = None if folder is None else Path(folder)
+        self.show = show
+        self._asked: dict[Any, Asked] = {}
+        self._digests: dict[int, str] = {}
+        self._documents: dict[int | None, dict[str, Document | None]] = {}
+
+    # Retrieval
+
+    def retrieve(self, plans: Sequence[Plan]) -> None:
+        """Ask every retriever of every index once, as deep as any of `plans` reads it."""
+        depths: dict[Any, int] = {}
+        sources: dict[Any, tuple[HybridSearch, str, Filter | None]] = {}
+        for plan in plans:
+            if isinstance(plan.source, HybridSearch):
+                for name in plan.retrievers:
+                    key = _asked_key(plan.source, plan, name)
+                    depths[key] = max(depths.get(key, 0), plan.depth)
+                    sources[key] = (plan.source, name, plan.filter)
+        new = [key for key in sources if key not in self._asked]
+        with progress_bar("Searching", range(len(new) * len(self.queries)), self.show, "queries") as advance:
+            for key in new:
+                search, name, filter = sources[key]
+                self._asked[key] = self._ask(search, name, depths[key], filter)
+                advance(len(self.queries))
+
+    def asked(self, plan: Plan, name: str) -> Asked:
+        """What one retriever of `plan` returned, at least as deep as the plan reads it."""
+        if not isinstance(plan.source, HybridSearch):
+            return Asked(plan.source[name])
+        return self._asked[_asked_key(plan.source, plan, name)]
+
+    def rankings(self, plan: Plan, query: str) -> dict[str, Ranking]:
+        """The rankings of one query that `plan` fuses, by retriever."""
+        return {
+            name: self.asked(plan, name).rankings.get(query, EMPTY).top(plan.depth)
+            for name in plan.retrievers or plan.source  # type: ignore[union-attr]
+        }
+
+    def _ask(self, search: HybridSearch, name: str, depth: int, filter: Filter | None) -> Asked:
+        def ask() -> Asked:
+            question = Question(list(self.queries.values()), [name], depth, filter, RRF(), None, None)
+            retrieval = search._retrieval()
+            answers = Retrieval(retrieval.backend, retrieval.encoder).ask(question)  # complete, or an error
+            requests = dict(zip(self.queries, answers.requests[name], strict=True))
+            rankings = dict(zip(self.queries, answers.rankings[name], strict=True))
+            bare = {query: Ranking(ranking.ids, ranking.scores) for query, ranking in rankings.items()}
+            vectors = {query: r.query for query, r in requests.items() if isinstance(r.query, SparseQuery)}
+            return Asked(bare, vectors)
+
+        if self.folder is None or not self.queries:
+            return ask()
+        digest = _digest(self.index_digest(search), self.fingerprint(search, name), self.queries, depth, repr(filter))
+        path = self.folder / "rankings" / f"{name}-{digest}.parquet"
+        if path.exists() and (kept := _read_asked(path)) is not None:
+            return kept
+        asked = ask()
+        _write(path, lambda beside: _write_asked(asked, beside))
+        return asked
+
+    def fingerprint(self, search: HybridSearch, name: str) -> list[str]:
+        """What a retriever's answers depend on beside the documents."""
+        return [name, search.retrievers[name].fingerprint().digest, *sorted(search.backend.capabilities.approximate)]
+
+    def index_digest(self, search: HybridSearch) -> str:
+        """Changes with every change of the index; of one that is not in a folder, its documents are read."""
+        if id(search) not in self._digests:
+            backend = search.backend
+            location = backend.describe().get("location") if isinstance(backend, Described) else None
+            manifest = Path(str(location)) / "manifest.json"
+            if location is not None and manifest.is_file():
+                digest = _digest(str(manifest.parent), manifest.read_text(encoding="utf-8"))
+            elif backend.capabilities.scan:
+                hashes = (_digest(document.to_dict()) for batch in backend.scan() for document in batch.documents)
+                digest = _digest(sorted(hashes))
+            else:  # cannot be told, so nothing of it is found again
+                digest = uuid.uuid4().hex
+            self._digests[id(search)] = digest
+        return self._digests[id(search)]
+
+    # Documents
+
+    def documents(self, ids: Iterable[str], plans: Sequence[Plan]) -> dict[str, Document]:
+        """Those that an index of `plans`, tried in order, or else the corpus has."""
+        ids = list(dict.fromkeys(ids))
+        found: dict[str, Document] = {}
+        for search in [plan.source for plan in plans if isinstance(plan.source, HybridSearch)]:
+            found.update(self._look_up(id(search), [id for id in ids if id not in found], search.get))
+        found.update(self._look_up(None, [id for id in ids if id not in found], self._from_corpus))
+        return found
+
+    def _look_up(
+        self, place: int | None, ids: list[str], fetch: Callable[[list[str]], Sequence[Document | None]]
+    ) -> dict[str, Document]:
+        known = self._documents.setdefault(place, {})
+        missing = [id for id in ids if id not in known]
+        known.update(zip(missing, fetch(missing) if missing else (), strict=True))
+        return {id: document for id in ids if (document := known[id]) is not None}
+
+    def _from_corpus(self, ids: list[str]) -> list[Document | None]:
+        wanted: dict[str, Document | None] = dict.fromkeys(ids)
+        wanted.update((document.id, document) for document in self.corpus or () if document.id in wanted)
+        return list(wanted.values())
+
+    # Reranking
+
+    def rerank(
+        self, heads: Mapping[str, tuple[Reranker, Mapping[str, Sequence[Document]]]]
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Scores by system name, query id and document id.
+
+        Args:
+            heads: by system name, its reranker and by query id the documents that go to it.
+
+        Pairs are shared between systems whose rerankers have one fingerprint: such a reranker's score depends on
+        nothing but the pair. One without the method `fingerprint` gets each system's documents as `search` hands them
+        over.
+        """
+        groups: dict[Any, list[str]] = {}
+        for name, (reranker, _) in heads.items():
+            groups.setdefault(_reranker_key(reranker) or ("alone", name), []).append(name)
+        result: dict[str, dict[str, dict[str, float]]] = {}
+        for key, names in groups.items():
+            reranker, documents_of = heads[names[0]]
+            if key[0] == "alone":
+                result[names[0]] = self._rerank_alone(reranker, documents_of)
+                continue
+            scores = self._rerank_pairs(reranker, [heads[name][1] for name in names])
+            for name in names:
+                result[name] = {
+                    query: {one.id: scores[self.queries[query]][one.content] for one in documents}
+                    for query, documents in heads[name][1].items()
+                }
+        return result
+
+    def _rerank_alone(
+        self, reranker: Reranker, wanted: Mapping[str, Sequence[Document]]
+    ) -> dict[str, dict[str, float]]:
+        scores = _checked_scores(reranker, [self.queries[query] for query in wanted], list(wanted.values()))
+        return {
+            query: dict(zip((one.id for one in documents), of_query, strict=True))
+            for (query, documents), of_query in zip(wanted.items(), scores, strict=True)
+        }
+
+    def _rerank_pairs(
+        self, reranker: Reranker, wanted: Sequence[Mapping[str, Sequence[Document]]]
+    ) -> dict[str, dict[str, float]]:
+        """Scores by text of the query and content of the document."""
+        pairs: dict[str, dict[str, Document]] = {}
+        for of_system in wanted:
+            for query, documents in of_system.items():
+                pairs.setdefault(self.queries[query], {}).update((one.content, one) for one in documents)
+        kept = _PairScores(None if self.folder is None else self.folder / "rerankers", reranker)
+        known: dict[str, dict[str, float]] = {}
+        chunk: dict[str, list[Document]] = {}
+
+        def flush() -> None:
+            scores = _checked_scores(reranker, list(chunk), list(chunk.values()))
+            new = {
+                (text, document.content): score
+                for (text, documents), of_query in zip(chunk.items(), scores, strict=True)
+                for document, score in zip(documents, of_query, strict=True)
+            }
+            kept.put(new)
+            for (text, content), score in new.items():
+                known[text][content] = score
+            advance(len(new))
+            chunk.clear()
+
+        with progress_bar("Reranking", range(sum(map(len, pairs.values()))), self.show, "pairs") as advance:
+            for text, by_content in pairs.items():
+                known[text] = kept.get(text, by_content)
+                advance(len(known[text]))
+                chunk[text] = [document for content, document in by_content.items() if content not in known[text]]
+                if sum(map(len, chunk.values())) >= PAIRS:
+                    flush()
+            flush()
+        return known
+
+    # Costs
+
+    def keep(self, cls: type[T], what: Sequence[Any], make: Callable[[], T]) -> T:
+        """`make()`, or what it gave when it was kept under `what`."""
+        if self.folder is None:
+            return make()
+        path = self.folder / "costs" / f"{_digest(cls.__name__, *what)}.json"
+        try:
+            return from_plain(cls, json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            made = make()
+        _write(path, lambda beside: beside.write_text(json.dumps(to_plain(made)), encoding="utf-8"))
+        return made
+
+
+def reordered(fused: Ranking, scores: Mapping[str, float], head: int) -> Ranking:
+    """As `search` returns it: the first `head` documents by reranker score, equal ones by fused rank, then the tail."""
+    pairs = list(fused)
+    new = [(id, round_score(scores[id])) for id, _ in pairs[:head]]
+    new.sort(key=lambda pair: -pair[1])  # stable, so that equal ones stay in fused order
+    new += pairs[head:]
+    return Ranking(tuple([id for id, _ in new]), np.array([score for _, score in new], dtype=np.float64))
+
+
+class _PairScores:
+    """The scores of one reranker that a folder keeps; None keeps nothing."""
+
+    def __init__(self, folder: Path | None, reranker: Reranker) -> None:
+        fingerprint: Fingerprint = getattr(reranker, "fingerprint")()  # noqa: B009 - not of the protocol
+        self._cache = None if folder is None else EncodingCache(folder, fingerprint)
+
+    def get(self, query: str, texts: Iterable[str]) -> dict[str, float]:
+        if self._cache is None:
+            return {}
+        pairs = {f"{query}\0{text}": text for text in texts}
+        return {pairs[pair]: float(np.frombuffer(value, "<f8")[0]) for pair, value in self._cache.get(pairs).items()}
+
+    def put(self, scores: Mapping[tuple[str, str], float]) -> None:
+        if self._cache is not None:
+            self._cache.put(
+                {f"{query}\0{text}": np.array(score, "<f8").tobytes() for (query, text), score in scores.items()}
+            )
+
+
+def _asked_key(search: HybridSearch, plan: Plan, name: str) -> tuple[Any, ...]:
+    """Equal for plans that can share an answer; a deeper approximate search is another search."""
+    approximate = search.backend.capabilities.approximate
+    return id(search), name, repr(plan.filter), plan.depth if approximate else None
+
+
+def _reranker_key(reranker: Reranker) -> tuple[str, str] | None:
+    fingerprint = getattr(reranker, "fingerprint", None)
+    return None if fingerprint is None else ("shared", str(fingerprint().digest))
+
+
+def _checked_scores(
+    reranker: Reranker, queries: Sequence[str], documents: Sequence[Sequence[Document]]
+) -> list[list[float]]:
+    try:
+        scores = [np.asarray(of_query, dtype=np.float64) for of_query in reranker.rerank(queries, documents)]
+    except HybridSearchError:
+        raise
+    except Exception as error:
+        raise RetrieverError(f"The reranker failed: {type(error).__name__}: {error}") from error
+    if [of_query.shape for of_query in scores] != [(len(of_query),) for of_query in documents]:
+        raise EncodingError("The reranker did not give one score for each document of each query.")
+    if not all(np.isfinite(of_query).all() for of_query in scores):
+        raise EncodingError("The reranker gave NaN or infinity for a document.")
+    return [of_query.tolist() for of_query in scores]
+
+
+_SCHEMA = pa.schema(
+    {
+        "query": pa.string(),
+        "ids": pa.list_(pa.string()),
+        "scores": pa.list_(pa.float64()),
+        "terms": pa.list_(pa.string()),
+        "weights": pa.list_(pa.float32()),
+    }
+)
+
+
+def _write_asked(asked: Asked, path: Path) -> None:
+    vectors = [asked.vectors.get(query) for query in asked.rankings]
+    columns = {
+        "query": list(asked.rankings),
+        "ids": [list(ranking.ids) for ranking in asked.rankings.values()],
+        "scores": [ranking.scores for ranking in asked.rankings.values()],
+        "terms": [None if vector is None else list(vector.terms) for vector in vectors],
+        "weights": [None if vector is None else vector.weights for vector in vectors],
+    }
+    pq.write_table(pa.table(columns, schema=_SCHEMA), path)
+
+
+def _read_asked(path: Path) -> Asked | None:
+    """What `_write_asked` wrote; None for a file that is damaged."""
+    try:
+        rows = pq.read_table(path).to_pylist()
+        return Asked(
+            {row["query"]: Ranking(tuple(row["ids"]), np.array(row["scores"], dtype=np.float64)) for row in rows},
+            {
+                row["query"]: SparseQuery(tuple(row["terms"]), np.array(row["weights"], dtype=np.float32))
+                for row in rows
+                if row["terms"] is not None
+            },
+        )
+    except (OSError, KeyError, TypeError, ValueError):  # pa.ArrowInvalid is a ValueError
+        return None
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write(beside)
+    beside.replace(path)
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, ensure_ascii=True, default=repr)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def check_work_folder(folder: str | Path) -> Path:
+    """Makes the folder. Raises InvalidArgumentError where it cannot be one."""
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgumentError(f"The work folder {path} cannot be made ({error}).") from error
+    return path

@@ -1,0 +1,461 @@
+"""`tune`: how to merge the rankings of several retrievers, learned from judged queries, and what that is worth.
+
+What is tuned always looks good on the queries it was tuned on. So the figure reported is that of queries which had no
+part in the choice: the queries are cut into folds, the whole choice is made anew without each fold (by a
+cross-validation of its own), and measured on that fold (nested cross-validation: Varma and Simon, Bias in Error
+Estimation When Using Cross-Validation for Model Selection, BMC Bioinformatics 7:91, 2006). The best single retriever is
+chosen and measured the same way, and it is what is recommended unless the fusion is better.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.measures import Qrels, drop_self_matches, parse_measures, score_rankings
+from hybridsearch.evaluation.pipeline import Pipeline, Run
+from hybridsearch.evaluation.stages import Stages
+from hybridsearch.evaluation.statistics import Interval, bootstrap_interval, paired_test
+from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
+from hybridsearch.ingest import progress_bar
+from hybridsearch.ranking import Ranking
+from hybridsearch.search import HybridSearch
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+KINDS = (ScoreFusion("minmax"), AdaptiveFusion(), RRF(60), RRF(20), RRF(5), ScoreFusion("zscore"))
+"""What is tried, each with all weights; of equally good ones the first wins."""
+
+CANDIDATES = (50, 100, 200)
+"""How deep each retriever is read."""
+
+ALPHA = 0.05
+"""A fusion is called better than the best single retriever where it is and the paired test's p-value is below this."""
+
+_WEIGHTINGS = 70  # at most, for one kind of fusion
+_DEPTH = 100  # how far measures without a cutoff look
+_TYPE = "tuned"
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold: what the other queries chose, and how that did on this fold's.
+
+    Attributes:
+        queries: how many the fold has.
+        fusion, candidates: chosen on all other queries.
+        value: mean of the measure on this fold.
+        best_single: the best retriever on all other queries.
+        best_single_value: its mean on this fold.
+    """
+
+    queries: int
+    fusion: Fusion
+    candidates: int
+    value: float
+    best_single: str
+    best_single_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was learned. `HybridSearch(fusion=..., candidates=...)` takes the first two; the command line a file.
+
+    Attributes:
+        fusion: recommended: `tuned`, or where it is not better than one retriever alone, that one (weight 0 for the
+            others).
+        candidates: how deep each retriever is to be read for it.
+        tuned, tuned_candidates: the best fusion found on all queries, recommended or not.
+        measure: what was maximised, and all figures are of.
+        dataset, queries: whose queries, and how many.
+        held_out: of the tuned fusion, on queries that had no part in choosing it.
+        best_single: the best retriever on all queries.
+        best_single_held_out: of the best retriever chosen and measured as the fusion was.
+        difference: held-out figure of the fusion minus the single retriever's.
+        p_value: of the paired t test of these two.
+        folds: what each fold chose; that they differ shows how unsure the choice is.
+    """
+
+    fusion: Fusion
+    candidates: int
+    tuned: Fusion
+    tuned_candidates: int
+    measure: str
+    dataset: str
+    queries: int
+    held_out: Interval
+    best_single: str
+    best_single_held_out: Interval
+    difference: Interval
+    p_value: float
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def better(self) -> bool:
+        """Whether the tuned fusion is better than the best single retriever on held-out queries, significantly."""
+        return self.difference.mean > 0 and self.p_value < ALPHA
+
+    @property
+    def recommendation(self) -> str:
+        """What to do, and why, for people."""
+        figures = f"{self.difference.mean:+.3f} [{self.difference.low:+.3f}, {self.difference.high:+.3f}]"
+        against = f"held-out {self.measure} {self.held_out} against {self.best_single_held_out}, {figures}"
+        if self.better:
+            return (
+                f"Use {self.fusion!r} with {self.candidates} candidates: it is better than the best single retriever "
+                f"({against}, p = {self.p_value:.2g})."
+            )
+        verdict = "is not better" if self.difference.mean <= 0 else "is not significantly better"
+        return (
+            f"Use {self.best_single!r} alone: the tuned fusion {verdict} than the best single retriever ({against}, "
+            f"p = {self.p_value:.2g}, {self.queries} queries)."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict; `Tuned.from_dict` is its inverse."""
+        return {
+            "type": _TYPE,
+            "fusion": self.fusion.to_json(),
+            "candidates": self.candidates,
+            "recommendation": self.recommendation,
+            "tuned": self.tuned.to_json(),
+            "tuned_candidates": self.tuned_candidates,
+            "measure": self.measure,
+            "dataset": self.dataset,
+            "queries": self.queries,
+            "held_out": self.held_out.to_dict(),
+            "best_single": self.best_single,
+            "best_single_held_out": self.best_single_held_out.to_dict(),
+            "difference": self.difference.to_dict(),
+            "p_value": self.p_value,
+            "folds": [
+                {
+                    "queries": fold.queries,
+                    "fusion": fold.fusion.to_json(),
+                    "candidates": fold.candidates,
+                    "value": fold.value,
+                    "best_single": fold.best_single,
+                    "best_single_value": fold.best_single_value,
+                }
+                for fold in self.folds
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Tuned:
+        """The inverse of `to_dict`. Raises InvalidArgumentError where `data` is something else."""
+        try:
+            if data["type"] != _TYPE:
+                raise ValueError(f"its type is {data['type']!r:.40}")
+            kept = {key: value for key, value in data.items() if key not in ("type", "recommendation")}
+            for key in ("fusion", "tuned"):
+                kept[key] = make_fusion(data[key])
+            for key in ("held_out", "best_single_held_out", "difference"):
+                kept[key] = Interval(**data[key])
+            kept["folds"] = tuple(Fold(**{**fold, "fusion": make_fusion(fold["fusion"])}) for fold in data["folds"])
+            return cls(**kept)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({error})."
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write a small JSON file. Raises StorageError where that is not possible."""
+        try:
+            Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error}.") from error
+
+    def __str__(self) -> str:
+        return self.recommendation
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        title = f"{self.dataset}: {self.measure} on held-out queries ({self.queries})"
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+        table.add_column("fold")
+        table.add_column("queries", justify="right")
+        table.add_column("chosen on the other queries", overflow="fold")
+        table.add_column("tuned", justify="right", no_wrap=True)
+        table.add_column("best single", overflow="fold")
+        table.add_column("alone", justify="right", no_wrap=True)
+        for number, fold in enumerate(self.folds, 1):
+            chosen = Text(f"{fold.fusion!r}, {fold.candidates} candidates")
+            single = Text(fold.best_single)
+            values = f"{fold.value:.3f}", f"{fold.best_single_value:.3f}"
+            table.add_row(f"{number}", f"{fold.queries}", chosen, values[0], single, values[1])
+        chosen = Text(f"{self.tuned!r}, {self.tuned_candidates} candidates")
+        alone = f"{self.best_single_held_out}"
+        table.add_row("all", f"{self.queries}", chosen, f"{self.held_out}", Text(self.best_single), alone)
+        return Group(table, Text(), Text(self.recommendation))
+
+
+def load_tuned(path: str | Path) -> Tuned:
+    """What `Tuned.save` wrote.
+
+    Raises:
+        InvalidArgumentError: there is no such file, or it holds something else.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"The tuned fusion {str(path)!r} cannot be read: {error}.") from error
+    return Tuned.from_dict(data)
+
+
+def tune(
+    source: HybridSearch | Mapping[str, Run],
+    dataset: Dataset,
+    *,
+    retrievers: Collection[str] | None = None,
+    measure: str = "nDCG@10",
+    kinds: Sequence[Fusion] = KINDS,
+    candidates: Sequence[int] = CANDIDATES,
+    folds: int = 5,
+    seed: int = 0,
+    exclude_self: bool = False,
+    work_folder: str | Path | None = None,
+    show_progress_bar: bool | None = None,
+) -> Tuned:
+    """Choose the kind of fusion, its weights and the depth on judged queries, and say what that is worth on others.
+
+    Every retriever is asked once; what follows works on its rankings. All kinds are tried at all depths with a grid of
+    weights (steps of 0.1 for two or three retrievers, coarser for more) that has each retriever alone among them. For
+    the choice, each kind and depth has its weights fitted on a part of the queries and is judged on the rest, so that
+    no kind wins by having more to fit; the weights are then fitted on all of them.
+
+    Args:
+        source: an index, or runs (rankings by query id, or TREC run files) by retriever name.
+        dataset: its judged queries; use the training split, and keep the test split for `compare`.
+        retrievers: which to merge; None for all.
+        measure: to maximise; any that `parse_measures` knows.
+        kinds: fusions to try, without weights.
+        candidates: depths to try.
+        folds: how many parts the queries are cut into, for the outer and for the inner cross-validation.
+        seed: decides which query is in which fold. Equal arguments give equal results.
+        exclude_self: drop the document whose id is the query's, as for ArguAna.
+        work_folder: keeps what the retrievers returned, as in `compare`.
+        show_progress_bar: None shows it in a terminal.
+
+    Raises:
+        InvalidArgumentError: there are fewer than two retrievers, or too few judged queries for the folds; or another
+            argument is not as above.
+
+    >>> from hybridsearch.ranking import Ranking
+    >>> good = {f"q{i}": Ranking.from_scores({f"d{i}": 2.0, "x": 1.0}) for i in range(20)}
+    >>> bad = {f"q{i}": Ranking.from_scores({"x": 2.0, "y": 1.0}) for i in range(20)}
+    >>> data = Dataset("mine", {f"q{i}": "?" for i in range(20)}, {f"q{i}": {f"d{i}": 1} for i in range(20)})
+    >>> tuned = tune({"good": good, "bad": bad}, data, show_progress_bar=False)
+    >>> tuned.fusion
+    RRF(weights={'good': 1.0, 'bad': 0.0}, k=60)
+    >>> print(tuned.held_out, tuned.better)
+    1.000 [1.000, 1.000] False
+    """
+    _check(kinds, candidates, folds)
+    plan = Pipeline(source, retrievers, RRF(), max(candidates), None).resolve("tune", 1)
+    if len(plan.retrievers) < 2:
+        raise InvalidArgumentError(
+            f"Tuning merges two or more retrievers, and there is {', '.join(map(repr, plan.retrievers))}: "
+            "`evaluate` measures a single one."
+        )
+    queries = list(dataset.qrels)
+    if len(queries) < 2 * folds:
+        raise InvalidArgumentError(
+            f"The data set {dataset.name!r} has {len(queries)} judged queries; {folds} folds need {2 * folds} or more."
+        )
+    parsed = parse_measures(measure)
+    if len(parsed) != 1:
+        raise InvalidArgumentError(f"One measure is maximised, not {len(parsed)}.")
+    stages = Stages(dict(dataset.queries), dataset.corpus, work_folder, show_progress_bar)
+    stages.retrieve([plan])
+    runs = {name: {q: stages.rankings(plan, q)[name] for q in queries} for name in plan.retrievers}
+    if exclude_self:
+        runs = {name: drop_self_matches(of_retriever) for name, of_retriever in runs.items()}
+    table = _Table(runs, dataset.qrels, str(parsed[0]), kinds, sorted(set(candidates)), show_progress_bar)
+    return _nested(table, dataset.name, folds, seed)
+
+
+def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int) -> None:
+    if not kinds or not all(isinstance(kind, Fusion) for kind in kinds):
+        raise InvalidArgumentError(
+            f"kinds are one or more fusions, such as [RRF(), ScoreFusion('minmax')], not {kinds!r}."
+        )
+    for kind in kinds:
+        if kind.weights is not None:
+            raise InvalidArgumentError(f"kinds are fusions without weights, which are what is tuned, not {kind!r}.")
+    if not candidates or not all(isinstance(depth, int) and depth > 0 for depth in candidates):
+        raise InvalidArgumentError(f"candidates are one or more whole numbers of at least 1, not {candidates!r}.")
+    if folds < 2:
+        raise InvalidArgumentError(f"folds is 2 or more, not {folds!r}.")
+
+
+def _nested(table: _Table, dataset: str, folds: int, seed: int) -> Tuned:
+    """The outer cross-validation, and the choice on all queries."""
+    everything = np.arange(len(table.queries))
+    shuffled = np.random.default_rng(seed).permutation(everything)
+    held_out, alone = np.zeros(len(shuffled)), np.zeros(len(shuffled))
+    choices = []
+    for fold in np.array_split(shuffled, folds):
+        rest = shuffled[~np.isin(shuffled, fold)]
+        fusion, depth = table.choose(rest, folds)
+        single = table.best_single(rest)
+        held_out[fold] = table.measured(fusion, depth, fold)
+        alone[fold] = table.singles[single, fold]
+        means = float(held_out[fold].mean()), float(alone[fold].mean())
+        choices.append(Fold(len(fold), fusion, depth, means[0], table.names[single], means[1]))
+    tuned, depth = table.choose(shuffled, folds)
+    best_single = table.names[table.best_single(everything)]
+    result = Tuned(
+        fusion=tuned,
+        candidates=depth,
+        tuned=tuned,
+        tuned_candidates=depth,
+        measure=table.measure,
+        dataset=dataset,
+        queries=len(shuffled),
+        held_out=bootstrap_interval(held_out, seed=seed),
+        best_single=best_single,
+        best_single_held_out=bootstrap_interval(alone, seed=seed),
+        difference=bootstrap_interval(held_out - alone, seed=seed),
+        p_value=paired_test(held_out, alone),
+        folds=tuple(choices),
+    )
+    if result.better:
+        return result
+    one = RRF(weights={name: float(name == best_single) for name in table.names})
+    return replace(result, fusion=one)
+
+
+class _Table:
+    """The measure of every kind, depth and weighting on every query, and choices by it.
+
+    Attributes:
+        names: of the retrievers.
+        queries: their ids; below, a query is its place in here.
+        singles: shape (retrievers, queries), each retriever alone.
+        weightings: shape (weightings, retrievers), rows with sum 1; equal weights first, then the less equal.
+        families: every kind at every depth.
+        values: shape (families, weightings, queries).
+    """
+
+    def __init__(
+        self,
+        runs: Mapping[str, Mapping[str, Ranking]],
+        qrels: Qrels,
+        measure: str,
+        kinds: Sequence[Fusion],
+        depths: Sequence[int],
+        show: bool | None,
+    ) -> None:
+        self.names = tuple(runs)
+        self.queries = list(qrels)
+        self.runs, self.qrels, self.measure = runs, qrels, measure
+        cutoff = parse_measures(measure)[0].params.get("cutoff")
+        self.cutoff: int = cutoff or _DEPTH
+        self.singles = np.array([self._scored(run) for run in runs.values()])
+        self.weightings = _weightings(len(runs))
+        self.families = [(kind, depth) for kind in kinds for depth in depths]
+        self.values = np.empty((len(self.families), len(self.weightings), len(self.queries)))
+        with progress_bar(
+            "Trying fusions", range(len(self.families) * len(self.weightings)), show, "fusions"
+        ) as advance:
+            for number, (kind, depth) in enumerate(self.families):
+                fused = [
+                    merge(kind, self._rankings(query, depth), self.weightings, self.cutoff) for query in self.queries
+                ]
+                for place in range(len(self.weightings)):
+                    rankings = {q: of_query[place] for q, of_query in zip(self.queries, fused, strict=True)}
+                    self.values[number, place] = self._scored(rankings)
+                    advance(1)
+
+    def choose(self, queries: NDArray[np.intp], folds: int) -> tuple[Fusion, int]:
+        """The fusion and depth for `queries`: the family by cross-validation, its weights by all of them."""
+        inner = np.zeros(len(self.families))
+        for part in np.array_split(queries, min(folds, len(queries))):
+            rest = queries[~np.isin(queries, part)]
+            fitted = _best(self.values[:, :, rest].mean(axis=2))  # a weighting for each family
+            inner += self.values[np.arange(len(fitted)), fitted][:, part].sum(axis=1)
+        family = int(_best(inner[None] / len(queries))[0])
+        weighting = self.weightings[int(_best(self.values[family][:, queries].mean(axis=1)[None])[0])]
+        kind, depth = self.families[family]
+        weights = {name: round(float(weight), 6) for name, weight in zip(self.names, weighting, strict=True)}
+        return make_fusion({**kind.to_json(), "weights": weights}), depth
+
+    def best_single(self, queries: NDArray[np.intp]) -> int:
+        """The place of the best retriever alone."""
+        return int(_best(self.singles[:, queries].mean(axis=1)[None])[0])
+
+    def measured(self, fusion: Fusion, depth: int, queries: NDArray[np.intp]) -> NDArray[np.float64]:
+        """What `fusion` itself gives on `queries`."""
+        asked = [self.queries[place] for place in queries]
+        fused = {query: fusion.fuse(self._rankings(query, depth)).top(self.cutoff) for query in asked}
+        found = score_rankings(fused, {query: self.qrels[query] for query in asked}, self.measure)
+        return np.array([found[self.measure][query] for query in asked])
+
+    def _rankings(self, query: str, depth: int) -> dict[str, Ranking]:
+        return {name: run[query].top(depth) for name, run in self.runs.items()}
+
+    def _scored(self, rankings: Mapping[str, Ranking]) -> NDArray[np.float64]:
+        cut = {query: rankings[query].top(self.cutoff) for query in self.queries}
+        found = score_rankings(cut, self.qrels, self.measure)[self.measure]
+        return np.array([found[query] for query in self.queries])
+
+
+def merge(kind: Fusion, rankings: Mapping[str, Ranking], weightings: NDArray[np.float64], top: int) -> list[Ranking]:
+    """What `kind` makes of `rankings` under each row of `weightings`, cut at `top`; as `Fusion.fuse`, but at once.
+
+    What a retriever contributes is proportional to its weight, up to a factor that all share; a weight of 0 leaves it
+    out. So the contributions are asked for once for each set of retrievers that have a weight.
+    """
+    names = list(rankings)
+    ids = sorted({id for ranking in rankings.values() for id in ranking.ids})
+    place = {id: number for number, id in enumerate(ids)}
+    fused: dict[int, Ranking] = {}
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    for row, weights in enumerate(weightings):
+        groups.setdefault(tuple((weights > 0).tolist()), []).append(row)
+    for used, rows in groups.items():
+        subset = {name: rankings[name] for name, one in zip(names, used, strict=True) if one}
+        matrix = np.zeros((len(names), len(ids)))
+        listed = np.zeros(len(ids), dtype=bool)
+        for name, values in kind.contributions(subset).items():
+            places = [place[id] for id in subset[name].ids]
+            matrix[names.index(name), places] = values
+            listed[places] = True
+        found = np.flatnonzero(listed)  # ascending by id, and so are equal scores after a stable sort
+        scores = weightings[rows] @ matrix[:, found]
+        scale = np.abs(scores).max(axis=1, keepdims=True, initial=1e-300)
+        order = np.argsort(-np.round(scores / scale, 12), axis=1, kind="stable")[:, :top]
+        for row, best in zip(rows, found[order].tolist(), strict=True):
+            fused[row] = Ranking(tuple([ids[at] for at in best]), np.arange(len(best), 0.0, -1.0))
+    return [fused[row] for row in range(len(weightings))]
+
+
+def _weightings(retrievers: int) -> NDArray[np.float64]:
+    """All weights with sum 1 in equal steps, the finest of which there are not too many; the most equal ones first."""
+    steps = max(s for s in range(1, 11) if s == 1 or math.comb(s + retrievers - 1, retrievers - 1) <= _WEIGHTINGS)
+    places = steps + retrievers - 1  # of stars and bars: each set of bars is one way to hand out the steps
+    bars = itertools.combinations(range(places), retrievers - 1)
+    rows = [(np.diff([-1, *one, places]) - 1) / steps for one in bars]
+    grid = np.unique(np.array([np.full(retrievers, 1 / retrievers), *rows]), axis=0)
+    return np.array(sorted(grid.tolist(), key=lambda row: (round(math.fsum(w * w for w in row), 9), row)))
+
+
+def _best(means: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The place of the highest value in each row, the first of those that differ only by rounding."""
+    places: NDArray[np.intp] = np.round(means, 12).argmax(axis=1)
+    return places

@@ -1,0 +1,649 @@
+"""Systems are measured as they answer, shared work is done once, and a broken-off comparison goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+import hybridsearch as hs
+from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError, RetrieverError
+from hybridsearch.evaluation.costs import measure_sparsity
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate, retrieve_rerank
+from hybridsearch.evaluation.results import Comparison
+from hybridsearch.ranking import Ranking
+from hybridsearch.vectors import DenseVectors, SparseQuery, SparseVectors
+
+WORDS = "wing lift drag flow shock layer heat panel flutter jet nozzle laminar wake gust mach strain".split()  # noqa: SIM905
+QUICK: dict[str, Any] = {"latency_queries": 0, "show_progress_bar": False}
+
+
+class Hashing:
+    """A dense encoder whose vectors are made from the words; counts the queries it is given."""
+
+    def __init__(self, name: str = "hashing", log: Path | None = None) -> None:
+        self.name, self.log = name, log
+        self.queries = self.documents = self.calls = 0
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
+        self.documents += len(texts)
+        self._note("documents", len(texts))
+        return DenseVectors(np.array([self._vector(text) for text in texts], dtype=np.float32).reshape(-1, 8))
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        self.queries += len(texts)
+        self.calls += 1
+        self._note("queries", len(texts))
+        return [self._vector(text) for text in texts]
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("hashing", {"name": self.name})
+
+    def schema(self) -> RetrieverSchema:
+        return RetrieverSchema("dense", self.fingerprint(), None, 8, "cosine")
+
+    def _vector(self, text: str) -> NDArray[np.float32]:
+        total = np.zeros(8)
+        for word in text.split():
+            seed = int.from_bytes(hashlib.blake2b(f"{self.name} {word}".encode(), digest_size=4).digest())
+            total += np.random.default_rng(seed).normal(size=8)
+        norm = float(np.linalg.norm(total))
+        return (total / norm if norm else total).astype(np.float32)
+
+    def _note(self, what: str, count: int) -> None:
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(f"{what} {count}\n")
+
+
+class Overlap:
+    """A reranker that counts pairs; with a fingerprint, so that its scores are shared."""
+
+    def __init__(self, top_k: int = 20, log: Path | None = None, slow: float = 0) -> None:
+        self.top_k, self.log, self.slow = top_k, log, slow
+        self.pairs: list[tuple[str, str]] = []
+
+    def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
+        time.sleep(self.slow)
+        self.pairs += [(query, one.id) for query, some in zip(queries, documents, strict=True) for one in some]
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(f"pairs {sum(map(len, documents))}\n")
+        return [
+            np.array([self.score(query, one.content) for one in some])
+            for query, some in zip(queries, documents, strict=True)
+        ]
+
+    def score(self, query: str, text: str) -> float:
+        digest = hashlib.blake2b(f"{query} {text}".encode(), digest_size=4).digest()
+        shared = len(set(query.split()) & set(text.split()))
+        return shared - 10 + int.from_bytes(digest) / 2**33
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("overlap", {})
+
+    def to_json(self) -> dict[str, Any] | None:
+        return None
+
+
+class Listwise(Overlap):
+    """Its scores depend on all documents of a query, so that it has no fingerprint."""
+
+    fingerprint = None  # type: ignore[assignment]
+
+    def score(self, query: str, text: str) -> float:
+        return super().score(query, text)
+
+
+def make_dataset(documents: int = 150, queries: int = 40, seed: int = 3) -> Dataset:
+    random = np.random.default_rng(seed)
+    corpus = [
+        Document(
+            f"d{number}", " ".join(random.choice(WORDS, random.integers(3, 25))), metadata={"even": number % 2 == 0}
+        )
+        for number in range(documents)
+    ]
+    texts = {f"q{number}": " ".join(random.choice(WORDS, random.integers(1, 4))) for number in range(queries)}
+    qrels = {
+        query: {f"d{number}": int(random.integers(0, 3)) for number in random.choice(documents, 6, replace=False)}
+        for query in texts
+    }
+    return Dataset("made up", texts, qrels, corpus)
+
+
+def make_search(dataset: Dataset, place: str | Path = "memory", **arguments: Any) -> hs.HybridSearch:
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": Hashing()}, place, **arguments)
+    search.index(dataset.corpus or [], show_progress_bar=False)
+    return search
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return make_dataset()
+
+
+@pytest.fixture
+def search(dataset: Dataset) -> Iterator[hs.HybridSearch]:
+    with make_search(dataset) as search:
+        yield search
+
+
+def returned(search: hs.HybridSearch, dataset: Dataset, **options: Any) -> dict[str, tuple[tuple[str, float], ...]]:
+    results = search.search_many(list(dataset.queries.values()), 30, **options)
+    return {
+        query: tuple((hit.id, hit.score) for hit in of_query)
+        for query, of_query in zip(dataset.queries, results, strict=True)
+    }
+
+
+# What systems return
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"retrievers": ["bm25"]},
+        {"retrievers": ["dense"], "candidates": 40},
+        {"fusion": hs.ScoreFusion("minmax"), "candidates": 35},
+        {"fusion": hs.ScoreFusion("zscore", {"bm25": 0.3, "dense": 0.7})},
+        {"fusion": hs.RRF(weights={"bm25": 0, "dense": 1})},
+        {"filter": {"even": True}},
+        {"reranker": Overlap()},
+        {"reranker": Overlap(50), "retrievers": ["bm25"]},
+        {"reranker": Listwise(7), "candidates": 60},
+    ],
+)
+def test_a_system_returns_what_search_many_returns(
+    options: dict[str, Any], search: hs.HybridSearch, dataset: Dataset, tmp_path: Path
+) -> None:
+    systems = {
+        "deepest": Pipeline(search, candidates=150),
+        "asked": Pipeline(search, **options),
+        "other": Pipeline(search, reranker=Overlap(3)),
+    }
+    expected = returned(search, dataset, **options)
+    for folder in (None, tmp_path, tmp_path):
+        found = compare(systems, dataset, measures=["nDCG@10"], top_k=30, work_folder=folder, **QUICK)
+        assert found["asked"].rankings == expected
+
+
+def test_a_search_alone_is_what_it_was_made_with(dataset: Dataset) -> None:
+    with make_search(dataset, fusion=hs.ScoreFusion("minmax"), reranker=Overlap(5), candidates=44) as search:
+        found = compare({"as made": search}, dataset, measures=["AP"], top_k=30, **QUICK)
+        assert found["as made"].rankings == returned(search, dataset)
+        assert found["as made"].kind == "reranked"
+
+
+def test_each_retriever_is_asked_once_for_all_systems(search: hs.HybridSearch, dataset: Dataset) -> None:
+    dense = search.retrievers["dense"]
+    assert isinstance(dense, Hashing)
+    fusions = [hs.RRF(), hs.RRF(5), hs.ScoreFusion("minmax"), hs.ScoreFusion("zscore")]
+    systems = {
+        repr(fusion): Pipeline(search, fusion=fusion, candidates=50 + 10 * i) for i, fusion in enumerate(fusions)
+    }
+    compare(systems | {"dense": Pipeline(search, ["dense"])}, dataset, **QUICK)
+    assert (dense.calls, dense.queries) == (1, len(dataset.queries))
+
+
+def test_each_pair_is_reranked_once_for_all_systems(search: hs.HybridSearch, dataset: Dataset) -> None:
+    one, other = Overlap(20), Overlap(35)
+    one.pairs = other.pairs  # one list
+    systems = {
+        "bm25": Pipeline(search, ["bm25"], reranker=one),
+        "dense": Pipeline(search, ["dense"], reranker=other),
+        "both": Pipeline(search, reranker=one),
+    }
+    compare(systems, dataset, **QUICK)
+    assert one.pairs
+    assert len(set(one.pairs)) == len(one.pairs)
+
+
+def test_two_indexes_may_have_other_texts_under_the_same_ids(dataset: Dataset) -> None:
+    changed = [Document(one.id, f"{one.text} wing wing lift") for one in dataset.corpus or ()]
+    other = Dataset(dataset.name, dataset.queries, dataset.qrels, changed)
+    with make_search(dataset) as first, make_search(other) as second:
+        systems = {"first": Pipeline(first, reranker=Overlap()), "second": Pipeline(second, reranker=Overlap())}
+        found = compare(systems, dataset, top_k=30, measures=["AP"], details=3, **QUICK)
+        for name, search in (("first", first), ("second", second)):
+            assert found[name].rankings == returned(search, dataset, reranker=Overlap())
+
+
+def test_a_retriever_that_may_fail_elsewhere_may_not_fail_here(dataset: Dataset) -> None:
+    class Broken(Hashing):
+        def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+            raise ValueError("no model today")
+
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": Broken()}, optional=["dense"]) as search:
+        search.index(dataset.corpus or [], show_progress_bar=False)
+        with pytest.raises(RetrieverError, match="no model today"):
+            compare({"both": search}, dataset, **QUICK)
+
+
+# Figures
+
+
+def test_figures_equal_ir_measures_on_the_saved_runs(search: hs.HybridSearch, dataset: Dataset, tmp_path: Path) -> None:
+    names = ["nDCG@10", "RR@10", "AP", "R@30", "P@5", "Success@1"]
+    systems = {"rrf": search, "reranked": Pipeline(search, reranker=Overlap(10)), "bm25": Pipeline(search, ["bm25"])}
+    found = compare(systems, dataset, measures=names, top_k=30, **QUICK)
+    qrels = [ir_measures.Qrel(q, d, grade) for q, of_query in dataset.qrels.items() for d, grade in of_query.items()]
+    for name, path in found.save_runs(tmp_path).items():
+        theirs = ir_measures.calc_aggregate(
+            [ir_measures.parse_measure(one) for one in names], qrels, ir_measures.read_trec_run(str(path))
+        )
+        for measure, value in theirs.items():
+            assert found[name].means[str(measure)].mean == pytest.approx(value, abs=1e-12)
+
+
+def test_significance_equals_scipy_and_the_correction_is_for_all_systems(
+    search: hs.HybridSearch, dataset: Dataset
+) -> None:
+    systems = {"rrf": search, "bm25": Pipeline(search, ["bm25"]), "dense": Pipeline(search, ["dense"])}
+    found = compare(systems, dataset, baseline="dense", correction="bonferroni", **QUICK)
+    assert found["dense"].versus == {}
+    base = list(found["dense"].scores["AP"].values())
+    for name in ("rrf", "bm25"):
+        versus, own = found[name].versus["AP"], list(found[name].scores["AP"].values())
+        expected = stats.ttest_rel(own, base).pvalue
+        assert versus.p_value == pytest.approx(expected)
+        assert versus.p_adjusted == pytest.approx(min(1, 2 * expected))
+        assert versus.difference.mean == pytest.approx(np.mean(own) - np.mean(base))
+        assert (versus.wins, versus.losses) == (
+            sum(a > b for a, b in zip(own, base, strict=True)),
+            sum(a < b for a, b in zip(own, base, strict=True)),
+        )
+        assert versus.wins + versus.losses + versus.ties == len(base)
+
+
+def test_the_better_single_retriever_is_the_row_of_that_retriever(search: hs.HybridSearch, dataset: Dataset) -> None:
+    systems = {"rrf": search, "bm25": Pipeline(search, ["bm25"]), "dense": Pipeline(search, ["dense"])}
+    found = compare(systems, dataset, **QUICK)
+    best = max(("bm25", "dense"), key=lambda name: found[name].means["nDCG@10"].mean)
+    assert found["bm25"].best_single is None
+    single = found["rrf"].best_single
+    assert single is not None
+    assert single.retriever == best
+    assert single.means == pytest.approx({name: of.mean for name, of in found[best].means.items()})
+    expected = found["rrf"].means["AP"].mean - found[best].means["AP"].mean
+    assert single.versus["AP"].difference.mean == pytest.approx(expected)
+
+
+def test_a_query_without_results_counts_0(dataset: Dataset) -> None:
+    first = next(iter(dataset.queries))
+    perfect = {query: Ranking.from_scores({id: g for id, g in of.items() if g}) for query, of in dataset.qrels.items()}
+    judged = [query for query, ranking in perfect.items() if len(ranking)]
+    found = compare({"run": {judged[0]: perfect[judged[0]]}}, dataset, measures=["nDCG@10"], **QUICK)
+    assert found["run"].scores["nDCG@10"] == {query: float(query == judged[0]) for query in dataset.queries}
+    assert first in found["run"].scores["nDCG@10"]
+
+
+def test_the_query_document_is_dropped_only_when_asked() -> None:
+    documents = [Document("a", "wing lift"), Document("b", "wing"), Document("c", "lift")]
+    dataset = Dataset("self", {"a": "wing lift"}, {"a": {"b": 1}}, documents)
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.index(documents, show_progress_bar=False)
+        options: dict[str, Any] = {"measures": ["RR@2"], "top_k": 2, **QUICK}
+        assert evaluate(search, dataset, **options).ranking("a").ids == ("a", "b")
+        dropped = evaluate(search, dataset, exclude_self=True, **options)
+    assert dropped.ranking("a").ids == ("b", "c")
+    assert dropped.means["RR@2"].mean == 1
+
+
+def test_dropping_keeps_the_order_of_reranked_rankings(search: hs.HybridSearch, dataset: Dataset) -> None:
+    queries = {f"d{number}": text for number, text in enumerate(dataset.queries.values())}
+    own = Dataset("self", queries, {query: {"d1": 1, "d2": 1} for query in queries}, dataset.corpus)
+    system = Pipeline(search, reranker=Overlap(5))
+    found = evaluate(system, own, top_k=29, measures=["nDCG@10"], exclude_self=True, **QUICK)
+    for query, pairs in returned(search, own, reranker=Overlap(5)).items():
+        assert list(found.ranking(query).ids) == [id for id, _ in pairs if id != query][:29]
+
+
+# Reranking
+
+
+def test_oracle_positives_are_rows_of_their_own(search: hs.HybridSearch, dataset: Dataset) -> None:
+    system = Pipeline(search, ["bm25"], candidates=10, reranker=Overlap(10))
+    found = compare({"reranked": system}, dataset, top_k=10, measures=["R@10"], oracle_positives=True, **QUICK)
+    assert [(one.name, one.kind) for one in found.systems] == [
+        ("reranked", "reranked"),
+        ("reranked (oracle positives)", "oracle-positives"),
+    ]
+    assert found.systems[1].means["R@10"].mean > found.systems[0].means["R@10"].mean
+    assert (found.systems[1].versus, found.systems[1].best_single) == ({}, None)
+
+
+def test_oracle_positives_equal_the_evaluator_of_sentence_transformers(minilm: str, tmp_path: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+
+    folder = _cross_encoder(minilm, tmp_path)
+    dataset = make_dataset(60, 8)
+    with make_search(dataset) as search:
+        system = Pipeline(search, ["bm25"], candidates=20, reranker=hs.CrossEncoderReranker(folder, top_k=20))
+        found = compare(
+            {"ce": system}, dataset, measures=["nDCG(gains={2:1})@10", "RR@10", "AP"], oracle_positives=True, **QUICK
+        )
+        first = returned(search, dataset, retrievers=["bm25"], candidates=20)
+    texts = {document.id: document.content for document in dataset.corpus or ()}
+    samples = [
+        {
+            "query": text,
+            "positive": [texts[id] for id, grade in dataset.qrels[query].items() if grade],
+            "documents": [texts[id] for id, _ in first[query][:20]],
+        }
+        for query, text in dataset.queries.items()
+    ]
+    theirs = CrossEncoderRerankingEvaluator(samples)(sentence_transformers.CrossEncoder(folder, device="cpu"))
+    ours = found["ce (oracle positives)"].means
+    assert ours["RR@10"].mean == pytest.approx(theirs["mrr@10"], abs=1e-6)
+    assert ours["AP"].mean == pytest.approx(theirs["map"], abs=1e-6)
+    assert ours["nDCG(gains={2:1})@10"].mean == pytest.approx(theirs["ndcg@10"], abs=1e-6)
+
+
+def test_the_preset_has_six_systems(search: hs.HybridSearch, dataset: Dataset) -> None:
+    systems = retrieve_rerank(search, Overlap(), sparse="bm25", dense="dense")
+    found = compare(systems, dataset, measures=["nDCG@10", "RR@10", "AP"], **QUICK)
+    assert [(one.name, one.kind) for one in found.systems] == [
+        ("bm25", "single"),
+        ("dense", "single"),
+        ("bm25+dense", "fused"),
+        ("bm25+rerank", "reranked"),
+        ("dense+rerank", "reranked"),
+        ("bm25+dense+rerank", "reranked"),
+    ]
+    best = found["bm25+rerank"].best_single
+    assert best is not None
+    assert best.retriever == "bm25"
+
+
+# Runs
+
+
+def test_runs_are_compared_fused_and_reranked_like_an_index(
+    search: hs.HybridSearch, dataset: Dataset, tmp_path: Path
+) -> None:
+    names = {name: Pipeline(search, [name], fusion=hs.ScoreFusion("none")) for name in ("bm25", "dense")}
+    paths = compare(names, dataset, **QUICK).save_runs(tmp_path)
+    runs: Mapping[str, Any] = {"bm25": str(paths["bm25"]), "dense": paths["dense"]}
+    found = compare(
+        {
+            "file": paths["bm25"],
+            "single": Pipeline(runs, ["dense"]),
+            "fused": Pipeline(runs),
+            "reranked": Pipeline(runs, reranker=Overlap(20)),
+        },
+        dataset,
+        **QUICK,
+    )
+    assert [one.kind for one in found.systems] == ["run", "single", "fused", "reranked"]
+    expected = compare({"fused": search, "reranked": Pipeline(search, reranker=Overlap(20))}, dataset, **QUICK)
+    for name in ("fused", "reranked"):
+        assert found[name].scores == expected[name].scores
+    assert found["file"].scores == compare(names, dataset, **QUICK)["bm25"].scores
+
+
+def test_documents_that_are_nowhere_cannot_be_reranked(dataset: Dataset) -> None:
+    run = {query: Ranking.from_scores({"elsewhere": 1.0}) for query in dataset.queries}
+    with pytest.raises(InvalidArgumentError, match="'elsewhere', which are neither in its index nor in the data set"):
+        compare({"run": Pipeline({"run": run}, reranker=Overlap())}, dataset, **QUICK)
+
+
+def test_a_run_of_other_queries_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(InvalidArgumentError, match="query ids are like '7', the data set's like 'q0'"):
+        compare({"run": {"7": Ranking.from_scores({"d1": 1.0})}}, dataset, **QUICK)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("systems", "options", "message"),
+    [
+        ({}, {}, "at least one"),
+        ({"run": 3}, {}, "System 'run' is a HybridSearch, a Pipeline or a run"),
+        ({"run": {"q0": {"d1": 1.0}}}, {}, "rankings by query id"),
+        ({"run": "missing.trec"}, {}, "missing.trec"),
+        (None, {"baseline": "none"}, "The baseline 'none' is not one of the systems 'run'"),
+        (None, {"measures": ["R@200"]}, "give top_k=200"),
+        (None, {"measures": ["Magic@3"]}, "Magic"),
+        (None, {"top_k": 0}, "top_k"),
+        (None, {"test": "luck"}, "luck"),
+        ({"p": Pipeline({"a": {}}, ["b"])}, {}, "not one of its runs"),
+        ({"p": Pipeline({"a": {}}, filter={"x": 1})}, {}, "cannot be filtered"),
+        ({"p": Pipeline({})}, {}, "runs by retriever name"),
+    ],
+)
+def test_a_wrong_argument_is_explained(systems: Any, options: dict[str, Any], message: str, dataset: Dataset) -> None:
+    run = {query: Ranking.from_scores({"d1": 1.0}) for query in dataset.queries}
+    if systems is None:
+        systems = {"run": run, **({"second": run} if "test" in options else {})}
+        if "test" in options:
+            systems["second"] = {query: Ranking.from_scores({f"d{i}": 1.0}) for i, query in enumerate(run)}
+    with pytest.raises(InvalidArgumentError, match=message.replace("(", r"\(")):
+        compare(systems, dataset, **{**QUICK, **options})
+
+
+def test_a_pipeline_names_retrievers_that_are_there(search: hs.HybridSearch, dataset: Dataset) -> None:
+    with pytest.raises(InvalidArgumentError, match="'sparse'"):
+        compare({"p": Pipeline(search, ["sparse"])}, dataset, **QUICK)
+
+
+def test_a_data_set_without_judgements_is_refused(search: hs.HybridSearch) -> None:
+    with pytest.raises(InvalidArgumentError, match="No query of the data set 'empty' has a judgement"):
+        compare({"s": search}, Dataset("empty", {"q": "wing"}, {}, []), **QUICK)
+
+
+# Going on
+
+
+def test_the_second_run_does_nothing_again(dataset: Dataset, tmp_path: Path) -> None:
+    with make_search(dataset, tmp_path / "index") as search:
+        dense, reranker = search.retrievers["dense"], Overlap()
+        assert isinstance(dense, Hashing)
+        systems = {"rrf": search, "reranked": Pipeline(search, reranker=reranker)}
+        options: dict[str, Any] = {"work_folder": tmp_path / "work", "latency_queries": 3, "show_progress_bar": False}
+        first = compare(systems, dataset, **options)
+        done = dense.queries, dense.documents, len(reranker.pairs)
+        second = compare(systems, dataset, **options)
+        assert (dense.queries, dense.documents, len(reranker.pairs)) == done
+    assert second.systems == first.systems
+    assert second.details == first.details
+
+
+def test_another_process_goes_on_from_the_same_folder(dataset: Dataset, tmp_path: Path) -> None:
+    for _ in range(2):
+        with make_search(dataset, tmp_path / "index") as search:
+            dense = search.retrievers["dense"]
+            assert isinstance(dense, Hashing)
+            compare({"rrf": search}, dataset, work_folder=tmp_path / "work", **QUICK)
+    assert dense.queries == 0
+
+
+@pytest.mark.parametrize("place", ["memory", "folder"])
+def test_nothing_old_is_used_after_the_index_changed(place: str, dataset: Dataset, tmp_path: Path) -> None:
+    with make_search(dataset, tmp_path / "index" if place == "folder" else "memory") as search:
+        options: dict[str, Any] = {"work_folder": tmp_path / "work", "top_k": 30, "measures": ["AP"], **QUICK}
+        before = compare({"rrf": search}, dataset, **options)
+        search.upsert([Document(f"new{number}", "wing lift drag flow") for number in range(20)])
+        after = compare({"rrf": search}, dataset, **options)
+        assert after["rrf"].rankings == returned(search, dataset)
+        assert after["rrf"].rankings != before["rrf"].rankings
+
+
+def test_a_damaged_file_is_made_again(dataset: Dataset, tmp_path: Path) -> None:
+    with make_search(dataset, tmp_path / "index") as search:
+        options: dict[str, Any] = {"work_folder": tmp_path / "work", "latency_queries": 2, "show_progress_bar": False}
+        first = compare({"rrf": search}, dataset, **options)
+        damaged = [*(tmp_path / "work").glob("*/*.parquet"), *(tmp_path / "work").glob("*/*.json")]
+        assert len(damaged) >= 4
+        for path in damaged:
+            path.write_bytes(path.read_bytes()[:20])
+        assert compare({"rrf": search}, dataset, **options)["rrf"].rankings == first["rrf"].rankings
+
+
+CRASHING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_experiment as t
+folder = Path({folder!r})
+dataset = t.make_dataset(400, 300)
+with t.hs.HybridSearch({{"bm25": t.hs.BM25(), "dense": t.Hashing(log=folder / "log")}}, folder / "index") as search:
+    search.index(dataset.corpus, show_progress_bar=False)
+    reranker = t.Overlap(20, log=folder / "log", slow={slow})
+    t.compare(
+        {{"rrf": search, "reranked": t.Pipeline(search, reranker=reranker)}},
+        dataset, work_folder=folder / "work", **t.QUICK
+    ).save(folder / "result.json")
+"""
+
+
+def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path) -> None:
+    def start(slow: float) -> subprocess.Popen[bytes]:
+        script = CRASHING.format(tests=str(Path(__file__).parent), folder=str(tmp_path), slow=slow)
+        return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "HYBRIDSEARCH_CACHE": "off"})
+
+    def counts() -> dict[str, int]:
+        total = {"documents": 0, "queries": 0, "pairs": 0}
+        for line in (tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else ():
+            total[line.split()[0]] += int(line.split()[1])
+        return total
+
+    process = start(0.5)
+    deadline = time.monotonic() + 120
+    while counts()["pairs"] < 2000 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = counts()
+    assert before["documents"] == 400
+    assert before["queries"] == 300
+    assert 2000 <= before["pairs"] < 6000
+    assert not (tmp_path / "result.json").exists()
+
+    assert start(0).wait(120) == 0
+    after = counts()
+    assert after["documents"] == 400
+    assert after["queries"] == 300
+    assert after["pairs"] < before["pairs"] + 6000 - 1000  # all but the last chunk was kept
+    assert Comparison.load(tmp_path / "result.json")["reranked"].means["nDCG@10"].mean > 0
+
+
+# Costs
+
+
+def test_costs_are_of_each_stage_and_retriever(search: hs.HybridSearch, dataset: Dataset) -> None:
+    systems = {
+        "bm25": Pipeline(search, ["bm25"]),
+        "dense": Pipeline(search, ["dense"]),
+        "rrf": search,
+        "reranked": Pipeline(search, reranker=Overlap(slow=0.01)),
+    }
+    found = compare(systems, dataset, latency_queries=10, show_progress_bar=False)
+    costs = {one.name: one.cost for one in found.systems}
+    for cost in costs.values():
+        assert cost is not None
+        assert cost.queries == 10
+        assert cost.encode_ms
+        assert cost.search_ms
+        assert cost.total_ms
+        assert 0 < cost.encode_ms.p50 <= cost.encode_ms.p95
+        assert cost.total_ms.p50 >= cost.search_ms.p50
+    bm25, dense, rrf, reranked = (costs[name] for name in systems)
+    assert bm25 and dense and rrf and reranked  # noqa: PT018 - for the type checker
+    assert (bm25.fuse_ms, bm25.rerank_ms) == (None, None)
+    assert rrf.fuse_ms is not None
+    assert reranked.rerank_ms is not None
+    assert reranked.rerank_ms.p50 >= 10
+    facts = search.backend.describe()["retrievers"]  # type: ignore[attr-defined]
+    assert dense.index_bytes == facts["dense"]["bytes"]
+    assert rrf.index_bytes == facts["dense"]["bytes"] + facts["bm25"]["bytes"]
+    assert rrf.documents_per_second.keys() == {"bm25", "dense"}
+    assert rrf.sparsity.keys() == {"bm25"}
+
+
+def test_encoding_is_timed_without_the_cache(minilm: str, dataset: Dataset) -> None:
+    few = Dataset("few", dict(list(dataset.queries.items())[:3]), dataset.qrels, list(dataset.corpus or ())[:40])
+    with hs.HybridSearch({"dense": hs.Dense(minilm)}) as search:
+        search.index(few.corpus or [], show_progress_bar=False)
+        cost = evaluate(search, few, latency_queries=2, show_progress_bar=False).cost
+    assert cost is not None
+    assert cost.documents_per_second["dense"] < 5000  # a cache gives tens of thousands a second
+    assert cost.encode_ms is not None
+    assert cost.encode_ms.p50 > 0.5
+
+
+def test_sparsity_equals_the_mean_over_all_pairs(search: hs.HybridSearch, dataset: Dataset) -> None:
+    vectors = [batch.vectors["bm25"] for batch in search.backend.scan(64)]
+    sparse = [of_batch for of_batch in vectors if isinstance(of_batch, SparseVectors)]
+    queries = hs.BM25().encode_queries(list(dataset.queries.values()))
+    found = measure_sparsity(sparse, [query for query in queries if isinstance(query, SparseQuery)])
+    documents = [
+        {of_batch.vocabulary.terms[column] for column in of_batch.matrix.indices[start:end]}
+        for of_batch in sparse
+        for start, end in zip(of_batch.matrix.indptr[:-1], of_batch.matrix.indptr[1:], strict=True)
+    ]
+    terms = [set(query.terms) for query in queries if isinstance(query, SparseQuery)]
+    assert found.documents_mean == pytest.approx(np.mean([len(one) for one in documents]))
+    assert found.queries_mean == pytest.approx(np.mean([len(one) for one in terms]))
+    assert found.flops == pytest.approx(np.mean([len(q & d) for q in terms for d in documents]))
+    assert sum(found.documents_histogram.counts) == len(documents)
+
+
+# Details
+
+
+def test_details_say_what_was_returned_and_why(search: hs.HybridSearch, dataset: Dataset) -> None:
+    found = compare({"rrf": search, "bm25": Pipeline(search, ["bm25"])}, dataset, details=6, **QUICK)
+    assert len(found.details) == 6
+    for detail in found.details:
+        assert detail.text == dataset.queries[detail.id]
+        assert {id for id, _, _ in detail.relevant} == {id for id, g in dataset.qrels[detail.id].items() if g}
+        results = search.search(detail.text, 5)
+        assert [hit.id for hit in detail.systems["rrf"]] == results.ids
+        for shown, hit in zip(detail.systems["rrf"], results, strict=True):
+            assert shown.retrievers == {name: of.rank for name, of in hit.retrievers.items()}
+            assert shown.grade == dataset.qrels[detail.id].get(hit.id)
+            assert shown.terms.get("bm25", {}) == hit.explain().terms.get("bm25", {})
+            assert hit.document.text.startswith(shown.title.removesuffix(" ..."))
+
+
+def test_evaluate_prints_one_system(search: hs.HybridSearch, dataset: Dataset) -> None:
+    found = evaluate(search, dataset, latency_queries=2, show_progress_bar=False)
+    assert "bm25 + dense, RRF(k=60), 100 candidates" in str(found)
+    assert f"{found.means['nDCG@10'].mean:.4f}" in str(found)
+
+
+def test_without_ir_measures_the_extra_is_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    with pytest.raises(MissingExtraError, match=r"hybridsearch\[evaluation\]"):
+        compare({"run": {"q0": Ranking.from_scores({"d1": 1.0})}}, dataset, **QUICK)
+
+
+def _cross_encoder(minilm: str, folder: Path) -> str:
+    """MiniLM with an untrained head for scores."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(5)
+    AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=1).save_pretrained(folder / "bert")
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "bert")
+    CrossEncoder(str(folder / "bert"), device="cpu").save_pretrained(str(folder / "model"))
+    return str(folder / "model")

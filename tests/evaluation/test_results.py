@@ -1,0 +1,119 @@
+"""A comparison survives JSON, prints at any width, and becomes Markdown and runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.results import Comparison
+from hybridsearch.ranking import Ranking
+
+
+def printed(shown: Any, width: int) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get()
+
+
+def test_json_and_back_is_the_same(comparison: Comparison) -> None:
+    assert Comparison.from_dict(json.loads(comparison.to_json())) == comparison
+
+
+def test_a_saved_comparison_is_loaded_again(comparison: Comparison, tmp_path: Path) -> None:
+    comparison.save(tmp_path / "comparison.json")
+    assert Comparison.load(tmp_path / "comparison.json") == comparison
+
+
+def test_keys_of_a_later_version_are_ignored(comparison: Comparison) -> None:
+    assert Comparison.from_dict(comparison.to_dict() | {"from_the_future": 1}) == comparison
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "{", "[]", "{}", '{"measures": 3}', '{"dataset": {"name": 1}}'],
+)
+def test_a_file_that_holds_something_else_is_named(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InvalidArgumentError, match=r"other\.json does not hold a saved comparison"):
+        Comparison.load(path)
+
+
+def test_a_kind_that_is_not_one_is_refused(comparison: Comparison) -> None:
+    data = comparison.to_dict()
+    data["systems"][0]["kind"] = "magic"
+    with pytest.raises(InvalidArgumentError, match="magic"):
+        Comparison.from_dict(data)
+
+
+def test_systems_are_found_by_name(comparison: Comparison) -> None:
+    assert comparison["rrf"].kind == "fused"
+    with pytest.raises(KeyError, match="'sparse' was not compared"):
+        comparison["sparse"]
+
+
+def test_runs_are_written_in_order_under_names_that_files_can_have(comparison: Comparison, tmp_path: Path) -> None:
+    paths = comparison.save_runs(tmp_path / "runs")
+    assert list(paths) == [system.name for system in comparison.systems]
+    assert len(set(paths.values())) == len(paths)
+    assert all(path.parent == tmp_path / "runs" for path in paths.values())
+    read = Ranking.from_trec(paths["rrf + rerank"])
+    assert {query: ranking.ids for query, ranking in read.items()} == {
+        query: tuple(id for id, _ in pairs) for query, pairs in comparison["rrf + rerank"].rankings.items()
+    }
+
+
+def test_systems_whose_names_make_one_file_name_get_two_files(comparison: Comparison, tmp_path: Path) -> None:
+    twins = (replace(comparison.systems[0], name="a/b"), replace(comparison.systems[0], name="a b"))
+    paths = replace(comparison, systems=twins).save_runs(tmp_path)
+    assert len({path.name for path in paths.values()}) == 2
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_every_system_and_mean_is_printed(comparison: Comparison, width: int) -> None:
+    text = printed(comparison, width)
+    assert max(map(len, text.splitlines())) <= width
+    for system in comparison.systems:
+        assert f"{system.means['nDCG@10'].mean:.4f}" in text
+        assert system.name.split()[0][:12] in text
+
+
+def test_the_better_single_retriever_stands_beside_fused_rows(comparison: Comparison) -> None:
+    line = next(line for line in printed(comparison, 120).splitlines() if line.startswith("rrf "))
+    assert line.rstrip().endswith(f"bm25 {comparison['bm25'].means['nDCG@10'].mean:.4f}")
+
+
+def test_notes_say_what_marks_and_kinds_mean(comparison: Comparison) -> None:
+    text = printed(comparison, 300)
+    assert "* differs from bm25 (paired t test, Holm correction for 6 systems, p < 0.05)." in text
+    assert "no real system can do" in text
+    assert "2 documents have an empty text." in text
+
+
+def test_markdown_holds_every_system_and_no_markup_of_its_own(comparison: Comparison) -> None:
+    text = comparison.to_markdown()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in rows)
+    assert any("minmax &amp; &lt;zscore>" in line for line in rows)
+    assert "<zscore>" not in text
+    table = rows[: 2 + len(comparison.systems)]
+    assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+
+
+def test_one_system_prints_alone(comparison: Comparison) -> None:
+    text = printed(comparison["rrf"], 100)
+    assert "The best single retriever is bm25" in text
+    assert "R@100" in text
+
+
+def test_texts_of_objects_are_short(comparison: Comparison) -> None:
+    assert len(repr(comparison)) < 300
+    assert repr(comparison["bm25"]).startswith("SystemResult('bm25'")

@@ -1,0 +1,303 @@
+"""Tuning: it finds what is known to be best, reports no figure that it was tuned on, and says when fusion is no use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import hybridsearch as hs
+from hybridsearch.cli import app
+from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.evaluation.datasets import Dataset, load_dataset
+from hybridsearch.evaluation.measures import score_rankings, write_qrels
+from hybridsearch.evaluation.tuning import KINDS, Tuned, load_tuned, merge, tune
+from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
+from hybridsearch.ranking import Ranking
+
+Runs = dict[str, dict[str, Ranking]]
+
+
+def collection(noise: dict[str, float], queries: int = 60, documents: int = 60, seed: int = 0) -> tuple[Runs, Dataset]:
+    """Every document has a relevance of its own, which each retriever sees through noise of the given deviation."""
+    random = np.random.default_rng(seed)
+    runs: Runs = {name: {} for name in noise}
+    qrels = {}
+    for query in (f"q{number}" for number in range(queries)):
+        relevance = random.normal(size=documents)
+        qrels[query] = {f"d{at}": 1 for at in np.argsort(-relevance)[:5].tolist()}
+        for name, deviation in noise.items():
+            seen = relevance + deviation * random.normal(size=documents)
+            runs[name][query] = Ranking.from_scores({f"d{at}": float(score) for at, score in enumerate(seen)})
+    return runs, Dataset("synthetic", dict.fromkeys(qrels, "?"), qrels)
+
+
+def tuned_on(runs: Runs, data: Dataset, kinds: tuple[Fusion, ...] = (ScoreFusion("minmax"),)) -> Tuned:
+    return tune(runs, data, kinds=kinds, candidates=[60], show_progress_bar=False)
+
+
+def test_two_equally_noisy_retrievers_are_merged_with_about_equal_weights_and_recommended() -> None:
+    tuned = tuned_on(*collection({"a": 1.0, "b": 1.0}, queries=200))
+    assert tuned.better
+    assert tuned.fusion is tuned.tuned
+    assert tuned.fusion.weight("a") == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_less_noisy_retriever_gets_the_weight_that_averaging_measurements_gives_it() -> None:
+    """The best weights of independent measurements are as 1 / variance: 0.69 for deviations of 0.8 and 1.2."""
+    tuned = tuned_on(*collection({"sharp": 0.8, "dull": 1.2}, queries=300))
+    assert tuned.tuned.weight("sharp") == pytest.approx(1.2**2 / (0.8**2 + 1.2**2), abs=0.15)
+
+
+def test_a_retriever_that_knows_nothing_is_left_out_and_the_other_one_recommended_alone() -> None:
+    tuned = tuned_on(*collection({"good": 0.3, "blind": 1000.0}))
+    assert not tuned.better
+    assert tuned.best_single == "good"
+    assert tuned.fusion.weights == {"good": 1.0, "blind": 0.0}
+    assert tuned.recommendation.startswith("Use 'good' alone: the tuned fusion is not")
+
+
+def test_a_document_that_only_one_retriever_lists_is_found_by_the_depth_that_reaches_it() -> None:
+    order = {f"d{at:02}": float(-at) for at in range(40)}
+    shallow = {f"q{n}": Ranking.from_scores(order) for n in range(20)}
+    both = {f"q{n}": Ranking.from_scores({**order, "d30": -2.5}) for n in range(20)}  # second to fourth here
+    data = Dataset("deep", dict.fromkeys(shallow, "?"), {query: {"d30": 1} for query in shallow})
+    tuned = tune({"a": shallow, "b": both}, data, measure="RR@10", candidates=[2, 10, 40], show_progress_bar=False)
+    assert tuned.best_single == "b"
+    assert tuned.held_out.mean == pytest.approx(1 / 4)
+
+
+def test_where_labels_have_nothing_to_do_with_rankings_the_held_out_figure_is_chance() -> None:
+    """Nothing leaks: the best of 132 fusions looks better than chance on the queries it was chosen on, and there only.
+
+    Chance is exact: 5 of 40 documents are relevant, so each of the first ten ranks has one with probability 1/8.
+    """
+    discounts = 1 / np.log2(np.arange(2, 12))
+    chance = discounts.sum() * 5 / 40 / discounts[:5].sum()
+    kinds = (ScoreFusion("minmax"), RRF(20))
+    grid = np.array([[a, b, 10 - a - b] for a in range(11) for b in range(11 - a)]) / 10
+    held_out, in_sample = [], []
+    for seed in range(12):
+        runs, data = collection({"a": 1e6, "b": 1e6, "c": 1e6}, queries=25, documents=40, seed=seed)
+        tuned = tune(runs, data, kinds=kinds, candidates=[40], seed=seed, show_progress_bar=False)
+        held_out.append(tuned.held_out.mean)
+        fused = {
+            query: merge(kinds[0], {name: run[query] for name, run in runs.items()}, grid, 10) for query in data.qrels
+        }
+        in_sample.append(max(mean_of({q: fused[q][row] for q in fused}, data) for row in range(len(grid))))
+    assert np.mean(held_out) < chance + 2 * np.std(held_out) / len(held_out) ** 0.5
+    assert np.mean(in_sample) > chance + 2 * np.std(in_sample) / len(in_sample) ** 0.5
+
+
+def test_held_out_queries_have_no_part_in_the_choice() -> None:
+    """The judgements of one fold decide nothing about what the fold is measured with."""
+    runs, data = collection({"a": 1.0, "b": 1.2})
+    fold = np.array_split(np.random.default_rng(0).permutation(60), 5)[0]
+    changed = {
+        query: {"d59": 1} if number in fold else grades for number, (query, grades) in enumerate(data.qrels.items())
+    }
+    before = tuned_on(runs, data, KINDS[:3]).folds[0]
+    after = tuned_on(runs, Dataset("changed", data.queries, changed), KINDS[:3]).folds[0]
+    assert (repr(before.fusion), before.candidates) == (repr(after.fusion), after.candidates)
+    assert before.value != after.value
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abcdefghij"), st.integers(-5, 20).map(lambda n: n / 4), max_size=10),
+        min_size=2,
+        max_size=4,
+    ),
+    st.sampled_from([*KINDS, ScoreFusion("none")]),
+    st.data(),
+)
+@settings(deadline=None)
+def test_many_weightings_at_once_give_what_fuse_gives_one_by_one(
+    score_maps: list[dict[str, float]], kind: Fusion, data: st.DataObject
+) -> None:
+    rankings = {f"r{i}": Ranking.from_scores(score_map) for i, score_map in enumerate(score_maps)}
+    parts = st.lists(st.integers(0, 8), min_size=len(rankings), max_size=len(rankings)).filter(any)
+    weightings = np.array(data.draw(st.lists(parts, min_size=1, max_size=4))) / 8
+    for weights, found in zip(weightings.tolist(), merge(kind, rankings, weightings, 6), strict=True):
+        named = dict(zip(rankings, weights, strict=True))
+        assert found.ids == with_weights(kind, named).fuse(rankings).ids[:6]
+
+
+def test_the_held_out_figure_is_the_mean_over_what_each_folds_fusion_returns() -> None:
+    runs, data = collection({"a": 1.0, "b": 1.2})
+    tuned = tuned_on(runs, data, KINDS)
+    assert tuned.held_out.mean == pytest.approx(np.mean([fold.value for fold in tuned.folds]))
+    fold = tuned.folds[0]
+    places = np.array_split(np.random.default_rng(0).permutation(60), 5)[0]
+    asked = [list(data.qrels)[place] for place in places]
+    fused = {q: fold.fusion.fuse({n: run[q].top(fold.candidates) for n, run in runs.items()}) for q in asked}
+    found = score_rankings(fused, {query: data.qrels[query] for query in asked}, "nDCG@10")["nDCG@10"]
+    assert fold.value == pytest.approx(np.mean(list(found.values())))
+
+
+def test_an_index_is_tuned_like_the_runs_it_gives() -> None:
+    words = ["wing", "lift", "drag", "shock", "heat", "flow", "layer", "plate", "jet", "wave"]
+    random = np.random.default_rng(0)
+    documents = [hs.Document(f"d{n}", " ".join(random.choice(words, 6))) for n in range(40)]
+    queries = {f"q{n}": " ".join(random.choice(words, 2, replace=False)) for n in range(20)}
+    data = Dataset("words", queries, {query: {f"d{n}": 1} for n, query in enumerate(queries)})
+    search = hs.HybridSearch({"one": hs.BM25(k1=0.5), "two": hs.BM25(k1=3.0, b=0)})
+    search.index(documents, show_progress_bar=False)
+    runs: Runs = {
+        name: {
+            query: Ranking.from_scores((hit.id, hit.score) for hit in search.search(text, 200, retrievers=[name]))
+            for query, text in queries.items()
+        }
+        for name in ("one", "two")
+    }
+    kinds = (RRF(60),)  # by rank: what search returns has fused scores
+    from_index = tune(search, data, kinds=kinds, show_progress_bar=False)
+    from_runs = tune(runs, data, kinds=kinds, show_progress_bar=False)
+    assert from_index.to_dict() == from_runs.to_dict()
+
+
+def test_the_same_arguments_give_the_same_result_and_another_seed_other_folds() -> None:
+    runs, data = collection({"a": 1.0, "b": 1.2}, queries=30)
+    results = [tune(runs, data, candidates=[60], seed=seed, show_progress_bar=False).to_dict() for seed in (1, 1, 2)]
+    assert results[0] == results[1]
+    assert results[0]["folds"] != results[2]["folds"]
+
+
+def test_a_judged_query_without_results_counts_zero() -> None:
+    runs, data = collection({"a": 0.1, "b": 0.1}, queries=20)
+    for run in runs.values():
+        del run["q0"]
+    tuned = tuned_on(runs, data)
+    assert sum(fold.queries for fold in tuned.folds) == 20
+    assert tuned.best_single_held_out.mean < 20 / 20
+
+
+def test_the_documents_of_the_queries_themselves_can_be_dropped() -> None:
+    runs, data = collection({"a": 0.5, "b": 0.5}, queries=20)
+    found = {
+        name: {q: Ranking.from_scores([(q, 1e6), *ranking]) for q, ranking in run.items()} for name, run in runs.items()
+    }
+    without = tune(found, data, candidates=[61], exclude_self=True, show_progress_bar=False)
+    assert without.held_out == tune(runs, data, candidates=[60], show_progress_bar=False).held_out
+
+
+def test_the_file_is_small_readable_and_gives_the_same_result_back(tmp_path: Path) -> None:
+    tuned = tuned_on(*collection({"a": 1.0, "b": 1.0}), KINDS)
+    path = tmp_path / "tuned.json"
+    tuned.save(path)
+    assert load_tuned(path).to_dict() == tuned.to_dict()
+    assert path.stat().st_size < 5000
+    assert json.loads(path.read_text())["recommendation"] == tuned.recommendation
+
+
+def test_the_result_prints_its_folds_and_what_to_do() -> None:
+    from rich.console import Console
+
+    tuned = tuned_on(*collection({"a": 1.0, "b": 1.0}))
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(tuned)
+    assert "synthetic: nDCG@10 on held-out queries (60)" in capture.get()
+    assert " ".join(tuned.recommendation.split()) in " ".join(capture.get().split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"retrievers": ["a"]}, "two or more"),
+        ({"folds": 40}, "40 folds need 80"),
+        ({"folds": 1}, "2 or more"),
+        ({"measure": "quality"}, "'quality'"),
+        ({"kinds": []}, "one or more fusions"),
+        ({"kinds": [RRF(weights={"a": 1, "b": 1})]}, "without weights"),
+        ({"candidates": [0]}, "at least 1"),
+        ({"retrievers": ["a", "c"]}, "'c'"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, object], part: str) -> None:
+    runs, data = collection({"a": 1.0, "b": 1.0}, queries=20)
+    with pytest.raises(InvalidArgumentError, match=part):
+        tune(runs, data, **arguments, show_progress_bar=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"type": "rrf"}', '{"type": "tuned", "fusion": 3}'])
+def test_a_file_that_is_no_tuned_fusion_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(InvalidArgumentError, match="tuned fusion"):
+        load_tuned(path)
+
+
+def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"none\.json"):
+        load_tuned(tmp_path / "none.json")
+    with pytest.raises(StorageError, match="missing"):
+        tuned_on(*collection({"a": 1.0, "b": 1.0}, queries=20)).save(tmp_path / "missing" / "tuned.json")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A BEIR folder with training judgements, and the runs of two retrievers."""
+    runs, data = collection({"a": 1.0, "b": 1.0}, queries=40, documents=30)
+    for name, run in runs.items():
+        Ranking.to_trec(run, tmp_path / f"{name}.trec")
+    (tmp_path / "corpus.jsonl").write_text("".join(f'{{"_id": "d{n}", "text": "text {n}"}}\n' for n in range(30)))
+    (tmp_path / "queries.jsonl").write_text("".join(f'{{"_id": "{query}", "text": "?"}}\n' for query in data.queries))
+    (tmp_path / "qrels").mkdir()
+    write_qrels(data.qrels, tmp_path / "qrels" / "train.tsv")
+    return tmp_path
+
+
+def command(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, ["tune", *map(str, arguments)])
+
+
+def test_the_command_prints_and_saves_what_the_function_returns(folder: Path) -> None:
+    saved = folder / "tuned.json"
+    runs = f"a={folder / 'a.trec'},b={folder / 'b.trec'}"
+    result = command(folder, "--retrievers", runs, "--candidates", "10,30", "--save", saved, "--work", folder / "work")
+    assert result.exit_code == 0, result.output
+    expected = tune(
+        {name: folder / f"{name}.trec" for name in "ab"}, load_dataset(str(folder), split="train"), candidates=[10, 30]
+    )
+    assert load_tuned(saved).to_dict() == expected.to_dict()
+    assert " ".join(expected.recommendation.split()[:6]) in " ".join(result.output.split())
+
+
+def test_the_command_prints_json(folder: Path) -> None:
+    runs = f"a={folder / 'a.trec'},b={folder / 'b.trec'}"
+    result = command(folder, "--retrievers", runs, "--candidates", "30", "--json", "--work", folder / "work")
+    assert json.loads(result.stdout)["measure"] == "nDCG@10"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "two or more retrievers"),
+        (["--retrievers", "bm25", "--index", "place"], "leave out --retrievers"),
+        (["--retrievers", "bm25", "--candidates", "many"], "'many'"),
+        (["--retrievers", "bm25", "--save", "nowhere/tuned.json"], "nowhere"),
+    ],
+)
+def test_a_wrong_option_of_the_command_is_named(folder: Path, arguments: list[str], part: str) -> None:
+    result = command(folder, *arguments)
+    assert result.exit_code != 0
+    assert part in f"{result.output} {result.exception}"
+
+
+def test_adaptive_fusion_is_among_the_kinds() -> None:
+    assert any(isinstance(kind, AdaptiveFusion) for kind in KINDS)
+
+
+def with_weights(kind: Fusion, weights: dict[str, float]) -> Fusion:
+    return make_fusion({**kind.to_json(), "weights": weights})
+
+
+def mean_of(rankings: dict[str, Ranking], data: Dataset) -> float:
+    return float(np.mean(list(score_rankings(rankings, data.qrels, "nDCG@10")["nDCG@10"].values())))

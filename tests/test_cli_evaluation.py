@@ -1,0 +1,276 @@
+"""`hybridsearch evaluate` and `hybridsearch compare`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import hybridsearch as hs
+from hybridsearch.cli import app
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.evaluation.results import Comparison
+from hybridsearch.evaluation.spec import parse_systems
+from hybridsearch.ranking import Ranking
+
+PROGRAM = Path(sys.executable).with_name("hybridsearch")
+DOCUMENTS = {
+    "wing": "Lift grows with the angle of attack until flow separates from the wing.",
+    "heat": "Heat transfer in a laminar boundary layer.",
+    "shock": "A shock wave thickens the boundary layer of a wing.",
+    "flutter": "Flutter of panels at supersonic speed.",
+}
+QUERIES = {"1": "lift of a wing", "2": "heat in a boundary layer", "3": "panel flutter"}
+QRELS = {"1": "wing", "2": "heat", "3": "flutter"}
+RUNS = {"a": ["wing", "heat", "shock", "flutter"], "b": ["flutter", "shock", "heat", "wing"]}
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder with two run files."""
+    folder = tmp_path_factory.mktemp("data") / "planes"
+    (folder / "qrels").mkdir(parents=True)
+    lines = [json.dumps({"_id": id, "title": "", "text": text}) for id, text in DOCUMENTS.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    (folder / "queries.jsonl").write_text(
+        "\n".join(json.dumps({"_id": id, "text": text}) for id, text in QUERIES.items())
+    )
+    rows = "".join(f"{query}\t{document}\t1\n" for query, document in QRELS.items())
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{rows}")
+    for name, ids in RUNS.items():
+        Ranking.to_trec(
+            {query: Ranking.from_scores({id: 9.0 - rank for rank, id in enumerate(ids)}) for query in QUERIES},
+            folder / f"{name}.trec",
+        )
+    return folder
+
+
+def invoke(*arguments: object, **environment: str) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": "120", **environment})
+
+
+def compared(*arguments: object) -> dict[str, Any]:
+    result = invoke("compare", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    data: dict[str, Any] = json.loads(result.stdout)
+    return data
+
+
+def test_compare_builds_an_index_and_prints_tables(collection: Path, tmp_path: Path) -> None:
+    result = invoke("compare", collection, "--work", tmp_path / "work", "--systems", "bm25,german=bm25+zscore")
+    assert result.exit_code == 0, result.output
+    assert "planes: 4 documents, 3 queries, 3 judgements" in result.stdout
+    assert "nDCG@10 against bm25" in result.stdout
+    assert "Milliseconds a query" in result.stdout
+
+
+def test_the_installed_program_has_the_verbs(collection: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [PROGRAM, "compare", collection, "--work", tmp_path / "work", "--latency-queries", "0", "--json"],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = Comparison.from_dict(json.loads(done.stdout))
+    assert found["bm25"].means["nDCG@10"].mean == 1
+    assert (found.command or "").startswith("hybridsearch compare")
+
+
+def test_everything_asked_for_is_written(collection: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "compare", collection, "--html", tmp_path / "report.html", "--markdown", tmp_path / "report.md",
+        "--save", tmp_path / "report.json", "--runs", tmp_path / "runs", "--work", tmp_path / "work",
+        "--systems", "bm25,bm25+minmax",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert Comparison.load(tmp_path / "report.json").baseline == "bm25"
+    assert "</html>" in (tmp_path / "report.html").read_text()
+    assert "| bm25" in (tmp_path / "report.md").read_text()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["bm25+minmax.trec", "bm25.trec"]
+
+
+def test_the_second_run_encodes_nothing(collection: Path, tmp_path: Path) -> None:
+    first = compared(collection, "--work", tmp_path)
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert compared(collection, "--work", tmp_path)["systems"] == first["systems"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == stored
+
+
+def test_without_work_it_is_kept_in_the_cache_folder(collection: Path, tmp_path: Path) -> None:
+    result = invoke("compare", collection, HYBRIDSEARCH_CACHE=str(tmp_path / "cache"))
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "cache" / "compare").iterdir()
+    assert folder.name.startswith("planes-")
+    assert str(folder) in result.stdout.replace("\n", "")
+    assert invoke("compare", collection, HYBRIDSEARCH_CACHE="off").exit_code == 0
+
+
+def test_run_files_are_compared_and_fused(collection: Path) -> None:
+    data = compared(
+        collection,
+        *("--retrievers", f"a={collection / 'a.trec'},b={collection / 'b.trec'}"),
+        *("--systems", "a,b,a+b,all=minmax"),
+        *("--systems", f"alone={collection / 'b.trec'}"),
+        *("--baseline", "b", "--measures", "RR@10,R@2"),
+    )
+    kinds = {one["name"]: one["kind"] for one in data["systems"]}
+    assert kinds == {"a": "single", "b": "single", "a+b": "fused", "all": "fused", "alone": "run"}
+    assert (data["baseline"], data["measures"]) == ("b", ["RR@10", "R@2"])
+    means = {one["name"]: one["means"]["RR@10"]["mean"] for one in data["systems"]}
+    assert means["a"] == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
+    assert means["alone"] == means["b"]
+
+
+def test_an_index_that_is_there_is_evaluated_and_compared(collection: Path, tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    assert invoke("index", collection, "--index", place).exit_code == 0
+    table = invoke("evaluate", place, collection)
+    assert table.exit_code == 0, table.output
+    assert re.search(r"nDCG@10 +1\.0000 ", table.stdout)
+    measured = invoke(
+        "evaluate", place, collection, "--json", "--measures", "AP", "--runs", tmp_path / "runs", "--fusion", "minmax"
+    )
+    assert json.loads(measured.stdout)["means"]["AP"]["mean"] == 1
+    (run,) = (tmp_path / "runs").iterdir()
+    assert Ranking.from_trec(run)["1"].ids[0] == "wing"
+    data = compared(collection, "--index", place, "--systems", "bm25,bm25+candidates:2")
+    assert [one["name"] for one in data["systems"]] == ["bm25", "bm25+candidates:2"]
+
+
+def test_the_preset_prints_six_systems(minilm: str, collection: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(5)
+    AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=1).save_pretrained(tmp_path / "bert")
+    AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path / "bert")
+    CrossEncoder(str(tmp_path / "bert"), device="cpu").save_pretrained(str(tmp_path / "model"))
+    data = compared(
+        collection, "--preset", "retrieve-rerank", "--sparse", "bm25", "--dense", minilm,
+        "--reranker", tmp_path / "model", "--oracle-positives", "--latency-queries", "2",
+    )  # fmt: skip
+    assert data["measures"] == ["nDCG@10", "RR@10", "AP"]
+    assert [one["name"] for one in data["systems"] if one["kind"] != "oracle-positives"] == [
+        *("bm25", "dense", "bm25+dense"),
+        *("bm25+rerank", "dense+rerank", "bm25+dense+rerank"),
+    ]
+    assert sum(one["kind"] == "oracle-positives" for one in data["systems"]) == 3
+
+
+def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
+    from hybridsearch.evaluation.datasets import NANOBEIR
+
+    def write(subset: str, split: str, **columns: list[str]) -> None:
+        (tmp_path / "nano" / subset).mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), tmp_path / "nano" / subset / f"{split}-00000-of-00001.parquet")
+
+    for split in NANOBEIR.values():
+        write("corpus", split, _id=list(DOCUMENTS), text=list(DOCUMENTS.values()))
+        write("queries", split, _id=list(QUERIES), text=list(QUERIES.values()))
+        write("qrels", split, **{"query-id": list(QRELS), "corpus-id": list(QRELS.values())})
+    arguments = ("compare", "nanobeir", "--dataset-id", tmp_path / "nano", "--latency-queries", "0")
+    result = invoke(*arguments, "--save", tmp_path / "found.json", "--work", tmp_path / "work")
+    assert result.exit_code == 0, result.output
+    assert "Mean over 13 data sets" in result.stdout
+    assert len(list(tmp_path.glob("found-*.json"))) == 13
+    assert Comparison.load(tmp_path / "found-msmarco.json")["bm25"].means["RR@10"].mean == 1
+    refused = invoke("evaluate", tmp_path, "nanobeir", "--dataset-id", tmp_path / "nano")
+    assert refused.exit_code == 1
+    assert "name one of them, nanobeir/arguana" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--systems", "bm25+splade"], "has the part 'splade', which is no retriever (bm25)"),
+        (["--systems", "bm25,bm25"], "two systems 'bm25'"),
+        (["--systems", "bm25+rrf+minmax"], "two fusions"),
+        (["--systems", "bm25+rerank"], "--reranker"),
+        (["--systems", "bm25:much"], "after the colon stands a number"),
+        (["--systems", "minmax:3"], "only rrf takes a number"),
+        (["--systems", "bm25+candidates:1.5"], "whole number"),
+        (["--systems", "=bm25"], "is empty"),
+        (["--systems", "missing.trec"], "missing.trec"),
+        (["--baseline", "dense"], "'dense' is not one of the systems 'bm25'"),
+        (["--measures", "R@1000"], "give top_k=1000"),
+        (["--retrievers", "bm25,elastic"], "known are bm25"),
+        (["--retrievers", "bm25,a=a.trec"], "run files and models"),
+        (["--dense", "a-model"], "belong to --preset"),
+        (["--preset", "retrieve-rerank"], "needs --dense MODEL and --reranker MODEL"),
+        (["--preset", "retrieve-rerank", "--systems", "bm25"], "makes its own systems"),
+        (["--index", "place", "--retrievers", "bm25"], "leave out --retrievers"),
+        (["--html", "/nowhere/at/all/report.html"], "There is no folder '/nowhere/at/all'"),
+        (["--split", "never"], "never"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], message: str, collection: Path, tmp_path: Path) -> None:
+    result = invoke("compare", collection, "--work", tmp_path, *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_a_data_set_that_is_not_there_is_named() -> None:
+    result = invoke("compare", "no-such-folder")
+    assert result.exit_code == 1
+    assert "no-such-folder" in result.stderr
+
+
+# The text of a system
+
+
+@pytest.fixture
+def search() -> hs.HybridSearch:
+    return hs.HybridSearch({"bm25": hs.BM25(), "german": hs.BM25("german")})
+
+
+def parsed(text: str, search: hs.HybridSearch) -> tuple[str, Pipeline]:
+    ((name, system),) = parse_systems([text], search).items()
+    assert isinstance(system, Pipeline)
+    return name, system
+
+
+@pytest.mark.parametrize(
+    ("text", "retrievers", "fusion"),
+    [
+        ("bm25", ["bm25"], hs.RRF()),
+        ("bm25+german", ["bm25", "german"], hs.RRF()),
+        ("rrf:20", ["bm25", "german"], hs.RRF(20)),
+        ("german+zscore", ["german"], hs.ScoreFusion("zscore")),
+        ("bm25:0.3+german+minmax", ["bm25", "german"], hs.ScoreFusion("minmax", {"bm25": 0.3, "german": 1.0})),
+        (" ours = minmax ", ["bm25", "german"], hs.ScoreFusion("minmax")),
+    ],
+)
+def test_a_system_is_read_from_text(text: str, retrievers: list[str], fusion: hs.RRF, search: hs.HybridSearch) -> None:
+    name, system = parsed(text, search)
+    assert name == text.partition("=")[0].strip()
+    assert list(system.retrievers or ()) == retrievers
+    assert system.fusion is not None
+    assert system.fusion.to_json() == fusion.to_json()
+
+
+def test_depths_stand_in_the_text(search: hs.HybridSearch) -> None:
+    reranker = hs.CrossEncoderReranker("a-model", top_k=9)
+    systems = parse_systems(["bm25+rerank", "bm25+rerank:30+candidates:200"], search, reranker)
+    made = [(one.reranker.top_k, one.candidates) for one in systems.values()]  # type: ignore[union-attr]
+    assert made == [(9, None), (30, 200)]
+    assert reranker.top_k == 9
+
+
+def test_a_weight_of_all_zero_is_refused(search: hs.HybridSearch) -> None:
+    with pytest.raises(InvalidArgumentError, match="weights are 0"):
+        parse_systems(["bm25:0"], search)
