@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hybridsearch.backends import redacted
 from hybridsearch.cli import (
     Candidates,
     FusionName,
@@ -32,6 +35,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.terminal import console_on, print_json, print_plain
 
 if TYPE_CHECKING:
+    from hybridsearch.documents import Document
     from hybridsearch.encoders import Encoder
     from hybridsearch.evaluation.datasets import Dataset
     from hybridsearch.evaluation.pipeline import Pipeline, Run
@@ -228,6 +232,7 @@ def compare(
     """Compare systems on a data set: quality with intervals and tests, and what each costs."""
     import hybridsearch as hs
     from hybridsearch.evaluation import experiment
+    from hybridsearch.evaluation.spec import are_runs
     from hybridsearch.evaluation.tables import means_over
 
     if preset is None and (sparse, dense) != (None, None):
@@ -242,14 +247,17 @@ def compare(
     depth = rerank_top_k or (50 if preset is None else 100)
     made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth)
 
+    texts = [text.strip() for one in systems or () for text in one.split(",") if text.strip()]
+    only_runs = bool(texts) and are_runs(texts)
+
     def compare_on(data: Dataset, folder: Path) -> Comparison:
-        with _source(retrievers, index, language, candidates, data, folder, option) as source:
+        with _source(retrievers, index, language, candidates, data, folder, option, build=not only_runs) as source:
             if preset is not None and made is not None and isinstance(source, hs.HybridSearch):
                 first, second = source.retrievers
                 compared: Mapping[str, Any] = experiment.retrieve_rerank(source, made, sparse=first, dense=second)
                 chosen = _split(measures) or list(experiment.RETRIEVE_RERANK_MEASURES)
             else:
-                compared = _systems(systems, source, made)
+                compared = _systems(texts, source, made)
                 chosen = _split(measures) or []
             comparison = experiment.compare(
                 compared,
@@ -265,7 +273,7 @@ def compare(
                 latency_queries=latency_queries,
                 details=details,
             )
-        return replace(comparison, command=shlex.join(["hybridsearch", *sys.argv[1:]]))
+        return replace(comparison, command=_command(sys.argv[1:]))
 
     sets = _load(dataset, split, dataset_id)
     comparisons = {}
@@ -419,8 +427,13 @@ def _source(
     data: Dataset,
     folder: Path,
     option: list[str] | None,
+    *,
+    build: bool = True,
 ) -> Iterator[HybridSearch | Mapping[str, Run]]:
-    """The index that systems search, built where it is not there yet; or the runs that they merge."""
+    """The index that systems search, built where it is not there yet; or the runs that they merge.
+
+    Without `build` there is nothing to search where no retrievers are named: all systems are run files.
+    """
     import hybridsearch as hs
 
     if index is not None:
@@ -431,13 +444,13 @@ def _source(
     if named:
         yield named
         return
+    if retrievers is None and not (build and data.corpus is not None):
+        yield {}  # systems are run files
+        return
     if data.corpus is None:
-        if retrievers is None:
-            yield {}  # systems are run files
-            return
         raise InvalidArgumentError(f"The data set {data.name!r} has no corpus to index: compare run files on it.")
     encoders = _make_encoders(retrievers or "bm25", language)
-    place = folder / f"index-{_digest(encoders)}"
+    place = folder / f"index-{_digest(encoders, data.corpus)}"
     with hs.HybridSearch(encoders, place, candidates=candidates, backend_options=_backend_options(option)) as searcher:
         searcher.index(data.corpus)
         yield searcher
@@ -457,21 +470,24 @@ def _run_files(spec: str) -> dict[str, Run]:
 
 
 def _systems(
-    given: list[str] | None, source: HybridSearch | Mapping[str, Run], reranker: Reranker | None
+    texts: list[str], source: HybridSearch | Mapping[str, Run], reranker: Reranker | None
 ) -> dict[str, Pipeline | Run]:
     from hybridsearch.evaluation.spec import default_systems, parse_systems
 
     names = list(source if isinstance(source, Mapping) else source.retrievers)
-    texts = [text.strip() for one in given or () for text in one.split(",") if text.strip()]
     texts = texts or default_systems(names, reranker)
     if not texts:
         raise InvalidArgumentError("There is nothing to compare: name run files, as in --systems ours=ours.trec.")
     return parse_systems(texts, source, reranker)
 
 
-def _digest(encoders: Mapping[str, Encoder]) -> str:
-    text = repr([(name, encoder.fingerprint().digest) for name, encoder in encoders.items()])
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+def _digest(encoders: Mapping[str, Encoder], corpus: Iterable[Document]) -> str:
+    """Of all that the index is made of: a corpus that has changed gets a new one, without what is no longer in it."""
+    hashed = hashlib.blake2b(digest_size=6)
+    hashed.update(repr([(name, encoder.fingerprint().digest) for name, encoder in encoders.items()]).encode())
+    for document in corpus:
+        hashed.update(json.dumps(document.to_dict(), default=str).encode())
+    return hashed.hexdigest()
 
 
 def _write(
@@ -503,6 +519,12 @@ def _write_run(name: str, rankings: Mapping[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     Ranking.to_trec(rankings, folder / f"{name}.trec", name)
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command line as a report may show it: without passwords and keys, in URLs or as options of an engine."""
+    shown = [re.sub(r"((?:password|api_key)=).*", r"\1***", redacted(one), flags=re.DOTALL) for one in arguments]
+    return shlex.join(["hybridsearch", *shown])
 
 
 def _some(**arguments: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.costs import measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
 from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
-from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, make_plan
+from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, check_runs, make_plan
 from hybridsearch.evaluation.results import BestSingle, Comparison, DatasetFacts, SystemResult, Versus
 from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
@@ -139,7 +139,7 @@ def compare(
         None if work_folder is None else check_work_folder(work_folder),
         show_progress_bar,
     )
-    _check_runs(plans, qrels, dataset.name)
+    check_runs(plans, qrels, dataset.name)
     found = {
         name: {query: _cut(ranking, top_k, query if exclude_self else None) for query, ranking in of_system.items()}
         for name, of_system in _rankings(plans, stages, qrels).items()
@@ -367,16 +367,6 @@ def _check_cutoffs(names: Iterable[str], cutoffs: Iterable[int | None], top_k: i
             raise InvalidArgumentError(
                 f"The measure {name} looks at {cutoff} documents but systems return {top_k}: give top_k={cutoff}."
             )
-
-
-def _check_runs(plans: Sequence[Plan], qrels: Collection[str], dataset: str) -> None:
-    for plan in plans:
-        for name, run in {} if isinstance(plan.source, HybridSearch) else plan.source.items():
-            if not any(query in run for query in qrels):
-                raise InvalidArgumentError(
-                    f"Run {name!r} has no query of the data set {dataset!r}: its query ids are like "
-                    f"{next(iter(run), '')!r}, the data set's like {next(iter(qrels))!r}."
-                )
 
 
 def _facts(dataset: Dataset, qrels: Mapping[str, Mapping[str, int]]) -> DatasetFacts:

@@ -33,10 +33,15 @@ class Layout:
 
     def files(self, subset: str, split: str) -> list[Path]:
         """The files of one split of a subset ("corpus", "queries" or "qrels"), in order; empty without any."""
-        for patterns in self.alternatives(subset, split):
-            found = {path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()}
-            if found:
-                return sorted(found)
+        try:
+            for patterns in self.alternatives(subset, split):
+                found = {path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()}
+                if found:
+                    return sorted(found)
+        except (NotImplementedError, ValueError) as error:  # an absolute path, or `**` within a name
+            raise InvalidArgumentError(
+                f"{self.folder} has no {subset} of the split {split!r}, which is no name of a split ({error})."
+            ) from error
         return []
 
     def splits(self, subset: str) -> list[str]:

@@ -55,6 +55,8 @@ def parse_measures(names: str | Measure | Iterable[str | Measure]) -> tuple[Meas
                 measure = ir_measures.parse_measure(name)
             if not ir_measures.DefaultPipeline.supports(measure):
                 raise ValueError("no package for it is installed")
+            if (cutoff := measure.params.get("cutoff")) is not None and cutoff < 1:
+                raise ValueError("its cutoff is not 1 or more")  # trec_eval would end the process
         except (ValueError, NameError, TypeError, AttributeError, AssertionError, KeyError) as error:
             reason = re.sub(r"<object .*?>", "nothing", " ".join(str(error).split()))
             raise InvalidArgumentError(
@@ -84,6 +86,10 @@ def score_rankings(
     Returns:
         Measure name -> query id -> value.
 
+    Raises:
+        InvalidArgumentError: as in `parse_measures`; or a measure cannot work with these judgements, such as ERR@10,
+            whose program takes numbers only for query ids.
+
     >>> found = {"q1": Ranking.from_scores({"d1": 2.0, "d2": 1.0})}
     >>> score_rankings(found, {"q1": {"d2": 1}, "q2": {"d9": 1}}, ["RR@10", "R@100"])
     {'RR@10': {'q1': 0.5, 'q2': 0.0}, 'R@100': {'q1': 1.0, 'q2': 0.0}}
@@ -96,9 +102,17 @@ def score_rankings(
         if query in rankings and len(rankings[query])
     }
     judged = {query: dict(qrels[query]) for query in run}
-    if run:
+    if not run:
+        return scores
+    try:
         for query, measure, value in _ir_measures().iter_calc(parsed, judged, run):
             scores[str(measure)][query] = float(value)
+    except Exception as error:  # of any of the packages and programs behind ir-measures
+        reason = " ".join(str(error).split())
+        raise InvalidArgumentError(
+            f"{', '.join(scores)} cannot be computed from these judgements ({type(error).__name__}: {reason[:200]}): "
+            "leave out the measure that is not of the usual ones."
+        ) from error
     return scores
 
 

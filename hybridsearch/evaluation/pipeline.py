@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -155,3 +155,14 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> P
             f"not {system!r:.80}."
         )
     return Plan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k)
+
+
+def check_runs(plans: Iterable[Plan], queries: Collection[str], dataset: str) -> None:
+    """Raises InvalidArgumentError where a run of `plans` has none of the queries: it is of another data set."""
+    for plan in plans:
+        for name, run in {} if isinstance(plan.source, HybridSearch) else plan.source.items():
+            if not any(query in run for query in queries):
+                raise InvalidArgumentError(
+                    f"Run {name!r} has no query of the data set {dataset!r}: its query ids are like "
+                    f"{next(iter(run), '')!r}, the data set's like {next(iter(queries))!r}."
+                )

@@ -56,8 +56,14 @@ def parse_systems(
             raise InvalidArgumentError(f"The system {text!r} is empty: write it like bm25+dense or ours=bm25+dense.")
         if name in systems:
             raise InvalidArgumentError(f"There are two systems {name!r}: give one another name, as in ours={spec}.")
-        systems[name] = spec if _is_run(spec) else _parse(spec, source, reranker)
+        known = source.retrievers if isinstance(source, HybridSearch) else source
+        systems[name] = spec if spec not in known and _is_run(spec) else _parse(spec, source, reranker)
     return systems
+
+
+def are_runs(texts: Sequence[str]) -> bool:
+    """Whether all of `texts` are run files, so that they need no retriever."""
+    return all(_is_run(text.rpartition("=")[2].strip()) for text in texts)
 
 
 def _is_run(spec: str) -> bool:
@@ -110,7 +116,7 @@ def _part(part: str, spec: str) -> tuple[str, float | None]:
 
 
 def _whole(value: float, part: str, spec: str) -> int:
-    if value != int(value) or value < 1:
+    if not value.is_integer() or value < 1:  # neither are nan and inf
         raise InvalidArgumentError(f"The system {spec!r} has {part!r}; that is a whole number of at least 1.")
     return int(value)
 

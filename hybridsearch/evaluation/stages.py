@@ -43,6 +43,9 @@ T = TypeVar("T")
 PAIRS = 1024
 """About how many pairs are reranked between two savings."""
 
+_ENGINE = ("location", "engine", "version", "options", "seismic")
+"""Facts that an engine tells of itself and that its answers and times depend on; the others change on their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -135,16 +138,17 @@ class Stages:
         return [name, search.retrievers[name].fingerprint().digest, *sorted(search.backend.capabilities.approximate)]
 
     def index_digest(self, search: HybridSearch) -> str:
-        """Changes with every change of the index; of one that is not in a folder, its documents are read."""
+        """Changes with every change of the index or engine; of one not in a folder, the documents are read."""
         if id(search) not in self._digests:
             backend = search.backend
-            location = backend.describe().get("location") if isinstance(backend, Described) else None
-            manifest = Path(str(location)) / "manifest.json"
-            if location is not None and manifest.is_file():
-                digest = _digest(str(manifest.parent), manifest.read_text(encoding="utf-8"))
+            facts = backend.describe() if isinstance(backend, Described) else {}
+            engine = [type(backend).__qualname__, *(facts.get(name) for name in _ENGINE)]
+            manifest = Path(str(facts.get("location"))) / "manifest.json"
+            if manifest.is_file():
+                digest = _digest(engine, manifest.read_text(encoding="utf-8"))
             elif backend.capabilities.scan:
                 hashes = (_digest(document.to_dict()) for batch in backend.scan() for document in batch.documents)
-                digest = _digest(sorted(hashes))
+                digest = _digest(engine, sorted(hashes))
             else:  # cannot be told, so nothing of it is found again
                 digest = uuid.uuid4().hex
             self._digests[id(search)] = digest

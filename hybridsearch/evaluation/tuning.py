@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import Qrels, drop_self_matches, parse_measures, score_rankings
-from hybridsearch.evaluation.pipeline import Pipeline, Run
-from hybridsearch.evaluation.stages import Stages
+from hybridsearch.evaluation.pipeline import Pipeline, Run, check_runs
+from hybridsearch.evaluation.stages import Stages, check_work_folder
 from hybridsearch.evaluation.statistics import Interval, bootstrap_interval, paired_test
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
 from hybridsearch.ingest import progress_bar
@@ -252,8 +252,8 @@ def tune(
         show_progress_bar: None shows it in a terminal.
 
     Raises:
-        InvalidArgumentError: there are fewer than two retrievers, or too few judged queries for the folds; or another
-            argument is not as above.
+        InvalidArgumentError: there are fewer than two retrievers, or too few judged queries for the folds; a run has no
+            query of the data set; or another argument is not as above.
 
     >>> from hybridsearch.ranking import Ranking
     >>> good = {f"q{i}": Ranking.from_scores({f"d{i}": 2.0, "x": 1.0}) for i in range(20)}
@@ -265,14 +265,15 @@ def tune(
     >>> print(tuned.held_out, tuned.better)
     1.000 [1.000, 1.000] False
     """
-    _check(kinds, candidates, folds)
+    _check(kinds, candidates, folds, seed)
     plan = Pipeline(source, retrievers, RRF(), max(candidates), None).resolve("tune", 1)
     if len(plan.retrievers) < 2:
         raise InvalidArgumentError(
             f"Tuning merges two or more retrievers, and there is {', '.join(map(repr, plan.retrievers))}: "
             "`evaluate` measures a single one."
         )
-    queries = list(dataset.qrels)
+    qrels = {query: grades for query, grades in dataset.qrels.items() if query in dataset.queries}
+    queries = list(qrels)
     if len(queries) < 2 * folds:
         raise InvalidArgumentError(
             f"The data set {dataset.name!r} has {len(queries)} judged queries; {folds} folds need {2 * folds} or more."
@@ -280,16 +281,19 @@ def tune(
     parsed = parse_measures(measure)
     if len(parsed) != 1:
         raise InvalidArgumentError(f"One measure is maximised, not {len(parsed)}.")
-    stages = Stages(dict(dataset.queries), dataset.corpus, work_folder, show_progress_bar)
+    check_runs([plan], qrels, dataset.name)
+    texts = {query: text for query, text in dataset.queries.items() if query in qrels}
+    folder = None if work_folder is None else check_work_folder(work_folder)
+    stages = Stages(texts, dataset.corpus, folder, show_progress_bar)
     stages.retrieve([plan])
     runs = {name: {q: stages.rankings(plan, q)[name] for q in queries} for name in plan.retrievers}
     if exclude_self:
         runs = {name: drop_self_matches(of_retriever) for name, of_retriever in runs.items()}
-    table = _Table(runs, dataset.qrels, str(parsed[0]), kinds, sorted(set(candidates)), show_progress_bar)
+    table = _Table(runs, qrels, str(parsed[0]), kinds, sorted(set(candidates)), show_progress_bar)
     return _nested(table, dataset.name, folds, seed)
 
 
-def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int) -> None:
+def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed: int) -> None:
     if not kinds or not all(isinstance(kind, Fusion) for kind in kinds):
         raise InvalidArgumentError(
             f"kinds are one or more fusions, such as [RRF(), ScoreFusion('minmax')], not {kinds!r}."
@@ -301,6 +305,8 @@ def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int) -> No
         raise InvalidArgumentError(f"candidates are one or more whole numbers of at least 1, not {candidates!r}.")
     if folds < 2:
         raise InvalidArgumentError(f"folds is 2 or more, not {folds!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InvalidArgumentError(f"seed is a whole number of at least 0, not {seed!r}.")
 
 
 def _nested(table: _Table, dataset: str, folds: int, seed: int) -> Tuned:
