@@ -57,6 +57,7 @@ def measure(
     rate = len(collection.documents) / (time.perf_counter() - start)
     engine.client.indices.forcemerge(index=index, max_num_segments=1)
     engine.client.indices.flush(index=index)
+    engine.client.indices.refresh(index=index)  # lets go of what was merged
     size = int(backend.describe()["bytes"])
     backend.close()
     return size, rate

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridsearch.backends import redacted
 from hybridsearch.cli import (
     Candidates,
     FusionName,
@@ -248,7 +247,7 @@ def compare(
     made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth)
 
     texts = [text.strip() for one in systems or () for text in one.split(",") if text.strip()]
-    only_runs = bool(texts) and are_runs(texts)
+    only_runs = bool(texts) and are_runs(texts, ["bm25"])
 
     def compare_on(data: Dataset, folder: Path) -> Comparison:
         with _source(retrievers, index, language, candidates, data, folder, option, build=not only_runs) as source:
@@ -523,6 +522,8 @@ def _write_run(name: str, rankings: Mapping[str, Any], folder: Path) -> None:
 
 def _command(arguments: Sequence[str]) -> str:
     """The command line as a report may show it: without passwords and keys, in URLs or as options of an engine."""
+    from hybridsearch.backends import redacted
+
     shown = [re.sub(r"((?:password|api_key)=).*", r"\1***", redacted(one), flags=re.DOTALL) for one in arguments]
     return shlex.join(["hybridsearch", *shown])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,38 @@ def test_the_second_run_encodes_nothing(collection: Path, tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == stored
 
 
+def test_documents_that_left_the_corpus_are_found_no_more(collection: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(collection, tmp_path / "planes")
+    compared(data, "--work", tmp_path / "work")
+    lines = (data / "corpus.jsonl").read_text().splitlines()
+    (data / "corpus.jsonl").write_text("\n".join(line for line in lines if '"heat"' not in line))
+    again = compared(data, "--work", tmp_path / "work", "--latency-queries", "0")
+    new = compared(data, "--work", tmp_path / "new", "--latency-queries", "0")
+    assert again["systems"][0]["rankings"] == new["systems"][0]["rankings"]
+    assert "heat" not in {id for ranking in again["systems"][0]["rankings"].values() for id, _ in ranking}
+
+
+def test_a_comparison_of_run_files_builds_no_index(collection: Path, tmp_path: Path) -> None:
+    compared(collection, "--systems", f"a={collection / 'a.trec'},b={collection / 'b.trec'}", "--work", tmp_path)
+    assert not list(tmp_path.glob("index-*"))
+
+
+def test_a_file_named_like_a_retriever_is_not_taken_for_a_run(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bm25").write_text("notes")
+    assert compared(collection, "--systems", "bm25", "--work", tmp_path / "work")["systems"][0]["kind"] == "single"
+
+
+def test_the_command_in_a_report_has_no_password_or_key() -> None:
+    from hybridsearch.cli_evaluation import _command
+
+    shown = _command(["compare", "d", "--index", "qdrant+https://:s3cret@host/papers", "--option", "api_key=s3cret"])
+    assert "s3cret" not in shown
+    assert "host/papers" in shown
+
+
 def test_without_work_it_is_kept_in_the_cache_folder(collection: Path, tmp_path: Path) -> None:
     result = invoke("compare", collection, HYBRIDSEARCH_CACHE=str(tmp_path / "cache"))
     assert result.exit_code == 0, result.output
@@ -203,10 +236,12 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
         (["--systems", "bm25:much"], "after the colon stands a number"),
         (["--systems", "minmax:3"], "only rrf takes a number"),
         (["--systems", "bm25+candidates:1.5"], "whole number"),
+        (["--systems", "bm25+candidates:inf"], "whole number"),
         (["--systems", "=bm25"], "is empty"),
         (["--systems", "missing.trec"], "missing.trec"),
         (["--baseline", "dense"], "'dense' is not one of the systems 'bm25'"),
         (["--measures", "R@1000"], "give top_k=1000"),
+        (["--measures", "nDCG@0"], "its cutoff is not 1 or more"),
         (["--retrievers", "bm25,elastic"], "known are bm25"),
         (["--retrievers", "bm25,a=a.trec"], "run files and models"),
         (["--dense", "a-model"], "belong to --preset"),
@@ -215,6 +250,8 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
         (["--index", "place", "--retrievers", "bm25"], "leave out --retrievers"),
         (["--html", "/nowhere/at/all/report.html"], "There is no folder '/nowhere/at/all'"),
         (["--split", "never"], "never"),
+        (["--split", "/etc/never"], "no name of a split"),
+        (["--split", "**never"], "no name of a split"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str, collection: Path, tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ class Dataset:
     left_out: int = 0
     repeated: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.corpus, Iterator):
+            raise InvalidArgumentError(
+                "The corpus is read several times, and an iterator only once: give a list, or hs.read_documents(path)."
+            )
+
     @classmethod
     def from_files(
         cls,

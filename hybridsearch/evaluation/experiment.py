@@ -128,6 +128,7 @@ def compare(
     parsed = parse_measures(measures)
     names = tuple(map(str, parsed))
     _check_cutoffs(names, [measure.params.get("cutoff") for measure in parsed], top_k)
+    _check_statistics(test, correction, level, latency_queries)
     plans = _make_plans(systems, top_k + exclude_self, oracle_positives)
     baseline = _check_baseline(baseline, systems)
     qrels = {query: dataset.qrels[query] for query in dataset.queries if query in dataset.qrels}
@@ -342,12 +343,20 @@ def _values(of_queries: Mapping[str, float]) -> np.ndarray[tuple[int], np.dtype[
 def _make_plans(systems: Mapping[str, HybridSearch | Pipeline | Run], top_k: int, oracle: bool) -> list[Plan]:
     if not isinstance(systems, Mapping) or not systems:
         raise InvalidArgumentError("systems is a mapping with at least one system, such as {'hybrid': search}.")
-    plans = []
+    plans: list[Plan] = []
     for name, system in systems.items():
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidArgumentError(f"The name of a system is a text that is not empty, not {name!r:.60}.")
         plan = make_plan(name, system, top_k)
         plans.append(plan)
         if oracle and plan.reranker is not None:
             plans.append(replace(plan, name=f"{name} (oracle positives)", oracle=True))
+    names = [plan.name for plan in plans]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidArgumentError(
+                f"There are two systems {name!r}, one of them made by oracle_positives: rename the other."
+            )
     return plans
 
 
@@ -357,6 +366,15 @@ def _check_baseline(baseline: str | None, systems: Mapping[str, Any]) -> str:
             f"The baseline {baseline!r} is not one of the systems {', '.join(map(repr, systems))}."
         )
     return next(iter(systems)) if baseline is None else baseline
+
+
+def _check_statistics(test: str, correction: str, level: float, latency_queries: int) -> None:
+    """Before anything is asked, what is needed only when all is measured."""
+    paired_test([0.0], [0.0], test)
+    adjust([], correction)
+    bootstrap_interval([0.0], level, samples=100)
+    if isinstance(latency_queries, bool) or not isinstance(latency_queries, int | np.integer) or latency_queries < 0:
+        raise InvalidArgumentError(f"latency_queries is a whole number of at least 0, not {latency_queries!r}.")
 
 
 def _check_cutoffs(names: Iterable[str], cutoffs: Iterable[int | None], top_k: int) -> None:

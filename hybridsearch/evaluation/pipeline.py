@@ -74,6 +74,12 @@ class Pipeline:
             raise InvalidArgumentError(f"System {name!r} is made of runs, which cannot be filtered: leave out filter.")
         asked = list(self.source) if self.retrievers is None else list(dict.fromkeys(self.retrievers))
         fusion, candidates = read_fusion(RRF() if self.fusion is None else self.fusion, self.candidates)
+        if candidates is not None and (
+            isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1
+        ):
+            raise InvalidArgumentError(
+                f"The candidates of system {name!r} are a whole number of at least 1, not {candidates!r}."
+            )
         for one in [*asked, *(fusion.weights or ())]:
             if one not in self.source:
                 raise InvalidArgumentError(

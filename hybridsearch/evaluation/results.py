@@ -74,7 +74,7 @@ class Cost:
         search_ms: searching all retrievers.
         fuse_ms, rerank_ms: merging the rankings, reranking.
         total_ms: all of a query together, with fetching the documents it shows.
-        index_bytes: of the whole index (its files, or its vectors in memory).
+        index_bytes: of the vectors of its retrievers where the engine tells them apart, else of the whole index.
         documents_per_second: encoded by each retriever, none of it from a cache.
         sparsity: of each lexical or sparse retriever.
     """

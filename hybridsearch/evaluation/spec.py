@@ -61,9 +61,10 @@ def parse_systems(
     return systems
 
 
-def are_runs(texts: Sequence[str]) -> bool:
-    """Whether all of `texts` are run files, so that they need no retriever."""
-    return all(_is_run(text.rpartition("=")[2].strip()) for text in texts)
+def are_runs(texts: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether all of `texts` are run files and need none of the retrievers `known`."""
+    specs = [text.rpartition("=")[2].strip() for text in texts]
+    return all(spec not in known and _is_run(spec) for spec in specs)
 
 
 def _is_run(spec: str) -> bool:

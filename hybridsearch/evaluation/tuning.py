@@ -163,6 +163,7 @@ class Tuned:
                 kept[key] = make_fusion(data[key])
             for key in ("held_out", "best_single_held_out", "difference"):
                 kept[key] = Interval(**data[key])
+            kept["p_value"] = float(data["p_value"])
             kept["folds"] = tuple(Fold(**{**fold, "fusion": make_fusion(fold["fusion"])}) for fold in data["folds"])
             return cls(**kept)
         except (TypeError, KeyError, AttributeError, ValueError) as error:

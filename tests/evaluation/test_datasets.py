@@ -347,6 +347,11 @@ def test_check_counts_what_is_wrong(tmp_path: Path) -> None:
     ]
 
 
+def test_a_corpus_that_can_be_read_only_once_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="an iterator only once"):
+        Dataset("x", {"1": "a"}, {"1": {"d": 1}}, iter([Document("d", "text")]))
+
+
 def test_queries_without_judgements_are_counted_where_they_are_kept() -> None:
     report = Dataset("x", {"1": "a", "2": "b"}, {"1": {"d": 1}}).check()
     assert report.problems == (Problem("queries without judgements", 1, ("2",)),)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import hybridsearch as hs
-from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.backends import Backend, Fingerprint, Request, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, RetrieverError
 from hybridsearch.evaluation.costs import measure_sparsity
@@ -126,7 +127,7 @@ def make_dataset(documents: int = 150, queries: int = 40, seed: int = 3) -> Data
     return Dataset("made up", texts, qrels, corpus)
 
 
-def make_search(dataset: Dataset, place: str | Path = "memory", **arguments: Any) -> hs.HybridSearch:
+def make_search(dataset: Dataset, place: str | Path | Backend = "memory", **arguments: Any) -> hs.HybridSearch:
     search = hs.HybridSearch({"bm25": hs.BM25(), "dense": Hashing()}, place, **arguments)
     search.index(dataset.corpus or [], show_progress_bar=False)
     return search
@@ -328,6 +329,12 @@ def test_oracle_positives_are_rows_of_their_own(search: hs.HybridSearch, dataset
     assert (found.systems[1].versus, found.systems[1].best_single) == ({}, None)
 
 
+def test_a_system_is_not_named_as_the_one_with_oracle_positives_is(search: hs.HybridSearch, dataset: Dataset) -> None:
+    systems = {"r": Pipeline(search, reranker=Overlap()), "r (oracle positives)": search}
+    with pytest.raises(InvalidArgumentError, match="two systems 'r \\(oracle positives\\)'"):
+        compare(systems, dataset, oracle_positives=True, **QUICK)
+
+
 def test_oracle_positives_equal_the_evaluator_of_sentence_transformers(minilm: str, tmp_path: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
@@ -424,8 +431,14 @@ def test_a_run_of_other_queries_is_refused(dataset: Dataset) -> None:
         (None, {"measures": ["Magic@3"]}, "Magic"),
         (None, {"top_k": 0}, "top_k"),
         (None, {"test": "luck"}, "luck"),
+        (None, {"correction": "hope"}, "hope"),
+        (None, {"level": 95}, "between 0 and 1"),
+        (None, {"latency_queries": -1}, "latency_queries"),
+        ({1: {}}, {}, "The name of a system"),
+        ({" ": {}}, {}, "The name of a system"),
         ({"p": Pipeline({"a": {}}, ["b"])}, {}, "not one of its runs"),
         ({"p": Pipeline({"a": {}}, filter={"x": 1})}, {}, "cannot be filtered"),
+        ({"p": Pipeline({"a": {}}, candidates=0)}, {}, "The candidates of system 'p'"),
         ({"p": Pipeline({})}, {}, "runs by retriever name"),
     ],
 )
@@ -484,6 +497,18 @@ def test_nothing_old_is_used_after_the_index_changed(place: str, dataset: Datase
         after = compare({"rrf": search}, dataset, **options)
         assert after["rrf"].rankings == returned(search, dataset)
         assert after["rrf"].rankings != before["rrf"].rankings
+
+
+def test_what_one_engine_gave_is_not_taken_for_another_engines(dataset: Dataset, tmp_path: Path) -> None:
+    class Blind(MemoryBackend):
+        def search(self, requests: Sequence[Request]) -> list[Ranking]:
+            return [Ranking.from_scores({"d0": 1.0}) for _ in requests]
+
+    with make_search(dataset) as seeing, make_search(dataset, Blind()) as blind:
+        options: dict[str, Any] = {"work_folder": tmp_path / "work", "show_progress_bar": False, "latency_queries": 2}
+        compared = compare({"seeing": seeing, "blind": blind}, dataset, **options)
+    assert {len(ranking) for ranking in compared["blind"].rankings.values()} == {1}
+    assert compared["seeing"].cost != compared["blind"].cost
 
 
 def test_a_damaged_file_is_made_again(dataset: Dataset, tmp_path: Path) -> None:

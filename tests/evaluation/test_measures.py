@@ -141,7 +141,7 @@ def test_a_measure_is_computed_once_under_whichever_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ndgc@10", "R", "nDCG@", "", "nDCG@-1", "R@10, AP", "alpha_nDCG@10", 3, "nDCG(rel=2)"]
+    "name", ["ndgc@10", "R", "nDCG@", "", "nDCG@-1", "P@0", "R@10, AP", "alpha_nDCG@10", 3, "nDCG(rel=2)"]
 )
 def test_what_is_no_measure_is_refused_with_one_sentence(name: object) -> None:
     with pytest.raises(
@@ -150,6 +150,11 @@ def test_what_is_no_measure_is_refused_with_one_sentence(name: object) -> None:
         parse_measures([name])  # type: ignore[list-item]
     assert "\n" not in str(caught.value)
     assert "object at 0x" not in str(caught.value)
+
+
+def test_a_measure_that_its_package_cannot_compute_is_named() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"RR\(rel=0\) cannot be computed"):
+        score_rankings({"q": Ranking.from_scores({"a": 1.0})}, {"q": {"a": 1}}, ["RR(rel=0)"])
 
 
 def test_no_measure_at_all_is_refused() -> None:

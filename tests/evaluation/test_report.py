@@ -315,6 +315,15 @@ def test_characters_that_html_cannot_hold_are_replaced(look: Open, comparison: C
     assert shown == "bm25" + 4 * "\ufffd"
 
 
+def test_only_runs_are_said_to_have_no_cost_because_they_are_runs(comparison: Comparison) -> None:
+    def without_cost(of: Comparison) -> Comparison:
+        kept = (replace(one, cost=None) if one.kind == "oracle-positives" else one for one in of.systems)
+        return replace(of, systems=tuple(kept))
+
+    page = render(without_cost(comparison))
+    assert "because they are run files: elsewhere.trec." in page
+
+
 # Comparisons with little in them
 
 

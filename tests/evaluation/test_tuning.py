@@ -213,6 +213,7 @@ def test_the_result_prints_its_folds_and_what_to_do() -> None:
         ({"retrievers": ["a"]}, "two or more"),
         ({"folds": 40}, "40 folds need 80"),
         ({"folds": 1}, "2 or more"),
+        ({"seed": -1}, "at least 0"),
         ({"measure": "quality"}, "'quality'"),
         ({"kinds": []}, "one or more fusions"),
         ({"kinds": [RRF(weights={"a": 1, "b": 1})]}, "without weights"),
@@ -224,6 +225,19 @@ def test_a_wrong_argument_is_named(arguments: dict[str, object], part: str) -> N
     runs, data = collection({"a": 1.0, "b": 1.0}, queries=20)
     with pytest.raises(InvalidArgumentError, match=part):
         tune(runs, data, **arguments, show_progress_bar=False)  # type: ignore[arg-type]
+
+
+def test_a_run_of_other_queries_is_refused() -> None:
+    runs, data = collection({"a": 1.0, "b": 1.0}, queries=20)
+    runs["b"] = {f"other-{query}": ranking for query, ranking in runs["b"].items()}
+    with pytest.raises(InvalidArgumentError, match="Run 'b' has no query of the data set 'synthetic'"):
+        tune(runs, data, show_progress_bar=False)
+
+
+def test_judged_queries_without_a_text_are_left_out_as_compare_does() -> None:
+    runs, data = collection({"a": 1.0, "b": 1.0}, queries=30)
+    nameless = Dataset(data.name, data.queries, {**data.qrels, "nameless": {"d1": 1}})
+    assert tuned_on(runs, nameless).held_out == tuned_on(runs, data).held_out
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"type": "rrf"}', '{"type": "tuned", "fusion": 3}'])

@@ -58,7 +58,7 @@ def method(comparison: Comparison) -> Markup:
         ("Problems in the data", problems if data.problems else "none found"),
         ("Measures", measures),
         ("Rankings", "measured in the order returned; a query without results counts 0"),
-        ("Intervals", f"{comparison.level:.0%}, bootstrap over queries"),
+        ("Intervals", f"{100 * comparison.level:g}%, bootstrap over queries"),
     ]
     compared = sum(1 for one in comparison.systems if one.versus)
     if compared:
@@ -85,7 +85,7 @@ def _tiles(comparison: Comparison) -> list[Markup]:
     main = comparison.main
     real = [one for one in comparison.systems if one.kind != "oracle-positives"] or list(comparison.systems)
     best = max(real, key=lambda one: one.means[main].mean)
-    sure = f"{comparison.level:.0%} interval {formats.interval(best.means[main])}"
+    sure = f"{100 * comparison.level:g}% interval {formats.interval(best.means[main])}"
     tiles = [_tile(f"Best {main}", formats.figure(best.means[main].mean), best, sure)]
     if main in best.versus:
         tiles.append(_gain_tile(f"Best over the baseline, {comparison.baseline}", best.versus[main], best))

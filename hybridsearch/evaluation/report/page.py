@@ -88,7 +88,7 @@ def _costs(comparison: Comparison) -> Markup | None:
     costed = [one for one in comparison.systems if one.cost is not None]
     if not costed:
         return None
-    missing = [one.name for one in comparison.systems if one.cost is None]
+    missing = [one.name for one in comparison.systems if one.cost is None and one.kind != "oracle-positives"]
     note = f"Without cost, because they are run files: {', '.join(missing)}."
     return join(
         plots.quality_and_cost(comparison),

@@ -94,7 +94,7 @@ def total_ms(system: SystemResult) -> float | None:
 
 
 def index_bytes(system: SystemResult) -> float | None:
-    """Of the whole index."""
+    """What its retrievers, or all of its index, take."""
     return system.cost.index_bytes if system.cost else None
 
 

@@ -33,7 +33,7 @@ def results(comparison: Comparison) -> Markup:
     sized = any(index_bytes(one) is not None for one in systems)
     low, high = charts.padded([one.means[main] for one in systems])
     ends = [element("span", formats.figure(end, 2)) for end in (low, high)]
-    sure = f"mean, {comparison.level:.0%} interval"
+    sure = f"mean, {100 * comparison.level:g}% interval"
     heads = [
         head("System", first="asc", class_="system"),
         head(main, sure),
