@@ -120,8 +120,8 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     def to_trec(rankings: Mapping[str, Ranking], path: str | Path, tag: str = "hybridsearch") -> None:
         """Write `rankings` as a TREC run file that every tool reads in this order.
 
-        Tools of the trec_eval family re-sort by score and break ties their own way, so the score column holds
-        strictly decreasing numbers made from the ranks (1/rank), not the scores.
+        The scores are written as 32-bit numbers. Tools of the trec_eval family keep no more of them, re-sort by them
+        and break ties their own way, so one that is not below the one before it is lowered to just below that.
 
         Raises:
             InvalidArgumentError: a query id, document id or the tag is empty or holds a space, which the format has
@@ -132,8 +132,18 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
                 raise InvalidArgumentError(f"{name!r} is empty or holds a space, which a run file cannot hold.")
         with Path(path).open("w", encoding="utf-8") as file:
             for query, ranking in rankings.items():
-                for rank, id in enumerate(ranking.ids, 1):
-                    file.write(f"{query} Q0 {id} {rank} {1 / rank!r} {tag}\n")
+                scores = _strictly_decreasing(ranking.scores)
+                for rank, (id, score) in enumerate(zip(ranking.ids, scores, strict=True), 1):
+                    file.write(f"{query} Q0 {id} {rank} {score} {tag}\n")
+
+
+def _strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    most = np.finfo(np.float32).max / 2
+    lowered = np.clip(scores, -most, most).astype(np.float32)
+    for place in range(1, len(lowered)):
+        if lowered[place] >= lowered[place - 1]:
+            lowered[place] = np.nextafter(lowered[place - 1], np.float32(-np.inf))
+    return lowered
 
 
 EMPTY = Ranking((), np.empty(0, dtype=np.float64))

@@ -127,6 +127,15 @@ def test_a_written_run_has_the_same_order_when_read_again(tmp_path: Path) -> Non
     assert {query: ranking.ids for query, ranking in again.items()} == {"q1": tuple("abcd"), "q2": ("z", "a")}
 
 
+def test_a_written_run_keeps_scores_as_numbers_of_32_bits(tmp_path: Path) -> None:
+    scores = np.array([1e300, 12.5, 3.1415927, 3.1415927, 0.0, 0.0, -7.25])
+    Ranking.to_trec({"q": Ranking(tuple("abcdefg"), scores)}, tmp_path / "run.txt")
+    again = Ranking.from_trec(tmp_path / "run.txt")["q"]
+    assert again.ids == tuple("abcdefg")
+    assert again.scores[1:].tolist() == pytest.approx(scores[1:].tolist(), rel=1e-6, abs=1e-40)
+    assert (np.diff(again.scores.astype(np.float32)) < 0).all()  # as trec_eval reads it
+
+
 def test_a_written_run_keeps_the_order_of_a_hundred_thousand_documents(tmp_path: Path) -> None:
     ids = tuple(f"d{number:06}" for number in range(100_000, 0, -1))
     Ranking.to_trec({"q": Ranking(ids, np.ones(len(ids)))}, tmp_path / "run.txt")

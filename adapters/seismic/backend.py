@@ -185,7 +185,7 @@ class SeismicBackend(MemoryBackend):
         return rankings
 
     def describe(self) -> dict[str, Any]:
-        """As `MemoryBackend.describe`; "seismic" has the documents and bytes of each index, how it is built and how it is searched."""
+        """As `MemoryBackend.describe`; "seismic" has each index's documents and bytes, and all settings."""
         shards = [{"documents": shard.documents, "bytes": shard.size} for shard in self._shards]
         searched = {"query_cut": self._query_cut, "heap_factor": self._heap_factor}
         return {**super().describe(), "seismic": {"indices": shards, **self._parameters, **searched}}

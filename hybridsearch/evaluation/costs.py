@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -46,12 +47,17 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds of each query that was timed, in order; a stage that a system does not have is empty."""
+    """Milliseconds of each query that was timed, in order; a stage that a system does not have is empty.
+
+    Attributes:
+        at: when, in UTC to the minute.
+    """
 
     search: tuple[float, ...] = ()
     fuse: tuple[float, ...] = ()
     rerank: tuple[float, ...] = ()
     total: tuple[float, ...] = ()
+    at: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M}")
 
 
 def measure_costs(plans: Sequence[Plan], stages: Stages, queries: int) -> dict[str, Cost]:
@@ -135,9 +141,9 @@ class _Encoders:
         self._texts = [stages.queries[query] for query in sample]
         self._vectors: dict[tuple[int, str], list[QueryVector]] = {}
 
-    def times(self, search: HybridSearch, name: str) -> tuple[float, ...]:
+    def times(self, search: HybridSearch, name: str) -> Times:
         identity = ["queries", *self._stages.fingerprint(search, name), *self._texts]
-        return self._stages.keep(Times, identity, lambda: Times(total=self._encode(search, name))).total
+        return self._stages.keep(Times, identity, lambda: Times(total=self._encode(search, name)))
 
     def vector(self, search: HybridSearch, name: str, number: int) -> QueryVector:
         vectors = self._vectors.setdefault((id(search), name), [])
@@ -184,10 +190,11 @@ def _timed(plan: Plan, stages: Stages, sample: Sequence[str], encoders: _Encoder
 
     times = stages.keep(Times, _identity(plan, stages, sample), make)
     encoding = [encoders.times(search, name) for name in plan.retrievers] if isinstance(search, HybridSearch) else []
-    encode = [sum(of_query) for of_query in zip(*encoding, strict=False)]
+    encode = [sum(of_query) for of_query in zip(*(of_retriever.total for of_retriever in encoding), strict=False)]
     totals = [sum(of_query) for of_query in zip(times.total, encode, strict=False)]
     return Cost(
         queries=max(len(times.fuse), len(totals)),
+        timed=min(one.at for one in (times, *encoding)),
         encode_ms=_timing(encode),
         search_ms=_timing(times.search),
         fuse_ms=_timing(times.fuse) if len(plan.retrievers) > 1 else None,

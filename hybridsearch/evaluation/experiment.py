@@ -16,7 +16,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.costs import measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
 from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
-from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, check_runs, make_plan
+from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, check_sources, make_plan
 from hybridsearch.evaluation.results import BestSingle, Comparison, DatasetFacts, SystemResult, Versus
 from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
@@ -140,10 +140,14 @@ def compare(
         None if work_folder is None else check_work_folder(work_folder),
         show_progress_bar,
     )
-    check_runs(plans, qrels, dataset.name)
+    check_sources(plans, qrels, dataset.name)
+    returned = _rankings(plans, stages, qrels)
     found = {
-        name: {query: _cut(ranking, top_k, query if exclude_self else None) for query, ranking in of_system.items()}
-        for name, of_system in _rankings(plans, stages, qrels).items()
+        plan.name: {
+            query: _cut(_with_own_scores(ranking, plan, stages, query), top_k, query if exclude_self else None)
+            for query, ranking in returned[plan.name].items()
+        }
+        for plan in plans
     }
     scores = {name: score_rankings(rankings, qrels, parsed) for name, rankings in found.items()}
     singles = _Singles(stages, qrels, parsed, top_k, exclude_self)
@@ -251,6 +255,14 @@ def _heads(
             "in its index nor in the data set's corpus: rerank runs only with the corpus they were made of."
         )
     return {query: [documents[id] for id in ids if id in documents] for query, ids in wanted.items()}
+
+
+def _with_own_scores(ranking: Ranking, plan: Plan, stages: Stages, query: str) -> Ranking:
+    """A single retriever's own scores say more than what a fusion makes of one list."""
+    if plan.kind != "single":
+        return ranking
+    scores = dict(stages.rankings(plan, query)[plan.retrievers[0]])
+    return Ranking(ranking.ids, np.array([scores[id] for id in ranking.ids], dtype=np.float64))
 
 
 def _with_head(ranking: Ranking, head: Sequence[str]) -> Ranking:

@@ -15,6 +15,8 @@ from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import CONFIGURED, HybridSearch
 
+_LOOKED_UP = 1000  # judged documents, of which an index must have one
+
 Run: TypeAlias = Mapping[str, Ranking] | str | Path
 """Rankings by query id, or the TREC run file that holds them."""
 
@@ -163,10 +165,23 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> P
     return Plan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k)
 
 
-def check_runs(plans: Iterable[Plan], queries: Collection[str], dataset: str) -> None:
-    """Raises InvalidArgumentError where a run of `plans` has none of the queries: it is of another data set."""
+def check_sources(plans: Iterable[Plan], qrels: Mapping[str, Mapping[str, int]], dataset: str) -> None:
+    """Raises InvalidArgumentError where what `plans` ask is of another data set.
+
+    That is a run with none of the queries, or an index with none of the first judged documents.
+    """
+    queries, judged = list(qrels), list(dict.fromkeys(id for grades in qrels.values() for id in grades))[:_LOOKED_UP]
+    checked: list[HybridSearch] = []
     for plan in plans:
-        for name, run in {} if isinstance(plan.source, HybridSearch) else plan.source.items():
+        if isinstance(plan.source, HybridSearch):
+            if plan.source not in checked and not any(plan.source.get(judged)):
+                raise InvalidArgumentError(
+                    f"The index of system {plan.name!r} has none of the documents that are judged in the data set "
+                    f"{dataset!r}, such as {judged[0]!r}: it is of another collection, or has other ids."
+                )
+            checked.append(plan.source)
+            continue
+        for name, run in plan.source.items():
             if not any(query in run for query in queries):
                 raise InvalidArgumentError(
                     f"Run {name!r} has no query of the data set {dataset!r}: its query ids are like "

@@ -70,6 +70,7 @@ class Cost:
 
     Attributes:
         queries: how many queries were asked, one at a time, for the times.
+        timed: when the oldest of the times was taken, in UTC to the minute; a work folder keeps them.
         encode_ms: encoding the query for all retrievers, none of it from a cache.
         search_ms: searching all retrievers.
         fuse_ms, rerank_ms: merging the rankings, reranking.
@@ -80,6 +81,7 @@ class Cost:
     """
 
     queries: int = 0
+    timed: str = ""
     encode_ms: Timing | None = None
     search_ms: Timing | None = None
     fuse_ms: Timing | None = None

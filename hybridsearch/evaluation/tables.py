@@ -87,7 +87,7 @@ def _quality(comparison: Comparison) -> Grid:
         f"{facts.name}: {corpus}{facts.queries:,} queries, {facts.judgements:,} judgements",
         ["system", *comparison.measures, *(["best single"] if versus_best else [])],
         rows,
-        [*_explanations(comparison), *facts.problems],
+        [*_answer(comparison), *_explanations(comparison), *facts.problems],
     )
 
 
@@ -110,8 +110,30 @@ def _differences(comparison: Comparison) -> Grid:
     )
 
 
+def _answer(comparison: Comparison) -> Iterable[str]:
+    """Which system is best and, where it merges or reranks, how much that adds."""
+    real = [one for one in comparison.systems if one.kind != "oracle-positives"]
+    if len(real) < 2:
+        return
+    best = max(real, key=lambda one: one.means[comparison.main].mean)
+    found = f"Best by {comparison.main}: {best.name}, {formats.figure(best.means[comparison.main].mean)}"
+    if best.best_single is None:
+        yield f"{found}."
+        return
+    adds = best.best_single.versus[comparison.main]
+    yield (
+        f"{found}: {formats.difference(adds.difference.mean, 4)} {formats.signed_interval(adds.difference)} over "
+        f"{best.best_single.retriever}, the better of its single retrievers (corrected "
+        f"{formats.p_value(adds.p_adjusted)}; {adds.wins:,} wins, {adds.losses:,} losses)."
+    )
+
+
 def _explanations(comparison: Comparison) -> Iterable[str]:
     yield f"Below each mean its {100 * comparison.level:g} % bootstrap interval over queries."
+    for system in comparison.systems:
+        asked, answered = len(next(iter(system.scores.values()))), sum(map(bool, system.rankings.values()))
+        if answered < asked:
+            yield f"{system.name} has results for {answered:,} of {asked:,} queries; the others count 0."
     family = sum(1 for one in comparison.systems if one.versus)
     if family:
         correction = _CORRECTIONS.get(comparison.correction)
@@ -151,13 +173,16 @@ def _costs(systems: Sequence[SystemResult]) -> Grid:
     rows = []
     for name, cost in costs:
         stages = (cost.encode_ms, cost.search_ms, cost.fuse_ms, cost.rerank_ms, cost.total_ms)
-        rows.append([[name], *([_timing(stage)] for stage in stages), [formats.size(cost.index_bytes)]])
+        rows.append([[name], *map(_timing, stages), [formats.size(cost.index_bytes)]])
     counts = sorted({cost.queries for _, cost in costs})
     note = f"{' to '.join(f'{count:,}' for count in (counts[:1] + counts[1:][-1:]))} queries asked one at a time"
     if any(cost.total_ms for _, cost in costs):
         note += f" for {LATENCY_TOP_K} hits, nothing from a cache; total has fetching the documents too"
+    timed = sorted({cost.timed for _, cost in costs if cost.timed})
+    if timed:
+        note += f"; timed {timed[0]}{f' to {timed[-1]}' if len(timed) > 1 else ''}"
     return Grid(
-        "Milliseconds a query, median / 95th percentile",
+        "Milliseconds a query: the median, and below it the 95th percentile",
         ["system", "encode", "search", "fuse", "rerank", "total", "index"],
         rows,
         [f"{note}."],
@@ -208,10 +233,8 @@ def _signed(versus: Versus) -> str:
     return f"{formats.difference(versus.difference.mean, 4)}{'*' if versus.significant else ''}"
 
 
-def _timing(timing: Timing | None) -> str:
-    if timing is None:
-        return NOTHING
-    return f"{formats.milliseconds(timing.p50)} / {formats.milliseconds(timing.p95)}"
+def _timing(timing: Timing | None) -> list[str]:
+    return [NOTHING] if timing is None else [formats.milliseconds(timing.p50), formats.milliseconds(timing.p95)]
 
 
 def _rich(grid: Grid) -> RenderableType:
@@ -224,7 +247,7 @@ def _rich(grid: Grid) -> RenderableType:
         if number == 0:
             table.add_column(Text(column), overflow="fold", min_width=12)
         else:
-            table.add_column(Text(column), justify="right", overflow="fold", no_wrap=column != "best single")
+            table.add_column(Text(column), justify="right", overflow="fold")
     for row in grid.rows:
         cells = []
         for lines in row:

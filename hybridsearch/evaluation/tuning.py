@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import Qrels, drop_self_matches, parse_measures, score_rankings
-from hybridsearch.evaluation.pipeline import Pipeline, Run, check_runs
+from hybridsearch.evaluation.pipeline import Pipeline, Run, check_sources
 from hybridsearch.evaluation.stages import Stages, check_work_folder
 from hybridsearch.evaluation.statistics import Interval, bootstrap_interval, paired_test
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
@@ -282,7 +282,7 @@ def tune(
     parsed = parse_measures(measure)
     if len(parsed) != 1:
         raise InvalidArgumentError(f"One measure is maximised, not {len(parsed)}.")
-    check_runs([plan], qrels, dataset.name)
+    check_sources([plan], qrels, dataset.name)
     texts = {query: text for query, text in dataset.queries.items() if query in qrels}
     folder = None if work_folder is None else check_work_folder(work_folder)
     stages = Stages(texts, dataset.corpus, folder, show_progress_bar)

@@ -146,8 +146,9 @@ def search(dataset: Dataset) -> Iterator[hs.HybridSearch]:
 
 def returned(search: hs.HybridSearch, dataset: Dataset, **options: Any) -> dict[str, tuple[tuple[str, float], ...]]:
     results = search.search_many(list(dataset.queries.values()), 30, **options)
+    alone = len(results[0].retrievers) == 1 and options.get("reranker") is None
     return {
-        query: tuple((hit.id, hit.score) for hit in of_query)
+        query: tuple((hit.id, next(iter(hit.retrievers.values())).score if alone else hit.score) for hit in of_query)
         for query, of_query in zip(dataset.queries, results, strict=True)
     }
 
@@ -414,6 +415,22 @@ def test_documents_that_are_nowhere_cannot_be_reranked(dataset: Dataset) -> None
 def test_a_run_of_other_queries_is_refused(dataset: Dataset) -> None:
     with pytest.raises(InvalidArgumentError, match="query ids are like '7', the data set's like 'q0'"):
         compare({"run": {"7": Ranking.from_scores({"d1": 1.0})}}, dataset, **QUICK)
+
+
+def test_an_index_of_another_collection_is_refused(search: hs.HybridSearch, dataset: Dataset) -> None:
+    other = Dataset("other", dataset.queries, {query: {"elsewhere": 1} for query in dataset.queries})
+    with pytest.raises(InvalidArgumentError, match="none of the documents that are judged in the data set 'other'"):
+        compare({"system": search}, other, **QUICK)
+
+
+def test_a_saved_run_of_one_retriever_has_its_own_scores(
+    search: hs.HybridSearch, dataset: Dataset, tmp_path: Path
+) -> None:
+    systems = {name: Pipeline(search, [name]) for name in ("bm25", "dense")}
+    paths = compare(systems, dataset, **QUICK).save_runs(tmp_path)
+    merged = {"merged": Pipeline(search, fusion=hs.ScoreFusion("minmax"))}
+    again = {"merged": Pipeline(paths, fusion=hs.ScoreFusion("minmax"))}
+    assert compare(again, dataset, **QUICK)["merged"].scores == compare(merged, dataset, **QUICK)["merged"].scores
 
 
 # Arguments
