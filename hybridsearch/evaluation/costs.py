@@ -186,7 +186,11 @@ def _timed(plan: Plan, stages: Stages, sample: Sequence[str], encoders: _Encoder
 
     def make() -> Times:
         rows = _within(SECONDS, measure, len(sample))
-        return Times(**{stage: tuple(1000 * row[stage] for row in rows) for stage in rows[0]})
+
+        def of(stage: str) -> tuple[float, ...]:
+            return tuple(1000 * row[stage] for row in rows if stage in row)
+
+        return Times(of("search"), of("fuse"), of("rerank"), of("total"))
 
     times = stages.keep(Times, _identity(plan, stages, sample), make)
     encoding = [encoders.times(search, name) for name in plan.retrievers] if isinstance(search, HybridSearch) else []
