@@ -41,6 +41,7 @@ from sparse_search import make_documents, read_queries
 
 import hybridsearch as hs
 from hybridsearch.backends import Fingerprint, Loader, Request, RetrieverSchema, Schema, connect
+from hybridsearch.errors import MissingExtraError
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, SparseVectors, Vocabulary
 
 DIMENSIONS = 384
@@ -321,7 +322,7 @@ def same_rankings(engines: Sequence[Engine]) -> list[tuple[object, ...]]:
         target = f"{engine.name}://{engine.url.removeprefix('http://')}/{engine.new_index()}"
         hs.copy(memory.backend, target, show_progress_bar=False)
         places[engine.name] = hs.open(target, retrievers=encoders)
-    with contextlib.suppress(hs.MissingExtraError):
+    with contextlib.suppress(MissingExtraError):
         qdrant = connect("qdrant://:memory:/scifact")
         hs.copy(memory.backend, qdrant, show_progress_bar=False)
         places["qdrant"] = hs.HybridSearch(encoders, backend=qdrant)
