@@ -13,7 +13,7 @@ from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
 from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
-from hybridsearch.errors import EncodingError, InvalidArgumentError
+from hybridsearch.errors import EncodingError, HybridSearchError, InvalidArgumentError, RetrieverError
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -49,6 +49,28 @@ class Reranker(Protocol):
     def to_json(self) -> dict[str, Any] | None:
         """`{"type": registered name, **constructor arguments}`; None for one that only the caller can make."""
         ...
+
+
+def score_pairs(
+    reranker: Reranker, queries: Sequence[str], documents: Sequence[Sequence[Document]]
+) -> list[NDArray[np.float64]]:
+    """`reranker.rerank`, whoever wrote it, with its answer checked.
+
+    Raises:
+        RetrieverError: it failed with an error that is none of ours.
+        EncodingError: it did not give one finite score for each document.
+    """
+    try:
+        scores = [np.asarray(of_query, dtype=np.float64) for of_query in reranker.rerank(queries, documents)]
+    except HybridSearchError:
+        raise
+    except Exception as error:
+        raise RetrieverError(f"The reranker failed: {type(error).__name__}: {error}") from error
+    if [of_query.shape for of_query in scores] != [(len(of_query),) for of_query in documents]:
+        raise EncodingError("The reranker did not give one score for each document of each query.")
+    if not all(np.isfinite(of_query).all() for of_query in scores):
+        raise EncodingError("The reranker gave NaN or infinity for a document.")
+    return scores
 
 
 class CrossEncoderReranker:

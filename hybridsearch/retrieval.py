@@ -26,7 +26,7 @@ from hybridsearch.filters import Filter
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.ranking import Ranking
-from hybridsearch.rerank import Reranker
+from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.threads import ask_in_tasks, ask_in_threads, in_a_thread
 from hybridsearch.vectors import QueryVector, SparseQuery
 
@@ -212,12 +212,8 @@ class Retrieval:
         reranked: Sequence[NDArray[np.float64]] = [np.empty(0)] * len(queries)
         if reranker is not None:
             heads = [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused]
-            with _timed(timings, "rerank"), _blame("The reranker"):
-                reranked = [np.asarray(scores, dtype=np.float64) for scores in reranker.rerank(queries, heads)]
-            if [scores.shape for scores in reranked] != [(len(head),) for head in heads]:
-                raise EncodingError("The reranker did not give one score for each document of each query.")
-            if not all(np.isfinite(scores).all() for scores in reranked):
-                raise EncodingError("The reranker gave NaN or infinity for a document.")
+            with _timed(timings, "rerank"):
+                reranked = score_pairs(reranker, queries, heads)
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}

@@ -15,7 +15,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.costs import measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
-from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
+from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings, without
 from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, check_sources, make_plan
 from hybridsearch.evaluation.results import BestSingle, Comparison, DatasetFacts, SystemResult, Versus
 from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
@@ -274,11 +274,8 @@ def _with_head(ranking: Ranking, head: Sequence[str]) -> Ranking:
     return Ranking(tuple(ids), np.array([scores.get(id, 0.0) for id in ids], dtype=np.float64))
 
 
-def _cut(ranking: Ranking, top_k: int, without: str | None) -> Ranking:
-    if without in ranking.ids:
-        place = ranking.ids.index(str(without))
-        ranking = Ranking(ranking.ids[:place] + ranking.ids[place + 1 :], np.delete(ranking.scores, place))
-    return ranking.top(top_k)
+def _cut(ranking: Ranking, top_k: int, own: str | None) -> Ranking:
+    return (ranking if own is None else without(ranking, own)).top(top_k)
 
 
 class _Singles:

@@ -126,7 +126,7 @@ def drop_self_matches(rankings: Mapping[str, Ranking]) -> dict[str, Ranking]:
     >>> drop_self_matches(found)["a"].ids
     ('b',)
     """
-    return {query: _without(ranking, query) for query, ranking in rankings.items()}
+    return {query: without(ranking, query) for query, ranking in rankings.items()}
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
@@ -220,7 +220,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise StorageError(f"{path} cannot be read: {error}.") from error
 
 
-def _without(ranking: Ranking, id: str) -> Ranking:
+def without(ranking: Ranking, id: str) -> Ranking:
+    """`ranking` without one document, in the same order."""
     if id not in ranking.ids:
         return ranking
     kept = [place for place, other in enumerate(ranking.ids) if other != id]

@@ -26,14 +26,14 @@ import pyarrow.parquet as pq
 from hybridsearch.backends import Described, Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.cache import EncodingCache
-from hybridsearch.errors import EncodingError, HybridSearchError, InvalidArgumentError, RetrieverError
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.pipeline import Plan
 from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, round_score
 from hybridsearch.ingest import progress_bar
 from hybridsearch.ranking import EMPTY, Ranking
-from hybridsearch.rerank import Reranker
+from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.retrieval import Question, Retrieval
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import SparseQuery
@@ -212,9 +212,9 @@ class Stages:
     def _rerank_alone(
         self, reranker: Reranker, wanted: Mapping[str, Sequence[Document]]
     ) -> dict[str, dict[str, float]]:
-        scores = _checked_scores(reranker, [self.queries[query] for query in wanted], list(wanted.values()))
+        scores = score_pairs(reranker, [self.queries[query] for query in wanted], list(wanted.values()))
         return {
-            query: dict(zip((one.id for one in documents), of_query, strict=True))
+            query: dict(zip((one.id for one in documents), of_query.tolist(), strict=True))
             for (query, documents), of_query in zip(wanted.items(), scores, strict=True)
         }
 
@@ -231,11 +231,11 @@ class Stages:
         chunk: dict[str, list[Document]] = {}
 
         def flush() -> None:
-            scores = _checked_scores(reranker, list(chunk), list(chunk.values()))
+            scores = score_pairs(reranker, list(chunk), list(chunk.values()))
             new = {
                 (text, document.content): score
                 for (text, documents), of_query in zip(chunk.items(), scores, strict=True)
-                for document, score in zip(documents, of_query, strict=True)
+                for document, score in zip(documents, of_query.tolist(), strict=True)
             }
             kept.put(new)
             for (text, content), score in new.items():
@@ -306,22 +306,6 @@ def _asked_key(search: HybridSearch, plan: Plan, name: str) -> tuple[Any, ...]:
 def _reranker_key(reranker: Reranker) -> tuple[str, str] | None:
     fingerprint = getattr(reranker, "fingerprint", None)
     return None if fingerprint is None else ("shared", str(fingerprint().digest))
-
-
-def _checked_scores(
-    reranker: Reranker, queries: Sequence[str], documents: Sequence[Sequence[Document]]
-) -> list[list[float]]:
-    try:
-        scores = [np.asarray(of_query, dtype=np.float64) for of_query in reranker.rerank(queries, documents)]
-    except HybridSearchError:
-        raise
-    except Exception as error:
-        raise RetrieverError(f"The reranker failed: {type(error).__name__}: {error}") from error
-    if [of_query.shape for of_query in scores] != [(len(of_query),) for of_query in documents]:
-        raise EncodingError("The reranker did not give one score for each document of each query.")
-    if not all(np.isfinite(of_query).all() for of_query in scores):
-        raise EncodingError("The reranker gave NaN or infinity for a document.")
-    return [of_query.tolist() for of_query in scores]
 
 
 _SCHEMA = pa.schema(
