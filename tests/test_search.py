@@ -550,6 +550,7 @@ def test_an_encoder_of_your_own_is_asked_for_when_opening(tmp_path: Path) -> Non
 
 
 def test_an_index_that_cannot_be_opened_is_not_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hybrid().save(tmp_path / "index")
     closed = []
 
     class Noted(MemoryBackend):
@@ -560,7 +561,6 @@ def test_an_index_that_cannot_be_opened_is_not_left_open(tmp_path: Path, monkeyp
     monkeypatch.setattr("hybridsearch.search.connect", lambda place, options: Noted(place))
     with pytest.raises(IndexNotFoundError):
         hs.open(tmp_path / "nothing")
-    hybrid().save(tmp_path / "index")
     with pytest.raises(FingerprintMismatchError):
         hs.HybridSearch({"bm25": hs.BM25("german")}, tmp_path / "index")
     assert len(closed) == 2

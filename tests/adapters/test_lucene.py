@@ -22,6 +22,7 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 
 from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
 from hybridsearch.adapters.lucene.channel import Call, Channel
+from hybridsearch.adapters.lucene.identity import LAYOUT
 from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import AsyncBackend, Loader, Request
 from hybridsearch.errors import (
@@ -261,7 +262,9 @@ def test_a_foreign_index_is_refused(make: Make) -> None:
         backend.create(SCHEMA)
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(2, "upgrade hybridsearch"), (0, "index the documents again")])
+@pytest.mark.parametrize(
+    ("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 1, "index the documents again")]
+)
 def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out: str) -> None:
     backend = make()
     call(backend, "PUT", body={"mappings": {"_meta": {"hybridsearch": {"version": version}}}})
