@@ -161,10 +161,11 @@ def _type_and_reason(body: bytes | str | Json) -> tuple[str, str]:
     causes = [body, *body.get("root_cause", [])]
     if "failed_shards" in body:
         causes += [shard.get("reason", {}) for shard in body["failed_shards"]]
-    cause = next((cause for cause in causes[1:] if cause.get("reason")), body)
     deepest = causes[-1]
     while isinstance(deepest.get("caused_by"), dict):
         deepest = deepest["caused_by"]
+    told = deepest if body.get("type") == "search_phase_execution_exception" else body  # which says nothing by itself
+    cause = next((cause for cause in causes[1:] if cause.get("reason")), told)
     reasons = dict.fromkeys(str(part.get("reason") or "") for part in (cause, deepest))
     return str(cause.get("type", "")), "; ".join(filter(None, reasons))
 

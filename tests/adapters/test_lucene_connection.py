@@ -140,6 +140,13 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
             "no analyzer 'english': 'standard' is on every server",
         ),
         (500, b'{"error":{"type":"odd_exception","reason":"odd"}}', BackendError, "odd_exception: odd"),
+        (
+            500,
+            b'{"error":{"type":"search_phase_execution_exception","reason":"","root_cause":[],"failed_shards":[],'
+            b'"caused_by":{"type":"node_not_connected_exception","reason":"[b] Node not connected"}}}',
+            BackendError,
+            "not ready .*Node not connected",
+        ),
         (200, b"<html>Welcome to nginx</html>", BackendError, "does not speak like"),
         (502, b"<html>Bad gateway</html>", BackendError, "not ready"),
         (400, b'{"error":{"type":"media_type_header_exception","reason":"x"}}', BackendError, "do not talk"),
@@ -147,8 +154,9 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
     ],
 )
 def test_each_refusal_has_its_sentence(
-    engine: str, status: int, body: bytes, type: type[Exception], sentence: str
+    engine: str, status: int, body: bytes, type: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hybridsearch.adapters.lucene.channel._pauses", lambda *_: [0.0])  # some are tried again
     with stub(lambda method, path: (status, body)) as port, pytest.raises(type, match=sentence):
         ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").open()
 
