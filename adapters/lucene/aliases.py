@@ -20,6 +20,7 @@ import orjson
 from hybridsearch.adapters.lucene.channel import Call, Channel
 from hybridsearch.adapters.lucene.connection import Address, check_name
 from hybridsearch.adapters.lucene.multisearch import INDEX
+from hybridsearch.adapters.lucene.reading import NO_FIELDS
 from hybridsearch.adapters.lucene.refusals import decode
 from hybridsearch.adapters.lucene.searching import Search, Searcher
 from hybridsearch.backends import Schema
@@ -71,7 +72,7 @@ def watched(rounds: Generator[list[Search], list[Json], T], target: Target) -> G
         return (yield from rounds)
     try:
         searches = next(rounds)
-        question = {"size": 1, "_source": False, "aggs": {"oldest": {"min": {"field": "stamp"}}}}
+        question = {**NO_FIELDS, "size": 1, "aggs": {"oldest": {"min": {"field": "stamp"}}}}
         *responses, told = yield [*searches, {INDEX: target.alias, "track_total_hits": False, **question}]
         hits = told["hits"]["hits"]
         sign = Sign(hits[0]["_index"] if hits else None, told["aggregations"]["oldest"]["value"])

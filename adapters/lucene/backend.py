@@ -25,9 +25,9 @@ from hybridsearch.adapters.lucene.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.connection import Address, Transport
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
 from hybridsearch.adapters.lucene.identity import Identity
-from hybridsearch.adapters.lucene.lines import delete_lines, encode_term
+from hybridsearch.adapters.lucene.lines import delete_lines, encode_term, read_document
 from hybridsearch.adapters.lucene.multisearch import msearch
-from hybridsearch.adapters.lucene.reading import DOCUMENT, fetch, read_batches, stored_document
+from hybridsearch.adapters.lucene.reading import fetch, read_batches
 from hybridsearch.adapters.lucene.refusals import decode
 from hybridsearch.adapters.lucene.searching import MAX_WINDOW, Search, Searcher
 from hybridsearch.adapters.lucene.writing import Writer
@@ -293,7 +293,7 @@ class LuceneBackend(ABC):
                 "dynamic": False,
                 "properties": {
                     "id": {"type": "keyword"},
-                    "document": {"type": "text", "index": False, "store": True},
+                    "document": {"type": "binary", "doc_values": True},
                     "counts": stored,
                     "long_terms": stored,
                     "stamp": {"type": "long"},
@@ -382,8 +382,8 @@ class LuceneBackend(ABC):
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents, in the order of `ids`; None for an unknown id."""
         self._current()
-        found = self._channel.run(self._asking(lambda _: fetch(self.address, ids, DOCUMENT)))
-        return [None if hit is None else stored_document(hit) for hit in found]
+        found = self._channel.run(self._asking(lambda _: fetch(self.address, ids, ["document"])))
+        return [None if source is None else read_document(source["document"]) for source in found]
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests with one `_msearch`.
@@ -508,10 +508,10 @@ class LuceneBackend(ABC):
         if (kind := searcher.retriever(name).kind) in ("dense", "text"):
             raise InvalidArgumentError(f"Retriever {name!r} is {kind}: only lexical and sparse scores have our terms.")
         weights = yield from self._ask(target, searcher.weights(request))
-        found = yield from fetch(target.address, ids, {"_source": [f"vectors.{name}"]})
+        found = yield from fetch(target.address, ids, [f"vectors.{name}"])
         explained = []
-        for hit in found:
-            vector = {} if hit is None else hit["_source"].get("vectors", {}).get(name, {})
+        for source in found:
+            vector = {} if source is None else source.get("vectors", {}).get(name, {})
             values = {term: weight * vector.get(encode_term(term), 0.0) for term, weight in weights.items()}
             explained.append({term: value for term, value in values.items() if value})
         return explained

@@ -14,7 +14,7 @@ from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedE
 
 Json: TypeAlias = Any
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of how documents and `_meta` are stored; others are refused."""
 
 

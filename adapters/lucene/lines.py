@@ -5,8 +5,8 @@ A stored document is one JSON object (`_source`):
 | member       | holds                                                                                     |
 |--------------|-------------------------------------------------------------------------------------------|
 | `id`         | the document's id; its `_id` is `document_key(id)`                                        |
-| `document`   | id, text, title and metadata as they came, as JSON text: a search reads it alone, without |
-|              | taking the rest apart, and no engine reads anything into it                               |
+| `document`   | id, text, title and metadata as they came, as JSON in base64: a binary field with         |
+|              | doc values, so that a search reads it alone and no engine reads anything into it          |
 | `fields`     | what filters search, by `metadata.to_fields`; absent when empty                           |
 | `vectors`    | by retriever: a list of numbers (dense, absent when all-zero), or weight by encoded term  |
 | `counts`     | by lexical retriever: term frequency by encoded term, from which its weights were made    |
@@ -21,6 +21,7 @@ with fewer bits.
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
@@ -127,8 +128,8 @@ def delete_lines(ids: Iterable[str]) -> Iterator[Line]:
 
 
 def read_document(text: str) -> Document:
-    """The document in a stored `document`."""
-    return Document(**orjson.loads(text))
+    """The document in a stored `document`, whose padding OpenSearch leaves out of doc values."""
+    return Document(**orjson.loads(b64decode(text + "==")))
 
 
 def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Vectors]:
@@ -179,7 +180,7 @@ def _lines_of(
 
 
 def _source(document: Document, stamp: int) -> dict[str, Any]:
-    text = orjson.dumps(document.to_dict()).decode()
+    text = b64encode(orjson.dumps(document.to_dict())).decode()
     source: dict[str, Any] = {"id": document.id, "document": text, "vectors": {}, "stamp": stamp}
     if fields := to_fields(document):
         source["fields"] = fields

@@ -19,41 +19,44 @@ from hybridsearch.vectors import EncodedBatch
 
 Json: TypeAlias = Any
 
-DOCUMENT: Mapping[str, Json] = {"_source": False, "stored_fields": ["document"]}
-"""Of a search or an `_mget`: the documents without their vectors, which the engine need not take apart for that."""
+NO_FIELDS: Mapping[str, Json] = {"stored_fields": "_none_"}
+"""Members of a search whose hits are scores alone. Stored fields, which `_id` is one of, lie among the vectors, in
+compressed blocks: to read one of a hit takes longer than to find it."""
+
+ID: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id"]}
+"""Members of a search whose hits have what `hit_id` reads."""
+
+DOCUMENT: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id", "document"]}
+"""Members of a search whose hits have what `hit_id` and `hit_document` read."""
 
 _IDS_AT_ONCE = 1000
 _AT_ONCE = 2000
 _SCROLL = "5m"
 
 
-def fetch(address: Address, ids: Sequence[str], what: Mapping[str, Json]) -> Steps[list[Json | None]]:
-    """What the engine says of these documents, in the order of `ids`; None for an unknown id.
-
-    `what` is which parts of a document are asked for, such as `DOCUMENT`.
-    """
+def fetch(address: Address, ids: Sequence[str], members: Sequence[str]) -> Steps[list[Json | None]]:
+    """These members of the stored documents, in the order of `ids`, as last written; None for an unknown id."""
     found: dict[str, Json] = {}
     keys = list(dict.fromkeys(document_key(id) for id in ids if id))
     for start in range(0, len(keys), _IDS_AT_ONCE):
-        docs = [{"_id": key, **what} for key in keys[start : start + _IDS_AT_ONCE]]
+        docs = [{"_id": key, "_source": members} for key in keys[start : start + _IDS_AT_ONCE]]
         answer = yield Call("POST", f"{address.path}/_mget", orjson.dumps({"docs": docs}))
         for item in answer["docs"]:
             if "error" in item:
                 raise refusal(address, 500, item["error"])
             if item.get("found"):
-                found[item["_id"]] = item
+                found[item["_id"]] = item["_source"]
     return [found.get(document_key(id)) if id else None for id in ids]
 
 
-def stored_document(hit: Json) -> Document:
-    """The document of a hit, or of something fetched, that was asked for with `DOCUMENT`."""
+def hit_document(hit: Json) -> Document:
+    """The document of a hit."""
     return read_document(hit["fields"]["document"][0])
 
 
-def stored_id(hit: Json) -> str:
-    """Its id, which `document_key` may have hashed."""
-    key = str(hit["_id"])
-    return stored_document(hit).id if key.startswith("~") else key
+def hit_id(hit: Json) -> str:
+    """Its id."""
+    return str(hit["fields"]["id"][0])
 
 
 def read_batches(channel: Channel, address: Address, schema: Schema, batch_size: int) -> Iterator[EncodedBatch]:

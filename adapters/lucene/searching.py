@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.lines import encode_term
-from hybridsearch.adapters.lucene.reading import DOCUMENT, stored_document, stored_id
+from hybridsearch.adapters.lucene.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
 from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.encoders.bm25 import BM25Weighting
@@ -39,6 +39,10 @@ MAX_WEIGHT = 64.0
 
 PART_DOCUMENTS = 5000
 """Documents in one part of a dense search whose depth the engine limits."""
+
+WITH_DOCUMENTS = 3000
+"""Most hits of a call that come with their documents. Of the many that many queries have in each retriever, few are in
+the final results, whose documents are then fetched at once: that is less to send, and to keep in memory."""
 
 _ATTEMPTS = 4  # statistics that change all the time are taken as they are in the end
 _TERMS_REMEMBERED = 1_000_000
@@ -113,6 +117,7 @@ class _Question:
     retriever: RetrieverSchema
     filter: Json | None
     weights: Mapping[str, float] = field(default_factory=dict)
+    members: Mapping[str, Json] = field(default_factory=lambda: ID)  # of a search, for what its hits tell
     by_id: bool = False  # ask for ties in the order of ids
 
     @property
@@ -129,10 +134,14 @@ class Searcher:
         self._statistics = Statistics()
 
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
-        """The answers in order. One `_msearch`; another one for unknown frequencies, and for ties at a cut."""
+        """The answers in order, with the documents where those are at most `WITH_DOCUMENTS`.
+
+        One `_msearch`; another one for unknown frequencies, and for ties at a cut.
+        """
         questions = [self._question(position, request) for position, request in enumerate(requests)]
+        members = DOCUMENT if sum(request.k for request in requests) <= WITH_DOCUMENTS else ID
         rankings = [EMPTY] * len(requests)
-        waiting = [question for question in questions if question is not None]
+        waiting = [replace(question, members=members) for question in questions if question is not None]
         deep: list[_Question] = []
         attempt = 0
         while waiting:
@@ -252,7 +261,7 @@ class Searcher:
         request, retriever = question.request, question.retriever
         k = int(min(request.k, MAX_WINDOW - 1))
         exact = retriever.kind != "dense" or not self._dialect.approximate_dense
-        body: Search = {**DOCUMENT, "track_total_hits": False}
+        body: Search = {**question.members, "track_total_hits": False}
         if retriever.kind == "dense":
             deepest = self._dialect.deepest_dense()
             size = k if question.by_id or not exact else k + 1
@@ -304,7 +313,7 @@ class Searcher:
         return self._ranking(question, hits, k)
 
     def _ranking(self, question: _Question, hits: Sequence[Json], k: int) -> Ranking:
-        found = {stored_id(hit): hit for hit in hits}
+        found = {hit_id(hit): hit for hit in hits}
         scores = [_score(hit) for hit in hits]
         metric = question.retriever.metric
         if metric is not None:
@@ -318,7 +327,8 @@ class Searcher:
         ranking = Ranking.from_scores(pairs, k)
         if not len(ranking):
             return EMPTY
-        return Ranking(ranking.ids, ranking.scores, _Documents({id: found[id] for id in ranking.ids}))
+        sent = question.members is DOCUMENT
+        return Ranking(ranking.ids, ranking.scores, _Documents({id: found[id] for id in ranking.ids}) if sent else None)
 
     def _is_rough(self, question: _Question) -> bool:
         first = question.filter is None and not question.by_id
@@ -330,7 +340,7 @@ class Searcher:
         bounds: list[str] = []
         filters = [] if question.filter is None else [question.filter]
         while True:
-            page: Search = {"size": PART_DOCUMENTS, "_source": False, "track_total_hits": False, "sort": ["id"]}
+            page: Search = {**NO_FIELDS, "size": PART_DOCUMENTS, "track_total_hits": False, "sort": ["id"]}
             page["query"] = {"bool": {"filter": [{"exists": {"field": "id"}}, *filters]}}
             if bounds:
                 page["search_after"] = [bounds[-1]]
@@ -393,7 +403,7 @@ class _Documents(Mapping[str, Document]):
         self._hits = hits
 
     def __getitem__(self, id: str) -> Document:
-        return stored_document(self._hits[id])
+        return hit_document(self._hits[id])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._hits)

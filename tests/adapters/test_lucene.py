@@ -262,9 +262,7 @@ def test_a_foreign_index_is_refused(make: Make) -> None:
         backend.create(SCHEMA)
 
 
-@pytest.mark.parametrize(
-    ("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 1, "index the documents again")]
-)
+@pytest.mark.parametrize(("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 1, "index the documents again")])
 def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out: str) -> None:
     backend = make()
     call(backend, "PUT", body={"mappings": {"_meta": {"hybridsearch": {"version": version}}}})

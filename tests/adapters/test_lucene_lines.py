@@ -6,6 +6,7 @@ import json
 import os
 import urllib.request
 import uuid
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -205,7 +206,7 @@ def test_a_source_has_the_members_that_the_engines_index() -> None:
     (source,) = sources_of(samples.encode([item], SCHEMA))
     weights = BM25Weighting().term_weights(np.float32([2, 1]), np.float32([3, 3]), 11.5)
     assert source.pop("fields")
-    assert json.loads(source.pop("document")) == {
+    assert json.loads(b64decode(source.pop("document"))) == {
         "id": "a",
         "text": "text",
         "title": "title",
