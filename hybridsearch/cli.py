@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import warnings
 from enum import StrEnum
@@ -48,7 +49,7 @@ class _Verbs(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()  # a broken pipe shows here, not while the interpreter ends
         except HybridSearchError as error:
-            _fail(str(error), debug)
+            _fail(_with_options(str(error), self.commands[ctx.invoked_subcommand]), debug)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
@@ -484,6 +485,19 @@ def _split(names: str | None) -> list[str] | None:
 
 
 # Printing
+
+
+def _with_options(message: str, verb: Any) -> str:
+    """`message` with Python's arguments named as this verb's options are: `top_k=5` becomes `--top-k 5`."""
+    names = [param.name for param in verb.params if "_" in param.name and f"--{_dashed(param.name)}" in param.opts]
+    if not names:
+        return message
+    argument = re.compile(rf"(?<![\w/.'-])({'|'.join(names)})(=|(?![\w/'-]|\.\w))")  # and no part of a path
+    return argument.sub(lambda found: f"--{_dashed(found[1])}{' ' if found[2] else ''}", message)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _fail(message: str, debug: bool) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shlex
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,22 +21,24 @@ from hybridsearch.cli import (
     Options,
     Place,
     _backend_options,
-    _make_encoders,
     _make_fusion,
     _split,
     app,
+)
+from hybridsearch.cli_sources import (
+    default_retrievers,
+    load_all,
+    load_one,
+    make_systems,
+    open_source,
+    work_folder,
 )
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.terminal import console_on, print_json, print_plain
 
 if TYPE_CHECKING:
-    from hybridsearch.documents import Document
-    from hybridsearch.encoders import Encoder
     from hybridsearch.evaluation.datasets import Dataset
-    from hybridsearch.evaluation.pipeline import Pipeline, Run
-    from hybridsearch.evaluation.results import Comparison
-    from hybridsearch.rerank import Reranker
-    from hybridsearch.search import HybridSearch
+    from hybridsearch.evaluation.results import Comparison, SystemResult
 
 
 class Preset(StrEnum):
@@ -82,7 +80,11 @@ DatasetId = Annotated[
 ]
 Measures = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="Of ir-measures, the main one first. Default: nDCG@10,RR@10,AP,R@100."),
+    typer.Option(
+        metavar="NAMES",
+        help="Of ir-measures, the main one first. Default: nDCG@10,RR@10,AP,R@100. Of graded judgements, RR, AP and R "
+        "count grade 1 and up; RR(rel=2)@10 and AP(rel=2) count grade 2 and up, as is usual for DL19.",
+    ),
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many documents a system returns.")]
 ExcludeSelf = Annotated[
@@ -124,7 +126,8 @@ def evaluate(
     from hybridsearch.evaluation.experiment import evaluate as evaluate_system
     from hybridsearch.evaluation.pipeline import Pipeline
 
-    data = _load_one(dataset, split, dataset_id)
+    _check_outputs(runs=runs)
+    data = load_one(dataset, split, dataset_id)
     with hs.open(place, backend_options=_backend_options(option)) as searcher:
         reranker: Any = "configured" if rerank is None else hs.CrossEncoderReranker(rerank)
         system = Pipeline(searcher, _split(retrievers), _make_fusion(fusion), candidates, reranker)
@@ -140,7 +143,7 @@ def evaluate(
     if runs is not None:
         _write_run(result.name, {query: result.ranking(query) for query in result.rankings}, runs)
     if as_json:
-        print_json(replace(result, rankings={}).to_dict())
+        print_json(_summary(result))
     else:
         print_plain(str(data.check()), "")
         console_on().print(result)
@@ -153,8 +156,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="What to build: bm25, dense=MODEL, sparse=MODEL, joined by commas; or run files, NAME=FILE.trec. "
-            "Default: bm25.",
+            help="What to build: bm25, dense=MODEL, sparse=MODEL, joined by commas; or run files, FILE.trec or "
+            "NAME=FILE.trec. Default: bm25.",
         ),
     ] = None,
     systems: Annotated[
@@ -162,14 +165,12 @@ def compare(
         typer.Option(
             "--systems",
             metavar="SYSTEMS",
-            help="Joined by commas: bm25 (one retriever), bm25+dense (by RRF), bm25+dense+minmax, "
-            "bm25:0.3+dense:0.7+zscore (weights), minmax (all retrievers), rrf:20 (its k), rrf+rerank:50, "
-            "candidates:200 (depth), tuned.json (a file of `tune`), NAME=SYSTEM (another name), NAME=FILE.trec (a "
-            "run). Can be repeated. Default: each retriever, rrf, minmax, and rrf+rerank with a --reranker.",
+            help="Such as bm25,dense,rrf,ours.trec: see above. Can be repeated. Default: each retriever, rrf, minmax, "
+            "and rrf+rerank with a --reranker.",
         ),
     ] = None,
     reranker: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A cross-encoder: what `rerank` in a system means.")
+        str | None, typer.Option(metavar="MODEL", help="A cross-encoder: what `rerank` in --systems means.")
     ] = None,
     rerank_top_k: Annotated[
         int | None,
@@ -228,10 +229,24 @@ def compare(
     option: Options = None,
     as_json: Json = False,
 ) -> None:
-    """Compare systems on a data set: quality with intervals and tests, and what each costs."""
+    """Compare systems on a data set: quality with intervals and tests, and what each costs.
+
+    What --systems takes, joined by commas:
+
+    \b
+    bm25                       one retriever
+    bm25+dense                 both, merged by RRF
+    bm25+dense+minmax          or zscore, rrf, adaptive, a file of `tune`
+    minmax                     all retrievers, merged by min-max
+    bm25:0.3+dense:0.7+minmax  with weights
+    rrf:20                     with RRF's k
+    rrf+rerank:50              the first 50 reranked by --reranker
+    rrf+candidates:200         each retriever read 200 deep
+    ours.trec                  a run file
+    ours=SYSTEM                any of these under another name
+    """
     import hybridsearch as hs
     from hybridsearch.evaluation import experiment
-    from hybridsearch.evaluation.spec import are_runs
     from hybridsearch.evaluation.tables import means_over
 
     if preset is None and (sparse, dense) != (None, None):
@@ -240,23 +255,21 @@ def compare(
         retrievers = _preset_retrievers(retrievers, systems, index, sparse, dense, reranker)
     if index is not None and retrievers is not None:
         raise InvalidArgumentError("--index searches an index that is there: leave out --retrievers.")
-    for path in (html, markdown, save):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise InvalidArgumentError(f"There is no folder {str(path.absolute().parent)!r} to write {path.name} to.")
+    _check_outputs(html=html, markdown=markdown, save=save, runs=runs)
     depth = rerank_top_k or (50 if preset is None else 100)
     made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth)
 
     texts = [text.strip() for one in systems or () for text in one.split(",") if text.strip()]
-    only_runs = bool(texts) and are_runs(texts, ["bm25"])
 
     def compare_on(data: Dataset, folder: Path) -> Comparison:
-        with _source(retrievers, index, language, candidates, data, folder, option, build=not only_runs) as source:
+        spec = default_retrievers(texts, data) if retrievers is None else retrievers
+        with open_source(spec, index, language, candidates, data, folder, option) as (source, runs_beside):
             if preset is not None and made is not None and isinstance(source, hs.HybridSearch):
                 first, second = source.retrievers
                 compared: Mapping[str, Any] = experiment.retrieve_rerank(source, made, sparse=first, dense=second)
                 chosen = _split(measures) or list(experiment.RETRIEVE_RERANK_MEASURES)
             else:
-                compared = _systems(texts, source, made)
+                compared = make_systems(texts, source, runs_beside, made)
                 chosen = _split(measures) or []
             comparison = experiment.compare(
                 compared,
@@ -274,10 +287,10 @@ def compare(
             )
         return replace(comparison, command=_command(sys.argv[1:]))
 
-    sets = _load(dataset, split, dataset_id)
+    sets = load_all(dataset, split, dataset_id)
     comparisons = {}
     for name, data in sets.items():
-        with _work_folder(work, data, len(sets) > 1) as folder:
+        with work_folder(work, data, len(sets) > 1) as folder:
             comparisons[name] = compare_on(data, folder)
             suffix = f"-{name}" if len(sets) > 1 else ""
             written = _write(comparisons[name], suffix, html, markdown, save, runs)
@@ -287,9 +300,9 @@ def compare(
                 print_plain(*written, *([f"Kept for the next run: {folder}"] if kept else []))
     if len(sets) == 1:
         if as_json:
-            print_json(comparisons[next(iter(sets))].to_dict())
+            print_json(_summary(comparisons[next(iter(sets))]))
     elif as_json:
-        print_json({name: comparison.to_dict() for name, comparison in comparisons.items()})
+        print_json({name: _summary(comparison) for name, comparison in comparisons.items()})
     else:
         console_on().print(means_over(comparisons))
 
@@ -301,7 +314,8 @@ def tune(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="What to merge: bm25,dense=MODEL,sparse=MODEL to build, or run files, NAME=FILE.trec. Two or more.",
+            help="What to merge: bm25,dense=MODEL,sparse=MODEL to build, or run files, FILE.trec or NAME=FILE.trec. "
+            "Two or more.",
         ),
     ] = None,
     index: Annotated[
@@ -334,16 +348,20 @@ def tune(
         raise InvalidArgumentError("--index searches an index that is there: leave out --retrievers.")
     if index is None and retrievers is None:
         raise InvalidArgumentError("Name two or more retrievers, as in --retrievers bm25,dense=MODEL, or an --index.")
-    if save is not None and not save.absolute().parent.is_dir():
-        raise InvalidArgumentError(f"There is no folder {str(save.absolute().parent)!r} to write {save.name} to.")
+    _check_outputs(save=save)
     depths = _split(candidates) or []
     if not depths or not all(depth.isdecimal() and int(depth) for depth in depths):
         raise InvalidArgumentError(f"--candidates are whole numbers, such as 50,100,200, not {candidates!r}.")
-    data = _load_one(dataset, split, dataset_id)
+    data = load_one(dataset, split, dataset_id)
     with (
-        _work_folder(work, data, several=False) as folder,
-        _source(retrievers, index, language, max(map(int, depths)), data, folder, option) as source,
+        work_folder(work, data, several=False) as folder,
+        open_source(retrievers or "", index, language, max(map(int, depths)), data, folder, option) as (source, beside),
     ):
+        if beside:
+            raise InvalidArgumentError(
+                "--retrievers has run files and models, but runs are merged with runs: write those of the models with "
+                "`hybridsearch compare --runs FOLDER`, and name only files."
+            )
         tuned = tune_fusion(
             source,
             data,
@@ -366,23 +384,6 @@ def tune(
 # Below: what the verbs need
 
 
-def _load(name: str, split: str, dataset_id: str | None) -> dict[str, Dataset]:
-    """The data set by its name; or those of a collection, by theirs."""
-    from hybridsearch.evaluation.datasets import load_dataset
-
-    data: Dataset | dict[str, Dataset] = load_dataset(name, split=split, dataset_id=dataset_id)
-    return data if isinstance(data, dict) else {data.name: data}
-
-
-def _load_one(name: str, split: str, dataset_id: str | None) -> Dataset:
-    sets = _load(name, split, dataset_id)
-    if len(sets) > 1:
-        raise InvalidArgumentError(
-            f"{name} is {len(sets)} data sets: name one of them, {', '.join(f'{name}/{one}' for one in sets)}."
-        )
-    return next(iter(sets.values()))
-
-
 def _preset_retrievers(
     retrievers: str | None,
     systems: list[str] | None,
@@ -401,92 +402,32 @@ def _preset_retrievers(
     return f"{'bm25' if sparse in (None, 'bm25') else f'sparse={sparse}'},dense={dense}"
 
 
-@contextmanager
-def _work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Path]:
-    """Where the index and finished stages are kept: as given, else in the cache folder, else for this run only."""
-    from hybridsearch.encoders.cache import cache_folder
-    from hybridsearch.evaluation.plain import safe_name
-
-    cache = cache_folder()
-    if given is not None:
-        yield given.expanduser() / safe_name(data.name) if several else given.expanduser()
-    elif cache is not None:
-        yield cache / "compare" / f"{safe_name(data.name)}-{data.digest[:12]}"
-    else:
-        with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:
-            yield Path(folder)
-
-
-@contextmanager
-def _source(
-    retrievers: str | None,
-    index: str | None,
-    language: str,
-    candidates: int,
-    data: Dataset,
-    folder: Path,
-    option: list[str] | None,
-    *,
-    build: bool = True,
-) -> Iterator[HybridSearch | Mapping[str, Run]]:
-    """The index that systems search, built where it is not there yet; or the runs that they merge.
-
-    Without `build` there is nothing to search where no retrievers are named: all systems are run files.
-    """
-    import hybridsearch as hs
-
-    if index is not None:
-        with hs.open(index, candidates=candidates, backend_options=_backend_options(option)) as searcher:
-            yield searcher
-        return
-    named = _run_files(retrievers or "")
-    if named:
-        yield named
-        return
-    if retrievers is None and not (build and data.corpus is not None):
-        yield {}  # systems are run files
-        return
-    if data.corpus is None:
-        raise InvalidArgumentError(f"The data set {data.name!r} has no corpus to index: compare run files on it.")
-    encoders = _make_encoders(retrievers or "bm25", language)
-    place = folder / f"index-{_digest(encoders, data.corpus)}"
-    with hs.HybridSearch(encoders, place, candidates=candidates, backend_options=_backend_options(option)) as searcher:
-        searcher.index(data.corpus)
-        yield searcher
+def _check_outputs(**outputs: Path | None) -> None:
+    """Before any work: whether each can be written, and none in the place of another; `runs` is a folder."""
+    options: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        place = path.resolve()
+        if place in options:
+            raise InvalidArgumentError(
+                f"--{options[place]} and --{option} both name {str(path)!r}: give each a place of its own."
+            )
+        options[place] = option
+        if option == "runs":
+            if place.exists() and not place.is_dir():
+                raise InvalidArgumentError(f"--runs takes a folder, and {str(path)!r} is a file.")
+        elif place.is_dir():
+            raise InvalidArgumentError(f"--{option} takes a file, and {str(path)!r} is a folder.")
+        elif not place.parent.is_dir():
+            raise InvalidArgumentError(f"There is no folder {str(place.parent)!r} to write {path.name} to.")
 
 
-def _run_files(spec: str) -> dict[str, Run]:
-    """The run files of `NAME=FILE,...`; {} where none of it is a file."""
-    pairs = [tuple(text.strip() for text in part.partition("=")) for part in spec.split(",")]
-    files: dict[str, Run] = {
-        name: path for name, _, path in pairs if path.endswith((".trec", ".run")) or (path and Path(path).is_file())
-    }
-    if files and len(files) < len(pairs):
-        raise InvalidArgumentError(
-            "--retrievers has run files and models: compare runs as systems of their own, as in --systems NAME=FILE."
-        )
-    return files
+def _summary(found: Comparison | SystemResult) -> Any:
+    """What a program reads from standard output; what there is of each query and document belongs in files."""
+    from hybridsearch.evaluation.plain import to_plain
 
-
-def _systems(
-    texts: list[str], source: HybridSearch | Mapping[str, Run], reranker: Reranker | None
-) -> dict[str, Pipeline | Run]:
-    from hybridsearch.evaluation.spec import default_systems, parse_systems
-
-    names = list(source if isinstance(source, Mapping) else source.retrievers)
-    texts = texts or default_systems(names, reranker)
-    if not texts:
-        raise InvalidArgumentError("There is nothing to compare: name run files, as in --systems ours=ours.trec.")
-    return parse_systems(texts, source, reranker)
-
-
-def _digest(encoders: Mapping[str, Encoder], corpus: Iterable[Document]) -> str:
-    """Of all that the index is made of: a corpus that has changed gets a new one, without what is no longer in it."""
-    hashed = hashlib.blake2b(digest_size=6)
-    hashed.update(repr([(name, encoder.fingerprint().digest) for name, encoder in encoders.items()]).encode())
-    for document in corpus:
-        hashed.update(json.dumps(document.to_dict(), default=str).encode())
-    return hashed.hexdigest()
+    return to_plain(found, ("scores", "rankings", "details", "documents_histogram", "queries_histogram"))
 
 
 def _write(

@@ -33,6 +33,9 @@ class Fusion(ABC):
 
     name: ClassVar[str]
 
+    tuned_on: frozenset[str] = frozenset()
+    """Digests of the queries that `hs.tune` chose it by, as `Dataset.query_digests` gives them."""
+
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         if weights is not None:
             for retriever, weight in weights.items():
@@ -85,11 +88,13 @@ class Fusion(ABC):
         return self.weights[retriever]
 
     def to_json(self) -> dict[str, Any]:
-        """`{"type": name, **constructor arguments}`; `make_fusion` is its inverse."""
-        return {"type": self.name, "weights": self.weights}
+        """`{"type": name, **constructor arguments}`, with `tuned_on` if there is any; `make_fusion` is its inverse."""
+        tuned_on = {"tuned_on": " ".join(sorted(self.tuned_on))} if self.tuned_on else {}
+        return {"type": self.name, "weights": self.weights, **tuned_on}
 
     def __repr__(self) -> str:
-        arguments = {key: value for key, value in self.to_json().items() if key != "type" and value is not None}
+        described = {key: value for key, value in self.to_json().items() if key not in ("type", "tuned_on")}
+        arguments = {key: value for key, value in described.items() if value is not None}
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
@@ -204,14 +209,15 @@ FUSIONS: dict[str, type[Fusion]] = {fusion.name: fusion for fusion in (RRF, Scor
 def make_fusion(description: Mapping[str, Any]) -> Fusion:
     """The fusion of `Fusion.to_json`. Raises InvalidArgumentError where it is not one."""
     arguments = dict(description)
-    name = arguments.pop("type", None)
+    name, tuned_on = arguments.pop("type", None), arguments.pop("tuned_on", "")
     if name not in FUSIONS:
         raise InvalidArgumentError(f"No fusion {name!r} is known: known are {', '.join(FUSIONS)}.")
     try:
         fusion: Fusion = FUSIONS[name](**arguments)
-        return fusion
     except TypeError as error:
         raise InvalidArgumentError(f"The fusion {name!r} does not take these arguments: {error}.") from error
+    fusion.tuned_on = frozenset(tuned_on.split())
+    return fusion
 
 
 def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fusion, int | None]:
@@ -222,7 +228,7 @@ def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fu
         raise InvalidArgumentError(
             f"A fusion is an object such as hs.RRF(), or the path of a .json file of hs.tune, not {fusion!r:.80}."
         )
-    from hybridsearch.evaluation.tuning import load_tuned
+    from hybridsearch.evaluation.tuned import load_tuned
 
     tuned = load_tuned(fusion)
     return tuned.fusion, tuned.candidates if candidates is None else candidates

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli import app
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.evaluation.results import Comparison
 from hybridsearch.evaluation.spec import parse_systems
+from hybridsearch.evaluation.tuning import tune
 from hybridsearch.ranking import Ranking
 
 PROGRAM = Path(sys.executable).with_name("hybridsearch")
@@ -84,9 +89,9 @@ def test_the_installed_program_has_the_verbs(collection: Path, tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    found = Comparison.from_dict(json.loads(done.stdout))
-    assert found["bm25"].means["nDCG@10"].mean == 1
-    assert (found.command or "").startswith("hybridsearch compare")
+    found = json.loads(done.stdout)
+    assert found["systems"][0]["means"]["nDCG@10"]["mean"] == 1
+    assert found["command"].startswith("hybridsearch compare")
 
 
 def test_everything_asked_for_is_written(collection: Path, tmp_path: Path) -> None:
@@ -109,15 +114,46 @@ def test_the_second_run_encodes_nothing(collection: Path, tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == stored
 
 
+def test_standard_output_has_figures_and_the_saved_file_has_everything(collection: Path, tmp_path: Path) -> None:
+    printed = compared(collection, "--systems", "bm25,ours=bm25", "--work", tmp_path, "--save", tmp_path / "all.json")
+    saved = Comparison.load(tmp_path / "all.json")
+    for of_system in printed["systems"]:
+        assert not {"scores", "rankings"} & of_system.keys()
+        system = saved[of_system["name"]]
+        assert of_system["means"] == {name: mean.to_dict() for name, mean in system.means.items()}
+        assert of_system["versus"].keys() == system.versus.keys()
+        assert of_system["cost"]["sparsity"]["bm25"].keys() == {"documents_mean", "queries_mean", "flops"}
+        assert system.rankings.keys() == QUERIES.keys() == system.scores["AP"].keys()
+    assert printed["dataset"]["documents"] == len(DOCUMENTS)
+    assert printed["machine"]["Python"] == platform.python_version()
+    assert "details" not in printed
+    assert len(saved.details) == len(QUERIES)
+
+
 def test_documents_that_left_the_corpus_are_found_no_more(collection: Path, tmp_path: Path) -> None:
     data = shutil.copytree(collection, tmp_path / "planes")
     compared(data, "--work", tmp_path / "work")
     lines = (data / "corpus.jsonl").read_text().splitlines()
     (data / "corpus.jsonl").write_text("\n".join(line for line in lines if '"heat"' not in line))
-    again = compared(data, "--work", tmp_path / "work", "--latency-queries", "0")
-    new = compared(data, "--work", tmp_path / "new", "--latency-queries", "0")
-    assert again["systems"][0]["rankings"] == new["systems"][0]["rankings"]
-    assert "heat" not in {id for ranking in again["systems"][0]["rankings"].values() for id, _ in ranking}
+    found = {}
+    for work in ("work", "new"):
+        compared(data, "--work", tmp_path / work, "--latency-queries", "0", "--save", tmp_path / "found.json")
+        found[work] = Comparison.load(tmp_path / "found.json")["bm25"].rankings
+    assert found["work"] == found["new"]
+    assert "heat" not in {id for ranking in found["work"].values() for id, _ in ranking}
+
+
+def test_the_index_of_a_corpus_that_has_changed_is_removed(collection: Path, tmp_path: Path) -> None:
+    data, work = shutil.copytree(collection, tmp_path / "planes"), tmp_path / "work"
+    compared(data, "--work", work)
+    (first,) = work.glob("index-*")
+    compared(data, "--work", work, "--retrievers", "bm25", "--language", "german")
+    assert len(list(work.glob("index-*"))) == 2  # that of other retrievers stays
+    with (data / "corpus.jsonl").open("a") as file:
+        file.write('\n{"_id": "jet", "title": "", "text": "A jet in a cross flow."}')
+    compared(data, "--work", work)
+    assert len(list(work.glob("index-*"))) == 2
+    assert not first.exists()
 
 
 def test_a_comparison_of_run_files_builds_no_index(collection: Path, tmp_path: Path) -> None:
@@ -164,6 +200,46 @@ def test_run_files_are_compared_and_fused(collection: Path) -> None:
     means = {one["name"]: one["means"]["RR@10"]["mean"] for one in data["systems"]}
     assert means["a"] == pytest.approx((1 + 1 / 2 + 1 / 4) / 3)
     assert means["alone"] == means["b"]
+
+
+@pytest.mark.parametrize("retrievers", [["bm25", "a={}"], ["a={}", "bm25"]])
+def test_a_run_file_stands_beside_what_is_built(retrievers: list[str], collection: Path, tmp_path: Path) -> None:
+    spec = ",".join(retrievers).format(collection / "a.trec")
+    data = compared(collection, "--retrievers", spec, "--work", tmp_path, "--latency-queries", "0")
+    assert {one["name"]: one["kind"] for one in data["systems"]} == {"bm25": "single", "a": "run"}
+    named = compared(
+        *(collection, "--systems", f"a={collection / 'a.trec'},bm25", "--work", tmp_path, "--latency-queries", "0"),
+        *("--baseline", "bm25"),
+    )
+    means = [{one["name"]: one["means"] for one in found["systems"]} for found in (data, named)]
+    assert means[0] == means[1]
+
+
+def test_a_run_is_named_after_its_file_and_its_path_is_in_the_description(collection: Path, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(collection / "a.trec", tmp_path / folder / "bm25.trec")
+    paths = [collection / "b.trec", tmp_path / "one" / "bm25.trec", tmp_path / "two" / "bm25.trec"]
+    data = compared(collection, "--systems", ",".join(map(str, paths)), "--work", tmp_path / "work")
+    assert {one["name"]: one["description"] for one in data["systems"]} == {
+        name: f"run file {path}" for name, path in zip(("b", "one/bm25", "two/bm25"), paths, strict=True)
+    }
+
+
+def test_a_tuned_fusion_is_not_used_with_fewer_retrievers(collection: Path, tmp_path: Path) -> None:
+    queries = [f"q{number}" for number in range(20)]
+    runs = {name: dict.fromkeys(queries, Ranking.from_scores({"wing": 1.0})) for name in ("bm25", "dense")}
+    dataset = Dataset("many", dict.fromkeys(queries, "wing"), {query: {"wing": 1} for query in queries})
+    tuned = tune(runs, dataset, show_progress_bar=False)
+    replace(tuned, fusion=hs.ScoreFusion("minmax", {"bm25": 0.5, "dense": 0.5})).save(tmp_path / "tuned.json")
+    assert invoke("index", collection, "--index", tmp_path / "index").exit_code == 0
+    for arguments in (
+        ["evaluate", tmp_path / "index", collection, "--retrievers", "bm25", "--fusion", tmp_path / "tuned.json"],
+        ["compare", collection, "--work", tmp_path, "--systems", f"bm25+{tmp_path / 'tuned.json'}"],
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert "was tuned with 'dense' too, but only 'bm25' is asked" in result.stderr
 
 
 def test_an_index_that_is_there_is_evaluated_and_compared(collection: Path, tmp_path: Path) -> None:
@@ -240,10 +316,14 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
         (["--systems", "=bm25"], "is empty"),
         (["--systems", "missing.trec"], "missing.trec"),
         (["--baseline", "dense"], "'dense' is not one of the systems 'bm25'"),
-        (["--measures", "R@1000"], "give top_k=1000"),
+        (["--measures", "R@1000"], "give --top-k 1000"),
         (["--measures", "nDCG@0"], "its cutoff is not 1 or more"),
         (["--retrievers", "bm25,elastic"], "known are bm25"),
-        (["--retrievers", "bm25,a=a.trec"], "run files and models"),
+        (["--retrievers", "bm25,bm25=a.trec"], "has 'bm25' twice"),
+        (["--systems", "bm25,a=a.trec,bm25+a"], "merges the run 'a' with an index"),
+        (["--html", "one.html", "--save", "./one.html"], "--html and --save both name 'one.html'"),
+        (["--runs", __file__], "--runs takes a folder"),
+        (["--markdown", "/"], "--markdown takes a file"),
         (["--dense", "a-model"], "belong to --preset"),
         (["--preset", "retrieve-rerank"], "needs --dense MODEL and --reranker MODEL"),
         (["--preset", "retrieve-rerank", "--systems", "bm25"], "makes its own systems"),
@@ -259,6 +339,32 @@ def test_a_mistake_is_one_line(arguments: list[str], message: str, collection: P
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("give top_k=5.", "give --top-k 5."),
+        ("load it with dataset_id='path/to/it'.", "load it with --dataset-id 'path/to/it'."),
+        ("latency_queries is -1", "--latency-queries is -1"),
+        (
+            "There is no file '/data/top_k/split.tsv' or 'top_k.trec'.",
+            "There is no file '/data/top_k/split.tsv' or 'top_k.trec'.",
+        ),
+        ("write dense=MODEL, ours=bm25+dense", "write dense=MODEL, ours=bm25+dense"),
+    ],
+)
+def test_a_message_names_options_as_the_command_line_does(message: str, shown: str) -> None:
+    from hybridsearch.cli import _with_options
+
+    assert _with_options(message, get_command(app).commands["compare"]) == shown  # type: ignore[attr-defined]
+
+
+def test_models_and_runs_are_not_tuned_together(collection: Path, tmp_path: Path) -> None:
+    spec = f"bm25,{collection / 'a.trec'}"
+    result = invoke("tune", collection, "--split", "test", "--folds", "2", "--work", tmp_path, "--retrievers", spec)
+    assert result.exit_code == 1
+    assert "runs are merged with runs" in result.stderr
 
 
 def test_a_data_set_that_is_not_there_is_named() -> None:

@@ -258,12 +258,13 @@ def _timing(milliseconds: Sequence[float]) -> Timing | None:
 def _identity(plan: Plan, stages: Stages, sample: Sequence[str]) -> list[Any]:
     """What a timing depends on, as far as it can be told."""
     source = plan.source
+    asked: list[Any]
     if isinstance(source, HybridSearch):
-        index = [stages.index_digest(source), *(stages.fingerprint(source, name) for name in plan.retrievers)]
+        asked = [stages.index_digest(source), *(stages.fingerprint(source, name) for name in plan.retrievers)]
     else:
-        index = ["runs"]
+        asked = [[list(ranking) for ranking in stages.rankings(plan, query).values()] for query in sample]
     parts = [plan.retrievers, plan.depth, repr(plan.fusion), repr(plan.reranker), repr(plan.filter), LATENCY_TOP_K]
-    return ["stages", *index, *parts, [stages.queries[query] for query in sample]]
+    return ["stages", *asked, *parts, [stages.queries[query] for query in sample]]
 
 
 def _with_index_facts(cost: Cost, plan: Plan, stages: Stages) -> Cost:

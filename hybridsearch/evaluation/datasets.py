@@ -116,6 +116,12 @@ class Dataset:
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
+    @property
+    def query_digests(self) -> frozenset[str]:
+        """Eight hexadecimal digits of each judged query's id and text, by which data sets are seen to share queries."""
+        pairs = [[id, text] for id, text in self.queries.items() if id in self.qrels]
+        return frozenset(hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:8] for pair in pairs)
+
     def check(self) -> DatasetReport:
         """Count what there is, and what looks wrong with it; reads the whole corpus, and keeps its ids in memory."""
         judged = {id for grades in self.qrels.values() for id in grades}

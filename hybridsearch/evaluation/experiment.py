@@ -15,13 +15,15 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.costs import measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
-from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings, without
+from hybridsearch.evaluation.machine import machine_facts
+from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
 from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, check_sources, make_plan
 from hybridsearch.evaluation.results import BestSingle, Comparison, DatasetFacts, SystemResult, Versus
 from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
+from hybridsearch.evaluation.tuned import warnings_of
 from hybridsearch.fusion import RRF
-from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
@@ -109,8 +111,8 @@ def compare(
         correction: of the p-values of one measure for the number of systems: "holm", "bonferroni" or "none".
         level: of the bootstrap intervals.
         top_k: how many documents each system returns; no measure may look deeper.
-        exclude_self: drop the document whose id is the query's id from every ranking, as ArguAna needs it; systems
-            are then asked for one document more.
+        exclude_self: drop the document whose id is the query's id from what every retriever returns, as ArguAna needs
+            it; each is then read one document deeper.
         oracle_positives: for each system with a reranker add one named "... (oracle positives)", where the relevant
             documents that retrieval missed are put before the reranker too. No real system can do that; it is what
             sentence-transformers' CrossEncoderRerankingEvaluator and CrossEncoderNanoBEIREvaluator report.
@@ -129,7 +131,7 @@ def compare(
     names = tuple(map(str, parsed))
     _check_cutoffs(names, [measure.params.get("cutoff") for measure in parsed], top_k)
     _check_statistics(test, correction, level, latency_queries)
-    plans = _make_plans(systems, top_k + exclude_self, oracle_positives)
+    plans = _make_plans(systems, top_k, oracle_positives)
     baseline = _check_baseline(baseline, systems)
     qrels = {query: dataset.qrels[query] for query in dataset.queries if query in dataset.qrels}
     if not qrels:
@@ -139,18 +141,19 @@ def compare(
         dataset.corpus,
         None if work_folder is None else check_work_folder(work_folder),
         show_progress_bar,
+        exclude_self,
     )
     check_sources(plans, qrels, dataset.name)
     returned = _rankings(plans, stages, qrels)
     found = {
         plan.name: {
-            query: _cut(_with_own_scores(ranking, plan, stages, query), top_k, query if exclude_self else None)
+            query: _with_own_scores(ranking, plan, stages, query).top(top_k)
             for query, ranking in returned[plan.name].items()
         }
         for plan in plans
     }
     scores = {name: score_rankings(rankings, qrels, parsed) for name, rankings in found.items()}
-    singles = _Singles(stages, qrels, parsed, top_k, exclude_self)
+    singles = _Singles(stages, qrels, parsed, top_k)
     costs = measure_costs(plans, stages, latency_queries)
     results = [
         SystemResult(
@@ -162,6 +165,7 @@ def compare(
             means={name: bootstrap_interval(_values(scores[plan.name][name]), level) for name in names},
             cost=costs.get(plan.name),
             rankings={query: tuple(ranking) for query, ranking in found[plan.name].items()},
+            warnings=warnings_of(plan, dataset),
         )
         for plan in plans
     ]
@@ -181,6 +185,7 @@ def compare(
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         version=_version(),
         level=level,
+        machine=machine_facts(),
     )
 
 
@@ -246,7 +251,8 @@ def _heads(
     wanted = {query: list(ranking.ids[:depth]) for query, ranking in fused.items()}
     if plan.oracle:
         for query, ids in wanted.items():
-            ids.extend(id for id, grade in qrels[query].items() if grade > 0 and id not in ids)
+            known = {*ids, query} if stages.exclude_self else set(ids)
+            ids.extend(id for id, grade in qrels[query].items() if grade > 0 and id not in known)
     documents = stages.documents((id for ids in wanted.values() for id in ids), [plan])
     missing = list(dict.fromkeys(id for ids in wanted.values() for id in ids if id not in documents))
     if missing and not plan.oracle:
@@ -261,7 +267,7 @@ def _with_own_scores(ranking: Ranking, plan: Plan, stages: Stages, query: str) -
     """A single retriever's own scores say more than what a fusion makes of one list."""
     if plan.kind != "single":
         return ranking
-    scores = dict(stages.rankings(plan, query)[plan.retrievers[0]])
+    scores = dict(stages.ranking(plan, plan.retrievers[0], query))
     return Ranking(ranking.ids, np.array([scores[id] for id in ranking.ids], dtype=np.float64))
 
 
@@ -274,18 +280,13 @@ def _with_head(ranking: Ranking, head: Sequence[str]) -> Ranking:
     return Ranking(tuple(ids), np.array([scores.get(id, 0.0) for id in ids], dtype=np.float64))
 
 
-def _cut(ranking: Ranking, top_k: int, own: str | None) -> Ranking:
-    return (ranking if own is None else without(ranking, own)).top(top_k)
-
-
 class _Singles:
     """How good each retriever is alone."""
 
     def __init__(
-        self, stages: Stages, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[Any], top_k: int, own: bool
+        self, stages: Stages, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[Any], top_k: int
     ) -> None:
-        self._stages, self._qrels, self._measures = stages, qrels, measures
-        self._top_k, self._exclude_self = top_k, own
+        self._stages, self._qrels, self._measures, self._top_k = stages, qrels, measures, top_k
         self._known: dict[Any, Scores] = {}
 
     def best(self, plan: Plan) -> tuple[str, Scores]:
@@ -298,11 +299,7 @@ class _Singles:
     def _score(self, plan: Plan, name: str) -> Scores:
         key = (id(plan.source), name, repr(plan.filter), plan.depth)
         if key not in self._known:
-            asked = self._stages.asked(plan, name).rankings
-            rankings = {
-                query: _cut(asked.get(query, EMPTY), self._top_k, query if self._exclude_self else None)
-                for query in self._qrels
-            }
+            rankings = {query: self._stages.ranking(plan, name, query).top(self._top_k) for query in self._qrels}
             self._known[key] = score_rankings(rankings, self._qrels, self._measures)
         return self._known[key]
 

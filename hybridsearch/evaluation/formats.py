@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 
 from hybridsearch.evaluation.statistics import Interval
@@ -24,15 +25,15 @@ def figure(value: float | None, digits: int = 4) -> str:
 
 
 def difference(value: float | None, digits: int = 3) -> str:
-    """A difference, always with its sign.
+    """A difference with its sign; what rounds to nothing has none.
 
     >>> difference(0.0521), difference(-0.0521), difference(0.00004)
-    ('+0.052', '−0.052', '±0.000')
+    ('+0.052', '−0.052', '0')
     """
     written = figure(value, digits)
     if value is None or written == NOTHING or written.startswith("−"):
         return written
-    return f"+{written}" if float(written) else f"±{written}"
+    return f"+{written}" if float(written) else "0"
 
 
 def interval(of: Interval, digits: int = 3) -> str:
@@ -133,3 +134,12 @@ def moment(created: str) -> str:
         return created
     zone = parsed.tzname() or ""
     return f"{parsed:%Y-%m-%d %H:%M} {zone}".rstrip()
+
+
+def machine(facts: Mapping[str, str]) -> str:
+    """What costs were measured on, in one line.
+
+    >>> machine({"CPU": "AMD EPYC 7763", "cores": "2", "OS": "Linux 6.1", "Python": "3.12.3"})
+    'AMD EPYC 7763, cores 2, Linux 6.1, Python 3.12.3'
+    """
+    return ", ".join(value if name in ("CPU", "OS") else f"{name} {value}" for name, value in facts.items())

@@ -33,8 +33,9 @@ def parse_measures(names: str | Measure | Iterable[str | Measure]) -> tuple[Meas
     """Measures by name, each once, in the order given.
 
     Any name of ir-measures works that needs nothing beyond what is installed: nDCG@k, RR@k (or MRR@k), AP (or MAP,
-    AP@k), R@k (or Recall@k), P@k, Success@k, Judged@k, Bpref, `RR(rel=2)@10` where only grades of 2 and more count ...
-    `str(measure)` is the name under which `score_rankings` reports it.
+    AP@k), R@k (or Recall@k), P@k, Success@k, Judged@k, Bpref ... All but nDCG count a grade of 1 as relevant: where
+    judgements are graded and 1 means no more than related, as in TREC's DL tracks, take `RR(rel=2)@10`, `AP(rel=2)` and
+    `R(rel=2)@100`. `str(measure)` is the name under which `score_rankings` reports it.
 
     Raises:
         InvalidArgumentError: a name is not a measure, or computing it needs something that is not installed.
@@ -114,19 +115,6 @@ def score_rankings(
             "leave out the measure that is not of the usual ones."
         ) from error
     return scores
-
-
-def drop_self_matches(rankings: Mapping[str, Ranking]) -> dict[str, Ranking]:
-    """The rankings without the document whose id is the query's own.
-
-    For collections whose queries are documents of the corpus, such as ArguAna: the query finds itself first, and no
-    judgement says so. Search one deeper than you measure.
-
-    >>> found = {"a": Ranking.from_scores({"a": 3.0, "b": 1.0})}
-    >>> drop_self_matches(found)["a"].ids
-    ('b',)
-    """
-    return {query: without(ranking, query) for query, ranking in rankings.items()}
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
@@ -221,7 +209,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def without(ranking: Ranking, id: str) -> Ranking:
-    """`ranking` without one document, in the same order."""
+    """`ranking` without one document, in the same order; such as the query itself, where queries are documents.
+
+    >>> without(Ranking.from_scores({"a": 3.0, "b": 1.0}), "a").ids
+    ('b',)
+    """
     if id not in ranking.ids:
         return ranking
     kept = [place for place, other in enumerate(ranking.ids) if other != id]

@@ -53,6 +53,7 @@ class Pipeline:
         Raises:
             InvalidArgumentError: an argument is not usable, such as a retriever that the source does not have.
         """
+        self._check_tuned()
         if isinstance(self.source, HybridSearch):
             question = self.source._question(
                 [],
@@ -66,6 +67,19 @@ class Pipeline:
             names, depth, filter = tuple(question.names), question.depth, question.filter
             return Plan(name, self.source, names, question.fusion, depth, question.reranker, filter, top_k)
         return self._resolve_runs(name, top_k)
+
+    def _check_tuned(self) -> None:
+        """A file of `hs.tune` is for the retrievers that it was tuned with; of fewer it would say nothing."""
+        if self.retrievers is None or self.fusion is None or isinstance(self.fusion, Fusion):
+            return
+        weights = read_fusion(self.fusion, None)[0].weights or {}
+        asked = [self.retrievers] if isinstance(self.retrievers, str) else list(self.retrievers)
+        left_out = [name for name, weight in weights.items() if weight > 0 and name not in asked]
+        if left_out:
+            raise InvalidArgumentError(
+                f"{self.fusion} was tuned with {', '.join(map(repr, left_out))} too, but only "
+                f"{', '.join(map(repr, asked))} is asked: ask all that it was tuned with, or leave it out."
+            )
 
     def _resolve_runs(self, name: str, top_k: int) -> Plan:
         if not isinstance(self.source, Mapping) or not self.source:
@@ -106,6 +120,7 @@ class Plan:
         depth: how deep each retriever is read.
         top_k: how many documents it returns.
         oracle: whether relevant documents that retrieval missed are put before the reranker.
+        file: the path of a run that stands alone, where it was read from one.
     """
 
     name: str
@@ -117,6 +132,7 @@ class Plan:
     filter: Filter | None
     top_k: int
     oracle: bool = False
+    file: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -131,7 +147,7 @@ class Plan:
     def description(self) -> str:
         """Of its parts, for people."""
         if not self.retrievers:
-            return "run file"
+            return f"run file {self.file}" if self.file else "rankings"
         parts = [" + ".join(self.retrievers)]
         if len(self.retrievers) == 1 and isinstance(self.source, HybridSearch):
             parts = [repr(self.source.retrievers[self.retrievers[0]])]
@@ -162,7 +178,8 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> P
             f"System {name!r} is a HybridSearch, a Pipeline or a run (a TREC file, or rankings by query id), "
             f"not {system!r:.80}."
         )
-    return Plan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k)
+    file = "" if isinstance(system, Mapping) else str(system)
+    return Plan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k, file=file)
 
 
 def check_sources(plans: Iterable[Plan], qrels: Mapping[str, Mapping[str, int]], dataset: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,14 +16,15 @@ from hybridsearch.errors import InvalidArgumentError
 T = TypeVar("T")
 
 
-def to_plain(value: Any) -> Any:
-    """`value` as dicts, lists, strings and numbers."""
+def to_plain(value: Any, leave_out: Collection[str] = ()) -> Any:
+    """`value` as dicts, lists, strings and numbers, without the fields of the names in `leave_out`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = [field.name for field in dataclasses.fields(value) if field.name not in leave_out]
+        return {name: to_plain(getattr(value, name), leave_out) for name in fields}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item, leave_out) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
+        return [to_plain(item, leave_out) for item in value]
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -115,6 +115,11 @@ class Versus:
         """Whether the adjusted p-value is below `ALPHA`."""
         return self.p_adjusted < ALPHA
 
+    @property
+    def same(self) -> bool:
+        """Whether no query tells the two apart."""
+        return not self.wins and not self.losses
+
 
 @dataclass(frozen=True, slots=True)
 class BestSingle:
@@ -146,6 +151,7 @@ class SystemResult:
         best_single: None for single retrievers and run files.
         cost: None for run files.
         rankings: query id -> (document id, score), best first, to the depth that was kept.
+        warnings: one sentence each on what makes its figures better than they are.
     """
 
     name: str
@@ -158,6 +164,7 @@ class SystemResult:
     best_single: BestSingle | None = None
     cost: Cost | None = None
     rankings: Mapping[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def ranking(self, query_id: str) -> Ranking:
         """What it returned for one query."""
@@ -250,6 +257,7 @@ class Comparison:
         version: of hybridsearch.
         command: the command line, where there was one.
         level: of the intervals.
+        machine: what the costs were measured on, such as {"CPU": "AMD EPYC 7763", "cores": "2"}; empty where not known.
     """
 
     dataset: DatasetFacts
@@ -264,6 +272,7 @@ class Comparison:
     version: str = ""
     command: str | None = None
     level: float = 0.95
+    machine: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> SystemResult:
         """A system by name."""

@@ -9,17 +9,19 @@ bm25+dense+rrf:20           with RRF's k
 bm25+dense+rerank:50        and the first 50 reranked (rerank alone: as many as the reranker is made for)
 bm25+dense+candidates:200   each retriever read 200 deep
 ours=bm25+dense+minmax      under another name
+runs/ours.trec              a TREC run file, named after it: ours
+theirs=runs/ours.trec       a run file under another name
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.pipeline import Pipeline, Run
-from hybridsearch.fusion import FUSIONS, RRF, Fusion, ScoreFusion, read_fusion
+from hybridsearch.fusion import FUSIONS, RRF, Fusion, ScoreFusion
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
@@ -37,41 +39,80 @@ def default_systems(retrievers: Sequence[str], reranker: Reranker | None) -> lis
 
 
 def parse_systems(
-    texts: Sequence[str], source: HybridSearch | Mapping[str, Run], reranker: Reranker | None = None
+    texts: Sequence[str],
+    source: HybridSearch | Mapping[str, Run],
+    reranker: Reranker | None = None,
+    runs: Mapping[str, Run] | None = None,
 ) -> dict[str, Pipeline | Run]:
     """The systems of `texts`, by name; a name that is the path of a run file is that run.
 
     Args:
         source: an index, or runs by name, whose retrievers the texts name.
         reranker: what `rerank` means.
+        runs: more runs by name, which stand alone beside the index.
 
     Raises:
         InvalidArgumentError: a text is not as above, or names what is not there; or two systems have one name.
     """
+    runs = dict(runs or {})
+    known = [*(source.retrievers if isinstance(source, HybridSearch) else source), *runs]
+    pairs = named(texts, known)
+    runs |= {name: spec for name, spec in pairs if is_run(spec, known)}
     systems: dict[str, Pipeline | Run] = {}
-    for text in texts:
-        name, equals, spec = (part.strip() for part in text.partition("="))
-        spec = spec if equals else name
+    for text, (name, spec) in zip(texts, pairs, strict=True):
         if not name or not spec:
             raise InvalidArgumentError(f"The system {text!r} is empty: write it like bm25+dense or ours=bm25+dense.")
         if name in systems:
             raise InvalidArgumentError(f"There are two systems {name!r}: give one another name, as in ours={spec}.")
-        known = source.retrievers if isinstance(source, HybridSearch) else source
-        systems[name] = spec if spec not in known and _is_run(spec) else _parse(spec, source, reranker)
+        if is_run(spec, known):
+            systems[name] = spec
+        else:
+            systems[name] = runs[spec] if spec in runs else _parse(spec, source, reranker, runs)
     return systems
 
 
-def are_runs(texts: Sequence[str], known: Sequence[str]) -> bool:
-    """Whether all of `texts` are run files and need none of the retrievers `known`."""
-    specs = [text.rpartition("=")[2].strip() for text in texts]
-    return all(spec not in known and _is_run(spec) for spec in specs)
+def named(texts: Sequence[str], known: Collection[str]) -> list[tuple[str, str]]:
+    """(name, system) of each text; a run file without a name is named after its file.
+
+    Where that is taken, by one of `known` or another text, it has as many of its folders before it as tell it apart.
+
+    >>> named(["ours=bm25+dense", "bm25", "a/bm25.trec", "b/bm25.trec", "b/tasb.trec"], ["bm25"])[2:]
+    [('a/bm25', 'a/bm25.trec'), ('b/bm25', 'b/bm25.trec'), ('tasb', 'b/tasb.trec')]
+    """
+    pairs = [_named(text) for text in texts]
+    files = [spec for name, spec in pairs if name == spec and is_run(spec, known)]
+    taken = {*known, *(name for name, spec in pairs if spec not in files or name != spec)}
+    names = dict(zip(files, _short_names(files, taken), strict=True))
+    return [(names.get(name, name) if name == spec else name, spec) for name, spec in pairs]
 
 
-def _is_run(spec: str) -> bool:
-    return spec.endswith((".trec", ".run")) or ("+" not in spec and not spec.endswith(".json") and Path(spec).is_file())
+def is_run(spec: str, known: Collection[str]) -> bool:
+    """Whether a system is a run file, and none of the retrievers `known`."""
+    if spec in known or spec.endswith(".json"):
+        return False
+    return spec.endswith((".trec", ".run")) or ("+" not in spec and Path(spec).is_file())
 
 
-def _parse(spec: str, source: HybridSearch | Mapping[str, Run], reranker: Reranker | None) -> Pipeline:
+def _named(text: str) -> tuple[str, str]:
+    name, equals, spec = (part.strip() for part in text.partition("="))
+    return (name, spec) if equals and not Path(text.strip()).is_file() else (text.strip(), text.strip())
+
+
+def _short_names(files: Sequence[str], taken: Collection[str]) -> list[str]:
+    """A name for each path: its stem, or the shortest end of the path that is no other's and not `taken`."""
+    parts = [Path(file.removesuffix(".gz")).with_suffix("").parts for file in files]
+    names = [of_file[-1] for of_file in parts]
+    for depth in range(2, max(map(len, parts), default=0) + 1):
+        names = [
+            Path(*of_file[-depth:]).as_posix() if names.count(name) > 1 or name in taken else name
+            for name, of_file in zip(names, parts, strict=True)
+        ]
+    return [file if name in taken else name for name, file in zip(names, files, strict=True)]
+
+
+def _parse(
+    spec: str, source: HybridSearch | Mapping[str, Run], reranker: Reranker | None, runs: Collection[str]
+) -> Pipeline:
     known = list(source.retrievers if isinstance(source, HybridSearch) else source)
     weights: dict[str, float | None] = {}
     fusion: tuple[str, float | None] | None = None
@@ -89,6 +130,11 @@ def _parse(spec: str, source: HybridSearch | Mapping[str, Run], reranker: Rerank
             chosen = _reranker(reranker, value, spec)
         elif name == "candidates" and value is not None:
             candidates = _whole(value, part, spec)
+        elif name in runs:
+            raise InvalidArgumentError(
+                f"The system {spec!r} merges the run {name!r} with an index, but runs are merged with runs: write "
+                "those of the index with --runs FOLDER, and name the files in --retrievers."
+            )
         else:
             retrievers, fusions = ", ".join(known) or "there is none", ", ".join(FUSION_NAMES)
             raise InvalidArgumentError(
@@ -100,8 +146,7 @@ def _parse(spec: str, source: HybridSearch | Mapping[str, Run], reranker: Rerank
         given = {name: 1.0 if value is None else value for name, value in weights.items()}
     else:
         given = None
-    made, depth = _fusion(fusion, given, spec)
-    return Pipeline(source, asked, made, depth if candidates is None else candidates, chosen)
+    return Pipeline(source, asked, _fusion(fusion, given, spec), candidates, chosen)
 
 
 def _part(part: str, spec: str) -> tuple[str, float | None]:
@@ -139,17 +184,14 @@ def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusio
     return FUSIONS[name](weights=weights)
 
 
-def _fusion(
-    given: tuple[str, float | None] | None, weights: Mapping[str, float] | None, spec: str
-) -> tuple[Fusion, int | None]:
-    """The fusion, and the depth where it says one."""
+def _fusion(given: tuple[str, float | None] | None, weights: Mapping[str, float] | None, spec: str) -> Fusion | str:
     name, value = given or ("rrf", None)
     if value is not None and name != "rrf":
         raise InvalidArgumentError(f"The system {spec!r} has {name}:{value:g}, but only rrf takes a number, its k.")
     if name.endswith(".json"):
         if weights is not None:
             raise InvalidArgumentError(f"The system {spec!r} has weights beside those of {name}: leave them out.")
-        return read_fusion(name, None)
+        return name
     if name == "rrf" and value is not None:
-        return RRF(value, weights), None
-    return named_fusion(name, weights), None
+        return RRF(value, weights)
+    return named_fusion(name, weights)

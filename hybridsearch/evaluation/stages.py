@@ -27,6 +27,7 @@ from hybridsearch.backends import Described, Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.cache import EncodingCache
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.measures import without
 from hybridsearch.evaluation.pipeline import Plan
 from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.filters import Filter
@@ -63,6 +64,7 @@ class Stages:
         corpus: documents for what no index has; None for none.
         folder: keeps everything; None for memory only.
         show: progress bars; None shows them in a terminal.
+        exclude_self: drop the document whose id is the query's from what every retriever returns.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class Stages:
         corpus: Iterable[Document] | None = None,
         folder: str | Path | None = None,
         show: bool | None = False,
+        exclude_self: bool = False,
     ) -> None:
         self.queries = dict(queries)
         self.corpus = corpus
         self.folder = None if folder is None else Path(folder)
         self.show = show
+        self.exclude_self = exclude_self
         self._asked: dict[Any, Asked] = {}
         self._digests: dict[int, str] = {}
         self._documents: dict[int | None, dict[str, Document | None]] = {}
@@ -90,7 +94,7 @@ class Stages:
             if isinstance(plan.source, HybridSearch):
                 for name in plan.retrievers:
                     key = _asked_key(plan.source, plan, name)
-                    depths[key] = max(depths.get(key, 0), plan.depth)
+                    depths[key] = max(depths.get(key, 0), plan.depth + self.exclude_self)
                     sources[key] = (plan.source, name, plan.filter)
         new = [key for key in sources if key not in self._asked]
         with progress_bar("Searching", range(len(new) * len(self.queries)), self.show, "queries") as advance:
@@ -100,17 +104,20 @@ class Stages:
                 advance(len(self.queries))
 
     def asked(self, plan: Plan, name: str) -> Asked:
-        """What one retriever of `plan` returned, at least as deep as the plan reads it."""
+        """What one retriever of `plan` returned to all queries, at least as deep as the plan reads it."""
         if not isinstance(plan.source, HybridSearch):
             return Asked(plan.source[name])
         return self._asked[_asked_key(plan.source, plan, name)]
 
     def rankings(self, plan: Plan, query: str) -> dict[str, Ranking]:
         """The rankings of one query that `plan` fuses, by retriever."""
-        return {
-            name: self.asked(plan, name).rankings.get(query, EMPTY).top(plan.depth)
-            for name in plan.retrievers or plan.source  # type: ignore[union-attr]
-        }
+        names = plan.retrievers or plan.source
+        return {name: self.ranking(plan, name, query) for name in names}  # type: ignore[union-attr]
+
+    def ranking(self, plan: Plan, name: str, query: str) -> Ranking:
+        """What `plan` reads of one retriever for one query."""
+        ranking = self.asked(plan, name).rankings.get(query, EMPTY)
+        return (without(ranking, query) if self.exclude_self else ranking).top(plan.depth)
 
     def _ask(self, search: HybridSearch, name: str, depth: int, filter: Filter | None) -> Asked:
         def ask() -> Asked:

@@ -33,14 +33,14 @@ def renderable(comparison: Comparison) -> RenderableType:
     """All tables, for rich."""
     from rich.console import Group
 
-    return Group(*(_rich(grid) for grid in grids(comparison)))
+    return Group(*(rich_table(grid) for grid in grids(comparison)))
 
 
 def renderable_system(system: SystemResult) -> RenderableType:
     """The tables of one system, for rich."""
     from rich.console import Group
 
-    return Group(*(_rich(grid) for grid in [_of_system(system), *_of_costs([system])]))
+    return Group(*(rich_table(grid) for grid in [_of_system(system), *_of_costs([system], {})]))
 
 
 def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
@@ -57,7 +57,7 @@ def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
         ]
         for name in names
     ]
-    return _rich(Grid(f"Mean over {len(comparisons)} data sets", ["system", *first.measures], rows))
+    return rich_table(Grid(f"Mean over {len(comparisons)} data sets", ["system", *first.measures], rows))
 
 
 def markdown(comparison: Comparison) -> str:
@@ -67,7 +67,7 @@ def markdown(comparison: Comparison) -> str:
 
 def grids(comparison: Comparison) -> list[Grid]:
     """Quality, differences, cost, and the retrievers; those that would be empty are left out."""
-    found = [_quality(comparison), _differences(comparison), *_of_costs(comparison.systems)]
+    found = [_quality(comparison), _differences(comparison), *_of_costs(comparison.systems, comparison.machine)]
     return [grid for grid in found if grid.rows]
 
 
@@ -87,7 +87,7 @@ def _quality(comparison: Comparison) -> Grid:
         f"{facts.name}: {corpus}{facts.queries:,} queries, {facts.judgements:,} judgements",
         ["system", *comparison.measures, *(["best single"] if versus_best else [])],
         rows,
-        [*_answer(comparison), *_explanations(comparison), *facts.problems],
+        [*_warnings(comparison.systems), *_answer(comparison), *_explanations(comparison), *facts.problems],
     )
 
 
@@ -95,9 +95,15 @@ def _differences(comparison: Comparison) -> Grid:
     rows = [
         [
             [system.name],
-            [formats.difference(versus.difference.mean, 4)],
-            [formats.signed_interval(versus.difference)],
-            [formats.p_value(versus.p_adjusted)],
+            *(
+                [["same"], [NOTHING], [NOTHING]]
+                if versus.same
+                else [
+                    [formats.difference(versus.difference.mean, 4)],
+                    [formats.signed_interval(versus.difference)],
+                    [formats.p_value(versus.p_adjusted)],
+                ]
+            ),
             *([f"{count:,}"] for count in (versus.wins, versus.losses, versus.ties)),
         ]
         for system in comparison.systems
@@ -108,6 +114,10 @@ def _differences(comparison: Comparison) -> Grid:
         ["system", "difference", "interval", "corrected p", "wins", "losses", "ties"],
         rows,
     )
+
+
+def _warnings(systems: Iterable[SystemResult]) -> Iterable[str]:
+    return (warning for system in systems for warning in system.warnings)
 
 
 def _answer(comparison: Comparison) -> Iterable[str]:
@@ -121,6 +131,9 @@ def _answer(comparison: Comparison) -> Iterable[str]:
         yield f"{found}."
         return
     adds = best.best_single.versus[comparison.main]
+    if adds.same:
+        yield f"{found}, on every query the same as {best.best_single.retriever}, the better of its single retrievers."
+        return
     yield (
         f"{found}: {formats.difference(adds.difference.mean, 4)} {formats.signed_interval(adds.difference)} over "
         f"{best.best_single.retriever}, the better of its single retrievers (corrected "
@@ -155,7 +168,7 @@ def _explanations(comparison: Comparison) -> Iterable[str]:
 def _of_system(system: SystemResult) -> Grid:
     rows = [[[name], [formats.figure(of.mean)], [formats.interval(of, 4)]] for name, of in system.means.items()]
     queries = len(next(iter(system.scores.values()), {}))
-    notes = ["The interval is the bootstrap one over queries."]
+    notes = [*system.warnings, "The interval is the bootstrap one over queries."]
     if (best := system.best_single) is not None:
         found = ", ".join(
             f"{name} {formats.figure(mean)} ({_signed(best.versus[name])})" for name, mean in best.means.items()
@@ -164,11 +177,11 @@ def _of_system(system: SystemResult) -> Grid:
     return Grid(f"{system.description}: {queries:,} queries", ["measure", "mean", "interval"], rows, notes)
 
 
-def _of_costs(systems: Sequence[SystemResult]) -> list[Grid]:
-    return [grid for grid in (_costs(systems), _retrievers(systems)) if grid.rows]
+def _of_costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> list[Grid]:
+    return [grid for grid in (_costs(systems, machine), _retrievers(systems)) if grid.rows]
 
 
-def _costs(systems: Sequence[SystemResult]) -> Grid:
+def _costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Grid:
     costs = [(system.name, system.cost) for system in systems if system.cost is not None and system.cost.queries]
     rows = []
     for name, cost in costs:
@@ -185,7 +198,7 @@ def _costs(systems: Sequence[SystemResult]) -> Grid:
         "Milliseconds a query: the median, and below it the 95th percentile",
         ["system", "encode", "search", "fuse", "rerank", "total", "index"],
         rows,
-        [f"{note}."],
+        [f"{note}.", *([f"On {formats.machine(machine)}."] if machine else [])],
     )
 
 
@@ -230,6 +243,8 @@ def _best_single(system: SystemResult, main: str) -> list[str]:
 
 
 def _signed(versus: Versus) -> str:
+    if versus.same:
+        return "same"
     return f"{formats.difference(versus.difference.mean, 4)}{'*' if versus.significant else ''}"
 
 
@@ -237,7 +252,7 @@ def _timing(timing: Timing | None) -> list[str]:
     return [NOTHING] if timing is None else [formats.milliseconds(timing.p50), formats.milliseconds(timing.p95)]
 
 
-def _rich(grid: Grid) -> RenderableType:
+def rich_table(grid: Grid) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -3,36 +3,33 @@
 What is tuned always looks good on the queries it was tuned on. So the figure reported is that of queries which had no
 part in the choice: the queries are cut into folds, the whole choice is made anew without each fold (by a
 cross-validation of its own), and measured on that fold (nested cross-validation: Varma and Simon, Bias in Error
-Estimation When Using Cross-Validation for Model Selection, BMC Bioinformatics 7:91, 2006). The best single retriever is
-chosen and measured the same way, and it is what is recommended unless the fusion is better.
+Estimation When Using Cross-Validation for Model Selection, BMC Bioinformatics 7:91, 2006). It stands beside that of the
+best single retriever, chosen and measured the same way, and those of fusions with equal weights, which need no choice.
+Recommended is the simplest of these that tuning is not better than.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.evaluation.measures import Qrels, drop_self_matches, parse_measures, score_rankings
+from hybridsearch.evaluation.measures import Qrels, parse_measures, score_rankings
 from hybridsearch.evaluation.pipeline import Pipeline, Run, check_sources
 from hybridsearch.evaluation.stages import Stages, check_work_folder
-from hybridsearch.evaluation.statistics import Interval, bootstrap_interval, paired_test
+from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
+from hybridsearch.evaluation.tuned import Fold, Rival, Tuned
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
 from hybridsearch.ingest import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.search import HybridSearch
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 KINDS = (ScoreFusion("minmax"), AdaptiveFusion(), RRF(60), RRF(20), RRF(5), ScoreFusion("zscore"))
 """What is tried, each with all weights; of equally good ones the first wins."""
@@ -40,182 +37,14 @@ KINDS = (ScoreFusion("minmax"), AdaptiveFusion(), RRF(60), RRF(20), RRF(5), Scor
 CANDIDATES = (50, 100, 200)
 """How deep each retriever is read."""
 
-ALPHA = 0.05
-"""A fusion is called better than the best single retriever where it is and the paired test's p-value is below this."""
+UNTUNED: Mapping[str, Fusion] = {"rrf": RRF(), "minmax": ScoreFusion("minmax")}
+"""What anybody can have without a judgement, all weights being equal: what tuning has to beat to be worth it."""
+
+UNTUNED_CANDIDATES = 100
+"""How deep the retrievers are read for these."""
 
 _WEIGHTINGS = 70  # at most, for one kind of fusion
 _DEPTH = 100  # how far measures without a cutoff look
-_TYPE = "tuned"
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """One fold: what the other queries chose, and how that did on this fold's.
-
-    Attributes:
-        queries: how many the fold has.
-        fusion, candidates: chosen on all other queries.
-        value: mean of the measure on this fold.
-        best_single: the best retriever on all other queries.
-        best_single_value: its mean on this fold.
-    """
-
-    queries: int
-    fusion: Fusion
-    candidates: int
-    value: float
-    best_single: str
-    best_single_value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What was learned. `HybridSearch(fusion=..., candidates=...)` takes the first two; the command line a file.
-
-    Attributes:
-        fusion: recommended: `tuned`, or where it is not better than one retriever alone, that one (weight 0 for the
-            others).
-        candidates: how deep each retriever is to be read for it.
-        tuned, tuned_candidates: the best fusion found on all queries, recommended or not.
-        measure: what was maximised, and all figures are of.
-        dataset, queries: whose queries, and how many.
-        held_out: of the tuned fusion, on queries that had no part in choosing it.
-        best_single: the best retriever on all queries.
-        best_single_held_out: of the best retriever chosen and measured as the fusion was.
-        difference: held-out figure of the fusion minus the single retriever's.
-        p_value: of the paired t test of these two.
-        folds: what each fold chose; that they differ shows how unsure the choice is.
-    """
-
-    fusion: Fusion
-    candidates: int
-    tuned: Fusion
-    tuned_candidates: int
-    measure: str
-    dataset: str
-    queries: int
-    held_out: Interval
-    best_single: str
-    best_single_held_out: Interval
-    difference: Interval
-    p_value: float
-    folds: tuple[Fold, ...] = ()
-
-    @property
-    def better(self) -> bool:
-        """Whether the tuned fusion is better than the best single retriever on held-out queries, significantly."""
-        return self.difference.mean > 0 and self.p_value < ALPHA
-
-    @property
-    def recommendation(self) -> str:
-        """What to do, and why, for people."""
-        figures = f"{self.difference.mean:+.3f} [{self.difference.low:+.3f}, {self.difference.high:+.3f}]"
-        against = f"held-out {self.measure} {self.held_out} against {self.best_single_held_out}, {figures}"
-        if self.better:
-            return (
-                f"Use {self.fusion!r} with {self.candidates} candidates: it is better than the best single retriever "
-                f"({against}, p = {self.p_value:.2g})."
-            )
-        verdict = "is not better" if self.difference.mean <= 0 else "is not significantly better"
-        return (
-            f"Use {self.best_single!r} alone: the tuned fusion {verdict} than the best single retriever ({against}, "
-            f"p = {self.p_value:.2g}, {self.queries} queries)."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict; `Tuned.from_dict` is its inverse."""
-        return {
-            "type": _TYPE,
-            "fusion": self.fusion.to_json(),
-            "candidates": self.candidates,
-            "recommendation": self.recommendation,
-            "tuned": self.tuned.to_json(),
-            "tuned_candidates": self.tuned_candidates,
-            "measure": self.measure,
-            "dataset": self.dataset,
-            "queries": self.queries,
-            "held_out": self.held_out.to_dict(),
-            "best_single": self.best_single,
-            "best_single_held_out": self.best_single_held_out.to_dict(),
-            "difference": self.difference.to_dict(),
-            "p_value": self.p_value,
-            "folds": [
-                {
-                    "queries": fold.queries,
-                    "fusion": fold.fusion.to_json(),
-                    "candidates": fold.candidates,
-                    "value": fold.value,
-                    "best_single": fold.best_single,
-                    "best_single_value": fold.best_single_value,
-                }
-                for fold in self.folds
-            ],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Tuned:
-        """The inverse of `to_dict`. Raises InvalidArgumentError where `data` is something else."""
-        try:
-            if data["type"] != _TYPE:
-                raise ValueError(f"its type is {data['type']!r:.40}")
-            kept = {key: value for key, value in data.items() if key not in ("type", "recommendation")}
-            for key in ("fusion", "tuned"):
-                kept[key] = make_fusion(data[key])
-            for key in ("held_out", "best_single_held_out", "difference"):
-                kept[key] = Interval(**data[key])
-            kept["p_value"] = float(data["p_value"])
-            kept["folds"] = tuple(Fold(**{**fold, "fusion": make_fusion(fold["fusion"])}) for fold in data["folds"])
-            return cls(**kept)
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise InvalidArgumentError(
-                f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({error})."
-            ) from error
-
-    def save(self, path: str | Path) -> None:
-        """Write a small JSON file. Raises StorageError where that is not possible."""
-        try:
-            Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error}.") from error
-
-    def __str__(self) -> str:
-        return self.recommendation
-
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        title = f"{self.dataset}: {self.measure} on held-out queries ({self.queries})"
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-        table.add_column("fold")
-        table.add_column("queries", justify="right")
-        table.add_column("chosen on the other queries", overflow="fold")
-        table.add_column("tuned", justify="right", no_wrap=True)
-        table.add_column("best single", overflow="fold")
-        table.add_column("alone", justify="right", no_wrap=True)
-        for number, fold in enumerate(self.folds, 1):
-            chosen = Text(f"{fold.fusion!r}, {fold.candidates} candidates")
-            single = Text(fold.best_single)
-            values = f"{fold.value:.3f}", f"{fold.best_single_value:.3f}"
-            table.add_row(f"{number}", f"{fold.queries}", chosen, values[0], single, values[1])
-        chosen = Text(f"{self.tuned!r}, {self.tuned_candidates} candidates")
-        alone = f"{self.best_single_held_out}"
-        table.add_row("all", f"{self.queries}", chosen, f"{self.held_out}", Text(self.best_single), alone)
-        return Group(table, Text(), Text(self.recommendation))
-
-
-def load_tuned(path: str | Path) -> Tuned:
-    """What `Tuned.save` wrote.
-
-    Raises:
-        InvalidArgumentError: there is no such file, or it holds something else.
-    """
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"The tuned fusion {str(path)!r} cannot be read: {error}.") from error
-    return Tuned.from_dict(data)
 
 
 def tune(
@@ -263,11 +92,11 @@ def tune(
     >>> tuned = tune({"good": good, "bad": bad}, data, show_progress_bar=False)
     >>> tuned.fusion
     RRF(weights={'good': 1.0, 'bad': 0.0}, k=60)
-    >>> print(tuned.held_out, tuned.better)
-    1.000 [1.000, 1.000] False
+    >>> print(tuned.held_out, tuned.best_single.verdict, tuned.best_untuned.verdict)
+    1.000 [1.000, 1.000] not better not better
     """
     _check(kinds, candidates, folds, seed)
-    plan = Pipeline(source, retrievers, RRF(), max(candidates), None).resolve("tune", 1)
+    plan = Pipeline(source, retrievers, RRF(), max(*candidates, UNTUNED_CANDIDATES), None).resolve("tune", 1)
     if len(plan.retrievers) < 2:
         raise InvalidArgumentError(
             f"Tuning merges two or more retrievers, and there is {', '.join(map(repr, plan.retrievers))}: "
@@ -285,13 +114,11 @@ def tune(
     check_sources([plan], qrels, dataset.name)
     texts = {query: text for query, text in dataset.queries.items() if query in qrels}
     folder = None if work_folder is None else check_work_folder(work_folder)
-    stages = Stages(texts, dataset.corpus, folder, show_progress_bar)
+    stages = Stages(texts, dataset.corpus, folder, show_progress_bar, exclude_self)
     stages.retrieve([plan])
     runs = {name: {q: stages.rankings(plan, q)[name] for q in queries} for name in plan.retrievers}
-    if exclude_self:
-        runs = {name: drop_self_matches(of_retriever) for name, of_retriever in runs.items()}
     table = _Table(runs, qrels, str(parsed[0]), kinds, sorted(set(candidates)), show_progress_bar)
-    return _nested(table, dataset.name, folds, seed)
+    return _nested(table, dataset, folds, seed)
 
 
 def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed: int) -> None:
@@ -310,7 +137,7 @@ def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed:
         raise InvalidArgumentError(f"seed is a whole number of at least 0, not {seed!r}.")
 
 
-def _nested(table: _Table, dataset: str, folds: int, seed: int) -> Tuned:
+def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
     """The outer cross-validation, and the choice on all queries."""
     everything = np.arange(len(table.queries))
     shuffled = np.random.default_rng(seed).permutation(everything)
@@ -325,26 +152,33 @@ def _nested(table: _Table, dataset: str, folds: int, seed: int) -> Tuned:
         means = float(held_out[fold].mean()), float(alone[fold].mean())
         choices.append(Fold(len(fold), fusion, depth, means[0], table.names[single], means[1]))
     tuned, depth = table.choose(shuffled, folds)
-    best_single = table.names[table.best_single(everything)]
+    tuned.tuned_on = dataset.query_digests
+
+    def rival(name: str, values: NDArray[np.float64]) -> Rival:
+        of, difference = (bootstrap_interval(one, seed=seed) for one in (values, held_out - values))
+        return Rival(name, of, difference, paired_test(held_out, values))
+
+    untuned = {name: table.measured(fusion, UNTUNED_CANDIDATES, everything) for name, fusion in UNTUNED.items()}
     result = Tuned(
         fusion=tuned,
         candidates=depth,
         tuned=tuned,
         tuned_candidates=depth,
         measure=table.measure,
-        dataset=dataset,
+        dataset=dataset.name,
         queries=len(shuffled),
         held_out=bootstrap_interval(held_out, seed=seed),
-        best_single=best_single,
-        best_single_held_out=bootstrap_interval(alone, seed=seed),
-        difference=bootstrap_interval(held_out - alone, seed=seed),
-        p_value=paired_test(held_out, alone),
+        best_single=rival(table.names[table.best_single(everything)], alone),
+        untuned=tuple(rival(name, values) for name, values in untuned.items()),
         folds=tuple(choices),
     )
-    if result.better:
-        return result
-    one = RRF(weights={name: float(name == best_single) for name in table.names})
-    return replace(result, fusion=one)
+    if not result.best_single.beaten:
+        one = RRF(weights={name: float(name == result.best_single.name) for name in table.names})
+        return replace(result, fusion=one)
+    if not result.best_untuned.beaten:
+        equal = {**UNTUNED[result.best_untuned.name].to_json(), "weights": dict.fromkeys(table.names, 1.0)}
+        return replace(result, fusion=make_fusion(equal), candidates=UNTUNED_CANDIDATES)
+    return result
 
 
 class _Table:

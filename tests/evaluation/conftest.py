@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,12 +69,24 @@ def make_comparison(queries: int = 60, seed: int = 7) -> Comparison:
         created="2026-11-21T17:55:00+00:00",
         version="0.1.0",
         command="hybridsearch compare cranfield --systems bm25,dense",
+        machine={"CPU": "Some Processor 7000 <fast>", "cores": "2", "memory": "8 GiB", "OS": "Linux 6.1"},
     )
 
 
 @pytest.fixture
 def comparison() -> Comparison:
     return make_comparison()
+
+
+@pytest.fixture
+def twins(comparison: Comparison) -> Comparison:
+    """With one more fused system, "twin", which is like the baseline on every query."""
+    rrf, baseline = comparison["rrf"], comparison[comparison.baseline]
+    nothing = Versus(Interval(0.0, 0.0, 0.0), 1.0, 1.0, 0, 0, comparison.dataset.queries)
+    versus = dict.fromkeys(MEASURES, nothing)
+    single = BestSingle("bm25", {name: of.mean for name, of in baseline.means.items()}, versus)
+    twin = replace(rrf, name="twin", scores=baseline.scores, means=baseline.means, versus=versus, best_single=single)
+    return replace(comparison, systems=(*comparison.systems, twin))
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:
@@ -109,6 +122,7 @@ def _system(
         best_single=best if len(retrievers) > 1 else None,
         cost=None if kind == "run" else _cost(retrievers, "rerank" in name, random),
         rankings={id: (("d1", 3.25), (f"d{place + 2}", 1.5)) for place, id in enumerate(ids)},
+        warnings=(f"The fusion of {name} was tuned on these queries.",) if name == "minmax & <zscore>" else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -307,13 +308,31 @@ def test_the_query_document_is_dropped_only_when_asked() -> None:
     assert dropped.means["RR@2"].mean == 1
 
 
-def test_dropping_keeps_the_order_of_reranked_rankings(search: hs.HybridSearch, dataset: Dataset) -> None:
-    queries = {f"d{number}": text for number, text in enumerate(dataset.queries.values())}
-    own = Dataset("self", queries, {query: {"d1": 1, "d2": 1} for query in queries}, dataset.corpus)
+@pytest.mark.parametrize(
+    "options", [{}, {"fusion": hs.ScoreFusion("minmax")}, {"reranker": Overlap(5)}, {"retrievers": ["first"]}]
+)
+def test_dropping_equals_an_index_without_the_query_document(options: dict[str, Any], dataset: Dataset) -> None:
+    documents = list(dataset.corpus or ())
+    queries = {document.id: document.text for document in documents[:10]}  # so that each finds itself first
+    own = Dataset("self", queries, {query: {"d1": 1, "d2": 1} for query in queries}, documents)
+    encoders = {name: Hashing(name) for name in ("first", "second")}  # scores depend on no other document
+    with hs.HybridSearch(encoders, candidates=30) as search:
+        search.index(documents, show_progress_bar=False)
+        system = Pipeline(search, **options)
+        found = evaluate(system, own, top_k=30, measures=["nDCG@10"], exclude_self=True, **QUICK)
+    for query, text in queries.items():
+        with hs.HybridSearch(encoders, candidates=30) as without:
+            without.index([one for one in documents if one.id != query], show_progress_bar=False)
+            assert list(found.ranking(query).ids) == without.search(text, 30, **options).ids
+
+
+def test_oracle_positives_do_not_put_the_dropped_document_back(search: hs.HybridSearch, dataset: Dataset) -> None:
+    own = Dataset("self", {"d1": "wing lift"}, {"d1": {"d1": 1, "d2": 1}}, dataset.corpus)
     system = Pipeline(search, reranker=Overlap(5))
-    found = evaluate(system, own, top_k=29, measures=["nDCG@10"], exclude_self=True, **QUICK)
-    for query, pairs in returned(search, own, reranker=Overlap(5)).items():
-        assert list(found.ranking(query).ids) == [id for id, _ in pairs if id != query][:29]
+    found = compare({"r": system}, own, oracle_positives=True, exclude_self=True, **QUICK)
+    for of_system in found.systems:
+        assert "d1" not in of_system.ranking("d1").ids
+    assert "d2" in found.systems[1].ranking("d1").ids
 
 
 # Reranking
@@ -646,6 +665,27 @@ def test_sparsity_equals_the_mean_over_all_pairs(search: hs.HybridSearch, datase
     assert found.queries_mean == pytest.approx(np.mean([len(one) for one in terms]))
     assert found.flops == pytest.approx(np.mean([len(q & d) for q in terms for d in documents]))
     assert sum(found.documents_histogram.counts) == len(documents)
+
+
+def test_merging_other_runs_under_the_same_names_is_timed_again(dataset: Dataset, tmp_path: Path) -> None:
+    def costs(depth: int) -> Any:
+        ranking = Ranking.from_scores({f"d{number}": 1.0 / (number + 1) for number in range(depth)})
+        runs = {name: dict.fromkeys(dataset.queries, ranking) for name in ("one", "other")}
+        options: dict[str, Any] = {"latency_queries": 5, "work_folder": tmp_path, "show_progress_bar": False}
+        return compare({"merged": Pipeline(runs)}, dataset, **options)["merged"].cost
+
+    assert costs(5) == costs(5)
+    assert costs(5) != costs(100)
+
+
+def test_a_comparison_tells_the_machine_below_its_costs(search: hs.HybridSearch, dataset: Dataset) -> None:
+    found = compare({"rrf": search}, dataset, latency_queries=2, show_progress_bar=False)
+    assert found.machine["Python"] == platform.python_version()
+    assert int(found.machine["cores"]) <= (os.cpu_count() or 1)
+    line = f"On {', '.join([found.machine['CPU'], 'cores ' + found.machine['cores']])}"
+    assert line in " ".join(str(found).split())
+    assert line in found.to_markdown()
+    assert Comparison.from_dict({k: v for k, v in found.to_dict().items() if k != "machine"}).machine == {}
 
 
 # Details

@@ -18,10 +18,10 @@ from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation import measures
 from hybridsearch.evaluation.measures import (
     DEFAULT_MEASURES,
-    drop_self_matches,
     parse_measures,
     read_qrels,
     score_rankings,
+    without,
     write_qrels,
 )
 from hybridsearch.ranking import Ranking
@@ -177,12 +177,12 @@ def test_importing_the_measures_loads_neither_ir_measures_nor_scipys_statistics(
     assert done.stdout.strip() == "[]"
 
 
-def test_self_matches_are_dropped_and_the_order_stays() -> None:
+def test_a_document_is_dropped_and_the_order_stays() -> None:
     ranking = Ranking(("c", "q", "a"), np.array([1.0, 1.0, 1.0]))
-    dropped = drop_self_matches({"q": ranking, "other": ranking})
-    assert dropped["q"].ids == ("c", "a")
-    assert dropped["q"].scores.tolist() == [1.0, 1.0]
-    assert dropped["other"] is ranking
+    dropped = without(ranking, "q")
+    assert dropped.ids == ("c", "a")
+    assert dropped.scores.tolist() == [1.0, 1.0]
+    assert without(ranking, "other") is ranking
 
 
 @pytest.mark.parametrize(

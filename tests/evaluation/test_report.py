@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hybridsearch.errors import StorageError
 from hybridsearch.evaluation.report import render, write_html
 from hybridsearch.evaluation.report.charts import pareto
-from hybridsearch.evaluation.results import Comparison, Cost, SystemResult
+from hybridsearch.evaluation.results import Comparison, Cost, SystemResult, Timing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -157,6 +157,11 @@ def test_the_page_never_scrolls_sideways(look: Open, comparison: Comparison, wid
     assert opened.overflow() == 0
 
 
+def test_every_column_of_the_tables_is_seen_on_a_laptop(look: Open, comparison: Comparison) -> None:
+    tables = look(comparison, 1280).page.locator("section > .scroll").all()
+    assert [table.evaluate("one => one.scrollWidth - one.clientWidth") for table in tables] == [0, 0]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_marks_stand_out_from_what_is_behind_them(look: Open, comparison: Comparison, scheme: str) -> None:
     opened = look(comparison, scheme=scheme)
@@ -290,6 +295,37 @@ def test_a_query_shows_why_its_hits_are_there(look: Open, comparison: Comparison
         assert all(f"{name} #{rank}" in text for name, rank in hit.retrievers.items())
         assert ("relevant, grade 2" in text) == (hit.grade == 2)
         assert "wing\n3.21" in text or "wing3.21" in text or "wing 3.21" in text
+
+
+def test_bars_of_time_have_one_scale_where_only_merging_took_any(look: Open, comparison: Comparison) -> None:
+    times = {"rrf": 0.2, "minmax & <zscore>": 0.4}
+
+    def merging(one: SystemResult) -> SystemResult:
+        return replace(one, cost=Cost(43, fuse_ms=Timing(times[one.name], 1.0)) if one.name in times else None)
+
+    runs = replace(comparison, systems=tuple(map(merging, comparison.systems)))
+    page = look(runs).page
+    bars = page.locator("#cost .bar-cell .stage-fuse").evaluate_all("all => all.map(one => one.getAttribute('width'))")
+    assert list(map(float, bars)) == [50, 100]
+    assert page.locator("#cost thead th").all_inner_texts()[2:] == ["Fuse\nms"]  # no index, nothing was encoded
+
+
+def test_the_machine_stands_below_the_costs(look: Open, comparison: Comparison) -> None:
+    told = "Measured on Some Processor 7000 <fast>, cores 2, memory 8 GiB, Linux 6.1."
+    assert look(comparison).page.locator("#cost > .note").last.inner_text() == told
+    assert "Measured on" not in render(replace(comparison, machine={}))
+
+
+def test_a_warning_stands_above_the_table(look: Open, comparison: Comparison) -> None:
+    warning = look(comparison).page.locator("#results > .warning:first-of-type")
+    assert warning.inner_text() == "The fusion of minmax & <zscore> was tuned on these queries."
+
+
+def test_a_system_that_no_query_tells_from_the_baseline_is_the_same(look: Open, twins: Comparison) -> None:
+    page = look(twins).page
+    row = page.locator("#results tbody tr", has_text="twin").first.inner_text()
+    assert row.count("same") == 2  # as the baseline, and as its best single retriever
+    assert "±" not in page.locator("body").inner_text()
 
 
 # Text that would like to be more

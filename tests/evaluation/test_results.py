@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.results import Comparison
+from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.ranking import Ranking
 
 
@@ -89,6 +91,26 @@ def test_every_system_and_mean_is_printed(comparison: Comparison, width: int) ->
 def test_the_better_single_retriever_stands_beside_fused_rows(comparison: Comparison) -> None:
     line = next(line for line in printed(comparison, 120).splitlines() if line.startswith("rrf "))
     assert line.rstrip().endswith(f"bm25 {comparison['bm25'].means['nDCG@10'].mean:.4f}")
+
+
+def test_a_system_that_no_query_tells_from_another_is_the_same_and_has_no_interval(twins: Comparison) -> None:
+    quality, differences = (
+        next(line for line in part.splitlines() if line.startswith("twin"))
+        for part in printed(twins, 120).split("nDCG@10 against bm25")
+    )
+    assert quality.split()[-2:] == ["bm25", f"{twins['bm25'].means['nDCG@10'].mean:.4f}"]
+    assert differences.split() == ["twin", "same", "–", "–", "0", "0", "60"]
+    assert "±" not in printed(twins, 120)
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert formats.signed_interval(Interval(0.01, -0.00001, 0.02)) == "[0, +0.020]"
+
+
+def test_warnings_are_the_first_notes(comparison: Comparison) -> None:
+    lines = printed(comparison, 120).splitlines()
+    warning = lines.index("The fusion of minmax & <zscore> was tuned on these queries.")
+    assert lines[warning + 1].startswith("Best by nDCG@10")
 
 
 def test_notes_say_what_marks_and_kinds_mean(comparison: Comparison) -> None:

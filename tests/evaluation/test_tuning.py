@@ -16,8 +16,11 @@ import hybridsearch as hs
 from hybridsearch.cli import app
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
+from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate
 from hybridsearch.evaluation.measures import score_rankings, write_qrels
-from hybridsearch.evaluation.tuning import KINDS, Tuned, load_tuned, merge, tune
+from hybridsearch.evaluation.spec import parse_systems
+from hybridsearch.evaluation.tuned import Tuned, _written, load_tuned
+from hybridsearch.evaluation.tuning import KINDS, merge, tune
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
 from hybridsearch.ranking import Ranking
 
@@ -42,11 +45,31 @@ def tuned_on(runs: Runs, data: Dataset, kinds: tuple[Fusion, ...] = (ScoreFusion
     return tune(runs, data, kinds=kinds, candidates=[60], show_progress_bar=False)
 
 
-def test_two_equally_noisy_retrievers_are_merged_with_about_equal_weights_and_recommended() -> None:
+def test_of_two_equally_noisy_retrievers_the_untuned_fusion_is_recommended_for_tuning_gains_nothing() -> None:
     tuned = tuned_on(*collection({"a": 1.0, "b": 1.0}, queries=200))
+    assert tuned.best_single.beaten
+    assert not tuned.best_untuned.beaten
+    assert tuned.tuned.weight("a") == pytest.approx(0.5, abs=0.15)
+    assert tuned.fusion.to_json() == ScoreFusion("minmax", {"a": 1.0, "b": 1.0}).to_json()
+    assert tuned.candidates == 100
+    assert tuned.recommendation.startswith("Use minmax untuned, over which tuning gains nothing. On 200 held-out")
+
+
+def test_the_tuned_fusion_is_recommended_where_it_beats_single_retrievers_and_equal_weights() -> None:
+    tuned = tuned_on(*collection({"sharp": 0.5, "dull": 1.5}, queries=300))
     assert tuned.better
     assert tuned.fusion is tuned.tuned
-    assert tuned.fusion.weight("a") == pytest.approx(0.5, abs=0.15)
+    assert tuned.recommendation.startswith(f"Use {_written(tuned.tuned)} with 60 candidates. On 300 held-out queries")
+
+
+def test_untuned_fusions_are_measured_on_the_same_queries_as_the_tuned_one() -> None:
+    runs, data = collection({"a": 1.0, "b": 1.2})
+    tuned = tuned_on(runs, data)
+    systems = {"rrf": Pipeline(runs, fusion=RRF()), "minmax": Pipeline(runs, fusion=ScoreFusion("minmax"))}
+    expected = compare(systems, data, measures=["nDCG@10"], show_progress_bar=False)
+    for rival in tuned.untuned:
+        assert rival.held_out.mean == pytest.approx(expected[rival.name].means["nDCG@10"].mean)
+        assert rival.difference.mean == pytest.approx(tuned.held_out.mean - rival.held_out.mean)
 
 
 def test_the_less_noisy_retriever_gets_the_weight_that_averaging_measurements_gives_it() -> None:
@@ -58,9 +81,9 @@ def test_the_less_noisy_retriever_gets_the_weight_that_averaging_measurements_gi
 def test_a_retriever_that_knows_nothing_is_left_out_and_the_other_one_recommended_alone() -> None:
     tuned = tuned_on(*collection({"good": 0.3, "blind": 1000.0}))
     assert not tuned.better
-    assert tuned.best_single == "good"
+    assert tuned.best_single.name == "good"
     assert tuned.fusion.weights == {"good": 1.0, "blind": 0.0}
-    assert tuned.recommendation.startswith("Use 'good' alone: the tuned fusion is not")
+    assert tuned.recommendation.startswith("Use good alone. On 60 held-out queries the tuned fusion is not")
 
 
 def test_a_document_that_only_one_retriever_lists_is_found_by_the_depth_that_reaches_it() -> None:
@@ -69,7 +92,7 @@ def test_a_document_that_only_one_retriever_lists_is_found_by_the_depth_that_rea
     both = {f"q{n}": Ranking.from_scores({**order, "d30": -2.5}) for n in range(20)}  # second to fourth here
     data = Dataset("deep", dict.fromkeys(shallow, "?"), {query: {"d30": 1} for query in shallow})
     tuned = tune({"a": shallow, "b": both}, data, measure="RR@10", candidates=[2, 10, 40], show_progress_bar=False)
-    assert tuned.best_single == "b"
+    assert tuned.best_single.name == "b"
     assert tuned.held_out.mean == pytest.approx(1 / 4)
 
 
@@ -151,12 +174,15 @@ def test_an_index_is_tuned_like_the_runs_it_gives() -> None:
     search.index(documents, show_progress_bar=False)
     runs: Runs = {
         name: {
-            query: Ranking.from_scores((hit.id, hit.score) for hit in search.search(text, 200, retrievers=[name]))
+            query: Ranking.from_scores(
+                (hit.id, hit.score)
+                for hit in search.search(text, 200, retrievers=[name], fusion=ScoreFusion("none"))  # its own scores
+            )
             for query, text in queries.items()
         }
         for name in ("one", "two")
     }
-    kinds = (RRF(60),)  # by rank: what search returns has fused scores
+    kinds = (RRF(60), ScoreFusion("minmax"))
     from_index = tune(search, data, kinds=kinds, show_progress_bar=False)
     from_runs = tune(runs, data, kinds=kinds, show_progress_bar=False)
     assert from_index.to_dict() == from_runs.to_dict()
@@ -175,7 +201,7 @@ def test_a_judged_query_without_results_counts_zero() -> None:
         del run["q0"]
     tuned = tuned_on(runs, data)
     assert sum(fold.queries for fold in tuned.folds) == 20
-    assert tuned.best_single_held_out.mean < 20 / 20
+    assert tuned.best_single.held_out.mean < 20 / 20
 
 
 def test_the_documents_of_the_queries_themselves_can_be_dropped() -> None:
@@ -196,15 +222,60 @@ def test_the_file_is_small_readable_and_gives_the_same_result_back(tmp_path: Pat
     assert json.loads(path.read_text())["recommendation"] == tuned.recommendation
 
 
-def test_the_result_prints_its_folds_and_what_to_do() -> None:
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_result_prints_its_rivals_its_folds_and_what_to_do(width: int) -> None:
     from rich.console import Console
 
-    tuned = tuned_on(*collection({"a": 1.0, "b": 1.0}))
-    console = Console(width=120, color_system=None)
+    tuned = tuned_on(*collection({"bm25": 1.0, "sparse": 1.0, "dense": 1.0}))
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(tuned)
-    assert "synthetic: nDCG@10 on held-out queries (60)" in capture.get()
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "synthetic: 60 held-out queries" in lines
+    starts = [line.split()[0] for line in lines if line.strip()]
+    assert {"tuned", tuned.best_single.name, "rrf", "minmax"} <= set(starts)
+    for fold in tuned.folds:
+        assert _written(fold.fusion) in starts  # in one piece
     assert " ".join(tuned.recommendation.split()) in " ".join(capture.get().split())
+
+
+@pytest.mark.parametrize("kind", [RRF(5), ScoreFusion("minmax"), ScoreFusion("zscore"), AdaptiveFusion()])
+def test_a_tuned_fusion_is_written_as_compare_reads_it(kind: Fusion) -> None:
+    fusion = with_weights(kind, {"a": 0.3, "b": 0.7, "c": 0.0})
+    text = _written(fusion)
+    read = parse_systems([text], collection(dict.fromkeys("abc", 1.0), queries=1)[0])[text]
+    assert isinstance(read, Pipeline)
+    assert isinstance(read.fusion, Fusion)
+    assert read.fusion.to_json() == with_weights(kind, {"a": 0.3, "b": 0.7}).to_json()
+
+
+def test_a_fusion_on_the_queries_it_was_tuned_on_is_warned_of(tmp_path: Path) -> None:
+    runs, data = collection({"sharp": 0.5, "dull": 1.5}, queries=300)
+    seen, unseen = parted(data, 200)
+    tuned_on(runs, seen).save(tmp_path / "tuned.json")
+    pipeline = Pipeline(runs, fusion=tmp_path / "tuned.json")
+    found = compare({"tuned": pipeline, "rrf": Pipeline(runs)}, data, show_progress_bar=False, details=0)
+    [warning] = found["tuned"].warnings
+    assert warning.startswith("The fusion of tuned was tuned on 200 of these 300 queries")
+    assert found["rrf"].warnings == ()
+    assert warning in " ".join(str(found).split())
+    assert warning in found.to_markdown()
+    assert json.loads(found.to_json())["systems"][0]["warnings"] == [warning]
+    assert "tuned on 200 of these 200 queries" in str(evaluate(pipeline, seen, show_progress_bar=False))
+    assert evaluate(pipeline, unseen, show_progress_bar=False).warnings == ()
+
+
+def test_an_index_made_with_a_tuned_fusion_still_knows_the_queries_when_it_is_opened_again(tmp_path: Path) -> None:
+    runs, data = collection({"sharp": 0.5, "dull": 1.5}, queries=300)
+    tuned = tuned_on(runs, data)
+    encoders = {name: hs.BM25() for name in runs}
+    documents = [hs.Document(f"d{number}", "?") for number in range(60)]
+    with hs.HybridSearch(encoders, tmp_path / "index", tuned.fusion) as search:
+        search.index(documents, show_progress_bar=False)
+    with hs.open(tmp_path / "index") as search:
+        assert search.fusion.tuned_on == data.query_digests
+        assert repr(search.fusion) == repr(tuned.fusion)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +382,16 @@ def test_adaptive_fusion_is_among_the_kinds() -> None:
 
 def with_weights(kind: Fusion, weights: dict[str, float]) -> Fusion:
     return make_fusion({**kind.to_json(), "weights": weights})
+
+
+def parted(data: Dataset, first: int) -> tuple[Dataset, Dataset]:
+    """The first queries, and the others."""
+    places = dict(zip(data.queries, range(len(data.queries)), strict=True))
+    parts = [{query for query, place in places.items() if (place < first) == early} for early in (True, False)]
+    one, other = (
+        Dataset(data.name, dict.fromkeys(part, "?"), {query: data.qrels[query] for query in part}) for part in parts
+    )
+    return one, other
 
 
 def mean_of(rankings: dict[str, Ranking], data: Dataset) -> float:

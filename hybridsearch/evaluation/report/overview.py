@@ -115,6 +115,7 @@ def _tiles(comparison: Comparison) -> list[Markup]:
 
 def _gain_tile(label: str, versus: Versus, system: SystemResult, note: str = "") -> Markup:
     sure = f"{formats.signed_interval(versus.difference)}, {formats.p_value(versus.p_adjusted)}"
+    sure = "on every query the same" if versus.same else sure
     value = join(formats.difference(versus.difference.mean), verdict(versus))
     return _tile(label, value, system, f"{sure}; {note}" if note else sure)
 

@@ -93,7 +93,7 @@ def _costs(comparison: Comparison) -> Markup | None:
     return join(
         plots.quality_and_cost(comparison),
         element("p", note, class_="note", dir="auto") if missing else None,
-        tables.costs(costed),
+        tables.costs(costed, comparison.machine),
     )
 
 

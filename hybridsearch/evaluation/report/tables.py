@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.report import charts
@@ -33,13 +33,13 @@ def results(comparison: Comparison) -> Markup:
     sized = any(index_bytes(one) is not None for one in systems)
     low, high = charts.padded([one.means[main] for one in systems])
     ends = [element("span", formats.figure(end, 2)) for end in (low, high)]
-    sure = f"mean, {100 * comparison.level:g}% interval"
+    sure = f"{100 * comparison.level:g}% interval"
     heads = [
         head("System", first="asc", class_="system"),
         head(main, sure),
         element("th", ends, scope="col", class_="axis-head", aria_label=f"{main} on one axis"),
-        *([head("Over the baseline", f"{main}, adjusted p"), head("Won · tied · lost", "queries")] if several else []),
-        *[head(name, "mean, interval") for name in comparison.measures[1:]],
+        head("Over the baseline", "won · tied · lost") if several else None,
+        *[head(name, "interval") for name in comparison.measures[1:]],
         head("Best single", f"{main}, gain over it") if singles else None,
         head("ms a query", "median, 95th", first="asc") if timed else None,
         head("Index", first="asc") if sized else None,
@@ -53,7 +53,7 @@ def results(comparison: Comparison) -> Markup:
             _name_cell(one, is_baseline=several and one.name == comparison.baseline),
             _measure_cell(one, main, best[main]),
             element("td", charts.forest(one.means[main], one.kind, low, high, reference), class_="forest-cell"),
-            *([_versus_cell(one, main), _record_cell(one, main)] if several else []),
+            _versus_cell(one, main) if several else None,
             *[_measure_cell(one, name, best[name]) for name in comparison.measures[1:]],
             _single_cell(one, main) if singles else None,
             _time_cell(one.cost.total_ms if one.cost else None) if timed else None,
@@ -63,58 +63,72 @@ def results(comparison: Comparison) -> Markup:
         for one in systems
     ]
     caption = f"{', '.join(comparison.measures)} of each system on {comparison.dataset.name}"
-    return join(table(caption, heads, rows), _legend(comparison), _every_difference(comparison) if several else None)
+    warnings = [element("p", warning, class_="warning", dir="auto") for one in systems for warning in one.warnings]
+    differences = _every_difference(comparison) if several else None
+    return join(warnings, table(caption, heads, rows), _legend(comparison), differences)
 
 
-def costs(systems: Sequence[SystemResult]) -> Markup:
-    """Milliseconds of each stage, drawn and written, index size and encoding speed."""
+def costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Markup:
+    """Milliseconds of each stage, drawn and written, index size and encoding speed; and on what machine."""
     used = [
         (stage, heading)
         for stage, heading in _STAGES
         if any(getattr(one.cost, f"{stage}_ms") is not None for one in systems)
     ]
-    longest = max((total_ms(one) or 0.0 for one in systems), default=0.0)
+    totals = any(total_ms(one) is not None for one in systems)
+    sized = any(index_bytes(one) is not None for one in systems)
+    encoded = any(one.cost and one.cost.documents_per_second for one in systems)
+    longest = max(sum(length for _, length in _parts(one)) for one in systems)
     heads = [
         head("System", first="asc", class_="system"),
         element("th", "Median milliseconds, one scale", scope="col") if used else None,
         *[head(heading, "ms", first="asc") for _, heading in used],
-        head("Total", "ms", first="asc") if longest else None,
-        head("Index", first="asc"),
-        head("Documents encoded", "a second", first="desc"),
+        head("Total", "ms", first="asc") if totals else None,
+        head("Index", first="asc") if sized else None,
+        head("Documents encoded", "a second", first="desc") if encoded else None,
     ]
-    rows = [_cost_row(one, one.cost or Cost(), [stage for stage, _ in used], longest) for one in systems]
+    rows = [
+        element(
+            "tr",
+            element("th", name_of(one), scope="row", data_sort=one.name),
+            element("td", charts.stacked(_parts(one), longest), class_="bar-cell") if used else None,
+            *[_time_cell(getattr(one.cost, f"{stage}_ms", None)) for stage, _ in used],
+            _time_cell(one.cost.total_ms if one.cost else None, strong=True) if totals else None,
+            cell(formats.size(index_bytes(one)), sort=index_bytes(one)) if sized else None,
+            _speed_cell(one.cost or Cost()) if encoded else None,
+        )
+        for one in systems
+    ]
     legend = [element("span", element("i", class_=f"swatch stage-{stage}"), heading) for stage, heading in used]
-    if longest:
+    if totals:
         legend.append(element("span", element("i", class_="swatch stage-rest"), "The rest, such as fetching documents"))
     asked = max((one.cost.queries for one in systems if one.cost), default=0)
     sample = number_of(asked, "query", "queries")
-    how = f"{sample} asked one at a time for {LATENCY_TOP_K} hits, nothing from a cache." if asked else ""
+    asking = f" for {LATENCY_TOP_K} hits, nothing from a cache" if totals else ""
+    how = f"{sample} asked one at a time{asking}." if asked else ""
     explained = f"Large figures are medians, small ones 95th percentiles. {how}" if used else how
     return join(
         element("h3", "What each stage costs"),
         table("Cost of each system", heads, rows),
         element("p", legend, element("span", explained), class_="legend") if explained else None,
+        element("p", f"Measured on {formats.machine(machine)}.", class_="note", dir="auto") if machine else None,
     )
 
 
-def _cost_row(system: SystemResult, cost: Cost, stages: Sequence[str], longest: float) -> Markup:
-    timings: dict[str, Timing | None] = {stage: getattr(cost, f"{stage}_ms") for stage in stages}
+def _parts(system: SystemResult) -> list[tuple[str, float]]:
+    """Class and median milliseconds of each stage, and what the total has beyond them."""
+    timings = {stage: getattr(system.cost, f"{stage}_ms", None) for stage, _ in _STAGES}
     parts = [(f"stage-{stage}", timing.p50) for stage, timing in timings.items() if timing is not None]
     staged = sum(length for _, length in parts)
-    parts.append(("stage-rest", max((total_ms(system) or 0.0) - staged, 0.0)))
-    speeds = [
-        element("div", element("bdi", name), f" {formats.count(speed)}")
-        for name, speed in cost.documents_per_second.items()
-    ]
-    return element(
-        "tr",
-        element("th", name_of(system), scope="row", data_sort=system.name),
-        element("td", charts.stacked(parts, max(longest, staged)), class_="bar-cell") if stages else None,
-        *[_time_cell(timing) for timing in timings.values()],
-        _time_cell(cost.total_ms, strong=True) if longest else None,
-        cell(formats.size(cost.index_bytes), sort=cost.index_bytes),
-        cell(speeds, sort=min(cost.documents_per_second.values())) if speeds else nothing(),
-    )
+    return [*parts, ("stage-rest", max((total_ms(system) or 0.0) - staged, 0.0))]
+
+
+def _speed_cell(cost: Cost) -> Markup:
+    speeds = cost.documents_per_second
+    if not speeds:
+        return nothing()
+    lines = [element("div", element("bdi", name), f" {formats.count(speed)}") for name, speed in speeds.items()]
+    return cell(lines, sort=min(speeds.values()))
 
 
 def _legend(comparison: Comparison) -> Markup:
@@ -179,22 +193,15 @@ def _told(versus: Versus) -> str:
 
 def _versus_cell(system: SystemResult, measure: str) -> Markup:
     versus = system.versus.get(measure)
-    if versus is None:
-        return cell(element("span", "baseline", class_="muted"), sort=0.0)
+    if versus is None or versus.same:
+        return cell(element("span", "baseline" if versus is None else "same", class_="muted"), sort=0.0)
     tone = "" if not versus.significant else " better" if versus.difference.mean > 0 else " worse"
     number = element("span", formats.difference(versus.difference.mean), class_=f"number{tone}")
     about = f"{formats.signed_interval(versus.difference)} {formats.p_value(versus.p_adjusted)}"
-    return cell(number, small(about), sort=versus.difference.mean)
-
-
-def _record_cell(system: SystemResult, measure: str) -> Markup:
-    versus = system.versus.get(measure)
-    if versus is None:
-        return nothing()
     parts = [("win", versus.wins), ("tie", versus.ties), ("loss", versus.losses)]
-    bar = charts.stacked(parts, sum(number for _, number in parts))
-    text = f"{versus.wins:,} · {versus.ties:,} · {versus.losses:,}"
-    return cell(element("span", text, class_="number"), bar, sort=versus.wins - versus.losses, class_="record-cell")
+    bar = charts.stacked(parts, sum(count for _, count in parts))
+    record = element("span", f"{versus.wins:,} · {versus.ties:,} · {versus.losses:,}")
+    return cell(number, element("div", bar, record, class_="won small"), small(about), sort=versus.difference.mean)
 
 
 def _single_cell(system: SystemResult, measure: str) -> Markup:
@@ -203,7 +210,8 @@ def _single_cell(system: SystemResult, measure: str) -> Markup:
         return nothing()
     gain: list[Child] = []
     if (versus := best.versus.get(measure)) is not None:
-        gain = [f"{formats.difference(versus.difference.mean)} {formats.p_value(versus.p_adjusted)}", verdict(versus)]
+        told = f"{formats.difference(versus.difference.mean)} {formats.p_value(versus.p_adjusted)}"
+        gain = ["same"] if versus.same else [told, verdict(versus)]
     number = element("span", formats.figure(best.means[measure]), class_="number")
     return cell(
         number, " ", element("bdi", best.retriever), small(*gain), sort=best.means[measure], class_="single-cell"

@@ -1,0 +1,270 @@
+"""What tuning found: the fusion it recommends, with the figures that say why, and its file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.evaluation import formats
+from hybridsearch.evaluation.plain import from_plain
+from hybridsearch.evaluation.results import ALPHA
+from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hybridsearch.evaluation.datasets import Dataset
+    from hybridsearch.evaluation.pipeline import Plan
+
+_TYPE = "tuned"
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold: what the other queries chose, and how that did on this fold's.
+
+    Attributes:
+        queries: how many the fold has.
+        fusion, candidates: chosen on all other queries.
+        value: mean of the measure on this fold.
+        best_single: the best retriever on all other queries.
+        best_single_value: its mean on this fold.
+    """
+
+    queries: int
+    fusion: Fusion
+    candidates: int
+    value: float
+    best_single: str
+    best_single_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """What the tuned fusion is measured against, on the same queries.
+
+    Attributes:
+        name: a retriever, or one of `UNTUNED`.
+        held_out: its figure.
+        difference: held-out figure of the tuned fusion minus this one's.
+        p_value: of the paired t test of the two.
+    """
+
+    name: str
+    held_out: Interval
+    difference: Interval
+    p_value: float
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the tuned fusion is better, significantly."""
+        return self.difference.mean > 0 and self.p_value < ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """What the tuned fusion is, compared with this one."""
+        return "better" if self.beaten else "not significantly better" if self.difference.mean > 0 else "not better"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was learned. `HybridSearch(fusion=..., candidates=...)` takes the first two; the command line a file.
+
+    Attributes:
+        fusion: recommended: the best single retriever (weight 0 for the others) unless it is beaten; else the better
+            one of `UNTUNED` unless that is beaten; else `tuned`.
+        candidates: how deep each retriever is to be read for it.
+        tuned, tuned_candidates: the best fusion found on all queries, recommended or not.
+        measure: what was maximised, and all figures are of.
+        dataset, queries: whose queries, and how many.
+        held_out: of the tuned fusion, on queries that had no part in choosing it.
+        best_single: the best retriever on all queries; its figure is that of the best retriever chosen and measured as
+            the fusion was.
+        untuned: those of `UNTUNED`, read `UNTUNED_CANDIDATES` deep.
+        folds: what each fold chose; that they differ shows how unsure the choice is.
+    """
+
+    fusion: Fusion
+    candidates: int
+    tuned: Fusion
+    tuned_candidates: int
+    measure: str
+    dataset: str
+    queries: int
+    held_out: Interval
+    best_single: Rival
+    untuned: tuple[Rival, ...]
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def better(self) -> bool:
+        """Whether the tuned fusion is the one recommended."""
+        return self.best_single.beaten and self.best_untuned.beaten
+
+    @property
+    def best_untuned(self) -> Rival:
+        """The better one of `untuned`."""
+        return max(self.untuned, key=lambda rival: rival.held_out.mean)
+
+    @property
+    def recommendation(self) -> str:
+        """What to do, and why, for people."""
+        single, untuned = self.best_single, self.best_untuned
+        if not single.beaten:
+            use = f"{single.name} alone"
+        elif not untuned.beaten:
+            use = f"{untuned.name} untuned, over which tuning gains nothing"
+        else:
+            use = f"{_written(self.tuned)} with {self.tuned_candidates} candidates"
+        return (
+            f"Use {use}. On {self.queries:,} held-out queries the tuned fusion is {single.verdict} than {single.name}, "
+            f"the best single retriever ({self._figures(single)}), and {untuned.verdict} than {untuned.name} untuned "
+            f"({self._figures(untuned)})."
+        )
+
+    def _figures(self, rival: Rival) -> str:
+        means = f"{formats.figure(self.held_out.mean)} against {formats.figure(rival.held_out.mean)}"
+        sure = f"{formats.signed_interval(rival.difference)}, {formats.p_value(rival.p_value)}"
+        return f"{self.measure} {means}, {formats.difference(rival.difference.mean, 4)} {sure}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict; `Tuned.from_dict` is its inverse."""
+        return {
+            "type": _TYPE,
+            "fusion": self.fusion.to_json(),
+            "candidates": self.candidates,
+            "recommendation": self.recommendation,
+            "tuned": self.tuned.to_json(),
+            "tuned_candidates": self.tuned_candidates,
+            "measure": self.measure,
+            "dataset": self.dataset,
+            "queries": self.queries,
+            "held_out": self.held_out.to_dict(),
+            "best_single": asdict(self.best_single),
+            "untuned": [asdict(rival) for rival in self.untuned],
+            "folds": [
+                {
+                    "queries": fold.queries,
+                    "fusion": fold.fusion.to_json(),
+                    "candidates": fold.candidates,
+                    "value": fold.value,
+                    "best_single": fold.best_single,
+                    "best_single_value": fold.best_single_value,
+                }
+                for fold in self.folds
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Tuned:
+        """The inverse of `to_dict`. Raises InvalidArgumentError where `data` is something else."""
+        try:
+            if data["type"] != _TYPE:
+                raise ValueError(f"its type is {data['type']!r:.40}")
+            kept = {key: value for key, value in data.items() if key not in ("type", "recommendation")}
+            for key in ("fusion", "tuned"):
+                kept[key] = make_fusion(data[key])
+            kept["held_out"] = Interval(**data["held_out"])
+            kept["best_single"] = from_plain(Rival, data["best_single"])
+            kept["untuned"] = tuple(from_plain(Rival, rival) for rival in data["untuned"])
+            kept["folds"] = tuple(Fold(**{**fold, "fusion": make_fusion(fold["fusion"])}) for fold in data["folds"])
+            return cls(**kept)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({error})."
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write a small JSON file. Raises StorageError where that is not possible."""
+        try:
+            Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error}.") from error
+
+    def __str__(self) -> str:
+        return self.recommendation
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        from hybridsearch.evaluation.tables import Grid, rich_table
+
+        def mean(of: Interval) -> list[str]:
+            return [formats.figure(of.mean), formats.interval(of)]
+
+        def row(rival: Rival, what: str) -> list[list[str]]:
+            gain = [formats.difference(rival.difference.mean, 4), formats.signed_interval(rival.difference)]
+            return [[rival.name, what], mean(rival.held_out), gain, [formats.p_value(rival.p_value)]]
+
+        chosen = [_written(self.tuned), f"{self.tuned_candidates} candidates"]
+        figures = Grid(
+            f"{self.dataset}: {self.queries:,} held-out queries",
+            ["system", self.measure, "tuned gains", "p"],
+            [
+                [["tuned", *chosen], mean(self.held_out), [""], [""]],
+                row(self.best_single, "best single retriever"),
+                *(row(rival, "untuned") for rival in self.untuned),
+            ],
+        )
+        folds = Grid(
+            "What each fold was measured with, chosen on the other queries",
+            ["tuned", self.measure, "best single", self.measure, "queries"],
+            [
+                [
+                    [_written(fold.fusion), f"{fold.candidates} candidates"],
+                    [formats.figure(fold.value)],
+                    [fold.best_single],
+                    [formats.figure(fold.best_single_value)],
+                    [f"{fold.queries:,}"],
+                ]
+                for fold in self.folds
+            ],
+        )
+        return Group(rich_table(figures), rich_table(folds), Text(self.recommendation))
+
+
+def load_tuned(path: str | Path) -> Tuned:
+    """What `Tuned.save` wrote.
+
+    Raises:
+        InvalidArgumentError: there is no such file, or it holds something else.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"The tuned fusion {str(path)!r} cannot be read: {error}.") from error
+    return Tuned.from_dict(data)
+
+
+def warnings_of(plan: Plan, dataset: Dataset) -> tuple[str, ...]:
+    """What a reader of the figures of `plan` on `dataset` has to know: that its fusion was tuned on these queries."""
+    asked = dataset.query_digests
+    seen = len(asked & plan.fusion.tuned_on)
+    if not seen or len(plan.retrievers) < 2:
+        return ()
+    return (
+        f"The fusion of {plan.name} was tuned on {seen:,} of these {len(asked):,} queries, which makes its figures too "
+        "good: measure it on queries that had no part in tuning.",
+    )
+
+
+def _written(fusion: Fusion) -> str:
+    """A weighted fusion as `compare --systems` takes it.
+
+    >>> _written(ScoreFusion("minmax", {"bm25": 0.3, "dense": 0.7, "sparse": 0.0}))
+    'bm25:0.3+dense:0.7+minmax'
+    """
+    weights = {name: weight for name, weight in (fusion.weights or {}).items() if weight}
+    if len(weights) == 1:
+        return next(iter(weights))
+    kind = f"rrf:{fusion.k:g}" if isinstance(fusion, RRF) else fusion.name
+    if isinstance(fusion, ScoreFusion):
+        kind = fusion.normalization
+    equal = len(set(weights.values())) == 1
+    return "+".join([*(name if equal else f"{name}:{weight:g}" for name, weight in weights.items()), kind])
