@@ -340,10 +340,17 @@ def same_rankings(engines: Sequence[Engine]) -> list[tuple[object, ...]]:
         qdrant = connect("qdrant://:memory:/scifact")
         hs.copy(memory.backend, qdrant, show_progress_bar=False)
         places["qdrant"] = hs.HybridSearch(encoders, backend=qdrant)
+    if "splade" in encoders:
+        with contextlib.suppress(MissingExtraError):
+            seismic = connect("seismic://:memory:")
+            hs.copy(memory.backend, seismic, retrievers=["splade"], show_progress_bar=False)
+            places["seismic"] = hs.HybridSearch({"splade": encoders["splade"]}, backend=seismic)
     asked: dict[str, list[str] | None] = {**{name: [name] for name in encoders}, "RRF of all": None}
     rows, reference = [], {}
     for label, names in asked.items():
         for place, search in places.items():
+            if not set(names or encoders) <= set(search.retrievers):
+                continue
             found = search.search_many(list(queries.values()), 100, retrievers=names)
             run = {
                 query: {id: 1 / rank for rank, id in enumerate(results.ids, 1)}

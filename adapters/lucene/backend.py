@@ -25,9 +25,9 @@ from hybridsearch.adapters.lucene.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.connection import Address, Transport
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
 from hybridsearch.adapters.lucene.identity import Identity
-from hybridsearch.adapters.lucene.lines import delete_lines, encode_term, read_document
+from hybridsearch.adapters.lucene.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.multisearch import msearch
-from hybridsearch.adapters.lucene.reading import fetch, read_batches
+from hybridsearch.adapters.lucene.reading import fetch, fetch_documents, read_batches
 from hybridsearch.adapters.lucene.refusals import decode
 from hybridsearch.adapters.lucene.searching import MAX_WINDOW, Search, Searcher
 from hybridsearch.adapters.lucene.writing import Writer
@@ -380,10 +380,13 @@ class LuceneBackend(ABC):
     # --------------------------------------------------------------------------------------------------- reading
 
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
-        """The documents, in the order of `ids`; None for an unknown id."""
+        """The documents, in the order of `ids`; None for an unknown id.
+
+        What another writer has changed is seen as soon as searches see it, what it has added at once.
+        """
         self._current()
-        found = self._channel.run(self._asking(lambda _: fetch(self.address, ids, ["document"])))
-        return [None if source is None else read_document(source["document"]) for source in found]
+        self._channel.run(self._refreshing())
+        return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests with one `_msearch`.

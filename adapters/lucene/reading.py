@@ -49,6 +49,23 @@ def fetch(address: Address, ids: Sequence[str], members: Sequence[str]) -> Steps
     return [found.get(document_key(id)) if id else None for id in ids]
 
 
+def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document | None]]:
+    """The documents, in the order of `ids`, as searches see them, or, where they do not yet, as last written."""
+    found: dict[str, Document] = {}
+    keys = list(dict.fromkeys(document_key(id) for id in ids if id))
+    for start in range(0, len(keys), _IDS_AT_ONCE):
+        part = keys[start : start + _IDS_AT_ONCE]
+        body = {**DOCUMENT, "size": len(part), "track_total_hits": False, "query": {"ids": {"values": part}}}
+        path = f"{address.path}/_search?allow_partial_search_results=false"
+        answer = yield Call("POST", path, orjson.dumps(body))
+        found.update((hit_id(hit), hit_document(hit)) for hit in answer["hits"]["hits"])
+    unseen = [id for id in ids if id not in found]
+    for id, source in zip(unseen, (yield from fetch(address, unseen, ["document"])), strict=True):
+        if source is not None:
+            found[id] = read_document(source["document"])
+    return [found.get(id) for id in ids]
+
+
 def hit_document(hit: Json) -> Document:
     """The document of a hit."""
     return read_document(hit["fields"]["document"][0])

@@ -279,7 +279,7 @@ class QdrantBackend:
         return self._connection.run(self._searcher().count(None if filter is None else compile_filter(filter)))
 
     def describe(self) -> dict[str, Any]:
-        """Figures for people: where the index is, its engine, and how many documents it has."""
+        """Figures for people: where the index is, its engine, how many documents it has, and how it stores them."""
         index = self._current()
         info = self._connection.run(_one(self._call("get_collection")))
         embedded = self._connection.embedded
@@ -288,6 +288,13 @@ class QdrantBackend:
             "engine": "qdrant, embedded" if embedded else f"qdrant {self._connection.version}",
             "documents": self.count(),
             "status": str(getattr(info.status, "value", info.status)),
+            "shards": info.config.params.shard_number or 1,
+            "replicas": info.config.params.replication_factor or 1,
+            "options": {
+                "dense": "exact" if embedded else self._dense,
+                "quantization": quantization_of(info.config.params),
+                **({} if embedded else {"hnsw": info.config.hnsw_config.model_dump(exclude_none=True)}),
+            },
             "terms": index.terms,
             "idf": {
                 name: "by the engine" if name in index.idf else "from counts"
