@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     from hybridsearch.rerank import CrossEncoderReranker as CrossEncoderReranker
     from hybridsearch.search import HybridSearch as HybridSearch
     from hybridsearch.search import open as open
+    from hybridsearch.training.data import TrainingData as TrainingData
+    from hybridsearch.training.dense import train_dense as train_dense
+    from hybridsearch.training.mining import mine_hard_negatives as mine_hard_negatives
+    from hybridsearch.training.reranker import train_reranker as train_reranker
+    from hybridsearch.training.settings import TrainingSettings as TrainingSettings
+    from hybridsearch.training.sparse import train_sparse as train_sparse
 
 __version__ = "0.1.0"
 
@@ -59,13 +65,19 @@ _HOMES = {
     "Results": "hits",
     "ScoreFusion": "fusion",
     "Sparse": "encoders.sparse",
+    "TrainingData": "training.data",
+    "TrainingSettings": "training.settings",
     "compare": "evaluation.experiment",
     "copy": "copying",
     "evaluate": "evaluation.experiment",
     "load_dataset": "evaluation.datasets",
+    "mine_hard_negatives": "training.mining",
     "open": "search",
     "publish": "copying",
     "read_documents": "readers",
+    "train_dense": "training.dense",
+    "train_reranker": "training.reranker",
+    "train_sparse": "training.sparse",
     "tune": "evaluation.tuning",
 }
 

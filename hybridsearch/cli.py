@@ -1,10 +1,10 @@
 """The command line: `hybridsearch index`, `search`, `explain`, `copy`, `publish` and `doctor`.
 
-`hybridsearch.cli_evaluation` has the verbs that measure.
+`hybridsearch.cli_evaluation` has the verbs that measure, `hybridsearch.cli_training` those that train.
 
 Every verb prints for people, or with `--json` exactly one JSON document. It exits with 0, with 1 and one line on
-standard error, with 2 where the command line itself is wrong, or with 130 after Ctrl-C. Libraries are imported by the
-verb that needs them, so that `--help` answers at once.
+standard error (after which a table may come), with 2 where the command line itself is wrong, or with 130 after Ctrl-C.
+Libraries are imported by the verb that needs them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +50,8 @@ class _Verbs(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()  # a broken pipe shows here, not while the interpreter ends
         except HybridSearchError as error:
-            _fail(_with_options(str(error), self.commands[ctx.invoked_subcommand]), debug)
+            tables = getattr(error, "__notes__", ())
+            _fail(_with_options(str(error), self.commands[ctx.invoked_subcommand]), debug, tables)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
@@ -500,13 +502,14 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _fail(message: str, debug: bool) -> None:
-    """One line on standard error, and exit code 1; with `debug` the traceback before it."""
+def _fail(message: str, debug: bool, tables: Iterable[str] = ()) -> None:
+    """One line on standard error, what is too long for it, and exit code 1; with `debug` the traceback before it."""
     if debug:
         import traceback
 
         traceback.print_exc()
-    print(f"hybridsearch: {' '.join(message.split())}", file=sys.stderr)
+    for text in (f"hybridsearch: {' '.join(message.split())}", *tables):
+        print(text, file=sys.stderr)
     raise typer.Exit(1) from None
 
 
@@ -520,4 +523,4 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"hybridsearch: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-from hybridsearch import cli_evaluation  # noqa: E402, F401 - adds its verbs to `app`, with what is above
+from hybridsearch import cli_evaluation, cli_training  # noqa: E402, F401 - add their verbs to `app`, with what is above

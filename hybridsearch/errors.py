@@ -47,6 +47,10 @@ class EncodingError(HybridSearchError, ValueError):
     """An encoder produced something that cannot be stored or searched, such as NaN."""
 
 
+class TrainingError(HybridSearchError):
+    """Training cannot go on, such as after a loss of NaN; the checkpoints written before are intact."""
+
+
 class FingerprintMismatchError(HybridSearchError):
     """An index was built with another encoder than the one it is opened with."""
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NEEDS_MODEL = {
     "quickstart.py": "sentence-transformers/all-MiniLM-L6-v2",
     "rerank.py": "cross-encoder/ms-marco-MiniLM-L6-v2",
+    "train_dense.py": "sentence-transformers/all-MiniLM-L6-v2",
 }
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\n\n^```text\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
@@ -87,8 +88,20 @@ def _trimmed(text: str) -> list[str]:
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.stem != "demo"))
 def test_every_example_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     environment = request.getfixturevalue("hub") if name in NEEDS_MODEL else None
+    if name.startswith("train"):
+        pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 
     assert run(ROOT / "examples" / name, folder=tmp_path, environment=environment).strip()
+
+
+def test_training_by_one_call_gives_what_a_loop_in_pytorch_gives(minilm: str, tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
+
+    printed = run(ROOT / "examples" / "train_dense.py", minilm, folder=tmp_path)
+
+    losses = [line.split()[1:] for line in printed.splitlines()[1:4]]
+    assert [one for one, _ in losses] == [other for _, other in losses]
+    assert float(printed.split()[-1]) < 1e-4
 
 
 def test_trigrams_find_what_bm25_does_not(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Domain adaptation: read data, mine negatives, distil, train dense, sparse and reranking models, report."""

@@ -1,0 +1,242 @@
+"""What the columns of a table are for: recognised by name or mapped, and each value checked."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hybridsearch.errors import DocumentError, InvalidArgumentError
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "anchor": (
+        "anchor", "query", "question", "premise", "sentence1", "sentence_1", "sentence_a", "text1", "text_1", "text_a",
+    ),
+    "positive": (
+        "positive", "pos", "answer", "passage", "document", "response", "hypothesis",
+        "sentence2", "sentence_2", "sentence_b", "text2", "text_2", "text_b",
+    ),
+    "negative": ("negative", "negatives", "neg", "hard_negative"),
+    "text": ("text", "sentence", "content", "contents"),
+    "docs": ("docs", "documents", "passages", "candidates"),
+    "label": ("label", "labels", "class", "gold_label"),
+    "score": ("score", "scores", "similarity", "similarity_score", "relatedness", "relatedness_score"),
+    "embedding": ("embedding", "embeddings", "teacher_embedding"),
+    "query_id": ("query_id", "qid"),
+    "document_id": ("document_id", "doc_id", "docid", "corpus_id", "passage_id"),
+}  # fmt: skip
+"""Role -> the names by which its column is recognised, in any case, with - for _; negatives may be numbered."""
+
+IDS = ("query_id", "document_id")
+"""Roles that are kept beside the rows and never fed."""
+
+_TARGETS = ("label", "score", "embedding")
+_NUMBERED = re.compile(r"(negative|hard_negative|neg)_?(\d+)")
+_WAY_OUT = (
+    "say which columns to use with columns={'anchor': '...', 'positive': '...'} (--columns anchor=...,positive=...); "
+    "the others are then left out"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Which column has which role.
+
+    Attributes:
+        anchor, positive, text, docs: column names, or None.
+        negatives: column names, in order.
+        target: the column of labels, scores or embeddings, or None.
+        target_role: "label", "score" or "embedding"; "" without a target.
+        ids: what is kept and not fed: new name -> column name.
+    """
+
+    anchor: str | None = None
+    positive: str | None = None
+    text: str | None = None
+    docs: str | None = None
+    negatives: tuple[str, ...] = ()
+    target: str | None = None
+    target_role: str = ""
+    ids: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        """(role, column) of each column that holds one text, in the order in which they are fed."""
+        first = [("text", self.text), ("anchor", self.anchor), ("positive", self.positive)]
+        numbered = [(f"negative_{number}", column) for number, column in enumerate(self.negatives, 1)]
+        return [(role, column) for role, column in first if column is not None] + numbered
+
+
+def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore: Sequence[str]) -> Roles:
+    """The role of each column, by its name or by `mapping` (role -> column), which then names all that are used.
+
+    Raises:
+        InvalidArgumentError: a column has no role and is not ignored, two have the same one, or what is there makes
+            no rows to train on; the message names the columns.
+    """
+    for name in ignore:
+        if name not in columns:
+            raise InvalidArgumentError(f"There is no column {name!r} to ignore; there are {_listed(columns)}.")
+    kept = [column for column in columns if column not in ignore]
+    if mapping is None:
+        found = {column: _role(column) for column in kept}
+    else:
+        for role, column in mapping.items():
+            if column not in columns:
+                raise InvalidArgumentError(
+                    f"columns has {role}={column!r}, but there is no such column; there are {_listed(columns)}."
+                )
+            if _role(role) is None:
+                raise InvalidArgumentError(
+                    f"columns has no role {role!r}; roles are {', '.join(NAMES)}, negative_2 ...."
+                )
+        found = {column: _role(role) for role, column in mapping.items()}
+    extra = [column for column, role in found.items() if role is None]
+    if extra:
+        raise InvalidArgumentError(
+            f"{_listed(extra)} would be fed as input, but no role is known for such a column: leave it out with "
+            f"ignore=[...] (--ignore), or {_WAY_OUT}."
+        )
+    roles: dict[str, str] = {}
+    for column, role in ((column, str(role)) for column, role in found.items()):
+        if role in roles:
+            raise InvalidArgumentError(
+                f"The columns {roles[role]!r} and {column!r} both look like the {role}: {_WAY_OUT}."
+            )
+        roles[role] = column
+    return _assembled(roles, columns)
+
+
+def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
+    targets = [role for role in _TARGETS if role in roles]
+    if len(targets) > 1:
+        raise InvalidArgumentError(
+            f"The columns {_listed([roles[role] for role in targets])} could each be the label: {_WAY_OUT}."
+        )
+    negatives = sorted((role for role in roles if role.startswith("negative")), key=lambda role: int(role[9:] or 1))
+    ids = [(role, column) for role, column in roles.items() if role in IDS]
+    target = targets[0] if targets else ""
+    found = Roles(
+        roles.get("anchor"),
+        roles.get("positive"),
+        roles.get("text"),
+        roles.get("docs"),
+        tuple(roles[role] for role in negatives),
+        roles.get(target),
+        target,
+        tuple(ids),
+    )
+    pair = found.anchor is not None and found.positive is not None
+    complete = (
+        (pair and found.text is None and found.docs is None)
+        or (found.text is not None and found.anchor is None and not found.positive and not found.negatives)
+        or (found.anchor is not None and found.docs is not None and found.target is not None and not found.negatives)
+    )
+    if not complete:
+        raise InvalidArgumentError(
+            f"The columns {_listed(columns)} make no rows to train on, which have an anchor and a positive (and "
+            f"negatives), or a query, docs and labels, or a text alone: {_WAY_OUT}."
+        )
+    return found
+
+
+def _role(name: str) -> str | None:
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    if numbered := _NUMBERED.fullmatch(plain):
+        return f"negative_{int(numbered[2])}"
+    return next((role for role, names in NAMES.items() if plain in names), None)
+
+
+def check_text(value: object, column: str, role: str, where: str) -> str:
+    """The text as it is.
+
+    Raises:
+        DocumentError: it is no text, or empty; the message has the place.
+    """
+    if isinstance(value, str) and value and not value.isspace():
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise DocumentError(f"{where}: {_called(column, role)} holds a lone surrogate, no Unicode.") from None
+        return value
+    raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}, where a text is needed.")
+
+
+def check_texts(value: object, column: str, role: str, where: str) -> list[str]:
+    """A list of texts, not empty."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}, where a list of texts is needed.")
+    return [check_text(text, column, f"{role}, item {place}", where) for place, text in enumerate(value, 1)]
+
+
+def check_number(value: object, column: str, where: str) -> float:
+    """A finite number, or text that spells one (as in CSV)."""
+    number = as_number(value)
+    if number is None or not math.isfinite(number):
+        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}, where a number is needed.")
+    return number
+
+
+def check_numbers(value: object, column: str, where: str) -> list[float]:
+    """A list of finite numbers, not empty."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}, where a list of numbers is needed.")
+    return [check_number(number, column, where) for number in value]
+
+
+def as_number(value: object) -> float | None:
+    """The number that a value is or spells; None where it is none."""
+    if isinstance(value, bool | numbers.Real):
+        return float(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    item = getattr(value, "item", None)  # numpy's bool is no Real
+    return float(item()) if item is not None and getattr(value, "ndim", None) == 0 else None
+
+
+def values_of(rows: Iterator[tuple[str, Mapping[str, Any]]], columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
+    """The values of these columns, row by row, with the place.
+
+    Raises:
+        DocumentError: a row lacks one of them, or has a column that the first row lacks.
+    """
+    known: set[str] | None = None
+    for where, row in rows:
+        known = known or set(row)
+        extra = row.keys() - known
+        if extra:
+            raise DocumentError(f"{where}: it has the field {min(extra)!r}, which the first row lacks.")
+        try:
+            yield where, [row[column] for column in columns]
+        except KeyError as error:
+            raise DocumentError(f"{where}: the column {error.args[0]!r} is missing.") from None
+
+
+def _called(column: str, role: str) -> str:
+    return f"the column {column!r}" + ("" if column == role else f" ({role})")
+
+
+def _kind_of(value: object) -> str:
+    if value is None:
+        return "missing (null)"
+    if isinstance(value, str):
+        return "empty" if not value.strip() else f"the text {value!r:.60}"
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN (an empty cell?)"
+    if isinstance(value, Sequence) and not value:
+        return "an empty list"
+    return f"the {type(value).__name__} {value!r:.60}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name!r:.40}" for name in names[:12])
+    return shown + (", ..." if len(names) > 12 else "")

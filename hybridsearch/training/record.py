@@ -1,0 +1,159 @@
+"""What a run leaves in its folder so that it can go on after a kill: a record of what it is, and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import zipfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.settings import TrainingSettings
+
+_RECORD = "training.json"
+_VERSIONS = ("sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
+
+
+def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, Any] | None:
+    """What `training.json` in the folder says; None where a new run may start there.
+
+    Raises:
+        InvalidArgumentError: the folder is not free for this run, as `fit` says.
+    """
+    output = Path(output).expanduser()
+    found = _read_record(output / _RECORD)
+    if output.exists() and not output.is_dir():
+        raise InvalidArgumentError(f"{output} is a file: give a folder for the trained model.")
+    if found is None:
+        if any((output / name).exists() for name in ("modules.json", "config.json")):
+            raise InvalidArgumentError(
+                f"{output} holds a model that was not trained here, and it would be overwritten: give another folder."
+            )
+        return None
+    if not settings.resume and is_main_process():
+        if found["status"] == "finished":
+            raise InvalidArgumentError(
+                f"{output} holds a finished run: give another folder, remove this one, or set resume to load it."
+            )
+        raise InvalidArgumentError(
+            f"{output} holds a run that was broken off: set resume to go on with it, or remove the folder."
+        )
+    return found if settings.resume else None
+
+
+def last_good_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint in the folder that was written to its end; those after it are removed."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        if _is_complete(checkpoint):
+            return checkpoint
+        if is_main_process():
+            shutil.rmtree(checkpoint)
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of optimizer steps after which it was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def is_main_process() -> bool:
+    """Whether this process is the first, or the only one, of a run."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def correct_paths(checkpoint: Path) -> None:
+    """Let the checkpoint find the best one where the folder was moved in between."""
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    if state.get("best_model_checkpoint"):
+        best = checkpoint.parent / Path(state["best_model_checkpoint"]).name
+        if str(best) != state["best_model_checkpoint"]:
+            path.write_text(json.dumps({**state, "best_model_checkpoint": str(best)}), encoding="utf-8")
+
+
+class Record:
+    """`training.json` of a run."""
+
+    def __init__(self, output: Path, facts: Mapping[str, Any]) -> None:
+        self._path = output / _RECORD
+        self._facts = json.loads(json.dumps(facts))
+
+    def check_same(self, found: Mapping[str, Any]) -> None:
+        """Raises InvalidArgumentError where the folder's run is not this one."""
+        before = _flat(found["facts"])
+        now = _flat(self._facts)
+        if differ := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+            shown = "; ".join(f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differ[:3])
+            raise InvalidArgumentError(
+                f"{self._path.parent} holds another run, which cannot be resumed with this one's settings ({shown}): "
+                "give the same ones, or another folder."
+            )
+
+    def write(self, **state: Any) -> None:
+        """Replace the file, so that a kill leaves the old or the new one."""
+        versions = {name: metadata.version(name) for name in _VERSIONS if _installed(name)}
+        content = {**state, "facts": self._facts, "python": platform.python_version(), "versions": versions}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(content, stream, indent=2)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self._path)
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if {"status", "facts"} <= content.keys():
+            return content
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise InvalidArgumentError(f"{path} is damaged, or not of a training run: give another folder, or remove this one.")
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether all files of a checkpoint are whole; its state is the last that is written."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        archives = [file for file in checkpoint.glob("*.pt") if file.stem in ("optimizer", "scheduler")]
+        return len(archives) == 2 and all(map(zipfile.is_zipfile, archives)) and _weights_are_whole(checkpoint)
+    except (OSError, ValueError):
+        return False
+
+
+def _weights_are_whole(folder: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for file in folder.rglob("*.safetensors"):
+            with safe_open(file, "pt"):
+                pass
+    except SafetensorError:
+        return False
+    return True
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

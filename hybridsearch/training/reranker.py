@@ -1,0 +1,224 @@
+"""Train a reranker: from labelled pairs, mined negatives or lists to a cross-encoder, with the proof end to end."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch.documents import Document
+from hybridsearch.encoders.models import LazyModel, find_model
+from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.search import HybridSearch
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.losses import build_loss, choose_loss, count_classes
+from hybridsearch.training.record import check_output, is_main_process
+from hybridsearch.training.report import Report, compare_models
+from hybridsearch.training.run import (
+    TrainingResult,
+    announce,
+    base_name,
+    conclude,
+    fit,
+    import_training_libraries,
+)
+from hybridsearch.training.settings import TrainingSettings
+from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+_OF_PAIRS = ("bce", "mse")
+_OF_LISTS = ("lambda", "list-net", "p-list-mle", "list-mle", "rank-net", "adr-mse")
+
+
+def train_reranker(
+    model: str | Path | CrossEncoder,
+    data: Source | Sequence[Source] | Mapping[str, Source],
+    output: str | Path,
+    *,
+    loss: str | None = None,
+    hard_negatives: int | None = None,
+    retriever: HybridSearch | Pipeline | None = None,
+    corpus: Iterable[Document] | str | Path | None = None,
+    dev: Dev | None = None,
+    test: Dataset | str | Path | None = None,
+    settings: TrainingSettings | None = None,
+    show_progress_bar: bool | None = None,
+) -> TrainingResult:
+    """Train a CrossEncoder, and measure what it gives at the end of a search.
+
+    Tuples, such as mined negatives, become what the loss takes: labelled pairs for "bce" and "mse", one list for each
+    query for "lambda" and the other list-wise losses; for "mnr" they stay. Without a loss that is asked for, mined
+    negatives are trained by "bce", and all else as `hybridsearch.training.losses` says.
+
+    Before and after, the reranker reads the first 50 documents of `retriever` for each test query: what retrieval did
+    not find counts as missed. The verdict compares with the same search before training, or without a reranker where
+    the model had no trained head.
+
+    Args:
+        model: a folder, a name on the model hub, or a loaded CrossEncoder, which stays as it is. Any other encoder gets
+            a new head.
+        data: rows of texts, or queries with judgements: anything that `read_training_data` reads, or several of those
+            in a list or, by name, in a mapping.
+        output: folder for the model; plain sentence-transformers loads it.
+        loss: by name, for all data; None for the one that suits each.
+        hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of `retriever`; None for none.
+        retriever: whose results are reranked, and mined; its index holds the documents of dev and test. None for BM25.
+        corpus: documents to mine from where there is no retriever; None for those of the data set, or the positives.
+        dev, test, settings, show_progress_bar: as in `hybridsearch.train_dense`.
+
+    Raises:
+        InvalidArgumentError and others as `hybridsearch.train_dense` says.
+    """
+    import_training_libraries()
+    settings = settings or TrainingSettings()
+    output = Path(output).expanduser().resolve()
+    check_output(output, settings)
+    sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
+    if hard_negatives is not None:
+        was = [one.kind for one in sources.training]
+        options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
+        sources = mine(sources, hard_negatives, None, output / "negatives", retriever=retriever, **options_of_mining)
+        pairs = zip(sources.training, was, strict=True)
+        mined = tuple(one if kind is one.kind else _by_default(one, loss) for one, kind in pairs)
+        sources = replace(sources, training=mined)
+    sources = replace(sources, training=tuple(shape_for(one, loss or one.loss) for one in sources.training))
+    choices = [choose_loss("reranker", one, loss) for one in sources.training]
+    lines = announce(sources.training, choices, show_progress_bar)
+    outputs = {count_classes(one) if one.kind is Kind.CLASSED else 1 for one in sources.training}
+    if len(outputs) > 1:
+        raise InvalidArgumentError(f"A reranker has one number of outputs, and these data need {sorted(outputs)}.")
+    trained = load_reranker(model, outputs=max(outputs), seed=settings.seed)
+    losses = {
+        one.name: build_loss(choice, trained, one, mini_batch_size=settings.mini_batch_size)
+        for one, choice in zip(sources.training, choices, strict=True)
+    }
+    history = fit(
+        trained,
+        "reranker",
+        sources.training,
+        losses,
+        settings,
+        output,
+        evaluator=evaluator_for(sources.dev, "reranker", settings, retriever),
+        identity={"hard_negatives": hard_negatives, "dev": sources.chooser},
+        show_progress_bar=show_progress_bar,
+    )
+    comparison = None
+    if sources.test is not None and outputs == {1} and is_main_process():
+        before = model if has_head(model) else None
+        comparison = compare_models(
+            before, output, sources.test, "reranker", retriever=retriever, show_progress_bar=show_progress_bar
+        )
+    report = Report(
+        kind="reranker",
+        base=base_name(model),
+        data=lines,
+        settings={
+            **settings.to_dict("reranker"),
+            **({} if hard_negatives is None else {"hard_negatives": hard_negatives}),
+        },
+        seconds=history.seconds,
+        history=[{"step": one.step, **one.measures} for one in history.evaluations],
+        comparison=comparison,
+    )
+    return conclude(output, report, history, settings)
+
+
+def shape_for(data: TrainingData, loss: str | None) -> TrainingData:
+    """The data as the loss takes them: tuples become labelled pairs or lists; all else, and without a loss, stays.
+
+    A text that is a positive of a query in any row is never a negative of it, and each text of a query comes once.
+
+    >>> columns = {"anchor": ["q", "q"], "positive": ["a", "b"], "negative_1": ["x", "a"]}
+    >>> data = TrainingData.from_columns(Kind.TUPLES, columns)
+    >>> shape_for(data, "bce").rows.to_dict()
+    {'anchor': ['q', 'q', 'q'], 'positive': ['a', 'b', 'x'], 'label': [1, 1, 0]}
+    >>> shape_for(data, "lambda").rows.to_dict()
+    {'query': ['q'], 'docs': [['a', 'b', 'x']], 'labels': [[1.0, 1.0, 0.0]]}
+    """
+    if data.kind is not Kind.TUPLES or loss not in (*_OF_PAIRS, *_OF_LISTS):
+        return data
+    grades: dict[str, dict[str, int]] = {}
+    columns = [data.rows[column] for column in data.inputs]
+    for anchor, positive in zip(*columns[:2], strict=True):
+        grades.setdefault(anchor, {})[positive] = 1
+    for negatives in columns[2:]:
+        for anchor, negative in zip(columns[0], negatives, strict=True):
+            grades[anchor].setdefault(negative, 0)
+    if loss in _OF_LISTS:
+        lists: dict[str, list[Any]] = {
+            "query": list(grades),
+            "docs": [list(of_query) for of_query in grades.values()],
+            "labels": [[float(grade) for grade in of_query.values()] for of_query in grades.values()],
+        }
+        return TrainingData.from_columns(Kind.LISTS, lists, name=data.name, loss=data.loss, notes=data.notes)
+    rows = [(anchor, text, grade) for anchor, of_query in grades.items() for text, grade in of_query.items()]
+    pairs = dict(zip(("anchor", "positive", "label"), map(list, zip(*rows, strict=True)), strict=True))
+    return TrainingData.from_columns(Kind.LABELLED, pairs, name=data.name, loss=data.loss, notes=data.notes)
+
+
+def load_reranker(model: str | Path | CrossEncoder, *, outputs: int = 1, seed: int = 0) -> Any:
+    """A CrossEncoder to train, in float32: a copy of the given one, or of another encoder with a new head.
+
+    Args:
+        model: as in `train_reranker`.
+        outputs: of the head; one with another number gives way to a new one.
+        seed: of the weights of a new head.
+
+    Raises:
+        ModelNotFoundError: there is no such model, or it cannot be loaded.
+        InvalidArgumentError: a loaded model is no CrossEncoder, or has another number of outputs.
+    """
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    from hybridsearch.training.loop import quiet
+
+    if not isinstance(model, str | Path):
+        loaded = LazyModel(model, "CrossEncoder").get()
+        if loaded.num_labels != outputs:
+            raise InvalidArgumentError(f"These data need a model with {outputs} outputs; it has {loaded.num_labels}.")
+        return copy.deepcopy(loaded).float()
+    folder = find_model(str(model), "CrossEncoder")
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
+    if not has_head(model) or _outputs(folder) != outputs:
+        options["ignore_mismatched_sizes"] = True
+    try:
+        with quiet(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return CrossEncoder(str(folder), num_labels=outputs, model_kwargs=options, local_files_only=True)
+    except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}") from error
+
+
+def has_head(model: str | Path | CrossEncoder) -> bool:
+    """Whether a model gives one trained score already. Raises ModelNotFoundError where there is none."""
+    if not isinstance(model, str | Path):
+        return bool(model.num_labels == 1)
+    folder = find_model(str(model), "CrossEncoder")
+    architectures = _config(folder).get("architectures") or []
+    return any("ForSequenceClassification" in one for one in architectures) and _outputs(folder) == 1
+
+
+def _by_default(mined: TrainingData, loss: str | None) -> TrainingData:
+    """Mined negatives as labelled pairs, whose default loss is "bce", where no loss is asked for."""
+    return mined if loss or mined.loss else shape_for(mined, "bce")
+
+
+def _outputs(folder: Path) -> int:
+    config = _config(folder)
+    return len(config.get("id2label") or ()) or int(config.get("num_labels", 2))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return content

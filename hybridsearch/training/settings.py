@@ -1,0 +1,184 @@
+"""How a model is trained: one frozen set of values, the same for every kind of model.
+
+The field names are the keys of a YAML file and, with hyphens, the flags of `hybridsearch train`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from hybridsearch.encoders.models import Family
+from hybridsearch.errors import InvalidArgumentError
+
+ModelKind: TypeAlias = Literal["dense", "sparse", "reranker"]
+"""What is trained: a SentenceTransformer, a SparseEncoder or a CrossEncoder."""
+
+FAMILIES: dict[ModelKind, Family] = {
+    "dense": "SentenceTransformer",
+    "sparse": "SparseEncoder",
+    "reranker": "CrossEncoder",
+}
+"""The class of sentence-transformers that each kind of model is."""
+
+Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+Sampling: TypeAlias = Literal["proportional", "round-robin"]
+Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
+
+LEARNING_RATES: dict[ModelKind, float] = {"dense": 3e-5, "sparse": 1e-4, "reranker": 5e-5}
+"""Where `TrainingSettings.learning_rate` is None."""
+
+TRACKERS = ("tensorboard", "wandb", "codecarbon")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """The settings of one training run; every value has a default that suits a small model on a CPU.
+
+    Attributes:
+        epochs: how often the data are gone through; a fraction is allowed.
+        max_steps: stop after this many optimizer steps instead, whatever `epochs` says.
+        batch_size: rows of a batch on each device, before accumulation. In-batch negatives come from these rows.
+        accumulation: batches whose gradients are summed before an optimizer step.
+        mini_batch_size: rows computed at a time by the cached losses, whose memory it bounds; None for 32.
+        learning_rate: the highest of the schedule; None for that of `LEARNING_RATES`.
+        warmup_ratio: share of the steps in which the learning rate rises from 0.
+        schedule: how the learning rate falls afterwards.
+        weight_decay: AdamW's, not applied to biases and layer norms.
+        max_length: longest text in tokens, the rest is cut off; None for the model's own. Saved with the model.
+        seed: of weights that are new, of the order of the rows, and of dropout.
+        precision: "auto" is bf16 on a GPU that has it, else fp16 on a GPU, else fp32: halves are slower on a CPU.
+        gradient_checkpointing: less memory for activations, for about a third more time.
+        sampling: with several data sets, each batch comes from one of them: "proportional" to their sizes until all
+            are used up, or "round-robin" until the first is.
+        evaluate_every: below 1 a share of an epoch, else a number of steps; None for once an epoch. A checkpoint is
+            written each time.
+        measure: what early stopping and the best checkpoint go by, where a retrieval data set is evaluated.
+        patience: stop after this many evaluations in a row without a better one; None never stops early.
+        keep_checkpoints: how many checkpoints stay on disk, the best one among them.
+        resume: go on from the last good checkpoint in the output folder, or start where there is none.
+        trackers: of "tensorboard", "wandb" and "codecarbon", those that record the run.
+        push_to_hub: name on the model hub to upload the result to, such as "me/my-model"; None uploads nothing.
+
+    >>> TrainingSettings(epochs=1, batch_size=16).learning_rate_for("dense")
+    3e-05
+    >>> TrainingSettings.from_dict({"epochs": 2, "precision": "fp32"}).to_dict()["epochs"]
+    2
+    """
+
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 32
+    accumulation: int = 1
+    mini_batch_size: int | None = None
+    learning_rate: float | None = None
+    warmup_ratio: float = 0.1
+    schedule: Schedule = "linear"
+    weight_decay: float = 0.0
+    max_length: int | None = None
+    seed: int = 0
+    precision: Precision = "auto"
+    gradient_checkpointing: bool = False
+    sampling: Sampling = "proportional"
+    evaluate_every: float | None = None
+    measure: str = "nDCG@10"
+    patience: int | None = None
+    keep_checkpoints: int = 2
+    resume: bool = False
+    trackers: tuple[str, ...] = ()
+    push_to_hub: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "keep_checkpoints"):
+            _check_integer(name, getattr(self, name), 1)
+        for name in ("max_steps", "mini_batch_size", "patience"):
+            if getattr(self, name) is not None:
+                _check_integer(name, getattr(self, name), 1)
+        if self.max_length is not None:
+            _check_integer("max_length", self.max_length, 2)
+        _check_integer("seed", self.seed, 0)
+        for name in ("resume", "gradient_checkpointing"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidArgumentError(f"{name} is true or false, not {getattr(self, name)!r}.")
+        for name, allowed in (
+            ("precision", get_args(Precision)),
+            ("sampling", get_args(Sampling)),
+            ("schedule", get_args(Schedule)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InvalidArgumentError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
+        _check_number("epochs", self.epochs, "above 0", lambda value: value > 0)
+        _check_number("warmup_ratio", self.warmup_ratio, "from 0 to below 1", lambda value: 0 <= value < 1)
+        _check_number("weight_decay", self.weight_decay, "of at least 0", lambda value: value >= 0)
+        if self.learning_rate is not None:
+            _check_number("learning_rate", self.learning_rate, "above 0 and below 1", lambda value: 0 < value < 1)
+        if self.evaluate_every is not None:
+            _check_number(
+                "evaluate_every",
+                self.evaluate_every,
+                "below 1 (a share of an epoch) or a whole number of steps",
+                lambda value: 0 < value < 1 or (value >= 1 and float(value).is_integer()),
+            )
+        if not isinstance(self.measure, str) or not self.measure.strip():
+            raise InvalidArgumentError(f"measure is the name of a measure, such as 'nDCG@10', not {self.measure!r}.")
+        if self.push_to_hub is not None and not (isinstance(self.push_to_hub, str) and self.push_to_hub.strip()):
+            raise InvalidArgumentError(f"push_to_hub is a name such as 'me/my-model', not {self.push_to_hub!r}.")
+        if isinstance(self.trackers, str) or _unknown(self.trackers):
+            raise InvalidArgumentError(f"trackers is a list of {', '.join(TRACKERS)}, not {self.trackers!r}.")
+        object.__setattr__(self, "trackers", tuple(self.trackers))  # a YAML file has a list
+
+    def learning_rate_for(self, kind: ModelKind) -> float:
+        """The learning rate that was asked for, or the one that suits the kind of model."""
+        return LEARNING_RATES[kind] if self.learning_rate is None else self.learning_rate
+
+    def to_dict(self, kind: ModelKind | None = None) -> dict[str, Any]:
+        """Field name -> value, ready for JSON or YAML; with the learning rate of a kind of model where it is None."""
+        rate = self.learning_rate if kind is None else self.learning_rate_for(kind)
+        return asdict(self) | {"trackers": list(self.trackers), "learning_rate": rate}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """The settings with the given fields, and the default for every other one.
+
+        Raises:
+            InvalidArgumentError: a name is not known, or a value not allowed.
+        """
+        return cls().with_values(values)
+
+    def with_values(self, values: Mapping[str, Any]) -> TrainingSettings:
+        """The same settings with some fields changed. Raises InvalidArgumentError as `from_dict` does."""
+        known = [field.name for field in fields(self)]
+        if strange := [str(name) for name in values if name not in known]:
+            raise InvalidArgumentError(
+                f"There is no training setting {', '.join(map(repr, strange))}; there are {', '.join(known)}."
+            )
+        return replace(self, **{name: _number(name, value) for name, value in values.items()})
+
+
+def _number(name: str, value: Any) -> Any:
+    """The number that a text stands for: YAML 1.1 reads 3e-5, without a point, as a text."""
+    if isinstance(value, str) and name in ("epochs", "learning_rate", "warmup_ratio", "weight_decay", "evaluate_every"):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _unknown(trackers: Any) -> list[str]:
+    """Those that are no tracker; all of them where `trackers` is no collection."""
+    try:
+        return [tracker for tracker in trackers if tracker not in TRACKERS]
+    except TypeError:
+        return [repr(trackers)]
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgumentError(f"{name} is an integer of at least {least}, not {value!r}.")
+
+
+def _check_number(name: str, value: Any, allowed: str, fits: Callable[[float], bool]) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
+        raise InvalidArgumentError(f"{name} is a number {allowed}, not {value!r}.")

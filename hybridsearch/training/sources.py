@@ -1,0 +1,460 @@
+"""What a run trains on, what chooses its best checkpoint, and what judges it: three sets that share no query."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hybridsearch.documents import Document
+from hybridsearch.encoders import Encoder
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.datasets import Dataset, load_dataset
+from hybridsearch.readers import read_documents
+from hybridsearch.training.data import Kind, TrainingData, is_retrieval, normalized, read_training_data, split
+from hybridsearch.training.evaluators import build_evaluator, retrieval_evaluator
+from hybridsearch.training.settings import ModelKind, TrainingSettings
+
+if TYPE_CHECKING:
+    import datasets
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from hybridsearch.evaluation.pipeline import Pipeline
+    from hybridsearch.search import HybridSearch
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A source, and how `read_training_data` is to read it: its arguments by name."""
+
+    source: Any
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+Source: TypeAlias = "str | Path | Dataset | TrainingData | Part | datasets.Dataset | Iterable[Mapping[str, Any]]"
+"""Anything that `read_training_data` reads."""
+
+Dev: TypeAlias = "Dataset | TrainingData | BaseEvaluator | str | Mapping[str, Any] | Sequence[Any]"
+"""What chooses the best checkpoint: a test collection, rows with or without labels, or specs of `build_evaluator`."""
+
+DEV_QUERIES = 100
+"""Queries, or rows, that are held out of the training data to choose the best checkpoint: a tenth, at most these."""
+
+_Question: TypeAlias = str | frozenset[str]
+"""A normalized query; or the two texts of a pair."""
+
+_ABOUT_PAIRS = (Kind.CLASSED, Kind.LABELLED, Kind.SCORED)
+_ASKS_NOTHING = (Kind.TEXTS, Kind.EMBEDDED)
+
+_FEWEST = 100  # rows without a test collection, below which nothing is held out
+_DOCUMENTS = 20_000  # texts of such rows that are searched
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What goes into a run.
+
+    Attributes:
+        training: what is trained on; one or more, with names that differ.
+        dev: what chooses the best checkpoint; None keeps the last weights.
+        test: judges the result, and never chooses anything; None where there is none.
+        corpora: for each of `training` the documents to mine hard negatives from; None for its own positives.
+    """
+
+    training: tuple[TrainingData, ...]
+    dev: Dev | None
+    test: Dataset | None
+    corpora: tuple[Iterable[Document] | None, ...]
+
+    @property
+    def chooser(self) -> str | None:
+        """What `dev` is, as far as a later run can tell; JSON for what is no test collection."""
+        if self.dev is None or isinstance(self.dev, Dataset):
+            return None if self.dev is None else self.dev.digest
+        return repr(self.dev) if isinstance(self.dev, TrainingData) else json.dumps(self.dev, default=_type_name)
+
+
+def gather(
+    data: Source | Sequence[Source] | Mapping[str, Source],
+    *,
+    dev: Dev | None = None,
+    test: Dataset | str | Path | None = None,
+    corpus: Iterable[Document] | str | Path | None = None,
+    seed: int = 0,
+) -> Sources:
+    """Read the data, and hold out what is not given.
+
+    Of the first queries with judgements (a BEIR folder or a Dataset) a tenth, at most 100, become dev; the first
+    folder's split "test", where it has one, becomes test. Of one set of pairs or tuples, at least 100 rows, a tenth
+    each, at most 100, become what is not given of dev and test: their questions are to find their answers among all
+    answers. With `dev` given no training data are held out; nor are any of several sets of rows.
+
+    Whatever they come from, training data that ask a question of dev or test are left out, and a note says so.
+
+    Args:
+        data: one source, several, or several by name; of the same name, later ones get a number.
+        dev, test: as in `Sources`; test also as a folder or name of `load_dataset`.
+        corpus: documents to mine in, for all data; also what `read_documents` reads. None for each data set's own.
+        seed: what is held out.
+
+    Raises:
+        InvalidArgumentError: all training data ask what dev or test ask.
+        InvalidArgumentError, DocumentError, DatasetNotFoundError, MissingExtraError: as `read_training_data` says.
+    """
+    judged = test if isinstance(test, Dataset) or test is None else load_one(test, "test")
+    corpus = _documents(corpus)
+    parts = [(name, part, _judged(part)) for name, part in _parts(data)]
+    for _, part, dataset in parts:
+        if judged is None and dataset is not None:
+            judged = _test_split(part.source, dataset)
+    closed = _asked(judged)
+    training: list[TrainingData] = []
+    corpora: list[Iterable[Document] | None] = []
+    for name, part, dataset in parts:
+        arguments = {**part.arguments, **({} if name is None else {"name": name})}
+        if dataset is None:
+            one = read_training_data(part.source, **arguments)
+        elif dev is None:
+            rest, dev = hold_out(dataset, seed, closed)
+            one = read_training_data(rest, **arguments)
+        else:
+            one = read_training_data(dataset, **arguments)
+        one = replace(one, name=_unlike(one.name, [other.name for other in training]))
+        training.append(_without(one, closed))
+        corpora.append(dataset.corpus if corpus is None and dataset is not None else corpus)
+    if dev is None and len(training) == 1 and training[0].kind in (Kind.PAIRS, Kind.TUPLES):
+        training[0], dev, judged = _hold_out_rows(training[0], judged, corpora[0], seed)
+    chosen_by = _asked(dev)
+    return Sources(tuple(_without(one, chosen_by) for one in training), dev, judged, tuple(corpora))
+
+
+def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[_Question] = ()) -> tuple[Dataset, Dataset | None]:
+    """A data set without a tenth of its queries, at most 100, and these; None where it has fewer than ten.
+
+    Queries of the same text stay together.
+
+    Args:
+        closed: normalized texts of queries that are not held out, such as those of a test set.
+
+    >>> queries = {f"q{number}": f"question {number}" for number in range(30)}
+    >>> rest, held = hold_out(Dataset("mine", queries, {query: {"d": 1} for query in queries}))
+    >>> len(rest.queries), len(held.queries), rest.queries.keys() & held.queries.keys()
+    (27, 3, set())
+    """
+    answered = (text for id, text in dataset.queries.items() if any(map(_relevant, dataset.qrels.get(id, {}).values())))
+    texts = sorted(text for text in set(map(normalized, answered)) if text not in closed)
+    chosen = set(random.Random(seed).sample(texts, min(DEV_QUERIES, len(texts) // 10)))  # noqa: S311
+    if not chosen:
+        return dataset, None
+    held = {id: text for id, text in dataset.queries.items() if normalized(text) in chosen}
+    kept = {id: text for id, text in dataset.queries.items() if id not in held}
+    return _part(dataset, dataset.name, kept), _part(dataset, f"{dataset.name}/dev", held)
+
+
+def mine(
+    sources: Sources,
+    per_query: int,
+    model: Encoder | None,
+    output: Path,
+    *,
+    retriever: HybridSearch | Pipeline | None = None,
+    seed: int = 0,
+    show_progress_bar: bool | None = None,
+) -> Sources:
+    """The sources with hard negatives in place of plain pairs.
+
+    They are taken at random from ranks 6 to 40 of the hybrid of BM25 and the model, by reciprocal rank fusion: the
+    first ranks often hold relevant documents that nobody has judged.
+
+    Args:
+        per_query: negatives of each pair.
+        model: the model before training; None for BM25 alone.
+        output: folder for what is mined; a call that was broken off goes on.
+        retriever: what is searched instead, for all data.
+
+    Raises:
+        InvalidArgumentError: `per_query` is below 1, nothing among the data is pairs, or several processes train.
+    """
+    if isinstance(per_query, bool) or not isinstance(per_query, int) or per_query < 1:
+        raise InvalidArgumentError(f"hard_negatives is a number of at least 1, or None, not {per_query!r}.")
+    pairs = [place for place, one in enumerate(sources.training) if one.kind is Kind.PAIRS]
+    if not pairs:
+        raise InvalidArgumentError(
+            f"Hard negatives are mined for pairs, and {sources.training[0].name!r} holds {sources.training[0].kind}: "
+            "leave hard_negatives out."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InvalidArgumentError(
+            "Several processes cannot mine one set of negatives: run `hybridsearch mine`, then train on its folder."
+        )
+    from hybridsearch.training.mining import mine_hard_negatives
+
+    together: dict[int, list[int]] = {}  # data that are mined in the same documents
+    for place in pairs:
+        together.setdefault(0 if retriever is not None else id(sources.corpora[place]), []).append(place)
+    training = list(sources.training)
+    for places in together.values():
+        documents = sources.corpora[places[0]]
+        if documents is None:
+            documents = _Answers.of(training[place] for place in places).documents
+        with _searched(documents, model, retriever, show_progress_bar) as search:
+            for place in places:
+                negatives = mine_hard_negatives(
+                    training[place],
+                    search,
+                    per_query=per_query,
+                    sampling="random",
+                    seed=seed,
+                    output_format="triplets" if per_query == 1 else "n-tuples",
+                    output=output / str(place),
+                    show_progress_bar=show_progress_bar,
+                )
+                was = training[place]
+                training[place] = replace(negatives.data, name=was.name, loss=was.loss, notes=was.notes)
+    return replace(sources, training=tuple(training))
+
+
+def evaluator_for(
+    dev: Dev | None,
+    kind: ModelKind,
+    settings: TrainingSettings,
+    retriever: HybridSearch | Pipeline | None = None,
+) -> BaseEvaluator | None:
+    """What measures the model while it is trained: by the settings' measure for a test collection.
+
+    Rows with a score are measured by Spearman's correlation, rows with 0/1 by average precision, tuples by how often
+    the positive is nearer than the negative (a reranker: by nDCG@10), pairs as a test collection of their own.
+
+    Raises:
+        InvalidArgumentError: there is no measure for such rows.
+    """
+    if dev is None:
+        return None
+    if isinstance(dev, TrainingData) and dev.kind is Kind.PAIRS:
+        dev = _collection(dev, _Answers.of([dev]), dev.name)
+    if isinstance(dev, Dataset):
+        return retrieval_evaluator(dev, kind, settings, retriever=retriever)
+    if not isinstance(dev, TrainingData):
+        return build_evaluator(dev, kind, settings)
+    types = {Kind.SCORED: "similarity", Kind.LABELLED: "binary", Kind.TUPLES: "triplet", Kind.LISTS: "reranking"}
+    if kind == "reranker":
+        types[Kind.TUPLES] = "reranking"
+    if dev.kind not in types:
+        raise InvalidArgumentError(
+            f"The dev data {dev.name!r} are {dev.kind.value}, by which no checkpoint can be chosen: give a test "
+            f"collection, pairs, or {', '.join(kind.value for kind in types)}."
+        )
+    return build_evaluator({"type": types[dev.kind], "data": dev}, kind, settings)
+
+
+def load_one(name: str | Path, part: str) -> Dataset:
+    """That split of one data set. Raises InvalidArgumentError where the name is that of several."""
+    loaded = load_dataset(name, split=part)
+    if isinstance(loaded, dict):
+        raise InvalidArgumentError(f"{str(name)!r} is several data sets: name one, such as nanobeir/scifact.")
+    return loaded
+
+
+# Below: how it is done
+
+
+def _parts(data: Any) -> list[tuple[str | None, Part]]:
+    if isinstance(data, Mapping):
+        parts: list[tuple[str | None, Any]] = list(data.items())
+    elif isinstance(data, list | tuple) and not (data and all(isinstance(one, Mapping) for one in data)):
+        parts = [(None, one) for one in data]
+    else:
+        parts = [(None, data)]
+    if not parts:
+        raise InvalidArgumentError("There are no data to train on.")
+    return [(name, one if isinstance(one, Part) else Part(one)) for name, one in parts]
+
+
+def _judged(part: Part) -> Dataset | None:
+    """The queries with judgements that the source is, or names; None for rows."""
+    if isinstance(part.source, Dataset):
+        return part.source
+    if "sql" not in part.arguments and is_retrieval(part.source):
+        return load_one(part.source, part.arguments.get("split", "train"))
+    return None
+
+
+def _test_split(source: object, training: Dataset) -> Dataset | None:
+    """The judgements of the split "test" of a folder or name, unless these are what is trained on."""
+    if not isinstance(source, str | Path):
+        return None
+    try:
+        found = load_one(source, "test")
+    except InvalidArgumentError:  # it has no such split
+        return None
+    return None if found.digest == training.digest else found
+
+
+def _part(dataset: Dataset, name: str, queries: Mapping[str, str]) -> Dataset:
+    return replace(
+        dataset, name=name, queries=queries, qrels={id: dataset.qrels[id] for id in queries if id in dataset.qrels}
+    )
+
+
+def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Document] | None:
+    """A corpus that can be read again and again."""
+    if isinstance(corpus, str | Path):
+        return read_documents(corpus)
+    return list(corpus) if isinstance(corpus, Iterator) else corpus
+
+
+def _asked(of: object) -> set[_Question]:
+    """What dev or test ask; nothing is known of what only its evaluator reads."""
+    if isinstance(of, Dataset):
+        return {normalized(text) for id, text in of.queries.items() if id in of.qrels}
+    if isinstance(of, TrainingData) and of.kind in _ABOUT_PAIRS:
+        return set(_pairs(of))
+    return set(map(normalized, _anchors(of))) if isinstance(of, TrainingData) else set()
+
+
+def _without(data: TrainingData, closed: Collection[_Question]) -> TrainingData:
+    """The rows that ask none of these questions."""
+    kept = [place for place, text in enumerate(_anchors(data)) if normalized(text) not in closed]
+    if data.kind in _ABOUT_PAIRS:
+        pairs = list(_pairs(data))
+        kept = [place for place in kept if pairs[place] not in closed]
+    if data.kind in _ASKS_NOTHING or len(kept) == len(data):
+        return data
+    if not kept:
+        raise InvalidArgumentError(
+            f"All rows of {data.name!r} ask what dev or test ask, so that nothing is left to train on: give other "
+            "training data, or other dev and test."
+        )
+    note = f"rows that ask what dev or test ask were left out: {len(data) - len(kept):,}"
+    return replace(data.select(kept), notes=(*data.notes, note))
+
+
+def _anchors(data: TrainingData) -> Iterable[str]:
+    return () if data.kind in _ASKS_NOTHING else data.rows[data.inputs[0]]
+
+
+def _pairs(data: TrainingData) -> Iterator[frozenset[str]]:
+    """Of data in which a question is whether two texts belong together."""
+    for one, other in zip(data.rows["anchor"], data.rows["positive"], strict=True):
+        yield frozenset((normalized(one), normalized(other)))
+
+
+def _hold_out_rows(
+    data: TrainingData, test: Dataset | None, corpus: Iterable[Document] | None, seed: int
+) -> tuple[TrainingData, Dataset | None, Dataset | None]:
+    """Rows to train on, and test collections of rows that share no text with them: dev, and test unless it is given."""
+    if len(data) < _FEWEST:
+        return data, None, test
+    share = min(0.1, DEV_QUERIES / len(data))
+    try:
+        parts = split(data, (1 - 2 * share, share, share), seed)
+    except InvalidArgumentError:  # the rows hang together by their texts
+        note = "nothing was held out, as the rows hang together by their texts"
+        return replace(data, notes=(*data.notes, note)), None, test
+    train, dev, rest = parts
+    answers = _Answers.of([dev, rest, train], _DOCUMENTS)
+    for document in () if corpus is None else corpus:
+        answers.keep(document.content, document.id)
+    if test is None:
+        test = _collection(rest, answers, rest.name)
+    else:
+        train = _joined(train, rest)
+    return replace(train, name=data.name), _collection(dev, answers, dev.name), test
+
+
+def _joined(one: TrainingData, other: TrainingData) -> TrainingData:
+    import datasets
+
+    ids = None if one.ids is None or other.ids is None else datasets.concatenate_datasets([one.ids, other.ids])
+    return replace(one, rows=datasets.concatenate_datasets([one.rows, other.rows]), ids=ids)
+
+
+class _Answers:
+    """The texts that are found, not asked, each once, under their ids where these are known."""
+
+    def __init__(self) -> None:
+        self._by_text: dict[str, Document] = {}
+        self._ids: set[str] = set()
+
+    @classmethod
+    def of(cls, data: Iterable[TrainingData], most: int | None = None) -> _Answers:
+        answers = cls()
+        for one in data:
+            for number, column in enumerate(one.inputs[1:]):
+                known = _ids(one, "document_id") if number == 0 else _ids(one, "negative_id", number - 1)
+                for id, text in zip(known, one.rows[column], strict=True):
+                    if most is not None and len(answers._ids) >= most:
+                        return answers
+                    answers.keep(text, id)
+        return answers
+
+    @property
+    def documents(self) -> list[Document]:
+        return list(self._by_text.values())
+
+    def keep(self, text: str, id: str | None) -> None:
+        """Add a text that is not there yet, under an id that no other has."""
+        if normalized(text) not in self._by_text:
+            document = Document(_unlike(id or f"text-{len(self._ids)}", self._ids), text)
+            self._by_text[normalized(text)] = document
+            self._ids.add(document.id)
+
+    def id_of(self, text: str) -> str:
+        return self._by_text[normalized(text)].id
+
+
+def _ids(data: TrainingData, name: str, place: int = 0) -> Iterable[str | None]:
+    """Row by row an id that is kept beside the rows; of lists of ids the one at this place."""
+    if data.ids is None or name not in data.ids.column_names:
+        return [None] * len(data)
+    return (value[place] if isinstance(value, list) else value for value in data.ids[name])
+
+
+def _collection(data: TrainingData, answers: _Answers, name: str) -> Dataset:
+    """Anchors as queries, whose positives are to be found among the answers."""
+    queries: dict[str, str] = {}
+    ids: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for anchor, positive in zip(data.rows["anchor"], data.rows["positive"], strict=True):
+        id = ids.setdefault(normalized(anchor), f"query-{len(ids)}")
+        queries[id] = anchor
+        qrels.setdefault(id, {})[answers.id_of(positive)] = 1
+    return Dataset(name, queries, qrels, answers.documents)
+
+
+@contextmanager
+def _searched(
+    documents: Iterable[Document],
+    model: Encoder | None,
+    retriever: HybridSearch | Pipeline | None,
+    show_progress_bar: bool | None,
+) -> Iterator[HybridSearch | Pipeline]:
+    """What negatives are mined in."""
+    if retriever is not None:
+        yield retriever
+        return
+    import hybridsearch as hs
+
+    encoders: dict[str, Encoder] = {"bm25": hs.BM25()} | ({} if model is None else {"model": model})
+    with hs.HybridSearch(encoders) as search:
+        search.index(documents, show_progress_bar=show_progress_bar)
+        yield search
+
+
+def _unlike(name: str, taken: Collection[str]) -> str:
+    """The name, or where it is taken the first of name-2, name-3 ... that is not."""
+    return next(one for one in chain([name], (f"{name}-{number}" for number in count(2))) if one not in taken)
+
+
+def _relevant(grade: int) -> bool:
+    return grade > 0
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,276 @@
+"""Train a sparse encoder: SPLADE, inference-free SPLADE or CSR, as sparse as asked for, with the proof."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from hybridsearch.documents import Document
+from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.models import check_positive, find_model
+from hybridsearch.encoders.sparse import Sparse
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.training.architectures import architecture_of, load_sparse, query_parameters
+from hybridsearch.training.data import TrainingData
+from hybridsearch.training.losses import Architecture, RegularizerSchedule, build_loss, choose_loss
+from hybridsearch.training.record import check_output, is_main_process
+from hybridsearch.training.report import Report, changed_expansions, compare_models, compare_sparsity
+from hybridsearch.training.run import (
+    TrainingResult,
+    announce,
+    base_name,
+    conclude,
+    fit,
+    import_training_libraries,
+    prompts_of_columns,
+)
+from hybridsearch.training.settings import TrainingSettings
+from hybridsearch.training.sources import Dev, Source, Sources, evaluator_for, gather, mine
+
+if TYPE_CHECKING:
+    from sentence_transformers import SparseEncoder
+
+_SAMPLED = 32  # texts of each side on which dropout's effect on sparsity is measured
+_SHOWN = 200  # texts among which the expansions that changed most are looked for
+
+
+def train_sparse(
+    model: str | Path | SparseEncoder,
+    data: Source | Sequence[Source] | Mapping[str, Source],
+    output: str | Path,
+    *,
+    architecture: Architecture | None = None,
+    loss: str | None = None,
+    document_regularizer_weight: float = 1e-4,
+    query_regularizer_weight: float = 1e-4,
+    regularizer_schedule: RegularizerSchedule = "quadratic",
+    regularizer_warmup: float = 1 / 3,
+    target_active_dims: int | None = None,
+    target_query_active_dims: int | None = None,
+    query_learning_rate: float = 1e-3,
+    hard_negatives: int | None = None,
+    corpus: Iterable[Document] | str | Path | None = None,
+    dev: Dev | None = None,
+    test: Dataset | str | Path | None = None,
+    settings: TrainingSettings | None = None,
+    show_progress_bar: bool | None = None,
+) -> TrainingResult:
+    """Train a SparseEncoder, and measure what it gave: quality and sparsity, before and after.
+
+    Data, dev and test are as in `hybridsearch.train_dense`. Each evaluation has the active dimensions and FLOPS beside
+    the quality; each log of the training loss has the regularisers' weights and the active dimensions of its batches
+    (dropout is on in these).
+
+    Args:
+        model: a folder, a name on the model hub, or a loaded SparseEncoder, which stays as it is.
+        data, output: as in `hybridsearch.train_dense`.
+        architecture: "splade" or "inference-free", from a masked language model or a SPLADE; "csr", from a dense model
+            or a CSR; None for what the model is or suits (`hybridsearch.training.architectures`).
+        loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). It goes into
+            sentence-transformers' SpladeLoss, or for CSR into CSRLoss.
+        document_regularizer_weight, query_regularizer_weight: of the FLOPS regulariser (Paria et al., arXiv:2004.05665)
+            on either side: more is sparser. The queries of an inference-free model have none, CSR has none at all.
+        regularizer_schedule: how these weights rise from 0; "constant" for the full weight at once.
+        regularizer_warmup: in which share of the steps they rise, above 0 and at most 1.
+        target_active_dims: mean active dimensions that a document shall have. CSR keeps just as many, of documents and
+            queries. Of the others the weight follows what is measured, once it has risen
+            (`hybridsearch.training.regularization`), and a checkpoint above the target by more than a tenth is chosen
+            only where none is below. Regularisers only make vectors sparser: a target above what a model does
+            without them is not reached.
+        target_query_active_dims: the same for the queries of a SPLADE.
+        query_learning_rate: of an inference-free model's query weights; all else has that of the settings.
+        hard_negatives: as in `hybridsearch.train_dense`, from BM25 and what the model was before; from BM25 alone
+            where that is a masked language model without any training for search.
+        corpus: documents to mine from, and to count the first query weights of a new inference-free model in; None for
+            those of each data set, or its positives.
+        dev, test, settings, show_progress_bar: as in `hybridsearch.train_dense`.
+
+    Raises:
+        InvalidArgumentError and others, as `hybridsearch.train_dense` says: also where the architecture cannot be made
+            of the model, or has no such option.
+    """
+    import_training_libraries()
+    settings = settings or TrainingSettings()
+    output = Path(output).expanduser().resolve()
+    targets = {"document": target_active_dims, "query": target_query_active_dims}
+    _check(targets, regularizer_schedule, regularizer_warmup, query_learning_rate)
+    check_output(output, settings)
+    sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
+    trained = load_sparse(
+        model, architecture, documents=_documents(sources), active_dims=target_active_dims, seed=settings.seed
+    )
+    made = architecture_of(trained)
+    if made != "splade" and target_query_active_dims is not None:
+        raise InvalidArgumentError(
+            f"target_query_active_dims is for SPLADE: the queries of {made!r} have as many active dimensions as "
+            f"{'tokens' if made == 'inference-free' else 'documents'}. Leave it out."
+        )
+    was = _kind_before(model)
+    if hard_negatives is not None:
+        options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
+        sources = mine(sources, hard_negatives, _retriever(model, was), output / "negatives", **options_of_mining)
+    choices = [choose_loss("sparse", one, loss) for one in sources.training]
+    lines = announce(sources.training, choices, show_progress_bar)
+    losses = {
+        one.name: build_loss(
+            choice,
+            trained,
+            one,
+            mini_batch_size=settings.mini_batch_size,
+            architecture=made,
+            document_regularizer_weight=document_regularizer_weight,
+            query_regularizer_weight=query_regularizer_weight,
+        )
+        for one, choice in zip(sources.training, choices, strict=True)
+    }
+    options: dict[str, Any] = {
+        "architecture": made,
+        "document_regularizer_weight": document_regularizer_weight if made != "csr" else None,
+        "query_regularizer_weight": query_regularizer_weight if made == "splade" else None,
+        "regularizer_schedule": regularizer_schedule if made != "csr" else None,
+        "regularizer_warmup": regularizer_warmup if made != "csr" else None,
+        "target_active_dims": target_active_dims,
+        "target_query_active_dims": target_query_active_dims,
+        "query_learning_rate": query_learning_rate if made == "inference-free" else None,
+        "hard_negatives": hard_negatives,
+    }
+    wanted = {side: target for side, target in targets.items() if target is not None and made != "csr"}
+    history = fit(
+        trained,
+        "sparse",
+        sources.training,
+        losses,
+        settings,
+        output,
+        evaluator=_evaluator(sources.dev, settings, wanted),
+        callbacks=_controls(losses, sources, wanted, regularizer_schedule, regularizer_warmup),
+        prompts=prompts_of_columns(trained, sources.training),
+        router_mapping=_routes(sources.training) if made == "inference-free" else None,
+        learning_rate_mapping=_learning_rates(trained, query_learning_rate),
+        identity={**options, "dev": sources.chooser},
+        show_progress_bar=show_progress_bar,
+    )
+    kept = {name: value for name, value in options.items() if value is not None}
+    report = Report(
+        kind="sparse",
+        base=base_name(model),
+        data=lines,
+        settings={**settings.to_dict("sparse"), **kept},
+        seconds=history.seconds,
+        history=[{"step": one.step, **one.measures} for one in history.evaluations],
+        **_measured(model, was, output, sources, show_progress_bar),
+    )
+    return conclude(output, report, history, settings)
+
+
+def _check(targets: Mapping[str, int | None], schedule: str, warmup: float, query_learning_rate: float) -> None:
+    check_positive(target_active_dims=targets["document"], target_query_active_dims=targets["query"])
+    if schedule not in get_args(RegularizerSchedule):
+        allowed = ", ".join(get_args(RegularizerSchedule))
+        raise InvalidArgumentError(f"regularizer_schedule is one of {allowed}, not {schedule!r}.")
+    if not 0 < warmup <= 1:
+        raise InvalidArgumentError(f"regularizer_warmup is a share of the steps above 0 and at most 1, not {warmup!r}.")
+    if not 0 < query_learning_rate < 1:
+        raise InvalidArgumentError(f"query_learning_rate is above 0 and below 1, not {query_learning_rate!r}.")
+
+
+def _documents(sources: Sources) -> Iterator[str]:
+    """What may be searched: each corpus, and of data without one the texts that are no questions."""
+    corpora = {id(corpus): corpus for corpus in sources.corpora if corpus is not None}
+    for corpus in corpora.values():
+        yield from (document.content for document in corpus)
+    for one, own in zip(sources.training, sources.corpora, strict=True):
+        if own is None:
+            yield from _texts(one, "document")
+
+
+def _texts(data: TrainingData, side: str) -> Iterator[str]:
+    """The texts of one side, column by column."""
+    for column in data.inputs:
+        if (column == "anchor") == (side == "query"):
+            yield from data.rows[column]
+
+
+def _kind_before(model: str | Path | SparseEncoder) -> Literal["sparse", "dense", "language model"]:
+    """What the model was before: only the first two were trained to search."""
+    if not isinstance(model, str | Path):
+        return "sparse"
+    folder = find_model(str(model), "SparseEncoder")
+    if not (folder / "modules.json").exists():
+        return "language model"
+    types = [module["type"] for module in json.loads((folder / "modules.json").read_text(encoding="utf-8"))]
+    described = folder / "config_sentence_transformers.json"
+    config = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {}
+    is_sparse = config.get("model_type") == "SparseEncoder" or any("sparse_encoder" in type_ for type_ in types)
+    return "sparse" if is_sparse else "dense"
+
+
+def _retriever(model: Any, kind: str) -> Encoder | None:
+    """What negatives are mined with, beside BM25."""
+    return None if kind == "language model" else Dense(model) if kind == "dense" else Sparse(model)
+
+
+def _routes(data: Iterable[TrainingData]) -> dict[str, str]:
+    """Column -> route of an inference-free model."""
+    return {column: "query" if column == "anchor" else "document" for one in data for column in one.inputs}
+
+
+def _learning_rates(model: Any, query_learning_rate: float) -> dict[str, float]:
+    pattern = query_parameters(model)
+    return {} if pattern is None else {pattern: query_learning_rate}
+
+
+def _controls(
+    losses: Mapping[str, Any],
+    sources: Sources,
+    targets: Mapping[str, int],
+    schedule: RegularizerSchedule,
+    warmup: float,
+) -> list[Any]:
+    """What moves the weights of the regularisers, where a loss has any."""
+    from sentence_transformers.sparse_encoder.losses import SpladeLoss
+
+    from hybridsearch.training.regularization import RegularizerControl
+
+    return [
+        RegularizerControl(
+            losses[one.name],
+            schedule=schedule,
+            warmup_ratio=warmup,
+            targets=targets,
+            samples={side: list(itertools.islice(_texts(one, side), _SAMPLED)) for side in targets},
+            name=one.name,
+        )
+        for one in sources.training
+        if isinstance(losses[one.name], SpladeLoss)
+    ]
+
+
+def _evaluator(dev: Dev | None, settings: TrainingSettings, targets: Mapping[str, int]) -> Any:
+    from hybridsearch.training.regularization import WithinTarget
+
+    evaluator = evaluator_for(dev, "sparse", settings)
+    return WithinTarget(evaluator, targets) if evaluator is not None and targets else evaluator
+
+
+def _measured(model: Any, kind: str, output: Path, sources: Sources, show: bool | None) -> dict[str, Any]:
+    """What the report says of before and after."""
+    if not is_main_process():
+        return {}
+    before, test = model if kind == "sparse" else None, sources.test
+    if test is None:
+        texts = list(itertools.islice(_texts(sources.training[0], "query"), _SHOWN))
+        return {"expansions": changed_expansions(before, output, texts)}
+    beside: dict[str, Encoder] = {"dense": Dense(model)} if kind == "dense" else {}
+    beside["bm25"] = BM25()
+    return {
+        "comparison": compare_models(before, output, test, "sparse", beside=beside, show_progress_bar=show),
+        "sparsity": compare_sparsity(before, output, test),
+        "expansions": changed_expansions(before, output, list(test.queries.values())[:_SHOWN]),
+    }

@@ -1,0 +1,406 @@
+"""Rows from anywhere: files, folders, SQL databases, the hub, or at hand; each with the place where it stands."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hybridsearch.errors import (
+    DatasetNotFoundError,
+    DocumentError,
+    InvalidArgumentError,
+    MissingExtraError,
+    StorageError,
+)
+from hybridsearch.readers import LONGEST_CSV_FIELD
+
+if TYPE_CHECKING:
+    import datasets
+
+Placed: TypeAlias = tuple[str, Mapping[str, Any]]
+"""A row, and where it stands: "pairs.csv, line 12"."""
+
+FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
+"""Endings of files that are read as tables; all but the last two may end in .gz too."""
+
+_ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_URL = re.compile(r"[a-z][a-z0-9+]*://", re.ASCII)
+_SQLITE = (".db", ".sqlite", ".sqlite3")
+_BATCH = 1000  # rows of Arrow that become Python objects at a time
+_SPLITS = ({"dev", "validation", "valid", "val"}, {"test"}, {"train"})
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Named columns, and a way to read the rows.
+
+    Attributes:
+        name: for messages.
+        columns: their names, in order.
+        rows: starts a new reading of the rows, each with its place.
+        mapped: the rows as a Dataset of the datasets library where they are one already (mapped from its files, not in
+            memory), in the same order.
+        classes: the names of the classes that a column's integers stand for, by column.
+    """
+
+    name: str
+    columns: Sequence[str]
+    rows: Callable[[], Iterator[Placed]]
+    mapped: datasets.Dataset | None = None
+    classes: Mapping[str, Sequence[str]] | None = None
+
+
+def import_datasets() -> Any:
+    """The module datasets of Hugging Face.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", "training", "Training") from error
+    return datasets
+
+
+def open_table(source: object, *, split: str, subset: str | None, sql: str | None) -> Table:
+    """The table that `source` names or is; see `hybridsearch.training.data.read_training_data`."""
+    if sql is not None:
+        if not isinstance(source, str | Path):
+            raise InvalidArgumentError(f"sql asks a database, named by a file or URL, not {type(source).__name__}.")
+        return _from_sql(str(source), sql)
+    if isinstance(source, str | Path):
+        return _from_path(source, split, subset)
+    if isinstance(source, import_datasets().Dataset):
+        return _from_dataset(source, "data")
+    if isinstance(source, import_datasets().DatasetDict):
+        return _from_dataset(_of_split(source, split), "data")
+    if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping):
+        return _from_rows(source)
+    raise InvalidArgumentError(
+        "Training data comes from a path, a name on the hub, a Dataset, or an iterable of mappings, "
+        f"not from {type(source).__name__}."
+    )
+
+
+def _from_path(source: str | Path, split: str, subset: str | None) -> Table:
+    path = Path(source)
+    if path.is_file():
+        return _from_file(path)
+    if path.is_dir():
+        if (path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file():
+            return _from_saved(path, split)
+        if subset is None and (files := _files_of(path, split)):
+            return _from_files(f"{path.resolve().name}/{split}", files)
+        return _from_hub(str(path), split, subset)
+    if _URL.match(str(source)) or path.suffix.lower() in _SQLITE:
+        raise InvalidArgumentError(f"{str(source)!r} is a database: say which rows with sql='SELECT ...' (--sql).")
+    if isinstance(source, Path) or path.suffix.lower() in (*FILES, ".gz") or not _ON_THE_HUB.fullmatch(source):
+        raise InvalidArgumentError(f"There is no file or folder {str(source)!r}: check the path.")
+    return _from_hub(source, split, subset)
+
+
+def _from_file(path: Path) -> Table:
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    name = path.name.split(".")[0]
+    if any(name in names for names in _SPLITS):
+        name = f"{path.resolve().parent.name}/{name}"
+    if suffix in _SQLITE:
+        raise InvalidArgumentError(f"{str(path)!r} is a database: say which rows with sql='SELECT ...' (--sql).")
+    if suffix == ".arrow":
+        return _from_dataset(_arrow_file(path), name, str(path))
+    if suffix == ".parquet":
+        return _from_parquet(path, name)
+    readers = {".csv": _csv_rows, ".tsv": _tsv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows, ".json": _json_rows}
+    if suffix not in readers:
+        raise InvalidArgumentError(
+            f"The format of {str(path)!r} is not told by its name: use one of {', '.join(FILES)} (text also as .gz)."
+        )
+
+    def rows() -> Iterator[Placed]:
+        with _readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            lines = (line.removeprefix(b"\xef\xbb\xbf") if place == 0 else line for place, line in enumerate(file))
+            yield from readers[suffix](path, lines)
+
+    return _with_first_columns(name, rows)
+
+
+def _from_files(name: str, files: Sequence[Path]) -> Table:
+    """Several files with the same columns, one after the other."""
+    tables = [_from_file(path) for path in files]
+    for path, table in zip(files, tables, strict=True):
+        if set(table.columns) != set(tables[0].columns):
+            raise InvalidArgumentError(
+                f"{path} has the columns {_listed(table.columns)}, but {files[0]} {_listed(tables[0].columns)}: "
+                "give the files one by one."
+            )
+    if len(tables) == 1:
+        return tables[0]
+    return Table(name, tables[0].columns, lambda: chain.from_iterable(table.rows() for table in tables))
+
+
+def _files_of(folder: Path, split: str) -> list[Path]:
+    """The files of a folder that are named after a split, or else all parts of a Parquet data set."""
+    names = [split, *sorted(next((names for names in _SPLITS if split in names), {split}) - {split})]
+    endings = [
+        ending for suffix in FILES for ending in ((suffix, f"{suffix}.gz") if suffix != ".parquet" else (suffix,))
+    ]
+    for name in names:
+        for ending in endings:
+            if (folder / f"{name}{ending}").is_file():
+                return [folder / f"{name}{ending}"]
+        if parts := sorted(folder.glob(f"{name}-*.parquet")) or sorted(folder.glob(f"{name}-*.arrow")):
+            return parts
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _from_parquet(path: Path, name: str) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    damage = (pa.ArrowException, ValueError, OSError)
+    try:
+        columns = pq.read_schema(path).names
+    except damage as error:
+        raise DocumentError(f"{path} is not a readable Parquet file ({error}).") from error
+
+    def rows() -> Iterator[Placed]:
+        number = count(1)
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(_BATCH):
+                yield from ((f"{path}, row {next(number)}", row) for row in batch.to_pylist())
+        except damage as error:
+            raise DocumentError(f"{path} is damaged after row {next(number) - 1} ({error}).") from error
+
+    return Table(name, columns, rows)
+
+
+def _arrow_file(path: Path) -> datasets.Dataset:
+    """A file of Arrow's stream format (as the datasets library writes) or file format."""
+    import pyarrow as pa
+
+    datasets = import_datasets()
+    try:
+        return datasets.Dataset.from_file(str(path))
+    except (pa.ArrowException, ValueError, OSError):
+        try:
+            with pa.memory_map(str(path)) as file:
+                return datasets.Dataset(pa.ipc.open_file(file).read_all())
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise DocumentError(f"{path} is not a readable Arrow file ({error}).") from error
+
+
+def _from_saved(folder: Path, split: str) -> Table:
+    """A folder that `Dataset.save_to_disk` wrote."""
+    datasets = import_datasets()
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise DocumentError(f"{folder} is not a readable saved data set ({error}).") from error
+    if isinstance(saved, datasets.DatasetDict):
+        saved = _of_split(saved, split)
+    return _from_dataset(saved, folder.name, str(folder))
+
+
+def _from_hub(name: str, split: str, subset: str | None) -> Table:
+    """A data set by its name on the hub, or a folder laid out like one."""
+    datasets = import_datasets()
+    try:
+        loaded = datasets.load_dataset(name, subset, split=split)
+    except ValueError as error:  # no such subset or split
+        raise InvalidArgumentError(f"{name!r} cannot be read as training data: {_one_line(error)}") from error
+    except Exception as error:  # its client has no common base class: connections, servers, formats, disks
+        raise DatasetNotFoundError(
+            f"{name!r} is neither a file nor a folder with data here, and cannot be loaded from the hub "
+            f"({_one_line(error)}): check the name, or give a file."
+        ) from error
+    return _from_dataset(loaded, Path(name).name)
+
+
+def _of_split(parts: Mapping[str, datasets.Dataset], split: str) -> datasets.Dataset:
+    if split not in parts:
+        raise InvalidArgumentError(f"There is no split {split!r}; there are {_listed(list(parts))}.")
+    return parts[split]
+
+
+def _from_dataset(rows: datasets.Dataset, name: str, where: str | None = None) -> Table:
+    place = where or name
+    classes = {
+        column: feature.names
+        for column, feature in rows.features.items()
+        if isinstance(feature, import_datasets().ClassLabel)
+    }
+
+    def read() -> Iterator[Placed]:
+        plain = rows.with_format(None)
+        for start in range(0, len(rows), _BATCH):
+            columns = plain[start : start + _BATCH]
+            for number, values in enumerate(zip(*columns.values(), strict=True), start + 1):
+                yield f"{place}, row {number}", dict(zip(columns, values, strict=True))
+
+    return Table(name, rows.column_names, read, rows, classes)
+
+
+def _from_rows(source: Iterable[object]) -> Table:
+    kept = source if isinstance(source, Sequence) else list(source)
+
+    def rows() -> Iterator[Placed]:
+        for number, row in enumerate(kept, 1):
+            if not isinstance(row, Mapping):
+                raise InvalidArgumentError(f"Row {number} of the training data is a mapping, not {row!r:.80}.")
+            yield f"data, row {number}", row
+
+    return _with_first_columns("data", rows)
+
+
+def _with_first_columns(name: str, rows: Callable[[], Iterator[Placed]]) -> Table:
+    """A table whose columns are told by its first row."""
+    with closing(rows()) as reading:  # type: ignore[type-var]
+        first = next(reading, None)
+    if first is None:
+        raise InvalidArgumentError(f"The training data {name!r} has no rows.")
+    return Table(name, list(first[1]), rows)
+
+
+def _csv_rows(path: Path, lines: Iterator[bytes]) -> Iterator[Placed]:
+    yield from _delimited(path, lines, ",", csv.QUOTE_MINIMAL)
+
+
+def _tsv_rows(path: Path, lines: Iterator[bytes]) -> Iterator[Placed]:
+    yield from _delimited(path, lines, "\t", csv.QUOTE_NONE)
+
+
+def _delimited(path: Path, lines: Iterator[bytes], delimiter: str, quoting: Any) -> Iterator[Placed]:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_FIELD))
+    reader = csv.reader(_decoded(path, lines), delimiter=delimiter, quoting=quoting, strict=True)
+    try:
+        header = next(reader, [])
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None or "" in header:
+            raise DocumentError(
+                f"{path}: "
+                + (f"two columns are named {twice!r}" if twice else "a column has no name")
+                + "; the first line names the columns."
+            )
+        number = reader.line_num + 1
+        for row in reader:
+            where = f"{path}, line {number}"
+            number = reader.line_num + 1
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise DocumentError(f"{where}: it has {len(row)} values for {len(header)} columns; is a quote missing?")
+            yield where, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise DocumentError(
+            f"{path}, line {reader.line_num}: it is not valid CSV ({error}); is a quote not closed?"
+        ) from error
+
+
+def _json_rows(path: Path, lines: Iterator[bytes]) -> Iterator[Placed]:
+    """One object a line, or one array of objects in all."""
+    texts = ((number, line) for number, line in enumerate(_decoded(path, lines), 1) if line.strip())
+    first = next(texts, (1, ""))
+    if first[1].lstrip().startswith("["):
+        yield from _json_array(path, "".join(line for _, line in chain([first], texts)))
+        return
+    for number, line in chain([first], texts) if first[1] else ():
+        where = f"{path}, line {number}"
+        row = _json(line, where)
+        if not isinstance(row, dict):
+            raise DocumentError(f"{where}: it is not a JSON object; one object a line is needed, or one array of them.")
+        yield where, row
+
+
+def _json_array(path: Path, text: str) -> Iterator[Placed]:
+    rows = _json(text, str(path))
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DocumentError(f"{path}, row {number}: it is not a JSON object but {row!r:.80}.")
+        yield f"{path}, row {number}", row
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{where}: it is not valid JSON ({error}).") from error
+
+
+def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            raise DocumentError(f"{path}, line {number}: it is not valid UTF-8 (byte {error.start + 1}).") from error
+
+
+def _from_sql(database: str, query: str) -> Table:
+    """The rows of a query, kept in memory: a database may answer differently the next time."""
+    columns, rows = _sqlite(Path(database), query) if not _URL.match(database) else _sqlalchemy(database, query)
+    if not rows:
+        raise InvalidArgumentError(f"The query {query!r} gives no rows.")
+    name = Path(database.rpartition("/")[2]).stem if _URL.match(database) else Path(database).stem
+
+    def read() -> Iterator[Placed]:
+        for number, row in enumerate(rows, 1):
+            yield f"row {number} of the query", dict(zip(columns, row, strict=True))
+
+    return Table(name or "query", columns, read)
+
+
+def _sqlite(path: Path, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    import sqlite3
+
+    if not path.is_file():
+        raise InvalidArgumentError(f"There is no database file {str(path)!r}: check the path, or give a URL.")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            cursor = connection.execute(query)
+            return [column[0] for column in cursor.description or ()], cursor.fetchall()
+    except sqlite3.Error as error:
+        raise InvalidArgumentError(f"{path} does not answer the query {query!r:.200}: {error}.") from error
+
+
+def _sqlalchemy(url: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    try:
+        import sqlalchemy
+    except ImportError as error:
+        raise MissingExtraError("sqlalchemy", "training", "Reading from a database by its URL") from error
+    try:
+        engine = sqlalchemy.create_engine(url)
+        with engine.connect() as connection:
+            result = connection.execute(sqlalchemy.text(query))
+            return list(result.keys()), [tuple(row) for row in result]
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:  # ImportError: no driver for this kind of database
+        reason = _one_line(error).replace(url, "the database")  # the URL may hold a password
+        raise InvalidArgumentError(f"The database does not answer the query {query!r:.200}: {reason}.") from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise DocumentError(f"{path}: the compressed file is damaged or cut off ({error}).") from error
+    except OSError as error:
+        if isinstance(error, StorageError | DocumentError):
+            raise
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name!r:.40}" for name in islice(names, 12))
+    return shown + (", ..." if len(names) > 12 else "") if names else "none"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:300]

@@ -1,0 +1,258 @@
+"""`hybridsearch train` and `hybridsearch mine`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import hybridsearch as hs
+from hybridsearch.cli import app
+
+st: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
+pytest.importorskip("datasets")
+
+
+def invoke(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": "80"})
+
+
+def error_of(*arguments: object) -> str:
+    """The one line that a command which must fail prints."""
+    result = invoke(*arguments)
+    assert result.exit_code == 1, result.output
+    assert len(result.stderr.splitlines()) == 1
+    return str(result.stderr)
+
+
+@pytest.fixture(scope="module")
+def collection(tiny_dataset: hs.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder whose 40 queries are in train, but for every fourth, which is in test.
+
+    Each query names all documents besides its own, so that BM25 finds enough of them to mine.
+    """
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": one.id, "title": one.title, "text": one.text} for one in tiny_dataset.corpus or ()]
+    titles = ", ".join(one["title"] for one in corpus)
+    queries = [{"_id": id, "text": f"{text} Unlike {titles}."} for id, text in tiny_dataset.queries.items()]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    judged = [f"{query}\t{document}\t1" for query, of in tiny_dataset.qrels.items() for document in of]
+    for split, rows in (("test", judged[::4]), ("train", [row for row in judged if row not in judged[::4]])):
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_pairs: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with columns that have to be mapped."""
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [{"q": pair["anchor"], "a": pair["positive"], "note": "x"} for pair in tiny_pairs]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_three_options_are_enough(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = invoke("train", "dense", "--data", collection, "--model", tiny_dense, "--output", out, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert ": nDCG@10 on tiny" in result.stdout.splitlines()[0]
+    assert str(out) in result.stdout.replace("\n", "")
+    assert len(st.SentenceTransformer(str(out), device="cpu").encode("wing")) == 32
+    assert "What training changed" in (out / "README.md").read_text()
+    assert (out / "report.md").is_file()
+
+
+def test_flags_go_before_the_file(pairs: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"model: {tiny_dense}\ndata:\n  - source: {pairs}\n    columns: {{anchor: q, positive: a}}\n"
+        "max_steps: 9\nbatch-size: 8\nlearning_rate: 1e-3\nmatryoshka_dims: [32, 16]\n"
+    )
+    result = invoke("train", "dense", "--config", config, "--output", tmp_path / "out", "--max-steps", 2, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    settings = found["settings"]
+    assert (settings["max_steps"], settings["batch_size"], settings["learning_rate"]) == (2, 8, 1e-3)
+    assert found["history"]["steps"] == 2
+    assert found["comparison"] is None
+    assert found["summary"].startswith("Not measured")
+
+
+def test_evaluators_measure_before_and_after(pairs: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    rows = ["sentence1\tsentence2\tscore", *(f"A wing.\tA {word}.\t{score}" for score, word in enumerate("abcdef"))]
+    (tmp_path / "sick").mkdir()
+    (tmp_path / "sick" / "test.tsv").write_text("\n".join(rows))
+    result = invoke(
+        "train", "dense", "--data", pairs, "--columns", "anchor=q,positive=a", "--model", tiny_dense,
+        "--output", tmp_path / "out", "--max-steps", 1, "--evaluator", f"sts={tmp_path}", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    measured = json.loads(result.stdout)["evaluators"]["SICK-R Spearman"]
+    assert measured.keys() == {"before", "after"}
+
+
+def test_all_of_two_files_of_the_same_name_is_trained_on(
+    pairs: Path, tiny_pairs: list[dict[str, str]], tiny_dense: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / pairs.name
+    other.write_text(
+        "\n".join(json.dumps({"q": f"Say: {pair['anchor']}", "a": pair["positive"]}) for pair in tiny_pairs)
+    )
+    result = invoke(
+        "train", "dense", "--data", pairs, "--data", other, "--columns", "anchor=q,positive=a", "--model", tiny_dense,
+        "--output", tmp_path / "out", "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)["summary"]
+    assert "40 rows; mnr for 'pairs'" in summary
+    assert "40 rows; mnr for 'pairs-2'" in summary
+
+
+def test_what_was_left_out_is_said(pairs: Path, tiny_dense: Path, collection: Path, tmp_path: Path) -> None:
+    asked = [json.loads(line) for line in (collection / "queries.jsonl").read_text().splitlines()]
+    rows = [{"anchor": query["text"], "positive": f"Answer {place}."} for place, query in enumerate(asked)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = invoke(
+        "train", "dense", "--data", tmp_path / "rows.jsonl", "--test", collection, "--model", tiny_dense,
+        "--output", tmp_path / "out", "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Rows that ask what dev or test ask were left out: 10." in json.loads(result.stdout)["summary"]
+
+
+def test_a_raw_corpus_is_enough(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "dense", "--unsupervised", collection / "corpus.jsonl", "--model", tiny_dense,
+        "--output", tmp_path / "out", "--epochs", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["comparison"]["dataset"]["name"] == "held-out pseudo-queries (test)"
+    assert found["history"]["evaluations"]
+
+
+def test_a_teacher_scores_what_was_made_of_a_corpus(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "dense", "--unsupervised", collection / "corpus.jsonl", "--teacher", "hybrid", "--model", tiny_dense,
+        "--output", tmp_path / "out", "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "tuples with scores" in json.loads(result.stdout)["summary"]
+
+
+def test_a_sparse_model_is_trained_by_its_options(collection: Path, tiny_splade: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "sparse", "--data", collection, "--model", tiny_splade, "--output", tmp_path / "out",
+        "--max-steps", 1, "--document-regularizer-weight", 0.001, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Active dimensions after" in json.loads(result.stdout)["summary"]
+
+
+def test_a_reranker_is_trained_and_reorders(collection: Path, tiny_reranker: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "reranker", "--data", collection, "--test", collection, "--retriever", "bm25", "--hard-negatives", 1,
+        "--model", tiny_reranker, "--output", tmp_path / "out", "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "retrieval" in [one["name"] for one in json.loads(result.stdout)["comparison"]["systems"]]
+
+
+def test_negatives_are_mined_and_kept(collection: Path, tmp_path: Path) -> None:
+    out = tmp_path / "negatives"
+    result = invoke("mine", collection, "--output", out, "--ranks", "1-20", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["rows"] == found["kept"] > 0
+    assert sum(found["dropped"].values()) + found["kept"] == found["candidates"]
+    shown = invoke("mine", collection, "--output", out, "--ranks", "1-20")
+    assert f"{found['rows']} rows are in" in shown.stdout
+
+
+def test_an_index_that_is_there_is_mined(collection: Path, pairs: Path, tmp_path: Path) -> None:
+    assert invoke("index", collection / "corpus.jsonl", "--index", tmp_path / "index").exit_code == 0
+    arguments = ["--columns", "anchor=q,positive=a", "--index", tmp_path / "index", "--ranks", "1-9"]
+    result = invoke("mine", pairs, *arguments, "--output", tmp_path / "negatives", "--json")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "m", "--data", "d"], "--output is missing"),
+        (["--output", "o", "--data", "d"], "--model is missing"),
+        (["--model", "m", "--output", "o"], "Give either --data SOURCE or --unsupervised CORPUS."),
+        (["--model", "m", "--output", "o", "--data", "d", "--unsupervised", "c"], "Give either --data"),
+        (["--model", "m", "--output", "o", "--data", "d", "--teacher", "t"], "--teacher t goes with --unsupervised"),
+        (["--model", "m", "--output", "o", "--unsupervised", "c", "--corpus", "d"], "--corpus d goes with --data"),
+        (["--model", "m", "--output", "o", "--data", "d", "--architecture", "csr"], "is for sparse models"),
+        (["--model", "m", "--output", "o", "--data", "d", "--epochs", "-1"], "epochs is a number above 0"),
+        (["--model", "m", "--output", "o", "--data", "d", "--columns", "anchor"], "--columns takes ROLE=COLUMN"),
+        (["--model", "m", "--output", "o", "--data", "d", "--test", "nowhere"], "There is no folder 'nowhere'"),
+        (["--model", "m", "--output", "o", "--data", "d", "--config", "nowhere.yaml"], "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of("train", "dense", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch: 3", "has the option 'batch'; there are data, model"),
+        ("kind: sparse", "is for `hybridsearch train sparse`, not for a dense model"),
+        ("- 1", "holds no options"),
+        ("{", "cannot be read as YAML"),
+        ("batch_size: many", "--batch-size is an integer"),
+        ("data: [{file: x}]", "a mapping with a source"),
+        ("data: [{source: x, index: y}]", "A part of data has no 'index'"),
+        ("data: [{source: x, kind: twins}]", "kind is one of"),
+        ("lora: {r: 4}", "LoRA has no setting 'r'"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    arguments = ["--model", "m", "--output", tmp_path / "out", *([] if "data" in text else ["--data", "d"])]
+    assert message in error_of("train", "dense", "--config", tmp_path / "run.yaml", *arguments)
+
+
+def test_a_column_without_a_role_is_named(pairs: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    message = error_of("train", "dense", "--data", pairs, "--model", tiny_dense, "--output", tmp_path / "out")
+    assert "note" in message
+    assert "--columns" in message
+
+
+def test_a_loss_that_does_not_fit_comes_with_the_table(pairs: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "dense", "--data", pairs, "--columns", "anchor=q,positive=a", "--model", tiny_dense,
+        "--output", tmp_path / "out", "--loss", "cosent",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    first, second, *table = result.stderr.splitlines()
+    assert "for it there is mnr or cached-mnr" in first
+    assert second == "What fits a dense model:"
+    assert any(line.split() == ["pairs", "anchor,", "positive", "mnr,", "cached-mnr"] for line in table)
+
+
+def test_a_file_with_pairs_has_nothing_to_mine_in(pairs: Path, tmp_path: Path) -> None:
+    message = error_of("mine", pairs, "--columns", "anchor=q,positive=a", "--output", tmp_path / "out")
+    assert "--index PLACE" in message
+
+
+def test_ranks_are_two_numbers(collection: Path, tmp_path: Path) -> None:
+    assert "--ranks takes FIRST-LAST" in error_of("mine", collection, "--output", tmp_path / "out", "--ranks", "six")
+
+
+@pytest.mark.parametrize("verb", ["train", "mine"])
+def test_the_help_fits_a_terminal_of_80_columns(verb: str) -> None:
+    lines = invoke(verb, "--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)

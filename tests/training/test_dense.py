@@ -1,0 +1,170 @@
+"""Dense models are trained by one call: what is held out, prompts, pooling, adapters and the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hybridsearch as hs
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.dense import train_dense
+from hybridsearch.training.lora import LoraSettings
+from hybridsearch.training.settings import TrainingSettings
+
+sentence_transformers: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
+pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
+
+SETTINGS = TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def tiny_decoder(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a decoder language model with random weights and no token to pad with."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("decoder")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    tokenizer.add_special_tokens({"eos_token": "[SEP]"})
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_queries_with_judgements_make_a_better_model_and_a_report(
+    tiny_dense: Path, tiny_dataset: hs.Dataset, other_questions: hs.Dataset, tmp_path: Path
+) -> None:
+    settings = SETTINGS.with_values({"epochs": 8, "learning_rate": 3e-3})
+
+    result = train_dense(tiny_dense, tiny_dataset, tmp_path / "output", test=other_questions, settings=settings)
+
+    assert result.comparison is not None
+    assert result.summary.startswith("Better: nDCG@10 on tiny from")
+    assert result.history.start is not None  # a tenth of the queries chose the checkpoint
+    assert hs.Dense(tmp_path / "output", cache=False).dimensions == 32
+    report = json.loads((tmp_path / "output" / "report.json").read_text())
+    assert report["settings"]["seed"] == 0
+    assert result.summary.splitlines()[0] in (tmp_path / "output" / "README.md").read_text()
+
+
+def test_hard_negatives_are_mined_and_trained_on(tiny_dense: Path, tiny_dataset: hs.Dataset, tmp_path: Path) -> None:
+    result = train_dense(tiny_dense, tiny_dataset, tmp_path / "output", hard_negatives=1, settings=SETTINGS)
+
+    assert "(tuples)" in result.summary
+    assert (tmp_path / "output" / "negatives" / "0" / "mining.json").exists()
+
+
+def test_adapters_merged_and_apart_give_the_same_vectors(
+    tiny_decoder: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    rows = [{**pair, "negative": other["positive"]} for pair, other in zip(tiny_pairs, tiny_pairs[8:], strict=False)]
+    texts = [pair["anchor"] for pair in tiny_pairs[:5]]
+    embeddings = {}
+    for merge in (False, True):
+        folder = tmp_path / str(merge)
+        lora = LoraSettings(rank=4, alpha=8, targets=("q_proj", "v_proj"), merge=merge)
+        settings = SETTINGS.with_values({"learning_rate": 1e-2})
+        train_dense(tiny_decoder, rows, folder, lora=lora, prompts="Represent this: ", settings=settings)
+        embeddings[merge] = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(texts)
+
+    untrained = sentence_transformers.SentenceTransformer(str(tmp_path / "True"), device="cpu")
+    assert untrained[1].pooling_mode == "lasttoken"
+    assert untrained.prompts["query"] == "Represent this: "
+    assert {file.name for file in (tmp_path / "False").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    assert {file.name for file in (tmp_path / "True").glob("*.safetensors")} == {"model.safetensors"}
+    np.testing.assert_allclose(embeddings[False], embeddings[True], atol=1e-5)
+
+
+def test_adapters_train_nothing_else(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
+    model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
+    before = model[0].auto_model.embeddings.word_embeddings.weight.clone()
+
+    train_dense(model, tiny_pairs, tmp_path / "output", lora=LoraSettings(rank=2), settings=SETTINGS)
+
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert (model[0].auto_model.embeddings.word_embeddings.weight == before).all()
+
+
+def test_layers_that_the_model_lacks_are_refused(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgumentError, match="LoRA cannot be put into this model"):
+        train_dense(tiny_dense, tiny_pairs, tmp_path / "output", lora=LoraSettings(targets=("nope",)))
+
+
+def test_scored_rows_are_trained_by_cosent_and_chosen_by_spearman(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    texts = [pair["positive"] for pair in tiny_pairs]
+    columns = {"anchor": texts, "positive": texts[1:] + texts[:1], "label": [place % 5 / 4 for place in range(40)]}
+    scored = TrainingData.from_columns(Kind.SCORED, columns, name="training")
+    dev = TrainingData.from_columns(Kind.SCORED, {**columns, "positive": texts[2:] + texts[:2]}, name="sts")
+
+    result = train_dense(tiny_dense, scored, tmp_path / "output", dev=dev, settings=SETTINGS)
+
+    assert "cosent" in result.summary
+    assert result.history.best is not None
+    assert "sts Spearman" in result.history.best.measures
+
+
+def test_pooling_and_prompts_are_saved_with_the_model(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    prompts = {"query": "query: ", "document": "passage: "}
+
+    train_dense(tiny_dense, tiny_pairs, tmp_path / "output", pooling="cls", prompts=prompts, settings=SETTINGS)
+
+    model = sentence_transformers.SentenceTransformer(str(tmp_path / "output"), device="cpu")
+    assert model[1].pooling_mode == "cls"
+    assert {name: model.prompts[name] for name in prompts} == prompts
+
+
+def test_matryoshka_dimensions_are_part_of_the_loss(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    train_dense(tiny_dense, tiny_pairs, tmp_path / "output", matryoshka_dims=(16, 8), settings=SETTINGS)
+
+    record = json.loads((tmp_path / "output" / "training.json").read_text())
+    assert record["facts"]["losses"] == {"data": "MatryoshkaLoss(MultipleNegativesRankingLoss)"}
+
+
+def test_a_taken_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+
+    with pytest.raises(InvalidArgumentError, match="give another folder"):
+        train_dense("nowhere/nothing", [], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "first"}, "pooling is one of"),
+        ({"prompts": {"title": "x"}}, "prompts are for 'query' and 'document'"),
+        ({"hard_negatives": 0}, "hard_negatives is a number of at least 1"),
+        ({"loss": "cosent"}, "does not fit"),
+        ({"settings": SETTINGS.with_values({"max_length": 1000})}, "the model reads at most 64"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_one_error(
+    options: dict[str, Any], message: str, tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        train_dense(tiny_dense, tiny_pairs, tmp_path / "output", **options)

@@ -1,0 +1,275 @@
+"""Evaluators by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.stats import spearmanr
+
+import hybridsearch as hs
+from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.evaluators import build_evaluator, retrieval_evaluator, sts_suite
+from hybridsearch.training.settings import TrainingSettings
+
+datasets: Any = pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
+st: Any = pytest.importorskip("sentence_transformers")
+
+
+def data(kind: Kind, **columns: list[Any]) -> TrainingData:
+    return TrainingData("dev", datasets.Dataset.from_dict(columns), kind)
+
+
+@pytest.fixture(scope="module")
+def texts(tiny_pairs: list[dict[str, str]]) -> dict[str, list[str]]:
+    """Columns of as many rows as there are pairs; the negative is the positive of the row before."""
+    positives = [pair["positive"] for pair in tiny_pairs]
+    return {
+        "anchor": [pair["anchor"] for pair in tiny_pairs],
+        "positive": positives,
+        "negative_1": [positives[-1], *positives[:-1]],
+    }
+
+
+@pytest.fixture(scope="module")
+def model(tiny_dense: Path) -> Any:
+    return st.SentenceTransformer(str(tiny_dense), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def splade_model(tiny_splade: Path) -> Any:
+    return st.SparseEncoder(str(tiny_splade), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tiny_reranker: Path) -> Any:
+    return st.CrossEncoder(str(tiny_reranker), device="cpu")
+
+
+def measured(model: Any, dataset: hs.Dataset, *measures: str) -> dict[str, float]:
+    """What the library measures when it searches with the model."""
+    encoder = hs.Dense(model) if type(model) is st.SentenceTransformer else hs.Sparse(model)
+    search = hs.HybridSearch({"model": encoder})
+    search.index(dataset.corpus or (), show_progress_bar=False)
+    result = hs.evaluate(search, dataset, measures=measures, latency_queries=0, show_progress_bar=False)
+    return {name: interval.mean for name, interval in result.means.items()}
+
+
+def test_retrieval_with_a_dense_model_measures_what_searching_does(model: Any, tiny_dataset: hs.Dataset) -> None:
+    found = retrieval_evaluator(tiny_dataset, "dense")(model)
+    searched = measured(model, tiny_dataset, "nDCG@10", "RR@10")
+    assert found["tiny nDCG@10"] == pytest.approx(searched["nDCG@10"], abs=1e-6)
+    assert found["tiny RR@10"] == pytest.approx(searched["RR@10"], abs=1e-6)
+
+
+def test_retrieval_with_a_sparse_model_counts_active_dimensions(splade_model: Any, tiny_dataset: hs.Dataset) -> None:
+    found = retrieval_evaluator(tiny_dataset, "sparse")(splade_model)
+    documents = splade_model.encode_document([document.content for document in tiny_dataset.corpus or ()])
+    queries = splade_model.encode_query(list(tiny_dataset.queries.values()))
+    assert found["tiny document_active_dims"] == pytest.approx(splade_model.sparsity(documents)["active_dims"])
+    assert found["tiny query_active_dims"] == pytest.approx(splade_model.sparsity(queries)["active_dims"])
+    flops = (queries.to_dense() != 0).float().mean(0) @ (documents.to_dense() != 0).float().mean(0)
+    assert found["tiny flops"] == pytest.approx(float(flops), rel=1e-4)
+
+
+def test_the_measure_of_the_settings_decides(model: Any, tiny_dataset: hs.Dataset) -> None:
+    evaluator = retrieval_evaluator(tiny_dataset, "dense", TrainingSettings(measure="R@5"))
+    assert evaluator.primary_metric == "sequential_score"
+    found = evaluator(model)
+    assert found["sequential_score"] == found["tiny R@5"]
+    assert found["tiny R@5"] == pytest.approx(measured(model, tiny_dataset, "R@5")["R@5"])
+
+
+def test_a_measure_that_cannot_be_followed_is_refused(tiny_dataset: hs.Dataset) -> None:
+    with pytest.raises(InvalidArgumentError, match="nDCG@K, RR@K with a number"):
+        retrieval_evaluator(tiny_dataset, "reranker", TrainingSettings(measure="R@10"))
+    with pytest.raises(InvalidArgumentError, match="not by AP"):
+        retrieval_evaluator(tiny_dataset, "dense", TrainingSettings(measure="AP"))
+
+
+def test_a_large_corpus_is_cut_to_relevant_documents_and_what_bm25_finds(tiny_dataset: hs.Dataset) -> None:
+    few = hs.Dataset("few", {"q": "lift and drag of a wing"}, {"q": {"sky-1": 1}}, tiny_dataset.corpus)
+    searched = retrieval_evaluator(few, "dense", documents=6).evaluators[0].inner.corpus_ids
+    assert len(searched) == 6
+    assert "sky-1" in searched
+    assert sum(id.startswith("wing") for id in searched) == 5
+
+
+def test_a_dataset_without_corpus_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="has no corpus"):
+        retrieval_evaluator(hs.Dataset("runs", {"q": "wing"}, {"q": {"d": 1}}), "dense")
+
+
+def test_a_corpus_without_the_relevant_documents_is_refused(tiny_corpus: list[hs.Document]) -> None:
+    with pytest.raises(InvalidArgumentError, match="none of the documents that are relevant"):
+        retrieval_evaluator(hs.Dataset("other", {"q": "wing"}, {"q": {"elsewhere": 1}}, tiny_corpus), "dense")
+
+
+def test_a_reranker_is_measured_on_what_retrieval_found(cross_encoder: Any, tiny_corpus: list[hs.Document]) -> None:
+    queries = {"lift": "lift of a wing", "sun": "moon and sun", "milk": "heart and blood"}
+    dataset = hs.Dataset(
+        "hard", queries, {"lift": {"wing-0": 1}, "sun": {"sky-2": 1}, "milk": {"garden-0": 1}}, tiny_corpus
+    )
+    found = retrieval_evaluator(dataset, "reranker")(cross_encoder)
+    search = hs.HybridSearch({"bm25": hs.BM25()}, reranker=hs.CrossEncoderReranker(cross_encoder))
+    search.index(tiny_corpus, show_progress_bar=False)
+    searched = hs.evaluate(search, dataset, measures=["nDCG@10"], latency_queries=0, show_progress_bar=False)
+    assert found["hard nDCG@10"] == pytest.approx(searched.means["nDCG@10"].mean, abs=1e-6)
+
+
+def test_a_reranker_is_measured_where_nothing_was_found(cross_encoder: Any, tiny_corpus: list[hs.Document]) -> None:
+    dataset = hs.Dataset("none", {"q": "zeppelin"}, {"q": {"wing-0": 1}}, tiny_corpus)
+    assert retrieval_evaluator(dataset, "reranker")(cross_encoder)["none nDCG@10"] == 0
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "reranker"])
+def test_similarity_is_spearman_of_the_models_scores(
+    kind: Any, model: Any, splade_model: Any, cross_encoder: Any, texts: dict[str, list[str]]
+) -> None:
+    scores = list(np.linspace(0, 1, 40))
+    rows = data(Kind.SCORED, anchor=texts["anchor"], positive=texts["positive"], label=scores)
+    chosen = {"dense": model, "sparse": splade_model, "reranker": cross_encoder}[kind]
+    if kind == "reranker":
+        predicted = chosen.predict(list(zip(texts["anchor"], texts["positive"], strict=True)))
+    else:
+        one, other = chosen.encode(texts["anchor"]), chosen.encode(texts["positive"])
+        predicted = chosen.similarity_pairwise(one, other).tolist()
+    found = build_evaluator({"type": "similarity", "data": rows}, kind)(chosen)
+    assert found["dev Spearman"] == pytest.approx(spearmanr(scores, predicted).statistic, abs=1e-4)
+
+
+def test_triplets_count_positives_nearer_than_negatives(model: Any, texts: dict[str, list[str]]) -> None:
+    found = build_evaluator({"type": "triplet", "data": data(Kind.TUPLES, **texts)}, "dense")(model)
+    anchor, positive, negative = (model.encode(texts[column]) for column in texts)
+    nearer = model.similarity_pairwise(anchor, positive) > model.similarity_pairwise(anchor, negative)
+    assert found["dev accuracy"] == pytest.approx(float(nearer.float().mean()))
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "reranker"])
+def test_binary_and_reranking_are_there_for_each_kind_of_model(
+    kind: Any, model: Any, splade_model: Any, cross_encoder: Any, texts: dict[str, list[str]]
+) -> None:
+    labelled = data(Kind.LABELLED, anchor=texts["anchor"], positive=texts["positive"], label=[0, 1] * 20)
+    lists = data(
+        Kind.LISTS,
+        query=texts["anchor"],
+        docs=[list(pair) for pair in zip(texts["negative_1"], texts["positive"], strict=True)],
+        labels=[[0.0, 1.0]] * 40,
+    )
+    specs = [{"type": "reranking", "data": lists}, {"type": "binary", "data": labelled}]
+    found = build_evaluator(specs, kind)({"dense": model, "sparse": splade_model, "reranker": cross_encoder}[kind])
+    assert 0.5 <= found["dev nDCG@10"] <= 1
+    assert 0 <= found["dev accuracy"] <= 1
+
+
+def test_two_evaluators_cannot_have_the_same_name(texts: dict[str, list[str]]) -> None:
+    spec = {"type": "triplet", "data": data(Kind.TUPLES, **texts)}
+    with pytest.raises(InvalidArgumentError, match="Two evaluators both give 'dev accuracy'"):
+        build_evaluator([spec, spec], "dense")
+
+
+def test_samples_of_a_query_are_put_together(texts: dict[str, list[str]]) -> None:
+    rows = data(Kind.TUPLES, anchor=["a", "a"], positive=["one", "two"], negative_1=["two", "three"])
+    evaluator = build_evaluator({"type": "reranking", "data": rows}, "reranker")
+    assert evaluator.evaluators[0].inner.samples == [{"query": "a", "positive": ["one", "two"], "negative": ["three"]}]
+
+
+def test_a_model_is_no_error_away_from_itself(model: Any, tiny_dense: Path, texts: dict[str, list[str]]) -> None:
+    rows = data(Kind.TEXTS, text=texts["positive"])
+    found = build_evaluator({"type": "mse", "data": rows, "teacher": str(tiny_dense)}, "dense")(model)
+    assert found["dev negative MSE"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_text_is_its_own_translation(model: Any, texts: dict[str, list[str]]) -> None:
+    rows = data(Kind.PAIRS, anchor=texts["positive"], positive=texts["positive"])
+    assert build_evaluator({"type": "translation", "data": rows}, "dense")(model)["dev accuracy"] == 1
+
+
+def test_paraphrases_are_mined(model: Any, texts: dict[str, list[str]]) -> None:
+    rows = data(Kind.PAIRS, anchor=texts["positive"], positive=[f"{text} " + "Yes." for text in texts["positive"]])
+    found = build_evaluator({"type": "paraphrase-mining", "data": rows}, "dense")(model)
+    assert 0 < found["dev AP"] <= 1
+
+
+def test_several_run_at_once_and_the_first_decides(
+    model: Any, tiny_dataset: hs.Dataset, texts: dict[str, list[str]]
+) -> None:
+    specs = [{"type": "triplet", "data": data(Kind.TUPLES, **texts)}, {"type": "retrieval", "data": tiny_dataset}]
+    found = build_evaluator(specs, "dense")(model)
+    assert {"dev accuracy", "tiny nDCG@10"} <= found.keys()
+    assert found["sequential_score"] == found["dev accuracy"]
+
+
+def test_an_evaluator_of_sentence_transformers_is_taken_as_it_is(model: Any, texts: dict[str, list[str]]) -> None:
+    theirs = st.sentence_transformer.evaluation.TripletEvaluator(*texts.values(), name="theirs")
+    assert build_evaluator(theirs, "dense")(model)["theirs_cosine_accuracy"] == theirs(model)["theirs_cosine_accuracy"]
+
+
+def test_data_of_another_kind_are_refused(texts: dict[str, list[str]]) -> None:
+    rows = data(Kind.PAIRS, anchor=texts["anchor"], positive=texts["positive"])
+    with pytest.raises(InvalidArgumentError, match="'triplet' needs tuples, but 'dev' has pairs"):
+        build_evaluator({"type": "triplet", "data": rows}, "dense")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rouge", "There is no evaluator 'rouge'; there are retrieval"),
+        ("triplet", "needs data"),
+        ({"type": "triplet", "file": "x"}, "has no key 'file'"),
+        ({"type": "nanobeir", "data": "scifact,nonsense"}, "no set 'nonsense'"),
+        (3, "not 3"),
+    ],
+)
+def test_a_wrong_spec_is_refused(spec: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        build_evaluator([spec], "dense")
+
+
+def test_nanobeir_is_read_from_a_copy(
+    model: Any, tiny_dataset: hs.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    copy = tmp_path / "copy"
+    subsets = {
+        "corpus": [{"_id": one.id, "text": one.content} for one in tiny_dataset.corpus or ()],
+        "queries": [{"_id": id, "text": text} for id, text in tiny_dataset.queries.items()],
+        "qrels": [{"query-id": query, "corpus-id": id} for query, of in tiny_dataset.qrels.items() for id in of],
+    }
+    for subset, rows in subsets.items():
+        (copy / subset).mkdir(parents=True)
+        for name in ("NanoMSMARCO", "NanoNQ"):
+            pq.write_table(pa.Table.from_pylist(rows), copy / subset / f"{name}-00000-of-00001.parquet")
+    (copy / "README.md").write_text(
+        "---\nconfigs:\n"
+        + "".join(
+            f"- config_name: {subset}\n  data_files:\n"
+            + "".join(f"  - split: {name}\n    path: {subset}/{name}-*\n" for name in ("NanoMSMARCO", "NanoNQ"))
+            for subset in subsets
+        )
+        + "---\n"
+    )
+    found = build_evaluator({"type": "nanobeir", "data": "msmarco,nq", "dataset_id": str(copy)}, "dense")(model)
+    searched = measured(model, tiny_dataset, "nDCG@10")
+    assert found["NanoBEIR_mean nDCG@10"] == pytest.approx(searched["nDCG@10"], abs=1e-6)
+
+
+def test_nanobeir_out_of_reach_is_said() -> None:
+    with pytest.raises(DatasetNotFoundError, match="connect to the hub once"):
+        build_evaluator({"type": "nanobeir", "data": "scifact", "dataset_id": "nobody/nothing"}, "dense")
+
+
+def test_sts_takes_the_sets_that_are_in_the_folder(model: Any, data_folder: Path) -> None:
+    found = sts_suite(data_folder, limit=50)(model)
+    assert {"STS-B Spearman", "SICK-R Spearman"} <= found.keys()
+    assert found["sequential_score"] == pytest.approx((found["STS-B Spearman"] + found["SICK-R Spearman"]) / 2)
+
+
+def test_a_folder_without_sts_sets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="none of the STS sets STS12"):
+        sts_suite(tmp_path)

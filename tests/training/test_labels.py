@@ -1,0 +1,107 @@
+"""What labels mean: classes, 0 or 1, scores, and entailments that become triplets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.data import Kind, read_training_data
+
+datasets: Any = pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
+
+
+def test_names_of_classes_are_kept_with_their_numbers() -> None:
+    rows = [{"query": q, "answer": "x", "label": label} for q, label in [("a", "no"), ("b", "yes"), ("c", "no")]]
+    data = read_training_data(rows)
+    assert data.kind is Kind.CLASSED
+    assert [data.rows.features["label"].int2str(label) for label in data.rows["label"]] == ["no", "yes", "no"]
+
+
+def test_numbers_of_a_csv_file_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sentence1,sentence2,score\na,b,2.5\nc,d,5\ne,f,0\n")
+    assert read_training_data(tmp_path / "a.csv").rows["label"][:] == [0.5, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0]),
+        ([-0.5, 0.5], [-0.5, 0.5]),
+        ([0.0, 2.5, 5.0], [0.0, 0.5, 1.0]),
+        ([1.0, 3.0, 5.0], [0.0, 0.5, 1.0]),
+        ([0.0, 25.0, 100.0], [0.0, 0.25, 1.0]),
+        ([-200.0, 0.0, 200.0], [0.0, 0.5, 1.0]),
+    ],
+)
+def test_scores_become_0_to_1(scores: list[float], expected: list[float]) -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "score": score} for score in scores]
+    data = read_training_data(rows)
+    assert data.rows["label"][:] == expected
+    assert bool(data.notes) == (scores != expected)
+
+
+def test_the_range_of_scores_can_be_said() -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "score": 3}]
+    assert read_training_data(rows, score_range=(0, 4)).rows["label"][:] == [0.75]
+
+
+NLI = [
+    {"premise": "A man eats.", "hypothesis": "A man has food.", "label": "entailment"},
+    {"premise": "A man eats.", "hypothesis": "A man eats cake.", "label": "neutral"},
+    {"premise": "A man eats.", "hypothesis": "A man sleeps.", "label": "contradiction"},
+    {"premise": "A man eats.", "hypothesis": "Nobody eats.", "label": "contradiction"},
+    {"premise": "A man eats.", "hypothesis": "Who knows.", "label": "-"},
+    {"premise": "A dog runs.", "hypothesis": "An animal moves.", "label": "entailment"},
+]
+
+
+def test_entailments_and_contradictions_become_triplets() -> None:
+    data = read_training_data(NLI)
+    assert data.kind is Kind.TUPLES
+    assert data.rows.to_list() == [
+        {"anchor": "A man eats.", "positive": "A man has food.", "negative_1": "A man sleeps."},
+        {"anchor": "A man eats.", "positive": "A man has food.", "negative_1": "Nobody eats."},
+    ]
+    assert data.notes == (
+        "pairs without a class were left out: 1",
+        "6 pairs with entailments became 2 triplets",
+    )
+
+
+def test_numbered_classes_of_the_hub_become_the_same_triplets() -> None:
+    feature = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+    numbers = [-1 if row["label"] == "-" else feature.str2int(row["label"]) for row in NLI]
+    rows = datasets.Dataset.from_list([row | {"label": number} for row, number in zip(NLI, numbers, strict=True)])
+    features = datasets.Features({**rows.features, "label": feature})
+    hub = datasets.Dataset(rows.data.table, datasets.DatasetInfo(features=features))
+    assert read_training_data(hub).rows[:] == read_training_data(NLI).rows[:]
+
+
+def test_classes_of_entailment_are_kept_where_asked_for() -> None:
+    data = read_training_data(NLI, kind="pairs with class")
+    assert data.kind is Kind.CLASSED
+    assert data.rows.features["label"].names == ["entailment", "neutral", "contradiction"]
+    assert data.rows["label"][:] == [0, 1, 2, 2, 0]
+
+
+def test_entailments_without_contradictions_are_said() -> None:
+    with pytest.raises(InvalidArgumentError, match="No premise of 'data' has both"):
+        read_training_data(NLI[:2])
+
+
+def test_triplets_of_real_inferences_have_what_annotators_said(data_folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.read_csv(data_folder / "cad_nli/all_combined/train.tsv", sep="\t", quoting=3, keep_default_na=False)
+    said = {
+        label: set(zip(rows["sentence1"], rows["sentence2"], strict=True)) for label, rows in table.groupby("label")
+    }
+    data = read_training_data(data_folder / "cad_nli/all_combined")
+    triplets = {(row["anchor"], row["positive"], row["negative_1"]) for row in data.rows}
+    assert len(triplets) == len(data) == 1682
+    assert {(anchor, positive) for anchor, positive, _ in triplets} <= said["entailment"]
+    assert {(anchor, negative) for anchor, _, negative in triplets} <= said["contradiction"]
+    both = {premise for premise, _ in said["entailment"]} & {premise for premise, _ in said["contradiction"]}
+    assert {anchor for anchor, _, _ in triplets} == both

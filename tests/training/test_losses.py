@@ -1,0 +1,262 @@
+"""The losses that fit some data are those that sentence-transformers' trainers can take a step with."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.losses import Architecture, ModelKind, build_loss, choose_loss, explain_losses
+
+pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
+
+QUERIES = ["What is lift?", "What is drag?", "What is bread?", "What is a comet?"]
+ANSWERS = ["A force on a wing.", "A force against the motion.", "A food of flour.", "A body of ice with a tail."]
+OTHERS = ANSWERS[1:] + ANSWERS[:1]
+
+
+def data_of(kind: Kind, negatives: int = 1, dimensions: int = 32) -> TrainingData:
+    """Four rows of a kind."""
+    pairs = {"anchor": QUERIES, "positive": ANSWERS}
+    tuples = pairs | {f"negative_{number}": OTHERS for number in range(1, negatives + 1)}
+    scores = [[5.0 + row, *[-3.0] * negatives] for row in range(4)]
+    columns: dict[Kind, dict[str, Any]] = {
+        Kind.TEXTS: {"text": QUERIES},
+        Kind.EMBEDDED: {"text": QUERIES, "label": [[0.1] * dimensions] * 4},
+        Kind.PAIRS: pairs,
+        Kind.CLASSED: pairs | {"label": [0, 1, 2, 1]},
+        Kind.LABELLED: {"anchor": QUERIES, "positive": QUERIES[:1] + ANSWERS[1:], "label": [0, 1, 1, 1]},
+        Kind.SCORED: pairs | {"label": [0.9, 0.1, 0.4, 0.3]},
+        Kind.TUPLES: tuples,
+        Kind.SCORED_TUPLES: tuples | {"label": scores},
+        Kind.LISTS: {"query": QUERIES, "docs": [[*ANSWERS]] * 4, "labels": [[1.0, 0.0, 0.0, 2.0]] * 4},
+    }
+    return TrainingData.from_columns(kind, columns[kind], name="four")
+
+
+def fitting() -> list[Any]:
+    """(model kind, kind, loss) as the printed tables have them."""
+    found = []
+    kinds: tuple[ModelKind, ...] = ("dense", "sparse", "reranker")
+    for model_kind in kinds:
+        for line in explain_losses(model_kind).splitlines()[1:]:
+            name, _, losses = re.split(r"\s{2,}", line)
+            found += [pytest.param(model_kind, Kind(name), loss) for loss in losses.split(", ")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(tiny_dense: Path, tiny_splade: Path, tiny_reranker: Path) -> dict[str, Any]:
+    import sentence_transformers as st
+
+    return {
+        "dense": st.SentenceTransformer(str(tiny_dense), device="cpu"),
+        "sparse": st.SparseEncoder(str(tiny_splade), device="cpu"),
+        "reranker": st.CrossEncoder(str(tiny_reranker), device="cpu"),
+        "classifier": st.CrossEncoder(
+            str(tiny_reranker), num_labels=3, device="cpu", model_kwargs={"ignore_mismatched_sizes": True}
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def trainers(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A trainer of each model; their data and loss are changed by the tests, as making one takes a second."""
+    import sentence_transformers as st
+
+    of_kind = {
+        "dense": (st.SentenceTransformerTrainer, st.SentenceTransformerTrainingArguments),
+        "sparse": (st.SparseEncoderTrainer, st.SparseEncoderTrainingArguments),
+        "reranker": (st.CrossEncoderTrainer, st.CrossEncoderTrainingArguments),
+    }
+    made = {}
+    for name, model in models.items():
+        trainer, arguments = of_kind["reranker" if name == "classifier" else name]
+        data = data_of(Kind.CLASSED if name == "classifier" else Kind.PAIRS)
+        model_kind: Any = "reranker" if name == "classifier" else name
+        loss = build_loss(choose_loss(model_kind, data), model, data)
+        settings = {"per_device_train_batch_size": 4, "use_cpu": True, "report_to": [], "disable_tqdm": True}
+        folder = str(tmp_path_factory.mktemp("trainer"))
+        made[name] = trainer(model=model, args=arguments(folder, **settings), train_dataset=data.rows, loss=loss)
+    return made
+
+
+def one_step(trainer: Any, data: TrainingData, loss: Any) -> float:
+    """The loss of a batch of all rows, after its gradients were found to be finite and not all zero."""
+    import torch
+
+    trainer.train_dataset, trainer.loss = data.rows, loss
+    trainer.model.zero_grad()
+    trainer.model.train()
+    value = trainer.compute_loss(trainer.model, next(iter(trainer.get_train_dataloader())))
+    value.backward()
+    gradients = [parameter.grad for parameter in trainer.model.parameters() if parameter.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
+    return float(value.detach())
+
+
+@pytest.mark.parametrize(("model_kind", "kind", "name"), fitting())
+def test_a_loss_that_the_table_has_takes_a_step_in_the_trainer(
+    trainers: dict[str, Any], model_kind: ModelKind, kind: Kind, name: str
+) -> None:
+    trainer = trainers["classifier" if name == "cross-entropy" else model_kind]
+    data = data_of(kind, dimensions=len(trainer.model.tokenizer) if model_kind == "sparse" else 32)
+    loss = build_loss(choose_loss(model_kind, data, name), trainer.model, data, mini_batch_size=2)
+    assert math.isfinite(one_step(trainer, data, loss))
+
+
+@pytest.mark.parametrize("architecture", ["splade", "inference-free", "csr"])
+def test_a_sparse_loss_is_wrapped_for_the_architecture(models: dict[str, Any], architecture: Architecture) -> None:
+    from sentence_transformers.sparse_encoder import losses
+
+    data = data_of(Kind.PAIRS)
+    loss: Any = build_loss(choose_loss("sparse", data), models["sparse"], data, architecture=architecture)
+    assert type(loss) is (losses.CSRLoss if architecture == "csr" else losses.SpladeLoss)
+    assert type(loss.loss) is losses.SparseMultipleNegativesRankingLoss
+
+
+def test_queries_of_an_inference_free_model_are_not_regularised(models: dict[str, Any]) -> None:
+    data = data_of(Kind.PAIRS)
+    loss: Any = build_loss(choose_loss("sparse", data), models["sparse"], data, architecture="inference-free")
+    assert (loss.document_regularizer_weight, loss.query_regularizer_weight) == (1e-4, 0)
+
+
+def test_a_cached_sparse_loss_gives_the_loss_and_gradients_of_the_plain_one(
+    trainers: dict[str, Any],
+) -> None:
+    trainer, data = trainers["sparse"], data_of(Kind.TUPLES)
+    model = _without_dropout(trainer.model)
+    values, gradients = [], []
+    for name in ("mnr", "cached-mnr"):
+        loss = build_loss(choose_loss("sparse", data, name), model, data, mini_batch_size=2)
+        values.append(one_step(trainer, data, loss))
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    for plain, cached in zip(*gradients, strict=True):
+        np.testing.assert_allclose(plain, cached, rtol=1e-3, atol=1e-3)
+
+
+def test_matryoshka_trains_the_dimensions_asked_for_and_the_full_one(trainers: dict[str, Any]) -> None:
+    trainer, data = trainers["dense"], data_of(Kind.PAIRS)
+    loss: Any = build_loss(choose_loss("dense", data), trainer.model, data, matryoshka_dims=[8, 16])
+    assert loss.matryoshka_dims == (32, 16, 8)
+    assert math.isfinite(one_step(trainer, data, loss))
+
+
+@pytest.mark.parametrize(
+    ("model_kind", "kind", "name"),
+    [
+        ("dense", Kind.PAIRS, "mnr"),
+        ("dense", Kind.CLASSED, "softmax"),
+        ("dense", Kind.LABELLED, "online-contrastive"),
+        ("dense", Kind.SCORED, "cosent"),
+        ("dense", Kind.TUPLES, "mnr"),
+        ("dense", Kind.SCORED_TUPLES, "kl"),
+        ("sparse", Kind.SCORED_TUPLES, "margin-mse"),
+        ("sparse", Kind.SCORED, "cosent"),
+        ("reranker", Kind.LABELLED, "bce"),
+        ("reranker", Kind.TUPLES, "mnr"),
+        ("reranker", Kind.LISTS, "lambda"),
+    ],
+)
+def test_the_default_follows_from_model_and_data_and_has_a_reason(model_kind: ModelKind, kind: Kind, name: str) -> None:
+    choice = choose_loss(model_kind, data_of(kind))
+    assert choice.name == name
+    assert choice.reason.startswith(f"{name} for 'four' ({kind.value}): ")
+
+
+def test_the_loss_of_a_part_of_a_mixture_is_asked_for_by_its_data() -> None:
+    assert choose_loss("dense", replace(data_of(Kind.SCORED), loss="angle")).name == "angle"
+    assert choose_loss("dense", replace(data_of(Kind.SCORED), loss="angle"), "cosine").name == "cosine"
+
+
+def test_a_loss_that_does_not_fit_is_refused_with_the_table() -> None:
+    with pytest.raises(
+        InvalidArgumentError, match="'softmax' does not fit the data 'four', which holds pairs"
+    ) as raised:
+        choose_loss("dense", data_of(Kind.PAIRS), "softmax")
+    assert explain_losses("dense") in "".join(raised.value.__notes__)
+
+
+def test_data_that_trains_no_such_model_is_refused_with_the_table() -> None:
+    with pytest.raises(InvalidArgumentError, match="No loss trains a dense model on lists") as raised:
+        choose_loss("dense", data_of(Kind.LISTS))
+    assert explain_losses("dense") in "".join(raised.value.__notes__)
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="'infonce' does not fit"):
+        choose_loss("dense", data_of(Kind.PAIRS), "infonce")
+
+
+def test_triplet_loss_takes_one_negative_only() -> None:
+    with pytest.raises(InvalidArgumentError, match="has 3 negatives a row, where it takes one"):
+        choose_loss("dense", data_of(Kind.TUPLES, negatives=3), "triplet")
+
+
+def test_margins_are_not_taken_for_scores() -> None:
+    tuples = {"anchor": QUERIES, "positive": ANSWERS, "negative_1": OTHERS, "label": [[4.0]] * 4}
+    data = TrainingData.from_columns(Kind.SCORED_TUPLES, tuples)
+    assert choose_loss("dense", data).name == "margin-mse"
+    with pytest.raises(InvalidArgumentError, match="has margins, where it takes the score of each text"):
+        choose_loss("dense", data, "kl")
+
+
+def test_a_classifier_needs_as_many_outputs_as_there_are_classes(models: dict[str, Any]) -> None:
+    data = data_of(Kind.CLASSED)
+    with pytest.raises(InvalidArgumentError, match="num_labels=3, but this one has 1"):
+        build_loss(choose_loss("reranker", data), models["reranker"], data)
+
+
+def test_rare_positives_weigh_more_in_the_binary_loss(models: dict[str, Any]) -> None:
+    pairs = {"anchor": QUERIES, "positive": ANSWERS, "label": [1, 0, 0, 0]}
+    data = TrainingData.from_columns(Kind.LABELLED, pairs)
+    loss: Any = build_loss(choose_loss("reranker", data), models["reranker"], data)
+    assert float(loss.pos_weight) == 3
+
+
+@pytest.mark.parametrize(
+    ("model_kind", "options", "message"),
+    [
+        ("dense", {"matryoshka_dims": [64]}, "from 1 to the model's 32 dimensions"),
+        ("dense", {"mini_batch_size": 0}, "mini_batch_size is at least 1"),
+        ("sparse", {"matryoshka_dims": [8]}, "an option of dense models"),
+        ("sparse", {"document_regularizer_weight": -1.0}, "0 or more"),
+    ],
+)
+def test_an_option_that_does_not_go_with_the_loss_is_refused(
+    models: dict[str, Any], model_kind: ModelKind, options: dict[str, Any], message: str
+) -> None:
+    data = data_of(Kind.PAIRS)
+    with pytest.raises(InvalidArgumentError, match=message):
+        build_loss(choose_loss(model_kind, data), models[model_kind], data, **options)
+
+
+def test_a_teacher_has_as_many_dimensions_as_its_student(models: dict[str, Any]) -> None:
+    data = data_of(Kind.EMBEDDED, dimensions=16)
+    with pytest.raises(InvalidArgumentError, match="have 16 dimensions, and the model's 32"):
+        build_loss(choose_loss("dense", data), models["dense"], data)
+
+
+def test_softmax_is_not_trained_at_several_dimensions(models: dict[str, Any]) -> None:
+    data = data_of(Kind.CLASSED)
+    with pytest.raises(InvalidArgumentError, match="'softmax' cannot be trained at several dimensions"):
+        build_loss(choose_loss("dense", data), models["dense"], data, matryoshka_dims=[8])
+
+
+def _without_dropout(model: Any) -> Any:
+    """The model, whose passes are then the same each time."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model

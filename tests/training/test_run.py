@@ -1,0 +1,291 @@
+"""A run in a folder: it finishes after a kill with the same steps, and says what is wrong with data and folders."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridsearch.errors import InvalidArgumentError, TrainingError
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.record import last_good_checkpoint
+from hybridsearch.training.run import History, fit, push
+from hybridsearch.training.settings import TrainingSettings
+
+pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
+datasets: Any = pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
+
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=1e-3, evaluate_every=3, keep_checkpoints=1)
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import sentence_transformers, torch, transformers
+from hybridsearch.training.run import fit
+from hybridsearch.training.settings import TrainingSettings
+sys.path.insert(0, {tests!r})
+from test_run import mixture, losses_of, triplets_of
+
+class Kill(transformers.TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == {step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+pairs = json.loads(Path({pairs!r}).read_text())
+model = sentence_transformers.SentenceTransformer({model!r}, device="cpu")
+data = mixture(pairs)
+fit(model, "dense", data, losses_of(model, data), TrainingSettings(**{settings!r}), {output!r},
+    evaluator=triplets_of(pairs), callbacks=[Kill()])
+"""
+
+
+def mixture(pairs: list[dict[str, str]]) -> list[TrainingData]:
+    """Pairs, and pairs with a score: two data sets with two losses and two orders of rows."""
+    scored = [
+        {"anchor": one["anchor"], "positive": other["positive"], "label": float(one is other)}
+        for place, one in enumerate(pairs)
+        for other in (one, pairs[place - 1])
+    ]
+    return [
+        TrainingData("pairs", datasets.Dataset.from_list(pairs), Kind.PAIRS),
+        TrainingData("scored", datasets.Dataset.from_list(scored[:32]), Kind.SCORED),
+    ]
+
+
+def losses_of(model: Any, data: list[TrainingData]) -> dict[str, Any]:
+    from sentence_transformers.sentence_transformer import losses
+
+    made = {
+        "pairs": losses.MultipleNegativesRankingLoss,
+        "scored": losses.CosineSimilarityLoss,
+        "classed": lambda model: losses.SoftmaxLoss(model, 32, 3),
+    }
+    return {one.name: made[one.name](model) for one in data}
+
+
+def triplets_of(pairs: list[dict[str, str]]) -> Any:
+    from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
+
+    positives = [pair["positive"] for pair in pairs]
+    return TripletEvaluator([pair["anchor"] for pair in pairs], positives, positives[7:] + positives[:7])
+
+
+@pytest.fixture
+def train(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> Callable[..., tuple[History, Any]]:
+    """Trains the tiny model on the given data, the pairs by default, in a folder below `tmp_path`."""
+    import sentence_transformers
+
+    def run(
+        name: str = "output",
+        data: list[TrainingData] | None = None,
+        settings: TrainingSettings = SETTINGS,
+        evaluate: bool = True,
+        callbacks: tuple[Any, ...] = (),
+    ) -> tuple[History, Any]:
+        model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
+        data = mixture(tiny_pairs)[:1] if data is None else data
+        evaluator = triplets_of(tiny_pairs) if evaluate else None
+        losses = losses_of(model, data)
+        return fit(
+            model, "dense", data, losses, settings, tmp_path / name, evaluator=evaluator, callbacks=callbacks
+        ), model
+
+    return run
+
+
+def test_a_killed_run_goes_on_with_the_same_steps_to_the_same_weights(
+    train: Callable[..., tuple[History, Any]], tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    import torch
+
+    (tmp_path / "pairs.json").write_text(json.dumps(tiny_pairs))
+    whole, expected = train("whole", mixture(tiny_pairs))
+    child = KILLED.format(
+        tests=str(Path(__file__).parent),
+        step=12,
+        pairs=str(tmp_path / "pairs.json"),
+        model=str(tiny_dense),
+        settings=SETTINGS.to_dict(),
+        output=str(tmp_path / "killed"),
+    )
+    killed = subprocess.run([sys.executable, "-c", child], capture_output=True, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+    resumed, model = train("killed", mixture(tiny_pairs), SETTINGS.with_values({"resume": True}))
+
+    assert resumed.resumed_at == (9,)
+    assert resumed.steps == whole.steps == 18
+    assert [one.step for one in resumed.evaluations] == [0, 3, 6, 9, 12, 15, 18]
+    assert [(step, parts["loss"]) for step, parts in resumed.losses] == [
+        (step, parts["loss"]) for step, parts in whole.losses
+    ]
+    assert [one.score for one in resumed.evaluations] == [one.score for one in whole.evaluations]
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name
+
+
+def test_labelled_rows_come_in_the_same_order_after_a_pause_in_a_later_epoch(
+    train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]]
+) -> None:
+    data = mixture(tiny_pairs)[1:]
+    whole, _ = train("whole", data)
+    with pytest.raises(KeyboardInterrupt):
+        train("paused", data, callbacks=(Interrupt.at(7),))
+
+    resumed, _ = train("paused", data, SETTINGS.with_values({"resume": True}))
+
+    assert resumed.resumed_at == (6,)
+    assert [parts["loss"] for _, parts in resumed.losses] == [parts["loss"] for _, parts in whole.losses]
+
+
+def test_a_loss_with_weights_of_its_own_goes_on_with_them(
+    train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]]
+) -> None:
+    import torch
+
+    rows = [{**pair, "label": place % 3} for place, pair in enumerate(tiny_pairs)]
+    data = [TrainingData("classed", datasets.Dataset.from_list(rows), Kind.CLASSED)]
+    torch.manual_seed(0)
+    whole, _ = train("whole", data)
+    torch.manual_seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        train("paused", data, callbacks=(Interrupt.at(7),))
+
+    resumed, _ = train("paused", data, SETTINGS.with_values({"resume": True}))
+
+    assert [parts["loss"] for _, parts in resumed.losses] == [parts["loss"] for _, parts in whole.losses]
+
+
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
+    train: Callable[..., tuple[History, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(settings=SETTINGS.with_values({"keep_checkpoints": 3}), callbacks=(Interrupt.at(8),))
+    checkpoints = tmp_path / "output" / "checkpoints"
+    weights = checkpoints / "checkpoint-6" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+    assert last_good_checkpoint(checkpoints) == checkpoints / "checkpoint-3"
+    assert not weights.exists()
+
+
+def test_the_best_weights_are_kept_and_plain_sentence_transformers_loads_them(
+    train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    import sentence_transformers
+
+    history, model = train(settings=SETTINGS.with_values({"learning_rate": 0.05}))
+
+    loaded = sentence_transformers.SentenceTransformer(str(tmp_path / "output"), device="cpu")
+    scores = {one.step: one.score for one in history.evaluations if one.step > 0}
+    assert history.best_step == max(scores, key=lambda step: scores[step])
+    assert triplets_of(tiny_pairs)(loaded)["cosine_accuracy"] == pytest.approx(scores[history.best_step])
+    text = tiny_pairs[0]["anchor"]
+    assert model.encode(text) == pytest.approx(loaded.encode(text), abs=1e-6)
+
+
+def test_training_stops_early_without_a_better_evaluation(train: Callable[..., tuple[History, Any]]) -> None:
+    settings = SETTINGS.with_values({"learning_rate": 1e-12, "epochs": 20, "evaluate_every": 1, "patience": 2})
+
+    history, _ = train(settings=settings)
+
+    assert history.stopped_early
+    assert (history.best_step, history.steps) == (1, 3)
+
+
+def test_without_an_evaluator_the_last_weights_are_kept(train: Callable[..., tuple[History, Any]]) -> None:
+    history, _ = train(settings=SETTINGS.with_values({"epochs": 1}), evaluate=False)
+
+    assert history.evaluations == ()
+    assert history.best_step == history.steps == 5
+
+
+def test_a_loss_of_nan_is_one_error_and_leaves_the_checkpoints(
+    train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    rows = [{**pair, "label": 0.5} for pair in tiny_pairs]
+    rows[-1]["label"] = math.nan
+    data = [TrainingData("scored", datasets.Dataset.from_list(rows), Kind.SCORED)]
+
+    with pytest.raises(TrainingError, match="The loss is nan at step"):
+        train(data=data, settings=SETTINGS.with_values({"evaluate_every": 1}), evaluate=False)
+
+    assert not (tmp_path / "output" / "model.safetensors").exists()
+
+
+def test_a_finished_run_is_not_overwritten_and_with_resume_not_repeated(
+    train: Callable[..., tuple[History, Any]],
+) -> None:
+    settings = SETTINGS.with_values({"epochs": 1})
+    history, _ = train(settings=settings)
+
+    with pytest.raises(InvalidArgumentError, match="holds a finished run"):
+        train(settings=settings)
+    again, _ = train(settings=settings.with_values({"resume": True}))
+
+    assert again == history
+
+
+def test_a_run_is_not_resumed_with_other_settings(train: Callable[..., tuple[History, Any]]) -> None:
+    train(settings=SETTINGS.with_values({"epochs": 1}))
+
+    with pytest.raises(InvalidArgumentError, match=r"another run.*settings\.epochs: 1 then, 2 now"):
+        train(settings=SETTINGS.with_values({"resume": True}))
+
+
+def test_a_model_of_another_origin_is_not_overwritten(
+    train: Callable[..., tuple[History, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "config.json").write_text("{}")
+
+    with pytest.raises(InvalidArgumentError, match="was not trained here"):
+        train()
+
+
+def test_gradient_accumulation_makes_fewer_steps(train: Callable[..., tuple[History, Any]]) -> None:
+    settings = SETTINGS.with_values({"epochs": 1, "accumulation": 2, "gradient_checkpointing": True})
+
+    history, _ = train(settings=settings, evaluate=False)
+
+    assert history.steps == math.ceil(40 / 8 / 2)
+
+
+def test_a_model_that_cannot_be_uploaded_stays_and_the_error_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(TrainingError, match=r"cannot be uploaded as 'me/my-model' .*hf upload me/my-model"):
+        push(tmp_path, "me/my-model")
+
+
+def test_a_tracker_that_is_not_installed_is_named(
+    train: Callable[..., tuple[History, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+
+    with pytest.raises(InvalidArgumentError, match="pip install codecarbon"):
+        train(settings=SETTINGS.with_values({"trackers": ["codecarbon"]}))
+
+
+class Interrupt:
+    """A callback that breaks training off at a step, as Ctrl-C does."""
+
+    @staticmethod
+    def at(step: int) -> Any:
+        import transformers
+
+        class Callback(transformers.TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if state.global_step == step:
+                    raise KeyboardInterrupt
+
+        return Callback()

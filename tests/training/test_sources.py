@@ -1,0 +1,170 @@
+"""What is trained on, what chooses and what judges share no query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hybridsearch as hs
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.sources import Part, gather, hold_out, mine
+
+pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
+
+
+def test_queries_of_the_same_text_are_held_out_together() -> None:
+    queries = {f"q{number}": f"Question {number // 2}" for number in range(100)}
+    dataset = hs.Dataset("mine", queries, {query: {"d": 1} for query in queries}, [hs.Document("d", "text")])
+
+    rest, held = hold_out(dataset)
+
+    assert held is not None
+    assert len(held.queries) == 10
+    assert set(held.queries.values()).isdisjoint(rest.queries.values())
+    assert set(held.qrels) == set(held.queries)
+
+
+def test_a_beir_folder_is_split_by_its_own_splits(data_folder: Path) -> None:
+    sources = gather(data_folder / "scifact")
+
+    assert sources.test is not None
+    assert len(sources.test.queries) == 300
+    assert isinstance(sources.dev, hs.Dataset)
+    anchors = set(sources.training[0].rows["anchor"])
+    assert len(sources.dev.queries) >= 80
+    assert anchors.isdisjoint(sources.dev.queries.values())
+    assert anchors.isdisjoint(sources.test.queries.values())
+    assert len(anchors) + len(set(sources.dev.queries.values())) == 807 - 2  # which test asks, too
+
+
+def test_a_tenth_each_of_many_pairs_chooses_and_judges() -> None:
+    rows = [{"question": f"What is number {number}?", "answer": f"It is {number}."} for number in range(200)]
+
+    sources = gather(rows)
+
+    assert isinstance(sources.dev, hs.Dataset)
+    assert sources.test is not None
+    assert [len(sources.training[0]), len(sources.dev.queries), len(sources.test.queries)] == [160, 20, 20]
+    assert len(list(sources.test.corpus or ())) == 200  # found among all answers
+
+
+def test_nothing_is_held_out_beside_given_dev_data() -> None:
+    rows = [{"question": f"What is number {number}?", "answer": f"It is {number}."} for number in range(200)]
+
+    sources = gather({"numbers": rows}, dev="triplet=dev.csv")
+
+    assert sources.training[0].name == "numbers"
+    assert len(sources.training[0]) == 200
+    assert sources.test is None
+
+
+def test_a_second_source_does_not_bring_back_what_the_first_held_out(tiny_dataset: hs.Dataset) -> None:
+    again = [{"anchor": text.upper(), "positive": "What it is."} for text in tiny_dataset.queries.values()]
+
+    sources = gather({"judged": tiny_dataset, "rows": again})
+
+    assert isinstance(sources.dev, hs.Dataset)
+    held = {text.lower() for text in sources.dev.queries.values()}
+    assert len(held) == 4
+    for one in sources.training:
+        assert held.isdisjoint(text.lower() for text in one.rows["anchor"])
+    assert sources.training[1].notes == ("rows that ask what dev or test ask were left out: 4",)
+
+
+def test_questions_of_the_test_set_are_neither_trained_on_nor_held_out(tiny_dataset: hs.Dataset) -> None:
+    some = dict(list(tiny_dataset.queries.items())[:10])
+    test = hs.Dataset("some", some, {id: tiny_dataset.qrels[id] for id in some}, tiny_dataset.corpus)
+
+    sources = gather(tiny_dataset, test=test)
+
+    assert isinstance(sources.dev, hs.Dataset)
+    assert set(some.values()).isdisjoint([*sources.training[0].rows["anchor"], *sources.dev.queries.values()])
+    assert len(sources.training[0]) + len(sources.dev.queries) == 30
+
+
+def test_data_that_ask_nothing_else_than_the_test_set_are_refused(tiny_dataset: hs.Dataset) -> None:
+    with pytest.raises(InvalidArgumentError, match="All rows of 'tiny' ask what dev or test ask"):
+        gather(tiny_dataset, test=tiny_dataset)
+
+
+def test_pairs_with_labels_are_held_apart_by_both_texts() -> None:
+    columns: dict[str, list[Any]] = {"anchor": ["a", "a", "b"], "positive": ["b", "c", "c"], "label": [1.0, 0.5, 0.0]}
+    dev = {"anchor": ["B"], "positive": ["a"], "label": [0.9]}
+
+    sources = gather(
+        TrainingData.from_columns(Kind.SCORED, columns), dev=TrainingData.from_columns(Kind.SCORED, dev, name="dev")
+    )
+
+    assert sources.training[0].rows["positive"][:] == ["c", "c"]
+
+
+def test_a_given_test_set_costs_no_rows() -> None:
+    rows = [{"question": f"What is number {number}?", "answer": f"It is {number}."} for number in range(200)]
+    test = hs.Dataset("other", {"q": "Why?"}, {"q": {"d": 1}}, [hs.Document("d", "Because.")])
+
+    sources = gather(rows, test=test)
+
+    assert isinstance(sources.dev, hs.Dataset)
+    assert sources.test is test
+    assert (len(sources.training[0]), len(sources.dev.queries)) == (180, 20)
+
+
+def test_sources_of_the_same_name_are_all_there(tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "pairs.csv").write_text("question,answer\n" + f"What is {folder}?,A number.\n")
+
+    sources = gather([tmp_path / "one" / "pairs.csv", tmp_path / "two" / "pairs.csv"])
+
+    assert [one.name for one in sources.training] == ["pairs", "pairs-2"]
+
+
+def test_each_data_set_is_mined_in_its_own_documents(tiny_corpus: list[hs.Document], tmp_path: Path) -> None:
+    parts = {}
+    for name, documents in (("first", tiny_corpus[:20]), ("second", tiny_corpus[20:])):
+        queries = {one.id: f"What is {one.title}, and not {', '.join(tiny.title for tiny in tiny_corpus)}?"
+                   for one in documents[:5]}  # fmt: skip
+        parts[name] = hs.Dataset(name, queries, {id: {id: 1} for id in queries}, documents)
+
+    mined = mine(gather(parts), 1, None, tmp_path, show_progress_bar=False)
+
+    for one in mined.training:
+        known = {document.content for document in parts[one.name].corpus or ()}
+        assert set(one.rows["negative_1"]) <= known
+
+
+def test_a_part_of_judged_queries_keeps_its_corpus_and_its_test_set(data_folder: Path) -> None:
+    sources = gather([Part(str(data_folder / "scifact"), {"limit": 50, "loss": "cached-mnr"})])
+
+    assert (len(sources.training[0]), sources.training[0].loss) == (50, "cached-mnr")
+    assert sources.test is not None
+    assert sources.corpora[0] is not None
+
+
+def test_a_corpus_that_can_be_read_once_is_read_as_often_as_needed(tiny_corpus: list[hs.Document]) -> None:
+    rows = [{"question": f"What is number {number}?", "answer": f"It is {number}."} for number in range(200)]
+
+    sources = gather(rows, corpus=iter(tiny_corpus))
+
+    assert sources.corpora[0] == tiny_corpus
+    assert len(list(sources.test.corpus or ()) if sources.test else ()) == 240
+
+
+def test_rows_that_are_held_out_keep_the_ids_of_their_documents() -> None:
+    numbers = [str(number) for number in range(200)]
+    columns = {"anchor": [f"What is {one}?" for one in numbers], "positive": [f"It is {one}." for one in numbers]}
+    ids = {"document_id": [f"d{one}" for one in numbers]}
+
+    sources = gather(TrainingData.from_columns(Kind.PAIRS, columns, ids=ids))
+
+    assert sources.test is not None
+    found = {document.id: document.text for document in sources.test.corpus or ()}
+    assert found == {f"d{one}": f"It is {one}." for one in numbers}
+
+
+def test_no_data_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="no data to train on"):
+        gather([])

@@ -1,0 +1,154 @@
+"""Training of sparse encoders, from data to a folder with a report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hybridsearch as hs
+
+pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.run import TrainingResult
+from hybridsearch.training.settings import TrainingSettings
+from hybridsearch.training.sparse import train_sparse
+
+SETTINGS = TrainingSettings(epochs=1, batch_size=8, max_length=24, evaluate_every=4)
+
+
+def train(model: Path, data: Any, output: Path, **options: Any) -> TrainingResult:
+    options = {"settings": SETTINGS, "show_progress_bar": False} | options
+    return train_sparse(model, data, output, **options)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    import sentence_transformers
+
+    model = sentence_transformers.SparseEncoder(str(folder), device="cpu")
+    return {name: value.float().numpy() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_splade: Path, tiny_dataset: hs.Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """A SPLADE trained on the questions, tested on four of them: with random weights half the vocabulary is active."""
+    output = tmp_path_factory.mktemp("trained") / "splade"
+    queries = dict(list(tiny_dataset.queries.items())[:4])
+    test = replace(tiny_dataset, queries=queries, qrels={query: tiny_dataset.qrels[query] for query in queries})
+    return train(tiny_splade, tiny_dataset, output, test=test, regularizer_schedule="linear")
+
+
+def test_a_splade_is_trained_and_loads_with_plain_sentence_transformers(
+    trained: TrainingResult, tiny_splade: Path
+) -> None:
+    before, after = weights(tiny_splade), weights(trained.path)
+    assert before.keys() == after.keys()
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_each_evaluation_has_the_sparsity_beside_the_quality(trained: TrainingResult) -> None:
+    assert [one.step for one in trained.history.evaluations][:2] == [0, 4]
+    for one in trained.history.evaluations:
+        for figure in ("nDCG@10", "document_active_dims", "query_active_dims", "flops"):
+            assert any(name.endswith(figure) for name in one.measures), (figure, one.measures)
+
+
+def test_logs_have_the_regularizers(trained: TrainingResult) -> None:
+    _, last = trained.history.losses[-1]
+    assert last["document_regularizer_weight"] == pytest.approx(1e-4)
+    assert last["document_active_dims_in_training"] > 0
+
+
+def test_the_report_compares_before_and_after_alone_and_with_bm25(trained: TrainingResult) -> None:
+    assert trained.comparison is not None
+    assert {"before", "after", "bm25", "after + bm25"} <= set(trained.comparison.names)
+    report = json.loads((trained.path / "report.json").read_text())
+    assert set(report["sparsity"]) == {"before", "after"}
+    assert report["settings"]["architecture"] == "splade"
+    assert "Active dimensions after" in trained.summary
+
+
+def test_an_inference_free_splade_learns_its_query_weights_at_their_own_rate(
+    tiny_splade: Path, tiny_dataset: hs.Dataset, tmp_path: Path
+) -> None:
+    from hybridsearch.training.architectures import load_sparse
+
+    train(tiny_splade, tiny_dataset, tmp_path / "out", architecture="inference-free", query_learning_rate=0.1)
+    corpus = [document.content for document in tiny_dataset.corpus or ()]
+    start = load_sparse(tiny_splade, "inference-free", documents=corpus).state_dict()
+    change = {name: np.abs(value - start[name].numpy()).max() for name, value in weights(tmp_path / "out").items()}
+    queries = change.pop("0.sub_modules.query.0.weight")
+    assert queries > 0.05  # some steps of 0.1
+    assert 0 < max(change.values()) < 0.01  # and of 1e-4
+    query = hs.Sparse(tmp_path / "out", cache=False).encode_queries(["what is lift"])[0]
+    assert set(query.terms) == {"what", "is", "lift"}
+
+
+def test_a_csr_keeps_as_many_dimensions_as_asked_for(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    result = train(tiny_dense, tiny_pairs, tmp_path / "out", target_active_dims=5)
+    vectors = hs.Sparse(result.path, cache=False).encode_documents([pair["positive"] for pair in tiny_pairs])
+    assert np.diff(vectors.matrix.indptr).max() == 5
+    assert result.comparison is None
+    assert result.summary.startswith("Not measured")
+
+
+@pytest.mark.slow
+def test_a_target_makes_documents_sparser_than_without(
+    tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    settings = TrainingSettings(max_steps=40, batch_size=8, max_length=24, learning_rate=3e-3, warmup_ratio=0)
+    texts = [pair["positive"] for pair in tiny_pairs]
+    active = {}
+    for target in (None, 100):
+        result = train(
+            tiny_splade,
+            tiny_pairs,
+            tmp_path / str(target),
+            settings=settings,
+            regularizer_warmup=0.1,
+            target_active_dims=target,
+        )
+        vectors = hs.Sparse(result.path, cache=False).encode_documents(texts)
+        active[target] = np.diff(vectors.matrix.indptr).mean()
+    assert active[100] < 0.7 * active[None], active
+
+
+def test_scored_tuples_distil_a_teacher(tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
+    rows = tiny_pairs[:16]
+    columns = {
+        "anchor": [row["anchor"] for row in rows],
+        "positive": [row["positive"] for row in rows],
+        "negative_1": [row["positive"] for row in tiny_pairs[16:32]],
+        "label": [[8.0, 1.0]] * 16,
+    }
+    data = TrainingData.from_columns(Kind.SCORED_TUPLES, columns, name="teacher")
+    result = train(tiny_splade, data, tmp_path / "out")
+    assert "margin-mse" in result.summary
+    assert result.history.steps == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_active_dims": 0}, "target_active_dims"),
+        ({"regularizer_schedule": "steep"}, "regularizer_schedule is one of"),
+        ({"regularizer_warmup": 0.0}, "regularizer_warmup"),
+        ({"query_learning_rate": 2.0}, "query_learning_rate"),
+        ({"architecture": "csr"}, "starts from a dense model"),
+        ({"architecture": "inference-free", "target_query_active_dims": 8}, "is for SPLADE"),
+    ],
+)
+def test_options_that_are_not_allowed_are_refused_before_training(
+    tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        train(tiny_splade, tiny_pairs, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,79 @@
+"""Training data from documents alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hybridsearch as hs
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.data import Kind
+from hybridsearch.training.unsupervised import Unsupervised, unsupervised_data
+
+pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
+pytest.importorskip("datasets")
+
+
+@pytest.fixture(scope="module")
+def long_corpus(tiny_corpus: list[hs.Document]) -> list[hs.Document]:
+    """Documents of several sentences, each with those of the rest of its topic."""
+    return [
+        hs.Document(one.id, " ".join([one.text, *(other.text for other in tiny_corpus[:9])]), one.title)
+        for one in tiny_corpus
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(long_corpus: list[hs.Document], tiny_dense: Path) -> Unsupervised:
+    return unsupervised_data(long_corpus, str(tiny_dense), "dense", show_progress_bar=False)
+
+
+def test_rows_have_a_negative_that_is_not_the_answer(made: Unsupervised) -> None:
+    assert made.data.kind is Kind.TUPLES
+    assert len(made.data) == made.summary.rows > 50
+    assert all(row["positive"] != row["negative_1"] for row in made.data.rows)
+
+
+def test_documents_that_are_held_out_are_not_trained_on(made: Unsupervised) -> None:
+    assert made.data.ids is not None
+    held = {id for part in (made.dev, made.test) for of_query in part.qrels.values() for id in of_query}
+    assert len(held) == 8
+    assert not held & set(made.data.ids["document_id"])
+
+
+def test_a_held_out_query_is_no_copy_of_what_it_is_to_find(made: Unsupervised, long_corpus: list[hs.Document]) -> None:
+    whole = {document.id: document.content for document in long_corpus}
+    for part in (made.dev, made.test):
+        found = {document.id: document.content for document in part.corpus or ()}
+        assert found.keys() == whole.keys()
+        assert all(found[id].count(text) < whole[id].count(text) for id, text in part.queries.items())
+
+
+def test_the_same_seed_makes_the_same(made: Unsupervised, long_corpus: list[hs.Document], tiny_dense: Path) -> None:
+    again = unsupervised_data(long_corpus, str(tiny_dense), "dense", show_progress_bar=False)
+    other = unsupervised_data(long_corpus, str(tiny_dense), "dense", seed=1, show_progress_bar=False)
+    assert again.data.rows.to_list() == made.data.rows.to_list()
+    assert again.dev.queries == made.dev.queries != other.dev.queries
+
+
+def test_the_hybrid_can_be_the_teacher(long_corpus: list[hs.Document], tiny_dense: Path) -> None:
+    taught = unsupervised_data(
+        long_corpus, str(tiny_dense), "dense", teacher="hybrid", hard_negatives=2, show_progress_bar=False
+    )
+    assert taught.data.kind is Kind.SCORED_TUPLES
+    assert {len(label) for label in taught.data.rows["label"]} == {3}
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("sparse", Kind.TUPLES), ("reranker", Kind.LABELLED)])
+def test_each_kind_of_model_gets_rows_that_train_it(
+    kind: Any, rows: Kind, long_corpus: list[hs.Document], tiny_splade: Path
+) -> None:
+    made = unsupervised_data(long_corpus, str(tiny_splade), kind, per_document=1, show_progress_bar=False)
+    assert made.data.kind is rows
+
+
+def test_a_few_documents_are_too_few(tiny_corpus: list[hs.Document], tiny_dense: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="too few to train"):
+        unsupervised_data(tiny_corpus[:5], str(tiny_dense), "dense", show_progress_bar=False)
