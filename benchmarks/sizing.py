@@ -71,7 +71,7 @@ def heap(engine: Engine) -> str:
 
 
 def main() -> None:
-    options = arguments(__doc__, documents={"type": int, "default": 20_000})
+    options = arguments(__doc__, documents={"type": int, "default": 10_000})
     urls = {name: os.environ.get(f"HYBRIDSEARCH_TEST_{name.upper()}", "") for name in ENGINES}
     engines = [Engine(name, url) for name, url in urls.items() if url]
     if not engines:
