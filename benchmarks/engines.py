@@ -13,7 +13,7 @@ replicas, refreshed at the end. Ours: `backend.load`. Peers: the client's `helpe
 transformers' own loop (sparse only, no text, no dense vectors) where the server can take its mapping. After a warm-up
 the ways take turns, and the best of the rounds counts for each.
 
-A load of 10,000 documents lasts about four seconds, a tenth of which are spent on making the index and its settings.
+A load of 10,000 documents lasts only four seconds: ratios are lower there, and differ more from run to run.
 
 Search: three retrievers a query (BM25, sparse, dense), 100 hits each, over the first 10,000 documents. "three
 requests": the client's `search`, one retriever after the other, with the bodies that we send. "raw": our own `_msearch`

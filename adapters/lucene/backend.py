@@ -389,7 +389,7 @@ class LuceneBackend(ABC):
         return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer all requests with one `_msearch`.
+        """Answer all requests with one `_msearch`; calls for at most 3,000 hits in all get the documents with them.
 
         A second one follows where term frequencies are not known or no longer right, and where equal scores are on
         both sides of a cut.

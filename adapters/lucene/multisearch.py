@@ -17,7 +17,7 @@ T = TypeVar("T")
 INDEX = "_index"
 """Member of a search that is not for the address's index, but for the one named here."""
 
-_HITS = 200_000  # in one request, some 300 MB of documents at worst
+_HITS = 200_000  # in one request, some 20 MB of ids and scores
 _ATTEMPTS = 7
 _FIRST_PAUSE = 0.1  # seconds; twice as much each time
 
