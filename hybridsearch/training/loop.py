@@ -168,7 +168,8 @@ def _precision(settings: TrainingSettings) -> str:
     if settings.precision != "auto":
         return settings.precision
     if not on_gpu:
-        return "fp32"
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.10 and later
+        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.pipeline import Pipeline
     from hybridsearch.search import HybridSearch
 
-DOCUMENTS = 2000
+DOCUMENTS = 1000
 """How many documents are searched while training, where the collection has more."""
 
 RERANKED = 50

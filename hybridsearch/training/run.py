@@ -186,6 +186,8 @@ def fit(
     checkpoints = output / "checkpoints"
     if settings.max_length is not None:
         limit_length(model, settings.max_length)
+    if settings.dropout is not None:
+        set_dropout(model, settings.dropout)
     with loop.quiet(), loop.ProgressBar(show_progress_bar) as bar:
         found = check_output(output, settings)
         record = Record(output, _facts(model, kind, data, losses, settings, identity))
@@ -300,6 +302,20 @@ def limit_length(model: Any, tokens: int) -> None:
     if limit is not None and tokens > limit:
         raise InvalidArgumentError(f"max_length is {tokens}, and the model reads at most {limit} tokens.")
     model.max_seq_length = tokens
+
+
+def set_dropout(model: Any, share: float) -> None:
+    """Set the dropout of all layers and of attention, but not of adapters; the saved configuration stays as it is."""
+    import torch
+
+    for name, module in model.named_modules():
+        if "lora_" in name:
+            continue
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        for attribute, value in vars(module).items():
+            if "dropout" in attribute and isinstance(value, float):
+                setattr(module, attribute, share)
 
 
 def check_data(data: Sequence[TrainingData], losses: Mapping[str, Any]) -> None:

@@ -92,11 +92,16 @@ def test_adapters_merged_and_apart_give_the_same_vectors(
 
 
 def test_adapters_train_nothing_else(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
+    import torch
+
     model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
     before = model[0].auto_model.embeddings.word_embeddings.weight.clone()
 
-    train_dense(model, tiny_pairs, tmp_path / "output", lora=LoraSettings(rank=2), settings=SETTINGS)
+    settings = SETTINGS.with_values({"dropout": 0.0})
+    train_dense(model, tiny_pairs, tmp_path / "output", lora=LoraSettings(rank=2, dropout=0.05), settings=settings)
 
+    dropouts = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
+    assert all(share == (0.05 if "lora_" in name else 0.0) for name, share in dropouts.items())
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained
     assert all("lora_" in name for name in trained)

@@ -16,7 +16,7 @@ import pytest
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.record import last_good_checkpoint
-from hybridsearch.training.run import History, fit, push
+from hybridsearch.training.run import History, fit, push, set_dropout
 from hybridsearch.training.settings import TrainingSettings
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -248,6 +248,21 @@ def test_a_model_of_another_origin_is_not_overwritten(
 
     with pytest.raises(InvalidArgumentError, match="was not trained here"):
         train()
+
+
+def test_without_dropout_nothing_of_the_model_is_random_in_training(tiny_dense: Path) -> None:
+    import sentence_transformers
+    import torch
+
+    model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu").train()
+    features = model.preprocess(["a wing in a stream of air"])
+
+    def embedding() -> torch.Tensor:
+        return model({**features})["sentence_embedding"]
+
+    assert not torch.equal(embedding(), embedding())
+    set_dropout(model, 0.0)
+    assert torch.equal(embedding(), embedding())
 
 
 def test_gradient_accumulation_makes_fewer_steps(train: Callable[..., tuple[History, Any]]) -> None:
