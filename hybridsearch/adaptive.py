@@ -1,6 +1,6 @@
-"""How far to trust each retriever for one query, told from the rankings of that query alone; no labels.
+"""How far to trust each retriever, told from rankings alone; no labels.
 
-Two signs that a retriever is lost, and neither is sure:
+Two signs of one query that a retriever is lost, and neither is sure:
 
 * It fills its top ranks with documents that no other retriever would show: `support`, from the ranks of the other
   lists. Predicting how well a list answers a query from its similarity to others is Markovits, Shtok, Kurland and
@@ -10,17 +10,28 @@ Two signs that a retriever is lost, and neither is sure:
   by Query-Drift Estimation, ACM TOIS 30(2), 2012).
 
 Weighting a fusion by such predictions, query by query, is studied by Santra, Basuchowdhuri and Ganguly (Beyond
-Correlations, arXiv 2601.17339). benchmarks/adaptive_fusion.py measures each sign, both, and others that were tried.
+Correlations, arXiv 2601.17339).
+
+Two more that the rankings of many queries show (`trust`), where each of them alone looks like any other:
+
+* It shows the same few documents again and again, whatever is asked: such hubs are near to everything and say nothing
+  (Radovanović, Nanopoulos and Ivanović, Hubs in Space, JMLR 11, 2010).
+* It is the twin of another retriever, so that one opinion has two votes: the less two agree by nature, the more it says
+  that they agree (Bates and Granger, The Combination of Forecasts, Operational Research Quarterly 20(4), 1969).
+
+benchmarks/adaptive_fusion.py measures each sign, all, and others that were tried.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.ranking import Ranking
 
 TOP = 10
@@ -30,6 +41,12 @@ DAMPING = 10.0
 """The k of the reciprocal ranks: how slowly support falls with the other's rank (half of it is left at rank k + 2).
 
 Of order `TOP`, so that an other that has all ten on its own first page supports them well, in whatever order."""
+
+FEW_REPEATS = 0.1
+"""Repetitions that are taken for none: of a first document in the first ten of this many other queries."""
+
+LEAST_SHARE = 0.05
+"""Of a vote, for a retriever that only repeats what several others say."""
 
 
 def support(rankings: Mapping[str, Ranking]) -> dict[str, float]:
@@ -79,3 +96,49 @@ def commitment(scores: NDArray[np.float64], depth: int) -> float:
     """
     total = float(scores.sum())
     return math.sqrt(depth / total) if total > 0 else 1.0
+
+
+def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
+    """A weight for each retriever, by what it does over many queries: the greatest is 1.
+
+    Of each query's first ten documents it counts in how many other queries' first ten they are, too. A retriever with
+    the mean count c has the weight ((least c + 0.1) / (c + 0.1))^2: what all retrievers repeat alike is what the
+    queries have in common, and only repeating more speaks against one. That is multiplied by its part in S^-1 1, where
+    S holds the mean overlaps (Jaccard) of the first ten documents of any two: the weights with the least variance for
+    estimates that are correlated so, by which twins share a vote.
+
+    Args:
+        samples: by retriever name the rankings of each query: of a hundred queries or more, as people ask them. With
+            few queries, or of unlike topics in a huge collection, nothing is repeated and all are trusted alike.
+
+    Raises:
+        InvalidArgumentError: there is no query, or not every query has the same retrievers.
+
+    >>> bm25 = [Ranking.from_scores({f"d{query}": 2.0, f"e{query}": 1.0}) for query in range(100)]
+    >>> lost = [Ranking.from_scores({"hub": 2.0, f"d{query}": 1.0}) for query in range(100)]
+    >>> samples = ({"bm25": one, "lost": other} for one, other in zip(bm25, lost, strict=True))
+    >>> {name: round(weight, 4) for name, weight in trust(samples).items()}
+    {'bm25': 1.0, 'lost': 0.0}
+    """
+    tops = [{name: ranking.ids[:TOP] for name, ranking in sample.items()} for sample in samples]
+    if not tops or any(one.keys() != tops[0].keys() for one in tops):
+        raise InvalidArgumentError("Trust is learned from the rankings of one or more queries by the same retrievers.")
+    names = list(tops[0])
+    repeats = np.array([_repeats([one[name] for one in tops]) for name in names])
+    overlaps = np.array([[np.mean([_overlap(one[a], one[b]) for one in tops]) for b in names] for a in names])
+    shares = np.maximum(np.linalg.pinv(overlaps, hermitian=True).sum(axis=1), LEAST_SHARE)
+    weights = ((repeats.min() + FEW_REPEATS) / (repeats + FEW_REPEATS)) ** 2 * shares
+    return dict(zip(names, (weights / weights.max()).tolist(), strict=True))
+
+
+def _repeats(tops: Iterable[tuple[str, ...]]) -> float:
+    """The mean, over all documents that were shown, of how many other queries show the same one."""
+    counts = Counter(id for top in tops for id in top)
+    shown = counts.total()
+    return sum(count * (count - 1) for count in counts.values()) / shown if shown else 0.0
+
+
+def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> float:
+    """Jaccard's similarity."""
+    both = set(one) | set(other)
+    return len(set(one) & set(other)) / len(both) if both else 1.0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adaptive import commitment, support
+from hybridsearch.adaptive import commitment, support, trust
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
 
@@ -166,10 +166,9 @@ class AdaptiveFusion(Fusion):
     The weight of a retriever is its own (1 unless given) times how well the others' rankings support its first ten
     documents, times how clearly its scores prefer them (`hybridsearch.adaptive`). Else it is `ScoreFusion("minmax")`.
 
-    It cannot see what no ranking of one query shows: that a retriever is weak on the whole collection. On average over
-    the collections of benchmarks/adaptive_fusion.py it is a little above plain min-max, and like it significantly below
-    the best single retriever where a much weaker one is merged in. Where there are judged queries,
-    `hybridsearch.evaluation.tuning.tune` finds that out.
+    No ranking of one query shows that a retriever is weak on the whole collection; those of many queries do, without a
+    judgement: `calibrated` takes its weights from them (`hybridsearch.adaptive.trust`). benchmarks/adaptive_fusion.py
+    says what either is worth. Where there are judged queries, `hybridsearch.evaluation.tuning.tune` does better.
 
     >>> bm25 = Ranking.from_scores({"a": 9.0, "b": 7.0, "c": 5.0})
     >>> dense = Ranking.from_scores({"x": 0.9, "a": 0.8, "b": 0.7})
@@ -178,6 +177,24 @@ class AdaptiveFusion(Fusion):
     """
 
     name = "adaptive"
+
+    @classmethod
+    def calibrated(cls, samples: Iterable[Mapping[str, Ranking]]) -> AdaptiveFusion:
+        """An adaptive fusion whose weights say how far each retriever is to be trusted at all, from unjudged queries.
+
+        Args:
+            samples: the rankings of a hundred queries or more, as `HybridSearch.rankings` gives them.
+
+        Raises:
+            InvalidArgumentError: there is no query, or not every query has the same retrievers.
+
+        >>> good = [Ranking.from_scores({f"a{query}": 2.0, f"b{query}": 1.0}) for query in range(100)]
+        >>> hubs = [Ranking.from_scores({"x": 2.0, "y": 1.0})] * 100
+        >>> fusion = AdaptiveFusion.calibrated({"good": a, "hubs": b} for a, b in zip(good, hubs, strict=True))
+        >>> fusion.fuse({"good": good[0], "hubs": hubs[0]}).ids
+        ('a0', 'x', 'b0', 'y')
+        """
+        return cls(trust(samples))
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         depth = max((len(ranking) for ranking in rankings.values()), default=0)

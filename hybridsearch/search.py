@@ -31,6 +31,7 @@ from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.ingest import IndexReport, Ingest, batches, is_empty, progress_bar
+from hybridsearch.ranking import Ranking
 from hybridsearch.readers import read_documents
 from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.retrieval import Question, Retrieval
@@ -273,6 +274,28 @@ class HybridSearch:
         """
         question = self._question(queries, top_k, **options)
         return self._retrieval().results(question)
+
+    def rankings(
+        self,
+        queries: Iterable[str],
+        *,
+        filter: Mapping[str, Any] | None = None,
+        retrievers: Collection[str] | None = None,
+        candidates: int | None = None,
+    ) -> list[dict[str, Ranking]]:
+        """What each retriever finds for each query, before anything is merged: a ranking by retriever name.
+
+        The arguments are those of `search`.
+
+        >>> import hybridsearch as hs
+        >>> search = HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
+        >>> [{name: ranking.ids for name, ranking in found.items()} for found in search.rankings(["wing", "jet"])]
+        [{'bm25': ('a',)}, {'bm25': ('b',)}]
+        """
+        question = self._question(queries, filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
+        found = self._retrieval().ask(question).rankings if question.queries else {}
+        return [{name: of[place] for name, of in found.items()} for place in range(len(question.queries))]
 
     async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
         """`search`, with the event loop free meanwhile; the same options, the same results.

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridsearch.adaptive import commitment, support
+from hybridsearch.adaptive import commitment, support, trust
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.fusion import AdaptiveFusion, ScoreFusion, make_fusion
 from hybridsearch.ranking import EMPTY, Ranking
 
@@ -69,6 +70,57 @@ def test_a_retriever_that_prefers_its_first_documents_outweighs_one_that_scores_
     steep = Ranking.from_scores({"b": 10.0, "c": 2.0, "d": 1.0, "e": 0.0})
     flat = Ranking.from_scores({"a": 10.0, "f": 9.0, "g": 8.0, "h": 0.0})
     assert AdaptiveFusion().fuse({"steep": steep, "flat": flat}).ids[:2] == ("b", "a")
+
+
+def test_trust_falls_with_the_square_of_the_repetitions() -> None:
+    """Of two queries `once` shows no document again, `often` each of its first ones."""
+    samples = [
+        {"once": listed("abcd"), "often": listed("vwxy")},
+        {"once": listed("efgh"), "often": listed("vwxy")},
+    ]
+    assert trust(samples) == {"once": 1.0, "often": pytest.approx((0.1 / 1.1) ** 2)}
+
+
+def test_twins_share_a_vote() -> None:
+    samples = [{"one": listed(ids), "twin": listed(ids), "other": listed(ids.upper())} for ids in ("abc", "efg")]
+    assert trust(samples) == pytest.approx({"one": 0.5, "twin": 0.5, "other": 1.0})
+
+
+def test_what_all_retrievers_repeat_alike_speaks_against_none() -> None:
+    samples = [{"one": listed("abc"), "other": listed("xyz")}] * 9
+    assert trust(samples) == {"one": 1.0, "other": 1.0}
+
+
+def test_only_the_first_ten_documents_count_for_trust() -> None:
+    samples = [{"one": listed(f"{head}klm"), "other": listed(head)} for head in ("abcdefghij", "0123456789")]
+    assert set(trust(samples).values()) == {1.0}
+
+
+def test_a_retriever_that_finds_nothing_is_no_hub() -> None:
+    assert trust([{"one": EMPTY, "other": listed("a")}] * 2)["one"] == 1.0
+
+
+@pytest.mark.parametrize("samples", [[], [{"one": EMPTY}, {"other": EMPTY}]])
+def test_trust_needs_the_same_retrievers_in_every_sample(samples: list[dict[str, Ranking]]) -> None:
+    with pytest.raises(InvalidArgumentError, match="the same retrievers"):
+        trust(samples)
+
+
+def test_a_calibrated_fusion_passes_over_a_retriever_of_hubs() -> None:
+    good = [listed(f"{query}a") for query in "0123456789"]
+    samples = [{"good": ranking, "hubs": listed("xyz")} for ranking in good]
+    fusion = AdaptiveFusion.calibrated(samples)
+    assert fusion.fuse(samples[0]).ids[:2] == ("0", "x")
+    assert fusion.weights == trust(samples)
+
+
+@given(st.lists(st.fixed_dictionaries(dict.fromkeys(("r0", "r1", "r2"), scores)), min_size=1, max_size=6))
+def test_trust_is_above_zero_and_at_most_one_whatever_the_order(samples: list[dict[str, dict[str, float]]]) -> None:
+    found = [{name: Ranking.from_scores(of) for name, of in sample.items()} for sample in samples]
+    weights = trust(found)
+    assert max(weights.values()) == 1.0
+    assert all(0 < weight <= 1 for weight in weights.values())
+    assert trust(reversed(found)) == pytest.approx(weights)
 
 
 @given(scores, scores, scores)
