@@ -23,7 +23,15 @@ Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncode
 _HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "cross-encoder"}
 
 _CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
-_NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
+_NOT_CONTENT = {
+    "data_config.json",
+    "trainer_state.json",
+    "train_results.json",
+    "eval_results.json",
+    "all_results.json",
+    "training.json",  # these two are of hybridsearch.training
+    "report.json",
+}
 _NEVER_DOWNLOADED = [
     "*.h5",
     "*.msgpack",
