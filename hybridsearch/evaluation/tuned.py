@@ -49,7 +49,7 @@ class Rival:
     """What the tuned fusion is measured against, on the same queries.
 
     Attributes:
-        name: a retriever, or one of `UNTUNED`.
+        name: a retriever, one of `UNTUNED`, or "calibrated".
         held_out: its figure.
         difference: held-out figure of the tuned fusion minus this one's.
         p_value: of the paired t test of the two.
@@ -76,8 +76,8 @@ class Tuned:
     """What was learned. `HybridSearch(fusion=..., candidates=...)` takes the first two; the command line a file.
 
     Attributes:
-        fusion: recommended: the best single retriever (weight 0 for the others) unless it is beaten; else the better
-            one of `UNTUNED` unless that is beaten; else `tuned`.
+        fusion: recommended: the best single retriever (weight 0 for the others) unless it is beaten; else the best
+            one of `untuned` unless that is beaten; else `tuned`.
         candidates: how deep each retriever is to be read for it.
         tuned, tuned_candidates: the best fusion found on all queries, recommended or not.
         measure: what was maximised, and all figures are of.
@@ -85,7 +85,7 @@ class Tuned:
         held_out: of the tuned fusion, on queries that had no part in choosing it.
         best_single: the best retriever on all queries; its figure is that of the best retriever chosen and measured as
             the fusion was.
-        untuned: those of `UNTUNED`, read `UNTUNED_CANDIDATES` deep.
+        untuned: those of `UNTUNED` and "calibrated", read `UNTUNED_CANDIDATES` deep.
         folds: what each fold chose; that they differ shows how unsure the choice is.
     """
 
@@ -108,7 +108,7 @@ class Tuned:
 
     @property
     def best_untuned(self) -> Rival:
-        """The better one of `untuned`."""
+        """The best one of `untuned`."""
         return max(self.untuned, key=lambda rival: rival.held_out.mean)
 
     @property

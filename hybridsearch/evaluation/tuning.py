@@ -38,7 +38,8 @@ CANDIDATES = (50, 100, 200)
 """How deep each retriever is read."""
 
 UNTUNED: Mapping[str, Fusion] = {"rrf": RRF(), "minmax": ScoreFusion("minmax")}
-"""What anybody can have without a judgement, all weights being equal: what tuning has to beat to be worth it."""
+"""What anybody can have without a judgement, all weights being equal, as is `AdaptiveFusion.calibrated` on the same
+queries: what tuning has to beat to be worth it."""
 
 UNTUNED_CANDIDATES = 100
 """How deep the retrievers are read for these."""
@@ -158,7 +159,10 @@ def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
         of, difference = (bootstrap_interval(one, seed=seed) for one in (values, held_out - values))
         return Rival(name, of, difference, paired_test(held_out, values))
 
-    untuned = {name: table.measured(fusion, UNTUNED_CANDIDATES, everything) for name, fusion in UNTUNED.items()}
+    equal = dict.fromkeys(table.names, 1.0)
+    fusions = {name: make_fusion({**fusion.to_json(), "weights": equal}) for name, fusion in UNTUNED.items()}
+    fusions["calibrated"] = AdaptiveFusion.calibrated(table.rankings(UNTUNED_CANDIDATES))
+    untuned = {name: table.measured(fusion, UNTUNED_CANDIDATES, everything) for name, fusion in fusions.items()}
     result = Tuned(
         fusion=tuned,
         candidates=depth,
@@ -176,8 +180,7 @@ def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
         one = RRF(weights={name: float(name == result.best_single.name) for name in table.names})
         return replace(result, fusion=one)
     if not result.best_untuned.beaten:
-        equal = {**UNTUNED[result.best_untuned.name].to_json(), "weights": dict.fromkeys(table.names, 1.0)}
-        return replace(result, fusion=make_fusion(equal), candidates=UNTUNED_CANDIDATES)
+        return replace(result, fusion=fusions[result.best_untuned.name], candidates=UNTUNED_CANDIDATES)
     return result
 
 
@@ -246,6 +249,10 @@ class _Table:
         fused = {query: fusion.fuse(self._rankings(query, depth)).top(self.cutoff) for query in asked}
         found = score_rankings(fused, {query: self.qrels[query] for query in asked}, self.measure)
         return np.array([found[self.measure][query] for query in asked])
+
+    def rankings(self, depth: int) -> list[dict[str, Ranking]]:
+        """Those of all queries, cut at `depth`."""
+        return [self._rankings(query, depth) for query in self.queries]
 
     def _rankings(self, query: str, depth: int) -> dict[str, Ranking]:
         return {name: run[query].top(depth) for name, run in self.runs.items()}
