@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -87,7 +88,7 @@ def train(
         typer.Option(
             metavar="DATASET",
             help="Choose the best checkpoint by its split dev, or by an evaluator (TYPE=SOURCE, as below; the first "
-            "of several). Default: a part of the train queries.",
+            "of several). Default: a part of the train queries (at least 10), or of pairs (at least 100).",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -95,8 +96,8 @@ def train(
         str | None,
         typer.Option(
             metavar="DATASET",
-            help="Report before and after on its split test, which chooses nothing. Default: that of --data, or a "
-            "part of it.",
+            help="Report before and after on its split test, which chooses nothing. Default: that of --data, if it "
+            "is a folder with one, or a part of its pairs (at least 100).",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -144,8 +145,9 @@ def train(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="A cross-encoder whose scores are learned; hybrid: those of BM25 with the model.",
-            rich_help_panel=_WITHOUT,
+            help="Learn the scores that this cross-encoder or dense model gives to mined or given negatives. With "
+            "--unsupervised also hybrid: BM25 with the model.",
+            rich_help_panel=_DATA,
         ),
     ] = None,
     loss: Annotated[
@@ -249,10 +251,16 @@ def train(
         ),
     ] = None,
     document_regularizer_weight: Annotated[
-        float | None, typer.Option(metavar="N", help="Larger: sparser documents.", rich_help_panel=_SPARSE)
+        float | None,
+        typer.Option(
+            metavar="N", help="Larger: sparser documents; with a target only its start.", rich_help_panel=_SPARSE
+        ),
     ] = None,
     query_regularizer_weight: Annotated[
-        float | None, typer.Option(metavar="N", help="Larger: sparser queries.", rich_help_panel=_SPARSE)
+        float | None,
+        typer.Option(
+            metavar="N", help="Larger: sparser queries; with a target only its start.", rich_help_panel=_SPARSE
+        ),
     ] = None,
     target_active_dims: Annotated[
         int | None, typer.Option(metavar="N", help="How many a document should have.", rich_help_panel=_SPARSE)
@@ -298,17 +306,19 @@ def train(
     given = {name: context.params[name] for name in known if context.params[name] not in (None, ())}
     options |= {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     check_options(kind.value, options)
-    result, measured = run_options(kind.value, options, show_progress_bar=False if as_json else None)
+    try:
+        result = run_options(kind.value, options, show_progress_bar=False if as_json else None)
+    except KeyboardInterrupt:
+        print("Broken off: the same command with --resume goes on after the last checkpoint.", file=sys.stderr)
+        raise
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes of accelerate; the first one speaks
     if as_json:
-        print_json(_as_dict(result, measured))
+        print_json(_as_dict(result))
         return
     print_plain(result.summary)
     if result.comparison is not None:
         console_on().print(result.comparison)
-    for name, (before, after) in measured.items():
-        print_plain(f"{name}: {'none' if before is None else f'{before:.4f}'} before, {after:.4f} after")
     print_plain(f"The model is in {result.path}, with what is said here in report.md.")
 
 
@@ -431,7 +441,7 @@ def _parse_ranks(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _as_dict(result: TrainingResult, measured: Mapping[str, tuple[float | None, float]]) -> dict[str, Any]:
+def _as_dict(result: TrainingResult) -> dict[str, Any]:
     comparison = result.comparison
     if comparison is not None:
         comparison = replace(comparison, systems=tuple(replace(one, rankings={}) for one in comparison.systems))
@@ -439,7 +449,7 @@ def _as_dict(result: TrainingResult, measured: Mapping[str, tuple[float | None, 
         "path": str(result.path),
         "summary": result.summary,
         "comparison": None if comparison is None else comparison.to_dict(),
-        "evaluators": {name: {"before": before, "after": after} for name, (before, after) in measured.items()},
+        "evaluators": {name: {"before": before, "after": after} for name, (before, after) in result.figures.items()},
         "history": result.history.to_dict(),
         "settings": result.settings.to_dict(),
     }

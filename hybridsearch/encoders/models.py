@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 
@@ -225,6 +225,29 @@ def find_model(name: str, family: Family, backend: str = "torch", revision: str 
     return _find_on_hub(names, folder, backend, revision)
 
 
+def family_of(folder: Path) -> Family | None:
+    """The class that the model in a folder was saved by; None for a language model, or where nothing tells."""
+    said = _read_json(folder / "config_sentence_transformers.json", {}).get("model_type")
+    for family in get_args(Family):
+        if family == said:
+            known: Family = family
+            return known
+    modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
+    if modules:
+        return "SparseEncoder" if "sparse" in modules.lower() else "SentenceTransformer"
+    architectures = " ".join(_read_json(folder / "config.json", {}).get("architectures") or [])
+    return "CrossEncoder" if "ForSequenceClassification" in architectures else None
+
+
+def refuse_cross_encoder(folder: Path) -> None:
+    """Raises InvalidArgumentError where the model in a folder has scores of pairs and no vectors of texts."""
+    if family_of(folder) == "CrossEncoder":
+        raise InvalidArgumentError(
+            f"The model in {folder} is a cross-encoder, which scores pairs and makes no vectors: use it as a reranker, "
+            "or give a dense or sparse encoder or a language model."
+        )
+
+
 def folder_digest(folder: Path, backend: str = "torch", *, with_code: bool = False) -> str:
     """Sixteen hexadecimal digits over the files that a model's vectors depend on, whatever folder they lie in.
 
@@ -324,6 +347,8 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
     if _read_json(folder / "config_sentence_transformers.json", {}).get("model_type") == family:
         return
     modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
+    if family == "SentenceTransformer":
+        refuse_cross_encoder(folder)
     if family == "CrossEncoder" and not (
         "ForSequenceClassification" in architectures or "ForCausalLM" in architectures
     ):

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -56,7 +56,7 @@ class Dataset:
         qrels: query id -> document id -> grade; 0 is judged and not relevant, 1 and more is relevant.
         corpus: the documents, read again from their files at each iteration; None where only runs are compared.
         left_out: how many queries were not kept because they have no judgement.
-        repeated: query ids that came more than once; the last text counts.
+        repeated: query ids that came with several texts, of which the last one counts -> the file.
 
     >>> dataset = Dataset("mine", {"q1": "wing lift"}, {"q1": {"d1": 1}}, [Document("d1", "Lift grows.")])
     >>> print(dataset.check())
@@ -69,7 +69,7 @@ class Dataset:
     qrels: Qrels
     corpus: Iterable[Document] | None = None
     left_out: int = 0
-    repeated: tuple[str, ...] = ()
+    repeated: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.corpus, Iterator):
@@ -132,7 +132,7 @@ class Dataset:
                 query for query, grades in self.qrels.items() if all(grade < 1 for grade in grades.values())
             },
             "queries with an empty text": {query for query, text in self.queries.items() if not text.strip()},
-            "query ids that come more than once": set(self.repeated),
+            "query ids that come with several texts": set(self.repeated),
         }
         documents = None
         if self.corpus is not None:
@@ -353,15 +353,19 @@ def _dataset(
             for query, grades in read_qrels(path).items():
                 for document, grade in grades.items():
                     add_judgement(judgements, query, document, grade, str(path))
-    pairs = [pair for path in queries for pair in _read_queries(path, topic_field)]
-    texts = dict(pairs)
+    texts: dict[str, str] = {}
+    repeated: dict[str, str] = {}
+    for path in queries:
+        for id, text in _read_queries(path, topic_field):
+            if texts.get(id, text) != text:
+                repeated[id] = str(path)
+            texts[id] = text
     kept = texts if all_queries else {query: text for query, text in texts.items() if query in judgements}
     if texts.keys().isdisjoint(judgements):
         raise InvalidArgumentError(
             f"No query of {queries[0]} has a judgement in {qrels[0]}: their ids differ, such as "
             f"{next(iter(texts), None)!r} and {next(iter(judgements), None)!r}."
         )
-    repeated = tuple(query for query, times in Counter(query for query, _ in pairs).items() if times > 1)
     return Dataset(name, kept, judgements, corpus, len(texts) - len(kept), repeated)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from hybridsearch.encoders.bm25 import BM25Weighting
-from hybridsearch.encoders.models import find_model
+from hybridsearch.encoders.models import find_model, refuse_cross_encoder
 from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.training.losses import Architecture
 
@@ -60,7 +60,7 @@ def load_sparse(
 
     Raises:
         ModelNotFoundError: there is no such model, or it cannot be loaded.
-        InvalidArgumentError: the architecture cannot be made of this model.
+        InvalidArgumentError: the architecture cannot be made of this model, or it is a cross-encoder.
     """
     if architecture is not None and architecture not in get_args(Architecture):
         raise InvalidArgumentError(
@@ -143,6 +143,7 @@ def _load(model: str | Path | Any, seed: int) -> Any:
             f"A model is a folder, a name on the model hub or a SparseEncoder, not a {type(model).__name__}."
         )
     folder = find_model(str(model), "SparseEncoder")
+    refuse_cross_encoder(folder)
     options: Mapping[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
     try:
         with quiet(), torch.random.fork_rng():

@@ -56,9 +56,9 @@ class Limits:
         if self.relative and positive == -math.inf:
             return "a positive is not among the candidates"
         if self.margin is not None and score + self.margin > positive:
-            return f"less than {self.margin:g} below the positive"
+            return f"less than {self.margin:g} below the positive" if self.margin else "scored above the positive"
         if self.percentage is not None and score > positive - (1 - self.percentage) * abs(positive):
-            return f"more than {self.percentage:.0%} of the positive's score"
+            return f"more than {100 * self.percentage:g}% of the positive's score"
         if self.max_score is not None and score > self.max_score:
             return f"score above {self.max_score:g}"
         if self.min_score is not None and score < self.min_score:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.documents import Document
+from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.training.columns import IDS, find_roles
 from hybridsearch.training.kinds import Kind, columns_of, parse_kind
@@ -22,7 +24,7 @@ from hybridsearch.training.tables import import_datasets, open_table
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Kind", "TrainingData", "is_retrieval", "normalized", "read_training_data", "split"]
+__all__ = ["Kind", "TrainingData", "is_retrieval", "normalized", "read_training_data", "split", "with_queries"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -158,7 +160,7 @@ def read_training_data(
     Raises:
         InvalidArgumentError: the source is none of these, a column has no role, or the kind does not fit.
         DocumentError: a row is malformed: a text that is missing, empty, NaN or no text, a label that is no number;
-            the message has the file and the line or row.
+            the message has the file and the line or row. Or a query or document id has two texts.
         DatasetNotFoundError: there is no such data set, or it is not within reach.
         MissingExtraError: the package datasets (or sqlalchemy, for databases other than SQLite) is not installed.
 
@@ -191,17 +193,22 @@ def read_training_data(
     return replace(data, name=name or data.name, loss=loss or data.loss)
 
 
+Splittable = TypeVar("Splittable", TrainingData, Dataset)
+
+
 def split(
-    data: TrainingData, fractions: tuple[float, float, float] = (0.90, 0.01, 0.09), seed: int = 0
-) -> tuple[TrainingData, TrainingData, TrainingData]:
+    data: Splittable, fractions: tuple[float, float, float] = (0.90, 0.01, 0.09), seed: int = 0
+) -> tuple[Splittable, Splittable, Splittable]:
     """(train, dev, test) of which no two share a text, in about these fractions of the rows.
 
     Rows that share a text, directly or over other rows, stay together: the connected components of rows and texts
     are dealt out at random, the large ones to train. Texts count as the same whatever their case and spaces; rows with
     a common query_id or document_id stay together too, as those of several pseudo-queries of one document.
 
+    A Dataset is split by its judged queries: those of the same text stay together, and each part has all documents.
+
     Args:
-        data: at least as many rows without a common text as there are parts.
+        data: at least as many rows or queries without a common text as there are parts.
         fractions: of train, dev and test; they sum to 1. A part of 0 is not allowed.
         seed: the same seed gives the same parts.
 
@@ -215,6 +222,44 @@ def split(
     """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise InvalidArgumentError(f"The fractions of train, dev and test are positive and sum to 1, not {fractions}.")
+    names = (f"{data.name}/train", f"{data.name}/dev", f"{data.name}/test")
+    if isinstance(data, Dataset):
+        ids = [id for id in data.queries if id in data.qrels]
+        queries = TrainingData.from_columns(Kind.TEXTS, {"text": [data.queries[id] for id in ids]}, name=data.name)
+        dealt = _deal(queries, fractions, seed)
+        parts = [with_queries(data, name, [ids[row] for row in rows]) for name, rows in zip(names, dealt, strict=True)]
+    else:
+        dealt = _deal(data, fractions, seed)
+        parts = [replace(data.select(rows), name=name) for name, rows in zip(names, dealt, strict=True)]
+    train, dev, test = parts
+    return train, dev, test
+
+
+def with_queries(dataset: Dataset, name: str, ids: Iterable[str]) -> Dataset:
+    """The data set with these of its queries, and their judgements, alone."""
+    queries = {id: dataset.queries[id] for id in ids}
+    return replace(
+        dataset, name=name, queries=queries, qrels={id: dataset.qrels[id] for id in queries if id in dataset.qrels}
+    )
+
+
+def normalized(text: str) -> str:
+    """What texts have in common that differ in case and spaces only, and so count as the same."""
+    return " ".join(text.casefold().split())
+
+
+def is_retrieval(source: object) -> bool:
+    """Whether `source` names queries with relevance judgements."""
+    if not isinstance(source, str | Path):
+        return False
+    path = Path(source)
+    if path.is_dir():
+        return any((path / name).exists() for name in ("qrels", "corpus.jsonl", "corpus.jsonl.gz"))
+    return str(source).partition("/")[0] in ("beir", "nanobeir") and "/" in str(source)
+
+
+def _deal(data: TrainingData, fractions: tuple[float, float, float], seed: int) -> list[list[int]]:
+    """The rows of three parts, in order."""
     groups = _components(data)
     random.Random(seed).shuffle(groups)  # noqa: S311
     wanted = [fraction * len(data) for fraction in fractions]
@@ -234,25 +279,7 @@ def split(
             f"The {len(data):,} rows of {data.name!r} cannot be split into three parts, as they share texts and make "
             f"only {len(groups)} groups that do not: give more rows, or data for dev and test."
         )
-    names = (f"{data.name}/{part}" for part in ("train", "dev", "test"))
-    chosen = (data.select(sorted(row for group in part for row in group)) for part in parts)
-    train, dev, test = (replace(part, name=name) for part, name in zip(chosen, names, strict=True))
-    return train, dev, test
-
-
-def normalized(text: str) -> str:
-    """What texts have in common that differ in case and spaces only, and so count as the same."""
-    return " ".join(text.casefold().split())
-
-
-def is_retrieval(source: object) -> bool:
-    """Whether `source` names queries with relevance judgements."""
-    if not isinstance(source, str | Path):
-        return False
-    path = Path(source)
-    if path.is_dir():
-        return any((path / name).exists() for name in ("qrels", "corpus.jsonl", "corpus.jsonl.gz"))
-    return str(source).partition("/")[0] in ("beir", "nanobeir") and "/" in str(source)
+    return [sorted(row for group in part for row in group) for part in parts]
 
 
 def _components(data: TrainingData) -> list[list[int]]:
@@ -309,21 +336,21 @@ def _ready(source: Any, split: str, limit: int | None) -> TrainingData:
 def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
     """Each query with the content of each document that is relevant to it."""
     if dataset.corpus is None:
-        raise InvalidArgumentError(f"The data set {dataset.name!r} has no corpus, so there are no texts to train on.")
+        raise InvalidArgumentError(
+            f"The data set {dataset.name!r} has no corpus, so there are no texts to train on; in a BEIR folder it is "
+            "corpus.jsonl."
+        )
+    for id, path in dataset.repeated.items():
+        raise _two_texts(path, "query", id)
     relevant = (
-        (query, document)
-        for query, grades in dataset.qrels.items()
-        if query in dataset.queries
-        for document, grade in grades.items()
-        if grade > 0
+        (query, document) for query, grades in dataset.qrels.items() for document, grade in grades.items() if grade > 0
     )
     judged = list(islice(relevant, limit))
-    needed = {document for _, document in judged}
-    contents = {document.id: document.content for document in dataset.corpus if document.id in needed}
+    contents = _contents(dataset, {document for _, document in judged})
     kept = [
         (query, document)
         for query, document in judged
-        if contents.get(document, "").strip() and dataset.queries[query].strip()
+        if contents.get(document, "").strip() and dataset.queries.get(query, "").strip()
     ]
     left_out = len(judged) - len(kept)
     if not kept:
@@ -340,3 +367,24 @@ def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
         ids={"query_id": [query for query, _ in kept], "document_id": [document for _, document in kept]},
         notes=[f"{left_out:,} judgements of missing or empty texts were left out"] if left_out else [],
     )
+
+
+def _contents(dataset: Dataset, needed: Collection[str]) -> dict[str, str]:
+    """The contents of some documents by id; raises DocumentError where any id of the corpus has two."""
+    corpus: Iterable[Document] = dataset.corpus or ()
+    contents: dict[str, str] = {}
+    hashes = array("q")  # of the id and the content of each document: millions of texts need not be held
+    for document in corpus:
+        hashes.extend((hash(document.id), hash(document.content)))
+        if document.id in needed:
+            contents[document.id] = document.content
+    distinct = np.unique(np.array(hashes, dtype=np.int64).reshape(-1, 2), axis=0)
+    ids, times = np.unique(distinct[:, 0], return_counts=True)
+    if twice := set(ids[times > 1].tolist()):
+        where = ", ".join(map(str, getattr(corpus, "files", ()))) or f"the corpus of {dataset.name!r}"
+        raise _two_texts(where, "document", next(document.id for document in corpus if hash(document.id) in twice))
+    return contents
+
+
+def _two_texts(where: str, what: str, id: str) -> DocumentError:
+    return DocumentError(f"In {where}, the {what} id {id!r} has two texts: give each text an id of its own.")

@@ -12,10 +12,12 @@ from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.training.lora import LoraSettings, add_adapters, merge_adapters
+from hybridsearch.training.distill import Teacher, name_of
+from hybridsearch.training.evaluators import Spec, build_evaluator
+from hybridsearch.training.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
 from hybridsearch.training.losses import build_loss, choose_loss
-from hybridsearch.training.record import check_output, is_main_process
-from hybridsearch.training.report import Report, compare_models
+from hybridsearch.training.record import check_output
+from hybridsearch.training.report import Report, compare_all
 from hybridsearch.training.run import (
     TrainingResult,
     announce,
@@ -26,7 +28,7 @@ from hybridsearch.training.run import (
     prompts_of_columns,
 )
 from hybridsearch.training.settings import TrainingSettings
-from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine
+from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine, teach
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,9 +44,11 @@ def train_dense(
     *,
     loss: str | None = None,
     hard_negatives: int | None = None,
+    teacher: Teacher | str | Path | None = None,
     corpus: Iterable[Document] | str | Path | None = None,
     dev: Dev | None = None,
     test: Dataset | str | Path | None = None,
+    evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
     matryoshka_dims: Sequence[int] | None = None,
     lora: LoraSettings | None = None,
@@ -54,14 +58,15 @@ def train_dense(
 ) -> TrainingResult:
     """Train a SentenceTransformer, and measure what it gave.
 
-    What is not given is held out of `data`: queries to choose the best checkpoint, and a test set that chooses nothing
-    (`hybridsearch.training.sources.gather` says how). The test set is searched with the model before and after, alone
-    and together with BM25; the verdict is the first line of the result's summary, and the whole report, with
-    intervals, significance, settings, seed and command, is in the folder's report.md and in its model card.
+    What is not given is held out of `data`, where these are many enough: queries to choose the best checkpoint, and a
+    test set that chooses nothing (`hybridsearch.training.sources.gather` says how). The test set is searched with the
+    model before and after, alone and together with BM25; the verdict is the first line of the result's summary, and the
+    whole report, with intervals, significance, settings, seed and command, is in report.md and in the model card.
 
     Args:
         model: a folder, a name on the model hub, or a loaded SentenceTransformer, which is trained in place. A plain
-            encoder or decoder language model gets pooling: the mean, or the last token of a decoder.
+            encoder or decoder language model gets pooling: the mean, or the last token of a decoder. Of a folder with
+            adapters, they alone are trained further.
         data: rows of texts, or queries with judgements: anything that `read_training_data` reads, or several of
             those in a list or, by name, in a mapping.
         output: folder for the model; plain sentence-transformers loads it. Settings, history and checkpoints are
@@ -69,10 +74,13 @@ def train_dense(
         loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`).
         hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of the hybrid of BM25 and the
             model; None for none.
+        teacher: a cross-encoder or anything else that `add_teacher_scores` takes, whose scores of given tuples or mined
+            negatives are learned; None for labels only.
         corpus: documents to mine from, or their file or folder; None for those of the data set, or the positives.
         dev: what chooses the best checkpoint: a test collection, training data, or evaluators such as
             "similarity=dev.csv" (`build_evaluator`).
         test: held-out queries with judgements, for before and after.
+        evaluators: what else is measured before and after, as `build_evaluator` takes it; chooses nothing.
         settings: how to train; None for the defaults.
         matryoshka_dims: dimensions to which vectors may later be cut, such as (128, 64) (Kusupati et al.,
             arXiv:2205.13147).
@@ -95,11 +103,15 @@ def train_dense(
     output = Path(output).expanduser().resolve()
     check_output(output, settings)
     sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
+    measuring = None if evaluators is None else build_evaluator(evaluators, "dense", settings)
     trained = load_model(model, settings, pooling=pooling, prompts=prompts)
-    before = None if sources.test is None or isinstance(model, str | Path) else copy.deepcopy(trained)
+    is_compared = sources.test is not None or measuring is not None
+    before = copy.deepcopy(trained) if is_compared and not isinstance(model, str | Path) else None
     if hard_negatives is not None:
         options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
         sources = mine(sources, hard_negatives, Dense(trained), output / "negatives", **options_of_mining)
+    if teacher is not None:
+        sources = teach(sources, teacher, show_progress_bar)
     if lora is not None:
         add_adapters(trained, lora, _hub_name(model), seed=settings.seed)
     choices = [choose_loss("dense", one, loss) for one in sources.training]
@@ -112,6 +124,7 @@ def train_dense(
     }
     options: dict[str, Any] = {
         "hard_negatives": hard_negatives,
+        "teacher": name_of(teacher),
         "matryoshka_dims": None if matryoshka_dims is None else list(matryoshka_dims),
         "lora": None if lora is None else lora.to_dict(),
         "pooling": pooling,
@@ -130,20 +143,17 @@ def train_dense(
         identity={**options, "dev": sources.chooser},
         show_progress_bar=show_progress_bar,
     )
-    comparison = None
-    if sources.test is not None and is_main_process():
-        before = load_model(model, settings, pooling=pooling, prompts=prompts) if before is None else before
-        comparison = compare_models(before, output, sources.test, "dense", show_progress_bar=show_progress_bar)
+    if is_compared and before is None:
+        before = load_model(model, settings, pooling=pooling, prompts=prompts)
     report = Report(
         kind="dense",
         base=base_name(model),
         data=lines,
         settings={**settings.to_dict("dense"), **{name: value for name, value in options.items() if value is not None}},
-        seconds=history.seconds,
-        history=[{"step": one.step, **one.measures} for one in history.evaluations],
-        comparison=comparison,
+        history=history,
+        **compare_all(before, output, "dense", sources.test, measuring, settings, show_progress_bar=show_progress_bar),
     )
-    return conclude(output, report, history, settings)
+    return conclude(output, report, settings)
 
 
 def load_model(
@@ -157,14 +167,18 @@ def load_model(
 
     Raises:
         ModelNotFoundError: there is no such model.
-        InvalidArgumentError: a prompt has an unknown name, or the model has no pooling to change.
+        InvalidArgumentError: it is a cross-encoder, a prompt has an unknown name, or there is no pooling to change.
     """
     import transformers
+
+    from hybridsearch.training.loop import quiet
 
     transformers.set_seed(settings.seed)  # for weights that are new
     named = isinstance(model, str | Path)
     lazy = LazyModel(model, "SentenceTransformer", model_kwargs={"dtype": "float32"} if named else None)
-    loaded = lazy.get()
+    with quiet():
+        loaded = lazy.get()
+    thaw_adapters(loaded)
     _set_padding(loaded)
     if pooling is not None:
         _set_pooling(loaded, pooling)

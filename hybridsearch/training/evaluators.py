@@ -16,8 +16,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -150,7 +152,8 @@ def _nanobeir(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettin
     dataset_id = str(spec.get("dataset_id", NANOBEIR_ID))
     make = evaluator_class("cross_encoder" if kind == "reranker" else kind, "NanoBEIREvaluator", "CrossEncoder")
     try:
-        inner = make([name.lower() for name in names], dataset_id=dataset_id, write_csv=False)
+        with redirect_stderr(io.StringIO()):  # a progress bar, whatever show_progress_bar says
+            inner = make([name.lower() for name in names], dataset_id=dataset_id, write_csv=False)
     except Exception as error:
         raise DatasetNotFoundError(
             f"NanoBEIR could not be read from {dataset_id!r} ({error}): connect to the hub once, or give dataset_id, "

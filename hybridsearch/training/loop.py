@@ -36,6 +36,8 @@ SCORE = "eval_score_to_choose_by"
 SECONDS = "seconds"
 """Where each log has the time since the run began, without the time between a kill and its resumption."""
 
+NAMES = "names"
+"""Where each log has the names of its figures in order, which a checkpoint sorts."""
 
 _LOSS_WEIGHTS = "losses.safetensors"
 
@@ -116,7 +118,8 @@ def quiet() -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # torch warns where nobody has chosen
+            yield
     finally:
         logger.setLevel(before)
         transformers_logging.set_verbosity(level)
@@ -168,7 +171,7 @@ def _precision(settings: TrainingSettings) -> str:
     if settings.precision != "auto":
         return settings.precision
     if not on_gpu:
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.10 and later
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.10 and later
         return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
@@ -252,14 +255,15 @@ class _Scored(BaseEvaluator):  # type: ignore[misc]
 
 
 class _Clock(transformers.TrainerCallback):  # type: ignore[misc]
-    """Writes into each log how long the run has taken, over all its parts."""
+    """Writes into each log how long the run has taken, over all its parts, and the order of its figures."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         before = max((entry.get(SECONDS, 0.0) for entry in state.log_history), default=0.0)
         self._began = time.monotonic() - before
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        state.log_history[-1][SECONDS] = round(time.monotonic() - self._began, 3)
+        entry = state.log_history[-1]
+        entry |= {NAMES: list(entry), SECONDS: round(time.monotonic() - self._began, 3)}
 
 
 class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]

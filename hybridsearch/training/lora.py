@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
@@ -62,15 +63,17 @@ def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *,
 
     Args:
         model: changed in place.
-        base: what the saved adapters name as their base model; None for where it was loaded from.
+        base: what the saved adapters name as their base model; None for the folder that it was loaded from.
         seed: of their weights.
 
     Raises:
-        InvalidArgumentError: no layer has a name of `settings.targets`.
+        InvalidArgumentError: no layer has a name of `settings.targets`, or the model has adapters already.
         MissingExtraError: peft is not installed.
     """
     if importlib.util.find_spec("peft") is None:
         raise MissingExtraError("peft", "training", "LoRA")
+    if _has_adapters(model):
+        raise InvalidArgumentError("The model has adapters already, which are what is trained: leave lora out.")
     from peft import LoraConfig, TaskType
 
     config = LoraConfig(
@@ -88,8 +91,17 @@ def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *,
             model.add_adapter(config)
     except ValueError as error:
         raise InvalidArgumentError(f"LoRA cannot be put into this model: {error}") from error
-    if base is not None:
-        model.transformers_model.peft_config["default"].base_model_name_or_path = base
+    saved = model.transformers_model.peft_config["default"]
+    base = base or saved.base_model_name_or_path
+    folder = Path(base or "")
+    saved.base_model_name_or_path = str(folder.resolve()) if base and folder.exists() else base
+
+
+def thaw_adapters(model: Any) -> None:
+    """Let the adapters that a model was loaded with be trained; without any, nothing changes."""
+    if _has_adapters(model):
+        transformer = model.transformers_model
+        transformer.set_adapter(transformer.active_adapters())
 
 
 def merge_adapters(model: Any) -> None:
@@ -104,3 +116,7 @@ def merge_adapters(model: Any) -> None:
             setattr(transformer.get_submodule(parent), child, layer.get_base_layer())
     del transformer.peft_config
     transformer._hf_peft_config_loaded = False
+
+
+def _has_adapters(model: Any) -> bool:
+    return bool(getattr(model.transformers_model, "_hf_peft_config_loaded", False))

@@ -141,6 +141,8 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
     if asked is None:
         name = next(iter(fitting))
         return Choice(name, f"{name} for {data.name!r} ({data.kind.value}): {fitting[name]}.", model_kind, data.kind)
+    if not any(asked in losses for kinds in _LOSSES.values() for losses in kinds.values()):
+        raise _misfit(f"There is no loss {asked!r}: for {data.name!r} there is {' or '.join(fitting)}", model_kind)
     if asked not in fitting:
         why = _obstacle(asked, data) or f"holds {data.kind.value} (columns {', '.join(data.rows.column_names)})"
         raise _misfit(

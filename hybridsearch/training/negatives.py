@@ -139,13 +139,13 @@ class MiningSummary:
 
     def __str__(self) -> str:
         lines = [f"  {count:>10,}  {what}" for what, count in self._lines()]
-        return "\n".join([self._title, *lines])
+        return "\n".join([self.title, *lines])
 
     def __rich__(self) -> Table:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(self._title), title_justify="left", box=None, show_header=False)
+        table = Table(title=Text(self.title), title_justify="left", box=None, show_header=False)
         table.add_column(justify="right")
         table.add_column(justify="right")
         table.add_column()
@@ -154,7 +154,8 @@ class MiningSummary:
         return table
 
     @property
-    def _title(self) -> str:
+    def title(self) -> str:
+        """The first line: what was kept."""
         found = f"{_count(self.kept, 'negative', 'negatives')} for {_count(self.queries, 'query', 'queries')}"
         short = f"; {self.short:,} with fewer than asked for, {self.empty:,} of them with none" if self.short else ""
         return f"{found}, {_count(self.rows, 'row', 'rows')}{short}"
@@ -234,9 +235,12 @@ def to_negatives(
 
 
 def check_found(summary: MiningSummary, name: str) -> None:
-    """Raises InvalidArgumentError where nothing was mined."""
-    if not summary.rows:
-        error = InvalidArgumentError(f"No negatives were found for {name!r}: widen ranks, or the margins and limits.")
+    """Raises InvalidArgumentError where nothing was mined, though there may be rows of positives."""
+    if not summary.kept or not summary.rows:
+        error = InvalidArgumentError(
+            f"No negatives were found for {name!r}: widen ranks (as `hybridsearch mine --ranks 1-20` does, whose "
+            "folder can be trained on), or the margins and limits."
+        )
         error.add_note(str(summary))
         raise error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
-from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
+from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset
@@ -39,14 +39,15 @@ _ONLY = {
 }
 _OF_A_SOURCE = ("columns", "ignore", "kind", "sql", "split", "subset", "score_range", "limit", "loss", "name")
 _OF_EACH_SOURCE = ("columns", "ignore", "sql", "split", "subset", "limit")
-_OF_PSEUDO = ("generator", "per_document", "teacher")
+_OF_PSEUDO = ("generator", "per_document")
 
 
 def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, Any]:
     """The options of a YAML file; hyphens and underscores are the same in their names.
 
     Raises:
-        InvalidArgumentError: it cannot be read, is for another kind of model, or has an option that is not `known`.
+        InvalidArgumentError: it cannot be read, is for another kind of model, or has an option that is not `known` or a
+            value that is not allowed.
         MissingExtraError: PyYAML is not installed.
     """
     try:
@@ -56,11 +57,17 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
 
     try:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidArgumentError(f"--config {path} cannot be read as YAML ({error}).") from error
+    except OSError as error:
+        raise InvalidArgumentError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"--config {path} is not valid UTF-8: save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "no text"
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise InvalidArgumentError(f"--config {path}{line} is not valid YAML: {problem}.") from error
     if not isinstance(read, dict):
-        raise InvalidArgumentError(f"--config {path} holds no options: write lines such as `batch_size: 64`.")
-    options = {str(name).replace("-", "_"): value for name, value in read.items()}
+        raise InvalidArgumentError(f"--config {path} holds no options: write lines such as `epochs: 3`.")
+    options = {str(name).removeprefix("--").replace("-", "_"): value for name, value in read.items()}
     if options.pop("kind", kind) != kind:
         raise InvalidArgumentError(
             f"--config {path} is for `hybridsearch train {read['kind']}`, not for a {kind} model."
@@ -68,7 +75,14 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
     if strange := [name for name in options if name not in known]:
         listed = ", ".join(name.replace("_", "-") for name in known)
         raise InvalidArgumentError(f"--config {path} has the option {strange[0]!r}; there are {listed}.")
-    return {name: _as_written(value) for name, value in options.items() if value is not None}
+    options = {name: _as_written(value) for name, value in options.items() if value is not None}
+    try:
+        _settings(options)
+        _of_kind(options)
+        _parts(options)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"In --config {path}: {error}") from error
+    return options
 
 
 def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
@@ -86,6 +100,8 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
     for name in _OF_PSEUDO:
         if name in options and "unsupervised" not in options:
             raise InvalidArgumentError(f"{_flag(name, options)} goes with --unsupervised CORPUS.")
+    if options.get("teacher") == "hybrid" and "unsupervised" not in options:
+        raise InvalidArgumentError("--teacher hybrid goes with --unsupervised CORPUS: name a model.")
     for name in (*_OF_EACH_SOURCE, "corpus"):
         if name in options and "unsupervised" in options:
             raise InvalidArgumentError(f"{_flag(name, options)} goes with --data SOURCE.")
@@ -93,45 +109,45 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
 
 def run_options(
     kind: ModelKind, options: Mapping[str, Any], *, show_progress_bar: bool | None = None
-) -> tuple[TrainingResult, dict[str, tuple[float | None, float]]]:
+) -> TrainingResult:
     """Train as the options say.
 
     Args:
         kind: of the model.
         options: those of `hybridsearch train`, by name with underscores; checked by `check_options`.
         show_progress_bar: None shows it in a terminal.
-
-    Returns:
-        The result, and by name what the evaluators measured before and after; before is None of a base model that is
-        of another kind.
     """
     from hybridsearch.training.record import check_output
     from hybridsearch.training.sources import load_one
 
-    settings = TrainingSettings.from_dict(
+    settings = _settings(options)
+    model, output = str(options["model"]), Path(str(options["output"])).expanduser().resolve()
+    check_output(output, settings)  # before hours of mining
+    arguments: dict[str, Any] = {"settings": settings, "show_progress_bar": show_progress_bar, **_of_kind(options)}
+    arguments |= {name: options[name] for name in ("loss", "hard_negatives", "teacher", "corpus") if name in options}
+    if "dev" in options:
+        arguments["dev"] = _dev(options["dev"])
+    if "test" in options:
+        arguments["test"] = load_one(options["test"], "test")
+    data = _made(kind, model, output, options, arguments) if "unsupervised" in options else _parts(options)
+    if "evaluator" in options:
+        arguments["evaluators"] = options["evaluator"]
+    train = getattr(import_module(f"hybridsearch.training.{kind}"), f"train_{kind}")
+    with _reordered(options.get("retriever"), arguments.get("test")) as retriever:
+        if retriever is not None:
+            arguments["retriever"] = retriever
+        result: TrainingResult = train(model, data, output, **arguments)
+    return result
+
+
+def _settings(options: Mapping[str, Any]) -> TrainingSettings:
+    return TrainingSettings.from_dict(
         {
             one.name: _listed(options[one.name]) if one.name == "trackers" else options[one.name]
             for one in fields(TrainingSettings)
             if one.name in options
         }
     )
-    model, output = str(options["model"]), Path(str(options["output"])).expanduser().resolve()
-    check_output(output, settings)  # before hours of mining
-    arguments: dict[str, Any] = {"settings": settings, "show_progress_bar": show_progress_bar, **_of_kind(options)}
-    arguments |= {name: options[name] for name in ("loss", "hard_negatives", "corpus") if name in options}
-    if "dev" in options:
-        arguments["dev"] = _dev(options["dev"])
-    if "test" in options:
-        arguments["test"] = load_one(options["test"], "test")
-    data = _made(kind, model, options, arguments) if "unsupervised" in options else _parts(options)
-    before = _measure(model, kind, options, settings, untrained=True)
-    train = getattr(import_module(f"hybridsearch.training.{kind}"), f"train_{kind}")
-    with _reordered(options.get("retriever"), arguments.get("test")) as retriever:
-        if retriever is not None:
-            arguments["retriever"] = retriever
-        result = train(model, data, output, **arguments)
-    after = _measure(str(result.path), kind, options, settings)
-    return result, {name: (before.get(name), figure) for name, figure in after.items()}
 
 
 def _flag(name: str, options: Mapping[str, Any]) -> str:
@@ -144,15 +160,20 @@ def _as_written(value: Any) -> Any:
     return float(value) if number else value
 
 
-def _made(kind: ModelKind, model: str, options: Mapping[str, Any], arguments: dict[str, Any]) -> TrainingData:
+def _made(
+    kind: ModelKind, model: str, output: Path, options: Mapping[str, Any], arguments: dict[str, Any]
+) -> TrainingData:
     """Data made of documents alone; what was held out of them is put among the arguments."""
+    from hybridsearch.training.record import is_main_process
     from hybridsearch.training.unsupervised import unsupervised_data
 
     made = unsupervised_data(
         options["unsupervised"],
         model,
         kind,
+        teacher=arguments.pop("teacher", None),
         hard_negatives=arguments.pop("hard_negatives", 1),
+        output=output / "negatives" if is_main_process() else None,
         seed=arguments["settings"].seed,
         show_progress_bar=arguments["show_progress_bar"],
         **{name: options[name] for name in _OF_PSEUDO if name in options},
@@ -200,34 +221,13 @@ def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _measure(
-    model: str, kind: ModelKind, options: Mapping[str, Any], settings: Any, untrained: bool = False
-) -> dict[str, float]:
-    """What the evaluators that are asked for say of a model."""
-    from hybridsearch.encoders.models import LazyModel
-    from hybridsearch.training.evaluators import build_evaluator
-
-    if "evaluator" not in options:
-        return {}
-    specs = options["evaluator"]
-    evaluator = build_evaluator(specs if isinstance(specs, list) else [specs], kind, settings)
-    try:
-        loaded = LazyModel(model, FAMILIES[kind]).get()
-    except InvalidArgumentError:
-        if untrained:
-            return {}  # it is to become a model of this kind
-        raise
-    found: dict[str, float] = evaluator(loaded)
-    found.pop(evaluator.primary_metric, None)
-    return found
-
-
 # Data
 
 
 def _parts(options: Mapping[str, Any]) -> list[Part]:
     """What to train on."""
-    named = options["data"] if isinstance(options["data"], list) else [options["data"]]
+    data = options.get("data", [])
+    named = data if isinstance(data, list) else [data]
     of_each = {name: options[name] for name in _OF_EACH_SOURCE if name in options}
     return [read_source(of_each | (one if isinstance(one, dict) else {"source": str(one)})) for one in named]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -75,7 +76,8 @@ def pseudo_queries(
         show_progress_bar: None shows it in a terminal.
 
     Returns:
-        Pairs with the ids query_id ("document id/number") and document_id.
+        Pairs with the ids query_id ("document id/number") and document_id, and in the notes how many of each kind there
+        are, with an example.
 
     Raises:
         InvalidArgumentError: an argument is not usable, or the documents give no query.
@@ -94,18 +96,23 @@ def pseudo_queries(
     reader = read_documents(documents)
     sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
     rows, ids = [], []
+    counts: Counter[QueryKind] = Counter()
+    examples: dict[QueryKind, str] = {}
     with progress_bar("Making queries", sized, show_progress_bar) as advance:
         for batch in batches(reader, _DOCUMENTS):
             made = [
-                (document, f"{document.id}/{number}", pseudo)
+                (document, f"{document.id}/{number}", kind, pseudo)
                 for document, of_document in zip(batch, _of_batch(batch, chosen, generate, seed), strict=True)
-                for number, pseudo in enumerate(_distinct(of_document, per_document))
+                for number, (kind, pseudo) in enumerate(_distinct(of_document, per_document))
             ]
-            anchors, positives = [one.query for _, _, one in made], [one.answer for _, _, one in made]
+            for _, _, kind, pseudo in made:
+                counts[kind] += 1
+                examples.setdefault(kind, pseudo.query)
+            anchors, positives = [one.query for *_, one in made], [one.answer for *_, one in made]
             rows.append(
                 pa.table({"anchor": pa.array(anchors, pa.string()), "positive": pa.array(positives, pa.string())})
             )
-            query_ids, document_ids = [id for _, id, _ in made], [document.id for document, _, _ in made]
+            query_ids, document_ids = [id for _, id, *_ in made], [document.id for document, *_ in made]
             ids.append(
                 pa.table(
                     {"query_id": pa.array(query_ids, pa.string()), "document_id": pa.array(document_ids, pa.string())}
@@ -117,7 +124,8 @@ def pseudo_queries(
             f"The documents give no queries of the kinds {', '.join(chosen)}: they are empty, or too short."
         )
     make = import_datasets().Dataset
-    return TrainingData(name, make(pa.concat_tables(rows)), Kind.PAIRS, ids=make(pa.concat_tables(ids)))
+    notes = tuple(f"{kind} queries: {counts[kind]:,}{_example(examples.get(kind))}" for kind in chosen)
+    return TrainingData(name, make(pa.concat_tables(rows)), Kind.PAIRS, ids=make(pa.concat_tables(ids)), notes=notes)
 
 
 def titles(document: Document) -> Iterator[Pseudo]:
@@ -157,7 +165,7 @@ def sentences(document: Document) -> Iterator[Pseudo]:
 
 def _of_batch(
     documents: Sequence[Document], kinds: Sequence[QueryKind], generate: Generator | None, seed: int
-) -> Iterator[Iterator[Pseudo]]:
+) -> Iterator[Iterator[tuple[QueryKind, Pseudo]]]:
     """The queries of each document, those of the first kind first."""
     generated: list[str | Iterable[str]] = [()] * len(documents)
     if generate is not None:
@@ -174,15 +182,15 @@ def _of_batch(
             "heading": headings(document),
             "sentence": shuffled,
         }
-        yield chain.from_iterable(made[kind] for kind in kinds)
+        yield chain.from_iterable(zip(repeat(kind), made[kind]) for kind in kinds)
 
 
-def _distinct(made: Iterable[Pseudo], count: int) -> list[Pseudo]:
+def _distinct(made: Iterable[tuple[QueryKind, Pseudo]], count: int) -> list[tuple[QueryKind, Pseudo]]:
     """The first ones that are not empty and differ in more than case."""
-    first: dict[str, Pseudo] = {}
-    for pseudo in made:
+    first: dict[str, tuple[QueryKind, Pseudo]] = {}
+    for kind, pseudo in made:
         if pseudo.query and pseudo.answer.strip():
-            first.setdefault(pseudo.query.casefold(), pseudo)
+            first.setdefault(pseudo.query.casefold(), (kind, pseudo))
         if len(first) == count:
             break
     return list(first.values())
@@ -200,6 +208,10 @@ def _heading_at(lines: Sequence[str], place: int) -> str | None:
         return line
     alone = not after and place + 2 < len(lines)
     return line if alone and len(line.split()) <= _HEADING_WORDS and line[-1] not in ".!?:;,。！？" else None
+
+
+def _example(query: str | None) -> str:
+    return "" if query is None else f', such as "{query:.80}"'
 
 
 def _one_line(text: str) -> str:

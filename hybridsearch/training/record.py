@@ -1,13 +1,15 @@
-"""What a run leaves in its folder so that it can go on after a kill: a record of what it is, and checkpoints."""
+"""What a run leaves in its folder so that it can go on after a kill: a record of its course, and checkpoints."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
 import shutil
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,90 @@ from typing import Any
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.settings import TrainingSettings
 
+_DIGEST = re.compile("[0-9a-f]{16}")
 _RECORD = "training.json"
 _VERSIONS = ("sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured on the dev data.
+
+    Attributes:
+        step: optimizer steps done; 0 is the model before training.
+        epoch: passes over the data done.
+        seconds: since the run began, without the time between a kill and its resumption.
+        score: the figure by which the best checkpoint is chosen; larger is better.
+        measures: all that the evaluator gave, by its names.
+    """
+
+    step: int
+    epoch: float
+    seconds: float
+    score: float
+    measures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The course of a run.
+
+    Attributes:
+        evaluations: in order; empty without dev data.
+        losses: (step, the mean of the loss and of its parts since the last one).
+        steps: optimizer steps done in all.
+        best_step: the step whose weights were kept; the last one without dev data.
+        seconds: all the time it took, without the time between a kill and its resumption.
+        stopped_early: whether `patience` ended it.
+        resumed_at: the steps from which it went on after having been broken off.
+        precision: that it was computed in: "fp32", "bf16" or "fp16".
+    """
+
+    evaluations: tuple[Evaluation, ...] = ()
+    losses: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    steps: int = 0
+    best_step: int = 0
+    seconds: float = 0.0
+    stopped_early: bool = False
+    resumed_at: tuple[int, ...] = ()
+    precision: str = ""
+
+    @property
+    def course(self) -> str:
+        """One sentence: which step was kept, whether it stopped early or was broken off, and the precision."""
+        chosen = "the best on dev" if self.evaluations else "the last one, as there were no dev data"
+        parts = [f"Step {self.best_step} of {self.steps} was kept, {chosen}"]
+        if self.stopped_early:
+            parts.append("training stopped early, as no better one came")
+        if self.resumed_at:
+            parts.append(f"it was broken off and went on after step {' and '.join(map(str, self.resumed_at))}")
+        if self.precision:
+            parts.append(f"computed in {self.precision}")
+        return "; ".join(parts) + "."
+
+    @property
+    def start(self) -> Evaluation | None:
+        """The evaluation before training."""
+        return next((one for one in self.evaluations if one.step == 0), None)
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The evaluation of the weights that were kept."""
+        return next((one for one in self.evaluations if one.step == self.best_step), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; `from_dict` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> History:
+        """What `to_dict` gave, also by way of JSON."""
+        lists = {
+            "evaluations": tuple(Evaluation(**one) for one in values["evaluations"]),
+            "losses": tuple((step, parts) for step, parts in values["losses"]),
+            "resumed_at": tuple(values["resumed_at"]),
+        }
+        return cls(**{**values, **lists})
 
 
 def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, Any] | None:
@@ -88,7 +172,7 @@ class Record:
         before = _flat(found["facts"])
         now = _flat(self._facts)
         if differ := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
-            shown = "; ".join(f"{name}: {before.get(name)!r} then, {now.get(name)!r} now" for name in differ[:3])
+            shown = "; ".join(_difference(name, before.get(name), now.get(name)) for name in differ[:3])
             raise InvalidArgumentError(
                 f"{self._path.parent} holds another run, which cannot be resumed with this one's settings ({shown}): "
                 "give the same ones, or another folder."
@@ -117,6 +201,12 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, AttributeError):
         pass
     raise InvalidArgumentError(f"{path} is damaged, or not of a training run: give another folder, or remove this one.")
+
+
+def _difference(name: str, then: Any, now: Any) -> str:
+    """What differs; of two digests only that they do."""
+    digests = all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in (then, now))
+    return f"{name} has changed" if digests else f"{name}: {then!r} then, {now!r} now"
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

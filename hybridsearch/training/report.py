@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from itertools import islice
@@ -17,11 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.measures import parse_measures
 from hybridsearch.evaluation.results import ALPHA, Comparison, Sparsity, Versus
-from hybridsearch.training.settings import ModelKind
+from hybridsearch.training.record import History, is_main_process
+from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
     from hybridsearch.encoders import Encoder
     from hybridsearch.encoders.sparse import Sparse
     from hybridsearch.evaluation.datasets import Dataset
@@ -35,6 +41,7 @@ _PACKAGES = ("hybridsearch", "sentence-transformers", "transformers", "torch", "
 _START, _END = "<!-- report of hybridsearch -->", "<!-- end of the report of hybridsearch -->"
 _SAMPLED = 20_000  # documents whose active dimensions are counted
 _TERMS = 6  # shown of each expansion
+_TOLERANCE = 0.1  # by how much of a target it may be missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +74,11 @@ class Report:
         base: the model that training started from, by name.
         data: one sentence each: what it was, how many rows of which kind, which loss and why.
         settings: JSON-able: `TrainingSettings.to_dict()`, and what else the run was given.
-        seconds: that training took.
-        history: of each evaluation during training: step, figures by name.
+        history: the course of training.
         comparison: of `compare_models`; None where there were no held-out queries.
+        figures: of `compare_figures`.
         sparsity: of `compare_sparsity`; empty but for sparse models.
+        targets: the active dimensions that were asked for, by side: "document" and "query".
         expansions: of `changed_expansions`.
         command: that ran; this process's by default.
         created: in ISO form, UTC.
@@ -80,19 +88,23 @@ class Report:
     base: str
     data: Sequence[str]
     settings: Mapping[str, Any]
-    seconds: float
-    history: Sequence[Mapping[str, Any]] = ()
+    history: History = field(default_factory=History)
     comparison: Comparison | None = None
+    figures: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
     sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
+    targets: Mapping[str, int] = field(default_factory=dict)
     expansions: Sequence[Expansion] = ()
     command: str = field(default_factory=lambda: _command(sys.argv))
     created: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
 
     @property
     def verdict(self) -> str:
-        """One line: better, not better or worse, and by how much."""
+        """One line: better, not better or worse, and by how much.
+
+        By the test queries; where there are none by the first figure of an evaluator, else by that of dev.
+        """
         if self.comparison is None:
-            return "Not measured: there were no held-out queries with judgements, so nobody knows whether it helped."
+            return self._verdict_without_test
         baseline = self.comparison.baseline
         if baseline == "after":
             mean = self.comparison["after"].means[self.comparison.main].mean
@@ -101,8 +113,22 @@ class Report:
         return f"{_judged(self.comparison, 'after', baseline)}{against}."
 
     @property
+    def _verdict_without_test(self) -> str:
+        start, best = self.history.start, self.history.best
+        name, (before, after) = next(iter(self.figures.items()), ("", (None, 0.0)))
+        if before is not None:
+            return f"{_changed(name, before, after)}, by an evaluator; there were no held-out queries with judgements."
+        if start is not None and best is not None:
+            name = next(iter(best.measures))
+            said = _changed(name, start.measures[name], best.measures[name])
+            return f"{said}, on dev, which also chose the checkpoint; there were no other held-out queries."
+        if name:
+            return f"Not compared: {name} is {after:.4f}."
+        return "Not measured: there were no held-out queries with judgements, so nobody knows whether it helped."
+
+    @property
     def summary(self) -> str:
-        """The verdict, then a few lines: with other retrievers, sparsity, time and data."""
+        """The verdict, then a few lines: with other retrievers, by evaluators, sparsity, time and data."""
         lines = [self.verdict]
         if self.comparison is not None:
             names = self.comparison.names
@@ -110,12 +136,17 @@ class Report:
                 beside = name.removeprefix("after + ")
                 other = f"before + {beside}" if f"before + {beside}" in names else beside
                 lines.append(f"With {beside}: {_judged(self.comparison, name, other)}.")
+        for name, (was, now) in self.figures.items():
+            lines.append(f"{name}: {'none' if was is None else f'{was:.4f}'} before, {now:.4f} after.")
         lines.extend(
             f"Active dimensions {name}: {one.documents_mean:.0f} a document, {one.queries_mean:.0f} a query, "
             f"FLOPS {one.flops:.2f}."
             for name, one in self.sparsity.items()
         )
-        lines.append(f"Trained for {_duration(self.seconds)} from {self.base}.")
+        if reached := self.sparsity.get("after"):
+            means = {"document": reached.documents_mean, "query": reached.queries_mean}
+            lines.extend(_aimed(side, target, means[side]) for side, target in self.targets.items())
+        lines.append(f"Trained for {_duration(self.history.seconds)} from {self.base}. {self.history.course}")
         return "\n".join([*lines, *self.data])
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,10 +163,11 @@ class Report:
             "base": self.base,
             "data": list(self.data),
             "settings": dict(self.settings),
-            "seconds": self.seconds,
-            "history": [dict(row) for row in self.history],
+            "history": self.history.to_dict(),
             "comparison": comparison,
+            "figures": {name: {"before": was, "after": now} for name, (was, now) in self.figures.items()},
             "sparsity": {name: to_plain(one) for name, one in self.sparsity.items()},
+            "targets": dict(self.targets),
             "expansions": [to_plain(one) for one in self.expansions],
             "command": self.command,
             "created": self.created,
@@ -144,7 +176,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """The whole report."""
-        seconds, settings = _duration(self.seconds), json.dumps(dict(self.settings), indent=2, default=str)
+        seconds, settings = _duration(self.history.seconds), json.dumps(dict(self.settings), indent=2, default=str)
         parts = [*self.summary.split("\n", 1)[:1], "\n".join(f"* {line}" for line in self.summary.splitlines()[1:])]
         if self.comparison is not None:
             parts += [f"### Before and after on {self.comparison.dataset.name}", self.comparison.to_markdown().strip()]
@@ -152,7 +184,7 @@ class Report:
             parts += ["### Sparsity", _sparsity_table(self.sparsity)]
         if self.expansions:
             parts += ["### Expansions that changed most", "\n".join(f"* {one}" for one in self.expansions)]
-        if self.history:
+        if self.history.evaluations:
             parts += ["### While training", _history_table(self.history)]
         used = ", ".join(f"{name} {version}" for name, version in versions().items())
         parts += [
@@ -182,6 +214,31 @@ def write_report(report: Report, folder: str | Path) -> None:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     card.write_text(_with_section(text, report.to_markdown()), encoding="utf-8")
+
+
+def compare_all(
+    before: Any,
+    after: str | Path,
+    kind: ModelKind,
+    test: Dataset | None,
+    evaluator: BaseEvaluator | None,
+    settings: TrainingSettings,
+    **options: Any,
+) -> dict[str, Any]:
+    """What a report says of any kind of model: `comparison` on the test set and `figures` of the evaluator.
+
+    The test set is searched by the settings' measure first, where it is one of retrieval; `options` are further ones
+    of `compare_models`. Of several processes the first one compares.
+    """
+    if not is_main_process():
+        return {}
+    comparison = None
+    if test is not None:
+        measures = list(MEASURES)
+        with suppress(InvalidArgumentError):  # such as Spearman, which chose among rows
+            measures = list(dict.fromkeys([str(parse_measures(settings.measure)[0]), *MEASURES]))
+        comparison = compare_models(before, after, test, kind, measures=measures, **options)
+    return {"comparison": comparison, "figures": compare_figures(before, after, kind, evaluator)}
 
 
 def compare_models(
@@ -238,6 +295,24 @@ def compare_models(
         systems = {name: hs.Pipeline(search, names, fusion) for name, names in asked.items()}
         baseline = "before" if before is not None else next(iter(others), "after")
         return hs.compare(systems, dataset, baseline=baseline, **options)
+
+
+def compare_figures(
+    before: Any, after: Any, kind: ModelKind, evaluator: BaseEvaluator | None
+) -> dict[str, tuple[float | None, float]]:
+    """Each figure of an evaluator, before and after; the one that decides is the first.
+
+    Args:
+        before, after: as in `compare_models`; before is None in the answer where there is no such model.
+        kind: of both models.
+        evaluator: of `hybridsearch.training.evaluators.build_evaluator`; None gives nothing.
+    """
+    if evaluator is None:
+        return {}
+    was, now = (
+        {} if model is None else dict(evaluator(LazyModel(model, FAMILIES[kind]).get())) for model in (before, after)
+    )
+    return {name: (was.get(name), figure) for name, figure in now.items() if name != evaluator.primary_metric}
 
 
 def compare_sparsity(before: Any, after: Any, dataset: Dataset) -> dict[str, Sparsity]:
@@ -335,6 +410,22 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
     )
 
 
+def _changed(name: str, before: float, after: float) -> str:
+    """ "WORSE: sts Spearman from 0.93 to 0.12", of figures that are the better the greater."""
+    if before == after:
+        return f"No different: {name} is {after:.4f} before and after"
+    return f"{'Better' if after > before else 'WORSE'}: {name} from {before:.4f} to {after:.4f}"
+
+
+def _aimed(side: str, target: int, reached: float) -> str:
+    """Whether a target of active dimensions was reached."""
+    off = reached / target - 1
+    if abs(off) <= _TOLERANCE:
+        return f"The target of {target} active dimensions a {side} was reached: {reached:.0f}."
+    missed = f"{abs(off):.0%} {'above' if off > 0 else 'below'}"
+    return f"The target of {target} active dimensions a {side} was MISSED: {reached:.0f}, which is {missed}."
+
+
 def _versus(comparison: Comparison, system: str, other: str) -> Versus:
     from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test, wins_losses_ties
 
@@ -381,13 +472,14 @@ def _sparsity_table(sparsity: Mapping[str, Sparsity]) -> str:
     return "\n".join([head, "|---|---:|---:|---:|", *rows])
 
 
-def _history_table(history: Sequence[Mapping[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in history for name in row))
+def _history_table(history: History) -> str:
+    table: list[dict[str, Any]] = [{"step": one.step, **one.measures} for one in history.evaluations]
+    names = list(dict.fromkeys(name for row in table for name in row))
 
     def cell(value: Any) -> str:
         return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
 
-    rows = ["| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in history]
+    rows = ["| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in table]
     return "\n".join(["| " + " | ".join(names) + " |", "|" + "---:|" * len(names), *rows])
 
 

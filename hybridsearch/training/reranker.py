@@ -16,9 +16,11 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.distill import Teacher, name_of
+from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.losses import build_loss, choose_loss, count_classes
-from hybridsearch.training.record import check_output, is_main_process
-from hybridsearch.training.report import Report, compare_models
+from hybridsearch.training.record import check_output
+from hybridsearch.training.report import Report, compare_all
 from hybridsearch.training.run import (
     TrainingResult,
     announce,
@@ -28,7 +30,7 @@ from hybridsearch.training.run import (
     import_training_libraries,
 )
 from hybridsearch.training.settings import TrainingSettings
-from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine
+from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine, teach
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -44,10 +46,12 @@ def train_reranker(
     *,
     loss: str | None = None,
     hard_negatives: int | None = None,
+    teacher: Teacher | str | Path | None = None,
     retriever: HybridSearch | Pipeline | None = None,
     corpus: Iterable[Document] | str | Path | None = None,
     dev: Dev | None = None,
     test: Dataset | str | Path | None = None,
+    evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
@@ -69,9 +73,10 @@ def train_reranker(
         output: folder for the model; plain sentence-transformers loads it.
         loss: by name, for all data; None for the one that suits each.
         hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of `retriever`; None for none.
+        teacher: as in `hybridsearch.train_dense`; tuples then stay tuples, trained by "margin-mse".
         retriever: whose results are reranked, and mined; its index holds the documents of dev and test. None for BM25.
         corpus: documents to mine from where there is no retriever; None for those of the data set, or the positives.
-        dev, test, settings, show_progress_bar: as in `hybridsearch.train_dense`.
+        dev, test, evaluators, settings, show_progress_bar: as in `hybridsearch.train_dense`.
 
     Raises:
         InvalidArgumentError and others as `hybridsearch.train_dense` says.
@@ -81,13 +86,17 @@ def train_reranker(
     output = Path(output).expanduser().resolve()
     check_output(output, settings)
     sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
+    measuring = None if evaluators is None else build_evaluator(evaluators, "reranker", settings)
     if hard_negatives is not None:
         was = [one.kind for one in sources.training]
         options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
         sources = mine(sources, hard_negatives, None, output / "negatives", retriever=retriever, **options_of_mining)
         pairs = zip(sources.training, was, strict=True)
-        mined = tuple(one if kind is one.kind else _by_default(one, loss) for one, kind in pairs)
-        sources = replace(sources, training=mined)
+        if teacher is None:
+            mined = tuple(one if kind is one.kind else _by_default(one, loss) for one, kind in pairs)
+            sources = replace(sources, training=mined)
+    if teacher is not None:
+        sources = teach(sources, teacher, show_progress_bar)
     sources = replace(sources, training=tuple(shape_for(one, loss or one.loss) for one in sources.training))
     choices = [choose_loss("reranker", one, loss) for one in sources.training]
     lines = announce(sources.training, choices, show_progress_bar)
@@ -99,6 +108,7 @@ def train_reranker(
         one.name: build_loss(choice, trained, one, mini_batch_size=settings.mini_batch_size)
         for one, choice in zip(sources.training, choices, strict=True)
     }
+    options = {"hard_negatives": hard_negatives, "teacher": name_of(teacher)}
     history = fit(
         trained,
         "reranker",
@@ -107,28 +117,30 @@ def train_reranker(
         settings,
         output,
         evaluator=evaluator_for(sources.dev, "reranker", settings, retriever),
-        identity={"hard_negatives": hard_negatives, "dev": sources.chooser},
+        identity={**options, "dev": sources.chooser},
         show_progress_bar=show_progress_bar,
     )
-    comparison = None
-    if sources.test is not None and outputs == {1} and is_main_process():
-        before = model if has_head(model) else None
-        comparison = compare_models(
-            before, output, sources.test, "reranker", retriever=retriever, show_progress_bar=show_progress_bar
-        )
     report = Report(
         kind="reranker",
         base=base_name(model),
         data=lines,
         settings={
             **settings.to_dict("reranker"),
-            **({} if hard_negatives is None else {"hard_negatives": hard_negatives}),
+            **{name: value for name, value in options.items() if value is not None},
         },
-        seconds=history.seconds,
-        history=[{"step": one.step, **one.measures} for one in history.evaluations],
-        comparison=comparison,
+        history=history,
+        **compare_all(
+            model if has_head(model) else None,
+            output,
+            "reranker",
+            sources.test if outputs == {1} else None,
+            measuring,
+            settings,
+            retriever=retriever,
+            show_progress_bar=show_progress_bar,
+        ),
     )
-    return conclude(output, report, history, settings)
+    return conclude(output, report, settings)
 
 
 def shape_for(data: TrainingData, loss: str | None) -> TrainingData:

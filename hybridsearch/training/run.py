@@ -14,7 +14,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from hybridsearch.errors import InvalidArgumentError, MissingExtraError, Trainin
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.losses import Choice
 from hybridsearch.training.record import (
+    Evaluation,
+    History,
     Record,
     check_output,
     correct_paths,
@@ -44,72 +46,6 @@ _NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "score_to_
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What was measured on the dev data.
-
-    Attributes:
-        step: optimizer steps done; 0 is the model before training.
-        epoch: passes over the data done.
-        seconds: since the run began, without the time between a kill and its resumption.
-        score: the figure by which the best checkpoint is chosen; larger is better.
-        measures: all that the evaluator gave, by its names.
-    """
-
-    step: int
-    epoch: float
-    seconds: float
-    score: float
-    measures: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """The course of a run.
-
-    Attributes:
-        evaluations: in order; empty without dev data.
-        losses: (step, the mean of the loss and of its parts since the last one).
-        steps: optimizer steps done in all.
-        best_step: the step whose weights were kept; the last one without dev data.
-        seconds: all the time it took, without the time between a kill and its resumption.
-        stopped_early: whether `patience` ended it.
-        resumed_at: the steps from which it went on after having been broken off.
-    """
-
-    evaluations: tuple[Evaluation, ...] = ()
-    losses: tuple[tuple[int, Mapping[str, float]], ...] = ()
-    steps: int = 0
-    best_step: int = 0
-    seconds: float = 0.0
-    stopped_early: bool = False
-    resumed_at: tuple[int, ...] = ()
-
-    @property
-    def start(self) -> Evaluation | None:
-        """The evaluation before training."""
-        return next((one for one in self.evaluations if one.step == 0), None)
-
-    @property
-    def best(self) -> Evaluation | None:
-        """The evaluation of the weights that were kept."""
-        return next((one for one in self.evaluations if one.step == self.best_step), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `from_dict` reads it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> History:
-        """What `to_dict` gave, also by way of JSON."""
-        lists = {
-            "evaluations": tuple(Evaluation(**one) for one in values["evaluations"]),
-            "losses": tuple((step, parts) for step, parts in values["losses"]),
-            "resumed_at": tuple(values["resumed_at"]),
-        }
-        return cls(**{**values, **lists})
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingResult:
     """A trained model and what is known about it.
 
@@ -118,6 +54,7 @@ class TrainingResult:
             `hs.CrossEncoderReranker`.
         history: the course of training.
         comparison: before and after on the test queries; None where there were none.
+        figures: what `evaluators` measured: figure -> before and after.
         summary: the verdict in a few lines; its first line says when the model got worse.
         settings: how it was trained.
     """
@@ -125,6 +62,7 @@ class TrainingResult:
     path: Path
     history: History
     comparison: Comparison | None
+    figures: Mapping[str, tuple[float | None, float]]
     summary: str
     settings: TrainingSettings = field(repr=False)
 
@@ -173,8 +111,9 @@ def fit(
 
     Raises:
         InvalidArgumentError: the folder holds a finished run, another run, or one that was broken off and
-            `settings.resume` is not set; there is nothing to train on; a tracker is not installed.
-        TrainingError: the loss is NaN, or the memory of the GPU is too small.
+            `settings.resume` is not set; there is nothing to train on; a tracker is not installed; there is patience
+            and no evaluator.
+        TrainingError: the loss is NaN, the memory of the GPU is too small, or the model hub takes no upload.
         MissingExtraError: a library of the extra "training" is not installed.
     """
     import_training_libraries()
@@ -182,6 +121,13 @@ def fit(
 
     check_data(data, losses)
     _check_trackers(settings)
+    if settings.patience is not None and evaluator is None:
+        raise InvalidArgumentError(
+            f"patience {settings.patience} stops by what dev says, and there are no dev data: give dev, or leave "
+            "patience out."
+        )
+    if settings.push_to_hub is not None and is_main_process():
+        _check_hub(settings.push_to_hub)
     output = Path(output).expanduser().resolve()
     checkpoints = output / "checkpoints"
     if settings.max_length is not None:
@@ -216,6 +162,7 @@ def fit(
         if trainer.is_world_process_zero():
             record.write(status="running", resumed_at=resumed_at)
         _train(trainer, checkpoint, settings)
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # encode in fp32 again
         history = _history(trainer, resumed_at, settings)
         if trainer.is_world_process_zero():
             if finish is not None:
@@ -261,13 +208,13 @@ def prompts_of_columns(model: Any, data: Iterable[TrainingData]) -> dict[str, st
     return {column: prompt for column, prompt in columns.items() if prompt}
 
 
-def conclude(output: Path, report: Report, history: History, settings: TrainingSettings) -> TrainingResult:
+def conclude(output: Path, report: Report, settings: TrainingSettings) -> TrainingResult:
     """Write the report of a run beside its model, and upload both where that is asked for."""
     if is_main_process():
         write_report(report, output)
         if settings.push_to_hub is not None:
             push(output, settings.push_to_hub)
-    return TrainingResult(output, history, report.comparison, report.summary, settings)
+    return TrainingResult(output, report.history, report.comparison, report.figures, report.summary, settings)
 
 
 def push(output: Path, name: str) -> str:
@@ -284,8 +231,9 @@ def push(output: Path, name: str) -> str:
         return str(HfApi().upload_folder(repo_id=repository, folder_path=output, ignore_patterns=kept_here))
     except Exception as error:  # no network, no token, no right: each hub version has its own types
         raise TrainingError(
-            f"The model is in {output}, and cannot be uploaded as {name!r} ({str(error).strip().splitlines()[0]}): "
-            f"log in with `hf auth login`, then run `hf upload {name} {output}`."
+            f"The model is in {output} with its report.md, and cannot be uploaded as {name!r} "
+            f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, then run "
+            f"`hf upload {name} {output}`."
         ) from error
 
 
@@ -393,7 +341,8 @@ def _history(trainer: Any, resumed_at: Sequence[int], settings: TrainingSettings
     evaluations = []
     losses = []
     for entry in state.log_history:
-        values = {name: value for name, value in entry.items() if isinstance(value, int | float)}
+        names = entry.get(loop.NAMES, entry)
+        values = {name: entry[name] for name in (*names, *entry) if isinstance(entry.get(name), int | float)}
         step, epoch, seconds = int(values.pop("step")), values.pop("epoch", 0.0), values.pop(loop.SECONDS, 0.0)
         if loop.SCORE in values:
             score = values[loop.SCORE]
@@ -411,6 +360,7 @@ def _history(trainer: Any, resumed_at: Sequence[int], settings: TrainingSettings
         stopped_early=state.global_step < state.max_steps
         and loop.out_of_patience(state.log_history, settings.patience),
         resumed_at=tuple(resumed_at),
+        precision=next((name for name in ("bf16", "fp16") if getattr(trainer.args, name)), "fp32"),
     )
 
 
@@ -420,6 +370,19 @@ def _check_trackers(settings: TrainingSettings) -> None:
             raise InvalidArgumentError(
                 f"The tracker {tracker!r} is not installed: run `pip install {tracker}`, or leave it out."
             )
+
+
+def _check_hub(name: str) -> None:
+    """Raises TrainingError where nothing can be uploaded, which is better known before hours of training."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().whoami()
+    except Exception as error:  # no network, no token: each hub version has its own types
+        raise TrainingError(
+            f"push_to_hub is {name!r}, and the model hub cannot be reached or does not know you "
+            f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, or leave it out and upload later."
+        ) from error
 
 
 def _is_installed(name: str) -> bool:

@@ -17,7 +17,16 @@ from hybridsearch.encoders import Encoder
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.readers import read_documents
-from hybridsearch.training.data import Kind, TrainingData, is_retrieval, normalized, read_training_data, split
+from hybridsearch.training.data import (
+    Kind,
+    TrainingData,
+    is_retrieval,
+    normalized,
+    read_training_data,
+    split,
+    with_queries,
+)
+from hybridsearch.training.distill import Teacher, add_teacher_scores
 from hybridsearch.training.evaluators import build_evaluator, retrieval_evaluator
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
@@ -152,9 +161,15 @@ def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[_Question] = ()
     chosen = set(random.Random(seed).sample(texts, min(DEV_QUERIES, len(texts) // 10)))  # noqa: S311
     if not chosen:
         return dataset, None
-    held = {id: text for id, text in dataset.queries.items() if normalized(text) in chosen}
-    kept = {id: text for id, text in dataset.queries.items() if id not in held}
-    return _part(dataset, dataset.name, kept), _part(dataset, f"{dataset.name}/dev", held)
+    held = with_queries(
+        dataset, f"{dataset.name}/dev", [id for id, text in dataset.queries.items() if normalized(text) in chosen]
+    )
+    rest = replace(  # also the judgements of queries that are not there, to be counted
+        dataset,
+        queries={id: text for id, text in dataset.queries.items() if id not in held.queries},
+        qrels={id: grades for id, grades in dataset.qrels.items() if id not in held.queries},
+    )
+    return rest, held
 
 
 def mine(
@@ -216,8 +231,26 @@ def mine(
                     show_progress_bar=show_progress_bar,
                 )
                 was = training[place]
-                training[place] = replace(negatives.data, name=was.name, loss=was.loss, notes=was.notes)
+                notes = (*was.notes, f"mined {negatives.summary.title}")
+                training[place] = replace(negatives.data, name=was.name, loss=was.loss, notes=notes)
     return replace(sources, training=tuple(training))
+
+
+def teach(sources: Sources, teacher: Teacher | str | Path, show_progress_bar: bool | None = None) -> Sources:
+    """The sources with a teacher's scores as labels, as `add_teacher_scores` gives them.
+
+    Raises:
+        InvalidArgumentError: there are plain pairs among them, of which a teacher sees no differences; or rows that it
+            cannot score.
+    """
+    for one in sources.training:
+        if one.kind is Kind.PAIRS:
+            raise InvalidArgumentError(
+                f"A teacher tells positives from negatives, and {one.name!r} holds pairs without any: set "
+                "hard_negatives, or give data with negatives."
+            )
+    scored = (add_teacher_scores(one, teacher, show_progress_bar=show_progress_bar) for one in sources.training)
+    return replace(sources, training=tuple(scored))
 
 
 def evaluator_for(
@@ -294,12 +327,6 @@ def _test_split(source: object, training: Dataset) -> Dataset | None:
     except InvalidArgumentError:  # it has no such split
         return None
     return None if found.digest == training.digest else found
-
-
-def _part(dataset: Dataset, name: str, queries: Mapping[str, str]) -> Dataset:
-    return replace(
-        dataset, name=name, queries=queries, qrels={id: dataset.qrels[id] for id in queries if id in dataset.qrels}
-    )
 
 
 def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Document] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -12,15 +11,17 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import check_positive, find_model
+from hybridsearch.encoders.models import check_positive, family_of, find_model
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.architectures import architecture_of, load_sparse, query_parameters
 from hybridsearch.training.data import TrainingData
+from hybridsearch.training.distill import Teacher, name_of
+from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.losses import Architecture, RegularizerSchedule, build_loss, choose_loss
 from hybridsearch.training.record import check_output, is_main_process
-from hybridsearch.training.report import Report, changed_expansions, compare_models, compare_sparsity
+from hybridsearch.training.report import Report, changed_expansions, compare_all, compare_sparsity
 from hybridsearch.training.run import (
     TrainingResult,
     announce,
@@ -31,7 +32,7 @@ from hybridsearch.training.run import (
     prompts_of_columns,
 )
 from hybridsearch.training.settings import TrainingSettings
-from hybridsearch.training.sources import Dev, Source, Sources, evaluator_for, gather, mine
+from hybridsearch.training.sources import Dev, Source, Sources, evaluator_for, gather, mine, teach
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
@@ -55,9 +56,11 @@ def train_sparse(
     target_query_active_dims: int | None = None,
     query_learning_rate: float = 1e-3,
     hard_negatives: int | None = None,
+    teacher: Teacher | str | Path | None = None,
     corpus: Iterable[Document] | str | Path | None = None,
     dev: Dev | None = None,
     test: Dataset | str | Path | None = None,
+    evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
@@ -76,6 +79,7 @@ def train_sparse(
             sentence-transformers' SpladeLoss, or for CSR into CSRLoss.
         document_regularizer_weight, query_regularizer_weight: of the FLOPS regulariser (Paria et al., arXiv:2004.05665)
             on either side: more is sparser. The queries of an inference-free model have none, CSR has none at all.
+            On a side with a target it is only where the weight starts.
         regularizer_schedule: how these weights rise from 0; "constant" for the full weight at once.
         regularizer_warmup: in which share of the steps they rise, above 0 and at most 1.
         target_active_dims: mean active dimensions that a document shall have. CSR keeps just as many, of documents and
@@ -87,9 +91,10 @@ def train_sparse(
         query_learning_rate: of an inference-free model's query weights; all else has that of the settings.
         hard_negatives: as in `hybridsearch.train_dense`, from BM25 and what the model was before; from BM25 alone
             where that is a masked language model without any training for search.
+        teacher: as in `hybridsearch.train_dense`.
         corpus: documents to mine from, and to count the first query weights of a new inference-free model in; None for
             those of each data set, or its positives.
-        dev, test, settings, show_progress_bar: as in `hybridsearch.train_dense`.
+        dev, test, evaluators, settings, show_progress_bar: as in `hybridsearch.train_dense`.
 
     Raises:
         InvalidArgumentError and others, as `hybridsearch.train_dense` says: also where the architecture cannot be made
@@ -102,6 +107,7 @@ def train_sparse(
     _check(targets, regularizer_schedule, regularizer_warmup, query_learning_rate)
     check_output(output, settings)
     sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
+    measuring = None if evaluators is None else build_evaluator(evaluators, "sparse", settings)
     trained = load_sparse(
         model, architecture, documents=_documents(sources), active_dims=target_active_dims, seed=settings.seed
     )
@@ -115,6 +121,8 @@ def train_sparse(
     if hard_negatives is not None:
         options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
         sources = mine(sources, hard_negatives, _retriever(model, was), output / "negatives", **options_of_mining)
+    if teacher is not None:
+        sources = teach(sources, teacher, show_progress_bar)
     choices = [choose_loss("sparse", one, loss) for one in sources.training]
     lines = announce(sources.training, choices, show_progress_bar)
     losses = {
@@ -139,6 +147,7 @@ def train_sparse(
         "target_query_active_dims": target_query_active_dims,
         "query_learning_rate": query_learning_rate if made == "inference-free" else None,
         "hard_negatives": hard_negatives,
+        "teacher": name_of(teacher),
     }
     wanted = {side: target for side, target in targets.items() if target is not None and made != "csr"}
     history = fit(
@@ -157,16 +166,28 @@ def train_sparse(
         show_progress_bar=show_progress_bar,
     )
     kept = {name: value for name, value in options.items() if value is not None}
+    before = model if was == "sparse" else None
+    others: dict[str, Encoder] = {**({"dense": Dense(model)} if was == "dense" else {}), "bm25": BM25()}
     report = Report(
         kind="sparse",
         base=base_name(model),
         data=lines,
         settings={**settings.to_dict("sparse"), **kept},
-        seconds=history.seconds,
-        history=[{"step": one.step, **one.measures} for one in history.evaluations],
-        **_measured(model, was, output, sources, show_progress_bar),
+        history=history,
+        targets={side: target for side, target in targets.items() if target is not None},
+        **compare_all(
+            before,
+            output,
+            "sparse",
+            sources.test,
+            measuring,
+            settings,
+            beside=others,
+            show_progress_bar=show_progress_bar,
+        ),
+        **_sparsity(before, output, sources),
     )
-    return conclude(output, report, history, settings)
+    return conclude(output, report, settings)
 
 
 def _check(targets: Mapping[str, int | None], schedule: str, warmup: float, query_learning_rate: float) -> None:
@@ -201,14 +222,8 @@ def _kind_before(model: str | Path | SparseEncoder) -> Literal["sparse", "dense"
     """What the model was before: only the first two were trained to search."""
     if not isinstance(model, str | Path):
         return "sparse"
-    folder = find_model(str(model), "SparseEncoder")
-    if not (folder / "modules.json").exists():
-        return "language model"
-    types = [module["type"] for module in json.loads((folder / "modules.json").read_text(encoding="utf-8"))]
-    described = folder / "config_sentence_transformers.json"
-    config = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {}
-    is_sparse = config.get("model_type") == "SparseEncoder" or any("sparse_encoder" in type_ for type_ in types)
-    return "sparse" if is_sparse else "dense"
+    family = family_of(find_model(str(model), "SparseEncoder"))
+    return "sparse" if family == "SparseEncoder" else "dense" if family == "SentenceTransformer" else "language model"
 
 
 def _retriever(model: Any, kind: str) -> Encoder | None:
@@ -259,18 +274,17 @@ def _evaluator(dev: Dev | None, settings: TrainingSettings, targets: Mapping[str
     return WithinTarget(evaluator, targets) if evaluator is not None and targets else evaluator
 
 
-def _measured(model: Any, kind: str, output: Path, sources: Sources, show: bool | None) -> dict[str, Any]:
-    """What the report says of before and after."""
+def _sparsity(before: Any, output: Path, sources: Sources) -> dict[str, Any]:
+    """What the report says of sparsity and expansions: of the test set, else of texts that were trained on."""
     if not is_main_process():
         return {}
-    before, test = model if kind == "sparse" else None, sources.test
+    test = sources.test
     if test is None:
-        texts = list(itertools.islice(_texts(sources.training[0], "query"), _SHOWN))
-        return {"expansions": changed_expansions(before, output, texts)}
-    beside: dict[str, Encoder] = {"dense": Dense(model)} if kind == "dense" else {}
-    beside["bm25"] = BM25()
+        one = sources.training[0]
+        asked, found = (list(itertools.islice(_texts(one, side), _SHOWN)) for side in ("query", "document"))
+        documents = [Document(str(number), text) for number, text in enumerate(found)]
+        test = Dataset(one.name, {str(number): text for number, text in enumerate(asked or found)}, {}, documents)
     return {
-        "comparison": compare_models(before, output, test, "sparse", beside=beside, show_progress_bar=show),
         "sparsity": compare_sparsity(before, output, test),
         "expansions": changed_expansions(before, output, list(test.queries.values())[:_SHOWN]),
     }

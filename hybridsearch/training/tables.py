@@ -130,7 +130,7 @@ def _from_file(path: Path) -> Table:
             lines = (line.removeprefix(b"\xef\xbb\xbf") if place == 0 else line for place, line in enumerate(file))
             yield from readers[suffix](path, lines)
 
-    return _with_first_columns(name, rows)
+    return _with_first_columns(name, rows, str(path))
 
 
 def _from_files(name: str, files: Sequence[Path]) -> Table:
@@ -261,12 +261,12 @@ def _from_rows(source: Iterable[object]) -> Table:
     return _with_first_columns("data", rows)
 
 
-def _with_first_columns(name: str, rows: Callable[[], Iterator[Placed]]) -> Table:
+def _with_first_columns(name: str, rows: Callable[[], Iterator[Placed]], where: str = "The training data") -> Table:
     """A table whose columns are told by its first row."""
     with closing(rows()) as reading:  # type: ignore[type-var]
         first = next(reading, None)
     if first is None:
-        raise InvalidArgumentError(f"The training data {name!r} has no rows.")
+        raise InvalidArgumentError(f"{where} has no rows.")
     return Table(name, list(first[1]), rows)
 
 
@@ -283,6 +283,11 @@ def _delimited(path: Path, lines: Iterator[bytes], delimiter: str, quoting: Any)
     reader = csv.reader(_decoded(path, lines), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         header = next(reader, [])
+        other = next((mark for mark in ";\t,|" if mark != delimiter and mark in "".join(header)), None)
+        if len(header) == 1 and other:
+            raise DocumentError(
+                f"{path}: its columns seem to be separated by {other!r}: .csv files have commas, .tsv files tabs."
+            )
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None or "" in header:
             raise DocumentError(
@@ -332,7 +337,8 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{where}: it is not valid JSON ({error}).") from error
+        reason = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+        raise DocumentError(f"{where}: it is not valid JSON ({reason}).") from error
 
 
 def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
@@ -340,7 +346,9 @@ def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
-            raise DocumentError(f"{path}, line {number}: it is not valid UTF-8 (byte {error.start + 1}).") from error
+            raise DocumentError(
+                f"{path}, line {number}: it is not valid UTF-8 (byte {error.start + 1}): save the file as UTF-8."
+            ) from error
 
 
 def _from_sql(database: str, query: str) -> Table:

@@ -32,7 +32,7 @@ class Unsupervised:
     """What was made of a corpus.
 
     Attributes:
-        data: to train on.
+        data: to train on; the notes have how the queries were made, and what was mined.
         dev, test: one pseudo-query of each document that was held out, to find this document among all: without what
             the query was made of. None of them, nor any other query of these documents, is in `data`.
         summary: of the mining.
@@ -53,6 +53,7 @@ def unsupervised_data(
     per_document: int = 3,
     teacher: Teacher | str | Path | None = None,
     hard_negatives: int = 1,
+    output: str | Path | None = None,
     seed: int = 0,
     show_progress_bar: bool | None = None,
 ) -> Unsupervised:
@@ -66,6 +67,8 @@ def unsupervised_data(
         teacher: as in `hybridsearch.training.distill.add_teacher_scores`, or "hybrid", the search that negatives are
             mined from; None for labels only: what a query was made of is relevant.
         hard_negatives: of each pseudo-query, from ranks 6 to 40.
+        output: a folder for the pseudo-queries with their negatives, as in `mine_hard_negatives`; None keeps them in
+            memory.
         seed: of the pseudo-queries, the negatives and what is held out.
         show_progress_bar: None shows it in a terminal.
 
@@ -99,9 +102,10 @@ def unsupervised_data(
             sampling="random",
             seed=seed,
             output_format=_output_format(kind, hard_negatives, teacher),
+            output=output,
             show_progress_bar=show_progress_bar,
         )
-        data = replace(mined.data, name=made.name)
+        data = replace(mined.data, name=made.name, notes=(*made.notes, f"mined {mined.summary.title}"))
         if teacher is not None:
             scored_by = search if isinstance(teacher, str) and teacher == "hybrid" else teacher
             data = add_teacher_scores(data, scored_by, show_progress_bar=show_progress_bar)

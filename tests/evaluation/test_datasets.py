@@ -333,7 +333,7 @@ def test_check_counts_what_is_wrong(tmp_path: Path) -> None:
         "judged queries that have no text": (1, ("3",)),
         "queries without a relevant document": (1, ("4",)),
         "queries with an empty text": (1, ("2",)),
-        "query ids that come more than once": (1, ("1",)),
+        "query ids that come with several texts": (1, ("1",)),
         "judged documents that are not in the corpus": (1, ("gone",)),
         "documents with an empty text": (1, ("b",)),
         "document ids that come more than once": (1, ("b",)),

@@ -108,6 +108,11 @@ def test_an_architecture_that_a_model_does_not_allow_is_refused(
         load_sparse(request.getfixturevalue(base), architecture)  # type: ignore[arg-type]
 
 
+def test_a_cross_encoder_is_refused(tiny_reranker: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="is a cross-encoder, which scores pairs and makes no vectors"):
+        load_sparse(tiny_reranker)
+
+
 def test_query_weights_need_documents_to_count_in(tiny_splade: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="give a corpus"):
         load_sparse(tiny_splade, "inference-free")

@@ -92,8 +92,14 @@ def test_evaluators_measure_before_and_after(pairs: Path, tiny_dense: Path, tmp_
         "--output", tmp_path / "out", "--max-steps", 1, "--evaluator", f"sts={tmp_path}", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    measured = json.loads(result.stdout)["evaluators"]["SICK-R Spearman"]
+    found = json.loads(result.stdout)
+    measured = found["evaluators"]["SICK-R Spearman"]
     assert measured.keys() == {"before", "after"}
+    assert ": mean Spearman " in found["summary"].splitlines()[0]
+    line = f"SICK-R Spearman: {measured['before']:.4f} before, {measured['after']:.4f} after."
+    assert f"* {line}" in (tmp_path / "out" / "report.md").read_text()
+    assert f"* {line}" in (tmp_path / "out" / "README.md").read_text()
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["figures"]["SICK-R Spearman"] == measured
 
 
 def test_all_of_two_files_of_the_same_name_is_trained_on(
@@ -145,6 +151,17 @@ def test_a_teacher_scores_what_was_made_of_a_corpus(collection: Path, tiny_dense
     assert "tuples with scores" in json.loads(result.stdout)["summary"]
 
 
+def test_a_teacher_scores_mined_negatives(
+    collection: Path, tiny_splade: Path, tiny_dense: Path, tmp_path: Path
+) -> None:
+    result = invoke(
+        "train", "sparse", "--data", collection, "--hard-negatives", 1, "--teacher", tiny_dense, "--model", tiny_splade,
+        "--output", tmp_path / "out", "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "margin-mse for 'tiny/train' (tuples with scores)" in json.loads(result.stdout)["summary"]
+
+
 def test_a_sparse_model_is_trained_by_its_options(collection: Path, tiny_splade: Path, tmp_path: Path) -> None:
     result = invoke(
         "train", "sparse", "--data", collection, "--model", tiny_splade, "--output", tmp_path / "out",
@@ -188,13 +205,16 @@ def test_an_index_that_is_there_is_mined(collection: Path, pairs: Path, tmp_path
         (["--output", "o", "--data", "d"], "--model is missing"),
         (["--model", "m", "--output", "o"], "Give either --data SOURCE or --unsupervised CORPUS."),
         (["--model", "m", "--output", "o", "--data", "d", "--unsupervised", "c"], "Give either --data"),
-        (["--model", "m", "--output", "o", "--data", "d", "--teacher", "t"], "--teacher t goes with --unsupervised"),
+        (["--model", "m", "--output", "o", "--data", "d", "--teacher", "hybrid"], "hybrid goes with --unsupervised"),
         (["--model", "m", "--output", "o", "--unsupervised", "c", "--corpus", "d"], "--corpus d goes with --data"),
         (["--model", "m", "--output", "o", "--data", "d", "--architecture", "csr"], "is for sparse models"),
         (["--model", "m", "--output", "o", "--data", "d", "--epochs", "-1"], "epochs is a number above 0"),
         (["--model", "m", "--output", "o", "--data", "d", "--columns", "anchor"], "--columns takes ROLE=COLUMN"),
         (["--model", "m", "--output", "o", "--data", "d", "--test", "nowhere"], "There is no folder 'nowhere'"),
-        (["--model", "m", "--output", "o", "--data", "d", "--config", "nowhere.yaml"], "cannot be read as YAML"),
+        (
+            ["--model", "m", "--output", "o", "--data", "d", "--config", "nowhere.yaml"],
+            "nowhere.yaml cannot be read: No such file",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_sentence(
@@ -209,13 +229,13 @@ def test_a_wrong_option_is_one_sentence(
     [
         ("batch: 3", "has the option 'batch'; there are data, model"),
         ("kind: sparse", "is for `hybridsearch train sparse`, not for a dense model"),
-        ("- 1", "holds no options"),
-        ("{", "cannot be read as YAML"),
-        ("batch_size: many", "--batch-size is an integer"),
+        ("- 1", "holds no options: write lines such as `epochs: 3`"),
+        ("epochs: 3\nlora: {", "run.yaml, line 2 is not valid YAML: expected the node content"),
+        ("batch_size: many", "run.yaml: --batch-size is an integer"),
         ("data: [{file: x}]", "a mapping with a source"),
-        ("data: [{source: x, index: y}]", "A part of data has no 'index'"),
+        ("data: [{source: x, index: y}]", "run.yaml: A part of data has no 'index'"),
         ("data: [{source: x, kind: twins}]", "kind is one of"),
-        ("lora: {r: 4}", "LoRA has no setting 'r'"),
+        ("lora: {r: 4}", "run.yaml: LoRA has no setting 'r'"),
     ],
 )
 def test_a_wrong_file_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:
@@ -249,6 +269,16 @@ def test_a_file_with_pairs_has_nothing_to_mine_in(pairs: Path, tmp_path: Path) -
 
 def test_ranks_are_two_numbers(collection: Path, tmp_path: Path) -> None:
     assert "--ranks takes FIRST-LAST" in error_of("mine", collection, "--output", tmp_path / "out", "--ranks", "six")
+
+
+def test_who_breaks_training_off_is_told_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridsearch.training.options.run_options", interrupted)
+    result = invoke("train", "dense", "--data", "d", "--model", "m", "--output", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "--resume goes on" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["train", "mine"])

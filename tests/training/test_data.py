@@ -188,6 +188,44 @@ def test_empty_and_missing_documents_of_a_collection_are_left_out_and_counted() 
     assert data.notes == ("2 judgements of missing or empty texts were left out",)
 
 
+def test_judgements_of_unknown_queries_are_counted() -> None:
+    qrels = {"q": {"wing": 1}, "typo": {"wing": 1, "not relevant": 0}}
+    data = read_training_data(hs.Dataset("few", {"q": "lift"}, qrels, [hs.Document("wing", "Lift.")]))
+    assert data.notes == ("1 judgements of missing or empty texts were left out",)
+
+
+@pytest.mark.parametrize(
+    ("again", "message"),
+    [
+        ({"queries": {"_id": "q", "text": "drag"}}, r"beir/queries\.jsonl, the query id 'q' has two texts"),
+        ({"corpus": {"_id": "other", "text": "Drag."}}, r"beir/corpus\.jsonl, the document id 'other' has two texts"),
+        ({"queries": {"_id": "q", "text": "lift"}, "corpus": {"_id": "other", "text": "Bread."}}, None),
+    ],
+)
+def test_an_id_has_one_text(again: dict[str, dict[str, str]], message: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\twing\t1\n")
+    rows = {
+        "queries": [{"_id": "q", "text": "lift"}],
+        "corpus": [{"_id": "wing", "text": "Lift."}, {"_id": "other", "text": "Bread."}],
+    }
+    for name, of_file in rows.items():
+        lines = [*of_file, *([again[name]] if name in again else [])]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    if message is None:
+        assert len(read_training_data(folder)) == 1
+    else:
+        with pytest.raises(DocumentError, match=message):
+            read_training_data(folder)
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "zero.csv").write_text("")
+    with pytest.raises(InvalidArgumentError, match=r"zero\.csv has no rows"):
+        read_training_data(tmp_path / "zero.csv")
+
+
 def test_the_train_judgements_of_a_beir_folder_become_pairs(data_folder: Path) -> None:
     data = read_training_data(data_folder / "scifact")
     assert (len(data), data.kind, data.name) == (919, Kind.PAIRS, "scifact/train")
@@ -381,9 +419,10 @@ def test_forced_binary_labels_are_checked(as_dataset: bool) -> None:
         ("a.csv", b"query,answer\nq1,a\nq2\n", "a.csv, line 3: it has 1 values for 2 columns"),
         ("a.csv", b'query,answer\nq1,a\nq2,"b\n', "a.csv, line 3: it is not valid CSV .* is a quote not closed"),
         ("a.csv", b"query,query\nq1,a\n", "two columns are named 'query'"),
-        ("a.csv", b"query,answer\nq1,\xff\n", "a.csv, line 2: it is not valid UTF-8"),
+        ("a.csv", b"query;answer\nq1;a\n", "a.csv: its columns seem to be separated by ';': .csv files have commas"),
+        ("a.csv", b"query,answer\nq1,\xff\n", "a.csv, line 2: it is not valid UTF-8 .*: save the file as UTF-8"),
         ("a.tsv", b"query\tanswer\nq1\ta\tb\n", "a.tsv, line 2: it has 3 values for 2 columns"),
-        ("a.jsonl", b'{"query": "a", "answer": "b"}\n{"query": "c"\n', "a.jsonl, line 2: it is not valid JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": }\n', r"line 2: it is not valid JSON \(Expecting value, character 10\)"),
         (
             "a.jsonl",
             b'{"query": "a", "answer": "b"}\n\n{"query": "c"}\n',
@@ -454,6 +493,18 @@ def test_a_split_has_the_fractions_asked_for_and_is_the_same_each_time() -> None
     for part in first:
         assert part.ids is not None
         assert [f"q{id}" for id in part.ids["query_id"]] == part.rows["anchor"][:]
+
+
+def test_a_dataset_is_split_by_its_queries(tiny_dataset: hs.Dataset) -> None:
+    twins = {f"again-{id}": text.upper() for id, text in tiny_dataset.queries.items()}
+    qrels = {**tiny_dataset.qrels, **{id: {"wing-0": 1} for id in twins}}
+    parts = split(hs.Dataset("tiny", {**tiny_dataset.queries, **twins}, qrels, tiny_dataset.corpus), (0.5, 0.25, 0.25))
+
+    assert [part.name for part in parts] == ["tiny/train", "tiny/dev", "tiny/test"]
+    assert [len(part.queries) for part in parts] == [40, 20, 20]
+    assert all(part.qrels.keys() == part.queries.keys() and part.corpus is tiny_dataset.corpus for part in parts)
+    texts = [{text.lower() for text in part.queries.values()} for part in parts]
+    assert not texts[0] & texts[1] | texts[0] & texts[2] | texts[1] & texts[2]
 
 
 def test_documents_of_lists_are_not_on_two_sides() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.dense import train_dense
+from hybridsearch.training.evaluators import build_evaluator
 from hybridsearch.training.lora import LoraSettings
 from hybridsearch.training.settings import TrainingSettings
 
@@ -63,6 +65,38 @@ def test_queries_with_judgements_make_a_better_model_and_a_report(
     assert result.summary.splitlines()[0] in (tmp_path / "output" / "README.md").read_text()
 
 
+def test_the_verdict_is_by_the_measure_of_the_settings(
+    tiny_dense: Path, tiny_dataset: hs.Dataset, other_questions: hs.Dataset, tmp_path: Path
+) -> None:
+    settings = SETTINGS.with_values({"max_steps": 1, "measure": "MRR@10"})
+
+    result = train_dense(tiny_dense, tiny_dataset, tmp_path / "output", test=other_questions, settings=settings)
+
+    assert ": RR@10 on tiny" in result.summary.splitlines()[0]
+
+
+def test_a_ruined_model_is_called_worse_by_an_evaluator(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
+    texts = [pair["positive"] for pair in tiny_pairs]
+    likeness = model.similarity_pairwise(model.encode(texts), model.encode(texts[1:] + texts[:1])).tolist()
+    columns = {"anchor": texts, "positive": texts[1:] + texts[:1], "label": likeness}
+    scored = TrainingData.from_columns(Kind.SCORED, columns, name="its-own")
+    settings = SETTINGS.with_values({"learning_rate": 0.1})
+    evaluators = [{"type": "similarity", "data": scored}]
+
+    result = train_dense(model, tiny_pairs, tmp_path / "output", evaluators=evaluators, settings=settings)
+
+    assert list(result.figures) == ["its-own Spearman", "its-own Pearson"]
+    before, after = result.figures["its-own Spearman"]
+    assert before == pytest.approx(1)  # the labels are what the model said
+    loaded = sentence_transformers.SentenceTransformer(str(result.path), device="cpu")
+    assert after == pytest.approx(build_evaluator(evaluators, "dense")(loaded)["its-own Spearman"], abs=1e-4)
+    assert result.summary.startswith("WORSE: its-own Spearman from 1.0000 to")
+    assert "\nits-own Spearman: 1.0000 before" in result.summary
+
+
 def test_hard_negatives_are_mined_and_trained_on(tiny_dense: Path, tiny_dataset: hs.Dataset, tmp_path: Path) -> None:
     result = train_dense(tiny_dense, tiny_dataset, tmp_path / "output", hard_negatives=1, settings=SETTINGS)
 
@@ -89,6 +123,43 @@ def test_adapters_merged_and_apart_give_the_same_vectors(
     assert {file.name for file in (tmp_path / "False").glob("*.safetensors")} == {"adapter_model.safetensors"}
     assert {file.name for file in (tmp_path / "True").glob("*.safetensors")} == {"model.safetensors"}
     np.testing.assert_allclose(embeddings[False], embeddings[True], atol=1e-5)
+
+
+def test_adapters_load_from_anywhere_and_are_trained_further(
+    tiny_decoder: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_decoder.parent)
+    lora = LoraSettings(rank=2, targets=("q_proj",))
+    train_dense(tiny_decoder.name, tiny_pairs, tmp_path / "first", lora=lora, settings=SETTINGS)
+    monkeypatch.chdir(tmp_path)
+    train_dense("first", tiny_pairs, tmp_path / "second", settings=SETTINGS)
+
+    first, second = (
+        sentence_transformers.SentenceTransformer(str(tmp_path / name), device="cpu").state_dict()
+        for name in ("first", "second")
+    )
+    assert {name.partition(".lora_")[1] for name in first if (first[name] != second[name]).any()} == {".lora_"}
+    assert {file.name for file in (tmp_path / "second").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    with pytest.raises(InvalidArgumentError, match="has adapters already"):
+        train_dense("first", tiny_pairs, tmp_path / "third", lora=lora, settings=SETTINGS)
+
+
+def test_a_cross_encoder_is_no_start(tiny_reranker: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="is a cross-encoder, which scores pairs"):
+        train_dense(tiny_reranker, tiny_pairs, tmp_path / "output", settings=SETTINGS)
+
+
+def test_mined_negatives_are_said_and_learned_by_a_teachers_scores(
+    tiny_dense: Path, tiny_reranker: Path, tiny_dataset: hs.Dataset, tmp_path: Path
+) -> None:
+    result = train_dense(
+        tiny_dense, tiny_dataset, tmp_path / "output", hard_negatives=1, teacher=tiny_reranker, settings=SETTINGS
+    )
+
+    assert "kl for 'tiny' (tuples with scores)" in result.summary
+    assert re.search(r"Mined \d+ negatives for 36 queries", result.summary)
+    with pytest.raises(InvalidArgumentError, match="holds pairs without any: set hard_negatives"):
+        train_dense(tiny_dense, tiny_dataset, tmp_path / "other", teacher=tiny_reranker, settings=SETTINGS)
 
 
 def test_adapters_train_nothing_else(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
@@ -149,6 +220,15 @@ def test_matryoshka_dimensions_are_part_of_the_loss(
 
     record = json.loads((tmp_path / "output" / "training.json").read_text())
     assert record["facts"]["losses"] == {"data": "MatryoshkaLoss(MultipleNegativesRankingLoss)"}
+
+
+def test_a_run_is_not_resumed_with_other_data(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    settings = SETTINGS.with_values({"max_steps": 1, "resume": True})
+    train_dense(tiny_dense, tiny_pairs, tmp_path / "output", settings=settings)
+    with pytest.raises(InvalidArgumentError, match=r"another run.*\(data\.data\.content has changed\)"):
+        train_dense(tiny_dense, tiny_pairs[::-1], tmp_path / "output", settings=settings)
 
 
 def test_a_taken_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:

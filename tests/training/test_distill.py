@@ -70,7 +70,7 @@ def test_a_dense_model_scores_by_cosine(tuples: TrainingData, tiny_dense: Path) 
         ],
         axis=1,
     )
-    for teacher in (model, hs.Dense(tiny_dense, cache=False)):
+    for teacher in (model, tiny_dense, hs.Dense(tiny_dense, cache=False)):
         np.testing.assert_allclose(add_teacher_scores(tuples, teacher).rows["label"], expected, atol=1e-5)
 
 

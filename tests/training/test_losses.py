@@ -193,7 +193,7 @@ def test_data_that_trains_no_such_model_is_refused_with_the_table() -> None:
 
 
 def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="'infonce' does not fit"):
+    with pytest.raises(InvalidArgumentError, match="There is no loss 'infonce': for 'four' there is mnr or cached-mnr"):
         choose_loss("dense", data_of(Kind.PAIRS), "infonce")
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import hybridsearch as hs
 from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError, RetrieverError
+from hybridsearch.training.candidates import Limits
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
 from hybridsearch.training.mining import mine_hard_negatives
 from hybridsearch.training.negatives import Negatives
@@ -318,6 +319,23 @@ def test_batches_without_a_row_are_no_hindrance(small: hs.HybridSearch, tmp_path
     assert mined.data.rows["anchor"][:] == ["wing"]
     with pytest.raises(InvalidArgumentError, match="No negatives were found"):
         mine_hard_negatives(data.select([0, 2]), small, batch_size=1, output=tmp_path / "none")
+
+
+def test_positives_alone_are_nothing_to_train_on(small: hs.HybridSearch) -> None:
+    pairs = TrainingData.from_columns(Kind.PAIRS, {"anchor": ["wing"], "positive": ["wing lift"]})
+    with pytest.raises(InvalidArgumentError, match=r"No negatives were found .* `hybridsearch mine --ranks 1-20`"):
+        mine_hard_negatives(pairs, small, ranks=(50, 60), output_format="labelled pairs")
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(percentage=0.999), "more than 99.9% of the positive's score"),
+        (Limits(margin=0), "scored above the positive"),
+    ],
+)
+def test_the_reason_names_the_limit_that_was_asked_for(limits: Limits, reason: str) -> None:
+    assert limits.refuse(2.0, 1.0) == reason
 
 
 def test_a_folder_that_was_mined_in_another_way_is_refused(

@@ -76,6 +76,11 @@ def test_a_document_gives_no_more_queries_than_asked_for_and_titles_first() -> N
     assert data.kind is Kind.PAIRS
     assert data.ids is not None
     assert data.ids.to_dict() == {"query_id": ["wings/0", "wings/1"], "document_id": ["wings", "wings"]}
+    assert data.notes == (
+        'title queries: 1, such as "Wing"',
+        'heading queries: 1, such as "Wing Lift"',
+        "sentence queries: 0",
+    )
 
 
 def test_no_query_is_a_part_of_its_answer(tiny_corpus: list[hs.Document]) -> None:

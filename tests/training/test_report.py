@@ -11,6 +11,8 @@ import pytest
 
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.results import Histogram, Sparsity
+from hybridsearch.training.record import Evaluation, History
 from hybridsearch.training.report import (
     Expansion,
     Report,
@@ -38,8 +40,23 @@ def report(before: list[int], after: list[int], **hybrid: list[int]) -> Report:
     systems = {"before": run(before), "after": run(after), **{name: run(ranks) for name, ranks in hybrid.items()}}
     comparison = hs.compare(systems, hs.Dataset("exam", QUERIES, QRELS), show_progress_bar=False)
     return Report(
-        kind="dense", base="base", data=["exam: 3 pairs"], settings={"seed": 7}, seconds=61, comparison=comparison
+        kind="dense",
+        base="base",
+        data=["exam: 3 pairs"],
+        settings={"seed": 7},
+        history=course([0.5, 0.25, 0.4]),
+        comparison=comparison,
     )
+
+
+def course(scores: list[float]) -> History:
+    """Of a run that was measured on dev every ten steps, first before training."""
+    evaluations = [
+        Evaluation(10 * place, place, 10.0 * place, score, {"exam/dev nDCG@10": score})
+        for place, score in enumerate(scores)
+    ]
+    best = max(evaluations[1:], key=lambda one: one.score)
+    return History(tuple(evaluations), steps=evaluations[-1].step, best_step=best.step, seconds=61, precision="bf16")
 
 
 def test_better_is_said_with_the_figures() -> None:
@@ -63,7 +80,54 @@ def test_the_same_figures_are_no_difference() -> None:
 
 
 def test_nothing_measured_is_said() -> None:
-    assert replace(report([1] * 20, [1] * 20), comparison=None).verdict.startswith("Not measured: ")
+    nothing = replace(report([1] * 20, [1] * 20), comparison=None, history=History())
+    assert nothing.verdict.startswith("Not measured: ")
+
+
+def test_without_a_test_the_verdict_is_that_of_dev_with_a_warning() -> None:
+    found = replace(report([1] * 20, [1] * 20), comparison=None)
+    assert found.verdict.startswith("WORSE: exam/dev nDCG@10 from 0.5000 to 0.4000, on dev, which also chose the che")
+    better = replace(found, history=course([0.25, 0.5]))
+    assert better.verdict.startswith("Better: exam/dev nDCG@10 from 0.2500 to 0.5000, on dev")
+
+
+def test_without_a_test_an_evaluator_goes_before_dev_as_it_chose_nothing() -> None:
+    figures = {"sts Spearman": (0.9339, -0.1719), "sts Pearson": (0.5, 0.6)}
+    found = replace(report([1] * 20, [1] * 20), comparison=None, figures=figures)
+    assert found.verdict.startswith("WORSE: sts Spearman from 0.9339 to -0.1719, by an evaluator")
+    assert "sts Pearson: 0.5000 before, 0.6000 after." in found.summary
+    of_another_kind = replace(found, figures={"sts Spearman": (None, 0.5)}, history=History())
+    assert of_another_kind.verdict == "Not compared: sts Spearman is 0.5000."
+
+
+def test_with_a_test_an_evaluator_does_not_give_the_verdict() -> None:
+    found = replace(report([2] * 20, [1] * 20), figures={"sts Spearman": (0.9, 0.1)})
+    assert found.verdict.startswith("Better: nDCG@10 on exam")
+    assert "sts Spearman: 0.9000 before, 0.1000 after." in found.summary
+
+
+@pytest.mark.parametrize(
+    ("reached", "said"),
+    [(252, "MISSED: 252, which is 320% above"), (64, "reached: 64"), (30, "MISSED: 30, which is 50% below")],
+)
+def test_a_target_of_sparsity_is_held_against_what_was_reached(reached: float, said: str) -> None:
+    bins = Histogram((0.0, 1.0), (1,))
+    found = replace(
+        report([1] * 20, [1] * 20), sparsity={"after": Sparsity(reached, 5, 1.0, bins, bins)}, targets={"document": 60}
+    )
+    assert f"The target of 60 active dimensions a document was {said}." in found.summary
+
+
+def test_the_course_of_the_run_is_one_sentence() -> None:
+    assert (
+        "1 min 1 s from base. Step 20 of 20 was kept, the best on dev; computed in bf16."
+        in report([1] * 20, [1] * 20).summary
+    )
+    broken = replace(course([0.5, 0.4, 0.3]), stopped_early=True, resumed_at=(10,))
+    assert broken.course == (
+        "Step 10 of 20 was kept, the best on dev; training stopped early, as no better one came; "
+        "it was broken off and went on after step 10; computed in bf16."
+    )
 
 
 def test_the_hybrid_is_judged_against_the_hybrid_before() -> None:
@@ -153,13 +217,15 @@ def test_the_model_card_keeps_its_front_matter_and_has_one_report(tiny_dense: Pa
 
 
 def test_the_report_is_kept_as_json_and_markdown(tmp_path: Path) -> None:
-    write_report(replace(report([2] * 20, [1] * 20), history=[{"step": 10, "exam nDCG@10": 0.5}]), tmp_path)
+    write_report(replace(report([2] * 20, [1] * 20), figures={"sts Spearman": (0.5, 0.75)}), tmp_path)
     kept = json.loads((tmp_path / "report.json").read_text())
     assert hs.Comparison.from_dict(kept["comparison"])["after"].means["nDCG@10"].mean == 1
     assert kept["versions"]["hybridsearch"]
     text = (tmp_path / "report.md").read_text()
     assert text.splitlines()[2].startswith("Better: ")
-    assert "| 10 | 0.5000 |" in text
+    assert "| 10 | 0.2500 |" in text
+    assert kept["figures"] == {"sts Spearman": {"before": 0.5, "after": 0.75}}
+    assert "* sts Spearman: 0.5000 before, 0.7500 after." in text
     assert "Seed 7" in text
 
 

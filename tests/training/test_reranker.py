@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,14 @@ def test_an_index_without_the_documents_that_are_asked_for_is_refused(
         dev = replace(tiny_dataset, queries={"q-wing-0": "Why do wings lift?"})
         with pytest.raises(InvalidArgumentError, match="index has none of the documents that are relevant"):
             train(tiny_reranker, tuples, tmp_path / "out", dev=dev, retriever=search)
+
+
+def test_a_teachers_scores_of_tuples_are_learned(
+    tiny_reranker: Path, tiny_dense: Path, tuples: TrainingData, tmp_path: Path
+) -> None:
+    result = train(tiny_reranker, tuples, tmp_path / "out", teacher=tiny_dense)
+    assert "margin-mse for 'tuples' (tuples with scores)" in result.summary
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["facts"]["teacher"] == str(tiny_dense)
 
 
 def test_losses_that_do_not_fit_are_refused(tiny_reranker: Path, tuples: TrainingData, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.record import last_good_checkpoint
-from hybridsearch.training.run import History, fit, push, set_dropout
+from hybridsearch.training.evaluators import build_evaluator
+from hybridsearch.training.record import History, last_good_checkpoint
+from hybridsearch.training.run import fit, push, set_dropout
 from hybridsearch.training.settings import TrainingSettings
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -88,10 +89,11 @@ def train(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) ->
         settings: TrainingSettings = SETTINGS,
         evaluate: bool = True,
         callbacks: tuple[Any, ...] = (),
+        evaluator: Any = None,
     ) -> tuple[History, Any]:
         model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
         data = mixture(tiny_pairs)[:1] if data is None else data
-        evaluator = triplets_of(tiny_pairs) if evaluate else None
+        evaluator = evaluator or (triplets_of(tiny_pairs) if evaluate else None)
         losses = losses_of(model, data)
         return fit(
             model, "dense", data, losses, settings, tmp_path / name, evaluator=evaluator, callbacks=callbacks
@@ -163,6 +165,19 @@ def test_a_loss_with_weights_of_its_own_goes_on_with_them(
     assert [parts["loss"] for _, parts in resumed.losses] == [parts["loss"] for _, parts in whole.losses]
 
 
+def test_figures_keep_their_order_after_a_pause(
+    train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]]
+) -> None:
+    spec = {"type": "similarity", "data": mixture(tiny_pairs)[1]}
+    with pytest.raises(KeyboardInterrupt):
+        train(callbacks=(Interrupt.at(10),), evaluator=build_evaluator(spec, "dense"))
+
+    resumed, _ = train(settings=SETTINGS.with_values({"resume": True}), evaluator=build_evaluator(spec, "dense"))
+
+    assert resumed.resumed_at == (9,)
+    assert {tuple(one.measures) for one in resumed.evaluations} == {("scored Spearman", "scored Pearson")}
+
+
 def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
     train: Callable[..., tuple[History, Any]], tmp_path: Path
 ) -> None:
@@ -198,6 +213,19 @@ def test_training_stops_early_without_a_better_evaluation(train: Callable[..., t
 
     assert history.stopped_early
     assert (history.best_step, history.steps) == (1, 3)
+
+
+def test_patience_without_dev_data_is_refused(train: Callable[..., tuple[History, Any]]) -> None:
+    with pytest.raises(InvalidArgumentError, match="patience 2 stops by what dev says"):
+        train(settings=SETTINGS.with_values({"patience": 2}), evaluate=False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_that_was_used_is_known(precision: str, train: Callable[..., tuple[History, Any]]) -> None:
+    history, _ = train(settings=SETTINGS.with_values({"max_steps": 1, "precision": precision}), evaluate=False)
+
+    assert history.precision == precision
+    assert history.course == f"Step 1 of 1 was kept, the last one, as there were no dev data; computed in {precision}."
 
 
 def test_without_an_evaluator_the_last_weights_are_kept(train: Callable[..., tuple[History, Any]]) -> None:
@@ -280,6 +308,17 @@ def test_a_model_that_cannot_be_uploaded_stays_and_the_error_says_how_to_go_on(
 
     with pytest.raises(TrainingError, match=r"cannot be uploaded as 'me/my-model' .*hf upload me/my-model"):
         push(tmp_path, "me/my-model")
+
+
+def test_a_hub_that_cannot_be_reached_is_known_before_training(
+    train: Callable[..., tuple[History, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(TrainingError, match=r"push_to_hub is 'me/my-model'.*log in with `hf auth login`, or leave it"):
+        train(settings=SETTINGS.with_values({"push_to_hub": "me/my-model"}))
+
+    assert not (tmp_path / "output").exists()
 
 
 def test_a_tracker_that_is_not_installed_is_named(

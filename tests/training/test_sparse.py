@@ -98,6 +98,16 @@ def test_a_csr_keeps_as_many_dimensions_as_asked_for(
     assert np.diff(vectors.matrix.indptr).max() == 5
     assert result.comparison is None
     assert result.summary.startswith("Not measured")
+    assert "Active dimensions after: 5 a document, 5 a query" in result.summary
+    assert "The target of 5 active dimensions a document was reached: 5." in result.summary
+
+
+def test_a_target_that_is_missed_is_said(tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
+    settings = SETTINGS.with_values({"max_steps": 1})
+    result = train(tiny_splade, tiny_pairs[:8], tmp_path / "out", target_active_dims=9, settings=settings)
+    vectors = hs.Sparse(result.path, cache=False).encode_documents([pair["positive"] for pair in tiny_pairs[:8]])
+    reached = np.diff(vectors.matrix.indptr).mean()
+    assert f"The target of 9 active dimensions a document was MISSED: {reached:.0f}, which is" in result.summary
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.training.data import Kind
+from hybridsearch.training.data import Kind, read_training_data
 from hybridsearch.training.unsupervised import Unsupervised, unsupervised_data
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -56,6 +56,13 @@ def test_the_same_seed_makes_the_same(made: Unsupervised, long_corpus: list[hs.D
     other = unsupervised_data(long_corpus, str(tiny_dense), "dense", seed=1, show_progress_bar=False)
     assert again.data.rows.to_list() == made.data.rows.to_list()
     assert again.dev.queries == made.dev.queries != other.dev.queries
+
+
+def test_what_was_made_is_said_and_kept(long_corpus: list[hs.Document], tiny_dense: Path, tmp_path: Path) -> None:
+    made = unsupervised_data(long_corpus, tiny_dense, "dense", output=tmp_path / "made", show_progress_bar=False)
+    assert made.data.notes[0] == 'title queries: 40, such as "Lift"'
+    assert made.data.notes[-1] == f"mined {made.summary.title}"
+    assert read_training_data(tmp_path / "made").rows.to_list() == made.data.rows.to_list()
 
 
 def test_the_hybrid_can_be_the_teacher(long_corpus: list[hs.Document], tiny_dense: Path) -> None:
