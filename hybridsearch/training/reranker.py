@@ -15,12 +15,13 @@ from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
+from hybridsearch.training.comparing import compare_all
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.losses import build_loss, choose_loss, count_classes
 from hybridsearch.training.record import check_output
-from hybridsearch.training.report import Report, compare_all
+from hybridsearch.training.report import Report
 from hybridsearch.training.run import (
     TrainingResult,
     announce,

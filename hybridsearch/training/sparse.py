@@ -16,12 +16,13 @@ from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.architectures import architecture_of, load_sparse, query_parameters
+from hybridsearch.training.comparing import changed_expansions, compare_all, compare_sparsity
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.losses import Architecture, RegularizerSchedule, build_loss, choose_loss
 from hybridsearch.training.record import check_output, is_main_process
-from hybridsearch.training.report import Report, changed_expansions, compare_all, compare_sparsity
+from hybridsearch.training.report import Report
 from hybridsearch.training.run import (
     TrainingResult,
     announce,
