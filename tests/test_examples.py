@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NEEDS_MODEL = {
     "quickstart.py": "sentence-transformers/all-MiniLM-L6-v2",
     "rerank.py": "cross-encoder/ms-marco-MiniLM-L6-v2",
-    "train_dense.py": "sentence-transformers/all-MiniLM-L6-v2",
 }
+HAVE_OWN_TESTS = {"demo.py", "train_dense.py", "custom_encoder.py"}
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\n\n^```text\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
@@ -85,11 +85,9 @@ def _trimmed(text: str) -> list[str]:
     return [line.rstrip() for line in text.strip("\n").splitlines()]
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.stem != "demo"))
+@pytest.mark.parametrize("name", sorted({path.name for path in (ROOT / "examples").glob("*.py")} - HAVE_OWN_TESTS))
 def test_every_example_runs(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     environment = request.getfixturevalue("hub") if name in NEEDS_MODEL else None
-    if name.startswith("train"):
-        pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 
     assert run(ROOT / "examples" / name, folder=tmp_path, environment=environment).strip()
 
