@@ -6,6 +6,7 @@ A fusion is a subclass of `Fusion` with one method: what each listed document ea
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adaptive import commitment, support, trust
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.ranking import EMPTY, Ranking
 
 
@@ -91,6 +92,13 @@ class Fusion(ABC):
         """`{"type": name, **constructor arguments}`, with `tuned_on` if there is any; `make_fusion` is its inverse."""
         tuned_on = {"tuned_on": " ".join(sorted(self.tuned_on))} if self.tuned_on else {}
         return {"type": self.name, "weights": self.weights, **tuned_on}
+
+    def save(self, path: str | Path) -> None:
+        """Write a small JSON file, which is taken wherever a fusion is. Raises StorageError where that fails."""
+        try:
+            Path(path).write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error}.") from error
 
     def __repr__(self) -> str:
         described = {key: value for key, value in self.to_json().items() if key not in ("type", "tuned_on")}
@@ -243,12 +251,13 @@ def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fu
         return fusion, candidates
     if not isinstance(fusion, str | Path) or not str(fusion).endswith(".json"):
         raise InvalidArgumentError(
-            f"A fusion is an object such as hs.RRF(), or the path of a .json file of hs.tune, not {fusion!r:.80}."
+            "A fusion is an object such as hs.RRF(), or the path of a .json file of hs.tune or Fusion.save, not "
+            f"{fusion!r:.80}."
         )
-    from hybridsearch.evaluation.tuned import load_tuned
+    from hybridsearch.evaluation.tuned import load_fusion
 
-    tuned = load_tuned(fusion)
-    return tuned.fusion, tuned.candidates if candidates is None else candidates
+    loaded, depth = load_fusion(fusion)
+    return loaded, depth if candidates is None else candidates
 
 
 def round_score(score: float) -> float:

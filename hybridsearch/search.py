@@ -61,7 +61,7 @@ class HybridSearch:
         backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An index that is there is
             opened, and its encoders' fingerprints must be those of `retrievers`.
         fusion: how rankings are merged; None for what an index that is there was made with, else `RRF()`. A path is
-            that of a file of `hs.tune`, which says how deep retrievers are read, too.
+            that of a file of `Fusion.save`, or of `hs.tune`, which says how deep retrievers are read, too.
         reranker: reorders the top of the fused ranking; None for none.
         candidates: how deep each retriever is read (at least `top_k`); None for what an index that is there was made
             with, else 100.
@@ -248,7 +248,7 @@ class HybridSearch:
             filter: see `hybridsearch.filters`; applied before any ranking is cut.
             retrievers: the names to ask; None asks all.
             candidates: how deep each retriever is read; None for the configured depth.
-            fusion: None for the configured one; a path is that of a file of `hs.tune`.
+            fusion: None for the configured one; a path is that of a file of `Fusion.save` or `hs.tune`.
             reranker: None turns a configured one off.
 
         Raises:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
+import hybridsearch as hs
+from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion, read_fusion
 from hybridsearch.ranking import EMPTY, Ranking
 
 scores = st.dictionaries(st.sampled_from("abcdefghij"), st.integers(-5, 20).map(lambda n: n / 4), max_size=10)
@@ -146,3 +148,25 @@ def test_a_fusion_survives_json(fusion: Fusion) -> None:
 def test_a_wrong_argument_is_named(make: object, part: str) -> None:
     with pytest.raises(InvalidArgumentError, match=part):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "fusion", [RRF(20), ScoreFusion("zscore", {"bm25": 2}), AdaptiveFusion({"bm25": 0.5})], ids=repr
+)
+def test_a_saved_fusion_is_taken_wherever_one_is(fusion: Fusion, tmp_path: Path) -> None:
+    fusion.save(tmp_path / "fusion.json")
+
+    again, depth = read_fusion(tmp_path / "fusion.json", None)
+
+    assert repr(again) == repr(fusion)
+    assert depth is None
+    search = hs.HybridSearch({"bm25": hs.BM25()}, fusion=tmp_path / "fusion.json")
+    assert repr(search.fusion) == repr(fusion)
+
+
+def test_a_fusion_that_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"gone/fusion\.json cannot be written"):
+        RRF().save(tmp_path / "gone" / "fusion.json")
+    (tmp_path / "other.json").write_text('{"type": "other"}')
+    with pytest.raises(InvalidArgumentError, match="not a tuned fusion"):
+        read_fusion(tmp_path / "other.json", None)

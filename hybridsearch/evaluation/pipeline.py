@@ -28,7 +28,7 @@ class Pipeline:
     Attributes:
         source: an index, or runs by retriever name, to be fused as if an index had given them.
         retrievers: the names to ask; None asks all.
-        fusion: None for the index's own, for runs RRF; a path is that of a file of `hs.tune`.
+        fusion: None for the index's own, for runs RRF; a path is that of a file of `Fusion.save` or `hs.tune`.
         candidates: how deep each retriever is read; None for the index's own depth, for runs 100.
         reranker: None for none; "configured" for the index's own, for runs none. Over runs it reads the documents in
             the data set's corpus.

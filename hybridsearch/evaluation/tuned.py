@@ -13,7 +13,7 @@ from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.plain import from_plain
 from hybridsearch.evaluation.results import ALPHA
 from hybridsearch.evaluation.statistics import Interval
-from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
+from hybridsearch.fusion import FUSIONS, RRF, Fusion, ScoreFusion, make_fusion
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -235,11 +235,27 @@ def load_tuned(path: str | Path) -> Tuned:
     Raises:
         InvalidArgumentError: there is no such file, or it holds something else.
     """
+    return Tuned.from_dict(_content(path))
+
+
+def load_fusion(path: str | Path) -> tuple[Fusion, int | None]:
+    """What `Tuned.save` or `Fusion.save` wrote: the fusion, and how deep it was tuned at; None where it was not.
+
+    Raises:
+        InvalidArgumentError: there is no such file, or it holds something else.
+    """
+    content = _content(path)
+    if isinstance(content, Mapping) and content.get("type") in FUSIONS:
+        return make_fusion(content), None
+    tuned = Tuned.from_dict(content)
+    return tuned.fusion, tuned.candidates
+
+
+def _content(path: str | Path) -> Any:
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"The tuned fusion {str(path)!r} cannot be read: {error}.") from error
-    return Tuned.from_dict(data)
+        raise InvalidArgumentError(f"The fusion {str(path)!r} cannot be read: {error}.") from error
 
 
 def warnings_of(plan: Plan, dataset: Dataset) -> tuple[str, ...]:
