@@ -16,8 +16,8 @@ Two more that the rankings of many queries show (`trust`), where each of them al
 
 * It shows the same few documents again and again, whatever is asked: such hubs are near to everything and say nothing
   (Radovanović, Nanopoulos and Ivanović, Hubs in Space, JMLR 11, 2010).
-* It is the twin of another retriever, so that one opinion has two votes: the less two agree by nature, the more it says
-  that they agree (Bates and Granger, The Combination of Forecasts, Operational Research Quarterly 20(4), 1969).
+* It is the twin of another retriever, so that one opinion has two votes. Weights for estimates whose errors are
+  correlated are Bates and Granger's (The Combination of Forecasts, Operational Research Quarterly 20(4), 1969).
 
 benchmarks/adaptive_fusion.py measures each sign, all, and others that were tried.
 """
