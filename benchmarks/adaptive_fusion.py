@@ -40,8 +40,8 @@ DL19 -.0049. Normalising to a sum of 1 is better than the rule on SciFact, Cranf
 Calibration came last. That the small SPLADE model shows hubs was seen on SciFact, Cranfield and DL19 before any weight
 was tried; it is the one weak retriever that calibration has been seen to find. Powers 1, 2 and 3 of the repetitions
 gave +.013 to +.065 there, 2 was kept; of six ways to share votes (none, divided by the overlaps to three powers, and
-S^-1 1 with two kinds of overlap) the fifth, all within .002 of each other by the mean of a collection. MedQuAD, not looked at then, confirmed it (+.0107, the adaptive fusion
-alone +.0050).
+S^-1 1 with two kinds of overlap) the fifth, all within .002 of each other by the mean of a collection. MedQuAD, not
+looked at then, confirmed it (+.0107, the adaptive fusion alone +.0050).
 """
 
 from __future__ import annotations
