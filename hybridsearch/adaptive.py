@@ -45,6 +45,9 @@ Of order `TOP`, so that an other that has all ten on its own first page supports
 FEW_REPEATS = 0.1
 """Repetitions that are taken for none: of a first document in the first ten of this many other queries."""
 
+LEAST_TRUST = 0.1
+"""Of a retriever that repeats more than others: with queries that are few or alike it may be right to."""
+
 LEAST_SHARE = 0.05
 """Of a vote, for a retriever that only repeats what several others say."""
 
@@ -102,10 +105,10 @@ def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
     """A weight for each retriever, by what it does over many queries: the greatest is 1.
 
     Of each query's first ten documents it counts in how many other queries' first ten they are, too. A retriever with
-    the mean count c has the weight ((least c + 0.1) / (c + 0.1))^2: what all retrievers repeat alike is what the
-    queries have in common, and only repeating more speaks against one. That is multiplied by its part in S^-1 1, where
-    S holds the mean overlaps (Jaccard) of the first ten documents of any two: the weights with the least variance for
-    estimates that are correlated so, by which twins share a vote.
+    the mean count c has the weight ((least c + 0.1) / (c + 0.1))^2, but 0.1 at least: what all retrievers repeat alike
+    is what the queries have in common, and only repeating more speaks against one. That is multiplied by its part in
+    S^-1 1, where S holds the mean overlaps (Jaccard) of the first ten documents of any two: the weights with the least
+    variance for estimates that are correlated so, by which twins share a vote.
 
     Args:
         samples: by retriever name the rankings of each query: of a hundred queries or more, as people ask them. With
@@ -118,7 +121,7 @@ def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
     >>> lost = [Ranking.from_scores({"hub": 2.0, f"d{query}": 1.0}) for query in range(100)]
     >>> samples = ({"bm25": one, "lost": other} for one, other in zip(bm25, lost, strict=True))
     >>> {name: round(weight, 4) for name, weight in trust(samples).items()}
-    {'bm25': 1.0, 'lost': 0.0}
+    {'bm25': 1.0, 'lost': 0.1}
     """
     tops = [{name: ranking.ids[:TOP] for name, ranking in sample.items()} for sample in samples]
     if not tops or any(one.keys() != tops[0].keys() for one in tops):
@@ -127,7 +130,8 @@ def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
     repeats = np.array([_repeats([one[name] for one in tops]) for name in names])
     overlaps = np.array([[np.mean([_overlap(one[a], one[b]) for one in tops]) for b in names] for a in names])
     shares = np.maximum(np.linalg.pinv(overlaps, hermitian=True).sum(axis=1), LEAST_SHARE)
-    weights = ((repeats.min() + FEW_REPEATS) / (repeats + FEW_REPEATS)) ** 2 * shares
+    trusted = np.maximum(((repeats.min() + FEW_REPEATS) / (repeats + FEW_REPEATS)) ** 2, LEAST_TRUST)
+    weights = trusted * shares
     return dict(zip(names, (weights / weights.max()).tolist(), strict=True))
 
 

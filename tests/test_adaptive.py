@@ -73,12 +73,17 @@ def test_a_retriever_that_prefers_its_first_documents_outweighs_one_that_scores_
 
 
 def test_trust_falls_with_the_square_of_the_repetitions() -> None:
-    """Of two queries `once` shows no document again, `often` each of its first ones."""
+    """Of two queries `once` shows no document again, `often` one of its ten: on the mean .1 of another query's."""
     samples = [
-        {"once": listed("abcd"), "often": listed("vwxy")},
-        {"once": listed("efgh"), "often": listed("vwxy")},
+        {"once": listed("abcdefghij"), "often": listed("0123456789")},
+        {"once": listed("klmnopqrst"), "often": listed("0ABCDEFGHI")},
     ]
-    assert trust(samples) == {"once": 1.0, "often": pytest.approx((0.1 / 1.1) ** 2)}
+    assert trust(samples) == {"once": 1.0, "often": pytest.approx((0.1 / (2 / 20 + 0.1)) ** 2)}
+
+
+def test_a_retriever_keeps_a_tenth_of_the_trust_whatever_it_repeats() -> None:
+    samples = [{"good": listed(ids), "hubs": listed("wxyz")} for ids in ("abcd", "efgh")]
+    assert trust(samples) == {"good": 1.0, "hubs": pytest.approx(0.1)}
 
 
 def test_twins_share_a_vote() -> None:
