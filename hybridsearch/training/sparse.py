@@ -112,6 +112,9 @@ def train_sparse(
     trained = load_sparse(
         model, architecture, documents=_documents(sources), active_dims=target_active_dims, seed=settings.seed
     )
+    from hybridsearch.training.splade import pool_directly
+
+    pool_directly(trained)
     made = architecture_of(trained)
     if made != "splade" and target_query_active_dims is not None:
         raise InvalidArgumentError(

@@ -1,0 +1,151 @@
+"""SPLADE's pooling without its logits: the same vectors and gradients, with a fraction of the work and of the memory.
+
+A SPLADE model gives each token of a text a logit for each term of the vocabulary, and a text the largest one of each
+term (Formal et al., arXiv:2109.10086): w(term) = max over tokens of ln(1 + max(0, logit)). Only the largest logits
+count, as the function is monotone, so the logits need not be kept: they are computed for a few texts at a time, and the
+largest is taken before anything else is done to them. The gradient flows through the largest ones alone, and only where
+they are positive, so that the backward pass multiplies by a matrix with some hundred entries a text, not by one with
+an entry for each token and term.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from sentence_transformers.sparse_encoder.modules import Router, SpladePooling
+from sentence_transformers.util import batch_to_device
+
+_CPU_LOGITS = 2**24
+_GPU_LOGITS = 2**28
+"""How many are computed at a time."""
+
+_PROBE = "The boundary layer separates where the pressure rises along the wing."
+
+
+def pool_directly(model: Any) -> Any:
+    """Let a SparseEncoder compute so wherever it can; returns it. What it saves stays a plain SPLADE.
+
+    It can where the last thing that its language model does is a multiplication by the vocabulary's matrix, and its
+    pooling takes the maximum. Both ways are compared on a sentence; a model for which they differ is left as it is.
+    """
+    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
+        return model  # DataParallel's copies on the other GPUs would look for the matrix on the first one
+    for transformer, pooling in _heads(model):
+        decoder = _decoder(transformer)
+        if decoder is None or pooling.pooling_strategy != "max":
+            continue
+        wanted = _probe(transformer, pooling)
+        decoder.forward = _unchanged
+        pooling.forward = functools.partial(_forward, pooling, decoder)
+        if not torch.allclose(_probe(transformer, pooling), wanted, rtol=1e-3, atol=1e-4):
+            del decoder.forward, pooling.forward
+    return model
+
+
+class _LargestLogits(torch.autograd.Function):  # type: ignore[misc]
+    """For each text and term the largest logit, of a token's hidden state times the term's row plus its bias.
+
+    Takes hidden states (tokens, size), the matrix (terms, size), the bias (terms,) or None, and where each text begins
+    and ends; gives (texts, terms), in autocast's precision where that is on.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, bounds: Sequence[int]
+    ) -> torch.Tensor:
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else matrix.dtype
+        states, rows, offsets = hidden.to(dtype), matrix.to(dtype), None if bias is None else bias.to(dtype)
+        largest = states.new_full((len(bounds) - 1, len(matrix)), -torch.inf)
+        needs_gradient = any(ctx.needs_input_grad)
+        tokens = torch.zeros(largest.shape if needs_gradient else 0, dtype=torch.int64, device=hidden.device)
+        for texts in _portions(bounds, max(1, (_CPU_LOGITS if kind == "cpu" else _GPU_LOGITS) // len(matrix))):
+            begin = bounds[texts[0]]
+            logits = torch.nn.functional.linear(states[begin : bounds[texts[-1] + 1]], rows, offsets)
+            for text in texts:
+                start, end = bounds[text], bounds[text + 1]
+                own = logits[start - begin : end - begin]
+                if needs_gradient:
+                    largest[text], tokens[text] = own.max(0)
+                    tokens[text] += start
+                else:
+                    largest[text] = own.amax(0)
+        ctx.save_for_backward(hidden, matrix, tokens)
+        return largest
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, matrix, tokens = ctx.saved_tensors
+        texts, terms = gradient.nonzero(as_tuple=True)
+        places = torch.stack([tokens[texts, terms], terms])
+        shape = (len(hidden), len(matrix))
+        chosen = torch.sparse_coo_tensor(places, gradient[texts, terms].float(), shape, check_invariants=False)
+        of_hidden = torch.sparse.mm(chosen, matrix.float()).to(hidden.dtype)
+        of_matrix = torch.sparse.mm(chosen.t(), hidden.float()).to(matrix.dtype)
+        of_bias = gradient.sum(0).to(matrix.dtype) if ctx.needs_input_grad[2] else None
+        return of_hidden, of_matrix, of_bias, None
+
+
+def _portions(bounds: Sequence[int], most: int) -> Iterator[range]:
+    """Runs of texts that have at most so many tokens together, or of one; texts without any are left out."""
+    first = 0
+    for text, (start, end) in enumerate(pairwise(bounds)):
+        if end - bounds[first] > most or end == start:
+            if first < text:
+                yield range(first, text)
+            first = text + (end == start)
+    if first < len(bounds) - 1:
+        yield range(first, len(bounds) - 1)
+
+
+def _forward(pooling: Any, decoder: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """Of SpladePooling, where "token_embeddings" are the hidden states that `decoder` would make logits of."""
+    hidden = features["token_embeddings"]
+    if "cu_seq_lens_q" in features:  # texts one after the other, without padding
+        states, bounds = hidden.flatten(0, -2), features["cu_seq_lens_q"].tolist()
+    else:
+        mask = features["attention_mask"].bool()
+        states, bounds = hidden[mask], [0, *accumulate(mask.sum(1).tolist())]
+    logits: torch.Tensor = _LargestLogits.apply(states, decoder.weight, decoder.bias, bounds)
+    weights = logits.relu().log1p()
+    if pooling.activation_function == "log1p_relu":
+        weights = weights.log1p()
+    pooling.embedding_dimension = weights.shape[1]
+    features["sentence_embedding"] = weights
+    return features
+
+
+def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden
+
+
+def _heads(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Language models of the model, each with the SPLADE pooling behind it."""
+    chains = [list(model)]
+    for router in model:
+        if isinstance(router, Router):
+            chains += [list(chain) for chain in router.sub_modules.values()]
+    for chain in chains:
+        yield from ((first, second) for first, second in pairwise(chain) if isinstance(second, SpladePooling))
+
+
+def _decoder(transformer: Any) -> torch.nn.Linear | None:
+    """What multiplies by the vocabulary's matrix; None where that is not known, or something is put around it."""
+    model = getattr(transformer, "auto_model", None)
+    found = None if model is None else model.get_output_embeddings()
+    return found if type(found) is torch.nn.Linear and "forward" not in vars(found) else None
+
+
+def _probe(transformer: Any, pooling: Any) -> torch.Tensor:
+    was_training = transformer.training
+    transformer.eval()
+    with torch.inference_mode():
+        features = batch_to_device(transformer.preprocess([_PROBE]), transformer.auto_model.device)
+        vector: torch.Tensor = pooling(transformer(features))["sentence_embedding"]
+    transformer.train(was_training)
+    return vector
