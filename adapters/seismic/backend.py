@@ -8,67 +8,34 @@ which Seismic finds fewer than k documents. A document that Seismic finds is a h
 is worked out anew from its stored vector. So every hit has the exact float32 score and the right place among the
 others; the one thing that can happen is that a document is missed.
 
-In a folder the indices lie beside the memory backend's files, which stay a complete index of their own:
-
-    seismic/<digest of manifest.json>/manifest.json        the segments, build parameters, terms and files
-    seismic/<digest of manifest.json>/0.index.seismic      of the first sparse retriever, and so on
+In a folder the indices lie in `seismic` beside the memory backend's files, which stay a complete index of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
 import threading
-import time
-import uuid
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
-import seismic  # type: ignore[import-untyped, unused-ignore]
-from numba import njit
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from hybridsearch.adapters.memory import MemoryBackend, kernels
-from hybridsearch.adapters.memory.segment import Segment
-from hybridsearch.adapters.memory.state import State, View
-from hybridsearch.adapters.memory.threads import WORKERS
-from hybridsearch.adapters.seismic.build import STEM, classes
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.adapters.memory.state import State
+from hybridsearch.adapters.seismic.shards import DEFAULTS, Parameters, Shard, read_shards
 from hybridsearch.backends import Capabilities, Request, Schema
-from hybridsearch.corpus.store import sync_folder
-from hybridsearch.errors import BackendError, HybridSearchError, IndexLockedError, InvalidArgumentError, StorageError
+from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import SparseQuery
 
 log = logging.getLogger(__name__)
 
-DEFAULTS: Mapping[str, int | float] = {"n_postings": 1000, "centroid_fraction": 0.1, "summary_energy": 0.4}
-"""How an index is built where nothing else is said."""
-
-_MANIFEST = "manifest.json"
-_FORMAT = 1
-_ENGINE = version("pyseismic-lsr")
 _SPARE = 16
 """So many documents more than wanted are asked for, as Seismic's own scores come from 16-bit weights."""
-
-_BATCH = 32
-"""Queries given to Seismic together; it holds the interpreter lock until all of them are answered."""
-
-_STEP = 1 << 16
-"""Documents written for the builder at a time."""
 
 
 class SeismicBackend(MemoryBackend):
@@ -120,9 +87,9 @@ class SeismicBackend(MemoryBackend):
         self._query_cut = query_cut
         self._heap_factor = heap_factor
         self._min_documents = min_documents
-        self._parameters = {**DEFAULTS, **self._given}
+        self._parameters: Parameters = {**DEFAULTS, **self._given}
         self._indices = None if self._folder is None else self._folder / "seismic"
-        self._shards: tuple[_Shard, ...] = ()
+        self._shards: tuple[Shard, ...] = ()
         self._loaded = False
         self._indexing = threading.Lock()
 
@@ -136,7 +103,10 @@ class SeismicBackend(MemoryBackend):
         schema = super().open()
         if schema is not None and not self._loaded:
             with self._indexing:
-                self._shards = tuple(self._load_shards(self._current()))
+                if self._indices is not None:
+                    views = self._current().views
+                    shards, self._parameters = read_shards(self._indices, views, self._given, verify=self._verify)
+                    self._shards = tuple(shards)
                 self._loaded = True
             try:
                 self._update()
@@ -193,7 +163,7 @@ class SeismicBackend(MemoryBackend):
     # ------------------------------------------------------------------------------------------------- searching
 
     def _answer(
-        self, state: State, shards: Sequence[_Shard], name: str, k: int, requests: Sequence[Request]
+        self, state: State, shards: Sequence[Shard], name: str, k: int, requests: Sequence[Request]
     ) -> list[Ranking]:
         """Answer requests to one sparse retriever: from Seismic where it covers enough, the rest exactly."""
         queries = [cast(SparseQuery, request.query) for request in requests]
@@ -211,7 +181,7 @@ class SeismicBackend(MemoryBackend):
             wanted = (k + _SPARE) * shard.documents // alive  # as some of what it finds may have been deleted
             rows_of = index.search(queries, wanted, self._query_cut, self._heap_factor)
             for number, (query, rows) in enumerate(zip(queries, rows_of, strict=True)):
-                best = _best(shard, views, name, query, rows, k)
+                best = shard.best(views, name, query, rows, k)
                 if best is None:
                     exact[number].extend(present)
                 else:
@@ -240,7 +210,7 @@ class SeismicBackend(MemoryBackend):
             state = self._current()
             views = {view.segment: view for view in state.views}
 
-            def alive(shard: _Shard) -> int:
+            def alive(shard: Shard) -> int:
                 return sum(views[segment].documents for segment in shard.segments if segment in views)
 
             kept = sorted((shard for shard in self._shards if 2 * alive(shard) > shard.documents), key=alive)
@@ -252,80 +222,8 @@ class SeismicBackend(MemoryBackend):
                 while kept and alive(kept[0]) <= 2 * documents:
                     pending += [views[segment] for segment in kept[0].segments if segment in views]
                     documents += alive(kept.pop(0))
-                kept.append(self._build(names, pending))
+                kept.append(Shard.build(self._indices, names, pending, self._parameters))
             self._shards = tuple(kept)
-
-    def _build(self, names: Sequence[str], views: Sequence[View]) -> _Shard:
-        """A new shard over the live documents of `views`, saved where there is a folder."""
-        started = time.perf_counter()
-        with _workplace(self._indices) as work:
-            files: dict[str, dict[str, Any] | None] = {}
-            for number, name in enumerate(names):
-                terms = _write_job(work / str(number), name, views, self._parameters)
-                if terms is None:
-                    files[name] = None
-                    continue
-                _run_builder(work / str(number))
-                path = work / f"{number}.index.seismic"
-                (work / str(number) / f"{STEM}.index.seismic").rename(path)
-                files[name] = {"file": path.name, "size": path.stat().st_size, "crc32": _seal(path), "terms": terms}
-                shutil.rmtree(work / str(number))
-            documents = sum(view.documents for view in views)
-            manifest = {
-                "format": _FORMAT,
-                "engine": _ENGINE,
-                "parameters": self._parameters,
-                "documents": documents,
-                "created": time.time_ns(),
-                "parts": [(view.part.name, view.part.rows) for view in views if view.part is not None],
-                "indices": files,
-            }
-            raw = json.dumps(manifest).encode()
-            shard = _Shard.load(work, _digest(raw), manifest, [view.segment for view in views])
-            if self._indices is not None:
-                (work / _MANIFEST).write_bytes(raw)
-                _seal(work / _MANIFEST)
-                sync_folder(work)
-                work.rename(self._indices / shard.name)
-                sync_folder(self._indices)
-        log.info("Seismic indexed %d documents in %.1f seconds.", documents, time.perf_counter() - started)
-        return shard
-
-    def _load_shards(self, state: State) -> Iterator[_Shard]:
-        """The saved shards that are intact and cover segments of `state`, none of them twice."""
-        views = {view.part.name: view for view in state.views if view.part is not None}
-        manifests: list[tuple[int, Path, dict[str, Any]]] = []
-        for folder in sorted(self._indices.glob("*")) if self._indices is not None else ():
-            if folder.suffix == ".tmp":
-                continue
-            try:
-                raw = (folder / _MANIFEST).read_bytes()
-                if _digest(raw) != folder.name:
-                    raise ValueError("its content is not what was written")
-                manifest = json.loads(raw)
-            except (OSError, ValueError) as error:
-                log.warning("%s is damaged (%s), and its index is made again.", folder / _MANIFEST, error)
-                continue
-            if manifest["format"] == _FORMAT and manifest["engine"] == _ENGINE:
-                here = [views[name].documents for name, _ in manifest["parts"] if name in views]
-                manifests.append((sum(here), folder, manifest))
-        manifests.sort(key=lambda found: (-found[0], -found[2]["created"]))
-        if manifests and manifests[0][0]:
-            self._parameters = {**manifests[0][2]["parameters"], **self._given}
-        covered: set[str] = set()
-        for documents, folder, manifest in manifests:
-            parts = {name for name, _ in manifest["parts"]}
-            if not documents or parts & covered or manifest["parameters"] != self._parameters:
-                continue
-            try:
-                if self._verify:
-                    _check_files(folder, manifest)
-                segments = [views[name].segment if name in views else rows for name, rows in manifest["parts"]]
-                yield _Shard.load(folder, folder.name, manifest, segments)
-            except (OSError, ValueError) as error:
-                log.warning("A Seismic index in %s is damaged (%s), and is made again.", folder, error)
-                continue
-            covered |= parts
 
     def _remove_stale(self) -> None:
         """Delete the files of indices that are no longer used, unless another process is the writer."""
@@ -337,268 +235,12 @@ class SeismicBackend(MemoryBackend):
                     shutil.rmtree(path, ignore_errors=True)
 
 
-Source: TypeAlias = Segment | int
-"""A segment, or how many rows it had, if it is no longer there."""
-
-
-class _Shard:
-    """Some segments, and for each sparse retriever the Seismic index over them.
-
-    Attributes:
-        name: of its folder.
-        segments: those that are covered; in the index their rows are numbered one after the other.
-        starts: the number of the first row of each.
-        documents: how many were live when it was made.
-        indices: by retriever; none for a retriever with negative weights, or without any.
-        size: of the files, in bytes.
-    """
-
-    def __init__(
-        self, name: str, sources: Sequence[Source], documents: int, indices: Mapping[str, _Index], size: int
-    ) -> None:
-        rows = [source if isinstance(source, int) else len(source) for source in sources]
-        starts = np.cumsum([0, *rows[:-1]])
-        covered = [(s, int(a)) for s, a in zip(sources, starts, strict=True) if isinstance(s, Segment)]
-        self.name = name
-        self.segments = [segment for segment, _ in covered]
-        self.starts = [start for _, start in covered]
-        self.documents = documents
-        self.indices = indices
-        self.size = size
-
-    @classmethod
-    def load(cls, folder: Path, name: str, manifest: Mapping[str, Any], sources: Sequence[Source]) -> _Shard:
-        """Read the files of `folder`. Raises OSError where Seismic cannot."""
-        files = {retriever: file for retriever, file in manifest["indices"].items() if file is not None}
-        indices = {
-            retriever: _Index(classes(len(file["terms"]))[1].load(str(folder / file["file"])), tuple(file["terms"]))
-            for retriever, file in files.items()
-        }
-        return cls(name, sources, manifest["documents"], indices, sum(file["size"] for file in files.values()))
-
-
-@dataclass(frozen=True, eq=False)
-class _Index:
-    """A Seismic index: documents are row numbers, and term t of `terms` is component t, both written as strings."""
-
-    engine: Any
-    terms: tuple[str, ...]
-
-    @cached_property
-    def components(self) -> dict[str, str]:
-        """The name of each term's component."""
-        return {term: str(component) for component, term in enumerate(self.terms)}
-
-    def search(
-        self, queries: Sequence[SparseQuery], k: int, query_cut: int, heap_factor: float
-    ) -> list[NDArray[np.int64]]:
-        """For each query the rows of up to `k` documents."""
-        string = seismic.get_seismic_string()
-        known = [self._known(query) for query in queries]
-        components = [np.array(names, dtype=string) for names, _ in known]
-        weights = [weights for _, weights in known]
-        found: list[list[tuple[str, float, str]]] = [[] for _ in queries]
-        if len(queries) == 1:
-            found[0] = self.engine.search("0", components[0], weights[0], k, query_cut, heap_factor)
-        for start in range(0, len(queries) if len(queries) > 1 else 0, _BATCH):
-            some = slice(start, start + _BATCH)
-            names = np.arange(len(queries))[some].astype(string)
-            answers = self.engine.batch_search(
-                names, components[some], weights[some], k, query_cut, heap_factor, num_threads=WORKERS
-            )
-            for hits in answers:  # in any order; those without hits have no name
-                if hits:
-                    found[int(hits[0][0])] = hits
-        return [np.array([int(row) for _, _, row in hits], dtype=np.int64) for hits in found]
-
-    def _known(self, query: SparseQuery) -> tuple[list[str], NDArray[np.float32]]:
-        """The components of the query with weights up to 1, so that no sum overflows."""
-        pairs = [
-            (self.components[term], weight)
-            for term, weight in zip(query.terms, query.weights.tolist(), strict=True)
-            if weight and term in self.components
-        ]
-        weights = np.array([weight for _, weight in pairs])
-        return [name for name, _ in pairs], (weights / weights.max(initial=0) if pairs else weights).astype(np.float32)
-
-
 def _suits(request: Request) -> bool:
     """Whether Seismic can answer; what is wrong with other requests is found out by the exact search."""
     query, k = request.query, request.k
     if request.filter is not None or not isinstance(query, SparseQuery) or not isinstance(k, int | np.integer):
         return False
     return k >= 1 and not (query.weights < 0).any()
-
-
-def _best(
-    shard: _Shard,
-    views: Mapping[Segment, View],
-    name: str,
-    query: SparseQuery,
-    rows: NDArray[np.int64],
-    k: int,
-) -> list[tuple[str, float]] | None:
-    """Ids and exact scores of the best `k` (or more, if equal) live documents among `rows`; None if there are fewer."""
-    found: list[tuple[View, NDArray[np.int64], NDArray[np.float32]]] = []
-    rows = np.unique(rows)
-    for segment, start in zip(shard.segments, shard.starts, strict=True):
-        view = views.get(segment)
-        if view is None:
-            continue
-        first, last = np.searchsorted(rows, [start, start + len(segment)])
-        own = rows[first:last] - start
-        own = own if view.live is None else own[view.live[own]]
-        postings = segment.postings(name)
-        scores = _score(
-            postings.indptr, postings.rows, postings.values, postings.columns(query.terms), query.weights, own
-        )
-        found.append((view, own[scores > 0], scores[scores > 0]))
-    scores = np.concatenate([scores for _, _, scores in found])
-    if len(scores) < k:
-        return None
-    least = np.partition(scores, -k)[-k]
-    return [
-        pair
-        for view, own, scores in found
-        for pair in zip(view.segment.ids.take(own[scores >= least]), scores[scores >= least].tolist(), strict=True)
-    ]
-
-
-def _score_rows(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    columns: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    wanted: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """The scores of the `wanted` rows, ascending: float32 sums in the order of the query's terms, as in `kernels`."""
-    scores = np.zeros(len(wanted), dtype=np.float32)
-    for term in range(len(columns)):
-        if columns[term] < 0:
-            continue
-        position, end = indptr[columns[term]], indptr[columns[term] + 1]
-        last = rows[end - 1]
-        for number in range(len(wanted)):
-            if wanted[number] > last:
-                break
-            position = kernels.seek(rows, position, end, wanted[number], last + 1)
-            if rows[position] == wanted[number]:
-                scores[number] += weights[term] * values[position]
-    return scores
-
-
-_score = cast(Callable[..., NDArray[np.float32]], njit(nogil=True, cache=True)(_score_rows))
-
-
-def _write_job(
-    folder: Path, name: str, views: Sequence[View], parameters: Mapping[str, int | float]
-) -> list[str] | None:
-    """Write what the builder reads. Returns the terms by component; None where there is nothing that it can index.
-
-    Seismic keeps 16-bit floats. The values are multiplied by one power of two, such that the largest just fits.
-    """
-    parts = [view.segment.postings(name) for view in views]
-    if min((float(part.values.min(initial=0)) for part in parts), default=0.0) < 0:
-        return None
-    exponent = int(np.frexp(max(float(part.values.max(initial=0)) for part in parts))[1])
-    folder.mkdir()
-    components: dict[str, int] = {}
-    numbers, lengths, start = [], [], 0
-    with (folder / "components.bin").open("wb") as component_file, (folder / "values.bin").open("wb") as value_file:
-        for view, part in zip(views, parts, strict=True):
-            live = np.arange(len(view.segment)) if view.live is None else np.flatnonzero(view.live)
-            for begin in range(0, len(live), _STEP):
-                taken = live[begin : begin + _STEP]
-                vectors = part.to_vectors(taken)
-                own = vectors.vocabulary.terms
-                renamed = np.fromiter((components.setdefault(t, len(components)) for t in own), np.int32, len(own))
-                matrix = vectors.matrix
-                shape = (len(taken), len(components))
-                rows = csr_array((matrix.data, renamed[matrix.indices], matrix.indptr.astype(np.int32)), shape=shape)
-                rows.sort_indices()
-                component_file.write(rows.indices.tobytes())
-                value_file.write(np.ldexp(rows.data, 15 - exponent).astype(np.float32).tobytes())
-                numbers.append(taken + start)
-                lengths.append(np.diff(rows.indptr))
-            start += len(view.segment)
-    if not components:
-        return None
-    np.save(folder / "rows.npy", np.concatenate(numbers).astype(np.int64))
-    np.save(folder / "offsets.npy", np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64))
-    job = {"terms": len(components), "parameters": dict(parameters)}
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    return list(components)
-
-
-def _run_builder(folder: Path) -> None:
-    """Raises BackendError where it fails."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-P", "-m", "hybridsearch.adapters.seismic.build", str(folder)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode:
-        said = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
-        raise BackendError(
-            f"Seismic could not make its index ({said}): the documents are stored and searched exactly; "
-            "free memory or disk space and call refresh() to try again."
-        )
-
-
-@contextlib.contextmanager
-def _workplace(parent: Path | None) -> Iterator[Path]:
-    """A folder to build in, gone afterwards if it was not renamed."""
-    try:
-        if parent is None:
-            with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:
-                yield Path(folder)
-            return
-        work = parent / f"{uuid.uuid4().hex[:16]}.tmp"
-        work.mkdir(parents=True)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        if isinstance(error, HybridSearchError):
-            raise
-        raise StorageError(
-            f"The Seismic index could not be written to {parent or tempfile.gettempdir()}: {error}; "
-            "the documents are stored and searched exactly; free disk space and call refresh() to try again."
-        ) from error
-
-
-def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises ValueError where a file is not as it was written."""
-    for file in manifest["indices"].values():
-        if file is not None and _crc32(folder / file["file"]) != file["crc32"]:
-            raise ValueError(f"the checksum of {file['file']} is not what was written")
-
-
-def _seal(path: Path) -> int:
-    """Sync a finished file to the disk. Returns its CRC-32."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-    return _crc32(path)
-
-
-def _crc32(path: Path) -> int:
-    crc = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
-
-
-def _digest(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()[:16]
 
 
 def _folder(location: str | Path | None) -> Path | None:

@@ -1,7 +1,7 @@
 """Builds one Seismic index, in a process of its own: `python -m hybridsearch.adapters.seismic.build FOLDER`.
 
 Seismic holds the interpreter lock while it builds, which takes minutes where there are many documents, and it writes
-what it does to standard output. So `backend` hands the work to this program, and everything else
+what it does to standard output. So `shards` hands the work to this program, and everything else
 goes on meanwhile.
 
 FOLDER holds, and afterwards also `index.index.seismic`:

@@ -343,7 +343,7 @@ def test_build_parameters_are_remembered_until_others_are_given(folder: Path) ->
 
 def test_an_index_of_another_version_of_seismic_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("hybridsearch.adapters.seismic.backend._ENGINE", "0.0.1")
+        patch.setattr("hybridsearch.adapters.seismic.shards._ENGINE", "0.0.1")
         make(random_items(50), folder).close()
     before = [path.name for path in (folder / "seismic").iterdir()]
     backend = reopen(folder)

@@ -1,0 +1,400 @@
+"""Seismic indices over segments of the memory backend: how they are made, saved, read again and searched.
+
+A shard of a folder lies in
+
+    <digest of manifest.json>/manifest.json        the segments, build parameters, terms and files
+    <digest of manifest.json>/0.index.seismic      of the first sparse retriever, and so on
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import seismic  # type: ignore[import-untyped, unused-ignore]
+from numba import njit
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from hybridsearch.adapters.memory import kernels
+from hybridsearch.adapters.memory.segment import Segment
+from hybridsearch.adapters.memory.state import View
+from hybridsearch.adapters.memory.threads import WORKERS
+from hybridsearch.adapters.seismic.build import STEM, classes
+from hybridsearch.corpus.store import sync_folder
+from hybridsearch.errors import BackendError, HybridSearchError, StorageError
+from hybridsearch.vectors import SparseQuery
+
+log = logging.getLogger(__name__)
+
+Parameters: TypeAlias = Mapping[str, int | float]
+"""Of `SeismicIndex.build_from_dataset`."""
+
+DEFAULTS: Parameters = {"n_postings": 1000, "centroid_fraction": 0.1, "summary_energy": 0.4}
+"""How an index is built where nothing else is said."""
+
+_MANIFEST = "manifest.json"
+_FORMAT = 1
+_ENGINE = version("pyseismic-lsr")
+
+_BATCH = 32
+"""Queries given to Seismic together; it holds the interpreter lock until all of them are answered."""
+
+_STEP = 1 << 16
+"""Documents written for the builder at a time."""
+
+Source: TypeAlias = Segment | int
+"""A segment, or how many rows it had, if it is no longer there."""
+
+
+class Shard:
+    """Some segments, and for each sparse retriever the Seismic index over them.
+
+    Attributes:
+        name: of its folder.
+        segments: those that are covered; in the index their rows are numbered one after the other.
+        starts: the number of the first row of each.
+        documents: how many were live when it was made.
+        indices: by retriever; none for a retriever with negative weights, or without any.
+        size: of the files, in bytes.
+    """
+
+    def __init__(
+        self, name: str, sources: Sequence[Source], documents: int, indices: Mapping[str, Index], size: int
+    ) -> None:
+        rows = [source if isinstance(source, int) else len(source) for source in sources]
+        starts = np.cumsum([0, *rows[:-1]])
+        covered = [(s, int(a)) for s, a in zip(sources, starts, strict=True) if isinstance(s, Segment)]
+        self.name = name
+        self.segments = [segment for segment, _ in covered]
+        self.starts = [start for _, start in covered]
+        self.documents = documents
+        self.indices = indices
+        self.size = size
+
+    @classmethod
+    def load(cls, folder: Path, name: str, manifest: Mapping[str, Any], sources: Sequence[Source]) -> Shard:
+        """Read the files of `folder`. Raises OSError where Seismic cannot."""
+        files = {retriever: file for retriever, file in manifest["indices"].items() if file is not None}
+        indices = {
+            retriever: Index(classes(len(file["terms"]))[1].load(str(folder / file["file"])), tuple(file["terms"]))
+            for retriever, file in files.items()
+        }
+        return cls(name, sources, manifest["documents"], indices, sum(file["size"] for file in files.values()))
+
+    @classmethod
+    def build(cls, place: Path | None, names: Sequence[str], views: Sequence[View], parameters: Parameters) -> Shard:
+        """A new shard over the live documents of `views`, saved in a folder of its own in `place`; None: not saved.
+
+        Raises:
+            BackendError: Seismic failed.
+            StorageError: the disk is full or refuses.
+        """
+        started = time.perf_counter()
+        with _workplace(place) as work:
+            files: dict[str, dict[str, Any] | None] = {}
+            for number, name in enumerate(names):
+                terms = _write_job(work / str(number), name, views, parameters)
+                if terms is None:
+                    files[name] = None
+                    continue
+                _run_builder(work / str(number))
+                path = work / f"{number}.index.seismic"
+                (work / str(number) / f"{STEM}.index.seismic").rename(path)
+                files[name] = {"file": path.name, "size": path.stat().st_size, "crc32": _seal(path), "terms": terms}
+                shutil.rmtree(work / str(number))
+            documents = sum(view.documents for view in views)
+            manifest = {
+                "format": _FORMAT,
+                "engine": _ENGINE,
+                "parameters": parameters,
+                "documents": documents,
+                "created": time.time_ns(),
+                "parts": [(view.part.name, view.part.rows) for view in views if view.part is not None],
+                "indices": files,
+            }
+            raw = json.dumps(manifest).encode()
+            shard = cls.load(work, _digest(raw), manifest, [view.segment for view in views])
+            if place is not None:
+                (work / _MANIFEST).write_bytes(raw)
+                _seal(work / _MANIFEST)
+                sync_folder(work)
+                work.rename(place / shard.name)
+                sync_folder(place)
+        log.info("Seismic indexed %d documents in %.1f seconds.", documents, time.perf_counter() - started)
+        return shard
+
+    def best(
+        self,
+        views: Mapping[Segment, View],
+        name: str,
+        query: SparseQuery,
+        rows: NDArray[np.int64],
+        k: int,
+    ) -> list[tuple[str, float]] | None:
+        """Ids and exact scores of the best `k` live documents of `rows` (more, if equal); None if there are fewer."""
+        found: list[tuple[View, NDArray[np.int64], NDArray[np.float32]]] = []
+        rows = np.unique(rows)
+        for segment, start in zip(self.segments, self.starts, strict=True):
+            view = views.get(segment)
+            if view is None:
+                continue
+            first, last = np.searchsorted(rows, [start, start + len(segment)])
+            own = rows[first:last] - start
+            own = own if view.live is None else own[view.live[own]]
+            postings = segment.postings(name)
+            scores = _score(
+                postings.indptr, postings.rows, postings.values, postings.columns(query.terms), query.weights, own
+            )
+            found.append((view, own[scores > 0], scores[scores > 0]))
+        scores = np.concatenate([scores for _, _, scores in found])
+        if len(scores) < k:
+            return None
+        least = np.partition(scores, -k)[-k]
+        return [
+            pair
+            for view, own, scores in found
+            for pair in zip(view.segment.ids.take(own[scores >= least]), scores[scores >= least].tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """A Seismic index: documents are row numbers, and term t of `terms` is component t, both written as strings."""
+
+    engine: Any
+    terms: tuple[str, ...]
+
+    @cached_property
+    def components(self) -> dict[str, str]:
+        """The name of each term's component."""
+        return {term: str(component) for component, term in enumerate(self.terms)}
+
+    def search(
+        self, queries: Sequence[SparseQuery], k: int, query_cut: int, heap_factor: float
+    ) -> list[NDArray[np.int64]]:
+        """For each query the rows of up to `k` documents."""
+        string = seismic.get_seismic_string()
+        known = [self._known(query) for query in queries]
+        components = [np.array(names, dtype=string) for names, _ in known]
+        weights = [weights for _, weights in known]
+        found: list[list[tuple[str, float, str]]] = [[] for _ in queries]
+        if len(queries) == 1:
+            found[0] = self.engine.search("0", components[0], weights[0], k, query_cut, heap_factor)
+        for start in range(0, len(queries) if len(queries) > 1 else 0, _BATCH):
+            some = slice(start, start + _BATCH)
+            names = np.arange(len(queries))[some].astype(string)
+            answers = self.engine.batch_search(
+                names, components[some], weights[some], k, query_cut, heap_factor, num_threads=WORKERS
+            )
+            for hits in answers:  # in any order; those without hits have no name
+                if hits:
+                    found[int(hits[0][0])] = hits
+        return [np.array([int(row) for _, _, row in hits], dtype=np.int64) for hits in found]
+
+    def _known(self, query: SparseQuery) -> tuple[list[str], NDArray[np.float32]]:
+        """The components of the query with weights up to 1, so that no sum overflows."""
+        pairs = [
+            (self.components[term], weight)
+            for term, weight in zip(query.terms, query.weights.tolist(), strict=True)
+            if weight and term in self.components
+        ]
+        weights = np.array([weight for _, weight in pairs])
+        return [name for name, _ in pairs], (weights / weights.max(initial=0) if pairs else weights).astype(np.float32)
+
+
+def read_shards(
+    place: Path, stored: Sequence[View], given: Parameters, *, verify: bool
+) -> tuple[list[Shard], Parameters]:
+    """The saved shards that are intact and cover segments of `stored`, none of them twice; their build parameters.
+
+    These are those of the shard with the most documents, but for those in `given`; shards with others are left out.
+    """
+    views = {view.part.name: view for view in stored if view.part is not None}
+    parameters = {**DEFAULTS, **given}
+    manifests: list[tuple[int, Path, dict[str, Any]]] = []
+    for folder in sorted(place.glob("*")):
+        if folder.suffix == ".tmp":
+            continue
+        try:
+            raw = (folder / _MANIFEST).read_bytes()
+            if _digest(raw) != folder.name:
+                raise ValueError("its content is not what was written")
+            manifest = json.loads(raw)
+        except (OSError, ValueError) as error:
+            log.warning("%s is damaged (%s), and its index is made again.", folder / _MANIFEST, error)
+            continue
+        if manifest["format"] == _FORMAT and manifest["engine"] == _ENGINE:
+            here = [views[name].documents for name, _ in manifest["parts"] if name in views]
+            manifests.append((sum(here), folder, manifest))
+    manifests.sort(key=lambda found: (-found[0], -found[2]["created"]))
+    if manifests and manifests[0][0]:
+        parameters = {**manifests[0][2]["parameters"], **given}
+    shards: list[Shard] = []
+    covered: set[str] = set()
+    for documents, folder, manifest in manifests:
+        parts = {name for name, _ in manifest["parts"]}
+        if not documents or parts & covered or manifest["parameters"] != parameters:
+            continue
+        try:
+            if verify:
+                _check_files(folder, manifest)
+            segments = [views[name].segment if name in views else rows for name, rows in manifest["parts"]]
+            shards.append(Shard.load(folder, folder.name, manifest, segments))
+        except (OSError, ValueError) as error:
+            log.warning("A Seismic index in %s is damaged (%s), and is made again.", folder, error)
+            continue
+        covered |= parts
+    return shards, parameters
+
+
+def _score_rows(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    wanted: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """The scores of the `wanted` rows, ascending: float32 sums in the order of the query's terms, as in `kernels`."""
+    scores = np.zeros(len(wanted), dtype=np.float32)
+    for term in range(len(columns)):
+        if columns[term] < 0:
+            continue
+        position, end = indptr[columns[term]], indptr[columns[term] + 1]
+        last = rows[end - 1]
+        for number in range(len(wanted)):
+            if wanted[number] > last:
+                break
+            position = kernels.seek(rows, position, end, wanted[number], last + 1)
+            if rows[position] == wanted[number]:
+                scores[number] += weights[term] * values[position]
+    return scores
+
+
+_score = cast(Callable[..., NDArray[np.float32]], njit(nogil=True, cache=True)(_score_rows))
+
+
+def _write_job(folder: Path, name: str, views: Sequence[View], parameters: Parameters) -> list[str] | None:
+    """Write what the builder reads. Returns the terms by component; None where there is nothing that it can index.
+
+    Seismic keeps 16-bit floats. The values are multiplied by one power of two, such that the largest just fits.
+    """
+    parts = [view.segment.postings(name) for view in views]
+    if min((float(part.values.min(initial=0)) for part in parts), default=0.0) < 0:
+        return None
+    exponent = int(np.frexp(max(float(part.values.max(initial=0)) for part in parts))[1])
+    folder.mkdir()
+    components: dict[str, int] = {}
+    numbers, lengths, start = [], [], 0
+    with (folder / "components.bin").open("wb") as component_file, (folder / "values.bin").open("wb") as value_file:
+        for view, part in zip(views, parts, strict=True):
+            live = np.arange(len(view.segment)) if view.live is None else np.flatnonzero(view.live)
+            for begin in range(0, len(live), _STEP):
+                taken = live[begin : begin + _STEP]
+                vectors = part.to_vectors(taken)
+                own = vectors.vocabulary.terms
+                renamed = np.fromiter((components.setdefault(t, len(components)) for t in own), np.int32, len(own))
+                matrix = vectors.matrix
+                shape = (len(taken), len(components))
+                rows = csr_array((matrix.data, renamed[matrix.indices], matrix.indptr.astype(np.int32)), shape=shape)
+                rows.sort_indices()
+                component_file.write(rows.indices.tobytes())
+                value_file.write(np.ldexp(rows.data, 15 - exponent).astype(np.float32).tobytes())
+                numbers.append(taken + start)
+                lengths.append(np.diff(rows.indptr))
+            start += len(view.segment)
+    if not components:
+        return None
+    np.save(folder / "rows.npy", np.concatenate(numbers).astype(np.int64))
+    np.save(folder / "offsets.npy", np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64))
+    job = {"terms": len(components), "parameters": dict(parameters)}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    return list(components)
+
+
+def _run_builder(folder: Path) -> None:
+    """Raises BackendError where it fails."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-P", "-m", "hybridsearch.adapters.seismic.build", str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+        raise BackendError(
+            f"Seismic could not make its index ({said}): the documents are stored and searched exactly; "
+            "free memory or disk space and call refresh() to try again."
+        )
+
+
+@contextlib.contextmanager
+def _workplace(parent: Path | None) -> Iterator[Path]:
+    """A folder to build in, gone afterwards if it was not renamed."""
+    try:
+        if parent is None:
+            with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:
+                yield Path(folder)
+            return
+        work = parent / f"{uuid.uuid4().hex[:16]}.tmp"
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error, HybridSearchError):
+            raise
+        raise StorageError(
+            f"The Seismic index could not be written to {parent or tempfile.gettempdir()}: {error}; "
+            "the documents are stored and searched exactly; free disk space and call refresh() to try again."
+        ) from error
+
+
+def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises ValueError where a file is not as it was written."""
+    for file in manifest["indices"].values():
+        if file is not None and _crc32(folder / file["file"]) != file["crc32"]:
+            raise ValueError(f"the checksum of {file['file']} is not what was written")
+
+
+def _seal(path: Path) -> int:
+    """Sync a finished file to the disk. Returns its CRC-32."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+    return _crc32(path)
+
+
+def _crc32(path: Path) -> int:
+    crc = 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _digest(manifest: bytes) -> str:
+    return hashlib.sha256(manifest).hexdigest()[:16]
