@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -205,7 +205,8 @@ def split(
     are dealt out at random, the large ones to train. Texts count as the same whatever their case and spaces; rows with
     a common query_id or document_id stay together too, as those of several pseudo-queries of one document.
 
-    A Dataset is split by its judged queries: those of the same text stay together, and each part has all documents.
+    A Dataset is split by its judged queries: those of the same text, and those with a relevant document in common, stay
+    together. Each part has the whole corpus to search.
 
     Args:
         data: at least as many rows or queries without a common text as there are parts.
@@ -225,11 +226,12 @@ def split(
     names = (f"{data.name}/train", f"{data.name}/dev", f"{data.name}/test")
     if isinstance(data, Dataset):
         ids = [id for id in data.queries if id in data.qrels]
-        queries = TrainingData.from_columns(Kind.TEXTS, {"text": [data.queries[id] for id in ids]}, name=data.name)
-        dealt = _deal(queries, fractions, seed)
+        relevant = [[document for document, grade in data.qrels[id].items() if grade > 0] for id in ids]
+        shared = [("text", [data.queries[id] for id in ids]), ("document_id", relevant)]
+        dealt = _deal(data.name, shared, fractions, seed)
         parts = [with_queries(data, name, [ids[row] for row in rows]) for name, rows in zip(names, dealt, strict=True)]
     else:
-        dealt = _deal(data, fractions, seed)
+        dealt = _deal(data.name, _shareable(data), fractions, seed)
         parts = [replace(data.select(rows), name=name) for name, rows in zip(names, dealt, strict=True)]
     train, dev, test = parts
     return train, dev, test
@@ -258,11 +260,22 @@ def is_retrieval(source: object) -> bool:
     return str(source).partition("/")[0] in ("beir", "nanobeir") and "/" in str(source)
 
 
-def _deal(data: TrainingData, fractions: tuple[float, float, float], seed: int) -> list[list[int]]:
+Columns: TypeAlias = list[tuple[str, Sequence[str | list[str] | None]]]
+"""For each row what it may share with others, one or several; "text" in the first place for texts, else any name."""
+
+
+def _shareable(data: TrainingData) -> Columns:
+    ids = data.ids
+    known = [] if ids is None else [(name, ids[name]) for name in IDS if name in ids.column_names]
+    return [*(("text", data.rows[column]) for column in data.inputs), *known]
+
+
+def _deal(name: str, columns: Columns, fractions: tuple[float, float, float], seed: int) -> list[list[int]]:
     """The rows of three parts, in order."""
-    groups = _components(data)
+    groups = _components(columns)
     random.Random(seed).shuffle(groups)  # noqa: S311
-    wanted = [fraction * len(data) for fraction in fractions]
+    size = sum(map(len, groups))
+    wanted = [fraction * size for fraction in fractions]
     parts: tuple[list[list[int]], ...] = ([], [], [])
     sizes = [0, 0, 0]
     for group in groups:
@@ -276,23 +289,21 @@ def _deal(data: TrainingData, fractions: tuple[float, float, float], seed: int) 
             donor.remove(empty[0])
     if not all(parts):
         raise InvalidArgumentError(
-            f"The {len(data):,} rows of {data.name!r} cannot be split into three parts, as they share texts and make "
+            f"The {size:,} rows of {name!r} cannot be split into three parts, as they share texts and make "
             f"only {len(groups)} groups that do not: give more rows, or data for dev and test."
         )
     return [sorted(row for group in part for row in group) for part in parts]
 
 
-def _components(data: TrainingData) -> list[list[int]]:
-    """The rows in groups: those of two groups share no text, and no id of a query or document."""
+def _components(columns: Columns) -> list[list[int]]:
+    """The rows in groups: those of two groups share nothing."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     numbers: dict[tuple[str, str], int] = {}  # of what rows may share
     row_of: list[int] = []
     shared: list[int] = []
-    known = [] if data.ids is None else [name for name in IDS if name in data.ids.column_names]
-    columns = [("text", data.rows[column]) for column in data.inputs]
-    columns += [(name, data.ids[name]) for name in known if data.ids is not None]
+    rows = max(len(values) for _, values in columns)
     for space, values in columns:
         for row, value in enumerate(values):
             for one in value if isinstance(value, list) else [value]:
@@ -300,11 +311,11 @@ def _components(data: TrainingData) -> list[list[int]]:
                     row_of.append(row)
                     key = normalized(one) if space == "text" else one
                     shared.append(numbers.setdefault((space, key), len(numbers)))
-    size = len(data) + len(numbers)
-    edges = (np.ones(len(row_of), dtype=np.int8), (np.array(row_of), np.array(shared) + len(data)))
+    size = rows + len(numbers)
+    edges = (np.ones(len(row_of), dtype=np.int8), (np.array(row_of), np.array(shared) + rows))
     _, labels = connected_components(coo_array(edges, shape=(size, size)), directed=False)
     groups: dict[int, list[int]] = {}
-    for row, label in enumerate(labels[: len(data)].tolist()):
+    for row, label in enumerate(labels[:rows].tolist()):
         groups.setdefault(label, []).append(row)
     return list(groups.values())
 

@@ -495,16 +495,22 @@ def test_a_split_has_the_fractions_asked_for_and_is_the_same_each_time() -> None
         assert [f"q{id}" for id in part.ids["query_id"]] == part.rows["anchor"][:]
 
 
-def test_a_dataset_is_split_by_its_queries(tiny_dataset: hs.Dataset) -> None:
+def test_a_dataset_is_split_by_its_queries_and_their_documents(tiny_dataset: hs.Dataset) -> None:
     twins = {f"again-{id}": text.upper() for id, text in tiny_dataset.queries.items()}
-    qrels = {**tiny_dataset.qrels, **{id: {"wing-0": 1} for id in twins}}
-    parts = split(hs.Dataset("tiny", {**tiny_dataset.queries, **twins}, qrels, tiny_dataset.corpus), (0.5, 0.25, 0.25))
+    others = {f"other-{id}": f"Tell me about {id}" for id in tiny_dataset.queries}
+    of_others = {f"other-{id}": {**grades, "wing-0": 0} for id, grades in tiny_dataset.qrels.items()}
+    of_twins = {id: {f"elsewhere-{number}": 1} for number, id in enumerate(twins)}
+    queries = {**tiny_dataset.queries, **twins, **others}
+    dataset = hs.Dataset("tiny", queries, {**tiny_dataset.qrels, **of_twins, **of_others}, tiny_dataset.corpus)
+    parts = split(dataset, (0.5, 0.25, 0.25))
 
     assert [part.name for part in parts] == ["tiny/train", "tiny/dev", "tiny/test"]
-    assert [len(part.queries) for part in parts] == [40, 20, 20]
+    assert [len(part.queries) for part in parts] == [60, 30, 30]
     assert all(part.qrels.keys() == part.queries.keys() and part.corpus is tiny_dataset.corpus for part in parts)
     texts = [{text.lower() for text in part.queries.values()} for part in parts]
-    assert not texts[0] & texts[1] | texts[0] & texts[2] | texts[1] & texts[2]
+    found = [{id for grades in part.qrels.values() for id, grade in grades.items() if grade} for part in parts]
+    for sides in (texts, found):
+        assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
 
 
 def test_documents_of_lists_are_not_on_two_sides() -> None:
