@@ -159,7 +159,13 @@ def _inference_free(splade: Any, documents: Iterable[str]) -> SparseEncoder:
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling
 
+    from hybridsearch.training.loop import quiet
+
     weights = idf_weights(splade.tokenizer, documents)
+    language_model = splade[0].auto_model
+    if language_model.config.vocab_size > len(weights):  # rows that only make its number even; queries have none
+        with quiet():
+            language_model.resize_token_embeddings(len(weights))
     for module in splade:
         if isinstance(module, SpladePooling):
             module.embedding_dimension = len(weights)

@@ -14,35 +14,43 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers.sparse_encoder.modules import Router, SpladePooling
 from sentence_transformers.util import batch_to_device
 
-_CPU_LOGITS = 2**24
+if TYPE_CHECKING:
+    from sentence_transformers import SparseEncoder
+
+_CPU_LOGITS = 2**24  # so many are computed at a time, or those of one text
 _GPU_LOGITS = 2**28
-"""How many are computed at a time."""
+_DEVICES = ("cpu", "cuda")  # others lack some products of sparse matrices
 
 _PROBE = "The boundary layer separates where the pressure rises along the wing."
 
 
-def pool_directly(model: Any) -> Any:
-    """Let a SparseEncoder compute so wherever it can; returns it. What it saves stays a plain SPLADE.
+def pool_directly(model: SparseEncoder) -> SparseEncoder:
+    """Let a model compute so wherever it can, and return it; what it saves stays a plain SPLADE.
 
     It can where the last thing that its language model does is a multiplication by the vocabulary's matrix, and its
-    pooling takes the maximum. Both ways are compared on a sentence; a model for which they differ is left as it is.
+    pooling takes the maximum. Both ways are compared on a sentence; a model for which they differ is left as it is, and
+    so are models whose weights a trainer spreads over several devices.
+
+    Args:
+        model: a SparseEncoder of any architecture; modules in it are changed.
     """
-    if torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ:
-        return model  # DataParallel's copies on the other GPUs would look for the matrix on the first one
+    if _is_spread():
+        return model
     for transformer, pooling in _heads(model):
         decoder = _decoder(transformer)
-        if decoder is None or pooling.pooling_strategy != "max":
+        if decoder is None or pooling.pooling_strategy != "max" or decoder.weight.device.type not in _DEVICES:
             continue
         wanted = _probe(transformer, pooling)
         decoder.forward = _unchanged
         pooling.forward = functools.partial(_forward, pooling, decoder)
-        if not torch.allclose(_probe(transformer, pooling), wanted, rtol=1e-3, atol=1e-4):
+        alike = torch.allclose(_probe(transformer, pooling), wanted, rtol=1e-3, atol=1e-4)
+        if not (alike and wanted.any()):
             del decoder.forward, pooling.forward
     return model
 
@@ -51,18 +59,23 @@ class _LargestLogits(torch.autograd.Function):  # type: ignore[misc]
     """For each text and term the largest logit, of a token's hidden state times the term's row plus its bias.
 
     Takes hidden states (tokens, size), the matrix (terms, size), the bias (terms,) or None, and where each text begins
-    and ends; gives (texts, terms), in autocast's precision where that is on.
+    and ends; gives (texts, terms), in autocast's precision where that is on. `needs_gradient` is whether anybody will
+    ask which token had the largest one.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor | None, bounds: Sequence[int]
+        ctx: Any,
+        hidden: torch.Tensor,
+        matrix: torch.Tensor,
+        bias: torch.Tensor | None,
+        bounds: Sequence[int],
+        needs_gradient: bool,
     ) -> torch.Tensor:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else matrix.dtype
         states, rows, offsets = hidden.to(dtype), matrix.to(dtype), None if bias is None else bias.to(dtype)
         largest = states.new_full((len(bounds) - 1, len(matrix)), -torch.inf)
-        needs_gradient = any(ctx.needs_input_grad)
         tokens = torch.zeros(largest.shape if needs_gradient else 0, dtype=torch.int64, device=hidden.device)
         for texts in _portions(bounds, max(1, (_CPU_LOGITS if kind == "cpu" else _GPU_LOGITS) // len(matrix))):
             begin = bounds[texts[0]]
@@ -85,10 +98,11 @@ class _LargestLogits(torch.autograd.Function):  # type: ignore[misc]
         places = torch.stack([tokens[texts, terms], terms])
         shape = (len(hidden), len(matrix))
         chosen = torch.sparse_coo_tensor(places, gradient[texts, terms].float(), shape, check_invariants=False)
-        of_hidden = torch.sparse.mm(chosen, matrix.float()).to(hidden.dtype)
-        of_matrix = torch.sparse.mm(chosen.t(), hidden.float()).to(matrix.dtype)
-        of_bias = gradient.sum(0).to(matrix.dtype) if ctx.needs_input_grad[2] else None
-        return of_hidden, of_matrix, of_bias, None
+        for_hidden, for_matrix, for_bias, *_ = ctx.needs_input_grad
+        of_hidden = torch.sparse.mm(chosen, matrix.float()).to(hidden.dtype) if for_hidden else None
+        of_matrix = torch.sparse.mm(chosen.t(), hidden.float()).to(matrix.dtype) if for_matrix else None
+        of_bias = gradient.sum(0).to(matrix.dtype) if for_bias else None
+        return of_hidden, of_matrix, of_bias, None, None
 
 
 def _portions(bounds: Sequence[int], most: int) -> Iterator[range]:
@@ -104,18 +118,19 @@ def _portions(bounds: Sequence[int], most: int) -> Iterator[range]:
 
 
 def _forward(pooling: Any, decoder: Any, features: dict[str, Any]) -> dict[str, Any]:
-    """Of SpladePooling, where "token_embeddings" are the hidden states that `decoder` would make logits of."""
+    """What SpladePooling does, where "token_embeddings" are the hidden states that `decoder` would make logits of."""
     hidden = features["token_embeddings"]
     if "cu_seq_lens_q" in features:  # texts one after the other, without padding
         states, bounds = hidden.flatten(0, -2), features["cu_seq_lens_q"].tolist()
     else:
         mask = features["attention_mask"].bool()
         states, bounds = hidden[mask], [0, *accumulate(mask.sum(1).tolist())]
-    logits: torch.Tensor = _LargestLogits.apply(states, decoder.weight, decoder.bias, bounds)
+    logits = _LargestLogits.apply(states, decoder.weight, decoder.bias, bounds, torch.is_grad_enabled())
     weights = logits.relu().log1p()
     if pooling.activation_function == "log1p_relu":
         weights = weights.log1p()
-    pooling.embedding_dimension = weights.shape[1]
+    if pooling.embedding_dimension is None:
+        pooling.embedding_dimension = weights.shape[1]
     features["sentence_embedding"] = weights
     return features
 
@@ -125,13 +140,19 @@ def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _heads(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Language models of the model, each with the SPLADE pooling behind it."""
+    """Language models, each with the SPLADE pooling that is the only thing behind it."""
     chains = [list(model)]
     for router in model:
         if isinstance(router, Router):
             chains += [list(chain) for chain in router.sub_modules.values()]
+    behind: dict[Any, set[Any]] = {}
     for chain in chains:
-        yield from ((first, second) for first, second in pairwise(chain) if isinstance(second, SpladePooling))
+        for first, second in zip(chain, [*chain[1:], None], strict=True):
+            behind.setdefault(first, set()).add(second)
+    for first, followers in behind.items():
+        second = next(iter(followers))
+        if len(followers) == 1 and isinstance(second, SpladePooling):
+            yield first, second
 
 
 def _decoder(transformer: Any) -> torch.nn.Linear | None:
@@ -142,10 +163,18 @@ def _decoder(transformer: Any) -> torch.nn.Linear | None:
 
 
 def _probe(transformer: Any, pooling: Any) -> torch.Tensor:
-    was_training = transformer.training
+    """The vector of a sentence, without dropout."""
+    modes = {module: module.training for module in transformer.modules()}
     transformer.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         features = batch_to_device(transformer.preprocess([_PROBE]), transformer.auto_model.device)
         vector: torch.Tensor = pooling(transformer(features))["sentence_embedding"]
-    transformer.train(was_training)
+    for module, mode in modes.items():
+        module.training = mode
     return vector
+
+
+def _is_spread() -> bool:
+    """Whether copies on several GPUs (DataParallel), or parts (FSDP, DeepSpeed), would miss the whole matrix."""
+    copied = torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ
+    return copied or "true" in (os.environ.get(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))

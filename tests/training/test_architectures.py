@@ -57,6 +57,20 @@ def test_documents_of_an_inference_free_splade_go_through_the_splade_that_it_was
     assert np.array_equal(made.encode_document(TEXTS).to_dense(), splade.encode_document(TEXTS).to_dense())
 
 
+def test_documents_and_queries_of_an_inference_free_splade_have_the_same_dimensions(
+    tiny_splade: Path, tmp_path: Path
+) -> None:
+    splade = load_sparse(tiny_splade)
+    plain = splade.encode_document(TEXTS).to_dense().numpy()
+    splade[0].auto_model.resize_token_embeddings(30528)  # an even number, as many models have it
+    made = load_sparse(splade, "inference-free", documents=TEXTS)
+    made.save_pretrained(str(tmp_path))
+    for model in (made, load_sparse(tmp_path)):
+        documents, queries = model.encode_document(TEXTS), model.encode_query(TEXTS)
+        assert documents.shape == queries.shape == (3, 30522)
+        np.testing.assert_allclose(documents.to_dense().numpy(), plain, rtol=1e-5, atol=1e-6)
+
+
 def test_an_inference_free_splade_that_was_saved_is_loaded_as_one(tiny_splade: Path, tmp_path: Path) -> None:
     model = load_sparse(tiny_splade, "inference-free", documents=TEXTS)
     model.save_pretrained(str(tmp_path))

@@ -52,6 +52,25 @@ def test_a_splade_is_trained_and_loads_with_plain_sentence_transformers(
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_a_splade_is_trained_without_keeping_its_logits(
+    tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from sentence_transformers.sparse_encoder.modules import SpladePooling
+
+    steps = TrainingSettings(max_steps=1, batch_size=4, max_length=24)
+    plain, seen = SpladePooling.forward, []
+
+    def watched(self: Any, features: dict[str, Any]) -> Any:
+        seen.append(torch.is_grad_enabled())
+        return plain(self, features)
+
+    monkeypatch.setattr(SpladePooling, "forward", watched)
+    columns = {name: [pair[name] for pair in tiny_pairs] for name in ("anchor", "positive")}
+    train(tiny_splade, TrainingData.from_columns(Kind.PAIRS, columns), tmp_path / "out", settings=steps)
+    assert True not in seen
+
+
 def test_each_evaluation_has_the_sparsity_beside_the_quality(trained: TrainingResult) -> None:
     assert [one.step for one in trained.history.evaluations][:2] == [0, 4]
     for one in trained.history.evaluations:

@@ -15,10 +15,12 @@ pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[t
 
 import torch
 from sentence_transformers import SparseEncoder
-from sentence_transformers.sparse_encoder.modules import SpladePooling
+from sentence_transformers.sparse_encoder.modules import Router, SpladePooling
 
 from hybridsearch.training import splade
 from hybridsearch.training.architectures import load_sparse
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.losses import build_loss, choose_loss
 from hybridsearch.training.run import set_dropout
 
 TEXTS = ["the lift of a wing", "bread", "planets move on ellipses with the sun in one focus " * 3, "blood pressure"]
@@ -95,6 +97,55 @@ def test_mixed_precision_is_as_near_to_full_precision_as_that_of_the_plain_model
     assert (ours[1][name] - exact[1][name]).norm() <= 1.5 * (theirs[1][name] - exact[1][name]).norm()
 
 
+def test_a_loss_in_small_batches_has_the_gradients_of_the_plain_model(plain: Any) -> None:
+    direct = splade.pool_directly(copy.deepcopy(plain))
+    data = TrainingData.from_columns(Kind.PAIRS, {"anchor": TEXTS, "positive": TEXTS[::-1]})
+    gradients = []
+    for model, name in ((plain, "mnr"), (direct, "cached-mnr")):
+        loss = build_loss(choose_loss("sparse", data, name), model, data, mini_batch_size=2)
+        loss([model.preprocess(data.rows[column]) for column in data.inputs], None)["base_loss"].backward()
+        gradients.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_frozen_gets_no_gradient(plain: Any) -> None:
+    plain[0].auto_model.get_output_embeddings().weight.requires_grad_(False)
+    wanted = vectors_and_gradients(plain, TEXTS)
+    assert "0.model.bert.embeddings.word_embeddings.weight" not in wanted[1]
+    assert_alike(vectors_and_gradients(splade.pool_directly(copy.deepcopy(plain)), TEXTS), wanted)
+
+
+def test_without_gradients_the_largest_logits_alone_are_looked_for(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    direct = splade.pool_directly(plain)
+    monkeypatch.setattr(torch.Tensor, "max", lambda *_: pytest.fail("also their places were"))
+    with torch.no_grad():
+        direct(direct.preprocess(TEXTS))
+
+
+def test_texts_without_padding_between_them(plain: Any) -> None:
+    """As flash attention gives them; the second has no tokens at all."""
+    direct = splade.pool_directly(copy.deepcopy(plain))
+    decoder = plain[0].auto_model.get_output_embeddings()
+    hidden = torch.randn(1, 9, decoder.in_features, generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([0, 4, 4, 9])
+    found = direct[1]({"token_embeddings": hidden, "cu_seq_lens_q": places})["sentence_embedding"]
+    for row, part in zip(found, hidden[0].tensor_split(places[1:-1]), strict=True):
+        wanted = decoder(part).relu().log1p().amax(0) if len(part) else torch.zeros_like(row)
+        torch.testing.assert_close(row, wanted)
+
+
+def test_a_language_model_with_two_poolings_stays_as_it_is(plain: Any) -> None:
+    shared, one = plain
+    router = Router.for_query_document([shared, one], [shared, SpladePooling("max")])
+    assert not is_direct(splade.pool_directly(SparseEncoder(modules=[router], device="cpu")))
+
+
+def test_weights_that_a_trainer_spreads_stay_as_they_are(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert not is_direct(splade.pool_directly(plain))
+
+
 def test_a_model_that_does_something_to_its_logits_stays_as_it_is(plain: Any) -> None:
     model = plain[0].auto_model
     model.forward = functools.partial(_halved, model.forward)
@@ -107,15 +158,24 @@ def test_sums_over_tokens_stay_as_they_are(plain: Any) -> None:
     assert not is_direct(splade.pool_directly(plain))
 
 
-def test_what_is_saved_is_a_plain_splade(plain: Any, tiny_splade: Path, tmp_path: Path) -> None:
-    direct = splade.pool_directly(plain)
+def test_what_is_saved_is_a_plain_splade(plain: Any, tmp_path: Path) -> None:
+    direct = splade.pool_directly(copy.deepcopy(plain))
     assert is_direct(direct)
-    assert is_direct(copy.deepcopy(direct))
-    direct.save_pretrained(str(tmp_path))
-    assert (tmp_path / "modules.json").read_text() == (tiny_splade / "modules.json").read_text()
-    again = trainable(tmp_path)
+    plain.encode_document(TEXTS)  # learns how many dimensions it has
+    for name, model in (("plain", plain), ("direct", direct)):
+        model.save_pretrained(str(tmp_path / name))
+    for name in ("modules.json", "config.json", "1_SpladePooling/config.json"):
+        assert (tmp_path / "direct" / name).read_text() == (tmp_path / "plain" / name).read_text()
+    again = trainable(tmp_path / "direct")
     assert not is_direct(again)
     assert_alike(vectors_and_gradients(direct, TEXTS), vectors_and_gradients(again, TEXTS))
+
+
+def test_a_copy_has_gradients_of_its_own(plain: Any) -> None:
+    copied = copy.deepcopy(splade.pool_directly(plain))
+    _, gradients = vectors_and_gradients(copied, TEXTS)
+    assert gradients
+    assert all(one.grad is None for one in plain.parameters())
 
 
 @functools.cache
