@@ -1,19 +1,27 @@
-"""What a document takes on the disk of OpenSearch and Elasticsearch, by kind of field, and how fast it goes in.
+"""How large to make OpenSearch and Elasticsearch: bytes on disk by kind of field, how many shards, how much heap.
 
     export HYBRIDSEARCH_TEST_OPENSEARCH=http://127.0.0.1:9200 HYBRIDSEARCH_TEST_ELASTICSEARCH=http://127.0.0.1:9201
-    python benchmarks/sizing.py [--documents N] [--json]
+    python benchmarks/sizing.py [--documents N] [--full] [--json]
 
 Documents as in engines.py: real texts, 384-dimensional vectors, mixtures of SPLADE-v3 vectors of about 110 terms. One
 index for each kind of field, one shard, no replicas, merged into one segment before it is measured; what the documents
-themselves take is measured alone and subtracted. The heap figure is the peak of the old generation since the node was
-started: start it anew for a figure of this run alone.
+themselves take is measured alone and subtracted.
+
+Shards: 10,000 and 50,000 documents (`--full`: also 200,000) with BM25, sparse and dense vectors in 1, 2 and 4 shards of
+one node, as they are after loading; one query at a time with three retrievers of 100 hits each, and the same queries
+from as many threads as the machine has cores and one more.
+
+The heap figures are the peak of the old generation since the node was started, and how often a circuit breaker refused
+a request: start the node anew, with another heap, for figures of this run alone.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from _common import arguments, finish, table
@@ -32,6 +40,10 @@ FIELDS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "dense 384, exact": ("dense", {"dense": "exact"}),
 }
 """The retriever that an index has, and how its backend is made."""
+
+SHARDS = (1, 2, 4)
+SIZES = (10_000, 50_000)
+QUERIES = 200
 
 
 def measure(
@@ -63,11 +75,35 @@ def measure(
     return size, rate
 
 
+def by_shards(engine: Engine, collection: Collection, documents: int, shards: int) -> dict[str, float]:
+    """Documents a second on the way in, milliseconds of one query, and queries a second of several threads."""
+    backend = engine.backend(engine.new_index(), shards=shards)
+    backend.create(collection.schema(lexical=True))
+    encoded = list(collection.batches(lexical=True, end=documents))
+    start = time.perf_counter()
+    backend.load(encoded)
+    rate = documents / (time.perf_counter() - start)
+    times = []
+    for _ in range(2):  # the first round fills caches and the statistics of BM25
+        times.clear()
+        for requests in collection.requests:
+            start = time.perf_counter()
+            backend.search(requests)
+            times.append((time.perf_counter() - start) * 1e3)
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
+        start = time.perf_counter()
+        list(pool.map(backend.search, collection.requests))
+        throughput = len(collection.requests) / (time.perf_counter() - start)
+    backend.close()
+    engine.clean()
+    return {"documents_per_second": rate, "query_ms": statistics.median(times), "queries_per_second": throughput}
+
+
 def heap(engine: Engine) -> str:
-    nodes = dict(engine.client.nodes.stats(metric="jvm"))["nodes"].values()
-    (memory,) = (node["jvm"]["mem"] for node in nodes)
+    (node,) = dict(engine.client.nodes.stats(metric="jvm,breaker"))["nodes"].values()
+    memory, refused = node["jvm"]["mem"], sum(breaker["tripped"] for breaker in node["breakers"].values())
     peak, most = memory["pools"]["old"]["peak_used_in_bytes"], memory["heap_max_in_bytes"]
-    return f"Heap: at most {peak / 2**20:.0f} MiB of {most / 2**20:.0f} MiB in the old generation."
+    return f"Heap: old generation at most {peak / 2**20:.0f} of {most / 2**20:.0f} MiB, {refused} requests refused."
 
 
 def main() -> None:
@@ -76,11 +112,15 @@ def main() -> None:
     engines = [Engine(name, url) for name, url in urls.items() if url]
     if not engines:
         raise SystemExit("Set HYBRIDSEARCH_TEST_OPENSEARCH or HYBRIDSEARCH_TEST_ELASTICSEARCH to a server's URL.")
+    sizes = (*SIZES, 200_000) if options.full else SIZES
     collection = Collection(options.documents, 1)
+    searched = Collection(max(sizes), QUERIES)
     results: dict[str, Any] = {"documents": options.documents}
     for engine in engines:
         try:
             found = {label: measure(engine, collection, *field) for label, field in FIELDS.items()}
+            engine.clean()
+            timed = {(n, shards): by_shards(engine, searched, n, shards) for n in sizes for shards in SHARDS}
         finally:
             engine.clean()
         base = found["document only"][0]
@@ -92,9 +132,18 @@ def main() -> None:
             f"{engine.name}: {options.documents:,} documents, one segment",
             ["field", "bytes a document", "documents a second"],
             rows,
-            note=f"Each row but the first is what the field adds to the document itself. {heap(engine)}",
+            note="Each row but the first is what the field adds to the document itself.",
         )
-        results[engine.name] = {label: {"bytes": size, "documents_per_second": rate} for label, size, rate in rows}
+        table(
+            f"{engine.name}: shards of one node",
+            ["documents", "shards", "documents a second in", "ms a query, median", "queries a second"],
+            [(f"{n:,}", shards, *figures.values()) for (n, shards), figures in timed.items()],
+            note=heap(engine),
+        )
+        results[engine.name] = {
+            **{label: {"bytes": size, "documents_per_second": rate} for label, size, rate in rows},
+            **{f"{n} documents, {shards} shards": figures for (n, shards), figures in timed.items()},
+        }
     finish(options, results)
 
 

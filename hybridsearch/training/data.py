@@ -227,7 +227,7 @@ def split(
     if isinstance(data, Dataset):
         ids = [id for id in data.queries if id in data.qrels]
         relevant = [[document for document, grade in data.qrels[id].items() if grade > 0] for id in ids]
-        shared = [("text", [data.queries[id] for id in ids]), ("document_id", relevant)]
+        shared: Columns = [("text", [data.queries[id] for id in ids]), ("document_id", relevant)]
         dealt = _deal(data.name, shared, fractions, seed)
         parts = [with_queries(data, name, [ids[row] for row in rows]) for name, rows in zip(names, dealt, strict=True)]
     else:
