@@ -184,6 +184,13 @@ class OpenSearchBackend(LuceneBackend):
             return field  # with the setting `knn` off there is no graph and no engine
         # The server's default engine is faiss, which kills a node that lacks its library: always say which.
         engine, quantization = self._options["engine"], self._options.get("quantization")
+        # Asked of new indexes alone: those that have faiss were made where all nodes were seen to have it.
+        if engine == "faiss" and self._server is not None and self._server.version is None:
+            raise BackendError(
+                f"Whoever asks OpenSearch at {self.address} may not read _nodes, and the engine faiss kills a node "
+                "that lacks its native library: ask as a user with the right to cluster:monitor/nodes/info, or use "
+                "engine='lucene'."
+            )
         if quantization is not None:
             field["compression_level"] = _COMPRESSION[engine][quantization]
         space = _SPACES[retriever.metric or "cosine"]

@@ -26,6 +26,7 @@ from hybridsearch.testing import samples
 SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)
 ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
 NODES = b'{"nodes":{"a":{"version":"%s","plugins":[{"name":"opensearch-knn"}]}}}'
+FORBIDDEN = b'{"error":{"type":"security_exception","reason":"no permissions for cluster:monitor/nodes/info"}}'
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,33 @@ def test_faiss_is_never_sent_to_a_node_that_may_lack_it() -> None:
         with pytest.raises(BackendError, match="faiss kills a node"):
             backend.create(SCHEMA)
     assert all(path.startswith("GET") for path in paths)
+
+
+def refusing_nodes(paths: list[str]) -> Callable[[str, str], tuple[int, bytes]]:
+    """Answers of a server whose user may not read `_nodes`; all that it is asked goes to `paths`."""
+
+    def answer(method: str, path: str) -> tuple[int, bytes]:
+        paths.append(f"{method} {path}")
+        return (403, FORBIDDEN) if "_nodes" in path else (200, b'{"acknowledged":true}')
+
+    return answer
+
+
+def test_faiss_is_never_sent_to_nodes_that_may_not_be_asked_whether_they_have_it() -> None:
+    paths: list[str] = []
+    with stub(refusing_nodes(paths)) as port:
+        backend = OpenSearchBackend(f"opensearch://127.0.0.1:{port}/name", engine="faiss")
+        with pytest.raises(BackendError, match=r"may not read _nodes, .* cluster:monitor/nodes/info, or use .*lucene"):
+            backend.create(SCHEMA)
+    assert paths
+    assert all(path.startswith("GET") for path in paths)
+
+
+def test_an_index_can_be_made_by_those_who_may_not_read_nodes(engine: str) -> None:
+    paths: list[str] = []
+    with stub(refusing_nodes(paths)) as port:
+        ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").create(SCHEMA)
+    assert paths[-1] == "PUT /name"
 
 
 def test_the_mapping_says_which_engine_and_how_exact() -> None:
