@@ -16,11 +16,8 @@ from hybridsearch.adapters.lucene.lines import Line
 from hybridsearch.adapters.lucene.refusals import PASSING
 from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError, InvalidArgumentError
 
-Reply: TypeAlias = tuple[int, bytes] | tuple[int, bytes, float | None]
-"""HTTP status, body and, where the server sent a Retry-After, that many seconds."""
-
-Send: TypeAlias = Callable[[bytes], Reply]
-"""Posts one `_bulk` body. Raises one of `BulkSender`'s `retryable` types where no whole answer came."""
+Send: TypeAlias = Callable[[bytes], tuple[int, bytes]]
+"""Posts one `_bulk` body; HTTP status and body. Raises one of `BulkSender`'s `retryable` types for no whole answer."""
 
 _OVERLOADED = frozenset({429, 502, 503, 504})
 _TOO_MUCH_OR_MALFORMED = frozenset({400, 413})  # the fault of some document in the request: smaller requests find it
@@ -43,7 +40,7 @@ class BulkSender:
 
     Between two attempts there is a random pause, from 0 to `first_wait` seconds after the first failure, to twice as
     much after each further one, and never to more than `max_wait`: "full jitter", M. Brooker, "Exponential Backoff
-    And Jitter", 2015. A Retry-After lengthens it, up to `max_wait`.
+    And Jitter", 2015. Retry-After is not heeded: neither engine sends it, and opensearch-py does not show it.
 
     Args:
         send: posts one body.
@@ -175,7 +172,7 @@ class BulkSender:
                 if not answer.again:
                     continue
                 parts.extendleft(reversed(_halves(answer.again) if failures > 1 else [answer.again]))
-                stop.wait(self._pause(failures, answer.retry_after))
+                stop.wait(self._pause(failures))
         except Exception as error:
             outcome.error = error
         return outcome
@@ -185,13 +182,12 @@ class BulkSender:
         if len(part) > 1 and len(body) > self._max_bytes:  # which has shrunk since the request was made
             return _Answer(too_large=True)
         try:
-            status, content, *seconds = self._send(body)
+            status, content = self._send(body)
         except self._retryable as failure:
             ours = isinstance(failure, HybridSearchError)
             return _Answer(
                 again=part, error=failure if ours else BackendError(f"The server did not answer: {failure}.")
             )
-        retry_after = seconds[0] if seconds else None
         reply = _parse(content)
         error = content.decode("utf-8", "replace") if reply is None else reply.get("error")
         if status in _TOO_MUCH_OR_MALFORMED:
@@ -203,17 +199,17 @@ class BulkSender:
             return _Answer(_Outcome(done=1, refused=[(part[0][0], reason)]))
         if not 200 <= status < 300:
             again = (status in _OVERLOADED or _type_of(error) in PASSING) and not _is_block(status, error)
-            return _Answer(again=part if again else (), error=self._refusal(status, error), retry_after=retry_after)
+            return _Answer(again=part if again else (), error=self._refusal(status, error))
         items = None if reply is None else reply.get("items")
         if reply is not None and items is None and reply.get("errors") is False:
             return _Answer(_Outcome(len(part), len(part)))  # the items were left out of the answer by a filter_path
         if not isinstance(items, list) or len(items) != len(part):
             return _Answer(again=part, error=self._refusal(status, error))
-        return self._sort_out(part, items, retry_after)
+        return self._sort_out(part, items)
 
-    def _sort_out(self, part: Sequence[Line], items: Sequence[Mapping[str, Any]], retry_after: float | None) -> _Answer:
+    def _sort_out(self, part: Sequence[Line], items: Sequence[Mapping[str, Any]]) -> _Answer:
         """What became of each line of a request that was answered with 200."""
-        answer = _Answer(retry_after=retry_after)
+        answer = _Answer()
         again = []
         for line, item in zip(part, items, strict=True):
             (result,) = item.values()
@@ -234,10 +230,9 @@ class BulkSender:
         answer.again = again
         return answer
 
-    def _pause(self, failures: int, retry_after: float | None) -> float:
+    def _pause(self, failures: int) -> float:
         longest = min(self._max_wait, self._first_wait * 2.0 ** min(failures - 1, 60))
-        jittered = random.uniform(0, longest)  # noqa: S311 - no secret
-        return min(self._max_wait, max(jittered, retry_after or 0.0))
+        return random.uniform(0, longest)  # noqa: S311 - no secret
 
 
 @dataclass(slots=True)
@@ -264,14 +259,12 @@ class _Answer:
         outcome: of the lines that are done with.
         again: the lines to repeat.
         error: why; without any line to repeat, why nothing that follows would get through either.
-        retry_after: seconds that the server asks for.
         too_large: the request must go in halves; nothing is done.
     """
 
     outcome: _Outcome = field(default_factory=_Outcome)
     again: Sequence[Line] = ()
     error: Exception | None = None
-    retry_after: float | None = None
     too_large: bool = False
 
 

@@ -47,11 +47,10 @@ class Index:
         assert answer.status < 300, answer.data
         return json.loads(answer.data)
 
-    def send(self, body: bytes, to: str | None = None) -> tuple[int, bytes] | tuple[int, bytes, float | None]:
+    def send(self, body: bytes, to: str | None = None) -> tuple[int, bytes]:
         url = f"{to or self.proxy.url}/{self.name}/_bulk"
         answer = self.pool.request("POST", url, body=body, headers={"Content-Type": "application/x-ndjson"})
-        after = answer.headers.get("Retry-After")
-        return answer.status, answer.data, None if after is None else float(after)
+        return answer.status, answer.data
 
     def sender(self, **options: Any) -> BulkSender:
         fast = {"max_documents": 20, "first_wait": 0.01, "max_wait": 0.1, "retryable": (urllib3.exceptions.HTTPError,)}
@@ -234,7 +233,7 @@ def test_any_mixture_of_faults_loses_nothing_and_stores_nothing_twice(index: Ind
         faulty_proxy.reset_after(0.0),
         faulty_proxy.slow(0.05),
         faulty_proxy.status(429),
-        faulty_proxy.status(503, Retry_After="0.05"),
+        faulty_proxy.status(503),
         faulty_proxy.too_large_above(700),
         faulty_proxy.status(200, b"<html>captive portal</html>"),
         faulty_proxy.rejecting(lambda n: n % 3 == 0, 429, "es_rejected_execution_exception"),
@@ -273,27 +272,13 @@ def test_a_server_that_stays_away_ends_in_one_error_that_says_how_much_is_stored
 
 
 def test_one_request_that_is_given_up_ends_the_pauses_of_the_others(index: Index) -> None:
-    sender = index.sender(retries=1, threads=4, first_wait=0.01, max_wait=60.0)
-    index.proxy.rule = faulty_proxy.status(429, Retry_After="50")
+    sender = index.sender(retries=1, threads=4, first_wait=60.0, max_wait=60.0)
+    index.proxy.rule = faulty_proxy.status(429)
     index.proxy.faults += [faulty_proxy.status(404, b"not here")]
     start = time.monotonic()
     with pytest.raises(BackendError, match="HTTP 404"):
         sender.send_all(lines(200))
     assert time.monotonic() - start < 5
-
-
-def test_a_retry_after_is_waited_for(index: Index) -> None:
-    index.proxy.faults += [faulty_proxy.status(503, Retry_After="0.6")]
-    start = time.monotonic()
-    index.sender(max_wait=1.0).send_all(lines(5))
-    assert 0.6 <= time.monotonic() - start < 2.0
-
-
-def test_a_retry_after_of_an_hour_is_cut_to_the_longest_wait(index: Index) -> None:
-    index.proxy.faults += [faulty_proxy.status(503, Retry_After="3600")]
-    start = time.monotonic()
-    index.sender(max_wait=0.2).send_all(lines(5))
-    assert time.monotonic() - start < 2.0
 
 
 def test_pauses_are_random_between_nothing_and_a_growing_limit(index: Index) -> None:
@@ -382,21 +367,21 @@ def test_an_error_of_the_lines_ends_the_call_and_its_threads(index: Index, error
         yield from lines(50)
         raise error
 
-    index.proxy.faults += [faulty_proxy.passing, faulty_proxy.status(429, Retry_After="50")]
+    index.proxy.faults += [faulty_proxy.passing, faulty_proxy.status(429)]
     start = time.monotonic()
     with pytest.raises(type(error)):
-        index.sender(max_wait=60.0).send_all(broken())
+        index.sender(first_wait=60.0, max_wait=60.0).send_all(broken())
     assert time.monotonic() - start < 5
 
 
 def test_an_interrupt_while_waiting_for_the_server_ends_the_call_and_its_threads(index: Index) -> None:
-    index.proxy.rule = faulty_proxy.status(429, Retry_After="50")
+    index.proxy.rule = faulty_proxy.status(429)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     start = time.monotonic()
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         with pytest.raises(KeyboardInterrupt):
-            index.sender(max_wait=60.0).send_all(lines(100))
+            index.sender(first_wait=60.0, max_wait=60.0).send_all(lines(100))
     finally:
         signal.signal(signal.SIGALRM, before)
     assert 0.2 < time.monotonic() - start < 5
