@@ -131,6 +131,22 @@ def rejecting(among: Callable[[int], bool], code: int, kind: str, reason: str = 
     return fault
 
 
+def busy_searches(among: Callable[[int], bool]) -> Fault:
+    """Refuse the searches of an `_msearch` whose number `among` picks for load, under HTTP 200."""
+    error = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
+
+    def fault(exchange: Exchange) -> None:
+        code, body, headers = exchange.forward()
+        answer = json.loads(body)
+        answer["responses"] = [
+            {"error": error, "status": 429} if among(number) else response
+            for number, response in enumerate(answer["responses"])
+        ]
+        exchange.reply(code, json.dumps(answer).encode(), headers)
+
+    return fault
+
+
 class FaultyProxy:
     """Listens on a free port of the loopback interface.
 

@@ -1,0 +1,153 @@
+"""Faults between the engines' own clients and a real server: loads lose nothing, searches are asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import faulty_proxy
+import pytest
+from sent import assert_holds, batches
+
+pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
+pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
+
+from hybridsearch.adapters.lucene import multisearch
+from hybridsearch.adapters.lucene.backend import LuceneBackend
+from hybridsearch.adapters.lucene.connection import Address
+from hybridsearch.backends import Request
+from hybridsearch.errors import BackendError
+from hybridsearch.ranking import Ranking
+from hybridsearch.testing import samples
+from hybridsearch.testing.base import put
+
+Make = Callable[..., LuceneBackend]
+Search = Callable[[LuceneBackend, list[Request]], list[Ranking]]
+
+SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)
+BUSY = {"error": {"type": "es_rejected_execution_exception", "reason": "queue is full"}, "status": 429}
+FAULTS = {
+    "whole requests are refused for load": faulty_proxy.status(429, b"<html>busy</html>"),
+    "items are refused for load": faulty_proxy.rejecting(lambda n: n % 3 == 0, 429, "es_rejected_execution_exception"),
+    "connections are reset in mid-answer": faulty_proxy.reset_after(0.5),
+}
+
+
+def in_thread(backend: LuceneBackend, requests: list[Request]) -> list[Ranking]:
+    return backend.search(requests)
+
+
+def in_event_loop(backend: LuceneBackend, requests: list[Request]) -> list[Ranking]:
+    async def search() -> list[Ranking]:
+        try:
+            return await backend.asearch(requests)
+        finally:
+            await backend.aclose()
+
+    return asyncio.run(search())
+
+
+both_ways = pytest.mark.parametrize("search", [in_thread, in_event_loop])
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_load_through_the_engines_own_client_loses_nothing_and_stores_nothing_twice(make: Make, kind: str) -> None:
+    direct, items = make(), samples.random_items(500)
+    direct.create(SCHEMA)
+    with faulty_proxy.FaultyProxy(direct.address.urls[0]) as proxy:
+        backend = make(through=proxy.url)
+        backend.open()
+        proxy.faults += [FAULTS[kind]] * 4
+        backend.load(batches(items, SCHEMA))
+        assert not proxy.faults
+    assert_holds(direct, items, SCHEMA)
+
+
+@pytest.fixture
+def filled(make: Make) -> LuceneBackend:
+    """An index of 60 random items."""
+    backend = make()
+    backend.create(SCHEMA)
+    put(backend, samples.random_items(), SCHEMA)
+    return backend
+
+
+@pytest.fixture
+def proxy(filled: LuceneBackend) -> Iterator[faulty_proxy.FaultyProxy]:
+    """In front of the searches of that index."""
+    with faulty_proxy.FaultyProxy(filled.address.urls[0], on="_msearch") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def requests() -> list[Request]:
+    """They need one `_msearch`: all hits, so that there are no ties at a cut, of kinds without term frequencies."""
+    return [Request(kind, query, 60) for kind in ("dense", "sparse") for query in samples.random_queries(kind, 3)]
+
+
+@both_ways
+def test_a_search_whose_answer_was_cut_off_is_asked_again(
+    make: Make, filled: LuceneBackend, proxy: faulty_proxy.FaultyProxy, requests: list[Request], search: Search
+) -> None:
+    backend = make(through=proxy.url)
+    backend.open()
+    proxy.faults.append(faulty_proxy.reset_after(0.5))
+    assert search(backend, requests) == filled.search(requests)
+    assert len(proxy.seen) == 2
+
+
+@both_ways
+def test_searches_whose_answers_are_always_cut_off_end_in_one_sentence(
+    make: Make, proxy: faulty_proxy.FaultyProxy, requests: list[Request], search: Search
+) -> None:
+    backend = make(through=proxy.url)
+    backend.open()
+    proxy.rule = faulty_proxy.reset_after(0.5)
+    with pytest.raises(BackendError, match=r"cannot be reached .*: check that it runs"):
+        search(backend, requests)
+
+
+@both_ways
+def test_only_the_searches_that_a_busy_server_refused_are_asked_again(
+    make: Make, filled: LuceneBackend, proxy: faulty_proxy.FaultyProxy, requests: list[Request], search: Search
+) -> None:
+    backend = make(through=proxy.url)
+    backend.open()
+    proxy.faults += [faulty_proxy.busy_searches(lambda n: n % 2 == 0), faulty_proxy.busy_searches(lambda n: n == 1)]
+    assert search(backend, requests) == filled.search(requests)
+    sizes = [size for _, size in proxy.seen]
+    assert len(sizes) == 3
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+@both_ways
+def test_a_search_that_a_server_is_always_too_busy_for_ends_in_one_sentence(
+    make: Make,
+    proxy: faulty_proxy.FaultyProxy,
+    requests: list[Request],
+    search: Search,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(multisearch, "_FIRST_PAUSE", 0.001)
+    backend = make(through=proxy.url)
+    backend.open()
+    proxy.rule = faulty_proxy.busy_searches(lambda n: n == 0)
+    with pytest.raises(BackendError, match=r"overloaded or not ready \(HTTP 429 .*queue is full\): try again later"):
+        search(backend, requests)
+
+
+def test_searches_are_asked_again_later_and_later_until_all_are_answered() -> None:
+    def rounds() -> Any:
+        return (yield [{"size": number} for number in range(3)])
+
+    steps = multisearch.msearch(Address.parse("opensearch://localhost/name", "OpenSearch"), rounds())
+    calls = [next(steps)]
+    calls.append(steps.send({"responses": [BUSY, {"hits": 1}, BUSY]}))
+    calls.append(steps.send({"responses": [{"hits": 0}, BUSY]}))
+    with pytest.raises(StopIteration) as stop:
+        steps.send({"responses": [{"hits": 2}]})
+    assert stop.value.value == [{"hits": 0}, {"hits": 1}, {"hits": 2}]
+    bodies = [call.body.split(b"\n")[1:-1:2] for call in calls if call.body is not None]
+    assert bodies == [[b'{"size":0}', b'{"size":1}', b'{"size":2}'], [b'{"size":0}', b'{"size":2}'], [b'{"size":2}']]
+    assert [call.pause for call in calls] == [0.0, 0.1, 0.2]
