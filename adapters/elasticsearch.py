@@ -32,6 +32,8 @@ class ElasticsearchBackend(LuceneBackend):
 
     Args:
         location: `elasticsearch://host:9200/name`; `elasticsearch+https://` for TLS; several nodes with commas between.
+            Without a host, `elasticsearch:///name`, on the server of HYBRIDSEARCH_ELASTICSEARCH_URL, such as
+            https://host:9200.
         dense: "hnsw" (approximate) or "exact"; None for what the index was made with, "hnsw" for a new one.
         quantization: of the dense vectors that HNSW compares, for less memory: "int8", "int4" or "bbq" (1 bit); needs
             Elasticsearch 8.18. The best candidates are scored again by the full vectors. None for what the index was

@@ -35,6 +35,7 @@ class OpenSearchBackend(LuceneBackend):
 
     Args:
         location: `opensearch://host:9200/name`; `opensearch+https://` for TLS; several nodes with commas between them.
+            Without a host, `opensearch:///name`, on the server of HYBRIDSEARCH_OPENSEARCH_URL, such as https://host:9200.
         dense: "hnsw" (approximate) or "exact"; None for what the index was made with, "hnsw" for a new one.
         engine: of HNSW: "lucene", or "faiss" on nodes that have its native library; None as for `dense`.
         quantization: of the dense vectors that HNSW compares, for less memory: "int8" (engine lucene; of 7 bits),

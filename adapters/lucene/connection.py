@@ -68,8 +68,9 @@ class Address:
     ) -> Address:
         """The address in a URL such as `opensearch+https://host:9200/name`.
 
-        Who asks, and the CA file, come from the arguments, else from the URL (`user:password@`), else from the
-        environment (HYBRIDSEARCH_<ENGINE>_USER, _PASSWORD, _API_KEY, _CA).
+        A place without a host, such as `opensearch:///name`, is on the server of HYBRIDSEARCH_<ENGINE>_URL. Who asks,
+        and the CA file, come from the arguments, else from the URL (`user:password@`), else from the environment
+        (HYBRIDSEARCH_<ENGINE>_USER, _PASSWORD, _API_KEY, _CA).
 
         Raises:
             InvalidArgumentError: the URL or an argument is not usable; secrets are not in the message.
@@ -82,8 +83,12 @@ class Address:
             raise InvalidArgumentError(
                 f"{shown!r} is not the place of an index in {engine}: write {example}, or {kind}+https:// for TLS."
             )
-        netloc, _, path = rest.partition("/")
         environment = f"HYBRIDSEARCH_{engine.upper()}_"
+        if rest.startswith("/"):
+            url_scheme, rest = _server(environment + "URL", shown, rest, example)
+            transport = transport or url_scheme
+            shown = f"{kind}+{transport}://{rest.rpartition('@')[2]}"
+        netloc, _, path = rest.partition("/")
         if "@" in path:
             raise InvalidArgumentError(
                 "The user's name or password in the URL has a '/' as it is, so that the host is not clear: write it as "
@@ -228,6 +233,23 @@ def check_number(name: str, value: object) -> None:
     """Raises InvalidArgumentError where the option `name` is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least 1.")
+
+
+def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, str]:
+    """The scheme, and what follows it with `path` added, of the server's URL in an environment variable."""
+    url = os.environ.get(variable, "").strip()
+    if not url:
+        raise InvalidArgumentError(
+            f"{shown!r} names no host, and {variable} is not set: write {example}, or set it to the server's URL, such "
+            f"as https://host:{DEFAULT_PORT}."
+        )
+    scheme, _, rest = url.rstrip("/").partition("://")
+    if scheme not in ("http", "https") or not rest:
+        raise InvalidArgumentError(  # its value may hold a password, wherever the mistake is
+            f"{variable}, the host of {shown!r}, is not the URL of a server: set it to one such as "
+            f"https://host:{DEFAULT_PORT}, with several hosts separated by commas."
+        )
+    return scheme, rest + path
 
 
 def _check_ca(path: Path, tls: bool, shown: str) -> None:

@@ -39,9 +39,57 @@ def test_a_name_that_engines_do_not_allow_is_refused(engine: str, name: str, pro
 
 
 @pytest.mark.parametrize("place", ["{}://", "{}:///name", "{}://host:port/name", "{}+ftp://host/name"])
-def test_a_place_without_a_host_is_refused(engine: str, place: str) -> None:
+def test_a_place_without_a_host_is_refused(engine: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(f"HYBRIDSEARCH_{engine.upper()}_URL", raising=False)
     with pytest.raises(InvalidArgumentError, match="write"):
         ENGINES[engine](place.format(engine))
+
+
+@pytest.mark.parametrize(
+    ("url", "nodes"),
+    [
+        ("http://search.example", ["http://search.example:9200"]),
+        ("https://a:9201,b:9202/", ["https://a:9201", "https://b:9202"]),
+        ("https://proxy/engines/one", ["https://proxy:9200/engines/one"]),
+    ],
+)
+def test_a_place_without_a_host_is_on_the_server_that_the_environment_names(
+    engine: str, url: str, nodes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"HYBRIDSEARCH_{engine.upper()}_URL", url)
+    address = ENGINES[engine](f"{engine}:///papers").address
+    assert (address.urls, address.index) == (nodes, "papers")
+    assert ENGINES[engine](f"{engine}://other:1/papers").address.urls == ["http://other:1"]
+
+
+def test_tls_that_the_place_asks_for_is_kept_whatever_the_environment_says(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"HYBRIDSEARCH_{engine.upper()}_URL", "http://host")
+    assert ENGINES[engine](f"{engine}+https:///papers").address.urls == ["https://host:9200"]
+
+
+def test_the_user_of_the_servers_url_in_the_environment_asks_and_is_not_shown(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"HYBRIDSEARCH_{engine.upper()}_URL", "http://me:s3cr3t@127.0.0.1:1")
+    backend = ENGINES[engine](f"{engine}:///papers")
+    assert backend.address.headers == {"authorization": "Basic bWU6czNjcjN0"}  # base64 of me:s3cr3t
+    with pytest.raises(BackendError, match="cannot be reached") as error:
+        backend.open()
+    with pytest.raises(InvalidArgumentError, match="upper case") as wrong:
+        ENGINES[engine](f"{engine}:///PAPERS")
+    assert not any("s3cr3t" in text for text in (repr(backend), str(error.value), str(wrong.value)))
+
+
+@pytest.mark.parametrize("url", ["me:s3cr3t@host:9200", "ftp://me:s3cr3t@host", "https://", "https://me:s3/cr3t@host"])
+def test_an_unusable_url_in_the_environment_is_named_but_not_shown(
+    engine: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"HYBRIDSEARCH_{engine.upper()}_URL", url)
+    with pytest.raises(InvalidArgumentError, match=r"set it to one such as https://host:9200|%2F") as error:
+        ENGINES[engine](f"{engine}:///papers")
+    assert "s3" not in str(error.value)
 
 
 def test_secrets_are_shown_nowhere(engine: str, monkeypatch: Any, caplog: Any) -> None:
