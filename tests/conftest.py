@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from servers import address_of, call, server_of
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -50,13 +48,13 @@ def splade() -> str:
 @pytest.fixture(scope="session")
 def opensearch_url() -> str:
     """`opensearch://host:port` of a server to test with, from HYBRIDSEARCH_TEST_OPENSEARCH."""
-    return _server("opensearch")
+    return server_of("opensearch")
 
 
 @pytest.fixture(scope="session")
 def elasticsearch_url() -> str:
     """`elasticsearch://host:port` of a server to test with, from HYBRIDSEARCH_TEST_ELASTICSEARCH."""
-    return _server("elasticsearch")
+    return server_of("elasticsearch")
 
 
 @pytest.fixture
@@ -71,16 +69,5 @@ def lucene_names() -> Iterator[Callable[[str, str], str]]:
 
     yield location
     for place in given:
-        scheme, _, rest = place.partition("://")
-        url = f"{'https' if scheme.endswith('+https') else 'http'}://{rest}"
-        with contextlib.suppress(urllib.error.HTTPError):  # never created
-            urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).close()  # noqa: S310
-
-
-def _server(engine: str) -> str:
-    variable = f"HYBRIDSEARCH_TEST_{engine.upper()}"
-    url = os.environ.get(variable)
-    if not url:
-        pytest.skip(f"no server: start one with `docker compose up {engine}`, and set {variable} to its URL")
-    scheme, _, rest = url.rstrip("/").partition("://")
-    return f"{engine}+https://{rest}" if scheme == "https" else f"{engine}://{rest}"
+        address = address_of(place)
+        call(address, "DELETE", address.path, allowed=(400, 404))  # an alias, or never created

@@ -1,6 +1,6 @@
 """An HTTP proxy in front of a real server that misbehaves on demand.
 
-    with FaultyProxy("http://127.0.0.1:9210") as proxy:
+    with FaultyProxy(backend.address) as proxy:
         proxy.faults += [status(429), reset_after(0.5)]     # for the next two requests whose path has "_bulk"
         ... requests to proxy.url ...
         assert not proxy.faults
@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+
+from hybridsearch.adapters.lucene.connection import Address
 
 Fault: TypeAlias = Callable[["Exchange"], None]
 
@@ -28,7 +29,7 @@ Fault: TypeAlias = Callable[["Exchange"], None]
 class Exchange:
     """One request to the proxy, which a fault answers."""
 
-    def __init__(self, handler: BaseHTTPRequestHandler, upstream: str) -> None:
+    def __init__(self, handler: BaseHTTPRequestHandler, upstream: Address | None) -> None:
         self._handler = handler
         self._upstream = upstream
         self.path = handler.path
@@ -36,12 +37,18 @@ class Exchange:
 
     def forward(self, body: bytes | None = None) -> tuple[int, bytes, Mapping[str, str]]:
         """The server's answer: status, body, headers."""
-        handler = self._handler
-        connection = http.client.HTTPConnection(self._upstream, timeout=60)
+        handler, upstream = self._handler, self._upstream
+        assert upstream is not None, "there is no server behind this proxy"
+        (host, port), context = upstream.hosts[0], upstream.ssl_context()
+        connection = (
+            http.client.HTTPConnection(host.strip("[]"), port, timeout=60)
+            if context is None
+            else http.client.HTTPSConnection(host.strip("[]"), port, timeout=60, context=context)
+        )
         try:
             sent = self.body if body is None else body
             kept = {k: v for k, v in handler.headers.items() if k.lower() in ("content-type", "accept")}
-            connection.request(handler.command, self.path, sent, kept)
+            connection.request(handler.command, f"{upstream.prefix}{self.path}", sent, {**kept, **upstream.headers})
             response = connection.getresponse()
             return response.status, response.read(), dict(response.getheaders())
         finally:
@@ -150,6 +157,9 @@ def busy_searches(among: Callable[[int], bool]) -> Fault:
 class FaultyProxy:
     """Listens on a free port of the loopback interface.
 
+    What it passes on goes to the server by TLS, and with credentials, if the address of `upstream` has them. Without a
+    server, `rule` answers everything.
+
     Attributes:
         url: where it listens.
         faults: for the coming requests whose path has `on` in it, one each; then `rule` holds.
@@ -158,12 +168,12 @@ class FaultyProxy:
         most_at_once: how many such requests were under way at one time.
     """
 
-    def __init__(self, upstream: str, on: str = "_bulk") -> None:
+    def __init__(self, upstream: Address | None, on: str = "_bulk") -> None:
         self.faults: deque[Fault] = deque()
         self.rule: Fault = passing
         self.seen: list[tuple[str, int]] = []
         self.most_at_once = 0
-        self._upstream = urlsplit(upstream).netloc
+        self._upstream = upstream
         self._on = on
         self._at_once = 0
         self._lock = threading.Lock()

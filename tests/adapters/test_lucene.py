@@ -7,7 +7,6 @@ import gc
 import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from servers import call
 
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
@@ -69,18 +69,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 def every_request(k: int = 10) -> list[Request]:
     """Some of each kind whose answers have no ties at the cut."""
     return [Request(kind, query, k) for kind in sorted(KINDS) for query in samples.random_queries(kind, 4)]
-
-
-def call(backend: LuceneBackend, method: str, path: str = "", body: Any = None) -> Any:
-    """Past the backend, as somebody else would."""
-    request = urllib.request.Request(  # noqa: S310
-        f"{backend.address}{backend.address.path}{path}",
-        None if body is None else orjson.dumps(body),
-        {"content-type": "application/json"},
-        method=method,
-    )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
-        return orjson.loads(answer.read())
 
 
 # ------------------------------------------------------------------------------------------------------ round trips
@@ -255,7 +243,7 @@ def test_an_index_is_opened_with_the_options_it_was_made_with(make: Make, engine
 
 def test_a_foreign_index_is_refused(make: Make) -> None:
     backend = make()
-    call(backend, "PUT", body={"mappings": {"properties": {"text": {"type": "text"}}}})
+    call(backend.address, "PUT", backend.address.path, {"mappings": {"properties": {"text": {"type": "text"}}}})
     with pytest.raises(BackendError, match="was not made by hybridsearch"):
         backend.open()
     with pytest.raises(IndexExistsError, match="already"):
@@ -265,7 +253,12 @@ def test_a_foreign_index_is_refused(make: Make) -> None:
 @pytest.mark.parametrize(("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 1, "index the documents again")])
 def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out: str) -> None:
     backend = make()
-    call(backend, "PUT", body={"mappings": {"_meta": {"hybridsearch": {"version": version}}}})
+    call(
+        backend.address,
+        "PUT",
+        backend.address.path,
+        {"mappings": {"_meta": {"hybridsearch": {"version": version}}}},
+    )
     with pytest.raises(IndexCorruptedError, match=way_out):
         backend.open()
 
@@ -291,14 +284,14 @@ def test_the_first_documents_decide_the_average_length_for_all_writers(make: Mak
 
 def test_an_alias_is_opened_like_its_index(make: Make, backend: LuceneBackend) -> None:
     alias = make("alias")
-    call(backend, "PUT", f"/_alias/{alias.address.index}")
+    call(backend.address, "PUT", f"{backend.address.path}/_alias/{alias.address.index}")
     try:
         assert alias.open() == SCHEMA
         assert alias.count() == 60
         with pytest.raises(IndexExistsError):
             make("alias").create(SCHEMA)
     finally:
-        call(backend, "DELETE", f"/_alias/{alias.address.index}")
+        call(backend.address, "DELETE", f"{backend.address.path}/_alias/{alias.address.index}")
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -307,7 +300,7 @@ def test_an_alias_is_opened_like_its_index(make: Make, backend: LuceneBackend) -
 def test_without_refreshing_writes_appear_when_refresh_is_called(make: Make) -> None:
     backend = make(refresh=False)
     backend.create(SCHEMA)
-    call(backend, "PUT", "/_settings", {"index": {"refresh_interval": "-1"}})
+    call(backend.address, "PUT", f"{backend.address.path}/_settings", {"index": {"refresh_interval": "-1"}})
     backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
     assert backend.fetch(["a"]) != [None]
     assert backend.count() == 0
@@ -319,11 +312,11 @@ def test_without_refreshing_writes_appear_when_refresh_is_called(make: Make) -> 
 def test_loading_restores_what_it_relaxed(make: Make, fails: bool) -> None:
     backend = make(replicas=1)
     backend.create(SCHEMA)
-    call(backend, "PUT", "/_settings", {"index": {"refresh_interval": "7s"}})
+    call(backend.address, "PUT", f"{backend.address.path}/_settings", {"index": {"refresh_interval": "7s"}})
     seen: list[Any] = []
 
     def settings() -> Any:
-        (found,) = call(backend, "GET", "/_settings").values()
+        (found,) = call(backend.address, "GET", f"{backend.address.path}/_settings").values()
         return [found["settings"]["index"].get(name) for name in ("refresh_interval", "number_of_replicas")]
 
     def batches() -> Iterator[Any]:
@@ -352,19 +345,19 @@ def test_loading_after_a_crash_restores_what_was_before_it(make: Make, monkeypat
         yield samples.encode(samples.random_items(), SCHEMA)
         monkeypatch.setattr(backend._channel, "call", lambda *_, **__: {"_": {"mappings": mappings}})  # killed here
 
-    (found,) = call(backend, "GET", "/_mapping").values()
+    (found,) = call(backend.address, "GET", f"{backend.address.path}/_mapping").values()
     mappings = found["mappings"]
     backend.load(batches())
     again = make(replicas=1)
     again.open()
     again.load([samples.encode(samples.random_items(5), SCHEMA)])
-    (found,) = call(again, "GET", "/_settings").values()
+    (found,) = call(again.address, "GET", f"{again.address.path}/_settings").values()
     assert found["settings"]["index"].get("refresh_interval") is None
     assert found["settings"]["index"]["number_of_replicas"] == "1"
 
 
 def test_an_index_that_was_deleted_meanwhile_is_not_made_anew(make: Make, backend: LuceneBackend) -> None:
-    call(backend, "DELETE")
+    call(backend.address, "DELETE", backend.address.path)
     for use in (
         lambda: backend.upsert(samples.encode([samples.plain("a")], SCHEMA)),
         lambda: backend.search(every_request()),
@@ -376,11 +369,15 @@ def test_an_index_that_was_deleted_meanwhile_is_not_made_anew(make: Make, backen
 
 
 def test_a_read_only_index_is_one_sentence(backend: LuceneBackend) -> None:
-    call(backend, "PUT", "/_settings", {"index": {"blocks.read_only_allow_delete": True}})
+    call(
+        backend.address, "PUT", f"{backend.address.path}/_settings", {"index": {"blocks.read_only_allow_delete": True}}
+    )
     with pytest.raises(StorageError, match=r"disk|read-only"):
         backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
     assert len(backend.search(every_request())) == len(every_request())
-    call(backend, "PUT", "/_settings", {"index": {"blocks.read_only_allow_delete": None}})
+    call(
+        backend.address, "PUT", f"{backend.address.path}/_settings", {"index": {"blocks.read_only_allow_delete": None}}
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ async

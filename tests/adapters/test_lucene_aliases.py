@@ -6,13 +6,12 @@ import asyncio
 import json
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
+from servers import call
 
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
@@ -64,25 +63,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     return sent
 
 
-def call(backend: LuceneBackend, method: str, path: str, body: Any = None) -> Any:
-    """Past the backend, as somebody else would."""
-    request = urllib.request.Request(  # noqa: S310
-        f"{backend.address}{path}",
-        None if body is None else orjson.dumps(body),
-        {"content-type": "application/json"},
-        method=method,
-    )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
-        return orjson.loads(answer.read())
-
-
 def meaning(backend: LuceneBackend, alias: str) -> dict[str, Any]:
     """The indexes that the engine says the alias means."""
-    return dict(call(backend, "GET", f"/{alias}/_alias"))
+    return dict(call(backend.address, "GET", f"/{alias}/_alias"))
 
 
 def exists(backend: LuceneBackend) -> bool:
-    return backend.address.index in call(backend, "GET", f"{backend.address.path}?ignore_unavailable=true")
+    return backend.address.index in call(backend.address, "GET", f"{backend.address.path}?ignore_unavailable=true")
 
 
 # --------------------------------------------------------------------------------------------------------- publishing
@@ -130,7 +117,7 @@ def test_publishing_what_the_alias_means_already_changes_nothing(
 def test_documents_are_found_by_the_alias_at_once(make: Make) -> None:
     backend, live = make("v1"), make("live")
     backend.create(SCHEMA)
-    call(backend, "PUT", f"{backend.address.path}/_settings", {"index": {"refresh_interval": "-1"}})
+    call(backend.address, "PUT", f"{backend.address.path}/_settings", {"index": {"refresh_interval": "-1"}})
     backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
     backend.publish(live.address.index)
     live.open()
@@ -159,7 +146,7 @@ def test_an_alias_of_several_indexes_is_left_alone(make: Make, filled: Callable[
     alias = make("live").address.index
     backend, *others = (filled(name) for name in ("v1", "v2", "v3"))
     for other in others:
-        call(other, "PUT", f"{other.address.path}/_alias/{alias}")
+        call(other.address, "PUT", f"{other.address.path}/_alias/{alias}")
     with pytest.raises(BackendError, match="means 2 indexes"):
         backend.publish(alias)
     assert set(meaning(backend, alias)) == {other.address.index for other in others}
@@ -173,7 +160,7 @@ def test_an_alias_of_a_foreign_index_is_left_alone(
     make: Make, filled: Callable[..., LuceneBackend], drop_old: bool
 ) -> None:
     backend, foreign, alias = filled("v1"), make("foreign"), make("live").address.index
-    call(foreign, "PUT", foreign.address.path, {"aliases": {alias: {}}})
+    call(foreign.address, "PUT", foreign.address.path, {"aliases": {alias: {}}})
     with pytest.raises(BackendError, match="not made by hybridsearch"):
         backend.publish(alias, drop_old)
     assert list(meaning(foreign, alias)) == [foreign.address.index]
@@ -188,7 +175,7 @@ def test_what_cannot_be_a_name_is_no_alias(filled: Callable[..., LuceneBackend],
 def test_an_index_that_was_deleted_is_not_published(make: Make, filled: Callable[..., LuceneBackend]) -> None:
     old, new, alias = filled("v1"), filled("v2"), make("live").address.index
     old.publish(alias)
-    call(new, "DELETE", new.address.path)
+    call(new.address, "DELETE", new.address.path)
     with pytest.raises(IndexNotFoundError, match="deleted meanwhile"):
         new.publish(alias)
     assert list(meaning(old, alias)) == [old.address.index]
@@ -378,7 +365,7 @@ def test_an_alias_that_is_gone_is_one_sentence(make: Make, filled: Callable[...,
     backend, live = filled("v1"), make("live")
     backend.publish(live.address.index)
     live.open()
-    call(backend, "DELETE", f"{backend.address.path}/_alias/{live.address.index}")
+    call(backend.address, "DELETE", f"{backend.address.path}/_alias/{live.address.index}")
     with pytest.raises(IndexNotFoundError, match="is not there"):
         live.count()
     assert backend.count() == 60
@@ -403,9 +390,9 @@ def test_the_engine_and_the_index_are_described(make: Make, filled: Callable[...
     assert "s3cret" not in str(facts)
     assert "somebody" not in str(facts)
     assert facts["engine"].lower() == engine
-    version = call(backend, "GET", "/_nodes/_all/none")["nodes"].popitem()[1]["version"]
+    version = call(backend.address, "GET", "/_nodes/_all/none")["nodes"].popitem()[1]["version"]
     assert facts["version"] == version
-    health = call(backend, "GET", "/_cluster/health")
+    health = call(backend.address, "GET", "/_cluster/health")
     assert (facts["status"], facts["nodes"]) == (health["status"], health["number_of_nodes"])
     assert (facts["index"], facts["aliases"]) == (backend.address.index, [live.address.index])
     assert (facts["documents"], facts["shards"], facts["replicas"]) == (60, 1, 0)

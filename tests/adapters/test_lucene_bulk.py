@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import faulty_proxy
 import pytest
 import urllib3
+from servers import address_of, call, server_of
 
 from hybridsearch.adapters.lucene.bulk import BulkSender
 from hybridsearch.errors import BackendError, BulkIndexError, InvalidArgumentError, StorageError
@@ -24,8 +24,8 @@ DEAD = "http://127.0.0.1:1"
 """Where no server listens."""
 
 
-ENGINES = ("HYBRIDSEARCH_TEST_OPENSEARCH", "HYBRIDSEARCH_TEST_ELASTICSEARCH")
-"""Environment variables with the URL of a server. Most tests need one of either kind, some ask both."""
+ENGINES = ("opensearch", "elasticsearch")
+"""Most tests need a server of either kind, some ask both."""
 
 both_engines = pytest.mark.parametrize("index", ENGINES, indirect=True)
 
@@ -34,21 +34,16 @@ class Index:
     """An index of documents {"n": number}, reached through a proxy."""
 
     def __init__(self, server: str, name: str) -> None:
-        self.name = name
-        self.server = server
-        self.proxy = faulty_proxy.FaultyProxy(server)
+        self.address = address_of(f"{server}/{name}")
+        self.proxy = faulty_proxy.FaultyProxy(self.address)
         self.pool = urllib3.PoolManager(timeout=20, retries=False)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The server's answer, past the proxy."""
-        with urllib3.PoolManager(retries=False) as pool:
-            url = f"{self.server}/{self.name}{path}"
-            answer = pool.request(method, url, json=body) if body is not None else pool.request(method, url)
-        assert answer.status < 300, answer.data
-        return json.loads(answer.data)
+        return call(self.address, method, f"{self.address.path}{path}", body)
 
     def send(self, body: bytes, to: str | None = None) -> tuple[int, bytes]:
-        url = f"{to or self.proxy.url}/{self.name}/_bulk"
+        url = f"{to or self.proxy.url}{self.address.path}/_bulk"
         answer = self.pool.request("POST", url, body=body, headers={"Content-Type": "application/x-ndjson"})
         return answer.status, answer.data
 
@@ -75,20 +70,16 @@ def names() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def index(request: pytest.FixtureRequest, names: dict[str, str]) -> Iterator[Index]:
-    variables = [request.param] if hasattr(request, "param") else ENGINES
-    server = next((os.environ[variable] for variable in variables if os.environ.get(variable)), None)
-    if server is None:
-        pytest.skip(f"no server to test against: start one (`docker compose up -d`), set {variables[0]} to its URL")
-    if server in names:
-        index = Index(server, names[server])
-    else:
-        index = Index(server, f"hstest-{uuid.uuid4().hex[:8]}-bulk")
+    server = server_of(*([request.param] if hasattr(request, "param") else ENGINES))
+    index = Index(server, names.get(server) or f"hstest-{uuid.uuid4().hex[:8]}-bulk")
+    if server not in names:
         index.ask("PUT", "", {"mappings": {"properties": {"n": {"type": "long"}}}})
-        names[server] = index.name
+        names[server] = index.address.index
     with index.proxy:
         yield index
-    left = [(id, b'{"delete":{"_id":%b}}\n' % json.dumps(id).encode()) for id in index.stored()]
-    BulkSender(lambda body: index.send(body, to=server)).send_all(left)
+    left = b"".join(b'{"delete":{"_id":%b}}\n' % json.dumps(id).encode() for id in index.stored())
+    if left:
+        index.ask("POST", "/_bulk", left)
     assert index.stored() == {}
     index.pool.clear()
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ NODES = b'{"nodes":{"a":{"version":"%s","plugins":[{"name":"opensearch-knn"}]}}}
 FORBIDDEN = b'{"error":{"type":"security_exception","reason":"no permissions for cluster:monitor/nodes/info"}}'
 
 
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a server that the other tests may run against."""
+    for engine, what in product(ENGINES, ("URL", "USER", "PASSWORD", "API_KEY", "CA")):
+        monkeypatch.delenv(f"HYBRIDSEARCH_{engine.upper()}_{what}", raising=False)
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [("", "missing"), ("Upper", "lower case"), ("a*b", r"holds '\*'"), ("-a", "start"), ("a" * 300, "255 bytes")],
@@ -39,8 +47,7 @@ def test_a_name_that_engines_do_not_allow_is_refused(engine: str, name: str, pro
 
 
 @pytest.mark.parametrize("place", ["{}://", "{}:///name", "{}://host:port/name", "{}+ftp://host/name"])
-def test_a_place_without_a_host_is_refused(engine: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(f"HYBRIDSEARCH_{engine.upper()}_URL", raising=False)
+def test_a_place_without_a_host_is_refused(engine: str, place: str) -> None:
     with pytest.raises(InvalidArgumentError, match="write"):
         ENGINES[engine](place.format(engine))
 

@@ -55,7 +55,7 @@ both_ways = pytest.mark.parametrize("search", [in_thread, in_event_loop])
 def test_a_load_through_the_engines_own_client_loses_nothing_and_stores_nothing_twice(make: Make, kind: str) -> None:
     direct, items = make(), samples.random_items(500)
     direct.create(SCHEMA)
-    with faulty_proxy.FaultyProxy(direct.address.urls[0]) as proxy:
+    with faulty_proxy.FaultyProxy(direct.address) as proxy:
         backend = make(through=proxy.url)
         backend.open()
         proxy.faults += [FAULTS[kind]] * 4
@@ -76,7 +76,7 @@ def filled(make: Make) -> LuceneBackend:
 @pytest.fixture
 def proxy(filled: LuceneBackend) -> Iterator[faulty_proxy.FaultyProxy]:
     """In front of the searches of that index."""
-    with faulty_proxy.FaultyProxy(filled.address.urls[0], on="_msearch") as proxy:
+    with faulty_proxy.FaultyProxy(filled.address, on="_msearch") as proxy:
         yield proxy
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import urllib.request
 import uuid
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
@@ -17,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from servers import address_of, call, server_of
 
+from hybridsearch.adapters.lucene.connection import Address
 from hybridsearch.adapters.lucene.lines import (
     bulk_lines,
     decode_term,
@@ -40,7 +40,6 @@ from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vect
 
 KINDS = frozenset({"lexical", "sparse", "dense"})
 SCHEMA = samples.make_schema(KINDS, "dot", dimensions=5)
-ENGINES = ("HYBRIDSEARCH_TEST_OPENSEARCH", "HYBRIDSEARCH_TEST_ELASTICSEARCH")
 TERMS = st.text(st.characters(), max_size=80) | st.text("a.%~ 2E\ud800\udc00", max_size=6) | st.sampled_from(ODD_TERMS)
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -267,23 +266,20 @@ def test_inputs_are_not_changed() -> None:
 # ------------------------------------------------------------------------------------------------------- real engines
 
 
-@pytest.fixture(params=ENGINES)
-def index(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an index with the fields of the retriever "sparse"."""
-    server = os.environ.get(request.param)
-    if not server:
-        pytest.skip(f"no server to test against: start one (`docker compose up -d`), set {request.param} to its URL")
-    feature = {"type": "rank_features" if "OPENSEARCH" in request.param else "sparse_vector"}
+@pytest.fixture(params=["opensearch", "elasticsearch"])
+def index(request: pytest.FixtureRequest) -> Iterator[Address]:
+    """The address of an index with the fields of the retriever "sparse"."""
+    address = address_of(f"{server_of(request.param)}/hstest-{uuid.uuid4().hex[:8]}-lines")
+    feature = {"type": "rank_features" if request.param == "opensearch" else "sparse_vector"}
     unread = {"type": "object", "enabled": False}
     fields = {"id": {"type": "keyword"}, "stamp": {"type": "long"}, "counts": unread, "long_terms": unread}
-    url = f"{server}/hstest-{uuid.uuid4().hex[:8]}-lines"
     properties = {**fields, "vectors": {"properties": {"sparse": feature, "lexical": feature}}}
-    _call("PUT", url, {"mappings": {"dynamic": False, "properties": properties}})
-    yield url
-    _call("DELETE", url)
+    call(address, "PUT", address.path, {"mappings": {"dynamic": False, "properties": properties}})
+    yield address
+    call(address, "DELETE", address.path)
 
 
-def test_odd_ids_terms_and_metadata_come_back_from_the_engines(index: str) -> None:
+def test_odd_ids_terms_and_metadata_come_back_from_the_engines(index: Address) -> None:
     schema = Schema({name: SCHEMA.retrievers[name] for name in ("lexical", "sparse")})
     terms = [*ODD_TERMS, "", "\ud800", "\ud83d\ude00", "~", "%", "%41", "\u3000", "\u2028", "\x1f"]
     counts = dict.fromkeys(terms, 3)
@@ -291,25 +287,18 @@ def test_odd_ids_terms_and_metadata_come_back_from_the_engines(index: str) -> No
     items = [Item(id, counts, weights, text=id, metadata=ODD_METADATA) for id in [*ODD_IDS, "~", "_x"]]
     batch = samples.encode(items, schema)
     lines = dict(bulk_lines(batch, schema, {"lexical": 9.0}, 1))
-    answer = _call("POST", f"{index}/_bulk?refresh=true", b"".join(lines.values()))
+    answer = call(index, "POST", f"{index.path}/_bulk?refresh=true", b"".join(lines.values()))
     assert answer["errors"] is False, [item for item in answer["items"] if "error" in item["index"]][:3]
     keys = [document_key(item.id) for item in items]
-    found = _call("POST", f"{index}/_mget", {"ids": keys})["docs"]
+    found = call(index, "POST", f"{index.path}/_mget", {"ids": keys})["docs"]
     sources = [document["_source"] for document in found]
     assert [read_document(source["document"]) for source in sources] == list(batch.documents)
     back = vectors_from_source(sources, schema)
     for name in ("lexical", "sparse"):
         assert rows_of(back[name]) == rows_of(batch.vectors[name])
     gone = b"".join(raw for _, raw in delete_lines([item.id for item in items]))
-    results = [item["delete"]["result"] for item in _call("POST", f"{index}/_bulk", gone)["items"]]
+    results = [item["delete"]["result"] for item in call(index, "POST", f"{index.path}/_bulk", gone)["items"]]
     assert results == ["deleted"] * len(items)
-
-
-def _call(method: str, url: str, body: Any = None) -> Any:
-    raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url, raw, {"Content-Type": "application/json"}, method=method)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-        return json.loads(answer.read())
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from servers import address_of, call, server_of
 
+from hybridsearch.adapters.lucene.connection import Address
 from hybridsearch.adapters.lucene.metadata import MAX_CLAUSES, METADATA_MAPPING, compile_filter, to_fields
 from hybridsearch.adapters.lucene.nesting import flatten
 from hybridsearch.documents import Document
@@ -31,22 +29,10 @@ FILTER_LEVELS = 20
 class Index:
     """An index on a real server. Documents are found within the batch in which they were indexed."""
 
-    url: str
+    address: Address
 
-    def call(self, method: str, path: str, body: bytes | None = None) -> Any:
-        headers = {
-            "Content-Type": "application/x-ndjson" if path.endswith(("_bulk", "_msearch")) else "application/json"
-        }
-        request = urllib.request.Request(f"{self.url}{path}", body, headers, method=method)  # noqa: S310
-        for pause in (1, 2, 4, 8, None):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code != 429 or pause is None:
-                    pytest.fail(f"{method} {path}: {error.code} {error.read().decode()[:2000]}")
-                time.sleep(pause)  # other tests keep the server busy
-        raise AssertionError
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        return call(self.address, method, f"{self.address.path}{path}", body)
 
     def put(self, documents: Sequence[Document]) -> str:
         """Index documents as one batch, and return its name."""
@@ -79,17 +65,13 @@ def _lines(lines: Sequence[Any]) -> bytes:
 
 @pytest.fixture(scope="module", params=["opensearch", "elasticsearch"])
 def index(request: pytest.FixtureRequest) -> Iterator[Index]:
-    variable = f"HYBRIDSEARCH_TEST_{request.param.upper()}"
-    server = os.environ.get(variable)
-    if not server:
-        pytest.skip(f"no {request.param}: start one with `docker compose up -d {request.param}` and set {variable}=URL")
-    found = Index(f"{server.rstrip('/')}/hstest-{uuid.uuid4().hex[:8]}-metadata")
+    found = Index(address_of(f"{server_of(request.param)}/hstest-{uuid.uuid4().hex[:8]}-metadata"))
     properties = {"id": {"type": "keyword"}, "batch": {"type": "keyword"}, "fields": METADATA_MAPPING}
     body = {
         "settings": {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": -1},
         "mappings": {"dynamic": "strict", "properties": properties},
     }
-    found.call("PUT", "", json.dumps(body).encode())
+    found.call("PUT", "", body)
     yield found
     found.call("DELETE", "")
 

@@ -1,0 +1,60 @@
+"""Servers to test with, and requests to them past the library, as somebody else would make them.
+
+The URL of a server may be of https and have `user:password@`; who asks and the CA file may also be in the environment,
+as `Address` takes them, so that the same tests run against a secured server.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+import pytest
+
+from hybridsearch.adapters.lucene.connection import Address
+
+_ENGINES = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}
+
+
+def server_of(*engines: str) -> str:
+    """`ENGINE://host:port` of the first of the engines that HYBRIDSEARCH_TEST_<ENGINE> names; skips without any."""
+    for engine in engines:
+        if url := os.environ.get(f"HYBRIDSEARCH_TEST_{engine.upper()}"):
+            scheme, _, rest = url.rstrip("/").partition("://")
+            return f"{engine}+https://{rest}" if scheme == "https" else f"{engine}://{rest}"
+    variable = f"HYBRIDSEARCH_TEST_{engines[0].upper()}"
+    pytest.skip(f"no server: start one with `docker compose up {engines[0]}`, and set {variable} to its URL")
+
+
+def address_of(location: str) -> Address:
+    """Of an index by its URL."""
+    return Address.parse(location, _ENGINES[location.partition(":")[0].partition("+")[0]])
+
+
+def call(address: Address, method: str, path: str, body: Any = None, *, allowed: Collection[int] = ()) -> Any:
+    """The answer to one request, again where other tests keep the server busy.
+
+    The body is JSON, or lines of it as bytes. Fails for an error, unless its HTTP status is `allowed`.
+    """
+    raw = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+    kind = "application/x-ndjson" if isinstance(body, bytes) else "application/json"
+    headers = {"content-type": kind, **address.headers}
+    request = urllib.request.Request(f"{address.urls[0]}{path}", raw, headers, method=method)  # noqa: S310
+    for pause in (1, 2, 4, 8, None):
+        try:
+            with urllib.request.urlopen(request, timeout=60, context=address.ssl_context()) as answer:  # noqa: S310
+                return orjson.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read().decode()
+            if error.code in allowed:
+                return orjson.loads(text)
+            if error.code != 429 or pause is None:
+                pytest.fail(f"{method} {path}: HTTP {error.code} {text:.2000}")
+            time.sleep(pause)
+    raise AssertionError
