@@ -119,8 +119,8 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
         )
     if type in ("mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"):
         return BackendError(
-            f"A document or mapping does not fit the index {index!r} at {address} ({reason:.300}): index the documents "
-            "again under another name."
+            f"A document or mapping does not fit the index {index!r} at {address} ({reason:.300}): change what the "
+            "reason names, or index the documents again under another name."
         )
     if status == 413:
         return BackendError(f"{engine} at {address} refused a request as too large: raise its http.max_content_length.")

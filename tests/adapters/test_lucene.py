@@ -20,6 +20,7 @@ from servers import call
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
+import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
 from hybridsearch.adapters.lucene.channel import Call, Channel
 from hybridsearch.adapters.lucene.identity import LAYOUT
@@ -27,6 +28,8 @@ from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import AsyncBackend, Loader, Request
 from hybridsearch.errors import (
     BackendError,
+    BulkIndexError,
+    FingerprintMismatchError,
     IndexCorruptedError,
     IndexExistsError,
     IndexNotFoundError,
@@ -248,6 +251,47 @@ def test_a_foreign_index_is_refused(make: Make) -> None:
         backend.open()
     with pytest.raises(IndexExistsError, match="already"):
         backend.create(SCHEMA)
+
+
+def test_opening_the_url_of_an_index_with_another_encoder_is_refused_with_both_fingerprints(
+    server: str, lucene_names: Callable[[str, str], str]
+) -> None:
+    place, indexed, other = lucene_names(server, "index"), hs.BM25(), hs.BM25("german")
+    with hs.HybridSearch({"bm25": indexed}, backend=place, backend_options={"replicas": 0}) as search:
+        search.index([hs.Document("a", "a wing")], show_progress_bar=False)
+    for reopen in (
+        lambda: hs.HybridSearch({"bm25": other}, backend=place),
+        lambda: hs.open(place, retrievers={"bm25": other}),
+    ):
+        with pytest.raises(FingerprintMismatchError) as caught:
+            reopen()
+        assert str(indexed.fingerprint()) in str(caught.value)
+        assert str(other.fingerprint()) in str(caught.value)
+    with hs.open(place) as again:
+        assert again.search("wing").ids == ["a"]
+
+
+def test_vectors_that_the_engine_cannot_map_are_refused_with_its_reason(make: Make) -> None:
+    backend = make(dense="hnsw")
+    with pytest.raises(BackendError, match=r"does not fit the index 'hstest-.*(16000|4096).*: change what"):
+        backend.create(samples.make_schema(frozenset({"dense"}), dimensions=20_000))
+
+
+def test_documents_that_do_not_fit_the_mapping_are_named_with_the_engines_reason(make: Make) -> None:
+    backend = make()
+    backend.create(SCHEMA)
+    (found,) = call(backend.address, "GET", backend.address.path).values()
+    call(backend.address, "DELETE", backend.address.path)
+    found["mappings"]["properties"]["id"] = {"type": "long"}  # which somebody else has made of it
+    call(backend.address, "PUT", backend.address.path, {"mappings": found["mappings"]})
+    again = make()
+    again.open()
+    with pytest.raises(BulkIndexError) as caught:
+        again.upsert(samples.encode([samples.plain("7"), samples.plain("seven")], SCHEMA))
+    ((id, reason),) = caught.value.failed
+    assert id == "seven"
+    assert "[id] of type [long]" in reason
+    assert again.count() == 1
 
 
 @pytest.mark.parametrize(("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 1, "index the documents again")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import logging
 import ssl
@@ -19,6 +20,7 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
+from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import connect
 from hybridsearch.errors import BackendError, InvalidArgumentError, StorageError
@@ -137,6 +139,32 @@ def test_white_space_around_credentials_is_left_out(engine: str) -> None:
         assert ENGINES[engine](place, **padded).address.headers == ENGINES[engine](place, **bare).address.headers
 
 
+@pytest.mark.parametrize(
+    ("options", "header"),
+    [
+        ({"user": "me", "password": "s3cr3t"}, "Basic bWU6czNjcjN0"),  # base64 of me:s3cr3t
+        ({"api_key": "s3cr3t"}, "ApiKey s3cr3t"),
+    ],
+)
+def test_credentials_arrive_with_every_request_of_threads_and_event_loops(
+    engine: str, options: dict[str, str], header: str
+) -> None:
+    heard: list[str | None] = []
+
+    async def asend(backend: LuceneBackend) -> None:
+        transport = backend.make_transport()
+        await transport.asend("GET", "/name", None, "application/json", 5.0)
+        await transport.aclose()
+
+    with stub(lambda method, path: (404, b"{}"), heard=heard) as port:
+        backend = ENGINES[engine](f"{engine}://127.0.0.1:{port}/name", **options)
+        assert backend.open() is None
+        assert set(heard) == {header}
+        heard.clear()
+        asyncio.run(asend(backend))
+        assert set(heard) == {header}
+
+
 def test_a_password_with_a_slash_as_it_is_reaches_no_host_and_no_message(engine: str) -> None:
     with pytest.raises(InvalidArgumentError, match="%2F") as error:
         connect(f"{engine}://me:12/34secret@127.0.0.1:9210/x")
@@ -239,6 +267,14 @@ def test_a_missing_plugin_is_named() -> None:
         OpenSearchBackend(f"opensearch://127.0.0.1:{port}/name").create(SCHEMA)
 
 
+def test_two_phase_search_is_refused_by_a_server_without_its_plugin() -> None:
+    with (
+        stub(lambda method, path: (200, NODES % b"3.6.0")) as port,
+        pytest.raises(BackendError, match="no plugin opensearch-neural-search, which two_phase needs: install it"),
+    ):
+        OpenSearchBackend(f"opensearch://127.0.0.1:{port}/name", two_phase=True).create(SCHEMA)
+
+
 def test_faiss_is_never_sent_to_a_node_that_may_lack_it() -> None:
     paths: list[str] = []
     with stub(lambda method, path: paths.append(f"{method} {path}") or (200, NODES % b"3.6.0")) as port:
@@ -332,14 +368,20 @@ def test_one_node_that_is_down_does_not_stop_a_cluster(engine: str) -> None:
 
 
 @contextmanager
-def stub(answer: Callable[[str, str], tuple[int, bytes]], context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A server that answers as told; its port."""
+def stub(
+    answer: Callable[[str, str], tuple[int, bytes]],
+    context: ssl.SSLContext | None = None,
+    heard: list[str | None] | None = None,
+) -> Iterator[int]:
+    """A server that answers as told; its port. What each request has in the header Authorization goes to `heard`."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
+            if heard is not None:
+                heard.append(self.headers.get("authorization"))
             status, body = answer(self.command, self.path)
             self.send_response(status)
             self.send_header("content-type", "application/json" if body[:1] == b"{" else "text/html")

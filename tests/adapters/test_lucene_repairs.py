@@ -9,6 +9,7 @@ from typing import Any
 import faulty_proxy
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
@@ -16,10 +17,12 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.channel import Call, Channel
 from hybridsearch.backends import Request
+from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexNotFoundError, StorageError
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import put
 from hybridsearch.testing.samples import Item, sparse_query
+from hybridsearch.vectors import EncodedBatch, SparseVectors, Vocabulary
 
 Make = Callable[..., LuceneBackend]
 SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)
@@ -180,3 +183,38 @@ def test_more_unknown_terms_than_one_search_may_count_are_found(make: Make) -> N
     parts = [dict.fromkeys(terms[start : start + 400], 1.0) for start in range(0, len(terms), 400)]
     rankings = backend.search([Request("lexical", sparse_query(part), 1) for part in parts])
     assert [n for n, ranking in enumerate(rankings) if len(ranking)] == [0, len(parts) - 1]
+
+
+def test_a_vocabulary_of_250_000_tokens_comes_back_bit_for_bit(make: Make) -> None:
+    schema = samples.make_schema(frozenset({"sparse"}))
+    rng = np.random.default_rng(7)
+    columns = np.sort(rng.permutation(250_000).astype(np.int32).reshape(2_500, 100))  # each token in one document
+    weights = rng.uniform(0.01, 3.0, columns.shape).astype(np.float32)
+    vocabulary = Vocabulary([f"token{number}" for number in range(columns.size)])
+
+    def batch(rows: range) -> EncodedBatch:
+        held = slice(rows.start, rows.stop)
+        indptr = np.arange(0, 100 * len(rows) + 1, 100, dtype=np.int32)
+        parts = (weights[held].ravel(), columns[held].ravel(), indptr)
+        vectors = SparseVectors(csr_array(parts, shape=(len(rows), len(vocabulary))), vocabulary)
+        return EncodedBatch([Document(f"d{row}", "") for row in rows], {"sparse": vectors})
+
+    backend = make()
+    backend.create(schema)
+    backend.load([batch(range(start, start + 500)) for start in range(0, 2_500, 500)])
+    found = np.zeros_like(weights)
+    for stored in backend.scan():
+        sparse = stored.vectors["sparse"]
+        assert isinstance(sparse, SparseVectors)
+        numbers = np.array([int(term.removeprefix("token")) for term in sparse.vocabulary.terms])
+        for place, document in enumerate(stored.documents):
+            row, held = int(document.id[1:]), slice(*sparse.matrix.indptr[place : place + 2])
+            order = np.argsort(numbers[sparse.matrix.indices[held]])
+            np.testing.assert_array_equal(numbers[sparse.matrix.indices[held]][order], columns[row])
+            found[row] = sparse.matrix.data[held][order]
+    np.testing.assert_array_equal(found, weights)
+    for row in (0, 1_234, 2_499):
+        query = sparse_query({f"token{columns[row, 50]}": 1.0})
+        (ranking,) = backend.search([Request("sparse", query, 10)])
+        assert ranking.ids == (f"d{row}",)
+        assert ranking.scores == pytest.approx([weights[row, 50]], rel=1 / 256)
