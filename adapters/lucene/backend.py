@@ -201,14 +201,14 @@ class LuceneBackend(ABC):
     @property
     def capabilities(self) -> Capabilities:
         approximate: dict[Kind, bool] = {"dense": self.approximate_dense, "sparse": self.approximate_sparse}
-        # Lucene keeps 9 significant bits of a weight, so that each is too small by up to 1/256. A distance is the root
-        # of a float32 of which 1 was subtracted: near 0 little is left of it.
+        # Lucene keeps 9 significant bits of a weight, so that each is too small by less than 1/256. A distance is the
+        # root of a float32 of which 1 was subtracted: near 0 little is left of it.
         far = self._searcher is None or all(r.metric != "euclidean" for r in self._searcher.schema.retrievers.values())
         return Capabilities(
             kinds=frozenset({"lexical", "sparse", "dense", "text"}),
             persistent=True,
             approximate=frozenset(kind for kind, is_so in approximate.items() if is_so),
-            score_tolerance={"lexical": 1 / 128, "sparse": 1 / 128, "dense": 1e-5 if far else 5e-4, "text": 1e-5},
+            score_tolerance={"lexical": 1 / 256, "sparse": 1 / 256, "dense": 1e-5 if far else 5e-4, "text": 1e-5},
             atomic_batches=False,
             live_average=False,
         )
