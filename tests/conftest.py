@@ -57,6 +57,33 @@ def elasticsearch_url() -> str:
     return server_of("elasticsearch")
 
 
+@pytest.fixture(scope="session")
+def qdrant_url() -> str:
+    """`qdrant://host:port` of a server to test with, from HYBRIDSEARCH_TEST_QDRANT."""
+    return server_of("qdrant")
+
+
+@pytest.fixture
+def qdrant_names() -> Iterator[Callable[[str, str], str]]:
+    """`lucene_names` for Qdrant, where an index has a second collection."""
+    from qdrant_client import QdrantClient
+
+    unique = uuid.uuid4().hex[:8]
+    given: set[tuple[str, str]] = set()
+
+    def location(server: str, name: str) -> str:
+        given.update((server, f"hstest-{unique}-{name}{part}") for part in ("", "-terms"))
+        return f"{server}/hstest-{unique}-{name}"
+
+    yield location
+    for server, collection in given:
+        scheme, _, rest = server.partition("://")
+        url = f"{'https' if scheme.endswith('+https') else 'http'}://{rest}"
+        client = QdrantClient(url=url, api_key=os.environ.get("HYBRIDSEARCH_QDRANT_API_KEY"))
+        client.delete_collection(collection)
+        client.close()
+
+
 @pytest.fixture
 def lucene_names() -> Iterator[Callable[[str, str], str]]:
     """Gives the location of an index that nobody else uses, from a server's and a name; deletes them afterwards."""

@@ -16,17 +16,18 @@ store them normalised once more, and not as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from hybridsearch.adapters.qdrant.connection import Call, Connection, Place, Steps, check_name
+from hybridsearch.adapters.qdrant.connection import Call, Connection, Place, RefusedError, Steps, check_name
 from hybridsearch.adapters.qdrant.payload import INDEXES, compile_filter, from_payload, point_id, to_payload
 from hybridsearch.adapters.qdrant.points import (
     MAX_LOOK_UP,
@@ -36,12 +37,13 @@ from hybridsearch.adapters.qdrant.points import (
     Terms,
     dense_params,
     from_rows,
+    is_ours,
     length_of,
     quantization_of,
     sparse_rows,
     sparse_vector,
+    terms_of,
     used_terms,
-    vector_name,
     weigh,
 )
 from hybridsearch.adapters.qdrant.search import Searcher
@@ -49,16 +51,20 @@ from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.corpus.parts import check_batch
 from hybridsearch.documents import Document
 from hybridsearch.encoders.bm25 import BM25Weighting
-from hybridsearch.errors import BackendError, IndexExistsError, InvalidArgumentError
+from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Vectors
+
+T = TypeVar("T")
 
 MAX_POINTS = 256
 """Most documents in one request."""
 
 MAX_CHARACTERS = 6_000_000
 """A request ends early once it is about this long, below the server's limit of 32 MB whatever the script."""
+
+_MOVES = 8  # of an alias, that one search follows
 
 
 class QdrantBackend:
@@ -148,9 +154,10 @@ class QdrantBackend:
         """The schema of the index at this place, or None if there is none.
 
         Raises:
-            IndexCorruptedError: the collection is not an index of hybridsearch, or of a newer version.
+            IndexCorruptedError: the index is of another version of hybridsearch, or its metadata are damaged.
             IndexLockedError: another process uses the folder.
-            BackendError: the server cannot be reached, refuses the key, or is too old.
+            BackendError: the server cannot be reached, refuses the key, or is too old; or the collection is not an
+                index of hybridsearch.
         """
         self._check_open()
         if self._index is None and self._connection.exists():
@@ -191,9 +198,9 @@ class QdrantBackend:
             InvalidArgumentError: the batch does not fit the schema, or has an id twice. Nothing is stored.
             BackendError: the server refused or could not be reached. A part may be stored; the call can be repeated.
         """
-        index = self._current()
+        index = self._pinned()
         check_batch(batch, index.schema)
-        for call in self._connection.run(self._prepare(batch)):
+        for call in self._connection.run(self._prepare(index, batch))[1]:
             self._connection.run(_one(call))
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
@@ -202,7 +209,7 @@ class QdrantBackend:
         Raises:
             InvalidArgumentError, BackendError: as `upsert`; what was on the way is waited for.
         """
-        self._current()
+        index = self._pinned()
         if self._connection.embedded:
             for batch in batches:
                 self.upsert(batch)
@@ -210,8 +217,9 @@ class QdrantBackend:
         with ThreadPoolExecutor(self._senders, thread_name_prefix="hybridsearch-load") as pool:
             pending: set[Future[Any]] = set()
             for batch in batches:
-                check_batch(batch, self._current().schema)
-                for call in self._connection.run(self._prepare(batch)):
+                check_batch(batch, index.schema)
+                index, calls = self._connection.run(self._prepare(index, batch))
+                for call in calls:
                     pending.add(pool.submit(self._connection.run, _one(call)))
                     if len(pending) >= 2 * self._senders:
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -223,10 +231,10 @@ class QdrantBackend:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; unknown ids are ignored. Returns how many were there."""
-        self._current()
+        index = self._pinned()
         points = [point_id(id) for id in dict.fromkeys(ids)]
         return sum(
-            self._connection.run(self._delete(points[start : start + MAX_LOOK_UP]))
+            self._connection.run(self._delete(index, points[start : start + MAX_LOOK_UP]))
             for start in range(0, len(points), MAX_LOOK_UP)
         )
 
@@ -244,19 +252,20 @@ class QdrantBackend:
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests, in order, in one round trip.
 
-        There are more where a term is new to this object, where an answer's last document ties with the next, and
-        where idf comes from counts (see the module).
+        There are more where a term is new to this object or in no document, where an answer's last document ties with
+        the next, and where idf comes from counts (see the module). By an alias that was moved, what it means now
+        answers.
 
         Raises:
             InvalidArgumentError: a retriever is unknown, or a query does not fit it.
         """
-        searcher = self._searcher()
-        return self._connection.run(searcher.search(requests)) if requests else []
+        self._current()
+        return self._connection.run(self._asking(lambda searcher: searcher.search(requests))) if requests else []
 
     async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
         """`search`; on a server without a thread. Cancelling it frees its connection."""
-        searcher = self._searcher()
-        return await self._connection.arun(searcher.search(requests)) if requests else []
+        self._current()
+        return await self._connection.arun(self._asking(lambda searcher: searcher.search(requests))) if requests else []
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
         """For each id, what each matched term adds to its raw score, as the engine itself adds it.
@@ -264,11 +273,12 @@ class QdrantBackend:
         Raises:
             InvalidArgumentError: the retriever is dense or unknown.
         """
-        found = self._connection.run(self._searcher().explain(request, list(dict.fromkeys(ids))))
+        distinct = list(dict.fromkeys(ids))
+        found = self._connection.run(self._asking(lambda searcher: searcher.explain(request, distinct)))
         return [dict(found.get(id, {})) for id in ids]
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
-        """All documents with their vectors. Documents that come or go meanwhile may be in it or not."""
+        """All documents with their vectors, of one index. Those that come or go meanwhile may be in it or not."""
         if batch_size < 1:
             raise InvalidArgumentError(f"A scan's batches have at least 1 document, not {batch_size!r}.")
         self._current()
@@ -308,12 +318,16 @@ class QdrantBackend:
     def publish(self, alias: str, drop_old: bool = True) -> str | None:
         """Let the name `alias` mean this index, in one step; `qdrant://.../alias` then opens it.
 
+        What is opened by the alias already goes on with this index, unless its retrievers are others: then it raises
+        FingerprintMismatchError until it is opened again.
+
         Returns:
             The collection that `alias` meant until now, deleted with `drop_old`; None if there was none.
 
         Raises:
             IndexExistsError: `alias` is the name of a collection itself.
             InvalidArgumentError: it cannot be a name.
+            BackendError: it means a collection that hybridsearch did not make; nothing was changed.
         """
         self._current()
         check_name(alias)
@@ -331,14 +345,41 @@ class QdrantBackend:
             raise BackendError("There is no index yet: call open() or create() first.")
         return self._index
 
+    def _pinned(self) -> Index:
+        """The index that one call writes to or reads whole, whatever happens to an alias meanwhile."""
+        if self._current().collection != self._place.collection:
+            self._connection.run(self._follow())
+        return self._current()
+
+    def _asking(self, ask: Callable[[Searcher], Steps[T]]) -> Steps[T]:
+        """What `ask` gives; where the name means another index than before, what it gives for that one."""
+        attempt = 0
+        while True:
+            attempt += 1
+            searcher = self._searcher()
+            try:
+                return (yield from ask(searcher))
+            except (RefusedError, IndexNotFoundError):
+                yield from self._follow()
+                if attempt == _MOVES or self._current().mark == searcher.index.mark:
+                    raise
+
+    def _follow(self) -> Steps[None]:
+        """Look up what the name means, which is another index where an alias was moved."""
+        known, found = self._current(), (yield from self._read_index())
+        if found is not None and found.mark != known.mark:
+            known.check_same_vectors(found, self._place.shown)
+            self._index = found
+
     def _searcher(self) -> Searcher:
         index = self._current()
         return Searcher(self._place.collection, index, self._numbering(index), self._connection.embedded, self._dense)
 
     def _numbering(self, index: Index) -> Terms:
-        if self._terms is None or self._terms.collection != index.terms:
-            self._terms = Terms(index.terms)
-        return self._terms
+        terms = self._terms
+        if terms is None or terms.mark != index.mark:
+            terms = self._terms = Terms(index)
+        return terms
 
     def _call(self, method: str, **arguments: Any) -> Call:
         return Call(method, {"collection_name": self._place.collection, **arguments})
@@ -367,17 +408,20 @@ class QdrantBackend:
                 f"{schema.retrievers[unknown[0]].kind!r}: take BM25 in place of an engine's own."
             )
         own_idf = self._connection.embedded or self._shards == 1
+        weighted = {
+            retriever
+            for retriever, r in schema.retrievers.items()
+            if r.kind == "lexical" and own_idf and BM25Weighting(**(r.weighting or {})).variant == "lucene"
+        }
+        index = Index(schema, name, secrets.token_hex(4), frozenset(weighted))
         dense: dict[str, models.VectorParams] = {}
         sparse: dict[str, models.SparseVectorParams] = {}
-        weighted = []
         for retriever, r in schema.retrievers.items():
             if r.kind == "dense":
-                dense[vector_name(retriever)] = dense_params(retriever, r, self._quantization)
-                continue
-            use = r.kind == "lexical" and own_idf and BM25Weighting(**(r.weighting or {})).variant == "lucene"
-            weighted += [retriever] if use else []
-            sparse[vector_name(retriever)] = models.SparseVectorParams(modifier=models.Modifier.IDF if use else None)
-        index = Index(schema, f"{name}-terms", frozenset(weighted))
+                dense[index.vector(retriever)] = dense_params(retriever, r, self._quantization)
+            else:
+                modifier = models.Modifier.IDF if retriever in weighted else None
+                sparse[index.vector(retriever)] = models.SparseVectorParams(modifier=modifier)
         shared: dict[str, Any] = {}
         if not self._connection.embedded:
             shared = {"shard_number": self._shards, "replication_factor": self._replicas}
@@ -405,11 +449,11 @@ class QdrantBackend:
 
     # ----------------------------------------------------------------------------------------------------- points
 
-    def _prepare(self, batch: EncodedBatch) -> Steps[list[Call]]:
-        """The requests that store `batch`; its terms have their numbers and the average lengths are known."""
+    def _prepare(self, index: Index, batch: EncodedBatch) -> Steps[tuple[Index, list[Call]]]:
+        """The index, its average lengths known, and the requests that store `batch`, whose terms have numbers."""
         if not len(batch):
-            return []
-        index = yield from self._freeze_lengths(batch)
+            return index, []
+        index = yield from self._freeze_lengths(index, batch)
         terms = {term for vectors in batch.vectors.values() for term in used_terms(vectors)}
         numbers = yield from self._numbering(index).numbers(list(terms), insert=True)
         columns: dict[str, list[Any]] = {}
@@ -431,21 +475,20 @@ class QdrantBackend:
             for name, of_documents in counts.items():
                 found, frequencies = of_documents[row]
                 payload[index.counts_key(name)] = {"terms": found.tolist(), "counts": frequencies.tolist()}
-            here = {vector_name(name): column[row] for name, column in columns.items() if column[row] is not None}
+            here = {index.vector(name): column[row] for name, column in columns.items() if column[row] is not None}
             points.append(models.PointStruct(id=point_id(document.id), vector=here, payload=payload))
             characters += length_of(points[-1])
             if len(points) == MAX_POINTS or characters >= MAX_CHARACTERS or row + 1 == len(batch):
-                calls.append(self._call("upsert", points=points, wait=True))
+                calls.append(_call(index, "upsert", points=points, wait=True))
                 points, characters = [], 0
-        return calls
+        return index, calls
 
-    def _freeze_lengths(self, batch: EncodedBatch) -> Steps[Index]:
+    def _freeze_lengths(self, index: Index, batch: EncodedBatch) -> Steps[Index]:
         """Let the first documents decide the average lengths that the schema leaves open."""
-        index = self._current()
-        means = index.missing_lengths(batch)
-        if not means:
+        if not index.missing_lengths(batch):
             return index
-        index = (yield from self._read_index()) or index  # another writer may have decided
+        info = yield _call(index, "get_collection")
+        index = Index.from_metadata(info.config.metadata, self._place.shown)  # another writer may have decided
         means = index.missing_lengths(batch)
         if means:
             retrievers = {
@@ -453,8 +496,9 @@ class QdrantBackend:
                 for name, r in index.schema.retrievers.items()
             }
             index = replace(index, schema=replace(index.schema, retrievers=retrievers))
-            yield self._call("update_collection", metadata=index.to_metadata())
-        self._index = index
+            yield _call(index, "update_collection", metadata=index.to_metadata())
+        if self._current().mark == index.mark:
+            self._index = index
         return index
 
     def _publish(self, alias: str, drop_old: bool) -> Steps[str | None]:
@@ -466,42 +510,48 @@ class QdrantBackend:
         this, old = meant.get(self._place.collection, self._place.collection), meant.get(alias)
         if old == this:
             return None
-        steps: list[Any] = [] if old is None else [_delete_alias(alias)]
+        steps: list[Any] = []
+        if old is not None:
+            info = yield Call("get_collection", {"collection_name": old})
+            if not is_ours(info.config.metadata):
+                raise BackendError(
+                    f"The alias {alias!r} means the collection {old!r}, which was not made by hybridsearch: nothing "
+                    "was changed; choose another alias, or take it from that collection first."
+                )
+            steps.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
         create = models.CreateAlias(collection_name=this, alias_name=alias)
         steps.append(models.CreateAliasOperation(create_alias=create))
         yield Call("update_collection_aliases", {"change_aliases_operations": steps})
         if old is not None and drop_old:
-            info = yield Call("get_collection", {"collection_name": old})
-            remembered = Index.from_metadata(info.config.metadata, alias)
-            for name in (old, remembered.terms):
+            for name in (old, terms_of(old)):
                 yield Call("delete_collection", {"collection_name": name})
         return old
 
-    def _delete(self, points: list[str]) -> Steps[int]:
-        there = yield self._call("retrieve", ids=points, with_payload=False, with_vectors=False)
+    def _delete(self, index: Index, points: list[str]) -> Steps[int]:
+        there = yield _call(index, "retrieve", ids=points, with_payload=False, with_vectors=False)
         if there:
             selected = models.PointIdsList(points=[point.id for point in there])
-            yield self._call("delete", points_selector=selected, wait=True)
+            yield _call(index, "delete", points_selector=selected, wait=True)
         return len(there)
 
     # ---------------------------------------------------------------------------------------------------- scanning
 
     def _scan(self, batch_size: int) -> Iterator[EncodedBatch]:
-        offset: Any = None
+        index, offset = self._pinned(), None
         while True:
-            batch, offset = self._connection.run(self._page(batch_size, offset))
+            batch, offset = self._connection.run(self._page(index, batch_size, offset))
             if len(batch):
                 yield batch
             if offset is None:
                 return
 
-    def _page(self, size: int, offset: Any) -> Steps[tuple[EncodedBatch, Any]]:
-        index = self._current()
-        points, following = yield self._call("scroll", limit=size, offset=offset, with_payload=True, with_vectors=True)
+    def _page(self, index: Index, size: int, offset: Any) -> Steps[tuple[EncodedBatch, Any]]:
+        whole = {"with_payload": True, "with_vectors": True}
+        points, following = yield _call(index, "scroll", limit=size, offset=offset, **whole)
         rows: dict[str, list[tuple[list[int], list[float]]]] = {}
         dense: dict[str, NDArray[np.float32]] = {}
         for name, retriever in index.schema.retrievers.items():
-            found = [(point.vector or {}).get(vector_name(name)) for point in points]
+            found = [(point.vector or {}).get(index.vector(name)) for point in points]
             if retriever.kind == "dense":
                 dense[name] = np.zeros((len(points), retriever.dimensions or 0), dtype=np.float32)
                 for row, vector in enumerate(found):
@@ -520,8 +570,9 @@ class QdrantBackend:
         return EncodedBatch([from_payload(point.payload) for point in points], vectors), following
 
 
-def _delete_alias(alias: str) -> models.DeleteAliasOperation:
-    return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+def _call(index: Index, method: str, **arguments: Any) -> Call:
+    """A request to the collection that the index is, and to no other that an alias may mean by then."""
+    return Call(method, {"collection_name": index.collection, **arguments})
 
 
 def _one(call: Call) -> Steps[Any]:

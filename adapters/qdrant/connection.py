@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -12,9 +13,10 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -55,7 +57,12 @@ class Call(NamedTuple):
 
 
 Steps: TypeAlias = Generator[Call, Any, T]
-"""Work that yields its requests and is sent their answers, so that one text serves both kinds of client."""
+"""Work that yields its requests and is sent their answers, or thrown their errors, so that one text serves both kinds
+of client."""
+
+
+class RefusedError(BackendError):
+    """The request itself is at fault: a document in it, its length, or the index that it is for."""
 
 
 @dataclass(frozen=True)
@@ -170,18 +177,16 @@ class Connection:
         if self.embedded:
             return await asyncio.to_thread(self.run, steps)
         client = self._async_connected()
-        answer: Any = None
+        step: Callable[[], Call] = partial(next, steps)
         while True:
             try:
-                call = steps.send(answer)
+                call = step()
             except StopIteration as stop:
                 return cast(T, stop.value)
-            for attempt in range(ATTEMPTS):
-                try:
-                    answer = await getattr(client, call.method)(**call.arguments)
-                    break
-                except Exception as error:
-                    await asyncio.sleep(self._pause(error, call, attempt))
+            try:
+                step = partial(steps.send, await self._aanswer(client, call))
+            except HybridSearchError as error:
+                step = partial(steps.throw, error)
 
     def close(self) -> None:
         """Free the connection; asynchronous clients of other event loops are left to these. Idempotent."""
@@ -201,18 +206,32 @@ class Connection:
         self.close()
 
     def _drive(self, client: QdrantClient, steps: Steps[T]) -> T:
-        answer: Any = None
+        step: Callable[[], Call] = partial(next, steps)
         while True:
             try:
-                call = steps.send(answer)
+                call = step()
             except StopIteration as stop:
                 return cast(T, stop.value)
-            for attempt in range(ATTEMPTS):
-                try:
-                    answer = getattr(client, call.method)(**call.arguments)
-                    break
-                except Exception as error:
-                    time.sleep(self._pause(error, call, attempt))
+            try:
+                step = partial(steps.send, self._answer(client, call))
+            except HybridSearchError as error:
+                step = partial(steps.throw, error)
+
+    def _answer(self, client: QdrantClient, call: Call) -> Any:
+        for attempt in itertools.count():
+            try:
+                return getattr(client, call.method)(**call.arguments)
+            except Exception as error:
+                time.sleep(self._pause(error, call, attempt))
+        raise AssertionError
+
+    async def _aanswer(self, client: AsyncQdrantClient, call: Call) -> Any:
+        for attempt in itertools.count():
+            try:
+                return await getattr(client, call.method)(**call.arguments)
+            except Exception as error:
+                await asyncio.sleep(self._pause(error, call, attempt))
+        raise AssertionError
 
     def _connected(self) -> QdrantClient:
         with self._lock:
@@ -340,7 +359,8 @@ class Connection:
             return IndexExistsError(f"There is an index at {self.place.shown} already.")
         if re.search(r"no space|disk|read.?only", said, re.IGNORECASE):
             return StorageError(f"The {where} cannot write: {said}.")
-        return BackendError(f"The {where} refused the request with status {error.status_code}: {said}.")
+        kind = RefusedError if error.status_code in _AT_FAULT else BackendError
+        return kind(f"The {where} refused the request with status {error.status_code}: {said}.")
 
     def _safe(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -383,6 +403,7 @@ class _Embedded:
                 self.client.close()
 
 
+_AT_FAULT = frozenset({400, 413, 422})
 _REPEATABLE = frozenset(
     {"upsert", "delete", "query_batch_points", "retrieve", "scroll", "count", "get_collection", "collection_exists"}
 )

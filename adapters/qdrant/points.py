@@ -5,6 +5,10 @@ which number: its points have the number as id and the term as payload. A term t
 sequence that is hashed from the term itself; numbers are only ever inserted, never changed, so that all writers agree
 without a lock, and a number that another term has taken, as happens to a few among 100,000, is passed over. A reader
 looks up terms that it has not seen before in one small request, and never takes one term for another.
+
+Each index has a mark, chosen at random when it is made, in the names of its vectors. A search names them, and so Qdrant
+refuses it where an alias means another index by then, or the collection was made anew: it is never answered by an index
+whose terms have other numbers.
 """
 
 from __future__ import annotations
@@ -24,11 +28,11 @@ from scipy.sparse import csr_array
 from hybridsearch.adapters.qdrant.connection import Call, Steps
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.encoders.bm25 import BM25Weighting
-from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError
+from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.vectors import EncodedBatch, SparseVectors, Vectors, Vocabulary
 
-LAYOUT = 1
-"""Of the points; a collection with a newer one is refused."""
+LAYOUT = 2
+"""Of points and metadata; a collection with another one is refused."""
 
 MAX_LOOK_UP = 10_000
 """Most terms or ids in one request."""
@@ -55,32 +59,69 @@ class Index:
 
     Attributes:
         schema: of the index.
-        terms: the collection with the numbers of the terms.
+        collection: its own name, whatever alias it was opened by.
+        mark: no other index has it.
         idf: the lexical retrievers that Qdrant itself weighs by idf.
     """
 
     schema: Schema
-    terms: str
+    collection: str
+    mark: str
     idf: frozenset[str]
 
     def to_metadata(self) -> dict[str, Any]:
         """The schema as text, so that every number comes back as it was."""
         schema = json.dumps(self.schema.to_json(), ensure_ascii=False)
-        return {METADATA_KEY: {"layout": LAYOUT, "schema": schema, "terms": self.terms, "idf": sorted(self.idf)}}
+        ours = {"schema": schema, "collection": self.collection, "mark": self.mark, "idf": sorted(self.idf)}
+        return {METADATA_KEY: {"layout": LAYOUT, **ours}}
 
     @classmethod
     def from_metadata(cls, metadata: Any, shown: str) -> Index:
-        """Raises IndexCorruptedError where `metadata`, of the collection at `shown`, is not of an index."""
-        remembered = (metadata or {}).get(METADATA_KEY)
-        if not isinstance(remembered, dict) or "schema" not in remembered:
-            raise IndexCorruptedError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
-        if remembered["layout"] > LAYOUT:
+        """The inverse of `to_metadata`, for the collection at `shown`.
+
+        Raises:
+            BackendError: the collection was not made by hybridsearch.
+            IndexCorruptedError: it is of another layout or a newer schema version, or `metadata` is damaged.
+        """
+        if not is_ours(metadata):
+            raise BackendError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
+        ours = metadata[METADATA_KEY]
+        layout = ours.get("layout")
+        if layout != LAYOUT:
+            newer = isinstance(layout, int) and layout > LAYOUT
             raise IndexCorruptedError(
-                f"The index at {shown} has layout {remembered['layout']}, and this hybridsearch reads up to {LAYOUT}: "
-                "upgrade hybridsearch, or index the documents again."
+                f"The index at {shown} has layout {layout!r}, and this hybridsearch reads {LAYOUT}: "
+                f"{'upgrade hybridsearch, or ' if newer else ''}index the documents again under another name."
             )
-        schema = Schema.from_json(json.loads(remembered["schema"]))
-        return cls(schema, remembered["terms"], frozenset(remembered["idf"]))
+        try:
+            schema = Schema.from_json(json.loads(ours["schema"]))
+            return cls(schema, ours["collection"], ours["mark"], frozenset(ours["idf"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexCorruptedError(f"The index at {shown} has a damaged record of its schema ({error!r}).") from None
+
+    @property
+    def terms(self) -> str:
+        """The collection with the numbers of the terms."""
+        return terms_of(self.collection)
+
+    def vector(self, retriever: str) -> str:
+        """The name of a retriever's vectors; a server makes folders of these names."""
+        return f"{quote(retriever, safe='')}-{self.mark}"
+
+    def check_same_vectors(self, other: Index, shown: str) -> None:
+        """Raises FingerprintMismatchError where queries for this index are none for `other`, now at `shown`."""
+
+        def queries(index: Index) -> dict[str, object]:
+            retrievers = index.schema.retrievers.items()
+            return {name: (r.kind, str(r.fingerprint), r.dimensions, r.metric) for name, r in retrievers}
+
+        before, now = queries(self), queries(other)
+        if before != now:
+            differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            raise FingerprintMismatchError(
+                f"{shown} now means the collection {other.collection!r}, whose retrievers are others than those it was "
+                f"opened with ({', '.join(differing)}): open it again."
+            )
 
     def retriever(self, name: str) -> RetrieverSchema:
         try:
@@ -106,11 +147,23 @@ class Index:
         return {name: mean for name, mean in means.items() if mean > 0}
 
 
+def is_ours(metadata: Any) -> bool:
+    """Whether the collection with `metadata` is an index of hybridsearch, of whatever layout."""
+    ours = (metadata or {}).get(METADATA_KEY)
+    return isinstance(ours, dict) and "schema" in ours
+
+
+def terms_of(collection: str) -> str:
+    """The collection with the numbers of the terms of an index."""
+    return f"{collection}-terms"
+
+
 class Terms:
     """The numbers of terms, as they are in a collection, and as far as they have been asked for."""
 
-    def __init__(self, collection: str) -> None:
-        self.collection = collection
+    def __init__(self, index: Index) -> None:
+        self.collection = index.terms
+        self.mark = index.mark
         self._numbers: dict[str, int] = {}
 
     def numbers(self, terms: Sequence[str], *, insert: bool = False) -> Steps[dict[str, int]]:
@@ -205,11 +258,6 @@ def length_of(point: models.PointStruct) -> int:
     numbers = sum(len(v) if isinstance(v, list) else 2 * len(v.indices) for v in vectors.values())
     numbers += sum(2 * len(counts["terms"]) for key, counts in payload.items() if key.startswith("counts"))
     return len(document["text"]) + len(document["title"]) + 6 * len(document["metadata"]) + 22 * numbers
-
-
-def vector_name(retriever: str) -> str:
-    """A server makes folders of these names."""
-    return quote(retriever, safe="")
 
 
 def used_terms(vectors: Vectors) -> Iterator[str]:

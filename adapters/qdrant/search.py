@@ -20,11 +20,11 @@ from qdrant_client import models
 
 from hybridsearch.adapters.qdrant.connection import Call, Steps
 from hybridsearch.adapters.qdrant.payload import SHOWN, compile_filter, from_payload, point_id
-from hybridsearch.adapters.qdrant.points import Index, Terms, vector_name
+from hybridsearch.adapters.qdrant.points import Index, Terms
 from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.encoders.bm25 import BM25Weighting
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import SparseQuery
 
@@ -43,7 +43,7 @@ class Searcher:
     """Reads one collection.
 
     Attributes:
-        collection: its name.
+        collection: its name, or an alias of it.
         index, terms: what it remembers.
         embedded: whether the engine is in this process.
         dense: how a server searches dense vectors.
@@ -64,6 +64,8 @@ class Searcher:
             search.again = self.embedded and search.retriever.kind == "dense"
         yield from self._weigh_queries(searches)
         waiting = [search for search in searches if search.vector is not None]
+        if searches and not waiting:
+            yield from self._check_index()
         while waiting:
             answers = yield self._call("query_batch_points", requests=[self._query(search) for search in waiting])
             for search, answer in zip(waiting, answers, strict=True):
@@ -71,9 +73,15 @@ class Searcher:
             waiting = [search for search in waiting if search.cut_in_a_tie()]
         rankings = [search.ranking() for search in searches]
         documents = {id: document for search in searches for id, document in search.documents.items()}
-        late = {id for ranking in rankings for id in ranking.ids} - documents.keys()
+        late = [
+            (search, ids)
+            for search, ranking in zip(searches, rankings, strict=True)
+            if (ids := [id for id in ranking.ids if id not in documents])
+        ]
         if late:
-            documents |= yield from self.fetch(sorted(late))
+            answers = yield self._call("query_batch_points", requests=[self._query(*of) for of in late])
+            for answer in answers:
+                documents |= {point.payload["id"]: from_payload(point.payload) for point in answer.points}
         return [
             replace(ranking, documents={id: documents[id] for id in ranking.ids if id in documents})
             for ranking in rankings
@@ -129,15 +137,24 @@ class Searcher:
             weighting = BM25Weighting(**(retriever.weighting or {}))
             idf[name, term] = float(weighting.idf(np.array(min(n, documents)), documents)) if n else 0.0
 
-    def _query(self, search: Search) -> models.QueryRequest:
+    def _check_index(self) -> Steps[None]:
+        """Raises IndexNotFoundError where an alias means another index by now; for where no query would show that."""
+        if self.collection != self.index.collection:
+            info = yield self._call("get_collection")
+            if Index.from_metadata(info.config.metadata, self.collection).mark != self.index.mark:
+                raise IndexNotFoundError(f"The alias {self.collection!r} was moved again and again: try again later.")
+
+    def _query(self, search: Search, among: Sequence[str] = ()) -> models.QueryRequest:
+        """The question for the best documents; or for those `among` its hits, to get their texts."""
         request = search.request
+        filter = None if request.filter is None else compile_filter(request.filter)
         return models.QueryRequest(
             query=search.vector,
-            using=vector_name(request.retriever),
-            filter=None if request.filter is None else compile_filter(request.filter),
-            limit=search.limit,
-            with_payload=SHOWN if search.limit == request.k + 1 else ["id"],
-            with_vector=[vector_name(request.retriever)] if search.again else False,
+            using=self.index.vector(request.retriever),
+            filter=_with_ids(among) if among else filter,
+            limit=len(among) or search.limit,
+            with_payload=SHOWN if among or search.limit == request.k + 1 else ["id"],
+            with_vector=[self.index.vector(request.retriever)] if search.again and not among else False,
             params=self._params(search.retriever.kind, request.retriever),
         )
 
@@ -174,12 +191,11 @@ class Searcher:
         yield from self._weigh_queries([search])
         if not isinstance(search.vector, models.SparseVector) or not ids:
             return {}
-        among = models.Filter(must=[models.HasIdCondition(has_id=[point_id(id) for id in ids])])
         requests = [
             models.QueryRequest(
                 query=models.SparseVector(indices=[number], values=[weight]),
-                using=vector_name(request.retriever),
-                filter=among,
+                using=self.index.vector(request.retriever),
+                filter=_with_ids(ids),
                 limit=len(ids),
                 with_payload=["id"],
                 params=self._params(search.retriever.kind, request.retriever),
@@ -267,6 +283,10 @@ class Search:
 
     def ranking(self) -> Ranking:
         return Ranking.from_scores(self.scores, int(self.request.k)) if self.scores else EMPTY
+
+
+def _with_ids(ids: Sequence[str]) -> models.Filter:
+    return models.Filter(must=[models.HasIdCondition(has_id=[point_id(id) for id in ids])])
 
 
 def _score(query: Any, vectors: NDArray[np.float64], metric: str | None) -> NDArray[np.float64]:

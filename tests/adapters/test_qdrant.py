@@ -182,7 +182,7 @@ def test_a_request_stays_below_the_servers_limit(backend: QdrantBackend) -> None
     items = [plain(f"d{n}", text="x" * 2_000_000) for n in range(8)]
     put(backend, items, SCHEMA)
     assert backend.count() == 8
-    calls = backend._connection.run(backend._prepare(encode(items, SCHEMA)))
+    _, calls = backend._connection.run(backend._prepare(backend._current(), encode(items, SCHEMA)))
     sizes = [sum(len(point.model_dump_json()) for point in call.arguments["points"]) for call in calls]
     assert max(sizes) < 10_000_000
     assert len(sizes) == 3
@@ -324,7 +324,7 @@ def test_a_foreign_collection_is_refused_and_untouched(folder: Path) -> None:
     client.create_collection("theirs", models.VectorParams(size=3, distance=models.Distance.DOT))
     client.close()
     backend = QdrantBackend(f"qdrant://{folder}/theirs")
-    with pytest.raises(IndexCorruptedError, match="was not made by hybridsearch"):
+    with pytest.raises(BackendError, match="was not made by hybridsearch"):
         backend.open()
     with pytest.raises(IndexExistsError, match="choose another name"):
         backend.create(SCHEMA)
@@ -533,7 +533,7 @@ def test_certificates_that_cannot_be_read_are_an_invalid_argument(tmp_path: Path
 
 def test_all_requests_of_a_call_travel_in_one(serve: Any) -> None:
     schema = make_schema(frozenset({"dense"}))
-    metadata = points.Index(schema, "name-terms", frozenset()).to_metadata()
+    metadata = points.Index(schema, "name", "mark", frozenset()).to_metadata()
     info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
     config = {
         "params": {}, "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10},

@@ -1,0 +1,282 @@
+"""Qdrant on a server: aliases that move during searches, trouble during loads, and connections that are given up.
+
+Each runs against an imitation of a server, and against the real one that HYBRIDSEARCH_TEST_QDRANT names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("qdrant_client", reason="pip install 'hybridsearch[qdrant]'")
+
+from qdrant_client import QdrantClient, models
+from qdrant_server import QdrantServer
+
+from hybridsearch.adapters.qdrant import QdrantBackend, points
+from hybridsearch.backends import Fingerprint, Request, Schema
+from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexCorruptedError
+from hybridsearch.testing import samples
+from hybridsearch.testing.base import ask, check, put
+from hybridsearch.testing.samples import Item
+from hybridsearch.testing.storage import StorageTests
+from hybridsearch.testing.suite import BackendSuite
+
+Make = Callable[..., QdrantBackend]
+KINDS = frozenset({"lexical", "sparse", "dense"})
+SCHEMA = samples.make_schema(KINDS, average_length=samples.FROZEN_LENGTH)
+
+
+@pytest.fixture(params=["imitated", "real"])
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """`qdrant://host:port`."""
+    if request.param == "real":
+        yield str(request.getfixturevalue("qdrant_url"))
+        return
+    with QdrantServer() as imitation:
+        yield f"qdrant://{imitation.host}"
+
+
+@pytest.fixture
+def make(server: str, qdrant_names: Callable[[str, str], str]) -> Iterator[Make]:
+    """Makes backends of collections that nobody else uses and that are deleted afterwards."""
+    made: list[QdrantBackend] = []
+
+    def make(name: str = "index", **options: Any) -> QdrantBackend:
+        made.append(QdrantBackend(qdrant_names(server, name), **{"dense": "exact", **options}))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+@pytest.fixture
+def filled(make: Make) -> Make:
+    """Makes an index with items."""
+
+    def filled(name: str, items: list[Item] | None = None, schema: Schema = SCHEMA) -> QdrantBackend:
+        backend = make(name)
+        backend.create(schema)
+        put(backend, samples.random_items() if items is None else items, schema)
+        return backend
+
+    return filled
+
+
+@pytest.fixture
+def client(server: str) -> Iterator[QdrantClient]:
+    """Past the backend, as somebody else would."""
+    client = QdrantClient(url=f"http{server.removeprefix('qdrant')}", check_compatibility=False)
+    yield client
+    client.close()
+
+
+def name_of(backend: QdrantBackend) -> str:
+    return backend._place.collection
+
+
+class TestOnAServer(BackendSuite):
+    @pytest.fixture
+    def connect(self, qdrant_url: str, qdrant_names: Callable[[str, str], str]) -> Callable[[str], QdrantBackend]:
+        return lambda name: QdrantBackend(qdrant_names(qdrant_url, name))
+
+
+class TestOnAnImitatedServer(StorageTests):
+    @pytest.fixture
+    def connect(self) -> Iterator[Callable[[str], QdrantBackend]]:
+        with QdrantServer() as imitation:
+            yield lambda name: QdrantBackend(f"qdrant://{imitation.host}/{name}")
+
+
+# -------------------------------------------------------------------------------------------------------- aliases
+
+
+def test_searching_and_counting_by_an_alias_go_on_while_indexes_are_swapped(make: Make, filled: Make) -> None:
+    names = ("v1", "v2", "v3")
+    items = {name: [samples.plain(f"{name}-{number}") for number in range(40)] for name in names}
+    live = make("live")
+    filled("v1", items["v1"]).publish(name_of(live))
+    live.open()
+    done = threading.Event()
+    found: list[list[str]] = []
+    counts: list[int] = []
+    failures: list[BaseException] = []
+
+    def search() -> None:
+        for kind in sorted(KINDS):
+            ranking = ask(live, kind, samples.common_query(kind), 30)
+            assert list(ranking.documents or ()) == list(ranking.ids)
+            found.append(list(ranking.ids))
+
+    def search_asynchronously() -> None:
+        async def ask_both() -> Any:
+            requests = [Request(kind, samples.common_query(kind), 30) for kind in ("dense", "lexical")]
+            try:
+                return await live.asearch(requests)
+            finally:
+                await live._connection._async_clients[asyncio.get_running_loop()].close()
+
+        found.extend(list(ranking.ids) for ranking in asyncio.run(ask_both()))
+
+    def count() -> None:
+        counts.append(live.count())
+
+    def again_and_again(use: Callable[[], None]) -> None:
+        try:
+            while not done.is_set():
+                use()
+        except BaseException as error:
+            failures.append(error)
+
+    users = (search, search, search_asynchronously, count)
+    threads = [threading.Thread(target=again_and_again, args=(use,)) for use in users]
+    for thread in threads:
+        thread.start()
+    for name in names:
+        if name != "v1":
+            filled(name, items[name]).publish(name_of(live))
+        assert {id[:2] for id in ask(live, "sparse", samples.common_query("sparse"), 40).ids} == {name}
+        enough = len(found) + 4 * len(users)  # so that the threads have searched this one, too
+        while len(found) < enough and not failures:
+            time.sleep(0.01)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert set(counts) == {40}
+    assert {len(ids) for ids in found} == {30}
+    of_indexes = [{id.partition("-")[0] for id in ids} for ids in found]
+    assert all(len(of_one) == 1 for of_one in of_indexes)
+    assert [name for name in names if {name} in of_indexes] == list(names)
+
+
+@pytest.mark.parametrize("drop_old", [True, False])
+def test_what_was_opened_by_an_alias_ranks_what_it_means_now(
+    make: Make, filled: Make, drop_old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number_of = points.number_of  # with few numbers, terms have others in each index
+    monkeypatch.setattr(points, "number_of", lambda term, attempt: number_of(term, attempt) % 101 + 1)
+    live = make("live")
+    old = samples.random_items()
+    filled("v1", old).publish(name_of(live))
+    live.open()
+    queries = {kind: samples.random_queries(kind, 3) for kind in sorted(KINDS)}
+    for kind, asked in queries.items():
+        check(live, kind, old, asked[0])
+    more = [replace(item, id=f"new{item.id}") for item in samples.random_items(90, seed=7)]
+    new = filled("v2", [])
+    for start in range(0, 90, 9):
+        put(new, more[start : start + 9], SCHEMA)
+    new.publish(name_of(live), drop_old)
+    for kind, asked in queries.items():
+        for query in asked:
+            check(live, kind, more, query, 20)
+    assert live.count() == 90
+    assert live.fetch(["d0", more[0].id])[1] == more[0].document
+    assert sum(len(batch) for batch in live.scan()) == 90
+
+
+@pytest.mark.parametrize("drop_old", [True, False])
+def test_a_term_that_only_the_new_index_has_is_found_by_the_alias(make: Make, filled: Make, drop_old: bool) -> None:
+    live = make("live")
+    filled("v1").publish(name_of(live))
+    live.open()
+    query = samples.sparse_query({"unheard": 1.0})
+    assert not len(ask(live, "sparse", query))
+    filled("v2", [Item("new", {"unheard": 1}, {"unheard": 2.0})]).publish(name_of(live), drop_old)
+    assert ask(live, "sparse", query).ids == ("new",)
+
+
+def test_an_index_made_anew_under_the_old_name_is_noticed(make: Make, filled: Make, client: QdrantClient) -> None:
+    first = filled("v1")
+    query = samples.random_queries("lexical", 1)[0]
+    check(first, "lexical", samples.random_items(), query)
+    for collection in (name_of(first), f"{name_of(first)}-terms"):
+        client.delete_collection(collection)
+    more = samples.random_items(90, seed=7)
+    filled("v1", more)
+    check(first, "lexical", more, query, 20)
+
+
+def test_what_was_opened_by_an_alias_does_not_search_vectors_of_another_encoder(make: Make, filled: Make) -> None:
+    live = make("live")
+    filled("v1").publish(name_of(live))
+    live.open()
+    other = replace(SCHEMA.retrievers["dense"], fingerprint=Fingerprint("other", {}))
+    schema = replace(SCHEMA, retrievers={**SCHEMA.retrievers, "dense": other})
+    new = filled("v2", schema=schema)
+    new.publish(name_of(live))
+    uses: list[Callable[[], Any]] = [
+        lambda: ask(live, "dense", samples.common_query("dense")),
+        lambda: live.explain(Request("sparse", samples.common_query("sparse"), 3), ["d0"]),
+        lambda: live.upsert(samples.encode([samples.plain("a")], SCHEMA)),
+        lambda: live.load([samples.encode([samples.plain("a")], SCHEMA)]),
+        lambda: list(live.scan()),
+    ]
+    for use in uses:
+        with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
+            use()
+    assert new.count() == 60
+    assert make("live").open() == schema
+
+
+def test_what_is_written_by_an_alias_goes_to_what_it_means(make: Make, filled: Make) -> None:
+    live, old = make("live"), filled("v1", [])
+    old.publish(name_of(live))
+    live.open()
+    put(live, [samples.plain("a")], SCHEMA)
+    new = filled("v2", [])
+    new.publish(name_of(live), drop_old=False)
+    put(live, [samples.plain("b")], SCHEMA)
+    live.load([samples.encode([samples.plain("c"), samples.plain("d")], SCHEMA)])
+    assert live.delete(["d", "a"]) == 1
+    assert [old.count(), new.count()] == [1, 2]
+
+
+@pytest.mark.parametrize("drop_old", [True, False])
+def test_an_alias_of_a_foreign_collection_is_left_alone(
+    make: Make, filled: Make, client: QdrantClient, drop_old: bool
+) -> None:
+    backend, foreign, alias = filled("v1"), name_of(make("foreign")), name_of(make("live"))
+    client.create_collection(foreign, {})
+    action = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=foreign, alias_name=alias))
+    client.update_collection_aliases([action])
+    with pytest.raises(BackendError, match=r"not made by hybridsearch: nothing was changed"):
+        backend.publish(alias, drop_old)
+    assert {a.alias_name: a.collection_name for a in client.get_aliases().aliases}[alias] == foreign
+    assert client.collection_exists(foreign)
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ({"layout": 99}, "has layout 99, .*upgrade"),
+        ({"layout": 1}, "has layout 1, .*index the documents again"),
+        ({"layout": None}, "has layout None"),
+        ({"layout": "2"}, "has layout '2'"),
+        ({"schema": "{"}, "damaged record"),
+        ({"schema": "[]"}, "not readable"),
+        ({"mark": ...}, "damaged record .*mark"),
+        ({"idf": 3}, "damaged record"),
+    ],
+)
+def test_metadata_that_cannot_be_read_are_one_sentence(
+    filled: Make, make: Make, client: QdrantClient, damage: dict[str, Any], says: str
+) -> None:
+    name = name_of(filled("index", []))
+    ours: Any = (client.get_collection(name).config.metadata or {})["hybridsearch"]
+    client.update_collection(
+        name, metadata={"hybridsearch": {k: v for k, v in {**ours, **damage}.items() if v is not ...}}
+    )
+    with pytest.raises(IndexCorruptedError, match=says):
+        make("index").open()
