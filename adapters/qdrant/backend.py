@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -51,7 +51,13 @@ from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.corpus.parts import check_batch
 from hybridsearch.documents import Document
 from hybridsearch.encoders.bm25 import BM25Weighting
-from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.errors import (
+    BackendError,
+    BulkIndexError,
+    IndexExistsError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+)
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Vectors
@@ -62,7 +68,8 @@ MAX_POINTS = 256
 """Most documents in one request."""
 
 MAX_CHARACTERS = 6_000_000
-"""A request ends early once it is about this long, below the server's limit of 32 MB whatever the script."""
+"""A request ends early once it is about this long, below the server's limit of 32 MB whatever the script. Where a proxy
+takes less, requests become shorter."""
 
 _MOVES = 8  # of an alias, that one search follows
 
@@ -130,6 +137,7 @@ class QdrantBackend:
         self._connection = Connection(place, api_key=api_key, verify=verify, ca_file=ca_file, timeout=timeout)
         self._dense, self._quantization = dense, quantization
         self._shards, self._replicas, self._senders = shards, replicas, senders
+        self._max_characters = MAX_CHARACTERS
         self._index: Index | None = None
         self._terms: Terms | None = None
         self._closed = False
@@ -196,38 +204,44 @@ class QdrantBackend:
 
         Raises:
             InvalidArgumentError: the batch does not fit the schema, or has an id twice. Nothing is stored.
+            BulkIndexError: some documents were refused; all others are stored.
             BackendError: the server refused or could not be reached. A part may be stored; the call can be repeated.
         """
         index = self._pinned()
         check_batch(batch, index.schema)
-        for call in self._connection.run(self._prepare(index, batch))[1]:
-            self._connection.run(_one(call))
+        _, parts = self._connection.run(self._prepare(index, batch))
+        _report([refused for part in parts for refused in self._connection.run(self._store(index, part))])
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """`upsert` each batch, with `senders` requests on the way to a server at once.
 
         Raises:
-            InvalidArgumentError, BackendError: as `upsert`; what was on the way is waited for.
+            InvalidArgumentError, BulkIndexError, BackendError: as `upsert`; what was on the way is waited for.
         """
         index = self._pinned()
         if self._connection.embedded:
             for batch in batches:
                 self.upsert(batch)
             return
+        pending: set[Future[list[tuple[str, str]]]] = set()
+        refused: list[tuple[str, str]] = []
+
+        def collect(when: str) -> None:
+            nonlocal pending
+            done, pending = wait(pending, return_when=when)
+            for sent in done:
+                refused.extend(sent.result())
+
         with ThreadPoolExecutor(self._senders, thread_name_prefix="hybridsearch-load") as pool:
-            pending: set[Future[Any]] = set()
             for batch in batches:
                 check_batch(batch, index.schema)
-                index, calls = self._connection.run(self._prepare(index, batch))
-                for call in calls:
-                    pending.add(pool.submit(self._connection.run, _one(call)))
+                index, parts = self._connection.run(self._prepare(index, batch))
+                for part in parts:
+                    pending.add(pool.submit(self._connection.run, self._store(index, part)))
                     if len(pending) >= 2 * self._senders:
-                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                        for sent in done:
-                            sent.result()
-                done, pending = wait(pending)  # so that a document that comes again in a later batch is replaced
-                for sent in done:
-                    sent.result()
+                        collect(FIRST_COMPLETED)
+                collect(ALL_COMPLETED)  # so that a document that comes again in a later batch is replaced
+        _report(refused)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; unknown ids are ignored. Returns how many were there."""
@@ -449,8 +463,8 @@ class QdrantBackend:
 
     # ----------------------------------------------------------------------------------------------------- points
 
-    def _prepare(self, index: Index, batch: EncodedBatch) -> Steps[tuple[Index, list[Call]]]:
-        """The index, its average lengths known, and the requests that store `batch`, whose terms have numbers."""
+    def _prepare(self, index: Index, batch: EncodedBatch) -> Steps[tuple[Index, list[list[models.PointStruct]]]]:
+        """The index, its average lengths known, and the points of `batch`, its terms numbered, request by request."""
         if not len(batch):
             return index, []
         index = yield from self._freeze_lengths(index, batch)
@@ -469,7 +483,7 @@ class QdrantBackend:
                 counts[name] = rows
                 rows = [weigh(row, weights, retriever.average_length or 1.0) for row in rows]
             columns[name] = [sparse_vector(row, anchored=retriever.kind == "lexical") for row in rows]
-        calls, points, characters = [], [], 0
+        parts, points, characters = [], [], 0
         for row, document in enumerate(batch.documents):
             payload = to_payload(document)
             for name, of_documents in counts.items():
@@ -478,10 +492,24 @@ class QdrantBackend:
             here = {index.vector(name): column[row] for name, column in columns.items() if column[row] is not None}
             points.append(models.PointStruct(id=point_id(document.id), vector=here, payload=payload))
             characters += length_of(points[-1])
-            if len(points) == MAX_POINTS or characters >= MAX_CHARACTERS or row + 1 == len(batch):
-                calls.append(_call(index, "upsert", points=points, wait=True))
+            if len(points) == MAX_POINTS or characters >= self._max_characters or row + 1 == len(batch):
+                parts.append(points)
                 points, characters = [], 0
-        return index, calls
+        return index, parts
+
+    def _store(self, index: Index, points: list[models.PointStruct]) -> Steps[list[tuple[str, str]]]:
+        """Store points; in halves where they are refused together. Returns (id, reason) of each that is alone, too."""
+        try:
+            yield _call(index, "upsert", points=points, wait=True)
+        except RefusedError as error:
+            if error.too_large:  # so are the next
+                self._max_characters = min(self._max_characters, sum(map(length_of, points)) // 2)
+            if len(points) == 1:
+                return [((points[0].payload or {})["id"], str(error))]
+            middle = len(points) // 2
+            first = yield from self._store(index, points[:middle])
+            return first + (yield from self._store(index, points[middle:]))
+        return []
 
     def _freeze_lengths(self, index: Index, batch: EncodedBatch) -> Steps[Index]:
         """Let the first documents decide the average lengths that the schema leaves open."""
@@ -573,6 +601,11 @@ class QdrantBackend:
 def _call(index: Index, method: str, **arguments: Any) -> Call:
     """A request to the collection that the index is, and to no other that an alias may mean by then."""
     return Call(method, {"collection_name": index.collection, **arguments})
+
+
+def _report(refused: list[tuple[str, str]]) -> None:
+    if refused:
+        raise BulkIndexError(refused)
 
 
 def _one(call: Call) -> Steps[Any]:

@@ -43,8 +43,15 @@ API_KEY = "HYBRIDSEARCH_QDRANT_API_KEY"
 OLDEST_SERVER = (1, 20)
 """The first version that finds substrings; from 1.19 on, idf can leave out deleted documents."""
 
-ATTEMPTS = 5
-"""How often a request is sent that can be repeated, while the server is busy or the connection breaks."""
+ATTEMPTS = {
+    **dict.fromkeys(("query_batch_points", "retrieve", "scroll", "count", "get_collection", "collection_exists"), 5),
+    **dict.fromkeys(("upsert", "delete"), 12),
+}
+"""How often a request is sent while the server is busy or the connection breaks, which does no harm to any of these.
+What writes, by ids, is also sent again where no answer came in time."""
+
+FIRST_WAIT, MAX_WAIT = 0.2, 30.0
+"""Seconds: the longest pauses after the first failure, which double, and after any."""
 
 T = TypeVar("T")
 
@@ -62,7 +69,9 @@ of client."""
 
 
 class RefusedError(BackendError):
-    """The request itself is at fault: a document in it, its length, or the index that it is for."""
+    """The request itself is at fault: a document in it, its length (`too_large`), or the index that it is for."""
+
+    too_large = False
 
 
 @dataclass(frozen=True)
@@ -289,12 +298,13 @@ class Connection:
 
     def _pause(self, error: Exception, call: Call, attempt: int) -> float:
         """Seconds to wait before `call` is sent again; raises where it is not."""
-        again = call.method in _REPEATABLE and attempt + 1 < ATTEMPTS and not self.embedded and _passing(error)
+        again = not self.embedded and attempt + 1 < ATTEMPTS.get(call.method, 1) and _passing(error, call)
         if not again:
             with self._translating():
                 raise error
         asked = float(error.retry_after_s) if isinstance(error, ResourceExhaustedResponse) else 0.0
-        return max(asked, 0.1 * 2.0**attempt) * random.uniform(1.0, 1.5)  # noqa: S311 (only spreads the load)
+        jittered = random.uniform(0, FIRST_WAIT * 2.0**attempt)  # noqa: S311 (only spreads the load)
+        return min(MAX_WAIT, max(asked, jittered))
 
     @contextmanager
     def _translating(self) -> Iterator[None]:
@@ -318,7 +328,7 @@ class Connection:
         if isinstance(error, UnexpectedResponse):
             return self._translate_response(error, where)
         if isinstance(error, ResourceExhaustedResponse):
-            return BackendError(f"The {where} is overloaded, and {ATTEMPTS} attempts did not help: try again later.")
+            return BackendError(f"The {where} is overloaded, and several attempts did not help: try again later.")
         source = error.source if isinstance(error, ResponseHandlingException) else error
         if isinstance(source, httpx.TimeoutException):
             return BackendError(
@@ -359,8 +369,11 @@ class Connection:
             return IndexExistsError(f"There is an index at {self.place.shown} already.")
         if re.search(r"no space|disk|read.?only", said, re.IGNORECASE):
             return StorageError(f"The {where} cannot write: {said}.")
-        kind = RefusedError if error.status_code in _AT_FAULT else BackendError
-        return kind(f"The {where} refused the request with status {error.status_code}: {said}.")
+        refused = RefusedError if error.status_code in _AT_FAULT else BackendError
+        translated = refused(f"The {where} refused the request with status {error.status_code}: {said}.")
+        if isinstance(translated, RefusedError):
+            translated.too_large = error.status_code == 413 or "larger than allowed" in said
+        return translated
 
     def _safe(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -404,18 +417,15 @@ class _Embedded:
 
 
 _AT_FAULT = frozenset({400, 413, 422})
-_REPEATABLE = frozenset(
-    {"upsert", "delete", "query_batch_points", "retrieve", "scroll", "count", "get_collection", "collection_exists"}
-)
 
 
-def _passing(error: Exception) -> bool:
+def _passing(error: Exception, call: Call) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, UnexpectedResponse):
         return error.status_code in (429, 502, 503, 504)
     if isinstance(error, ResponseHandlingException):
-        broken = isinstance(error.source, httpx.TransportError)
-        return broken and not isinstance(error.source, httpx.TimeoutException)
+        late = isinstance(error.source, httpx.TimeoutException)
+        return isinstance(error.source, httpx.TransportError) and (not late or call.method in ("upsert", "delete"))
     return isinstance(error, ResourceExhaustedResponse)
 
 

@@ -182,8 +182,8 @@ def test_a_request_stays_below_the_servers_limit(backend: QdrantBackend) -> None
     items = [plain(f"d{n}", text="x" * 2_000_000) for n in range(8)]
     put(backend, items, SCHEMA)
     assert backend.count() == 8
-    _, calls = backend._connection.run(backend._prepare(backend._current(), encode(items, SCHEMA)))
-    sizes = [sum(len(point.model_dump_json()) for point in call.arguments["points"]) for call in calls]
+    _, parts = backend._connection.run(backend._prepare(backend._current(), encode(items, SCHEMA)))
+    sizes = [sum(len(point.model_dump_json()) for point in part) for part in parts]
     assert max(sizes) < 10_000_000
     assert len(sizes) == 3
 

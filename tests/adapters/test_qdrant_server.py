@@ -16,12 +16,15 @@ import pytest
 
 pytest.importorskip("qdrant_client", reason="pip install 'hybridsearch[qdrant]'")
 
+import faulty_proxy
+import sent
+from faulty_proxy import FaultyProxy
 from qdrant_client import QdrantClient, models
 from qdrant_server import QdrantServer
 
-from hybridsearch.adapters.qdrant import QdrantBackend, points
+from hybridsearch.adapters.qdrant import QdrantBackend, connection, points
 from hybridsearch.backends import Fingerprint, Request, Schema
-from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexCorruptedError
+from hybridsearch.errors import BackendError, BulkIndexError, FingerprintMismatchError, IndexCorruptedError
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import ask, check, put
 from hybridsearch.testing.samples import Item
@@ -252,6 +255,111 @@ def test_an_alias_of_a_foreign_collection_is_left_alone(
         backend.publish(alias, drop_old)
     assert {a.alias_name: a.collection_name for a in client.get_aliases().aliases}[alias] == foreign
     assert client.collection_exists(foreign)
+
+
+# ---------------------------------------------------------------------------------------------------------- loads
+
+
+@pytest.fixture
+def loaded(server: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[QdrantBackend, FaultyProxy]]:
+    """An empty index behind a proxy, whose faults are for requests that store or delete points."""
+    monkeypatch.setattr(connection, "FIRST_WAIT", 0.01)
+    direct = make()
+    direct.create(SCHEMA)
+    with FaultyProxy(f"http{server.removeprefix('qdrant')}", on=f"{name_of(direct)}/points?") as proxy:
+        backend = QdrantBackend(f"qdrant{proxy.url.removeprefix('http')}/{name_of(direct)}", timeout=5, dense="exact")
+        backend.open()
+        yield backend, proxy
+        backend.close()
+
+
+ITEMS = samples.random_items(300)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faulty_proxy.status(429),
+        faulty_proxy.status(503),
+        faulty_proxy.reset_before,
+        faulty_proxy.reset_after(0.5),
+    ],
+)
+def test_a_storm_of_faults_during_a_load_loses_nothing(loaded: tuple[QdrantBackend, FaultyProxy], fault: Any) -> None:
+    backend, proxy = loaded
+    proxy.faults += [fault] * 8
+    backend.load(sent.batches(ITEMS, SCHEMA))
+    assert not proxy.faults
+    sent.assert_holds(backend, ITEMS, SCHEMA)
+
+
+def test_an_answer_to_a_write_that_is_slower_than_the_timeout_is_asked_for_again(
+    loaded: tuple[QdrantBackend, FaultyProxy], server: str
+) -> None:
+    slow, proxy = loaded
+    backend = QdrantBackend(f"{slow._place.shown}", timeout=1, dense="exact")
+    backend.open()
+    proxy.faults += [faulty_proxy.slow(2.5)]
+    backend.upsert(samples.encode(ITEMS[:20], SCHEMA))
+    assert len(proxy.seen) == 2
+    sent.assert_holds(backend, ITEMS[:20], SCHEMA)
+    backend.close()
+
+
+def test_requests_shrink_below_a_payload_limit_and_stay_there(loaded: tuple[QdrantBackend, FaultyProxy]) -> None:
+    backend, proxy = loaded
+    items = [samples.plain(f"d{n:03}", text="x" * 2000) for n in range(300)]
+    proxy.rule = faulty_proxy.too_large_above(100_000)
+    backend.load(sent.batches(items[:200], SCHEMA))
+    before = len(proxy.seen)
+    backend.load(sent.batches(items[200:], SCHEMA))
+    assert max(size for _, size in proxy.seen[:before]) > 100_000
+    assert max(size for _, size in proxy.seen[before:]) <= 100_000
+    sent.assert_holds(backend, items, SCHEMA)
+
+
+@pytest.mark.parametrize("way", ["load", "upsert"])
+def test_a_document_that_no_request_can_carry_is_reported_and_the_others_are_stored(
+    loaded: tuple[QdrantBackend, FaultyProxy], way: str
+) -> None:
+    backend, proxy = loaded
+    giant = samples.plain("giant", text="x" * 200_000)
+    proxy.rule = faulty_proxy.too_large_above(150_000)
+    batch = samples.encode([*ITEMS[:50], giant, *ITEMS[50:80]], SCHEMA)
+    with pytest.raises(BulkIndexError, match="all others are stored") as caught:
+        backend.upsert(batch) if way == "upsert" else backend.load([batch])
+    ((id, reason),) = caught.value.failed
+    assert id == "giant"
+    assert "status 413" in reason
+    sent.assert_holds(backend, ITEMS[:80], SCHEMA)
+
+
+def test_a_document_that_makes_the_server_refuse_its_whole_request_is_found(
+    loaded: tuple[QdrantBackend, FaultyProxy],
+) -> None:
+    def picky(exchange: faulty_proxy.Exchange) -> None:
+        if b'"d17"' in exchange.body:
+            exchange.reply(400, b'{"status": {"error": "Wrong input: no seventeens"}}')
+        else:
+            faulty_proxy.passing(exchange)
+
+    backend, proxy = loaded
+    proxy.rule = picky
+    with pytest.raises(BulkIndexError, match=r"'d17': .*no seventeens") as caught:
+        backend.load(sent.batches(ITEMS, SCHEMA))
+    assert len(caught.value.failed) == 1
+    assert backend.count() == 299
+
+
+def test_a_server_that_stays_busy_ends_a_load_in_one_error(
+    loaded: tuple[QdrantBackend, FaultyProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, proxy = loaded
+    monkeypatch.setattr(connection, "MAX_WAIT", 0.05)
+    proxy.rule = faulty_proxy.status(503, b"busy")
+    with pytest.raises(BackendError, match="status 503"):
+        backend.upsert(samples.encode(ITEMS[:5], SCHEMA))
+    assert len(proxy.seen) == connection.ATTEMPTS["upsert"]
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
