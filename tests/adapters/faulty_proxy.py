@@ -72,6 +72,10 @@ class Exchange:
         self._handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._handler.close_connection = True
 
+    def ended(self) -> bool:
+        """Waits for the client to close the connection; False where it sends something instead."""
+        return not self._handler.connection.recv(1)
+
 
 def passing(exchange: Exchange) -> None:
     """No fault."""

@@ -6,6 +6,7 @@ Each runs against an imitation of a server, and against the real one that HYBRID
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from faulty_proxy import FaultyProxy
 from qdrant_client import QdrantClient, models
 from qdrant_server import QdrantServer
 
+import hybridsearch as hs
 from hybridsearch.adapters.qdrant import QdrantBackend, connection, points
 from hybridsearch.backends import Fingerprint, Request, Schema
 from hybridsearch.errors import BackendError, BulkIndexError, FingerprintMismatchError, IndexCorruptedError
@@ -119,14 +121,8 @@ def test_searching_and_counting_by_an_alias_go_on_while_indexes_are_swapped(make
             found.append(list(ranking.ids))
 
     def search_asynchronously() -> None:
-        async def ask_both() -> Any:
-            requests = [Request(kind, samples.common_query(kind), 30) for kind in ("dense", "lexical")]
-            try:
-                return await live.asearch(requests)
-            finally:
-                await live._connection._async_clients[asyncio.get_running_loop()].close()
-
-        found.extend(list(ranking.ids) for ranking in asyncio.run(ask_both()))
+        requests = [Request(kind, samples.common_query(kind), 30) for kind in ("dense", "lexical")]
+        found.extend(list(ranking.ids) for ranking in asyncio.run(live.asearch(requests)))
 
     def count() -> None:
         counts.append(live.count())
@@ -388,3 +384,57 @@ def test_metadata_that_cannot_be_read_are_one_sentence(
     )
     with pytest.raises(IndexCorruptedError, match=says):
         make("index").open()
+
+
+def test_an_index_with_another_encoder_is_refused_naming_both(server: str, make: Make) -> None:
+    place = make()._place.shown
+    with hs.HybridSearch({"bm25": hs.BM25("german")}, place) as search:
+        search.index([hs.Document("1", "Auftrieb")])
+    with pytest.raises(FingerprintMismatchError, match=r"(?s)german.*english|english.*german"):
+        hs.HybridSearch({"bm25": hs.BM25("english")}, place)
+
+
+# -------------------------------------------------------------------------------------------------------- requests
+
+
+def test_lexical_sparse_and_dense_requests_of_a_call_travel_in_one() -> None:
+    with QdrantServer() as server, contextlib.closing(QdrantBackend(f"qdrant://{server.host}/index")) as backend:
+        backend.create(SCHEMA)
+        put(backend, samples.random_items(), SCHEMA)
+        requests = [Request(kind, query, 5) for kind in sorted(KINDS) for query in samples.random_queries(kind, 3)]
+        first = backend.search(requests)
+        server.asked.clear()
+        assert backend.search(requests) == first
+        assert asyncio.run(backend.asearch(requests)) == first
+        assert server.asked == [("POST", "/collections/index/points/query/batch")] * 2
+
+
+@pytest.mark.parametrize("end", ["cancelled", "late"])
+def test_an_asynchronous_search_that_is_given_up_frees_its_connection(filled: Make, server: str, end: str) -> None:
+    backend = filled("index")
+    asked, freed = threading.Event(), threading.Event()
+
+    def hanging(exchange: faulty_proxy.Exchange) -> None:
+        asked.set()
+        if exchange.ended():
+            freed.set()
+
+    async def search(through: QdrantBackend) -> None:
+        request = Request("dense", samples.common_query("dense"), 3)
+        task = asyncio.ensure_future(through.asearch([request]))
+        assert await asyncio.to_thread(asked.wait, 10)
+        if end == "cancelled":
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError if end == "cancelled" else BackendError):
+            await task
+        assert await asyncio.to_thread(freed.wait, 10)
+        proxy.rule = faulty_proxy.passing
+        assert len((await through.asearch([request]))[0]) == 3  # and another one goes on
+        await through.aclose()
+
+    with FaultyProxy(f"http{server.removeprefix('qdrant')}", on="/query") as proxy:
+        proxy.rule = hanging
+        place = f"qdrant{proxy.url.removeprefix('http')}/{name_of(backend)}"
+        through = QdrantBackend(place, timeout=60 if end == "cancelled" else 1)
+        through.open()
+        asyncio.run(search(through))
