@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,17 @@ from scipy.sparse import csr_array
 
 import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.backends import Backend, Capabilities, Fingerprint, Kind, Loader, RetrieverSchema, Schema, redacted
+from hybridsearch.backends import (
+    Backend,
+    Capabilities,
+    Fingerprint,
+    Kind,
+    Loader,
+    RetrieverSchema,
+    Schema,
+    connect,
+    redacted,
+)
 from hybridsearch.copying import publish
 from hybridsearch.errors import (
     BackendError,
@@ -609,3 +619,112 @@ def test_the_first_load_of_an_engine_keeps_the_last_of_equal_ids(place: Callable
             search.index(documents, batch_size=9)
         assert search.get(list(right)) == list(right.values())
         assert search.count() == len(right)
+
+
+@pytest.fixture
+def of_engine(
+    request: pytest.FixtureRequest, lucene_names: Callable[[str, str], str], tmp_path: Path
+) -> Callable[[str, str], str]:
+    """A function from an engine and a name to the place of an index there."""
+
+    def of_engine(engine: str, name: str) -> str:
+        if engine in ("opensearch", "elasticsearch"):
+            return lucene_names(request.getfixturevalue(f"{engine}_url"), name)
+        module = {"qdrant": "qdrant_client", "seismic": "seismic"}[engine]
+        pytest.importorskip(module, reason=f"pip install 'hybridsearch[{engine}]'")
+        return f"{engine}://{tmp_path}/{engine}-{name}" + ("/index" if engine == "qdrant" else "")
+
+    return of_engine
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("opensearch", "elasticsearch"), ("elasticsearch", "opensearch"), ("opensearch", "qdrant"), ("qdrant", "seismic")],
+)
+def test_an_index_goes_from_engine_to_engine_bit_for_bit(
+    of_engine: Callable[[str, str], str], source: str, one: str, other: str
+) -> None:
+    hs.copy(source, of_engine(one, "one"), batch_size=16)
+    report = hs.copy(of_engine(one, "one"), of_engine(other, "other"), batch_size=16)
+    assert (report.copied, report.unchanged, report.documents, report.differences) == (60, 0, 60, ())
+    assert all(check.queries for check in report.checks)
+    with contextlib.closing(connect(of_engine(other, "other"))) as copy:
+        schema = copy.open()
+        assert schema is not None
+        assert [r.fingerprint for r in schema.retrievers.values()] == [
+            r.fingerprint for r in SCHEMA.retrievers.values()
+        ]
+        assert vectors_of(copy) == vectors_of(made(MemoryBackend()))
+
+
+def test_an_index_goes_to_a_seismic_folder_and_back_without_a_change(
+    of_engine: Callable[[str, str], str], source: str, tmp_path: Path
+) -> None:
+    place, options = of_engine("seismic", "copy"), {"min_documents": 16}
+    there = hs.copy(source, place, destination_options=options)
+    back = hs.copy(place, tmp_path / "back", source_options=options)
+    original, returned = MemoryBackend(source), MemoryBackend(tmp_path / "back")
+
+    assert list((tmp_path / "seismic-copy" / "seismic").iterdir())  # sparse searches went through Seismic
+    assert (there.copied, there.differences, back.copied, back.differences) == (60, (), 60, ())
+    assert original.open() == returned.open()
+    assert vectors_of(original) == vectors_of(returned)
+
+
+def test_texts_that_an_engine_analyses_itself_are_analysed_by_the_next(of_engine: Callable[[str, str], str]) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25(), "native": hs.NativeBM25()}, of_engine("opensearch", "one")) as search:
+        search.index(DOCUMENTS)
+        right = search.search_many(["number7 wing", "flow number21"], 5, retrievers=["native"])
+    report = hs.copy(of_engine("opensearch", "one"), of_engine("elasticsearch", "other"))
+
+    assert (report.copied, report.differences) == (30, ())
+    assert {check.retriever: check.queries > 0 for check in report.checks} == {"bm25": True, "native": True}
+    with hs.open(of_engine("elasticsearch", "other")) as copy:
+        found = copy.search_many(["number7 wing", "flow number21"], 5, retrievers=["native"])
+        assert [results.ids[0] for results in found] == [results.ids[0] for results in right] == ["d7", "d21"]
+
+
+def test_texts_that_an_engine_analyses_itself_are_left_out_where_there_is_none(
+    of_engine: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    place = of_engine("elasticsearch", "one")
+    with hs.HybridSearch({"bm25": hs.BM25(), "native": hs.NativeBM25()}, place) as search:
+        search.index(DOCUMENTS)
+    for destination in (str(tmp_path / "copy"), of_engine("qdrant", "copy")):
+        with pytest.raises(BackendError, match=r"'native' \(text\).*retrievers=\['bm25'\]"):
+            hs.copy(place, destination)
+        report = hs.copy(place, destination, retrievers=["bm25"])
+        assert (report.copied, report.differences) == (30, ())
+        with hs.open(destination) as copy:
+            assert copy.search("number7 wing", 5).ids[0] == "d7"
+
+
+class Failing(MemoryBackend):
+    """A source that is gone in the middle of its last scan."""
+
+    def __init__(self, folder: str, scans: int) -> None:
+        super().__init__(folder)
+        self.scans = scans
+
+    def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+        self.scans -= 1
+        for number, batch in enumerate(super().scan(batch_size)):
+            if number == 3 and not self.scans:
+                raise BackendError("The source is gone.")
+            yield batch
+
+
+def test_a_copy_to_an_engine_that_broke_off_in_the_middle_is_resumed(place: Callable[[str], str], source: str) -> None:
+    failing = Failing(source, scans=2)  # the first one is for the mean length
+    with pytest.raises(BackendError, match="The source is gone"):
+        hs.copy(failing, place("copy"), batch_size=10)
+    with contextlib.closing(connect(place("copy"))) as half:
+        assert half.open() is not None
+        assert half.count() == 30
+
+    report = hs.copy(source, place("copy"), batch_size=10, resume=True)
+
+    assert (report.copied, report.unchanged, report.documents, report.differences) == (30, 30, 60, ())
+    with contextlib.closing(connect(place("copy"))) as copy:
+        copy.open()
+        assert vectors_of(copy) == vectors_of(made(MemoryBackend()))
