@@ -6,7 +6,8 @@ how answers become rankings. What an index must remember is in the collection's 
 
 **BM25.** Documents are weighed when they are written, with the average length of the schema or, where that has none,
 of the first batch. The idf is that of the documents there are at the time of a search: Qdrant's own, which is the
-"lucene" variant, in an embedded engine or a single shard; else from counts, at one more request for each term.
+"lucene" variant, in an embedded engine or a single shard; else from counts, at one more request for each term, which
+are on their way at once.
 Qdrant leaves documents without a vector out of its idf's N, so one without terms gets a vector along dimension 0, which
 is no term.
 

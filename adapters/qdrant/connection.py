@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +51,9 @@ ATTEMPTS = {
 """How often a request is sent while the server is busy or the connection breaks, which does no harm to any of these.
 What writes, by ids, is also sent again where no answer came in time."""
 
+AT_ONCE = 8
+"""Most requests on the way from one call of a thread."""
+
 FIRST_WAIT, MAX_WAIT = 0.2, 30.0
 """Seconds: the longest pauses after the first failure, which double, and after any."""
 
@@ -63,9 +67,9 @@ class Call(NamedTuple):
     arguments: Mapping[str, Any]
 
 
-Steps: TypeAlias = Generator[Call, Any, T]
+Steps: TypeAlias = Generator["Call | list[Call]", Any, T]
 """Work that yields its requests and is sent their answers, or thrown their errors, so that one text serves both kinds
-of client."""
+of client. A list of requests is on its way at once, and is sent the list of their answers."""
 
 
 class RefusedError(BackendError):
@@ -186,7 +190,7 @@ class Connection:
         if self.embedded:
             return await asyncio.to_thread(self.run, steps)
         client = self._async_connected()
-        step: Callable[[], Call] = partial(next, steps)
+        step: Callable[[], Call | list[Call]] = partial(next, steps)
         while True:
             try:
                 call = step()
@@ -215,7 +219,7 @@ class Connection:
         self.close()
 
     def _drive(self, client: QdrantClient, steps: Steps[T]) -> T:
-        step: Callable[[], Call] = partial(next, steps)
+        step: Callable[[], Call | list[Call]] = partial(next, steps)
         while True:
             try:
                 call = step()
@@ -226,7 +230,13 @@ class Connection:
             except HybridSearchError as error:
                 step = partial(steps.throw, error)
 
-    def _answer(self, client: QdrantClient, call: Call) -> Any:
+    def _answer(self, client: QdrantClient, call: Call | list[Call]) -> Any:
+        answer = partial(self._answer, client)
+        if isinstance(call, list):
+            if self.embedded:
+                return list(map(answer, call))
+            with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hybridsearch-qdrant") as pool:
+                return list(pool.map(answer, call))
         for attempt in itertools.count():
             try:
                 return getattr(client, call.method)(**call.arguments)
@@ -234,7 +244,9 @@ class Connection:
                 time.sleep(self._pause(error, call, attempt))
         raise AssertionError
 
-    async def _aanswer(self, client: AsyncQdrantClient, call: Call) -> Any:
+    async def _aanswer(self, client: AsyncQdrantClient, call: Call | list[Call]) -> Any:
+        if isinstance(call, list):
+            return await asyncio.gather(*(self._aanswer(client, one) for one in call))
         for attempt in itertools.count():
             try:
                 return await getattr(client, call.method)(**call.arguments)

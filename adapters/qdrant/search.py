@@ -10,7 +10,7 @@ float64, each for itself, so that equal vectors tie wherever they are stored. A 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -94,22 +94,19 @@ class Searcher:
         if sparse:
             terms = dict.fromkeys(term for search in sparse for term in search.request.query.terms)  # type: ignore[union-attr]
             numbers = yield from self.terms.numbers(list(terms))
-        idf: dict[tuple[str, str], float] = {}
+        idf = yield from self._count_terms(sparse, numbers)
         for search in searches:
             query = search.request.query
             if not isinstance(query, SparseQuery):
                 array = np.asarray(query, dtype=np.float32)
                 search.vector = array.tolist() if array.any() else None
                 continue
-            weights = {
-                term: weight
-                for term, weight in zip(query.terms, query.weights.tolist(), strict=True)
-                if term in numbers and weight
-            }
             name = search.request.retriever
-            if search.retriever.kind == "lexical" and name not in self.index.idf:
-                yield from self._count_terms(name, search.retriever, weights, numbers, idf)
-                weights = {term: weight * idf[name, term] for term, weight in weights.items() if idf[name, term]}
+            weights = {
+                term: weight * idf.get((name, term), 1.0)
+                for term, weight in zip(query.terms, query.weights.tolist(), strict=True)
+                if term in numbers and weight and idf.get((name, term), 1.0)
+            }
             by_number = sorted((numbers[term], term, weight) for term, weight in weights.items())
             search.terms = [term for _, term, _ in by_number]
             if by_number:
@@ -117,25 +114,31 @@ class Searcher:
                     indices=[number for number, _, _ in by_number], values=[weight for _, _, weight in by_number]
                 )
 
-    def _count_terms(
-        self,
-        name: str,
-        retriever: RetrieverSchema,
-        terms: Iterable[str],
-        numbers: dict[str, int],
-        idf: dict[tuple[str, str], float],
-    ) -> Steps[None]:
-        """Add the idf of each of `terms` to `idf`."""
-        missing = [term for term in terms if (name, term) not in idf]
-        if not missing:
-            return
-        key = f"{self.index.counts_key(name)}.terms"
-        documents = yield from self.count(None)
-        for term in missing:
-            holds = models.FieldCondition(key=key, match=models.MatchValue(value=numbers[term]))
-            n = yield from self.count(models.Filter(must=[holds]))
+    def _count_terms(self, searches: Sequence[Search], numbers: dict[str, int]) -> Steps[dict[tuple[str, str], float]]:
+        """The idf by retriever and term, where it is not Qdrant itself that weighs by it."""
+        retrievers = {
+            (search.request.retriever, term): search.retriever
+            for search in searches
+            if search.retriever.kind == "lexical" and search.request.retriever not in self.index.idf
+            for term in search.request.query.terms  # type: ignore[union-attr]
+            if term in numbers
+        }
+        if not retrievers:
+            return {}
+        having = [
+            models.FieldCondition(
+                key=f"{self.index.counts_key(name)}.terms", match=models.MatchValue(value=numbers[term])
+            )
+            for name, term in retrievers
+        ]
+        filters = [None, *(models.Filter(must=[condition]) for condition in having)]
+        counts = yield [self._call("count", count_filter=filter, exact=True) for filter in filters]
+        documents, *with_term = (int(answer.count) for answer in counts)
+        idf = {}
+        for (key, retriever), n in zip(retrievers.items(), with_term, strict=True):
             weighting = BM25Weighting(**(retriever.weighting or {}))
-            idf[name, term] = float(weighting.idf(np.array(min(n, documents)), documents)) if n else 0.0
+            idf[key] = float(weighting.idf(np.array(min(n, documents)), documents)) if n else 0.0
+        return idf
 
     def _check_index(self) -> Steps[None]:
         """Raises IndexNotFoundError where an alias means another index by now; for where no query would show that."""

@@ -409,6 +409,27 @@ def test_lexical_sparse_and_dense_requests_of_a_call_travel_in_one() -> None:
         assert server.asked == [("POST", "/collections/index/points/query/batch")] * 2
 
 
+@pytest.mark.parametrize("way", ["search", "asearch"])
+def test_the_counts_that_idf_comes_from_are_asked_for_at_once(make: Make, server: str, way: str) -> None:
+    items = samples.random_items()
+    direct = make(shards=2)
+    direct.create(SCHEMA)
+    put(direct, items, SCHEMA)
+    query = samples.random_queries("lexical", 1)[0]
+    check(direct, "lexical", items, query)
+    with FaultyProxy(f"http{server.removeprefix('qdrant')}", on="/count") as proxy:
+        proxy.rule = faulty_proxy.slow(0.2)
+        backend = QdrantBackend(f"qdrant{proxy.url.removeprefix('http')}/{name_of(direct)}")
+        backend.open()
+        requests = [Request("lexical", query, 10)] * 2
+        found = backend.search(requests) if way == "search" else asyncio.run(backend.asearch(requests))
+        assert found == direct.search(requests)
+        backend.close()
+    terms = len(query.terms)  # type: ignore[union-attr]
+    assert terms > 2
+    assert len(proxy.seen) == proxy.most_at_once == terms + 1
+
+
 @pytest.mark.parametrize("end", ["cancelled", "late"])
 def test_an_asynchronous_search_that_is_given_up_frees_its_connection(filled: Make, server: str, end: str) -> None:
     backend = filled("index")
