@@ -164,7 +164,6 @@ def _made(
     kind: ModelKind, model: str, output: Path, options: Mapping[str, Any], arguments: dict[str, Any]
 ) -> TrainingData:
     """Data made of documents alone; what was held out of them is put among the arguments."""
-    from hybridsearch.training.record import is_main_process
     from hybridsearch.training.unsupervised import unsupervised_data
 
     made = unsupervised_data(
@@ -173,7 +172,7 @@ def _made(
         kind,
         teacher=arguments.pop("teacher", None),
         hard_negatives=arguments.pop("hard_negatives", 1),
-        output=output / "negatives" if is_main_process() else None,
+        output=output / "negatives",
         seed=arguments["settings"].seed,
         show_progress_bar=arguments["show_progress_bar"],
         **{name: options[name] for name in _OF_PSEUDO if name in options},

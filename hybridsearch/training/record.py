@@ -150,6 +150,11 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def has_several_processes() -> bool:
+    """Whether this run is one of accelerate or torchrun with more processes than one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def correct_paths(checkpoint: Path) -> None:
     """Let the checkpoint find the best one where the folder was moved in between."""
     path = checkpoint / "trainer_state.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from hybridsearch.training.data import (
 )
 from hybridsearch.training.distill import Teacher, add_teacher_scores
 from hybridsearch.training.evaluators import build_evaluator, retrieval_evaluator
+from hybridsearch.training.record import has_several_processes
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def mine(
             f"Hard negatives are mined for pairs, and {sources.training[0].name!r} holds {sources.training[0].kind}: "
             "leave hard_negatives out."
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if has_several_processes():
         raise InvalidArgumentError(
             "Several processes cannot mine one set of negatives: run `hybridsearch mine`, then train on its folder."
         )

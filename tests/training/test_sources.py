@@ -136,6 +136,14 @@ def test_each_data_set_is_mined_in_its_own_documents(tiny_corpus: list[hs.Docume
         assert set(one.rows["negative_1"]) <= known
 
 
+def test_several_processes_do_not_mine(
+    tiny_dataset: hs.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InvalidArgumentError, match="Several processes cannot mine one set of negatives: run"):
+        mine(gather(tiny_dataset), 1, None, tmp_path / "negatives")
+
+
 def test_a_part_of_judged_queries_keeps_its_corpus_and_its_test_set(data_folder: Path) -> None:
     sources = gather([Part(str(data_folder / "scifact"), {"limit": 50, "loss": "cached-mnr"})])
 

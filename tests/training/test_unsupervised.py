@@ -84,3 +84,12 @@ def test_each_kind_of_model_gets_rows_that_train_it(
 def test_a_few_documents_are_too_few(tiny_corpus: list[hs.Document], tiny_dense: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="too few to train"):
         unsupervised_data(tiny_corpus[:5], str(tiny_dense), "dense", show_progress_bar=False)
+
+
+def test_several_processes_are_refused(
+    tiny_corpus: list[hs.Document], tiny_dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InvalidArgumentError, match="Several processes cannot make one set of pseudo-queries: run"):
+        unsupervised_data(tiny_corpus, str(tiny_dense), "dense", output=tmp_path / "made", show_progress_bar=False)
+    assert not (tmp_path / "made").exists()
