@@ -81,7 +81,10 @@ def train(
         str | None, typer.Option(metavar="NAME", help="Configuration of a hub data set.", rich_help_panel=_DATA)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Use this many rows.", rich_help_panel=_DATA)
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Use this many rows, or of judged queries whole ones.", rich_help_panel=_DATA
+        ),
     ] = None,
     dev: Annotated[
         list[str] | None,

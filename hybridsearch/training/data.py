@@ -6,7 +6,6 @@ import random
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -154,7 +153,7 @@ def read_training_data(
         subset: of a data set on the hub.
         sql: the query to ask a database.
         score_range: the scores that become 0 and 1.
-        limit: rows to read at most; judgements of a BEIR data set.
+        limit: rows to read at most; of judged queries as many whole ones as fit, but at least one.
         name: for messages and reports; by default the name of the file, folder or data set.
 
     Raises:
@@ -353,10 +352,7 @@ def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
         )
     for id, path in dataset.repeated.items():
         raise _two_texts(path, "query", id)
-    relevant = (
-        (query, document) for query, grades in dataset.qrels.items() for document, grade in grades.items() if grade > 0
-    )
-    judged = list(islice(relevant, limit))
+    judged = _judged(dataset, limit)
     contents = _contents(dataset, {document for _, document in judged})
     kept = [
         (query, document)
@@ -378,6 +374,17 @@ def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
         ids={"query_id": [query for query, _ in kept], "document_id": [document for _, document in kept]},
         notes=[f"{left_out:,} judgements of missing or empty texts were left out"] if left_out else [],
     )
+
+
+def _judged(dataset: Dataset, limit: int | None) -> list[tuple[str, str]]:
+    """Each query with each relevant document; of whole queries, as a positive left out could be mined as a negative."""
+    judged: list[tuple[str, str]] = []
+    for query, grades in dataset.qrels.items():
+        relevant = [(query, document) for document, grade in grades.items() if grade > 0]
+        if limit is not None and judged and len(judged) + len(relevant) > limit:
+            break
+        judged += relevant
+    return judged
 
 
 def _contents(dataset: Dataset, needed: Collection[str]) -> dict[str, str]:

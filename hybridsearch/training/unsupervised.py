@@ -91,8 +91,8 @@ def unsupervised_data(
 
     if has_several_processes():
         raise InvalidArgumentError(
-            "Several processes cannot make one set of pseudo-queries: run `unsupervised_data` with output=FOLDER in one "
-            "process, then train on its folder."
+            "Several processes cannot make one set of pseudo-queries: run `unsupervised_data` with output=FOLDER in "
+            "one process, then train on its folder."
         )
     documents = read_documents(corpus) if isinstance(corpus, str | Path) else list(corpus)
     made = pseudo_queries(

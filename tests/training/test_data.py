@@ -226,6 +226,17 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
         read_training_data(tmp_path / "zero.csv")
 
 
+@pytest.mark.parametrize(("limit", "queries"), [(1, ["a", "a"]), (3, ["a", "a"]), (4, ["a", "a", "b", "b"])])
+def test_a_limit_keeps_queries_whole_so_that_no_positive_is_unknown(limit: int, queries: list[str]) -> None:
+    documents = [hs.Document(id, f"Text {id}.") for id in "1234"]
+    qrels = {"a": {"1": 1, "2": 1, "4": 0}, "b": {"3": 1, "4": 1}, "c": {"1": 1}}
+
+    data = read_training_data(hs.Dataset("few", {id: f"Query {id}" for id in qrels}, qrels, documents), limit=limit)
+
+    assert data.ids is not None
+    assert data.ids["query_id"][:] == queries
+
+
 def test_the_train_judgements_of_a_beir_folder_become_pairs(data_folder: Path) -> None:
     data = read_training_data(data_folder / "scifact")
     assert (len(data), data.kind, data.name) == (919, Kind.PAIRS, "scifact/train")

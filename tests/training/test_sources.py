@@ -147,7 +147,8 @@ def test_several_processes_do_not_mine(
 def test_a_part_of_judged_queries_keeps_its_corpus_and_its_test_set(data_folder: Path) -> None:
     sources = gather([Part(str(data_folder / "scifact"), {"limit": 50, "loss": "cached-mnr"})])
 
-    assert (len(sources.training[0]), sources.training[0].loss) == (50, "cached-mnr")
+    assert sources.training[0].loss == "cached-mnr"
+    assert 40 < len(sources.training[0]) <= 50
     assert sources.test is not None
     assert sources.corpora[0] is not None
 
