@@ -116,7 +116,7 @@ def train_dense(
     if lora is not None:
         add_adapters(trained, lora, _hub_name(model), seed=settings.seed)
     choices = [choose_loss("dense", one, loss) for one in sources.training]
-    lines = announce(sources.training, choices, show_progress_bar)
+    lines = announce(sources.training, choices)
     losses = {
         one.name: build_loss(
             choice, trained, one, matryoshka_dims=matryoshka_dims, mini_batch_size=settings.mini_batch_size

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,22 +174,18 @@ def fit(
     return history
 
 
-def announce(data: Sequence[TrainingData], choices: Sequence[Choice], show: bool | None) -> list[str]:
-    """Tell a person what will be trained on and how, a line for each of the data; `show` as for progress bars.
+def announce(data: Sequence[TrainingData], choices: Sequence[Choice]) -> list[str]:
+    """Tell a person on stderr what will be trained on, how and why so, a line for each of the data.
 
     Returns:
         The lines, for the report.
     """
-    from rich.console import Console
-
     lines = [
         " ".join([f"{len(one):,} rows; {choice.reason}", *(f"{note[0].upper()}{note[1:]}." for note in one.notes)])
         for one, choice in zip(data, choices, strict=True)
     ]
-    console = Console(stderr=True)
-    if console.is_terminal if show is None else show:
-        for line in lines:
-            console.print(line, markup=False, highlight=False)
+    if is_main_process():
+        print(*lines, sep="\n", file=sys.stderr)
     return lines
 
 
