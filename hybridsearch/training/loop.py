@@ -19,6 +19,7 @@ import torch
 import transformers
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
@@ -160,7 +161,8 @@ def _recompute_activations(model: Any) -> None:
     """Gradient checkpointing, which transformers 5 calls activation checkpointing."""
     for module in model.modules():
         if isinstance(module, transformers.PreTrainedModel):
-            enable = getattr(module, "activation_checkpointing_enable", module.gradient_checkpointing_enable)
+            renamed = getattr(module, "activation_checkpointing_enable", None)
+            enable = renamed or module.gradient_checkpointing_enable
             enable({"use_reentrant": False})
 
 
@@ -278,14 +280,18 @@ class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
-    """Steps done, the loss, the last score on the dev data, and the time left; as a context, ended in any case."""
+    """Steps done, the loss, what was last measured on the dev data, and the time left; as a context, ended in any case.
 
-    def __init__(self, show: bool | None) -> None:
-        console = Console(stderr=True)
+    What is measured of a sparse model are the score and how many dimensions are active.
+    """
+
+    def __init__(self, show: bool | None, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        steps = "{task.completed:,.0f}/{task.total:,.0f} steps{task.fields[figures]}"
         columns = (
             TextColumn("Training"),
             BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps{task.fields[figures]}"),
+            TextColumn(steps, table_column=Column()),  # of two lines in a narrow terminal, where times would be cut off
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -313,6 +319,13 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
         for label, name in (("loss", "loss"), ("dev", SCORE)):
             if name in logs:
                 self._figures[label] = f"{logs[name]:.4f}"
+        active = []
+        for side in ("document", "query"):  # of several test collections the first
+            found = next((value for name, value in logs.items() if name.endswith(f"{side}_active_dims")), None)
+            if found is not None:
+                active.append(f"{found:.0f} a {side}")
+        if active:
+            self._figures["active dimensions"] = ", ".join(active)
         self._update(state.global_step)
 
     def _update(self, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import signal
@@ -299,6 +300,44 @@ def test_gradient_accumulation_makes_fewer_steps(train: Callable[..., tuple[Hist
     history, _ = train(settings=settings, evaluate=False)
 
     assert history.steps == math.ceil(40 / 8 / 2)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradient_checkpointing_computes_each_layer_again_for_the_gradients(
+    checkpointing: bool, tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    import sentence_transformers
+
+    model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
+    layer = model[0].model.encoder.layer[0].attention.self
+    modes: list[bool] = []
+    layer.register_forward_pre_hook(lambda layer, _: modes.append(layer.training))
+    settings = SETTINGS.with_values({"max_steps": 1, "gradient_checkpointing": checkpointing})
+    data = mixture(tiny_pairs)[:1]
+
+    fit(model, "dense", data, losses_of(model, data), settings, tmp_path)
+
+    assert sum(modes) == (4 if checkpointing else 2)  # of anchors and of positives
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_progress_line_has_score_sparsity_and_the_time_left(width: int) -> None:
+    from rich.console import Console
+    from transformers import TrainerControl, TrainerState
+
+    from hybridsearch.training.loop import SCORE, ProgressBar
+
+    shown = io.StringIO()
+    console = Console(file=shown, width=width, force_terminal=True, color_system=None)
+    state = TrainerState(max_steps=1800, global_step=30)
+    evaluated = {"eval_dev document_active_dims": 252.4, "eval_dev query_active_dims": 23.6, "eval_dev flops": 1.0}
+    with ProgressBar(True, console) as bar:
+        bar.on_train_begin(None, state, TrainerControl())
+        bar.on_log(None, state, TrainerControl(), {"loss": 0.12341, "document_active_dims_in_training": 999.0})
+        bar.on_log(None, state, TrainerControl(), {SCORE: 0.51234, **evaluated})
+
+    said = shown.getvalue().split("Training")[-1].split()  # as it was drawn last
+    assert {"30/1,800", "0.1234", "0.5123", "252", "24", "0:00:00", "-:--:--"} <= set(said), said
 
 
 def test_a_model_that_cannot_be_uploaded_stays_and_the_error_says_how_to_go_on(
