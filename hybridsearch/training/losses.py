@@ -1,4 +1,12 @@
-"""Which losses fit which data, the one to take where none is asked for, and making it."""
+"""Which losses fit which data, the one to take where none is asked for, and making it.
+
+`print(explain_losses("dense"))` shows those of a kind of model. What sentence-transformers has differs:
+
+    dense         all for pairs, classes, labels, scores and tuples; of the cached ones cached-mnr
+    sparse        the same without softmax, so nothing for classes; also cached-margin-mse and cached-kl
+    CSR           as sparse, without the cached ones: their gradients are cached around SpladeLoss only
+    reranker      binary cross-entropy, MSE, cross-entropy for classes, and those on whole lists
+"""
 
 from __future__ import annotations
 
@@ -98,6 +106,13 @@ _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
 }
 """Model kind -> kind of data -> name of a loss -> what it does; the first is the default."""
 
+_WITHOUT_ANY = {
+    (
+        "sparse",
+        Kind.CLASSED,
+    ): ", as sentence-transformers has no softmax loss for sparse models: give scores, labels of "
+    "0 and 1, or plain pairs",
+}
 _COSINE_TEMPERATURE = 0.05  # spreads cosines for a softmax; its inverse is the scale of MultipleNegativesRankingLoss
 _COSINE_MARGIN = 0.2  # the margin of 5 by default is for distances between vectors of any length
 _WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier wants embeddings of one size
@@ -135,8 +150,9 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
     fitting = {name: what for name, what in _table(model_kind)[data.kind].items() if not _obstacle(name, data)}
     asked = asked or data.loss
     if not fitting:
+        why = _WITHOUT_ANY.get((model_kind, data.kind), "")
         raise _misfit(
-            f"No loss trains a {model_kind} model on {data.kind.value}, which {data.name!r} holds", model_kind
+            f"No loss trains a {model_kind} model on {data.kind.value}, which {data.name!r} holds{why}", model_kind
         )
     if asked is None:
         name = next(iter(fitting))
@@ -271,7 +287,10 @@ def _sparse_loss(
     cached = name != choice.name
     if architecture == "csr":
         if cached:
-            raise InvalidArgumentError(f"The loss {choice.name!r} is not there for a CSR model: take {name!r}.")
+            raise InvalidArgumentError(
+                f"The loss {choice.name!r} is not there for a CSR model, as sentence-transformers has no cached "
+                f"CSRLoss: take {name!r}, with a smaller batch_size."
+            )
         return losses.CSRLoss(model, loss)
     of_documents, of_queries = weights
     if architecture == "inference-free":

@@ -192,6 +192,18 @@ def test_data_that_trains_no_such_model_is_refused_with_the_table() -> None:
     assert explain_losses("dense") in "".join(raised.value.__notes__)
 
 
+def test_classes_train_no_sparse_model_and_the_reason_is_said() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"'four' holds, as .* no softmax loss for sparse models: give"):
+        choose_loss("sparse", data_of(Kind.CLASSED))
+
+
+def test_a_cached_loss_trains_no_csr_and_the_reason_is_said(models: dict[str, Any]) -> None:
+    data = data_of(Kind.PAIRS)
+    choice = choose_loss("sparse", data, "cached-mnr")
+    with pytest.raises(InvalidArgumentError, match="no cached CSRLoss: take 'mnr'"):
+        build_loss(choice, models["sparse"], data, architecture="csr")
+
+
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="There is no loss 'infonce': for 'four' there is mnr or cached-mnr"):
         choose_loss("dense", data_of(Kind.PAIRS), "infonce")
