@@ -106,6 +106,14 @@ def other_questions(tiny_dataset: hs.Dataset) -> hs.Dataset:
 
 
 @pytest.fixture(scope="session")
+def long_questions(tiny_dataset: hs.Dataset) -> hs.Dataset:
+    """`tiny_dataset` with queries that name all documents besides their own, so that BM25 finds enough to mine."""
+    titles = ", ".join(document.title for document in tiny_dataset.corpus or ())
+    queries = {id: f"{text} Unlike {titles}." for id, text in tiny_dataset.queries.items()}
+    return hs.Dataset("tiny", queries, tiny_dataset.qrels, tiny_dataset.corpus)
+
+
+@pytest.fixture(scope="session")
 def tiny_bert(minilm: str) -> dict[str, Any]:
     """Settings of a BERT of two layers and 32 dimensions, with MiniLM's vocabulary."""
     pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -134,14 +142,20 @@ def tiny_dense(tiny_bert: dict[str, Any], minilm: str, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="session")
-def tiny_splade(tiny_bert: dict[str, Any], minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a SPLADE with random weights, whose vectors have some hundreds of active dimensions."""
-    import sentence_transformers
+def tiny_masked(tiny_bert: dict[str, Any], minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a masked language model with random weights, as transformers writes it."""
     import transformers
 
-    base = _save_bert(transformers.BertForMaskedLM, tiny_bert, minilm, tmp_path_factory.mktemp("bert"))
+    return _save_bert(transformers.BertForMaskedLM, tiny_bert, minilm, tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_splade(tiny_masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SPLADE with random weights, whose vectors have some hundreds of active dimensions."""
+    import sentence_transformers
+
     folder = tmp_path_factory.mktemp("models") / "tiny-splade"
-    sentence_transformers.SparseEncoder(str(base), device="cpu").save_pretrained(str(folder))
+    sentence_transformers.SparseEncoder(str(tiny_masked), device="cpu").save_pretrained(str(folder))
     return folder
 
 

@@ -29,19 +29,15 @@ def error_of(*arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def collection(tiny_dataset: hs.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BEIR folder whose 40 queries are in train, but for every fourth, which is in test.
-
-    Each query names all documents besides its own, so that BM25 finds enough of them to mine.
-    """
+def collection(long_questions: hs.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder whose 40 queries are in train, but for every fourth, which is in test."""
     folder = tmp_path_factory.mktemp("data") / "tiny"
     (folder / "qrels").mkdir(parents=True)
-    corpus = [{"_id": one.id, "title": one.title, "text": one.text} for one in tiny_dataset.corpus or ()]
-    titles = ", ".join(one["title"] for one in corpus)
-    queries = [{"_id": id, "text": f"{text} Unlike {titles}."} for id, text in tiny_dataset.queries.items()]
+    corpus = [{"_id": one.id, "title": one.title, "text": one.text} for one in long_questions.corpus or ()]
+    queries = [{"_id": id, "text": text} for id, text in long_questions.queries.items()]
     for name, rows in (("corpus", corpus), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    judged = [f"{query}\t{document}\t1" for query, of in tiny_dataset.qrels.items() for document in of]
+    judged = [f"{query}\t{document}\t1" for query, of in long_questions.qrels.items() for document in of]
     for split, rows in (("test", judged[::4]), ("train", [row for row in judged if row not in judged[::4]])):
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]))
     return folder

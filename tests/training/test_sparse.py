@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ import hybridsearch as hs
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
 
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.data import Kind, TrainingData, read_training_data
 from hybridsearch.training.run import TrainingResult
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.training.sparse import train_sparse
@@ -26,6 +30,47 @@ SETTINGS = TrainingSettings(epochs=1, batch_size=8, max_length=24, evaluate_ever
 def train(model: Path, data: Any, output: Path, **options: Any) -> TrainingResult:
     options = {"settings": SETTINGS, "show_progress_bar": False} | options
     return train_sparse(model, data, output, **options)
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+tests, model, pairs, output = sys.argv[1:]
+sys.path.insert(0, tests)
+from test_sparse import train_to_target
+
+torch.set_num_threads(1)
+rows = json.loads(Path(pairs).read_text())
+train_to_target(Path(model), rows, Path(output), end=lambda: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def train_to_target(
+    model: Path,
+    pairs: list[dict[str, str]],
+    output: Path,
+    *,
+    resume: bool = False,
+    end: Callable[[], None] | None = None,
+) -> TrainingResult:
+    """Ten steps, towards few active dimensions from the second one on; `end` is called after the seventh."""
+    from hybridsearch.training.regularization import RegularizerControl
+
+    class Ending(RegularizerControl):
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            super().on_step_end(args, state, control, **others)
+            if end is not None and state.global_step == 7:
+                end()
+
+    settings = SETTINGS.with_values({"epochs": 2, "learning_rate": 1e-3, "keep_checkpoints": 1, "resume": resume})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybridsearch.training.regularization.RegularizerControl", Ending)
+        return train(model, pairs, output, settings=settings, regularizer_warmup=0.1, target_active_dims=50)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -93,6 +138,25 @@ def test_the_report_compares_before_and_after_alone_and_with_bm25(trained: Train
     assert "Active dimensions after" in trained.summary
 
 
+def test_the_report_has_the_expansions_that_changed_most(
+    trained: TrainingResult, tiny_splade: Path, tiny_dataset: hs.Dataset
+) -> None:
+    import sentence_transformers
+
+    shown = json.loads((trained.path / "report.json").read_text())["expansions"]
+    assert 0 < len(shown) <= 5
+    for one in shown:
+        assert one["text"] in tiny_dataset.queries.values()
+        active = {}
+        for folder in (tiny_splade, trained.path):
+            model = sentence_transformers.SparseEncoder(str(folder), device="cpu")
+            active[folder] = dict(model.decode(model.encode_document([one["text"]]))[0])
+        for term, weight in one["gained"]:
+            assert term not in active[tiny_splade]
+            assert active[trained.path][term] == pytest.approx(weight, abs=1e-4)
+        assert {term for term, _ in one["lost"]}.isdisjoint(active[trained.path])
+
+
 def test_an_inference_free_splade_learns_its_query_weights_at_their_own_rate(
     tiny_splade: Path, tiny_dataset: hs.Dataset, tmp_path: Path
 ) -> None:
@@ -127,6 +191,53 @@ def test_a_target_that_is_missed_is_said(tiny_splade: Path, tiny_pairs: list[dic
     vectors = hs.Sparse(result.path, cache=False).encode_documents([pair["positive"] for pair in tiny_pairs[:8]])
     reached = np.diff(vectors.matrix.indptr).mean()
     assert f"The target of 9 active dimensions a document was MISSED: {reached:.0f}, which is" in result.summary
+
+
+def test_a_masked_language_model_becomes_a_splade_by_negatives_of_bm25_alone(
+    tiny_masked: Path, long_questions: hs.Dataset, tmp_path: Path
+) -> None:
+    import sentence_transformers
+    import transformers
+
+    settings = SETTINGS.with_values({"max_steps": 2, "learning_rate": 1e-2, "warmup_ratio": 0})
+    result = train(tiny_masked, long_questions, tmp_path / "out", hard_negatives=1, settings=settings)
+
+    assert "mnr for 'tiny' (tuples)" in result.summary
+    kept = read_training_data(result.path / "negatives" / "0")
+    assert kept.ids is not None
+    assert set(kept.ids["retriever"]) == {"bm25"}
+    start = transformers.AutoModelForMaskedLM.from_pretrained(tiny_masked).bert.embeddings.word_embeddings.weight
+    model = sentence_transformers.SparseEncoder(str(result.path), device="cpu")
+    trained = model[0].model.bert.embeddings.word_embeddings.weight
+    assert trained.shape == start.shape
+    assert not np.array_equal(trained.detach().numpy(), start.detach().numpy())
+
+
+@pytest.mark.parametrize("end", ["Ctrl-C", pytest.param("SIGKILL", marks=pytest.mark.slow)])
+def test_a_run_with_a_target_goes_on_to_the_same_weights_and_regularisers(
+    end: str, tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    whole = train_to_target(tiny_splade, tiny_pairs, tmp_path / "whole")
+    if end == "SIGKILL":
+        (tmp_path / "pairs.json").write_text(json.dumps(tiny_pairs))
+        arguments = [str(Path(__file__).parent), str(tiny_splade), str(tmp_path / "pairs.json"), str(tmp_path / "cut")]
+        child = subprocess.run(
+            [sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=120, check=False
+        )
+        assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train_to_target(tiny_splade, tiny_pairs, tmp_path / "cut", end=_interrupt)
+
+    resumed = train_to_target(tiny_splade, tiny_pairs, tmp_path / "cut", resume=True)
+
+    assert resumed.history.resumed_at == (4,)
+    assert [figures for _, figures in resumed.history.losses] == [figures for _, figures in whole.history.losses]
+    moved = {figures["document_regularizer_weight"] for _, figures in whole.history.losses}
+    assert len(moved) == len(whole.history.losses)  # or there would be no state to go on with
+    before, after = weights(whole.path), weights(resumed.path)
+    for name, weight in before.items():
+        assert np.array_equal(after[name], weight), name
 
 
 @pytest.mark.slow
