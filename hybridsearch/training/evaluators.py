@@ -20,7 +20,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -146,6 +146,7 @@ def _retrieval(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSetti
         if isinstance(loaded, dict):
             raise InvalidArgumentError("The evaluator 'retrieval' takes one data set; for all of NanoBEIR: nanobeir.")
         dataset = loaded
+    dataset = replace(dataset, name=spec.get("name", dataset.name))
     documents = spec.get("documents", DOCUMENTS)
     return list(retrieval_evaluator(dataset, kind, settings, documents=documents).evaluators)
 
@@ -343,7 +344,7 @@ def _read(spec: Mapping[str, Any], *kinds: Kind) -> TrainingData:
     source = _needed(spec, "data")
     arguments = {key: spec[key] for key in ("name", "columns", "ignore", "limit") if key in spec}
     split = spec.get("split", "dev")
-    data = source if isinstance(source, TrainingData) else read_training_data(source, split=split, **arguments)
+    data = read_training_data(source, split=split, **arguments)
     if data.kind not in kinds:
         raise InvalidArgumentError(
             f"The evaluator {spec['type']!r} needs {' or '.join(kinds)}, but {data.name!r} has {data.kind}."

@@ -143,10 +143,14 @@ def test_similarity_is_spearman_of_the_models_scores(
     assert found["dev Spearman"] == pytest.approx(spearmanr(scores, predicted).statistic, abs=1e-4)
 
 
-def test_triplets_count_positives_nearer_than_negatives(model: Any, texts: dict[str, list[str]]) -> None:
-    found = build_evaluator({"type": "triplet", "data": data(Kind.TUPLES, **texts)}, "dense")(model)
-    anchor, positive, negative = (model.encode(texts[column]) for column in texts)
-    nearer = model.similarity_pairwise(anchor, positive) > model.similarity_pairwise(anchor, negative)
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_triplets_count_positives_nearer_than_negatives(
+    kind: Any, model: Any, splade_model: Any, texts: dict[str, list[str]]
+) -> None:
+    chosen = model if kind == "dense" else splade_model
+    found = build_evaluator({"type": "triplet", "data": data(Kind.TUPLES, **texts)}, kind)(chosen)
+    anchor, positive, negative = (chosen.encode(texts[column]) for column in texts)
+    nearer = chosen.similarity_pairwise(anchor, positive) > chosen.similarity_pairwise(anchor, negative)
     assert found["dev accuracy"] == pytest.approx(float(nearer.float().mean()))
 
 
@@ -173,16 +177,37 @@ def test_two_evaluators_cannot_have_the_same_name(texts: dict[str, list[str]]) -
         build_evaluator([spec, spec], "dense")
 
 
+def test_an_evaluator_has_the_name_that_was_given(
+    model: Any, tiny_dataset: hs.Dataset, texts: dict[str, list[str]]
+) -> None:
+    triplets = {"type": "triplet", "data": data(Kind.TUPLES, **texts)}
+    specs = [triplets, {**triplets, "name": "again"}, {"type": "retrieval", "data": tiny_dataset, "name": "asked"}]
+    assert {"dev accuracy", "again accuracy", "asked nDCG@10"} <= build_evaluator(specs, "dense")(model).keys()
+
+
 def test_samples_of_a_query_are_put_together(texts: dict[str, list[str]]) -> None:
     rows = data(Kind.TUPLES, anchor=["a", "a"], positive=["one", "two"], negative_1=["two", "three"])
     evaluator = build_evaluator({"type": "reranking", "data": rows}, "reranker")
     assert evaluator.evaluators[0].inner.samples == [{"query": "a", "positive": ["one", "two"], "negative": ["three"]}]
 
 
-def test_a_model_is_no_error_away_from_itself(model: Any, tiny_dense: Path, texts: dict[str, list[str]]) -> None:
-    rows = data(Kind.TEXTS, text=texts["positive"])
-    found = build_evaluator({"type": "mse", "data": rows, "teacher": str(tiny_dense)}, "dense")(model)
-    assert found["dev negative MSE"] == pytest.approx(0, abs=1e-6)
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_model_is_as_far_from_the_teacher_as_their_vectors_are(
+    kind: Any, model: Any, splade_model: Any, tiny_dense: Path, tiny_splade: Path, texts: dict[str, list[str]]
+) -> None:
+    chosen, folder = (model, tiny_dense) if kind == "dense" else (splade_model, tiny_splade)
+    rows = {
+        "same": data(Kind.TEXTS, text=texts["positive"]),
+        "moved": data(Kind.PAIRS, anchor=texts["positive"], positive=texts["negative_1"]),
+    }
+    specs = [{"type": "mse", "data": of, "name": name, "teacher": str(folder)} for name, of in rows.items()]
+    found = build_evaluator(specs, kind)(chosen)
+    vectors = [
+        np.asarray(one.to_dense() if kind == "sparse" else one)
+        for one in map(chosen.encode, (texts["positive"], texts["negative_1"]))
+    ]
+    assert found["same negative MSE"] == pytest.approx(0, abs=1e-6)
+    assert found["moved negative MSE"] == pytest.approx(-100 * ((vectors[0] - vectors[1]) ** 2).mean(), rel=1e-3)
 
 
 def test_a_text_is_its_own_translation(model: Any, texts: dict[str, list[str]]) -> None:
@@ -231,9 +256,16 @@ def test_a_wrong_spec_is_refused(spec: Any, message: str) -> None:
         build_evaluator([spec], "dense")
 
 
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_nanobeir_is_read_from_a_copy(
-    model: Any, tiny_dataset: hs.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Any,
+    model: Any,
+    splade_model: Any,
+    tiny_dataset: hs.Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    chosen = model if kind == "dense" else splade_model
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     copy = tmp_path / "copy"
     subsets = {
@@ -254,8 +286,8 @@ def test_nanobeir_is_read_from_a_copy(
         )
         + "---\n"
     )
-    found = build_evaluator({"type": "nanobeir", "data": "msmarco,nq", "dataset_id": str(copy)}, "dense")(model)
-    searched = measured(model, tiny_dataset, "nDCG@10")
+    found = build_evaluator({"type": "nanobeir", "data": "msmarco,nq", "dataset_id": str(copy)}, kind)(chosen)
+    searched = measured(chosen, tiny_dataset, "nDCG@10")
     assert found["NanoBEIR_mean nDCG@10"] == pytest.approx(searched["nDCG@10"], abs=1e-6)
 
 
@@ -268,6 +300,46 @@ def test_sts_takes_the_sets_that_are_in_the_folder(model: Any, data_folder: Path
     found = sts_suite(data_folder, limit=50)(model)
     assert {"STS-B Spearman", "SICK-R Spearman"} <= found.keys()
     assert found["sequential_score"] == pytest.approx((found["STS-B Spearman"] + found["SICK-R Spearman"]) / 2)
+
+
+def test_sts_sets_are_known_by_the_names_of_their_folders_and_files(
+    model: Any, texts: dict[str, list[str]], tmp_path: Path
+) -> None:
+    names = {"STS12": "STS12/test", "STS13": "sts-13/test", "STS14": "STS14", "STS15": "sts15", "STS16": "STS16-sts"}
+    names |= {"STS17": "STS17", "BIOSSES": "biosses/test"}
+    expected = {}
+    for place, (name, path) in enumerate(names.items()):
+        one, other = texts["anchor"][place : place + 9], texts["positive"][place : place + 9]
+        file = tmp_path / f"{path}.csv"
+        file.parent.mkdir(exist_ok=True)
+        rows = [f'"{first}","{second}",{score}' for score, (first, second) in enumerate(zip(one, other, strict=True))]
+        file.write_text("\n".join(["sentence1,sentence2,score", *rows]))
+        similar = model.similarity_pairwise(model.encode(one), model.encode(other)).tolist()
+        expected[f"{name} Spearman"] = spearmanr(range(9), similar).statistic
+    found = sts_suite(tmp_path)(model)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    assert found["sequential_score"] == pytest.approx(sum(expected.values()) / 7, abs=1e-4)
+
+
+def test_of_the_languages_of_sts17_english_is_taken(
+    model: Any, texts: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    one, other = texts["anchor"], texts["positive"]
+    configurations = ""
+    for name, scores in (("ar-ar", range(40, 0, -1)), ("en-en", range(40))):
+        rows = [
+            {"sentence1": first, "sentence2": second, "score": score / 8}
+            for first, second, score in zip(one, other, scores, strict=True)
+        ]
+        (tmp_path / "hub" / name).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "hub" / name / "test.parquet")
+        configurations += f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/test.parquet\n"
+    (tmp_path / "hub" / "README.md").write_text(f"---\nconfigs:\n{configurations}---\n")
+    monkeypatch.setattr("hybridsearch.training.evaluators.STS", {"STS17": str(tmp_path / "hub")})
+    similar = model.similarity_pairwise(model.encode(one), model.encode(other)).tolist()
+    expected = spearmanr(range(40), similar).statistic
+    assert sts_suite()(model)["STS17 Spearman"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_folder_without_sts_sets_is_refused(tmp_path: Path) -> None:
