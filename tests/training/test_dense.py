@@ -213,6 +213,48 @@ def test_pooling_and_prompts_are_saved_with_the_model(
     assert {name: model.prompts[name] for name in prompts} == prompts
 
 
+def test_prompts_are_fed_while_training(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> None:
+    model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
+    fed: list[str] = []
+
+    def note(module: Any, given: tuple[dict[str, Any], ...]) -> None:
+        if module.training:
+            fed.extend(model.tokenizer.batch_decode(given[0]["input_ids"], skip_special_tokens=True))
+
+    model[0].register_forward_pre_hook(note)
+    prompts = {"query": "find an answer: ", "document": "an answer: "}
+
+    train_dense(model, tiny_pairs[:8], tmp_path / "output", prompts=prompts, settings=SETTINGS)
+
+    texts = [prompts["query"] + pair["anchor"] for pair in tiny_pairs[:8]]
+    texts += [prompts["document"] + pair["positive"] for pair in tiny_pairs[:8]]
+    assert sorted(fed) == sorted(
+        model.tokenizer.batch_decode(model.tokenizer(texts).input_ids, skip_special_tokens=True)
+    )
+
+
+def test_of_several_evaluators_on_dev_all_measure_and_the_first_chooses(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    positives = [pair["positive"] for pair in tiny_pairs]
+    columns = {"anchor": [pair["anchor"] for pair in tiny_pairs], "positive": positives}
+    scored = TrainingData.from_columns(Kind.SCORED, {**columns, "label": [place / 40 for place in range(40)]})
+    tuples = TrainingData.from_columns(Kind.TUPLES, {**columns, "negative_1": positives[7:] + positives[:7]})
+    dev = [
+        {"type": "similarity", "data": scored, "name": "graded"},
+        {"type": "triplet", "data": tuples, "name": "apart"},
+    ]
+
+    result = train_dense(tiny_dense, tiny_pairs, tmp_path / "output", dev=dev, settings=SETTINGS)
+
+    assert [one.step for one in result.history.evaluations] == [0, 5]
+    for one in result.history.evaluations:
+        assert {"graded Spearman", "graded Pearson", "apart accuracy"} == one.measures.keys()
+        assert one.score == one.measures["graded Spearman"]
+    loaded = sentence_transformers.SentenceTransformer(str(result.path), device="cpu")
+    assert build_evaluator(dev, "dense")(loaded)["apart accuracy"] == one.measures["apart accuracy"]
+
+
 def test_matryoshka_dimensions_are_part_of_the_loss(
     tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.evaluators import build_evaluator
 from hybridsearch.training.record import History, last_good_checkpoint
-from hybridsearch.training.run import fit, push, set_dropout
+from hybridsearch.training.report import Report
+from hybridsearch.training.run import conclude, fit, push, set_dropout
 from hybridsearch.training.settings import TrainingSettings
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -221,6 +223,57 @@ def test_patience_without_dev_data_is_refused(train: Callable[..., tuple[History
         train(settings=SETTINGS.with_values({"patience": 2}), evaluate=False)
 
 
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [("round-robin", ["pairs", "scored"] * 4), ("proportional", ["pairs"] * 5 + ["scored"] * 4)],
+)
+def test_batches_come_from_the_data_sets_in_turn_or_until_all_are_used_up(
+    sampling: str, expected: list[str], tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    import sentence_transformers
+
+    model = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
+    data = mixture(tiny_pairs)
+    losses = losses_of(model, data)
+    order: list[str] = []
+    for name, loss in losses.items():
+        loss.register_forward_hook(lambda *_, name=name: order.append(name))
+    settings = SETTINGS.with_values({"epochs": 1, "sampling": sampling})
+
+    fit(model, "dense", data, losses, settings, tmp_path)
+
+    assert (order if sampling == "round-robin" else sorted(order)) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "processor", "expected"),
+    [
+        (True, True, {}, "bf16"),
+        (True, False, {}, "fp16"),
+        (False, False, {"avx512_bf16": True}, "bf16"),
+        (False, False, {"amx_bf16": True}, "bf16"),
+        (False, False, {"avx512_bf16": False}, "fp32"),
+    ],
+)
+def test_the_precision_is_what_the_hardware_is_fast_in(
+    gpu: bool, bf16: bool, processor: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hybridsearch.training.loop import _precision
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: processor, raising=False)
+    assert _precision(TrainingSettings()) == expected
+
+
+def test_fp16_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybridsearch.training.loop import _precision
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InvalidArgumentError, match="'fp16' needs a GPU, and there is none: leave it out"):
+        _precision(TrainingSettings(precision="fp16"))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_precision_that_was_used_is_known(precision: str, train: Callable[..., tuple[History, Any]]) -> None:
     history, _ = train(settings=SETTINGS.with_values({"max_steps": 1, "precision": precision}), evaluate=False)
@@ -347,6 +400,52 @@ def test_a_model_that_cannot_be_uploaded_stays_and_the_error_says_how_to_go_on(
 
     with pytest.raises(TrainingError, match=r"cannot be uploaded as 'me/my-model' .*hf upload me/my-model"):
         push(tmp_path, "me/my-model")
+
+
+def test_the_model_is_uploaded_with_its_report_and_without_what_only_training_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    uploaded: dict[str, list[str]] = {}
+
+    class Api:
+        def create_repo(self, name: str, exist_ok: bool) -> Any:
+            return SimpleNamespace(repo_id=f"{name}-as-it-is-there")
+
+        def upload_folder(self, repo_id: str, folder_path: Path, ignore_patterns: list[str]) -> str:
+            files = (file.relative_to(folder_path).as_posix() for file in folder_path.rglob("*") if file.is_file())
+            uploaded[repo_id] = sorted(filter_repo_objects(files, ignore_patterns=ignore_patterns))
+            return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    for name in (
+        "model.safetensors",
+        "1_Pooling/config.json",
+        "checkpoints/checkpoint-3/a.pt",
+        "negatives/0/part.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    report = Report(kind="dense", base="base", data=[], settings={}, history=History())
+
+    conclude(tmp_path, report, TrainingSettings(push_to_hub="me/my-model"))
+
+    files = ["1_Pooling/config.json", "README.md", "model.safetensors", "report.json", "report.md"]
+    assert uploaded == {"me/my-model-as-it-is-there": files}
+
+
+def test_a_tracker_records_the_loss_of_each_step_that_is_logged(
+    train: Callable[..., tuple[History, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events: Any = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+
+    history, _ = train(settings=SETTINGS.with_values({"max_steps": 6, "trackers": ["tensorboard"]}), evaluate=False)
+
+    kept = events.EventAccumulator(str(tmp_path / "events")).Reload().Scalars("train/loss")
+    expected = [(step, pytest.approx(figures["loss"])) for step, figures in history.losses]
+    assert [(one.step, one.value) for one in kept] == expected
 
 
 def test_a_hub_that_cannot_be_reached_is_known_before_training(
