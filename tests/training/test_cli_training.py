@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,82 @@ def test_a_reranker_is_trained_and_reorders(collection: Path, tiny_reranker: Pat
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "retrieval" in [one["name"] for one in json.loads(result.stdout)["comparison"]["systems"]]
+
+
+def test_data_are_chosen_in_a_database_and_trained_with_adapters_pooling_and_prompts(
+    tiny_pairs: list[dict[str, str]], tiny_dense: Path, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "rows.db")) as database, database:
+        database.execute("create table faq (q text, a text, kept integer)")
+        rows = [(pair["anchor"], pair["positive"], place % 2) for place, pair in enumerate(tiny_pairs)]
+        database.executemany("insert into faq values (?, ?, ?)", rows)
+    result = invoke(
+        "train", "dense", "--data", tmp_path / "rows.db", "--sql", "select q, a from faq where kept = 1",
+        "--columns", "anchor=q,positive=a", "--limit", 16, "--model", tiny_dense, "--output", tmp_path / "out",
+        "--lora", 2, "--pooling", "cls", "--query-prompt", "ask: ", "--document-prompt", "answer: ",
+        "--batch-size", 4, "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "16 rows; mnr for " in json.loads(result.stdout)["summary"]
+    model = st.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert model[1].pooling_mode == "cls"
+    assert (model.prompts["query"], model.prompts["document"]) == ("ask: ", "answer: ")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["settings"]["lora"]["rank"] == 2
+
+
+def test_a_part_of_the_data_without_a_column_is_trained_on_until_patience_ends(
+    tiny_pairs: list[dict[str, str]], tiny_dense: Path, tmp_path: Path
+) -> None:
+    negatives = [pair["positive"] for pair in tiny_pairs[7:] + tiny_pairs[:7]]
+    files = {
+        "rows/train": [{"question": "A", "answer": "B", "note": "x"}],
+        "rows/validation": [{"question": one["anchor"], "answer": one["positive"], "note": "x"} for one in tiny_pairs],
+        "apart": [{**one, "negative": other} for one, other in zip(tiny_pairs, negatives, strict=True)],
+        "graded": [{**one, "score": place / 40} for place, one in enumerate(tiny_pairs)],
+    }
+    (tmp_path / "rows").mkdir()
+    for name, rows in files.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = invoke(
+        "train", "dense", "--data", tmp_path / "rows", "--split", "validation", "--ignore", "note",
+        "--dev", f"triplet={tmp_path / 'apart.jsonl'}", "--dev", f"similarity={tmp_path / 'graded.jsonl'}",
+        "--model", tiny_dense, "--output", tmp_path / "out", "--learning-rate", 1e-12, "--batch-size", 8,
+        "--evaluate-every", 1, "--patience", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert "40 rows; mnr for " in found["summary"]
+    assert [one["step"] for one in found["history"]["evaluations"]] == [0, 1, 2]
+    for one in found["history"]["evaluations"]:
+        assert one["score"] == one["measures"]["apart accuracy"]
+        assert "graded Spearman" in one["measures"]
+
+
+def test_a_run_that_was_broken_off_goes_on_by_the_same_command(
+    pairs: Path, tiny_dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hybridsearch.training.loop import ProgressBar
+
+    class Broken(ProgressBar):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    command = [
+        "train", "dense", "--data", pairs, "--columns", "anchor=q,positive=a", "--model", tiny_dense,
+        "--output", tmp_path / "out", "--batch-size", 8, "--epochs", 1, "--evaluate-every", 2, "--json",
+    ]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr("hybridsearch.training.loop.ProgressBar", Broken)
+        assert invoke(*command).exit_code == 130
+    assert "was broken off" in error_of(*command)
+
+    result = invoke(*command, "--resume")
+
+    assert result.exit_code == 0, result.output
+    history = json.loads(result.stdout)["history"]
+    assert (history["resumed_at"], history["steps"]) == ([2], 5)
 
 
 def test_negatives_are_mined_and_kept(collection: Path, tmp_path: Path) -> None:
