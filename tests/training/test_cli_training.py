@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -373,3 +376,29 @@ def test_the_help_fits_a_terminal_of_80_columns(verb: str) -> None:
     lines = invoke(verb, "--help").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    command = [
+        "hybridsearch", "train", "dense", "--data", collection, "--model", tiny_dense,
+        "--output", out, "--batch-size", 4, "--epochs", 1, "--precision", "fp32", "--json",
+    ]  # fmt: skip
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+    done = subprocess.run(
+        [*launch, *map(str, command)], capture_output=True, text=True, timeout=240, check=False, env=environment
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["history"]["steps"] == 3  # of 27 rows, four at a time in each process
+    assert done.stderr.count("27 rows; mnr for 'tiny/train'") == 1
+    assert [one["step"] for one in found["history"]["evaluations"]] == [0, 3]
+    assert found["comparison"]["dataset"]["queries"] == 10
+    start, trained = (
+        st.SentenceTransformer(str(folder), device="cpu").encode("wing").tolist() for folder in (tiny_dense, out)
+    )
+    assert trained != start
