@@ -72,7 +72,8 @@ def train_dense(
             those in a list or, by name, in a mapping.
         output: folder for the model; plain sentence-transformers loads it. Settings, history and checkpoints are
             beside it.
-        loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`).
+        loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). Each is said on
+            stderr before training, with the reason.
         hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of the hybrid of BM25 and the
             model; None for none.
         teacher: a cross-encoder or anything else that `add_teacher_scores` takes, whose scores of given tuples or mined
