@@ -73,7 +73,7 @@ def train_dense(
         output: folder for the model; plain sentence-transformers loads it. Settings, history and checkpoints are
             beside it.
         loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). Each is said on
-            stderr before training, with the reason.
+            stderr before training, with the reason, unless `show_progress_bar` is False.
         hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of the hybrid of BM25 and the
             model; None for none.
         teacher: a cross-encoder or anything else that `add_teacher_scores` takes, whose scores of given tuples or mined
@@ -117,7 +117,7 @@ def train_dense(
     if lora is not None:
         add_adapters(trained, lora, _hub_name(model), seed=settings.seed)
     choices = [choose_loss("dense", one, loss) for one in sources.training]
-    lines = announce(sources.training, choices)
+    lines = announce(sources.training, choices, show_progress_bar)
     losses = {
         one.name: build_loss(
             choice, trained, one, matryoshka_dims=matryoshka_dims, mini_batch_size=settings.mini_batch_size

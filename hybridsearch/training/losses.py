@@ -106,13 +106,9 @@ _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
 }
 """Model kind -> kind of data -> name of a loss -> what it does; the first is the default."""
 
-_WITHOUT_ANY = {
-    (
-        "sparse",
-        Kind.CLASSED,
-    ): ", as sentence-transformers has no softmax loss for sparse models: give scores, labels of "
-    "0 and 1, or plain pairs",
-}
+_NO_SOFTMAX = (
+    ", as sentence-transformers has no softmax loss for sparse models: give scores, labels of 0 and 1, or plain pairs"
+)
 _COSINE_TEMPERATURE = 0.05  # spreads cosines for a softmax; its inverse is the scale of MultipleNegativesRankingLoss
 _COSINE_MARGIN = 0.2  # the margin of 5 by default is for distances between vectors of any length
 _WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier wants embeddings of one size
@@ -150,7 +146,7 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
     fitting = {name: what for name, what in _table(model_kind)[data.kind].items() if not _obstacle(name, data)}
     asked = asked or data.loss
     if not fitting:
-        why = _WITHOUT_ANY.get((model_kind, data.kind), "")
+        why = _NO_SOFTMAX if data.kind is Kind.CLASSED and model_kind == "sparse" else ""
         raise _misfit(
             f"No loss trains a {model_kind} model on {data.kind.value}, which {data.name!r} holds{why}", model_kind
         )

@@ -100,7 +100,7 @@ def train_reranker(
         sources = teach(sources, teacher, show_progress_bar)
     sources = replace(sources, training=tuple(shape_for(one, loss or one.loss) for one in sources.training))
     choices = [choose_loss("reranker", one, loss) for one in sources.training]
-    lines = announce(sources.training, choices)
+    lines = announce(sources.training, choices, show_progress_bar)
     outputs = {count_classes(one) if one.kind is Kind.CLASSED else 1 for one in sources.training}
     if len(outputs) > 1:
         raise InvalidArgumentError(f"A reranker has one number of outputs, and these data need {sorted(outputs)}.")

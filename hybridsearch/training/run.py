@@ -174,8 +174,8 @@ def fit(
     return history
 
 
-def announce(data: Sequence[TrainingData], choices: Sequence[Choice]) -> list[str]:
-    """Tell a person on stderr what will be trained on, how and why so, a line for each of the data.
+def announce(data: Sequence[TrainingData], choices: Sequence[Choice], show: bool | None) -> list[str]:
+    """Say on stderr what will be trained on, how and why so, a line for each of the data; nothing for False.
 
     Returns:
         The lines, for the report.
@@ -184,7 +184,7 @@ def announce(data: Sequence[TrainingData], choices: Sequence[Choice]) -> list[st
         " ".join([f"{len(one):,} rows; {choice.reason}", *(f"{note[0].upper()}{note[1:]}." for note in one.notes)])
         for one, choice in zip(data, choices, strict=True)
     ]
-    if is_main_process():
+    if show is not False and is_main_process():
         print(*lines, sep="\n", file=sys.stderr)
     return lines
 

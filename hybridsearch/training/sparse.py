@@ -128,7 +128,7 @@ def train_sparse(
     if teacher is not None:
         sources = teach(sources, teacher, show_progress_bar)
     choices = [choose_loss("sparse", one, loss) for one in sources.training]
-    lines = announce(sources.training, choices)
+    lines = announce(sources.training, choices, show_progress_bar)
     losses = {
         one.name: build_loss(
             choice,

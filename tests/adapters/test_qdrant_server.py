@@ -24,6 +24,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_server import QdrantServer
 
 import hybridsearch as hs
+from hybridsearch.adapters.lucene.connection import Address
 from hybridsearch.adapters.qdrant import QdrantBackend, connection, points
 from hybridsearch.backends import Fingerprint, Request, Schema
 from hybridsearch.errors import BackendError, BulkIndexError, FingerprintMismatchError, IndexCorruptedError
@@ -265,6 +266,12 @@ def test_an_index_of_an_older_layout_is_replaced_by_publishing_a_new_one(
     assert not there & {name_of(old), f"{name_of(old)}-terms"}
 
 
+def address_of(server: str) -> Address:
+    """Of a server without TLS, for the proxy."""
+    host, _, port = server.removeprefix("qdrant://").rpartition(":")
+    return Address("Qdrant", "http", ((host, int(port)),), "", "", {})
+
+
 # ---------------------------------------------------------------------------------------------------------- loads
 
 
@@ -274,7 +281,7 @@ def loaded(server: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr(connection, "FIRST_WAIT", 0.01)
     direct = make()
     direct.create(SCHEMA)
-    with FaultyProxy(f"http{server.removeprefix('qdrant')}", on=f"{name_of(direct)}/points?") as proxy:
+    with FaultyProxy(address_of(server), on=f"{name_of(direct)}/points?") as proxy:
         backend = QdrantBackend(f"qdrant{proxy.url.removeprefix('http')}/{name_of(direct)}", timeout=5, dense="exact")
         backend.open()
         yield backend, proxy
@@ -435,7 +442,7 @@ def test_the_counts_that_idf_comes_from_are_asked_for_at_once(make: Make, server
         together.wait(5)
         faulty_proxy.passing(exchange)
 
-    with FaultyProxy(f"http{server.removeprefix('qdrant')}", on="/count") as proxy:
+    with FaultyProxy(address_of(server), on="/count") as proxy:
         proxy.rule = only_together
         backend = QdrantBackend(f"qdrant{proxy.url.removeprefix('http')}/{name_of(direct)}")
         backend.open()
@@ -469,7 +476,7 @@ def test_an_asynchronous_search_that_is_given_up_frees_its_connection(filled: Ma
         assert len((await through.asearch([request]))[0]) == 3  # and another one goes on
         await through.aclose()
 
-    with FaultyProxy(f"http{server.removeprefix('qdrant')}", on="/query") as proxy:
+    with FaultyProxy(address_of(server), on="/query") as proxy:
         proxy.rule = hanging
         place = f"qdrant{proxy.url.removeprefix('http')}/{name_of(backend)}"
         through = QdrantBackend(place, timeout=60 if end == "cancelled" else 1)
