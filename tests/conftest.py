@@ -79,7 +79,8 @@ def qdrant_names() -> Iterator[Callable[[str, str], str]]:
     for server, collection in given:
         scheme, _, rest = server.partition("://")
         url = f"{'https' if scheme.endswith('+https') else 'http'}://{rest}"
-        client = QdrantClient(url=url, api_key=os.environ.get("HYBRIDSEARCH_QDRANT_API_KEY"))
+        key = os.environ.get("HYBRIDSEARCH_QDRANT_API_KEY")
+        client = QdrantClient(url=url, api_key=key, check_compatibility=False)
         client.delete_collection(collection)
         client.close()
 

@@ -1,8 +1,8 @@
-"""Builds one Seismic index, in a process of its own: `python -m hybridsearch.adapters.seismic.build FOLDER`.
+"""Builds one Seismic index, in a process of its own: `python build.py FOLDER`.
 
 Seismic holds the interpreter lock while it builds, which takes minutes where there are many documents, and it writes
-what it does to standard output. So `shards` hands the work to this program, and everything else
-goes on meanwhile.
+what it does to standard output. So `shards` hands the work to this program, and everything else goes on meanwhile. It
+is run by its path, without the package around it, whose imports take longer than many an index.
 
 FOLDER holds, and afterwards also `index.index.seismic`:
 

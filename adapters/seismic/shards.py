@@ -37,7 +37,7 @@ from hybridsearch.adapters.memory import kernels
 from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.adapters.memory.state import View
 from hybridsearch.adapters.memory.threads import WORKERS
-from hybridsearch.adapters.seismic.build import STEM, classes
+from hybridsearch.adapters.seismic import build as builder
 from hybridsearch.corpus.store import sync_folder
 from hybridsearch.errors import BackendError, HybridSearchError, StorageError
 from hybridsearch.vectors import SparseQuery
@@ -93,10 +93,10 @@ class Shard:
     def load(cls, folder: Path, name: str, manifest: Mapping[str, Any], sources: Sequence[Source]) -> Shard:
         """Read the files of `folder`. Raises OSError where Seismic cannot."""
         files = {retriever: file for retriever, file in manifest["indices"].items() if file is not None}
-        indices = {
-            retriever: Index(classes(len(file["terms"]))[1].load(str(folder / file["file"])), tuple(file["terms"]))
-            for retriever, file in files.items()
-        }
+        indices = {}
+        for retriever, file in files.items():
+            _, index_class = builder.classes(len(file["terms"]))
+            indices[retriever] = Index(index_class.load(str(folder / file["file"])), tuple(file["terms"]))
         return cls(name, sources, manifest["documents"], indices, sum(file["size"] for file in files.values()))
 
     @classmethod
@@ -117,7 +117,7 @@ class Shard:
                     continue
                 _run_builder(work / str(number))
                 path = work / f"{number}.index.seismic"
-                (work / str(number) / f"{STEM}.index.seismic").rename(path)
+                (work / str(number) / f"{builder.STEM}.index.seismic").rename(path)
                 files[name] = {"file": path.name, "size": path.stat().st_size, "crc32": _seal(path), "terms": terms}
                 shutil.rmtree(work / str(number))
             documents = sum(view.documents for view in views)
@@ -334,7 +334,7 @@ def _run_builder(folder: Path) -> None:
     """Raises BackendError where it fails."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-P", "-m", "hybridsearch.adapters.seismic.build", str(folder)],
+        [sys.executable, "-P", builder.__file__, str(folder)],
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -224,8 +224,9 @@ def test_qdrant_is_asked_for_quantized_vectors_and_says_later_that_it_has_them(
     schema = samples.make_schema(frozenset({"dense"}))
     with qdrant_server(None) as (place, made):
         connect(place, {"quantization": quantization}).create(schema)
-    (body,) = (body for body in made if "dense" in body.get("vectors", {}))
-    assert body["vectors"]["dense"]["quantization_config"] == sent
+    (body,) = (body for body in made if body.get("vectors"))
+    (vectors,) = body["vectors"].values()
+    assert vectors["quantization_config"] == sent
     collection = {
         "status": "green",
         "optimizer_status": "ok",
