@@ -223,9 +223,10 @@ class Index:
 def read_shards(
     place: Path, stored: Sequence[View], given: Parameters, *, verify: bool
 ) -> tuple[list[Shard], Parameters]:
-    """The saved shards that are intact and cover segments of `stored`, none of them twice; their build parameters.
+    """The saved shards that are intact and cover segments of `stored`, none of them twice; and the build parameters.
 
-    These are those of the shard with the most documents, but for those in `given`; shards with others are left out.
+    The parameters are those of the saved shard with the most documents, or DEFAULTS without any, replaced by those that
+    are `given`; shards that were built with others are left out.
     """
     views = {view.part.name: view for view in stored if view.part is not None}
     parameters = {**DEFAULTS, **given}
