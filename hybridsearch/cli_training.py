@@ -221,6 +221,10 @@ def train(
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="NAME", help="Upload the model under this name.", rich_help_panel=_RUN)
     ] = None,
+    trust_remote_code: Annotated[
+        bool | None,
+        typer.Option("--trust-remote-code", help="Let code in the model's folder run.", rich_help_panel=_RUN),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel=_RUN)
     ] = False,

@@ -184,11 +184,10 @@ class LazyModel:
                     backend=self._backend,
                     model_kwargs=kwargs,
                     trust_remote_code=self._trust,
-                    local_files_only=True,
+                    local_files_only=not self._trust,  # its code may be in another repository
                 )
         except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}") from error
+            raise unloadable(folder, error) from error
         if self._max_length is not None:
             config = getattr(model, "config", None)
             limit = getattr(config, "max_position_embeddings", None)
@@ -223,6 +222,17 @@ def find_model(name: str, family: Family, backend: str = "torch", revision: str 
     owner = _HUB_OWNERS.get(family)
     names = [name] if "/" in name or owner is None else [f"{owner}/{name}", name]
     return _find_on_hub(names, folder, backend, revision)
+
+
+def unloadable(folder: Path, error: Exception) -> ModelNotFoundError:
+    """What to raise where the libraries cannot load the model in a folder."""
+    if "trust_remote_code" in str(error):
+        return ModelNotFoundError(
+            f"The model in {folder} comes with code of its own, which runs only where you allow it: read that code, "
+            "then set trust_remote_code."
+        )
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}")
 
 
 def family_of(folder: Path) -> Family | None:

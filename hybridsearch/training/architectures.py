@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from hybridsearch.encoders.bm25 import BM25Weighting
-from hybridsearch.encoders.models import find_model, refuse_cross_encoder
-from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
+from hybridsearch.encoders.models import find_model, refuse_cross_encoder, unloadable
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.losses import Architecture
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def load_sparse(
     *,
     documents: Iterable[str] = (),
     active_dims: int | None = None,
+    trust_remote_code: bool = False,
     seed: int = 0,
 ) -> SparseEncoder:
     """A sparse model that can be trained, in float32.
@@ -56,6 +57,7 @@ def load_sparse(
             frequency in them.
         active_dims: for CSR: how many dimensions each vector keeps; None for the model's own or, of a new one, a
             quarter of the dense dimensions.
+        trust_remote_code: whether code in the model folder may run.
         seed: of the weights of a new autoencoder.
 
     Raises:
@@ -66,7 +68,7 @@ def load_sparse(
         raise InvalidArgumentError(
             f"architecture is {', '.join(get_args(Architecture))} or None, not {architecture!r}."
         )
-    loaded = _load(model, seed)
+    loaded = _load(model, seed, trust_remote_code)
     found = architecture_of(loaded)
     if architecture == "inference-free" and found == "splade":
         return _inference_free(loaded, documents)
@@ -129,7 +131,7 @@ def idf_weights(tokenizer: Any, documents: Iterable[str]) -> torch.Tensor:
     return torch.from_numpy(weights.astype(np.float32))
 
 
-def _load(model: str | Path | Any, seed: int) -> Any:
+def _load(model: str | Path | Any, seed: int, trust: bool) -> Any:
     """Any model as a SparseEncoder, in the way of sentence-transformers: a dense one gets an autoencoder."""
     import torch
     from sentence_transformers import SparseEncoder
@@ -148,10 +150,11 @@ def _load(model: str | Path | Any, seed: int) -> Any:
     try:
         with quiet(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            return SparseEncoder(str(folder), model_kwargs=dict(options), local_files_only=True)
+            return SparseEncoder(
+                str(folder), model_kwargs=dict(options), trust_remote_code=trust, local_files_only=not trust
+            )
     except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}") from error
+        raise unloadable(folder, error) from error
 
 
 def _inference_free(splade: Any, documents: Iterable[str]) -> SparseEncoder:

@@ -54,6 +54,13 @@ class Expansion:
         return f'"{_short(self.text)}" gained {listed(self.gained)}; lost {listed(self.lost)}'
 
 
+def opened(model: Any, kind: ModelKind, trust_remote_code: bool) -> Any:
+    """The model as comparisons take it: loaded where code in its folder is to run, as it does not for a name."""
+    if not trust_remote_code or not isinstance(model, str | Path):
+        return model
+    return LazyModel(model, FAMILIES[kind], trust_remote_code=True).get()
+
+
 def compare_all(
     before: Any,
     after: str | Path,

@@ -12,7 +12,7 @@ from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.training.comparing import compare_all
+from hybridsearch.training.comparing import compare_all, opened
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
@@ -55,6 +55,7 @@ def train_dense(
     lora: LoraSettings | None = None,
     pooling: PoolingMode | None = None,
     prompts: str | Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
     """Train a SentenceTransformer, and measure what it gave.
@@ -90,6 +91,8 @@ def train_dense(
         pooling: how one vector is made of those of the tokens; None for the model's own.
         prompts: put before texts, and saved with the model: {"query": ..., "document": ...}, or one text for both,
             such as an instruction; None for the model's own.
+        trust_remote_code: whether code in the folder of a named model may run, as older MiniCPM models need. Not saved:
+            who loads the trained model decides again.
         show_progress_bar: None shows bars only in a terminal.
 
     Raises:
@@ -106,7 +109,12 @@ def train_dense(
     check_output(output, settings)
     sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
     measuring = None if evaluators is None else build_evaluator(evaluators, "dense", settings)
-    trained = load_model(model, settings, pooling=pooling, prompts=prompts)
+    options_of_loading: dict[str, Any] = {
+        "pooling": pooling,
+        "prompts": prompts,
+        "trust_remote_code": trust_remote_code,
+    }
+    trained = load_model(model, settings, **options_of_loading)
     is_compared = sources.test is not None or measuring is not None
     before = copy.deepcopy(trained) if is_compared and not isinstance(model, str | Path) else None
     if hard_negatives is not None:
@@ -146,14 +154,15 @@ def train_dense(
         show_progress_bar=show_progress_bar,
     )
     if is_compared and before is None:
-        before = load_model(model, settings, pooling=pooling, prompts=prompts)
+        before = load_model(model, settings, **options_of_loading)
+    after = opened(output, "dense", trust_remote_code)
     report = Report(
         kind="dense",
         base=base_name(model),
         data=lines,
         settings={**settings.to_dict("dense"), **{name: value for name, value in options.items() if value is not None}},
         history=history,
-        **compare_all(before, output, "dense", sources.test, measuring, settings, show_progress_bar=show_progress_bar),
+        **compare_all(before, after, "dense", sources.test, measuring, settings, show_progress_bar=show_progress_bar),
     )
     return conclude(output, report, settings)
 
@@ -164,6 +173,7 @@ def load_model(
     *,
     pooling: PoolingMode | None = None,
     prompts: str | Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """The SentenceTransformer to train: its weights in float32, with the pooling and prompts that are asked for.
 
@@ -177,7 +187,8 @@ def load_model(
 
     transformers.set_seed(settings.seed)  # for weights that are new
     named = isinstance(model, str | Path)
-    lazy = LazyModel(model, "SentenceTransformer", model_kwargs={"dtype": "float32"} if named else None)
+    options: dict[str, Any] = {"model_kwargs": {"dtype": "float32"}} if named else {}
+    lazy = LazyModel(model, "SentenceTransformer", trust_remote_code=trust_remote_code, **options)
     with quiet():
         loaded = lazy.get()
     thaw_adapters(loaded)

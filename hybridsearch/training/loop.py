@@ -147,7 +147,6 @@ def _arguments(kind: ModelKind, settings: TrainingSettings) -> dict[str, Any]:
         "use_cpu": not torch.accelerator.is_available(),
         "save_strategy": "steps",
         "save_total_limit": settings.keep_checkpoints,
-        "restore_callback_states_from_checkpoint": True,  # those of the sparse regularisers
         "batch_sampler": BatchSamplers.NO_DUPLICATES,
         "multi_dataset_batch_sampler": settings.sampling.replace("-", "_"),
         "report_to": list(settings.trackers) or "none",

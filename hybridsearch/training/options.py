@@ -94,6 +94,8 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
             )
     if ("data" in options) == ("unsupervised" in options):
         raise InvalidArgumentError("Give either --data SOURCE or --unsupervised CORPUS.")
+    if not isinstance(trusts := options.get("trust_remote_code", False), bool):
+        raise InvalidArgumentError(f"trust_remote_code is true or false, not {trusts!r}.")
     for name, kinds in _ONLY.items():
         if name in options and kind not in kinds:
             raise InvalidArgumentError(f"{_flag(name, options)} is for {' and '.join(kinds)} models, not for a {kind}.")
@@ -124,7 +126,8 @@ def run_options(
     model, output = str(options["model"]), Path(str(options["output"])).expanduser().resolve()
     check_output(output, settings)  # before hours of mining
     arguments: dict[str, Any] = {"settings": settings, "show_progress_bar": show_progress_bar, **_of_kind(options)}
-    arguments |= {name: options[name] for name in ("loss", "hard_negatives", "teacher", "corpus") if name in options}
+    of_any = ("loss", "hard_negatives", "teacher", "corpus", "trust_remote_code")
+    arguments |= {name: options[name] for name in of_any if name in options}
     if "dev" in options:
         arguments["dev"] = _dev(options["dev"])
     if "test" in options:
@@ -173,6 +176,7 @@ def _made(
         teacher=arguments.pop("teacher", None),
         hard_negatives=arguments.pop("hard_negatives", 1),
         output=output / "negatives",
+        trust_remote_code=arguments.get("trust_remote_code", False),
         seed=arguments["settings"].seed,
         show_progress_bar=arguments["show_progress_bar"],
         **{name: options[name] for name in _OF_PSEUDO if name in options},

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.documents import Document
-from hybridsearch.encoders.models import LazyModel, find_model
-from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
+from hybridsearch.encoders.models import LazyModel, find_model, unloadable
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
-from hybridsearch.training.comparing import compare_all
+from hybridsearch.training.comparing import compare_all, opened
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.evaluators import Spec, build_evaluator
@@ -54,6 +54,7 @@ def train_reranker(
     test: Dataset | str | Path | None = None,
     evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
+    trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
     """Train a CrossEncoder, and measure what it gives at the end of a search.
@@ -77,7 +78,7 @@ def train_reranker(
         teacher: as in `hybridsearch.train_dense`; tuples then stay tuples, trained by "margin-mse".
         retriever: whose results are reranked, and mined; its index holds the documents of dev and test. None for BM25.
         corpus: documents to mine from where there is no retriever; None for those of the data set, or the positives.
-        dev, test, evaluators, settings, show_progress_bar: as in `hybridsearch.train_dense`.
+        dev, test, evaluators, settings, trust_remote_code, show_progress_bar: as in `hybridsearch.train_dense`.
 
     Raises:
         InvalidArgumentError and others as `hybridsearch.train_dense` says.
@@ -104,7 +105,7 @@ def train_reranker(
     outputs = {count_classes(one) if one.kind is Kind.CLASSED else 1 for one in sources.training}
     if len(outputs) > 1:
         raise InvalidArgumentError(f"A reranker has one number of outputs, and these data need {sorted(outputs)}.")
-    trained = load_reranker(model, outputs=max(outputs), seed=settings.seed)
+    trained = load_reranker(model, outputs=max(outputs), trust_remote_code=trust_remote_code, seed=settings.seed)
     losses = {
         one.name: build_loss(choice, trained, one, mini_batch_size=settings.mini_batch_size)
         for one, choice in zip(sources.training, choices, strict=True)
@@ -131,8 +132,8 @@ def train_reranker(
         },
         history=history,
         **compare_all(
-            model if has_head(model) else None,
-            output,
+            opened(model, "reranker", trust_remote_code) if has_head(model) else None,
+            opened(output, "reranker", trust_remote_code),
             "reranker",
             sources.test if outputs == {1} else None,
             measuring,
@@ -177,12 +178,15 @@ def shape_for(data: TrainingData, loss: str | None) -> TrainingData:
     return TrainingData.from_columns(Kind.LABELLED, pairs, name=data.name, loss=data.loss, notes=data.notes)
 
 
-def load_reranker(model: str | Path | CrossEncoder, *, outputs: int = 1, seed: int = 0) -> Any:
+def load_reranker(
+    model: str | Path | CrossEncoder, *, outputs: int = 1, trust_remote_code: bool = False, seed: int = 0
+) -> Any:
     """A CrossEncoder to train, in float32: a copy of the given one, or of another encoder with a new head.
 
     Args:
         model: as in `train_reranker`.
         outputs: of the head; one with another number gives way to a new one.
+        trust_remote_code: whether code in the model folder may run.
         seed: of the weights of a new head.
 
     Raises:
@@ -206,10 +210,15 @@ def load_reranker(model: str | Path | CrossEncoder, *, outputs: int = 1, seed: i
     try:
         with quiet(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            return CrossEncoder(str(folder), num_labels=outputs, model_kwargs=options, local_files_only=True)
+            return CrossEncoder(
+                str(folder),
+                num_labels=outputs,
+                model_kwargs=options,
+                trust_remote_code=trust_remote_code,
+                local_files_only=not trust_remote_code,
+            )
     except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}") from error
+        raise unloadable(folder, error) from error
 
 
 def has_head(model: str | Path | CrossEncoder) -> bool:

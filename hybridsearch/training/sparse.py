@@ -16,7 +16,7 @@ from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.architectures import architecture_of, load_sparse, query_parameters
-from hybridsearch.training.comparing import changed_expansions, compare_all, compare_sparsity
+from hybridsearch.training.comparing import changed_expansions, compare_all, compare_sparsity, opened
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.evaluators import Spec, build_evaluator
@@ -63,6 +63,7 @@ def train_sparse(
     test: Dataset | str | Path | None = None,
     evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
+    trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
     """Train a SparseEncoder, and measure what it gave: quality and sparsity, before and after.
@@ -95,7 +96,7 @@ def train_sparse(
         teacher: as in `hybridsearch.train_dense`.
         corpus: documents to mine from, and to count the first query weights of a new inference-free model in; None for
             those of each data set, or its positives.
-        dev, test, evaluators, settings, show_progress_bar: as in `hybridsearch.train_dense`.
+        dev, test, evaluators, settings, trust_remote_code, show_progress_bar: as in `hybridsearch.train_dense`.
 
     Raises:
         InvalidArgumentError and others, as `hybridsearch.train_dense` says: also where the architecture cannot be made
@@ -110,7 +111,12 @@ def train_sparse(
     sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
     measuring = None if evaluators is None else build_evaluator(evaluators, "sparse", settings)
     trained = load_sparse(
-        model, architecture, documents=_documents(sources), active_dims=target_active_dims, seed=settings.seed
+        model,
+        architecture,
+        documents=_documents(sources),
+        active_dims=target_active_dims,
+        trust_remote_code=trust_remote_code,
+        seed=settings.seed,
     )
     from hybridsearch.training.splade import pool_directly
 
@@ -124,7 +130,8 @@ def train_sparse(
     was = _kind_before(model)
     if hard_negatives is not None:
         options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
-        sources = mine(sources, hard_negatives, _retriever(model, was), output / "negatives", **options_of_mining)
+        known = _retriever(model, was, trust_remote_code)
+        sources = mine(sources, hard_negatives, known, output / "negatives", **options_of_mining)
     if teacher is not None:
         sources = teach(sources, teacher, show_progress_bar)
     choices = [choose_loss("sparse", one, loss) for one in sources.training]
@@ -170,8 +177,10 @@ def train_sparse(
         show_progress_bar=show_progress_bar,
     )
     kept = {name: value for name, value in options.items() if value is not None}
-    before = model if was == "sparse" else None
-    others: dict[str, Encoder] = {**({"dense": Dense(model)} if was == "dense" else {}), "bm25": BM25()}
+    before = opened(model, "sparse", trust_remote_code) if was == "sparse" else None
+    after = opened(output, "sparse", trust_remote_code)
+    dense = _retriever(model, was, trust_remote_code) if was == "dense" else None
+    others: dict[str, Encoder] = {**({} if dense is None else {"dense": dense}), "bm25": BM25()}
     report = Report(
         kind="sparse",
         base=base_name(model),
@@ -181,7 +190,7 @@ def train_sparse(
         targets={side: target for side, target in targets.items() if target is not None},
         **compare_all(
             before,
-            output,
+            after,
             "sparse",
             sources.test,
             measuring,
@@ -189,7 +198,7 @@ def train_sparse(
             beside=others,
             show_progress_bar=show_progress_bar,
         ),
-        **_sparsity(before, output, sources),
+        **_sparsity(before, after, sources),
     )
     return conclude(output, report, settings)
 
@@ -230,9 +239,11 @@ def _kind_before(model: str | Path | SparseEncoder) -> Literal["sparse", "dense"
     return "sparse" if family == "SparseEncoder" else "dense" if family == "SentenceTransformer" else "language model"
 
 
-def _retriever(model: Any, kind: str) -> Encoder | None:
+def _retriever(model: Any, kind: str, trust: bool) -> Encoder | None:
     """What negatives are mined with, beside BM25."""
-    return None if kind == "language model" else Dense(model) if kind == "dense" else Sparse(model)
+    if kind == "language model":
+        return None
+    return (Dense if kind == "dense" else Sparse)(model, trust_remote_code=trust)
 
 
 def _routes(data: Iterable[TrainingData]) -> dict[str, str]:
@@ -278,7 +289,7 @@ def _evaluator(dev: Dev | None, settings: TrainingSettings, targets: Mapping[str
     return WithinTarget(evaluator, targets) if evaluator is not None and targets else evaluator
 
 
-def _sparsity(before: Any, output: Path, sources: Sources) -> dict[str, Any]:
+def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
     """What the report says of sparsity and expansions: of the test set, else of texts that were trained on."""
     if not is_main_process():
         return {}
@@ -289,6 +300,6 @@ def _sparsity(before: Any, output: Path, sources: Sources) -> dict[str, Any]:
         documents = [Document(str(number), text) for number, text in enumerate(found)]
         test = Dataset(one.name, {str(number): text for number, text in enumerate(asked or found)}, {}, documents)
     return {
-        "sparsity": compare_sparsity(before, output, test),
-        "expansions": changed_expansions(before, output, list(test.queries.values())[:_SHOWN]),
+        "sparsity": compare_sparsity(before, after, test),
+        "expansions": changed_expansions(before, after, list(test.queries.values())[:_SHOWN]),
     }

@@ -55,6 +55,7 @@ def unsupervised_data(
     teacher: Teacher | str | Path | None = None,
     hard_negatives: int = 1,
     output: str | Path | None = None,
+    trust_remote_code: bool = False,
     seed: int = 0,
     show_progress_bar: bool | None = None,
 ) -> Unsupervised:
@@ -70,6 +71,7 @@ def unsupervised_data(
         hard_negatives: of each pseudo-query, from ranks 6 to 40.
         output: a folder for the pseudo-queries with their negatives, as in `mine_hard_negatives`; None keeps them in
             memory.
+        trust_remote_code: whether code in the folder of `model` may run.
         seed: of the pseudo-queries, the negatives and what is held out.
         show_progress_bar: None shows it in a terminal.
 
@@ -99,7 +101,7 @@ def unsupervised_data(
         documents, generator=generator, per_document=per_document, seed=seed, show_progress_bar=show_progress_bar
     )
     train, dev, test = _hold_out(made, documents, seed)
-    encoders: dict[str, Encoder] = {"bm25": hs.BM25(), **_encoder(model, kind)}
+    encoders: dict[str, Encoder] = {"bm25": hs.BM25(), **_encoder(model, kind, trust_remote_code)}
     with hs.HybridSearch(encoders) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
         mined = mine_hard_negatives(
@@ -168,15 +170,15 @@ class _Answered(Iterable[Document]):
             yield document if answer is None else Document(document.id, answer)
 
 
-def _encoder(model: str | Path, kind: ModelKind) -> dict[str, Encoder]:
+def _encoder(model: str | Path, kind: ModelKind, trust: bool) -> dict[str, Encoder]:
     """The model as a retriever, where it is one before training."""
     import hybridsearch as hs
 
     if kind == "dense":
-        return {"dense": hs.Dense(model)}
+        return {"dense": hs.Dense(model, trust_remote_code=trust)}
     if kind == "sparse":
         with suppress(InvalidArgumentError):  # a masked language model, which is to become one
-            encoder = hs.Sparse(model)
+            encoder = hs.Sparse(model, trust_remote_code=trust)
             encoder.schema()
             return {"sparse": encoder}
     return {}
