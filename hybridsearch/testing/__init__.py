@@ -22,6 +22,9 @@ something unique, and deletes them in the fixture's teardown:
             yield lambda name: MyBackend(f"localhost:9200/test-{unique}-{name}")
             delete_indices(f"test-{unique}-*")
 
+A backend that can be published under a second name (`hybridsearch.backends.Aliased`) has more tests, in
+`hybridsearch.testing.aliases.AliasTests`, for a class of their own.
+
 What is skipped follows from the `Capabilities` that the backend declares and from nothing else: a kind it does not
 store, filters, delete, explain, scan, persistence, concurrent readers. For a kind it declares approximate, the tests
 ask for recall in place of equality. Scores are compared within `Capabilities.score_tolerance` with float64 arithmetic

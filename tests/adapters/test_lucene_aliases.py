@@ -18,16 +18,16 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.channel import Call, Channel
-from hybridsearch.backends import Aliased, Described, Fingerprint, Request, Schema
+from hybridsearch.backends import Described, Fingerprint, Request, Schema
 from hybridsearch.doctor import examine
 from hybridsearch.errors import (
     BackendError,
     FingerprintMismatchError,
-    IndexExistsError,
     IndexNotFoundError,
     InvalidArgumentError,
 )
 from hybridsearch.testing import samples
+from hybridsearch.testing.aliases import AliasTests
 from hybridsearch.testing.base import ask, check, put
 from hybridsearch.testing.samples import Item
 
@@ -75,43 +75,14 @@ def exists(backend: LuceneBackend) -> bool:
 # --------------------------------------------------------------------------------------------------------- publishing
 
 
-def test_an_index_is_published_in_the_place_of_the_one_before_which_is_deleted(
-    make: Make, filled: Callable[..., LuceneBackend]
-) -> None:
-    old, new, live = filled("v1", [samples.plain("old")]), filled("v2", [samples.plain("new")]), make("live")
-    alias = live.address.index
-    assert isinstance(old, Aliased)
-    assert old.publish(alias) is None
-    assert list(meaning(old, alias)) == [old.address.index]
-    assert new.publish(alias) == old.address.index
-    assert list(meaning(new, alias)) == [new.address.index]
-    assert not exists(old)
-    assert live.open() == SCHEMA
-    assert live.count() == 1
-    assert ask(live, "sparse", samples.common_query("sparse")).ids == ("new",)
+class TestAliases(AliasTests):
+    @pytest.fixture
+    def connect(self, make: Make) -> Make:
+        return make
 
-
-def test_the_index_before_is_kept_where_that_is_asked_for(make: Make, filled: Callable[..., LuceneBackend]) -> None:
-    old, new = filled("v1", [samples.plain("old")]), filled("v2", [samples.plain("new")])
-    alias = make("live").address.index
-    old.publish(alias)
-    assert new.publish(alias, drop_old=False) == old.address.index
-    assert list(meaning(new, alias)) == [new.address.index]
-    assert old.count() == 1
-    assert old.publish(alias, drop_old=False) == new.address.index
-
-
-def test_publishing_what_the_alias_means_already_changes_nothing(
-    make: Make, filled: Callable[..., LuceneBackend]
-) -> None:
-    backend, live = filled("v1"), make("live")
-    alias = live.address.index
-    assert backend.publish(alias) is None
-    live.open()
-    for again in (backend, live):
-        assert again.publish(alias) is None
-        assert list(meaning(backend, alias)) == [backend.address.index]
-        assert backend.count() == 60
+    @pytest.fixture
+    def name_of(self) -> Callable[[LuceneBackend], str]:
+        return lambda backend: backend.address.index
 
 
 def test_documents_are_found_by_the_alias_at_once(make: Make) -> None:
@@ -132,14 +103,6 @@ def test_an_index_opened_by_one_alias_is_published_under_another(
     first.open()
     assert first.publish(second.address.index) is None
     assert list(meaning(backend, second.address.index)) == [backend.address.index]
-
-
-def test_the_name_of_an_index_is_no_alias(filled: Callable[..., LuceneBackend]) -> None:
-    backend, other = filled("v1"), filled("v2")
-    for name in (other.address.index, backend.address.index):
-        with pytest.raises(IndexExistsError, match="is the name of an index"):
-            backend.publish(name)
-    assert other.count() == backend.count() == 60
 
 
 def test_an_alias_of_several_indexes_is_left_alone(make: Make, filled: Callable[..., LuceneBackend]) -> None:
@@ -278,28 +241,6 @@ def test_searches_by_an_alias_are_one_round_trip_once_frequencies_are_known(
     assert [(call.method, call.path.rpartition("/")[2]) for call in calls] == [("POST", "_msearch")]
 
 
-@pytest.mark.parametrize("drop_old", [True, False])
-def test_what_was_opened_by_an_alias_ranks_what_it_means_now(
-    make: Make, filled: Callable[..., LuceneBackend], drop_old: bool
-) -> None:
-    live = make("live", dense=None)
-    filled("v1").publish(live.address.index)
-    live.open()
-    queries = {kind: samples.random_queries(kind, 3) for kind in sorted(KINDS)}
-    for kind, asked in queries.items():
-        check(live, kind, samples.random_items(), asked[0])
-    more = [replace(item, id=f"new{item.id}") for item in samples.random_items(90, seed=7)]
-    filled("v2", more).publish(live.address.index, drop_old)
-    for kind, asked in queries.items():
-        for query in asked:
-            check(live, kind, more, query, 20)
-    assert live.count() == 90
-    assert live.fetch(["d0", more[0].id])[1] == more[0].document
-    assert sum(len(batch) for batch in live.scan()) == 90
-    with pytest.raises(InvalidArgumentError, match="no retriever"):
-        ask(live, "other", samples.common_query("sparse"))
-
-
 def test_what_was_opened_by_an_alias_notices_an_index_made_anew_under_the_old_name(
     make: Make, filled: Callable[..., LuceneBackend]
 ) -> None:
@@ -321,44 +262,17 @@ def test_what_was_opened_by_an_alias_notices_an_index_made_anew_under_the_old_na
         ask(live, "lexical", query)
 
 
-def test_what_was_opened_by_an_alias_does_not_search_vectors_of_another_encoder(
+def test_an_alias_that_means_vectors_of_another_encoder_by_now_is_refused(
     make: Make, filled: Callable[..., LuceneBackend]
 ) -> None:
     live = make("live")
     filled("v1").publish(live.address.index)
     live.open()
-    new = filled("v2", schema=other_schema())
-    new.publish(live.address.index)
-    uses: list[Callable[[], Any]] = [
-        lambda: ask(live, "dense", samples.common_query("dense")),
-        lambda: asyncio.run(live.asearch([Request("sparse", samples.common_query("sparse"), 3)])),
-        lambda: live.explain(Request("sparse", samples.common_query("sparse"), 3), ["d0"]),
-        lambda: live.upsert(samples.encode([samples.plain("a")], SCHEMA)),
-        lambda: live.load([samples.encode([samples.plain("a")], SCHEMA)]),
-        lambda: list(live.scan()),
-    ]
-    for use in uses:
-        with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
-            use()
-    assert new.count() == 60
-    again = make("live")
-    assert again.open() == other_schema()
-    assert len(ask(again, "dense", samples.common_query("dense"), 60)) > 0
-
-
-def test_what_is_written_by_an_alias_goes_to_what_it_means(make: Make, filled: Callable[..., LuceneBackend]) -> None:
-    live, old = make("live"), filled("v1", [])
-    old.publish(live.address.index)
-    live.open()
-    put(live, [samples.plain("a")], SCHEMA)
-    new = filled("v2", [])
-    new.publish(live.address.index, drop_old=False)
-    put(live, [samples.plain("b")], SCHEMA)
-    live.load([samples.encode([samples.plain("c"), samples.plain("d")], SCHEMA)])
-    assert live.delete(["d", "a"]) == 1
-    for backend, ids in ((live, ["b", "c"]), (new, ["b", "c"]), (old, ["a"])):
-        backend.refresh()
-        assert sorted(ask(backend, "sparse", samples.common_query("sparse")).ids) == ids
+    filled("v2", schema=other_schema()).publish(live.address.index)
+    with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
+        live.load([samples.encode([samples.plain("a")], SCHEMA)])
+    with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
+        asyncio.run(live.asearch([Request("sparse", samples.common_query("sparse"), 3)]))
 
 
 def test_an_alias_that_is_gone_is_one_sentence(make: Make, filled: Callable[..., LuceneBackend]) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,9 +25,10 @@ from qdrant_server import QdrantServer
 import hybridsearch as hs
 from hybridsearch.adapters.lucene.connection import Address
 from hybridsearch.adapters.qdrant import QdrantBackend, connection, points
-from hybridsearch.backends import Fingerprint, Request, Schema
+from hybridsearch.backends import Request, Schema
 from hybridsearch.errors import BackendError, BulkIndexError, FingerprintMismatchError, IndexCorruptedError
 from hybridsearch.testing import samples
+from hybridsearch.testing.aliases import AliasTests
 from hybridsearch.testing.base import ask, check, put
 from hybridsearch.testing.samples import Item
 from hybridsearch.testing.storage import StorageTests
@@ -104,6 +104,22 @@ class TestOnAnImitatedServer(StorageTests):
 # -------------------------------------------------------------------------------------------------------- aliases
 
 
+class TestAliases(AliasTests):
+    @pytest.fixture(autouse=True)
+    def few_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that terms have other numbers in each index."""
+        number_of = points.number_of
+        monkeypatch.setattr(points, "number_of", lambda term, attempt: number_of(term, attempt) % 101 + 1)
+
+    @pytest.fixture
+    def connect(self, make: Make) -> Make:
+        return make
+
+    @pytest.fixture
+    def name_of(self) -> Callable[[QdrantBackend], str]:
+        return name_of
+
+
 def test_searching_and_counting_by_an_alias_go_on_while_indexes_are_swapped(make: Make, filled: Make) -> None:
     names = ("v1", "v2", "v3")
     items = {name: [samples.plain(f"{name}-{number}") for number in range(40)] for name in names}
@@ -157,43 +173,6 @@ def test_searching_and_counting_by_an_alias_go_on_while_indexes_are_swapped(make
     assert [name for name in names if {name} in of_indexes] == list(names)
 
 
-@pytest.mark.parametrize("drop_old", [True, False])
-def test_what_was_opened_by_an_alias_ranks_what_it_means_now(
-    make: Make, filled: Make, drop_old: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    number_of = points.number_of  # with few numbers, terms have others in each index
-    monkeypatch.setattr(points, "number_of", lambda term, attempt: number_of(term, attempt) % 101 + 1)
-    live = make("live")
-    old = samples.random_items()
-    filled("v1", old).publish(name_of(live))
-    live.open()
-    queries = {kind: samples.random_queries(kind, 3) for kind in sorted(KINDS)}
-    for kind, asked in queries.items():
-        check(live, kind, old, asked[0])
-    more = [replace(item, id=f"new{item.id}") for item in samples.random_items(90, seed=7)]
-    new = filled("v2", [])
-    for start in range(0, 90, 9):
-        put(new, more[start : start + 9], SCHEMA)
-    new.publish(name_of(live), drop_old)
-    for kind, asked in queries.items():
-        for query in asked:
-            check(live, kind, more, query, 20)
-    assert live.count() == 90
-    assert live.fetch(["d0", more[0].id])[1] == more[0].document
-    assert sum(len(batch) for batch in live.scan()) == 90
-
-
-@pytest.mark.parametrize("drop_old", [True, False])
-def test_a_term_that_only_the_new_index_has_is_found_by_the_alias(make: Make, filled: Make, drop_old: bool) -> None:
-    live = make("live")
-    filled("v1").publish(name_of(live))
-    live.open()
-    query = samples.sparse_query({"unheard": 1.0})
-    assert not len(ask(live, "sparse", query))
-    filled("v2", [Item("new", {"unheard": 1}, {"unheard": 2.0})]).publish(name_of(live), drop_old)
-    assert ask(live, "sparse", query).ids == ("new",)
-
-
 def test_an_index_made_anew_under_the_old_name_is_noticed(make: Make, filled: Make, client: QdrantClient) -> None:
     first = filled("v1")
     query = samples.random_queries("lexical", 1)[0]
@@ -203,41 +182,6 @@ def test_an_index_made_anew_under_the_old_name_is_noticed(make: Make, filled: Ma
     more = samples.random_items(90, seed=7)
     filled("v1", more)
     check(first, "lexical", more, query, 20)
-
-
-def test_what_was_opened_by_an_alias_does_not_search_vectors_of_another_encoder(make: Make, filled: Make) -> None:
-    live = make("live")
-    filled("v1").publish(name_of(live))
-    live.open()
-    other = replace(SCHEMA.retrievers["dense"], fingerprint=Fingerprint("other", {}))
-    schema = replace(SCHEMA, retrievers={**SCHEMA.retrievers, "dense": other})
-    new = filled("v2", schema=schema)
-    new.publish(name_of(live))
-    uses: list[Callable[[], Any]] = [
-        lambda: ask(live, "dense", samples.common_query("dense")),
-        lambda: live.explain(Request("sparse", samples.common_query("sparse"), 3), ["d0"]),
-        lambda: live.upsert(samples.encode([samples.plain("a")], SCHEMA)),
-        lambda: live.load([samples.encode([samples.plain("a")], SCHEMA)]),
-        lambda: list(live.scan()),
-    ]
-    for use in uses:
-        with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
-            use()
-    assert new.count() == 60
-    assert make("live").open() == schema
-
-
-def test_what_is_written_by_an_alias_goes_to_what_it_means(make: Make, filled: Make) -> None:
-    live, old = make("live"), filled("v1", [])
-    old.publish(name_of(live))
-    live.open()
-    put(live, [samples.plain("a")], SCHEMA)
-    new = filled("v2", [])
-    new.publish(name_of(live), drop_old=False)
-    put(live, [samples.plain("b")], SCHEMA)
-    live.load([samples.encode([samples.plain("c"), samples.plain("d")], SCHEMA)])
-    assert live.delete(["d", "a"]) == 1
-    assert [old.count(), new.count()] == [1, 2]
 
 
 @pytest.mark.parametrize("drop_old", [True, False])

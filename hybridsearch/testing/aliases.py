@@ -1,0 +1,155 @@
+"""Publishing: an index under a second name, which moves to another index while it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import pytest
+
+from hybridsearch.backends import Aliased, Fingerprint, Kind, Request, Schema
+from hybridsearch.errors import FingerprintMismatchError, IndexExistsError
+from hybridsearch.testing import samples
+from hybridsearch.testing.base import Base, ask, check, exact_kind, put
+from hybridsearch.testing.samples import Item
+
+Fill: TypeAlias = Callable[..., Aliased]
+
+
+class AliasTests(Base):
+    """For an `Aliased` backend, beside `BackendSuite`; it needs the fixture `name_of`, too."""
+
+    @pytest.fixture
+    def name_of(self) -> Callable[[Any], str]:
+        """A function from a backend that `connect` gave to the name of its place, as `publish` takes it."""
+        raise NotImplementedError(f"{type(self).__name__} needs a fixture `name_of`: see hybridsearch.testing.aliases.")
+
+    @pytest.fixture
+    def fill(self, connect: Callable[[str], Aliased], schema: Schema) -> Fill:
+        """Makes an index with items, by default 60."""
+
+        def fill(name: str, items: list[Item] | None = None, schema: Schema = schema) -> Aliased:
+            backend = connect(name)
+            backend.create(schema)
+            items = samples.random_items() if items is None else items
+            for start in range(0, len(items), 10):
+                put(backend, items[start : start + 10], schema)
+            return backend
+
+        return fill
+
+    @pytest.fixture
+    def live(self, connect: Callable[[str], Aliased]) -> Aliased:
+        """A backend at the place of the alias, which nothing has yet."""
+        return connect("live")
+
+    @pytest.fixture
+    def alias(self, live: Aliased, name_of: Callable[[Aliased], str]) -> str:
+        """The name of that place."""
+        return name_of(live)
+
+    def test_an_index_is_published_in_the_place_of_the_one_before_which_is_deleted(
+        self, connect: Any, fill: Fill, live: Aliased, alias: str, name_of: Any, schema: Schema, any_kind: Kind
+    ) -> None:
+        old, new = fill("v1", [samples.plain("old")]), fill("v2", [samples.plain("new")])
+        assert isinstance(old, Aliased)
+        assert old.publish(alias) is None
+        assert new.publish(alias) == name_of(old)
+        assert connect("v1").open() is None
+        assert live.open() == schema
+        assert live.count() == 1
+        assert ask(live, any_kind, samples.common_query(any_kind)).ids == ("new",)
+
+    def test_the_index_before_is_kept_where_that_is_asked_for(self, fill: Fill, alias: str, name_of: Any) -> None:
+        old, new = fill("v1", [samples.plain("old")]), fill("v2", [samples.plain("new")])
+        old.publish(alias)
+        assert new.publish(alias, drop_old=False) == name_of(old)
+        assert old.count() == 1
+        assert old.publish(alias, drop_old=False) == name_of(new)
+
+    def test_publishing_what_the_alias_means_already_changes_nothing(
+        self, fill: Fill, live: Aliased, alias: str
+    ) -> None:
+        backend = fill("v1")
+        assert backend.publish(alias) is None
+        live.open()
+        for again in (backend, live):
+            assert again.publish(alias) is None
+            assert backend.count() == live.count() == 60
+
+    def test_the_name_of_an_index_is_no_alias(self, fill: Fill, name_of: Any) -> None:
+        backend, other = fill("v1"), fill("v2")
+        for name in (name_of(other), name_of(backend)):
+            with pytest.raises(IndexExistsError, match="is the name of"):
+                backend.publish(name)
+        assert other.count() == backend.count() == 60
+
+    @pytest.mark.parametrize("drop_old", [True, False])
+    def test_what_was_opened_by_an_alias_ranks_what_it_means_now(
+        self, fill: Fill, live: Aliased, alias: str, kind: Kind, drop_old: bool
+    ) -> None:
+        exact_kind(kind, live)
+        fill("v1").publish(alias)
+        live.open()
+        queries = samples.random_queries(kind, 3)
+        check(live, kind, samples.random_items(), queries[0])
+        more = [replace(item, id=f"new{item.id}") for item in samples.random_items(90, seed=7)]
+        fill("v2", more).publish(alias, drop_old)
+        for query in queries:
+            check(live, kind, more, query, 20)
+        assert live.count() == 90
+        assert live.fetch(["d0", more[0].id])[1] == more[0].document
+        assert sum(len(batch) for batch in live.scan()) == 90
+
+    @pytest.mark.parametrize("drop_old", [True, False])
+    def test_a_term_that_only_the_new_index_has_is_found_by_the_alias(
+        self, fill: Fill, live: Aliased, alias: str, term_kind: Kind, drop_old: bool
+    ) -> None:
+        fill("v1").publish(alias)
+        live.open()
+        query = samples.sparse_query({"unheard": 1.0})
+        assert not len(ask(live, term_kind, query))
+        fill("v2", [Item("new", {"unheard": 1}, {"unheard": 2.0})]).publish(alias, drop_old)
+        assert ask(live, term_kind, query).ids == ("new",)
+
+    def test_what_was_opened_by_an_alias_does_not_use_vectors_of_another_encoder(
+        self, connect: Any, fill: Fill, live: Aliased, alias: str, name_of: Any, schema: Schema, kind: Kind
+    ) -> None:
+        fill("v1").publish(alias)
+        live.open()
+        other = replace(schema.retrievers[kind], fingerprint=Fingerprint("another model", {}))
+        changed = replace(schema, retrievers={**schema.retrievers, kind: other})
+        new = fill("v2", schema=changed)
+        new.publish(alias)
+        batch = samples.encode([samples.plain("a")], schema)
+        query = samples.random_queries(kind, 1)[0]
+        uses: list[Callable[[], Any]] = [
+            lambda: ask(live, kind, query),
+            lambda: live.upsert(batch),
+            lambda: list(live.scan()),
+        ]
+        if kind != "dense":
+            uses.append(lambda: live.explain(Request(kind, query, 3), ["d0"]))
+        for use in uses:
+            with pytest.raises(FingerprintMismatchError, match=rf"{name_of(new)}.*\({kind}\).*open it again"):
+                use()
+        assert new.count() == 60
+        again = connect("live")
+        assert again.open() == changed
+        assert len(ask(again, kind, query, 60))
+
+    def test_what_is_written_by_an_alias_goes_to_what_it_means(
+        self, fill: Fill, live: Aliased, alias: str, schema: Schema, any_kind: Kind
+    ) -> None:
+        old = fill("v1", [])
+        old.publish(alias)
+        live.open()
+        put(live, [samples.plain("a")], schema)
+        new = fill("v2", [])
+        new.publish(alias, drop_old=False)
+        put(live, [samples.plain("b"), samples.plain("c")], schema)
+        assert live.delete(["c", "a"]) == 1
+        for backend, ids in ((live, ("b",)), (new, ("b",)), (old, ("a",))):
+            backend.refresh()
+            assert ask(backend, any_kind, samples.common_query(any_kind)).ids == ids
