@@ -423,12 +423,13 @@ def native(engine: Engine) -> Iterator[tuple[object, ...]]:
 
 
 def read_texts(folder: Path) -> list[str]:
-    """About 22,000 texts, all different, so that equal scores are as rare as they are elsewhere."""
+    """About 22,000 texts in random order; all different, so that equal scores are as rare as they are elsewhere."""
     places = {"scifact/corpus.jsonl": "text", "cranfield/corpus.jsonl": "text", "medquad/pairs.jsonl": "answer"}
     texts = [
         json.loads(line)[field] for file, field in places.items() for line in (folder / file).open(encoding="utf-8")
     ]
-    return [text for text in dict.fromkeys(texts) if text.strip()]
+    found = [text for text in dict.fromkeys(texts) if text.strip()]
+    return [found[place] for place in np.random.default_rng(0).permutation(len(found))]
 
 
 def _more_like(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
