@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend, Server
+from hybridsearch.adapters.lucene.channel import JSON, LINES, SMILE
 from hybridsearch.adapters.lucene.connection import Address, Answer, LoopClients, check_number, check_switches
 from hybridsearch.adapters.lucene.refusals import no_answer
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
@@ -24,6 +25,7 @@ _DEEPEST = 10_000  # num_candidates
 _QUANTIZATIONS = ("int8", "int4", "bbq")
 _RESCORES_SINCE = (8, 18)
 _LEAST_BBQ = 64
+_WITHOUT_VECTORS = "mapping.exclude_source_vectors"
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
 
@@ -123,8 +125,17 @@ class ElasticsearchBackend(LuceneBackend):
 
     def settings(self, schema: Schema, server: Server) -> dict[str, Json]:
         # Since 9.2 vectors are left out of `_source` by default, where `scan` reads them.
-        newer = server.version is not None and server.version >= (9, 2)
-        return {"mapping.exclude_source_vectors": False} if newer else {}
+        newer = server.version is None or server.version >= (9, 2)
+        return {_WITHOUT_VECTORS: False} if newer else {}
+
+    def make_index(self, body: dict[str, Json]) -> None:
+        try:
+            super().make_index(body)
+        except BackendError as error:
+            if _WITHOUT_VECTORS not in str(error):
+                raise
+            del body["settings"][_WITHOUT_VECTORS]  # of an older server, which did not tell its version
+            super().make_index(body)
 
     def dense_field(self, retriever: RetrieverSchema) -> Json:
         # Without a type, servers quantize vectors of 384 and more dimensions on their own.
@@ -206,7 +217,7 @@ class ElasticsearchTransport:
         await self._clients.close()
 
     def _headers(self, content_type: str) -> dict[str, str]:
-        return {"accept": "application/json", "content-type": content_type, **self._address.headers}
+        return {"accept": JSON, "content-type": content_type, **self._address.headers}
 
     def _arguments(self) -> dict[str, Any]:
         address = self._address
@@ -215,7 +226,7 @@ class ElasticsearchTransport:
             "hosts": address.urls,
             **({} if context is None else {"ssl_context": context} if address.verify else {"verify_certs": False}),
             "request_timeout": address.timeout,
-            "serializers": {kind: _Raw() for kind in ("application/json", "application/x-ndjson", "text/*")},
+            "serializers": {kind: _Raw() for kind in (JSON, LINES, SMILE, "text/*")},
             "max_retries": len(address.hosts),  # after a connection error, on another node
             "retry_on_status": (),
             "connections_per_node": 32,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend, Server
+from hybridsearch.adapters.lucene.channel import JSON
 from hybridsearch.adapters.lucene.connection import Address, Answer, LoopClients, check_number, check_switches
 from hybridsearch.adapters.lucene.refusals import no_answer
 from hybridsearch.adapters.lucene.searching import Search
@@ -294,7 +295,7 @@ class OpenSearchTransport:
         await self._clients.close()
 
     def _headers(self, content_type: str) -> dict[str, str]:
-        return {"content-type": content_type, **self._address.headers}
+        return {"accept": JSON, "content-type": content_type, **self._address.headers}
 
     def _arguments(self) -> dict[str, Any]:
         address = self._address

@@ -141,6 +141,10 @@ class LuceneBackend(ABC):
         """More settings of a new index."""
         return {}
 
+    def make_index(self, body: dict[str, Json]) -> None:
+        """Send the settings and mappings of a new index."""
+        self._channel.call("PUT", self.address.path, body)
+
     @abstractmethod
     def dense_field(self, retriever: RetrieverSchema) -> Json:
         """The mapping of a dense retriever's vectors."""
@@ -304,7 +308,7 @@ class LuceneBackend(ABC):
                 },
             },
         }
-        self._channel.call("PUT", self.address.path, body)
+        self.make_index(body)
         self._searcher = Searcher(schema, self)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from hybridsearch.adapters.lucene.refusals import NoAnswerError, decode, refusal
 Json: TypeAlias = Any
 T = TypeVar("T")
 
-JSON, LINES = "application/json", "application/x-ndjson"
+JSON, LINES, SMILE = "application/json", "application/x-ndjson", "application/smile"
 
 _BUSY = (429, 500, 503)
 _BUSY_PAUSES, _PATIENT_PAUSES = 8, 12

@@ -1,6 +1,6 @@
 """Documents with their vectors as lines of the bulk API, and back.
 
-A stored document is one JSON object (`_source`):
+A stored document is one object (`_source`):
 
 | member       | holds                                                                                     |
 |--------------|-------------------------------------------------------------------------------------------|
@@ -14,8 +14,8 @@ A stored document is one JSON object (`_source`):
 | `stamp`      | when this version was written, in microseconds                                            |
 | `rough`      | see `seismic`; indexed where that is asked for, never stored                              |
 
-Numbers are the shortest decimals that read back as the same float32, so that nothing is lost although Lucene scores
-with fewer bits.
+It is sent as SMILE (`smile`), which has all bits of a float32; engines give it back as the shortest decimals that read
+as the same float32, so that nothing is lost although Lucene scores with fewer bits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -33,7 +33,7 @@ import orjson
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene import seismic, smile
 from hybridsearch.adapters.lucene.metadata import to_fields
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import MAX_ID_BYTES, Document
@@ -121,10 +121,10 @@ def delete_lines(ids: Iterable[str]) -> Iterator[Line]:
     """A delete action for each id.
 
     >>> list(delete_lines(["a"]))
-    [('a', b'{"delete":{"_id":"a"}}\\n')]
+    [('a', b':)\\n\\x00\\xfa\\x85delete\\xfa\\x82_id@a\\xfb\\xfb\\xff')]
     """
     for id in ids:
-        yield id, b'{"delete":{"_id":%b}}\n' % orjson.dumps(document_key(id))
+        yield id, smile.dumps({"delete": {"_id": document_key(id)}}) + smile.END
 
 
 def read_document(text: str) -> Document:
@@ -160,9 +160,10 @@ def _lines_of(
     for name, retriever in schema.retrievers.items():
         vectors = batch.vectors[name]
         if isinstance(vectors, DenseVectors):
-            array = np.ascontiguousarray(vectors.array[rows])
+            array = vectors.array[rows]
+            written = smile.numbers(array)
             for row in np.flatnonzero(array.any(axis=1)).tolist():
-                sources[row]["vectors"][name] = array[row]
+                sources[row]["vectors"][name] = smile.list_of(written[row])
             continue
         part = SparseVectors(vectors.matrix[rows], vectors.vocabulary)
         if retriever.kind == "lexical":
@@ -170,13 +171,12 @@ def _lines_of(
             part = _weighted(part, BM25Weighting(**(retriever.weighting or {})), average_lengths[name])
         _put(sources, "vectors", name, part)
         if rough and retriever.kind == "sparse":
-            for source in sources:
-                if weights := source["vectors"].get(name):
+            for source, weights in zip(sources, _by_name(part), strict=True):
+                if weights:
                     source.setdefault(seismic.MEMBER, {})[name] = seismic.rough_vector(weights)
     for document, source in zip(documents, sources, strict=True):
-        action = b'{"index":{"_id":%b}}\n' % orjson.dumps(document_key(document.id))
-        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-        yield document.id, action + orjson.dumps(source, option=options)
+        action = smile.dumps({"index": {"_id": document_key(document.id)}})
+        yield document.id, b"".join([action, smile.END, smile.dumps(source), smile.END])
 
 
 def _source(document: Document, stamp: int) -> dict[str, Any]:
@@ -196,20 +196,31 @@ def _put(sources: Sequence[dict[str, Any]], member: str, name: str, vectors: Spa
     names = np.empty(len(terms), dtype=object)
     used = np.zeros(len(terms), dtype=bool)
     used[columns] = True
-    distinct: list[int] = np.flatnonzero(used).tolist()
-    for column in distinct:
-        names[column] = encode_term(terms[column])
-    keys = names[columns].tolist()
-    # Doubles with the shortest digits of their float32, which orjson writes as such within a dict.
-    values = orjson.loads(orjson.dumps(matrix.data[kept], option=orjson.OPT_SERIALIZE_NUMPY))
+    long: dict[int, str] = {}
+    for column in np.flatnonzero(used).tolist():
+        encoded = encode_term(terms[column])
+        names[column] = smile.name(encoded)
+        if encoded.startswith("~"):
+            long[column] = encoded
+    members = [b""] * (2 * len(columns))
+    members[::2] = names[columns].tolist()
+    members[1::2] = smile.numbers(matrix.data[kept]).view("V6")[:, 0].tolist()
     for source, start, end in zip(sources, starts, starts[1:], strict=False):
         if start < end:
-            source.setdefault(member, {})[name] = dict(zip(keys[start:end], values[start:end], strict=True))
-    for column in distinct:
-        if names[column].startswith("~"):
-            places = np.flatnonzero(columns == column)
-            for row in (np.searchsorted(starts, places, side="right") - 1).tolist():
-                sources[row].setdefault("long_terms", {})[names[column]] = _escape(terms[column])
+            source.setdefault(member, {})[name] = smile.dict_of(members[2 * start : 2 * end])
+    for column, encoded in long.items():
+        places = np.flatnonzero(columns == column)
+        for row in (np.searchsorted(starts, places, side="right") - 1).tolist():
+            sources[row].setdefault("long_terms", {})[encoded] = _escape(terms[column])
+
+
+def _by_name(vectors: SparseVectors) -> Iterator[dict[str, float]]:
+    """Each row's value by encoded term."""
+    matrix, terms = vectors.matrix, vectors.vocabulary.terms
+    names = {column: encode_term(terms[column]) for column in np.unique(matrix.indices).tolist()}
+    for start, end in pairwise(matrix.indptr.tolist()):
+        row = zip(matrix.indices[start:end].tolist(), matrix.data[start:end].tolist(), strict=True)
+        yield {names[column]: value for column, value in row if value >= SMALLEST_WEIGHT}
 
 
 def _weighted(frequencies: SparseVectors, weighting: BM25Weighting, average_length: float) -> SparseVectors:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from hybridsearch.adapters.lucene.aliases import Target, only_index
 from hybridsearch.adapters.lucene.bulk import BulkSender
-from hybridsearch.adapters.lucene.channel import LINES, Call, Channel
+from hybridsearch.adapters.lucene.channel import SMILE, Call, Channel
 from hybridsearch.adapters.lucene.connection import Address
 from hybridsearch.adapters.lucene.identity import Identity
 from hybridsearch.adapters.lucene.lines import bulk_lines, document_lengths
@@ -98,7 +98,7 @@ class Writer:
 
         def post(body: bytes) -> tuple[int, bytes]:
             path = f"{target.address.path}/_bulk?filter_path=errors,items.*.status,items.*.error"
-            status, content = self._channel.send(Call("POST", path, body, LINES))
+            status, content = self._channel.send(Call("POST", path, body, SMILE))
             return status, content.encode() if isinstance(content, str) else content
 
         refuse = partial(refusal, target.address)

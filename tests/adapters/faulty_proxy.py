@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import struct
 import threading
@@ -20,6 +21,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
+
+import smile_reader
 
 from hybridsearch.adapters.lucene.connection import Address
 
@@ -125,9 +128,11 @@ def rejecting(among: Callable[[int], bool], code: int, kind: str, reason: str = 
     def fault(exchange: Exchange) -> None:
         items: list[dict[str, Any]] = []
         passed: list[bytes] = []
-        lines = iter(exchange.body.splitlines(keepends=True))
+        binary = exchange.body.startswith(b":)")
+        lines = iter(re.findall(rb"[^\xff]*\xff", exchange.body) if binary else exchange.body.splitlines(keepends=True))
         for number, action in enumerate(lines):
-            ((operation, target),) = json.loads(action).items()
+            read = smile_reader.documents(action)[0] if binary else json.loads(action)
+            ((operation, target),) = read.items()
             whole = action if operation == "delete" else action + next(lines)
             error = {"type": kind, "reason": reason}
             if among(number):

@@ -39,11 +39,14 @@ def address_of(location: str) -> Address:
 def call(address: Address, method: str, path: str, body: Any = None, *, allowed: Collection[int] = ()) -> Any:
     """The answer to one request, again where other tests keep the server busy.
 
-    The body is JSON, or lines of it as bytes. Fails for an error, unless its HTTP status is `allowed`.
+    The body is JSON, or as bytes a stream of SMILE or lines of JSON. Fails for an error, unless its HTTP status is
+    `allowed`.
     """
     raw = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
     kind = "application/x-ndjson" if isinstance(body, bytes) else "application/json"
-    headers = {"content-type": kind, **address.headers}
+    if raw is not None and raw.startswith(b":)"):
+        kind = "application/smile"
+    headers = {"accept": "application/json", "content-type": kind, **address.headers}
     request = urllib.request.Request(f"{address.urls[0]}{path}", raw, headers, method=method)  # noqa: S310
     for pause in (1, 2, 4, 8, None):
         try:

@@ -25,7 +25,7 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 from hybridsearch.adapters.lucene import seismic
-from hybridsearch.adapters.lucene.backend import LuceneBackend
+from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
 from hybridsearch.backends import Backend, Capabilities, connect
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, InvalidArgumentError
@@ -187,6 +187,22 @@ def test_elasticsearch_keeps_vectors_where_it_would_leave_them_out(version: str,
     with pretending("elasticsearch", version) as (backend, made):
         backend.create(SCHEMA)
     assert made[0]["settings"].get("mapping.exclude_source_vectors") == (False if known else None)
+
+
+@on_elasticsearch
+def test_vectors_are_kept_by_a_server_that_does_not_tell_its_version(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make()
+    sent: list[str] = []
+    real = LuceneBackend.make_index
+    monkeypatch.setattr(backend, "_ask_server", Server)
+    monkeypatch.setattr(LuceneBackend, "make_index", lambda self, body: (sent.append(str(body)), real(self, body)))
+    backend.create(SCHEMA)
+    assert "'mapping.exclude_source_vectors': False" in sent[0]
+    backend.upsert(samples.encode(samples.random_items(3), SCHEMA))
+    (found,) = backend.scan()
+    assert found.vectors.keys() == SCHEMA.retrievers.keys()
 
 
 @contextmanager
