@@ -324,7 +324,7 @@ def test_a_wrong_option_is_one_sentence(
         ("data: [{file: x}]", "a mapping with a source"),
         ("data: [{source: x, index: y}]", "run.yaml: A part of data has no 'index'"),
         ("data: [{source: x, kind: twins}]", "kind is one of"),
-        ("trust_remote_code: maybe", "trust_remote_code is true or false, not 'maybe'"),
+        ("trust_remote_code: maybe", "--trust-remote-code is true or false, not 'maybe'"),
         ("lora: {r: 4}", "run.yaml: LoRA has no setting 'r'"),
     ],
 )
