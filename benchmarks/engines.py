@@ -9,10 +9,10 @@ each engine returns. Engine-native lexical: SciFact by the engine's own analyzer
 
 Ingest: the texts of SciFact, Cranfield and MedQuAD with MiniLM's vectors of SciFact's abstracts (mixtures of two
 beyond the 5,183) and mixtures of real SPLADE-v3 vectors of about 110 terms, into a new index each time, one shard, no
-replicas, refreshed at the end. Ours: `backend.load`. Peers: the client's `helpers.bulk` and `helpers.parallel_bulk`
-(two threads) as they are by default, over dicts with the same fields, under the same settings and mapping; sentence-
-transformers' own loop (sparse only, no text, no dense vectors) where the server takes its mapping. After a warm-up
-the ways take turns, and the best of the rounds counts for each.
+replicas, refreshed at the end. Ours: `backend.load`, which sends SMILE. Peers, which send JSON: the client's
+`helpers.bulk` and `helpers.parallel_bulk` (two threads) as they are by default, over dicts with the same fields, under
+the same settings and mapping; sentence-transformers' own loop (sparse only, no text, no dense vectors) where the server
+takes its mapping. After a warm-up the ways take turns, and the best of the rounds counts for each.
 
 A load of 10,000 documents lasts only four seconds: ratios are lower there, and differ more from run to run.
 

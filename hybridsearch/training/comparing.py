@@ -63,7 +63,7 @@ def opened(model: Any, kind: ModelKind, trust_remote_code: bool) -> Any:
 
 def compare_all(
     before: Any,
-    after: str | Path,
+    after: Any,
     kind: ModelKind,
     test: Dataset | None,
     evaluator: BaseEvaluator | None,
