@@ -59,13 +59,13 @@ from _common import arguments, console, data_folder, finish, table
 from numpy.typing import NDArray
 
 import hybridsearch as hs
-from hybridsearch.adaptive import DAMPING, TOP, commitment, support
 from hybridsearch.encoders.cache import cache_folder
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.evaluation.measures import read_qrels, score_rankings
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test
 from hybridsearch.evaluation.tuning import merge
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion
+from hybridsearch.fusion.adaptive import DAMPING, TOP, commitment, support
 from hybridsearch.ranking import Ranking
 
 DEPTH = 100

@@ -257,7 +257,7 @@ def peer_sources(engine: Engine, index: str, collection: Collection) -> list[dic
 
 
 def encoded_terms(vocabulary: Vocabulary) -> list[str]:
-    from hybridsearch.adapters.lucene.lines import encode_term
+    from hybridsearch.adapters.lucene.stored.lines import encode_term
 
     return [encode_term(term) for term in vocabulary.terms]
 

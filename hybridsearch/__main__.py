@@ -1,6 +1,6 @@
 """`python -m hybridsearch` is the program `hybridsearch`."""
 
-from hybridsearch.cli import main
+from hybridsearch.cli.app import main
 
 if __name__ == "__main__":
     main()

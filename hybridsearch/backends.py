@@ -20,7 +20,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, MissingExtraError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
-from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
+from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
 """What a retriever's vectors are: term frequencies that the backend weighs, weights as they are, dense rows, or none:
@@ -70,7 +70,7 @@ class RetrieverSchema:
         encoder: `{"type": registered name, **constructor arguments}`, from which `hs.open` makes the encoder again;
             None for an encoder that only the caller can make.
         dimensions, metric: of dense vectors, else None.
-        weighting: for a lexical retriever, the arguments of `hybridsearch.encoders.bm25.BM25Weighting`; for a text
+        weighting: for a lexical retriever, the arguments of `hybridsearch.weighting.BM25Weighting`; for a text
             retriever `{"analyzer": ..., "k1": ..., "b": ...}`; else None.
         average_length: for a lexical retriever in an engine without `Capabilities.live_average`, the mean document
             length in tokens that its weights were frozen at; None lets the first documents decide.
@@ -142,6 +142,35 @@ class Schema:
             return cls(retrievers, data["settings"], data["version"])
         except (KeyError, TypeError, AttributeError) as error:
             raise IndexCorruptedError(f"The schema of the index is not readable ({error!r}).") from error
+
+
+def check_batch(batch: EncodedBatch, schema: Schema) -> None:
+    """Raises InvalidArgumentError where `batch` does not fit `schema` or has one id twice."""
+    if set(batch.vectors) != set(schema.retrievers):
+        raise InvalidArgumentError(
+            f"The batch has vectors of {_names(batch.vectors)}, but the index has the retrievers "
+            f"{_names(schema.retrievers)}: encode with exactly these."
+        )
+    for name, retriever in schema.retrievers.items():
+        vectors = batch.vectors[name]
+        if isinstance(vectors, DenseVectors) != (retriever.kind == "dense"):
+            raise InvalidArgumentError(f"Retriever {name!r} is {retriever.kind}, but got {type(vectors).__name__}.")
+        if isinstance(vectors, DenseVectors):
+            given = (int(vectors.array.shape[1]), vectors.metric)
+            if given != (retriever.dimensions, retriever.metric):
+                raise InvalidArgumentError(
+                    f"Retriever {name!r} has vectors of {retriever.dimensions} dimensions compared by "
+                    f"{retriever.metric}, but got {given[0]} dimensions and {given[1]}."
+                )
+    ids = {document.id for document in batch.documents}
+    if len(ids) != len(batch):
+        seen: set[str] = set()
+        twice = next(d.id for d in batch.documents if d.id in seen or seen.add(d.id))  # type: ignore[func-returns-value]
+        raise InvalidArgumentError(f"The id {twice!r} comes twice in one batch: keep the last document of each id.")
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "none"
 
 
 @dataclass(frozen=True, slots=True)

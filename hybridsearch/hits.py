@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError
-from hybridsearch.fusion import round_score
-from hybridsearch.ranking import Ranking
+from hybridsearch.ranking import Ranking, round_score
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -148,3 +148,8 @@ def _strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float32]:
 
 EMPTY = Ranking((), np.empty(0, dtype=np.float64))
 """The ranking without hits."""
+
+
+def round_score(score: float) -> float:
+    """`score` to 12 significant digits: what fused and reranked scores are compared by."""
+    return float(f"{score:.12g}")

@@ -30,7 +30,8 @@ from hybridsearch.errors import (
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.hits import Explanation, Results
-from hybridsearch.ingest import IndexReport, Ingest, batches, is_empty, progress_bar
+from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty
+from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import read_documents
 from hybridsearch.rerank import Reranker, make_reranker
@@ -382,7 +383,7 @@ class HybridSearch:
         show_progress_bar: bool | None,
     ) -> IndexReport:
         """Encode into an index in `folder`, then copy that here."""
-        from hybridsearch.transfer import add_all, check_kinds
+        from hybridsearch.indexing.transfer import add_all, check_kinds
 
         if "://" in str(folder) or str(folder) == "memory":
             raise InvalidArgumentError(f"via is a folder that keeps what was encoded, not {redacted(folder)!r}.")

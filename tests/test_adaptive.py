@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridsearch.adaptive import commitment, support, trust
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.fusion import AdaptiveFusion, ScoreFusion, make_fusion
+from hybridsearch.fusion.adaptive import commitment, support, trust
 from hybridsearch.ranking import EMPTY, Ranking
 
 scores = st.dictionaries(st.sampled_from("abcdefghijklmno"), st.integers(-5, 20).map(lambda n: n / 4), max_size=15)

@@ -22,7 +22,7 @@ import hybridsearch as hs
 from hybridsearch import backends
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Capabilities
-from hybridsearch.cli import app
+from hybridsearch.cli.app import app
 
 PROGRAM = Path(sys.executable).with_name("hybridsearch")
 DOCUMENTS = [
@@ -424,7 +424,7 @@ def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(place: str, m
 def test_doctor_names_the_extras_and_the_command_for_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import PackageNotFoundError
 
-    from hybridsearch import doctor
+    from hybridsearch.cli import doctor
 
     def version(package: str) -> str:
         if package == "usearch":
@@ -459,7 +459,7 @@ def test_doctor_names_the_damaged_file_of_an_index(corpus: Path, tmp_path: Path)
 
 
 def test_help_loads_no_numerical_library() -> None:
-    code = "import sys, hybridsearch.cli; print(*{'numpy', 'torch', 'numba', 'pyarrow', 'rich'} & set(sys.modules))"
+    code = "import sys, hybridsearch.cli.app; print(*{'numpy', 'torch', 'numba', 'pyarrow', 'rich'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert loaded.stdout.strip() == ""

@@ -19,7 +19,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import hybridsearch as hs
-from hybridsearch.cli import app
+from hybridsearch.cli.app import app
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -170,7 +170,7 @@ def test_a_file_named_like_a_retriever_is_not_taken_for_a_run(
 
 
 def test_the_command_in_a_report_has_no_password_or_key() -> None:
-    from hybridsearch.cli_evaluation import _command
+    from hybridsearch.cli.evaluation import _command
 
     shown = _command(["compare", "d", "--index", "qdrant+https://:s3cret@host/papers", "--option", "api_key=s3cret"])
     assert "s3cret" not in shown
@@ -355,7 +355,7 @@ def test_a_mistake_is_one_line(arguments: list[str], message: str, collection: P
     ],
 )
 def test_a_message_names_options_as_the_command_line_does(message: str, shown: str) -> None:
-    from hybridsearch.cli import _with_options
+    from hybridsearch.cli.app import _with_options
 
     assert _with_options(message, get_command(app).commands["compare"]) == shown  # type: ignore[attr-defined]
 

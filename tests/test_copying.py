@@ -28,7 +28,6 @@ from hybridsearch.backends import (
     connect,
     redacted,
 )
-from hybridsearch.copying import publish
 from hybridsearch.errors import (
     BackendError,
     BulkIndexError,
@@ -39,6 +38,7 @@ from hybridsearch.errors import (
     InvalidArgumentError,
 )
 from hybridsearch.filters import Filter
+from hybridsearch.indexing.copying import publish
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vocabulary
 
 DIMENSIONS = 8

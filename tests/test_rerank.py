@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridsearch import rerank
 from hybridsearch.documents import Document
 from hybridsearch.errors import EncodingError, InvalidArgumentError, ModelNotFoundError
 from hybridsearch.rerank import CrossEncoderReranker, Reranker, make_reranker
+from hybridsearch.rerank import cross_encoder as rerank
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for rerankers")
 

@@ -17,12 +17,12 @@ from urllib.parse import quote
 
 import orjson
 
-from hybridsearch.adapters.lucene.channel import Call, Channel
-from hybridsearch.adapters.lucene.connection import Address, check_name
-from hybridsearch.adapters.lucene.multisearch import INDEX
-from hybridsearch.adapters.lucene.reading import NO_FIELDS
-from hybridsearch.adapters.lucene.refusals import decode
-from hybridsearch.adapters.lucene.searching import Search, Searcher
+from hybridsearch.adapters.lucene.query.searching import Search, Searcher
+from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel
+from hybridsearch.adapters.lucene.wire.connection import Address, check_name
+from hybridsearch.adapters.lucene.wire.multisearch import INDEX
+from hybridsearch.adapters.lucene.wire.refusals import decode
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexExistsError, IndexNotFoundError
 

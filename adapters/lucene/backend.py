@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.lucene import metadata, seismic
 from hybridsearch.adapters.lucene.aliases import (
     MovedError,
     Sign,
@@ -21,18 +20,18 @@ from hybridsearch.adapters.lucene.aliases import (
     publish,
     watched,
 )
-from hybridsearch.adapters.lucene.channel import Call, Channel, Steps
-from hybridsearch.adapters.lucene.connection import Address, Transport
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
-from hybridsearch.adapters.lucene.identity import Identity
-from hybridsearch.adapters.lucene.lines import delete_lines, encode_term
-from hybridsearch.adapters.lucene.multisearch import msearch
-from hybridsearch.adapters.lucene.reading import fetch, fetch_documents, read_batches
-from hybridsearch.adapters.lucene.refusals import decode
-from hybridsearch.adapters.lucene.searching import MAX_WINDOW, Search, Searcher
-from hybridsearch.adapters.lucene.writing import Writer
-from hybridsearch.backends import Capabilities, Kind, Request, RetrieverSchema, Schema
-from hybridsearch.corpus.parts import check_batch
+from hybridsearch.adapters.lucene.query import filters, seismic
+from hybridsearch.adapters.lucene.query.searching import MAX_WINDOW, Search, Searcher
+from hybridsearch.adapters.lucene.stored.identity import Identity
+from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
+from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, read_batches
+from hybridsearch.adapters.lucene.stored.writing import Writer
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
+from hybridsearch.adapters.lucene.wire.connection import Address, Transport
+from hybridsearch.adapters.lucene.wire.multisearch import msearch
+from hybridsearch.adapters.lucene.wire.refusals import decode
+from hybridsearch.backends import Capabilities, Kind, Request, RetrieverSchema, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,
@@ -302,7 +301,7 @@ class LuceneBackend(ABC):
                     "long_terms": stored,
                     "stamp": {"type": "long"},
                     "vectors": {"type": "object", "dynamic": False, "properties": vectors},
-                    "fields": metadata.METADATA_MAPPING,
+                    "fields": filters.METADATA_MAPPING,
                     **({"content": {**_UNINDEXED, "fields": texts}} if texts else {}),
                     **({seismic.MEMBER: {"type": "object", "dynamic": False, "properties": rough}} if rough else {}),
                 },
@@ -420,7 +419,7 @@ class LuceneBackend(ABC):
 
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
-        return self._channel.run(self._counting(None if filter is None else metadata.compile_filter(filter)))
+        return self._channel.run(self._counting(None if filter is None else filters.compile_filter(filter)))
 
     # ---------------------------------------------------------------------------------------------- administration
 
@@ -545,7 +544,7 @@ class LuceneBackend(ABC):
         return self._server
 
     def compile_filter(self, request: Request) -> Json | None:
-        return None if request.filter is None else metadata.compile_filter(request.filter)
+        return None if request.filter is None else filters.compile_filter(request.filter)
 
     def _check_open(self) -> None:
         if self._closed:

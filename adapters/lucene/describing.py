@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from hybridsearch.adapters.lucene.channel import Call, Channel
-from hybridsearch.adapters.lucene.refusals import decode
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel
+from hybridsearch.adapters.lucene.wire.refusals import decode
 
 Json: TypeAlias = Any
 

@@ -16,8 +16,8 @@ import numpy as np
 from hybridsearch.adapters.memory import merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
-from hybridsearch.backends import Capabilities, Request, Schema
-from hybridsearch.corpus.parts import arrow_schema, check_batch, from_table, read_part, to_tables
+from hybridsearch.backends import Capabilities, Request, Schema, check_batch
+from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables
 from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder
 from hybridsearch.documents import Document
 from hybridsearch.errors import (

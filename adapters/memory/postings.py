@@ -200,7 +200,7 @@ class Postings:
 
 
 class Weighting(Protocol):
-    """What turns term frequencies into values, such as `hybridsearch.encoders.bm25.BM25Weighting`."""
+    """What turns term frequencies into values, such as `hybridsearch.weighting.BM25Weighting`."""
 
     def idf(self, document_frequency: NDArray[np.int64], documents: int) -> NDArray[np.float64]:
         """The factor of each query term, for frequencies from 1 to `documents`."""

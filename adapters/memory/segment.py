@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.adapters.memory.filters import MetadataColumns
 from hybridsearch.adapters.memory.hnsw import MIN_ROWS
-from hybridsearch.adapters.memory.metadata import MetadataColumns
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, Weighting
 from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.backends import Schema

@@ -21,11 +21,11 @@ from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.corpus.store import Part
 from hybridsearch.documents import Document
-from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import EncodedBatch, SparseQuery
+from hybridsearch.weighting import BM25Weighting
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,10 +48,8 @@ from hybridsearch.adapters.qdrant.points import (
     weigh,
 )
 from hybridsearch.adapters.qdrant.search import Searcher
-from hybridsearch.backends import Capabilities, Request, Schema
-from hybridsearch.corpus.parts import check_batch
+from hybridsearch.backends import Capabilities, Request, Schema, check_batch
 from hybridsearch.documents import Document
-from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import (
     BackendError,
     BulkIndexError,
@@ -62,6 +60,7 @@ from hybridsearch.errors import (
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Vectors
+from hybridsearch.weighting import BM25Weighting
 
 T = TypeVar("T")
 

@@ -27,9 +27,9 @@ from scipy.sparse import csr_array
 
 from hybridsearch.adapters.qdrant.connection import Call, Steps
 from hybridsearch.backends import RetrieverSchema, Schema
-from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.vectors import EncodedBatch, SparseVectors, Vectors, Vocabulary
+from hybridsearch.weighting import BM25Weighting
 
 LAYOUT = 2
 """Of points and metadata; a collection with another one is refused."""

@@ -23,10 +23,10 @@ from hybridsearch.adapters.qdrant.payload import SHOWN, compile_filter, from_pay
 from hybridsearch.adapters.qdrant.points import Index, Terms
 from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document
-from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import SparseQuery
+from hybridsearch.weighting import BM25Weighting
 
 MAX_FETCH = 256
 """Most documents that are fetched in one request."""

@@ -66,31 +66,6 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def check_batch(batch: EncodedBatch, schema: Schema) -> None:
-    """Raises InvalidArgumentError where `batch` does not fit `schema` or has one id twice."""
-    if set(batch.vectors) != set(schema.retrievers):
-        raise InvalidArgumentError(
-            f"The batch has vectors of {_names(batch.vectors)}, but the index has the retrievers "
-            f"{_names(schema.retrievers)}: encode with exactly these."
-        )
-    for name, retriever in schema.retrievers.items():
-        vectors = batch.vectors[name]
-        if isinstance(vectors, DenseVectors) != (retriever.kind == "dense"):
-            raise InvalidArgumentError(f"Retriever {name!r} is {retriever.kind}, but got {type(vectors).__name__}.")
-        if isinstance(vectors, DenseVectors):
-            given = (int(vectors.array.shape[1]), vectors.metric)
-            if given != (retriever.dimensions, retriever.metric):
-                raise InvalidArgumentError(
-                    f"Retriever {name!r} has vectors of {retriever.dimensions} dimensions compared by "
-                    f"{retriever.metric}, but got {given[0]} dimensions and {given[1]}."
-                )
-    ids = {document.id for document in batch.documents}
-    if len(ids) != len(batch):
-        seen: set[str] = set()
-        twice = next(d.id for d in batch.documents if d.id in seen or seen.add(d.id))  # type: ignore[func-returns-value]
-        raise InvalidArgumentError(f"The id {twice!r} comes twice in one batch: keep the last document of each id.")
-
-
 def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
     """`batch` as Arrow tables, each small enough for one row group."""
     columns = arrow_schema(schema)
@@ -175,10 +150,6 @@ def load_metadata(text: str) -> dict[str, object]:
 
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, sorted(names))) or "none"
 
 
 def _leaf(name: str, columns: pa.Schema) -> str:

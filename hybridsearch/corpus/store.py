@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hybridsearch.backends import Schema
-from hybridsearch.corpus.parts import arrow_schema, check_batch, from_table, read_part, to_tables, write_part
+from hybridsearch.backends import Schema, check_batch
+from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables, write_part
 from hybridsearch.errors import (
     HybridSearchError,
     IndexCorruptedError,

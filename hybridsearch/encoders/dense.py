@@ -14,7 +14,7 @@ from hybridsearch.encoders.batching import Task, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
 from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
-from hybridsearch.ingest import progress_bar
+from hybridsearch.progress import progress_bar
 from hybridsearch.vectors import DenseVectors, Metric
 
 if TYPE_CHECKING:

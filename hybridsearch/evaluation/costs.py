@@ -19,7 +19,7 @@ from hybridsearch.encoders.cache import no_cache
 from hybridsearch.evaluation.pipeline import Plan
 from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, Histogram, Sparsity, Timing
 from hybridsearch.evaluation.stages import Stages, reordered
-from hybridsearch.ingest import progress_bar
+from hybridsearch.progress import progress_bar
 from hybridsearch.retrieval import Question, Retrieval
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import QueryVector, SparseQuery, SparseVectors

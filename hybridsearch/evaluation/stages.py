@@ -31,9 +31,9 @@ from hybridsearch.evaluation.measures import without
 from hybridsearch.evaluation.pipeline import Plan
 from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.filters import Filter
-from hybridsearch.fusion import RRF, round_score
-from hybridsearch.ingest import progress_bar
-from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.fusion import RRF
+from hybridsearch.progress import progress_bar
+from hybridsearch.ranking import EMPTY, Ranking, round_score
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.retrieval import Question, Retrieval
 from hybridsearch.search import HybridSearch

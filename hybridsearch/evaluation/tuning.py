@@ -27,7 +27,7 @@ from hybridsearch.evaluation.stages import Stages, check_work_folder
 from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
 from hybridsearch.evaluation.tuned import Fold, Rival, Tuned
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
-from hybridsearch.ingest import progress_bar
+from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.search import HybridSearch
 

@@ -12,14 +12,14 @@ from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.training.comparing import compare_all, opened
 from hybridsearch.training.distill import Teacher, name_of
-from hybridsearch.training.evaluators import Spec, build_evaluator
-from hybridsearch.training.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
 from hybridsearch.training.losses import build_loss, choose_loss
-from hybridsearch.training.record import check_output
-from hybridsearch.training.report import Report
-from hybridsearch.training.run import (
+from hybridsearch.training.measure.comparing import compare_all, opened
+from hybridsearch.training.measure.evaluators import Spec, build_evaluator
+from hybridsearch.training.measure.report import Report
+from hybridsearch.training.models.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
+from hybridsearch.training.runs.record import check_output
+from hybridsearch.training.runs.run import (
     TrainingResult,
     announce,
     base_name,
@@ -183,7 +183,7 @@ def load_model(
     """
     import transformers
 
-    from hybridsearch.training.loop import quiet
+    from hybridsearch.training.runs.loop import quiet
 
     transformers.set_seed(settings.seed)  # for weights that are new
     named = isinstance(model, str | Path)

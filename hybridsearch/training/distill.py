@@ -19,13 +19,13 @@ from hybridsearch.encoders.models import family_of, find_model
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import EncodingError, InvalidArgumentError, RetrieverError
 from hybridsearch.evaluation.pipeline import Pipeline
-from hybridsearch.ingest import progress_bar
+from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
 from hybridsearch.retrieval import Question
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.negatives import Mined
+from hybridsearch.training.negatives.folder import Mined
 from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, Vectors
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.kinds import columns_of
+from hybridsearch.training.data.kinds import columns_of
 from hybridsearch.training.settings import ModelKind
 
 if TYPE_CHECKING:
     import torch
 
 Architecture: TypeAlias = Literal["splade", "inference-free", "csr"]
-"""What a sparse model is (`hybridsearch.training.architectures`)."""
+"""What a sparse model is (`hybridsearch.training.models.architectures`)."""
 
 RegularizerSchedule: TypeAlias = Literal["quadratic", "linear", "constant"]
 """How the weights of the regularisers of a sparse model rise from 0."""

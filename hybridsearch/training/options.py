@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset
     from hybridsearch.search import HybridSearch
     from hybridsearch.training.data import TrainingData
-    from hybridsearch.training.run import TrainingResult
+    from hybridsearch.training.runs.run import TrainingResult
     from hybridsearch.training.sources import Part
 
 # What only some kinds of model take
@@ -119,7 +119,7 @@ def run_options(
         options: those of `hybridsearch train`, by name with underscores; checked by `check_options`.
         show_progress_bar: None shows it in a terminal.
     """
-    from hybridsearch.training.record import check_output
+    from hybridsearch.training.runs.record import check_output
     from hybridsearch.training.sources import load_one
 
     settings = _settings(options)
@@ -167,7 +167,7 @@ def _made(
     kind: ModelKind, model: str, output: Path, options: Mapping[str, Any], arguments: dict[str, Any]
 ) -> TrainingData:
     """Data made of documents alone; what was held out of them is put among the arguments."""
-    from hybridsearch.training.unsupervised import unsupervised_data
+    from hybridsearch.training.unlabelled.unsupervised import unsupervised_data
 
     made = unsupervised_data(
         options["unsupervised"],
@@ -217,7 +217,7 @@ def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
     if prompts:
         arguments["prompts"] = prompts
     if "lora" in options:
-        from hybridsearch.training.lora import LoraSettings
+        from hybridsearch.training.models.lora import LoraSettings
 
         lora = options["lora"]
         arguments["lora"] = LoraSettings.from_dict(lora if isinstance(lora, dict) else {"rank": lora})
@@ -275,11 +275,11 @@ def _reordered(spec: str | None, test: Dataset | None) -> Iterator[HybridSearch 
         yield None
         return
     import hybridsearch as hs
-    from hybridsearch.cli import _make_encoders
+    from hybridsearch.encoders.spec import make_encoders
 
     if test is None or test.corpus is None:
         raise InvalidArgumentError("--retriever searches the documents of --test DATASET: name that too.")
-    with hs.HybridSearch(_make_encoders(spec, "english")) as search:
+    with hs.HybridSearch(make_encoders(spec, "english")) as search:
         search.index(test.corpus)
         yield search
 

@@ -15,14 +15,14 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
-from hybridsearch.training.comparing import compare_all, opened
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import Teacher, name_of
-from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.losses import build_loss, choose_loss, count_classes
-from hybridsearch.training.record import check_output
-from hybridsearch.training.report import Report
-from hybridsearch.training.run import (
+from hybridsearch.training.measure.comparing import compare_all, opened
+from hybridsearch.training.measure.evaluators import Spec, build_evaluator
+from hybridsearch.training.measure.report import Report
+from hybridsearch.training.runs.record import check_output
+from hybridsearch.training.runs.run import (
     TrainingResult,
     announce,
     base_name,
@@ -196,7 +196,7 @@ def load_reranker(
     import torch
     from sentence_transformers import CrossEncoder
 
-    from hybridsearch.training.loop import quiet
+    from hybridsearch.training.runs.loop import quiet
 
     if not isinstance(model, str | Path):
         loaded = LazyModel(model, "CrossEncoder").get()

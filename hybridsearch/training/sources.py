@@ -26,8 +26,8 @@ from hybridsearch.training.data import (
     with_queries,
 )
 from hybridsearch.training.distill import Teacher, add_teacher_scores
-from hybridsearch.training.evaluators import build_evaluator, retrieval_evaluator
-from hybridsearch.training.record import has_several_processes
+from hybridsearch.training.measure.evaluators import build_evaluator, retrieval_evaluator
+from hybridsearch.training.runs.record import has_several_processes
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def mine(
         raise InvalidArgumentError(
             "Several processes cannot mine one set of negatives: run `hybridsearch mine`, then train on its folder."
         )
-    from hybridsearch.training.mining import mine_hard_negatives
+    from hybridsearch.training.negatives.mining import mine_hard_negatives
 
     together: dict[int, list[int]] = {}  # data that are mined in the same documents
     for place in pairs:

@@ -15,15 +15,15 @@ from hybridsearch.encoders.models import check_positive, family_of, find_model
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.training.architectures import architecture_of, load_sparse, query_parameters
-from hybridsearch.training.comparing import changed_expansions, compare_all, compare_sparsity, opened
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
-from hybridsearch.training.evaluators import Spec, build_evaluator
 from hybridsearch.training.losses import Architecture, RegularizerSchedule, build_loss, choose_loss
-from hybridsearch.training.record import check_output, is_main_process
-from hybridsearch.training.report import Report
-from hybridsearch.training.run import (
+from hybridsearch.training.measure.comparing import changed_expansions, compare_all, compare_sparsity, opened
+from hybridsearch.training.measure.evaluators import Spec, build_evaluator
+from hybridsearch.training.measure.report import Report
+from hybridsearch.training.models.architectures import architecture_of, load_sparse, query_parameters
+from hybridsearch.training.runs.record import check_output, is_main_process
+from hybridsearch.training.runs.run import (
     TrainingResult,
     announce,
     base_name,
@@ -76,7 +76,7 @@ def train_sparse(
         model: a folder, a name on the model hub, or a loaded SparseEncoder, which stays as it is.
         data, output: as in `hybridsearch.train_dense`.
         architecture: "splade" or "inference-free", from a masked language model or a SPLADE; "csr", from a dense model
-            or a CSR; None for what the model is or suits (`hybridsearch.training.architectures`).
+            or a CSR; None for what the model is or suits (`hybridsearch.training.models.architectures`).
         loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). It goes into
             sentence-transformers' SpladeLoss, or for CSR into CSRLoss.
         document_regularizer_weight, query_regularizer_weight: of the FLOPS regulariser (Paria et al., arXiv:2004.05665)
@@ -86,8 +86,8 @@ def train_sparse(
         regularizer_warmup: in which share of the steps they rise, above 0 and at most 1.
         target_active_dims: mean active dimensions that a document shall have. CSR keeps just as many, of documents and
             queries. Of the others the weight follows what is measured, once it has risen
-            (`hybridsearch.training.regularization`), and a checkpoint above the target by more than a tenth is chosen
-            only where none is below. Regularisers only make vectors sparser: a target above what a model does
+            (`hybridsearch.training.models.regularization`), and a checkpoint above the target by more than a tenth is
+            chosen only where none is below. Regularisers only make vectors sparser: a target above what a model does
             without them is not reached.
         target_query_active_dims: the same for the queries of a SPLADE.
         query_learning_rate: of an inference-free model's query weights; all else has that of the settings.
@@ -118,7 +118,7 @@ def train_sparse(
         trust_remote_code=trust_remote_code,
         seed=settings.seed,
     )
-    from hybridsearch.training.splade import pool_directly
+    from hybridsearch.training.models.splade import pool_directly
 
     pool_directly(trained)
     made = architecture_of(trained)
@@ -266,7 +266,7 @@ def _controls(
     """What moves the weights of the regularisers, where a loss has any."""
     from sentence_transformers.sparse_encoder.losses import SpladeLoss
 
-    from hybridsearch.training.regularization import RegularizerControl
+    from hybridsearch.training.models.regularization import RegularizerControl
 
     return [
         RegularizerControl(
@@ -283,7 +283,7 @@ def _controls(
 
 
 def _evaluator(dev: Dev | None, settings: TrainingSettings, targets: Mapping[str, int]) -> Any:
-    from hybridsearch.training.regularization import WithinTarget
+    from hybridsearch.training.models.regularization import WithinTarget
 
     evaluator = evaluator_for(dev, "sparse", settings)
     return WithinTarget(evaluator, targets) if evaluator is not None and targets else evaluator

@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 import smile_reader
 
-from hybridsearch.adapters.lucene.connection import Address
+from hybridsearch.adapters.lucene.wire.connection import Address
 
 Fault: TypeAlias = Callable[["Exchange"], None]
 

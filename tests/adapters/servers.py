@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
-from hybridsearch.adapters.lucene.connection import Address
+from hybridsearch.adapters.lucene.wire.connection import Address
 
 _ENGINES = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}
 

@@ -22,8 +22,8 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 
 import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
-from hybridsearch.adapters.lucene.channel import Call, Channel
-from hybridsearch.adapters.lucene.identity import LAYOUT
+from hybridsearch.adapters.lucene.stored.identity import LAYOUT
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import AsyncBackend, Loader, Request
 from hybridsearch.errors import (

@@ -17,9 +17,9 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 from hybridsearch.adapters.lucene.backend import LuceneBackend
-from hybridsearch.adapters.lucene.channel import Call, Channel
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.backends import Described, Fingerprint, Request, Schema
-from hybridsearch.doctor import examine
+from hybridsearch.cli.doctor import examine
 from hybridsearch.errors import (
     BackendError,
     FingerprintMismatchError,

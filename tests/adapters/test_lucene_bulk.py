@@ -17,7 +17,7 @@ import pytest
 import urllib3
 from servers import address_of, call, server_of
 
-from hybridsearch.adapters.lucene.bulk import BulkSender
+from hybridsearch.adapters.lucene.wire.bulk import BulkSender
 from hybridsearch.errors import BackendError, BulkIndexError, InvalidArgumentError, StorageError
 
 DEAD = "http://127.0.0.1:1"

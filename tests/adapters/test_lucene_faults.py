@@ -13,9 +13,9 @@ from sent import assert_holds, batches
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
-from hybridsearch.adapters.lucene import multisearch
 from hybridsearch.adapters.lucene.backend import LuceneBackend
-from hybridsearch.adapters.lucene.connection import Address
+from hybridsearch.adapters.lucene.wire import multisearch
+from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.backends import Request
 from hybridsearch.errors import BackendError
 from hybridsearch.ranking import Ranking

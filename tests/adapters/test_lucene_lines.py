@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from servers import address_of, call, server_of
 
-from hybridsearch.adapters.lucene.connection import Address
-from hybridsearch.adapters.lucene.lines import (
+from hybridsearch.adapters.lucene.stored.lines import (
     bulk_lines,
     decode_term,
     delete_lines,
@@ -29,15 +28,16 @@ from hybridsearch.adapters.lucene.lines import (
     read_document,
     vectors_from_source,
 )
+from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
-from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.testing import samples
 from hybridsearch.testing.samples import Item
 from hybridsearch.testing.storage import ODD_METADATA, ODD_TERMS
 from hybridsearch.testing.ties import ODD_IDS
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
+from hybridsearch.weighting import BM25Weighting
 
 KINDS = frozenset({"lexical", "sparse", "dense"})
 SCHEMA = samples.make_schema(KINDS, "dot", dimensions=5)

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import address_of, call, server_of
 
-from hybridsearch.adapters.lucene.connection import Address
-from hybridsearch.adapters.lucene.metadata import MAX_CLAUSES, METADATA_MAPPING, compile_filter, to_fields
-from hybridsearch.adapters.lucene.nesting import flatten
+from hybridsearch.adapters.lucene.query.filters import MAX_CLAUSES, METADATA_MAPPING, compile_filter, to_fields
+from hybridsearch.adapters.lucene.query.nesting import flatten
+from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError
 from hybridsearch.filters import And, Compare, Condition, Filter, Not, Or

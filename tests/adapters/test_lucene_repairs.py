@@ -15,7 +15,7 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 from hybridsearch.adapters.lucene.backend import LuceneBackend
-from hybridsearch.adapters.lucene.channel import Call, Channel
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.backends import Request
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexNotFoundError, StorageError

@@ -23,7 +23,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_server import QdrantServer
 
 import hybridsearch as hs
-from hybridsearch.adapters.lucene.connection import Address
+from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.adapters.qdrant import QdrantBackend, connection, points
 from hybridsearch.backends import Request, Schema
 from hybridsearch.errors import BackendError, BulkIndexError, FingerprintMismatchError, IndexCorruptedError

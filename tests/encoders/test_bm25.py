@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from hybridsearch import BM25
 from hybridsearch.encoders import Encoder, bm25, make_encoder
-from hybridsearch.encoders.bm25 import BM25Weighting, Variant
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import SparseVectors
+from hybridsearch.weighting import BM25Weighting, Variant
 
 TEXTS = [
     "the wing of a wing lifts",

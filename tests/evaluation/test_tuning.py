@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import hybridsearch as hs
-from hybridsearch.cli import app
+from hybridsearch.cli.app import app
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate

@@ -13,7 +13,7 @@ import hybridsearch as hs
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
 
 from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
-from hybridsearch.training.architectures import architecture_of, idf_weights, load_sparse, query_parameters
+from hybridsearch.training.models.architectures import architecture_of, idf_weights, load_sparse, query_parameters
 
 TEXTS = ["The wing has lift.", "The heart has blood.", "The wing of a bird."]
 

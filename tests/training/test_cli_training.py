@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hybridsearch as hs
-from hybridsearch.cli import app
+from hybridsearch.cli.app import app
 
 st: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
 pytest.importorskip("datasets")
@@ -246,7 +246,7 @@ def test_a_part_of_the_data_without_a_column_is_trained_on_until_patience_ends(
 def test_a_run_that_was_broken_off_goes_on_by_the_same_command(
     pairs: Path, tiny_dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hybridsearch.training.loop import ProgressBar
+    from hybridsearch.training.runs.loop import ProgressBar
 
     class Broken(ProgressBar):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -258,7 +258,7 @@ def test_a_run_that_was_broken_off_goes_on_by_the_same_command(
         "--output", tmp_path / "out", "--batch-size", 8, "--epochs", 1, "--evaluate-every", 2, "--json",
     ]  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr("hybridsearch.training.loop.ProgressBar", Broken)
+        patch.setattr("hybridsearch.training.runs.loop.ProgressBar", Broken)
         assert invoke(*command).exit_code == 130
     assert "was broken off" in error_of(*command)
 

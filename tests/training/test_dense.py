@@ -14,8 +14,8 @@ import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.dense import train_dense
-from hybridsearch.training.evaluators import build_evaluator
-from hybridsearch.training.lora import LoraSettings
+from hybridsearch.training.measure.evaluators import build_evaluator
+from hybridsearch.training.models.lora import LoraSettings
 from hybridsearch.training.settings import TrainingSettings
 
 sentence_transformers: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")

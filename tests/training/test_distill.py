@@ -15,7 +15,7 @@ import hybridsearch as hs
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import add_teacher_scores
-from hybridsearch.training.mining import mine_hard_negatives
+from hybridsearch.training.negatives.mining import mine_hard_negatives
 
 pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 

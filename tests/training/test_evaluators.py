@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 import hybridsearch as hs
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.evaluators import build_evaluator, retrieval_evaluator, sts_suite
+from hybridsearch.training.measure.evaluators import build_evaluator, retrieval_evaluator, sts_suite
 from hybridsearch.training.settings import TrainingSettings
 
 datasets: Any = pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
@@ -336,7 +336,7 @@ def test_of_the_languages_of_sts17_english_is_taken(
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "hub" / name / "test.parquet")
         configurations += f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/test.parquet\n"
     (tmp_path / "hub" / "README.md").write_text(f"---\nconfigs:\n{configurations}---\n")
-    monkeypatch.setattr("hybridsearch.training.evaluators.STS", {"STS17": str(tmp_path / "hub")})
+    monkeypatch.setattr("hybridsearch.training.measure.evaluators.STS", {"STS17": str(tmp_path / "hub")})
     similar = model.similarity_pairwise(model.encode(one), model.encode(other)).tolist()
     expected = spearmanr(range(40), similar).statistic
     assert sts_suite()(model)["STS17 Spearman"] == pytest.approx(expected, abs=1e-4)

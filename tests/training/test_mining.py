@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 import hybridsearch as hs
 from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError, RetrieverError
-from hybridsearch.training.candidates import Limits
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
-from hybridsearch.training.mining import mine_hard_negatives
-from hybridsearch.training.negatives import Negatives
+from hybridsearch.training.negatives.candidates import Limits
+from hybridsearch.training.negatives.folder import Negatives
+from hybridsearch.training.negatives.mining import mine_hard_negatives
 
 pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 
@@ -367,7 +367,7 @@ MINE = """
 import json, sys
 from pathlib import Path
 import hybridsearch as hs
-from hybridsearch.training.mining import mine_hard_negatives
+from hybridsearch.training.negatives.mining import mine_hard_negatives
 
 folder = Path(sys.argv[1])
 corpus = [hs.Document(**record) for record in json.loads((folder / "corpus.json").read_text())]

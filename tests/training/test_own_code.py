@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hybridsearch as hs
-from hybridsearch.cli import app
+from hybridsearch.cli.app import app
 from hybridsearch.errors import ModelNotFoundError
 from hybridsearch.training.settings import TrainingSettings
 

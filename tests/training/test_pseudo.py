@@ -11,9 +11,9 @@ import pytest
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.generation import QueryModel
-from hybridsearch.training.mining import mine_hard_negatives
-from hybridsearch.training.pseudo import headings, pseudo_queries, sentences
+from hybridsearch.training.negatives.mining import mine_hard_negatives
+from hybridsearch.training.unlabelled.generation import QueryModel
+from hybridsearch.training.unlabelled.pseudo import headings, pseudo_queries, sentences
 
 pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 

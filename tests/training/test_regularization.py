@@ -12,8 +12,8 @@ pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[t
 
 from sentence_transformers.sparse_encoder import losses
 
-from hybridsearch.training.architectures import load_sparse
-from hybridsearch.training.regularization import RegularizerControl, WithinTarget
+from hybridsearch.training.models.architectures import load_sparse
+from hybridsearch.training.models.regularization import RegularizerControl, WithinTarget
 
 TEXTS = ["The wing has lift.", "The heart has blood.", "Yeast makes bread rise."]
 STEPS = 12

@@ -12,9 +12,9 @@ import pytest
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.results import Histogram, Sparsity
-from hybridsearch.training.comparing import Expansion, changed_expansions, compare_models, compare_sparsity
-from hybridsearch.training.record import Evaluation, History
-from hybridsearch.training.report import Report, write_report
+from hybridsearch.training.measure.comparing import Expansion, changed_expansions, compare_models, compare_sparsity
+from hybridsearch.training.measure.report import Report, write_report
+from hybridsearch.training.runs.record import Evaluation, History
 
 QUERIES = {f"q{number}": f"question {number}" for number in range(20)}
 QRELS = {query: {f"d{query}": 1} for query in QUERIES}

@@ -16,7 +16,7 @@ pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[t
 from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.reranker import has_head, load_reranker, shape_for, train_reranker
-from hybridsearch.training.run import TrainingResult
+from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(epochs=1, batch_size=16, max_length=32)

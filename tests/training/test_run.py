@@ -17,10 +17,10 @@ import pytest
 
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.evaluators import build_evaluator
-from hybridsearch.training.record import History, last_good_checkpoint
-from hybridsearch.training.report import Report
-from hybridsearch.training.run import conclude, fit, push, set_dropout
+from hybridsearch.training.measure.evaluators import build_evaluator
+from hybridsearch.training.measure.report import Report
+from hybridsearch.training.runs.record import History, last_good_checkpoint
+from hybridsearch.training.runs.run import conclude, fit, push, set_dropout
 from hybridsearch.training.settings import TrainingSettings
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -31,7 +31,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import sentence_transformers, torch, transformers
-from hybridsearch.training.run import fit
+from hybridsearch.training.runs.run import fit
 from hybridsearch.training.settings import TrainingSettings
 sys.path.insert(0, {tests!r})
 from test_run import mixture, losses_of, triplets_of
@@ -258,7 +258,7 @@ def test_batches_come_from_the_data_sets_in_turn_or_until_all_are_used_up(
 def test_the_precision_is_what_the_hardware_is_fast_in(
     gpu: bool, bf16: bool, processor: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hybridsearch.training.loop import _precision
+    from hybridsearch.training.runs.loop import _precision
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: bf16)
@@ -267,7 +267,7 @@ def test_the_precision_is_what_the_hardware_is_fast_in(
 
 
 def test_fp16_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hybridsearch.training.loop import _precision
+    from hybridsearch.training.runs.loop import _precision
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InvalidArgumentError, match="'fp16' needs a GPU, and there is none: leave it out"):
@@ -378,7 +378,7 @@ def test_the_progress_line_has_score_sparsity_and_the_time_left(width: int) -> N
     from rich.console import Console
     from transformers import TrainerControl, TrainerState
 
-    from hybridsearch.training.loop import SCORE, ProgressBar
+    from hybridsearch.training.runs.loop import SCORE, ProgressBar
 
     shown = io.StringIO()
     console = Console(file=shown, width=width, force_terminal=True, color_system=None)

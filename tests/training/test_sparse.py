@@ -20,7 +20,7 @@ pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[t
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
-from hybridsearch.training.run import TrainingResult
+from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.training.sparse import train_sparse
 
@@ -55,7 +55,7 @@ def train_to_target(
     end: Callable[[], None] | None = None,
 ) -> TrainingResult:
     """Ten steps, towards few active dimensions from the second one on; `end` is called after the seventh."""
-    from hybridsearch.training.regularization import RegularizerControl
+    from hybridsearch.training.models.regularization import RegularizerControl
 
     class Ending(RegularizerControl):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
@@ -65,7 +65,7 @@ def train_to_target(
 
     settings = SETTINGS.with_values({"epochs": 2, "learning_rate": 1e-3, "keep_checkpoints": 1, "resume": resume})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybridsearch.training.regularization.RegularizerControl", Ending)
+        patch.setattr("hybridsearch.training.models.regularization.RegularizerControl", Ending)
         return train(model, pairs, output, settings=settings, regularizer_warmup=0.1, target_active_dims=50)
 
 
@@ -160,7 +160,7 @@ def test_the_report_has_the_expansions_that_changed_most(
 def test_an_inference_free_splade_learns_its_query_weights_at_their_own_rate(
     tiny_splade: Path, tiny_dataset: hs.Dataset, tmp_path: Path
 ) -> None:
-    from hybridsearch.training.architectures import load_sparse
+    from hybridsearch.training.models.architectures import load_sparse
 
     train(tiny_splade, tiny_dataset, tmp_path / "out", architecture="inference-free", query_learning_rate=0.1)
     corpus = [document.content for document in tiny_dataset.corpus or ()]

@@ -17,11 +17,11 @@ import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.modules import Router, SpladePooling
 
-from hybridsearch.training import splade
-from hybridsearch.training.architectures import load_sparse
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.losses import build_loss, choose_loss
-from hybridsearch.training.run import set_dropout
+from hybridsearch.training.models import splade
+from hybridsearch.training.models.architectures import load_sparse
+from hybridsearch.training.runs.run import set_dropout
 
 TEXTS = ["the lift of a wing", "bread", "planets move on ellipses with the sun in one focus " * 3, "blood pressure"]
 

@@ -10,7 +10,7 @@ import pytest
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, read_training_data
-from hybridsearch.training.unsupervised import Unsupervised, unsupervised_data
+from hybridsearch.training.unlabelled.unsupervised import Unsupervised, unsupervised_data
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
 pytest.importorskip("datasets")

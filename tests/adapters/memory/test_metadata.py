@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridsearch.adapters.memory.metadata import MetadataColumns
+from hybridsearch.adapters.memory.filters import MetadataColumns
 from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.documents import Document
 from hybridsearch.filters import Filter

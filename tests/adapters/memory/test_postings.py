@@ -16,9 +16,9 @@ from scipy.sparse import csr_array, hstack, random_array, vstack
 
 from hybridsearch.adapters.memory import postings as module
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, SparseSlice, TermStatistics, explain, search
-from hybridsearch.encoders.bm25 import BM25Weighting
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
+from hybridsearch.weighting import BM25Weighting
 
 VARIANTS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 

@@ -1,0 +1,1 @@
+"""Searching: requests and filters as the query language of Lucene has them."""

@@ -1,0 +1,443 @@
+"""From requests to `_msearch` bodies and back to rankings: statistics, ties, and what does not fit one search.
+
+Nothing here does I/O: `search` is a generator of calls that is sent their answers, so that threads and event loops use
+the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import frexp
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.adapters.lucene.query import seismic
+from hybridsearch.adapters.lucene.stored.lines import encode_term
+from hybridsearch.adapters.lucene.stored.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
+from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.vectors import Metric, SparseQuery, TextQuery
+from hybridsearch.weighting import BM25Weighting
+
+Json: TypeAlias = Any
+Search: TypeAlias = dict[str, Json]
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator[list[Search], list[Json], T]
+"""Yields the bodies of one `_msearch`, is sent their responses, and returns a T."""
+
+MAX_WINDOW = 2**31 - 1
+"""Most hits of one search; `index.max_result_window` of our indexes."""
+
+MAX_WEIGHT = 64.0
+"""Largest weight of a term in a query that Lucene's feature queries take; larger ones are scaled, and scores back."""
+
+PART_DOCUMENTS = 5000
+"""Documents in one part of a dense search whose depth the engine limits."""
+
+WITH_DOCUMENTS = 3000
+"""Most hits of a call that come with their documents. Of the many that many queries have in each retriever, few are in
+the final results, whose documents are then fetched at once: that is less to send, and to keep in memory."""
+
+_ATTEMPTS = 4  # statistics that change all the time are taken as they are in the end
+_TERMS_REMEMBERED = 1_000_000
+_TERMS_AT_ONCE = 5000  # in one search; the engines allow 65,535 buckets
+
+
+class Dialect(Protocol):
+    """What the two engines write differently; fields are given by their full path."""
+
+    @property
+    def approximate_dense(self) -> bool:
+        """Whether dense searches may miss documents, so that ties at the cut are not looked at."""
+        ...
+
+    def deepest_dense(self) -> int:
+        """Most hits of one dense search; deeper ones are asked in parts."""
+        ...
+
+    def dense_clause(
+        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
+    ) -> Json: ...
+
+    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
+        """Scores by the dot product with `weights` (by encoded term, above 0, at most MAX_WEIGHT)."""
+        ...
+
+    def pipeline(self, kind: Kind) -> Search:
+        """Further members of a search by score."""
+        ...
+
+    @property
+    def rough_sparse(self) -> bool:
+        """Whether learned sparse searches without a filter may miss documents, so that ties are not looked at."""
+        ...
+
+    def rough_search(self, retriever: str, weights: Mapping[str, float], k: int, clause: Json) -> Search:
+        """The members of such a search for `k` documents, which `clause` scores; it counts the candidates."""
+        ...
+
+    def term_clause(self, path: str, term: str) -> Json:
+        """Matches the documents that hold the encoded term."""
+        ...
+
+    def similarity(self, metric: Metric, score: float) -> float:
+        """The model's own similarity that the engine's score of a dense search stands for."""
+        ...
+
+    def compile_filter(self, request: Request) -> Json | None: ...
+
+
+class State(NamedTuple):
+    """What changes with every change of the index."""
+
+    documents: int
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Document frequencies by (retriever, encoded term), in one state of the index."""
+
+    state: State | None = None
+    frequencies: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """A request on its way. For lexical ones `weights` are counts until idf is known."""
+
+    position: int
+    request: Request
+    retriever: RetrieverSchema
+    filter: Json | None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    members: Mapping[str, Json] = field(default_factory=lambda: ID)  # of a search, for what its hits tell
+    by_id: bool = False  # ask for ties in the order of ids
+
+    @property
+    def path(self) -> str:
+        return f"{'content' if self.retriever.kind == 'text' else 'vectors'}.{self.request.retriever}"
+
+
+class Searcher:
+    """Asks one index. Keeps the document frequencies of lexical retrievers as long as the index does not change."""
+
+    def __init__(self, schema: Schema, dialect: Dialect) -> None:
+        self.schema = schema
+        self._dialect = dialect
+        self._statistics = Statistics()
+
+    def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
+        """The answers in order, with the documents where those are at most `WITH_DOCUMENTS`.
+
+        One `_msearch`; another one for unknown frequencies, and for ties at a cut.
+        """
+        questions = [self._question(position, request) for position, request in enumerate(requests)]
+        members = DOCUMENT if sum(request.k for request in requests) <= WITH_DOCUMENTS else ID
+        rankings = [EMPTY] * len(requests)
+        waiting = [replace(question, members=members) for question in questions if question is not None]
+        deep: list[_Question] = []
+        attempt = 0
+        while waiting:
+            attempt += 1
+            known = self._statistics
+            missing = self._missing(waiting, known)
+            asked: list[_Question] = []
+            held: list[_Question] = []
+            for q in waiting:
+                unknown = q.retriever.kind == "lexical" and not missing.isdisjoint(_keys(q))
+                (held if unknown else asked).append(q)
+            ready = [self._weighed(q, known) for q in asked]
+            bodies = [self._body(q) for q in ready if q is not None]
+            lexical = any(q.retriever.kind == "lexical" for q in waiting)
+            if lexical:
+                bodies += self._statistics_bodies(missing)
+            responses = yield bodies
+            current = True
+            if lexical:
+                told = responses[sum(q is not None for q in ready) :]
+                now = self._read_statistics(told, missing, known)
+                current = now.state == known.state or attempt >= _ATTEMPTS
+                self._statistics = now
+            answers = iter(responses)
+            waiting = held
+            for question, weighed in zip(asked, ready, strict=True):
+                response = next(answers) if weighed is not None else None
+                if question.retriever.kind == "lexical" and not current:
+                    waiting.append(question)
+                elif weighed is not None and response is not None:
+                    verdict = self._verdict(weighed, response)
+                    if isinstance(verdict, Ranking):
+                        rankings[question.position] = verdict
+                    elif verdict.by_id and weighed.by_id:
+                        deep.append(weighed)
+                    else:
+                        waiting.append(replace(question, by_id=True))
+        for question in deep:
+            rankings[question.position] = yield from self._in_parts(question)
+        return rankings
+
+    def weights(self, request: Request) -> Steps[dict[str, float]]:
+        """What the query's terms weigh now, by term; for explanations."""
+        question, query = self._question(0, request), request.query
+        if question is None or not isinstance(query, SparseQuery):
+            return {}
+        if question.retriever.kind == "lexical":
+            known = self._statistics
+            missing = set(_keys(question))
+            responses = yield self._statistics_bodies(missing)
+            known = self._statistics = self._read_statistics(responses, missing, known)
+            weights = self._idf_weights(question, known)
+        else:
+            weights = dict(question.weights)
+        return {term: weights[name] for term in query.terms if (name := encode_term(term)) in weights}
+
+    def forget(self) -> None:
+        """Ask for all frequencies anew: this process has written."""
+        self._statistics = Statistics()
+
+    # ------------------------------------------------------------------------------------------------- questions
+
+    def retriever(self, name: str) -> RetrieverSchema:
+        """Raises InvalidArgumentError where there is none of that name."""
+        try:
+            return self.schema.retrievers[name]
+        except KeyError:
+            raise InvalidArgumentError(
+                f"The index has no retriever {name!r}: it has {', '.join(map(repr, self.schema.retrievers)) or 'none'}."
+            ) from None
+
+    def _question(self, position: int, request: Request) -> _Question | None:
+        """None where nothing can be found."""
+        name, retriever, query = request.retriever, self.retriever(request.retriever), request.query
+        if isinstance(request.k, bool) or not isinstance(request.k, int | np.integer) or request.k < 1:
+            raise InvalidArgumentError(f"A search asks for at least 1 document, not {request.k!r}.")
+        filter = self._dialect.compile_filter(request)
+        if retriever.kind == "dense":
+            vector = _check_vector(name, retriever, query)
+            return _Question(position, request, retriever, filter) if vector.any() else None
+        if retriever.kind == "text":
+            if not isinstance(query, TextQuery):
+                raise InvalidArgumentError(f"Retriever {name!r} takes a TextQuery, not {type(query).__name__}.")
+            return _Question(position, request, retriever, filter) if query.text.strip() else None
+        if not isinstance(query, SparseQuery):
+            raise InvalidArgumentError(
+                f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
+            )
+        values = query.weights.tolist()
+        if values and min(values) < 0:
+            raise InvalidArgumentError(
+                f"The query of retriever {name!r} has the weight {min(values)!r}, and Lucene has none below 0: leave "
+                "the term out, or use the memory backend."
+            )
+        weights = {encode_term(term): value for term, value in zip(query.terms, values, strict=True) if value > 0}
+        return _Question(position, request, retriever, filter, weights) if weights else None
+
+    def _weighed(self, question: _Question, known: Statistics) -> _Question | None:
+        """With the weights that are sent; None where no term can match."""
+        if question.retriever.kind != "lexical":
+            return question
+        weights = self._idf_weights(question, known)
+        return replace(question, weights=weights) if weights else None
+
+    def _idf_weights(self, question: _Question, known: Statistics) -> dict[str, float]:
+        weighting = BM25Weighting(**(question.retriever.weighting or {}))
+        documents = 0 if known.state is None else known.state.documents
+        found = [known.frequencies.get(key, 0) for key in _keys(question)]
+        held = [(term, n) for term, n in zip(question.weights, found, strict=True) if n > 0]
+        if not held:
+            return {}
+        idf = weighting.idf(np.array([n for _, n in held], dtype=np.int64), documents).tolist()
+        weights = {term: question.weights[term] * value for (term, _), value in zip(held, idf, strict=True)}
+        return {term: weight for term, weight in weights.items() if weight > 0}
+
+    def _body(self, question: _Question) -> Search:
+        request, retriever = question.request, question.retriever
+        k = int(min(request.k, MAX_WINDOW - 1))
+        exact = retriever.kind != "dense" or not self._dialect.approximate_dense
+        body: Search = {**question.members, "track_total_hits": False}
+        if retriever.kind == "dense":
+            deepest = self._dialect.deepest_dense()
+            size = k if question.by_id or not exact else k + 1
+            depth = deepest if question.by_id else min(size, deepest)
+            vector = np.ascontiguousarray(request.query, dtype=np.float32)
+            body["query"] = self._dialect.dense_clause(question.path, retriever, vector, depth, question.filter)
+            body["track_total_hits"] = question.by_id
+        else:
+            size = k if question.by_id else k + 1
+            if isinstance(request.query, TextQuery):
+                clause: Json = {"match": {question.path: {"query": request.query.text}}}
+            else:
+                scale = _scale(question.weights)
+                weights = {term: weight / scale for term, weight in question.weights.items()}
+                clause = self._dialect.sparse_clause(question.path, weights, retriever.kind)
+                if self._is_rough(question):
+                    return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
+            body["query"] = (
+                clause if question.filter is None else {"bool": {"must": [clause], "filter": [question.filter]}}
+            )
+        body["size"] = size
+        if question.by_id:
+            body["sort"] = ["_score", "id"]
+        else:
+            body.update(self._dialect.pipeline(retriever.kind))
+        return body
+
+    # --------------------------------------------------------------------------------------------------- answers
+
+    def _verdict(self, question: _Question, response: Json) -> Ranking | _Question:
+        """The ranking, or how the question must be asked again."""
+        request, retriever = question.request, question.retriever
+        k = int(min(request.k, MAX_WINDOW - 1))
+        hits = response["hits"]["hits"]
+        dense = retriever.kind == "dense"
+        if dense:
+            deepest = self._dialect.deepest_dense()
+            exact = not self._dialect.approximate_dense
+            if question.by_id:
+                if response["hits"]["total"]["value"] >= deepest:
+                    return question
+            elif (len(hits) >= deepest and k >= deepest) or (exact and _tied(hits, min(k, deepest - 1))):
+                return replace(question, by_id=True)
+        elif self._is_rough(question):
+            if response["hits"]["total"]["value"] < seismic.candidates(k):
+                return question  # asked again, it is searched exactly
+        elif not question.by_id and _tied(hits, k):
+            return replace(question, by_id=True)
+        return self._ranking(question, hits, k)
+
+    def _ranking(self, question: _Question, hits: Sequence[Json], k: int) -> Ranking:
+        found = {hit_id(hit): hit for hit in hits}
+        scores = [_score(hit) for hit in hits]
+        metric = question.retriever.metric
+        if metric is not None:
+            scores = [self._dialect.similarity(metric, score) for score in scores]
+        elif question.retriever.kind != "text":
+            scale = _scale(question.weights)
+            scores = [score * scale for score in scores]
+        pairs = list(zip(found, scores, strict=True))
+        if self._is_rough(question):  # leave out candidates that turned out to have none of the terms
+            pairs = [(id, score) for id, score in pairs if score > 0]
+        ranking = Ranking.from_scores(pairs, k)
+        if not len(ranking):
+            return EMPTY
+        sent = question.members is DOCUMENT
+        return Ranking(ranking.ids, ranking.scores, _Documents({id: found[id] for id in ranking.ids}) if sent else None)
+
+    def _is_rough(self, question: _Question) -> bool:
+        first = question.filter is None and not question.by_id
+        return first and question.retriever.kind == "sparse" and self._dialect.rough_sparse
+
+    def _in_parts(self, question: _Question) -> Steps[Ranking]:
+        """A dense search that is deeper than the engine allows, or has more ties: part by part, in order of ids."""
+        k = int(min(question.request.k, MAX_WINDOW - 1))
+        bounds: list[str] = []
+        filters = [] if question.filter is None else [question.filter]
+        while True:
+            page: Search = {**NO_FIELDS, "size": PART_DOCUMENTS, "track_total_hits": False, "sort": ["id"]}
+            page["query"] = {"bool": {"filter": [{"exists": {"field": "id"}}, *filters]}}
+            if bounds:
+                page["search_after"] = [bounds[-1]]
+            (response,) = yield [page]
+            hits = response["hits"]["hits"]
+            if len(hits) < PART_DOCUMENTS:
+                break
+            bounds.append(hits[-1]["sort"][0])
+        parts = []
+        for low, high in zip([None, *bounds], [*bounds, None], strict=True):
+            limits = {**({} if low is None else {"gt": low}), **({} if high is None else {"lte": high})}
+            conditions = [
+                *([question.filter] if question.filter else []),
+                *([{"range": {"id": limits}}] if limits else []),
+            ]
+            parts.append(replace(question, filter={"bool": {"filter": conditions}}, by_id=True))
+        responses = yield [self._body(part) for part in parts]
+        return self._ranking(question, [hit for response in responses for hit in response["hits"]["hits"]], k)
+
+    # ------------------------------------------------------------------------------------------------ statistics
+
+    def _missing(self, questions: Iterable[_Question], known: Statistics) -> set[tuple[str, str]]:
+        """Keys of lexical terms whose frequency is not known."""
+        lexical = (question for question in questions if question.retriever.kind == "lexical")
+        return {key for question in lexical for key in _keys(question) if key not in known.frequencies}
+
+    def _statistics_bodies(self, missing: Iterable[tuple[str, str]]) -> list[Search]:
+        """Each tells the state of the index and, in the same state, the frequencies of some terms in `missing`."""
+        keys = sorted(missing)
+        bodies = []
+        for start in range(0, max(len(keys), 1), _TERMS_AT_ONCE):
+            body: Search = {"size": 0, "track_total_hits": True, "aggs": {"stamp": {"max": {"field": "stamp"}}}}
+            part = keys[start : start + _TERMS_AT_ONCE]
+            if filters := [self._dialect.term_clause(f"vectors.{name}", term) for name, term in part]:
+                body["aggs"]["terms"] = {"filters": {"filters": filters}}
+            bodies.append(body)
+        return bodies
+
+    def _read_statistics(
+        self, responses: Sequence[Json], missing: Iterable[tuple[str, str]], known: Statistics
+    ) -> Statistics:
+        states, counts = [], []
+        for response in responses:
+            found = response["aggregations"]
+            states.append(State(response["hits"]["total"]["value"], int(found["stamp"]["value"] or 0)))
+            counts += [bucket["doc_count"] for bucket in found["terms"]["buckets"]] if "terms" in found else []
+        frequencies = dict(zip(sorted(missing), counts, strict=True))
+        # Where the index changed from one part to another, the state is the older one, which no later answer confirms.
+        state = min(states, key=lambda state: (state.stamp, state.documents))
+        if set(states) == {known.state} and len(known.frequencies) < _TERMS_REMEMBERED:
+            known.frequencies.update(frequencies)
+            return known
+        return Statistics(state, frequencies)
+
+
+class _Documents(Mapping[str, Document]):
+    """The documents of hits, made when they are looked up: of all rankings, few come into the final results."""
+
+    def __init__(self, hits: Mapping[str, Json]) -> None:
+        self._hits = hits
+
+    def __getitem__(self, id: str) -> Document:
+        return hit_document(self._hits[id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hits)
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+
+def _keys(question: _Question) -> Iterator[tuple[str, str]]:
+    return ((question.request.retriever, term) for term in question.weights)
+
+
+def _scale(weights: Mapping[str, float]) -> float:
+    """The power of two by which weights are divided so that none is above MAX_WEIGHT; 1 in most cases."""
+    largest = max(weights.values())
+    return 1.0 if largest <= MAX_WEIGHT else 2.0 ** (frexp(largest / MAX_WEIGHT)[1])
+
+
+def _tied(hits: Sequence[Json], k: int) -> bool:
+    """Whether the hits on both sides of the cut have the same score."""
+    return len(hits) > k and _score(hits[k - 1]) == _score(hits[k])
+
+
+def _score(hit: Json) -> float:
+    score = hit["_score"]
+    return float(hit["sort"][0] if score is None else score)
+
+
+def _check_vector(name: str, retriever: RetrieverSchema, query: object) -> NDArray[np.float32]:
+    if not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
+        shape = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
+        raise InvalidArgumentError(
+            f"Retriever {name!r} is dense and takes a float32 array of shape ({retriever.dimensions},), not {shape}."
+        )
+    if not np.isfinite(query).all():
+        raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
+    return query

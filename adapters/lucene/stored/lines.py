@@ -1,0 +1,317 @@
+"""Documents with their vectors as lines of the bulk API, and back.
+
+A stored document is one object (`_source`):
+
+| member       | holds                                                                                     |
+|--------------|-------------------------------------------------------------------------------------------|
+| `id`         | the document's id; its `_id` is `document_key(id)`                                        |
+| `document`   | id, text, title and metadata as they came, as JSON in base64: a binary field with         |
+|              | doc values, so that a search reads it alone and no engine reads anything into it          |
+| `fields`     | what filters search, by `metadata.to_fields`; absent when empty                           |
+| `vectors`    | by retriever: a list of numbers (dense, absent when all-zero), or weight by encoded term  |
+| `counts`     | by lexical retriever: term frequency by encoded term, from which its weights were made    |
+| `long_terms` | the escaped term by encoded term, for those that were too long for a name; usually absent |
+| `stamp`      | when this version was written, in microseconds                                            |
+| `rough`      | see `seismic`; indexed where that is asked for, never stored                              |
+
+It is sent as SMILE (`smile`), which has all bits of a float32; engines give it back as the shortest decimals that read
+as the same float32, so that nothing is lost although Lucene scores with fewer bits.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import chain, pairwise
+from typing import Any, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from hybridsearch.adapters.lucene.query import seismic
+from hybridsearch.adapters.lucene.query.filters import to_fields
+from hybridsearch.adapters.lucene.wire import smile
+from hybridsearch.backends import RetrieverSchema, Schema
+from hybridsearch.documents import MAX_ID_BYTES, Document
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
+from hybridsearch.weighting import BM25Weighting
+
+Line: TypeAlias = tuple[str, bytes]
+"""A document's id, and what the bulk API reads for it: an action, and for an index action the document."""
+
+MAX_NAME_BYTES = 200
+"""Longest encoded term in UTF-8; a longer one is named by its hash."""
+
+SMALLEST_WEIGHT = float(np.finfo(np.float32).smallest_normal)
+"""Lucene's feature fields refuse smaller weights."""
+
+_ROWS = 1024  # documents whose numbers are Python objects at one time
+_SPECIAL = re.compile(r"[\s\x00-\x1f\x7f.%~\ud800-\udfff]")
+_EMPTY_TERM = "%"  # escapes have two digits after it
+
+
+def document_key(id: str) -> str:
+    """The engine's `_id` for a document's id: the id itself, or its hash where it could be taken for one.
+
+    >>> document_key("a/b c"), document_key("~a")
+    ('a/b c', '~8d5679ec94e658e1de328401393caa90b352cc5bc28b6a3601f38f7fdf1de3cb')
+    """
+    short = len(id) <= MAX_ID_BYTES // 4 or len(id.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
+    return id if id and short and id[0] != "~" and not _has_surrogates(id) else _hash(id)
+
+
+def encode_term(term: str) -> str:
+    """The name of a term in a feature field: no two terms share one, and it has no dot, no space and 1 to 200 bytes.
+
+    White space, control characters, ".", "%", "~" and lone surrogates are written as %XX, byte by byte; the empty term
+    is "%"; a term whose name would be longer than 200 bytes is "~" and its hash.
+
+    >>> encode_term("wing"), encode_term("1.5 m"), encode_term("")
+    ('wing', '1%2E5%20m', '%')
+    """
+    name = _escape(term)
+    if len(name) > MAX_NAME_BYTES // 4 and len(name.encode()) > MAX_NAME_BYTES:
+        return _hash(term)
+    return name
+
+
+def decode_term(name: str) -> str | None:
+    """The term that `encode_term` named, or None for the name of a long one, which only `long_terms` remembers.
+
+    >>> decode_term("1%2E5%20m"), decode_term("~1f2e")
+    ('1.5 m', None)
+    """
+    return None if name.startswith("~") else _unescape(name)
+
+
+def document_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
+    """The length in tokens of each document of a lexical retriever, shape (documents,)."""
+    ends = np.concatenate([[0.0], np.cumsum(vectors.matrix.data, dtype=np.float64)])
+    lengths: NDArray[np.float64] = np.diff(ends[vectors.matrix.indptr])
+    return lengths
+
+
+def bulk_lines(
+    batch: EncodedBatch, schema: Schema, average_lengths: Mapping[str, float], stamp: int, *, rough: bool = False
+) -> Iterator[Line]:
+    """An index action and the document for each document of `batch`, in order.
+
+    Args:
+        batch: fits `schema`.
+        average_lengths: the mean document length in tokens that weights are made with, by lexical retriever.
+        stamp: when this version is written, in microseconds.
+        rough: whether learned sparse vectors are indexed for `seismic`, too.
+
+    Raises:
+        InvalidArgumentError: a weight is negative; nothing was yielded then.
+    """
+    _check_signs(batch, schema)
+    return chain.from_iterable(
+        _lines_of(batch, slice(start, start + _ROWS), schema, average_lengths, stamp, rough)
+        for start in range(0, len(batch), _ROWS)
+    )
+
+
+def delete_lines(ids: Iterable[str]) -> Iterator[Line]:
+    """A delete action for each id.
+
+    >>> list(delete_lines(["a"]))
+    [('a', b':)\\n\\x00\\xfa\\x85delete\\xfa\\x82_id@a\\xfb\\xfb\\xff')]
+    """
+    for id in ids:
+        yield id, smile.dumps({"delete": {"_id": document_key(id)}}) + smile.END
+
+
+def read_document(text: str) -> Document:
+    """The document in a stored `document`, whose padding OpenSearch leaves out of doc values."""
+    return Document(**orjson.loads(b64decode(text + "==")))
+
+
+def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Vectors]:
+    """The vectors in some `_source`s, by retriever, bit for bit as they were given to `bulk_lines`.
+
+    Sparse columns are in the order of their terms by code point, and sorted within a row. What cannot be stored comes
+    back as 0: weights below the smallest normal float32, and explicit zeros.
+    """
+    vectors: dict[str, Vectors] = {}
+    for name, retriever in schema.retrievers.items():
+        member = "counts" if retriever.kind == "lexical" else "vectors"
+        rows = [source.get(member, {}).get(name) for source in sources]
+        vectors[name] = _dense(rows, retriever) if retriever.kind == "dense" else _sparse(rows, sources)
+    return vectors
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def _lines_of(
+    batch: EncodedBatch, rows: slice, schema: Schema, average_lengths: Mapping[str, float], stamp: int, rough: bool
+) -> Iterator[Line]:
+    documents = batch.documents[rows]
+    sources: list[dict[str, Any]] = [_source(document, stamp) for document in documents]
+    if any(retriever.kind == "text" for retriever in schema.retrievers.values()):
+        for document, source in zip(documents, sources, strict=True):
+            source["content"] = document.content
+    for name, retriever in schema.retrievers.items():
+        vectors = batch.vectors[name]
+        if isinstance(vectors, DenseVectors):
+            array = vectors.array[rows]
+            written = smile.numbers(array)
+            for row in np.flatnonzero(array.any(axis=1)).tolist():
+                sources[row]["vectors"][name] = smile.list_of(written[row])
+            continue
+        part = SparseVectors(vectors.matrix[rows], vectors.vocabulary)
+        if retriever.kind == "lexical":
+            _put(sources, "counts", name, part)
+            part = _weighted(part, BM25Weighting(**(retriever.weighting or {})), average_lengths[name])
+        _put(sources, "vectors", name, part)
+        if rough and retriever.kind == "sparse":
+            for source, weights in zip(sources, _by_name(part), strict=True):
+                if weights:
+                    source.setdefault(seismic.MEMBER, {})[name] = seismic.rough_vector(weights)
+    for document, source in zip(documents, sources, strict=True):
+        action = smile.dumps({"index": {"_id": document_key(document.id)}})
+        yield document.id, b"".join([action, smile.END, smile.dumps(source), smile.END])
+
+
+def _source(document: Document, stamp: int) -> dict[str, Any]:
+    text = b64encode(orjson.dumps(document.to_dict())).decode()
+    source: dict[str, Any] = {"id": document.id, "document": text, "vectors": {}, "stamp": stamp}
+    if fields := to_fields(document):
+        source["fields"] = fields
+    return source
+
+
+def _put(sources: Sequence[dict[str, Any]], member: str, name: str, vectors: SparseVectors) -> None:
+    """Add each row's value by encoded term under `member` and `name`."""
+    matrix, terms = vectors.matrix, vectors.vocabulary.terms
+    kept = matrix.data >= SMALLEST_WEIGHT
+    starts = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr].tolist()
+    columns = matrix.indices[kept]
+    names = np.empty(len(terms), dtype=object)
+    used = np.zeros(len(terms), dtype=bool)
+    used[columns] = True
+    long: dict[int, str] = {}
+    for column in np.flatnonzero(used).tolist():
+        encoded = encode_term(terms[column])
+        names[column] = smile.name(encoded)
+        if encoded.startswith("~"):
+            long[column] = encoded
+    members = [b""] * (2 * len(columns))
+    members[::2] = names[columns].tolist()
+    members[1::2] = smile.numbers(matrix.data[kept]).view("V6")[:, 0].tolist()
+    for source, start, end in zip(sources, starts, starts[1:], strict=False):
+        if start < end:
+            source.setdefault(member, {})[name] = smile.dict_of(members[2 * start : 2 * end])
+    for column, encoded in long.items():
+        places = np.flatnonzero(columns == column)
+        for row in (np.searchsorted(starts, places, side="right") - 1).tolist():
+            sources[row].setdefault("long_terms", {})[encoded] = _escape(terms[column])
+
+
+def _by_name(vectors: SparseVectors) -> Iterator[dict[str, float]]:
+    """Each row's value by encoded term."""
+    matrix, terms = vectors.matrix, vectors.vocabulary.terms
+    names = {column: encode_term(terms[column]) for column in np.unique(matrix.indices).tolist()}
+    for start, end in pairwise(matrix.indptr.tolist()):
+        row = zip(matrix.indices[start:end].tolist(), matrix.data[start:end].tolist(), strict=True)
+        yield {names[column]: value for column, value in row if value >= SMALLEST_WEIGHT}
+
+
+def _weighted(frequencies: SparseVectors, weighting: BM25Weighting, average_length: float) -> SparseVectors:
+    matrix = frequencies.matrix
+    lengths = np.repeat(document_lengths(frequencies).astype(np.float32), np.diff(matrix.indptr))
+    weights = np.zeros_like(matrix.data)
+    held = matrix.data > 0
+    weights[held] = weighting.term_weights(matrix.data[held], lengths[held], average_length)
+    return SparseVectors(csr_array((weights, matrix.indices, matrix.indptr), matrix.shape), frequencies.vocabulary)
+
+
+def _check_signs(batch: EncodedBatch, schema: Schema) -> None:
+    for name, retriever in schema.retrievers.items():
+        vectors = batch.vectors[name]
+        if isinstance(vectors, DenseVectors):
+            continue
+        matrix = vectors.matrix
+        negative = np.flatnonzero(matrix.data < 0)
+        if negative.size:
+            row = int(np.searchsorted(matrix.indptr, negative[0], side="right")) - 1
+            term = vectors.vocabulary.terms[matrix.indices[negative[0]]]
+            what = "frequency" if retriever.kind == "lexical" else "weight"
+            raise InvalidArgumentError(
+                f"Document {batch.documents[row].id!r:.80} has the {what} {matrix.data[negative[0]]!s} for the term "
+                f"{term!r:.80} of retriever {name!r}, and Lucene stores none below 0: leave it out, or use the memory "
+                "backend."
+            )
+
+
+# ----------------------------------------------------------------------------------------------------------- reading
+
+
+def _dense(rows: Sequence[Sequence[float] | None], retriever: RetrieverSchema) -> DenseVectors:
+    array = np.zeros((len(rows), retriever.dimensions or 0), dtype=np.float32)
+    present = [row for row, values in enumerate(rows) if values is not None]
+    if present:
+        array[present] = _to_float32(np.array([rows[row] for row in present], dtype=np.float64))
+    return DenseVectors(array, retriever.metric or "cosine")
+
+
+def _sparse(rows: Sequence[Mapping[str, float] | None], sources: Sequence[Mapping[str, Any]]) -> SparseVectors:
+    held = [row or {} for row in rows]
+    names = list(dict.fromkeys(chain.from_iterable(held)))
+    long_terms = {key: term for source in sources for key, term in source.get("long_terms", {}).items()}
+    terms = [_unescape(long_terms.get(name, name)) for name in names]
+    order = sorted(range(len(names)), key=terms.__getitem__)
+    column = {names[place]: number for number, place in enumerate(order)}
+    indptr = np.cumsum([0, *map(len, held)])
+    indices = np.fromiter(map(column.__getitem__, chain.from_iterable(held)), np.int32, int(indptr[-1]))
+    data = np.fromiter(chain.from_iterable(row.values() for row in held), np.float64, int(indptr[-1]))
+    parts = _to_float32(data), indices, indptr.astype(np.int32)
+    matrix: csr_array[np.float32, tuple[int, int]] = csr_array(parts, shape=(len(held), len(names)))
+    matrix.sort_indices()
+    return SparseVectors(matrix, Vocabulary([terms[place] for place in order]))
+
+
+def _to_float32(doubles: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The float32 values whose shortest decimals were read as `doubles`.
+
+    Rounding twice, decimal to double to float32, goes wrong for exactly one decimal of all that there are.
+    """
+    values = doubles.astype(np.float32)
+    wrong = np.abs(doubles) == 7.038531e-26
+    if wrong.any():
+        values[wrong] = np.copysign(np.uint32(0x15AE43FD).view(np.float32), doubles[wrong])
+    return values
+
+
+# ----------------------------------------------------------------------------------------------------------- names
+
+
+def _escape(term: str) -> str:
+    if _SPECIAL.search(term) is None:
+        return term or _EMPTY_TERM
+    return _SPECIAL.sub(_escaped_character, term)
+
+
+def _escaped_character(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+
+
+def _unescape(name: str) -> str:
+    if "%" not in name:
+        return name
+    return "" if name == _EMPTY_TERM else unquote_to_bytes(name).decode("utf-8", "surrogatepass")
+
+
+def _hash(string: str) -> str:
+    return "~" + sha256(string.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _has_surrogates(string: str) -> bool:
+    return not string.isascii() and re.search(r"[\ud800-\udfff]", string) is not None

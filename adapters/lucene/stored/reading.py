@@ -1,0 +1,103 @@
+"""Documents by id, and all of them, as they are stored."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import orjson
+
+from hybridsearch.adapters.lucene.stored.lines import document_key, read_document, vectors_from_source
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
+from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.lucene.wire.refusals import refusal
+from hybridsearch.backends import Schema
+from hybridsearch.documents import Document
+from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.vectors import EncodedBatch
+
+Json: TypeAlias = Any
+
+NO_FIELDS: Mapping[str, Json] = {"stored_fields": "_none_"}
+"""Members of a search whose hits are scores alone. Stored fields, which `_id` is one of, lie among the vectors, in
+compressed blocks: to read one of a hit takes longer than to find it."""
+
+ID: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id"]}
+"""Members of a search whose hits have what `hit_id` reads."""
+
+DOCUMENT: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id", "document"]}
+"""Members of a search whose hits have what `hit_id` and `hit_document` read."""
+
+_IDS_AT_ONCE = 1000
+_AT_ONCE = 2000
+_SCROLL = "5m"
+
+
+def fetch(address: Address, ids: Sequence[str], members: Sequence[str]) -> Steps[list[Json | None]]:
+    """These members of the stored documents, in the order of `ids`, as last written; None for an unknown id."""
+    found: dict[str, Json] = {}
+    keys = list(dict.fromkeys(document_key(id) for id in ids if id))
+    for start in range(0, len(keys), _IDS_AT_ONCE):
+        docs = [{"_id": key, "_source": members} for key in keys[start : start + _IDS_AT_ONCE]]
+        answer = yield Call("POST", f"{address.path}/_mget", orjson.dumps({"docs": docs}))
+        for item in answer["docs"]:
+            if "error" in item:
+                raise refusal(address, 500, item["error"])
+            if item.get("found"):
+                found[item["_id"]] = item["_source"]
+    return [found.get(document_key(id)) if id else None for id in ids]
+
+
+def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document | None]]:
+    """The documents, in the order of `ids`, as searches see them, or, where they do not yet, as last written."""
+    found: dict[str, Document] = {}
+    keys = list(dict.fromkeys(document_key(id) for id in ids if id))
+    for start in range(0, len(keys), _IDS_AT_ONCE):
+        part = keys[start : start + _IDS_AT_ONCE]
+        body = {**DOCUMENT, "size": len(part), "track_total_hits": False, "query": {"ids": {"values": part}}}
+        path = f"{address.path}/_search?allow_partial_search_results=false"
+        answer = yield Call("POST", path, orjson.dumps(body))
+        found.update((hit_id(hit), hit_document(hit)) for hit in answer["hits"]["hits"])
+    unseen = [id for id in ids if id not in found]
+    for id, source in zip(unseen, (yield from fetch(address, unseen, ["document"])), strict=True):
+        if source is not None:
+            found[id] = read_document(source["document"])
+    return [found.get(id) for id in ids]
+
+
+def hit_document(hit: Json) -> Document:
+    """The document of a hit."""
+    return read_document(hit["fields"]["document"][0])
+
+
+def hit_id(hit: Json) -> str:
+    """Its id."""
+    return str(hit["fields"]["id"][0])
+
+
+def read_batches(channel: Channel, address: Address, schema: Schema, batch_size: int) -> Iterator[EncodedBatch]:
+    """All documents with their vectors, as they are when the first batch is taken.
+
+    Raises:
+        BackendError: some did not come. (A page whose answer is lost is gone: asked again, the engine gives the next.)
+    """
+    body = {"size": min(batch_size, _AT_ONCE), "sort": ["_doc"], "track_total_hits": True}
+    options = f"scroll={_SCROLL}&allow_partial_search_results=false"
+    page = channel.call("POST", f"{address.path}/_search?{options}", body)
+    missing = int(page["hits"]["total"]["value"])
+    try:
+        while hits := page["hits"]["hits"]:
+            sources = [hit["_source"] for hit in hits]
+            documents = [read_document(source["document"]) for source in sources]
+            yield EncodedBatch(documents, vectors_from_source(sources, schema))
+            missing -= len(hits)
+            page = channel.call("POST", "/_search/scroll", {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]})
+    finally:
+        with contextlib.suppress(HybridSearchError):  # it ends by itself, too
+            channel.call("DELETE", "/_search/scroll", {"scroll_id": page["_scroll_id"]})
+    if missing:
+        raise BackendError(
+            f"{missing} documents of the index {address.index!r} at {address} did not come, as the answer to some "
+            "request for them was lost: read them all again from the start."
+        )

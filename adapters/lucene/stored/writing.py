@@ -1,0 +1,263 @@
+"""Documents on their way into an index: bulk requests, the mean lengths behind the weights, relaxed settings."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Any, TypeAlias
+
+from hybridsearch.adapters.lucene.aliases import Target, only_index
+from hybridsearch.adapters.lucene.stored.identity import Identity
+from hybridsearch.adapters.lucene.stored.lines import bulk_lines, document_lengths
+from hybridsearch.adapters.lucene.stored.reading import read_batches
+from hybridsearch.adapters.lucene.wire.bulk import BulkSender
+from hybridsearch.adapters.lucene.wire.channel import SMILE, Call, Channel
+from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
+from hybridsearch.backends import RetrieverSchema, Schema, check_batch
+from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.vectors import EncodedBatch, SparseVectors
+
+Json: TypeAlias = Any
+
+_AT_ONCE = 1000  # documents that are weighed anew
+_WITH_GRAPHS = "3s"  # a vector is linked into the graph of a small segment faster; of 1 s there are too many to merge
+_TOLERATED = 0.05  # of the average length, before a load weighs anew
+_FAR, _ENOUGH = 0.25, 100  # of the average length of that many upserted documents, before there is a warning
+
+
+class Writer:
+    """Writes to the indexes that a backend means by its address.
+
+    Attributes:
+        writes: how often something was written, or tried.
+        loads: how many are under way.
+    """
+
+    def __init__(self, channel: Channel, address: Address, threads: int) -> None:
+        self.writes = 0
+        self.loads = 0
+        self._channel = channel
+        self._address = address
+        self._threads = threads
+        self._stamp = 0
+        self._upserted: dict[str, _Mean] = {}  # by retriever whose average length an upsert of this object decided
+        self._lock = threading.Lock()
+
+    def upsert(self, target: Target, batch: EncodedBatch) -> None:
+        """Write one batch."""
+        self.send(target, self._lines(target, batch))
+
+    def load(self, target: Target, batches: Iterable[EncodedBatch], *, empty: bool) -> None:
+        """Write all batches with relaxed settings; weigh anew where the first was not like the others.
+
+        `empty` is whether there are no documents yet.
+        """
+        schema = self._identity(target).schema
+        undecided = [name for name, r in schema.retrievers.items() if r.kind == "lexical" and r.average_length is None]
+        lengths = {name: _Mean() for name in undecided}
+        with self._relaxed(target, empty):
+            self.send(target, self._lines_of_all(target, batches, lengths))
+            if any(_is_off(mean.value, target.searcher.schema.retrievers[name]) for name, mean in lengths.items()):
+                self.reweigh(target)
+
+    def reweigh(self, target: Target) -> dict[str, float]:
+        """Weigh all documents anew; the average lengths by retriever."""
+        self._channel.call("POST", f"{target.address.path}/_refresh")
+        identity = self._identity(target)
+        means = {name: _Mean() for name, r in identity.schema.retrievers.items() if r.kind == "lexical"}
+        for batch in read_batches(self._channel, target.address, identity.schema, _AT_ONCE):
+            _add_lengths(means, batch)
+        averages = {name: mean.value for name, mean in means.items() if mean.value > 0}
+        retrievers = dict(identity.schema.retrievers)
+        for name, average in averages.items():
+            retrievers[name] = replace(retrievers[name], average_length=average)
+        schema = replace(identity.schema, retrievers=retrievers)
+        if averages:
+            self._put_meta(target, replace(identity, schema=schema))
+            target.searcher.schema = schema
+            stored = read_batches(self._channel, target.address, schema, _AT_ONCE)
+            weighed = replace(identity, schema=schema)
+            self.send(target, chain.from_iterable(self._weighed_lines(batch, weighed) for batch in stored))
+        return averages
+
+    def end_crashed_load(self, target: Target) -> None:
+        """Restore what a load that never ended has relaxed, unless one is under way here."""
+        if not self.loads:
+            self._ended(target, self._identity(target))
+
+    def send(self, target: Target, lines: Iterable[tuple[str, bytes]]) -> int:
+        """Send the lines of a bulk request; how many documents were stored, or deleted."""
+
+        def post(body: bytes) -> tuple[int, bytes]:
+            path = f"{target.address.path}/_bulk?filter_path=errors,items.*.status,items.*.error"
+            status, content = self._channel.send(Call("POST", path, body, SMILE))
+            return status, content.encode() if isinstance(content, str) else content
+
+        refuse = partial(refusal, target.address)
+        sender = BulkSender(post, threads=self._threads, retryable=(NoAnswerError,), refusal=refuse)
+        try:
+            done = sender.send_all(lines)
+        finally:
+            self.writes += 1
+            target.searcher.forget()
+        if target.alias is not None:
+            self._identity(target)
+        return done
+
+    def _lines(self, target: Target, batch: EncodedBatch) -> Iterator[tuple[str, bytes]]:
+        # Asked each time: the bulk API would make an index anew, without our mapping, that was deleted meanwhile.
+        identity = self._identity(target)
+        check_batch(batch, identity.schema)
+        if not self.loads:
+            identity = self._ended(target, identity)
+        schema = _with_averages(identity.schema, batch)
+        if schema != identity.schema:
+            self._put_meta(target, replace(identity, schema=schema))
+        target.searcher.schema = schema
+        if not self.loads:
+            self._note_lengths(batch, identity.schema, schema)
+        return self._weighed_lines(batch, replace(identity, schema=schema))
+
+    def _lines_of_all(
+        self, target: Target, batches: Iterable[EncodedBatch], lengths: Mapping[str, _Mean]
+    ) -> Iterator[tuple[str, bytes]]:
+        for batch in batches:
+            if len(batch):
+                yield from self._lines(target, batch)
+                _add_lengths(lengths, batch)
+
+    def _weighed_lines(self, batch: EncodedBatch, identity: Identity) -> Iterator[tuple[str, bytes]]:
+        schema = identity.schema
+        averages = {name: r.average_length or 0.0 for name, r in schema.retrievers.items() if r.kind == "lexical"}
+        with self._lock:
+            stamp = self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
+        return bulk_lines(batch, schema, averages, stamp, rough=identity.options.get("sparse") == "seismic")
+
+    def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
+        """Warn where upserts are far from an average length that the first of them decided."""
+        now = schema.retrievers
+        for name, retriever in before.retrievers.items():
+            if retriever.average_length is None and now[name].average_length is not None:
+                self._upserted[name] = _Mean()
+        _add_lengths(self._upserted, batch)
+        for name, mean in list(self._upserted.items()):
+            if mean.documents >= _ENOUGH and _is_off(mean.value, now[name], _FAR):
+                del self._upserted[name]
+                warnings.warn(
+                    f"The {mean.documents} documents so far have {mean.value:.4g} tokens on average, but the index "
+                    f"{self._address.index!r} weighs those of {name!r} by the average of the first batch, "
+                    f"{now[name].average_length:.4g}: when all are in, call reweigh() of its backend.",
+                    stacklevel=5,
+                )
+
+    # ---------------------------------------------------------------------------------------------------- settings
+
+    @contextlib.contextmanager
+    def _relaxed(self, target: Target, empty: bool) -> Iterator[None]:
+        """Seldom refreshing or never and, for an empty index, no replicas; as before at the end."""
+        identity = self._identity(target)
+        path = f"{target.address.path}/_settings"
+        settings = next(iter(self._channel.call("GET", path).values()))["settings"]["index"]
+        before = identity.before_load or {
+            "refresh_interval": settings.get("refresh_interval"),
+            "number_of_replicas": settings["number_of_replicas"],
+        }
+        graphs = identity.options.get("dense") == "hnsw" and any(
+            retriever.kind == "dense" for retriever in identity.schema.retrievers.values()
+        )
+        relaxed: dict[str, Json] = {"refresh_interval": _WITH_GRAPHS if graphs else "-1"}
+        if empty:
+            relaxed["number_of_replicas"] = 0
+        try:
+            with self._lock:
+                self.loads += 1
+            try:
+                self._put_meta(target, replace(identity, before_load=before))
+                self._call("PUT", path, {"index": relaxed})
+                yield
+                self._restore(target, before)
+            finally:
+                with self._lock:
+                    self.loads -= 1
+        except BaseException:
+            with contextlib.suppress(HybridSearchError):  # of the two errors, the first tells more
+                self._restore(target, before)
+            raise
+
+    def _restore(self, target: Target, before: Mapping[str, Json]) -> None:
+        path = target.address.path
+        self._call("PUT", f"{path}/_settings", {"index": before})
+        self._put_meta(target, replace(self._identity_in(self._call("GET", path)), before_load=None))
+
+    def _ended(self, target: Target, identity: Identity) -> Identity:
+        """The identity once nothing is relaxed any more."""
+        if identity.before_load is not None:
+            self._restore(target, identity.before_load)
+        return replace(identity, before_load=None)
+
+    # ------------------------------------------------------------------------------------------------------- _meta
+
+    def _put_meta(self, target: Target, identity: Identity) -> None:
+        self._call("PUT", f"{target.address.path}/_mapping", {"_meta": identity.to_meta()})
+
+    def _identity(self, target: Target) -> Identity:
+        """As it is now; another process may have changed it, deleted the index, or moved the alias (BackendError)."""
+        found = self._call("GET", self._address.path)
+        if target.alias is not None and only_index(found, self._address)[0] != target.address.index:
+            raise BackendError(
+                f"The alias {target.alias!r} at {self._address} was moved during the load, from the index "
+                f"{target.address.index!r}, which has a part of it: run it again."
+            )
+        return self._identity_in(found)
+
+    def _call(self, method: str, path: str, body: Json | None = None) -> Json:
+        """A call that may be made twice; during a load it outlasts a node that starts again, as bulk requests do."""
+        return self._channel.call(method, path, body, patient=self.loads > 0)
+
+    def _identity_in(self, found: Json) -> Identity:
+        return Identity.from_meta(next(iter(found.values()))["mappings"].get("_meta"), self._address)
+
+
+def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
+    """The schema with a mean length for each lexical retriever, which the first documents with any terms decide."""
+    retrievers = dict(schema.retrievers)
+    for name, retriever in schema.retrievers.items():
+        vectors = batch.vectors[name]
+        if retriever.kind == "lexical" and retriever.average_length is None and isinstance(vectors, SparseVectors):
+            average = float(document_lengths(vectors).mean())
+            if average > 0:
+                retrievers[name] = replace(retriever, average_length=average)
+    return replace(schema, retrievers=retrievers) if retrievers != schema.retrievers else schema
+
+
+@dataclass(slots=True)
+class _Mean:
+    """Of the lengths of documents, those without any term among them."""
+
+    tokens: float = 0.0
+    documents: int = 0
+
+    @property
+    def value(self) -> float:
+        return self.tokens / self.documents if self.documents else 0.0
+
+
+def _add_lengths(means: Mapping[str, _Mean], batch: EncodedBatch) -> None:
+    for name, mean in means.items():
+        vectors = batch.vectors[name]
+        if isinstance(vectors, SparseVectors):
+            mean.tokens += float(document_lengths(vectors).sum())
+            mean.documents += len(batch)
+
+
+def _is_off(mean: float, retriever: RetrieverSchema, tolerated: float = _TOLERATED) -> bool:
+    """Whether the average length that was frozen is too far from the mean."""
+    frozen = retriever.average_length
+    return frozen is not None and mean > 0 and abs(frozen - mean) > tolerated * mean

@@ -1,0 +1,88 @@
+"""Searches sent together: one `_msearch` for each round of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import TypeVar
+
+import orjson
+
+from hybridsearch.adapters.lucene.query.searching import Search
+from hybridsearch.adapters.lucene.wire.channel import LINES, Call, Json, Steps
+from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
+
+T = TypeVar("T")
+
+INDEX = "_index"
+"""Member of a search that is not for the address's index, but for the one named here."""
+
+_HITS = 200_000  # in one request, some 20 MB of ids and scores
+_ATTEMPTS = 7
+_FIRST_PAUSE = 0.1  # seconds; twice as much each time
+
+
+def msearch(address: Address, rounds: Generator[list[Search], list[Json], T]) -> Steps[T]:
+    """The calls for `rounds`, each of which yields searches and is sent their responses.
+
+    No response is of a part of the shards only. Raises the sentence for the first search that fails for good.
+    """
+    try:
+        searches = next(rounds)
+        while True:
+            responses: list[Json] = []
+            for part in _parts(searches):
+                responses += yield from _ask(address, part)
+            searches = rounds.send(responses)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
+    """The responses to one `_msearch`; searches that the engine was too busy for are asked again."""
+    responses: list[Json] = [None] * len(searches)
+    open = list(range(len(searches)))
+    pause = 0.0
+    for attempt in range(_ATTEMPTS):
+        body = _body([searches[place] for place in open])
+        answer = yield Call("POST", f"{address.path}/_msearch", body, LINES, pause)
+        busy = []
+        for place, response in zip(open, answer["responses"], strict=True):
+            if "error" in response:
+                error = refusal(address, response.get("status", 500), response["error"])
+                if attempt == _ATTEMPTS - 1 or not isinstance(error, NoAnswerError):
+                    raise error
+                busy.append(place)
+            responses[place] = response
+        if not busy:
+            break
+        open, pause = busy, _FIRST_PAUSE * 2**attempt
+    return responses
+
+
+def _parts(searches: Sequence[Search]) -> Iterator[list[Search]]:
+    """All searches at once, unless their hits together would need too much memory."""
+    part: list[Search] = []
+    hits = 0
+    for search in searches:
+        size = min(search["size"], 10_000)
+        if part and hits + size > _HITS:
+            yield part
+            part, hits = [], 0
+        part.append(search)
+        hits += size
+    if part:
+        yield part
+
+
+def _body(searches: Sequence[Search]) -> bytes:
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    lines = []
+    for search in searches:
+        header: dict[str, Json] = {"allow_partial_search_results": False}
+        if INDEX in search:
+            header["index"] = search[INDEX]
+        body = {member: value for member, value in search.items() if member != INDEX}
+        lines += [orjson.dumps(header, option=option), orjson.dumps(body, option=option)]
+    return b"".join(lines)

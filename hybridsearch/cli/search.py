@@ -1,0 +1,319 @@
+"""The verbs that fill and search an index: `index`, `search`, `explain`, `copy`, `publish` and `doctor`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hybridsearch.cli.app import app
+from hybridsearch.cli.arguments import (
+    BatchSize,
+    Candidates,
+    FusionName,
+    Json,
+    Names,
+    Options,
+    Place,
+    backend_options,
+    make_fusion,
+    split_names,
+)
+from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_json, print_plain
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from hybridsearch.search import HybridSearch
+
+
+class OnError(StrEnum):
+    """What to do about a line that holds no usable document."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+@app.command()
+def index(
+    corpus: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CORPUS",
+            help="A .jsonl, .csv or .parquet file, a BEIR folder, or a folder of .txt and .md files.",
+            show_default=False,
+        ),
+    ],
+    place: Annotated[
+        str, typer.Option("--index", metavar="PLACE", help="Where the index goes: a folder, or an engine's URL.")
+    ],
+    retrievers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="bm25, dense=MODEL, sparse=MODEL, joined by commas; MODEL is a folder or a hub name; "
+            "native=ANALYZER for the BM25 of OpenSearch or Elasticsearch. "
+            "Default: those of the index that is there, else bm25.",
+        ),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Whose stemming and stop words BM25 uses. Default for a new index: english.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, tsv, parquet, beir or text. Default: told by the name.")
+    ] = None,
+    id_field: Annotated[str | None, typer.Option(help="The column that holds the id.")] = None,
+    text_field: Annotated[str | None, typer.Option(help="The column that holds the text.")] = None,
+    title_field: Annotated[str | None, typer.Option(help="The column that holds the title.")] = None,
+    auto_id: Annotated[bool, typer.Option("--auto-id", help="Make ids where there are none.")] = False,
+    on_error: Annotated[
+        OnError, typer.Option(help="At a line that holds no usable document: stop, or skip it and list it at the end.")
+    ] = OnError.stop,
+    hnsw: Annotated[
+        bool, typer.Option("--hnsw", help="Also make graphs for approximate dense search (`search --hnsw`).")
+    ] = False,
+    via: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Encode into this folder first, then load the engine from there."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what the folder of --via holds; nothing is encoded twice.")
+    ] = False,
+    batch_size: BatchSize = 1024,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Add documents to an index, which is made if it is not there; one with a known id replaces it."""
+    from hybridsearch.backends import redacted
+    from hybridsearch.readers import read_documents
+
+    _check_via(via, resume)
+    documents = read_documents(
+        corpus,
+        format=format,
+        id_field=id_field,
+        text_field=text_field,
+        title_field=title_field,
+        auto_id=auto_id,
+        on_error=on_error.value,
+    )
+    with _open_or_create(place, retrievers, language, backend_options(option, hnsw, place)) as searcher:
+        if not searcher.backend.capabilities.persistent:
+            raise InvalidArgumentError(
+                f"--index {redacted(place)} is lost when the command ends; for a folder of that name write ./{place}."
+            )
+        report = searcher.index(documents, batch_size=batch_size, via=via)
+        count = searcher.count()
+        names = list(searcher.retrievers)
+    place, skipped = redacted(place), [str(line) for line in documents.skipped]
+    if as_json:
+        print_json(
+            {
+                "index": place,
+                "retrievers": names,
+                "documents": count,
+                "indexed": report.indexed,
+                "unchanged": report.unchanged,
+                "duplicates": list(report.duplicates),
+                "skipped": skipped,
+                "seconds": report.seconds,
+            }
+        )
+        return
+    unchanged = f", {report.unchanged:,} were there already" if report.unchanged else ""
+    rate = f" ({report.indexed / report.seconds:,.0f} a second)" if report.indexed and report.seconds else ""
+    print_plain(f"Indexed {report.indexed:,} documents in {report.seconds:.1f} s{rate}{unchanged}.")
+    if skipped:
+        print_plain(f"Skipped {len(skipped):,}:", *(f"  {line}" for line in skipped[:10]))
+        if len(skipped) > 10:
+            print_plain(f"  and {len(skipped) - 10:,} more (--json lists them all)")
+    print_plain(f"{place} holds {count:,} documents for {', '.join(names)}. Next: hybridsearch search {place}")
+
+
+@app.command()
+def search(
+    place: Place,
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="QUERY",
+            help="What to find; after -- if it starts with a dash. Default: asks in a terminal, else reads one a line.",
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many hits.")] = 10,
+    filter: Annotated[str | None, typer.Option(metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'.""")] = None,
+    retrievers: Names = None,
+    candidates: Candidates = None,
+    fusion: FusionName = None,
+    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Reorder the top by this cross-encoder.")] = None,
+    hnsw: Annotated[
+        bool, typer.Option("--hnsw", help="Search dense vectors approximately: faster where there are very many.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say for each hit why it is there.")] = False,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Search an index."""
+    asking = query is None and sys.stdin.isatty()
+    if asking and as_json:
+        raise typer.BadParameter("give it a QUERY, or queries on standard input.", param_hint="--json")
+    import hybridsearch as hs
+    from hybridsearch.backends import redacted
+
+    parsed, names, merge = parse_filter(filter), split_names(retrievers), make_fusion(fusion)
+    with hs.open(place, backend_options=backend_options(option, hnsw, place)) as searcher:
+        if rerank is not None:
+            searcher.reranker = hs.CrossEncoderReranker(rerank)
+        session = Session(searcher, top_k, parsed, names, candidates, merge, explain)
+        if asking:
+            names_of_all = ", ".join(searcher.retrievers)
+            print_plain(f"{redacted(place)}: {searcher.count():,} documents for {names_of_all}.", WELCOME)
+            session.interact()
+        elif query is not None and as_json:
+            print_json(session.json(query))
+        elif query is not None:
+            session.show(query)
+        else:
+            queries = (line.strip() for line in sys.stdin if line.strip())
+            if as_json:
+                print_json([session.json(text) for text in queries])
+            else:
+                for text in queries:
+                    session.show(text)
+
+
+@app.command()
+def explain(
+    place: Place,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What was asked.", show_default=False)],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.", show_default=False)],
+    retrievers: Names = None,
+    candidates: Candidates = None,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a document is where it is for a query, or why it was not found."""
+    import hybridsearch as hs
+
+    with hs.open(place, backend_options=backend_options(option)) as searcher:
+        explanation = searcher.explain(query, id, retrievers=split_names(retrievers), candidates=candidates)
+    if as_json:
+        print_json(explanation.to_dict())
+    else:
+        print_plain(str(explanation))
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, or an engine's URL.", show_default=False)],
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="A folder, or an engine's URL.", show_default=False)
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a copy that was interrupted; what is there is not sent again.")
+    ] = False,
+    retrievers: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Copy only these, such as bm25,dense. Default: all.")
+    ] = None,
+    verify: Annotated[int, typer.Option(min=0, help="How many queries compare the two rankings.")] = 20,
+    batch_size: BatchSize = 1024,
+    option: Options = None,
+    source_option: Annotated[
+        list[str] | None, typer.Option("--source-option", metavar="KEY=VALUE", help="The same for the source.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Copy an index with its vectors to another engine or folder, and compare the two; nothing is encoded."""
+    import hybridsearch as hs
+
+    report = hs.copy(
+        source,
+        destination,
+        retrievers=split_names(retrievers),
+        batch_size=batch_size,
+        resume=resume,
+        verify=verify,
+        source_options=backend_options(source_option),
+        destination_options=backend_options(option),
+    )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_plain(str(report))
+    if report.differences:
+        raise HybridSearchError(" ".join(report.differences))
+
+
+@app.command()
+def publish(
+    place: Annotated[str, typer.Argument(metavar="URL", help="The new index.", show_default=False)],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The name to search by.", show_default=False)],
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="Do not delete the index that ALIAS meant.")] = False,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Let a name mean this index, in the place of the one that it means now, which is deleted."""
+    import hybridsearch as hs
+    from hybridsearch.backends import redacted
+
+    old = hs.publish(place, alias, drop_old=not keep_old, backend_options=backend_options(option))
+    if as_json:
+        print_json({"index": redacted(place), "alias": alias, "before": old, "dropped": bool(old) and not keep_old})
+        return
+    before = "" if old is None else f" It was {old} before, which is {'kept' if keep_old else 'deleted'}."
+    print_plain(f"{alias} now is {redacted(place)}.{before}")
+
+
+@app.command()
+def doctor(
+    place: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PLACE", help="An index to check, too; of a server any name, as in URL/name.", show_default=False
+        ),
+    ] = None,
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is usable here: extras, engines, models, data, cache; and check an index."""
+    from hybridsearch.cli import doctor
+
+    report = doctor.examine(place, backend_options(option))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        console_on().print(report)
+    if report.problems:
+        raise HybridSearchError(" ".join(report.problems))
+
+
+# Opening
+
+
+def _open_or_create(
+    place: str, retrievers: str | None, language: str | None, options: dict[str, Any] | None
+) -> HybridSearch:
+    import hybridsearch as hs
+    from hybridsearch.encoders.spec import make_encoders
+    from hybridsearch.errors import IndexNotFoundError
+
+    if retrievers is None:
+        with contextlib.suppress(IndexNotFoundError):
+            given = None if language is None else {"bm25": hs.BM25(language)}
+            return hs.open(place, retrievers=given, backend_options=options)
+    encoders = make_encoders(retrievers or "bm25", language or "english")
+    return hs.HybridSearch(encoders, backend=place, backend_options=options)
+
+
+def _check_via(via: Path | None, resume: bool) -> None:
+    """What was encoded for another corpus is not loaded by accident."""
+    if resume and via is None:
+        raise InvalidArgumentError("--resume goes on with what a folder holds: name it with --via FOLDER.")
+    there = via is not None and via.exists() and any(via.iterdir())
+    if there and not resume:
+        raise InvalidArgumentError(
+            f"--via {via} holds something already: --resume goes on with it, or choose another folder."
+        )

@@ -1,0 +1,124 @@
+"""What the verbs that measure are told to measure: data sets, the index or runs that systems search, systems."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hybridsearch.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from hybridsearch.evaluation.datasets import Dataset
+    from hybridsearch.evaluation.pipeline import Pipeline, Run
+    from hybridsearch.rerank import Reranker
+    from hybridsearch.search import HybridSearch
+
+
+def load_all(name: str, split: str, dataset_id: str | None) -> dict[str, Dataset]:
+    """The data set by its name; or those of a collection, by theirs."""
+    from hybridsearch.evaluation.datasets import load_dataset
+
+    data: Dataset | dict[str, Dataset] = load_dataset(name, split=split, dataset_id=dataset_id)
+    return data if isinstance(data, dict) else {data.name: data}
+
+
+def load_one(name: str, split: str, dataset_id: str | None) -> Dataset:
+    """The data set by its name, which is not that of a collection."""
+    sets = load_all(name, split, dataset_id)
+    if len(sets) > 1:
+        raise InvalidArgumentError(
+            f"{name} is {len(sets)} data sets: name one of them, {', '.join(f'{name}/{one}' for one in sets)}."
+        )
+    return next(iter(sets.values()))
+
+
+@contextmanager
+def work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Path]:
+    """Where the index and finished stages are kept: as given, else in the cache folder, else for this run only."""
+    from hybridsearch.encoders.cache import cache_folder
+    from hybridsearch.evaluation.plain import safe_name
+
+    cache = cache_folder()
+    if given is not None:
+        yield given.expanduser() / safe_name(data.name) if several else given.expanduser()
+    elif cache is not None:
+        yield cache / "compare" / f"{safe_name(data.name)}-{data.digest[:12]}"
+    else:
+        with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:
+            yield Path(folder)
+
+
+def default_retrievers(systems: list[str], data: Dataset) -> str:
+    """BM25, unless there is nothing to index or all systems are run files."""
+    from hybridsearch.evaluation.spec import is_run, named
+
+    only_runs = systems and all(is_run(spec, ["bm25"]) for _, spec in named(systems, ["bm25"]))
+    return "" if only_runs or data.corpus is None else "bm25"
+
+
+@contextmanager
+def open_source(
+    spec: str,
+    index: str | None,
+    language: str,
+    candidates: int,
+    data: Dataset,
+    folder: Path,
+    option: list[str] | None,
+) -> Iterator[tuple[HybridSearch | Mapping[str, Run], Mapping[str, Run]]]:
+    """What systems search, and the runs beside it: an index, built where it is not there yet; else the runs alone."""
+    import hybridsearch as hs
+    from hybridsearch.cli.arguments import backend_options
+    from hybridsearch.encoders.spec import make_encoders
+    from hybridsearch.evaluation.indexes import kept_index
+
+    options = backend_options(option)
+    if index is not None:
+        with hs.open(index, candidates=candidates, backend_options=options) as searcher:
+            yield searcher, {}
+        return
+    models, runs = _models_and_runs(spec)
+    if not models:
+        yield runs, {}
+        return
+    encoders = make_encoders(models, language)
+    if data.corpus is None:
+        raise InvalidArgumentError(f"The data set {data.name!r} has no corpus to index: compare run files on it.")
+    with kept_index(encoders, data.corpus, folder, candidates=candidates, backend_options=options) as searcher:
+        yield searcher, runs
+
+
+def make_systems(
+    texts: list[str],
+    source: HybridSearch | Mapping[str, Run],
+    runs: Mapping[str, Run],
+    reranker: Reranker | None,
+) -> dict[str, Pipeline | Run]:
+    """The systems of `--systems`, or where there are none all that makes sense; `runs` are beside an index."""
+    from hybridsearch.evaluation.spec import default_systems, parse_systems
+
+    names = list(source if isinstance(source, Mapping) else source.retrievers)
+    if not texts and not names:
+        raise InvalidArgumentError("There is nothing to compare: name run files, as in --systems ours=ours.trec.")
+    return parse_systems(texts or [*default_systems(names, reranker), *runs], source, reranker, runs)
+
+
+def _models_and_runs(spec: str) -> tuple[str, dict[str, Run]]:
+    """The part of `--retrievers` that is to be built, and the run files by name."""
+    from hybridsearch.evaluation.spec import is_run, named
+
+    texts = [text.strip() for text in spec.split(",") if text.strip()]
+    known = [text.partition("=")[0].strip() for text in texts]
+    models: list[str] = []
+    runs: dict[str, Run] = {}
+    for text, (name, file) in zip(texts, named(texts, ["bm25"]), strict=True):
+        if not is_run(file, ["bm25"]):
+            models.append(text)
+        elif name in runs or known.count(name) > 1:
+            raise InvalidArgumentError(f"--retrievers has {name!r} twice: give one another name, as in ours={file}.")
+        else:
+            runs[name] = file
+    return ",".join(models), runs

@@ -1,0 +1,464 @@
+"""The verbs `train` and `mine` of the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hybridsearch.cli.app import app
+from hybridsearch.cli.arguments import Json, Options, backend_options
+from hybridsearch.cli.terminal import console_on, print_json, print_plain
+from hybridsearch.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from hybridsearch.search import HybridSearch
+    from hybridsearch.training.runs.run import TrainingResult
+
+
+class KindName(StrEnum):
+    """What is trained."""
+
+    dense = "dense"
+    sparse = "sparse"
+    reranker = "reranker"
+
+
+_DATA, _WITHOUT, _HOW, _RUN = "Data", "Without labels", "How to train", "The run"
+_DENSE, _SPARSE, _RERANKER = "Dense models", "Sparse models", "Rerankers"
+
+_HERE = ("kind", "config", "as_json")  # of the command itself, not of the run
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    kind: Annotated[KindName, typer.Argument(help="What the model is.", show_default=False)],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="A file (CSV, TSV, JSON, JSONL, Parquet, Arrow), a BEIR folder, a database or a hub name. Repeated: "
+            "a mixture.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Where to start: a folder or a hub name.", rich_help_panel=_RUN)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the model goes.", rich_help_panel=_RUN)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML with any of these options, as in `batch_size: 64`. Options here go before it.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE=COLUMN", help="Such as anchor=q,positive=a,label=grade.", rich_help_panel=_DATA),
+    ] = None,
+    ignore: Annotated[
+        str | None, typer.Option(metavar="COLUMNS", help="Joined by commas: leave these out.", rich_help_panel=_DATA)
+    ] = None,
+    sql: Annotated[
+        str | None,
+        typer.Option(metavar="QUERY", help="What to select where --data is a database.", rich_help_panel=_DATA),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Part of the data. Default: train.", rich_help_panel=_DATA)
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Configuration of a hub data set.", rich_help_panel=_DATA)
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Use this many rows, or of judged queries whole ones.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    dev: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Choose the best checkpoint by its split dev, or by an evaluator (TYPE=SOURCE, as below; the first "
+            "of several). Default: a part of the train queries (at least 10), or of pairs (at least 100).",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Report before and after on its split test, which chooses nothing. Default: that of --data, if it "
+            "is a folder with one, or a part of its pairs (at least 100).",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Documents to mine negatives in. Default: that of --data.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    hard_negatives: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Negatives mined for each pair from BM25 with the model.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    evaluator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE=SOURCE",
+            help="Also measure before and after: nanobeir, sts=FOLDER, similarity=FILE, triplet=FILE, binary=FILE ... "
+            "Can be repeated.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    unsupervised: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="Train from documents alone: questions made of titles, headings and sentences, negatives mined from "
+            "BM25 with the model.",
+            rich_help_panel=_WITHOUT,
+        ),
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Also let this seq2seq model or LLM ask.", rich_help_panel=_WITHOUT),
+    ] = None,
+    per_document: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Questions made of a document, at most.", rich_help_panel=_WITHOUT),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Learn the scores that this cross-encoder or dense model gives to mined or given negatives. With "
+            "--unsupervised also hybrid: BM25 with the model.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Default: what suits the data, said with the reason.", rich_help_panel=_HOW),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(metavar="N", help="Default: 3.", rich_help_panel=_HOW)] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Stop after these steps.", rich_help_panel=_HOW)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Default: 32.", rich_help_panel=_HOW)] = None,
+    accumulation: Annotated[
+        int | None, typer.Option(metavar="N", help="Batches to an optimizer step. Default: 1.", rich_help_panel=_HOW)
+    ] = None,
+    mini_batch_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Rows at a time in cached losses. Default: 32.", rich_help_panel=_HOW),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Default: dense 3e-5, sparse 1e-4, reranker 5e-5.", rich_help_panel=_HOW),
+    ] = None,
+    warmup_ratio: Annotated[float | None, typer.Option(metavar="N", help="Default: 0.1.", rich_help_panel=_HOW)] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="linear, cosine or constant.", rich_help_panel=_HOW)
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=_HOW)] = None,
+    dropout: Annotated[
+        float | None, typer.Option(metavar="N", help="0 is twice as fast on a CPU.", rich_help_panel=_HOW)
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Tokens of a text, or of a reranker's pair.", rich_help_panel=_HOW)
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a mixture: proportional or round-robin.", rich_help_panel=_HOW),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fp32, fp16, bf16 or auto.", rich_help_panel=_HOW)
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option("--gradient-checkpointing", rich_help_panel=_HOW, help="Save memory."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=_HOW)] = None,
+    measure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Chooses on --dev. Default: nDCG@10.", rich_help_panel=_RUN)
+    ] = None,
+    evaluate_every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", help="Steps, or below 1 a part of an epoch. Default: an epoch.", rich_help_panel=_RUN
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Stop after so many evaluations without a better one.", rich_help_panel=_RUN),
+    ] = None,
+    keep_checkpoints: Annotated[int | None, typer.Option(metavar="N", help="Default: 2.", rich_help_panel=_RUN)] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option("--resume", help="Go on after the last checkpoint.", rich_help_panel=_RUN),
+    ] = None,
+    trackers: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Of tensorboard, wandb, codecarbon.", rich_help_panel=_RUN),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Upload the model under this name.", rich_help_panel=_RUN)
+    ] = None,
+    trust_remote_code: Annotated[
+        bool | None,
+        typer.Option("--trust-remote-code", help="Let code in the model's folder run.", rich_help_panel=_RUN),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel=_RUN)
+    ] = False,
+    matryoshka_dims: Annotated[
+        str | None,
+        typer.Option(metavar="SIZES", help="Such as 384,256,128: also train shorter vectors.", rich_help_panel=_DENSE),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a model without one: mean, cls or lasttoken.", rich_help_panel=_DENSE),
+    ] = None,
+    query_prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Before each query.", rich_help_panel=_DENSE)
+    ] = None,
+    document_prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Before each document.", rich_help_panel=_DENSE)
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Train adapters of this rank only. More of it in YAML: `lora: {rank: 16, alpha: 32}`.",
+            rich_help_panel=_DENSE,
+        ),
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="splade, inference-free or csr. Default: the model's.", rich_help_panel=_SPARSE
+        ),
+    ] = None,
+    document_regularizer_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", help="Larger: sparser documents; with a target only its start.", rich_help_panel=_SPARSE
+        ),
+    ] = None,
+    query_regularizer_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", help="Larger: sparser queries; with a target only its start.", rich_help_panel=_SPARSE
+        ),
+    ] = None,
+    target_active_dims: Annotated[
+        int | None, typer.Option(metavar="N", help="How many a document should have.", rich_help_panel=_SPARSE)
+    ] = None,
+    target_query_active_dims: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="The same for a query.", rich_help_panel=_SPARSE),
+    ] = None,
+    regularizer_schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="How the weights rise: quadratic, linear or constant.", rich_help_panel=_SPARSE
+        ),
+    ] = None,
+    regularizer_warmup: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", help="In which part of the steps they do. Default: a third.", rich_help_panel=_SPARSE
+        ),
+    ] = None,
+    query_learning_rate: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Of an inference-free model's query table.", rich_help_panel=_SPARSE),
+    ] = None,
+    retriever: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="What it reorders: bm25, dense=MODEL, sparse=MODEL, joined by commas. Default: bm25.",
+            rich_help_panel=_RERANKER,
+        ),
+    ] = None,
+) -> None:
+    """Train a model, and say whether it got better on queries that it did not see.
+
+    Such as: hybridsearch train dense --data scifact/ --model MODEL --output out. The folder then loads with
+    sentence-transformers, and holds a model card and a report.
+    """
+    from hybridsearch.training.options import check_options, read_config, run_options
+
+    known = [str(one.name) for one in context.command.params if one.name in context.params and one.name not in _HERE]
+    options = {} if config is None else read_config(config, kind.value, known)
+    given = {name: context.params[name] for name in known if context.params[name] not in (None, ())}
+    options |= {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    check_options(kind.value, options)
+    try:
+        result = run_options(kind.value, options, show_progress_bar=False if as_json else None)
+    except KeyboardInterrupt:
+        print("Broken off: the same command with --resume goes on after the last checkpoint.", file=sys.stderr)
+        raise
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes of accelerate; the first one speaks
+    if as_json:
+        print_json(_as_dict(result))
+        return
+    print_plain(result.summary)
+    if result.comparison is not None:
+        console_on().print(result.comparison)
+    print_plain(f"The model is in {result.path}, with what is said here in report.md.")
+
+
+@app.command()
+def mine(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="A BEIR folder with train qrels, or a file with pairs.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the negatives go; a run that was broken off goes on there.")
+    ],
+    index: Annotated[str | None, typer.Option("--index", metavar="PLACE", help="Search this index.")] = None,
+    retrievers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Without --index: index the BEIR folder for bm25, dense=MODEL, sparse=MODEL, joined by commas. "
+            "Default: bm25.",
+        ),
+    ] = None,
+    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    split: Annotated[str, typer.Option(help="Whose judgements.")] = "train",
+    columns: Annotated[str | None, typer.Option(metavar="ROLE=COLUMN", help="Such as anchor=q,positive=a.")] = None,
+    per_query: Annotated[int, typer.Option(metavar="N", min=1, help="Negatives of each pair.")] = 1,
+    ranks: Annotated[str, typer.Option(metavar="FIRST-LAST", help="Take them from these ranks.")] = "6-40",
+    retriever: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Take the ranking of this one. Default: all, fused.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(metavar="N", help="Score this much below the positive's, at least.")
+    ] = None,
+    percentage: Annotated[
+        float | None, typer.Option(metavar="N", help="Score at most this part of the positive's, such as 0.95.")
+    ] = None,
+    max_score: Annotated[float | None, typer.Option(metavar="N", help="Score at most this.")] = None,
+    min_score: Annotated[float | None, typer.Option(metavar="N", help="Score at least this.")] = None,
+    reranker: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Let this cross-encoder's scores decide about the above.")
+    ] = None,
+    sampling: Annotated[str, typer.Option(metavar="NAME", help="top or random.")] = "top",
+    seed: Annotated[int, typer.Option(metavar="N", help="For random.")] = 0,
+    output_format: Annotated[
+        str, typer.Option(metavar="NAME", help="triplets, n-tuples, labelled pairs or lists.")
+    ] = "triplets",
+    option: Options = None,
+    as_json: Json = False,
+) -> None:
+    """Find hard negatives for pairs: what a search ranks high and nobody judged relevant."""
+    from hybridsearch.training.data import read_training_data
+    from hybridsearch.training.negatives.mining import mine_hard_negatives
+    from hybridsearch.training.options import read_source
+
+    part = read_source({"source": data, "split": split, "columns": columns})
+    pairs = read_training_data(part.source, **part.arguments)
+    with _searched(data, split, index, retrievers or "bm25", language, option) as search:
+        found = mine_hard_negatives(
+            pairs,
+            search,
+            per_query=per_query,
+            ranks=_parse_ranks(ranks),
+            retriever=retriever,
+            margin=margin,
+            percentage=percentage,
+            max_score=max_score,
+            min_score=min_score,
+            reranker=reranker,
+            sampling=sampling,  # type: ignore[arg-type]
+            seed=seed,
+            output_format=output_format,  # type: ignore[arg-type]
+            output=output,
+            show_progress_bar=False if as_json else None,
+        )
+    if as_json:
+        print_json({"output": str(output), "rows": len(found.data), **found.summary.to_dict()})
+    else:
+        console_on().print(found.summary)
+        rows = "1 row is" if len(found.data) == 1 else f"{len(found.data):,} rows are"
+        print_plain(f"{rows} in {output}.")
+
+
+# How it is done
+
+
+@contextmanager
+def _searched(
+    data: str, split: str, index: str | None, retrievers: str, language: str, option: list[str] | None
+) -> Iterator[HybridSearch]:
+    """The index to mine: one that is there, or one of the BEIR folder's documents."""
+    import hybridsearch as hs
+    from hybridsearch.encoders.spec import make_encoders
+
+    if index is not None:
+        with hs.open(index, backend_options=backend_options(option)) as search:
+            yield search
+        return
+    if not Path(data).is_dir():
+        raise InvalidArgumentError(
+            f"{data} has no documents to search: give the index of its documents, --index PLACE."
+        )
+    with hs.HybridSearch(make_encoders(retrievers, language), backend_options=backend_options(option)) as search:
+        search.index(_loaded_corpus(data, split))
+        yield search
+
+
+def _loaded_corpus(data: str, split: str) -> Any:
+    from hybridsearch.training.sources import load_one
+
+    dataset = load_one(data, split)
+    if dataset.corpus is None:
+        raise InvalidArgumentError(f"{data} has no corpus: give the index of its documents, --index PLACE.")
+    return dataset.corpus
+
+
+def _parse_ranks(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    if not (first.strip().isdecimal() and last.strip().isdecimal()):
+        raise InvalidArgumentError(f"--ranks takes FIRST-LAST, such as 6-40, not {text!r:.40}.")
+    return int(first), int(last)
+
+
+def _as_dict(result: TrainingResult) -> dict[str, Any]:
+    comparison = result.comparison
+    if comparison is not None:
+        comparison = replace(comparison, systems=tuple(replace(one, rankings={}) for one in comparison.systems))
+    return {
+        "path": str(result.path),
+        "summary": result.summary,
+        "comparison": None if comparison is None else comparison.to_dict(),
+        "evaluators": {name: {"before": before, "after": after} for name, (before, after) in result.figures.items()},
+        "history": result.history.to_dict(),
+        "settings": result.settings.to_dict(),
+    }

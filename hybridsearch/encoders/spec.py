@@ -1,0 +1,37 @@
+"""Encoders in one line of text, as the command line takes them: `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`."""
+
+from __future__ import annotations
+
+from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.native import NativeBM25
+from hybridsearch.encoders.sparse import Sparse
+from hybridsearch.errors import InvalidArgumentError
+
+EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
+
+
+def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
+    """The encoders of `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`, by name."""
+    encoders: dict[str, Encoder] = {}
+    for part in spec.split(","):
+        name, given, model = (text.strip() for text in part.partition("="))
+        if name not in ("bm25", "dense", "sparse", "native"):
+            raise InvalidArgumentError(
+                f"--retrievers has {part.strip()!r}: known are bm25, dense=MODEL, sparse=MODEL and native=ANALYZER, "
+                f"as in {EXAMPLE}."
+            )
+        if name in encoders:
+            raise InvalidArgumentError(f"--retrievers has {name!r} twice; from Python an index can have several.")
+        if name == "bm25":
+            if given:
+                raise InvalidArgumentError("--retrievers: bm25 takes no model; its option is --language.")
+            encoders[name] = BM25(language=language)
+        elif name == "native":
+            encoders[name] = NativeBM25(model or "standard")
+        elif not model:
+            raise InvalidArgumentError(f"--retrievers: {name} needs a model, a folder or a hub name, as in {EXAMPLE}.")
+        else:
+            encoders[name] = Dense(model) if name == "dense" else Sparse(model)
+    return encoders

@@ -1,0 +1,101 @@
+"""What every fusion shares: weights, sums and ties. A fusion adds what each listed document earns."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.ranking import EMPTY, Ranking, round_score
+
+
+class Fusion(ABC):
+    """How rankings are merged: the fused score of a document is the sum of what it earns from each retriever.
+
+    Args:
+        weights: non-negative weight by retriever name, with an entry for every retriever that is fused; None = all
+            equal. Weight 0 is the same as leaving the retriever out.
+
+    Raises:
+        InvalidArgumentError: a weight is negative, not finite, or all are 0.
+    """
+
+    name: ClassVar[str]
+
+    tuned_on: frozenset[str] = frozenset()
+    """Digests of the queries that `hs.tune` chose it by, as `Dataset.query_digests` gives them."""
+
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        if weights is not None:
+            for retriever, weight in weights.items():
+                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e300:
+                    raise InvalidArgumentError(f"The weight of {retriever!r} is {weight!r}; weights are numbers >= 0.")
+            if not any(weights.values()):
+                raise InvalidArgumentError("All fusion weights are 0, so nothing could be found; raise one of them.")
+        self.weights = None if weights is None else {name: float(weight) for name, weight in weights.items()}
+
+    @abstractmethod
+    def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        """What each document of each ranking earns, parallel to that ranking's ids; no ranking has weight 0 here."""
+
+    def fuse(self, rankings: Mapping[str, Ranking]) -> Ranking:
+        """The fused ranking of one query.
+
+        Sums are exactly rounded and compared after rounding to 12 significant digits, so that the order of the
+        retrievers cannot decide; equal scores are ordered by document id.
+
+        Args:
+            rankings: by retriever name; all of those asked, also the empty ones.
+        """
+        return self.explain(rankings)[0]
+
+    def explain(self, rankings: Mapping[str, Ranking]) -> tuple[Ranking, dict[str, dict[str, float]]]:
+        """The fused ranking, and by retriever name and document id what each listing contributed to its score."""
+        used = {name: ranking for name, ranking in rankings.items() if self.weight(name) > 0}
+        contributions = {
+            name: dict(zip(used[name].ids, values.tolist(), strict=True))
+            for name, values in self.contributions(used).items()
+        }
+        parts: dict[str, list[float]] = {}
+        for of_retriever in contributions.values():
+            for id, value in of_retriever.items():
+                parts.setdefault(id, []).append(value)
+        if not parts:
+            return EMPTY, contributions
+        scores = [round_score(math.fsum(values)) for values in parts.values()]
+        return Ranking.from_scores(zip(parts, scores, strict=True)), contributions
+
+    def weight(self, retriever: str) -> float:
+        """The weight of one retriever. Raises InvalidArgumentError where `weights` leaves it open."""
+        if self.weights is None:
+            return 1.0
+        if retriever not in self.weights:
+            raise InvalidArgumentError(
+                f"The fusion has weights for {', '.join(map(repr, self.weights))} but none for {retriever!r}: "
+                "give it one (0 leaves the retriever out)."
+            )
+        return self.weights[retriever]
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"type": name, **constructor arguments}`, with `tuned_on` if there is any; `make_fusion` is its inverse."""
+        tuned_on = {"tuned_on": " ".join(sorted(self.tuned_on))} if self.tuned_on else {}
+        return {"type": self.name, "weights": self.weights, **tuned_on}
+
+    def save(self, path: str | Path) -> None:
+        """Write a small JSON file, which is taken wherever a fusion is. Raises StorageError where that fails."""
+        try:
+            Path(path).write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error}.") from error
+
+    def __repr__(self) -> str:
+        described = {key: value for key, value in self.to_json().items() if key not in ("type", "tuned_on")}
+        arguments = {key: value for key, value in described.items() if value is not None}
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"

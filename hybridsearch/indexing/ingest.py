@@ -1,0 +1,197 @@
+"""Documents on their way into an index: batches, duplicate ids, the progress bar and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.backends import Backend, Loader
+from hybridsearch.documents import Document
+from hybridsearch.errors import BulkIndexError
+from hybridsearch.vectors import EncodedBatch
+
+_BATCH_CHARACTERS = 8_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What `HybridSearch.index` did.
+
+    Attributes:
+        indexed: documents encoded and stored.
+        unchanged: documents that were there already, exactly so; nothing was done for them.
+        duplicates: ids that came more than once in the call; the last one is stored.
+        seconds: for everything.
+    """
+
+    indexed: int
+    unchanged: int
+    duplicates: tuple[str, ...]
+    seconds: float
+
+
+def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Lists of at most `size` documents and about `_BATCH_CHARACTERS` characters."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == size or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def is_empty(backend: Backend) -> bool:
+    """Whether the opened index has no document, not even one that a load which broke off left without a refresh."""
+    if isinstance(backend, Loader):
+        backend.refresh()
+    return backend.count() == 0
+
+
+class SeenIds:
+    """Finds ids that come twice, in eight bytes an id (hashes; a false alarm has odds of 1 in 10^7 at 10^6 ids)."""
+
+    def __init__(self) -> None:
+        self._twice: dict[str, None] = {}
+        self._runs: list[NDArray[np.int64]] = []  # sorted hashes, each run more than twice as long as the next
+
+    @property
+    def duplicates(self) -> tuple[str, ...]:
+        """The ids that came again, in order."""
+        return tuple(self._twice)
+
+    def add(self, ids: Sequence[str]) -> set[str]:
+        """Returns those that came before, in this call or an earlier one."""
+        hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
+        unique, first = np.unique(hashes, return_index=True)
+        again = np.ones(len(ids), dtype=bool)
+        again[first] = False
+        for run in self._runs:
+            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
+            again |= run[places] == hashes
+        known = dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist())
+        self._twice.update(known)
+        if ids:
+            self._runs.append(unique)
+        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+            self._runs.append(np.sort(np.concatenate([self._runs.pop(), self._runs.pop()]), kind="stable"))
+        return set(known)
+
+
+class Ingest:
+    """Stores the documents of one call, and knows what became of them.
+
+    Attributes:
+        indexed, unchanged: as in `IndexReport`.
+        refused: (id, reason) of each document that the engine did not take.
+    """
+
+    def __init__(self, backend: Backend, encode: Callable[[Sequence[Document]], EncodedBatch], batch_size: int) -> None:
+        self.indexed = self.unchanged = 0
+        self.refused: list[tuple[str, str]] = []
+        self._backend = backend
+        self._encode = encode
+        self._batch_size = batch_size
+        self._seen = SeenIds()
+
+    @property
+    def duplicates(self) -> tuple[str, ...]:
+        """The ids that came again, in order."""
+        return self._seen.duplicates
+
+    def add(self, batches: Iterable[list[Document]]) -> None:
+        """Store what is not there exactly so, one batch after the other."""
+        for batch in batches:
+            self._seen.add([document.id for document in batch])
+            self._change({document.id: document for document in batch}.values())
+
+    def load(self, batches: Iterable[list[Document]]) -> None:
+        """`add` for an empty index: nothing is asked, and the engine may have several batches on the way at once.
+
+        Documents whose id came before are held back, up to a batch of them, until all before them are stored.
+        """
+        source, exhausted = iter(batches), False
+        again: dict[str, Document] = {}
+
+        def first_time() -> Iterator[EncodedBatch]:
+            nonlocal exhausted
+            for batch in source:
+                known = self._seen.add([document.id for document in batch])
+                again.update((document.id, document) for document in batch if document.id in known)
+                if new := [document for document in batch if document.id not in known]:
+                    yield self._encoded(new)
+                if len(again) >= self._batch_size:
+                    return
+            exhausted = True
+
+        while not exhausted:
+            with collecting(self.refused):
+                send(self._backend, first_time())
+            self._change(again.values())
+            again.clear()
+
+    def _change(self, documents: Iterable[Document]) -> None:
+        new = list(documents)
+        stored = self._backend.fetch([document.id for document in new]) if new else []
+        changed = [document for document, old in zip(new, stored, strict=True) if not same_document(document, old)]
+        self.unchanged += len(new) - len(changed)
+        if changed:
+            with collecting(self.refused):
+                self._backend.upsert(self._encoded(changed))
+
+    def _encoded(self, documents: list[Document]) -> EncodedBatch:
+        batch = self._encode(documents)
+        self.indexed += len(documents)
+        return batch
+
+
+def same_document(new: Document, old: Document | None) -> bool:
+    """Whether storing `new` would change nothing; in metadata 1, 1.0 and True are different."""
+    return new == old and repr(new.metadata) == repr(old.metadata)
+
+
+def send(backend: Backend, batches: Iterable[EncodedBatch]) -> None:
+    """Store all batches, by `load` where the backend has it, and refresh.
+
+    What was read before an error of `batches` itself is stored before that is raised.
+
+    Raises:
+        BulkIndexError: documents were refused; all others are stored.
+    """
+    failure: list[Exception] = []
+
+    def until_failure() -> Iterator[EncodedBatch]:
+        try:
+            yield from batches
+        except Exception as error:
+            failure.append(error)
+
+    refused: list[tuple[str, str]] = []
+    if isinstance(backend, Loader):
+        with collecting(refused):
+            backend.load(until_failure())
+    else:
+        for batch in until_failure():
+            with collecting(refused):
+                backend.upsert(batch)
+        backend.refresh()
+    if failure:
+        raise failure[0]
+    if refused:
+        raise BulkIndexError(refused)
+
+
+@contextmanager
+def collecting(refused: list[tuple[str, str]]) -> Iterator[None]:
+    """Appends the documents of a BulkIndexError, so that the others can go on."""
+    try:
+        yield
+    except BulkIndexError as error:
+        refused.extend(error.failed)

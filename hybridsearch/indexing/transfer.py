@@ -1,0 +1,337 @@
+"""Documents with their vectors on the way from one backend to another, and whether they arrived."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema
+from hybridsearch.errors import BackendError, FingerprintMismatchError
+from hybridsearch.indexing.ingest import is_empty, same_document, send
+from hybridsearch.progress import progress_bar
+from hybridsearch.ranking import Ranking
+from hybridsearch.vectors import (
+    DenseVectors,
+    EncodedBatch,
+    QueryVector,
+    SparseQuery,
+    SparseVectors,
+    TextQuery,
+    Vectors,
+    Vocabulary,
+)
+
+DEPTH = 10
+"""How many hits of each ranking are compared."""
+
+RECALL = 0.9
+"""What share of an exact engine's hits one that searches approximately must find."""
+
+_QUERY_TERMS = 16
+_SAME_LENGTH = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverCheck:
+    """How one retriever of the copy compares with the original.
+
+    Attributes:
+        retriever: its name.
+        queries: how many were asked, made from vectors of stored documents.
+        overlap: the mean share of the original's best `DEPTH` that are the copy's as well; None without queries.
+        deviation: the largest difference of a document's two scores, relative to the score, or to 1 where that is
+            smaller; None without queries.
+        miscounted: how many queries have another number of hits in the copy; 0 where a search is approximate.
+        note: why nothing was asked; else empty.
+    """
+
+    retriever: str
+    queries: int
+    overlap: float | None = None
+    deviation: float | None = None
+    miscounted: int = 0
+    note: str = ""
+
+
+@dataclass
+class Transfer:
+    """Documents with their vectors on the way from one opened backend to another.
+
+    Attributes:
+        source, destination: the backends.
+        batch_size, show: as in `copy`.
+        sample: how many documents to make queries of.
+        copied, unchanged, total: what was stored, was there already, and was read.
+    """
+
+    source: Backend
+    destination: Backend
+    batch_size: int
+    show: bool | None
+    sample: int = 0
+    copied: int = 0
+    unchanged: int = 0
+    total: int = 0
+    _tokens: dict[str, float] = field(default_factory=dict)
+    _picked: list[tuple[int, str, Mapping[str, QueryVector]]] = field(default_factory=list)
+
+    def run(self, schema: Schema, existing: Schema | None) -> None:
+        """Store all that `schema` names in the destination: in its index `existing`, or in a new one.
+
+        Raises:
+            BackendError, FingerprintMismatchError, BulkIndexError: as in `copy`.
+        """
+        if not self.source.capabilities.scan:
+            raise BackendError(
+                "The source's engine does not give vectors back: copy from where the index was made "
+                "(such as the folder of `hybridsearch index --via`), or index the documents again."
+            )
+        check_kinds(schema, self.destination)
+        if existing is None:
+            self.destination.create(self._with_average_lengths(schema))
+        else:
+            _check_same(schema, existing)
+        compare = existing is not None and not is_empty(self.destination)
+        with progress_bar("Copying", range(self.source.count()), self.show) as advance:
+
+            def batches() -> Iterator[EncodedBatch]:
+                for batch in self._scan(schema):
+                    self._measure(batch, schema)
+                    self._pick(batch, schema)
+                    new = self._without_unchanged(batch) if compare else batch
+                    if len(new):
+                        yield new
+                        self.copied += len(new)
+                    advance(len(batch))
+
+            send(self.destination, batches())
+
+    def compare(self, name: str) -> RetrieverCheck:
+        """Ask both for the neighbours of the sampled documents."""
+        if note := self._incomparable(name):
+            return RetrieverCheck(name, 0, note=note)
+        requests = [Request(name, queries[name], DEPTH) for _, _, queries in sorted(self._picked) if name in queries]
+        if not requests:
+            return RetrieverCheck(name, 0, note="no document was sampled that has such a vector")
+        pairs = list(zip(self.source.search(requests), self.destination.search(requests), strict=True))
+        exact = self._schema_of(self.source, name).kind not in self._approximate | {"text"}
+        overlaps = [len({*right.ids} & {*found.ids}) / len(right) for right, found in pairs if len(right)]
+        return RetrieverCheck(
+            name,
+            len(requests),
+            sum(overlaps) / max(len(overlaps), 1),
+            max(_deviation(right, found, by_rank=exact) for right, found in pairs),
+            sum(len(right) != len(found) for right, found in pairs) if exact else 0,
+        )
+
+    def differences(self, check: RetrieverCheck) -> Iterator[str]:
+        """What `check` found beyond what the two engines' stated precision explains, a sentence each."""
+        if check.overlap is None or check.deviation is None:
+            return
+        overlap, deviation = self._allowed(check.retriever)
+        if check.miscounted:
+            yield (
+                f"Retriever {check.retriever!r}: {check.miscounted} of {check.queries} queries have another number "
+                "of hits in the copy."
+            )
+        if check.deviation > deviation:
+            yield (
+                f"Retriever {check.retriever!r}: scores differ by up to {check.deviation:.2g}, "
+                f"and the two engines' precision explains {deviation:.2g}."
+            )
+        if check.overlap < overlap:
+            yield (
+                f"Retriever {check.retriever!r}: the copy finds {check.overlap:.0%} of the source's best {DEPTH} hits, "
+                f"and {overlap:.0%} are expected of an approximate search."
+            )
+
+    def _allowed(self, name: str) -> tuple[float, float]:
+        """The least overlap and the largest deviation that the two engines' stated precision explains."""
+        kind = self._schema_of(self.source, name).kind
+        if kind == "text":  # each engine scores texts in its own way
+            return RECALL, math.inf
+        tolerance = sum(
+            engine.capabilities.score_tolerance.get(kind, 0.0) for engine in (self.source, self.destination)
+        )
+        return RECALL if kind in self._approximate else 0.0, 2 * tolerance
+
+    @property
+    def _approximate(self) -> frozenset[str]:
+        return self.source.capabilities.approximate | self.destination.capabilities.approximate
+
+    def _with_average_lengths(self, schema: Schema) -> Schema:
+        """`schema` with the exact mean document lengths, where the destination keeps what it is given."""
+        lexical = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind == "lexical"]
+        lengths: dict[str, float | None] = dict.fromkeys(lexical)
+        if lexical and not self.destination.capabilities.live_average:
+            only = replace(schema, retrievers={name: schema.retrievers[name] for name in lexical})
+            with progress_bar("Measuring", range(self.source.count()), self.show) as advance:
+                for batch in self._scan(only):
+                    self._measure(batch, only)
+                    advance(len(batch))
+            lengths = {name: self._average_length(name) for name in lexical}
+            self.total, self._tokens = 0, {}
+        retrievers = {
+            name: replace(of_retriever, average_length=lengths[name]) if name in lengths else of_retriever
+            for name, of_retriever in schema.retrievers.items()
+        }
+        return replace(schema, retrievers=retrievers)
+
+    def _scan(self, schema: Schema) -> Iterator[EncodedBatch]:
+        for batch in self.source.scan(self.batch_size):
+            nothing = SparseVectors(csr_array(np.zeros((len(batch), 0), dtype=np.float32)), Vocabulary([]))
+            vectors = {
+                name: nothing if of_retriever.kind == "text" else batch.vectors[name]
+                for name, of_retriever in schema.retrievers.items()
+            }
+            yield EncodedBatch(batch.documents, vectors)
+
+    def _measure(self, batch: EncodedBatch, schema: Schema) -> None:
+        """Add up documents and their lengths."""
+        self.total += len(batch)
+        for name, of_retriever in schema.retrievers.items():
+            vectors = batch.vectors[name]
+            if of_retriever.kind == "lexical" and isinstance(vectors, SparseVectors):
+                tokens = float(vectors.matrix.data.sum(dtype="float64"))
+                self._tokens[name] = self._tokens.get(name, 0.0) + tokens
+
+    def _pick(self, batch: EncodedBatch, schema: Schema) -> None:
+        """Keep queries of the documents whose ids have the lowest checksums: a sample that no order decides."""
+        for row, document in enumerate(batch.documents):
+            order = -zlib.crc32(document.id.encode())
+            if len(self._picked) < self.sample:
+                heapq.heappush(self._picked, (order, document.id, _queries(batch, row, schema)))
+            elif self.sample and (order, document.id) > self._picked[0][:2]:
+                heapq.heapreplace(self._picked, (order, document.id, _queries(batch, row, schema)))
+
+    def _average_length(self, name: str) -> float | None:
+        """In tokens, over all documents, also those without any; None where there are no tokens."""
+        return self._tokens.get(name, 0.0) / self.total or None if self.total else None
+
+    def _without_unchanged(self, batch: EncodedBatch) -> EncodedBatch:
+        there = self.destination.fetch([document.id for document in batch.documents])
+        rows = [
+            row
+            for row, (document, old) in enumerate(zip(batch.documents, there, strict=True))
+            if not same_document(document, old)
+        ]
+        self.unchanged += len(batch) - len(rows)
+        if len(rows) == len(batch):
+            return batch
+        vectors = {name: _take(of_retriever, rows) for name, of_retriever in batch.vectors.items()}
+        return EncodedBatch([batch.documents[row] for row in rows], vectors)
+
+    def _incomparable(self, name: str) -> str:
+        """Why the two sides' scores differ by definition: they weigh by different mean lengths. Else empty."""
+        if self._schema_of(self.source, name).kind != "lexical":
+            return ""
+        live = self._average_length(name)
+        used = [
+            live if engine.capabilities.live_average else self._schema_of(engine, name).average_length
+            for engine in (self.source, self.destination)
+        ]
+        if used[0] is None or used[1] is None or math.isclose(used[0], used[1], rel_tol=_SAME_LENGTH):
+            return ""
+        return (
+            f"the source weighs by a mean document length of {used[0]:.6g} tokens and the copy by {used[1]:.6g}, "
+            "so their scores differ by definition"
+        )
+
+    @staticmethod
+    def _schema_of(engine: Backend, name: str) -> RetrieverSchema:
+        schema = engine.open()
+        if schema is None:
+            raise BackendError("The index went away while it was copied: copy again.")
+        return schema.retrievers[name]
+
+
+def add_all(source: Backend, destination: Backend, schema: Schema, batch_size: int, show: bool | None) -> Transfer:
+    """Add all that the opened index `source` holds to `destination`, which is made with `schema` if it is new."""
+    transfer = Transfer(source, destination, batch_size, show)
+    transfer.run(schema, destination.open())
+    return transfer
+
+
+def check_kinds(schema: Schema, destination: Backend) -> None:
+    """Raises BackendError where the engine cannot store what the schema names; the message says what it can."""
+    kinds = destination.capabilities.kinds
+    lacking = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind not in kinds]
+    if lacking:
+        rest = [name for name in schema.retrievers if name not in lacking]
+        way_out = f"leave them out with retrievers={rest!r} (--retrievers {','.join(rest)})"
+        raise BackendError(
+            f"The destination's engine stores {', '.join(sorted(kinds))} retrievers only, not "
+            f"{', '.join(f'{name!r} ({schema.retrievers[name].kind})' for name in lacking)}: "
+            f"{way_out if rest else 'choose another engine'}."
+        )
+
+
+# Queries from stored vectors
+
+
+def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVector]:
+    """A query by retriever: a dense row as it is, the heaviest terms of a sparse one, the first words of a text.
+
+    None for an empty row.
+    """
+    queries: dict[str, QueryVector] = {}
+    for name, vectors in batch.vectors.items():
+        if schema.retrievers[name].kind == "text":
+            if words := batch.documents[row].content.split()[:_QUERY_TERMS]:
+                queries[name] = TextQuery(" ".join(words))
+            continue
+        if isinstance(vectors, DenseVectors):
+            if vectors.array[row].any():
+                queries[name] = vectors.array[row].copy()
+            continue
+        matrix, terms = vectors.matrix, vectors.vocabulary.terms
+        cells = slice(int(matrix.indptr[row]), int(matrix.indptr[row + 1]))
+        weights = sorted(
+            (-float(w), terms[column]) for w, column in zip(matrix.data[cells], matrix.indices[cells], strict=True)
+        )
+        heaviest = [(term, -negated) for negated, term in weights[:_QUERY_TERMS] if negated < 0]
+        if heaviest:
+            chosen, values = zip(*heaviest, strict=True)
+            queries[name] = SparseQuery(chosen, np.array(values, dtype=np.float32))
+    return queries
+
+
+def _take(vectors: Vectors, rows: Sequence[int]) -> Vectors:
+    if isinstance(vectors, DenseVectors):
+        return replace(vectors, array=np.ascontiguousarray(vectors.array[rows]))
+    return replace(vectors, matrix=vectors.matrix[rows])
+
+
+def _deviation(right: Ranking, found: Ranking, *, by_rank: bool) -> float:
+    """The largest relative difference of scores: of the same document and, with `by_rank`, at the same rank.
+
+    Where scores differ little, so do those at each rank, whatever near-ties do to the order.
+    """
+    scores = dict(found)
+    pairs = [(score, scores[id]) for id, score in right if id in scores]
+    if by_rank:
+        pairs += zip(right.scores.tolist(), found.scores.tolist(), strict=False)
+    return max((abs(a - b) / max(abs(a), abs(b), 1.0) for a, b in pairs), default=0.0)
+
+
+def _check_same(schema: Schema, existing: Schema) -> None:
+    """The index at the destination holds the same vectors as the source, retriever by retriever."""
+    if schema.retrievers.keys() != existing.retrievers.keys():
+        raise FingerprintMismatchError(
+            f"The index at the destination has the retrievers {', '.join(map(repr, existing.retrievers))}, and "
+            f"{', '.join(map(repr, schema.retrievers))} would be copied: choose another place, or name the retrievers."
+        )
+    for name, ours in schema.retrievers.items():
+        theirs = existing.retrievers[name]
+        if ours.fingerprint.digest != theirs.fingerprint.digest:
+            raise FingerprintMismatchError(
+                f"Retriever {name!r}: the destination was built with {theirs.fingerprint} and the source with "
+                f"{ours.fingerprint} ({theirs.fingerprint.difference(ours.fingerprint) or 'another kind'}). "
+                "Copy to another place."
+            )

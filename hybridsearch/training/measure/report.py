@@ -1,0 +1,289 @@
+"""What is said about a run: its verdict in one line, a report, and a section of the model card."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridsearch.evaluation.results import ALPHA, Comparison, Sparsity, Versus
+from hybridsearch.training.measure.comparing import Expansion
+from hybridsearch.training.runs.record import History
+from hybridsearch.training.settings import ModelKind
+
+_PACKAGES = ("hybridsearch", "sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
+_START, _END = "<!-- report of hybridsearch -->", "<!-- end of the report of hybridsearch -->"
+_TOLERANCE = 0.1  # by how much of a target it may be missed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that is to be said about a run; as a text, its `summary`.
+
+    Attributes:
+        kind: of the model.
+        base: the model that training started from, by name.
+        data: one sentence each: what it was, how many rows of which kind, which loss and why.
+        settings: JSON-able: `TrainingSettings.to_dict()`, and what else the run was given.
+        history: the course of training.
+        comparison: of `compare_models`; None where there were no held-out queries.
+        figures: of `compare_figures`.
+        sparsity: of `compare_sparsity`; empty but for sparse models.
+        targets: the active dimensions that were asked for, by side: "document" and "query".
+        expansions: of `changed_expansions`.
+        command: that ran; this process's by default.
+        created: in ISO form, UTC.
+    """
+
+    kind: ModelKind
+    base: str
+    data: Sequence[str]
+    settings: Mapping[str, Any]
+    history: History = field(default_factory=History)
+    comparison: Comparison | None = None
+    figures: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
+    sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
+    targets: Mapping[str, int] = field(default_factory=dict)
+    expansions: Sequence[Expansion] = ()
+    command: str = field(default_factory=lambda: _command(sys.argv))
+    created: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+
+    @property
+    def verdict(self) -> str:
+        """One line: better, not better or worse, and by how much.
+
+        By the test queries; where there are none by the first figure of an evaluator, else by that of dev.
+        """
+        if self.comparison is None:
+            return self._verdict_without_test
+        baseline = self.comparison.baseline
+        if baseline == "after":
+            mean = self.comparison["after"].means[self.comparison.main].mean
+            return f"Not compared: {self.comparison.main} on {self.comparison.dataset.name} is {mean:.4f}."
+        against = "" if baseline == "before" else f", against {baseline} alone"
+        return f"{_judged(self.comparison, 'after', baseline)}{against}."
+
+    @property
+    def _verdict_without_test(self) -> str:
+        start, best = self.history.start, self.history.best
+        name, (before, after) = next(iter(self.figures.items()), ("", (None, 0.0)))
+        if before is not None:
+            return f"{_changed(name, before, after)}, by an evaluator; there were no held-out queries with judgements."
+        if start is not None and best is not None:
+            name = next(iter(best.measures))
+            said = _changed(name, start.measures[name], best.measures[name])
+            return f"{said}, on dev, which also chose the checkpoint; there were no other held-out queries."
+        if name:
+            return f"Not compared: {name} is {after:.4f}."
+        return "Not measured: there were no held-out queries with judgements, so nobody knows whether it helped."
+
+    @property
+    def summary(self) -> str:
+        """The verdict, then a few lines: with other retrievers, by evaluators, sparsity, time and data."""
+        lines = [self.verdict]
+        if self.comparison is not None:
+            names = self.comparison.names
+            for name in (name for name in names if name.startswith("after + ")):
+                beside = name.removeprefix("after + ")
+                other = f"before + {beside}" if f"before + {beside}" in names else beside
+                lines.append(f"With {beside}: {_judged(self.comparison, name, other)}.")
+        for name, (was, now) in self.figures.items():
+            lines.append(f"{name}: {'none' if was is None else f'{was:.4f}'} before, {now:.4f} after.")
+        lines.extend(
+            f"Active dimensions {name}: {one.documents_mean:.0f} a document, {one.queries_mean:.0f} a query, "
+            f"FLOPS {one.flops:.2f}."
+            for name, one in self.sparsity.items()
+        )
+        if reached := self.sparsity.get("after"):
+            means = {"document": reached.documents_mean, "query": reached.queries_mean}
+            lines.extend(_aimed(side, target, means[side]) for side, target in self.targets.items())
+        lines.append(f"Trained for {_duration(self.history.seconds)} from {self.base}. {self.history.course}")
+        return "\n".join([*lines, *self.data])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict."""
+        from hybridsearch.evaluation.plain import to_plain
+
+        comparison = None
+        if self.comparison is not None:
+            systems = tuple(replace(system, rankings={}) for system in self.comparison.systems)
+            comparison = replace(self.comparison, systems=systems).to_dict()
+        return {
+            "verdict": self.verdict,
+            "kind": self.kind,
+            "base": self.base,
+            "data": list(self.data),
+            "settings": dict(self.settings),
+            "history": self.history.to_dict(),
+            "comparison": comparison,
+            "figures": {name: {"before": was, "after": now} for name, (was, now) in self.figures.items()},
+            "sparsity": {name: to_plain(one) for name, one in self.sparsity.items()},
+            "targets": dict(self.targets),
+            "expansions": [to_plain(one) for one in self.expansions],
+            "command": self.command,
+            "created": self.created,
+            "versions": versions(),
+        }
+
+    def to_markdown(self) -> str:
+        """The whole report."""
+        seconds, settings = _duration(self.history.seconds), json.dumps(dict(self.settings), indent=2, default=str)
+        parts = [*self.summary.split("\n", 1)[:1], "\n".join(f"* {line}" for line in self.summary.splitlines()[1:])]
+        if self.comparison is not None:
+            parts += [f"### Before and after on {self.comparison.dataset.name}", self.comparison.to_markdown().strip()]
+        if self.sparsity:
+            parts += ["### Sparsity", _sparsity_table(self.sparsity)]
+        if self.expansions:
+            parts += ["### Expansions that changed most", "\n".join(f"* {one}" for one in self.expansions)]
+        if self.history.evaluations:
+            parts += ["### While training", _history_table(self.history)]
+        used = ", ".join(f"{name} {version}" for name, version in versions().items())
+        parts += [
+            "### How to get it again",
+            f"```\n{self.command}\n```",
+            f"Seed {self.settings.get('seed', 0)}; {seconds} on {platform.machine()}; {used}.",
+            f"<details><summary>Settings</summary>\n\n```json\n{settings}\n```\n\n</details>",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+    def __str__(self) -> str:
+        return self.summary
+
+
+def write_report(report: Report, folder: str | Path) -> None:
+    """Write report.json and report.md, and put the report into README.md, the model card that is there already.
+
+    A second report takes the place of the first one in the card. The card is the one that sentence-transformers writes
+    when it saves a model.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(
+        json.dumps(report.to_dict(), indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+    )
+    (folder / "report.md").write_text(f"# Training report\n\n{report.to_markdown()}", encoding="utf-8")
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    card.write_text(_with_section(text, report.to_markdown()), encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that training uses, those that are installed."""
+    found = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _judged(comparison: Comparison, system: str, other: str) -> str:
+    """ "Better: nDCG@10 on scifact from .645 to .722 (...)", for one planned comparison, so nothing is corrected."""
+    measure, dataset = comparison.main, comparison.dataset
+    means = {one.name: one.means[measure].mean for one in comparison.systems}
+    versus = _versus(comparison, system, other)
+    difference = versus.difference
+    if versus.same:
+        return f"No different: {measure} on {dataset.name} is {means[system]:.4f} before and after"
+    sure = versus.p_value < ALPHA
+    word = "Better" if sure else "Not clearly better"
+    if difference.mean == 0:
+        word = "Not better"
+    elif difference.mean < 0:
+        word = "WORSE" if sure else "WORSE, though perhaps by chance"
+    return (
+        f"{word}: {measure} on {dataset.name} from {means[other]:.4f} to {means[system]:.4f} "
+        f"({difference.mean:+.4f}, {comparison.level:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, "
+        f"p = {versus.p_value:.2g}, {dataset.queries} queries)"
+    )
+
+
+def _changed(name: str, before: float, after: float) -> str:
+    """ "WORSE: sts Spearman from 0.93 to 0.12", of figures that are the better the greater."""
+    if before == after:
+        return f"No different: {name} is {after:.4f} before and after"
+    return f"{'Better' if after > before else 'WORSE'}: {name} from {before:.4f} to {after:.4f}"
+
+
+def _aimed(side: str, target: int, reached: float) -> str:
+    """Whether a target of active dimensions was reached."""
+    off = reached / target - 1
+    if abs(off) <= _TOLERANCE:
+        return f"The target of {target} active dimensions a {side} was reached: {reached:.0f}."
+    missed = f"{abs(off):.0%} {'above' if off > 0 else 'below'}"
+    return f"The target of {target} active dimensions a {side} was MISSED: {reached:.0f}, which is {missed}."
+
+
+def _versus(comparison: Comparison, system: str, other: str) -> Versus:
+    from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test, wins_losses_ties
+
+    scores = [comparison[name].scores[comparison.main] for name in (system, other)]
+    ours, theirs = (np.array([of[query] for query in scores[0]]) for of in scores)
+    p_value = paired_test(ours, theirs, comparison.test)
+    difference = bootstrap_interval(ours - theirs, comparison.level)
+    return Versus(difference, p_value, p_value, *wins_losses_ties(ours, theirs))
+
+
+# Writing
+
+
+def _sparsity_table(sparsity: Mapping[str, Sparsity]) -> str:
+    rows = [
+        f"| {name} | {one.documents_mean:.1f} | {one.queries_mean:.1f} | {one.flops:.2f} |"
+        for name, one in sparsity.items()
+    ]
+    head = "|  | active dimensions of a document | of a query | FLOPS |"
+    return "\n".join([head, "|---|---:|---:|---:|", *rows])
+
+
+def _history_table(history: History) -> str:
+    table: list[dict[str, Any]] = [{"step": one.step, **one.measures} for one in history.evaluations]
+    names = list(dict.fromkeys(name for row in table for name in row))
+
+    def cell(value: Any) -> str:
+        return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+
+    rows = ["| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in table]
+    return "\n".join(["| " + " | ".join(names) + " |", "|" + "---:|" * len(names), *rows])
+
+
+def _with_section(card: str, report: str) -> str:
+    """`card` with the report after its front matter and title, in the place of an earlier one."""
+    section = f"{_START}\n\n## What training changed\n\n{report}\n{_END}\n\n"
+    if _START in card and _END in card:
+        head, _, rest = card.partition(_START)
+        return head + section + rest.partition(_END)[2].lstrip("\n")
+    if not card:
+        return f"# A model trained by hybridsearch\n\n{section}"
+    front = re.match(r"---\n.*?\n---\n+", card, flags=re.DOTALL)
+    place = front.end() if front else 0
+    if title := re.compile(r"# .*\n+").match(card, place):
+        place = title.end()
+    return card[:place] + section + card[place:]
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """As typed, without passwords and keys, and without the folder that the program is in."""
+    from hybridsearch.backends import redacted
+
+    if not arguments:
+        return ""
+    program = Path(arguments[0]).name
+    shown = [re.sub(r"((?:password|api_key)=).*", r"\1***", redacted(one), flags=re.DOTALL) for one in arguments[1:]]
+    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *shown])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

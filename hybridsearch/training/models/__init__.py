@@ -1,0 +1,1 @@
+"""What is trained: architectures, pooling, adapters, and how sparse a model becomes."""

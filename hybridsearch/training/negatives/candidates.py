@@ -1,0 +1,230 @@
+"""What becomes of the candidates of a query: which may be taken as negatives, in which order, by which scores."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.rerank import Reranker, score_pairs
+from hybridsearch.training.data import normalized
+from hybridsearch.training.negatives.folder import Format, Mined, OfQuery
+
+Sampling: TypeAlias = Literal["top", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What scores a negative may have; `refuse` says why not."""
+
+    margin: float | None = None
+    percentage: float | None = None
+    max_score: float | None = None
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "percentage", "max_score", "min_score"):
+            value = getattr(self, name)
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+            ):
+                raise InvalidArgumentError(f"{name} is a number or None, not {value!r}.")
+        if self.margin is not None and self.margin < 0:
+            raise InvalidArgumentError(f"margin is {self.margin!r}; a negative scores at least 0 below the positive.")
+        if self.percentage is not None and not 0 < self.percentage <= 1:
+            raise InvalidArgumentError(
+                f"percentage is {self.percentage!r}; it is a share above 0 and at most 1, such as .95."
+            )
+
+    @property
+    def relative(self) -> bool:
+        """Whether the positive's score counts."""
+        return self.margin is not None or self.percentage is not None
+
+    def refuse(self, score: float, positive: float) -> str | None:
+        """Why a candidate with this score is dropped; None for one that passes.
+
+        Args:
+            positive: the lowest score of a positive; -inf where the ranking does not reach it.
+        """
+        if self.relative and positive == -math.inf:
+            return "a positive is not among the candidates"
+        if self.margin is not None and score + self.margin > positive:
+            return f"less than {self.margin:g} below the positive" if self.margin else "scored above the positive"
+        if self.percentage is not None and score > positive - (1 - self.percentage) * abs(positive):
+            return f"more than {100 * self.percentage:g}% of the positive's score"
+        if self.max_score is not None and score > self.max_score:
+            return f"score above {self.max_score:g}"
+        if self.min_score is not None and score < self.min_score:
+            return f"score below {self.min_score:g}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    per_query: int
+    ranks: tuple[int, int]
+    sampling: Sampling
+    seed: int
+    output_format: Format
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        check_whole("per_query", self.per_query, 1)
+        check_whole("seed", self.seed, 0)
+        if self.sampling not in ("top", "random"):
+            raise InvalidArgumentError(f"sampling is 'top' or 'random', not {self.sampling!r}.")
+        if not isinstance(self.ranks, tuple | list) or len(self.ranks) != 2:
+            raise InvalidArgumentError(f"ranks is the first and the last rank, such as (6, 40), not {self.ranks!r}.")
+        for rank in self.ranks:
+            check_whole("A rank", rank, 1)
+        first, last = self.ranks
+        if last - first + 1 < self.per_query:
+            raise InvalidArgumentError(
+                f"Ranks {first} to {last} cannot give {self.per_query} negatives a query: widen ranks, "
+                "or ask for fewer."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        limits = {name: getattr(self.limits, name) for name in Limits.__slots__}
+        plain = {name: getattr(self, name) for name in ("per_query", "sampling", "seed", "output_format")}
+        return {**plain, "ranks": list(self.ranks), **limits}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, its place among all, and all texts that are known to answer it."""
+
+    number: int
+    id: str | None
+    text: str
+    positives: tuple[Mined, ...]
+
+
+@dataclass(slots=True)
+class Found:
+    """One query, and what becomes of its candidates.
+
+    Attributes:
+        positives: with their places in the ranking.
+        window: candidates that were not decided on yet, in the order in which they are tried.
+        candidates: how many the ranking held.
+        kept: the negatives.
+        dropped: how many others, by reason.
+    """
+
+    query: Query
+    positives: list[Mined]
+    window: list[Mined]
+    candidates: int
+    dropped: Counter[str]
+    kept: list[Mined] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, query: Query, ranking: Sequence[Mined], options: Options) -> Found:
+        """Drops what must not be taken and what is outside the window."""
+        keys = [_keys(one) for one in ranking]
+        by_id = {one.id: one for one in ranking}
+        by_text = {key: one for one, of_one in zip(reversed(ranking), reversed(keys), strict=True) for key in of_one}
+        positives = [
+            _placed(known, by_id.get(known.id) or by_text.get(normalized(known.text))) for known in query.positives
+        ]
+        ids = {known.id for known in query.positives}
+        barred = {normalized(query.text): "the query itself"}
+        barred |= {key: "known positive" for known in positives for key in _keys(known)}
+        dropped: Counter[str] = Counter()
+        window: list[Mined] = []
+        first, last = options.ranks
+        rank = 0
+        for one, of_one in zip(ranking, keys, strict=True):
+            reason = next((barred[key] for key in of_one if key in barred), None)
+            if one.id in ids:
+                reason = "known positive"
+            if reason is None:
+                barred[of_one[0]] = "the text of a better candidate"
+                rank += 1
+                if rank < first:
+                    reason = "ranked before the window"
+                elif rank > last:
+                    reason = "ranked after the window"
+            if reason is None:
+                window.append(one)
+            else:
+                dropped[reason] += 1
+        if options.sampling == "random":
+            order = np.random.default_rng([options.seed, query.number]).permutation(len(window))
+            window = [window[place] for place in order]
+        return cls(query, positives, window, len(ranking), dropped)
+
+    def decide(self, count: int, options: Options) -> None:
+        """Keep or drop the next `count` candidates by their scores."""
+        lowest = min(positive.judged for positive in self.positives)
+        for one in self.window[:count]:
+            reason = options.limits.refuse(one.judged, lowest)
+            if reason is None and len(self.kept) == options.per_query:
+                reason = "not needed"
+            if reason is None:
+                self.kept.append(one)
+            else:
+                self.dropped[reason] += 1
+        del self.window[:count]
+
+    def drop_the_rest(self) -> None:
+        """Decide that no other candidate is needed."""
+        self.dropped["not needed"] += len(self.window)
+        self.window.clear()
+
+    def result(self) -> OfQuery:
+        """The negatives by rank."""
+        kept = sorted(self.kept, key=lambda one: one.rank or 0)
+        return OfQuery(self.query.id, self.query.text, self.positives, kept)
+
+
+def decide_by_ranking(found: Sequence[Found], options: Options) -> None:
+    """Choose by the scores of the ranking."""
+    for one in found:
+        one.decide(len(one.window), options)
+
+
+def decide_by_reranker(found: Sequence[Found], reranker: Reranker, options: Options) -> None:
+    """Choose by the scores of a reranker, asked for no more candidates than are still needed, all queries at once."""
+    asked = [one for one in found if one.window]
+    for one, scored in zip(asked, _scored(reranker, asked, [one.positives for one in asked]), strict=True):
+        one.positives = scored
+    while asked := [one for one in asked if one.window and len(one.kept) < options.per_query]:
+        heads = [one.window[: options.per_query - len(one.kept)] for one in asked]
+        for one, scored in zip(asked, _scored(reranker, asked, heads), strict=True):
+            one.window[: len(scored)] = scored
+            one.decide(len(scored), options)
+    for one in found:
+        one.drop_the_rest()
+
+
+def _scored(reranker: Reranker, found: Sequence[Found], texts: Sequence[Sequence[Mined]]) -> Iterator[list[Mined]]:
+    documents = [[one.document or Document(one.id or "text", one.text) for one in of_query] for of_query in texts]
+    scores = score_pairs(reranker, [one.query.text for one in found], documents)
+    for of_query, values in zip(texts, scores, strict=True):
+        yield [replace(one, reranker_score=value) for one, value in zip(of_query, values.tolist(), strict=True)]
+
+
+def _placed(known: Mined, there: Mined | None) -> Mined:
+    """A known positive with its place in the ranking, if it has one."""
+    return known if there is None else replace(there, id=known.id or there.id, text=known.text)
+
+
+def _keys(one: Mined) -> list[str]:
+    """Texts that stand for a candidate: its whole content first, then that without its title."""
+    texts = [one.text] if one.document is None else [one.text, one.document.content, one.document.text]
+    return [normalized(text) for text in dict.fromkeys(texts) if text.strip()] or [""]
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgumentError(f"{name} is a whole number of at least {least}, not {value!r}.")

@@ -1,0 +1,442 @@
+"""What mining gives: rows to train on, where each negative came from, and why the others were dropped.
+
+A folder of mined negatives:
+
+    mining.json          what was asked, of which data and index
+    part-00000.parquet   the rows of one batch of queries, in one of four formats, and in its metadata the counts
+
+| format         | kind of data | columns                                   | one row for                            |
+|----------------|--------------|-------------------------------------------|----------------------------------------|
+| triplets       | TUPLES       | anchor, positive, negative_1              | each positive with each negative       |
+| n-tuples       | TUPLES       | anchor, positive, negative_1, negative_2  | each positive with all negatives       |
+| labelled pairs | LABELLED     | anchor, positive (here: any text), label  | each text, labelled 1 or 0             |
+| lists          | LISTS        | query, docs, labels                       | each query: positives 1.0, negatives 0 |
+
+Beside them are columns of provenance, never fed: query_id, document_id, negative_id, retriever (those that listed the
+negative, joined by "+"), rank and score in the ranking it was mined from, reranker_score, and the positive's scores as
+positive_score and positive_reranker_score. Of n-tuples and lists they hold lists, parallel to the texts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hybridsearch.corpus.store import sync_folder
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.data.tables import import_datasets
+
+if TYPE_CHECKING:
+    import datasets
+    from rich.table import Table
+
+ArrowType: TypeAlias = Any
+"""pyarrow's stubs have a type of their own for each."""
+
+Format: TypeAlias = Literal["triplets", "n-tuples", "labelled pairs", "lists"]
+
+MANIFEST = "mining.json"
+_COUNTS = b"hybridsearch.mining"
+_LAYOUT = 1
+_KINDS: dict[Format, Kind] = {
+    "triplets": Kind.TUPLES,
+    "n-tuples": Kind.TUPLES,
+    "labelled pairs": Kind.LABELLED,
+    "lists": Kind.LISTS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """One text of a query, and where it was found; rank and score are None for a positive that was not.
+
+    Attributes:
+        retriever: those that listed it, joined by "+".
+        rank, score: in the ranking that was mined, from 1.
+        reranker_score: None without a reranker.
+        document: that of the index.
+    """
+
+    id: str | None
+    text: str
+    retriever: str | None = None
+    rank: int | None = None
+    score: float | None = None
+    reranker_score: float | None = None
+    document: Document | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def judged(self) -> float:
+        """What margins and limits compare: the reranker's score, else that of the ranking, else -inf."""
+        found = self.score if self.reranker_score is None else self.reranker_score
+        return -math.inf if found is None else found
+
+
+@dataclass(frozen=True, slots=True)
+class OfQuery:
+    """A query, its positives, and the negatives that were chosen, in the order of their ranks."""
+
+    id: str | None
+    text: str
+    positives: Sequence[Mined]
+    negatives: Sequence[Mined]
+
+
+@dataclass(frozen=True, slots=True)
+class MiningSummary:
+    """What was kept, and why the rest was dropped.
+
+    Attributes:
+        queries: how many were searched; equal texts are one query.
+        short: queries with fewer negatives than asked for, those without any among them.
+        empty: queries without any negative.
+        rows: rows to train on.
+        candidates: documents that the rankings held, as deep as they were read.
+        kept: negatives.
+        kept_by: the negatives by the retrievers that listed them.
+        dropped: by reason, how many candidates; with `kept` they add up to `candidates`.
+    """
+
+    queries: int = 0
+    short: int = 0
+    empty: int = 0
+    rows: int = 0
+    candidates: int = 0
+    kept: int = 0
+    kept_by: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: MiningSummary) -> MiningSummary:
+        return MiningSummary(
+            self.queries + other.queries,
+            self.short + other.short,
+            self.empty + other.empty,
+            self.rows + other.rows,
+            self.candidates + other.candidates,
+            self.kept + other.kept,
+            dict(Counter(self.kept_by) + Counter(other.kept_by)),
+            dict(Counter(self.dropped) + Counter(other.dropped)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict; `MiningSummary(**d)` is its inverse."""
+        return {name: getattr(self, name) for name in self.__slots__} | {
+            "kept_by": dict(self.kept_by),
+            "dropped": dict(self.dropped),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"  {count:>10,}  {what}" for what, count in self._lines()]
+        return "\n".join([self.title, *lines])
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(self.title), title_justify="left", box=None, show_header=False)
+        table.add_column(justify="right")
+        table.add_column(justify="right")
+        table.add_column()
+        for what, count in self._lines():
+            table.add_row(f"{count:,}", f"{count / max(self.candidates, 1):.1%}", Text(what))
+        return table
+
+    @property
+    def title(self) -> str:
+        """The first line: what was kept."""
+        found = f"{_count(self.kept, 'negative', 'negatives')} for {_count(self.queries, 'query', 'queries')}"
+        short = f"; {self.short:,} with fewer than asked for, {self.empty:,} of them with none" if self.short else ""
+        return f"{found}, {_count(self.rows, 'row', 'rows')}{short}"
+
+    def _lines(self) -> Iterator[tuple[str, int]]:
+        yield "candidates", self.candidates
+        for name, count in sorted(self.kept_by.items(), key=lambda item: (-item[1], item[0])):
+            yield f"kept, listed by {name.replace('+', ' and ')}", count
+        for reason, count in sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])):
+            yield f"dropped: {reason}", count
+
+
+@dataclass(frozen=True, slots=True)
+class Negatives:
+    """Mined negatives, ready to train on.
+
+    Attributes:
+        data: the rows; `data.ids` holds their provenance.
+        summary: what was kept, and why the rest was dropped; prints well.
+        path: the folder they are in, or None.
+    """
+
+    data: TrainingData
+    summary: MiningSummary
+    path: Path | None = None
+
+    @property
+    def provenance(self) -> datasets.Dataset:
+        """Row-parallel to `data.rows`: where each negative came from (the columns are said in this module)."""
+        if self.data.ids is None:
+            raise InvalidArgumentError("These negatives have lost their provenance: mine them again.")
+        return self.data.ids
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Negatives:
+        """The negatives in a folder that `mine_hard_negatives` has finished; they are mapped, not read into memory.
+
+        Raises:
+            InvalidArgumentError: there are none, mining has not come to its end, or a file is damaged.
+        """
+        return MiningFolder.open(folder).negatives()
+
+    def __str__(self) -> str:
+        return str(self.summary)
+
+    def __rich__(self) -> Table:
+        return self.summary.__rich__()
+
+
+def check_format(output_format: str) -> Format:
+    """Raises InvalidArgumentError where there is no such format."""
+    for known in _KINDS:
+        if output_format == known:
+            return known
+    raise InvalidArgumentError(f"output_format is one of {', '.join(_KINDS)}, not {output_format!r}.")
+
+
+def to_table(mined: Sequence[OfQuery], output_format: Format, per_query: int) -> pa.Table:
+    """The rows of some queries, with their provenance."""
+    rows = [row for of_query in mined for row in _rows(of_query, output_format, per_query)]
+    return pa.Table.from_pylist(rows, schema=_schema(output_format, per_query))
+
+
+def to_negatives(
+    table: datasets.Dataset,
+    summary: MiningSummary,
+    output_format: Format,
+    per_query: int,
+    name: str,
+    path: Path | None = None,
+) -> Negatives:
+    """The rows, parted from their provenance."""
+    fed = _fed(output_format, per_query)
+    known = [column for column in table.column_names if column not in fed]
+    rows, ids = table.select_columns(list(fed)), table.select_columns(known)
+    return Negatives(TrainingData(name, rows, _KINDS[output_format], ids=ids), summary, path)
+
+
+def check_found(summary: MiningSummary, name: str) -> None:
+    """Raises InvalidArgumentError where nothing was mined, though there may be rows of positives."""
+    if not summary.kept or not summary.rows:
+        error = InvalidArgumentError(
+            f"No negatives were found for {name!r}: widen ranks (as `hybridsearch mine --ranks 1-20` does, whose "
+            "folder can be trained on), or the margins and limits."
+        )
+        error.add_note(str(summary))
+        raise error
+
+
+def in_memory(tables: Sequence[pa.Table]) -> datasets.Dataset:
+    """One data set of all rows."""
+    return import_datasets().Dataset(pa.concat_tables(tables))
+
+
+@dataclass(frozen=True, slots=True)
+class MiningFolder:
+    """Mined rows on the disk, one complete file for each batch of queries.
+
+    Attributes:
+        settings: JSON-able: all that the rows depend on, "output_format" and "per_query" among it.
+        parts: how many batches there are.
+    """
+
+    path: Path
+    name: str
+    settings: Mapping[str, Any]
+    parts: int
+
+    @classmethod
+    def make(cls, path: str | Path, name: str, settings: Mapping[str, Any], parts: int) -> MiningFolder:
+        """A new folder, or one in which the same mining has begun.
+
+        Raises:
+            InvalidArgumentError: the folder holds something else, or what was mined in another way.
+            StorageError: it cannot be written.
+        """
+        folder = cls(Path(path).expanduser(), name, dict(settings), parts)
+        if (folder.path / MANIFEST).exists():
+            folder._check_same(cls.open(path).settings)
+            return folder
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"The folder {folder.path} cannot be made ({error}): give another one.") from error
+        if any(file.name != f"{MANIFEST}.tmp" for file in folder.path.iterdir()):
+            raise InvalidArgumentError(
+                f"{folder.path} holds other files, and no {MANIFEST}: give a new folder for what is mined."
+            )
+        manifest = {"layout": _LAYOUT, "name": name, "parts": parts, "settings": folder.settings}
+        folder._write(MANIFEST, lambda path: path.write_text(json.dumps(manifest, indent=1), encoding="utf-8"))
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> MiningFolder:
+        """Raises InvalidArgumentError where nothing was mined there."""
+        path = Path(path).expanduser()
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidArgumentError(f"{path} holds no mined negatives ({error.strerror} {MANIFEST}).") from error
+        except ValueError as error:
+            raise InvalidArgumentError(f"{path / MANIFEST} is damaged ({error}): mine into a new folder.") from error
+        if manifest.get("layout") != _LAYOUT:
+            raise InvalidArgumentError(f"{path} was mined with another version of hybridsearch: mine it again.")
+        return cls(path, manifest["name"], manifest["settings"], manifest["parts"])
+
+    def has(self, part: int) -> bool:
+        """Whether the rows of a batch are there, completely."""
+        return self._file(part).exists()
+
+    def write(self, part: int, table: pa.Table, summary: MiningSummary) -> None:
+        """Keep the rows of a batch: all of them, or after a crash none. Raises StorageError."""
+        table = table.replace_schema_metadata({_COUNTS: json.dumps(summary.to_dict())})
+        self._write(self._file(part).name, lambda path: pq.write_table(table, path))
+
+    def negatives(self) -> Negatives:
+        """All rows. Raises InvalidArgumentError where batches are missing."""
+        files = [self._file(part) for part in range(self.parts)]
+        if missing := sum(not file.exists() for file in files):
+            raise InvalidArgumentError(
+                f"{self.path} lacks {missing} of {self.parts} parts: mining was broken off; the same call goes on."
+            )
+        counts = [self._counts(file) for file in files]
+        summary = sum(counts, MiningSummary())
+        check_found(summary, self.name)
+        with _quiet():
+            # datasets cannot read a file without rows
+            names = [str(file) for file, of_file in zip(files, counts, strict=True) if of_file.rows]
+            table = import_datasets().Dataset.from_parquet(names, cache_dir=str(self.path / "arrow"))
+        output_format = check_format(self.settings["output_format"])
+        return to_negatives(table, summary, output_format, self.settings["per_query"], self.name, self.path)
+
+    def _counts(self, file: Path) -> MiningSummary:
+        try:
+            return MiningSummary(**json.loads(pq.read_schema(file).metadata[_COUNTS]))
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            raise InvalidArgumentError(f"{file} is damaged ({error}): delete it and mine again.") from error
+
+    def _file(self, part: int) -> Path:
+        return self.path / f"part-{part:05d}.parquet"
+
+    def _write(self, name: str, write: Any) -> None:
+        beside = self.path / f"{name}.tmp"
+        try:
+            write(beside)
+            with beside.open("r+b") as file:
+                os.fsync(file.fileno())
+            beside.replace(self.path / name)
+            sync_folder(self.path)
+        except OSError as error:
+            raise StorageError(f"{self.path / name} cannot be written ({error}): the same call goes on.") from error
+
+    def _check_same(self, there: Mapping[str, Any]) -> None:
+        differing = [key for key in {**there, **self.settings} if there.get(key) != self.settings.get(key)]
+        if differing:
+            shown = ", ".join(f"{key} {there.get(key)!r:.60}, now {self.settings.get(key)!r:.60}" for key in differing)
+            raise InvalidArgumentError(f"{self.path} was mined in another way ({shown}): give another folder.")
+
+
+# Below: rows
+
+
+def _fed(output_format: Format, per_query: int) -> dict[str, ArrowType]:
+    """The columns to train on."""
+    if output_format == "lists":
+        return {"query": pa.string(), "docs": pa.list_(pa.string()), "labels": pa.list_(pa.float64())}
+    pair: dict[str, ArrowType] = {"anchor": pa.string(), "positive": pa.string()}
+    if output_format == "labelled pairs":
+        return {**pair, "label": pa.int64()}
+    negatives = 1 if output_format == "triplets" else per_query
+    return pair | {f"negative_{number}": pa.string() for number in range(1, negatives + 1)}
+
+
+def _schema(output_format: Format, per_query: int) -> pa.Schema:
+    columns = _fed(output_format, per_query) | {"query_id": pa.string(), "document_id": pa.string()}
+    found: dict[str, ArrowType] = {"rank": pa.int32(), "score": pa.float64(), "reranker_score": pa.float64()}
+    found = {"retriever": pa.string(), **found}
+    if output_format == "lists":
+        columns["document_id"] = pa.list_(pa.string())
+    if _KINDS[output_format] is Kind.TUPLES:
+        columns |= {"positive_score": pa.float64(), "positive_reranker_score": pa.float64()}
+        found = {"negative_id": pa.string(), **found}
+    if output_format in ("n-tuples", "lists"):
+        found = {name: pa.list_(of_one) for name, of_one in found.items()}
+    return pa.schema([*columns.items(), *found.items()])
+
+
+def _rows(of: OfQuery, output_format: Format, per_query: int) -> Iterator[dict[str, Any]]:
+    texts: dict[str, Any]
+    if output_format == "triplets":
+        for positive in of.positives:
+            for negative in of.negatives:
+                texts = {"anchor": of.text, "positive": positive.text, "negative_1": negative.text}
+                yield texts | _ids(of, positive) | {"negative_id": negative.id} | _where(negative)
+    elif output_format == "n-tuples" and len(of.negatives) == per_query:
+        negatives = {f"negative_{number}": negative.text for number, negative in enumerate(of.negatives, 1)}
+        for positive in of.positives:
+            texts = {"anchor": of.text, "positive": positive.text, **negatives}
+            listed = {"negative_id": [negative.id for negative in of.negatives]}
+            yield texts | _ids(of, positive) | listed | _where_all(of.negatives)
+    elif output_format == "labelled pairs":
+        for label, mined in ((1, of.positives), (0, of.negatives)):
+            for one in mined:
+                texts = {"anchor": of.text, "positive": one.text, "label": label}
+                yield texts | {"query_id": of.id, "document_id": one.id} | _where(one)
+    elif output_format == "lists" and of.negatives:
+        mined = [*of.positives, *of.negatives]
+        labels = [1.0] * len(of.positives) + [0.0] * len(of.negatives)
+        texts = {"query": of.text, "docs": [one.text for one in mined], "labels": labels}
+        yield texts | {"query_id": of.id, "document_id": [one.id for one in mined]} | _where_all(mined)
+
+
+def _ids(of: OfQuery, positive: Mined) -> dict[str, Any]:
+    return {
+        "query_id": of.id,
+        "document_id": positive.id,
+        "positive_score": positive.score,
+        "positive_reranker_score": positive.reranker_score,
+    }
+
+
+def _where(one: Mined) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in ("retriever", "rank", "score", "reranker_score")}
+
+
+def _where_all(mined: Sequence[Mined]) -> dict[str, Any]:
+    return {name: [getattr(one, name) for one in mined] for name in ("retriever", "rank", "score", "reranker_score")}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars that datasets draws."""
+    datasets = import_datasets()
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

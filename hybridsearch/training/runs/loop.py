@@ -1,0 +1,333 @@
+"""sentence-transformers' three trainers, made safe for long runs: what `hybridsearch.training.runs.run.fit` runs.
+
+Importing this module loads torch and transformers.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import sentence_transformers
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+from safetensors.torch import load_file, save_file
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
+from torch.utils.data import RandomSampler
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
+
+from hybridsearch.errors import InvalidArgumentError, TrainingError
+from hybridsearch.training.data import TrainingData
+from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
+
+SCORE = "eval_score_to_choose_by"
+"""Where each evaluation's log has the figure by which the best checkpoint is chosen; larger is better."""
+
+SECONDS = "seconds"
+"""Where each log has the time since the run began, without the time between a kill and its resumption."""
+
+NAMES = "names"
+"""Where each log has the names of its figures in order, which a checkpoint sorts."""
+
+_LOSS_WEIGHTS = "losses.safetensors"
+
+
+def make_trainer(
+    model: Any,
+    kind: ModelKind,
+    data: Sequence[TrainingData],
+    losses: dict[str, torch.nn.Module],
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    evaluator: BaseEvaluator | None,
+    callbacks: Sequence[Any],
+    arguments: dict[str, Any],
+    resuming: bool,
+) -> Any:
+    """The trainer, ready for `train()`.
+
+    Args:
+        folder: where checkpoints go.
+        arguments: further ones of sentence-transformers' training arguments, such as router_mapping.
+        resuming: whether `train` will be given a checkpoint.
+        others: as in `hybridsearch.training.runs.run.fit`.
+    """
+    args = getattr(sentence_transformers, f"{FAMILIES[kind]}TrainingArguments")(
+        output_dir=str(folder),
+        **_arguments(kind, settings),
+        eval_strategy="no" if evaluator is None else "steps",
+        eval_on_start=evaluator is not None and not resuming,
+        load_best_model_at_end=evaluator is not None,
+        metric_for_best_model=None if evaluator is None else SCORE,
+        greater_is_better=True,
+        **arguments,
+    )
+    model.model_card_data.set_widget_examples = lambda dataset: None  # rows picked at random have no place in a card
+    rows = {one.name: one.rows for one in data}
+    several = len(rows) > 1
+    trainer_class = getattr(sentence_transformers, f"{FAMILIES[kind]}Trainer")
+    trainer = type(trainer_class.__name__, (_Careful, trainer_class), {})(
+        model=model,
+        args=args,
+        train_dataset=datasets.DatasetDict(rows) if several else data[0].rows,
+        loss=losses if several else losses[data[0].name],
+        evaluator=None if evaluator is None else _Scored(evaluator),
+        callbacks=[_Clock(), _EarlyStop(settings.patience), *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if settings.gradient_checkpointing:
+        _recompute_activations(model)
+    steps = steps_of_epoch(trainer)
+    every = settings.evaluate_every or steps
+    args.eval_steps = args.save_steps = max(1, round(every * steps if every < 1 else every))
+    args.logging_steps = max(1, min(10, args.eval_steps))
+    return trainer
+
+
+def steps_of_epoch(trainer: Any) -> int:
+    """Optimizer steps in which the data are gone through once."""
+    batches = len(trainer.get_train_dataloader())
+    return max(1, math.ceil(batches / int(trainer.args.gradient_accumulation_steps)))
+
+
+def out_of_patience(log: Sequence[dict[str, Any]], patience: int | None) -> bool:
+    """Whether the last `patience` evaluations, the one before training not counted, were no better than one before."""
+    scores = [entry[SCORE] for entry in log if SCORE in entry and entry["step"] > 0]
+    return patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience if scores else False
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars and the chatter of transformers and sentence-transformers."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    logger = logging.getLogger("sentence_transformers")
+    before = logger.level
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logger.setLevel(logging.ERROR)
+    try:
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # torch warns where nobody has chosen
+            yield
+    finally:
+        logger.setLevel(before)
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _arguments(kind: ModelKind, settings: TrainingSettings) -> dict[str, Any]:
+    precision = _precision(settings)
+    schedule = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+    return {
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        "learning_rate": settings.learning_rate_for(kind),
+        "warmup_steps": settings.warmup_ratio,  # below 1 it is a share
+        "lr_scheduler_type": schedule,
+        "weight_decay": settings.weight_decay,
+        "seed": settings.seed,
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": not torch.accelerator.is_available(),
+        "save_strategy": "steps",
+        "save_total_limit": settings.keep_checkpoints,
+        "batch_sampler": BatchSamplers.NO_DUPLICATES,
+        "multi_dataset_batch_sampler": settings.sampling.replace("-", "_"),
+        "report_to": list(settings.trackers) or "none",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def _recompute_activations(model: Any) -> None:
+    """Gradient checkpointing, which transformers 5 calls activation checkpointing."""
+    for module in model.modules():
+        if isinstance(module, transformers.PreTrainedModel):
+            renamed = getattr(module, "activation_checkpointing_enable", None)
+            enable = renamed or module.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+
+
+def _precision(settings: TrainingSettings) -> str:
+    on_gpu = torch.cuda.is_available()
+    if settings.precision == "fp16" and not on_gpu:
+        raise InvalidArgumentError("precision 'fp16' needs a GPU, and there is none: leave it out, which takes fp32.")
+    if settings.precision != "auto":
+        return settings.precision
+    if not on_gpu:
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # of torch 2.10 and later
+        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+class _Careful:
+    """What our trainers do in their own way; goes before a trainer of sentence-transformers."""
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        trainer: Any = super()
+        loss: torch.Tensor = trainer.training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1  # type: ignore[attr-defined]
+            raise TrainingError(
+                f"The loss is {loss.item()} at step {step}: look for odd rows in the data, lower the learning rate, or "
+                "train with precision 'fp32'. The checkpoints written so far are intact."
+            )
+        return loss
+
+    def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **options: Any) -> Any:
+        """Labelled rows in random order; others so that no text comes twice in a batch, where it would be a negative.
+
+        Either order follows from seed and epoch alone, so that a resumed run sees the same batches.
+        """
+        if not {"label", "labels"}.isdisjoint(dataset.column_names):
+            random = RandomSampler(dataset, generator=options["generator"])
+            return _Shuffled(random, batch_size=batch_size, drop_last=drop_last, **options)
+        trainer: Any = super()
+        return trainer.get_batch_sampler(dataset, batch_size, drop_last, **options)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Also the weights of the losses, such as softmax's classifier, which are no part of the model."""
+        trainer: Any = super()
+        trainer._save(output_dir, state_dict)
+        if weights := self._weights_of_losses():
+            save_file({name: one.detach() for name, one in weights.items()}, Path(output_dir or "") / _LOSS_WEIGHTS)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        trainer: Any = super()
+        trainer._load_from_checkpoint(checkpoint_path)
+        if weights := self._weights_of_losses():
+            kept = load_file(Path(checkpoint_path) / _LOSS_WEIGHTS)
+            with torch.no_grad():
+                for name, one in weights.items():
+                    one.copy_(kept[name])
+
+    def _weights_of_losses(self) -> dict[str, torch.Tensor]:
+        loss: Any = self.loss  # type: ignore[attr-defined]
+        losses = torch.nn.ModuleDict(loss if isinstance(loss, dict) else {"data": loss})
+        of_model = {id(one) for one in self.model.parameters()}  # type: ignore[attr-defined]
+        return {name: one for name, one in losses.named_parameters() if id(one) not in of_model}
+
+    def _load_best_model(self) -> None:
+        """As the trainer's, which goes on with the last weights, and a line in the log, where this fails."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)  # type: ignore[attr-defined]
+
+
+class _Shuffled(DefaultBatchSampler):  # type: ignore[misc]
+    """Random order by seed and epoch."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        yield from super().__iter__()
+
+
+class _Scored(BaseEvaluator):  # type: ignore[misc]
+    """An evaluator whose primary figure, larger is better, is also found under a name known in advance."""
+
+    def __init__(self, evaluator: BaseEvaluator) -> None:
+        super().__init__()
+        self.evaluator = evaluator
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        found = self.evaluator(model, output_path, epoch, steps)
+        if not isinstance(found, dict):
+            found = {"score": found}
+        score = found[self.evaluator.primary_metric or next(iter(found))]
+        sign = 1 if self.evaluator.greater_is_better else -1
+        return {**found, SCORE.removeprefix("eval_"): sign * score}
+
+
+class _Clock(transformers.TrainerCallback):  # type: ignore[misc]
+    """Writes into each log how long the run has taken, over all its parts, and the order of its figures."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        before = max((entry.get(SECONDS, 0.0) for entry in state.log_history), default=0.0)
+        self._began = time.monotonic() - before
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        entry = state.log_history[-1]
+        entry |= {NAMES: list(entry), SECONDS: round(time.monotonic() - self._began, 3)}
+
+
+class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]
+    """Stops by what the logs say, which checkpoints keep."""
+
+    def __init__(self, patience: int | None) -> None:
+        self._patience = patience
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if out_of_patience(state.log_history, self._patience):
+            control.should_training_stop = True
+
+
+class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
+    """Steps done, the loss, what was last measured on the dev data, and the time left; as a context, ended in any case.
+
+    What is measured of a sparse model are the score and how many dimensions are active.
+    """
+
+    def __init__(self, show: bool | None, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        steps = "{task.completed:,.0f}/{task.total:,.0f} steps{task.fields[figures]}"
+        columns = (
+            TextColumn("Training"),
+            BarColumn(),
+            TextColumn(steps, table_column=Column()),  # of two lines in a narrow terminal, where times would be cut off
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, speed_estimate_period=600)
+        self._shown = console.is_terminal if show is None else show
+        self._figures: dict[str, str] = {}
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar.live.is_started:  # else it would print an empty line
+            self._bar.stop()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._shown and state.is_world_process_zero:
+            self._bar.start()
+            self._bar.add_task("", total=state.max_steps, completed=state.global_step, figures="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._update(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        for label, name in (("loss", "loss"), ("dev", SCORE)):
+            if name in logs:
+                self._figures[label] = f"{logs[name]:.4f}"
+        active = []
+        for side in ("document", "query"):  # of several test collections the first
+            found = next((value for name, value in logs.items() if name.endswith(f"{side}_active_dims")), None)
+            if found is not None:
+                active.append(f"{found:.0f} a {side}")
+        if active:
+            self._figures["active dimensions"] = ", ".join(active)
+        self._update(state.global_step)
+
+    def _update(self, step: int) -> None:
+        figures = "".join(f" · {label} {value}" for label, value in self._figures.items())
+        for task in self._bar.task_ids:
+            self._bar.update(task, completed=step, figures=figures)

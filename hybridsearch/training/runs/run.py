@@ -1,0 +1,389 @@
+"""One training run in one folder: start it, go on after a kill, and know what happened.
+
+`fit` is the one way from here into sentence-transformers' trainers. In the output folder it keeps
+
+    training.json      settings, seed, versions, what was trained on which data, and the history; its status is
+                       "running" until the model has been saved
+    checkpoints/       what a killed run goes on from
+    everything else    the model, as `save_pretrained` of sentence-transformers writes it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch.encoders.models import LazyModel
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError, TrainingError
+from hybridsearch.training.data import TrainingData
+from hybridsearch.training.losses import Choice
+from hybridsearch.training.measure.report import Report, write_report
+from hybridsearch.training.runs.record import (
+    Evaluation,
+    History,
+    Record,
+    check_output,
+    correct_paths,
+    is_main_process,
+    last_good_checkpoint,
+    step_of,
+)
+from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from hybridsearch.evaluation.results import Comparison
+
+_MAY_DIFFER = ("resume", "keep_checkpoints", "trackers", "push_to_hub")  # settings that do not change the weights
+_NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "score_to_choose_by", "sequential_score")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """A trained model and what is known about it.
+
+    Attributes:
+        path: the folder with the model; plain sentence-transformers loads it, and so do `hs.Dense`, `hs.Sparse` and
+            `hs.CrossEncoderReranker`.
+        history: the course of training.
+        comparison: before and after on the test queries; None where there were none.
+        figures: what `evaluators` measured: figure -> before and after.
+        summary: the verdict in a few lines; its first line says when the model got worse.
+        settings: how it was trained.
+    """
+
+    path: Path
+    history: History
+    comparison: Comparison | None
+    figures: Mapping[str, tuple[float | None, float]]
+    summary: str
+    settings: TrainingSettings = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.summary
+
+
+def fit(
+    model: Any,
+    kind: ModelKind,
+    data: Sequence[TrainingData],
+    losses: Mapping[str, torch.nn.Module],
+    settings: TrainingSettings,
+    output: str | Path,
+    *,
+    evaluator: BaseEvaluator | None = None,
+    callbacks: Iterable[Any] = (),
+    prompts: Mapping[str, str] | str | None = None,
+    router_mapping: Mapping[str, str] | None = None,
+    learning_rate_mapping: Mapping[str, float] | None = None,
+    finish: Callable[[Any], object] | None = None,
+    identity: Mapping[str, Any] | None = None,
+    show_progress_bar: bool | None = None,
+) -> History:
+    """Train `model` in place, keep its best weights, and save it in `output`.
+
+    A run that was killed goes on with `settings.resume`: from the last checkpoint that was written completely, with
+    the same batches, random numbers and steps as if nothing had happened. A finished one is not trained again: its
+    history comes back, the trained model is in the folder, and `model` stays as it is.
+
+    Args:
+        model: a SentenceTransformer, SparseEncoder or CrossEncoder, by `kind`.
+        data: what to train on; several are mixed by `settings.sampling`, each batch of one of them.
+        losses: for each of `data`, by name, the loss of sentence-transformers.
+        settings: how to train; `push_to_hub` is not done here but by `push`, after the report is written.
+        output: the folder for the model; made where it is not there.
+        evaluator: of sentence-transformers. It runs before training and at each checkpoint, and its primary metric
+            chooses the best one. Without it the last weights are kept.
+        callbacks: further ones for the trainer.
+        prompts: column -> text put before each of its texts, or one for all columns.
+        router_mapping: column -> route, for models with a Router.
+        learning_rate_mapping: regular expression of parameter names -> learning rate.
+        finish: called with the trained model before it is saved, such as to merge adapters.
+        identity: JSON-able facts beyond model, data, losses and settings that a resumed run must share.
+        show_progress_bar: None shows it only in a terminal.
+
+    Raises:
+        InvalidArgumentError: the folder holds a finished run, another run, or one that was broken off and
+            `settings.resume` is not set; there is nothing to train on; a tracker is not installed; there is patience
+            and no evaluator.
+        TrainingError: the loss is NaN, the memory of the GPU is too small, or the model hub takes no upload.
+        MissingExtraError: a library of the extra "training" is not installed.
+    """
+    import_training_libraries()
+    from hybridsearch.training.runs import loop
+
+    check_data(data, losses)
+    _check_trackers(settings)
+    if settings.patience is not None and evaluator is None:
+        raise InvalidArgumentError(
+            f"patience {settings.patience} stops by what dev says, and there are no dev data: give dev, or leave "
+            "patience out."
+        )
+    if settings.push_to_hub is not None and is_main_process():
+        _check_hub(settings.push_to_hub)
+    output = Path(output).expanduser().resolve()
+    checkpoints = output / "checkpoints"
+    if settings.max_length is not None:
+        limit_length(model, settings.max_length)
+    if settings.dropout is not None:
+        set_dropout(model, settings.dropout)
+    with loop.quiet(), loop.ProgressBar(show_progress_bar) as bar:
+        found = check_output(output, settings)
+        record = Record(output, _facts(model, kind, data, losses, settings, identity))
+        if found is not None:
+            record.check_same(found)
+            if found["status"] == "finished":
+                return History.from_dict(found["history"])
+        checkpoint = last_good_checkpoint(checkpoints) if settings.resume else None
+        resumed_at = [*(found or {}).get("resumed_at", []), *([] if checkpoint is None else [step_of(checkpoint)])]
+        trainer = loop.make_trainer(
+            model,
+            kind,
+            data,
+            dict(losses),
+            settings,
+            checkpoints,
+            evaluator=evaluator,
+            callbacks=[bar, *callbacks],
+            arguments={
+                "prompts": prompts if isinstance(prompts, str) or not prompts else dict(prompts),
+                "router_mapping": dict(router_mapping or {}),
+                "learning_rate_mapping": dict(learning_rate_mapping or {}),
+            },
+            resuming=checkpoint is not None,
+        )
+        if trainer.is_world_process_zero():
+            record.write(status="running", resumed_at=resumed_at)
+        _train(trainer, checkpoint, settings)
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # encode in fp32 again
+        history = _history(trainer, resumed_at, settings)
+        if trainer.is_world_process_zero():
+            if finish is not None:
+                finish(model)
+            model.save_pretrained(str(output))
+            record.write(status="finished", resumed_at=resumed_at, history=history.to_dict())
+        trainer.accelerator.wait_for_everyone()
+    return history
+
+
+def announce(data: Sequence[TrainingData], choices: Sequence[Choice], show: bool | None) -> list[str]:
+    """Say on stderr what will be trained on, how and why so, a line for each of the data; nothing for False.
+
+    Returns:
+        The lines, for the report.
+    """
+    lines = [
+        " ".join([f"{len(one):,} rows; {choice.reason}", *(f"{note[0].upper()}{note[1:]}." for note in one.notes)])
+        for one, choice in zip(data, choices, strict=True)
+    ]
+    if show is not False and is_main_process():
+        print(*lines, sep="\n", file=sys.stderr)
+    return lines
+
+
+def base_name(model: Any) -> str:
+    """The model as a reader of a report knows it."""
+    if isinstance(model, str | Path):
+        return str(model)
+    return str(model.model_card_data.base_model or type(model).__name__)
+
+
+def prompts_of_columns(model: Any, data: Iterable[TrainingData]) -> dict[str, str]:
+    """Column -> the prompt that encoding will put before its texts: anchors are queries, all others documents."""
+    known = model.prompts
+    query = known.get("query") or ""
+    document = next((known[name] for name in ("document", "passage", "corpus") if known.get(name)), "")
+    columns = {column: query if column == "anchor" else document for one in data for column in one.inputs}
+    return {column: prompt for column, prompt in columns.items() if prompt}
+
+
+def conclude(output: Path, report: Report, settings: TrainingSettings) -> TrainingResult:
+    """Write the report of a run beside its model, and upload both where that is asked for."""
+    if is_main_process():
+        write_report(report, output)
+        if settings.push_to_hub is not None:
+            push(output, settings.push_to_hub)
+    return TrainingResult(output, report.history, report.comparison, report.figures, report.summary, settings)
+
+
+def push(output: Path, name: str) -> str:
+    """Upload a trained model, without its checkpoints and mined texts, to the model hub; returns its address.
+
+    Raises:
+        TrainingError: the hub cannot be reached, or does not allow it.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        repository = HfApi().create_repo(name, exist_ok=True).repo_id
+        kept_here = ["checkpoints/**", "negatives/**"]
+        return str(HfApi().upload_folder(repo_id=repository, folder_path=output, ignore_patterns=kept_here))
+    except Exception as error:  # no network, no token, no right: each hub version has its own types
+        raise TrainingError(
+            f"The model is in {output} with its report.md, and cannot be uploaded as {name!r} "
+            f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, then run "
+            f"`hf upload {name} {output}`."
+        ) from error
+
+
+def import_training_libraries() -> None:
+    """Raises MissingExtraError unless what training needs is installed."""
+    for name in ("torch", "transformers", "sentence_transformers", "datasets", "accelerate"):
+        if not _is_installed(name):
+            raise MissingExtraError(name.replace("_", "-"), "training", "Training")
+
+
+def limit_length(model: Any, tokens: int) -> None:
+    """Let the model read that many tokens of a text. Raises InvalidArgumentError where it cannot read so many."""
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise InvalidArgumentError(f"max_length is {tokens}, and the model reads at most {limit} tokens.")
+    model.max_seq_length = tokens
+
+
+def set_dropout(model: Any, share: float) -> None:
+    """Set the dropout of all layers and of attention, but not of adapters; the saved configuration stays as it is."""
+    import torch
+
+    for name, module in model.named_modules():
+        if "lora_" in name:
+            continue
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        for attribute, value in vars(module).items():
+            if "dropout" in attribute and isinstance(value, float):
+                setattr(module, attribute, share)
+
+
+def check_data(data: Sequence[TrainingData], losses: Mapping[str, Any]) -> None:
+    """Raises InvalidArgumentError unless there are rows, names that differ, and a loss for each."""
+    names = [one.name for one in data]
+    if not data or not all(len(one) for one in data):
+        empty = next((one.name for one in data if not len(one)), None)
+        raise InvalidArgumentError(
+            "There are no data to train on." if empty is None else f"The training data {empty!r} have no rows."
+        )
+    if len(set(names)) < len(names):
+        raise InvalidArgumentError(f"Data sets that are trained on together need names that differ, not {names}.")
+    if missing := [name for name in names if name not in losses]:
+        raise InvalidArgumentError(f"There is no loss for the training data {missing[0]!r}: there are {list(losses)}.")
+
+
+def _facts(
+    model: Any,
+    kind: ModelKind,
+    data: Sequence[TrainingData],
+    losses: Mapping[str, Any],
+    settings: TrainingSettings,
+    identity: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What two runs must share for one to go on with the other."""
+    kept = {name: value for name, value in settings.to_dict().items() if name not in _MAY_DIFFER}
+    return {
+        "kind": kind,
+        "settings": kept,
+        "model": LazyModel(model, FAMILIES[kind]).digest(),
+        "data": {one.name: {"rows": len(one), "kind": str(one.kind), "content": _digest(one)} for one in data},
+        "losses": {one.name: _loss_name(losses[one.name]) for one in data},
+        **(identity or {}),
+    }
+
+
+def _digest(data: TrainingData) -> str:
+    total = hashlib.sha256()
+    for batch in data.rows.iter(1000):
+        total.update(json.dumps(batch, default=str).encode())
+    return total.hexdigest()[:16]
+
+
+def _loss_name(loss: Any) -> str:
+    inner = getattr(loss, "loss", None)
+    return type(loss).__name__ + (f"({_loss_name(inner)})" if hasattr(inner, "forward") else "")
+
+
+def _train(trainer: Any, checkpoint: Path | None, settings: TrainingSettings) -> None:
+    """Run the trainer to its end, from the checkpoint where there is one."""
+    import torch
+
+    from hybridsearch.training.runs import loop
+
+    if checkpoint is not None:
+        correct_paths(checkpoint)
+        state = trainer.state.load_from_json(str(checkpoint / "trainer_state.json"))
+        if loop.out_of_patience(state.log_history, settings.patience):  # killed after its last checkpoint
+            trainer.state = state
+            trainer._load_best_model()
+            return
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"The GPU's memory does not hold a batch of {settings.batch_size}: lower batch_size (and raise "
+            "accumulation), set gradient_checkpointing, shorten max_length, or take a cached loss."
+        ) from error
+
+
+def _history(trainer: Any, resumed_at: Sequence[int], settings: TrainingSettings) -> History:
+    from hybridsearch.training.runs import loop
+
+    state = trainer.state
+    evaluations = []
+    losses = []
+    for entry in state.log_history:
+        names = entry.get(loop.NAMES, entry)
+        values = {name: entry[name] for name in (*names, *entry) if isinstance(entry.get(name), int | float)}
+        step, epoch, seconds = int(values.pop("step")), values.pop("epoch", 0.0), values.pop(loop.SECONDS, 0.0)
+        if loop.SCORE in values:
+            score = values[loop.SCORE]
+            named = {name.removeprefix("eval_"): value for name, value in values.items()}
+            measures = {name: value for name, value in named.items() if name not in _NOT_MEASURES}
+            evaluations.append(Evaluation(step, round(epoch, 4), seconds, score, measures))
+        elif "loss" in values:
+            losses.append((step, values))
+    return History(
+        evaluations=tuple(evaluations),
+        losses=tuple(losses),
+        steps=state.global_step,
+        best_step=state.best_global_step or state.global_step,
+        seconds=max((entry.get(loop.SECONDS, 0.0) for entry in state.log_history), default=0.0),
+        stopped_early=state.global_step < state.max_steps
+        and loop.out_of_patience(state.log_history, settings.patience),
+        resumed_at=tuple(resumed_at),
+        precision=next((name for name in ("bf16", "fp16") if getattr(trainer.args, name)), "fp32"),
+    )
+
+
+def _check_trackers(settings: TrainingSettings) -> None:
+    for tracker in settings.trackers:
+        if not _is_installed(tracker):
+            raise InvalidArgumentError(
+                f"The tracker {tracker!r} is not installed: run `pip install {tracker}`, or leave it out."
+            )
+
+
+def _check_hub(name: str) -> None:
+    """Raises TrainingError where nothing can be uploaded, which is better known before hours of training."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().whoami()
+    except Exception as error:  # no network, no token: each hub version has its own types
+        raise TrainingError(
+            f"push_to_hub is {name!r}, and the model hub cannot be reached or does not know you "
+            f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, or leave it out and upload later."
+        ) from error
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # it was put out of the way
+        return False

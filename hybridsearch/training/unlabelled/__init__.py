@@ -1,0 +1,1 @@
+"""Training data from documents that nobody has asked for yet."""

@@ -1,0 +1,240 @@
+"""Pseudo-queries: pairs to train on from documents that nobody has asked for yet."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from itertools import chain, pairwise, repeat
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.indexing.ingest import batches
+from hybridsearch.progress import progress_bar
+from hybridsearch.readers import read_documents
+from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.data.tables import import_datasets
+
+QueryKind: TypeAlias = Literal["title", "generated", "heading", "sentence"]
+
+Generator: TypeAlias = Callable[[Sequence[str]], Iterable[str | Iterable[str]]]
+"""For each text one query, or several."""
+
+SENTENCE_CHARACTERS = (20, 300)
+"""Shorter and longer sentences are no queries."""
+
+_DOCUMENTS = 256  # documents that are worked on together
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+_HEADING_MARK = re.compile(r"#{1,6}\s+(?P<heading>.*?)\s*#*")
+_UNDERLINE = re.compile(r"=+|-+")
+_HEADING_WORDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudo:
+    """A query, and the text that answers it."""
+
+    query: str
+    answer: str
+
+
+def pseudo_queries(
+    documents: Iterable[Document | Mapping[str, Any]] | str | Path,
+    *,
+    kinds: Sequence[QueryKind] | None = None,
+    generator: Generator | str | Path | None = None,
+    per_document: int = 3,
+    seed: int = 0,
+    name: str = "pseudo-queries",
+    show_progress_bar: bool | None = None,
+) -> TrainingData:
+    """Pairs of a query that was made of a document, and what of the document answers it.
+
+    | kind      | the query                                          | the answer                        |
+    |-----------|----------------------------------------------------|-----------------------------------|
+    | title     | the title                                          | the text                          |
+    | generated | what `generator` makes of the document             | the document                      |
+    | heading   | title and heading (# marked, underlined, or alone) | the section below it              |
+    | sentence  | a sentence, chosen at random                       | the document without the sentence |
+
+    Titles, headings and sentences are taken out of what answers them, so that a model has to learn more than to find
+    copies (the inverse cloze task of Lee, Chang and Toutanova, ACL 2019).
+
+    Args:
+        documents: documents or dicts, or a file or folder that `hs.read_documents` reads; gone through once.
+        kinds: which queries, the first ones preferred; None for all.
+        generator: a function from texts to queries; or the folder or name of a model of transformers, sequence to
+            sequence (such as a docT5query) or a causal language model.
+        per_document: queries of a document at most.
+        seed: of the choice of sentences, and of a model's sampling.
+        name: of the data.
+        show_progress_bar: None shows it in a terminal.
+
+    Returns:
+        Pairs with the ids query_id ("document id/number") and document_id, and in the notes how many of each kind there
+        are, with an example.
+
+    Raises:
+        InvalidArgumentError: an argument is not usable, or the documents give no query.
+        ModelNotFoundError: the generator's model cannot be loaded.
+
+    >>> documents = [Document("1", "Lift grows with the angle of attack. Then the flow separates from it.", "Wings")]
+    >>> for row in pseudo_queries(documents, per_document=2, show_progress_bar=False).rows:
+    ...     print(row)
+    {'anchor': 'Wings', 'positive': 'Lift grows with the angle of attack. Then the flow separates from it.'}
+    {'anchor': 'Then the flow separates from it.', 'positive': 'Wings Lift grows with the angle of attack.'}
+    """
+    if isinstance(per_document, bool) or not isinstance(per_document, int) or per_document < 1:
+        raise InvalidArgumentError(f"per_document is a whole number of at least 1, not {per_document!r}.")
+    chosen = _check_kinds(kinds, generator)
+    generate = _make_generator(generator, per_document, seed) if "generated" in chosen else None
+    reader = read_documents(documents)
+    sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
+    rows, ids = [], []
+    counts: Counter[QueryKind] = Counter()
+    examples: dict[QueryKind, str] = {}
+    with progress_bar("Making queries", sized, show_progress_bar) as advance:
+        for batch in batches(reader, _DOCUMENTS):
+            made = [
+                (document, f"{document.id}/{number}", kind, pseudo)
+                for document, of_document in zip(batch, _of_batch(batch, chosen, generate, seed), strict=True)
+                for number, (kind, pseudo) in enumerate(_distinct(of_document, per_document))
+            ]
+            for _, _, kind, pseudo in made:
+                counts[kind] += 1
+                examples.setdefault(kind, pseudo.query)
+            anchors, positives = [one.query for *_, one in made], [one.answer for *_, one in made]
+            rows.append(
+                pa.table({"anchor": pa.array(anchors, pa.string()), "positive": pa.array(positives, pa.string())})
+            )
+            query_ids, document_ids = [id for _, id, *_ in made], [document.id for document, *_ in made]
+            ids.append(
+                pa.table(
+                    {"query_id": pa.array(query_ids, pa.string()), "document_id": pa.array(document_ids, pa.string())}
+                )
+            )
+            advance(len(batch))
+    if not sum(len(table) for table in rows):
+        raise InvalidArgumentError(
+            f"The documents give no queries of the kinds {', '.join(chosen)}: they are empty, or too short."
+        )
+    make = import_datasets().Dataset
+    notes = tuple(f"{kind} queries: {counts[kind]:,}{_example(examples.get(kind))}" for kind in chosen)
+    return TrainingData(name, make(pa.concat_tables(rows)), Kind.PAIRS, ids=make(pa.concat_tables(ids)), notes=notes)
+
+
+def titles(document: Document) -> Iterator[Pseudo]:
+    """The title, if there is also a text."""
+    if document.title.strip() and document.text.strip():
+        yield Pseudo(_one_line(document.title), document.text)
+
+
+def headings(document: Document) -> Iterator[Pseudo]:
+    """The headings of sections that are not empty, in order.
+
+    A heading is a line marked by #, or above a line of = or -, or a short one between blank lines that does not end
+    like a sentence.
+    """
+    lines = document.text.splitlines()
+    starts = [(place, found) for place in range(len(lines)) if (found := _heading_at(lines, place)) is not None]
+    for (place, heading), (end, _) in pairwise([*starts, (len(lines), "")]):
+        body = [line for line in lines[place + 1 : end] if not _UNDERLINE.fullmatch(line.strip())]
+        section = "\n".join(body).strip()
+        if heading and section:
+            title = _one_line(document.title)
+            yield Pseudo(heading if not title or title in heading else f"{title} {heading}", section)
+
+
+def sentences(document: Document) -> Iterator[Pseudo]:
+    """The sentences that say something, in order; none of a text that is a single sentence."""
+    parts = [part for part in _SENTENCE_END.split(document.text) if part.strip()]
+    shortest, longest = SENTENCE_CHARACTERS
+    for place, part in enumerate(parts):
+        if len(parts) > 1 and shortest <= len(part.strip()) <= longest:
+            rest = " ".join(other.strip() for other in [*parts[:place], *parts[place + 1 :]])
+            yield Pseudo(_one_line(part), Document(document.id, rest, document.title).content)
+
+
+# Below: how it is done
+
+
+def _of_batch(
+    documents: Sequence[Document], kinds: Sequence[QueryKind], generate: Generator | None, seed: int
+) -> Iterator[Iterator[tuple[QueryKind, Pseudo]]]:
+    """The queries of each document, those of the first kind first."""
+    generated: list[str | Iterable[str]] = [()] * len(documents)
+    if generate is not None:
+        generated = list(generate([document.content for document in documents]))
+    if len(generated) != len(documents):
+        raise InvalidArgumentError(f"The generator gave {len(generated)} answers to {len(documents)} texts.")
+    for document, queries in zip(documents, generated, strict=True):
+        shuffled = list(sentences(document))
+        random.Random(f"{seed} {document.id}").shuffle(shuffled)  # noqa: S311
+        asked = [queries] if isinstance(queries, str) else queries
+        made: dict[QueryKind, Iterable[Pseudo]] = {
+            "title": titles(document),
+            "generated": [Pseudo(_one_line(query), document.content) for query in asked],
+            "heading": headings(document),
+            "sentence": shuffled,
+        }
+        yield chain.from_iterable(zip(repeat(kind), made[kind]) for kind in kinds)
+
+
+def _distinct(made: Iterable[tuple[QueryKind, Pseudo]], count: int) -> list[tuple[QueryKind, Pseudo]]:
+    """The first ones that are not empty and differ in more than case."""
+    first: dict[str, tuple[QueryKind, Pseudo]] = {}
+    for kind, pseudo in made:
+        if pseudo.query and pseudo.answer.strip():
+            first.setdefault(pseudo.query.casefold(), (kind, pseudo))
+        if len(first) == count:
+            break
+    return list(first.values())
+
+
+def _heading_at(lines: Sequence[str], place: int) -> str | None:
+    line = lines[place].strip()
+    if marked := _HEADING_MARK.fullmatch(line):
+        return marked["heading"]
+    before = lines[place - 1].strip() if place else ""
+    after = lines[place + 1].strip() if place + 1 < len(lines) else ""
+    if not line or before or _UNDERLINE.fullmatch(line):
+        return None
+    if len(after) > 2 and _UNDERLINE.fullmatch(after):
+        return line
+    alone = not after and place + 2 < len(lines)
+    return line if alone and len(line.split()) <= _HEADING_WORDS and line[-1] not in ".!?:;,。！？" else None
+
+
+def _example(query: str | None) -> str:
+    return "" if query is None else f', such as "{query:.80}"'
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _check_kinds(kinds: Sequence[QueryKind] | None, generator: object) -> tuple[QueryKind, ...]:
+    known: tuple[QueryKind, ...] = ("title", "generated", "heading", "sentence")
+    if kinds is None:
+        return tuple(kind for kind in known if kind != "generated" or generator is not None)
+    if isinstance(kinds, str) or not kinds or any(kind not in known for kind in kinds):
+        raise InvalidArgumentError(f"kinds are some of {', '.join(known)}, not {kinds!r}.")
+    if ("generated" in kinds) != (generator is not None):
+        raise InvalidArgumentError("The kind 'generated' and a generator go together: give both, or none of them.")
+    return tuple(dict.fromkeys(kinds))
+
+
+def _make_generator(generator: Generator | str | Path | None, queries: int, seed: int) -> Generator | None:
+    if isinstance(generator, str | Path):
+        from hybridsearch.training.unlabelled.generation import QueryModel
+
+        return QueryModel(generator, queries=queries, seed=seed)
+    if not callable(generator):
+        raise InvalidArgumentError(f"A generator is a function or the name of a model, not {generator!r:.80}.")
+    return generator
