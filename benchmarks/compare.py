@@ -22,10 +22,10 @@ from _common import arguments, console, data_folder, finish
 
 import hybridsearch as hs
 from hybridsearch.encoders.cache import cache_folder
+from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.datasets import load_dataset
 from hybridsearch.evaluation.experiment import Pipeline, compare
 from hybridsearch.evaluation.indexes import kept_index
-from hybridsearch.evaluation.results import Comparison
 from hybridsearch.fusion import AdaptiveFusion
 
 PUBLISHED = {"bm25": 0.5058, "splade_pp_ed": 0.7308, "tasb": 0.7210, "openai_ada2": 0.7035}

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from hybridsearch.encoders.native import NativeBM25 as NativeBM25
     from hybridsearch.encoders.sparse import Sparse as Sparse
     from hybridsearch.errors import HybridSearchError as HybridSearchError
+    from hybridsearch.evaluation.comparison import Comparison as Comparison
     from hybridsearch.evaluation.datasets import Dataset as Dataset
     from hybridsearch.evaluation.datasets import load_dataset as load_dataset
     from hybridsearch.evaluation.experiment import compare as compare
     from hybridsearch.evaluation.experiment import evaluate as evaluate
     from hybridsearch.evaluation.pipeline import Pipeline as Pipeline
-    from hybridsearch.evaluation.results import Comparison as Comparison
     from hybridsearch.evaluation.tuning import tune as tune
     from hybridsearch.fusion import RRF as RRF
     from hybridsearch.fusion import AdaptiveFusion as AdaptiveFusion
@@ -48,7 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdaptiveFusion": "fusion",
     "BM25": "encoders.bm25",
-    "Comparison": "evaluation.results",
+    "Comparison": "evaluation.comparison",
     "CopyReport": "indexing.copying",
     "CrossEncoderReranker": "rerank",
     "Dataset": "evaluation.datasets",

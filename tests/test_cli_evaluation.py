@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 import hybridsearch as hs
 from hybridsearch.cli.app import app
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
-from hybridsearch.evaluation.results import Comparison
 from hybridsearch.evaluation.spec import parse_systems
 from hybridsearch.evaluation.tuning import tune
 from hybridsearch.ranking import Ranking

@@ -37,8 +37,8 @@ from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from hybridsearch.evaluation.comparison import Comparison, SystemResult
     from hybridsearch.evaluation.datasets import Dataset
-    from hybridsearch.evaluation.results import Comparison, SystemResult
 
 
 class Preset(StrEnum):
@@ -247,7 +247,7 @@ def compare(
     """
     import hybridsearch as hs
     from hybridsearch.evaluation import experiment
-    from hybridsearch.evaluation.tables import means_over
+    from hybridsearch.evaluation.comparison import means_over
 
     if preset is None and (sparse, dense) != (None, None):
         raise InvalidArgumentError("--sparse and --dense belong to --preset; else name models in --retrievers.")

@@ -13,15 +13,15 @@ import numpy as np
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.comparison import Comparison, SystemResult
 from hybridsearch.evaluation.costs import measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
 from hybridsearch.evaluation.machine import machine_facts
 from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
 from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, check_sources, make_plan
-from hybridsearch.evaluation.results import BestSingle, Comparison, DatasetFacts, SystemResult, Versus
+from hybridsearch.evaluation.results import BestSingle, DatasetFacts, Versus
 from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
-from hybridsearch.evaluation.tuned import warnings_of
 from hybridsearch.fusion import RRF
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
@@ -165,7 +165,7 @@ def compare(
             means={name: bootstrap_interval(_values(scores[plan.name][name]), level) for name in names},
             cost=costs.get(plan.name),
             rankings={query: tuple(ranking) for query, ranking in found[plan.name].items()},
-            warnings=warnings_of(plan, dataset),
+            warnings=_warnings(plan, dataset),
         )
         for plan in plans
     ]
@@ -340,6 +340,18 @@ def _versus(
             difference = bootstrap_interval(ours - other, level)
             result[name][measure] = Versus(difference, p, adjusted, *wins_losses_ties(ours, other))
     return result
+
+
+def _warnings(plan: Plan, dataset: Dataset) -> tuple[str, ...]:
+    """What a reader of the figures of `plan` has to know: that its fusion was tuned on these queries."""
+    asked = dataset.query_digests
+    seen = len(asked & plan.fusion.tuned_on)
+    if not seen or len(plan.retrievers) < 2:
+        return ()
+    return (
+        f"The fusion of {plan.name} was tuned on {seen:,} of these {len(asked):,} queries, which makes its figures too "
+        "good: measure it on queries that had no part in tuning.",
+    )
 
 
 def _values(of_queries: Mapping[str, float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

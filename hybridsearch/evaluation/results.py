@@ -1,22 +1,12 @@
-"""What a comparison found: plain data that prints, is kept as JSON, and becomes Markdown, HTML and TREC runs."""
+"""What a comparison found, as plain records; `hybridsearch.evaluation.comparison` prints and keeps them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import numpy as np
-
-from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
 from hybridsearch.evaluation.statistics import Interval
-from hybridsearch.ranking import Ranking
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 Kind: TypeAlias = Literal["single", "fused", "reranked", "oracle-positives", "run"]
 """What a system is: one retriever; several, fused; reranked end to end (only what retrieval found); reranked with the
@@ -137,7 +127,7 @@ class BestSingle:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SystemResult:
+class SystemRecord:
     """One system on one data set.
 
     Attributes:
@@ -165,27 +155,6 @@ class SystemResult:
     cost: Cost | None = None
     rankings: Mapping[str, tuple[tuple[str, float], ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-    def ranking(self, query_id: str) -> Ranking:
-        """What it returned for one query."""
-        pairs = self.rankings.get(query_id, ())
-        return Ranking(tuple(id for id, _ in pairs), np.array([score for _, score in pairs], dtype=np.float64))
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
-        return dict(to_plain(self))
-
-    def __rich__(self) -> RenderableType:
-        from hybridsearch.evaluation.tables import renderable_system
-
-        return renderable_system(self)
-
-    def __str__(self) -> str:
-        return _as_text(self)
-
-    def __repr__(self) -> str:
-        means = ", ".join(f"{measure} {interval.mean:.4f}" for measure, interval in self.means.items())
-        return f"SystemResult({self.name!r}, {self.description!r}: {means})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +212,7 @@ class DatasetFacts:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Comparison:
+class ComparisonRecord:
     """Several systems on one data set.
 
     Attributes:
@@ -265,7 +234,7 @@ class Comparison:
     baseline: str
     test: str
     correction: str
-    systems: tuple[SystemResult, ...]
+    systems: Sequence[SystemRecord]
     details: tuple[QueryDetail, ...] = ()
     seconds: float = 0.0
     created: str = ""
@@ -273,13 +242,6 @@ class Comparison:
     command: str | None = None
     level: float = 0.95
     machine: Mapping[str, str] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> SystemResult:
-        """A system by name."""
-        for system in self.systems:
-            if system.name == name:
-                return system
-        raise KeyError(f"{name!r} was not compared; {', '.join(repr(one.name) for one in self.systems)} were.")
 
     @property
     def names(self) -> list[str]:
@@ -291,77 +253,7 @@ class Comparison:
         """The first measure: what systems are ordered and single retrievers chosen by."""
         return self.measures[0]
 
-    # Keeping
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict; `from_dict` is its inverse."""
-        return dict(to_plain(self))
-
-    def to_json(self, indent: int | None = None) -> str:
-        """One JSON document."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
-        """Raises InvalidArgumentError where `data` is not what `to_dict` gives."""
-        return from_plain(cls, data)
-
-    def save(self, path: str | Path) -> None:
-        """Write the JSON to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Comparison:
-        """Read what `save` wrote. Raises InvalidArgumentError where the file cannot be read, or holds another thing."""
-        try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise InvalidArgumentError(f"{path} does not hold a saved comparison ({error}).") from error
-
-    def save_runs(self, folder: str | Path) -> dict[str, Path]:
-        """Write each system's rankings as the TREC run file `NAME.trec`. Returns the paths by system name."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths: dict[str, Path] = {}
-        for system in self.systems:
-            tag = safe_name(system.name)
-            while folder / f"{tag}.trec" in paths.values():
-                tag += "-2"
-            paths[system.name] = folder / f"{tag}.trec"
-            Ranking.to_trec({query: system.ranking(query) for query in system.rankings}, paths[system.name], tag)
-        return paths
-
-    # Showing
-
-    def to_html(self, path: str | Path) -> None:
-        """Write the report, one file that needs no network."""
-        from hybridsearch.evaluation.report import write_html
-
-        write_html(self, path)
-
-    def to_markdown(self) -> str:
-        """The tables for a README or an issue."""
-        from hybridsearch.evaluation.tables import markdown
-
-        return markdown(self)
-
-    def __rich__(self) -> RenderableType:
-        from hybridsearch.evaluation.tables import renderable
-
-        return renderable(self)
-
-    def __str__(self) -> str:
-        return _as_text(self)
-
-    def __repr__(self) -> str:
-        names = ", ".join(system.name for system in self.systems)
-        return f"Comparison({self.dataset.name!r}, {names}; {', '.join(self.measures)})"
-
-
-def _as_text(shown: SystemResult | Comparison) -> str:
-    from rich.console import Console
-
-    console = Console(width=120, color_system=None)
-    with console.capture() as capture:
-        console.print(shown)
-    return capture.get().rstrip()
+    @property
+    def tested_against(self) -> SystemRecord:
+        """The baseline."""
+        return next(system for system in self.systems if system.name == self.baseline)

@@ -8,20 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.errors import StorageError
 from hybridsearch.evaluation import formats
+from hybridsearch.evaluation.comparison import Grid, rich_tables
 from hybridsearch.evaluation.plain import from_plain
 from hybridsearch.evaluation.results import ALPHA
 from hybridsearch.evaluation.statistics import Interval
-from hybridsearch.fusion import FUSIONS, RRF, Fusion, ScoreFusion, make_fusion
+from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
+from hybridsearch.fusion.files import TUNED, content_of_tune, read_content
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from hybridsearch.evaluation.datasets import Dataset
-    from hybridsearch.evaluation.pipeline import Plan
-
-_TYPE = "tuned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +132,7 @@ class Tuned:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict; `Tuned.from_dict` is its inverse."""
         return {
-            "type": _TYPE,
+            "type": TUNED,
             "fusion": self.fusion.to_json(),
             "candidates": self.candidates,
             "recommendation": self.recommendation,
@@ -163,8 +160,8 @@ class Tuned:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tuned:
         """The inverse of `to_dict`. Raises InvalidArgumentError where `data` is something else."""
-        try:
-            if data["type"] != _TYPE:
+        with content_of_tune():
+            if data["type"] != TUNED:
                 raise ValueError(f"its type is {data['type']!r:.40}")
             kept = {key: value for key, value in data.items() if key not in ("type", "recommendation")}
             for key in ("fusion", "tuned"):
@@ -174,10 +171,6 @@ class Tuned:
             kept["untuned"] = tuple(from_plain(Rival, rival) for rival in data["untuned"])
             kept["folds"] = tuple(Fold(**{**fold, "fusion": make_fusion(fold["fusion"])}) for fold in data["folds"])
             return cls(**kept)
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise InvalidArgumentError(
-                f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({error})."
-            ) from error
 
     def save(self, path: str | Path) -> None:
         """Write a small JSON file. Raises StorageError where that is not possible."""
@@ -192,8 +185,6 @@ class Tuned:
     def __rich__(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
-
-        from hybridsearch.evaluation.tables import Grid, rich_table
 
         def mean(of: Interval) -> list[str]:
             return [formats.figure(of.mean), formats.interval(of)]
@@ -226,7 +217,7 @@ class Tuned:
                 for fold in self.folds
             ],
         )
-        return Group(rich_table(figures), rich_table(folds), Text(self.recommendation))
+        return Group(rich_tables([figures, folds]), Text(self.recommendation))
 
 
 def load_tuned(path: str | Path) -> Tuned:
@@ -235,39 +226,7 @@ def load_tuned(path: str | Path) -> Tuned:
     Raises:
         InvalidArgumentError: there is no such file, or it holds something else.
     """
-    return Tuned.from_dict(_content(path))
-
-
-def load_fusion(path: str | Path) -> tuple[Fusion, int | None]:
-    """What `Tuned.save` or `Fusion.save` wrote: the fusion, and how deep it was tuned at; None where it was not.
-
-    Raises:
-        InvalidArgumentError: there is no such file, or it holds something else.
-    """
-    content = _content(path)
-    if isinstance(content, Mapping) and content.get("type") in FUSIONS:
-        return make_fusion(content), None
-    tuned = Tuned.from_dict(content)
-    return tuned.fusion, tuned.candidates
-
-
-def _content(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidArgumentError(f"The fusion {str(path)!r} cannot be read: {error}.") from error
-
-
-def warnings_of(plan: Plan, dataset: Dataset) -> tuple[str, ...]:
-    """What a reader of the figures of `plan` on `dataset` has to know: that its fusion was tuned on these queries."""
-    asked = dataset.query_digests
-    seen = len(asked & plan.fusion.tuned_on)
-    if not seen or len(plan.retrievers) < 2:
-        return ()
-    return (
-        f"The fusion of {plan.name} was tuned on {seen:,} of these {len(asked):,} queries, which makes its figures too "
-        "good: measure it on queries that had no part in tuning.",
-    )
+    return Tuned.from_dict(read_content(path))
 
 
 def _written(fusion: Fusion) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from hybridsearch.fusion.score import ScoreFusion
 
 FUSIONS: dict[str, type[Fusion]] = {fusion.name: fusion for fusion in (RRF, ScoreFusion, AdaptiveFusion)}
 """The type names that `make_fusion` and an index's settings know."""
+
+TUNED = "tuned"
+"""The type of a file of `hs.tune`, which has a fusion, how deep to read for it, and the figures that say why."""
 
 
 def make_fusion(description: Mapping[str, Any]) -> Fusion:
@@ -31,7 +36,11 @@ def make_fusion(description: Mapping[str, Any]) -> Fusion:
 
 
 def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fusion, int | None]:
-    """The fusion, and the depth that a file of `hs.tune` was tuned at where `candidates` is None."""
+    """The fusion, and the depth that a file of `hs.tune` was tuned at where `candidates` is None.
+
+    Raises:
+        InvalidArgumentError: there is no such file, or it holds something else.
+    """
     if isinstance(fusion, Fusion):
         return fusion, candidates
     if not isinstance(fusion, str | Path) or not str(fusion).endswith(".json"):
@@ -39,7 +48,30 @@ def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fu
             "A fusion is an object such as hs.RRF(), or the path of a .json file of hs.tune or Fusion.save, not "
             f"{fusion!r:.80}."
         )
-    from hybridsearch.evaluation.tuned import load_fusion
+    content = read_content(fusion)
+    if isinstance(content, Mapping) and content.get("type") in FUSIONS:
+        return make_fusion(content), candidates
+    with content_of_tune():
+        if content["type"] != TUNED:
+            raise ValueError(f"its type is {content['type']!r:.40}")
+        tuned, depth = make_fusion(content["fusion"]), content["candidates"]
+    return tuned, depth if candidates is None else candidates
 
-    loaded, depth = load_fusion(fusion)
-    return loaded, depth if candidates is None else candidates
+
+def read_content(path: str | Path) -> Any:
+    """The JSON in the file of a fusion. Raises InvalidArgumentError where there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(f"The fusion {str(path)!r} cannot be read: {error}.") from error
+
+
+@contextmanager
+def content_of_tune() -> Iterator[None]:
+    """What is read in it is the content of a file of `hs.tune`; raises InvalidArgumentError where it turns out not."""
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({error})."
+        ) from error

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hybridsearch.evaluation.comparison import Comparison, SystemResult
 from hybridsearch.evaluation.results import (
     BestSingle,
-    Comparison,
     Cost,
     DatasetFacts,
     DetailHit,
@@ -19,7 +19,6 @@ from hybridsearch.evaluation.results import (
     Kind,
     QueryDetail,
     Sparsity,
-    SystemResult,
     Timing,
     Versus,
 )

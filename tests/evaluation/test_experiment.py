@@ -24,10 +24,10 @@ from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Backend, Fingerprint, Request, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, RetrieverError
+from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.costs import measure_sparsity
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate, retrieve_rerank
-from hybridsearch.evaluation.results import Comparison
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import DenseVectors, SparseQuery, SparseVectors
 

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridsearch.errors import StorageError
+from hybridsearch.evaluation.comparison import Comparison, SystemResult
 from hybridsearch.evaluation.report import render, write_html
 from hybridsearch.evaluation.report.charts import pareto
-from hybridsearch.evaluation.results import Comparison, Cost, SystemResult, Timing
+from hybridsearch.evaluation.results import Cost, Timing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

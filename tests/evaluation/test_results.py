@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation import formats
-from hybridsearch.evaluation.results import Comparison
+from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.ranking import Ranking
 

@@ -6,7 +6,7 @@ from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
 from hybridsearch.evaluation.report.parts import KINDS, name_of, number_of, total_ms, verdict
-from hybridsearch.evaluation.results import Comparison, SystemResult, Versus
+from hybridsearch.evaluation.results import ComparisonRecord, SystemRecord, Versus
 
 _MEASURES = {
     "nDCG": "gain by grade, discounted by rank, over the best possible",
@@ -20,7 +20,7 @@ _TESTS = {"t": "paired t test", "randomization": "paired randomization test", "w
 _CORRECTIONS = {"holm": "Holm’s", "bonferroni": "Bonferroni’s"}
 
 
-def header(comparison: Comparison) -> Markup:
+def header(comparison: ComparisonRecord) -> Markup:
     """Title, facts, and the answers that most people came for."""
     facts = [
         number_of(len(comparison.systems), "system"),
@@ -39,7 +39,7 @@ def header(comparison: Comparison) -> Markup:
     return element("header", headline, toggle, element("div", _tiles(comparison), class_="tiles"))
 
 
-def method(comparison: Comparison) -> Markup:
+def method(comparison: ComparisonRecord) -> Markup:
     """Data, measures, statistics, systems, and how to do it again."""
     data = comparison.dataset
     counts = [
@@ -81,7 +81,7 @@ def method(comparison: Comparison) -> Markup:
     return element("dl", [[element("dt", term), element("dd", value)] for term, value in rows], class_="card method")
 
 
-def _tiles(comparison: Comparison) -> list[Markup]:
+def _tiles(comparison: ComparisonRecord) -> list[Markup]:
     main = comparison.main
     real = [one for one in comparison.systems if one.kind != "oracle-positives"] or list(comparison.systems)
     best = max(real, key=lambda one: one.means[main].mean)
@@ -113,14 +113,14 @@ def _tiles(comparison: Comparison) -> list[Markup]:
     return tiles
 
 
-def _gain_tile(label: str, versus: Versus, system: SystemResult, note: str = "") -> Markup:
+def _gain_tile(label: str, versus: Versus, system: SystemRecord, note: str = "") -> Markup:
     sure = f"{formats.signed_interval(versus.difference)}, {formats.p_value(versus.p_adjusted)}"
     sure = "on every query the same" if versus.same else sure
     value = join(formats.difference(versus.difference.mean), verdict(versus))
     return _tile(label, value, system, f"{sure}; {note}" if note else sure)
 
 
-def _tile(label: str, value: Child, system: SystemResult, note: str) -> Markup:
+def _tile(label: str, value: Child, system: SystemRecord, note: str) -> Markup:
     return element(
         "div",
         element("p", label, class_="tile-label", dir="auto"),

@@ -16,13 +16,13 @@ from hybridsearch.errors import StorageError
 from hybridsearch.evaluation.report import overview, plots, queries, tables
 from hybridsearch.evaluation.report.markup import Markup, element, join
 from hybridsearch.evaluation.report.parts import number_of
-from hybridsearch.evaluation.results import Comparison
+from hybridsearch.evaluation.results import ComparisonRecord
 
 MOST_VALUES = 200_000
 """Per-query figures that are kept for tooltips, at about five bytes each; further measures have plots without them."""
 
 
-def write_html(comparison: Comparison, path: str | Path) -> None:
+def write_html(comparison: ComparisonRecord, path: str | Path) -> None:
     """Write `comparison` as one self-contained HTML file.
 
     Raises:
@@ -35,7 +35,7 @@ def write_html(comparison: Comparison, path: str | Path) -> None:
         raise StorageError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
 
 
-def render(comparison: Comparison) -> str:
+def render(comparison: ComparisonRecord) -> str:
     """The page that `write_html` writes."""
     sections = [
         ("results", "Results", tables.results(comparison)),
@@ -60,7 +60,7 @@ def render(comparison: Comparison) -> str:
     return f"<!doctype html>\n{element('html', _head(comparison), body, lang='en')}\n"
 
 
-def _head(comparison: Comparison) -> Markup:
+def _head(comparison: ComparisonRecord) -> Markup:
     style, script = _asset("report.css"), _asset("report.js")
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
@@ -84,7 +84,7 @@ def _section(anchor: str, heading: str, content: Markup) -> Markup:
     return element("section", element("h2", heading, id=named), content, id=anchor, aria_labelledby=named)
 
 
-def _costs(comparison: Comparison) -> Markup | None:
+def _costs(comparison: ComparisonRecord) -> Markup | None:
     costed = [one for one in comparison.systems if one.cost is not None]
     if not costed:
         return None
@@ -97,7 +97,7 @@ def _costs(comparison: Comparison) -> Markup | None:
     )
 
 
-def _embedded(comparison: Comparison) -> Markup:
+def _embedded(comparison: ComparisonRecord) -> Markup:
     """What tooltips of the per-query plots say, as JSON that cannot end its script element."""
     ids = list(comparison.systems[0].scores[comparison.main])
     names = [one.name for one in comparison.systems]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
-from hybridsearch.evaluation.results import Comparison, SystemResult, Versus
+from hybridsearch.evaluation.results import ComparisonRecord, SystemRecord, Versus
 
 KINDS = {
     "single": "single retriever",
@@ -18,7 +18,7 @@ KINDS = {
 }
 
 
-def name_of(system: SystemResult, tag: str | None = None) -> Markup:
+def name_of(system: SystemRecord, tag: str | None = None) -> Markup:
     """A system's mark and name."""
     written = [element("bdi", system.name), element("span", tag, class_="tag") if tag else None]
     return element("div", charts.legend_mark(system.kind), element("span", written), class_="name")
@@ -68,7 +68,7 @@ def small(*children: Child) -> Markup:
     return element("div", *children, class_="small")
 
 
-def switch(comparison: Comparison) -> Markup | None:
+def switch(comparison: ComparisonRecord) -> Markup | None:
     """A choice of measure, which the script shows and answers."""
     if len(comparison.measures) < 2:
         return None
@@ -79,7 +79,7 @@ def switch(comparison: Comparison) -> Markup | None:
     return element("div", options, class_="switch needs-js", role="group", aria_label="Measure", hidden=True)
 
 
-def for_each_measure(comparison: Comparison, draw: Callable[[str], Markup]) -> Markup:
+def for_each_measure(comparison: ComparisonRecord, draw: Callable[[str], Markup]) -> Markup:
     """One drawing for each measure, all but the main one hidden until the reader switches."""
     drawn = [
         element("div", draw(name), data_measure=place, hidden=place > 0)
@@ -88,12 +88,12 @@ def for_each_measure(comparison: Comparison, draw: Callable[[str], Markup]) -> M
     return join(drawn)
 
 
-def total_ms(system: SystemResult) -> float | None:
+def total_ms(system: SystemRecord) -> float | None:
     """Median milliseconds a query."""
     return system.cost.total_ms.p50 if system.cost and system.cost.total_ms else None
 
 
-def index_bytes(system: SystemResult) -> float | None:
+def index_bytes(system: SystemRecord) -> float | None:
     """What its retrievers, or all of its index, take."""
     return system.cost.index_bytes if system.cost else None
 

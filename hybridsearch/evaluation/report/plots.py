@@ -8,13 +8,13 @@ from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Markup, element, join
 from hybridsearch.evaluation.report.parts import for_each_measure, index_bytes, name_of, switch, total_ms, verdict
-from hybridsearch.evaluation.results import Comparison, Histogram, Sparsity, SystemResult
+from hybridsearch.evaluation.results import ComparisonRecord, Histogram, Sparsity, SystemRecord
 
 MOST_BARS = 2_000
 """Bars of one plot; of more queries, that many are drawn at equal steps."""
 
 
-def quality_and_cost(comparison: Comparison) -> Markup | None:
+def quality_and_cost(comparison: ComparisonRecord) -> Markup | None:
     """Both scatter plots; None where fewer than two systems have a cost."""
     figures = [
         _scatter(
@@ -25,7 +25,7 @@ def quality_and_cost(comparison: Comparison) -> Markup | None:
     return join(switch(comparison), element("div", figures, class_="pair")) if any(figures) else None
 
 
-def differences(comparison: Comparison) -> Markup:
+def differences(comparison: ComparisonRecord) -> Markup:
     """Sorted bars, one a query: of each system against the baseline, or of its scores where there is one system."""
     several = len(comparison.systems) > 1
     shown = [
@@ -33,7 +33,7 @@ def differences(comparison: Comparison) -> Markup:
     ]
 
     def draw(measure: str) -> Markup:
-        base: Mapping[str, float] = comparison[comparison.baseline].scores[measure] if several else {}
+        base: Mapping[str, float] = comparison.tested_against.scores[measure] if several else {}
         values = {place: _sorted_differences(one.scores[measure], base) for place, one in shown}
         reach = max((abs(value) for of in values.values() for value in of), default=0.0) or 1.0
         figures = [_bars(one, place, measure, values[place], reach, several) for place, one in shown]
@@ -46,7 +46,7 @@ def differences(comparison: Comparison) -> Markup:
     return join(lead, switch(comparison), for_each_measure(comparison, draw))
 
 
-def sparsities(comparison: Comparison) -> Markup | None:
+def sparsities(comparison: ComparisonRecord) -> Markup | None:
     """How many dimensions vectors have, for each lexical and sparse retriever; None where there is none."""
     found: list[tuple[str, Sparsity, list[str]]] = []
     for one in comparison.systems:
@@ -72,10 +72,10 @@ def units(value: float) -> int:
 
 
 def _scatter(
-    comparison: Comparison,
+    comparison: ComparisonRecord,
     heading: str,
     x_name: str,
-    cost: Callable[[SystemResult], float | None],
+    cost: Callable[[SystemRecord], float | None],
     written: Callable[[float], str],
     unit: str,
 ) -> Markup | None:
@@ -106,7 +106,7 @@ def _scatter(
 
 
 def _bars(
-    system: SystemResult, place: int, measure: str, values: Sequence[float], reach: float, several: bool
+    system: SystemRecord, place: int, measure: str, values: Sequence[float], reach: float, several: bool
 ) -> Markup:
     versus = system.versus.get(measure)
     below = bool(values) and values[-1] < 0

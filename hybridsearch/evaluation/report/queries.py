@@ -8,13 +8,13 @@ from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
 from hybridsearch.evaluation.report.parts import name_of
-from hybridsearch.evaluation.results import Comparison, DetailHit, QueryDetail, SystemResult
+from hybridsearch.evaluation.results import ComparisonRecord, DetailHit, QueryDetail, SystemRecord
 
 MOST_RELEVANT = 8
 MOST_TERMS = 5
 
 
-def readable(comparison: Comparison) -> Markup | None:
+def readable(comparison: ComparisonRecord) -> Markup | None:
     """The section's content; None where no query was kept with its hits."""
     if not comparison.details:
         return None
@@ -36,11 +36,11 @@ def readable(comparison: Comparison) -> Markup | None:
 
 
 def anchor(place: int) -> str:
-    """The id in the page of the query at `place` in `Comparison.details`."""
+    """The id in the page of the query at `place` in `ComparisonRecord.details`."""
     return f"query-{place}"
 
 
-def _query(comparison: Comparison, place: int, detail: QueryDetail) -> Markup:
+def _query(comparison: ComparisonRecord, place: int, detail: QueryDetail) -> Markup:
     scores = {one.name: one.scores[comparison.main].get(detail.id, 0.0) for one in comparison.systems}
     low, high = min(scores.values()), max(scores.values())
     spread = formats.figure(low, 2) if low == high else f"{formats.figure(low, 2)} to {formats.figure(high, 2)}"
@@ -57,7 +57,7 @@ def _query(comparison: Comparison, place: int, detail: QueryDetail) -> Markup:
     return element("details", summary, element("div", inside, class_="inside"), id=anchor(place), class_="query card")
 
 
-def _relevant(systems: Sequence[SystemResult], detail: QueryDetail) -> Markup:
+def _relevant(systems: Sequence[SystemRecord], detail: QueryDetail) -> Markup:
     """Where each relevant document is in each system's ranking."""
     if not detail.relevant:
         return element("p", "No document is judged relevant.", class_="note")
@@ -105,7 +105,7 @@ def _rank_cell(rank: int | None) -> Markup:
     return element("td", f"{rank:,}", class_="rank-top" if rank <= 10 else "rank-low")
 
 
-def _hits(system: SystemResult, score: float, measure: str, hits: Sequence[DetailHit]) -> Markup:
+def _hits(system: SystemRecord, score: float, measure: str, hits: Sequence[DetailHit]) -> Markup:
     heading = element(
         "h3", name_of(system), element("span", f"{measure} {formats.figure(score, 3)}", class_="of-query")
     )

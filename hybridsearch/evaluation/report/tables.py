@@ -20,12 +20,12 @@ from hybridsearch.evaluation.report.parts import (
     total_ms,
     verdict,
 )
-from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, Comparison, Cost, SystemResult, Timing, Versus
+from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
 
 _STAGES = (("encode", "Encode"), ("search", "Search"), ("fuse", "Fuse"), ("rerank", "Rerank"))
 
 
-def results(comparison: Comparison) -> Markup:
+def results(comparison: ComparisonRecord) -> Markup:
     """The main table; columns that would be empty are left out."""
     main, systems = comparison.main, comparison.systems
     several, singles = len(systems) > 1, any(one.best_single for one in systems)
@@ -46,7 +46,7 @@ def results(comparison: Comparison) -> Markup:
     ]
     real = [one for one in systems if one.kind != "oracle-positives"]
     best = {name: max((one.means[name].mean for one in real), default=None) for name in comparison.measures}
-    reference = comparison[comparison.baseline].means[main].mean if several else None
+    reference = comparison.tested_against.means[main].mean if several else None
     rows = [
         element(
             "tr",
@@ -68,7 +68,7 @@ def results(comparison: Comparison) -> Markup:
     return join(warnings, table(caption, heads, rows), _legend(comparison), differences)
 
 
-def costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Markup:
+def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup:
     """Milliseconds of each stage, drawn and written, index size and encoding speed; and on what machine."""
     used = [
         (stage, heading)
@@ -115,7 +115,7 @@ def costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Markup
     )
 
 
-def _parts(system: SystemResult) -> list[tuple[str, float]]:
+def _parts(system: SystemRecord) -> list[tuple[str, float]]:
     """Class and median milliseconds of each stage, and what the total has beyond them."""
     timings = {stage: getattr(system.cost, f"{stage}_ms", None) for stage, _ in _STAGES}
     parts = [(f"stage-{stage}", timing.p50) for stage, timing in timings.items() if timing is not None]
@@ -131,7 +131,7 @@ def _speed_cell(cost: Cost) -> Markup:
     return cell(lines, sort=min(speeds.values()))
 
 
-def _legend(comparison: Comparison) -> Markup:
+def _legend(comparison: ComparisonRecord) -> Markup:
     kinds = list(dict.fromkeys(one.kind for one in comparison.systems))
     legend = [element("span", charts.legend_mark(kind), KINDS[kind]) for kind in kinds]
     if any(one.versus for one in comparison.systems):
@@ -146,7 +146,7 @@ def _legend(comparison: Comparison) -> Markup:
     return join(element("p", legend, class_="legend"), noted)
 
 
-def _every_difference(comparison: Comparison) -> Markup:
+def _every_difference(comparison: ComparisonRecord) -> Markup:
     names = ("System", "Measure", "Difference", "Interval", "p", "p adjusted", "Won", "Tied", "Lost")
     rows = [
         element(
@@ -167,7 +167,7 @@ def _every_difference(comparison: Comparison) -> Markup:
     return element("details", summary, inside, class_="more")
 
 
-def _name_cell(system: SystemResult, is_baseline: bool) -> Markup:
+def _name_cell(system: SystemRecord, is_baseline: bool) -> Markup:
     described = system.description if system.description not in ("", system.name) else KINDS[system.kind]
     return element(
         "th",
@@ -178,7 +178,7 @@ def _name_cell(system: SystemResult, is_baseline: bool) -> Markup:
     )
 
 
-def _measure_cell(system: SystemResult, measure: str, best: float | None) -> Markup:
+def _measure_cell(system: SystemRecord, measure: str, best: float | None) -> Markup:
     of, versus = system.means[measure], system.versus.get(measure)
     number = element("b" if of.mean == best else "span", formats.figure(of.mean), class_="number")
     title = None if versus is None else f"{system.name}, {measure}, against the baseline\n{_told(versus)}"
@@ -191,7 +191,7 @@ def _told(versus: Versus) -> str:
     return f"{sure}\n{chance}\n{versus.wins:,} won, {versus.ties:,} tied, {versus.losses:,} lost"
 
 
-def _versus_cell(system: SystemResult, measure: str) -> Markup:
+def _versus_cell(system: SystemRecord, measure: str) -> Markup:
     versus = system.versus.get(measure)
     if versus is None or versus.same:
         return cell(element("span", "baseline" if versus is None else "same", class_="muted"), sort=0.0)
@@ -204,7 +204,7 @@ def _versus_cell(system: SystemResult, measure: str) -> Markup:
     return cell(number, element("div", bar, record, class_="won small"), small(about), sort=versus.difference.mean)
 
 
-def _single_cell(system: SystemResult, measure: str) -> Markup:
+def _single_cell(system: SystemRecord, measure: str) -> Markup:
     best = system.best_single
     if best is None:
         return nothing()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.measures import parse_measures
-from hybridsearch.evaluation.results import Comparison, Sparsity
+from hybridsearch.evaluation.results import Sparsity
 from hybridsearch.training.runs.record import is_main_process
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridsearch.evaluation.results import ALPHA, Comparison, Sparsity, Versus
+from hybridsearch.evaluation.comparison import Comparison
+from hybridsearch.evaluation.results import ALPHA, Sparsity, Versus
 from hybridsearch.training.measure.comparing import Expansion
 from hybridsearch.training.runs.record import History
 from hybridsearch.training.settings import ModelKind

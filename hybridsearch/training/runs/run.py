@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers.base.evaluation import BaseEvaluator
 
-    from hybridsearch.evaluation.results import Comparison
+    from hybridsearch.evaluation.comparison import Comparison
 
 _MAY_DIFFER = ("resume", "keep_checkpoints", "trackers", "push_to_hub")  # settings that do not change the weights
 _NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "score_to_choose_by", "sequential_score")

@@ -1,22 +1,135 @@
-"""A comparison as tables of text, for a terminal and for Markdown."""
+"""What `compare` and `evaluate` return: results that print, are kept as JSON, and become Markdown, HTML, TREC runs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hybridsearch.evaluation import formats
+import numpy as np
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation import formats, report
 from hybridsearch.evaluation.formats import NOTHING
-from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, Comparison, Cost, SystemResult, Timing, Versus
+from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
+from hybridsearch.evaluation.results import (
+    ALPHA,
+    LATENCY_TOP_K,
+    ComparisonRecord,
+    Cost,
+    SystemRecord,
+    Timing,
+    Versus,
+)
 from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.ranking import Ranking
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _TESTS = {"t": "paired t test", "randomization": "paired randomization test", "wilcoxon": "Wilcoxon signed-rank test"}
 _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni"}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SystemResult(SystemRecord):
+    """One system on one data set; it prints as a table. The fields are those of `SystemRecord`."""
+
+    def ranking(self, query_id: str) -> Ranking:
+        """What it returned for one query."""
+        pairs = self.rankings.get(query_id, ())
+        return Ranking(tuple(id for id, _ in pairs), np.array([score for _, score in pairs], dtype=np.float64))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict."""
+        return dict(to_plain(self))
+
+    def __rich__(self) -> RenderableType:
+        return rich_tables([_of_system(self), *_of_costs([self], {})])
+
+    def __str__(self) -> str:
+        return _as_text(self)
+
+    def __repr__(self) -> str:
+        means = ", ".join(f"{measure} {interval.mean:.4f}" for measure, interval in self.means.items())
+        return f"SystemResult({self.name!r}, {self.description!r}: {means})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Comparison(ComparisonRecord):
+    """Several systems on one data set; it prints as tables. The fields are those of `ComparisonRecord`."""
+
+    systems: tuple[SystemResult, ...]
+
+    def __getitem__(self, name: str) -> SystemResult:
+        """A system by name."""
+        for system in self.systems:
+            if system.name == name:
+                return system
+        raise KeyError(f"{name!r} was not compared; {', '.join(repr(one.name) for one in self.systems)} were.")
+
+    # Keeping
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able dict; `from_dict` is its inverse."""
+        return dict(to_plain(self))
+
+    def to_json(self, indent: int | None = None) -> str:
+        """One JSON document."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """Raises InvalidArgumentError where `data` is not what `to_dict` gives."""
+        return from_plain(cls, data)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON to a file."""
+        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """Read what `save` wrote. Raises InvalidArgumentError where the file cannot be read, or holds another thing."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise InvalidArgumentError(f"{path} does not hold a saved comparison ({error}).") from error
+
+    def save_runs(self, folder: str | Path) -> dict[str, Path]:
+        """Write each system's rankings as the TREC run file `NAME.trec`. Returns the paths by system name."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths: dict[str, Path] = {}
+        for system in self.systems:
+            tag = safe_name(system.name)
+            while folder / f"{tag}.trec" in paths.values():
+                tag += "-2"
+            paths[system.name] = folder / f"{tag}.trec"
+            Ranking.to_trec({query: system.ranking(query) for query in system.rankings}, paths[system.name], tag)
+        return paths
+
+    # Showing
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report, one file that needs no network."""
+        report.write_html(self, path)
+
+    def to_markdown(self) -> str:
+        """The tables for a README or an issue."""
+        return "\n\n".join(_markdown(grid) for grid in _grids(self)) + "\n"
+
+    def __rich__(self) -> RenderableType:
+        return rich_tables(_grids(self))
+
+    def __str__(self) -> str:
+        return _as_text(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(system.name for system in self.systems)
+        return f"Comparison({self.dataset.name!r}, {names}; {', '.join(self.measures)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +142,11 @@ class Grid:
     notes: Sequence[str] = ()
 
 
-def renderable(comparison: Comparison) -> RenderableType:
-    """All tables, for rich."""
+def rich_tables(grids: Iterable[Grid]) -> RenderableType:
+    """The tables, one below the other, for rich."""
     from rich.console import Group
 
-    return Group(*(rich_table(grid) for grid in grids(comparison)))
-
-
-def renderable_system(system: SystemResult) -> RenderableType:
-    """The tables of one system, for rich."""
-    from rich.console import Group
-
-    return Group(*(rich_table(grid) for grid in [_of_system(system), *_of_costs([system], {})]))
+    return Group(*(_rich_table(grid) for grid in grids))
 
 
 def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
@@ -57,15 +163,10 @@ def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
         ]
         for name in names
     ]
-    return rich_table(Grid(f"Mean over {len(comparisons)} data sets", ["system", *first.measures], rows))
+    return rich_tables([Grid(f"Mean over {len(comparisons)} data sets", ["system", *first.measures], rows)])
 
 
-def markdown(comparison: Comparison) -> str:
-    """All tables in Markdown, apart by blank lines."""
-    return "\n\n".join(_markdown(grid) for grid in grids(comparison)) + "\n"
-
-
-def grids(comparison: Comparison) -> list[Grid]:
+def _grids(comparison: Comparison) -> list[Grid]:
     """Quality, differences, cost, and the retrievers; those that would be empty are left out."""
     found = [_quality(comparison), _differences(comparison), *_of_costs(comparison.systems, comparison.machine)]
     return [grid for grid in found if grid.rows]
@@ -252,7 +353,7 @@ def _timing(timing: Timing | None) -> list[str]:
     return [NOTHING] if timing is None else [formats.milliseconds(timing.p50), formats.milliseconds(timing.p95)]
 
 
-def rich_table(grid: Grid) -> RenderableType:
+def _rich_table(grid: Grid) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -272,6 +373,15 @@ def rich_table(grid: Grid) -> RenderableType:
             cells.append(cell)
         table.add_row(*cells)
     return Group(Text(grid.title, style="bold"), table, *(Text(note, style="dim") for note in grid.notes), Text(""))
+
+
+def _as_text(shown: SystemResult | Comparison) -> str:
+    from rich.console import Console
+
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get().rstrip()
 
 
 def _markdown(grid: Grid) -> str:
