@@ -1,10 +1,12 @@
 # make demo   index the docstrings of the installed scientific packages and search them
 # make test   the whole test suite
 # make lint   style, format and types (of the installed package, where adapters/ is hybridsearch.adapters)
+# `make test WORKERS=4` runs as many tests at a time; two are good for two cores.
 # Each makes .venv where there is none; `make PYTHON=python3.12 test` takes another interpreter.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+WORKERS ?= 2
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint clean
@@ -13,7 +15,7 @@ demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/dev.stamp
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 lint: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

@@ -2,22 +2,65 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from servers import address_of, call, server_of
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, as do the programs that they start
+    for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "RAYON"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+settings.register_profile(
+    "quick", database=None, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
+settings.load_profile("quick")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+LONG = ("test_engine_faults", "test_engine_cluster")
+"""Modules that take minutes. They come first: no worker is left with one while the others have nothing to do."""
+
+NODES = frozenset({"test_engine_faults", "test_engine_cluster"})
+"""Modules whose tests start nodes. One worker has them all, as nodes need ports and gigabytes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope` a worker takes a whole module or class, as its tests share what they make."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            scope = nodeid.partition("[")[0].rpartition("::")[0]
+            return "nodes" if Path(scope).stem in NODES else scope
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Places of caches. None is made: looking for a free name takes longer the more folders there are."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has an encoding cache of its own, never the user's."""
-    monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(next(_caches)))
 
 
 @pytest.fixture(scope="session")
