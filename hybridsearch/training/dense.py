@@ -13,6 +13,7 @@ from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.distill import Teacher, name_of
+from hybridsearch.training.libraries import check_libraries
 from hybridsearch.training.losses import build_loss, choose_loss
 from hybridsearch.training.measure.comparing import compare_all, opened
 from hybridsearch.training.measure.evaluators import Spec, build_evaluator
@@ -25,7 +26,6 @@ from hybridsearch.training.runs.run import (
     base_name,
     conclude,
     fit,
-    import_training_libraries,
     prompts_of_columns,
 )
 from hybridsearch.training.settings import TrainingSettings
@@ -103,7 +103,7 @@ def train_dense(
         TrainingError: the loss is NaN, or the GPU's memory is too small.
         MissingExtraError: run `pip install 'hybridsearch[training]'`.
     """
-    import_training_libraries()
+    check_libraries()
     settings = settings or TrainingSettings()
     output = Path(output).expanduser().resolve()
     check_output(output, settings)

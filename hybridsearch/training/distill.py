@@ -25,7 +25,7 @@ from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
 from hybridsearch.retrieval import Question
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.negatives.folder import Mined
+from hybridsearch.training.negatives.rows import Mined
 from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, Vectors
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
@@ -50,11 +51,7 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
             value that is not allowed.
         MissingExtraError: PyYAML is not installed.
     """
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtraError("PyYAML", "training", "--config") from error
-
+    yaml = import_library("yaml", "--config", "PyYAML")
     try:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -17,6 +17,7 @@ from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import Teacher, name_of
+from hybridsearch.training.libraries import check_libraries
 from hybridsearch.training.losses import build_loss, choose_loss, count_classes
 from hybridsearch.training.measure.comparing import compare_all, opened
 from hybridsearch.training.measure.evaluators import Spec, build_evaluator
@@ -28,7 +29,6 @@ from hybridsearch.training.runs.run import (
     base_name,
     conclude,
     fit,
-    import_training_libraries,
 )
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine, teach
@@ -83,7 +83,7 @@ def train_reranker(
     Raises:
         InvalidArgumentError and others as `hybridsearch.train_dense` says.
     """
-    import_training_libraries()
+    check_libraries()
     settings = settings or TrainingSettings()
     output = Path(output).expanduser().resolve()
     check_output(output, settings)

@@ -17,6 +17,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
+from hybridsearch.training.libraries import check_libraries
 from hybridsearch.training.losses import Architecture, RegularizerSchedule, build_loss, choose_loss
 from hybridsearch.training.measure.comparing import changed_expansions, compare_all, compare_sparsity, opened
 from hybridsearch.training.measure.evaluators import Spec, build_evaluator
@@ -29,7 +30,6 @@ from hybridsearch.training.runs.run import (
     base_name,
     conclude,
     fit,
-    import_training_libraries,
     prompts_of_columns,
 )
 from hybridsearch.training.settings import TrainingSettings
@@ -102,7 +102,7 @@ def train_sparse(
         InvalidArgumentError and others, as `hybridsearch.train_dense` says: also where the architecture cannot be made
             of the model, or has no such option.
     """
-    import_training_libraries()
+    check_libraries()
     settings = settings or TrainingSettings()
     output = Path(output).expanduser().resolve()
     targets = {"document": target_active_dims, "query": target_query_active_dims}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import pkgutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -83,6 +85,15 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "splits": write_splits,
     "hub": write_as_on_the_hub,
 }
+
+
+def test_no_submodule_takes_the_place_of_a_name_that_the_package_offers() -> None:
+    import hybridsearch.training.data as package
+
+    offered = {name for name, value in vars(package).items() if not isinstance(value, ModuleType)}
+    names = ["Kind", "TrainingData", "is_retrieval", "normalized", "read_training_data", "split", "with_queries"]
+    assert offered >= set(names)
+    assert offered.isdisjoint(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 # Sources

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 import hybridsearch as hs
 from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError, RetrieverError
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
+from hybridsearch.training.data.mined import Negatives
 from hybridsearch.training.negatives.candidates import Limits
-from hybridsearch.training.negatives.folder import Negatives
 from hybridsearch.training.negatives.mining import mine_hard_negatives
 
 pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")

@@ -13,14 +13,9 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hybridsearch.errors import (
-    DatasetNotFoundError,
-    DocumentError,
-    InvalidArgumentError,
-    MissingExtraError,
-    StorageError,
-)
+from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError, StorageError
 from hybridsearch.readers import LONGEST_CSV_FIELD
+from hybridsearch.training.libraries import import_datasets, import_library
 
 if TYPE_CHECKING:
     import datasets
@@ -56,19 +51,6 @@ class Table:
     rows: Callable[[], Iterator[Placed]]
     mapped: datasets.Dataset | None = None
     classes: Mapping[str, Sequence[str]] | None = None
-
-
-def import_datasets() -> Any:
-    """The module datasets of Hugging Face.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError("datasets", "training", "Training") from error
-    return datasets
 
 
 def open_table(source: object, *, split: str, subset: str | None, sql: str | None) -> Table:
@@ -379,10 +361,7 @@ def _sqlite(path: Path, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
 
 
 def _sqlalchemy(url: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    try:
-        import sqlalchemy
-    except ImportError as error:
-        raise MissingExtraError("sqlalchemy", "training", "Reading from a database by its URL") from error
+    sqlalchemy = import_library("sqlalchemy", "Reading from a database by its URL")
     try:
         engine = sqlalchemy.create_engine(url)
         with engine.connect() as connection:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import parse_measures
+from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
@@ -139,29 +140,20 @@ class Measured:
 def in_sequence(
     evaluators: Sequence[Any], decide: Callable[[Sequence[float]], float] = lambda scores: scores[0]
 ) -> BaseEvaluator:
-    try:
-        from sentence_transformers.base.evaluation import SequentialEvaluator
-    except ImportError as error:
-        raise MissingExtraError("sentence-transformers", "training", "An evaluator") from error
-
-    sequence = SequentialEvaluator(evaluators, main_score_function=decide)
+    module = import_library("sentence_transformers.base.evaluation", "An evaluator")
+    sequence = module.SequentialEvaluator(evaluators, main_score_function=decide)
     sequence.primary_metric = "sequential_score"  # it would be known only after the first evaluation
     return sequence
 
 
 def evaluator_class(kind: str, name: str, prefix: str = "") -> Any:
     """sentence-transformers' class for this kind of model."""
-    import importlib
-
     package, start = {
         "dense": ("sentence_transformer", ""),
         "sparse": ("sparse_encoder", "Sparse"),
         "cross_encoder": ("cross_encoder", prefix),
     }[kind]
-    try:
-        module = importlib.import_module(f"sentence_transformers.{package}.evaluation")
-    except ImportError as error:
-        raise MissingExtraError("sentence-transformers", "training", f"The evaluator {name}") from error
+    module = import_library(f"sentence_transformers.{package}.evaluation", f"The evaluator {name}")
     return getattr(module, start + name)
 
 

@@ -14,7 +14,8 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.training.data import normalized
-from hybridsearch.training.negatives.folder import Format, Mined, OfQuery
+from hybridsearch.training.data.mined import Format
+from hybridsearch.training.negatives.rows import Mined, OfQuery
 
 Sampling: TypeAlias = Literal["top", "random"]
 

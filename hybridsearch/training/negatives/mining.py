@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from hybridsearch.errors import InvalidArgumentError, RetrieverError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -24,6 +26,16 @@ from hybridsearch.progress import progress_bar
 from hybridsearch.rerank import CrossEncoderReranker, Reranker
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData, normalized, read_training_data
+from hybridsearch.training.data.mined import (
+    Format,
+    MiningFolder,
+    MiningSummary,
+    Negatives,
+    check_format,
+    check_found,
+    to_negatives,
+)
+from hybridsearch.training.libraries import import_datasets
 from hybridsearch.training.negatives.candidates import (
     Found,
     Limits,
@@ -34,18 +46,7 @@ from hybridsearch.training.negatives.candidates import (
     decide_by_ranking,
     decide_by_reranker,
 )
-from hybridsearch.training.negatives.folder import (
-    Format,
-    Mined,
-    MiningFolder,
-    MiningSummary,
-    Negatives,
-    check_format,
-    check_found,
-    in_memory,
-    to_negatives,
-    to_table,
-)
+from hybridsearch.training.negatives.rows import Mined, to_table
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -101,7 +102,7 @@ def mine_hard_negatives(
         sampling: "top" takes the best ranked of those that pass, "random" any of them.
         seed: of random sampling; each query has its own random numbers, whatever the batches are.
         output_format: "triplets", "n-tuples", "labelled pairs" or "lists"; their columns are in
-            `hybridsearch.training.negatives.folder`. N-tuples leave out queries with fewer negatives than asked for,
+            `hybridsearch.training.data.mined`. N-tuples leave out queries with fewer negatives than asked for,
             lists and triplets those without any.
         output: a folder for the rows; None keeps them in memory. Each batch is written as it is done; after a crash
             the same call goes on where it ended.
@@ -172,7 +173,9 @@ def mine_hard_negatives(
     if folder is not None:
         return folder.negatives()
     check_found(summary, pairs.name)
-    return to_negatives(in_memory(tables), summary, options.output_format, per_query, pairs.name)
+    return to_negatives(
+        import_datasets().Dataset(pa.concat_tables(tables)), summary, options.output_format, per_query, pairs.name
+    )
 
 
 # Below: how it is done

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.encoders.models import LazyModel
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError, TrainingError
+from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import TrainingData
+from hybridsearch.training.libraries import check_libraries, is_installed
 from hybridsearch.training.losses import Choice
 from hybridsearch.training.measure.report import Report, write_report
 from hybridsearch.training.runs.record import (
@@ -117,7 +117,7 @@ def fit(
         TrainingError: the loss is NaN, the memory of the GPU is too small, or the model hub takes no upload.
         MissingExtraError: a library of the extra "training" is not installed.
     """
-    import_training_libraries()
+    check_libraries()
     from hybridsearch.training.runs import loop
 
     check_data(data, losses)
@@ -232,13 +232,6 @@ def push(output: Path, name: str) -> str:
             f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, then run "
             f"`hf upload {name} {output}`."
         ) from error
-
-
-def import_training_libraries() -> None:
-    """Raises MissingExtraError unless what training needs is installed."""
-    for name in ("torch", "transformers", "sentence_transformers", "datasets", "accelerate"):
-        if not _is_installed(name):
-            raise MissingExtraError(name.replace("_", "-"), "training", "Training")
 
 
 def limit_length(model: Any, tokens: int) -> None:
@@ -363,7 +356,7 @@ def _history(trainer: Any, resumed_at: Sequence[int], settings: TrainingSettings
 
 def _check_trackers(settings: TrainingSettings) -> None:
     for tracker in settings.trackers:
-        if not _is_installed(tracker):
+        if not is_installed(tracker):
             raise InvalidArgumentError(
                 f"The tracker {tracker!r} is not installed: run `pip install {tracker}`, or leave it out."
             )
@@ -380,10 +373,3 @@ def _check_hub(name: str) -> None:
             f"push_to_hub is {name!r}, and the model hub cannot be reached or does not know you "
             f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, or leave it out and upload later."
         ) from error
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ValueError:  # it was put out of the way
-        return False

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridsearch.encoders.models import check_positive
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
+from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
+from hybridsearch.training.libraries import import_library
 
 PROMPT = "Write one short search query that the following text answers. Give only the query.\n\nText: {text}\n\nQuery:"
 """What a causal language model is asked."""
@@ -93,11 +94,9 @@ class QueryModel:
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            try:
-                import torch
-                import transformers
-            except ImportError as error:
-                raise MissingExtraError("transformers", "training", "Writing queries with a model") from error
+            torch, transformers = (
+                import_library(name, "Writing queries with a model") for name in ("torch", "transformers")
+            )
             device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
             try:
                 config = transformers.AutoConfig.from_pretrained(self._name)

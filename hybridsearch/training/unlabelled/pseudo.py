@@ -19,7 +19,7 @@ from hybridsearch.indexing.ingest import batches
 from hybridsearch.progress import progress_bar
 from hybridsearch.readers import read_documents
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.data.tables import import_datasets
+from hybridsearch.training.libraries import import_datasets
 
 QueryKind: TypeAlias = Literal["title", "generated", "heading", "sentence"]
 

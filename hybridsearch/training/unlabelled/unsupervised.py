@@ -14,8 +14,8 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.readers import read_documents
 from hybridsearch.training.data import TrainingData
+from hybridsearch.training.data.mined import Format, MiningSummary
 from hybridsearch.training.distill import Teacher, add_teacher_scores
-from hybridsearch.training.negatives.folder import Format, MiningSummary
 from hybridsearch.training.negatives.mining import mine_hard_negatives
 from hybridsearch.training.runs.record import has_several_processes
 from hybridsearch.training.settings import ModelKind

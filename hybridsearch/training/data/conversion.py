@@ -13,7 +13,8 @@ from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.training.data.columns import Roles, check_numbers, check_text, check_texts, values_of
 from hybridsearch.training.data.kinds import Kind, columns_of
 from hybridsearch.training.data.labels import Labels, read_labels, triplets
-from hybridsearch.training.data.tables import Table, import_datasets
+from hybridsearch.training.data.tables import Table
+from hybridsearch.training.libraries import import_datasets
 
 if TYPE_CHECKING:
     import datasets

@@ -1,6 +1,6 @@
-"""What mining gives: rows to train on, where each negative came from, and why the others were dropped.
+"""Mined negatives: rows to train on, where each one came from, and why other candidates were dropped.
 
-A folder of mined negatives:
+`hybridsearch.training.negatives` makes them, `read_training_data` reads them. A folder of them:
 
     mining.json          what was asked, of which data and index
     part-00000.parquet   the rows of one batch of queries, in one of four formats, and in its metadata the counts
@@ -20,10 +20,9 @@ positive_score and positive_reranker_score. Of n-tuples and lists they hold list
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,65 +32,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hybridsearch.corpus.store import sync_folder
-from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError, StorageError
-from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.data.tables import import_datasets
+from hybridsearch.training.data.kinds import Kind, columns_of
+from hybridsearch.training.data.rows import TrainingData
+from hybridsearch.training.libraries import import_datasets
 
 if TYPE_CHECKING:
     import datasets
     from rich.table import Table
 
-ArrowType: TypeAlias = Any
-"""pyarrow's stubs have a type of their own for each."""
-
 Format: TypeAlias = Literal["triplets", "n-tuples", "labelled pairs", "lists"]
 
 MANIFEST = "mining.json"
+"""The file by which a folder of mined negatives is known."""
+
 _COUNTS = b"hybridsearch.mining"
 _LAYOUT = 1
-_KINDS: dict[Format, Kind] = {
+
+KINDS: dict[Format, Kind] = {
     "triplets": Kind.TUPLES,
     "n-tuples": Kind.TUPLES,
     "labelled pairs": Kind.LABELLED,
     "lists": Kind.LISTS,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Mined:
-    """One text of a query, and where it was found; rank and score are None for a positive that was not.
-
-    Attributes:
-        retriever: those that listed it, joined by "+".
-        rank, score: in the ranking that was mined, from 1.
-        reranker_score: None without a reranker.
-        document: that of the index.
-    """
-
-    id: str | None
-    text: str
-    retriever: str | None = None
-    rank: int | None = None
-    score: float | None = None
-    reranker_score: float | None = None
-    document: Document | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def judged(self) -> float:
-        """What margins and limits compare: the reranker's score, else that of the ranking, else -inf."""
-        found = self.score if self.reranker_score is None else self.reranker_score
-        return -math.inf if found is None else found
-
-
-@dataclass(frozen=True, slots=True)
-class OfQuery:
-    """A query, its positives, and the negatives that were chosen, in the order of their ranks."""
-
-    id: str | None
-    text: str
-    positives: Sequence[Mined]
-    negatives: Sequence[Mined]
+"""What kind of training data each format is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +171,15 @@ class Negatives:
 
 def check_format(output_format: str) -> Format:
     """Raises InvalidArgumentError where there is no such format."""
-    for known in _KINDS:
+    for known in KINDS:
         if output_format == known:
             return known
-    raise InvalidArgumentError(f"output_format is one of {', '.join(_KINDS)}, not {output_format!r}.")
+    raise InvalidArgumentError(f"output_format is one of {', '.join(KINDS)}, not {output_format!r}.")
 
 
-def to_table(mined: Sequence[OfQuery], output_format: Format, per_query: int) -> pa.Table:
-    """The rows of some queries, with their provenance."""
-    rows = [row for of_query in mined for row in _rows(of_query, output_format, per_query)]
-    return pa.Table.from_pylist(rows, schema=_schema(output_format, per_query))
+def columns_fed(output_format: Format, per_query: int) -> list[str]:
+    """The columns to train on; all others are provenance."""
+    return columns_of(KINDS[output_format], 1 if output_format == "triplets" else per_query)
 
 
 def to_negatives(
@@ -228,10 +191,9 @@ def to_negatives(
     path: Path | None = None,
 ) -> Negatives:
     """The rows, parted from their provenance."""
-    fed = _fed(output_format, per_query)
-    known = [column for column in table.column_names if column not in fed]
-    rows, ids = table.select_columns(list(fed)), table.select_columns(known)
-    return Negatives(TrainingData(name, rows, _KINDS[output_format], ids=ids), summary, path)
+    fed = columns_fed(output_format, per_query)
+    rows, ids = table.select_columns(fed), table.remove_columns(fed)
+    return Negatives(TrainingData(name, rows, KINDS[output_format], ids=ids), summary, path)
 
 
 def check_found(summary: MiningSummary, name: str) -> None:
@@ -243,11 +205,6 @@ def check_found(summary: MiningSummary, name: str) -> None:
         )
         error.add_note(str(summary))
         raise error
-
-
-def in_memory(tables: Sequence[pa.Table]) -> datasets.Dataset:
-    """One data set of all rows."""
-    return import_datasets().Dataset(pa.concat_tables(tables))
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +294,7 @@ class MiningFolder:
     def _file(self, part: int) -> Path:
         return self.path / f"part-{part:05d}.parquet"
 
-    def _write(self, name: str, write: Any) -> None:
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
         beside = self.path / f"{name}.tmp"
         try:
             write(beside)
@@ -353,76 +310,6 @@ class MiningFolder:
         if differing:
             shown = ", ".join(f"{key} {there.get(key)!r:.60}, now {self.settings.get(key)!r:.60}" for key in differing)
             raise InvalidArgumentError(f"{self.path} was mined in another way ({shown}): give another folder.")
-
-
-# Below: rows
-
-
-def _fed(output_format: Format, per_query: int) -> dict[str, ArrowType]:
-    """The columns to train on."""
-    if output_format == "lists":
-        return {"query": pa.string(), "docs": pa.list_(pa.string()), "labels": pa.list_(pa.float64())}
-    pair: dict[str, ArrowType] = {"anchor": pa.string(), "positive": pa.string()}
-    if output_format == "labelled pairs":
-        return {**pair, "label": pa.int64()}
-    negatives = 1 if output_format == "triplets" else per_query
-    return pair | {f"negative_{number}": pa.string() for number in range(1, negatives + 1)}
-
-
-def _schema(output_format: Format, per_query: int) -> pa.Schema:
-    columns = _fed(output_format, per_query) | {"query_id": pa.string(), "document_id": pa.string()}
-    found: dict[str, ArrowType] = {"rank": pa.int32(), "score": pa.float64(), "reranker_score": pa.float64()}
-    found = {"retriever": pa.string(), **found}
-    if output_format == "lists":
-        columns["document_id"] = pa.list_(pa.string())
-    if _KINDS[output_format] is Kind.TUPLES:
-        columns |= {"positive_score": pa.float64(), "positive_reranker_score": pa.float64()}
-        found = {"negative_id": pa.string(), **found}
-    if output_format in ("n-tuples", "lists"):
-        found = {name: pa.list_(of_one) for name, of_one in found.items()}
-    return pa.schema([*columns.items(), *found.items()])
-
-
-def _rows(of: OfQuery, output_format: Format, per_query: int) -> Iterator[dict[str, Any]]:
-    texts: dict[str, Any]
-    if output_format == "triplets":
-        for positive in of.positives:
-            for negative in of.negatives:
-                texts = {"anchor": of.text, "positive": positive.text, "negative_1": negative.text}
-                yield texts | _ids(of, positive) | {"negative_id": negative.id} | _where(negative)
-    elif output_format == "n-tuples" and len(of.negatives) == per_query:
-        negatives = {f"negative_{number}": negative.text for number, negative in enumerate(of.negatives, 1)}
-        for positive in of.positives:
-            texts = {"anchor": of.text, "positive": positive.text, **negatives}
-            listed = {"negative_id": [negative.id for negative in of.negatives]}
-            yield texts | _ids(of, positive) | listed | _where_all(of.negatives)
-    elif output_format == "labelled pairs":
-        for label, mined in ((1, of.positives), (0, of.negatives)):
-            for one in mined:
-                texts = {"anchor": of.text, "positive": one.text, "label": label}
-                yield texts | {"query_id": of.id, "document_id": one.id} | _where(one)
-    elif output_format == "lists" and of.negatives:
-        mined = [*of.positives, *of.negatives]
-        labels = [1.0] * len(of.positives) + [0.0] * len(of.negatives)
-        texts = {"query": of.text, "docs": [one.text for one in mined], "labels": labels}
-        yield texts | {"query_id": of.id, "document_id": [one.id for one in mined]} | _where_all(mined)
-
-
-def _ids(of: OfQuery, positive: Mined) -> dict[str, Any]:
-    return {
-        "query_id": of.id,
-        "document_id": positive.id,
-        "positive_score": positive.score,
-        "positive_reranker_score": positive.reranker_score,
-    }
-
-
-def _where(one: Mined) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in ("retriever", "rank", "score", "reranker_score")}
-
-
-def _where_all(mined: Sequence[Mined]) -> dict[str, Any]:
-    return {name: [getattr(one, name) for one in mined] for name in ("retriever", "rank", "score", "reranker_score")}
 
 
 @contextmanager
