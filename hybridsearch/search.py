@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import threading
 import time
@@ -15,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TypedDict, Unpack
 
-import numpy as np
-
+from hybridsearch import arguments
+from hybridsearch.arguments import whole_number
 from hybridsearch.backends import AsyncBackend, Backend, Fingerprint, Schema, connect, redacted
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
@@ -114,7 +115,7 @@ class HybridSearch:
         if not self._encoders:
             raise InvalidArgumentError("There is no retriever; give at least one, such as {'bm25': hs.BM25()}.")
         self.reranker = _check_reranker(reranker)
-        self.optional = frozenset([optional] if isinstance(optional, str) else optional)
+        self.optional = frozenset(arguments.names(optional))
         self.timeout = _timeouts(timeout, self._encoders)
         self._check_names(self.optional, "optional")
         self._place = redacted(backend) if isinstance(backend, str | Path) else type(backend).__name__
@@ -128,7 +129,7 @@ class HybridSearch:
                 fusion = make_fusion(recorded["fusion"]) if "fusion" in recorded else RRF()
             self.fusion, candidates = read_fusion(fusion, candidates)
             self._check_names(self.fusion.weights or (), "fusion weights")
-            self.candidates = _positive(
+            self.candidates = whole_number(
                 "candidates", recorded.get("candidates", 100) if candidates is None else candidates
             )
             if self._schema is not None:
@@ -175,7 +176,7 @@ class HybridSearch:
             BulkIndexError: the engine refused some documents; all others are stored.
         """
         started = time.perf_counter()
-        batch_size = _positive("batch_size", batch_size)
+        batch_size = whole_number("batch_size", batch_size)
         if via is not None:
             return self._index_via(via, documents, batch_size, show_progress_bar)
         reader = read_documents(documents)
@@ -215,12 +216,12 @@ class HybridSearch:
     def delete(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; unknown ids are ignored. Returns how many were there."""
         self._opened_schema()
-        return self._backend.delete(_check_ids(ids))
+        return self._backend.delete(arguments.ids(ids))
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
         """The documents, in the order of `ids`; None for an unknown id."""
         self._opened_schema()
-        return self._backend.fetch(_check_ids(ids))
+        return self._backend.fetch(arguments.ids(ids))
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
@@ -451,7 +452,7 @@ class HybridSearch:
         if retrievers is None:
             names = list(self._encoders)
         else:
-            names = list(dict.fromkeys([retrievers] if isinstance(retrievers, str) else retrievers))
+            names = arguments.names(retrievers)
             self._check_names(names, "retrievers")
         self._check_names(fusion.weights or (), "fusion weights")
         names = [name for name in names if fusion.weight(name) > 0]
@@ -485,9 +486,9 @@ class HybridSearch:
     ) -> Question:
         """The arguments of a search, checked, with what this object was made with for those not given."""
         queries = _check_queries(queries)
-        top_k = _positive("top_k", top_k)
+        top_k = whole_number("top_k", top_k)
         fusion, candidates = (self.fusion, candidates) if fusion is None else read_fusion(fusion, candidates)
-        depth = max(self.candidates if candidates is None else _positive("candidates", candidates), top_k)
+        depth = max(self.candidates if candidates is None else whole_number("candidates", candidates), top_k)
         parsed = None if filter is None else Filter.parse(filter)
         names = self._asked(retrievers, fusion)
         reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
@@ -577,12 +578,6 @@ def _closed_on_error(backend: Backend, place: object) -> Iterator[None]:
         raise
 
 
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least 1.")
-    return int(value)
-
-
 def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:
     by_name = (
         dict(timeout) if isinstance(timeout, Mapping) else {name: timeout for name in names if timeout is not None}
@@ -592,8 +587,7 @@ def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str])
             raise InvalidArgumentError(
                 f"timeout names {name!r}, which is not a retriever; they are {', '.join(names)}."
             )
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-            raise InvalidArgumentError(f"The timeout of {name!r} is {seconds!r}; it is a number of seconds above 0.")
+        by_name[name] = arguments.number(f"The timeout of {name!r}", seconds, above=0, most=math.inf, unit="seconds")
     return by_name
 
 
@@ -601,18 +595,6 @@ def _check_reranker(reranker: Reranker | str | None) -> Reranker | None:
     if reranker is None or (isinstance(reranker, Reranker) and not isinstance(reranker, type)):
         return reranker
     raise InvalidArgumentError(f"A reranker is an object such as hs.CrossEncoderReranker(...), not {reranker!r:.80}.")
-
-
-def _check_ids(ids: str | Iterable[str]) -> list[str]:
-    if isinstance(ids, str):
-        return [ids]
-    if not isinstance(ids, Iterable):
-        raise InvalidArgumentError(f"ids is a document id or a list of them, not {ids!r:.80}.")
-    ids = list(ids)
-    for id in ids:
-        if not isinstance(id, str):
-            raise InvalidArgumentError(f"A document id is a string, not {id!r:.80}; write {str(id)!r:.80}.")
-    return ids
 
 
 def _check_query(query: str) -> list[str]:

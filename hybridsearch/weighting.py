@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import number
 from hybridsearch.errors import InvalidArgumentError
 
 Variant: TypeAlias = Literal["lucene", "robertson", "atire", "bm25l", "bm25+"]
@@ -59,8 +59,8 @@ class BM25Weighting:
             raise InvalidArgumentError(
                 f"No BM25 variant {self.variant!r} is known: known are {', '.join(get_args(Variant))}."
             )
-        _check_number("k1", self.k1, math.inf)
-        _check_number("b", self.b, 1.0)
+        self._check_number("k1")
+        self._check_number("b", most=1)
         if self.delta is None:
             object.__setattr__(self, "delta", _DELTAS.get(self.variant))
         elif self.variant not in _DELTAS:
@@ -68,7 +68,10 @@ class BM25Weighting:
                 f"delta = {self.delta!r} was given for the variant {self.variant!r}: only bm25l and bm25+ have one."
             )
         else:
-            _check_number("delta", self.delta, math.inf)
+            self._check_number("delta")
+
+    def _check_number(self, name: str, most: float | None = None) -> None:
+        object.__setattr__(self, name, number(f"BM25's {name}", getattr(self, name), least=0, most=most))
 
     def idf(self, document_frequency: NDArray[np.int64], documents: int) -> NDArray[np.float64]:
         """The query side.
@@ -117,10 +120,3 @@ class BM25Weighting:
         else:
             weights = (k1 + 1) * tf / (tf + k1 * norm) + delta
         return weights.astype(np.float32, copy=False)
-
-
-def _check_number(name: str, value: float, most: float) -> None:
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    if not known or not (0 <= value <= most) or math.isinf(value):
-        bound = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
-        raise InvalidArgumentError(f"BM25's {name} is a number {bound}, not {value!r}.")

@@ -27,8 +27,9 @@ HEAVY = [
     "opensearchpy", "elasticsearch", "qdrant_client", "seismic", "Stemmer", "datasets", "pytest",
 ]  # fmt: skip
 CONTRACT = {
-    "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents", "hybridsearch.errors",
-    "hybridsearch.filters", "hybridsearch.ranking", "hybridsearch.vectors", "hybridsearch.weighting",
+    "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",
+    "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.ranking", "hybridsearch.vectors",
+    "hybridsearch.weighting",
 }  # fmt: skip
 """What an adapter may import."""
 

@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 from scipy.sparse import csr_array
 
+from hybridsearch.arguments import true_or_false
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, TermTable, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
@@ -78,8 +79,7 @@ class BM25:
             stop_words = list(stop_words)
         flags = {"stemming": stemming, "lowercase": lowercase, "fold_accents": fold_accents, "bigrams": bigrams}
         for name, flag in flags.items():
-            if not isinstance(flag, bool):
-                raise InvalidArgumentError(f"{name} is True or False, not {flag!r:.80}.")
+            true_or_false(name, flag)
         self.weighting = BM25Weighting(variant, k1, b, delta)
         words = stop_words_of(language) if stop_words is True else frozenset(stop_words or ())
         self._arguments: dict[str, Any] = {

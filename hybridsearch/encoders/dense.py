@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.encoders.batching import Task, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
+from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.vectors import DenseVectors, Metric
@@ -77,9 +78,10 @@ class Dense:
         trust_remote_code: bool = False,
         revision: str | None = None,
     ) -> None:
-        if metric is not None and metric not in get_args(Metric):
-            raise InvalidArgumentError(f"metric is one of {', '.join(get_args(Metric))}, not {metric!r}.")
-        check_positive(truncate_dim=truncate_dim, batch_tokens=batch_tokens)
+        if metric is not None:
+            one_of("metric", metric, get_args(Metric))
+        truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
+        batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
         self.model = LazyModel(
             model,
             "SentenceTransformer",

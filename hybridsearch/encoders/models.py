@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 
 Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
@@ -82,8 +83,9 @@ class LazyModel:
         self._digest: str | None = None
         self._known: tuple[object, str] | None = None
         self._device, self._trust, self._revision = device, trust_remote_code, revision
-        self._max_length, self._backend, self._model_kwargs = max_length, backend, dict(model_kwargs or {})
-        options = {"max_length": max_length, "model_kwargs": self._model_kwargs or None}
+        self._max_length, self._backend = whole_number_or_none("max_length", max_length), backend
+        self._model_kwargs = dict(model_kwargs or {})
+        options = {"max_length": self._max_length, "model_kwargs": self._model_kwargs or None}
         self.settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if backend != "torch":
             self.settings["backend"] = backend
@@ -154,7 +156,6 @@ class LazyModel:
         return {"model": self.name, **self.settings, **revision}
 
     def _check_options(self) -> None:
-        check_positive(max_length=self._max_length)
         if self._backend not in ("torch", "onnx", "openvino"):
             raise InvalidArgumentError(f"backend is 'torch', 'onnx' or 'openvino', not {self._backend!r}.")
         if taken := {"trust_remote_code", "use_safetensors"} & self._model_kwargs.keys():
@@ -277,13 +278,6 @@ def folder_digest(folder: Path, backend: str = "torch", *, with_code: bool = Fal
             stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
             total.update(f"{file.relative_to(folder).as_posix()}\0{_file_digest(file.absolute(), stamp)}\0".encode())
     return total.hexdigest()[:16]
-
-
-def check_positive(**arguments: int | None) -> None:
-    """Raises InvalidArgumentError unless each argument is None or an integer above 0."""
-    for name, value in arguments.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InvalidArgumentError(f"{name} is an integer of at least 1, not {value!r}.")
 
 
 def check_texts(texts: Sequence[str]) -> None:

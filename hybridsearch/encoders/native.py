@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from hybridsearch.arguments import number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseVectors, TextQuery, Vocabulary
@@ -35,9 +35,8 @@ class NativeBM25:
     def __init__(self, analyzer: str = "standard", *, k1: float = 1.2, b: float = 0.75) -> None:
         if not isinstance(analyzer, str) or not analyzer.strip():
             raise InvalidArgumentError(f"analyzer is the name of an analyzer of the engine, not {analyzer!r:.80}.")
-        if not (0 <= k1 < math.inf and 0 <= b <= 1):
-            raise InvalidArgumentError(f"k1 is at least 0 and b is from 0 to 1, not {k1!r} and {b!r}.")
-        self._arguments: dict[str, Any] = {"analyzer": analyzer, "k1": float(k1), "b": float(b)}
+        k1, b = float(number("k1", k1, least=0)), float(number("b", b, least=0, most=1))
+        self._arguments: dict[str, Any] = {"analyzer": analyzer, "k1": k1, "b": b}
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         """Vectors without a term: the engine reads the documents themselves."""

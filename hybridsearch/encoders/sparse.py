@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.encoders.batching import Task, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
+from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
@@ -74,12 +75,9 @@ class Sparse:
         settings = {
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
-            "max_active_dims": max_active_dims,
-            "query_max_active_dims": query_max_active_dims,
+            "max_active_dims": whole_number_or_none("max_active_dims", max_active_dims),
+            "query_max_active_dims": whole_number_or_none("query_max_active_dims", query_max_active_dims),
         }
-        check_positive(
-            max_active_dims=max_active_dims, query_max_active_dims=query_max_active_dims, batch_tokens=batch_tokens
-        )
         self.model = LazyModel(
             model,
             "SparseEncoder",
@@ -92,7 +90,7 @@ class Sparse:
         )
         self._query_prompt, self._document_prompt = query_prompt, document_prompt
         self._max_active_dims, self._query_max_active_dims = max_active_dims, query_max_active_dims
-        self._batch_tokens, self._cache = batch_tokens, cache
+        self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
         self._settings = {name: value for name, value in settings.items() if value is not None}
         self._vocabulary: Vocabulary | None = None
 
@@ -160,7 +158,7 @@ class Sparse:
                 (then there is one list for each).
             top_k: how many terms at most; None for all.
         """
-        check_positive(top_k=top_k)
+        top_k = whole_number_or_none("top_k", top_k)
         if isinstance(vector, SparseQuery):
             return _pairs(vector.terms, vector.weights)[:top_k]
         if isinstance(vector, str):

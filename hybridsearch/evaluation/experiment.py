@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.comparison import Comparison, SystemResult
@@ -128,7 +129,7 @@ def compare(
     """
     started = time.perf_counter()
     parsed = parse_measures(measures)
-    names = tuple(map(str, parsed))
+    names, top_k = tuple(map(str, parsed)), whole_number("top_k", top_k)
     _check_cutoffs(names, [measure.params.get("cutoff") for measure in parsed], top_k)
     _check_statistics(test, correction, level, latency_queries)
     plans = _make_plans(systems, top_k, oracle_positives)
@@ -391,13 +392,10 @@ def _check_statistics(test: str, correction: str, level: float, latency_queries:
     paired_test([0.0], [0.0], test)
     adjust([], correction)
     bootstrap_interval([0.0], level, samples=100)
-    if isinstance(latency_queries, bool) or not isinstance(latency_queries, int | np.integer) or latency_queries < 0:
-        raise InvalidArgumentError(f"latency_queries is a whole number of at least 0, not {latency_queries!r}.")
+    whole_number("latency_queries", latency_queries, 0)
 
 
 def _check_cutoffs(names: Iterable[str], cutoffs: Iterable[int | None], top_k: int) -> None:
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
-        raise InvalidArgumentError(f"top_k is {top_k!r}; it is a whole number of at least 1.")
     for name, cutoff in zip(names, cutoffs, strict=True):
         if cutoff is not None and cutoff > top_k:
             raise InvalidArgumentError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.results import Kind
 from hybridsearch.filters import Filter
@@ -73,7 +74,7 @@ class Pipeline:
         if self.retrievers is None or self.fusion is None or isinstance(self.fusion, Fusion):
             return
         weights = read_fusion(self.fusion, None)[0].weights or {}
-        asked = [self.retrievers] if isinstance(self.retrievers, str) else list(self.retrievers)
+        asked = arguments.names(self.retrievers)
         left_out = [name for name, weight in weights.items() if weight > 0 and name not in asked]
         if left_out:
             raise InvalidArgumentError(
@@ -88,14 +89,9 @@ class Pipeline:
             )
         if self.filter is not None:
             raise InvalidArgumentError(f"System {name!r} is made of runs, which cannot be filtered: leave out filter.")
-        asked = list(self.source) if self.retrievers is None else list(dict.fromkeys(self.retrievers))
+        asked = list(self.source) if self.retrievers is None else arguments.names(self.retrievers)
         fusion, candidates = read_fusion(RRF() if self.fusion is None else self.fusion, self.candidates)
-        if candidates is not None and (
-            isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1
-        ):
-            raise InvalidArgumentError(
-                f"The candidates of system {name!r} are a whole number of at least 1, not {candidates!r}."
-            )
+        candidates = arguments.whole_number_or_none(f"The number of candidates of system {name!r}", candidates)
         for one in [*asked, *(fusion.weights or ())]:
             if one not in self.source:
                 raise InvalidArgumentError(

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hybridsearch.arguments import number, one_of, whole_number
 from hybridsearch.errors import InvalidArgumentError
 
 Test: TypeAlias = Literal["t", "randomization", "wilcoxon"]
@@ -60,10 +61,7 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, *, samples: int =
     0.625 [0.250, 1.000]
     """
     numbers = _numbers(values, "values")
-    if not 0 < level < 1:
-        raise InvalidArgumentError(f"level is a number between 0 and 1, such as 0.95, not {level!r}.")
-    if samples < 100:
-        raise InvalidArgumentError(f"samples is 100 or more, not {samples!r}.")
+    level, samples = number("level", level, above=0, below=1), whole_number("samples", samples, 100)
     n = len(numbers)
     generator = np.random.default_rng(seed)
     means = np.empty(samples)
@@ -98,8 +96,7 @@ def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: 
     0.1027
     """
     first, second = _pair(a, b)
-    if test not in get_args(Test):
-        raise InvalidArgumentError(f"test is {_one_of(get_args(Test))}, not {test!r}.")
+    one_of("test", test, get_args(Test))
     if len(first) < 2 or np.array_equal(first, second):
         return 1.0
     from scipy import stats
@@ -135,8 +132,7 @@ def adjust(p_values: Sequence[float], method: Correction | str = "holm") -> list
     >>> adjust([0.01, 0.04, 0.03, 0.005])
     [0.03, 0.06, 0.06, 0.02]
     """
-    if method not in get_args(Correction):
-        raise InvalidArgumentError(f"The correction is {_one_of(get_args(Correction))}, not {method!r}.")
+    one_of("The correction", method, get_args(Correction))
     p: NDArray[np.float64] = np.array(p_values, dtype=np.float64)
     if not np.all((p >= 0) & (p <= 1)):
         raise InvalidArgumentError(f"p values lie between 0 and 1, unlike one of {p.tolist()}.")
@@ -175,7 +171,3 @@ def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
         raise InvalidArgumentError(f"{name} is a list of one or more finite numbers, one a query.")
     return numbers
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import Qrels, parse_measures, score_rankings
@@ -130,12 +131,12 @@ def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed:
     for kind in kinds:
         if kind.weights is not None:
             raise InvalidArgumentError(f"kinds are fusions without weights, which are what is tuned, not {kind!r}.")
-    if not candidates or not all(isinstance(depth, int) and depth > 0 for depth in candidates):
-        raise InvalidArgumentError(f"candidates are one or more whole numbers of at least 1, not {candidates!r}.")
-    if folds < 2:
-        raise InvalidArgumentError(f"folds is 2 or more, not {folds!r}.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InvalidArgumentError(f"seed is a whole number of at least 0, not {seed!r}.")
+    if not candidates:
+        raise InvalidArgumentError("candidates are one or more whole numbers of at least 1, and none is given.")
+    for depth in candidates:
+        whole_number("One of the candidates", depth)
+    whole_number("folds", folds, 2, sentence="{name} is 2 or more, not {value}.")
+    whole_number("seed", seed, 0)
 
 
 def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import number
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.ranking import EMPTY, Ranking, round_score
 
@@ -33,13 +34,15 @@ class Fusion(ABC):
     """Digests of the queries that `hs.tune` chose it by, as `Dataset.query_digests` gives them."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        self.weights: dict[str, float] | None = None
         if weights is not None:
-            for retriever, weight in weights.items():
-                if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e300:
-                    raise InvalidArgumentError(f"The weight of {retriever!r} is {weight!r}; weights are numbers >= 0.")
-            if not any(weights.values()):
+            sentence = "{name} is {value}; weights are numbers >= 0."
+            self.weights = {
+                name: float(number(f"The weight of {name!r}", weight, least=0, below=1e300, sentence=sentence))
+                for name, weight in weights.items()
+            }
+            if not any(self.weights.values()):
                 raise InvalidArgumentError("All fusion weights are 0, so nothing could be found; raise one of them.")
-        self.weights = None if weights is None else {name: float(weight) for name, weight in weights.items()}
 
     @abstractmethod
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:

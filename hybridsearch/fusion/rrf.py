@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.arguments import number
 from hybridsearch.fusion.base import Fusion
 from hybridsearch.ranking import Ranking
 
@@ -29,10 +28,8 @@ class RRF(Fusion):
     name = "rrf"
 
     def __init__(self, k: float = 60, weights: Mapping[str, float] | None = None) -> None:
-        if isinstance(k, bool) or not isinstance(k, int | float) or not 0 <= k < math.inf:
-            raise InvalidArgumentError(f"RRF's k is {k!r}; it is a number >= 0, usually 60.")
         super().__init__(weights)
-        self.k = k
+        self.k = number("RRF's k", k, least=0, sentence="{name} is {value}; it is a number >= 0, usually 60.")
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         return {

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hybridsearch.arguments import names, whole_number
 from hybridsearch.backends import Aliased, Backend, Schema, connect, redacted
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
@@ -101,7 +102,7 @@ def copy(
     (1, 1.0, ())
     """
     started = time.perf_counter()
-    _check_numbers(batch_size, verify)
+    batch_size, verify = whole_number("batch_size", batch_size), whole_number("verify", verify, 0)
     with _connected(source, source_options) as here, _connected(destination, destination_options) as there:
         here_name, there_name = _name(source), _name(destination)
         if here is there or _same_place(source, destination):
@@ -187,25 +188,19 @@ def _count_difference(read: int, there: int) -> str:
 # Arguments
 
 
-def _check_numbers(batch_size: int, verify: int) -> None:
-    for name, value, least in (("batch_size", batch_size, 1), ("verify", verify, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least {least}.")
-
-
-def _only(schema: Schema, names: Collection[str] | None) -> Schema:
-    if names is None:
+def _only(schema: Schema, retrievers: Collection[str] | None) -> Schema:
+    if retrievers is None:
         return schema
-    names = [names] if isinstance(names, str) else list(names)
-    for name in names:
+    asked = names(retrievers)
+    for name in asked:
         if name not in schema.retrievers:
             raise InvalidArgumentError(
                 f"retrievers names {name!r}, which the source does not have; it has "
                 f"{', '.join(map(repr, schema.retrievers))}."
             )
-    if not names:
+    if not asked:
         raise InvalidArgumentError("No retriever is left to copy.")
-    chosen = {name: of_retriever for name, of_retriever in schema.retrievers.items() if name in names}
+    chosen = {name: of_retriever for name, of_retriever in schema.retrievers.items() if name in asked}
     settings = dict(schema.settings)
     if weights := settings.get("fusion", {}).get("weights"):
         settings["fusion"] = settings["fusion"] | {"weights": {name: weights[name] for name in chosen}}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import whole_number, whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
-from hybridsearch.encoders.models import LazyModel, check_positive, check_texts
+from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, HybridSearchError, InvalidArgumentError, RetrieverError
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ class CrossEncoderReranker:
         trust_remote_code: bool = False,
         revision: str | None = None,
     ) -> None:
-        check_positive(top_k=top_k, batch_tokens=batch_tokens)
-        self.top_k = top_k
+        self.top_k = whole_number("top_k", top_k)
         self.model = LazyModel(
             model,
             "CrossEncoder",
@@ -121,7 +121,7 @@ class CrossEncoderReranker:
             trust_remote_code=trust_remote_code,
             revision=revision,
         )
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
 
     def __repr__(self) -> str:
         return f"CrossEncoderReranker({self.model.name!r}, top_k={self.top_k})"

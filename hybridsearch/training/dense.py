@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from hybridsearch.arguments import one_of
 from hybridsearch.documents import Document
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
@@ -216,8 +217,7 @@ def _set_padding(model: Any) -> None:
 def _set_pooling(model: Any, mode: PoolingMode) -> None:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    if mode not in get_args(PoolingMode):
-        raise InvalidArgumentError(f"pooling is one of {', '.join(get_args(PoolingMode))}, not {mode!r}.")
+    one_of("pooling", mode, get_args(PoolingMode))
     places = [place for place, module in enumerate(model) if isinstance(module, Pooling)]
     if not places:
         raise InvalidArgumentError(f"The model has no pooling that {mode!r} could replace: leave pooling out.")

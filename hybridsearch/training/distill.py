@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import number, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
@@ -88,10 +89,7 @@ def add_teacher_scores(
     >>> scored.kind.name, [round(score, 2) for score in scored.rows[0]["label"]]
     ('SCORED_TUPLES', [0.68, 0.36])
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InvalidArgumentError(f"batch_size is a whole number of at least 1, not {batch_size!r}.")
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale <= 0:
-        raise InvalidArgumentError(f"scale is a number above 0, not {scale!r}.")
+    batch_size, scale = whole_number("batch_size", batch_size), number("scale", scale, above=0)
     if data.kind not in _SCORED:
         raise InvalidArgumentError(f"A teacher scores pairs, tuples and lists, and {data.name!r} has {data.kind}.")
     score = _scorer(teacher)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.data.kinds import columns_of
@@ -211,8 +212,7 @@ def build_loss(
     if matryoshka_dims is not None and choice.model_kind != "dense":
         raise InvalidArgumentError(f"matryoshka_dims is an option of dense models, not of a {choice.model_kind} model.")
     size = 32 if mini_batch_size is None else mini_batch_size
-    if size < 1:
-        raise InvalidArgumentError(f"mini_batch_size is at least 1, not {size}.")
+    size = whole_number("mini_batch_size", size, sentence="{name} is at least 1, not {value}.")
     if choice.model_kind == "reranker":
         return _reranker_loss(choice, model, data, size)
     if choice.model_kind == "sparse":

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridsearch.arguments import true_or_false
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
@@ -91,8 +92,7 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
             )
     if ("data" in options) == ("unsupervised" in options):
         raise InvalidArgumentError("Give either --data SOURCE or --unsupervised CORPUS.")
-    if not isinstance(trusts := options.get("trust_remote_code", False), bool):
-        raise InvalidArgumentError(f"trust_remote_code is true or false, not {trusts!r}.")
+    true_or_false("trust_remote_code", options.get("trust_remote_code", False))
     for name, kinds in _ONLY.items():
         if name in options and kind not in kinds:
             raise InvalidArgumentError(f"{_flag(name, options)} is for {' and '.join(kinds)} models, not for a {kind}.")

@@ -5,12 +5,12 @@ The field names are the keys of a YAML file and, with hyphens, the flags of `hyb
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, get_args
 
+from hybridsearch.arguments import ALLOWED_FIRST, number, one_of, true_or_false, whole_number
 from hybridsearch.encoders.models import Family
 from hybridsearch.errors import InvalidArgumentError
 
@@ -30,6 +30,22 @@ Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 
 LEARNING_RATES: dict[ModelKind, float] = {"dense": 3e-5, "sparse": 1e-4, "reranker": 5e-5}
 """Where `TrainingSettings.learning_rate` is None."""
+
+_WHOLE_NUMBERS = {
+    **dict.fromkeys(("batch_size", "accumulation", "keep_checkpoints", "max_steps", "mini_batch_size", "patience"), 1),
+    "max_length": 2,
+    "seed": 0,
+}
+"""The least value of each."""
+
+_NUMBERS: dict[str, dict[str, Any]] = {
+    "epochs": {"above": 0},
+    "warmup_ratio": {"least": 0, "below": 1},
+    "weight_decay": {"least": 0},
+    "dropout": {"least": 0, "below": 1},
+    "learning_rate": {"above": 0, "below": 1},
+}
+"""The bounds of each."""
 
 TRACKERS = ("tensorboard", "wandb", "codecarbon")
 
@@ -96,38 +112,13 @@ class TrainingSettings:
     push_to_hub: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "keep_checkpoints"):
-            _check_integer(name, getattr(self, name), 1)
-        for name in ("max_steps", "mini_batch_size", "patience"):
-            if getattr(self, name) is not None:
-                _check_integer(name, getattr(self, name), 1)
-        if self.max_length is not None:
-            _check_integer("max_length", self.max_length, 2)
-        _check_integer("seed", self.seed, 0)
+        for name, value in self._numbers():
+            object.__setattr__(self, name, value)
         for name in ("resume", "gradient_checkpointing"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidArgumentError(f"{name} is true or false, not {getattr(self, name)!r}.")
-        for name, allowed in (
-            ("precision", get_args(Precision)),
-            ("sampling", get_args(Sampling)),
-            ("schedule", get_args(Schedule)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise InvalidArgumentError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
-        _check_number("epochs", self.epochs, "above 0", lambda value: value > 0)
-        _check_number("warmup_ratio", self.warmup_ratio, "from 0 to below 1", lambda value: 0 <= value < 1)
-        _check_number("weight_decay", self.weight_decay, "of at least 0", lambda value: value >= 0)
-        if self.dropout is not None:
-            _check_number("dropout", self.dropout, "from 0 to below 1", lambda value: 0 <= value < 1)
-        if self.learning_rate is not None:
-            _check_number("learning_rate", self.learning_rate, "above 0 and below 1", lambda value: 0 < value < 1)
-        if self.evaluate_every is not None:
-            _check_number(
-                "evaluate_every",
-                self.evaluate_every,
-                "below 1 (a share of an epoch) or a whole number of steps",
-                lambda value: 0 < value < 1 or (value >= 1 and float(value).is_integer()),
-            )
+            true_or_false(name, getattr(self, name))
+        one_of("precision", self.precision, get_args(Precision))
+        one_of("sampling", self.sampling, get_args(Sampling))
+        one_of("schedule", self.schedule, get_args(Schedule))
         if not isinstance(self.measure, str) or not self.measure.strip():
             raise InvalidArgumentError(f"measure is the name of a measure, such as 'nDCG@10', not {self.measure!r}.")
         if self.push_to_hub is not None and not (isinstance(self.push_to_hub, str) and self.push_to_hub.strip()):
@@ -135,6 +126,22 @@ class TrainingSettings:
         if isinstance(self.trackers, str) or _unknown(self.trackers):
             raise InvalidArgumentError(f"trackers is a list of {', '.join(TRACKERS)}, not {self.trackers!r}.")
         object.__setattr__(self, "trackers", tuple(self.trackers))  # a YAML file has a list
+
+    def _numbers(self) -> Iterator[tuple[str, float]]:
+        """Those that are given, checked, as plain numbers."""
+        optional = {field.name for field in fields(self) if field.default is None}
+        for name, least in _WHOLE_NUMBERS.items():
+            if (value := getattr(self, name)) is not None or name not in optional:
+                sentence = f"{{name}} is an integer of at least {least}, not {{value}}."
+                yield name, whole_number(name, value, least, sentence=sentence)
+        for name, bounds in _NUMBERS.items():
+            if (value := getattr(self, name)) is not None or name not in optional:
+                yield name, number(name, value, **bounds, sentence=ALLOWED_FIRST)
+        if self.evaluate_every is not None:
+            sentence = "{name} is a number below 1 (a share of an epoch) or a whole number of steps, not {value}."
+            every = number("evaluate_every", self.evaluate_every, above=0, sentence=sentence)
+            whole = every < 1 or float(every).is_integer()
+            yield "evaluate_every", every if whole else whole_number("evaluate_every", every, sentence=sentence)
 
     def learning_rate_for(self, kind: ModelKind) -> float:
         """The learning rate that was asked for, or the one that suits the kind of model."""
@@ -166,8 +173,7 @@ class TrainingSettings:
 
 def _number(name: str, value: Any) -> Any:
     """The number that a text stands for: YAML 1.1 reads 3e-5, without a point, as a text."""
-    numbers = ("epochs", "learning_rate", "warmup_ratio", "weight_decay", "dropout", "evaluate_every")
-    if isinstance(value, str) and name in numbers:
+    if isinstance(value, str) and name in (*_NUMBERS, "evaluate_every"):
         with suppress(ValueError):
             return float(value)
     return value
@@ -179,13 +185,3 @@ def _unknown(trackers: Any) -> list[str]:
         return [tracker for tracker in trackers if tracker not in TRACKERS]
     except TypeError:
         return [repr(trackers)]
-
-
-def _check_integer(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgumentError(f"{name} is an integer of at least {least}, not {value!r}.")
-
-
-def _check_number(name: str, value: Any, allowed: str, fits: Callable[[float], bool]) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not fits(value):
-        raise InvalidArgumentError(f"{name} is a number {allowed}, not {value!r}.")

@@ -11,6 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.errors import InvalidArgumentError
@@ -196,8 +197,8 @@ def mine(
     Raises:
         InvalidArgumentError: `per_query` is below 1, nothing among the data is pairs, or several processes train.
     """
-    if isinstance(per_query, bool) or not isinstance(per_query, int) or per_query < 1:
-        raise InvalidArgumentError(f"hard_negatives is a number of at least 1, or None, not {per_query!r}.")
+    sentence = "{name} is a number of at least 1, or None, not {value}."
+    per_query = whole_number("hard_negatives", per_query, sentence=sentence)
     pairs = [place for place, one in enumerate(sources.training) if one.kind is Kind.PAIRS]
     if not pairs:
         raise InvalidArgumentError(

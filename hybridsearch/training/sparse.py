@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from hybridsearch.arguments import number, one_of, whole_number_or_none
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import check_positive, family_of, find_model
+from hybridsearch.encoders.models import family_of, find_model
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
@@ -204,14 +205,11 @@ def train_sparse(
 
 
 def _check(targets: Mapping[str, int | None], schedule: str, warmup: float, query_learning_rate: float) -> None:
-    check_positive(target_active_dims=targets["document"], target_query_active_dims=targets["query"])
-    if schedule not in get_args(RegularizerSchedule):
-        allowed = ", ".join(get_args(RegularizerSchedule))
-        raise InvalidArgumentError(f"regularizer_schedule is one of {allowed}, not {schedule!r}.")
-    if not 0 < warmup <= 1:
-        raise InvalidArgumentError(f"regularizer_warmup is a share of the steps above 0 and at most 1, not {warmup!r}.")
-    if not 0 < query_learning_rate < 1:
-        raise InvalidArgumentError(f"query_learning_rate is above 0 and below 1, not {query_learning_rate!r}.")
+    whole_number_or_none("target_active_dims", targets["document"])
+    whole_number_or_none("target_query_active_dims", targets["query"])
+    one_of("regularizer_schedule", schedule, get_args(RegularizerSchedule))
+    number("regularizer_warmup", warmup, above=0, most=1)
+    number("query_learning_rate", query_learning_rate, above=0, below=1)
 
 
 def _documents(sources: Sources) -> Iterator[str]:

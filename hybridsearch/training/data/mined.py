@@ -26,11 +26,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hybridsearch.arguments import one_of
 from hybridsearch.corpus.store import sync_folder
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.training.data.kinds import Kind, columns_of
@@ -171,10 +172,7 @@ class Negatives:
 
 def check_format(output_format: str) -> Format:
     """Raises InvalidArgumentError where there is no such format."""
-    for known in KINDS:
-        if output_format == known:
-            return known
-    raise InvalidArgumentError(f"output_format is one of {', '.join(KINDS)}, not {output_format!r}.")
+    return cast(Format, one_of("output_format", output_format, KINDS))
 
 
 def columns_fed(output_format: Format, per_query: int) -> list[str]:

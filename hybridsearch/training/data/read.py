@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
@@ -88,8 +89,8 @@ def read_training_data(
     {'anchor': 'What is lift?', 'positive': 'A force.', 'label': 0.8}
     """
     wanted = None if kind is None else parse_kind(kind)
-    if limit is not None and limit < 1:
-        raise InvalidArgumentError(f"limit is at least 1, not {limit}.")
+    if limit is not None:
+        limit = whole_number("limit", limit, sentence="{name} is at least 1, not {value}.")
     if sql is None and _is_ready(source):
         if columns is not None or ignore:
             raise InvalidArgumentError(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hybridsearch.arguments import number, whole_number
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 
 
@@ -34,12 +35,9 @@ class LoraSettings:
     merge: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise InvalidArgumentError(f"LoRA's rank is an integer of at least 1, not {self.rank!r}.")
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int) or self.alpha < 1:
-            raise InvalidArgumentError(f"LoRA's alpha is an integer of at least 1, not {self.alpha!r}.")
-        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
-            raise InvalidArgumentError(f"LoRA's dropout is from 0 to below 1, not {self.dropout!r}.")
+        for name in ("rank", "alpha"):
+            object.__setattr__(self, name, whole_number(f"LoRA's {name}", getattr(self, name)))
+        object.__setattr__(self, "dropout", number("LoRA's dropout", self.dropout, least=0, below=1))
         if self.targets is not None:
             if isinstance(self.targets, str) or not self.targets:
                 raise InvalidArgumentError(f"LoRA's targets are a list of layer names, not {self.targets!r}.")

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from hybridsearch.arguments import ALLOWED_FIRST, number, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.rerank import Reranker, score_pairs
@@ -31,17 +32,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("margin", "percentage", "max_score", "min_score"):
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-            ):
-                raise InvalidArgumentError(f"{name} is a number or None, not {value!r}.")
-        if self.margin is not None and self.margin < 0:
-            raise InvalidArgumentError(f"margin is {self.margin!r}; a negative scores at least 0 below the positive.")
-        if self.percentage is not None and not 0 < self.percentage <= 1:
-            raise InvalidArgumentError(
-                f"percentage is {self.percentage!r}; it is a share above 0 and at most 1, such as .95."
-            )
+            if (value := getattr(self, name)) is not None:
+                plain = number(name, value, sentence="{name} is a number or None, not {value}.")
+                object.__setattr__(self, name, plain)
+        if self.margin is not None:
+            number("margin", self.margin, least=0)
+        if self.percentage is not None:
+            number("percentage", self.percentage, above=0, most=1)
 
     @property
     def relative(self) -> bool:
@@ -77,14 +74,14 @@ class Options:
     limits: Limits
 
     def __post_init__(self) -> None:
-        check_whole("per_query", self.per_query, 1)
-        check_whole("seed", self.seed, 0)
+        whole_number("per_query", self.per_query, sentence=ALLOWED_FIRST)
+        whole_number("seed", self.seed, 0)
         if self.sampling not in ("top", "random"):
             raise InvalidArgumentError(f"sampling is 'top' or 'random', not {self.sampling!r}.")
         if not isinstance(self.ranks, tuple | list) or len(self.ranks) != 2:
             raise InvalidArgumentError(f"ranks is the first and the last rank, such as (6, 40), not {self.ranks!r}.")
         for rank in self.ranks:
-            check_whole("A rank", rank, 1)
+            whole_number("A rank", rank, sentence=ALLOWED_FIRST)
         first, last = self.ranks
         if last - first + 1 < self.per_query:
             raise InvalidArgumentError(
@@ -224,8 +221,3 @@ def _keys(one: Mined) -> list[str]:
     """Texts that stand for a candidate: its whole content first, then that without its title."""
     texts = [one.text] if one.document is None else [one.text, one.document.content, one.document.text]
     return [normalized(text) for text in dict.fromkeys(texts) if text.strip()] or [""]
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgumentError(f"{name} is a whole number of at least {least}, not {value!r}.")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from hybridsearch.arguments import ALLOWED_FIRST, whole_number
 from hybridsearch.errors import InvalidArgumentError, RetrieverError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -42,7 +43,6 @@ from hybridsearch.training.negatives.candidates import (
     Options,
     Query,
     Sampling,
-    check_whole,
     decide_by_ranking,
     decide_by_reranker,
 )
@@ -138,7 +138,7 @@ def mine_hard_negatives(
     if judge is not None and limits == Limits():
         limits = Limits(margin=0.0)
     options = Options(per_query, ranks, sampling, seed, check_format(output_format), limits)
-    check_whole("batch_size", batch_size, 1)
+    batch_size = whole_number("batch_size", batch_size, sentence=ALLOWED_FIRST)
     pairs = _read_pairs(data)
     queries = _Queries(pairs)
     ranker = _Ranker.make(

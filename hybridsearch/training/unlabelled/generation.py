@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridsearch.encoders.models import check_positive
+from hybridsearch.arguments import whole_number
 from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.training.libraries import import_library
 
@@ -45,16 +45,16 @@ class QueryModel:
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        check_positive(queries=queries, max_new_tokens=max_new_tokens, top_k=top_k, batch_size=batch_size)
         if "{text}" not in prompt:
             raise InvalidArgumentError("The prompt has no {text}, so that the model would not see the document.")
         self._name = str(model)
-        self._queries, self._prompt, self._batch_size, self._seed = queries, prompt, batch_size, seed
+        self._queries, self._batch_size = whole_number("queries", queries), whole_number("batch_size", batch_size)
+        self._prompt, self._seed = prompt, seed
         self._sampling = {
             "do_sample": True,
-            "top_k": top_k,
-            "max_new_tokens": max_new_tokens,
-            "num_return_sequences": queries,
+            "top_k": whole_number("top_k", top_k),
+            "max_new_tokens": whole_number("max_new_tokens", max_new_tokens),
+            "num_return_sequences": self._queries,
         }
         self._device = device
         self._loaded: tuple[Any, Any] | None = None

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
+from hybridsearch.arguments import ALLOWED_FIRST, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.indexing.ingest import batches
@@ -90,8 +91,7 @@ def pseudo_queries(
     {'anchor': 'Wings', 'positive': 'Lift grows with the angle of attack. Then the flow separates from it.'}
     {'anchor': 'Then the flow separates from it.', 'positive': 'Wings Lift grows with the angle of attack.'}
     """
-    if isinstance(per_document, bool) or not isinstance(per_document, int) or per_document < 1:
-        raise InvalidArgumentError(f"per_document is a whole number of at least 1, not {per_document!r}.")
+    per_document = whole_number("per_document", per_document, sentence=ALLOWED_FIRST)
     chosen = _check_kinds(kinds, generator)
     generate = _make_generator(generator, per_document, seed) if "generated" in chosen else None
     reader = read_documents(documents)

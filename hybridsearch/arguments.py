@@ -1,0 +1,121 @@
+"""The checks of numbers, words, names and ids that everyone shares.
+
+Each returns what it was given as a plain value (an `int`, a `float`, a list), so that it can be stored as JSON. Numbers
+of numpy count as numbers. Booleans do not: `top_k=True` is a mistake.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import TypeVar
+
+from hybridsearch.errors import InvalidArgumentError
+
+T = TypeVar("T")
+
+GIVEN_FIRST = "{name} is {value}; it is {allowed}."
+ALLOWED_FIRST = "{name} is {allowed}, not {value}."
+"""The two ways of saying what is wrong. Callers may write a sentence of their own with the same three fields."""
+
+
+def whole_number(name: str, value: object, least: int = 1, *, sentence: str = GIVEN_FIRST) -> int:
+    """`value`, a whole number of at least `least`. Raises InvalidArgumentError.
+
+    >>> whole_number("top_k", 0)
+    Traceback (most recent call last):
+    hybridsearch.errors.InvalidArgumentError: top_k is 0; it is a whole number of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise _refusal(sentence, name, value, f"a whole number of at least {least}")
+    return int(value)
+
+
+def whole_number_or_none(name: str, value: object, least: int = 1) -> int | None:
+    """As `whole_number`, or None for None."""
+    return None if value is None else whole_number(name, value, least)
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    unit: str = "",
+    sentence: str = GIVEN_FIRST,
+) -> float:
+    """`value`, a number within the bounds; an `int` stays one. Raises InvalidArgumentError.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        least, above: the lower bound, itself allowed or not.
+        most, below: the upper bound, itself allowed or not; infinity is allowed only by `most=math.inf`.
+        unit: of the number, such as "seconds".
+        sentence: of the error.
+
+    >>> number("dropout", 1, least=0, below=1)
+    Traceback (most recent call last):
+    hybridsearch.errors.InvalidArgumentError: dropout is 1; it is a number from 0 to below 1.
+    """
+    if not isinstance(value, bool) and isinstance(value, Real):
+        plain = int(value) if isinstance(value, Integral) else float(value)
+        high_enough = (least is None or plain >= least) and (above is None or plain > above)
+        low_enough = (most is None or plain <= most) and (below is None or plain < below)
+        if high_enough and low_enough and (math.isfinite(plain) or plain == most):
+            return plain
+    lower = f"of at least {least:g}" if least is not None else f"above {above:g}" if above is not None else ""
+    upper = f"below {below:g}" if below is not None else f"at most {most:g}" if most not in (None, math.inf) else ""
+    bounds = " and ".join(filter(None, (lower, upper)))
+    if least is not None and upper:
+        bounds = f"from {least:g} to {upper.removeprefix('at most ')}"
+    raise _refusal(sentence, name, value, " ".join(filter(None, ("a number", unit and f"of {unit}", bounds))))
+
+
+def true_or_false(name: str, value: object) -> bool:
+    """`value`, a boolean. Raises InvalidArgumentError."""
+    if not isinstance(value, bool):
+        raise _refusal(ALLOWED_FIRST, name, value, "true or false")
+    return value
+
+
+def one_of(name: str, value: T, allowed: Iterable[object]) -> T:
+    """`value`, which is among `allowed`. Raises InvalidArgumentError.
+
+    >>> one_of("metric", "l2", ("cosine", "dot"))
+    Traceback (most recent call last):
+    hybridsearch.errors.InvalidArgumentError: metric is one of cosine, dot, not 'l2'.
+    """
+    if value not in (allowed := tuple(allowed)):
+        raise _refusal(ALLOWED_FIRST, name, value, f"one of {', '.join(map(str, allowed))}")
+    return value
+
+
+def names(value: str | Iterable[str]) -> list[str]:
+    """One name, or several, as a list without repetitions.
+
+    >>> names("bm25"), names(("bm25", "dense", "bm25"))
+    (['bm25'], ['bm25', 'dense'])
+    """
+    return [value] if isinstance(value, str) else list(dict.fromkeys(value))
+
+
+def ids(value: str | Iterable[str]) -> list[str]:
+    """One document id, or several, as a list. Raises InvalidArgumentError where one is not a string."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise InvalidArgumentError(f"ids is a document id or a list of them, not {value!r:.80}.")
+    listed = list(value)
+    for id in listed:
+        if not isinstance(id, str):
+            raise InvalidArgumentError(f"A document id is a string, not {id!r:.80}; write {str(id)!r:.80}.")
+    return listed
+
+
+def _refusal(sentence: str, name: str, value: object, allowed: str) -> InvalidArgumentError:
+    return InvalidArgumentError(sentence.format(name=name, allowed=allowed, value=f"{value!r:.80}"))

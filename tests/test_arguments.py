@@ -1,0 +1,137 @@
+"""The checks of arguments: the same values are refused everywhere, and what is let through is plain."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hybridsearch as hs
+from hybridsearch.arguments import ALLOWED_FIRST, ids, names, number, one_of, true_or_false, whole_number
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.settings import TrainingSettings
+from hybridsearch.weighting import BM25Weighting
+
+INTEGERS = [np.int8, np.int32, np.int64, np.uint16]
+NOT_WHOLE = [True, False, np.True_, None, "3", 2.0, np.float64(3), math.nan, [3], np.array([3])]
+
+
+@given(st.integers(), st.integers())
+def test_a_whole_number_is_let_through_exactly_from_the_least_one(value: int, least: int) -> None:
+    if value >= least:
+        assert whole_number("n", value, least) == value
+    else:
+        with pytest.raises(InvalidArgumentError, match=f"^n is {value}; it is a whole number of at least {least}.$"):
+            whole_number("n", value, least)
+
+
+@given(st.sampled_from(INTEGERS), st.integers(1, 100))
+def test_an_integer_of_numpy_becomes_a_plain_one(kind: Callable[[int], Any], value: int) -> None:
+    assert json.dumps([whole_number("n", kind(value)), number("n", kind(value))]) == f"[{value}, {value}]"
+
+
+@pytest.mark.parametrize("value", NOT_WHOLE, ids=repr)
+def test_what_is_no_whole_number_is_refused(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="it is a whole number of at least 1"):
+        whole_number("n", value)
+
+
+@given(st.floats(), st.floats(0, 1))
+def test_a_number_is_let_through_exactly_within_its_bounds(value: float, most: float) -> None:
+    def passes(**bounds: float) -> bool:
+        try:
+            return number("n", value, **bounds) == value  # type: ignore[arg-type]
+        except InvalidArgumentError:
+            return False
+
+    assert passes(least=0, most=most) == (0 <= value <= most)
+    assert passes(above=0, below=most) == (0 < value < most)
+    assert passes(least=0) == (0 <= value < math.inf)
+    assert passes(above=0, most=math.inf) == (value > 0)
+    assert passes() == math.isfinite(value)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, None, "0.5", 0.5j, [0.5], np.array(0.5)], ids=repr)
+def test_what_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"share is .+; it is a number"):
+        number("share", value)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "allowed"),
+    [
+        ({"least": 1}, "a number of at least 1"),
+        ({"above": 1}, "a number above 1"),
+        ({"above": 1, "unit": "seconds", "most": math.inf}, "a number of seconds above 1"),
+        ({"least": 1, "most": 2}, "a number from 1 to 2"),
+        ({"least": 1, "below": 2}, "a number from 1 to below 2"),
+        ({"above": 1, "below": 2}, "a number above 1 and below 2"),
+        ({"above": 1, "most": 2}, "a number above 1 and at most 2"),
+    ],
+)
+def test_the_sentence_says_what_is_allowed(bounds: dict[str, Any], allowed: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^x is 0; it is {allowed}.$"):
+        number("x", 0, **bounds)
+    with pytest.raises(InvalidArgumentError, match=f"^x is {allowed}, not 0.$"):
+        number("x", 0, **bounds, sentence=ALLOWED_FIRST)
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        whole_number("n", "x" * 10_000)
+    assert len(str(caught.value)) < 200
+
+
+def test_only_booleans_are_true_or_false() -> None:
+    assert true_or_false("flag", False) is False
+    for value in (0, 1, "yes", None):
+        with pytest.raises(InvalidArgumentError, match=r"^flag is true or false, not "):
+            true_or_false("flag", value)
+
+
+def test_a_word_is_one_of_those_allowed() -> None:
+    assert one_of("metric", "dot", ("cosine", "dot")) == "dot"
+    with pytest.raises(InvalidArgumentError, match=r"^metric is one of cosine, dot, not 'l2'.$"):
+        one_of("metric", "l2", ("cosine", "dot"))
+
+
+def test_one_name_or_id_is_a_list_of_one() -> None:
+    assert (names("bm25"), names(["b", "a", "b"]), names(())) == (["bm25"], ["b", "a"], [])
+    assert (ids("1"), ids(id for id in "ab"), ids([])) == (["1"], ["a", "b"], [])
+    for wrong in (1, [1], [None]):
+        with pytest.raises(InvalidArgumentError, match="id"):
+            ids(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("one", [*INTEGERS, np.float32])
+def test_numbers_of_numpy_are_taken_everywhere_and_stored_as_plain_ones(one: Callable[[int], Any]) -> None:
+    fusion = hs.RRF(k=one(60), weights={"bm25": one(1)})
+    settings = TrainingSettings(epochs=one(2), weight_decay=one(0))
+    assert json.loads(json.dumps([fusion.to_json(), settings.to_dict()]))[0]["k"] == 60
+    assert BM25Weighting(k1=one(1)).k1 == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: hs.RRF(k=True),
+        lambda: hs.RRF(weights={"bm25": True}),
+        lambda: hs.BM25(k1=True),
+        lambda: hs.Dense("model", truncate_dim=True),
+        lambda: hs.Sparse("model", max_active_dims=True),
+        lambda: hs.CrossEncoderReranker("model", top_k=True),
+        lambda: hs.CrossEncoderReranker("model", max_length=True),
+        lambda: TrainingSettings(dropout=True),
+        lambda: hs.HybridSearch({"bm25": hs.BM25()}, timeout=True),
+        lambda: hs.HybridSearch({"bm25": hs.BM25()}, candidates=True),
+    ],
+)
+def test_booleans_are_refused_everywhere(make: Callable[[], object]) -> None:
+    with pytest.raises(InvalidArgumentError, match="True"):
+        make()
