@@ -11,12 +11,13 @@ import opensearchpy
 import orjson
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend, Server
-from hybridsearch.adapters.lucene.query import seismic
 from hybridsearch.adapters.lucene.query.searching import Search
 from hybridsearch.adapters.lucene.wire.channel import JSON
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, LoopClients, check_number, check_switches
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, check_number, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
+from hybridsearch.adapters.steps import LoopClients
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
 

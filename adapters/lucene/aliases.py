@@ -17,12 +17,13 @@ from urllib.parse import quote
 
 import orjson
 
+from hybridsearch.adapters.lucene.query.multisearch import INDEX
 from hybridsearch.adapters.lucene.query.searching import Search, Searcher
 from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, check_name
-from hybridsearch.adapters.lucene.wire.multisearch import INDEX
 from hybridsearch.adapters.lucene.wire.refusals import decode
+from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexExistsError, IndexNotFoundError
 
@@ -70,19 +71,21 @@ def watched(rounds: Generator[list[Search], list[Json], T], target: Target) -> G
     """`rounds`, the first of which also asks what the alias means. Raises MovedError where that has another sign."""
     if target.alias is None:
         return (yield from rounds)
-    try:
-        searches = next(rounds)
+    waiting = [target.alias]
+
+    def ask(searches: list[Search]) -> Generator[list[Search], list[Json], list[Json]]:
+        if not waiting:
+            return (yield searches)
+        alias = waiting.pop()
         question = {**NO_FIELDS, "size": 1, "aggs": {"oldest": {"min": {"field": "stamp"}}}}
-        *responses, told = yield [*searches, {INDEX: target.alias, "track_total_hits": False, **question}]
+        *responses, told = yield [*searches, {INDEX: alias, "track_total_hits": False, **question}]
         hits = told["hits"]["hits"]
         sign = Sign(hits[0]["_index"] if hits else None, told["aggregations"]["oldest"]["value"])
         if sign != target.sign:
-            raise MovedError(target.alias, sign)
-        while True:
-            responses = yield rounds.send(responses)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
+            raise MovedError(alias, sign)
+        return responses
+
+    return (yield from through(rounds, ask))
 
 
 def only_index(found: Json, address: Address) -> tuple[str, Json]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.aliases import (
     MovedError,
     Sign,
@@ -21,16 +22,17 @@ from hybridsearch.adapters.lucene.aliases import (
     watched,
 )
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
-from hybridsearch.adapters.lucene.query import filters, seismic
+from hybridsearch.adapters.lucene.query import filters
+from hybridsearch.adapters.lucene.query.multisearch import msearch
 from hybridsearch.adapters.lucene.query.searching import MAX_WINDOW, Search, Searcher
+from hybridsearch.adapters.lucene.stored.fields import METADATA_MAPPING
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, read_batches
-from hybridsearch.adapters.lucene.stored.writing import Writer
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Transport
-from hybridsearch.adapters.lucene.wire.multisearch import msearch
-from hybridsearch.adapters.lucene.wire.refusals import decode
+from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
+from hybridsearch.adapters.lucene.writing import Writer
 from hybridsearch.backends import Capabilities, Kind, Request, RetrieverSchema, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
@@ -301,7 +303,7 @@ class LuceneBackend(ABC):
                     "long_terms": stored,
                     "stamp": {"type": "long"},
                     "vectors": {"type": "object", "dynamic": False, "properties": vectors},
-                    "fields": filters.METADATA_MAPPING,
+                    "fields": METADATA_MAPPING,
                     **({"content": {**_UNINDEXED, "fields": texts}} if texts else {}),
                     **({seismic.MEMBER: {"type": "object", "dynamic": False, "properties": rough}} if rough else {}),
                 },
@@ -485,7 +487,7 @@ class LuceneBackend(ABC):
             try:
                 return (yield from ask(target))
             except (BackendError, IndexNotFoundError) as error:
-                if target.alias is None or attempt == _ATTEMPTS:
+                if target.alias is None or attempt == _ATTEMPTS or isinstance(error, NoAnswerError):
                     raise
                 sign = error.sign if isinstance(error, MovedError) else None
                 yield from self._follow(sign)

@@ -14,9 +14,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.fields import fields_of
 from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.documents import Document
-from hybridsearch.filters import And, Compare, Condition, Not, Or, field_value
+from hybridsearch.filters import And, Compare, Condition, Not, Or
 
 _EXACT = 2**53
 """Integers up to here are exact in float64, so comparing them there is comparing them."""
@@ -52,7 +53,7 @@ class MetadataColumns:
         columns: dict[str, _Column] = {}
         for row, document in enumerate(documents):
             if document.metadata:
-                for name, value in _flatten(document).items():
+                for name, value in fields_of(document).items():
                     columns.setdefault(name, _Column()).add(row, value)
         return cls._pack(len(documents), columns)
 
@@ -209,26 +210,6 @@ class _Column:
             return np.array(self._rows, dtype=np.int32), np.array(self._codes, dtype=np.int32), self._values
         rows, codes = zip(*self._arrays, strict=True)
         return np.concatenate(rows), np.concatenate(codes), self._values
-
-
-def _flatten(document: Document) -> dict[str, Any]:
-    """Every field of `document` that a filter can see, except its id, with the value that it sees."""
-    found: dict[str, Any] = {}
-    dotted = False
-
-    def walk(mapping: Mapping[str, Any], prefix: str) -> None:
-        nonlocal dotted
-        for key, value in mapping.items():
-            dotted = dotted or "." in key
-            if isinstance(value, Mapping):
-                walk(value, f"{prefix}{key}.")
-            else:
-                found[f"{prefix}{key}"] = value
-
-    walk(document.metadata, "")
-    if dotted:  # one path may mean two places: the filter language decides
-        found = {name: field_value(document, name) for name in found}
-    return {name: value for name, value in found.items() if value is not None and name != "id"}
 
 
 def _numbers(values: list[Any]) -> NDArray[np.float64] | None:

@@ -28,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from hybridsearch.adapters.qdrant.connection import Call, Connection, Place, RefusedError, Steps, check_name
-from hybridsearch.adapters.qdrant.payload import INDEXES, compile_filter, from_payload, point_id, to_payload
+from hybridsearch.adapters.qdrant.connection import Call, Connection, Steps
+from hybridsearch.adapters.qdrant.filters import compile_filter
+from hybridsearch.adapters.qdrant.payload import INDEXES, from_payload, point_id, to_payload
+from hybridsearch.adapters.qdrant.place import Place, check_name
 from hybridsearch.adapters.qdrant.points import (
     MAX_LOOK_UP,
     METADATA_KEY,
@@ -47,6 +49,7 @@ from hybridsearch.adapters.qdrant.points import (
     used_terms,
     weigh,
 )
+from hybridsearch.adapters.qdrant.refusals import RefusedError
 from hybridsearch.adapters.qdrant.search import Searcher
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch
 from hybridsearch.documents import Document

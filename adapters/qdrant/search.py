@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from hybridsearch.adapters.qdrant.connection import Call, Steps
-from hybridsearch.adapters.qdrant.payload import SHOWN, compile_filter, from_payload, point_id
+from hybridsearch.adapters.qdrant.filters import compile_filter
+from hybridsearch.adapters.qdrant.payload import SHOWN, from_payload, point_id
 from hybridsearch.adapters.qdrant.points import Index, Terms
 from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document

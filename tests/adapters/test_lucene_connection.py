@@ -240,7 +240,7 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
 def test_each_refusal_has_its_sentence(
     engine: str, status: int, body: bytes, type: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybridsearch.adapters.lucene.wire.channel._pauses", lambda *_: [0.0])  # some are tried again
+    monkeypatch.setattr("hybridsearch.adapters.lucene.wire.channel._BUSY_WAIT", 0.0)  # some are tried again
     with stub(lambda method, path: (status, body)) as port, pytest.raises(type, match=sentence):
         ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").open()
 

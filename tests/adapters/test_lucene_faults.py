@@ -14,8 +14,9 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 from hybridsearch.adapters.lucene.backend import LuceneBackend
-from hybridsearch.adapters.lucene.wire import multisearch
+from hybridsearch.adapters.lucene.query import multisearch
 from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.steps import Pause
 from hybridsearch.backends import Request
 from hybridsearch.errors import BackendError
 from hybridsearch.ranking import Ranking
@@ -142,12 +143,13 @@ def test_searches_are_asked_again_later_and_later_until_all_are_answered() -> No
         return (yield [{"size": number} for number in range(3)])
 
     steps = multisearch.msearch(Address.parse("opensearch://localhost/name", "OpenSearch"), rounds())
-    calls = [next(steps)]
-    calls.append(steps.send({"responses": [BUSY, {"hits": 1}, BUSY]}))
-    calls.append(steps.send({"responses": [{"hits": 0}, BUSY]}))
+    calls, pauses = [next(steps)], []
+    for responses in ([BUSY, {"hits": 1}, BUSY], [{"hits": 0}, BUSY]):
+        pauses.append(steps.send({"responses": responses}))
+        calls.append(next(steps))
     with pytest.raises(StopIteration) as stop:
         steps.send({"responses": [{"hits": 2}]})
     assert stop.value.value == [{"hits": 0}, {"hits": 1}, {"hits": 2}]
     bodies = [call.body.split(b"\n")[1:-1:2] for call in calls if call.body is not None]
     assert bodies == [[b'{"size":0}', b'{"size":1}', b'{"size":2}'], [b'{"size":0}', b'{"size":2}'], [b'{"size":2}']]
-    assert [call.pause for call in calls] == [0.0, 0.1, 0.2]
+    assert pauses == [Pause(0.1), Pause(0.2)]

@@ -257,7 +257,7 @@ def test_filters_let_through_what_the_definition_says(metadata: list[Any], filte
 
 
 def test_a_filter_of_every_depth_stays_within_the_servers_limit_of_nested_json() -> None:
-    from hybridsearch.adapters.qdrant.payload import compile_filter
+    from hybridsearch.adapters.qdrant.filters import compile_filter
 
     description: dict[str, Any] = {"x": {"$lte": 2**60}}
     for level in range(49):

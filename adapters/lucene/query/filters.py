@@ -1,90 +1,28 @@
-r"""Metadata as Lucene stores it, and filters as queries on it: `compile_filter` finds what `Filter.matches` says.
-
-A document has two indexed fields however many keys its metadata has, so no document can use up an index's field limit.
-
-`fields.tokens` holds, for each path that a filter can name, tokens that look like the beginning of JSON:
-
-    {"year": 2020, "draft": False, "author": {"name": "Ada"}, "tags": ["gpu", None]}
-    year  year=2020  draft  draft=false  author.name  author.name="Ada  tags  tags=[  tags="gpu  tags=null
-
-    PATH        it is there and not None      PATH=[     it is a list
-    PATH="...   a string                      PATH=~...  the digest of a long string, whose first characters are
-    PATH=+...   a further part of it          PATH="...
-
-`fields.points` is for ranges: a number of 128 bits for each number and string, which begins with a digest of the path
-and goes on in the order of the values. Lucene has one type for such numbers, made for IPv6 addresses; like all of its
-numeric types it finds a range in the time that it takes to list the hits, many times faster than a range of tokens.
-The beginning of a string decides most comparisons; where it does not, tokens do.
-"""
+"""Filters as queries of Lucene on what `stored.fields` has indexed."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-import struct
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
 from hybridsearch.adapters.lucene.query.nesting import flatten
-from hybridsearch.documents import Document, Scalar
+from hybridsearch.adapters.lucene.stored.fields import STEP, encodable, number_key, path_name, point, string_key, token
 from hybridsearch.errors import FilterError
-from hybridsearch.filters import And, Compare, Condition, Filter, Not, Or, field_value
+from hybridsearch.filters import And, Compare, Condition, Filter, Not, Or
 
-METADATA_MAPPING: dict[str, Any] = {
-    "type": "object",
-    "dynamic": False,
-    "properties": {"tokens": {"type": "keyword", "doc_values": False}, "points": {"type": "ip"}},
-}
-"""The mapping of the field `fields`, for OpenSearch 3 and Elasticsearch 8 and 9."""
+Query: TypeAlias = dict[str, Any]
 
 MAX_CLAUSES = 600
 """Most clauses of a compiled filter; OpenSearch answers 1024 in a query, of which the filtered search needs some."""
 
-Query: TypeAlias = dict[str, Any]
-
 _TOKENS, _POINTS, _ID = "fields.tokens", "fields.points", "id"
-_MAX_NAME = 150  # characters of a path in a token, and twice the step are those of a string: with 4 bytes for each and
-_STEP = 4000  # the sign between them, a token has at most 32,602 bytes, and Lucene takes 32,766
 _MAX_TERMS = 65_536  # index.max_terms_count
 _MAX_LEVELS = 20  # Elasticsearch answers 30; a comparison takes up to 4, and the search around the filter some
 _MAX_WILDCARD_WORK = 40_000  # both engines answer 45,000 and refuse 97,000
 _ALL: Query = {"match_all": {}}
 _NOTHING: Query = {"match_none": {}}
-
-
-def to_fields(document: Document) -> dict[str, Any]:
-    """What is indexed of a document's metadata, under `fields`. The id is not in it: filters read the field `id`.
-
-    >>> to_fields(Document("1", "", metadata={"draft": False, "tags": ["gpu"]}))["tokens"]
-    ['draft', 'draft=false', 'tags', 'tags=[', 'tags="gpu']
-    """
-    tokens: dict[str, None] = {}  # a set in the order of insertion
-    points: dict[str, None] = {}
-    for path in dict.fromkeys(_paths(document.metadata)):
-        value = field_value(document, path)
-        if value is None or path == "id":
-            continue
-        name = _name(path)
-        tokens[name] = None
-        if isinstance(value, list):
-            tokens[f"{name}=["] = None
-        elif isinstance(value, str):
-            for start in range(_STEP, len(value) - _STEP, _STEP):  # overlapping, so that no substring is cut in two
-                tokens[f"{name}=+{value[start : start + 2 * _STEP]}"] = None
-        for item in value if isinstance(value, list) else (value,):
-            if isinstance(item, (list, dict)):
-                continue  # no filter looks into these
-            tokens[_token(name, item)] = None
-            if isinstance(item, str):
-                points[_point(name, "string", _string_key(item))] = None
-                if len(item) >= 2 * _STEP:
-                    tokens[f'{name}="{item[: 2 * _STEP]}'] = None
-            elif item is not None and not isinstance(item, bool):
-                points[_point(name, "number", _number_key(item))] = None
-    fields: dict[str, Any] = {"tokens": list(tokens)} if tokens else {}
-    return fields | {"points": list(points)} if points else fields
 
 
 def compile_filter(filter: Filter) -> Query:
@@ -107,77 +45,6 @@ def compile_filter(filter: Filter) -> Query:
     return query
 
 
-# ---------------------------------------------------------------------------------------------------------- indexing
-
-
-def _paths(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in metadata.items():
-        if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
-
-
-def _name(path: str) -> str:
-    """The path as it begins a token: itself, or its digest where it is long or could be taken for something else."""
-    plain = len(path) <= _MAX_NAME and "=" not in path and not path.startswith("~") and _encodable(path)
-    return path if plain else "~" + _digest(path)
-
-
-def _token(name: str, value: Scalar) -> str:
-    """The token that equal values of a path share, and no others."""
-    if isinstance(value, str):
-        short = len(value) < 2 * _STEP and _encodable(value)
-        return f'{name}="{value}' if short else f"{name}=~{_digest(value)}"
-    if value is None:
-        return f"{name}=null"
-    if isinstance(value, bool):
-        return f"{name}=true" if value else f"{name}=false"
-    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 2**63)
-    return f"{name}={int(value)}" if whole else f"{name}={float(value)!r}"
-
-
-def _point(name: str, kind: str, key: int) -> str:
-    """53 bits for path and kind and 74 for the key after a 1 (addresses that begin with zeros can be IPv4 ones)."""
-    return (1 << 127 | _name_bits(name, kind) << 74 | key).to_bytes(16).hex(":", 2)
-
-
-@lru_cache(4096)
-def _name_bits(name: str, kind: str) -> int:
-    return int(_digest(f"{kind} {name}"), 16) >> 256 - 53
-
-
-def _number_key(value: float) -> int:
-    """Below 2**74, in the exact order of integers and floats: the float at or below the value, then what is above it.
-
-    Floats are read as integers of 64 bits that sort like them: positive ones above, negative ones turned around.
-    Between neighbouring floats lie at most 1023 integers of 64 bits.
-    """
-    below = float(value) + 0.0  # no negative zero
-    if below > value:
-        below = math.nextafter(below, -math.inf)
-    (bits,) = struct.unpack(">Q", struct.pack(">d", below))
-    bits ^= 2**63 if bits < 2**63 else 2**64 - 1
-    return int(bits) << 10 | (value - int(below) if isinstance(value, int) else 0)
-
-
-def _string_key(value: str) -> int:
-    """From 1 to 2**72, in the order of the first 9 bytes of UTF-8, which is that of the code points."""
-    return int.from_bytes(value[:9].encode()[:9].ljust(9, b"\0")) + 1
-
-
-def _encodable(text: str) -> bool:
-    """Whether there is no lone surrogate in it; documents hold none, filters may."""
-    return text.isascii() or not re.search("[\ud800-\udfff]", text)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-# --------------------------------------------------------------------------------------------------------- compiling
-
-
 def _compile(condition: Condition) -> Query:
     match condition:
         case Compare(field="id"):
@@ -197,14 +64,14 @@ def _compile(condition: Condition) -> Query:
 
 
 def _compare(compare: Compare) -> Query:
-    name, value = _name(compare.field), compare.value
+    name, value = path_name(compare.field), compare.value
     exists, is_list = _terms(_TOKENS, name), _terms(_TOKENS, f"{name}=[")
     if compare.operator == "$exists":
         return exists if value else _all([], [exists])
     if isinstance(value, tuple):
-        found = [_terms(_TOKENS, *(_token(name, item) for item in value))]
+        found = [_terms(_TOKENS, *(token(name, item) for item in value))]
         return _any([*found, _all([], [exists])] if None in value else found)
-    equal = _terms(_TOKENS, _token(name, value))
+    equal = _terms(_TOKENS, token(name, value))
     if compare.operator == "$eq":
         return _any([equal, _all([], [exists])]) if value is None else equal
     if compare.operator == "$contains":
@@ -216,7 +83,7 @@ def _compare(compare: Compare) -> Query:
     if isinstance(value, str):
         found = _string_range(compare.field, compare.operator, value)
     else:
-        key = _number_key(cast(float, value))  # the parser lets neither None nor booleans through
+        key = number_key(cast(float, value))  # the parser lets neither None nor booleans through
         found = [_point_range(name, "number", compare.operator, key)]
     return _all([exists, _any(found)])  # within one document the digest of a path is unique, if not within an index
 
@@ -227,7 +94,7 @@ def _compare_id(compare: Compare) -> Query:
         return _ALL if value else _NOTHING
     if compare.operator in ("$eq", "$in"):
         values = value if isinstance(value, tuple) else (value,)
-        return _any([_terms(_ID, *(item for item in values if isinstance(item, str) and _encodable(item)))])
+        return _any([_terms(_ID, *(item for item in values if isinstance(item, str) and encodable(item)))])
     if not isinstance(value, str):
         return _NOTHING
     if compare.operator == "$contains":
@@ -238,13 +105,13 @@ def _compare_id(compare: Compare) -> Query:
 
 def _string_range(path: str, operator: str, bound: str) -> list[Query]:
     """Strings whose first 9 bytes differ from the bound's, by points; those in which they are the same, by tokens."""
-    if len(bound) >= 2 * _STEP:
+    if len(bound) >= 2 * STEP:
         raise FilterError(
             f"filter[{path!r:.80}][{operator!r}] compares with a string of {len(bound)} characters, but a search "
-            f"engine compares the first {2 * _STEP - 1}: shorten it."
+            f"engine compares the first {2 * STEP - 1}: shorten it."
         )
     bound, operator = _without_surrogates(bound, operator)
-    name = _name(path)
+    name = path_name(path)
     head = f'{name}="'
     start = bound.encode()[:9]  # shorter ones are the same as those that go on with NUL
     same = start.decode(errors="ignore")
@@ -252,7 +119,7 @@ def _string_range(path: str, operator: str, bound: str) -> list[Query]:
         limits = {"lt": _after(head + same + "\0" * (9 - len(start))), operator[1:]: head + bound}
     else:
         limits = {"gte": head + same.rstrip("\0"), operator[1:]: head + bound}
-    different = _point_range(name, "string", operator[:3], _string_key(bound))  # $gt or $lt
+    different = _point_range(name, "string", operator[:3], string_key(bound))  # $gt or $lt
     return [different, {"range": {_TOKENS: limits}}]
 
 
@@ -263,12 +130,12 @@ def _point_range(name: str, kind: str, operator: str, key: int) -> Query:
         "$lt": (0, key - 1),
         "$lte": (0, key),
     }[operator]
-    return {"range": {_POINTS: {"gte": _point(name, kind, low), "lte": _point(name, kind, high)}}}
+    return {"range": {_POINTS: {"gte": point(name, kind, low), "lte": point(name, kind, high)}}}
 
 
 def _without_surrogates(bound: str, operator: str) -> tuple[str, str]:
     """The same comparison with a bound that is Unicode: no document has anything between U+D7FF and U+E000."""
-    if _encodable(bound):
+    if encodable(bound):
         return bound, operator
     valid = re.split("[\ud800-\udfff]", bound, maxsplit=1)[0]
     return valid + "\ue000", {"$gt": "$gte", "$lte": "$lt"}.get(operator, operator)
@@ -284,12 +151,12 @@ def _after(start: str) -> str:
 
 def _wildcard(field: str, head: str, substring: str) -> Query:
     """Tokens that begin with `head` and hold `substring` after it."""
-    if not _encodable(substring):
+    if not encodable(substring):
         return _NOTHING
-    if len(substring) > _STEP or _wildcard_work(substring) > _MAX_WILDCARD_WORK:
+    if len(substring) > STEP or _wildcard_work(substring) > _MAX_WILDCARD_WORK:
         raise FilterError(
             f"The filter looks for a substring of {len(substring)} characters, but a search engine finds those of at "
-            f"most {_STEP}, and of about {math.isqrt(2 * _MAX_WILDCARD_WORK)} where they repeat themselves: shorten it."
+            f"most {STEP}, and of about {math.isqrt(2 * _MAX_WILDCARD_WORK)} where they repeat themselves: shorten it."
         )
     head, substring = (re.sub(r"([\\*?])", r"\\\1", text) for text in (head, substring))
     return {"wildcard": {field: {"value": f"{head}*{substring}*"}}}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.lucene.query import seismic
+from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.stored.lines import encode_term
 from hybridsearch.adapters.lucene.stored.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
 from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema

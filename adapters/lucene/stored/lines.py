@@ -7,7 +7,7 @@ A stored document is one object (`_source`):
 | `id`         | the document's id; its `_id` is `document_key(id)`                                        |
 | `document`   | id, text, title and metadata as they came, as JSON in base64: a binary field with         |
 |              | doc values, so that a search reads it alone and no engine reads anything into it          |
-| `fields`     | what filters search, by `metadata.to_fields`; absent when empty                           |
+| `fields`     | what filters search, by `fields.to_fields`; absent when empty                           |
 | `vectors`    | by retriever: a list of numbers (dense, absent when all-zero), or weight by encoded term  |
 | `counts`     | by lexical retriever: term frequency by encoded term, from which its weights were made    |
 | `long_terms` | the escaped term by encoded term, for those that were too long for a name; usually absent |
@@ -25,7 +25,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain, pairwise
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -33,17 +33,15 @@ import orjson
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from hybridsearch.adapters.lucene.query import seismic
-from hybridsearch.adapters.lucene.query.filters import to_fields
+from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene.stored.fields import to_fields
 from hybridsearch.adapters.lucene.wire import smile
+from hybridsearch.adapters.lucene.wire.bulk import Line
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import MAX_ID_BYTES, Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting
-
-Line: TypeAlias = tuple[str, bytes]
-"""A document's id, and what the bulk API reads for it: an action, and for an index action the document."""
 
 MAX_NAME_BYTES = 200
 """Longest encoded term in UTF-8; a longer one is named by its hash."""

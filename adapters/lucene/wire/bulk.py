@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,9 +11,12 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from hybridsearch.adapters.lucene.stored.lines import Line
 from hybridsearch.adapters.lucene.wire.refusals import PASSING
+from hybridsearch.adapters.steps import pause
 from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError, InvalidArgumentError
+
+Line: TypeAlias = tuple[str, bytes]
+"""A document's id, and what the bulk API reads for it: an action, and for an index action the document."""
 
 Send: TypeAlias = Callable[[bytes], tuple[int, bytes]]
 """Posts one `_bulk` body; HTTP status and body. Raises one of `BulkSender`'s `retryable` types for no whole answer."""
@@ -38,16 +40,15 @@ class BulkSender:
       are smaller.
     * Items that were refused for good (a mapping conflict): collected, and reported when all others were sent.
 
-    Between two attempts there is a random pause, from 0 to `first_wait` seconds after the first failure, to twice as
-    much after each further one, and never to more than `max_wait`: "full jitter", M. Brooker, "Exponential Backoff
-    And Jitter", 2015. Retry-After is not heeded: neither engine sends it, and opensearch-py does not show it.
+    Between two attempts there is a `pause`. Retry-After is not heeded: neither engine sends it, and opensearch-py does
+    not show it.
 
     Args:
         send: posts one body.
         threads: requests on their way at one time.
         max_bytes, max_documents: of one request. A single longer line travels alone.
         retries: failures in a row after which a request is given up, and the whole call with it.
-        first_wait, max_wait: seconds.
+        first_wait, max_wait: seconds, the limits of the pauses after the first failure and after any.
         retryable: what `send` raises where no whole answer came.
         refusal: the error for an HTTP status and what came with it: the `error` of the answer, or its text. Its type
             takes a message alone.
@@ -172,7 +173,7 @@ class BulkSender:
                 if not answer.again:
                     continue
                 parts.extendleft(reversed(_halves(answer.again) if failures > 1 else [answer.again]))
-                stop.wait(self._pause(failures))
+                stop.wait(pause(self._first_wait, failures, self._max_wait))
         except Exception as error:
             outcome.error = error
         return outcome
@@ -229,10 +230,6 @@ class BulkSender:
                 answer.outcome.done += 1
         answer.again = again
         return answer
-
-    def _pause(self, failures: int) -> float:
-        longest = min(self._max_wait, self._first_wait * 2.0 ** min(failures - 1, 60))
-        return random.uniform(0, longest)  # noqa: S311 - no secret
 
 
 @dataclass(slots=True)

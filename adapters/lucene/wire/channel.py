@@ -1,17 +1,16 @@
-"""Calls to an engine in steps: the same for threads and event loops, again where the engine was too busy."""
+"""Calls to an engine over HTTP, made again where the engine was too busy for them."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import random
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 
+from hybridsearch.adapters import steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Transport
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode, refusal
 
@@ -22,22 +21,20 @@ JSON, LINES, SMILE = "application/json", "application/x-ndjson", "application/sm
 
 _BUSY = (429, 500, 503)
 _BUSY_PAUSES, _PATIENT_PAUSES = 8, 12
-_BUSY_WAIT, _PATIENT_WAIT = 0.1, 0.5  # seconds, at most; twice as much each time, up to
-_LONGEST_WAIT = 30.0
+_BUSY_WAIT, _PATIENT_WAIT, _LONGEST_WAIT = 0.1, 0.5, 30.0  # seconds
 
 
 class Call(NamedTuple):
-    """One request to the engine, sent after `pause` seconds."""
+    """One request to the engine."""
 
     method: str
     path: str
     body: bytes | None = None
     content_type: str = JSON
-    pause: float = 0.0
 
 
-Steps: TypeAlias = Generator[Call, Json, T]
-"""Yields calls, is sent what they answered, and returns a T."""
+Steps: TypeAlias = steps.Steps[Call, T]
+"""Yields calls and is sent the JSON that they answered."""
 
 
 class Channel:
@@ -51,7 +48,11 @@ class Channel:
 
     def send(self, call: Call) -> Answer:
         """One attempt; any status."""
-        return self._transport().send(*call[:4], timeout=self.address.timeout)
+        return self._transport().send(*call, timeout=self.address.timeout)
+
+    async def asend(self, call: Call) -> Answer:
+        """`send` in the running event loop."""
+        return await self._transport().asend(*call, timeout=self.address.timeout)
 
     def call(self, method: str, path: str, body: Json | None = None, *, patient: bool = False) -> Json:
         """The answer to one JSON request.
@@ -59,51 +60,27 @@ class Channel:
         A `patient` call is made again where no answer came, for as long as bulk requests are; it may be made twice.
         """
         call = Call(method, path, None if body is None else orjson.dumps(body))
-        for pause in _pauses(_PATIENT_PAUSES, _PATIENT_WAIT) if patient else ():
+        for failures in range(1, _PATIENT_PAUSES + 1 if patient else 1):
             with contextlib.suppress(NoAnswerError):
                 return decode(self.address, self.answer(call))
-            time.sleep(pause)
+            time.sleep(steps.pause(_PATIENT_WAIT, failures, _LONGEST_WAIT))
         return decode(self.address, self.answer(call))
 
     def answer(self, call: Call) -> Answer:
         """Any status, but where the engine was too busy only after several attempts."""
-        for pause in (call.pause, *_pauses()):
-            time.sleep(pause)
-            answer = self.send(call)
-            if not self._busy(answer):
-                break
-        return answer
+        return steps.run(self._attempts(call), self.send)
 
-    async def aanswer(self, call: Call) -> Answer:
-        """`answer` in the running event loop."""
-        for pause in (call.pause, *_pauses()):
-            await asyncio.sleep(pause)
-            answer = await self._transport().asend(*call[:4], timeout=self.address.timeout)
-            if not self._busy(answer):
-                break
-        return answer
+    def run(self, work: Steps[T]) -> T:
+        """Take all steps of `work`. A refused call raises its sentence there."""
+        return steps.run(work, lambda call: decode(self.address, self.answer(call)))
 
-    def run(self, steps: Steps[T]) -> T:
-        """Take all steps. Raises the sentence for the first call that fails."""
-        with contextlib.closing(steps):
-            try:
-                call = next(steps)
-                while True:
-                    call = steps.send(decode(self.address, self.answer(call)))
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
-
-    async def arun(self, steps: Steps[T]) -> T:
+    async def arun(self, work: Steps[T]) -> T:
         """`run` in the running event loop."""
-        with contextlib.closing(steps):
-            try:
-                call = next(steps)
-                while True:
-                    call = steps.send(decode(self.address, await self.aanswer(call)))
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
+
+        async def ask(call: Call) -> Json:
+            return decode(self.address, await steps.arun(self._attempts(call), self.asend))
+
+        return await steps.arun(work, ask)
 
     def close(self) -> None:
         """Close the connections of threads."""
@@ -121,13 +98,12 @@ class Channel:
                 self._made = self._make()
             return self._made
 
-    def _busy(self, answer: Answer) -> bool:
-        """Whether the engine may answer the same call a little later."""
-        status, body = answer
-        return status in _BUSY and isinstance(refusal(self.address, status, body), NoAnswerError)
-
-
-def _pauses(count: int = _BUSY_PAUSES, first: float = _BUSY_WAIT) -> list[float]:
-    """Seconds to wait between attempts ("full jitter": M. Brooker, "Exponential Backoff And Jitter", 2015)."""
-    longest = [min(first * 2**attempt, _LONGEST_WAIT) for attempt in range(count)]
-    return [random.uniform(0, seconds) for seconds in longest]  # noqa: S311 - no secret
+    def _attempts(self, call: Call) -> Steps[Answer]:
+        """The call, and again while the engine is too busy for it and may not be a little later."""
+        for failures in range(1, _BUSY_PAUSES + 1):
+            answer: Answer = yield call
+            if answer[0] not in _BUSY or not isinstance(refusal(self.address, *answer), NoAnswerError):
+                return answer
+            yield steps.pause(_BUSY_WAIT, failures, _LONGEST_WAIT)
+        last: Answer = yield call
+        return last

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import re
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias
 from urllib.parse import quote, unquote
-from weakref import WeakKeyDictionary
 
 from hybridsearch.errors import InvalidArgumentError
-
-C = TypeVar("C")
 
 Answer: TypeAlias = tuple[int, "bytes | str"]
 """HTTP status and body."""
@@ -171,37 +167,6 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
         ...
-
-
-class LoopClients(Generic[C]):
-    """One asynchronous client for each event loop, closed when the loop ends if not before.
-
-    An event loop closes its asynchronous generators at its end (`asyncio.run` sees to that): each client lives in one.
-    """
-
-    def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[object]]) -> None:
-        self._make, self._close = make, close
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[C, AsyncGenerator[C]]] = WeakKeyDictionary()
-
-    async def get(self) -> C:
-        """The client of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            keeper = self._keep()
-            self._clients[loop] = (await anext(keeper), keeper)
-        return self._clients[loop][0]
-
-    async def close(self) -> None:
-        """Close the client of the running event loop."""
-        if found := self._clients.pop(asyncio.get_running_loop(), None):
-            await found[1].aclose()
-
-    async def _keep(self) -> AsyncGenerator[C]:
-        client = self._make()
-        try:
-            yield client
-        finally:
-            await self._close(client)
 
 
 def check_name(name: str, where: str = "The name", hint: str = "") -> str:

@@ -11,6 +11,7 @@ from hybridsearch.adapters.lucene.query.searching import Search
 from hybridsearch.adapters.lucene.wire.channel import LINES, Call, Json, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
+from hybridsearch.adapters.steps import Pause, through
 
 T = TypeVar("T")
 
@@ -27,26 +28,23 @@ def msearch(address: Address, rounds: Generator[list[Search], list[Json], T]) ->
 
     No response is of a part of the shards only. Raises the sentence for the first search that fails for good.
     """
-    try:
-        searches = next(rounds)
-        while True:
-            responses: list[Json] = []
-            for part in _parts(searches):
-                responses += yield from _ask(address, part)
-            searches = rounds.send(responses)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
+
+    def ask(searches: list[Search]) -> Steps[list[Json]]:
+        responses: list[Json] = []
+        for part in _parts(searches):
+            responses += yield from _ask(address, part)
+        return responses
+
+    return through(rounds, ask)
 
 
 def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
     """The responses to one `_msearch`; searches that the engine was too busy for are asked again."""
     responses: list[Json] = [None] * len(searches)
     open = list(range(len(searches)))
-    pause = 0.0
     for attempt in range(_ATTEMPTS):
         body = _body([searches[place] for place in open])
-        answer = yield Call("POST", f"{address.path}/_msearch", body, LINES, pause)
+        answer = yield Call("POST", f"{address.path}/_msearch", body, LINES)
         busy = []
         for place, response in zip(open, answer["responses"], strict=True):
             if "error" in response:
@@ -57,7 +55,8 @@ def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
             responses[place] = response
         if not busy:
             break
-        open, pause = busy, _FIRST_PAUSE * 2**attempt
+        open = busy
+        yield Pause(_FIRST_PAUSE * 2**attempt)
     return responses
 
 

@@ -1,0 +1,108 @@
+"""Filters as conditions of Qdrant on the `payload` of points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from qdrant_client import models
+
+from hybridsearch.adapters.qdrant.payload import ORDERED_BYTES, Digits, canonical, digits, point_id, token
+from hybridsearch.errors import FilterError
+from hybridsearch.filters import And, Compare, Condition, Filter, Not, Or
+
+
+@lru_cache(maxsize=256)
+def compile_filter(filter: Filter) -> models.Filter:
+    """The conditions that hold for exactly the documents that `filter.matches`.
+
+    Raises:
+        FilterError: a string is compared with one of more bytes than are stored for comparison.
+    """
+    return _compile(filter.condition)
+
+
+def _compile(condition: Condition) -> models.Filter:
+    match condition:
+        case Compare():
+            return _compile_compare(condition)
+        case And(conditions):
+            parts = [_compile(inner) for inner in conditions]
+            must: list[Any] = []
+            must_not: list[Any] = []
+            for part in parts:  # merged where possible, as a server limits how deeply conditions may be nested
+                if part.should:
+                    must.append(part)
+                else:
+                    must += part.must or []
+                    must_not += part.must_not or []
+            return models.Filter(must=must or None, must_not=must_not or None)
+        case Or(conditions):
+            return models.Filter(should=[_compile(inner) for inner in conditions])
+        case Not(Not(inner)):
+            return _compile(inner)
+        case Not(inner):
+            return models.Filter(must_not=[_compile(inner)])
+
+
+def _compile_compare(compare: Compare) -> models.Filter:
+    field, operator, value = compare.field, compare.operator, compare.value
+    if operator == "$exists":
+        if field == "id":
+            return models.Filter() if value else _nothing()
+        there = _has(token(field))
+        return models.Filter(must=[there]) if value else models.Filter(must_not=[there])
+    if operator in ("$eq", "$in"):
+        values = value if isinstance(value, tuple) else (value,)
+        if field == "id":
+            ids: list[Any] = [point_id(item) for item in values if isinstance(item, str) and item]
+            return models.Filter(must=[models.HasIdCondition(has_id=ids)]) if ids else _nothing()
+        if not values:
+            return _nothing()
+        equal = _has(*(token(field, canonical(item)) for item in values))
+        if None not in values:
+            return models.Filter(must=[equal])
+        return models.Filter(should=[equal, models.Filter(must_not=[_has(token(field))])])
+    if operator == "$contains":
+        if not isinstance(value, str):
+            return _nothing() if field == "id" else models.Filter(must=[_has(token(field, [canonical(value)]))])
+        if not value:  # is in every string
+            found: Any = models.Filter() if field == "id" else _has(token(field, {}))
+        else:
+            text = models.FieldCondition(key="text", match=models.MatchSubstring(substring=value))
+            found = _nested(field, [text])
+        return models.Filter(should=[found, _has(token(field, [value]))])
+    if isinstance(value, str) and len(value.encode()) >= ORDERED_BYTES:
+        raise FilterError(
+            f"The filter compares {field!r:.80} with a string of {len(value.encode())} bytes, but Qdrant compares with "
+            f"strings of less than {ORDERED_BYTES}: shorten it."
+        )
+    return models.Filter(must=[_nested(field, [_compare_digits(digits(value), operator)])])
+
+
+def _compare_digits(bound: Digits, operator: str) -> models.Filter:
+    """Digits compare like numerals: the first one that differs decides."""
+    strict = operator.removesuffix("e")
+    alternatives: list[Any] = []
+    equal: list[Any] = []
+    for key, digit in bound:
+        beyond = models.Range(gt=digit) if strict == "$gt" else models.Range(lt=digit)
+        alternatives.append(models.Filter(must=[*equal, models.FieldCondition(key=key, range=beyond)]))
+        equal.append(models.FieldCondition(key=key, range=models.Range(gte=digit, lte=digit)))
+    if operator != strict:
+        alternatives.append(models.Filter(must=equal))
+    return models.Filter(should=alternatives)
+
+
+def _has(*tokens: str) -> models.FieldCondition:
+    return models.FieldCondition(key="tokens", match=models.MatchAny(any=list(tokens)))
+
+
+def _nested(field: str, conditions: Sequence[Any]) -> models.NestedCondition:
+    name = models.FieldCondition(key="field", match=models.MatchValue(value=field))
+    return models.NestedCondition(nested=models.Nested(key="ordered", filter=models.Filter(must=[name, *conditions])))
+
+
+def _nothing() -> models.Filter:
+    return models.Filter(must=[_has("")])  # no token is empty

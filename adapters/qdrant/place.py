@@ -1,0 +1,86 @@
+"""Where a collection of Qdrant is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from hybridsearch.backends import redacted
+from hybridsearch.errors import InvalidArgumentError
+
+API_KEY = "HYBRIDSEARCH_QDRANT_API_KEY"
+"""The environment variable with the API key, where neither the argument nor the URL has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a collection is.
+
+    Attributes:
+        collection: its name.
+        url: of a server, else None.
+        folder: of an embedded engine that keeps its data, else None.
+        shown: the place for people, without secrets.
+        key: the API key that the location had.
+    """
+
+    collection: str
+    url: str | None
+    folder: Path | None
+    shown: str
+    key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, location: str) -> Place:
+        """Read `qdrant://:memory:/name`, `qdrant:///a/folder/name`, `qdrant://host:6333/name` or `qdrant+https://...`.
+
+        Raises:
+            InvalidArgumentError: it is none of these.
+
+        >>> Place.parse("qdrant+https://:secret@search.example.org:6333/papers").shown
+        'qdrant+https://***@search.example.org:6333/papers'
+        """
+        match = re.fullmatch(r"qdrant(\+https?)?://(.*)/([^/]+)", location, re.DOTALL)
+        shown = redacted(location)
+        if match is None:
+            raise InvalidArgumentError(
+                f"{shown!r:.200} names no Qdrant collection: write qdrant://host:6333/name, qdrant://:memory:/name or "
+                "qdrant:///a/folder/name."
+            )
+        name = check_name(unquote(match[3]))
+        scheme, middle = match[1], match[2]
+        if not scheme and middle == ":memory:":
+            return cls(name, None, None, shown)
+        if not scheme and not middle.strip("/"):
+            raise InvalidArgumentError(
+                f"{shown!r:.200} names a folder or a collection only: write qdrant:///a/folder/name for both."
+            )
+        if not scheme and middle.startswith("/"):
+            return cls(name, None, Path(middle), shown)
+        url = urlsplit(f"{'https' if scheme == '+https' else 'http'}://{middle}")
+        try:
+            host, port = url.hostname, url.port or 6333
+        except ValueError:
+            host, port = None, 0
+        if "@" in url.path:
+            raise InvalidArgumentError(
+                f"The API key in the URL has a '/' as it is, so that the host is not clear: write it as %2F, or give "
+                f"the key as {API_KEY}."
+            )
+        if not host:
+            raise InvalidArgumentError(f"{shown!r:.200} names no host: write qdrant://host:6333/name.")
+        host = f"[{host}]" if ":" in host else host
+        key = unquote(url.password or url.username or "") or None
+        return cls(name, f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}", None, shown, key)
+
+
+def check_name(name: str) -> str:
+    """Raises InvalidArgumentError where `name` cannot be that of a collection."""
+    if not re.fullmatch(r'[^<>:"/\\|?*\x00-\x1f]{1,240}', name):
+        raise InvalidArgumentError(
+            f"{name!r:.80} cannot be the name of a Qdrant collection: it has up to 240 characters, no control "
+            'characters and none of <>:"/\\|?*.'
+        )
+    return name
