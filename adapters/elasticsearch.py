@@ -11,9 +11,10 @@ import elasticsearch
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend, Server
+from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
+from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import JSON, LINES, SMILE
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, check_number, check_switches
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
@@ -24,7 +25,6 @@ Json: TypeAlias = Any
 _SIMILARITIES = {"cosine": "cosine", "dot": "max_inner_product", "euclidean": "l2_norm"}
 _DEEPEST = 10_000  # num_candidates
 _QUANTIZATIONS = ("int8", "int4", "bbq")
-_RESCORES_SINCE = (8, 18)
 _LEAST_BBQ = 64
 _WITHOUT_VECTORS = "mapping.exclude_source_vectors"
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
@@ -59,6 +59,7 @@ class ElasticsearchBackend(LuceneBackend):
 
     engine = "Elasticsearch"
     oldest = (8, 15)
+    rescores_since = (8, 18)
 
     def __init__(
         self,
@@ -81,10 +82,7 @@ class ElasticsearchBackend(LuceneBackend):
     ) -> None:
         if quantization not in (None, *_QUANTIZATIONS):
             raise InvalidArgumentError(f"quantization is {quantization!r}; it is one of {', '.join(_QUANTIZATIONS)}.")
-        if quantization is not None and dense == "exact":
-            raise InvalidArgumentError("quantization is for dense='hnsw', and exact search has none: leave one out.")
-        check_number("ef_search", ef_search)
-        check_switches(verify=verify, refresh=refresh, prune=prune)
+        check_switches(prune=prune)
         super().__init__(
             location,
             dense=dense,
@@ -99,30 +97,13 @@ class ElasticsearchBackend(LuceneBackend):
             ca_file=ca_file,
             verify=verify,
             timeout=timeout,
+            ef_search=ef_search,
             bulk_threads=bulk_threads,
         )
-        self._ef_search, self._prune = ef_search, prune
+        self._prune = prune
 
     def make_transport(self) -> ElasticsearchTransport:
         return ElasticsearchTransport(self.address)
-
-    def check_server(self, server: Server, schema: Schema) -> None:
-        if server.version is None:
-            return
-        if server.version[0] < 5:
-            raise BackendError(
-                f"{self.address} is an OpenSearch server: write opensearch:// in place of elasticsearch://."
-            )
-        if server.version < self.oldest:
-            raise BackendError(
-                f"Elasticsearch at {self.address} is version {_dotted(server.version)}; hybridsearch needs "
-                f"{_dotted(self.oldest)} or newer: upgrade it."
-            )
-        if "quantization" in self._options and server.version < _RESCORES_SINCE:
-            raise BackendError(
-                f"Elasticsearch at {self.address} is version {_dotted(server.version)}, and scores of quantized "
-                f"vectors are made exact by {_dotted(_RESCORES_SINCE)} or newer: upgrade it, or leave quantization out."
-            )
 
     def settings(self, schema: Schema, server: Server) -> dict[str, Json]:
         # Since 9.2 vectors are left out of `_source` by default, where `scan` reads them.
@@ -195,7 +176,7 @@ class ElasticsearchTransport:
     def send(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
         try:
             answer = self._client.transport.perform_request(
-                method, path, body=body, request_timeout=timeout, headers=self._headers(content_type)
+                method, path, body=body, request_timeout=timeout, headers=self._address.request_headers(content_type)
             )
         except elastic_transport.TransportError as error:
             raise self._no_answer(error, timeout) from error
@@ -205,7 +186,7 @@ class ElasticsearchTransport:
         client = await self._clients.get()
         try:
             answer = await client.transport.perform_request(
-                method, path, body=body, request_timeout=timeout, headers=self._headers(content_type)
+                method, path, body=body, request_timeout=timeout, headers=self._address.request_headers(content_type)
             )
         except elastic_transport.TransportError as error:
             raise self._no_answer(error, timeout) from error
@@ -216,9 +197,6 @@ class ElasticsearchTransport:
 
     async def aclose(self) -> None:
         await self._clients.close()
-
-    def _headers(self, content_type: str) -> dict[str, str]:
-        return {"accept": JSON, "content-type": content_type, **self._address.headers}
 
     def _arguments(self) -> dict[str, Any]:
         address = self._address
@@ -248,7 +226,3 @@ class _Raw(elastic_transport.Serializer):
 
     def dumps(self, data: Any) -> bytes:
         return bytes(data)
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))

@@ -12,9 +12,8 @@ import orjson
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene import seismic
-from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend, Server
-from hybridsearch.adapters.lucene.query.searching import Search
-from hybridsearch.adapters.lucene.wire.channel import JSON
+from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
+from hybridsearch.adapters.lucene.dialect import Search, Server, dotted
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, check_number, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
@@ -27,7 +26,7 @@ _SPACES = {"cosine": "cosinesimil", "dot": "innerproduct", "euclidean": "l2"}
 _DEEPEST = 10_000  # of a k-NN query; deeper ones are answered exactly
 _KNN, _NEURAL = "opensearch-knn", "opensearch-neural-search"
 _FULL_DISTRIBUTION = "opensearch-ml"  # comes with the native libraries, too
-_SEISMIC_SINCE, _RESCORES_SINCE, _DERIVES_SINCE = (3, 3), (3, 1), (3, 0)
+_SEISMIC_SINCE, _DERIVES_SINCE = (3, 3), (3, 0)
 _COMPRESSION = {"lucene": {"int8": "4x"}, "faiss": {"fp16": "2x", "binary": "32x"}}
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
@@ -70,6 +69,7 @@ class OpenSearchBackend(LuceneBackend):
 
     engine = "OpenSearch"
     oldest = (2, 17)
+    rescores_since = (3, 1)
 
     def __init__(
         self,
@@ -100,16 +100,21 @@ class OpenSearchBackend(LuceneBackend):
             raise InvalidArgumentError(f"engine is {engine!r}; it is 'lucene' or 'faiss'.")
         if sparse not in (None, "exact", "seismic"):
             raise InvalidArgumentError(f"sparse is {sparse!r}; it is 'exact' or 'seismic' (approximate).")
-        _check_quantization(quantization, engine or "lucene", dense)
+        known = _COMPRESSION[engine or "lucene"]
+        if quantization is not None and quantization not in known:
+            raise InvalidArgumentError(
+                f"quantization is {quantization!r}; with the engine {engine or 'lucene'} it is "
+                f"{' or '.join(map(repr, known))}."
+            )
         built = {"n_postings": n_postings, "approximate_threshold": approximate_threshold}
         given = {name: number for name, number in built.items() if number is not None}
-        for name, number in {"ef_search": ef_search, "query_cut": query_cut, **given}.items():
+        for name, number in {"query_cut": query_cut, **given}.items():
             check_number(name, number)
         if given and sparse != "seismic":
             raise InvalidArgumentError(f"{next(iter(given))} is of sparse='seismic': say that too, or leave it out.")
         if not heap_factor > 0:
             raise InvalidArgumentError(f"heap_factor is {heap_factor!r}; it is a number above 0.")
-        check_switches(verify=verify, refresh=refresh, two_phase=two_phase)
+        check_switches(two_phase=two_phase)
         super().__init__(
             location,
             dense=dense,
@@ -124,26 +129,18 @@ class OpenSearchBackend(LuceneBackend):
             ca_file=ca_file,
             verify=verify,
             timeout=timeout,
+            ef_search=ef_search,
             bulk_threads=bulk_threads,
         )
-        self._ef_search, self._two_phase = ef_search, two_phase
-        self._query_cut, self._heap_factor = query_cut, heap_factor
+        self._two_phase, self._query_cut, self._heap_factor = two_phase, query_cut, heap_factor
 
     def make_transport(self) -> OpenSearchTransport:
         return OpenSearchTransport(self.address)
 
     def check_server(self, server: Server, schema: Schema) -> None:
+        super().check_server(server, schema)
         if server.version is None:
             return
-        if server.version[0] >= 7:
-            raise BackendError(
-                f"{self.address} is an Elasticsearch server: write elasticsearch:// in place of opensearch://."
-            )
-        if server.version < self.oldest:
-            raise BackendError(
-                f"OpenSearch at {self.address} is version {_dotted(server.version)}; hybridsearch needs "
-                f"{_dotted(self.oldest)} or newer: upgrade it."
-            )
         if _KNN not in server.plugins and any(r.kind == "dense" for r in schema.retrievers.values()):
             raise BackendError(
                 f"OpenSearch at {self.address} has no plugin {_KNN}, which dense vectors need: install it on every "
@@ -156,18 +153,13 @@ class OpenSearchBackend(LuceneBackend):
             )
         if self.rough_sparse and (server.version < _SEISMIC_SINCE or _NEURAL not in server.plugins):
             raise BackendError(
-                f"OpenSearch at {self.address} is version {_dotted(server.version)} "
+                f"OpenSearch at {self.address} is version {server} "
                 f"{'with' if _NEURAL in server.plugins else 'without'} the plugin {_NEURAL}; sparse='seismic' needs "
-                f"{_dotted(_SEISMIC_SINCE)} or newer with it on every node: upgrade or install it, or use "
+                f"{dotted(_SEISMIC_SINCE)} or newer with it on every node: upgrade or install it, or use "
                 "sparse='exact'."
             )
         if self.rough_sparse and self._two_phase:
             raise BackendError("two_phase is for sparse='exact', and this index has 'seismic': leave two_phase out.")
-        if "quantization" in self._options and server.version < _RESCORES_SINCE:
-            raise BackendError(
-                f"OpenSearch at {self.address} is version {_dotted(server.version)}, and scores of quantized vectors "
-                f"are made exact by {_dotted(_RESCORES_SINCE)} or newer: upgrade it, or leave quantization out."
-            )
         if self._options["engine"] == "faiss" and _FULL_DISTRIBUTION not in server.plugins:
             raise BackendError(
                 f"OpenSearch at {self.address} is not a full distribution, and the engine faiss kills a node that "
@@ -275,7 +267,7 @@ class OpenSearchTransport:
     def send(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
         try:
             return 200, self._client.transport.perform_request(
-                method, path, body=body, timeout=timeout, headers=self._headers(content_type)
+                method, path, body=body, timeout=timeout, headers=self._address.request_headers(content_type)
             )
         except opensearchpy.OpenSearchException as error:
             return self._answer(error, timeout)
@@ -284,7 +276,7 @@ class OpenSearchTransport:
         client = await self._clients.get()
         try:
             return 200, await client.transport.perform_request(
-                method, path, body=body, timeout=timeout, headers=self._headers(content_type)
+                method, path, body=body, timeout=timeout, headers=self._address.request_headers(content_type)
             )
         except opensearchpy.OpenSearchException as error:
             return self._answer(error, timeout)
@@ -294,9 +286,6 @@ class OpenSearchTransport:
 
     async def aclose(self) -> None:
         await self._clients.close()
-
-    def _headers(self, content_type: str) -> dict[str, str]:
-        return {"accept": JSON, "content-type": content_type, **self._address.headers}
 
     def _arguments(self) -> dict[str, Any]:
         address = self._address
@@ -335,23 +324,9 @@ class _Raw(opensearchpy.serializer.JSONSerializer):
         return data
 
 
-def _check_quantization(quantization: str | None, engine: str, dense: str | None) -> None:
-    known = _COMPRESSION[engine]
-    if quantization is not None and quantization not in known:
-        raise InvalidArgumentError(
-            f"quantization is {quantization!r}; with the engine {engine} it is {' or '.join(map(repr, known))}."
-        )
-    if quantization is not None and dense == "exact":
-        raise InvalidArgumentError("quantization is for dense='hnsw', and exact search has none: leave one out.")
-
-
 async def _close_all(client: opensearchpy.AsyncOpenSearch) -> None:
     """The client's own `close` leaves out connections to nodes that it takes for dead."""
     pool = client.transport.connection_pool
     for connection in getattr(pool, "orig_connections", ()):
         await connection.close()
     await client.close()
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))

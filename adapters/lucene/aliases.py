@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 import orjson
 
+from hybridsearch.adapters.checks import differing_retrievers
+from hybridsearch.adapters.lucene.dialect import Json, Search
 from hybridsearch.adapters.lucene.query.multisearch import INDEX
-from hybridsearch.adapters.lucene.query.searching import Search, Searcher
+from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, check_name
@@ -27,7 +29,6 @@ from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexExistsError, IndexNotFoundError
 
-Json: TypeAlias = Any
 T = TypeVar("T")
 
 
@@ -101,13 +102,7 @@ def only_index(found: Json, address: Address) -> tuple[str, Json]:
 
 def check_same_vectors(known: Schema, new: Schema, index: str, address: Address) -> None:
     """Raises FingerprintMismatchError where queries for an index of schema `known` are none for one of schema `new`."""
-
-    def queries(schema: Schema) -> dict[str, object]:
-        return {name: (r.kind, str(r.fingerprint), r.dimensions, r.metric) for name, r in schema.retrievers.items()}
-
-    before, now = queries(known), queries(new)
-    if before != now:
-        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differing := differing_retrievers(known, new):
         raise FingerprintMismatchError(
             f"The alias {address.index!r} at {address} now means the index {index!r}, whose retrievers are others than "
             f"those it was opened with ({', '.join(differing)}): open it again."

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.checks import check_batch_size, check_explained, closed, not_opened, retriever_of
 from hybridsearch.adapters.lucene.aliases import (
     MovedError,
     Sign,
@@ -22,18 +18,19 @@ from hybridsearch.adapters.lucene.aliases import (
     watched,
 )
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
-from hybridsearch.adapters.lucene.query import filters
+from hybridsearch.adapters.lucene.dialect import Dialect, Json, Search, Server, dotted
+from hybridsearch.adapters.lucene.query.filters import compile_filter
 from hybridsearch.adapters.lucene.query.multisearch import msearch
-from hybridsearch.adapters.lucene.query.searching import MAX_WINDOW, Search, Searcher
-from hybridsearch.adapters.lucene.stored.fields import METADATA_MAPPING
+from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
+from hybridsearch.adapters.lucene.stored.mapping import index_body
 from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
-from hybridsearch.adapters.lucene.wire.connection import Address, Transport
+from hybridsearch.adapters.lucene.wire.connection import Address, check_number, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
 from hybridsearch.adapters.lucene.writing import Writer
-from hybridsearch.backends import Capabilities, Kind, Request, RetrieverSchema, Schema, check_batch
+from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,
@@ -44,31 +41,15 @@ from hybridsearch.errors import (
 )
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
-from hybridsearch.vectors import EncodedBatch, Metric
+from hybridsearch.vectors import EncodedBatch
 
-Json: TypeAlias = Any
 T = TypeVar("T")
 DenseMode: TypeAlias = Literal["hnsw", "exact"]
 
-_UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
 _ATTEMPTS = 8  # of a search by an alias that is moved again and again
-_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What the engine has; None and empty where it does not tell whoever asks.
-
-    Attributes:
-        version: of the oldest node.
-        plugins: that every node has.
-    """
-
-    version: tuple[int, ...] | None = None
-    plugins: frozenset[str] = frozenset()
-
-
-class LuceneBackend(ABC):
+class LuceneBackend(Dialect):
     """An index in OpenSearch or Elasticsearch; the subclasses say how to make one. Any number of threads may use it.
 
     Documents come back with the hits. What this object has written it finds: it refreshes the index before the next
@@ -77,6 +58,8 @@ class LuceneBackend(ABC):
 
     engine: ClassVar[str]
     oldest: ClassVar[tuple[int, ...]]
+    rescores_since: ClassVar[tuple[int, ...]]
+    """From this version on, the scores of quantized vectors are made exact."""
 
     def __init__(
         self,
@@ -94,14 +77,18 @@ class LuceneBackend(ABC):
         ca_file: str | Path | None,
         verify: bool,
         timeout: float,
+        ef_search: int,
         bulk_threads: int,
     ) -> None:
-        numbers = {"shards": (shards, 1), "replicas": (replicas, 0), "bulk_threads": (bulk_threads, 1)}
-        for name, (number, least) in numbers.items():
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise InvalidArgumentError(f"{name} is {number!r}; it is a whole number of at least {least}.")
+        check_number("shards", shards)
+        check_number("replicas", replicas, 0)
+        check_number("bulk_threads", bulk_threads)
+        check_number("ef_search", ef_search)
+        check_switches(verify=verify, refresh=refresh)
         if dense not in (None, "hnsw", "exact"):
             raise InvalidArgumentError(f"dense is {dense!r}; it is 'hnsw' (approximate) or 'exact'.")
+        if options["quantization"] is not None and dense == "exact":
+            raise InvalidArgumentError("quantization is for dense='hnsw', and exact search has none: leave one out.")
         self.address = Address.parse(
             location,
             self.engine,
@@ -116,7 +103,7 @@ class LuceneBackend(ABC):
         self._defaults = {"dense": "hnsw", **defaults}
         self._options = {**self._defaults, **{k: v for k, v in self._asked.items() if v is not None}}
         self._shards, self._replicas = shards, replicas
-        self._refreshes = refresh
+        self._refreshes, self._ef_search = refresh, ef_search
         self._channel = Channel(self.address, self.make_transport)
         self._writer = Writer(self._channel, self.address, bulk_threads)
         self._server: Server | None = None
@@ -128,80 +115,34 @@ class LuceneBackend(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self.address}/{self.address.index}')"
 
-    # ------------------------------------------------------------------------------- what the engines do differently
-
-    @abstractmethod
-    def make_transport(self) -> Transport:
-        """The official client."""
-
-    @abstractmethod
     def check_server(self, server: Server, schema: Schema) -> None:
-        """Raise BackendError where the server lacks what an index of `schema` needs."""
-
-    def settings(self, schema: Schema, server: Server) -> dict[str, Json]:
-        """More settings of a new index."""
-        return {}
+        if server.version is None:
+            return
+        found = "Elasticsearch" if server.version[0] >= 5 else "OpenSearch"
+        if found != self.engine:
+            raise BackendError(
+                f"{self.address} is an {found} server: write {found.lower()}:// in place of {self.engine.lower()}://."
+            )
+        if server.version < self.oldest:
+            raise BackendError(
+                f"{self.engine} at {self.address} is version {server}; hybridsearch needs {dotted(self.oldest)} or "
+                "newer: upgrade it."
+            )
+        if "quantization" in self._options and server.version < self.rescores_since:
+            raise BackendError(
+                f"{self.engine} at {self.address} is version {server}, and scores of quantized vectors are made exact "
+                f"by {dotted(self.rescores_since)} or newer: upgrade it, or leave quantization out."
+            )
 
     def make_index(self, body: dict[str, Json]) -> None:
         """Send the settings and mappings of a new index."""
         self._channel.call("PUT", self.address.path, body)
-
-    @abstractmethod
-    def dense_field(self, retriever: RetrieverSchema) -> Json:
-        """The mapping of a dense retriever's vectors."""
-
-    @abstractmethod
-    def sparse_field(self) -> Json:
-        """The mapping of a lexical or sparse retriever's vectors."""
-
-    def rough_fields(self, schema: Schema) -> dict[str, Json]:
-        """The mappings of rough vectors by retriever, see `seismic`."""
-        return {}
-
-    @abstractmethod
-    def deepest_dense(self) -> int:
-        """See `Dialect`, also for the next ones."""
-
-    @abstractmethod
-    def dense_clause(
-        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
-    ) -> Json: ...
-
-    @abstractmethod
-    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json: ...
-
-    @abstractmethod
-    def term_clause(self, path: str, term: str) -> Json: ...
-
-    def pipeline(self, kind: Kind) -> dict[str, Json]:
-        return {}
-
-    @property
-    def rough_sparse(self) -> bool:
-        return False
-
-    def rough_search(self, retriever: str, weights: Mapping[str, float], k: int, clause: Json) -> Search:
-        return {"query": clause}
-
-    def similarity(self, metric: Metric, score: float) -> float:
-        """Both engines turn similarities into positive scores the same way; this turns them back."""
-        score = max(score, _SMALLEST)
-        if metric == "cosine":
-            return 2 * score - 1
-        if metric == "dot":
-            return score - 1 if score >= 1 else 1 - 1 / score
-        return -float(np.sqrt(max(1 / score - 1, 0.0)))
 
     # ------------------------------------------------------------------------------------------------ describing
 
     @property
     def approximate_dense(self) -> bool:
         return bool(self._options["dense"] != "exact")
-
-    @property
-    def approximate_sparse(self) -> bool:
-        """Whether searches of learned sparse retrievers leave something out."""
-        return False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -270,46 +211,9 @@ class LuceneBackend(ABC):
             raise IndexExistsError(f"There is an index or alias {self.address.index!r} at {self.address} already.")
         server = self._ask_server()
         self.check_server(server, schema)
-        vectors: dict[str, Json] = {}
-        texts: dict[str, Json] = {}
-        similarity: dict[str, Json] = {}
-        for name, retriever in schema.retrievers.items():
-            if retriever.kind == "text":
-                weighting = dict(retriever.weighting or {})
-                texts[name] = {"type": "text", "analyzer": weighting.pop("analyzer", "standard"), "similarity": name}
-                similarity[name] = {"type": "BM25", **weighting}
-                continue
-            if retriever.kind == "dense" and not (retriever.dimensions and retriever.metric):
-                raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
-            vectors[name] = self.dense_field(retriever) if retriever.kind == "dense" else self.sparse_field()
-        rough = self.rough_fields(schema)
-        stored = {"type": "object", "enabled": False}
-        body = {
-            "settings": {
-                "number_of_shards": self._shards,
-                "number_of_replicas": self._replicas,
-                "max_result_window": MAX_WINDOW,
-                **({"similarity": similarity} if similarity else {}),
-                **self.settings(schema, server),
-            },
-            "mappings": {
-                "_meta": Identity(schema, self._options).to_meta(),
-                **({"_source": {"excludes": [seismic.MEMBER]}} if rough else {}),
-                "dynamic": False,
-                "properties": {
-                    "id": {"type": "keyword"},
-                    "document": {"type": "binary", "doc_values": True},
-                    "counts": stored,
-                    "long_terms": stored,
-                    "stamp": {"type": "long"},
-                    "vectors": {"type": "object", "dynamic": False, "properties": vectors},
-                    "fields": METADATA_MAPPING,
-                    **({"content": {**_UNINDEXED, "fields": texts}} if texts else {}),
-                    **({seismic.MEMBER: {"type": "object", "dynamic": False, "properties": rough}} if rough else {}),
-                },
-            },
-        }
-        self.make_index(body)
+        copies = {"number_of_shards": self._shards, "number_of_replicas": self._replicas}
+        identity = Identity(schema, self._options)
+        self.make_index(index_body(identity, self, copies, self.settings(schema, server)))
         self._searcher = Searcher(schema, self)
 
     def close(self) -> None:
@@ -414,14 +318,13 @@ class LuceneBackend(ABC):
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors, as they are when the first batch is taken."""
-        if batch_size < 1:
-            raise InvalidArgumentError(f"A scan's batches have at least 1 document, not {batch_size!r}.")
+        check_batch_size(batch_size)
         self._current()
         return self._scan(batch_size)
 
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
-        return self._channel.run(self._counting(None if filter is None else filters.compile_filter(filter)))
+        return self._channel.run(self._counting(None if filter is None else compile_filter(filter)))
 
     # ---------------------------------------------------------------------------------------------- administration
 
@@ -453,7 +356,7 @@ class LuceneBackend(ABC):
         facts: dict[str, Any] = {
             "location": f"{self.address}{self.address.path}",
             "engine": self.engine,
-            "version": None if server.version is None else ".".join(map(str, server.version)),
+            "version": None if server.version is None else str(server),
             **describe_server(self._channel),
             "plugins": sorted(server.plugins),
         }
@@ -513,8 +416,7 @@ class LuceneBackend(ABC):
 
     def _explaining_in(self, target: Target, request: Request, ids: Sequence[str]) -> Steps[list[dict[str, float]]]:
         searcher, name = target.searcher, request.retriever
-        if (kind := searcher.retriever(name).kind) in ("dense", "text"):
-            raise InvalidArgumentError(f"Retriever {name!r} is {kind}: only lexical and sparse scores have our terms.")
+        check_explained(request, retriever_of(searcher.schema, name))
         weights = yield from self._ask(target, searcher.weights(request))
         found = yield from fetch(target.address, ids, [f"vectors.{name}"])
         explained = []
@@ -545,17 +447,14 @@ class LuceneBackend(ABC):
             self._server = Server(*ask_nodes(self._channel))
         return self._server
 
-    def compile_filter(self, request: Request) -> Json | None:
-        return None if request.filter is None else filters.compile_filter(request.filter)
-
     def _check_open(self) -> None:
         if self._closed:
-            raise BackendError("The index was closed: open it again to use it.")
+            raise closed()
 
     def _current(self) -> Searcher:
         self._check_open()
         if self._searcher is None:
-            raise BackendError("There is no index yet: call open() or create() first.")
+            raise not_opened()
         return self._searcher
 
     def _aim(self) -> Target:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridsearch.adapters.checks import check_batch_size, closed, not_opened
 from hybridsearch.adapters.memory import merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
@@ -72,11 +73,8 @@ class MemoryBackend:
     def capabilities(self) -> Capabilities:
         return Capabilities(
             persistent=self._folder is not None,
-            score_tolerance={
-                "lexical": 1e-5,
-                "sparse": 1e-5,
-                "dense": 1e-6,
-            },  # sparse scores are float32 sums over a query's terms, often a hundred of them
+            # Sparse scores are float32 sums over a query's terms, often a hundred of them.
+            score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-6},
             approximate=frozenset({"dense"}) if self._hnsw else frozenset(),
         )
 
@@ -251,8 +249,7 @@ class MemoryBackend:
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors, as they were when the scan began."""
-        if batch_size < 1:
-            raise InvalidArgumentError(f"A scan's batches have at least 1 document, not {batch_size!r}.")
+        check_batch_size(batch_size)
         return self._current().scan(batch_size)
 
     def count(self, filter: Filter | None = None) -> int:
@@ -280,14 +277,14 @@ class MemoryBackend:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BackendError("The index was closed: open it again to use it.")
+            raise closed()
 
     def _current(self) -> State:
         self._check_open()
         state = self._state
         if state is None:
             self._check_open()
-            raise BackendError("There is no index yet: call open() or create() first.")
+            raise not_opened()
         return state
 
     def _state_of(self, schema: Schema, views: Sequence[View]) -> State:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.memory import postings
 from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.adapters.memory.postings import SparseSlice, TermStatistics
@@ -21,7 +22,6 @@ from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.corpus.store import Part
 from hybridsearch.documents import Document
-from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import EncodedBatch, SparseQuery
@@ -117,10 +117,9 @@ class State:
         return rankings
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
-        name, retriever = request.retriever, self._retriever(request.retriever)
-        if retriever.kind == "dense":
-            raise InvalidArgumentError(f"Retriever {name!r} is dense: only lexical and sparse scores have terms.")
-        query = _sparse_query(name, retriever, request.query)
+        name, retriever = request.retriever, retriever_of(self.schema, request.retriever)
+        check_explained(request, retriever)
+        query = sparse_query(request, retriever)
         statistics = self._lexical(name, retriever)
         if statistics is not None:
             query = statistics.weigh(query)
@@ -132,19 +131,17 @@ class State:
 
     def _answer(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer requests that share retriever, k and filter."""
-        name, k, filter = requests[0].retriever, requests[0].k, requests[0].filter
-        retriever = self._retriever(name)
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise InvalidArgumentError(f"A search asks for at least 1 document, not {k!r}.")
+        name, filter = requests[0].retriever, requests[0].filter
+        retriever, k = retriever_of(self.schema, name), hits_of(requests[0])
         found: Sequence[Sequence[tuple[NDArray[np.int32], NDArray[Any]]]]
         if retriever.kind == "dense":
-            vectors = np.stack([_dense_query(name, retriever, request.query) for request in requests])
-            found = self._search_dense(name, vectors, int(k), filter)
+            vectors = np.stack([dense_query(request, retriever) for request in requests])
+            found = self._search_dense(name, vectors, k, filter)
         else:
-            queries = [_sparse_query(name, retriever, request.query) for request in requests]
+            queries = [sparse_query(request, retriever) for request in requests]
             slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
-            found = postings.search(slices, queries, int(k), statistics=statistics)
-        return [self._ranking(hits, int(k)) for hits in found]
+            found = postings.search(slices, queries, k, statistics=statistics)
+        return [self._ranking(hits, k) for hits in found]
 
     def _search_dense(
         self, name: str, queries: NDArray[np.float32], k: int, filter: Filter | None
@@ -198,30 +195,3 @@ class State:
         pairs.sort(key=lambda pair: (-pair[0], pair[1]))
         del pairs[k:]
         return Ranking(tuple(id for _, id in pairs), np.array([score for score, _ in pairs], dtype=np.float64))
-
-    def _retriever(self, name: str) -> RetrieverSchema:
-        try:
-            return self.schema.retrievers[name]
-        except KeyError:
-            raise InvalidArgumentError(
-                f"The index has no retriever {name!r}: it has {', '.join(map(repr, self.schema.retrievers)) or 'none'}."
-            ) from None
-
-
-def _sparse_query(name: str, retriever: RetrieverSchema, query: object) -> SparseQuery:
-    if not isinstance(query, SparseQuery):
-        raise InvalidArgumentError(
-            f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
-        )
-    return query
-
-
-def _dense_query(name: str, retriever: RetrieverSchema, query: object) -> NDArray[np.float32]:
-    if not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
-        shape = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
-        raise InvalidArgumentError(
-            f"Retriever {name!r} is dense and takes a float32 array of shape ({retriever.dimensions},), not {shape}."
-        )
-    if not np.isfinite(query).all():
-        raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
-    return query.astype(np.float32, copy=False)

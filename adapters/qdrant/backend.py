@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
+from hybridsearch.adapters.checks import check_batch_size, closed, not_opened
 from hybridsearch.adapters.qdrant.connection import Call, Connection, Steps
 from hybridsearch.adapters.qdrant.filters import compile_filter
 from hybridsearch.adapters.qdrant.payload import INDEXES, from_payload, point_id, to_payload
@@ -296,8 +297,7 @@ class QdrantBackend:
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors, of one index. Those that come or go meanwhile may be in it or not."""
-        if batch_size < 1:
-            raise InvalidArgumentError(f"A scan's batches have at least 1 document, not {batch_size!r}.")
+        check_batch_size(batch_size)
         self._current()
         return self._scan(batch_size)
 
@@ -354,12 +354,12 @@ class QdrantBackend:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BackendError("The index was closed: open it again to use it.")
+            raise closed()
 
     def _current(self) -> Index:
         self._check_open()
         if self._index is None:
-            raise BackendError("There is no index yet: call open() or create() first.")
+            raise not_opened()
         return self._index
 
     def _pinned(self) -> Index:

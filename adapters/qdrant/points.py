@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from qdrant_client import models
 from scipy.sparse import csr_array
 
+from hybridsearch.adapters.checks import check_dense, check_layout, differing_retrievers
 from hybridsearch.adapters.qdrant.connection import Call, Steps
 from hybridsearch.backends import RetrieverSchema, Schema
-from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexCorruptedError, InvalidArgumentError
+from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexCorruptedError
 from hybridsearch.vectors import EncodedBatch, SparseVectors, Vectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting
 
@@ -86,13 +87,7 @@ class Index:
         if not is_ours(metadata):
             raise BackendError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
         ours = metadata[METADATA_KEY]
-        layout = ours.get("layout")
-        if layout != LAYOUT:
-            newer = isinstance(layout, int) and layout > LAYOUT
-            raise IndexCorruptedError(
-                f"The index at {shown} has layout {layout!r}, and this hybridsearch reads {LAYOUT}: "
-                f"{'upgrade hybridsearch, or ' if newer else ''}index the documents again under another name."
-            )
+        check_layout(ours.get("layout"), LAYOUT, f"The index at {shown}")
         try:
             schema = Schema.from_json(json.loads(ours["schema"]))
             return cls(schema, ours["collection"], ours["mark"], frozenset(ours["idf"]))
@@ -110,26 +105,11 @@ class Index:
 
     def check_same_vectors(self, other: Index, shown: str) -> None:
         """Raises FingerprintMismatchError where queries for this index are none for `other`, now at `shown`."""
-
-        def queries(index: Index) -> dict[str, object]:
-            retrievers = index.schema.retrievers.items()
-            return {name: (r.kind, str(r.fingerprint), r.dimensions, r.metric) for name, r in retrievers}
-
-        before, now = queries(self), queries(other)
-        if before != now:
-            differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if differing := differing_retrievers(self.schema, other.schema):
             raise FingerprintMismatchError(
                 f"{shown} now means the collection {other.collection!r}, whose retrievers are others than those it was "
                 f"opened with ({', '.join(differing)}): open it again."
             )
-
-    def retriever(self, name: str) -> RetrieverSchema:
-        try:
-            return self.schema.retrievers[name]
-        except KeyError:
-            raise InvalidArgumentError(
-                f"The index has no retriever {name!r}: it has {', '.join(map(repr, self.schema.retrievers)) or 'none'}."
-            ) from None
 
     def counts_key(self, name: str) -> str:
         """The payload key of the term frequencies of a lexical retriever, in letters that need no quoting."""
@@ -223,8 +203,7 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
     Raises:
         InvalidArgumentError: the retriever lacks its dimensions or metric.
     """
-    if not retriever.dimensions or not retriever.metric:
-        raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
+    size, metric = check_dense(name, retriever)
     quantization: Any = None
     if quantized == "int8":
         scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
@@ -234,9 +213,7 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
     elif quantized == "product":
         product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
         quantization = models.ProductQuantization(product=product)
-    return models.VectorParams(
-        size=retriever.dimensions, distance=_DISTANCES[retriever.metric], quantization_config=quantization
-    )
+    return models.VectorParams(size=size, distance=_DISTANCES[metric], quantization_config=quantization)
 
 
 def quantization_of(params: models.CollectionParams) -> Quantization | None:

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
+from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.qdrant.connection import Call, Steps
 from hybridsearch.adapters.qdrant.filters import compile_filter
 from hybridsearch.adapters.qdrant.payload import SHOWN, from_payload, point_id
 from hybridsearch.adapters.qdrant.points import Index, Terms
 from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document
-from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
+from hybridsearch.errors import IndexNotFoundError
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import SparseQuery
 from hybridsearch.weighting import BM25Weighting
@@ -60,7 +61,7 @@ class Searcher:
         return Call(method, {"collection_name": self.collection, **arguments})
 
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
-        searches = [Search(request, self.index.retriever(request.retriever)) for request in requests]
+        searches = [Search(request, retriever_of(self.index.schema, request.retriever)) for request in requests]
         for search in searches:
             search.again = self.embedded and search.retriever.kind == "dense"
         yield from self._weigh_queries(searches)
@@ -187,11 +188,8 @@ class Searcher:
 
     def explain(self, request: Request, ids: Sequence[str]) -> Steps[dict[str, dict[str, float]]]:
         """Ask once for each term, among these documents alone: the score is what the term adds."""
-        search = Search(request, self.index.retriever(request.retriever))
-        if search.retriever.kind == "dense":
-            raise InvalidArgumentError(
-                f"Retriever {request.retriever!r} is dense: only lexical and sparse scores have terms."
-            )
+        search = Search(request, retriever_of(self.index.schema, request.retriever))
+        check_explained(request, search.retriever)
         yield from self._weigh_queries([search])
         if not isinstance(search.vector, models.SparseVector) or not ids:
             return {}
@@ -238,23 +236,8 @@ class Search:
     _undecided: bool = False
 
     def __post_init__(self) -> None:
-        name, k, query, retriever = self.request.retriever, self.request.k, self.request.query, self.retriever
-        if not isinstance(k, int | np.integer) or k < 1:
-            raise InvalidArgumentError(f"A search asks for at least 1 document, not {k!r}.")
-        self.limit = int(k) + 1
-        if retriever.kind != "dense":
-            if not isinstance(query, SparseQuery):
-                raise InvalidArgumentError(
-                    f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
-                )
-        elif not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
-            given = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
-            raise InvalidArgumentError(
-                f"Retriever {name!r} is dense and takes a float32 array of shape ({retriever.dimensions},), not "
-                f"{given}."
-            )
-        elif not np.isfinite(query).all():
-            raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
+        self.limit = hits_of(self.request) + 1
+        (dense_query if self.retriever.kind == "dense" else sparse_query)(self.request, self.retriever)
 
     def take(self, points: Sequence[models.ScoredPoint]) -> None:
         """Qdrant's answer to the question for `limit` documents."""

@@ -25,7 +25,8 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 from hybridsearch.adapters.lucene import seismic
-from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
+from hybridsearch.adapters.lucene.backend import LuceneBackend
+from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.backends import Backend, Capabilities, connect
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, InvalidArgumentError

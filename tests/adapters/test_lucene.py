@@ -21,7 +21,8 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 import hybridsearch as hs
-from hybridsearch.adapters.lucene.backend import LuceneBackend, Server
+from hybridsearch.adapters.lucene.backend import LuceneBackend
+from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.stored.identity import LAYOUT
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.opensearch import OpenSearchBackend

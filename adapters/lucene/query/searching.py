@@ -1,38 +1,33 @@
-"""From requests to `_msearch` bodies and back to rankings: statistics, ties, and what does not fit one search.
-
-Nothing here does I/O: `search` is a generator of calls that is sent their answers, so that threads and event loops use
-the same steps.
-"""
+"""From requests to `_msearch` bodies and back to rankings: statistics, ties, and what does not fit one search."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import frexp
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hybridsearch.adapters.checks import dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene.dialect import Dialect, Json, Search
+from hybridsearch.adapters.lucene.query.filters import compile_filter
+from hybridsearch.adapters.lucene.query.statistics import Key, Statistics, read_statistics, searches_for
 from hybridsearch.adapters.lucene.stored.lines import encode_term
+from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW
 from hybridsearch.adapters.lucene.stored.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
-from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
+from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
-from hybridsearch.vectors import Metric, SparseQuery, TextQuery
+from hybridsearch.vectors import SparseQuery, TextQuery
 from hybridsearch.weighting import BM25Weighting
 
-Json: TypeAlias = Any
-Search: TypeAlias = dict[str, Json]
 T = TypeVar("T")
 
 Steps: TypeAlias = Generator[list[Search], list[Json], T]
 """Yields the bodies of one `_msearch`, is sent their responses, and returns a T."""
-
-MAX_WINDOW = 2**31 - 1
-"""Most hits of one search; `index.max_result_window` of our indexes."""
 
 MAX_WEIGHT = 64.0
 """Largest weight of a term in a query that Lucene's feature queries take; larger ones are scaled, and scores back."""
@@ -45,67 +40,6 @@ WITH_DOCUMENTS = 3000
 the final results, whose documents are then fetched at once: that is less to send, and to keep in memory."""
 
 _ATTEMPTS = 4  # statistics that change all the time are taken as they are in the end
-_TERMS_REMEMBERED = 1_000_000
-_TERMS_AT_ONCE = 5000  # in one search; the engines allow 65,535 buckets
-
-
-class Dialect(Protocol):
-    """What the two engines write differently; fields are given by their full path."""
-
-    @property
-    def approximate_dense(self) -> bool:
-        """Whether dense searches may miss documents, so that ties at the cut are not looked at."""
-        ...
-
-    def deepest_dense(self) -> int:
-        """Most hits of one dense search; deeper ones are asked in parts."""
-        ...
-
-    def dense_clause(
-        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
-    ) -> Json: ...
-
-    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
-        """Scores by the dot product with `weights` (by encoded term, above 0, at most MAX_WEIGHT)."""
-        ...
-
-    def pipeline(self, kind: Kind) -> Search:
-        """Further members of a search by score."""
-        ...
-
-    @property
-    def rough_sparse(self) -> bool:
-        """Whether learned sparse searches without a filter may miss documents, so that ties are not looked at."""
-        ...
-
-    def rough_search(self, retriever: str, weights: Mapping[str, float], k: int, clause: Json) -> Search:
-        """The members of such a search for `k` documents, which `clause` scores; it counts the candidates."""
-        ...
-
-    def term_clause(self, path: str, term: str) -> Json:
-        """Matches the documents that hold the encoded term."""
-        ...
-
-    def similarity(self, metric: Metric, score: float) -> float:
-        """The model's own similarity that the engine's score of a dense search stands for."""
-        ...
-
-    def compile_filter(self, request: Request) -> Json | None: ...
-
-
-class State(NamedTuple):
-    """What changes with every change of the index."""
-
-    documents: int
-    stamp: int
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Document frequencies by (retriever, encoded term), in one state of the index."""
-
-    state: State | None = None
-    frequencies: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +57,12 @@ class _Question:
     @property
     def path(self) -> str:
         return f"{'content' if self.retriever.kind == 'text' else 'vectors'}.{self.request.retriever}"
+
+    @property
+    def keys(self) -> list[Key]:
+        """Of the terms whose idf is needed."""
+        lexical = self.retriever.kind == "lexical"
+        return [(self.request.retriever, term) for term in self.weights] if lexical else []
 
 
 class Searcher:
@@ -147,22 +87,21 @@ class Searcher:
         while waiting:
             attempt += 1
             known = self._statistics
-            missing = self._missing(waiting, known)
+            missing = {key for q in waiting for key in q.keys if key not in known.frequencies}
             asked: list[_Question] = []
             held: list[_Question] = []
             for q in waiting:
-                unknown = q.retriever.kind == "lexical" and not missing.isdisjoint(_keys(q))
-                (held if unknown else asked).append(q)
+                (asked if missing.isdisjoint(q.keys) else held).append(q)
             ready = [self._weighed(q, known) for q in asked]
             bodies = [self._body(q) for q in ready if q is not None]
             lexical = any(q.retriever.kind == "lexical" for q in waiting)
             if lexical:
-                bodies += self._statistics_bodies(missing)
+                bodies += searches_for(missing, self._dialect)
             responses = yield bodies
             current = True
             if lexical:
                 told = responses[sum(q is not None for q in ready) :]
-                now = self._read_statistics(told, missing, known)
+                now = read_statistics(told, missing, known)
                 current = now.state == known.state or attempt >= _ATTEMPTS
                 self._statistics = now
             answers = iter(responses)
@@ -190,9 +129,9 @@ class Searcher:
             return {}
         if question.retriever.kind == "lexical":
             known = self._statistics
-            missing = set(_keys(question))
-            responses = yield self._statistics_bodies(missing)
-            known = self._statistics = self._read_statistics(responses, missing, known)
+            missing = set(question.keys)
+            responses = yield searches_for(missing, self._dialect)
+            known = self._statistics = read_statistics(responses, missing, known)
             weights = self._idf_weights(question, known)
         else:
             weights = dict(question.weights)
@@ -204,32 +143,18 @@ class Searcher:
 
     # ------------------------------------------------------------------------------------------------- questions
 
-    def retriever(self, name: str) -> RetrieverSchema:
-        """Raises InvalidArgumentError where there is none of that name."""
-        try:
-            return self.schema.retrievers[name]
-        except KeyError:
-            raise InvalidArgumentError(
-                f"The index has no retriever {name!r}: it has {', '.join(map(repr, self.schema.retrievers)) or 'none'}."
-            ) from None
-
     def _question(self, position: int, request: Request) -> _Question | None:
         """None where nothing can be found."""
-        name, retriever, query = request.retriever, self.retriever(request.retriever), request.query
-        if isinstance(request.k, bool) or not isinstance(request.k, int | np.integer) or request.k < 1:
-            raise InvalidArgumentError(f"A search asks for at least 1 document, not {request.k!r}.")
-        filter = self._dialect.compile_filter(request)
+        name, retriever, query = request.retriever, retriever_of(self.schema, request.retriever), request.query
+        hits_of(request)
+        filter = None if request.filter is None else compile_filter(request.filter)
         if retriever.kind == "dense":
-            vector = _check_vector(name, retriever, query)
-            return _Question(position, request, retriever, filter) if vector.any() else None
+            return _Question(position, request, retriever, filter) if dense_query(request, retriever).any() else None
         if retriever.kind == "text":
             if not isinstance(query, TextQuery):
                 raise InvalidArgumentError(f"Retriever {name!r} takes a TextQuery, not {type(query).__name__}.")
             return _Question(position, request, retriever, filter) if query.text.strip() else None
-        if not isinstance(query, SparseQuery):
-            raise InvalidArgumentError(
-                f"Retriever {name!r} is {retriever.kind} and takes a SparseQuery, not {type(query).__name__}."
-            )
+        query = sparse_query(request, retriever)
         values = query.weights.tolist()
         if values and min(values) < 0:
             raise InvalidArgumentError(
@@ -249,7 +174,7 @@ class Searcher:
     def _idf_weights(self, question: _Question, known: Statistics) -> dict[str, float]:
         weighting = BM25Weighting(**(question.retriever.weighting or {}))
         documents = 0 if known.state is None else known.state.documents
-        found = [known.frequencies.get(key, 0) for key in _keys(question)]
+        found = [known.frequencies.get(key, 0) for key in question.keys]
         held = [(term, n) for term, n in zip(question.weights, found, strict=True) if n > 0]
         if not held:
             return {}
@@ -360,41 +285,6 @@ class Searcher:
         responses = yield [self._body(part) for part in parts]
         return self._ranking(question, [hit for response in responses for hit in response["hits"]["hits"]], k)
 
-    # ------------------------------------------------------------------------------------------------ statistics
-
-    def _missing(self, questions: Iterable[_Question], known: Statistics) -> set[tuple[str, str]]:
-        """Keys of lexical terms whose frequency is not known."""
-        lexical = (question for question in questions if question.retriever.kind == "lexical")
-        return {key for question in lexical for key in _keys(question) if key not in known.frequencies}
-
-    def _statistics_bodies(self, missing: Iterable[tuple[str, str]]) -> list[Search]:
-        """Each tells the state of the index and, in the same state, the frequencies of some terms in `missing`."""
-        keys = sorted(missing)
-        bodies = []
-        for start in range(0, max(len(keys), 1), _TERMS_AT_ONCE):
-            body: Search = {"size": 0, "track_total_hits": True, "aggs": {"stamp": {"max": {"field": "stamp"}}}}
-            part = keys[start : start + _TERMS_AT_ONCE]
-            if filters := [self._dialect.term_clause(f"vectors.{name}", term) for name, term in part]:
-                body["aggs"]["terms"] = {"filters": {"filters": filters}}
-            bodies.append(body)
-        return bodies
-
-    def _read_statistics(
-        self, responses: Sequence[Json], missing: Iterable[tuple[str, str]], known: Statistics
-    ) -> Statistics:
-        states, counts = [], []
-        for response in responses:
-            found = response["aggregations"]
-            states.append(State(response["hits"]["total"]["value"], int(found["stamp"]["value"] or 0)))
-            counts += [bucket["doc_count"] for bucket in found["terms"]["buckets"]] if "terms" in found else []
-        frequencies = dict(zip(sorted(missing), counts, strict=True))
-        # Where the index changed from one part to another, the state is the older one, which no later answer confirms.
-        state = min(states, key=lambda state: (state.stamp, state.documents))
-        if set(states) == {known.state} and len(known.frequencies) < _TERMS_REMEMBERED:
-            known.frequencies.update(frequencies)
-            return known
-        return Statistics(state, frequencies)
-
 
 class _Documents(Mapping[str, Document]):
     """The documents of hits, made when they are looked up: of all rankings, few come into the final results."""
@@ -412,10 +302,6 @@ class _Documents(Mapping[str, Document]):
         return len(self._hits)
 
 
-def _keys(question: _Question) -> Iterator[tuple[str, str]]:
-    return ((question.request.retriever, term) for term in question.weights)
-
-
 def _scale(weights: Mapping[str, float]) -> float:
     """The power of two by which weights are divided so that none is above MAX_WEIGHT; 1 in most cases."""
     largest = max(weights.values())
@@ -430,14 +316,3 @@ def _tied(hits: Sequence[Json], k: int) -> bool:
 def _score(hit: Json) -> float:
     score = hit["_score"]
     return float(hit["sort"][0] if score is None else score)
-
-
-def _check_vector(name: str, retriever: RetrieverSchema, query: object) -> NDArray[np.float32]:
-    if not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
-        shape = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
-        raise InvalidArgumentError(
-            f"Retriever {name!r} is dense and takes a float32 array of shape ({retriever.dimensions},), not {shape}."
-        )
-    if not np.isfinite(query).all():
-        raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
-    return query

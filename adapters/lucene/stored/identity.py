@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from hybridsearch.adapters.checks import check_layout
 from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedError
@@ -52,13 +53,7 @@ class Identity:
             raise BackendError(
                 f"{place} was not made by hybridsearch: choose another name, or index its documents again under one."
             )
-        version = ours.get("version")
-        if version != LAYOUT:
-            newer = isinstance(version, int) and version > LAYOUT
-            raise IndexCorruptedError(
-                f"{place} has layout version {version!r}, and this hybridsearch reads {LAYOUT}: "
-                f"{'upgrade hybridsearch, or ' if newer else ''}index the documents again under another name."
-            )
+        check_layout(ours.get("version"), LAYOUT, place)
         try:
             return cls(Schema.from_json(orjson.loads(ours["schema"])), dict(ours["options"]), ours.get("before_load"))
         except HybridSearchError:

@@ -127,6 +127,10 @@ class Address:
             timeout=float(timeout),
         )
 
+    def request_headers(self, content_type: str) -> dict[str, str]:
+        """Of a request with a body of this type: its answer is JSON."""
+        return {"accept": "application/json", "content-type": content_type, **self.headers}
+
     @property
     def urls(self) -> list[str]:
         """Of each node; without secrets, as they hold none."""
@@ -194,10 +198,10 @@ def check_switches(**switches: object) -> None:
             raise InvalidArgumentError(f"{name} is {value!r}; it is True or False.")
 
 
-def check_number(name: str, value: object) -> None:
-    """Raises InvalidArgumentError where the option `name` is no whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least 1.")
+def check_number(name: str, value: object, least: int = 1) -> None:
+    """Raises InvalidArgumentError where the option `name` is no whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least {least}.")
 
 
 def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, str]:

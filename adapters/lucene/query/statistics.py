@@ -1,0 +1,59 @@
+"""How many documents hold a term, and in which state of the index that is so; for idf."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+from hybridsearch.adapters.lucene.dialect import Dialect, Json, Search
+
+Key: TypeAlias = tuple[str, str]
+"""A retriever, and an encoded term."""
+
+_TERMS_REMEMBERED = 1_000_000
+_TERMS_AT_ONCE = 5000  # in one search; the engines allow 65,535 buckets
+
+
+class State(NamedTuple):
+    """What changes with every change of the index."""
+
+    documents: int
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Document frequencies in one state of the index."""
+
+    state: State | None = None
+    frequencies: dict[Key, int] = field(default_factory=dict)
+
+
+def searches_for(missing: Iterable[Key], dialect: Dialect) -> list[Search]:
+    """Each tells the state of the index and, in the same state, the frequencies of some terms in `missing`."""
+    keys = sorted(missing)
+    bodies = []
+    for start in range(0, max(len(keys), 1), _TERMS_AT_ONCE):
+        body: Search = {"size": 0, "track_total_hits": True, "aggs": {"stamp": {"max": {"field": "stamp"}}}}
+        part = keys[start : start + _TERMS_AT_ONCE]
+        if filters := [dialect.term_clause(f"vectors.{name}", term) for name, term in part]:
+            body["aggs"]["terms"] = {"filters": {"filters": filters}}
+        bodies.append(body)
+    return bodies
+
+
+def read_statistics(responses: Sequence[Json], missing: Iterable[Key], known: Statistics) -> Statistics:
+    """What the answers to `searches_for(missing)` tell, with what was `known` in the same state of the index."""
+    states, counts = [], []
+    for response in responses:
+        found = response["aggregations"]
+        states.append(State(response["hits"]["total"]["value"], int(found["stamp"]["value"] or 0)))
+        counts += [bucket["doc_count"] for bucket in found["terms"]["buckets"]] if "terms" in found else []
+    frequencies = dict(zip(sorted(missing), counts, strict=True))
+    # Where the index changed from one part to another, the state is the older one, which no later answer confirms.
+    state = min(states, key=lambda state: (state.stamp, state.documents))
+    if set(states) == {known.state} and len(known.frequencies) < _TERMS_REMEMBERED:
+        known.frequencies.update(frequencies)
+        return known
+    return Statistics(state, frequencies)

@@ -1,0 +1,72 @@
+"""The settings and mappings of a new index; `lines` says what each field holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hybridsearch.adapters.checks import check_dense
+from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene.dialect import Dialect, Json
+from hybridsearch.adapters.lucene.stored.fields import METADATA_MAPPING
+from hybridsearch.adapters.lucene.stored.identity import Identity
+
+MAX_WINDOW = 2**31 - 1
+"""Most hits of one search; `index.max_result_window` of our indexes."""
+
+_UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
+
+
+def index_body(
+    identity: Identity, dialect: Dialect, copies: Mapping[str, int], settings: Mapping[str, Json]
+) -> dict[str, Json]:
+    """What makes the index.
+
+    Args:
+        identity: what it says of itself.
+        dialect: of the engine.
+        copies: how many shards and replicas it has.
+        settings: what the engine needs beside.
+
+    Raises:
+        InvalidArgumentError: the engine cannot store a retriever.
+    """
+    schema = identity.schema
+    vectors: dict[str, Json] = {}
+    texts: dict[str, Json] = {}
+    similarity: dict[str, Json] = {}
+    for name, retriever in schema.retrievers.items():
+        if retriever.kind == "text":
+            weighting = dict(retriever.weighting or {})
+            texts[name] = {"type": "text", "analyzer": weighting.pop("analyzer", "standard"), "similarity": name}
+            similarity[name] = {"type": "BM25", **weighting}
+        elif retriever.kind == "dense":
+            check_dense(name, retriever)
+            vectors[name] = dialect.dense_field(retriever)
+        else:
+            vectors[name] = dialect.sparse_field()
+    rough = dialect.rough_fields(schema)
+    stored = {"type": "object", "enabled": False}
+    return {
+        "settings": {
+            **copies,
+            "max_result_window": MAX_WINDOW,
+            **({"similarity": similarity} if similarity else {}),
+            **settings,
+        },
+        "mappings": {
+            "_meta": identity.to_meta(),
+            **({"_source": {"excludes": [seismic.MEMBER]}} if rough else {}),
+            "dynamic": False,
+            "properties": {
+                "id": {"type": "keyword"},
+                "document": {"type": "binary", "doc_values": True},
+                "counts": stored,
+                "long_terms": stored,
+                "stamp": {"type": "long"},
+                "vectors": {"type": "object", "dynamic": False, "properties": vectors},
+                "fields": METADATA_MAPPING,
+                **({"content": {**_UNINDEXED, "fields": texts}} if texts else {}),
+                **({seismic.MEMBER: {"type": "object", "dynamic": False, "properties": rough}} if rough else {}),
+            },
+        },
+    }
