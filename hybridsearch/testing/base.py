@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import pytest
@@ -15,8 +16,9 @@ from hybridsearch.testing.samples import Item
 from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
 
 Connect: TypeAlias = Callable[[str], Backend]
+Kinds: TypeAlias = tuple[Kind, ...]
 
-_KINDS: tuple[Kind, ...] = ("lexical", "sparse", "dense")
+KINDS: Kinds = ("lexical", "sparse", "dense")
 
 
 class Base:
@@ -32,38 +34,43 @@ class Base:
         """What the backend declares."""
         return connect("index").capabilities
 
-    @pytest.fixture(params=_KINDS)
-    def kind(self, request: pytest.FixtureRequest, capabilities: Capabilities) -> Kind:
-        """Each kind of retriever that the backend stores, in turn; also the retriever's name."""
-        kind: Kind = request.param
-        return _require_kind(kind, capabilities)
+    @pytest.fixture
+    def kinds(self, capabilities: Capabilities) -> Kinds:
+        """The kinds of retrievers that the backend stores, which are also the retrievers' names.
 
-    @pytest.fixture(params=("lexical", "sparse"))
-    def term_kind(self, request: pytest.FixtureRequest, capabilities: Capabilities) -> Kind:
-        """Each kind whose vectors are made of terms, in turn; also the retriever's name."""
-        kind: Kind = request.param
-        return _require_kind(kind, capabilities)
+        A test makes one index and goes through them, as making an index is what takes time; `case` says which failed.
+        """
+        return tuple(kind for kind in KINDS if kind in capabilities.kinds)
 
     @pytest.fixture
-    def any_kind(self, capabilities: Capabilities) -> Kind:
+    def term_kinds(self, kinds: Kinds) -> Kinds:
+        """Those whose vectors are made of terms; skips where there is none."""
+        return _some(tuple(kind for kind in kinds if kind != "dense"), "lexical or sparse retrievers")
+
+    @pytest.fixture
+    def exact_kinds(self, kinds: Kinds, capabilities: Capabilities) -> Kinds:
+        """Those that are not declared approximate; skips where there is none."""
+        return _some(tuple(kind for kind in kinds if kind not in capabilities.approximate), "exact search")
+
+    @pytest.fixture
+    def any_kind(self, kinds: Kinds, capabilities: Capabilities) -> Kind:
         """One kind that the backend stores, for tests of what all share; an exact one where there is one."""
-        exact = [kind for kind in _KINDS if kind in capabilities.kinds - capabilities.approximate]
-        return (exact or [kind for kind in _KINDS if kind in capabilities.kinds])[0]
+        return next((kind for kind in kinds if kind not in capabilities.approximate), kinds[0])
 
     @pytest.fixture
     def lexical(self, capabilities: Capabilities) -> Kind:
         """Skips where the backend has no lexical retriever."""
-        return _require_kind("lexical", capabilities)
+        return require_kind("lexical", capabilities)
 
     @pytest.fixture
     def dense(self, capabilities: Capabilities) -> Kind:
         """Skips where the backend has no dense retriever."""
-        return _require_kind("dense", capabilities)
+        return require_kind("dense", capabilities)
 
     @pytest.fixture
     def schema(self, capabilities: Capabilities) -> Schema:
         """One retriever of each kind."""
-        return samples.make_schema(capabilities.kinds.intersection(_KINDS), average_length=frozen_average(capabilities))
+        return samples.make_schema(capabilities.kinds.intersection(KINDS), average_length=frozen_average(capabilities))
 
     @pytest.fixture
     def backend(self, connect: Connect, schema: Schema) -> Iterator[Backend]:
@@ -74,10 +81,26 @@ class Base:
         backend.close()
 
 
-def _require_kind(kind: Kind, capabilities: Capabilities) -> Kind:
+@contextmanager
+def case(**names: object) -> Iterator[None]:
+    """One case of a loop: where it fails, the report says which it was."""
+    try:
+        yield
+    except BaseException as error:  # pytest's own failures are no Exception
+        error.add_note("in the case " + ", ".join(f"{name} = {value!r}" for name, value in names.items()))
+        raise
+
+
+def require_kind(kind: Kind, capabilities: Capabilities) -> Kind:
+    """Skip unless the backend stores it."""
     if kind not in capabilities.kinds:
         pytest.skip(f"the backend declares no {kind} retrievers")
     return kind
+
+
+def _some(kinds: Kinds, what: str) -> Kinds:
+    require(bool(kinds), what)
+    return kinds
 
 
 def frozen_average(capabilities: Capabilities) -> float | None:
@@ -89,13 +112,6 @@ def require(capability: bool, what: str) -> None:
     """Skip unless the backend declares it."""
     if not capability:
         pytest.skip(f"the backend declares that it has no {what}")
-
-
-def exact_kind(kind: Kind, backend: Backend) -> Kind:
-    """Skip where the backend declares searches of this kind approximate."""
-    if kind in backend.capabilities.approximate:
-        pytest.skip(f"the backend declares its {kind} search approximate")
-    return kind
 
 
 def put(backend: Backend, items: Sequence[Item], schema: Schema) -> EncodedBatch:
@@ -127,7 +143,7 @@ def check(
     among: Callable[[Item], bool] | None = None,
     filter: Filter | None = None,
 ) -> None:
-    """Assert that the backend, which holds `items`, answers `query` rightly.
+    """Assert that the backend, which holds `items`, answers `query` rightly; a failure names the question.
 
     `among` says which items `filter` lets through. Collection statistics are always those of all items.
     """
@@ -136,10 +152,11 @@ def check(
         allowed = {item.id for item in items if among(item)}
         right = {id: score for id, score in right.items() if id in allowed}
     capabilities = backend.capabilities
-    oracles.check_ranking(
-        ask(backend, kind, query, k, filter),
-        right,
-        k,
-        tolerance=capabilities.score_tolerance[kind],
-        approximate=kind in capabilities.approximate,
-    )
+    with case(kind=kind, query=query, k=k, filter=filter):
+        oracles.check_ranking(
+            ask(backend, kind, query, k, filter),
+            right,
+            k,
+            tolerance=capabilities.score_tolerance[kind],
+            approximate=kind in capabilities.approximate,
+        )

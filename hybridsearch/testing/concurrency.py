@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from hybridsearch.backends import Backend, Kind, Request, Schema
+from hybridsearch.backends import Backend, Request, Schema
 from hybridsearch.filters import Filter
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, ask, put, require
+from hybridsearch.testing.base import Base, Kinds, ask, put, require
 from hybridsearch.testing.samples import Item
 
 READERS = 4
-SECONDS = 0.4
+SECONDS = 0.6
 DOCUMENTS = 24
 
 
@@ -24,7 +24,7 @@ class ConcurrencyTests(Base):
     """Skipped where the backend declares no concurrent readers."""
 
     def test_readers_see_whole_batches_while_a_writer_replaces_them(
-        self, backend: Backend, schema: Schema, kind: Kind
+        self, backend: Backend, schema: Schema, kinds: Kinds
     ) -> None:
         require(backend.capabilities.concurrent_readers, "concurrent readers")
         require(backend.capabilities.atomic_batches, "atomic batches")
@@ -34,10 +34,11 @@ class ConcurrencyTests(Base):
         def read() -> int:
             answers = 0
             while not done.is_set():
-                ranking = ask(backend, kind, samples.common_query(kind), 100)
-                assert ranking.ids == tuple(sorted(ranking.ids))
-                assert len(ranking) == DOCUMENTS
-                assert len(set(ranking.scores.tolist())) == 1, "an answer mixes two states"
+                for kind in kinds:
+                    ranking = ask(backend, kind, samples.common_query(kind), 100)
+                    assert ranking.ids == tuple(sorted(ranking.ids)), kind
+                    assert len(ranking) == DOCUMENTS, kind
+                    assert len(set(ranking.scores.tolist())) == 1, f"an answer mixes two states: {kind}"
                 answers += 1
             return answers
 
@@ -54,7 +55,7 @@ class ConcurrencyTests(Base):
         _run(write, read)
 
     def test_readers_see_whole_batches_while_a_writer_adds_and_deletes(
-        self, backend: Backend, schema: Schema, kind: Kind
+        self, backend: Backend, schema: Schema, kinds: Kinds
     ) -> None:
         require(backend.capabilities.concurrent_readers, "concurrent readers")
         require(backend.capabilities.atomic_batches, "atomic batches")
@@ -66,11 +67,12 @@ class ConcurrencyTests(Base):
 
         def read() -> int:
             answers = 0
-            query = samples.common_query(kind)
             while not done.is_set():
-                first, second = backend.search([Request(kind, query, 100), Request(kind, query, 3, from_g)])
-                assert len(first) in (5, 12)
-                assert second.ids == first.ids[:3], "two answers of one call come from different states"
+                for kind in kinds:
+                    query = samples.common_query(kind)
+                    first, second = backend.search([Request(kind, query, 100), Request(kind, query, 3, from_g)])
+                    assert len(first) in (5, 12), kind
+                    assert second.ids == first.ids[:3], f"two answers of one call come from different states: {kind}"
                 answers += 1
             return answers
 
@@ -86,9 +88,9 @@ class ConcurrencyTests(Base):
 
         _run(write, read)
 
-    def test_many_threads_get_the_answers_of_one(self, backend: Backend, schema: Schema, kind: Kind) -> None:
+    def test_many_threads_get_the_answers_of_one(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         put(backend, samples.random_items(), schema)
-        requests = [Request(kind, query, 10) for query in samples.random_queries(kind, 40)]
+        requests = [Request(kind, query, 10) for kind in kinds for query in samples.random_queries(kind, 40)]
         alone = backend.search(requests)
         with ThreadPoolExecutor(READERS) as pool:
             together = list(pool.map(lambda request: backend.search([request])[0], requests))

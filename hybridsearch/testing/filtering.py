@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hybridsearch.backends import Backend, Kind, Schema
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, ask, check, find_all, put, require
+from hybridsearch.testing.base import Base, Kinds, ask, check, find_all, put, require
 
 METADATA: dict[str, dict[str, Any]] = {
     "none": {},
@@ -123,15 +124,16 @@ class FilterTests(Base):
         put(backend, items[9:], schema)
         return backend
 
-    def test_filter_lets_through_what_the_definition_says(self, filtered: Backend, kind: Kind) -> None:
+    def test_filter_lets_through_what_the_definition_says(self, filtered: Backend, kinds: Kinds) -> None:
         wrong = {}
         for description in FILTERS:
             filter = Filter.parse(description)
             right = {
                 id for id, metadata in METADATA.items() if filter.matches(samples.plain(id, metadata=metadata).document)
             }
-            if (found := find_all(filtered, kind, filter)) != right:
-                wrong[repr(description)] = f"found {sorted(found)}, right is {sorted(right)}"
+            for kind in kinds:
+                if (found := find_all(filtered, kind, filter)) != right:
+                    wrong[kind, repr(description)] = f"found {sorted(found)}, right is {sorted(right)}"
         assert not wrong
 
     def test_filter_counts_what_it_lets_through(self, filtered: Backend) -> None:
@@ -143,8 +145,7 @@ class FilterTests(Base):
                 wrong[repr(description)] = f"counted {found}, right is {right}"
         assert not wrong
 
-    @pytest.mark.parametrize("k", [1, 3, 30])
-    def test_filter_applies_before_the_cut(self, backend: Backend, schema: Schema, kind: Kind, k: int) -> None:
+    def test_filter_applies_before_the_cut(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         items = samples.random_items()
         put(backend, items, schema)
         for description, among in (
@@ -152,22 +153,24 @@ class FilterTests(Base):
             ({"number": {"$gte": 55}}, lambda item: item.metadata["number"] >= 55),
             ({"id": "d17"}, lambda item: item.id == "d17"),
         ):
-            for query in samples.random_queries(kind, 5):
-                check(backend, kind, items, query, k, among=among, filter=Filter.parse(description))
+            filter = Filter.parse(description)
+            for kind, k in product(kinds, (1, 3, 30)):
+                for query in samples.random_queries(kind, 5):
+                    check(backend, kind, items, query, k, among=among, filter=filter)
 
     def test_filter_keeps_only_documents_worse_than_the_best_k(
-        self, backend: Backend, schema: Schema, kind: Kind
+        self, backend: Backend, schema: Schema, kinds: Kinds
     ) -> None:
-        items = samples.random_items()
-        put(backend, items, schema)
-        query = samples.random_queries(kind, 1)[0]
-        ranking = ask(backend, kind, query, 1000)
-        worst = list(ranking.ids[-3:])
-        assert set(ask(backend, kind, query, 3, Filter.parse({"id": {"$in": worst}})).ids) == set(worst)
+        put(backend, samples.random_items(), schema)
+        for kind in kinds:
+            query = samples.random_queries(kind, 1)[0]
+            worst = list(ask(backend, kind, query, 1000).ids[-3:])
+            assert set(ask(backend, kind, query, 3, Filter.parse({"id": {"$in": worst}})).ids) == set(worst), kind
 
-    def test_filter_that_lets_nothing_through_gives_no_hits(self, filtered: Backend, kind: Kind) -> None:
+    def test_filter_that_lets_nothing_through_gives_no_hits(self, filtered: Backend, kinds: Kinds) -> None:
         nothing = Filter.parse({"unknown": {"$exists": True}})
-        assert ask(filtered, kind, samples.common_query(kind), 10, nothing) == EMPTY
+        for kind in kinds:
+            assert ask(filtered, kind, samples.common_query(kind), 10, nothing) == EMPTY, kind
         assert filtered.count(nothing) == 0
 
     def test_filter_sees_replaced_metadata(self, backend: Backend, schema: Schema, any_kind: Kind) -> None:

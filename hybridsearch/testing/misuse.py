@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from hybridsearch.backends import Backend, Kind, Request, Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexExistsError, InvalidArgumentError
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Connect, check, find_all, put, require
+from hybridsearch.testing.base import Base, Connect, Kinds, case, check, find_all, put, require
 from hybridsearch.testing.samples import DIMENSIONS
 from hybridsearch.vectors import DenseVectors, EncodedBatch, QueryVector, Vectors
+
+_OTHER_DIMENSIONS = (DIMENSIONS - 1, DIMENSIONS + 1, 0)
 
 
 class MisuseTests(Base):
@@ -93,61 +96,56 @@ class MisuseTests(Base):
             backend.upsert(EncodedBatch(batch.documents, more))
         assert backend.count() == 1
 
-    @pytest.mark.parametrize("dimensions", [DIMENSIONS - 1, DIMENSIONS + 1, 0])
     def test_vectors_of_other_dimensions_are_refused_and_nothing_is_stored(
-        self, backend: Backend, schema: Schema, dense: Kind, dimensions: int
+        self, backend: Backend, schema: Schema, dense: Kind
     ) -> None:
         batch = put(backend, [samples.plain("a")], schema)
-        wrong = EncodedBatch(
-            [samples.plain("b").document],
-            {**batch.vectors, dense: DenseVectors(np.ones((1, dimensions), dtype=np.float32))},
-        )
-        with pytest.raises(HybridSearchError):
-            backend.upsert(wrong)
-        backend.refresh()
-        assert find_all(backend, dense) == {"a"}
-        assert backend.fetch(["b"]) == [None]
+        for dimensions in _OTHER_DIMENSIONS:
+            with case(dimensions=dimensions):
+                wrong = DenseVectors(np.ones((1, dimensions), dtype=np.float32))
+                with pytest.raises(HybridSearchError):
+                    backend.upsert(EncodedBatch([samples.plain("b").document], {**batch.vectors, dense: wrong}))
+                backend.refresh()
+                assert find_all(backend, dense) == {"a"}
+                assert backend.fetch(["b"]) == [None]
 
-    @pytest.mark.parametrize("dimensions", [DIMENSIONS - 1, DIMENSIONS + 1, 0])
-    def test_a_query_of_other_dimensions_is_refused(
-        self, backend: Backend, schema: Schema, dense: Kind, dimensions: int
-    ) -> None:
+    def test_a_query_of_other_dimensions_is_refused(self, backend: Backend, schema: Schema, dense: Kind) -> None:
         put(backend, [samples.plain("a")], schema)
-        with pytest.raises(HybridSearchError):
-            backend.search([Request(dense, np.ones(dimensions, dtype=np.float32), 1)])
+        for dimensions in _OTHER_DIMENSIONS:
+            with case(dimensions=dimensions), pytest.raises(HybridSearchError):
+                backend.search([Request(dense, np.ones(dimensions, dtype=np.float32), 1)])
 
-    def test_vectors_of_another_kind_are_refused(self, backend: Backend, schema: Schema, kind: Kind) -> None:
+    def test_vectors_of_another_kind_are_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         batch = put(backend, [samples.plain("a")], schema)
-        other = samples.make_schema(frozenset({"sparse" if kind == "dense" else "dense"}))
-        (vectors,) = samples.encode([samples.plain("b")], other).vectors.values()
-        with pytest.raises(HybridSearchError):
-            backend.upsert(EncodedBatch([samples.plain("b").document], {**batch.vectors, kind: vectors}))
-        assert backend.count() == 1
+        for kind in kinds:
+            other = samples.make_schema(frozenset({_another(kind)}))
+            (vectors,) = samples.encode([samples.plain("b")], other).vectors.values()
+            with case(kind=kind), pytest.raises(HybridSearchError):
+                backend.upsert(EncodedBatch([samples.plain("b").document], {**batch.vectors, kind: vectors}))
+            assert backend.count() == 1, kind
 
-    def test_a_query_of_another_kind_is_refused(self, backend: Backend, schema: Schema, kind: Kind) -> None:
+    def test_a_query_of_another_kind_is_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         put(backend, [samples.plain("a")], schema)
-        with pytest.raises(HybridSearchError):
-            backend.search([Request(kind, samples.common_query("sparse" if kind == "dense" else "dense"), 1)])
+        for kind in kinds:
+            with case(kind=kind), pytest.raises(HybridSearchError):
+                backend.search([Request(kind, samples.common_query(_another(kind)), 1)])
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_documents_with_nan_or_infinity_are_refused(
-        self, backend: Backend, schema: Schema, kind: Kind, value: float
-    ) -> None:
+    def test_documents_with_nan_or_infinity_are_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         put(backend, [samples.plain("a")], schema)
         batch = samples.encode([samples.plain("b")], schema)
-        spoilt = _spoil(batch.vectors[kind], value)
-        with pytest.raises(HybridSearchError):
-            backend.upsert(EncodedBatch(batch.documents, {**batch.vectors, kind: spoilt()}))
-        assert backend.count() == 1
-        assert find_all(backend, kind) == {"a"}
+        for kind, value in product(kinds, (np.nan, np.inf, -np.inf)):
+            spoilt = _spoil(batch.vectors[kind], value)
+            with case(kind=kind, value=value):
+                with pytest.raises(HybridSearchError):
+                    backend.upsert(EncodedBatch(batch.documents, {**batch.vectors, kind: spoilt()}))
+                assert backend.count() == 1
+                assert find_all(backend, kind) == {"a"}
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_queries_with_nan_or_infinity_are_refused(
-        self, backend: Backend, schema: Schema, kind: Kind, value: float
-    ) -> None:
+    def test_queries_with_nan_or_infinity_are_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         put(backend, [samples.plain("a")], schema)
-        with pytest.raises(HybridSearchError):
-            backend.search([Request(kind, _spoilt_query(kind, value), 1)])
+        for kind, value in product(kinds, (np.nan, np.inf)):
+            with case(kind=kind, value=value), pytest.raises(HybridSearchError):
+                backend.search([Request(kind, _spoilt_query(kind, value), 1)])
 
     def test_an_id_that_comes_twice_in_a_batch_is_refused(
         self, backend: Backend, schema: Schema, any_kind: Kind
@@ -162,11 +160,15 @@ class MisuseTests(Base):
         for query in samples.random_queries(any_kind, 3):
             check(backend, any_kind, items, query, 100)
 
-    @pytest.mark.parametrize("k", [0, -1])
-    def test_a_k_below_one_is_an_invalid_argument(self, backend: Backend, schema: Schema, kind: Kind, k: int) -> None:
+    def test_a_k_below_one_is_an_invalid_argument(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         put(backend, [samples.plain("a")], schema)
-        with pytest.raises(InvalidArgumentError):
-            backend.search([Request(kind, samples.common_query(kind), k)])
+        for kind, k in product(kinds, (0, -1)):
+            with case(kind=kind, k=k), pytest.raises(InvalidArgumentError):
+                backend.search([Request(kind, samples.common_query(kind), k)])
+
+
+def _another(kind: Kind) -> Kind:
+    return "sparse" if kind == "dense" else "dense"
 
 
 def _spoilt_query(kind: Kind, value: float) -> QueryVector:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from hybridsearch.backends import Backend, Kind, Schema
+from hybridsearch.backends import Backend, Schema
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Connect, ask, exact_kind, put
+from hybridsearch.testing.base import Base, Connect, Kinds, ask, put
 from hybridsearch.testing.samples import Item
 
 ODD_IDS = [
@@ -25,71 +24,69 @@ ODD_IDS = [
 class TieTests(Base):
     """Ties and insertion order. Only for exact kinds: an approximate search may lose any of several equals."""
 
-    @pytest.mark.parametrize("k", [1, 2, 19, 39, 40, 41])
-    def test_equal_scores_are_cut_by_id(self, backend: Backend, schema: Schema, kind: Kind, k: int) -> None:
-        exact_kind(kind, backend)
+    def test_equal_scores_are_cut_by_id(self, backend: Backend, schema: Schema, exact_kinds: Kinds) -> None:
         ids = [f"d{number}" for number in range(40)]
         for part in _shuffled_parts([samples.plain(id) for id in ids], 5):
             put(backend, part, schema)
-        assert ask(backend, kind, samples.common_query(kind), k).ids == tuple(sorted(ids)[:k])
+        _check_cuts(backend, exact_kinds, sorted(ids), (1, 2, 19, 39, 40, 41))
 
-    def test_ties_below_better_documents_are_cut_by_id(self, backend: Backend, schema: Schema, kind: Kind) -> None:
-        exact_kind(kind, backend)
+    def test_ties_below_better_documents_are_cut_by_id(
+        self, backend: Backend, schema: Schema, exact_kinds: Kinds
+    ) -> None:
         better = [_twice_as_good(f"x{number}") for number in range(4)]
         equal = [samples.plain(f"d{number}") for number in range(40)]
         for part in _shuffled_parts(better + equal, 3):
             put(backend, [_lower(item) if item in equal else item for item in part], schema)
-        expected = tuple(sorted(item.id for item in better) + sorted(item.id for item in equal))
-        for k in (3, 4, 5, 20, 44):
-            assert ask(backend, kind, samples.common_query(kind), k).ids == expected[:k]
+        ids = sorted(item.id for item in better) + sorted(item.id for item in equal)
+        _check_cuts(backend, exact_kinds, ids, (3, 4, 5, 20, 44))
 
-    def test_odd_ids_are_ordered_by_code_point(self, backend: Backend, schema: Schema, kind: Kind) -> None:
-        exact_kind(kind, backend)
+    def test_odd_ids_are_ordered_by_code_point(self, backend: Backend, schema: Schema, exact_kinds: Kinds) -> None:
         for part in _shuffled_parts([samples.plain(id) for id in ODD_IDS], 3):
             put(backend, part, schema)
-        for k in (5, 17, len(ODD_IDS)):
-            assert ask(backend, kind, samples.common_query(kind), k).ids == tuple(sorted(ODD_IDS)[:k])
+        _check_cuts(backend, exact_kinds, sorted(ODD_IDS), (5, 17, len(ODD_IDS)))
 
-    @pytest.mark.parametrize("seed", [0, 1, 2])
     def test_the_order_and_batches_of_insertion_change_no_ranking(
-        self, connect: Connect, schema: Schema, kind: Kind, seed: int
+        self, connect: Connect, backend: Backend, schema: Schema, exact_kinds: Kinds
     ) -> None:
         items = samples.random_items()
-        plain, mixed = connect("index"), connect(f"mixed{seed}")
-        exact_kind(kind, plain)
-        plain.create(schema)
-        mixed.create(schema)
-        put(plain, items, schema)
-        for part in _shuffled_parts(items, 4, seed):
-            put(mixed, part, schema)
-        for query in samples.random_queries(kind):
-            assert ask(mixed, kind, query, 30) == ask(plain, kind, query, 30)
-        plain.close()
-        mixed.close()
+        put(backend, items, schema)
+        for seed in range(3):
+            mixed = connect(f"mixed{seed}")
+            mixed.create(schema)
+            for part in _shuffled_parts(items, 4, seed):
+                put(mixed, part, schema)
+            for kind in exact_kinds:
+                for query in samples.random_queries(kind):
+                    assert ask(mixed, kind, query, 30) == ask(backend, kind, query, 30), (kind, seed)
+            mixed.close()
 
     def test_equal_vectors_have_equal_scores_wherever_they_are_stored(
-        self, backend: Backend, schema: Schema, kind: Kind
+        self, backend: Backend, schema: Schema, exact_kinds: Kinds
     ) -> None:
-        exact_kind(kind, backend)
         twins = [replace(item, id=f"{item.id}-{copy}") for item in samples.random_items(9) for copy in "abcdefg"]
         for part in _shuffled_parts(twins, 4):
             put(backend, part, schema)
-        for query in samples.random_queries(kind, 6):
-            ranking = ask(backend, kind, query, 1000)
-            scores: dict[str, set[float]] = {}
-            for id, score in ranking:
-                scores.setdefault(id[:-2], set()).add(score)
-            assert all(len(distinct) == 1 for distinct in scores.values())
-            assert list(ranking.ids) == [
-                f"{id}-{copy}" for id in dict.fromkeys(i[:-2] for i in ranking.ids) for copy in "abcdefg"
-            ]
+        for kind in exact_kinds:
+            for query in samples.random_queries(kind, 6):
+                ranking = ask(backend, kind, query, 1000)
+                scores: dict[str, set[float]] = {}
+                for id, score in ranking:
+                    scores.setdefault(id[:-2], set()).add(score)
+                assert all(len(distinct) == 1 for distinct in scores.values()), kind
+                assert list(ranking.ids) == [f"{id}-{copy}" for id in scores for copy in "abcdefg"], kind
 
-    def test_a_large_index_is_cut_by_id_too(self, backend: Backend, schema: Schema, kind: Kind) -> None:
-        exact_kind(kind, backend)
+    def test_a_large_index_is_cut_by_id_too(self, backend: Backend, schema: Schema, exact_kinds: Kinds) -> None:
         ids = [f"d{number}" for number in range(9000)]
         for part in _shuffled_parts([samples.plain(id) for id in ids], 2):
             put(backend, part, schema)
-        assert ask(backend, kind, samples.common_query(kind), 100).ids == tuple(sorted(ids)[:100])
+        _check_cuts(backend, exact_kinds, sorted(ids), (100,))
+
+
+def _check_cuts(backend: Backend, kinds: Kinds, ids: Sequence[str], cuts: Sequence[int]) -> None:
+    """Assert that the plain items are found in the order of `ids`, at every cut."""
+    for kind in kinds:
+        for k in cuts:
+            assert ask(backend, kind, samples.common_query(kind), k).ids == tuple(ids[:k]), (kind, k)
 
 
 def _shuffled_parts(items: Sequence[Item], parts: int, seed: int = 7) -> list[list[Item]]:

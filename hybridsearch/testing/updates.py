@@ -9,7 +9,7 @@ from hybridsearch.backends import Backend, Capabilities, Kind, Schema
 from hybridsearch.documents import Document
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, ask, check, find_all, put, require
+from hybridsearch.testing.base import Base, Kinds, ask, check, find_all, put, require
 from hybridsearch.testing.samples import Item, sparse_query
 
 
@@ -21,15 +21,18 @@ class UpdateTests(Base):
         """Skips where the backend cannot delete."""
         require(capabilities.delete, "delete")
 
-    def test_upserting_the_same_batch_again_changes_nothing(self, backend: Backend, schema: Schema, kind: Kind) -> None:
+    def test_upserting_the_same_batch_again_changes_nothing(
+        self, backend: Backend, schema: Schema, kinds: Kinds
+    ) -> None:
         items = samples.random_items(30)
         put(backend, items, schema)
-        queries = samples.random_queries(kind)
-        before = [ask(backend, kind, query) for query in queries]
+        questions = [(kind, query) for kind in kinds for query in samples.random_queries(kind)]
+        before = [ask(backend, kind, query) for kind, query in questions]
         for _ in range(3):
             put(backend, items, schema)
         assert backend.count() == 30
-        assert [ask(backend, kind, query) for query in queries] == before
+        for (kind, query), ranking in zip(questions, before, strict=True):
+            assert ask(backend, kind, query) == ranking, kind
 
     def test_upsert_replaces_text_title_and_metadata(self, backend: Backend, schema: Schema) -> None:
         put(backend, [samples.plain("a", text="old", title="Old", metadata={"old": 1, "both": 1})], schema)
@@ -37,32 +40,35 @@ class UpdateTests(Base):
         assert backend.fetch(["a"]) == [Document("a", "new", "", {"both": 2})]
         assert backend.count() == 1
 
-    def test_upsert_replaces_vectors(self, backend: Backend, schema: Schema, kind: Kind) -> None:
+    def test_upsert_replaces_vectors(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         old = samples.random_items(20, seed=1)
         new = samples.random_items(20, seed=2)
         put(backend, old, schema)
         put(backend, new[:7], schema)
-        for query in samples.random_queries(kind):
-            check(backend, kind, new[:7] + old[7:], query, 100)
+        for kind in kinds:
+            for query in samples.random_queries(kind):
+                check(backend, kind, new[:7] + old[7:], query, 100)
 
     def test_old_terms_no_longer_match_after_a_replacement(
-        self, backend: Backend, schema: Schema, term_kind: Kind
+        self, backend: Backend, schema: Schema, term_kinds: Kinds
     ) -> None:
         put(backend, [Item("a", {"old": 1, "both": 1}, {"old": 1.0, "both": 1.0})], schema)
         put(backend, [Item("a", {"new": 1, "both": 1}, {"new": 1.0, "both": 1.0})], schema)
-        assert ask(backend, term_kind, sparse_query({"old": 1.0})) == EMPTY
-        assert ask(backend, term_kind, sparse_query({"new": 1.0})).ids == ("a",)
-        assert ask(backend, term_kind, sparse_query({"both": 1.0})).ids == ("a",)
+        for kind in term_kinds:
+            assert ask(backend, kind, sparse_query({"old": 1.0})) == EMPTY, kind
+            assert ask(backend, kind, sparse_query({"new": 1.0})).ids == ("a",), kind
+            assert ask(backend, kind, sparse_query({"both": 1.0})).ids == ("a",), kind
 
     def test_a_document_that_loses_its_vector_is_no_longer_found(
-        self, backend: Backend, schema: Schema, kind: Kind
+        self, backend: Backend, schema: Schema, kinds: Kinds
     ) -> None:
         put(backend, [samples.plain("a"), samples.plain("b")], schema)
         put(backend, [Item("a")], schema)
-        assert find_all(backend, kind) == {"b"}
+        for kind in kinds:
+            assert find_all(backend, kind) == {"b"}, kind
         assert backend.count() == 2
 
-    def test_deleted_documents_are_gone(self, backend: Backend, schema: Schema, kind: Kind, can_delete: None) -> None:
+    def test_deleted_documents_are_gone(self, backend: Backend, schema: Schema, kinds: Kinds, can_delete: None) -> None:
         items = samples.random_items(40)
         put(backend, items, schema)
         assert backend.delete([item.id for item in items[5:25]]) == 20
@@ -70,8 +76,9 @@ class UpdateTests(Base):
         left = items[:5] + items[25:]
         assert backend.count() == 20
         assert backend.fetch([items[5].id, items[0].id]) == [None, items[0].document]
-        for query in samples.random_queries(kind):
-            check(backend, kind, left, query, 100)
+        for kind in kinds:
+            for query in samples.random_queries(kind):
+                check(backend, kind, left, query, 100)
 
     def test_deleting_unknown_ids_changes_nothing(
         self, backend: Backend, schema: Schema, any_kind: Kind, can_delete: None
@@ -90,31 +97,35 @@ class UpdateTests(Base):
         assert backend.count() == 1
 
     def test_deleting_everything_leaves_an_index_that_can_be_filled_again(
-        self, backend: Backend, schema: Schema, kind: Kind, can_delete: None
+        self, backend: Backend, schema: Schema, kinds: Kinds, can_delete: None
     ) -> None:
         old, new = samples.random_items(20, seed=1), samples.random_items(20, seed=2)
         put(backend, old, schema)
         assert backend.delete([item.id for item in old]) == 20
         backend.refresh()
-        query = samples.random_queries(kind, 1)[0]
-        assert (backend.count(), ask(backend, kind, query)) == (0, EMPTY)
+        questions = [(kind, samples.random_queries(kind, 1)[0]) for kind in kinds]
+        assert backend.count() == 0
+        for kind, query in questions:
+            assert ask(backend, kind, query) == EMPTY, kind
         put(backend, new, schema)
-        check(backend, kind, new, query, 100)
+        for kind, query in questions:
+            check(backend, kind, new, query, 100)
 
     def test_a_deleted_document_can_come_back(
-        self, backend: Backend, schema: Schema, kind: Kind, can_delete: None
+        self, backend: Backend, schema: Schema, kinds: Kinds, can_delete: None
     ) -> None:
         items = samples.random_items(20)
         put(backend, items, schema)
         backend.delete([items[3].id])
         put(backend, [items[3]], schema)
-        for query in samples.random_queries(kind, 4):
-            check(backend, kind, items, query, 100)
+        for kind in kinds:
+            for query in samples.random_queries(kind, 4):
+                check(backend, kind, items, query, 100)
         assert backend.count() == 20
 
     @pytest.mark.parametrize("seed", [0, 1, 2])
     def test_after_any_updates_the_index_answers_like_a_fresh_one(
-        self, backend: Backend, schema: Schema, kind: Kind, can_delete: None, seed: int
+        self, backend: Backend, schema: Schema, kinds: Kinds, can_delete: None, seed: int
     ) -> None:
         rng = np.random.default_rng(seed)
         held: dict[str, Item] = {}
@@ -132,8 +143,9 @@ class UpdateTests(Base):
             if step % 3 == 2:
                 backend.refresh()
                 assert backend.count() == len(held)
-                for query in samples.random_queries(kind, 3, seed=step):
-                    check(backend, kind, list(held.values()), query, int(rng.integers(1, 60)))
+                for kind in kinds:
+                    for query in samples.random_queries(kind, 3, seed=step):
+                        check(backend, kind, list(held.values()), query, int(rng.integers(1, 60)))
 
     def test_the_length_of_changed_documents_changes_the_average(
         self, backend: Backend, schema: Schema, lexical: Kind, can_delete: None
