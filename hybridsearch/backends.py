@@ -1,4 +1,4 @@
-"""What a search engine must be able to do to hold a hybridsearch index, and how engines are found by name.
+"""What a search engine must be able to do to hold a hybridsearch index, and how one is reached at its place.
 
 An adapter is one class with the methods of `Backend`. It imports only the contract types: this module,
 `documents`, `vectors`, `ranking`, `filters` and `errors`. `hybridsearch.testing` has the tests that it must pass.
@@ -7,19 +7,18 @@ An adapter is one class with the methods of `Backend`. It imports only the contr
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from hybridsearch.documents import Document
-from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
+from hybridsearch.registry import find, registered
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
@@ -336,25 +335,6 @@ class Described(Backend, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Adapter:
-    target: str  # "module:class"
-    extra: str = ""  # what installs the packages it needs
-
-
-_ADAPTERS: dict[str, _Adapter] = {
-    "memory": _Adapter("hybridsearch.adapters.memory:MemoryBackend"),
-    "opensearch": _Adapter("hybridsearch.adapters.opensearch:OpenSearchBackend", "opensearch"),
-    "elasticsearch": _Adapter("hybridsearch.adapters.elasticsearch:ElasticsearchBackend", "elasticsearch"),
-    "qdrant": _Adapter("hybridsearch.adapters.qdrant:QdrantBackend", "qdrant"),
-    "seismic": _Adapter("hybridsearch.adapters.seismic:SeismicBackend", "seismic"),
-}
-"""URL scheme -> adapter. One line adds an engine; packages of others use the entry-point group below."""
-
-ENTRY_POINTS = "hybridsearch.backends"
-"""Entry-point group of third-party adapters: scheme = "module:Class", called as `Class(location, **options)`."""
-
-
 def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = None) -> Backend:
     """The backend for `target`, not yet opened.
 
@@ -381,13 +361,13 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
     head, colon, rest = location.partition(":")
     scheme = head.partition("+")[0]
     if not rest.startswith("//"):
-        if colon and scheme in schemes():  # a pathlib.Path makes "://" to ":/"
+        if colon and scheme in registered("backend"):  # a pathlib.Path makes "://" to ":/"
             raise InvalidArgumentError(
                 f"A URL that begins with {head + colon!r} lacks the '//': write {head}://host/name as text, or put ./ "
                 "before the name of a folder."
             )
         scheme = "memory"
-    factory = _load(scheme)
+    factory = find("backend", scheme)
     _check_options(scheme, factory, options)
     backend: Backend = factory(None if location == "memory" else location, **options)
     return backend
@@ -404,12 +384,6 @@ def redacted(place: object) -> str:
     return f"{scheme}://***@{public}" if mark and at and not rest.startswith("/") else str(place)
 
 
-def schemes() -> dict[str, str]:
-    """Every known URL scheme and where its adapter lives."""
-    known = {scheme: adapter.target for scheme, adapter in _ADAPTERS.items()}
-    return known | {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-
-
 def _check_options(scheme: str, factory: Callable[..., Backend], options: Mapping[str, Any]) -> None:
     parameters = list(inspect.signature(factory).parameters.values())
     known = [p.name for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -417,20 +391,3 @@ def _check_options(scheme: str, factory: Callable[..., Backend], options: Mappin
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
         has = f"it has {', '.join(known)}" if known else "it has none"
         raise InvalidArgumentError(f"The {scheme} backend has no option {unknown[0]!r}; {has}.")
-
-
-def _load(scheme: str) -> Any:
-    if adapter := _ADAPTERS.get(scheme):
-        module, _, name = adapter.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError as error:
-            if not adapter.extra or (error.name or "").startswith("hybridsearch"):
-                raise
-            raise MissingExtraError(error.name or scheme, adapter.extra, f"The {scheme} backend") from error
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name == scheme:
-            return cast(Any, point.load())
-    raise InvalidArgumentError(
-        f"No backend is known for {scheme!r}: known are {', '.join(sorted(schemes()))}, or a folder's path."
-    )

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hybridsearch as hs
-from hybridsearch import backends
+from hybridsearch import backends, registry
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Capabilities
 from hybridsearch.cli.app import app
@@ -215,9 +215,7 @@ def test_a_dense_model_can_be_named(corpus: Path, tmp_path: Path, minilm: str) -
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> type[Engine]:
     """The scheme of an engine that exists only here: `testing://user:password@host/name`."""
-    monkeypatch.setitem(backends._ADAPTERS, "testing", backends._Adapter("here:Engine"))
-    load = backends._load
-    monkeypatch.setattr(backends, "_load", lambda scheme: Engine if scheme == "testing" else load(scheme))
+    monkeypatch.setitem(registry._REGISTERED["backend"], "testing", registry._Registered(Engine))
     Engine.made.clear()
     return Engine
 

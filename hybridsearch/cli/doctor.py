@@ -83,8 +83,8 @@ def examine(place: str | Path | None = None, options: Mapping[str, Any] | None =
         options: keyword arguments of the backend at `place`.
 
     >>> report = examine()
-    >>> [(finding.name, finding.usable) for finding in report.findings if finding.part == "engine"][0]
-    ('memory', True)
+    >>> {finding.name: finding.usable for finding in report.findings if finding.part == "engine"}["memory"]
+    True
     """
     findings = [*_system(), *_extras(), *_engines(), *_models(), *_data(), *_cache()]
     problems: tuple[str, ...] = ()
@@ -143,10 +143,10 @@ def _version(package: str) -> str | None:
 
 
 def _engines() -> Iterator[Finding]:
-    from hybridsearch.backends import schemes
+    from hybridsearch.registry import registered
 
     packages = _packages_by_extra()
-    for scheme, target in schemes().items():
+    for scheme, target in registered("backend").items():
         missing = [name for name in packages.get(scheme, ()) if _version(name) is None]
         if missing and target.startswith("hybridsearch."):
             detail = f"without {', '.join(missing)}: pip install 'hybridsearch[{scheme}]'"

@@ -21,11 +21,12 @@ from pathlib import Path
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.pipeline import Pipeline, Run
-from hybridsearch.fusion import FUSIONS, RRF, Fusion, ScoreFusion
+from hybridsearch.fusion import RRF, Fusion, ScoreFusion
+from hybridsearch.registry import find, registered
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
-FUSION_NAMES = ("rrf", "minmax", "zscore", *(name for name in FUSIONS if name not in ("rrf", "score")))
+FUSION_NAMES = ("rrf", "minmax", "zscore", *(name for name in registered("fusion") if name not in ("rrf", "score")))
 
 
 def default_systems(retrievers: Sequence[str], reranker: Reranker | None) -> list[str]:
@@ -181,7 +182,8 @@ def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusio
     """The fusion of a name in `FUSION_NAMES`, as it is by default but for the weights."""
     if name in ("minmax", "zscore"):
         return ScoreFusion("minmax" if name == "minmax" else "zscore", weights)
-    return FUSIONS[name](weights=weights)
+    fusion: Fusion = find("fusion", name)(weights=weights)
+    return fusion
 
 
 def _fusion(given: tuple[str, float | None] | None, weights: Mapping[str, float] | None, spec: str) -> Fusion | str:

@@ -6,7 +6,6 @@ A fusion is a subclass of `Fusion` with one method: what each listed document ea
 
 from hybridsearch.fusion.adaptive import AdaptiveFusion as AdaptiveFusion
 from hybridsearch.fusion.base import Fusion as Fusion
-from hybridsearch.fusion.files import FUSIONS as FUSIONS
 from hybridsearch.fusion.files import make_fusion as make_fusion
 from hybridsearch.fusion.files import read_fusion as read_fusion
 from hybridsearch.fusion.rrf import RRF as RRF

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.fusion.adaptive import AdaptiveFusion
 from hybridsearch.fusion.base import Fusion
-from hybridsearch.fusion.rrf import RRF
-from hybridsearch.fusion.score import ScoreFusion
-
-FUSIONS: dict[str, type[Fusion]] = {fusion.name: fusion for fusion in (RRF, ScoreFusion, AdaptiveFusion)}
-"""The type names that `make_fusion` and an index's settings know."""
+from hybridsearch.registry import make, registered
 
 TUNED = "tuned"
 """The type of a file of `hs.tune`, which has a fusion, how deep to read for it, and the figures that say why."""
@@ -24,13 +19,8 @@ TUNED = "tuned"
 def make_fusion(description: Mapping[str, Any]) -> Fusion:
     """The fusion of `Fusion.to_json`. Raises InvalidArgumentError where it is not one."""
     arguments = dict(description)
-    name, tuned_on = arguments.pop("type", None), arguments.pop("tuned_on", "")
-    if name not in FUSIONS:
-        raise InvalidArgumentError(f"No fusion {name!r} is known: known are {', '.join(FUSIONS)}.")
-    try:
-        fusion: Fusion = FUSIONS[name](**arguments)
-    except TypeError as error:
-        raise InvalidArgumentError(f"The fusion {name!r} does not take these arguments: {error}.") from error
+    tuned_on = arguments.pop("tuned_on", "")
+    fusion: Fusion = make("fusion", arguments)
     fusion.tuned_on = frozenset(tuned_on.split())
     return fusion
 
@@ -49,7 +39,7 @@ def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fu
             f"{fusion!r:.80}."
         )
     content = read_content(fusion)
-    if isinstance(content, Mapping) and content.get("type") in FUSIONS:
+    if isinstance(content, Mapping) and content.get("type") in registered("fusion"):
         return make_fusion(content), candidates
     with content_of_tune():
         if content["type"] != TUNED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
 from hybridsearch.encoders.models import LazyModel, check_texts
-from hybridsearch.errors import EncodingError, HybridSearchError, InvalidArgumentError, RetrieverError
+from hybridsearch.errors import EncodingError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -23,55 +23,6 @@ GPU_BATCH_TOKENS = 65536
 
 WINDOW = 4096
 """Pairs that are sorted by length and held in memory at a time."""
-
-
-@runtime_checkable
-class Reranker(Protocol):
-    """Gives new scores to the first `top_k` documents of a fused ranking."""
-
-    @property
-    def top_k(self) -> int:
-        """How many documents of each fused ranking are scored; at least 1."""
-        ...
-
-    def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
-        """Scores of each query's documents, larger is better.
-
-        Args:
-            queries: all queries of a search, so that work can be shared.
-            documents: for each query its candidates, in fused order.
-
-        Returns:
-            For each query one float64 array, as long as its candidates and in their order. Raises EncodingError
-            where the model gives NaN.
-        """
-        ...
-
-    def to_json(self) -> dict[str, Any] | None:
-        """`{"type": registered name, **constructor arguments}`; None for one that only the caller can make."""
-        ...
-
-
-def score_pairs(
-    reranker: Reranker, queries: Sequence[str], documents: Sequence[Sequence[Document]]
-) -> list[NDArray[np.float64]]:
-    """`reranker.rerank`, whoever wrote it, with its answer checked.
-
-    Raises:
-        RetrieverError: it failed with an error that is none of ours.
-        EncodingError: it did not give one finite score for each document.
-    """
-    try:
-        scores = [np.asarray(of_query, dtype=np.float64) for of_query in reranker.rerank(queries, documents)]
-    except HybridSearchError:
-        raise
-    except Exception as error:
-        raise RetrieverError(f"The reranker failed: {type(error).__name__}: {error}") from error
-    if [of_query.shape for of_query in scores] != [(len(of_query),) for of_query in documents]:
-        raise EncodingError("The reranker did not give one score for each document of each query.")
-    if not all(np.isfinite(of_query).all() for of_query in scores):
-        raise EncodingError("The reranker gave NaN or infinity for a document.")
-    return scores
 
 
 class CrossEncoderReranker:
@@ -175,23 +126,3 @@ class CrossEncoderReranker:
                 f"The cross-encoder {self.model.name!r} has {model.num_labels} outputs; a reranker needs one."
             )
         return model
-
-
-RERANKERS: dict[str, type[CrossEncoderReranker]] = {"cross-encoder": CrossEncoderReranker}
-"""The type names that an index's settings may carry. An index file never names a module to import."""
-
-
-def make_reranker(description: Mapping[str, Any]) -> Reranker:
-    """The reranker for what `to_json` gave.
-
-    Raises:
-        InvalidArgumentError: the type is not registered, or does not take the arguments.
-    """
-    arguments = dict(description)
-    name = arguments.pop("type", None)
-    if name not in RERANKERS:
-        raise InvalidArgumentError(f"No reranker type {name!r} is known: known are {', '.join(RERANKERS)}.")
-    try:
-        return RERANKERS[name](**arguments)
-    except TypeError as error:
-        raise InvalidArgumentError(f"The reranker type {name!r} does not take these arguments: {error}.") from error
