@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from hybridsearch.ranking import Ranking, round_score
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+Explain: TypeAlias = "Callable[[Sequence[Hit]], list[Explanation]]"
+"""Explains hits of one query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +120,14 @@ class Hit:
     fused_score: float
     rank_before_reranking: int
     reranker_score: float | None = None
-    _explain: Callable[[Hit], Explanation] | None = field(default=None, repr=False, compare=False)
+    _explain: Explain | None = field(default=None, repr=False, compare=False)
 
     def explain(self) -> Explanation:
         """Why it is here, with the matched terms of lexical and sparse retrievers.
 
         The terms are looked up in the index as it is now, so ask before changing it.
         """
-        if self._explain is None:
-            raise BackendError("This hit has lost its index (it was copied or pickled): use search.explain(query, id).")
-        return self._explain(self)
+        return _explained([self])[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = (self.id, self.rank, self.score, self.document, self.retrievers, self.fused_score)
@@ -183,6 +184,10 @@ class Results(Sequence[Hit]):
 
     def __len__(self) -> int:
         return len(self.hits)
+
+    def explain(self) -> list[Explanation]:
+        """`Hit.explain` of each hit; the engine is asked once for all."""
+        return _explained(self.hits)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict."""
@@ -253,7 +258,7 @@ def make_hits(
     documents: Mapping[str, Document],
     reranked: NDArray[np.float64],
     top_k: int | None,
-    explain: Callable[[Hit], Explanation],
+    explain: Explain,
 ) -> tuple[Hit, ...]:
     """Hits in final order: the reranked by reranker score, equal ones by fused rank, then the fused tail."""
     candidates = [(rank, id, score) for rank, (id, score) in enumerate(fused, 1) if id in documents]
@@ -273,6 +278,16 @@ def make_hits(
         score = fused_score if reranker_score is None else reranker_score
         hits.append(Hit(id, rank, score, documents[id], retrievers, fused_score, fused_rank, reranker_score, explain))
     return tuple(hits)
+
+
+def _explained(hits: Sequence[Hit]) -> list[Explanation]:
+    """Of hits of one search."""
+    if not hits:
+        return []
+    explain = hits[0]._explain
+    if explain is None:
+        raise BackendError("This hit has lost its index (it was copied or pickled): use search.explain(query, id).")
+    return explain(hits)
 
 
 def _rank_of(hit: Hit, name: str) -> str:

@@ -1,13 +1,16 @@
-"""How a question is answered: requests, rankings, fusion, documents, reranking; in threads, or in an event loop."""
+"""How queries are answered: requests, rankings, fusion, documents, reranking; in threads, or in an event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,150 +23,137 @@ from hybridsearch.errors import (
     FilterError,
     FingerprintMismatchError,
     HybridSearchError,
+    InvalidArgumentError,
     RetrieverError,
+    RetrieverTimeoutError,
 )
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker, score_pairs
-from hybridsearch.threads import ask_in_tasks, ask_in_threads, in_a_thread
 from hybridsearch.vectors import QueryVector, SparseQuery
 
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What one call asks, checked: `queries` of the retrievers `names`, and what happens to their rankings.
-
-    Attributes:
-        depth: how deep each retriever is read.
-        top_k: how many hits; None for all candidates.
-    """
-
-    queries: Sequence[str]
-    names: Sequence[str]
-    depth: int
-    filter: Filter | None
-    fusion: Fusion
-    reranker: Reranker | None
-    top_k: int | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What the retrievers said: by name, one request and one ranking for each query; why optional ones are missing."""
-
-    requests: Mapping[str, Sequence[Request]]
-    rankings: Mapping[str, Sequence[Ranking]]
-    failures: Mapping[str, str] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """Answers questions from one backend.
+class Plan:
+    """How queries are answered, with all settings known and checked; `HybridSearch.plan` makes one.
 
     Retrievers that may neither fail nor time out are asked in one call of the backend, others each in a call of its
-    own. `ask_async` and `results_async` wait for an `AsyncBackend` without a thread; the work of encoders, fusion and
-    reranker, and all of another backend, goes to threads. The results are the same.
+    own. `aask` and `aresults` wait for an `AsyncBackend` without a thread; the work of encoders, fusion and reranker,
+    and all of another backend, goes to threads. The results are the same.
 
     Attributes:
+        retrievers: the names to ask, each with a weight above 0.
+        depth: how deep each retriever is read.
+        filter: applied before any ranking is cut.
+        fusion: how rankings are merged.
+        reranker: reorders the top of the fused ranking; None for none.
+        top_k: how many hits; None for all candidates.
+        backend: the engine that is asked.
         encoder: by name, the encoder that the index was built with; raises FingerprintMismatchError for another one.
         optional: retrievers that may fail.
         timeout: seconds by retriever.
     """
 
+    retrievers: tuple[str, ...]
+    depth: int
+    filter: Filter | None
+    fusion: Fusion
+    reranker: Reranker | None
+    top_k: int | None
     backend: Backend
     encoder: Callable[[str], Encoder]
     optional: Collection[str] = ()
     timeout: Mapping[str, float] = field(default_factory=dict)
 
-    def results(self, question: Question) -> list[Results]:
-        """Hits for each query."""
-        return self._merge(question, self.ask(question)) if question.queries else []
+    def results(self, queries: Iterable[str]) -> list[Results]:
+        """Hits for each query, as `HybridSearch.search_many` returns them."""
+        queries = _check_queries(queries)
+        return self._merge(queries, self.ask(queries)) if queries else []
 
-    async def results_async(self, question: Question) -> list[Results]:
+    async def aresults(self, queries: Iterable[str]) -> list[Results]:
         """`results`, with the event loop free meanwhile."""
+        queries = _check_queries(queries)
         if not isinstance(self.backend, AsyncBackend):
-            return await asyncio.to_thread(self.results, question)
-        if not question.queries:
-            return []
-        answers = await self.ask_async(question, self.backend)
-        return await asyncio.to_thread(self._merge, question, answers)
+            return await asyncio.to_thread(self.results, queries)
+        return await asyncio.to_thread(self._merge, queries, await self.aask(queries)) if queries else []
 
-    def ask(self, question: Question) -> Answers:
-        """The retrievers' rankings.
+    def ask(self, queries: Iterable[str]) -> Answers:
+        """The retrievers' rankings, before anything is merged.
 
         Raises:
             RetrieverError, RetrieverTimeoutError: one that is not optional failed, or all did.
         """
-        if self._at_once(question):
-            answers = self._encode_all(question)
+        queries = _check_queries(queries)
+        if not queries:
+            return self._nothing()
+        if self._at_once():
+            answers = self._encode_all(queries)
             with _timed(answers.timings, "search"):
                 flat = self.backend.search(_flat(answers.requests))
             return _with_rankings(answers, flat)
 
         def one(name: str) -> Answers:
-            answers = self._encode(name, question)
+            answers = self._encode(name, queries)
             with _blame(f"Retriever {name!r}"):
                 return _with_rankings(answers, self.backend.search(_flat(answers.requests)))
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
-            given = ask_in_threads({name: partial(one, name) for name in question.names}, self.timeout)
+            given = _ask_in_threads({name: partial(one, name) for name in self.retrievers}, self.timeout)
         return self._gather(given, timings)
 
-    async def ask_async(self, question: Question, backend: AsyncBackend) -> Answers:
-        """`ask`. Cancelling it, or a timeout, cancels what the backend does for it."""
-        if self._at_once(question):
-            answers = await asyncio.to_thread(self._encode_all, question)
+    async def aask(self, queries: Iterable[str]) -> Answers:
+        """`ask`. Cancelling it, or a timeout, cancels what an `AsyncBackend` does for it."""
+        queries, backend = _check_queries(queries), self.backend
+        if not isinstance(backend, AsyncBackend):
+            return await asyncio.to_thread(self.ask, queries)
+        if not queries:
+            return self._nothing()
+        if self._at_once():
+            answers = await asyncio.to_thread(self._encode_all, queries)
             with _timed(answers.timings, "search"):
                 flat = await backend.asearch(_flat(answers.requests))
             return _with_rankings(answers, flat)
 
         async def one(name: str) -> Answers:
-            answers = await in_a_thread(partial(self._encode, name, question))
+            answers = await _in_a_thread(partial(self._encode, name, queries))
             with _blame(f"Retriever {name!r}"):
                 return _with_rankings(answers, await backend.asearch(_flat(answers.requests)))
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
-            given = await ask_in_tasks({name: partial(one, name) for name in question.names}, self.timeout)
+            given = await _ask_in_tasks({name: partial(one, name) for name in self.retrievers}, self.timeout)
         return self._gather(given, timings)
-
-    def terms(self, id: str, requests: Mapping[str, Request]) -> dict[str, dict[str, float]]:
-        """Matched terms of the document by lexical or sparse retriever, the heaviest first."""
-        terms = {}
-        for name, request in requests.items():
-            if isinstance(request.query, SparseQuery) and self.backend.capabilities.explain:
-                found = self.backend.explain(request, [id])[0]
-                terms[name] = dict(sorted(found.items(), key=lambda item: (-abs(item[1]), item[0])))
-        return terms
 
     # Below: the stages
 
-    def _at_once(self, question: Question) -> bool:
-        return not self.timeout and not set(self.optional).intersection(question.names)
+    def _at_once(self) -> bool:
+        return not self.timeout and not set(self.optional).intersection(self.retrievers)
 
-    def _encode_all(self, question: Question) -> Answers:
-        parts = [self._encode(name, question) for name in question.names]
+    def _nothing(self) -> Answers:
+        return Answers(dict.fromkeys(self.retrievers, ()), dict.fromkeys(self.retrievers, ()))
+
+    def _encode_all(self, queries: Sequence[str]) -> Answers:
+        parts = [self._encode(name, queries) for name in self.retrievers]
         return Answers(
             {name: requests for part in parts for name, requests in part.requests.items()},
             {},
             timings={stage: seconds for part in parts for stage, seconds in part.timings.items()},
         )
 
-    def _encode(self, name: str, question: Question) -> Answers:
+    def _encode(self, name: str, queries: Sequence[str]) -> Answers:
         """The requests to one retriever, no rankings yet."""
         timings: dict[str, float] = {}
         encoder = self.encoder(name)
         with _timed(timings, f"encode {name}"), _blame(f"Retriever {name!r}"):
-            vectors: Sequence[QueryVector] = encoder.encode_queries(question.queries)
-        if len(vectors) != len(question.queries):
-            raise EncodingError(
-                f"Retriever {name!r} encoded {len(question.queries)} queries into {len(vectors)} vectors."
-            )
-        requests = [Request(name, vector, question.depth, question.filter) for vector in vectors]
+            vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
+        if len(vectors) != len(queries):
+            raise EncodingError(f"Retriever {name!r} encoded {len(queries)} queries into {len(vectors)} vectors.")
+        requests = [Request(name, vector, self.depth, self.filter) for vector in vectors]
         return Answers({name: requests}, {}, timings=timings)
 
     def _gather(self, given: Mapping[str, Answers | BaseException], timings: dict[str, float]) -> Answers:
@@ -193,12 +183,12 @@ class Retrieval:
             timings,
         )
 
-    def _merge(self, question: Question, answers: Answers) -> list[Results]:
+    def _merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:
         """Fuse, fetch, rerank."""
-        queries, top_k, reranker, timings = question.queries, question.top_k, question.reranker, answers.timings
-        by_query = [{name: rankings[i] for name, rankings in answers.rankings.items()} for i in range(len(queries))]
+        top_k, reranker, timings = self.top_k, self.reranker, answers.timings
+        by_query = answers.by_query
         with _timed(timings, "fuse"):
-            fused = [question.fusion.explain(of_query) for of_query in by_query]
+            fused = [self.fusion.explain(of_query) for of_query in by_query]
         rerank_depth = 0 if reranker is None else reranker.top_k
         with _timed(timings, "fetch"):
             documents = self._documents(
@@ -217,7 +207,7 @@ class Retrieval:
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
-            explain = partial(self._explain_hit, query, question.fusion, requests)
+            explain = partial(self._explain, query, requests)
             hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
             results.append(Results(query, hits, tuple(answers.rankings), answers.failures, timings))
         return results
@@ -233,18 +223,66 @@ class Retrieval:
         found.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
         return found
 
-    def _explain_hit(self, query: str, fusion: Fusion, requests: Mapping[str, Request], hit: Hit) -> Explanation:
-        return Explanation(
-            query=query,
-            id=hit.id,
-            retrievers=hit.retrievers,
-            terms=self.terms(hit.id, {name: requests[name] for name in hit.retrievers}),
-            fusion=repr(fusion),
-            fused_rank=hit.rank_before_reranking,
-            fused_score=hit.fused_score,
-            reranker_score=hit.reranker_score,
-            rank=hit.rank,
-        )
+    def _explain(self, query: str, requests: Mapping[str, Request], hits: Sequence[Hit]) -> list[Explanation]:
+        """Of hits for one query, in one call of the backend for each retriever."""
+        listed = {name: [hit.id for hit in hits if name in hit.retrievers] for name in requests}
+        found = {name: matched_terms(self.backend, requests[name], ids) for name, ids in listed.items() if ids}
+        return [
+            Explanation(
+                query=query,
+                id=hit.id,
+                retrievers=hit.retrievers,
+                terms={name: found[name][hit.id] for name in hit.retrievers if hit.id in found[name]},
+                fusion=repr(self.fusion),
+                fused_rank=hit.rank_before_reranking,
+                fused_score=hit.fused_score,
+                reranker_score=hit.reranker_score,
+                rank=hit.rank,
+            )
+            for hit in hits
+        ]
+
+
+def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By document id the matched terms, the heaviest first; nothing of a retriever that is not lexical or sparse."""
+    if not isinstance(request.query, SparseQuery) or not backend.capabilities.explain:
+        return {}
+    found = backend.explain(request, ids)
+    return {
+        id: dict(sorted(terms.items(), key=lambda item: (-abs(item[1]), item[0])))
+        for id, terms in zip(ids, found, strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the retrievers said: by name, one request and one ranking for each query; why optional ones are missing."""
+
+    requests: Mapping[str, Sequence[Request]]
+    rankings: Mapping[str, Sequence[Ranking]]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def by_query(self) -> list[dict[str, Ranking]]:
+        """The rankings of each query, by retriever."""
+        return [
+            dict(zip(self.rankings, of_query, strict=True)) for of_query in zip(*self.rankings.values(), strict=True)
+        ]
+
+
+def _check_queries(queries: Iterable[str]) -> list[str]:
+    if isinstance(queries, str) or not isinstance(queries, Iterable):
+        raise InvalidArgumentError(f"search_many takes a list of queries, not {queries!r:.80}; use search for one.")
+    queries = list(queries)
+    for number, query in enumerate(queries):
+        if not isinstance(query, str):
+            raise InvalidArgumentError(f"Query {number} is of type {type(query).__name__}; queries are strings.")
+        try:
+            query.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(f"Query {number} holds a lone surrogate, which is not valid Unicode.") from None
+    return queries
 
 
 def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:
@@ -276,3 +314,60 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
         yield
     finally:
         timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - started
+
+
+def _ask_in_threads(
+    calls: Mapping[str, Callable[[], T]], timeouts: Mapping[str, float]
+) -> dict[str, T | BaseException]:
+    """Run `calls` side by side; what each returned or raised. One that is too slow goes on unheard in its thread."""
+    answers: dict[str, T | BaseException] = {}
+
+    def run(name: str) -> None:
+        try:
+            answers[name] = calls[name]()
+        except BaseException as error:  # handed to the caller, who decides
+            answers[name] = error
+
+    started = time.perf_counter()
+    threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in calls}
+    for thread in threads.values():
+        thread.start()
+    for name, thread in threads.items():
+        limit = timeouts.get(name)
+        thread.join(None if limit is None else max(0.0, started + limit - time.perf_counter()))
+    late = {name: _too_slow(name, timeouts) for name, thread in threads.items() if thread.is_alive()}
+    return {name: late[name] if name in late else answers[name] for name in calls}
+
+
+async def _ask_in_tasks(
+    calls: Mapping[str, Callable[[], Awaitable[T]]], timeouts: Mapping[str, float]
+) -> dict[str, T | BaseException]:
+    """`_ask_in_threads` for coroutines: one that is too slow is cancelled, and all are when the caller is."""
+
+    async def run(name: str) -> T | BaseException:
+        try:
+            async with asyncio.timeout(timeouts.get(name)) as limit:
+                return await calls[name]()
+        except Exception as error:
+            return _too_slow(name, timeouts) if limit.expired() else error
+
+    return dict(zip(calls, await asyncio.gather(*map(run, calls)), strict=True))
+
+
+async def _in_a_thread(call: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`, in a thread of its own: one that hangs keeps no other call and no exit waiting."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from now on `cancel` does nothing, so that the thread can always answer
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # handed to the waiting task
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(future)
+
+
+def _too_slow(name: str, timeouts: Mapping[str, float]) -> RetrieverTimeoutError:
+    return RetrieverTimeoutError(f"Retriever {name!r} took longer than its timeout of {timeouts[name]:g} s.")

@@ -36,7 +36,7 @@ from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import read_documents
 from hybridsearch.rerank import Reranker, make_reranker
-from hybridsearch.retrieval import Question, Retrieval
+from hybridsearch.retrieval import Plan, matched_terms
 from hybridsearch.vectors import EncodedBatch
 
 CONFIGURED: Final = "configured"
@@ -274,8 +274,7 @@ class HybridSearch:
         The same query vectors give exactly the same results. A neural encoder's own vectors may differ in the last
         bits between batch shapes, and scores by as much.
         """
-        question = self._question(queries, top_k, **options)
-        return self._retrieval().results(question)
+        return self.plan(top_k, **options).results(queries)
 
     def rankings(
         self,
@@ -295,9 +294,8 @@ class HybridSearch:
         >>> [{name: ranking.ids for name, ranking in found.items()} for found in search.rankings(["wing", "jet"])]
         [{'bm25': ('a',)}, {'bm25': ('b',)}]
         """
-        question = self._question(queries, filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
-        found = self._retrieval().ask(question).rankings if question.queries else {}
-        return [{name: of[place] for name, of in found.items()} for place in range(len(question.queries))]
+        plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
+        return plan.ask(queries).by_query
 
     async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
         """`search`, with the event loop free meanwhile; the same options, the same results.
@@ -312,8 +310,57 @@ class HybridSearch:
         self, queries: Iterable[str], top_k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[Results]:
         """`search_many`, with the event loop free meanwhile."""
-        question = self._question(queries, top_k, **options)
-        return await self._retrieval().results_async(question)
+        return await self.plan(top_k, **options).aresults(queries)
+
+    def plan(
+        self,
+        top_k: int = 10,
+        *,
+        filter: Mapping[str, Any] | Filter | None = None,
+        retrievers: Collection[str] | None = None,
+        candidates: int | None = None,
+        fusion: Fusion | str | Path | None = None,
+        reranker: Reranker | Literal["configured"] | None = CONFIGURED,
+    ) -> Plan:
+        """How a search with these arguments, which are those of `search`, would be answered.
+
+        All other searches are made of it: `plan.results(queries)` gives the hits, `plan.ask(queries)` what each
+        retriever says, and `aresults` and `aask` do so in an event loop.
+
+        Raises:
+            IndexNotFoundError: nothing has been indexed yet.
+            FilterError, InvalidArgumentError: an argument is not usable.
+
+        >>> import hybridsearch as hs
+        >>> search = HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
+        >>> plan = search.plan(top_k=1, candidates=50)
+        >>> plan.retrievers, plan.depth, plan.fusion, plan.reranker, plan.top_k
+        (('bm25',), 50, RRF(k=60), None, 1)
+        >>> [results.ids for results in plan.results(["wing", "jet"])]
+        [['a'], ['b']]
+        >>> [ranking.ids for ranking in plan.ask(["wing", "jet"]).rankings["bm25"]]
+        [('a',), ('b',)]
+        """
+        top_k = whole_number("top_k", top_k)
+        fusion, candidates = (self.fusion, candidates) if fusion is None else read_fusion(fusion, candidates)
+        depth = self.candidates if candidates is None else whole_number("candidates", candidates)
+        parsed = filter if filter is None or isinstance(filter, Filter) else Filter.parse(filter)
+        names = self._asked(retrievers, fusion)
+        reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
+        self._opened_schema()
+        return Plan(
+            retrievers=tuple(names),
+            depth=max(depth, top_k),
+            filter=parsed,
+            fusion=fusion,
+            reranker=reranker,
+            top_k=top_k,
+            backend=self._backend,
+            encoder=self._verified_encoder,
+            optional=self.optional,
+            timeout=self.timeout,
+        )
 
     def explain(
         self, query: str, id: str, *, retrievers: Collection[str] | None = None, candidates: int | None = None
@@ -325,13 +372,13 @@ class HybridSearch:
         """
         if self.get(id)[0] is None:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
-        question = self._question([query], 1, retrievers=retrievers, candidates=candidates)
-        retrieval = self._retrieval()
-        for hit in retrieval.results(replace(question, top_k=None))[0]:
+        plan = replace(self.plan(1, retrievers=retrievers, candidates=candidates), top_k=None)
+        for hit in plan.results([query])[0]:
             if hit.id == id:
                 return hit.explain()
-        asked = retrieval.ask(replace(question, depth=1, filter=None)).requests
-        terms = retrieval.terms(id, {name: of_query[0] for name, of_query in asked.items()})
+        requests = replace(plan, depth=1).ask([query]).requests
+        found = {name: matched_terms(self._backend, of_query[0], [id]) for name, of_query in requests.items()}
+        terms = {name: of_retriever[id] for name, of_retriever in found.items() if of_retriever}
         return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None)
 
     # Keeping
@@ -469,31 +516,6 @@ class HybridSearch:
                     f"{', '.join(map(repr, known))}."
                 )
 
-    def _retrieval(self) -> Retrieval:
-        self._opened_schema()
-        return Retrieval(self._backend, self._verified_encoder, self.optional, self.timeout)
-
-    def _question(
-        self,
-        queries: Iterable[str],
-        top_k: int = 10,
-        *,
-        filter: Mapping[str, Any] | None = None,
-        retrievers: Collection[str] | None = None,
-        candidates: int | None = None,
-        fusion: Fusion | str | Path | None = None,
-        reranker: Reranker | Literal["configured"] | None = CONFIGURED,
-    ) -> Question:
-        """The arguments of a search, checked, with what this object was made with for those not given."""
-        queries = _check_queries(queries)
-        top_k = whole_number("top_k", top_k)
-        fusion, candidates = (self.fusion, candidates) if fusion is None else read_fusion(fusion, candidates)
-        depth = max(self.candidates if candidates is None else whole_number("candidates", candidates), top_k)
-        parsed = None if filter is None else Filter.parse(filter)
-        names = self._asked(retrievers, fusion)
-        reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
-        return Question(queries, names, depth, parsed, fusion, reranker, top_k)
-
 
 def open(
     place: str | Path | Backend,
@@ -601,20 +623,6 @@ def _check_query(query: str) -> list[str]:
     if not isinstance(query, str):
         raise InvalidArgumentError(f"A query is a string, not {type(query).__name__}; see search_many for several.")
     return [query]
-
-
-def _check_queries(queries: Iterable[str]) -> list[str]:
-    if isinstance(queries, str) or not isinstance(queries, Iterable):
-        raise InvalidArgumentError(f"search_many takes a list of queries, not {queries!r:.80}; use search for one.")
-    queries = list(queries)
-    for number, query in enumerate(queries):
-        if not isinstance(query, str):
-            raise InvalidArgumentError(f"Query {number} is of type {type(query).__name__}; queries are strings.")
-        try:
-            query.encode()
-        except UnicodeEncodeError:
-            raise InvalidArgumentError(f"Query {number} holds a lone surrogate, which is not valid Unicode.") from None
-    return queries
 
 
 def _mismatch(name: str, indexed: Fingerprint, given: Fingerprint) -> str:

@@ -54,8 +54,8 @@ class Session:
         results = self.answer(query)
         data = results.to_dict()
         if self.explain:
-            for hit, of_hit in zip(results, data["hits"], strict=True):
-                of_hit["explanation"] = hit.explain().to_dict()
+            for explanation, of_hit in zip(results.explain(), data["hits"], strict=True):
+                of_hit["explanation"] = explanation.to_dict()
         return data
 
     def show(self, query: str) -> Results:
@@ -63,8 +63,8 @@ class Session:
         console = console_on()
         console.print(results)
         if self.explain:
-            for hit in results:
-                console.print(f"\n{hit.explain()}", markup=False, highlight=False)
+            for explanation in results.explain():
+                console.print(f"\n{explanation}", markup=False, highlight=False)
         for name, reason in results.failures.items():
             console_on(sys.stderr).print(f"Without {name}: {reason}", style="yellow", markup=False, highlight=False)
         return results

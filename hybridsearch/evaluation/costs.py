@@ -16,11 +16,10 @@ from numpy.typing import ArrayLike
 from hybridsearch.backends import Described
 from hybridsearch.documents import Document
 from hybridsearch.encoders.cache import no_cache
-from hybridsearch.evaluation.pipeline import Plan
+from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, Histogram, Sparsity, Timing
 from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.progress import progress_bar
-from hybridsearch.retrieval import Question, Retrieval
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import QueryVector, SparseQuery, SparseVectors
 
@@ -60,7 +59,7 @@ class Times:
     at: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M}")
 
 
-def measure_costs(plans: Sequence[Plan], stages: Stages, queries: int) -> dict[str, Cost]:
+def measure_costs(plans: Sequence[SystemPlan], stages: Stages, queries: int) -> dict[str, Cost]:
     """The cost of each system by name, timed on `queries` of the queries, spread over all of them.
 
     Encoding is timed once for each retriever, so that systems with the same retrievers have the same times; all else
@@ -175,7 +174,7 @@ class _Known:
         return [self.vector]
 
 
-def _timed(plan: Plan, stages: Stages, sample: Sequence[str], encoders: _Encoders) -> Cost:
+def _timed(plan: SystemPlan, stages: Stages, sample: Sequence[str], encoders: _Encoders) -> Cost:
     search = plan.source
 
     def measure(number: int) -> dict[str, float]:
@@ -219,21 +218,23 @@ def _within(seconds: float, measure: Callable[[int], T], count: int) -> list[T]:
     return found
 
 
-def _is_index(plan: Plan) -> bool:
+def _is_index(plan: SystemPlan) -> bool:
     return isinstance(plan.source, HybridSearch)
 
 
-def _time_index(plan: Plan, search: HybridSearch, text: str, vectors: Mapping[str, QueryVector]) -> dict[str, float]:
-    question = Question([text], plan.retrievers, plan.depth, plan.filter, plan.fusion, plan.reranker, LATENCY_TOP_K)
+def _time_index(
+    plan: SystemPlan, search: HybridSearch, text: str, vectors: Mapping[str, QueryVector]
+) -> dict[str, float]:
     encoder: Callable[[str], Any] = lambda name: _Known(vectors[name])  # noqa: E731
+    asks = replace(plan.asks(search), top_k=LATENCY_TOP_K, encoder=encoder)
     started = time.perf_counter()
-    (results,) = Retrieval(search.backend, encoder).results(question)  # one stage after the other
+    (results,) = asks.results([text])
     total = time.perf_counter() - started
     spent = {stage: results.timings[stage] for stage in ("search", "fuse", "rerank") if stage in results.timings}
     return spent | {"total": total}
 
 
-def _time_runs(plan: Plan, stages: Stages, query: str) -> dict[str, float]:
+def _time_runs(plan: SystemPlan, stages: Stages, query: str) -> dict[str, float]:
     rankings = stages.rankings(plan, query)
     started = time.perf_counter()
     fused = plan.fusion.fuse(rankings)
@@ -255,7 +256,7 @@ def _timing(milliseconds: Sequence[float]) -> Timing | None:
     return Timing(p50, p95)
 
 
-def _identity(plan: Plan, stages: Stages, sample: Sequence[str]) -> list[Any]:
+def _identity(plan: SystemPlan, stages: Stages, sample: Sequence[str]) -> list[Any]:
     """What a timing depends on, as far as it can be told."""
     source = plan.source
     asked: list[Any]
@@ -267,7 +268,7 @@ def _identity(plan: Plan, stages: Stages, sample: Sequence[str]) -> list[Any]:
     return ["stages", *asked, *parts, [stages.queries[query] for query in sample]]
 
 
-def _with_index_facts(cost: Cost, plan: Plan, stages: Stages) -> Cost:
+def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages) -> Cost:
     search = plan.source
     if not isinstance(search, HybridSearch):
         return cost

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import numpy as np
 
 from hybridsearch.backends import Request
 from hybridsearch.documents import Document
-from hybridsearch.evaluation.pipeline import Plan
+from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.results import DetailHit, QueryDetail
 from hybridsearch.evaluation.stages import Stages
-from hybridsearch.ranking import Ranking
-from hybridsearch.retrieval import Retrieval
+from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.retrieval import matched_terms
 from hybridsearch.search import HybridSearch
 
 HITS = 5
@@ -41,7 +40,7 @@ def pick_queries(scores: Mapping[str, Mapping[str, float]], count: int) -> list[
 
 def make_details(
     queries: Sequence[str],
-    plans: Sequence[Plan],
+    plans: Sequence[SystemPlan],
     stages: Stages,
     rankings: Mapping[str, Mapping[str, Ranking]],
     qrels: Mapping[str, Mapping[str, int]],
@@ -52,18 +51,17 @@ def make_details(
     ids = [id for of_system in shown.values() for ranking in of_system.values() if ranking for id in ranking.ids[:HITS]]
     documents = stages.documents([*ids, *(id for of_query in relevant.values() for id in of_query)], plans)
 
-    @cache
-    def terms(plan: Plan, name: str, query: str, id: str) -> dict[str, float]:
+    def terms(plan: SystemPlan, name: str, query: str, ids: list[str]) -> dict[str, dict[str, float]]:
         search, vector = plan.source, stages.asked(plan, name).vectors.get(query)
-        if vector is None or not isinstance(search, HybridSearch):
+        if vector is None or not ids or not isinstance(search, HybridSearch):
             return {}
-        retrieval = Retrieval(search.backend, search.retrievers.__getitem__)
-        found = retrieval.terms(id, {name: Request(name, vector, 1)}).get(name, {})
-        return dict(list(found.items())[:TERMS])
+        found = matched_terms(search.backend, Request(name, vector, 1), ids)
+        return {id: dict(list(of_id.items())[:TERMS]) for id, of_id in found.items()}
 
-    def hits(plan: Plan, query: str) -> tuple[DetailHit, ...]:
-        ranking = shown[plan.name][query]
+    def hits(plan: SystemPlan, query: str) -> tuple[DetailHit, ...]:
+        best = (shown[plan.name][query] or EMPTY).top(HITS)
         listed = {name: {id: rank for rank, id in enumerate(one.ids, 1)} for name, one in _lists(plan, stages, query)}
+        found = {name: terms(plan, name, query, [id for id in best.ids if id in of]) for name, of in listed.items()}
         return tuple(
             DetailHit(
                 id=id,
@@ -72,13 +70,9 @@ def make_details(
                 score=score,
                 grade=qrels[query].get(id),
                 retrievers={name: ranks[id] for name, ranks in listed.items() if id in ranks},
-                terms={
-                    name: found
-                    for name, ranks in listed.items()
-                    if id in ranks and (found := terms(plan, name, query, id))
-                },
+                terms={name: of_ids[id] for name, of_ids in found.items() if of_ids.get(id)},
             )
-            for rank, (id, score) in enumerate(() if ranking is None else ranking.top(HITS), 1)
+            for rank, (id, score) in enumerate(best, 1)
         )
 
     return tuple(
@@ -103,5 +97,5 @@ def title(document: Document | None) -> str:
     return text if len(text) <= _TITLE else f"{text[:_TITLE].rsplit(' ', 1)[0]} ..."
 
 
-def _lists(plan: Plan, stages: Stages, query: str) -> list[tuple[str, Ranking]]:
+def _lists(plan: SystemPlan, stages: Stages, query: str) -> list[tuple[str, Ranking]]:
     return list(stages.rankings(plan, query).items()) if plan.retrievers else []

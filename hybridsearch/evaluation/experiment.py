@@ -19,7 +19,7 @@ from hybridsearch.evaluation.costs import measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
 from hybridsearch.evaluation.machine import machine_facts
 from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
-from hybridsearch.evaluation.pipeline import Pipeline, Plan, Run, check_sources, make_plan
+from hybridsearch.evaluation.pipeline import Pipeline, Run, SystemPlan, check_sources, make_plan
 from hybridsearch.evaluation.results import BestSingle, DatasetFacts, Versus
 from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
@@ -212,7 +212,7 @@ def retrieve_rerank(
 
 
 def _rankings(
-    plans: Sequence[Plan], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
+    plans: Sequence[SystemPlan], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, dict[str, Ranking]]:
     """What every system returns, by name and query id."""
     stages.retrieve(plans)
@@ -246,7 +246,7 @@ def _rankings(
 
 
 def _heads(
-    plan: Plan, depth: int, fused: Mapping[str, Ranking], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
+    plan: SystemPlan, depth: int, fused: Mapping[str, Ranking], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, list[Document]]:
     """What goes to the reranker, by query id."""
     wanted = {query: list(ranking.ids[:depth]) for query, ranking in fused.items()}
@@ -264,7 +264,7 @@ def _heads(
     return {query: [documents[id] for id in ids if id in documents] for query, ids in wanted.items()}
 
 
-def _with_own_scores(ranking: Ranking, plan: Plan, stages: Stages, query: str) -> Ranking:
+def _with_own_scores(ranking: Ranking, plan: SystemPlan, stages: Stages, query: str) -> Ranking:
     """A single retriever's own scores say more than what a fusion makes of one list."""
     if plan.kind != "single":
         return ranking
@@ -290,14 +290,14 @@ class _Singles:
         self._stages, self._qrels, self._measures, self._top_k = stages, qrels, measures, top_k
         self._known: dict[Any, Scores] = {}
 
-    def best(self, plan: Plan) -> tuple[str, Scores]:
+    def best(self, plan: SystemPlan) -> tuple[str, Scores]:
         """The plan's retriever with the best main measure, the first of equal ones, and its scores."""
         main = str(self._measures[0])
         scores = {name: self._score(plan, name) for name in plan.retrievers}
         name = max(scores, key=lambda name: float(np.mean(_values(scores[name][main]))))
         return name, scores[name]
 
-    def _score(self, plan: Plan, name: str) -> Scores:
+    def _score(self, plan: SystemPlan, name: str) -> Scores:
         key = (id(plan.source), name, repr(plan.filter), plan.depth)
         if key not in self._known:
             rankings = {query: self._stages.ranking(plan, name, query).top(self._top_k) for query in self._qrels}
@@ -343,7 +343,7 @@ def _versus(
     return result
 
 
-def _warnings(plan: Plan, dataset: Dataset) -> tuple[str, ...]:
+def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
     """What a reader of the figures of `plan` has to know: that its fusion was tuned on these queries."""
     asked = dataset.query_digests
     seen = len(asked & plan.fusion.tuned_on)
@@ -359,10 +359,10 @@ def _values(of_queries: Mapping[str, float]) -> np.ndarray[tuple[int], np.dtype[
     return np.fromiter(of_queries.values(), dtype=np.float64, count=len(of_queries))
 
 
-def _make_plans(systems: Mapping[str, HybridSearch | Pipeline | Run], top_k: int, oracle: bool) -> list[Plan]:
+def _make_plans(systems: Mapping[str, HybridSearch | Pipeline | Run], top_k: int, oracle: bool) -> list[SystemPlan]:
     if not isinstance(systems, Mapping) or not systems:
         raise InvalidArgumentError("systems is a mapping with at least one system, such as {'hybrid': search}.")
-    plans: list[Plan] = []
+    plans: list[SystemPlan] = []
     for name, system in systems.items():
         if not isinstance(name, str) or not name.strip():
             raise InvalidArgumentError(f"The name of a system is a text that is not empty, not {name!r:.60}.")

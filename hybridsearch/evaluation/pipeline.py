@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +14,7 @@ from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, read_fusion
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
+from hybridsearch.retrieval import Plan
 from hybridsearch.search import CONFIGURED, HybridSearch
 
 _LOOKED_UP = 1000  # judged documents, of which an index must have one
@@ -48,7 +49,7 @@ class Pipeline:
     reranker: Reranker | Literal["configured"] | None = CONFIGURED
     filter: Mapping[str, Any] | None = None
 
-    def resolve(self, name: str, top_k: int) -> Plan:
+    def resolve(self, name: str, top_k: int) -> SystemPlan:
         """What asking for `top_k` documents comes to, under the name of the system.
 
         Raises:
@@ -56,8 +57,7 @@ class Pipeline:
         """
         self._check_tuned()
         if isinstance(self.source, HybridSearch):
-            question = self.source._question(
-                [],
+            plan = self.source.plan(
                 top_k,
                 filter=self.filter,
                 retrievers=self.retrievers,
@@ -65,8 +65,8 @@ class Pipeline:
                 fusion=self.fusion,
                 reranker=self.reranker,
             )
-            names, depth, filter = tuple(question.names), question.depth, question.filter
-            return Plan(name, self.source, names, question.fusion, depth, question.reranker, filter, top_k)
+            names, fusion, depth = plan.retrievers, plan.fusion, plan.depth
+            return SystemPlan(name, self.source, names, fusion, depth, plan.reranker, plan.filter, top_k)
         return self._resolve_runs(name, top_k)
 
     def _check_tuned(self) -> None:
@@ -82,7 +82,7 @@ class Pipeline:
                 f"{', '.join(map(repr, asked))} is asked: ask all that it was tuned with, or leave it out."
             )
 
-    def _resolve_runs(self, name: str, top_k: int) -> Plan:
+    def _resolve_runs(self, name: str, top_k: int) -> SystemPlan:
         if not isinstance(self.source, Mapping) or not self.source:
             raise InvalidArgumentError(
                 f"The source of system {name!r} is a HybridSearch, or runs by retriever name, not {self.source!r:.80}."
@@ -103,11 +103,11 @@ class Pipeline:
         runs = {one: read_run(self.source[one], one) for one in names}
         reranker = None if isinstance(self.reranker, str) else self.reranker
         depth = max(top_k, 100 if candidates is None else candidates)
-        return Plan(name, runs, names, fusion, depth, reranker, None, top_k)
+        return SystemPlan(name, runs, names, fusion, depth, reranker, None, top_k)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class SystemPlan:
     """A system with all its arguments known.
 
     Attributes:
@@ -129,6 +129,21 @@ class Plan:
     top_k: int
     oracle: bool = False
     file: str = ""
+
+    def asks(self, search: HybridSearch, names: Collection[str] | None = None, depth: int | None = None) -> Plan:
+        """How its index `search` is asked, by these retrievers (None for all its own) read this deep.
+
+        All of them at once; each answers, or there is an error.
+        """
+        plan = search.plan(
+            1,
+            filter=self.filter,
+            retrievers=self.retrievers if names is None else names,
+            candidates=self.depth if depth is None else depth,
+            fusion=self.fusion,
+            reranker=self.reranker,
+        )
+        return replace(plan, optional=(), timeout={})
 
     @property
     def kind(self) -> Kind:
@@ -163,7 +178,7 @@ def read_run(run: Run, name: str) -> Mapping[str, Ranking]:
     return run
 
 
-def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> Plan:
+def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> SystemPlan:
     """The plan of anything that `compare` takes as a system."""
     if isinstance(system, HybridSearch):
         system = Pipeline(system)
@@ -175,10 +190,10 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> P
             f"not {system!r:.80}."
         )
     file = "" if isinstance(system, Mapping) else str(system)
-    return Plan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k, file=file)
+    return SystemPlan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k, file=file)
 
 
-def check_sources(plans: Iterable[Plan], qrels: Mapping[str, Mapping[str, int]], dataset: str) -> None:
+def check_sources(plans: Iterable[SystemPlan], qrels: Mapping[str, Mapping[str, int]], dataset: str) -> None:
     """Raises InvalidArgumentError where what `plans` ask is of another data set.
 
     That is a run with none of the queries, or an index with none of the first judged documents.

@@ -28,14 +28,11 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders.cache import EncodingCache
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.measures import without
-from hybridsearch.evaluation.pipeline import Plan
+from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.plain import from_plain, to_plain
-from hybridsearch.filters import Filter
-from hybridsearch.fusion import RRF
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import EMPTY, Ranking, round_score
 from hybridsearch.rerank import Reranker, score_pairs
-from hybridsearch.retrieval import Question, Retrieval
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import SparseQuery
 
@@ -86,44 +83,42 @@ class Stages:
 
     # Retrieval
 
-    def retrieve(self, plans: Sequence[Plan]) -> None:
+    def retrieve(self, plans: Sequence[SystemPlan]) -> None:
         """Ask every retriever of every index once, as deep as any of `plans` reads it."""
         depths: dict[Any, int] = {}
-        sources: dict[Any, tuple[HybridSearch, str, Filter | None]] = {}
+        sources: dict[Any, tuple[HybridSearch, str, SystemPlan]] = {}
         for plan in plans:
             if isinstance(plan.source, HybridSearch):
                 for name in plan.retrievers:
                     key = _asked_key(plan.source, plan, name)
                     depths[key] = max(depths.get(key, 0), plan.depth + self.exclude_self)
-                    sources[key] = (plan.source, name, plan.filter)
+                    sources[key] = (plan.source, name, plan)
         new = [key for key in sources if key not in self._asked]
         with progress_bar("Searching", range(len(new) * len(self.queries)), self.show, "queries") as advance:
             for key in new:
-                search, name, filter = sources[key]
-                self._asked[key] = self._ask(search, name, depths[key], filter)
+                search, name, plan = sources[key]
+                self._asked[key] = self._ask(search, name, depths[key], plan)
                 advance(len(self.queries))
 
-    def asked(self, plan: Plan, name: str) -> Asked:
+    def asked(self, plan: SystemPlan, name: str) -> Asked:
         """What one retriever of `plan` returned to all queries, at least as deep as the plan reads it."""
         if not isinstance(plan.source, HybridSearch):
             return Asked(plan.source[name])
         return self._asked[_asked_key(plan.source, plan, name)]
 
-    def rankings(self, plan: Plan, query: str) -> dict[str, Ranking]:
+    def rankings(self, plan: SystemPlan, query: str) -> dict[str, Ranking]:
         """The rankings of one query that `plan` fuses, by retriever."""
         names = plan.retrievers or plan.source
         return {name: self.ranking(plan, name, query) for name in names}  # type: ignore[union-attr]
 
-    def ranking(self, plan: Plan, name: str, query: str) -> Ranking:
+    def ranking(self, plan: SystemPlan, name: str, query: str) -> Ranking:
         """What `plan` reads of one retriever for one query."""
         ranking = self.asked(plan, name).rankings.get(query, EMPTY)
         return (without(ranking, query) if self.exclude_self else ranking).top(plan.depth)
 
-    def _ask(self, search: HybridSearch, name: str, depth: int, filter: Filter | None) -> Asked:
+    def _ask(self, search: HybridSearch, name: str, depth: int, plan: SystemPlan) -> Asked:
         def ask() -> Asked:
-            question = Question(list(self.queries.values()), [name], depth, filter, RRF(), None, None)
-            retrieval = search._retrieval()
-            answers = Retrieval(retrieval.backend, retrieval.encoder).ask(question)  # complete, or an error
+            answers = plan.asks(search, [name], depth).ask(self.queries.values())
             requests = dict(zip(self.queries, answers.requests[name], strict=True))
             rankings = dict(zip(self.queries, answers.rankings[name], strict=True))
             bare = {query: Ranking(ranking.ids, ranking.scores) for query, ranking in rankings.items()}
@@ -132,7 +127,9 @@ class Stages:
 
         if self.folder is None or not self.queries:
             return ask()
-        digest = _digest(self.index_digest(search), self.fingerprint(search, name), self.queries, depth, repr(filter))
+        digest = _digest(
+            self.index_digest(search), self.fingerprint(search, name), self.queries, depth, repr(plan.filter)
+        )
         path = self.folder / "rankings" / f"{name}-{digest}.parquet"
         if path.exists() and (kept := _read_asked(path)) is not None:
             return kept
@@ -163,7 +160,7 @@ class Stages:
 
     # Documents
 
-    def documents(self, ids: Iterable[str], plans: Sequence[Plan]) -> dict[str, Document]:
+    def documents(self, ids: Iterable[str], plans: Sequence[SystemPlan]) -> dict[str, Document]:
         """Those that an index of `plans`, tried in order, or else the corpus has."""
         ids = list(dict.fromkeys(ids))
         found: dict[str, Document] = {}
@@ -304,7 +301,7 @@ class _PairScores:
             )
 
 
-def _asked_key(search: HybridSearch, plan: Plan, name: str) -> tuple[Any, ...]:
+def _asked_key(search: HybridSearch, plan: SystemPlan, name: str) -> tuple[Any, ...]:
     """Equal for plans that can share an answer; a deeper approximate search is another search."""
     approximate = search.backend.capabilities.approximate
     return id(search), name, repr(plan.filter), plan.depth if approximate else None

@@ -23,7 +23,6 @@ from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
-from hybridsearch.retrieval import Question
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.negatives.rows import Mined
@@ -208,17 +207,16 @@ def _by_search(search: HybridSearch | Pipeline) -> Scorer:
     plan = pipeline.resolve("teacher", 1)
     if plan.reranker is not None:
         return _by_reranker(plan.reranker)
+    asks = replace(plan.asks(source), optional=source.optional, timeout=source.timeout)
 
     def score(queries: Sequence[str], texts: Sequence[Sequence[Mined]]) -> list[list[float]]:
         distinct = list(dict.fromkeys(queries))
-        question = Question(distinct, plan.retrievers, plan.depth, plan.filter, plan.fusion, None, None)
-        answers = source._retrieval().ask(question)
+        answers = asks.ask(distinct)
         for name, reason in answers.failures.items():
             raise RetrieverError(f"A teacher needs all its retrievers, and {name!r} failed: {reason}")
         known = all(one.id is not None for of_query in texts for one in of_query)
         scores = {}
-        for place, query in enumerate(distinct):
-            rankings = {name: of_queries[place] for name, of_queries in answers.rankings.items()}
+        for query, rankings in zip(distinct, answers.by_query, strict=True):
             ranking = plan.fusion.fuse(rankings) if len(rankings) > 1 else rankings[plan.retrievers[0]]
             scores[query] = _Scores.make(ranking, {} if known else _ids_by_text(source, ranking), len(rankings) > 1)
         return [[scores[query].of(one) for one in of_query] for query, of_query in zip(queries, texts, strict=True)]
