@@ -91,7 +91,9 @@ class Pipeline:
             raise InvalidArgumentError(f"System {name!r} is made of runs, which cannot be filtered: leave out filter.")
         asked = list(self.source) if self.retrievers is None else arguments.names(self.retrievers)
         fusion, candidates = read_fusion(RRF() if self.fusion is None else self.fusion, self.candidates)
-        candidates = arguments.whole_number_or_none(f"The number of candidates of system {name!r}", candidates)
+        if candidates is not None:
+            called, sentence = f"The candidates of system {name!r}", "{name} are {allowed}, not {value}."
+            candidates = arguments.whole_number(called, candidates, sentence=sentence)
         for one in [*asked, *(fusion.weights or ())]:
             if one not in self.source:
                 raise InvalidArgumentError(

@@ -61,7 +61,8 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, *, samples: int =
     0.625 [0.250, 1.000]
     """
     numbers = _numbers(values, "values")
-    level, samples = number("level", level, above=0, below=1), whole_number("samples", samples, 100)
+    between = "{name} is a number between 0 and 1, such as 0.95, not {value}."
+    level, samples = number("level", level, above=0, below=1, sentence=between), whole_number("samples", samples, 100)
     n = len(numbers)
     generator = np.random.default_rng(seed)
     means = np.empty(samples)
