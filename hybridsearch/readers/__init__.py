@@ -1,6 +1,9 @@
-"""Documents from files: JSON lines, CSV, Parquet, BEIR folders, folders of text files; streamed, one at a time."""
+"""Documents from files: JSON lines, CSV, Parquet, BEIR folders, folders of text files; streamed, one at a time.
 
-from hybridsearch.readers.text import LONGEST_CSV_FIELD as LONGEST_CSV_FIELD
-from hybridsearch.readers.text import DocumentReader as DocumentReader
-from hybridsearch.readers.text import SkippedLine as SkippedLine
-from hybridsearch.readers.text import read_documents as read_documents
+A module reads a family of formats; `read.py` has the table of formats and finds the files.
+"""
+
+from hybridsearch.readers.read import DocumentReader as DocumentReader
+from hybridsearch.readers.read import SkippedLine as SkippedLine
+from hybridsearch.readers.read import read_documents as read_documents
+from hybridsearch.readers.tables import LONGEST_CSV_FIELD as LONGEST_CSV_FIELD

@@ -1,0 +1,103 @@
+"""What a record of a file is, and which of its fields become what in its document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import DocumentError
+
+ID_FIELDS = ("id", "_id", "docid")
+TEXT_FIELDS = ("text", "contents", "content", "body")
+TITLE_FIELDS = ("title",)
+
+Record: TypeAlias = "Mapping[str, Any] | Document | DocumentError"
+"""What one record says, or what is wrong with it."""
+
+Numbered: TypeAlias = tuple[int, Record]
+"""A record and its 1-based line or row."""
+
+
+class WholeFileError(Exception):
+    """The file as a whole cannot be read as documents, so that skipping lines does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Which fields of a record become what in its document."""
+
+    id: tuple[str, ...]
+    text: tuple[str, ...]
+    title: tuple[str, ...]
+    metadata: frozenset[str] | None
+    auto_id: bool
+
+    def document(self, record: Record, file: str, number: int | None) -> Document:
+        if isinstance(record, Document):
+            return record
+        if isinstance(record, DocumentError):
+            raise record
+        id_field, text_field, title_field = (_first(names, record) for names in (self.id, self.text, self.title))
+        if text_field is None:
+            raise self.without_text(record)
+        id = record[id_field] if id_field is not None else None
+        if id is None or id == "":
+            if not self.auto_id:
+                raise self.without_id(record)
+            id = f"{Path(file).name}-{number}"
+        elif isinstance(id, int) and not isinstance(id, bool):
+            id = _decimal(id)
+        title = record[title_field] if title_field is not None else None
+        used = (id_field, text_field, title_field)
+        metadata = {field: value for field, value in record.items() if field not in used}
+        nested = metadata.get("metadata")
+        if isinstance(nested, Mapping):
+            del metadata["metadata"]
+            metadata = {**nested, **metadata}
+        if self.metadata is not None:
+            metadata = {field: value for field, value in metadata.items() if field in self.metadata}
+        return Document(id, record[text_field], "" if title is None else title, metadata)
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Refuse a table at once that lacks what every row needs."""
+        twice = next((name for name in columns if columns.count(name) > 1), None)
+        if twice is not None:
+            raise DocumentError(f"two columns are named {twice!r:.80}; names must differ.")
+        if _first(self.text, columns) is None:
+            raise self.without_text(columns)
+        if _first(self.id, columns) is None and not self.auto_id:
+            raise self.without_id(columns)
+
+    def without_text(self, found: Iterable[str]) -> DocumentError:
+        return DocumentError(
+            f"there is no text: {_listed(self.text)} is not among its fields ({_shown(found)}); "
+            "name the field with text_field (--text-field)."
+        )
+
+    def without_id(self, found: Iterable[str]) -> DocumentError:
+        return DocumentError(
+            f"there is no id: {_listed(self.id)} is missing or empty among its fields ({_shown(found)}); "
+            "name the field with id_field (--id-field), or let ids be made with auto_id=True (--auto-id)."
+        )
+
+
+def _first(names: Sequence[str], record: Iterable[str]) -> str | None:
+    return next((name for name in names if name in record), None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _shown(fields: Iterable[str]) -> str:
+    names = [f"{field!r:.40}" for field in fields]
+    return (", ".join(names[:8]) + (", ..." if len(names) > 8 else "")) or "it has none"
+
+
+def _decimal(value: int) -> str:
+    if value.bit_length() > 1024:
+        raise DocumentError("its id is an integer of hundreds of digits; write it as a string.")
+    return str(value)
