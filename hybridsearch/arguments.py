@@ -7,7 +7,7 @@ of numpy count as numbers. Booleans do not: `top_k=True` is a mistake.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import TypeVar
 
@@ -115,6 +115,16 @@ def ids(value: str | Iterable[str]) -> list[str]:
         if not isinstance(id, str):
             raise InvalidArgumentError(f"A document id is a string, not {id!r:.80}; write {str(id)!r:.80}.")
     return listed
+
+
+def texts(value: Sequence[str]) -> Sequence[str]:
+    """Texts to encode, a list of strings. Raises InvalidArgumentError."""
+    if isinstance(value, str):
+        raise InvalidArgumentError(f"texts is a list of strings, not one string: write [{value[:40]!r}].")
+    for row, text in enumerate(value):
+        if not isinstance(text, str):
+            raise InvalidArgumentError(f"texts[{row}] is a string, not {type(text).__name__} {text!r:.80}.")
+    return value
 
 
 def _refusal(sentence: str, name: str, value: object, allowed: str) -> InvalidArgumentError:

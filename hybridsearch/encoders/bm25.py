@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 from scipy.sparse import csr_array
 
+from hybridsearch import arguments
 from hybridsearch.arguments import true_or_false
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, TermTable, Tokenizer, stop_words_of
@@ -109,7 +110,7 @@ class BM25:
         Raises:
             InvalidArgumentError: `texts` is not a sequence of strings.
         """
-        _check_texts(texts)
+        arguments.texts(texts)
         table, split = self._fresh_table(), self._split
         look_up = table.__getitem__
         tokens, ends = array("i"), [0]
@@ -139,7 +140,7 @@ class BM25:
         Raises:
             InvalidArgumentError: `texts` is not a sequence of strings.
         """
-        _check_texts(texts)
+        arguments.texts(texts)
         counts = [Counter(self.tokenize(text)) for text in texts]
         return [SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count))) for count in counts]
 
@@ -207,11 +208,3 @@ class BM25:
 
 def _by_weight(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str):
-        raise InvalidArgumentError("texts is a list of strings, not one string: put it into a list.")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidArgumentError(f"texts[{row}] is a string, not {type(text).__name__} {text!r:.80}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from hybridsearch.arguments import whole_number_or_none
+from hybridsearch import arguments
+from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 
 Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
@@ -156,8 +158,7 @@ class LazyModel:
         return {"model": self.name, **self.settings, **revision}
 
     def _check_options(self) -> None:
-        if self._backend not in ("torch", "onnx", "openvino"):
-            raise InvalidArgumentError(f"backend is 'torch', 'onnx' or 'openvino', not {self._backend!r}.")
+        one_of("backend", self._backend, ("torch", "onnx", "openvino"))
         if taken := {"trust_remote_code", "use_safetensors"} & self._model_kwargs.keys():
             raise InvalidArgumentError(
                 f"model_kwargs cannot hold {', '.join(sorted(taken))}: weights are read from safetensors only, and "
@@ -238,15 +239,13 @@ def unloadable(folder: Path, error: Exception) -> ModelNotFoundError:
 
 def family_of(folder: Path) -> Family | None:
     """The class that the model in a folder was saved by; None for a language model, or where nothing tells."""
-    said = _read_json(folder / "config_sentence_transformers.json", {}).get("model_type")
+    said, modules, architectures = _described(folder)
     for family in get_args(Family):
         if family == said:
             known: Family = family
             return known
-    modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
     if modules:
         return "SparseEncoder" if "sparse" in modules.lower() else "SentenceTransformer"
-    architectures = " ".join(_read_json(folder / "config.json", {}).get("architectures") or [])
     return "CrossEncoder" if "ForSequenceClassification" in architectures else None
 
 
@@ -282,11 +281,7 @@ def folder_digest(folder: Path, backend: str = "torch", *, with_code: bool = Fal
 
 def check_texts(texts: Sequence[str]) -> None:
     """Raises InvalidArgumentError unless `texts` is a sequence of strings that a tokenizer can read."""
-    if isinstance(texts, str):
-        raise InvalidArgumentError(f"Encoders take a list of texts, not one string: write [{texts[:40]!r}].")
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidArgumentError(f"Text number {number} is not a string but {type(text).__name__} {text!r:.80}.")
+    for number, text in enumerate(arguments.texts(texts)):
         if not text.isascii():
             try:
                 text.encode()
@@ -346,29 +341,29 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
                 f"The weights in {part} are pickled (pytorch_model.bin), which can run code when loaded: load them "
                 "where you trust them and save the model again with save_pretrained, which writes safetensors."
             )
-    config = _read_json(folder / "config.json", {})
-    architectures = " ".join(config.get("architectures") or [])
-    if _read_json(folder / "config_sentence_transformers.json", {}).get("model_type") == family:
+    said, modules, architectures = _described(folder)
+    if said == family:
         return
-    modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
     if family == "SentenceTransformer":
         refuse_cross_encoder(folder)
-    if family == "CrossEncoder" and not (
-        "ForSequenceClassification" in architectures or "ForCausalLM" in architectures
-    ):
+    if family == "CrossEncoder" and not re.search("ForSequenceClassification|ForCausalLM", architectures):
         raise InvalidArgumentError(
             f"The model in {folder} is no cross-encoder: its architecture {architectures or 'unknown'!r} has no "
             "trained head for scores. Train one with hybridsearch.train_reranker, or give another model."
         )
-    if (
-        family == "SparseEncoder"
-        and "sparse" not in modules.lower()
-        and (modules or "ForMaskedLM" not in architectures)
-    ):
+    is_sparse = "sparse" in modules.lower() or (not modules and "ForMaskedLM" in architectures)
+    if family == "SparseEncoder" and not is_sparse:
         raise InvalidArgumentError(
             f"The model in {folder} is no sparse encoder: it has neither sparse modules nor a masked-language head "
             f"(architecture {architectures or 'unknown'!r}). Use hybridsearch.Dense for a dense model."
         )
+
+
+def _described(folder: Path) -> tuple[Any, str, str]:
+    """What the files of a model say of it: its family, the types of its modules, its architectures."""
+    modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
+    architectures = " ".join(_read_json(folder / "config.json", {}).get("architectures") or [])
+    return _read_json(folder / "config_sentence_transformers.json", {}).get("model_type"), modules, architectures
 
 
 def _module_folders(folder: Path) -> list[Path]:

@@ -72,11 +72,13 @@ class Sparse:
         trust_remote_code: bool = False,
         revision: str | None = None,
     ) -> None:
+        max_active_dims = whole_number_or_none("max_active_dims", max_active_dims)
+        query_max_active_dims = whole_number_or_none("query_max_active_dims", query_max_active_dims)
         settings = {
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
-            "max_active_dims": whole_number_or_none("max_active_dims", max_active_dims),
-            "query_max_active_dims": whole_number_or_none("query_max_active_dims", query_max_active_dims),
+            "max_active_dims": max_active_dims,
+            "query_max_active_dims": query_max_active_dims,
         }
         self.model = LazyModel(
             model,
