@@ -1,4 +1,4 @@
-"""The verbs `train` and `mine` of the command line."""
+"""The verbs `train` and `mine`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,8 +32,14 @@ class KindName(StrEnum):
     reranker = "reranker"
 
 
-_DATA, _WITHOUT, _HOW, _RUN = "Data", "Without labels", "How to train", "The run"
-_DENSE, _SPARSE, _RERANKER = "Dense models", "Sparse models", "Rerankers"
+# An option of `train`, under a heading of its help
+_of_data = partial(typer.Option, rich_help_panel="Data")
+_of_unlabelled = partial(typer.Option, rich_help_panel="Without labels")
+_of_training = partial(typer.Option, rich_help_panel="How to train")
+_of_run = partial(typer.Option, rich_help_panel="The run")
+_of_dense = partial(typer.Option, rich_help_panel="Dense models")
+_of_sparse = partial(typer.Option, rich_help_panel="Sparse models")
+_of_reranker = partial(typer.Option, rich_help_panel="Rerankers")
 
 _HERE = ("kind", "config", "as_json")  # of the command itself, not of the run
 
@@ -43,262 +50,167 @@ def train(
     kind: Annotated[KindName, typer.Argument(help="What the model is.", show_default=False)],
     data: Annotated[
         list[str] | None,
-        typer.Option(
+        _of_data(
             metavar="SOURCE",
             help="A file (CSV, TSV, JSON, JSONL, Parquet, Arrow), a BEIR folder, a database or a hub name. Repeated: "
             "a mixture.",
-            rich_help_panel=_DATA,
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Where to start: a folder or a hub name.", rich_help_panel=_RUN)
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the model goes.", rich_help_panel=_RUN)
-    ] = None,
+    model: Annotated[str | None, _of_run(metavar="MODEL", help="Where to start: a folder or a hub name.")] = None,
+    output: Annotated[Path | None, _of_run(metavar="FOLDER", help="Where the model goes.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="YAML with any of these options, as in `batch_size: 64`. Options here go before it.",
-            rich_help_panel=_RUN,
+        _of_run(
+            metavar="FILE", help="YAML with any of these options, as in `batch_size: 64`. Options here go before it."
         ),
     ] = None,
     columns: Annotated[
-        str | None,
-        typer.Option(metavar="ROLE=COLUMN", help="Such as anchor=q,positive=a,label=grade.", rich_help_panel=_DATA),
+        str | None, _of_data(metavar="ROLE=COLUMN", help="Such as anchor=q,positive=a,label=grade.")
     ] = None,
-    ignore: Annotated[
-        str | None, typer.Option(metavar="COLUMNS", help="Joined by commas: leave these out.", rich_help_panel=_DATA)
-    ] = None,
-    sql: Annotated[
-        str | None,
-        typer.Option(metavar="QUERY", help="What to select where --data is a database.", rich_help_panel=_DATA),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Part of the data. Default: train.", rich_help_panel=_DATA)
-    ] = None,
-    subset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Configuration of a hub data set.", rich_help_panel=_DATA)
-    ] = None,
+    ignore: Annotated[str | None, _of_data(metavar="COLUMNS", help="Joined by commas: leave these out.")] = None,
+    sql: Annotated[str | None, _of_data(metavar="QUERY", help="What to select where --data is a database.")] = None,
+    split: Annotated[str | None, _of_data(metavar="NAME", help="Part of the data. Default: train.")] = None,
+    subset: Annotated[str | None, _of_data(metavar="NAME", help="Configuration of a hub data set.")] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Use this many rows, or of judged queries whole ones.", rich_help_panel=_DATA
-        ),
+        int | None, _of_data(metavar="N", min=1, help="Use this many rows, or of judged queries whole ones.")
     ] = None,
     dev: Annotated[
         list[str] | None,
-        typer.Option(
+        _of_data(
             metavar="DATASET",
             help="Choose the best checkpoint by its split dev, or by an evaluator (TYPE=SOURCE, as below; the first "
             "of several). Default: a part of the train queries (at least 10), or of pairs (at least 100).",
-            rich_help_panel=_DATA,
         ),
     ] = None,
     test: Annotated[
         str | None,
-        typer.Option(
+        _of_data(
             metavar="DATASET",
             help="Report before and after on its split test, which chooses nothing. Default: that of --data, if it "
             "is a folder with one, or a part of its pairs (at least 100).",
-            rich_help_panel=_DATA,
         ),
     ] = None,
     corpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CORPUS",
-            help="Documents to mine negatives in. Default: that of --data.",
-            rich_help_panel=_DATA,
-        ),
+        str | None, _of_data(metavar="CORPUS", help="Documents to mine negatives in. Default: that of --data.")
     ] = None,
     hard_negatives: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, help="Negatives mined for each pair from BM25 with the model.", rich_help_panel=_DATA
-        ),
+        int | None, _of_data(metavar="N", min=1, help="Negatives mined for each pair from BM25 with the model.")
     ] = None,
     evaluator: Annotated[
         list[str] | None,
-        typer.Option(
+        _of_data(
             metavar="TYPE=SOURCE",
             help="Also measure before and after: nanobeir, sts=FOLDER, similarity=FILE, triplet=FILE, binary=FILE ... "
             "Can be repeated.",
-            rich_help_panel=_DATA,
         ),
     ] = None,
     unsupervised: Annotated[
         str | None,
-        typer.Option(
+        _of_unlabelled(
             metavar="CORPUS",
             help="Train from documents alone: questions made of titles, headings and sentences, negatives mined from "
             "BM25 with the model.",
-            rich_help_panel=_WITHOUT,
         ),
     ] = None,
     generator: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Also let this seq2seq model or LLM ask.", rich_help_panel=_WITHOUT),
+        str | None, _of_unlabelled(metavar="MODEL", help="Also let this seq2seq model or LLM ask.")
     ] = None,
     per_document: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Questions made of a document, at most.", rich_help_panel=_WITHOUT),
+        int | None, _of_unlabelled(metavar="N", min=1, help="Questions made of a document, at most.")
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(
+        _of_data(
             metavar="MODEL",
             help="Learn the scores that this cross-encoder or dense model gives to mined or given negatives. With "
             "--unsupervised also hybrid: BM25 with the model.",
-            rich_help_panel=_DATA,
         ),
     ] = None,
     loss: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Default: what suits the data, said with the reason.", rich_help_panel=_HOW),
+        str | None, _of_training(metavar="NAME", help="Default: what suits the data, said with the reason.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(metavar="N", help="Default: 3.", rich_help_panel=_HOW)] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Stop after these steps.", rich_help_panel=_HOW)
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(metavar="N", help="Default: 32.", rich_help_panel=_HOW)] = None,
+    epochs: Annotated[float | None, _of_training(metavar="N", help="Default: 3.")] = None,
+    max_steps: Annotated[int | None, _of_training(metavar="N", help="Stop after these steps.")] = None,
+    batch_size: Annotated[int | None, _of_training(metavar="N", help="Default: 32.")] = None,
     accumulation: Annotated[
-        int | None, typer.Option(metavar="N", help="Batches to an optimizer step. Default: 1.", rich_help_panel=_HOW)
+        int | None, _of_training(metavar="N", help="Batches to an optimizer step. Default: 1.")
     ] = None,
     mini_batch_size: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Rows at a time in cached losses. Default: 32.", rich_help_panel=_HOW),
+        int | None, _of_training(metavar="N", help="Rows at a time in cached losses. Default: 32.")
     ] = None,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(metavar="N", help="Default: dense 3e-5, sparse 1e-4, reranker 5e-5.", rich_help_panel=_HOW),
+        float | None, _of_training(metavar="N", help="Default: dense 3e-5, sparse 1e-4, reranker 5e-5.")
     ] = None,
-    warmup_ratio: Annotated[float | None, typer.Option(metavar="N", help="Default: 0.1.", rich_help_panel=_HOW)] = None,
-    schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="linear, cosine or constant.", rich_help_panel=_HOW)
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=_HOW)] = None,
-    dropout: Annotated[
-        float | None, typer.Option(metavar="N", help="0 is twice as fast on a CPU.", rich_help_panel=_HOW)
-    ] = None,
+    warmup_ratio: Annotated[float | None, _of_training(metavar="N", help="Default: 0.1.")] = None,
+    schedule: Annotated[str | None, _of_training(metavar="NAME", help="linear, cosine or constant.")] = None,
+    weight_decay: Annotated[float | None, _of_training(metavar="N", help="Default: 0.")] = None,
+    dropout: Annotated[float | None, _of_training(metavar="N", help="0 is twice as fast on a CPU.")] = None,
     max_length: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens of a text, or of a reranker's pair.", rich_help_panel=_HOW)
+        int | None, _of_training(metavar="N", help="Tokens of a text, or of a reranker's pair.")
     ] = None,
     sampling: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a mixture: proportional or round-robin.", rich_help_panel=_HOW),
+        str | None, _of_training(metavar="NAME", help="Of a mixture: proportional or round-robin.")
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="fp32, fp16, bf16 or auto.", rich_help_panel=_HOW)
-    ] = None,
+    precision: Annotated[str | None, _of_training(metavar="NAME", help="fp32, fp16, bf16 or auto.")] = None,
     gradient_checkpointing: Annotated[
-        bool | None,
-        typer.Option("--gradient-checkpointing", rich_help_panel=_HOW, help="Save memory."),
+        bool | None, _of_training("--gradient-checkpointing", help="Save memory.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Default: 0.", rich_help_panel=_HOW)] = None,
-    measure: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Chooses on --dev. Default: nDCG@10.", rich_help_panel=_RUN)
-    ] = None,
+    seed: Annotated[int | None, _of_training(metavar="N", help="Default: 0.")] = None,
+    measure: Annotated[str | None, _of_run(metavar="NAME", help="Chooses on --dev. Default: nDCG@10.")] = None,
     evaluate_every: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N", help="Steps, or below 1 a part of an epoch. Default: an epoch.", rich_help_panel=_RUN
-        ),
+        float | None, _of_run(metavar="N", help="Steps, or below 1 a part of an epoch. Default: an epoch.")
     ] = None,
     patience: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Stop after so many evaluations without a better one.", rich_help_panel=_RUN),
+        int | None, _of_run(metavar="N", help="Stop after so many evaluations without a better one.")
     ] = None,
-    keep_checkpoints: Annotated[int | None, typer.Option(metavar="N", help="Default: 2.", rich_help_panel=_RUN)] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option("--resume", help="Go on after the last checkpoint.", rich_help_panel=_RUN),
-    ] = None,
-    trackers: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Of tensorboard, wandb, codecarbon.", rich_help_panel=_RUN),
-    ] = None,
-    push_to_hub: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Upload the model under this name.", rich_help_panel=_RUN)
-    ] = None,
+    keep_checkpoints: Annotated[int | None, _of_run(metavar="N", help="Default: 2.")] = None,
+    resume: Annotated[bool | None, _of_run("--resume", help="Go on after the last checkpoint.")] = None,
+    trackers: Annotated[str | None, _of_run(metavar="NAMES", help="Of tensorboard, wandb, codecarbon.")] = None,
+    push_to_hub: Annotated[str | None, _of_run(metavar="NAME", help="Upload the model under this name.")] = None,
     trust_remote_code: Annotated[
-        bool | None,
-        typer.Option("--trust-remote-code", help="Let code in the model's folder run.", rich_help_panel=_RUN),
+        bool | None, _of_run("--trust-remote-code", help="Let code in the model's folder run.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel=_RUN)
-    ] = False,
+    as_json: Annotated[bool, _of_run("--json", help="Print one JSON document and nothing else.")] = False,
     matryoshka_dims: Annotated[
-        str | None,
-        typer.Option(metavar="SIZES", help="Such as 384,256,128: also train shorter vectors.", rich_help_panel=_DENSE),
+        str | None, _of_dense(metavar="SIZES", help="Such as 384,256,128: also train shorter vectors.")
     ] = None,
     pooling: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Of a model without one: mean, cls or lasttoken.", rich_help_panel=_DENSE),
+        str | None, _of_dense(metavar="NAME", help="Of a model without one: mean, cls or lasttoken.")
     ] = None,
-    query_prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Before each query.", rich_help_panel=_DENSE)
-    ] = None,
-    document_prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Before each document.", rich_help_panel=_DENSE)
-    ] = None,
+    query_prompt: Annotated[str | None, _of_dense(metavar="TEXT", help="Before each query.")] = None,
+    document_prompt: Annotated[str | None, _of_dense(metavar="TEXT", help="Before each document.")] = None,
     lora: Annotated[
         int | None,
-        typer.Option(
+        _of_dense(
             metavar="N",
             min=1,
             help="Train adapters of this rank only. More of it in YAML: `lora: {rank: 16, alpha: 32}`.",
-            rich_help_panel=_DENSE,
         ),
     ] = None,
     architecture: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="splade, inference-free or csr. Default: the model's.", rich_help_panel=_SPARSE
-        ),
+        str | None, _of_sparse(metavar="NAME", help="splade, inference-free or csr. Default: the model's.")
     ] = None,
     document_regularizer_weight: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N", help="Larger: sparser documents; with a target only its start.", rich_help_panel=_SPARSE
-        ),
+        float | None, _of_sparse(metavar="N", help="Larger: sparser documents; with a target only its start.")
     ] = None,
     query_regularizer_weight: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N", help="Larger: sparser queries; with a target only its start.", rich_help_panel=_SPARSE
-        ),
+        float | None, _of_sparse(metavar="N", help="Larger: sparser queries; with a target only its start.")
     ] = None,
-    target_active_dims: Annotated[
-        int | None, typer.Option(metavar="N", help="How many a document should have.", rich_help_panel=_SPARSE)
-    ] = None,
-    target_query_active_dims: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="The same for a query.", rich_help_panel=_SPARSE),
-    ] = None,
+    target_active_dims: Annotated[int | None, _of_sparse(metavar="N", help="How many a document should have.")] = None,
+    target_query_active_dims: Annotated[int | None, _of_sparse(metavar="N", help="The same for a query.")] = None,
     regularizer_schedule: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="How the weights rise: quadratic, linear or constant.", rich_help_panel=_SPARSE
-        ),
+        str | None, _of_sparse(metavar="NAME", help="How the weights rise: quadratic, linear or constant.")
     ] = None,
     regularizer_warmup: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N", help="In which part of the steps they do. Default: a third.", rich_help_panel=_SPARSE
-        ),
+        float | None, _of_sparse(metavar="N", help="In which part of the steps they do. Default: a third.")
     ] = None,
     query_learning_rate: Annotated[
-        float | None,
-        typer.Option(metavar="N", help="Of an inference-free model's query table.", rich_help_panel=_SPARSE),
+        float | None, _of_sparse(metavar="N", help="Of an inference-free model's query table.")
     ] = None,
     retriever: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="What it reorders: bm25, dense=MODEL, sparse=MODEL, joined by commas. Default: bm25.",
-            rich_help_panel=_RERANKER,
+        _of_reranker(
+            metavar="SPEC", help="What it reorders: bm25, dense=MODEL, sparse=MODEL, joined by commas. Default: bm25."
         ),
     ] = None,
 ) -> None:
@@ -307,7 +219,7 @@ def train(
     Such as: hybridsearch train dense --data scifact/ --model MODEL --output out. The folder then loads with
     sentence-transformers, and holds a model card and a report.
     """
-    from hybridsearch.training.options import check_options, read_config, run_options
+    from hybridsearch.cli.training_options import check_options, read_config, run_options
 
     known = [str(one.name) for one in context.command.params if one.name in context.params and one.name not in _HERE]
     options = {} if config is None else read_config(config, kind.value, known)
@@ -378,9 +290,9 @@ def mine(
     as_json: Json = False,
 ) -> None:
     """Find hard negatives for pairs: what a search ranks high and nobody judged relevant."""
+    from hybridsearch.cli.training_options import read_source
     from hybridsearch.training.data import read_training_data
     from hybridsearch.training.negatives.mining import mine_hard_negatives
-    from hybridsearch.training.options import read_source
 
     part = read_source({"source": data, "split": split, "columns": columns})
     pairs = read_training_data(part.source, **part.arguments)

@@ -13,24 +13,13 @@ from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.training.distill import Teacher, name_of
-from hybridsearch.training.libraries import check_libraries
-from hybridsearch.training.losses import build_loss, choose_loss
-from hybridsearch.training.measure.comparing import compare_all, opened
-from hybridsearch.training.measure.evaluators import Spec, build_evaluator
-from hybridsearch.training.measure.report import Report
+from hybridsearch.training.distill import Teacher
+from hybridsearch.training.measure.evaluators import Dev, Spec
 from hybridsearch.training.models.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
-from hybridsearch.training.runs.record import check_output
-from hybridsearch.training.runs.run import (
-    TrainingResult,
-    announce,
-    base_name,
-    conclude,
-    fit,
-    prompts_of_columns,
-)
+from hybridsearch.training.runs.run import TrainingResult
+from hybridsearch.training.runs.steps import Steps, prompts_of_columns
 from hybridsearch.training.settings import TrainingSettings
-from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine, teach
+from hybridsearch.training.sources import Source
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -104,68 +93,42 @@ def train_dense(
         TrainingError: the loss is NaN, or the GPU's memory is too small.
         MissingExtraError: run `pip install 'hybridsearch[training]'`.
     """
-    check_libraries()
-    settings = settings or TrainingSettings()
-    output = Path(output).expanduser().resolve()
-    check_output(output, settings)
-    sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
-    measuring = None if evaluators is None else build_evaluator(evaluators, "dense", settings)
-    options_of_loading: dict[str, Any] = {
-        "pooling": pooling,
-        "prompts": prompts,
-        "trust_remote_code": trust_remote_code,
-    }
-    trained = load_model(model, settings, **options_of_loading)
-    is_compared = sources.test is not None or measuring is not None
-    before = copy.deepcopy(trained) if is_compared and not isinstance(model, str | Path) else None
-    if hard_negatives is not None:
-        options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
-        sources = mine(sources, hard_negatives, Dense(trained), output / "negatives", **options_of_mining)
-    if teacher is not None:
-        sources = teach(sources, teacher, show_progress_bar)
-    if lora is not None:
-        add_adapters(trained, lora, _hub_name(model), seed=settings.seed)
-    choices = [choose_loss("dense", one, loss) for one in sources.training]
-    lines = announce(sources.training, choices, show_progress_bar)
-    losses = {
-        one.name: build_loss(
-            choice, trained, one, matryoshka_dims=matryoshka_dims, mini_batch_size=settings.mini_batch_size
-        )
-        for one, choice in zip(sources.training, choices, strict=True)
-    }
-    options: dict[str, Any] = {
-        "hard_negatives": hard_negatives,
-        "teacher": name_of(teacher),
-        "matryoshka_dims": None if matryoshka_dims is None else list(matryoshka_dims),
-        "lora": None if lora is None else lora.to_dict(),
-        "pooling": pooling,
-        "prompts": prompts if prompts is None or isinstance(prompts, str) else dict(prompts),
-    }
-    history = fit(
-        trained,
+    steps = Steps(
         "dense",
-        sources.training,
-        losses,
-        settings,
+        data,
         output,
-        evaluator=evaluator_for(sources.dev, "dense", settings),
-        prompts=prompts_of_columns(trained, sources.training),
-        finish=merge_adapters if lora is not None and lora.merge else None,
-        identity={**options, "dev": sources.chooser},
+        settings,
+        corpus=corpus,
+        dev=dev,
+        test=test,
+        evaluators=evaluators,
+        trust_remote_code=trust_remote_code,
         show_progress_bar=show_progress_bar,
     )
-    if is_compared and before is None:
-        before = load_model(model, settings, **options_of_loading)
-    after = opened(output, "dense", trust_remote_code)
-    report = Report(
-        kind="dense",
-        base=base_name(model),
-        data=lines,
-        settings={**settings.to_dict("dense"), **{name: value for name, value in options.items() if value is not None}},
-        history=history,
-        **compare_all(before, after, "dense", sources.test, measuring, settings, show_progress_bar=show_progress_bar),
+    loading: dict[str, Any] = {"pooling": pooling, "prompts": prompts, "trust_remote_code": trust_remote_code}
+    trained = load_model(model, steps.settings, **loading)
+    before = copy.deepcopy(trained) if steps.is_compared and not isinstance(model, str | Path) else None
+    steps.mine(hard_negatives, Dense(trained))
+    steps.teach(teacher)
+    if lora is not None:
+        add_adapters(trained, lora, _hub_name(model), seed=steps.settings.seed)
+    steps.choose_losses(loss)
+    steps.fit(
+        trained,
+        steps.build_losses(trained, matryoshka_dims=matryoshka_dims),
+        steps.dev_evaluator(),
+        {
+            "matryoshka_dims": None if matryoshka_dims is None else list(matryoshka_dims),
+            "lora": None if lora is None else lora.to_dict(),
+            "pooling": pooling,
+            "prompts": prompts if prompts is None or isinstance(prompts, str) else dict(prompts),
+        },
+        prompts=prompts_of_columns(trained, steps.sources.training),
+        finish=merge_adapters if lora is not None and lora.merge else None,
     )
-    return conclude(output, report, settings)
+    if steps.is_compared and before is None:
+        before = load_model(model, steps.settings, **loading)
+    return steps.conclude(model, before, steps.open(steps.output))
 
 
 def load_model(

@@ -16,22 +16,13 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.distill import Teacher, name_of
-from hybridsearch.training.libraries import check_libraries
-from hybridsearch.training.losses import build_loss, choose_loss, count_classes
-from hybridsearch.training.measure.comparing import compare_all, opened
-from hybridsearch.training.measure.evaluators import Spec, build_evaluator
-from hybridsearch.training.measure.report import Report
-from hybridsearch.training.runs.record import check_output
-from hybridsearch.training.runs.run import (
-    TrainingResult,
-    announce,
-    base_name,
-    conclude,
-    fit,
-)
+from hybridsearch.training.distill import Teacher
+from hybridsearch.training.losses import count_classes
+from hybridsearch.training.measure.evaluators import Dev, Spec
+from hybridsearch.training.runs.run import TrainingResult
+from hybridsearch.training.runs.steps import Steps
 from hybridsearch.training.settings import TrainingSettings
-from hybridsearch.training.sources import Dev, Source, evaluator_for, gather, mine, teach
+from hybridsearch.training.sources import Source
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -83,66 +74,35 @@ def train_reranker(
     Raises:
         InvalidArgumentError and others as `hybridsearch.train_dense` says.
     """
-    check_libraries()
-    settings = settings or TrainingSettings()
-    output = Path(output).expanduser().resolve()
-    check_output(output, settings)
-    sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
-    measuring = None if evaluators is None else build_evaluator(evaluators, "reranker", settings)
-    if hard_negatives is not None:
-        was = [one.kind for one in sources.training]
-        options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
-        sources = mine(sources, hard_negatives, None, output / "negatives", retriever=retriever, **options_of_mining)
-        pairs = zip(sources.training, was, strict=True)
-        if teacher is None:
-            mined = tuple(one if kind is one.kind else _by_default(one, loss) for one, kind in pairs)
-            sources = replace(sources, training=mined)
-    if teacher is not None:
-        sources = teach(sources, teacher, show_progress_bar)
-    sources = replace(sources, training=tuple(shape_for(one, loss or one.loss) for one in sources.training))
-    choices = [choose_loss("reranker", one, loss) for one in sources.training]
-    lines = announce(sources.training, choices, show_progress_bar)
-    outputs = {count_classes(one) if one.kind is Kind.CLASSED else 1 for one in sources.training}
-    if len(outputs) > 1:
-        raise InvalidArgumentError(f"A reranker has one number of outputs, and these data need {sorted(outputs)}.")
-    trained = load_reranker(model, outputs=max(outputs), trust_remote_code=trust_remote_code, seed=settings.seed)
-    losses = {
-        one.name: build_loss(choice, trained, one, mini_batch_size=settings.mini_batch_size)
-        for one, choice in zip(sources.training, choices, strict=True)
-    }
-    options = {"hard_negatives": hard_negatives, "teacher": name_of(teacher)}
-    history = fit(
-        trained,
+    steps = Steps(
         "reranker",
-        sources.training,
-        losses,
-        settings,
+        data,
         output,
-        evaluator=evaluator_for(sources.dev, "reranker", settings, retriever),
-        identity={**options, "dev": sources.chooser},
+        settings,
+        corpus=corpus,
+        dev=dev,
+        test=test,
+        evaluators=evaluators,
+        trust_remote_code=trust_remote_code,
         show_progress_bar=show_progress_bar,
     )
-    report = Report(
-        kind="reranker",
-        base=base_name(model),
-        data=lines,
-        settings={
-            **settings.to_dict("reranker"),
-            **{name: value for name, value in options.items() if value is not None},
-        },
-        history=history,
-        **compare_all(
-            opened(model, "reranker", trust_remote_code) if has_head(model) else None,
-            opened(output, "reranker", trust_remote_code),
-            "reranker",
-            sources.test if outputs == {1} else None,
-            measuring,
-            settings,
-            retriever=retriever,
-            show_progress_bar=show_progress_bar,
-        ),
-    )
-    return conclude(output, report, settings)
+    was = {one.name: one.kind for one in steps.sources.training}
+    steps.mine(hard_negatives, None, retriever)
+    if teacher is None:
+        steps.shape(lambda one: one if one.kind is was[one.name] else _by_default(one, loss))
+    steps.teach(teacher)
+    steps.shape(lambda one: shape_for(one, loss or one.loss))
+    steps.choose_losses(loss)
+    outputs = {count_classes(one) if one.kind is Kind.CLASSED else 1 for one in steps.sources.training}
+    if len(outputs) > 1:
+        raise InvalidArgumentError(f"A reranker has one number of outputs, and these data need {sorted(outputs)}.")
+    seed = steps.settings.seed
+    trained = load_reranker(model, outputs=max(outputs), trust_remote_code=trust_remote_code, seed=seed)
+    steps.fit(trained, steps.build_losses(trained), steps.dev_evaluator(retriever), {})
+    if outputs != {1}:  # classes order nothing
+        steps.sources = replace(steps.sources, test=None)
+    before = steps.open(model) if has_head(model) else None
+    return steps.conclude(model, before, steps.open(steps.output), retriever=retriever)
 
 
 def shape_for(data: TrainingData, loss: str | None) -> TrainingData:

@@ -7,7 +7,6 @@ import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,14 +25,13 @@ from hybridsearch.training.data import (
     split,
     with_queries,
 )
+from hybridsearch.training.data.answers import Answers, collection_of, unlike
 from hybridsearch.training.distill import Teacher, add_teacher_scores
-from hybridsearch.training.measure.evaluators import build_evaluator, retrieval_evaluator
+from hybridsearch.training.measure.evaluators import Dev
 from hybridsearch.training.runs.record import has_several_processes
-from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
     import datasets
-    from sentence_transformers.base.evaluation import BaseEvaluator
 
     from hybridsearch.evaluation.pipeline import Pipeline
     from hybridsearch.search import HybridSearch
@@ -49,9 +47,6 @@ class Part:
 
 Source: TypeAlias = "str | Path | Dataset | TrainingData | Part | datasets.Dataset | Iterable[Mapping[str, Any]]"
 """Anything that `read_training_data` reads."""
-
-Dev: TypeAlias = "Dataset | TrainingData | BaseEvaluator | str | Mapping[str, Any] | Sequence[Any]"
-"""What chooses the best checkpoint: a test collection, rows with or without labels, or specs of `build_evaluator`."""
 
 DEV_QUERIES = 100
 """Queries, or rows, that are held out of the training data to choose the best checkpoint: a tenth, at most these."""
@@ -135,7 +130,7 @@ def gather(
             one = read_training_data(rest, **arguments)
         else:
             one = read_training_data(dataset, **arguments)
-        one = replace(one, name=_unlike(one.name, [other.name for other in training]))
+        one = replace(one, name=unlike(one.name, [other.name for other in training]))
         training.append(_without(one, closed))
         corpora.append(dataset.corpus if corpus is None and dataset is not None else corpus)
     if dev is None and len(training) == 1 and training[0].kind in (Kind.PAIRS, Kind.TUPLES):
@@ -218,7 +213,7 @@ def mine(
     for places in together.values():
         documents = sources.corpora[places[0]]
         if documents is None:
-            documents = _Answers.of(training[place] for place in places).documents
+            documents = Answers.of(training[place] for place in places).documents
         with _searched(documents, model, retriever, show_progress_bar) as search:
             for place in places:
                 negatives = mine_hard_negatives(
@@ -252,39 +247,6 @@ def teach(sources: Sources, teacher: Teacher | str | Path, show_progress_bar: bo
             )
     scored = (add_teacher_scores(one, teacher, show_progress_bar=show_progress_bar) for one in sources.training)
     return replace(sources, training=tuple(scored))
-
-
-def evaluator_for(
-    dev: Dev | None,
-    kind: ModelKind,
-    settings: TrainingSettings,
-    retriever: HybridSearch | Pipeline | None = None,
-) -> BaseEvaluator | None:
-    """What measures the model while it is trained: by the settings' measure for a test collection.
-
-    Rows with a score are measured by Spearman's correlation, rows with 0/1 by average precision, tuples by how often
-    the positive is nearer than the negative (a reranker: by nDCG@10), pairs as a test collection of their own.
-
-    Raises:
-        InvalidArgumentError: there is no measure for such rows.
-    """
-    if dev is None:
-        return None
-    if isinstance(dev, TrainingData) and dev.kind is Kind.PAIRS:
-        dev = _collection(dev, _Answers.of([dev]), dev.name)
-    if isinstance(dev, Dataset):
-        return retrieval_evaluator(dev, kind, settings, retriever=retriever)
-    if not isinstance(dev, TrainingData):
-        return build_evaluator(dev, kind, settings)
-    types = {Kind.SCORED: "similarity", Kind.LABELLED: "binary", Kind.TUPLES: "triplet", Kind.LISTS: "reranking"}
-    if kind == "reranker":
-        types[Kind.TUPLES] = "reranking"
-    if dev.kind not in types:
-        raise InvalidArgumentError(
-            f"The dev data {dev.name!r} are {dev.kind.value}, by which no checkpoint can be chosen: give a test "
-            f"collection, pairs, or {', '.join(kind.value for kind in types)}."
-        )
-    return build_evaluator({"type": types[dev.kind], "data": dev}, kind, settings)
 
 
 def load_one(name: str | Path, part: str) -> Dataset:
@@ -386,14 +348,14 @@ def _hold_out_rows(
         note = "nothing was held out, as the rows hang together by their texts"
         return replace(data, notes=(*data.notes, note)), None, test
     train, dev, rest = parts
-    answers = _Answers.of([dev, rest, train], _DOCUMENTS)
+    answers = Answers.of([dev, rest, train], _DOCUMENTS)
     for document in () if corpus is None else corpus:
         answers.keep(document.content, document.id)
     if test is None:
-        test = _collection(rest, answers, rest.name)
+        test = collection_of(rest, answers, rest.name)
     else:
         train = _joined(train, rest)
-    return replace(train, name=data.name), _collection(dev, answers, dev.name), test
+    return replace(train, name=data.name), collection_of(dev, answers, dev.name), test
 
 
 def _joined(one: TrainingData, other: TrainingData) -> TrainingData:
@@ -401,59 +363,6 @@ def _joined(one: TrainingData, other: TrainingData) -> TrainingData:
 
     ids = None if one.ids is None or other.ids is None else datasets.concatenate_datasets([one.ids, other.ids])
     return replace(one, rows=datasets.concatenate_datasets([one.rows, other.rows]), ids=ids)
-
-
-class _Answers:
-    """The texts that are found, not asked, each once, under their ids where these are known."""
-
-    def __init__(self) -> None:
-        self._by_text: dict[str, Document] = {}
-        self._ids: set[str] = set()
-
-    @classmethod
-    def of(cls, data: Iterable[TrainingData], most: int | None = None) -> _Answers:
-        answers = cls()
-        for one in data:
-            for number, column in enumerate(one.inputs[1:]):
-                known = _ids(one, "document_id") if number == 0 else _ids(one, "negative_id", number - 1)
-                for id, text in zip(known, one.rows[column], strict=True):
-                    if most is not None and len(answers._ids) >= most:
-                        return answers
-                    answers.keep(text, id)
-        return answers
-
-    @property
-    def documents(self) -> list[Document]:
-        return list(self._by_text.values())
-
-    def keep(self, text: str, id: str | None) -> None:
-        """Add a text that is not there yet, under an id that no other has."""
-        if normalized(text) not in self._by_text:
-            document = Document(_unlike(id or f"text-{len(self._ids)}", self._ids), text)
-            self._by_text[normalized(text)] = document
-            self._ids.add(document.id)
-
-    def id_of(self, text: str) -> str:
-        return self._by_text[normalized(text)].id
-
-
-def _ids(data: TrainingData, name: str, place: int = 0) -> Iterable[str | None]:
-    """Row by row an id that is kept beside the rows; of lists of ids the one at this place."""
-    if data.ids is None or name not in data.ids.column_names:
-        return [None] * len(data)
-    return (value[place] if isinstance(value, list) else value for value in data.ids[name])
-
-
-def _collection(data: TrainingData, answers: _Answers, name: str) -> Dataset:
-    """Anchors as queries, whose positives are to be found among the answers."""
-    queries: dict[str, str] = {}
-    ids: dict[str, str] = {}
-    qrels: dict[str, dict[str, int]] = {}
-    for anchor, positive in zip(data.rows["anchor"], data.rows["positive"], strict=True):
-        id = ids.setdefault(normalized(anchor), f"query-{len(ids)}")
-        queries[id] = anchor
-        qrels.setdefault(id, {})[answers.id_of(positive)] = 1
-    return Dataset(name, queries, qrels, answers.documents)
 
 
 @contextmanager
@@ -473,11 +382,6 @@ def _searched(
     with hs.HybridSearch(encoders) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
         yield search
-
-
-def _unlike(name: str, taken: Collection[str]) -> str:
-    """The name, or where it is taken the first of name-2, name-3 ... that is not."""
-    return next(one for one in chain([name], (f"{name}-{number}" for number in count(2))) if one not in taken)
 
 
 def _relevant(grade: int) -> bool:

@@ -17,24 +17,16 @@ from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.data import TrainingData
-from hybridsearch.training.distill import Teacher, name_of
-from hybridsearch.training.libraries import check_libraries
-from hybridsearch.training.losses import Architecture, RegularizerSchedule, build_loss, choose_loss
-from hybridsearch.training.measure.comparing import changed_expansions, compare_all, compare_sparsity, opened
-from hybridsearch.training.measure.evaluators import Spec, build_evaluator
-from hybridsearch.training.measure.report import Report
+from hybridsearch.training.distill import Teacher
+from hybridsearch.training.losses import Architecture, RegularizerSchedule
+from hybridsearch.training.measure.comparing import changed_expansions, compare_sparsity
+from hybridsearch.training.measure.evaluators import Dev, Spec
 from hybridsearch.training.models.architectures import architecture_of, load_sparse, query_parameters
-from hybridsearch.training.runs.record import check_output, is_main_process
-from hybridsearch.training.runs.run import (
-    TrainingResult,
-    announce,
-    base_name,
-    conclude,
-    fit,
-    prompts_of_columns,
-)
+from hybridsearch.training.runs.record import is_main_process
+from hybridsearch.training.runs.run import TrainingResult
+from hybridsearch.training.runs.steps import Steps, prompts_of_columns
 from hybridsearch.training.settings import TrainingSettings
-from hybridsearch.training.sources import Dev, Source, Sources, evaluator_for, gather, mine, teach
+from hybridsearch.training.sources import Source, Sources
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
@@ -103,21 +95,27 @@ def train_sparse(
         InvalidArgumentError and others, as `hybridsearch.train_dense` says: also where the architecture cannot be made
             of the model, or has no such option.
     """
-    check_libraries()
-    settings = settings or TrainingSettings()
-    output = Path(output).expanduser().resolve()
     targets = {"document": target_active_dims, "query": target_query_active_dims}
     _check(targets, regularizer_schedule, regularizer_warmup, query_learning_rate)
-    check_output(output, settings)
-    sources = gather(data, dev=dev, test=test, corpus=corpus, seed=settings.seed)
-    measuring = None if evaluators is None else build_evaluator(evaluators, "sparse", settings)
+    steps = Steps(
+        "sparse",
+        data,
+        output,
+        settings,
+        corpus=corpus,
+        dev=dev,
+        test=test,
+        evaluators=evaluators,
+        trust_remote_code=trust_remote_code,
+        show_progress_bar=show_progress_bar,
+    )
     trained = load_sparse(
         model,
         architecture,
-        documents=_documents(sources),
+        documents=_documents(steps.sources),
         active_dims=target_active_dims,
         trust_remote_code=trust_remote_code,
-        seed=settings.seed,
+        seed=steps.settings.seed,
     )
     from hybridsearch.training.models.splade import pool_directly
 
@@ -129,79 +127,41 @@ def train_sparse(
             f"{'tokens' if made == 'inference-free' else 'documents'}. Leave it out."
         )
     was = _kind_before(model)
-    if hard_negatives is not None:
-        options_of_mining: dict[str, Any] = {"seed": settings.seed, "show_progress_bar": show_progress_bar}
-        known = _retriever(model, was, trust_remote_code)
-        sources = mine(sources, hard_negatives, known, output / "negatives", **options_of_mining)
-    if teacher is not None:
-        sources = teach(sources, teacher, show_progress_bar)
-    choices = [choose_loss("sparse", one, loss) for one in sources.training]
-    lines = announce(sources.training, choices, show_progress_bar)
-    losses = {
-        one.name: build_loss(
-            choice,
-            trained,
-            one,
-            mini_batch_size=settings.mini_batch_size,
-            architecture=made,
-            document_regularizer_weight=document_regularizer_weight,
-            query_regularizer_weight=query_regularizer_weight,
-        )
-        for one, choice in zip(sources.training, choices, strict=True)
+    searching = _retriever(model, was, trust_remote_code)
+    steps.mine(hard_negatives, searching)
+    steps.teach(teacher)
+    steps.choose_losses(loss)
+    weights = {
+        "document_regularizer_weight": document_regularizer_weight,
+        "query_regularizer_weight": query_regularizer_weight,
     }
-    options: dict[str, Any] = {
-        "architecture": made,
-        "document_regularizer_weight": document_regularizer_weight if made != "csr" else None,
-        "query_regularizer_weight": query_regularizer_weight if made == "splade" else None,
-        "regularizer_schedule": regularizer_schedule if made != "csr" else None,
-        "regularizer_warmup": regularizer_warmup if made != "csr" else None,
-        "target_active_dims": target_active_dims,
-        "target_query_active_dims": target_query_active_dims,
-        "query_learning_rate": query_learning_rate if made == "inference-free" else None,
-        "hard_negatives": hard_negatives,
-        "teacher": name_of(teacher),
-    }
-    wanted = {side: target for side, target in targets.items() if target is not None and made != "csr"}
-    history = fit(
+    losses = steps.build_losses(trained, architecture=made, **weights)
+    training = steps.sources.training
+    asked = {side: target for side, target in targets.items() if target is not None}
+    followed = {} if made == "csr" else asked
+    steps.fit(
         trained,
-        "sparse",
-        sources.training,
         losses,
-        settings,
-        output,
-        evaluator=_evaluator(sources.dev, settings, wanted),
-        callbacks=_controls(losses, sources, wanted, regularizer_schedule, regularizer_warmup),
-        prompts=prompts_of_columns(trained, sources.training),
-        router_mapping=_routes(sources.training) if made == "inference-free" else None,
+        _within(steps.dev_evaluator(), followed),
+        {
+            "architecture": made,
+            "document_regularizer_weight": document_regularizer_weight if made != "csr" else None,
+            "query_regularizer_weight": query_regularizer_weight if made == "splade" else None,
+            "regularizer_schedule": regularizer_schedule if made != "csr" else None,
+            "regularizer_warmup": regularizer_warmup if made != "csr" else None,
+            "target_active_dims": target_active_dims,
+            "target_query_active_dims": target_query_active_dims,
+            "query_learning_rate": query_learning_rate if made == "inference-free" else None,
+        },
+        callbacks=_controls(losses, training, followed, regularizer_schedule, regularizer_warmup),
+        prompts=prompts_of_columns(trained, training),
+        router_mapping=_routes(training) if made == "inference-free" else None,
         learning_rate_mapping=_learning_rates(trained, query_learning_rate),
-        identity={**options, "dev": sources.chooser},
-        show_progress_bar=show_progress_bar,
     )
-    kept = {name: value for name, value in options.items() if value is not None}
-    before = opened(model, "sparse", trust_remote_code) if was == "sparse" else None
-    after = opened(output, "sparse", trust_remote_code)
-    dense = _retriever(model, was, trust_remote_code) if was == "dense" else None
-    others: dict[str, Encoder] = {**({} if dense is None else {"dense": dense}), "bm25": BM25()}
-    report = Report(
-        kind="sparse",
-        base=base_name(model),
-        data=lines,
-        settings={**settings.to_dict("sparse"), **kept},
-        history=history,
-        targets={side: target for side, target in targets.items() if target is not None},
-        **compare_all(
-            before,
-            after,
-            "sparse",
-            sources.test,
-            measuring,
-            settings,
-            beside=others,
-            show_progress_bar=show_progress_bar,
-        ),
-        **_sparsity(before, after, sources),
-    )
-    return conclude(output, report, settings)
+    before, after = steps.open(model) if was == "sparse" else None, steps.open(steps.output)
+    beside: dict[str, Encoder] = {"dense": searching} if was == "dense" and searching is not None else {}
+    said = {"targets": asked, **_sparsity(before, after, steps.sources)}
+    return steps.conclude(model, before, after, said, beside={**beside, "bm25": BM25()})
 
 
 def _check(targets: Mapping[str, int | None], schedule: str, warmup: float, query_learning_rate: float) -> None:
@@ -256,7 +216,7 @@ def _learning_rates(model: Any, query_learning_rate: float) -> dict[str, float]:
 
 def _controls(
     losses: Mapping[str, Any],
-    sources: Sources,
+    data: Iterable[TrainingData],
     targets: Mapping[str, int],
     schedule: RegularizerSchedule,
     warmup: float,
@@ -275,15 +235,15 @@ def _controls(
             samples={side: list(itertools.islice(_texts(one, side), _SAMPLED)) for side in targets},
             name=one.name,
         )
-        for one in sources.training
+        for one in data
         if isinstance(losses[one.name], SpladeLoss)
     ]
 
 
-def _evaluator(dev: Dev | None, settings: TrainingSettings, targets: Mapping[str, int]) -> Any:
+def _within(evaluator: Any, targets: Mapping[str, int]) -> Any:
+    """The evaluator, to which a checkpoint above a target counts less."""
     from hybridsearch.training.models.regularization import WithinTarget
 
-    evaluator = evaluator_for(dev, "sparse", settings)
     return WithinTarget(evaluator, targets) if evaluator is not None and targets else evaluator
 
 

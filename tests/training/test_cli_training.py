@@ -365,7 +365,7 @@ def test_who_breaks_training_off_is_told_how_to_go_on(monkeypatch: pytest.Monkey
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hybridsearch.training.options.run_options", interrupted)
+    monkeypatch.setattr("hybridsearch.cli.training_options.run_options", interrupted)
     result = invoke("train", "dense", "--data", "d", "--model", "m", "--output", tmp_path / "out")
     assert result.exit_code == 130
     assert "--resume goes on" in result.stderr

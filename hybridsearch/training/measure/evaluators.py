@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import NANOBEIR, NANOBEIR_ID, Dataset, load_dataset
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
+from hybridsearch.training.data.answers import Answers, collection_of
 from hybridsearch.training.measure.measuring import (
     DOCUMENTS,
     Measured,
@@ -40,10 +41,16 @@ from hybridsearch.training.settings import ModelKind, TrainingSettings
 if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
 
-__all__ = ["EVALUATORS", "STS", "build_evaluator", "retrieval_evaluator", "sts_suite"]
+    from hybridsearch.evaluation.pipeline import Pipeline
+    from hybridsearch.search import HybridSearch
+
+__all__ = ["EVALUATORS", "STS", "build_evaluator", "dev_evaluator", "retrieval_evaluator", "sts_suite"]
 
 Spec: TypeAlias = "str | Mapping[str, Any] | BaseEvaluator"
 """An evaluator: "similarity=dev.csv", {"type": "similarity", "data": "dev.csv"}, or one of sentence-transformers."""
+
+Dev: TypeAlias = "Dataset | TrainingData | Spec | Sequence[Spec]"
+"""What chooses the best checkpoint: a test collection, rows with or without labels, or specs of `build_evaluator`."""
 
 STS = {
     "STS12": "mteb/sts12-sts",
@@ -105,6 +112,39 @@ def build_evaluator(
     if twice := [name for name in deciding if deciding.count(name) > 1]:
         raise InvalidArgumentError(f"Two evaluators both give {twice[0]!r}: give one of them another name.")
     return in_sequence(made)
+
+
+def dev_evaluator(
+    dev: Dev | None,
+    kind: ModelKind,
+    settings: TrainingSettings,
+    retriever: HybridSearch | Pipeline | None = None,
+) -> BaseEvaluator | None:
+    """What measures the model while it is trained: by the settings' measure for a test collection.
+
+    Rows with a score are measured by Spearman's correlation, rows with 0/1 by average precision, tuples by how often
+    the positive is nearer than the negative (a reranker: by nDCG@10), pairs as a test collection of their own.
+
+    Raises:
+        InvalidArgumentError: there is no measure for such rows.
+    """
+    if dev is None:
+        return None
+    if isinstance(dev, TrainingData) and dev.kind is Kind.PAIRS:
+        dev = collection_of(dev, Answers.of([dev]), dev.name)
+    if isinstance(dev, Dataset):
+        return retrieval_evaluator(dev, kind, settings, retriever=retriever)
+    if not isinstance(dev, TrainingData):
+        return build_evaluator(dev, kind, settings)
+    types = {Kind.SCORED: "similarity", Kind.LABELLED: "binary", Kind.TUPLES: "triplet", Kind.LISTS: "reranking"}
+    if kind == "reranker":
+        types[Kind.TUPLES] = "reranking"
+    if dev.kind not in types:
+        raise InvalidArgumentError(
+            f"The dev data {dev.name!r} are {dev.kind.value}, by which no checkpoint can be chosen: give a test "
+            f"collection, pairs, or {', '.join(kind.value for kind in types)}."
+        )
+    return build_evaluator({"type": types[dev.kind], "data": dev}, kind, settings)
 
 
 def sts_suite(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,6 @@ from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.libraries import check_libraries, is_installed
-from hybridsearch.training.losses import Choice
 from hybridsearch.training.measure.report import Report, write_report
 from hybridsearch.training.runs.record import (
     Evaluation,
@@ -172,37 +170,6 @@ def fit(
             record.write(status="finished", resumed_at=resumed_at, history=history.to_dict())
         trainer.accelerator.wait_for_everyone()
     return history
-
-
-def announce(data: Sequence[TrainingData], choices: Sequence[Choice], show: bool | None) -> list[str]:
-    """Say on stderr what will be trained on, how and why so, a line for each of the data; nothing for False.
-
-    Returns:
-        The lines, for the report.
-    """
-    lines = [
-        " ".join([f"{len(one):,} rows; {choice.reason}", *(f"{note[0].upper()}{note[1:]}." for note in one.notes)])
-        for one, choice in zip(data, choices, strict=True)
-    ]
-    if show is not False and is_main_process():
-        print(*lines, sep="\n", file=sys.stderr)
-    return lines
-
-
-def base_name(model: Any) -> str:
-    """The model as a reader of a report knows it."""
-    if isinstance(model, str | Path):
-        return str(model)
-    return str(model.model_card_data.base_model or type(model).__name__)
-
-
-def prompts_of_columns(model: Any, data: Iterable[TrainingData]) -> dict[str, str]:
-    """Column -> the prompt that encoding will put before its texts: anchors are queries, all others documents."""
-    known = model.prompts
-    query = known.get("query") or ""
-    document = next((known[name] for name in ("document", "passage", "corpus") if known.get(name)), "")
-    columns = {column: query if column == "anchor" else document for one in data for column in one.inputs}
-    return {column: prompt for column, prompt in columns.items() if prompt}
 
 
 def conclude(output: Path, report: Report, settings: TrainingSettings) -> TrainingResult:

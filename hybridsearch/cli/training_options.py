@@ -22,23 +22,27 @@ if TYPE_CHECKING:
     from hybridsearch.training.runs.run import TrainingResult
     from hybridsearch.training.sources import Part
 
-# What only some kinds of model take
-_ONLY = {
-    "matryoshka_dims": ("dense",),
-    "lora": ("dense",),
-    "pooling": ("dense",),
-    "query_prompt": ("dense",),
-    "document_prompt": ("dense",),
-    "architecture": ("sparse",),
-    "document_regularizer_weight": ("sparse",),
-    "query_regularizer_weight": ("sparse",),
-    "target_active_dims": ("sparse",),
-    "target_query_active_dims": ("sparse",),
-    "regularizer_schedule": ("sparse",),
-    "regularizer_warmup": ("sparse",),
-    "query_learning_rate": ("sparse",),
-    "retriever": ("reranker",),
+_ONLY: dict[str, ModelKind] = {
+    "matryoshka_dims": "dense",
+    "lora": "dense",
+    "pooling": "dense",
+    "query_prompt": "dense",
+    "document_prompt": "dense",
+    "architecture": "sparse",
+    "document_regularizer_weight": "sparse",
+    "query_regularizer_weight": "sparse",
+    "target_active_dims": "sparse",
+    "target_query_active_dims": "sparse",
+    "regularizer_schedule": "sparse",
+    "regularizer_warmup": "sparse",
+    "query_learning_rate": "sparse",
+    "retriever": "reranker",
 }
+"""The kind of model that takes an option, where it is one kind only."""
+
+_TRANSLATED = ("matryoshka_dims", "lora", "query_prompt", "document_prompt", "retriever")
+"""Those of them that are not arguments of a function as they are."""
+
 _OF_A_SOURCE = ("columns", "ignore", "kind", "sql", "split", "subset", "score_range", "limit", "loss", "name")
 _OF_EACH_SOURCE = ("columns", "ignore", "sql", "split", "subset", "limit")
 _OF_PSEUDO = ("generator", "per_document")
@@ -93,9 +97,9 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
     if ("data" in options) == ("unsupervised" in options):
         raise InvalidArgumentError("Give either --data SOURCE or --unsupervised CORPUS.")
     true_or_false("trust_remote_code", options.get("trust_remote_code", False))
-    for name, kinds in _ONLY.items():
-        if name in options and kind not in kinds:
-            raise InvalidArgumentError(f"{_flag(name, options)} is for {' and '.join(kinds)} models, not for a {kind}.")
+    for name, only in _ONLY.items():
+        if name in options and kind != only:
+            raise InvalidArgumentError(f"{_flag(name, options)} is for {only} models, not for a {kind}.")
     for name in _OF_PSEUDO:
         if name in options and "unsupervised" not in options:
             raise InvalidArgumentError(f"{_flag(name, options)} goes with --unsupervised CORPUS.")
@@ -196,18 +200,7 @@ def _dev(asked: Any) -> Any:
 
 def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that only this kind of model has."""
-    names = (
-        "architecture",
-        "document_regularizer_weight",
-        "query_regularizer_weight",
-        "target_active_dims",
-        "target_query_active_dims",
-        "regularizer_schedule",
-        "regularizer_warmup",
-        "query_learning_rate",
-        "pooling",
-    )
-    arguments = {name: options[name] for name in names if name in options}
+    arguments = {name: options[name] for name in _ONLY if name in options and name not in _TRANSLATED}
     if "matryoshka_dims" in options:
         arguments["matryoshka_dims"] = _whole_numbers(options["matryoshka_dims"])
     prompts = {role: options[f"{role}_prompt"] for role in ("query", "document") if f"{role}_prompt" in options}

@@ -1,0 +1,198 @@
+"""The steps of `train_dense`, `train_sparse` and `train_reranker`: what training is, whatever the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch.documents import Document
+from hybridsearch.encoders import Encoder
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.training.data import TrainingData
+from hybridsearch.training.distill import Teacher, name_of
+from hybridsearch.training.libraries import check_libraries
+from hybridsearch.training.losses import Choice, build_loss, choose_loss
+from hybridsearch.training.measure.comparing import compare_all, opened
+from hybridsearch.training.measure.evaluators import Dev, Spec, build_evaluator, dev_evaluator
+from hybridsearch.training.measure.report import Report
+from hybridsearch.training.runs.record import History, check_output, is_main_process
+from hybridsearch.training.runs.run import TrainingResult, conclude, fit
+from hybridsearch.training.settings import ModelKind, TrainingSettings
+from hybridsearch.training.sources import Source, gather, mine, teach
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    from hybridsearch.evaluation.pipeline import Pipeline
+    from hybridsearch.search import HybridSearch
+
+
+class Steps:
+    """One training run, from the data to the report. The methods are called in the order in which they stand here.
+
+    The arguments are those of `hybridsearch.train_dense`. Making it reads the data and checks the output folder.
+
+    Attributes:
+        settings: how to train.
+        output: the folder for the model.
+        sources: what is trained on, what chooses the best checkpoint, and what judges the result.
+    """
+
+    def __init__(
+        self,
+        kind: ModelKind,
+        data: Source | Sequence[Source] | Mapping[str, Source],
+        output: str | Path,
+        settings: TrainingSettings | None,
+        *,
+        corpus: Iterable[Document] | str | Path | None,
+        dev: Dev | None,
+        test: Dataset | str | Path | None,
+        evaluators: Spec | Sequence[Spec] | None,
+        trust_remote_code: bool,
+        show_progress_bar: bool | None,
+    ) -> None:
+        check_libraries()
+        self.settings = settings or TrainingSettings()
+        self.output = Path(output).expanduser().resolve()
+        check_output(self.output, self.settings)
+        self.sources = gather(data, dev=dev, test=test, corpus=corpus, seed=self.settings.seed)
+        self._measuring = None if evaluators is None else build_evaluator(evaluators, kind, self.settings)
+        self._options: dict[str, Any] = {}  # JSON-able; in the report, and the same in a run that is resumed
+        self._kind = kind
+        self._trust = trust_remote_code
+        self._show = show_progress_bar
+        self._choices: list[Choice] = []
+        self._lines: list[str] = []
+        self._history = History()
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether anything is measured before and after."""
+        return self.sources.test is not None or self._measuring is not None
+
+    def mine(
+        self, per_query: int | None, model: Encoder | None, retriever: HybridSearch | Pipeline | None = None
+    ) -> None:
+        """Put negatives in place of plain pairs, where they are asked for; as `hybridsearch.training.sources.mine`."""
+        self._options["hard_negatives"] = per_query
+        if per_query is not None:
+            self.sources = mine(
+                self.sources,
+                per_query,
+                model,
+                self.output / "negatives",
+                retriever=retriever,
+                seed=self.settings.seed,
+                show_progress_bar=self._show,
+            )
+
+    def teach(self, teacher: Teacher | str | Path | None) -> None:
+        """Put a teacher's scores in place of the labels, where there is one."""
+        self._options["teacher"] = name_of(teacher)
+        if teacher is not None:
+            self.sources = teach(self.sources, teacher, self._show)
+
+    def shape(self, shape: Callable[[TrainingData], TrainingData]) -> None:
+        """Let a function have its way with each of the data."""
+        self.sources = replace(self.sources, training=tuple(map(shape, self.sources.training)))
+
+    def choose_losses(self, asked: str | None) -> None:
+        """Find the loss of each of the data, and say on stderr what will be trained on, how and why so."""
+        data = self.sources.training
+        self._choices = [choose_loss(self._kind, one, asked) for one in data]
+        self._lines = [
+            " ".join([f"{len(one):,} rows; {choice.reason}", *(f"{note[0].upper()}{note[1:]}." for note in one.notes)])
+            for one, choice in zip(data, self._choices, strict=True)
+        ]
+        if self._show is not False and is_main_process():
+            print(*self._lines, sep="\n", file=sys.stderr)
+
+    def build_losses(self, model: Any, **options: Any) -> dict[str, torch.nn.Module]:
+        """The chosen losses by the names of the data; `options` are those of `build_loss`."""
+        size = self.settings.mini_batch_size
+        chosen = zip(self.sources.training, self._choices, strict=True)
+        return {one.name: build_loss(choice, model, one, mini_batch_size=size, **options) for one, choice in chosen}
+
+    def dev_evaluator(self, retriever: HybridSearch | Pipeline | None = None) -> BaseEvaluator | None:
+        """What chooses the best checkpoint; None keeps the last weights."""
+        return dev_evaluator(self.sources.dev, self._kind, self.settings, retriever)
+
+    def fit(
+        self,
+        model: Any,
+        losses: Mapping[str, torch.nn.Module],
+        evaluator: BaseEvaluator | None,
+        options: Mapping[str, Any],
+        **arguments: Any,
+    ) -> None:
+        """Train. `options` are those of this kind of model alone, `arguments` further ones of `fit`."""
+        self._options |= options
+        self._history = fit(
+            model,
+            self._kind,
+            self.sources.training,
+            losses,
+            self.settings,
+            self.output,
+            evaluator=evaluator,
+            identity={**self._options, "dev": self.sources.chooser},
+            show_progress_bar=self._show,
+            **arguments,
+        )
+
+    def open(self, model: Any) -> Any:
+        """A model as comparisons take it: by its name, or loaded where code in its folder is to run."""
+        return opened(model, self._kind, self._trust)
+
+    def conclude(
+        self, base: Any, before: Any, after: Any, said: Mapping[str, Any] | None = None, **comparing: Any
+    ) -> TrainingResult:
+        """Compare, and write the report.
+
+        Args:
+            base: the model that was given.
+            before, after: what is compared, as `compare_all` takes it.
+            said: what else the report has to say.
+            comparing: further options of `compare_all`.
+        """
+        options = {name: value for name, value in self._options.items() if value is not None}
+        report = Report(
+            kind=self._kind,
+            base=_base_name(base),
+            data=self._lines,
+            settings={**self.settings.to_dict(self._kind), **options},
+            history=self._history,
+            **compare_all(
+                before,
+                after,
+                self._kind,
+                self.sources.test,
+                self._measuring,
+                self.settings,
+                show_progress_bar=self._show,
+                **comparing,
+            ),
+            **(said or {}),
+        )
+        return conclude(self.output, report, self.settings)
+
+
+def prompts_of_columns(model: Any, data: Iterable[TrainingData]) -> dict[str, str]:
+    """Column -> the prompt that encoding will put before its texts: anchors are queries, all others documents."""
+    known = model.prompts
+    query = known.get("query") or ""
+    document = next((known[name] for name in ("document", "passage", "corpus") if known.get(name)), "")
+    columns = {column: query if column == "anchor" else document for one in data for column in one.inputs}
+    return {column: prompt for column, prompt in columns.items() if prompt}
+
+
+def _base_name(model: Any) -> str:
+    """The model as a reader of a report knows it."""
+    if isinstance(model, str | Path):
+        return str(model)
+    return str(model.model_card_data.base_model or type(model).__name__)
