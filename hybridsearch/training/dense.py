@@ -15,6 +15,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.distill import Teacher
 from hybridsearch.training.measure.evaluators import Dev, Spec
+from hybridsearch.training.models.loading import quiet
 from hybridsearch.training.models.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
 from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.runs.steps import Steps, prompts_of_columns
@@ -146,8 +147,6 @@ def load_model(
         InvalidArgumentError: it is a cross-encoder, a prompt has an unknown name, or there is no pooling to change.
     """
     import transformers
-
-    from hybridsearch.training.runs.loop import quiet
 
     transformers.set_seed(settings.seed)  # for weights that are new
     named = isinstance(model, str | Path)

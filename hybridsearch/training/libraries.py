@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
 from hybridsearch.errors import MissingExtraError
@@ -44,6 +47,15 @@ def is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # it was put out of the way
         return False
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    installed = {}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
 
 
 def _missing(library: str, purpose: str) -> MissingExtraError:

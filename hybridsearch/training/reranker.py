@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.documents import Document
-from hybridsearch.encoders.models import LazyModel, find_model, unloadable
+from hybridsearch.encoders.models import LazyModel, find_model
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -19,6 +19,7 @@ from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import Teacher
 from hybridsearch.training.losses import count_classes
 from hybridsearch.training.measure.evaluators import Dev, Spec
+from hybridsearch.training.models.loading import load_to_train
 from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.runs.steps import Steps
 from hybridsearch.training.settings import TrainingSettings
@@ -153,32 +154,21 @@ def load_reranker(
         ModelNotFoundError: there is no such model, or it cannot be loaded.
         InvalidArgumentError: a loaded model is no CrossEncoder, or has another number of outputs.
     """
-    import torch
-    from sentence_transformers import CrossEncoder
-
-    from hybridsearch.training.runs.loop import quiet
-
     if not isinstance(model, str | Path):
         loaded = LazyModel(model, "CrossEncoder").get()
         if loaded.num_labels != outputs:
             raise InvalidArgumentError(f"These data need a model with {outputs} outputs; it has {loaded.num_labels}.")
         return copy.deepcopy(loaded).float()
     folder = find_model(str(model), "CrossEncoder")
-    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
-    if not has_head(model) or _outputs(folder) != outputs:
-        options["ignore_mismatched_sizes"] = True
-    try:
-        with quiet(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return CrossEncoder(
-                str(folder),
-                num_labels=outputs,
-                model_kwargs=options,
-                trust_remote_code=trust_remote_code,
-                local_files_only=not trust_remote_code,
-            )
-    except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
-        raise unloadable(folder, error) from error
+    replaced = not has_head(model) or _outputs(folder) != outputs
+    return load_to_train(
+        folder,
+        "CrossEncoder",
+        trust_remote_code=trust_remote_code,
+        seed=seed,
+        model_kwargs={"ignore_mismatched_sizes": True} if replaced else None,
+        num_labels=outputs,
+    )
 
 
 def has_head(model: str | Path | CrossEncoder) -> bool:

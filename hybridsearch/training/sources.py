@@ -1,4 +1,4 @@
-"""What a run trains on, what chooses its best checkpoint, and what judges it: three sets that share no query."""
+"""What a run trains on, what chooses its best checkpoint, and what judges it. The three share no query."""
 
 from __future__ import annotations
 
@@ -80,9 +80,13 @@ class Sources:
     @property
     def chooser(self) -> str | None:
         """What `dev` is, as far as a later run can tell; JSON for what is no test collection."""
-        if self.dev is None or isinstance(self.dev, Dataset):
-            return None if self.dev is None else self.dev.digest
-        return repr(self.dev) if isinstance(self.dev, TrainingData) else json.dumps(self.dev, default=_type_name)
+        if self.dev is None:
+            return None
+        if isinstance(self.dev, Dataset):
+            return self.dev.digest
+        if isinstance(self.dev, TrainingData):
+            return repr(self.dev)
+        return json.dumps(self.dev, default=lambda value: type(value).__name__)
 
 
 def gather(
@@ -100,7 +104,7 @@ def gather(
     each, at most 100, become what is not given of dev and test: their questions are to find their answers among all
     answers. With `dev` given no training data are held out; nor are any of several sets of rows.
 
-    Whatever they come from, training data that ask a question of dev or test are left out, and a note says so.
+    Training data that ask a question of dev or test are left out, whatever they come from. A note says so.
 
     Args:
         data: one source, several, or several by name; of the same name, later ones get a number.
@@ -152,8 +156,9 @@ def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[_Question] = ()
     >>> len(rest.queries), len(held.queries), rest.queries.keys() & held.queries.keys()
     (27, 3, set())
     """
-    answered = (text for id, text in dataset.queries.items() if any(map(_relevant, dataset.qrels.get(id, {}).values())))
-    texts = sorted(text for text in set(map(normalized, answered)) if text not in closed)
+    answered = {id for id, grades in dataset.qrels.items() if any(grade > 0 for grade in grades.values())}
+    known = {normalized(text) for id, text in dataset.queries.items() if id in answered}
+    texts = sorted(known - set(closed))
     chosen = set(random.Random(seed).sample(texts, min(DEV_QUERIES, len(texts) // 10)))  # noqa: S311
     if not chosen:
         return dataset, None
@@ -382,11 +387,3 @@ def _searched(
     with hs.HybridSearch(encoders) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
         yield search
-
-
-def _relevant(grade: int) -> bool:
-    return grade > 0
-
-
-def _type_name(value: object) -> str:
-    return type(value).__name__

@@ -25,13 +25,13 @@ SETTINGS = TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
-def tiny_decoder(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_decoder(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a decoder language model with random weights and no token to pad with."""
     import torch
     import transformers
 
     folder = tmp_path_factory.mktemp("decoder")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_tokenizer)
     tokenizer.add_special_tokens({"eos_token": "[SEP]"})
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),

@@ -18,13 +18,13 @@ SETTINGS = TrainingSettings(epochs=1, batch_size=8)
 
 
 @pytest.fixture
-def own_code(tiny_bert: dict[str, Any], minilm: str, tmp_path: Path) -> Path:
+def own_code(tiny_bert: dict[str, Any], tiny_tokenizer: Path, tmp_path: Path) -> Path:
     """The folder of a masked language model that comes with the code of its class."""
     import transformers
 
     folder = tmp_path / "own-code"
     transformers.BertForMaskedLM(transformers.BertConfig(**tiny_bert)).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(minilm, model_max_length=64).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tiny_tokenizer).save_pretrained(folder)
     (folder / "modeling_own.py").write_text(
         "from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel\n"
         "class OwnConfig(BertConfig):\n    model_type = 'own'\n"

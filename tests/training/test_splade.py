@@ -65,7 +65,7 @@ def test_vectors_and_gradients_are_those_of_the_plain_model(tiny_splade: Path, t
     assert_alike(vectors_and_gradients(_direct(tiny_splade), texts), vectors_and_gradients(plain, texts))
 
 
-@pytest.mark.parametrize("logits", [1, 100_000, 500_000])
+@pytest.mark.parametrize("logits", [1, 4_000, 20_000])
 def test_portions_do_not_change_the_result(plain: Any, logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = vectors_and_gradients(plain, TEXTS * 3)
     monkeypatch.setattr(splade, "_CPU_LOGITS", logits)
@@ -150,7 +150,7 @@ def test_a_model_that_does_something_to_its_logits_stays_as_it_is(plain: Any) ->
     model = plain[0].auto_model
     model.forward = functools.partial(_halved, model.forward)
     assert not is_direct(splade.pool_directly(plain))
-    assert vectors_and_gradients(plain, TEXTS)[0].shape == (4, 30522)
+    assert vectors_and_gradients(plain, TEXTS)[0].shape == (4, len(plain.tokenizer))
 
 
 def test_sums_over_tokens_stay_as_they_are(plain: Any) -> None:

@@ -12,9 +12,9 @@
 | labelled pairs | LABELLED     | anchor, positive (here: any text), label  | each text, labelled 1 or 0             |
 | lists          | LISTS        | query, docs, labels                       | each query: positives 1.0, negatives 0 |
 
-Beside them are columns of provenance, never fed: query_id, document_id, negative_id, retriever (those that listed the
-negative, joined by "+"), rank and score in the ranking it was mined from, reranker_score, and the positive's scores as
-positive_score and positive_reranker_score. Of n-tuples and lists they hold lists, parallel to the texts.
+Other columns hold the provenance and are never fed: query_id, document_id, negative_id, retriever (those that listed
+the negative, joined by "+"), rank and score in the ranking that was mined, reranker_score, and the positive's scores as
+positive_score and positive_reranker_score. They hold lists, parallel to the texts, in n-tuples and lists.
 """
 
 from __future__ import annotations

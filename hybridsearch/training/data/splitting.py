@@ -24,7 +24,7 @@ Splittable = TypeVar("Splittable", TrainingData, Dataset)
 def split(
     data: Splittable, fractions: tuple[float, float, float] = (0.90, 0.01, 0.09), seed: int = 0
 ) -> tuple[Splittable, Splittable, Splittable]:
-    """(train, dev, test) of which no two share a text, in about these fractions of the rows.
+    """(train, dev, test) that share no text, in about these fractions of the rows.
 
     Rows that share a text, directly or over other rows, stay together: the connected components of rows and texts
     are dealt out at random, the large ones to train. Texts count as the same whatever their case and spaces; rows with

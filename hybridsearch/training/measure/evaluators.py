@@ -24,16 +24,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError
+from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.datasets import NANOBEIR, NANOBEIR_ID, Dataset, load_dataset
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
 from hybridsearch.training.data.answers import Answers, collection_of
 from hybridsearch.training.measure.measuring import (
     DOCUMENTS,
     Measured,
-    evaluator_class,
     figures_of,
     in_sequence,
+    make_evaluator,
     retrieval_evaluator,
 )
 from hybridsearch.training.settings import ModelKind, TrainingSettings
@@ -198,10 +198,11 @@ def _nanobeir(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettin
     if strange:
         raise InvalidArgumentError(f"NanoBEIR has no set {strange[0]!r}; it has {', '.join(NANOBEIR)}.")
     dataset_id = str(spec.get("dataset_id", NANOBEIR_ID))
-    make = evaluator_class("cross_encoder" if kind == "reranker" else kind, "NanoBEIREvaluator", "CrossEncoder")
     try:
         with redirect_stderr(io.StringIO()):  # a progress bar, whatever show_progress_bar says
-            inner = make([name.lower() for name in names], dataset_id=dataset_id, write_csv=False)
+            inner = make_evaluator(kind, "NanoBEIREvaluator", [name.lower() for name in names], dataset_id=dataset_id)
+    except MissingExtraError:
+        raise
     except Exception as error:
         raise DatasetNotFoundError(
             f"NanoBEIR could not be read from {dataset_id!r} ({error}): connect to the hub once, or give dataset_id, "
@@ -212,29 +213,19 @@ def _nanobeir(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettin
 
 def _reranking(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.TUPLES, Kind.LISTS)
-    samples = list(_group(data))
-    if kind == "reranker":
-        inner = evaluator_class("cross_encoder", "CrossEncoderRerankingEvaluator")(
-            samples, name=data.name, write_csv=False
-        )
-    else:
+    options = {}
+    if kind != "reranker":
         from sentence_transformers import util
 
-        inner = evaluator_class(kind, "RerankingEvaluator")(
-            samples,
-            name=data.name,
-            write_csv=False,
-            similarity_fct=util.dot_score if kind == "sparse" else util.cos_sim,
-        )
+        options["similarity_fct"] = util.dot_score if kind == "sparse" else util.cos_sim
+    inner = make_evaluator(kind, "RerankingEvaluator", list(_group(data)), name=data.name, **options)
     return [Measured(inner, figures_of([("nDCG", 10), ("RR", 10), ("AP", 0)]))]
 
 
 def _triplet(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.TUPLES)
-    anchors, positives, negatives = (list(data.rows[column]) for column in data.inputs[:3])
-    inner = evaluator_class(_not_reranker(spec, kind), "TripletEvaluator")(
-        anchors, positives, negatives, name=data.name, write_csv=False
-    )
+    texts = (list(data.rows[column]) for column in data.inputs[:3])
+    inner = make_evaluator(_not_reranker(spec, kind), "TripletEvaluator", *texts, name=data.name)
     return [Measured(inner, {"accuracy": ".*accuracy"})]
 
 
@@ -249,16 +240,7 @@ def _sts(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -
 
 def _binary(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.LABELLED)
-    one, other, labels = (list(data.rows[column]) for column in data.rows.column_names)
-    if kind == "reranker":
-        pairs = [list(pair) for pair in zip(one, other, strict=True)]
-        inner = evaluator_class("cross_encoder", "CrossEncoderClassificationEvaluator")(
-            pairs, labels, name=data.name, write_csv=False
-        )
-    else:
-        inner = evaluator_class(kind, "BinaryClassificationEvaluator")(
-            one, other, labels, name=data.name, write_csv=False
-        )
+    inner = _of_pairs(data, kind, "BinaryClassificationEvaluator", "ClassificationEvaluator")
     return [Measured(inner, {"AP": "(.+_)?ap|average_precision", "F1": "(.+_)?f1", "accuracy": "(.+_)?accuracy"})]
 
 
@@ -267,16 +249,14 @@ def _mse(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -
     columns = [list(data.rows[column]) for column in data.inputs]
     teacher = _needed(spec, "teacher")
     model = _st_model(_not_reranker(spec, kind), teacher) if isinstance(teacher, str | Path) else teacher
-    inner = evaluator_class(kind, "MSEEvaluator")(columns[0], columns[-1], model, name=data.name, write_csv=False)
+    inner = make_evaluator(kind, "MSEEvaluator", columns[0], columns[-1], model, name=data.name)
     return [Measured(inner, {"negative MSE": "negative_mse"})]
 
 
 def _translation(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.PAIRS)
-    source, target = (list(data.rows[column]) for column in data.inputs)
-    inner = evaluator_class(_not_reranker(spec, kind), "TranslationEvaluator")(
-        source, target, name=data.name, write_csv=False
-    )
+    texts = (list(data.rows[column]) for column in data.inputs)
+    inner = make_evaluator(_not_reranker(spec, kind), "TranslationEvaluator", *texts, name=data.name)
     return [Measured(inner, {"accuracy": "mean_accuracy"})]
 
 
@@ -286,12 +266,9 @@ def _paraphrase_mining(spec: Mapping[str, Any], kind: ModelKind, settings: Train
     data = _read(spec, Kind.PAIRS)
     one, other = (list(data.rows[column]) for column in data.inputs)
     ids = {text: str(number) for number, text in enumerate(dict.fromkeys([*one, *other]))}
-    inner = evaluator_class("dense", "ParaphraseMiningEvaluator")(
-        {id: text for text, id in ids.items()},
-        [(ids[first], ids[second]) for first, second in zip(one, other, strict=True)],
-        name=data.name,
-        write_csv=False,
-    )
+    pairs = [(ids[first], ids[second]) for first, second in zip(one, other, strict=True)]
+    texts = {id: text for text, id in ids.items()}
+    inner = make_evaluator(kind, "ParaphraseMiningEvaluator", texts, pairs, name=data.name)
     return [Measured(inner, {"AP": "average_precision", "F1": "f1"})]
 
 
@@ -316,17 +293,17 @@ EVALUATORS = tuple(_MAKERS)
 
 
 def _similarity(data: TrainingData, kind: ModelKind) -> Measured:
-    one, other, scores = (list(data.rows[column]) for column in data.rows.column_names)
+    inner = _of_pairs(data, kind, "EmbeddingSimilarityEvaluator", "CorrelationEvaluator")
+    return Measured(inner, {"Spearman": "spearman(_.+)?", "Pearson": "pearson(_.+)?"})
+
+
+def _of_pairs(data: TrainingData, kind: ModelKind, name: str, of_reranker: str) -> Any:
+    """An evaluator of labelled pairs, whose class has another name for rerankers."""
+    one, other, labels = (list(data.rows[column]) for column in data.rows.column_names)
     if kind == "reranker":
         pairs = [list(pair) for pair in zip(one, other, strict=True)]
-        inner = evaluator_class("cross_encoder", "CrossEncoderCorrelationEvaluator")(
-            pairs, scores, name=data.name, write_csv=False
-        )
-    else:
-        inner = evaluator_class(kind, "EmbeddingSimilarityEvaluator")(
-            one, other, scores, name=data.name, write_csv=False
-        )
-    return Measured(inner, {"Spearman": "spearman(_.+)?", "Pearson": "pearson(_.+)?"})
+        return make_evaluator(kind, of_reranker, pairs, labels, name=data.name)
+    return make_evaluator(kind, name, one, other, labels, name=data.name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

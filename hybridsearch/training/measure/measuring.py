@@ -26,6 +26,13 @@ RERANKED = 50
 """How many documents of a ranking a reranker reads."""
 
 _BATCH = 32
+_CLASSES: dict[ModelKind, tuple[str, str]] = {
+    "dense": ("sentence_transformer", ""),
+    "sparse": ("sparse_encoder", "Sparse"),
+    "reranker": ("cross_encoder", "CrossEncoder"),
+}
+"""The package of sentence-transformers that has the evaluators of each kind of model, and how their names begin."""
+
 _ST_MEASURES = {
     "nDCG": ("ndcg", "ndcg_at_k"),
     "RR": ("mrr", "mrr_at_k"),
@@ -73,13 +80,9 @@ def retrieval_evaluator(
         lacks = "corpus" if dataset.corpus is None else "query with a relevant document"
         raise InvalidArgumentError(f"The data set {dataset.name!r} has no {lacks}, so nothing can be searched for.")
     if kind == "reranker":
-        inner = evaluator_class("cross_encoder", "CrossEncoderRerankingEvaluator")(
-            _samples(dataset, queries, retriever),
-            at_k=cutoff,
-            always_rerank_positives=False,
-            name=dataset.name,
-            write_csv=False,
-        )
+        samples = _samples(dataset, queries, retriever)
+        options = {"at_k": cutoff, "always_rerank_positives": False}
+        inner = make_evaluator(kind, "RerankingEvaluator", samples, name=dataset.name, **options)
         return in_sequence(
             [Measured(inner, figures_of(dict.fromkeys([(name, cutoff), ("nDCG", cutoff), ("RR", cutoff)])))]
         )
@@ -88,14 +91,15 @@ def retrieval_evaluator(
     at_k: dict[str, list[int]] = {argument: [] for _, argument in _ST_MEASURES.values()}
     for measure, k in figures:
         at_k[_ST_MEASURES[measure][1]].append(k)
-    inner = evaluator_class(kind, "InformationRetrievalEvaluator")(
+    inner = make_evaluator(
+        kind,
+        "InformationRetrievalEvaluator",
         queries,
         texts,
         {id: _relevant(dataset, id) for id in queries},
         **{argument: ks or [10] for argument, ks in at_k.items()},
         batch_size=_BATCH,
         name=dataset.name,
-        write_csv=False,
     )
     return in_sequence([Measured(inner, figures_of(figures))])
 
@@ -146,15 +150,11 @@ def in_sequence(
     return sequence
 
 
-def evaluator_class(kind: str, name: str, prefix: str = "") -> Any:
-    """sentence-transformers' class for this kind of model."""
-    package, start = {
-        "dense": ("sentence_transformer", ""),
-        "sparse": ("sparse_encoder", "Sparse"),
-        "cross_encoder": ("cross_encoder", prefix),
-    }[kind]
-    module = import_library(f"sentence_transformers.{package}.evaluation", f"The evaluator {name}")
-    return getattr(module, start + name)
+def make_evaluator(kind: ModelKind, evaluator: str, /, *arguments: Any, **options: Any) -> Any:
+    """sentence-transformers' evaluator for this kind of model; named as its class for dense models."""
+    package, start = _CLASSES[kind]
+    module = import_library(f"sentence_transformers.{package}.evaluation", f"The evaluator {evaluator}")
+    return getattr(module, start + evaluator)(*arguments, write_csv=False, **options)
 
 
 def figures_of(measures: Iterable[tuple[str, int]]) -> dict[str, str]:

@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.results import ALPHA, Sparsity, Versus
+from hybridsearch.training.libraries import versions_of
 from hybridsearch.training.measure.comparing import Expansion
 from hybridsearch.training.runs.record import History
 from hybridsearch.training.settings import ModelKind
@@ -180,13 +180,7 @@ def write_report(report: Report, folder: str | Path) -> None:
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that training uses, those that are installed."""
-    found = {"Python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"Python": platform.python_version(), **versions_of(_PACKAGES)}
 
 
 def _judged(comparison: Comparison, system: str, other: str) -> str:

@@ -13,16 +13,17 @@ arXiv:2503.01776.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from hybridsearch.encoders.models import find_model, refuse_cross_encoder, unloadable
+from hybridsearch.encoders.models import find_model, refuse_cross_encoder
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.losses import Architecture
+from hybridsearch.training.models.loading import load_to_train, quiet
 from hybridsearch.weighting import BM25Weighting
 
 if TYPE_CHECKING:
@@ -133,10 +134,7 @@ def idf_weights(tokenizer: Any, documents: Iterable[str]) -> torch.Tensor:
 
 def _load(model: str | Path | Any, seed: int, trust: bool) -> Any:
     """Any model as a SparseEncoder, in the way of sentence-transformers: a dense one gets an autoencoder."""
-    import torch
     from sentence_transformers import SparseEncoder
-
-    from hybridsearch.training.runs.loop import quiet
 
     if isinstance(model, SparseEncoder):
         return copy.deepcopy(model).float()
@@ -146,23 +144,13 @@ def _load(model: str | Path | Any, seed: int, trust: bool) -> Any:
         )
     folder = find_model(str(model), "SparseEncoder")
     refuse_cross_encoder(folder)
-    options: Mapping[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
-    try:
-        with quiet(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return SparseEncoder(
-                str(folder), model_kwargs=dict(options), trust_remote_code=trust, local_files_only=not trust
-            )
-    except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
-        raise unloadable(folder, error) from error
+    return load_to_train(folder, "SparseEncoder", trust_remote_code=trust, seed=seed)
 
 
 def _inference_free(splade: Any, documents: Iterable[str]) -> SparseEncoder:
     """Documents through the SPLADE, queries through a table of token weights."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling
-
-    from hybridsearch.training.runs.loop import quiet
 
     weights = idf_weights(splade.tokenizer, documents)
     language_model = splade[0].auto_model

@@ -5,11 +5,9 @@ Importing this module loads torch and transformers.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
 from torch.utils.data import RandomSampler
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import logging as transformers_logging
 
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import TrainingData
@@ -106,26 +103,6 @@ def out_of_patience(log: Sequence[dict[str, Any]], patience: int | None) -> bool
     """Whether the last `patience` evaluations, the one before training not counted, were no better than one before."""
     scores = [entry[SCORE] for entry in log if SCORE in entry and entry["step"] > 0]
     return patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience if scores else False
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the bars and the chatter of transformers and sentence-transformers."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    logger = logging.getLogger("sentence_transformers")
-    before = logger.level
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logger.setLevel(logging.ERROR)
-    try:
-        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # torch warns where nobody has chosen
-            yield
-    finally:
-        logger.setLevel(before)
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _arguments(kind: ModelKind, settings: TrainingSettings) -> dict[str, Any]:

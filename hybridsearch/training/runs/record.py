@@ -10,11 +10,11 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.libraries import versions_of
 from hybridsearch.training.settings import TrainingSettings
 
 _DIGEST = re.compile("[0-9a-f]{16}")
@@ -185,8 +185,8 @@ class Record:
 
     def write(self, **state: Any) -> None:
         """Replace the file, so that a kill leaves the old or the new one."""
-        versions = {name: metadata.version(name) for name in _VERSIONS if _installed(name)}
-        content = {**state, "facts": self._facts, "python": platform.python_version(), "versions": versions}
+        python = platform.python_version()
+        content = {**state, "facts": self._facts, "python": python, "versions": versions_of(_VERSIONS)}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as stream:
@@ -242,13 +242,5 @@ def _weights_are_whole(folder: Path) -> bool:
             with safe_open(file, "pt"):
                 pass
     except SafetensorError:
-        return False
-    return True
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
         return False
     return True

@@ -22,6 +22,7 @@ from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.libraries import check_libraries, is_installed
 from hybridsearch.training.measure.report import Report, write_report
+from hybridsearch.training.models.loading import quiet
 from hybridsearch.training.runs.record import (
     Evaluation,
     History,
@@ -133,7 +134,7 @@ def fit(
         limit_length(model, settings.max_length)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
-    with loop.quiet(), loop.ProgressBar(show_progress_bar) as bar:
+    with quiet(), loop.ProgressBar(show_progress_bar) as bar:
         found = check_output(output, settings)
         record = Record(output, _facts(model, kind, data, losses, settings, identity))
         if found is not None:

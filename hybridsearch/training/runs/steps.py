@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """One training run, from the data to the report. The methods are called in the order in which they stand here.
+    """One training run, from the data to the report. Its methods are called in the order in which they stand here.
 
-    The arguments are those of `hybridsearch.train_dense`. Making it reads the data and checks the output folder.
+    The arguments are those of `hybridsearch.train_dense`. The data are read when it is made.
 
     Attributes:
         settings: how to train.
@@ -78,7 +78,7 @@ class Steps:
     def mine(
         self, per_query: int | None, model: Encoder | None, retriever: HybridSearch | Pipeline | None = None
     ) -> None:
-        """Put negatives in place of plain pairs, where they are asked for; as `hybridsearch.training.sources.mine`."""
+        """Replace plain pairs by tuples with mined negatives. Nothing changes where `per_query` is None."""
         self._options["hard_negatives"] = per_query
         if per_query is not None:
             self.sources = mine(
@@ -92,17 +92,17 @@ class Steps:
             )
 
     def teach(self, teacher: Teacher | str | Path | None) -> None:
-        """Put a teacher's scores in place of the labels, where there is one."""
+        """Replace the labels by a teacher's scores. Nothing changes without a teacher."""
         self._options["teacher"] = name_of(teacher)
         if teacher is not None:
             self.sources = teach(self.sources, teacher, self._show)
 
     def shape(self, shape: Callable[[TrainingData], TrainingData]) -> None:
-        """Let a function have its way with each of the data."""
+        """Replace each of the data by what a function makes of it."""
         self.sources = replace(self.sources, training=tuple(map(shape, self.sources.training)))
 
     def choose_losses(self, asked: str | None) -> None:
-        """Find the loss of each of the data, and say on stderr what will be trained on, how and why so."""
+        """Find the loss of each of the data. Say on stderr what is trained on, how, and why."""
         data = self.sources.training
         self._choices = [choose_loss(self._kind, one, asked) for one in data]
         self._lines = [

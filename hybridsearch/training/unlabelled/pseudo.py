@@ -30,6 +30,8 @@ Generator: TypeAlias = Callable[[Sequence[str]], Iterable[str | Iterable[str]]]
 SENTENCE_CHARACTERS = (20, 300)
 """Shorter and longer sentences are no queries."""
 
+_COLUMNS = ["anchor", "positive", "query_id", "document_id"]
+_SCHEMA = pa.schema([(name, pa.string()) for name in _COLUMNS])
 _DOCUMENTS = 256  # documents that are worked on together
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _HEADING_MARK = re.compile(r"#{1,6}\s+(?P<heading>.*?)\s*#*")
@@ -96,37 +98,27 @@ def pseudo_queries(
     generate = _make_generator(generator, per_document, seed) if "generated" in chosen else None
     reader = read_documents(documents)
     sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
-    rows, ids = [], []
+    tables: list[pa.Table] = []
     counts: Counter[QueryKind] = Counter()
     examples: dict[QueryKind, str] = {}
     with progress_bar("Making queries", sized, show_progress_bar) as advance:
         for batch in batches(reader, _DOCUMENTS):
-            made = [
-                (document, f"{document.id}/{number}", kind, pseudo)
-                for document, of_document in zip(batch, _of_batch(batch, chosen, generate, seed), strict=True)
-                for number, (kind, pseudo) in enumerate(_distinct(of_document, per_document))
-            ]
-            for _, _, kind, pseudo in made:
-                counts[kind] += 1
-                examples.setdefault(kind, pseudo.query)
-            anchors, positives = [one.query for *_, one in made], [one.answer for *_, one in made]
-            rows.append(
-                pa.table({"anchor": pa.array(anchors, pa.string()), "positive": pa.array(positives, pa.string())})
-            )
-            query_ids, document_ids = [id for _, id, *_ in made], [document.id for document, *_ in made]
-            ids.append(
-                pa.table(
-                    {"query_id": pa.array(query_ids, pa.string()), "document_id": pa.array(document_ids, pa.string())}
-                )
-            )
+            rows = []
+            for document, made in zip(batch, _of_batch(batch, chosen, generate, seed), strict=True):
+                for number, (kind, pseudo) in enumerate(_distinct(made, per_document)):
+                    rows.append((pseudo.query, pseudo.answer, f"{document.id}/{number}", document.id))
+                    counts[kind] += 1
+                    examples.setdefault(kind, pseudo.query)
+            tables.append(pa.Table.from_pylist([dict(zip(_COLUMNS, row, strict=True)) for row in rows], _SCHEMA))
             advance(len(batch))
-    if not sum(len(table) for table in rows):
+    if not counts:
         raise InvalidArgumentError(
             f"The documents give no queries of the kinds {', '.join(chosen)}: they are empty, or too short."
         )
-    make = import_datasets().Dataset
+    table = pa.concat_tables(tables)
+    fed, ids = (import_datasets().Dataset(table.select(names)) for names in (_COLUMNS[:2], _COLUMNS[2:]))
     notes = tuple(f"{kind} queries: {counts[kind]:,}{_example(examples.get(kind))}" for kind in chosen)
-    return TrainingData(name, make(pa.concat_tables(rows)), Kind.PAIRS, ids=make(pa.concat_tables(ids)), notes=notes)
+    return TrainingData(name, fed, Kind.PAIRS, ids=ids, notes=notes)
 
 
 def titles(document: Document) -> Iterator[Pseudo]:
