@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -363,13 +362,12 @@ def _parse_ranks(text: str) -> tuple[int, int]:
 
 
 def _as_dict(result: TrainingResult) -> dict[str, Any]:
-    comparison = result.comparison
-    if comparison is not None:
-        comparison = replace(comparison, systems=tuple(replace(one, rankings={}) for one in comparison.systems))
+    from hybridsearch.training.measure.report import without_rankings
+
     return {
         "path": str(result.path),
         "summary": result.summary,
-        "comparison": None if comparison is None else comparison.to_dict(),
+        "comparison": None if result.comparison is None else without_rankings(result.comparison),
         "evaluators": {name: {"before": before, "after": after} for name, (before, after) in result.figures.items()},
         "history": result.history.to_dict(),
         "settings": result.settings.to_dict(),

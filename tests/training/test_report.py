@@ -163,29 +163,30 @@ def test_a_reranker_is_compared_with_no_reranker(tiny_reranker: Path, tiny_datas
     assert found["retrieval"].means["nDCG@10"] == alone.means["nDCG@10"]
 
 
-def test_active_dimensions_are_those_of_the_model(splade: str, tiny_dataset: hs.Dataset) -> None:
+def test_active_dimensions_are_those_of_the_model(tiny_splade: Path, tiny_dataset: hs.Dataset) -> None:
     st: Any = pytest.importorskip("sentence_transformers")
-    model = st.SparseEncoder(splade, device="cpu")
+    model = st.SparseEncoder(str(tiny_splade), device="cpu")
     texts = [document.content for document in tiny_dataset.corpus or ()]
-    found = compare_sparsity(None, splade, tiny_dataset)
+    found = compare_sparsity(None, tiny_splade, tiny_dataset)
     assert list(found) == ["after"]
     active = model.sparsity(model.encode_document(texts))["active_dims"]
     assert found["after"].documents_mean == pytest.approx(active, abs=0.1)
 
 
-def test_expansions_are_new_words_that_are_not_in_the_text(splade: str) -> None:
+def test_expansions_are_new_words_that_are_not_in_the_text(tiny_splade: Path) -> None:
     st: Any = pytest.importorskip("sentence_transformers")
-    model = st.SparseEncoder(splade, device="cpu")
+    model = st.SparseEncoder(str(tiny_splade), device="cpu")
     text = "Aspirin lowers the risk of a heart attack."
     terms = [term for term, _ in model.decode(model.encode_document([text]))[0]]
-    (found,) = changed_expansions(st.SparseEncoder(splade, device="cpu", max_active_dims=5), splade, [text])
+    cut = st.SparseEncoder(str(tiny_splade), device="cpu", max_active_dims=5)
+    (found,) = changed_expansions(cut, tiny_splade, [text])
     new = [term for term in terms[5:] if term.isalpha() and term not in text.lower()]
     assert [term for term, _ in found.gained] == new[:6]
     assert not found.lost
 
 
-def test_without_a_model_before_nothing_expanded_differently(splade: str) -> None:
-    assert changed_expansions(None, splade, ["wing"]) == ()
+def test_without_a_model_before_nothing_expanded_differently(tiny_splade: Path) -> None:
+    assert changed_expansions(None, tiny_splade, ["wing"]) == ()
 
 
 def test_an_expansion_reads_as_a_sentence() -> None:

@@ -140,11 +140,11 @@ def test_labelled_rows_come_in_the_same_order_after_a_pause_in_a_later_epoch(
     train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]]
 ) -> None:
     data = mixture(tiny_pairs)[1:]
-    whole, _ = train("whole", data)
+    whole, _ = train("whole", data, evaluate=False)
     with pytest.raises(KeyboardInterrupt):
-        train("paused", data, callbacks=(Interrupt.at(7),))
+        train("paused", data, evaluate=False, callbacks=(Interrupt.at(7),))
 
-    resumed, _ = train("paused", data, SETTINGS.with_values({"resume": True}))
+    resumed, _ = train("paused", data, SETTINGS.with_values({"resume": True}), evaluate=False)
 
     assert resumed.resumed_at == (6,)
     assert [parts["loss"] for _, parts in resumed.losses] == [parts["loss"] for _, parts in whole.losses]
@@ -316,7 +316,7 @@ def test_a_finished_run_is_not_overwritten_and_with_resume_not_repeated(
 
 
 def test_a_run_is_not_resumed_with_other_settings(train: Callable[..., tuple[History, Any]]) -> None:
-    train(settings=SETTINGS.with_values({"epochs": 1}))
+    train(settings=SETTINGS.with_values({"epochs": 1, "max_steps": 1}), evaluate=False)
 
     with pytest.raises(InvalidArgumentError, match=r"another run.*settings\.epochs: 1 then, 2 now"):
         train(settings=SETTINGS.with_values({"resume": True}))

@@ -115,10 +115,6 @@ class Report:
         """A JSON-able dict."""
         from hybridsearch.evaluation.plain import to_plain
 
-        comparison = None
-        if self.comparison is not None:
-            systems = tuple(replace(system, rankings={}) for system in self.comparison.systems)
-            comparison = replace(self.comparison, systems=systems).to_dict()
         return {
             "verdict": self.verdict,
             "kind": self.kind,
@@ -126,7 +122,7 @@ class Report:
             "data": list(self.data),
             "settings": dict(self.settings),
             "history": self.history.to_dict(),
-            "comparison": comparison,
+            "comparison": None if self.comparison is None else without_rankings(self.comparison),
             "figures": {name: {"before": was, "after": now} for name, (was, now) in self.figures.items()},
             "sparsity": {name: to_plain(one) for name, one in self.sparsity.items()},
             "targets": dict(self.targets),
@@ -176,6 +172,12 @@ def write_report(report: Report, folder: str | Path) -> None:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     card.write_text(_with_section(text, report.to_markdown()), encoding="utf-8")
+
+
+def without_rankings(comparison: Comparison) -> dict[str, Any]:
+    """A JSON-able dict of a comparison, without the documents that each system found for each query."""
+    systems = tuple(replace(system, rankings={}) for system in comparison.systems)
+    return replace(comparison, systems=systems).to_dict()
 
 
 def versions() -> dict[str, str]:

@@ -339,6 +339,4 @@ def _read_pairs(data: TrainingData | Dataset | str | Path) -> TrainingData:
         raise InvalidArgumentError(
             f"Negatives are mined for pairs (anchor, positive), and {pairs.name!r} has {pairs.kind}."
         )
-    if not len(pairs):
-        raise InvalidArgumentError(f"{pairs.name!r} has no pairs to mine negatives for.")
     return pairs

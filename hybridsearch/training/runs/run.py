@@ -225,13 +225,10 @@ def set_dropout(model: Any, share: float) -> None:
 
 
 def check_data(data: Sequence[TrainingData], losses: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError unless there are rows, names that differ, and a loss for each."""
+    """Raises InvalidArgumentError unless there are data, names that differ, and a loss for each."""
     names = [one.name for one in data]
-    if not data or not all(len(one) for one in data):
-        empty = next((one.name for one in data if not len(one)), None)
-        raise InvalidArgumentError(
-            "There are no data to train on." if empty is None else f"The training data {empty!r} have no rows."
-        )
+    if not data:
+        raise InvalidArgumentError("There are no data to train on.")
     if len(set(names)) < len(names):
         raise InvalidArgumentError(f"Data sets that are trained on together need names that differ, not {names}.")
     if missing := [name for name in names if name not in losses]:
