@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hybridsearch.arguments import number, whole_number
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.libraries import import_library
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,11 @@ def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *,
         InvalidArgumentError: no layer has a name of `settings.targets`, or the model has adapters already.
         MissingExtraError: peft is not installed.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise MissingExtraError("peft", "training", "LoRA")
+    peft = import_library("peft", "LoRA")
     if _has_adapters(model):
         raise InvalidArgumentError("The model has adapters already, which are what is trained: leave lora out.")
-    from peft import LoraConfig, TaskType
-
-    config = LoraConfig(
-        task_type=TaskType.FEATURE_EXTRACTION,
+    config = peft.LoraConfig(
+        task_type=peft.TaskType.FEATURE_EXTRACTION,
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
