@@ -331,6 +331,7 @@ def _searched(
     """The index to mine: one that is there, or one of the BEIR folder's documents."""
     import hybridsearch as hs
     from hybridsearch.encoders.spec import make_encoders
+    from hybridsearch.training.sources import load_one
 
     if index is not None:
         with hs.open(index, backend_options=backend_options(option)) as search:
@@ -340,18 +341,12 @@ def _searched(
         raise InvalidArgumentError(
             f"{data} has no documents to search: give the index of its documents, --index PLACE."
         )
-    with hs.HybridSearch(make_encoders(retrievers, language), backend_options=backend_options(option)) as search:
-        search.index(_loaded_corpus(data, split))
-        yield search
-
-
-def _loaded_corpus(data: str, split: str) -> Any:
-    from hybridsearch.training.sources import load_one
-
-    dataset = load_one(data, split)
-    if dataset.corpus is None:
+    corpus = load_one(data, split).corpus
+    if corpus is None:
         raise InvalidArgumentError(f"{data} has no corpus: give the index of its documents, --index PLACE.")
-    return dataset.corpus
+    with hs.HybridSearch(make_encoders(retrievers, language), backend_options=backend_options(option)) as search:
+        search.index(corpus)
+        yield search
 
 
 def _parse_ranks(text: str) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -43,161 +43,7 @@ def read_rows(
         DocumentError: a row is malformed; the message has its place.
         InvalidArgumentError: there are no rows.
     """
-    return _Reading(table, roles, kind, score_range, limit).run()
-
-
-class _Reading:
-    """One reading of a table into training data."""
-
-    def __init__(
-        self,
-        table: Table,
-        roles: Roles,
-        kind: Kind | None,
-        score_range: tuple[float, float] | None,
-        limit: int | None,
-    ) -> None:
-        self._table = table
-        self._roles = roles
-        self._kind = kind
-        self._score_range = score_range
-        self._limit = limit
-        self._count = 0
-        self._copied = table.mapped is None  # else the texts stay where they are, unless a row has lists of them
-        self._places: list[str] = []  # of the targets
-        self._targets: list[Any] = []
-        self._texts = _Columns()
-        self._ids = _Columns()
-
-    def run(self) -> Rows:
-        """Read all rows."""
-        roles = self._roles
-        used = [column for _, column in roles.texts]
-        used += [column for column in (roles.docs, roles.target) if column is not None]
-        used += [column for _, column in roles.ids]
-        for where, row in islice(values_of(self._table.rows(), used), self._limit):
-            self._add(where, dict(zip(used, row, strict=True)))
-        if not self._count:
-            raise InvalidArgumentError(f"The training data {self._table.name!r} has no rows.")
-        if roles.target is None:
-            return self._made(Kind.TEXTS if roles.text else Kind.TUPLES if roles.negatives else Kind.PAIRS)
-        if isinstance(self._targets[0], list):
-            return self._with_lists(roles.target)
-        return self._with_labels(roles.target)
-
-    def _add(self, where: str, row: Mapping[str, Any]) -> None:
-        """Check one row and keep it."""
-        roles = self._roles
-        fed: dict[str, Any] = {}
-        for role, column in roles.texts:
-            if role.startswith("negative_") and len(roles.negatives) == 1 and isinstance(row[column], list):
-                listed = check_texts(row[column], column, "negatives", where)
-                fed |= {f"negative_{number}": text for number, text in enumerate(listed, 1)}
-            else:
-                fed[role] = check_text(row[column], column, role, where)
-        if roles.docs is not None:
-            fed = {"query": fed["anchor"], "docs": check_texts(row[roles.docs], roles.docs, "docs", where)}
-        if roles.target is not None:
-            self._targets.append(self._target(row[roles.target], roles.target, fed, where))
-            self._places.append(where)
-        self._copied = self._copied or list(fed.values()) != [row[column] for _, column in roles.texts]
-        if self._copied:
-            self._texts.add(fed, where)
-        self._ids.add(
-            {name: row[column] if row[column] is None else str(row[column]) for name, column in roles.ids}, where
-        )
-        self._count += 1
-
-    def _target(self, value: Any, column: str, fed: Mapping[str, Any], where: str) -> Any:
-        """A list of floats where the rows want one, or else the label as it is."""
-        wanted: tuple[int, ...]
-        if "docs" in fed:
-            scores, wanted = check_numbers(value, column, where), (len(fed["docs"]),)
-        elif "negative_1" in fed:
-            negatives = sum(role.startswith("negative_") for role in fed)
-            one = not isinstance(value, list) and negatives == 1  # its margin
-            scores, wanted = check_numbers([value] if one else value, column, where), (negatives + 1, negatives)
-        elif "text" in fed:
-            return check_numbers(value, column, where)
-        elif isinstance(value, list):
-            raise DocumentError(f"{where}: the column {column!r} is a list, where a pair has one label.")
-        else:
-            return value
-        if len(scores) not in wanted:
-            raise DocumentError(
-                f"{where}: the column {column!r} has {len(scores)} numbers, where {' or '.join(map(str, wanted))} "
-                "are needed: the score of each text, or with negatives the margin to each of them."
-            )
-        return scores
-
-    def _with_lists(self, column: str) -> Rows:
-        kind = Kind.LISTS if self._roles.docs else Kind.EMBEDDED if self._roles.text else Kind.SCORED_TUPLES
-        if kind is not Kind.LISTS:
-            length = len(self._targets[0])
-            for place, target in zip(self._places, self._targets, strict=True):
-                if len(target) != length:
-                    raise DocumentError(f"{place}: the column {column!r} has {len(target)} numbers, before {length}.")
-        item = pa.float32() if kind is Kind.EMBEDDED else pa.float64()
-        return self._made(kind, pa.array(self._targets, pa.list_(item)))
-
-    def _with_labels(self, column: str) -> Rows:
-        meaning = None if self._kind is None else _MEANINGS.get(self._kind)
-        if meaning is None and self._kind is not Kind.TUPLES and self._roles.target_role == "score":
-            meaning = "score"
-        labels = read_labels(
-            self._targets,
-            self._places,
-            column,
-            meaning=meaning,
-            names=(self._table.classes or {}).get(column),
-            score_range=self._score_range,
-        )
-        notes = (labels.note,) if labels.note else ()
-        if labels.nli and self._kind in (None, Kind.TUPLES):
-            return self._triplets(labels, notes)
-        made = self._made(_KINDS[labels.meaning], pa.array(labels.values), notes)
-        if labels.classes:
-            kept = [place for place, value in enumerate(labels.values) if value is not None]
-            ids = None if made.ids is None else made.ids.select(kept)
-            made = replace(made, rows=_with_names(made.rows.select(kept), labels.classes), ids=ids)
-        return made
-
-    def _triplets(self, labels: Labels, notes: tuple[str, ...]) -> Rows:
-        rows = self._rows()
-        found = list(triplets(rows["anchor"], rows["positive"], labels))
-        if not found:
-            raise InvalidArgumentError(
-                f"No premise of {self._table.name!r} has both an entailment and a contradiction, so that there are no "
-                "triplets: keep the pairs with kind='pairs with class'."
-            )
-        names = columns_of(Kind.TUPLES, 1)
-        table = pa.table(dict(zip(names, map(list, zip(*found, strict=True)), strict=True)))
-        made = f"{self._count:,} pairs with entailments became {len(found):,} triplets"
-        return Rows(Kind.TUPLES, import_datasets().Dataset(table), None, (*notes, made))
-
-    def _made(self, kind: Kind, target: pa.Array[Any] | None = None, notes: tuple[str, ...] = ()) -> Rows:
-        make = import_datasets().Dataset
-        rows = self._rows()
-        if target is not None:
-            table = rows.with_format("arrow")[:]
-            rows = make(table.append_column("labels" if kind is Kind.LISTS else "label", target))
-        ids = make(self._ids.table()) if self._roles.ids else None
-        return Rows(kind, rows, ids, notes)
-
-    def _rows(self) -> datasets.Dataset:
-        """The texts that were read; of a Dataset, mapped from its files and not copied to memory."""
-        if self._copied or self._table.mapped is None:
-            return import_datasets().Dataset(self._texts.table())
-        names = {column: role for role, column in self._roles.texts}
-        rows = self._table.mapped.with_format(None).select(range(self._count)).select_columns(list(names))
-        return rows.rename_columns({column: role for column, role in names.items() if column != role})
-
-
-def _with_names(rows: datasets.Dataset, classes: Sequence[str]) -> datasets.Dataset:
-    """The same rows, whose labels have names."""
-    library = import_datasets()
-    features = library.Features({**rows.features, "label": library.ClassLabel(names=list(classes))})
-    return library.Dataset(rows.with_format("arrow")[:], library.DatasetInfo(features=features))
+    return _Reading(table, roles, kind, score_range, limit, copied=table.mapped is None).run()
 
 
 class _Columns:
@@ -233,3 +79,150 @@ class _Columns:
         if self._rows:
             self._chunks.append(pa.RecordBatch.from_pylist(self._rows, self._schema))
             self._rows = []
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One reading of a table into training data."""
+
+    table: Table
+    roles: Roles
+    kind: Kind | None
+    score_range: tuple[float, float] | None
+    limit: int | None
+    count: int = 0
+    copied: bool = False  # else the texts stay where they are, unless a row has lists of them
+    places: list[str] = field(default_factory=list)  # of the targets
+    targets: list[Any] = field(default_factory=list)
+    texts: _Columns = field(default_factory=_Columns)
+    ids: _Columns = field(default_factory=_Columns)
+
+    def run(self) -> Rows:
+        """Read all rows."""
+        roles = self.roles
+        used = [column for _, column in roles.texts]
+        used += [column for column in (roles.docs, roles.target) if column is not None]
+        used += [column for _, column in roles.ids]
+        for where, row in islice(values_of(self.table.rows(), used), self.limit):
+            self._add(where, dict(zip(used, row, strict=True)))
+        if not self.count:
+            raise InvalidArgumentError(f"The training data {self.table.name!r} has no rows.")
+        if roles.target is None:
+            return self._made(Kind.TEXTS if roles.text else Kind.TUPLES if roles.negatives else Kind.PAIRS)
+        if isinstance(self.targets[0], list):
+            return self._with_lists(roles.target)
+        return self._with_labels(roles.target)
+
+    def _add(self, where: str, row: Mapping[str, Any]) -> None:
+        """Check one row and keep it."""
+        roles = self.roles
+        fed: dict[str, Any] = {}
+        for role, column in roles.texts:
+            if role.startswith("negative_") and len(roles.negatives) == 1 and isinstance(row[column], list):
+                listed = check_texts(row[column], column, "negatives", where)
+                fed |= {f"negative_{number}": text for number, text in enumerate(listed, 1)}
+            else:
+                fed[role] = check_text(row[column], column, role, where)
+        if roles.docs is not None:
+            fed = {"query": fed["anchor"], "docs": check_texts(row[roles.docs], roles.docs, "docs", where)}
+        if roles.target is not None:
+            self.targets.append(self._target(row[roles.target], roles.target, fed, where))
+            self.places.append(where)
+        self.copied = self.copied or list(fed.values()) != [row[column] for _, column in roles.texts]
+        if self.copied:
+            self.texts.add(fed, where)
+        self.ids.add(
+            {name: row[column] if row[column] is None else str(row[column]) for name, column in roles.ids}, where
+        )
+        self.count += 1
+
+    def _target(self, value: Any, column: str, fed: Mapping[str, Any], where: str) -> Any:
+        """A list of floats where the rows want one, or else the label as it is."""
+        wanted: tuple[int, ...]
+        if "docs" in fed:
+            scores, wanted = check_numbers(value, column, where), (len(fed["docs"]),)
+        elif "negative_1" in fed:
+            negatives = sum(role.startswith("negative_") for role in fed)
+            one = not isinstance(value, list) and negatives == 1  # its margin
+            scores, wanted = check_numbers([value] if one else value, column, where), (negatives + 1, negatives)
+        elif "text" in fed:
+            return check_numbers(value, column, where)
+        elif isinstance(value, list):
+            raise DocumentError(f"{where}: the column {column!r} is a list, where a pair has one label.")
+        else:
+            return value
+        if len(scores) not in wanted:
+            raise DocumentError(
+                f"{where}: the column {column!r} has {len(scores)} numbers, where {' or '.join(map(str, wanted))} "
+                "are needed: the score of each text, or with negatives the margin to each of them."
+            )
+        return scores
+
+    def _with_lists(self, column: str) -> Rows:
+        kind = Kind.LISTS if self.roles.docs else Kind.EMBEDDED if self.roles.text else Kind.SCORED_TUPLES
+        if kind is not Kind.LISTS:
+            length = len(self.targets[0])
+            for place, target in zip(self.places, self.targets, strict=True):
+                if len(target) != length:
+                    raise DocumentError(f"{place}: the column {column!r} has {len(target)} numbers, before {length}.")
+        item = pa.float32() if kind is Kind.EMBEDDED else pa.float64()
+        return self._made(kind, pa.array(self.targets, pa.list_(item)))
+
+    def _with_labels(self, column: str) -> Rows:
+        meaning = None if self.kind is None else _MEANINGS.get(self.kind)
+        if meaning is None and self.kind is not Kind.TUPLES and self.roles.target_role == "score":
+            meaning = "score"
+        labels = read_labels(
+            self.targets,
+            self.places,
+            column,
+            meaning=meaning,
+            names=(self.table.classes or {}).get(column),
+            score_range=self.score_range,
+        )
+        notes = (labels.note,) if labels.note else ()
+        if labels.nli and self.kind in (None, Kind.TUPLES):
+            return self._triplets(labels, notes)
+        made = self._made(_KINDS[labels.meaning], pa.array(labels.values), notes)
+        if labels.classes:
+            kept = [place for place, value in enumerate(labels.values) if value is not None]
+            ids = None if made.ids is None else made.ids.select(kept)
+            made = replace(made, rows=_with_names(made.rows.select(kept), labels.classes), ids=ids)
+        return made
+
+    def _triplets(self, labels: Labels, notes: tuple[str, ...]) -> Rows:
+        rows = self._rows()
+        found = list(triplets(rows["anchor"], rows["positive"], labels))
+        if not found:
+            raise InvalidArgumentError(
+                f"No premise of {self.table.name!r} has both an entailment and a contradiction, so that there are no "
+                "triplets: keep the pairs with kind='pairs with class'."
+            )
+        names = columns_of(Kind.TUPLES, 1)
+        table = pa.table(dict(zip(names, map(list, zip(*found, strict=True)), strict=True)))
+        made = f"{self.count:,} pairs with entailments became {len(found):,} triplets"
+        return Rows(Kind.TUPLES, import_datasets().Dataset(table), None, (*notes, made))
+
+    def _made(self, kind: Kind, target: pa.Array[Any] | None = None, notes: tuple[str, ...] = ()) -> Rows:
+        make = import_datasets().Dataset
+        rows = self._rows()
+        if target is not None:
+            table = rows.with_format("arrow")[:]
+            rows = make(table.append_column("labels" if kind is Kind.LISTS else "label", target))
+        ids = make(self.ids.table()) if self.roles.ids else None
+        return Rows(kind, rows, ids, notes)
+
+    def _rows(self) -> datasets.Dataset:
+        """The texts that were read; of a Dataset, mapped from its files and not copied to memory."""
+        if self.copied or self.table.mapped is None:
+            return import_datasets().Dataset(self.texts.table())
+        names = {column: role for role, column in self.roles.texts}
+        rows = self.table.mapped.with_format(None).select(range(self.count)).select_columns(list(names))
+        return rows.rename_columns({column: role for column, role in names.items() if column != role})
+
+
+def _with_names(rows: datasets.Dataset, classes: Sequence[str]) -> datasets.Dataset:
+    """The same rows, whose labels have names."""
+    library = import_datasets()
+    features = library.Features({**rows.features, "label": library.ClassLabel(names=list(classes))})
+    return library.Dataset(rows.with_format("arrow")[:], library.DatasetInfo(features=features))
