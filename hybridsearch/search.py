@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import threading
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
@@ -18,31 +17,29 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, Fingerprint, Schema, connect, redacted
+from hybridsearch.backends import AsyncBackend, Backend, connect, redacted
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import (
     BackendError,
     BulkIndexError,
-    FingerprintMismatchError,
     IndexNotFoundError,
     InvalidArgumentError,
 )
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.hits import Explanation, Results
+from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty
+from hybridsearch.indexing.transfer import add_all, check_kinds
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import read_documents
 from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.retrieval import Plan, matched_terms
-from hybridsearch.vectors import EncodedBatch
 
 CONFIGURED: Final = "configured"
 """Default of per-call arguments: what the `HybridSearch` was made with."""
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 class SearchOptions(TypedDict, total=False):
@@ -100,48 +97,34 @@ class HybridSearch:
         backend_options: Mapping[str, Any] | None = None,
         _recorded: Collection[str] = (),
     ) -> None:
-        if not isinstance(retrievers, Mapping):
-            raise InvalidArgumentError(
-                f"retrievers is a mapping such as {{'bm25': hs.BM25()}}, not {type(retrievers).__name__}."
-            )
-        self._encoders = dict(retrievers)
-        for name, encoder in self._encoders.items():
-            if not isinstance(encoder, Encoder):
-                raise InvalidArgumentError(f"Retriever {name!r} is {encoder!r:.80}, not an encoder such as hs.BM25().")
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise InvalidArgumentError(
-                    f"The retriever name {name!r} is not allowed: letters, digits, '_' and '-', starting with a letter."
-                )
-        if not self._encoders:
-            raise InvalidArgumentError("There is no retriever; give at least one, such as {'bm25': hs.BM25()}.")
+        self._encoders = IndexEncoders(retrievers)
         self.reranker = _check_reranker(reranker)
         self.optional = frozenset(arguments.names(optional))
-        self.timeout = _timeouts(timeout, self._encoders)
-        self._check_names(self.optional, "optional")
+        self.timeout = _timeouts(timeout, self._encoders.given)
+        self._encoders.check_names(self.optional, "optional")
         self._place = redacted(backend) if isinstance(backend, str | Path) else type(backend).__name__
         self._backend = connect(backend, backend_options)
-        self._verified: set[str] = set()
         self._create_lock = threading.Lock()
         with _closed_on_error(self._backend, backend):
-            self._schema = self._backend.open()
-            recorded = {} if self._schema is None else self._schema.settings
+            schema = self._encoders.schema = self._backend.open()
+            recorded = {} if schema is None else schema.settings
             if fusion is None:
                 fusion = make_fusion(recorded["fusion"]) if "fusion" in recorded else RRF()
             self.fusion, candidates = read_fusion(fusion, candidates)
-            self._check_names(self.fusion.weights or (), "fusion weights")
+            self._encoders.check_names(self.fusion.weights or (), "fusion weights")
             self.candidates = whole_number(
                 "candidates", recorded.get("candidates", 100) if candidates is None else candidates
             )
-            if self._schema is not None:
-                self._check_names(self._encoders, "retrievers", self._schema.retrievers)
-                for name in self._encoders:
+            if schema is not None:
+                self._encoders.check_names(retrievers, "retrievers", schema.retrievers)
+                for name in retrievers:
                     if name not in self.optional.union(_recorded):  # these are checked when first asked
-                        self._verified_encoder(name)
+                        self._encoders.verified(name)
 
     @property
     def retrievers(self) -> dict[str, Encoder]:
         """The encoders by name."""
-        return dict(self._encoders)
+        return dict(self._encoders.given)
 
     @property
     def backend(self) -> Backend:
@@ -181,7 +164,7 @@ class HybridSearch:
             return self._index_via(via, documents, batch_size, show_progress_bar)
         reader = read_documents(documents)
         sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
-        ingest = Ingest(self._backend, self._encode, batch_size)
+        ingest = Ingest(self._backend, self._encoders, batch_size)
         with progress_bar("Indexing", sized, show_progress_bar) as advance:
 
             def counted(source: Iterator[list[Document]]) -> Iterator[list[Document]]:
@@ -191,9 +174,8 @@ class HybridSearch:
 
             source = batches(reader, batch_size)
             first = list(islice(source, 1))  # where this fails, no index is made
-            empty = self._schema is None or is_empty(self._backend)
-            if self._schema is None:
-                self._create()
+            empty = self._encoders.schema is None or is_empty(self._backend)
+            self._create()
             (ingest.load if empty else ingest.add)(counted(chain(first, source)))
         self._backend.refresh()
         if ingest.duplicates:
@@ -215,17 +197,17 @@ class HybridSearch:
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; unknown ids are ignored. Returns how many were there."""
-        self._opened_schema()
+        self._check_indexed()
         return self._backend.delete(arguments.ids(ids))
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
         """The documents, in the order of `ids`; None for an unknown id."""
-        self._opened_schema()
+        self._check_indexed()
         return self._backend.fetch(arguments.ids(ids))
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
-        if self._schema is None:
+        if self._encoders.schema is None:
             return 0
         return self._backend.count(None if filter is None else Filter.parse(filter))
 
@@ -348,7 +330,7 @@ class HybridSearch:
         parsed = filter if filter is None or isinstance(filter, Filter) else Filter.parse(filter)
         names = self._asked(retrievers, fusion)
         reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
-        self._opened_schema()
+        self._check_indexed()
         return Plan(
             retrievers=tuple(names),
             depth=max(depth, top_k),
@@ -357,7 +339,7 @@ class HybridSearch:
             reranker=reranker,
             top_k=top_k,
             backend=self._backend,
-            encoder=self._verified_encoder,
+            encoder=self._encoders.verified,
             optional=self.optional,
             timeout=self.timeout,
         )
@@ -390,7 +372,7 @@ class HybridSearch:
             IndexExistsError: there is something at `path` (an index is replaced with `overwrite=True`).
             BackendError: the index is kept by its engine already.
         """
-        self._opened_schema()
+        self._check_indexed()
         save = getattr(self._backend, "save", None)
         if save is None:
             raise BackendError(f"The index at {self._place} is kept by its engine; there is nothing to save.")
@@ -416,7 +398,7 @@ class HybridSearch:
         self.close()
 
     def __repr__(self) -> str:
-        parts = [f"retrievers={self._encoders!r}", f"backend={str(self._place)!r}", f"fusion={self.fusion!r}"]
+        parts = [f"retrievers={self._encoders.given!r}", f"backend={str(self._place)!r}", f"fusion={self.fusion!r}"]
         if self.reranker is not None:
             parts.append(f"reranker={self.reranker!r}")
         return f"HybridSearch({', '.join(parts)})"
@@ -431,90 +413,54 @@ class HybridSearch:
         show_progress_bar: bool | None,
     ) -> IndexReport:
         """Encode into an index in `folder`, then copy that here."""
-        from hybridsearch.indexing.transfer import add_all, check_kinds
-
         if "://" in str(folder) or str(folder) == "memory":
             raise InvalidArgumentError(f"via is a folder that keeps what was encoded, not {redacted(folder)!r}.")
-        schema = self._new_schema()
-        encoders = {name: one for name, one in self._encoders.items() if schema.retrievers[name].kind != "text"}
+        schema, given = self._encoders.new_schema(self._settings()), self._encoders.given
+        encoders = {name: one for name, one in given.items() if schema.retrievers[name].kind != "text"}
         if not encoders:
             raise InvalidArgumentError(
                 "The engine itself analyses the text for all retrievers, so that there is nothing to encode: "
                 "leave out via."
             )
         check_kinds(schema, self._backend)  # now, not after hours of encoding
-        fusion = self.fusion if len(encoders) == len(self._encoders) else None
+        fusion = self.fusion if len(encoders) == len(given) else None
         with HybridSearch(encoders, folder, fusion, self.reranker, candidates=self.candidates) as store:
             encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
             started = time.perf_counter()
             moved = add_all(store.backend, self._backend, schema, batch_size, show_progress_bar)
-        self._schema = self._backend.open()
+        self._encoders.schema = self._backend.open()
         seconds = encoded.seconds + time.perf_counter() - started
         return IndexReport(moved.copied, moved.unchanged, encoded.duplicates, seconds)
 
-    def _encode(self, documents: Sequence[Document]) -> EncodedBatch:
-        if missing := self._opened_schema().retrievers.keys() - self._encoders.keys():
-            raise InvalidArgumentError(
-                f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: "
-                "give those retrievers too when adding documents."
-            )
-        texts = [document.content for document in documents]
-        vectors = {name: self._verified_encoder(name).encode_documents(texts) for name in self._encoders}
-        return EncodedBatch(documents, vectors)
-
-    def _create(self) -> Schema:
+    def _create(self) -> None:
+        """Make the index, unless it is there."""
         with self._create_lock:  # two threads may both bring the first documents
-            if self._schema is None:
-                schema = self._new_schema()
+            if self._encoders.schema is None:
+                schema = self._encoders.new_schema(self._settings())
                 self._backend.create(schema)
-                self._verified.update(self._encoders)
-                self._schema = schema
-            return self._schema
+                self._encoders.built(schema)
 
-    def _new_schema(self) -> Schema:
-        """What a new index is to remember."""
-        settings: dict[str, Any] = {"fusion": self.fusion.to_json(), "candidates": self.candidates}
-        if self.reranker is not None:
-            settings["reranker"] = self.reranker.to_json()
-        return Schema({name: encoder.schema() for name, encoder in self._encoders.items()}, settings)
+    def _settings(self) -> dict[str, Any]:
+        """What a new index is to remember beside its encoders."""
+        reranker = {} if self.reranker is None else {"reranker": self.reranker.to_json()}
+        return {"fusion": self.fusion.to_json(), "candidates": self.candidates, **reranker}
 
-    def _opened_schema(self) -> Schema:
-        if self._schema is None:
+    def _check_indexed(self) -> None:
+        if self._encoders.schema is None:
             raise IndexNotFoundError(f"Nothing is indexed at {str(self._place)!r} yet: call index(documents) first.")
-        return self._schema
-
-    def _verified_encoder(self, name: str) -> Encoder:
-        """The encoder, after a check that the index was built with it."""
-        encoder = self._encoders[name]
-        if name in self._verified or self._schema is None:
-            return encoder
-        indexed, given = self._schema.retrievers[name].fingerprint, encoder.fingerprint()
-        if indexed.digest != given.digest:
-            raise FingerprintMismatchError(_mismatch(name, indexed, given))
-        self._verified.add(name)
-        return encoder
 
     def _asked(self, retrievers: Collection[str] | None, fusion: Fusion) -> list[str]:
         """The names to ask, without those of weight 0."""
         if retrievers is None:
-            names = list(self._encoders)
+            names = list(self._encoders.given)
         else:
             names = arguments.names(retrievers)
-            self._check_names(names, "retrievers")
-        self._check_names(fusion.weights or (), "fusion weights")
+            self._encoders.check_names(names, "retrievers")
+        self._encoders.check_names(fusion.weights or (), "fusion weights")
         names = [name for name in names if fusion.weight(name) > 0]
         if not names:
             raise InvalidArgumentError("No retriever with a weight above 0 is left to ask.")
         return names
-
-    def _check_names(self, names: Iterable[str], what: str, known: Collection[str] | None = None) -> None:
-        known = self._encoders if known is None else known
-        for name in names:
-            if name not in known:
-                raise InvalidArgumentError(
-                    f"{what} names {name!r}, which is not a retriever of this index; they are "
-                    f"{', '.join(map(repr, known))}."
-                )
 
 
 def open(
@@ -623,11 +569,3 @@ def _check_query(query: str) -> list[str]:
     if not isinstance(query, str):
         raise InvalidArgumentError(f"A query is a string, not {type(query).__name__}; see search_many for several.")
     return [query]
-
-
-def _mismatch(name: str, indexed: Fingerprint, given: Fingerprint) -> str:
-    return (
-        f"Retriever {name!r}: the index was built with {indexed}, and this encoder is {given} "
-        f"({indexed.difference(given) or 'another kind'}). Open the index with the encoder it was built with "
-        "(hs.open finds it by itself), or index the documents again."
-    )

@@ -154,6 +154,38 @@ def test_explain_sums_the_matched_terms_to_the_score() -> None:
     assert "boundari" in str(explanation)
 
 
+def test_all_hits_are_explained_as_each_is_alone_in_one_call_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = hybrid().search("boundary layer flow")
+    alone = [hit.explain() for hit in results]
+    asked: list[list[str]] = []
+    explain = MemoryBackend.explain
+
+    def counted(self: MemoryBackend, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+        asked.append(list(ids))
+        return explain(self, request, ids)
+
+    monkeypatch.setattr(MemoryBackend, "explain", counted)
+    assert results.explain() == alone
+    assert asked == [[hit.id for hit in results if "bm25" in hit.retrievers]]
+    assert hybrid().search("").explain() == []
+
+
+def test_a_plan_answers_like_a_search_with_its_settings() -> None:
+    search = hybrid(candidates=7)
+    plan = search.plan(2, filter={"year": 1961}, retrievers="bm25")
+    assert (plan.retrievers, plan.depth, plan.top_k, plan.reranker) == (("bm25",), 7, 2, None)
+    queries = ["boundary layer", "wing"]
+    expected = search.search_many(queries, 2, filter={"year": 1961}, retrievers=["bm25"])
+    assert plan.results(queries) == expected
+    assert asyncio.run(plan.aresults(queries)) == expected
+    assert plan.ask(queries).rankings["bm25"] == asyncio.run(plan.aask(queries)).rankings["bm25"]
+    assert plan.ask([]).by_query == plan.results([]) == []
+    with pytest.raises(InvalidArgumentError, match="list of queries"):
+        plan.ask("wing")
+    with pytest.raises(IndexNotFoundError, match="Nothing is indexed"):
+        hs.HybridSearch({"bm25": hs.BM25()}).plan()
+
+
 def test_explain_by_id_tells_why_a_document_is_not_found() -> None:
     search = hs.HybridSearch({"bm25": hs.BM25()}, candidates=1)
     search.index(DOCUMENTS)

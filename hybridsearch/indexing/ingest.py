@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hybridsearch.backends import Backend, Loader
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError
+from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.vectors import EncodedBatch
 
 _BATCH_CHARACTERS = 8_000_000
@@ -93,11 +94,11 @@ class Ingest:
         refused: (id, reason) of each document that the engine did not take.
     """
 
-    def __init__(self, backend: Backend, encode: Callable[[Sequence[Document]], EncodedBatch], batch_size: int) -> None:
+    def __init__(self, backend: Backend, encoders: IndexEncoders, batch_size: int) -> None:
         self.indexed = self.unchanged = 0
         self.refused: list[tuple[str, str]] = []
         self._backend = backend
-        self._encode = encode
+        self._encoders = encoders
         self._batch_size = batch_size
         self._seen = SeenIds()
 
@@ -147,7 +148,7 @@ class Ingest:
                 self._backend.upsert(self._encoded(changed))
 
     def _encoded(self, documents: list[Document]) -> EncodedBatch:
-        batch = self._encode(documents)
+        batch = self._encoders.encode(documents)
         self.indexed += len(documents)
         return batch
 
