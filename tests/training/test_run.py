@@ -111,7 +111,6 @@ def test_a_killed_run_goes_on_with_the_same_steps_to_the_same_weights(
     import torch
 
     (tmp_path / "pairs.json").write_text(json.dumps(tiny_pairs))
-    whole, expected = train("whole", mixture(tiny_pairs))
     child = KILLED.format(
         tests=str(Path(__file__).parent),
         step=12,
@@ -120,8 +119,11 @@ def test_a_killed_run_goes_on_with_the_same_steps_to_the_same_weights(
         settings=SETTINGS.to_dict(),
         output=str(tmp_path / "killed"),
     )
-    killed = subprocess.run([sys.executable, "-c", child], capture_output=True, timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    command = [sys.executable, "-c", child]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as killed:
+        whole, expected = train("whole", mixture(tiny_pairs))
+        _, said = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, said.decode()
 
     resumed, model = train("killed", mixture(tiny_pairs), SETTINGS.with_values({"resume": True}))
 
