@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import elastic_transport
 import elasticsearch
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import JSON, LINES, SMILE
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, check_switches
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
+from hybridsearch.arguments import true_or_false
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
-
-Json: TypeAlias = Any
 
 _SIMILARITIES = {"cosine": "cosine", "dot": "max_inner_product", "euclidean": "l2_norm"}
 _DEEPEST = 10_000  # num_candidates
@@ -82,7 +81,7 @@ class ElasticsearchBackend(LuceneBackend):
     ) -> None:
         if quantization not in (None, *_QUANTIZATIONS):
             raise InvalidArgumentError(f"quantization is {quantization!r}; it is one of {', '.join(_QUANTIZATIONS)}.")
-        check_switches(prune=prune)
+        true_or_false("prune", prune)
         super().__init__(
             location,
             dense=dense,

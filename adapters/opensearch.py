@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import opensearchpy
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Search, Server, dotted
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, check_number, check_switches
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
+from hybridsearch.arguments import number, one_of, true_or_false, whole_number
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
-
-Json: TypeAlias = Any
 
 _SPACES = {"cosine": "cosinesimil", "dot": "innerproduct", "euclidean": "l2"}
 _DEEPEST = 10_000  # of a k-NN query; deeper ones are answered exactly
@@ -96,8 +95,7 @@ class OpenSearchBackend(LuceneBackend):
         two_phase: bool = False,
         bulk_threads: int = 3,
     ) -> None:
-        if engine not in (None, "lucene", "faiss"):
-            raise InvalidArgumentError(f"engine is {engine!r}; it is 'lucene' or 'faiss'.")
+        one_of("engine", engine, (None, "lucene", "faiss"))
         if sparse not in (None, "exact", "seismic"):
             raise InvalidArgumentError(f"sparse is {sparse!r}; it is 'exact' or 'seismic' (approximate).")
         known = _COMPRESSION[engine or "lucene"]
@@ -107,14 +105,13 @@ class OpenSearchBackend(LuceneBackend):
                 f"{' or '.join(map(repr, known))}."
             )
         built = {"n_postings": n_postings, "approximate_threshold": approximate_threshold}
-        given = {name: number for name, number in built.items() if number is not None}
-        for name, number in {"query_cut": query_cut, **given}.items():
-            check_number(name, number)
+        given = {name: value for name, value in built.items() if value is not None}
+        for name, count in {"query_cut": query_cut, **given}.items():
+            whole_number(name, count)
         if given and sparse != "seismic":
             raise InvalidArgumentError(f"{next(iter(given))} is of sparse='seismic': say that too, or leave it out.")
-        if not heap_factor > 0:
-            raise InvalidArgumentError(f"heap_factor is {heap_factor!r}; it is a number above 0.")
-        check_switches(two_phase=two_phase)
+        number("heap_factor", heap_factor, above=0)
+        true_or_false("two_phase", two_phase)
         super().__init__(
             location,
             dense=dense,

@@ -18,12 +18,12 @@ from urllib.parse import quote
 import orjson
 
 from hybridsearch.adapters.checks import differing_retrievers
-from hybridsearch.adapters.lucene.dialect import Json, Search
+from hybridsearch.adapters.lucene.dialect import Search
 from hybridsearch.adapters.lucene.query.multisearch import INDEX
 from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
-from hybridsearch.adapters.lucene.wire.connection import Address, check_name
+from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_name
 from hybridsearch.adapters.lucene.wire.refusals import decode
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Schema
@@ -110,17 +110,7 @@ def check_same_vectors(known: Schema, new: Schema, index: str, address: Address)
 
 
 def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
-    """Let `alias` mean the channel's index, in one step, and with `drop_old` delete the index that it meant before.
-
-    Returns:
-        The index that `alias` meant before; None if there was none, or it was this one.
-
-    Raises:
-        InvalidArgumentError: `alias` cannot be a name.
-        IndexExistsError: it is the name of an index itself.
-        IndexNotFoundError: this index was deleted meanwhile.
-        BackendError: it means several indexes, or one that hybridsearch did not make, or was moved at the same time.
-    """
+    """Let `alias` mean the channel's index, as `LuceneBackend.publish` says."""
     address = channel.address
     check_name(alias)
     found = channel.call("GET", f"{address.path},{quote(alias, safe='')}?ignore_unavailable=true")

@@ -18,7 +18,7 @@ from hybridsearch.adapters.lucene.aliases import (
     watched,
 )
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
-from hybridsearch.adapters.lucene.dialect import Dialect, Json, Search, Server, dotted
+from hybridsearch.adapters.lucene.dialect import Dialect, Search, Server, dotted
 from hybridsearch.adapters.lucene.query.filters import compile_filter
 from hybridsearch.adapters.lucene.query.multisearch import msearch
 from hybridsearch.adapters.lucene.query.searching import Searcher
@@ -27,9 +27,10 @@ from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.stored.mapping import index_body
 from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
-from hybridsearch.adapters.lucene.wire.connection import Address, check_number, check_switches
+from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
 from hybridsearch.adapters.lucene.writing import Writer
+from hybridsearch.arguments import one_of, true_or_false, whole_number
 from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
@@ -80,13 +81,12 @@ class LuceneBackend(Dialect):
         ef_search: int,
         bulk_threads: int,
     ) -> None:
-        check_number("shards", shards)
-        check_number("replicas", replicas, 0)
-        check_number("bulk_threads", bulk_threads)
-        check_number("ef_search", ef_search)
-        check_switches(verify=verify, refresh=refresh)
-        if dense not in (None, "hnsw", "exact"):
-            raise InvalidArgumentError(f"dense is {dense!r}; it is 'hnsw' (approximate) or 'exact'.")
+        for name, count in {"shards": shards, "bulk_threads": bulk_threads, "ef_search": ef_search}.items():
+            whole_number(name, count)
+        whole_number("replicas", replicas, 0)
+        for name, switch in {"verify": verify, "refresh": refresh}.items():
+            true_or_false(name, switch)
+        one_of("dense", dense, (None, "hnsw", "exact"))
         if options["quantization"] is not None and dense == "exact":
             raise InvalidArgumentError("quantization is for dense='hnsw', and exact search has none: leave one out.")
         self.address = Address.parse(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
+from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.adapters.lucene.wire.refusals import decode
-
-Json: TypeAlias = Any
 
 
 def ask_nodes(channel: Channel) -> tuple[tuple[int, ...] | None, frozenset[str]]:

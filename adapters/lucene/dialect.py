@@ -5,16 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.lucene.wire.connection import Transport
+from hybridsearch.adapters.lucene.wire.connection import Json, Transport
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.vectors import Metric
 
-Json: TypeAlias = Any
 Search: TypeAlias = dict[str, Json]
 """The body of a search."""
 

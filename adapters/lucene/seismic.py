@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeAlias
 from zlib import crc32
 
-Json: TypeAlias = Any
+from hybridsearch.adapters.lucene.wire.connection import Json
 
 MEMBER = "rough"
 """Of a document on its way into the index, and the field: by retriever, the heaviest weight by number of a term. It is

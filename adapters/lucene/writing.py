@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, TypeAlias
 
 from hybridsearch.adapters.lucene.aliases import Target, only_index
 from hybridsearch.adapters.lucene.stored.identity import Identity
@@ -18,13 +17,11 @@ from hybridsearch.adapters.lucene.stored.lines import bulk_lines, document_lengt
 from hybridsearch.adapters.lucene.stored.reading import read_batches
 from hybridsearch.adapters.lucene.wire.bulk import BulkSender
 from hybridsearch.adapters.lucene.wire.channel import SMILE, Call, Channel
-from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.backends import RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.vectors import EncodedBatch, SparseVectors
-
-Json: TypeAlias = Any
 
 _AT_ONCE = 1000  # documents that are weighed anew
 _WITH_GRAPHS = "3s"  # a vector is linked into the graph of a small segment faster; of 1 s there are too many to merge

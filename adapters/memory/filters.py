@@ -22,6 +22,8 @@ from hybridsearch.filters import And, Compare, Condition, Not, Or
 _EXACT = 2**53
 """Integers up to here are exact in float64, so comparing them there is comparing them."""
 
+_ON_NUMBERS = {"$eq": np.equal, "$gt": np.greater, "$gte": np.greater_equal, "$lt": np.less, "$lte": np.less_equal}
+
 
 class MetadataColumns:
     """The metadata of one segment, immutable.
@@ -139,19 +141,9 @@ class MetadataColumns:
             parsed = json.loads(f"[{','.join(self._texts(compare.field))}]")
             self._parsed[compare.field] = parsed, _numbers(parsed)
         values, numbers = self._parsed[compare.field]
-        if numbers is not None and _exact(compare.value):
-            bound = np.float64(cast(float, compare.value))
-            match compare.operator:
-                case "$eq":
-                    return np.equal(numbers, bound)
-                case "$gt":
-                    return np.greater(numbers, bound)
-                case "$gte":
-                    return np.greater_equal(numbers, bound)
-                case "$lt":
-                    return np.less(numbers, bound)
-                case "$lte":
-                    return np.less_equal(numbers, bound)
+        if numbers is not None and _exact(compare.value) and compare.operator in _ON_NUMBERS:
+            passed: NDArray[np.bool_] = _ON_NUMBERS[compare.operator](numbers, np.float64(cast(float, compare.value)))
+            return passed
         return np.fromiter((compare.test(value) for value in values), np.bool_, len(values))
 
     def _entries(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

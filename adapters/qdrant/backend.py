@@ -17,45 +17,28 @@ store them normalised once more, and not as they were.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import models
 
 from hybridsearch.adapters.checks import check_batch_size, closed, not_opened
-from hybridsearch.adapters.qdrant.connection import Call, Connection, Steps
+from hybridsearch.adapters.qdrant.connection import Call, Connection, Steps, call
 from hybridsearch.adapters.qdrant.filters import compile_filter
-from hybridsearch.adapters.qdrant.payload import INDEXES, from_payload, point_id, to_payload
+from hybridsearch.adapters.qdrant.index import Index, Quantization, create_index, publish, quantization_of, read_index
+from hybridsearch.adapters.qdrant.payload import point_id
 from hybridsearch.adapters.qdrant.place import Place, check_name
-from hybridsearch.adapters.qdrant.points import (
-    MAX_LOOK_UP,
-    METADATA_KEY,
-    Index,
-    Quantization,
-    Terms,
-    dense_params,
-    from_rows,
-    is_ours,
-    length_of,
-    quantization_of,
-    sparse_rows,
-    sparse_vector,
-    terms_of,
-    used_terms,
-    weigh,
-)
+from hybridsearch.adapters.qdrant.points import MAX_LOOK_UP, Terms
 from hybridsearch.adapters.qdrant.refusals import RefusedError
 from hybridsearch.adapters.qdrant.search import Searcher
+from hybridsearch.adapters.qdrant.writing import Writer
+from hybridsearch.arguments import number, one_of, whole_number
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
-    BackendError,
     BulkIndexError,
     IndexExistsError,
     IndexNotFoundError,
@@ -63,17 +46,9 @@ from hybridsearch.errors import (
 )
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
-from hybridsearch.vectors import DenseVectors, EncodedBatch, Vectors
-from hybridsearch.weighting import BM25Weighting
+from hybridsearch.vectors import EncodedBatch
 
 T = TypeVar("T")
-
-MAX_POINTS = 256
-"""Most documents in one request."""
-
-MAX_CHARACTERS = 6_000_000
-"""A request ends early once it is about this long, below the server's limit of 32 MB whatever the script. Where a proxy
-takes less, requests become shorter."""
 
 _MOVES = 8  # of an alias, that one search follows
 
@@ -125,13 +100,14 @@ class QdrantBackend:
         senders: int = 4,
     ) -> None:
         place = Place.parse(location)
-        for name, value, least in (("shards", shards, 1), ("replicas", replicas or 1, 1), ("senders", senders, 1)):
-            if not isinstance(value, int) or value < least:
-                raise InvalidArgumentError(f"{name} is a whole number of at least {least}, not {value!r}.")
-        if not timeout > 0:
-            raise InvalidArgumentError(f"timeout is a number of seconds above 0, not {timeout!r}.")
-        if dense not in ("hnsw", "exact"):
-            raise InvalidArgumentError(f"dense is 'hnsw' or 'exact', not {dense!r}.")
+        for name, count in {
+            "shards": shards,
+            "replicas": 1 if replicas is None else replicas,
+            "senders": senders,
+        }.items():
+            whole_number(name, count)
+        number("timeout", timeout, above=0, unit="seconds")
+        one_of("dense", dense, ("hnsw", "exact"))
         if quantization is not None and (quantization not in get_args(Quantization) or place.url is None):
             raise InvalidArgumentError(
                 f"quantization={quantization!r} is not known here: a server has 'int8', 'product' and 'binary', the "
@@ -140,8 +116,9 @@ class QdrantBackend:
         self._place = place
         self._connection = Connection(place, api_key=api_key, verify=verify, ca_file=ca_file, timeout=timeout)
         self._dense, self._quantization = dense, quantization
-        self._shards, self._replicas, self._senders = shards, replicas, senders
-        self._max_characters = MAX_CHARACTERS
+        self._copies = {"shard_number": shards, "replication_factor": replicas}
+        self._senders = senders
+        self._writer = Writer(place.shown)
         self._index: Index | None = None
         self._terms: Terms | None = None
         self._closed = False
@@ -173,7 +150,7 @@ class QdrantBackend:
         """
         self._check_open()
         if self._index is None and self._connection.exists():
-            self._index = self._connection.run(self._read_index())
+            self._index = self._connection.run(self._read())
         return None if self._index is None else self._index.schema
 
     def create(self, schema: Schema) -> None:
@@ -187,7 +164,7 @@ class QdrantBackend:
         self._check_open()
         if self._index is not None:
             raise IndexExistsError(f"There is an index at {self._place.shown} already: choose another name.")
-        self._index = self._connection.run(self._create(schema))
+        self._index = self._connection.run(create_index(self._place, schema, self._quantization, self._copies))
 
     def close(self) -> None:
         """Release the connection, and the folder of an embedded engine. Idempotent."""
@@ -213,8 +190,8 @@ class QdrantBackend:
         """
         index = self._pinned()
         check_batch(batch, index.schema)
-        _, parts = self._connection.run(self._prepare(index, batch))
-        _report([refused for part in parts for refused in self._connection.run(self._store(index, part))])
+        _, parts = self._prepared(index, batch)
+        _report([refused for part in parts for refused in self._connection.run(self._writer.store(index, part))])
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """`upsert` each batch, with `senders` requests on the way to a server at once.
@@ -239,9 +216,9 @@ class QdrantBackend:
         with ThreadPoolExecutor(self._senders, thread_name_prefix="hybridsearch-load") as pool:
             for batch in batches:
                 check_batch(batch, index.schema)
-                index, parts = self._connection.run(self._prepare(index, batch))
+                index, parts = self._prepared(index, batch)
                 for part in parts:
-                    pending.add(pool.submit(self._connection.run, self._store(index, part)))
+                    pending.add(pool.submit(self._connection.run, self._writer.store(index, part)))
                     if len(pending) >= 2 * self._senders:
                         collect(FIRST_COMPLETED)
                 collect(ALL_COMPLETED)  # so that a document that comes again in a later batch is replaced
@@ -252,7 +229,7 @@ class QdrantBackend:
         index = self._pinned()
         points = [point_id(id) for id in dict.fromkeys(ids)]
         return sum(
-            self._connection.run(self._delete(index, points[start : start + MAX_LOOK_UP]))
+            self._connection.run(self._writer.delete(index, points[start : start + MAX_LOOK_UP]))
             for start in range(0, len(points), MAX_LOOK_UP)
         )
 
@@ -308,7 +285,7 @@ class QdrantBackend:
     def describe(self) -> dict[str, Any]:
         """Figures for people: where the index is, its engine, how many documents it has, and how it stores them."""
         index = self._current()
-        info = self._connection.run(_one(self._call("get_collection")))
+        info = self._connection.run(_one(call(self._place.collection, "get_collection")))
         embedded = self._connection.embedded
         return {
             "location": self._place.shown,
@@ -348,7 +325,7 @@ class QdrantBackend:
         """
         self._current()
         check_name(alias)
-        return self._connection.run(self._publish(alias, drop_old))
+        return self._connection.run(publish(self._place, alias, drop_old))
 
     # ------------------------------------------------------------------------------------------ opening, creating
 
@@ -383,7 +360,7 @@ class QdrantBackend:
 
     def _follow(self) -> Steps[None]:
         """Look up what the name means, which is another index where an alias was moved."""
-        known, found = self._current(), (yield from self._read_index())
+        known, found = self._current(), (yield from self._read())
         if found is not None and found.mark != known.mark:
             known.check_same_vectors(found, self._place.shown)
             self._index = found
@@ -398,212 +375,25 @@ class QdrantBackend:
             terms = self._terms = Terms(index)
         return terms
 
-    def _call(self, method: str, **arguments: Any) -> Call:
-        return Call(method, {"collection_name": self._place.collection, **arguments})
+    def _read(self) -> Steps[Index | None]:
+        return read_index(self._place, self._quantization)
 
-    def _read_index(self) -> Steps[Index | None]:
-        if not (yield self._call("collection_exists")):
-            return None
-        info = yield self._call("get_collection")
-        index = Index.from_metadata(info.config.metadata, self._place.shown)
-        made, asked = quantization_of(info.config.params), self._quantization
-        if asked not in (None, made) and any(r.kind == "dense" for r in index.schema.retrievers.values()):
-            raise InvalidArgumentError(
-                f"The index at {self._place.shown} was made with quantization={made!r}, not {asked!r}: leave "
-                "quantization out, or index the documents again under another name."
-            )
-        return index
-
-    def _create(self, schema: Schema) -> Steps[Index]:
-        name = self._place.collection
-        if (yield self._call("collection_exists")):
-            raise IndexExistsError(f"There is a collection at {self._place.shown} already: choose another name.")
-        unknown = [retriever for retriever, r in schema.retrievers.items() if r.kind not in self.capabilities.kinds]
-        if unknown:
-            raise InvalidArgumentError(
-                f"Qdrant stores lexical, sparse and dense retrievers, not {', '.join(map(repr, unknown))} of kind "
-                f"{schema.retrievers[unknown[0]].kind!r}: take BM25 in place of an engine's own."
-            )
-        own_idf = self._connection.embedded or self._shards == 1
-        weighted = {
-            retriever
-            for retriever, r in schema.retrievers.items()
-            if r.kind == "lexical" and own_idf and BM25Weighting(**(r.weighting or {})).variant == "lucene"
-        }
-        index = Index(schema, name, secrets.token_hex(4), frozenset(weighted))
-        dense: dict[str, models.VectorParams] = {}
-        sparse: dict[str, models.SparseVectorParams] = {}
-        for retriever, r in schema.retrievers.items():
-            if r.kind == "dense":
-                dense[index.vector(retriever)] = dense_params(retriever, r, self._quantization)
-            else:
-                modifier = models.Modifier.IDF if retriever in weighted else None
-                sparse[index.vector(retriever)] = models.SparseVectorParams(modifier=modifier)
-        shared: dict[str, Any] = {}
-        if not self._connection.embedded:
-            shared = {"shard_number": self._shards, "replication_factor": self._replicas}
-        if not (yield Call("collection_exists", {"collection_name": index.terms})):
-            of = {METADATA_KEY: {"terms_of": name}}
-            yield Call(
-                "create_collection", {"collection_name": index.terms, "vectors_config": {}, "metadata": of, **shared}
-            )
-        yield self._call(
-            "create_collection",
-            vectors_config=dense,
-            sparse_vectors_config=sparse,
-            metadata=index.to_metadata(),
-            **shared,
-        )
-        if not self._connection.embedded:
-            counted = {
-                f"{index.counts_key(retriever)}.terms": models.PayloadSchemaType.INTEGER
-                for retriever, r in schema.retrievers.items()
-                if r.kind == "lexical" and retriever not in index.idf
-            }
-            for key, type_ in {**INDEXES, **counted}.items():
-                yield self._call("create_payload_index", field_name=key, field_schema=type_)
-        return index
-
-    # ----------------------------------------------------------------------------------------------------- points
-
-    def _prepare(self, index: Index, batch: EncodedBatch) -> Steps[tuple[Index, list[list[models.PointStruct]]]]:
-        """The index, its average lengths known, and the points of `batch`, its terms numbered, request by request."""
-        if not len(batch):
-            return index, []
-        index = yield from self._freeze_lengths(index, batch)
-        terms = {term for vectors in batch.vectors.values() for term in used_terms(vectors)}
-        numbers = yield from self._numbering(index).numbers(list(terms), insert=True)
-        columns: dict[str, list[Any]] = {}
-        counts: dict[str, list[Any]] = {}
-        for name, retriever in index.schema.retrievers.items():
-            vectors = batch.vectors[name]
-            if isinstance(vectors, DenseVectors):
-                columns[name] = [row.tolist() if row.any() else None for row in vectors.array]
-                continue
-            rows = sparse_rows(vectors, numbers)
-            if retriever.kind == "lexical":
-                weights = BM25Weighting(**(retriever.weighting or {}))
-                counts[name] = rows
-                rows = [weigh(row, weights, retriever.average_length or 1.0) for row in rows]
-            columns[name] = [sparse_vector(row, anchored=retriever.kind == "lexical") for row in rows]
-        parts, points, characters = [], [], 0
-        for row, document in enumerate(batch.documents):
-            payload = to_payload(document)
-            for name, of_documents in counts.items():
-                found, frequencies = of_documents[row]
-                payload[index.counts_key(name)] = {"terms": found.tolist(), "counts": frequencies.tolist()}
-            here = {index.vector(name): column[row] for name, column in columns.items() if column[row] is not None}
-            points.append(models.PointStruct(id=point_id(document.id), vector=here, payload=payload))
-            characters += length_of(points[-1])
-            if len(points) == MAX_POINTS or characters >= self._max_characters or row + 1 == len(batch):
-                parts.append(points)
-                points, characters = [], 0
-        return index, parts
-
-    def _store(self, index: Index, points: list[models.PointStruct]) -> Steps[list[tuple[str, str]]]:
-        """Store points; in halves where they are refused together. Returns (id, reason) of each that is alone, too."""
-        try:
-            yield _call(index, "upsert", points=points, wait=True)
-        except RefusedError as error:
-            if error.too_large:  # so are the next
-                self._max_characters = min(self._max_characters, sum(map(length_of, points)) // 2)
-            if len(points) == 1:
-                return [((points[0].payload or {})["id"], str(error))]
-            middle = len(points) // 2
-            first = yield from self._store(index, points[:middle])
-            return first + (yield from self._store(index, points[middle:]))
-        return []
-
-    def _freeze_lengths(self, index: Index, batch: EncodedBatch) -> Steps[Index]:
-        """Let the first documents decide the average lengths that the schema leaves open."""
-        if not index.missing_lengths(batch):
-            return index
-        info = yield _call(index, "get_collection")
-        index = Index.from_metadata(info.config.metadata, self._place.shown)  # another writer may have decided
-        means = index.missing_lengths(batch)
-        if means:
-            retrievers = {
-                name: replace(r, average_length=means[name]) if name in means else r
-                for name, r in index.schema.retrievers.items()
-            }
-            index = replace(index, schema=replace(index.schema, retrievers=retrievers))
-            yield _call(index, "update_collection", metadata=index.to_metadata())
+    def _prepared(self, index: Index, batch: EncodedBatch) -> tuple[Index, list[list[models.PointStruct]]]:
+        """The index as it is once its first documents are known, and the points of `batch`, request by request."""
+        index, parts = self._connection.run(self._writer.prepare(index, self._numbering(index), batch))
         if self._current().mark == index.mark:
             self._index = index
-        return index
-
-    def _publish(self, alias: str, drop_old: bool) -> Steps[str | None]:
-        collections = yield Call("get_collections", {})
-        if alias in {collection.name for collection in collections.collections}:
-            raise IndexExistsError(f"{alias!r} is the name of a collection itself: choose another alias, or delete it.")
-        known = yield Call("get_aliases", {})
-        meant = {known.alias_name: known.collection_name for known in known.aliases}
-        this, old = meant.get(self._place.collection, self._place.collection), meant.get(alias)
-        if old == this:
-            return None
-        steps: list[Any] = []
-        if old is not None:
-            info = yield Call("get_collection", {"collection_name": old})
-            if not is_ours(info.config.metadata):
-                raise BackendError(
-                    f"The alias {alias!r} means the collection {old!r}, which was not made by hybridsearch: nothing "
-                    "was changed; choose another alias, or take it from that collection first."
-                )
-            steps.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
-        create = models.CreateAlias(collection_name=this, alias_name=alias)
-        steps.append(models.CreateAliasOperation(create_alias=create))
-        yield Call("update_collection_aliases", {"change_aliases_operations": steps})
-        if old is not None and drop_old:
-            for name in (old, terms_of(old)):
-                yield Call("delete_collection", {"collection_name": name})
-        return old
-
-    def _delete(self, index: Index, points: list[str]) -> Steps[int]:
-        there = yield _call(index, "retrieve", ids=points, with_payload=False, with_vectors=False)
-        if there:
-            selected = models.PointIdsList(points=[point.id for point in there])
-            yield _call(index, "delete", points_selector=selected, wait=True)
-        return len(there)
-
-    # ---------------------------------------------------------------------------------------------------- scanning
+        return index, parts
 
     def _scan(self, batch_size: int) -> Iterator[EncodedBatch]:
         index, offset = self._pinned(), None
+        searcher = replace(self._searcher(), collection=index.collection)
         while True:
-            batch, offset = self._connection.run(self._page(index, batch_size, offset))
+            batch, offset = self._connection.run(searcher.page(batch_size, offset))
             if len(batch):
                 yield batch
             if offset is None:
                 return
-
-    def _page(self, index: Index, size: int, offset: Any) -> Steps[tuple[EncodedBatch, Any]]:
-        whole = {"with_payload": True, "with_vectors": True}
-        points, following = yield _call(index, "scroll", limit=size, offset=offset, **whole)
-        rows: dict[str, list[tuple[list[int], list[float]]]] = {}
-        dense: dict[str, NDArray[np.float32]] = {}
-        for name, retriever in index.schema.retrievers.items():
-            found = [(point.vector or {}).get(index.vector(name)) for point in points]
-            if retriever.kind == "dense":
-                dense[name] = np.zeros((len(points), retriever.dimensions or 0), dtype=np.float32)
-                for row, vector in enumerate(found):
-                    if vector is not None:
-                        dense[name][row] = vector
-            elif retriever.kind == "lexical":
-                counts = [point.payload[index.counts_key(name)] for point in points]
-                rows[name] = [(of["terms"], of["counts"]) for of in counts]
-            else:
-                rows[name] = [([], []) if vector is None else (vector.indices, vector.values) for vector in found]
-        numbers = {number for of in rows.values() for indices, _ in of for number in indices}
-        terms = yield from self._numbering(index).names(sorted(numbers))
-        vectors: dict[str, Vectors] = {name: from_rows(of, terms) for name, of in rows.items()}
-        for name, array in dense.items():
-            vectors[name] = DenseVectors(array, index.schema.retrievers[name].metric or "cosine")
-        return EncodedBatch([from_payload(point.payload) for point in points], vectors), following
-
-
-def _call(index: Index, method: str, **arguments: Any) -> Call:
-    """A request to the collection that the index is, and to no other that an alias may mean by then."""
-    return Call(method, {"collection_name": index.collection, **arguments})
 
 
 def _report(refused: list[tuple[str, str]]) -> None:

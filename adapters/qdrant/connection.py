@@ -47,6 +47,11 @@ class Call(NamedTuple):
     arguments: Mapping[str, Any]
 
 
+def call(collection: str, method: str, **arguments: Any) -> Call:
+    """A request to one collection."""
+    return Call(method, {"collection_name": collection, **arguments})
+
+
 Steps: TypeAlias = steps.Steps[Call, T]
 """Yields calls and is sent what the client's methods return."""
 

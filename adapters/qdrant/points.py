@@ -1,39 +1,27 @@
-"""The collections of Qdrant: what they remember of an index, the numbers of terms, and vectors as Qdrant has them.
+"""Points as Qdrant has them: the numbers of terms, and vectors.
 
 Qdrant numbers the dimensions of a sparse vector with 32 bits. A second collection, `NAME-terms`, says which term has
 which number: its points have the number as id and the term as payload. A term takes the first free number of a
 sequence that is hashed from the term itself; numbers are only ever inserted, never changed, so that all writers agree
 without a lock, and a number that another term has taken, as happens to a few among 100,000, is passed over. A reader
 looks up terms that it has not seen before in one small request, and never takes one term for another.
-
-Each index has a mark, chosen at random when it is made, in the names of its vectors. A search names them, and so Qdrant
-refuses it where an alias means another index by then, or the collection was made anew: it is never answered by an index
-whose terms have other numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
-from urllib.parse import quote
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 from scipy.sparse import csr_array
 
-from hybridsearch.adapters.checks import check_dense, check_layout, differing_retrievers
-from hybridsearch.adapters.qdrant.connection import Call, Steps
-from hybridsearch.backends import RetrieverSchema, Schema
-from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexCorruptedError
-from hybridsearch.vectors import EncodedBatch, SparseVectors, Vectors, Vocabulary
+from hybridsearch.adapters.qdrant.connection import Steps, call
+from hybridsearch.adapters.qdrant.index import Index
+from hybridsearch.vectors import SparseVectors, Vectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting
-
-LAYOUT = 2
-"""Of points and metadata; a collection with another one is refused."""
 
 MAX_LOOK_UP = 10_000
 """Most terms or ids in one request."""
@@ -41,101 +29,10 @@ MAX_LOOK_UP = 10_000
 MAX_REMEMBERED_TERMS = 1_000_000
 """Terms whose numbers are kept in memory, some 150 MB; then they are looked up anew."""
 
-METADATA_KEY = "hybridsearch"
-"""Under which a collection's metadata has what is ours."""
-
 _NO_TERM = 0
-_DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "euclidean": models.Distance.EUCLID}
-
-Quantization: TypeAlias = Literal["int8", "binary", "product"]
-"""What a server searches with in place of 32 bits for a number: eight, one, or two on average."""
 
 Row: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
 """The numbers of the terms of one document, ascending, and their values."""
-
-
-@dataclass(frozen=True)
-class Index:
-    """What the metadata of a collection says.
-
-    Attributes:
-        schema: of the index.
-        collection: its own name, whatever alias it was opened by.
-        mark: no other index has it.
-        idf: the lexical retrievers that Qdrant itself weighs by idf.
-    """
-
-    schema: Schema
-    collection: str
-    mark: str
-    idf: frozenset[str]
-
-    def to_metadata(self) -> dict[str, Any]:
-        """The schema as text, so that every number comes back as it was."""
-        schema = json.dumps(self.schema.to_json(), ensure_ascii=False)
-        ours = {"schema": schema, "collection": self.collection, "mark": self.mark, "idf": sorted(self.idf)}
-        return {METADATA_KEY: {"layout": LAYOUT, **ours}}
-
-    @classmethod
-    def from_metadata(cls, metadata: Any, shown: str) -> Index:
-        """The inverse of `to_metadata`, for the collection at `shown`.
-
-        Raises:
-            BackendError: the collection was not made by hybridsearch.
-            IndexCorruptedError: it is of another layout or a newer schema version, or `metadata` is damaged.
-        """
-        if not is_ours(metadata):
-            raise BackendError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
-        ours = metadata[METADATA_KEY]
-        check_layout(ours.get("layout"), LAYOUT, f"The index at {shown}")
-        try:
-            schema = Schema.from_json(json.loads(ours["schema"]))
-            return cls(schema, ours["collection"], ours["mark"], frozenset(ours["idf"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise IndexCorruptedError(f"The index at {shown} has a damaged record of its schema ({error!r}).") from None
-
-    @property
-    def terms(self) -> str:
-        """The collection with the numbers of the terms."""
-        return terms_of(self.collection)
-
-    def vector(self, retriever: str) -> str:
-        """The name of a retriever's vectors; a server makes folders of these names."""
-        return f"{quote(retriever, safe='')}-{self.mark}"
-
-    def check_same_vectors(self, other: Index, shown: str) -> None:
-        """Raises FingerprintMismatchError where queries for this index are none for `other`, now at `shown`."""
-        if differing := differing_retrievers(self.schema, other.schema):
-            raise FingerprintMismatchError(
-                f"{shown} now means the collection {other.collection!r}, whose retrievers are others than those it was "
-                f"opened with ({', '.join(differing)}): open it again."
-            )
-
-    def counts_key(self, name: str) -> str:
-        """The payload key of the term frequencies of a lexical retriever, in letters that need no quoting."""
-        return f"counts{sorted(self.schema.retrievers).index(name)}"
-
-    def missing_lengths(self, batch: EncodedBatch) -> dict[str, float]:
-        """The mean lengths in `batch` of the lexical retrievers whose average is not decided, where there are any."""
-        means = {
-            name: float(vectors.matrix.sum(dtype=np.float64)) / len(batch)
-            for name, vectors in batch.vectors.items()
-            if isinstance(vectors, SparseVectors)
-            and self.schema.retrievers[name].kind == "lexical"
-            and self.schema.retrievers[name].average_length is None
-        }
-        return {name: mean for name, mean in means.items() if mean > 0}
-
-
-def is_ours(metadata: Any) -> bool:
-    """Whether the collection with `metadata` is an index of hybridsearch, of whatever layout."""
-    ours = (metadata or {}).get(METADATA_KEY)
-    return isinstance(ours, dict) and "schema" in ours
-
-
-def terms_of(collection: str) -> str:
-    """The collection with the numbers of the terms of an index."""
-    return f"{collection}-terms"
 
 
 class Terms:
@@ -150,14 +47,13 @@ class Terms:
         """The number of each term; a term that no document has is left out, or gets one where `insert`."""
         if len(self._numbers) > MAX_REMEMBERED_TERMS:
             self._numbers = {}
-        collection = {"collection_name": self.collection}
         known = self._numbers
         missing = [term for term in terms if term not in known]
         for start in range(0, len(missing), MAX_LOOK_UP):
             trying = dict.fromkeys(missing[start : start + MAX_LOOK_UP], 0)
             while trying:
                 wanted = {term: number_of(term, attempt) for term, attempt in trying.items()}
-                found = yield Call("retrieve", {**collection, "ids": sorted({*wanted.values()}), "with_payload": True})
+                found = yield call(self.collection, "retrieve", ids=sorted({*wanted.values()}), with_payload=True)
                 holder = {point.id: point.payload["term"] for point in found}
                 free: dict[int, str] = {}
                 for term, number in wanted.items():
@@ -172,8 +68,8 @@ class Terms:
                         del trying[term]
                 if free:  # read again afterwards: another writer may have been faster
                     points = [models.PointStruct(id=n, vector={}, payload={"term": t}) for n, t in free.items()]
-                    only_new = {"update_mode": models.UpdateMode.INSERT_ONLY, "wait": True}
-                    yield Call("upsert", {**collection, "points": points, **only_new})
+                    only_new = models.UpdateMode.INSERT_ONLY
+                    yield call(self.collection, "upsert", points=points, update_mode=only_new, wait=True)
         return {term: known[term] for term in terms if term in known}
 
     def names(self, numbers: Sequence[int]) -> Steps[dict[int, str]]:
@@ -181,7 +77,7 @@ class Terms:
         terms: dict[int, str] = {}
         for start in range(0, len(numbers), MAX_LOOK_UP):
             ids = numbers[start : start + MAX_LOOK_UP]
-            found = yield Call("retrieve", {"collection_name": self.collection, "ids": ids, "with_payload": True})
+            found = yield call(self.collection, "retrieve", ids=ids, with_payload=True)
             terms |= {point.id: point.payload["term"] for point in found}
         return terms
 
@@ -195,36 +91,6 @@ def number_of(term: str, attempt: int) -> int:
     salt = attempt.to_bytes(8, "little")
     digest = hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=4, salt=salt).digest()
     return int.from_bytes(digest, "little") or 1
-
-
-def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization | None) -> models.VectorParams:
-    """How the vectors of a dense retriever are stored.
-
-    Raises:
-        InvalidArgumentError: the retriever lacks its dimensions or metric.
-    """
-    size, metric = check_dense(name, retriever)
-    quantization: Any = None
-    if quantized == "int8":
-        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-        quantization = models.ScalarQuantization(scalar=scalar)
-    elif quantized == "binary":
-        quantization = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
-    elif quantized == "product":
-        product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
-        quantization = models.ProductQuantization(product=product)
-    return models.VectorParams(size=size, distance=_DISTANCES[metric], quantization_config=quantization)
-
-
-def quantization_of(params: models.CollectionParams) -> Quantization | None:
-    """How the dense vectors of a collection are quantized."""
-    vectors = params.vectors if isinstance(params.vectors, dict) else {}
-    kinds: dict[type, Quantization] = {
-        models.ScalarQuantization: "int8",
-        models.BinaryQuantization: "binary",
-        models.ProductQuantization: "product",
-    }
-    return next((kinds[type(of)] for v in vectors.values() if (of := v.quantization_config) is not None), None)
 
 
 def length_of(point: models.PointStruct) -> int:

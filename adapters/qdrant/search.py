@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
-from hybridsearch.adapters.qdrant.connection import Call, Steps
+from hybridsearch.adapters.qdrant.connection import Steps, call
 from hybridsearch.adapters.qdrant.filters import compile_filter
+from hybridsearch.adapters.qdrant.index import Index
 from hybridsearch.adapters.qdrant.payload import SHOWN, from_payload, point_id
-from hybridsearch.adapters.qdrant.points import Index, Terms
+from hybridsearch.adapters.qdrant.points import Terms, from_rows
 from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexNotFoundError
 from hybridsearch.ranking import EMPTY, Ranking
-from hybridsearch.vectors import SparseQuery
+from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, Vectors
 from hybridsearch.weighting import BM25Weighting
 
 MAX_FETCH = 256
@@ -57,9 +58,6 @@ class Searcher:
     embedded: bool
     dense: Literal["hnsw", "exact"]
 
-    def _call(self, method: str, **arguments: Any) -> Call:
-        return Call(method, {"collection_name": self.collection, **arguments})
-
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
         searches = [Search(request, retriever_of(self.index.schema, request.retriever)) for request in requests]
         for search in searches:
@@ -69,7 +67,9 @@ class Searcher:
         if searches and not waiting:
             yield from self._check_index()
         while waiting:
-            answers = yield self._call("query_batch_points", requests=[self._query(search) for search in waiting])
+            answers = yield call(
+                self.collection, "query_batch_points", requests=[self._query(search) for search in waiting]
+            )
             for search, answer in zip(waiting, answers, strict=True):
                 search.take(answer.points)
             waiting = [search for search in waiting if search.cut_in_a_tie()]
@@ -81,7 +81,7 @@ class Searcher:
             if (ids := [id for id in ranking.ids if id not in documents])
         ]
         if late:
-            answers = yield self._call("query_batch_points", requests=[self._query(*of) for of in late])
+            answers = yield call(self.collection, "query_batch_points", requests=[self._query(*of) for of in late])
             for answer in answers:
                 documents |= {point.payload["id"]: from_payload(point.payload) for point in answer.points}
         return [
@@ -134,7 +134,7 @@ class Searcher:
             for name, term in retrievers
         ]
         filters = [None, *(models.Filter(must=[condition]) for condition in having)]
-        counts = yield [self._call("count", count_filter=filter, exact=True) for filter in filters]
+        counts = yield [call(self.collection, "count", count_filter=filter, exact=True) for filter in filters]
         documents, *with_term = (int(answer.count) for answer in counts)
         idf = {}
         for (key, retriever), n in zip(retrievers.items(), with_term, strict=True):
@@ -145,7 +145,7 @@ class Searcher:
     def _check_index(self) -> Steps[None]:
         """Raises IndexNotFoundError where an alias means another index by now; for where no query would show that."""
         if self.collection != self.index.collection:
-            info = yield self._call("get_collection")
+            info = yield call(self.collection, "get_collection")
             if Index.from_metadata(info.config.metadata, self.collection).mark != self.index.mark:
                 raise IndexNotFoundError(f"The alias {self.collection!r} was moved again and again: try again later.")
 
@@ -175,16 +175,41 @@ class Searcher:
         return None
 
     def count(self, filter: models.Filter | None) -> Steps[int]:
-        answer = yield self._call("count", count_filter=filter, exact=True)
+        answer = yield call(self.collection, "count", count_filter=filter, exact=True)
         return int(answer.count)
 
     def fetch(self, ids: Sequence[str]) -> Steps[dict[str, Document]]:
         points = [point_id(id) for id in dict.fromkeys(ids)]
         documents: dict[str, Document] = {}
         for start in range(0, len(points), MAX_FETCH):
-            found = yield self._call("retrieve", ids=points[start : start + MAX_FETCH], with_payload=SHOWN)
+            found = yield call(self.collection, "retrieve", ids=points[start : start + MAX_FETCH], with_payload=SHOWN)
             documents |= {point.payload["id"]: from_payload(point.payload) for point in found}
         return documents
+
+    def page(self, size: int, offset: Any) -> Steps[tuple[EncodedBatch, Any]]:
+        """The documents with their vectors from `offset` on, and where the next ones begin; None at both ends."""
+        whole = {"with_payload": True, "with_vectors": True}
+        points, following = yield call(self.collection, "scroll", limit=size, offset=offset, **whole)
+        rows: dict[str, list[tuple[list[int], list[float]]]] = {}
+        dense: dict[str, NDArray[np.float32]] = {}
+        for name, retriever in self.index.schema.retrievers.items():
+            found = [(point.vector or {}).get(self.index.vector(name)) for point in points]
+            if retriever.kind == "dense":
+                dense[name] = np.zeros((len(points), retriever.dimensions or 0), dtype=np.float32)
+                for row, vector in enumerate(found):
+                    if vector is not None:
+                        dense[name][row] = vector
+            elif retriever.kind == "lexical":
+                counts = [point.payload[self.index.counts_key(name)] for point in points]
+                rows[name] = [(of["terms"], of["counts"]) for of in counts]
+            else:
+                rows[name] = [([], []) if vector is None else (vector.indices, vector.values) for vector in found]
+        numbers = {number for of in rows.values() for indices, _ in of for number in indices}
+        terms = yield from self.terms.names(sorted(numbers))
+        vectors: dict[str, Vectors] = {name: from_rows(of, terms) for name, of in rows.items()}
+        for name, array in dense.items():
+            vectors[name] = DenseVectors(array, self.index.schema.retrievers[name].metric or "cosine")
+        return EncodedBatch([from_payload(point.payload) for point in points], vectors), following
 
     def explain(self, request: Request, ids: Sequence[str]) -> Steps[dict[str, dict[str, float]]]:
         """Ask once for each term, among these documents alone: the score is what the term adds."""
@@ -204,7 +229,7 @@ class Searcher:
             )
             for number, weight in zip(search.vector.indices, search.vector.values, strict=True)
         ]
-        answers = yield self._call("query_batch_points", requests=requests)
+        answers = yield call(self.collection, "query_batch_points", requests=requests)
         found: dict[str, dict[str, float]] = {}
         for term, answer in zip(search.terms, answers, strict=True):
             for point in answer.points:

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,7 @@ import numpy as np
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.adapters.memory.state import State
 from hybridsearch.adapters.seismic.shards import DEFAULTS, Parameters, Shard, read_shards
+from hybridsearch.arguments import number, whole_number, whole_number_or_none
 from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
@@ -82,7 +83,12 @@ class SeismicBackend(MemoryBackend):
     ) -> None:
         given = {"n_postings": n_postings, "centroid_fraction": centroid_fraction, "summary_energy": summary_energy}
         self._given = {name: value for name, value in given.items() if value is not None}
-        _check_options(query_cut, heap_factor, min_documents, self._given)
+        for name, count in {"query_cut": query_cut, "n_postings": n_postings}.items():
+            whole_number_or_none(name, count)
+        whole_number("min_documents", min_documents, 0)
+        number("heap_factor", heap_factor, least=0, most=1)
+        for name in self._given.keys() - {"n_postings"}:
+            number(name, self._given[name], above=0, most=1)
         super().__init__(_folder(location), hnsw=hnsw, verify=verify)
         self._query_cut = query_cut
         self._heap_factor = heap_factor
@@ -180,20 +186,20 @@ class SeismicBackend(MemoryBackend):
                 continue
             wanted = (k + _SPARE) * shard.documents // alive  # as some of what it finds may have been deleted
             rows_of = index.search(queries, wanted, self._query_cut, self._heap_factor)
-            for number, (query, rows) in enumerate(zip(queries, rows_of, strict=True)):
+            for position, (query, rows) in enumerate(zip(queries, rows_of, strict=True)):
                 best = shard.best(views, name, query, rows, k)
                 if best is None:
-                    exact[number].extend(present)
+                    exact[position].extend(present)
                 else:
-                    found[number].extend(best)
+                    found[position].extend(best)
         alike: dict[tuple[int, ...], list[int]] = {}
-        for number, left in enumerate(exact):
-            alike.setdefault(tuple(map(id, left)), []).append(number)
-        for numbers in alike.values():
-            if left := exact[numbers[0]]:
-                answers = State(state.schema, left).search([requests[number] for number in numbers])
-                for number, ranking in zip(numbers, answers, strict=True):
-                    found[number] += ranking
+        for position, left in enumerate(exact):
+            alike.setdefault(tuple(map(id, left)), []).append(position)
+        for positions in alike.values():
+            if left := exact[positions[0]]:
+                answers = State(state.schema, left).search([requests[position] for position in positions])
+                for position, ranking in zip(positions, answers, strict=True):
+                    found[position] += ranking
         return [Ranking.from_scores(hits, k) for hits in found]
 
     # -------------------------------------------------------------------------------------------------- indexing
@@ -258,16 +264,3 @@ def _folder(location: str | Path | None) -> Path | None:
             "or seismic://:memory:."
         )
     return Path(rest)
-
-
-def _check_options(query_cut: int, heap_factor: float, min_documents: int, build: Mapping[str, float]) -> None:
-    """Raises InvalidArgumentError."""
-    if query_cut < 1 or min_documents < 0 or build.get("n_postings", 1) < 1:
-        raise InvalidArgumentError(
-            "query_cut and n_postings are at least 1 and min_documents at least 0, not "
-            f"{query_cut!r}, {build.get('n_postings')!r} and {min_documents!r}."
-        )
-    shares = {"heap_factor": heap_factor, **{name: build[name] for name in build if name != "n_postings"}}
-    for name, share in shares.items():
-        if not 0 <= share <= 1 or (name != "heap_factor" and not share):
-            raise InvalidArgumentError(f"{name} is a share between 0 and 1, not {share!r}.")

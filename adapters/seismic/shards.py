@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,7 +37,7 @@ from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.adapters.memory.state import View
 from hybridsearch.adapters.memory.threads import WORKERS
 from hybridsearch.adapters.seismic import build as builder
-from hybridsearch.corpus.store import sync_folder
+from hybridsearch.corpus.store import crc32, seal, sync_folder
 from hybridsearch.errors import BackendError, HybridSearchError, StorageError
 from hybridsearch.vectors import SparseQuery
 
@@ -118,7 +117,8 @@ class Shard:
                 _run_builder(work / str(number))
                 path = work / f"{number}.index.seismic"
                 (work / str(number) / f"{builder.STEM}.index.seismic").rename(path)
-                files[name] = {"file": path.name, "size": path.stat().st_size, "crc32": _seal(path), "terms": terms}
+                sealed = seal(path)
+                files[name] = {"file": path.name, "size": sealed.size, "crc32": sealed.crc32, "terms": terms}
                 shutil.rmtree(work / str(number))
             documents = sum(view.documents for view in views)
             manifest = {
@@ -134,7 +134,7 @@ class Shard:
             shard = cls.load(work, _digest(raw), manifest, [view.segment for view in views])
             if place is not None:
                 (work / _MANIFEST).write_bytes(raw)
-                _seal(work / _MANIFEST)
+                seal(work / _MANIFEST)
                 sync_folder(work)
                 work.rename(place / shard.name)
                 sync_folder(place)
@@ -378,23 +378,8 @@ def _workplace(parent: Path | None) -> Iterator[Path]:
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Raises ValueError where a file is not as it was written."""
     for file in manifest["indices"].values():
-        if file is not None and _crc32(folder / file["file"]) != file["crc32"]:
+        if file is not None and crc32(folder / file["file"]) != file["crc32"]:
             raise ValueError(f"the checksum of {file['file']} is not what was written")
-
-
-def _seal(path: Path) -> int:
-    """Sync a finished file to the disk. Returns its CRC-32."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-    return _crc32(path)
-
-
-def _crc32(path: Path) -> int:
-    crc = 0
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
 
 
 def _digest(manifest: bytes) -> str:

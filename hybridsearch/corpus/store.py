@@ -231,7 +231,7 @@ class CorpusStore:
                 rows = write_part(beside / PART, tables, self.schema)
                 for key, array in arrays:
                     np.save(beside / f"{key}.npy", array, allow_pickle=False)
-                files = {path.name: _seal(path) for path in sorted(beside.iterdir())}
+                files = {path.name: seal(path) for path in sorted(beside.iterdir())}
                 sync_folder(beside)
                 beside.rename(beside.with_name(name))
                 sync_folder(beside.parent)
@@ -249,7 +249,7 @@ class CorpusStore:
         with _storage_errors(self.folder):
             try:
                 np.save(path, np.packbits(~live))
-                file = _seal(path)
+                file = seal(path)
                 sync_folder(path.parent)
             except BaseException:
                 path.unlink(missing_ok=True)
@@ -378,7 +378,7 @@ class CorpusStore:
         if not verify:
             return
         with ThreadPoolExecutor(2) as pool, _storage_errors(self.folder):
-            for (path, file), crc in zip(unread, pool.map(_crc32, (path for path, _ in unread)), strict=True):
+            for (path, file), crc in zip(unread, pool.map(crc32, (path for path, _ in unread)), strict=True):
                 if crc != file.crc32:
                     raise IndexCorruptedError(
                         f"{path} is damaged: its checksum is {crc:08x}, but {file.crc32:08x} was written: {_REPAIR}."
@@ -410,14 +410,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _seal(path: Path) -> StoredFile:
+def seal(path: Path) -> StoredFile:
     """Sync a finished file to the disk and note its size and checksum."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
-    return StoredFile(path.stat().st_size, _crc32(path))
+    return StoredFile(path.stat().st_size, crc32(path))
 
 
-def _crc32(path: Path) -> int:
+def crc32(path: Path) -> int:
+    """The checksum of a file."""
     crc, buffer = 0, bytearray(1 << 20)
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as file:

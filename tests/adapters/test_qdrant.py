@@ -24,7 +24,7 @@ from qdrant_client import QdrantClient, models
 
 import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.adapters.qdrant import QdrantBackend, points
+from hybridsearch.adapters.qdrant import QdrantBackend, index, points
 from hybridsearch.backends import AsyncBackend, Kind, Loader, Request, Schema
 from hybridsearch.errors import (
     BackendError,
@@ -182,7 +182,7 @@ def test_a_request_stays_below_the_servers_limit(backend: QdrantBackend) -> None
     items = [plain(f"d{n}", text="x" * 2_000_000) for n in range(8)]
     put(backend, items, SCHEMA)
     assert backend.count() == 8
-    _, parts = backend._connection.run(backend._prepare(backend._current(), encode(items, SCHEMA)))
+    _, parts = backend._prepared(backend._current(), encode(items, SCHEMA))
     sizes = [sum(len(point.model_dump_json()) for point in part) for part in parts]
     assert max(sizes) < 10_000_000
     assert len(sizes) == 3
@@ -533,7 +533,7 @@ def test_certificates_that_cannot_be_read_are_an_invalid_argument(tmp_path: Path
 
 def test_all_requests_of_a_call_travel_in_one(serve: Any) -> None:
     schema = make_schema(frozenset({"dense"}))
-    metadata = points.Index(schema, "name", "mark", frozenset()).to_metadata()
+    metadata = index.Index(schema, "name", "mark", frozenset()).to_metadata()
     info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
     config = {
         "params": {}, "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10},

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import orjson
 
-from hybridsearch.adapters.lucene.dialect import Json, Search
+from hybridsearch.adapters.lucene.dialect import Search
 from hybridsearch.adapters.lucene.wire.channel import LINES, Call, Steps
-from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.adapters.steps import Pause, through
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from hybridsearch.adapters.checks import dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.lucene import seismic
-from hybridsearch.adapters.lucene.dialect import Dialect, Json, Search
+from hybridsearch.adapters.lucene.dialect import Dialect, Search
 from hybridsearch.adapters.lucene.query.filters import compile_filter
 from hybridsearch.adapters.lucene.query.statistics import Key, Statistics, read_statistics, searches_for
 from hybridsearch.adapters.lucene.stored.lines import encode_term
 from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW
 from hybridsearch.adapters.lucene.stored.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
+from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError

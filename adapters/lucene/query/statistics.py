@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from hybridsearch.adapters.lucene.dialect import Dialect, Json, Search
+from hybridsearch.adapters.lucene.dialect import Dialect, Search
+from hybridsearch.adapters.lucene.wire.connection import Json
 
 Key: TypeAlias = tuple[str, str]
 """A retriever, and an encoded term."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 
 from hybridsearch.adapters.checks import check_layout
-from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedError
-
-Json: TypeAlias = Any
 
 LAYOUT = 3
 """Version of how documents and `_meta` are stored; others are refused."""

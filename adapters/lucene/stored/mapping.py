@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from hybridsearch.adapters.checks import check_dense
 from hybridsearch.adapters.lucene import seismic
-from hybridsearch.adapters.lucene.dialect import Dialect, Json
+from hybridsearch.adapters.lucene.dialect import Dialect
 from hybridsearch.adapters.lucene.stored.fields import METADATA_MAPPING
 from hybridsearch.adapters.lucene.stored.identity import Identity
+from hybridsearch.adapters.lucene.wire.connection import Json
 
 MAX_WINDOW = 2**31 - 1
 """Most hits of one search; `index.max_result_window` of our indexes."""

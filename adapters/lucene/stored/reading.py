@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
 
 import orjson
 
 from hybridsearch.adapters.lucene.stored.lines import document_key, read_document, vectors_from_source
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
-from hybridsearch.adapters.lucene.wire.connection import Address
+from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import refusal
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.vectors import EncodedBatch
-
-Json: TypeAlias = Any
 
 NO_FIELDS: Mapping[str, Json] = {"stored_fields": "_none_"}
 """Members of a search whose hits are scores alone. Stored fields, which `_id` is one of, lie among the vectors, in

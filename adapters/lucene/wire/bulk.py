@@ -13,7 +13,8 @@ import orjson
 
 from hybridsearch.adapters.lucene.wire.refusals import PASSING
 from hybridsearch.adapters.steps import pause
-from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError, InvalidArgumentError
+from hybridsearch.arguments import number, whole_number
+from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError
 
 Line: TypeAlias = tuple[str, bytes]
 """A document's id, and what the bulk API reads for it: an action, and for an index action the document."""
@@ -70,13 +71,10 @@ class BulkSender:
         retryable: tuple[type[Exception], ...] = (ConnectionError, TimeoutError),
         refusal: Callable[[int, Any], HybridSearchError] | None = None,
     ) -> None:
-        limits = {"threads": threads, "max_bytes": max_bytes, "max_documents": max_documents}
-        for name, value in limits.items():
-            if value < 1:
-                raise InvalidArgumentError(f"{name} of a bulk request is at least 1, not {value!r}.")
-        for name, number in {"retries": retries, "first_wait": first_wait, "max_wait": max_wait}.items():
-            if not number >= 0:
-                raise InvalidArgumentError(f"{name} of a bulk request is at least 0, not {number!r}.")
+        for name, count in {"threads": threads, "max_bytes": max_bytes, "max_documents": max_documents}.items():
+            whole_number(name, count)
+        for name, limit in {"retries": retries, "first_wait": first_wait, "max_wait": max_wait}.items():
+            number(name, limit, least=0)
         self._send = send
         self._threads = threads
         self._max_bytes = max_bytes

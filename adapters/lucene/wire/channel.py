@@ -6,15 +6,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import orjson
 
 from hybridsearch.adapters import steps
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Transport
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, Transport
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode, refusal
 
-Json: TypeAlias = Any
 T = TypeVar("T")
 
 JSON, LINES, SMILE = "application/json", "application/x-ndjson", "application/smile"

@@ -9,11 +9,13 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
+from hybridsearch.arguments import number
 from hybridsearch.errors import InvalidArgumentError
 
+Json: TypeAlias = Any
 Answer: TypeAlias = tuple[int, "bytes | str"]
 """HTTP status and body."""
 
@@ -113,8 +115,6 @@ class Address:
         ca = ca_file if ca_file is not None or not tls else os.environ.get(environment + "CA")
         if ca is not None:
             _check_ca(Path(ca), tls, shown)
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-            raise InvalidArgumentError(f"The timeout is {timeout!r}; it is a number of seconds above 0.")
         return cls(
             engine=engine,
             scheme="https" if tls else "http",
@@ -124,7 +124,7 @@ class Address:
             headers=_headers(user, password, api_key, engine),
             ca_file=None if ca is None else str(ca),
             verify=verify,
-            timeout=float(timeout),
+            timeout=float(number("timeout", timeout, above=0, unit="seconds")),
         )
 
     def request_headers(self, content_type: str) -> dict[str, str]:
@@ -189,19 +189,6 @@ def check_name(name: str, where: str = "The name", hint: str = "") -> str:
     if problem:
         raise InvalidArgumentError(f"{where} {problem}{hint}.")
     return name
-
-
-def check_switches(**switches: object) -> None:
-    """Raises InvalidArgumentError where an option by name is neither True nor False."""
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise InvalidArgumentError(f"{name} is {value!r}; it is True or False.")
-
-
-def check_number(name: str, value: object, least: int = 1) -> None:
-    """Raises InvalidArgumentError where the option `name` is no whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgumentError(f"{name} is {value!r}; it is a whole number of at least {least}.")
 
 
 def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, str]:

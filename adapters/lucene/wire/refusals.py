@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import ssl
-from typing import Any, TypeAlias
 
 import orjson
 
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, short
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, short
 from hybridsearch.errors import (
     BackendError,
     HybridSearchError,
@@ -17,8 +16,6 @@ from hybridsearch.errors import (
     InvalidArgumentError,
     StorageError,
 )
-
-Json: TypeAlias = Any
 
 PASSING = frozenset(
     {

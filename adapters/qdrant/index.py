@@ -1,0 +1,250 @@
+"""The collections of an index: what they remember of it, how they are made, and the names that mean them.
+
+Each index has a mark, chosen at random when it is made, in the names of its vectors. A search names them, and so Qdrant
+refuses it where an alias means another index by then, or the collection was made anew: it is never answered by an index
+whose terms have other numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+from urllib.parse import quote
+
+import numpy as np
+from qdrant_client import models
+
+from hybridsearch.adapters.checks import check_dense, check_layout, differing_retrievers
+from hybridsearch.adapters.qdrant.connection import Call, Steps, call
+from hybridsearch.adapters.qdrant.payload import INDEXES
+from hybridsearch.adapters.qdrant.place import Place
+from hybridsearch.backends import RetrieverSchema, Schema
+from hybridsearch.errors import (
+    BackendError,
+    FingerprintMismatchError,
+    IndexCorruptedError,
+    IndexExistsError,
+    InvalidArgumentError,
+)
+from hybridsearch.vectors import EncodedBatch, SparseVectors
+from hybridsearch.weighting import BM25Weighting
+
+LAYOUT = 2
+"""Of points and metadata; a collection with another one is refused."""
+
+Quantization: TypeAlias = Literal["int8", "binary", "product"]
+"""What a server searches with in place of 32 bits for a number: eight, one, or two on average."""
+
+_METADATA_KEY = "hybridsearch"  # under which a collection's metadata has what is ours
+_DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "euclidean": models.Distance.EUCLID}
+
+
+@dataclass(frozen=True)
+class Index:
+    """What the metadata of a collection says.
+
+    Attributes:
+        schema: of the index.
+        collection: its own name, whatever alias it was opened by.
+        mark: no other index has it.
+        idf: the lexical retrievers that Qdrant itself weighs by idf.
+    """
+
+    schema: Schema
+    collection: str
+    mark: str
+    idf: frozenset[str]
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The schema as text, so that every number comes back as it was."""
+        schema = json.dumps(self.schema.to_json(), ensure_ascii=False)
+        ours = {"schema": schema, "collection": self.collection, "mark": self.mark, "idf": sorted(self.idf)}
+        return {_METADATA_KEY: {"layout": LAYOUT, **ours}}
+
+    @classmethod
+    def from_metadata(cls, metadata: Any, shown: str) -> Index:
+        """The inverse of `to_metadata`, for the collection at `shown`.
+
+        Raises:
+            BackendError: the collection was not made by hybridsearch.
+            IndexCorruptedError: it is of another layout or a newer schema version, or `metadata` is damaged.
+        """
+        if not is_ours(metadata):
+            raise BackendError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
+        ours = metadata[_METADATA_KEY]
+        check_layout(ours.get("layout"), LAYOUT, f"The index at {shown}")
+        try:
+            schema = Schema.from_json(json.loads(ours["schema"]))
+            return cls(schema, ours["collection"], ours["mark"], frozenset(ours["idf"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexCorruptedError(f"The index at {shown} has a damaged record of its schema ({error!r}).") from None
+
+    @property
+    def terms(self) -> str:
+        """The collection with the numbers of the terms."""
+        return terms_of(self.collection)
+
+    def vector(self, retriever: str) -> str:
+        """The name of a retriever's vectors; a server makes folders of these names."""
+        return f"{quote(retriever, safe='')}-{self.mark}"
+
+    def check_same_vectors(self, other: Index, shown: str) -> None:
+        """Raises FingerprintMismatchError where queries for this index are none for `other`, now at `shown`."""
+        if differing := differing_retrievers(self.schema, other.schema):
+            raise FingerprintMismatchError(
+                f"{shown} now means the collection {other.collection!r}, whose retrievers are others than those it was "
+                f"opened with ({', '.join(differing)}): open it again."
+            )
+
+    def counts_key(self, name: str) -> str:
+        """The payload key of the term frequencies of a lexical retriever, in letters that need no quoting."""
+        return f"counts{sorted(self.schema.retrievers).index(name)}"
+
+    def missing_lengths(self, batch: EncodedBatch) -> dict[str, float]:
+        """The mean lengths in `batch` of the lexical retrievers whose average is not decided, where there are any."""
+        means = {
+            name: float(vectors.matrix.sum(dtype=np.float64)) / len(batch)
+            for name, vectors in batch.vectors.items()
+            if isinstance(vectors, SparseVectors)
+            and self.schema.retrievers[name].kind == "lexical"
+            and self.schema.retrievers[name].average_length is None
+        }
+        return {name: mean for name, mean in means.items() if mean > 0}
+
+
+def is_ours(metadata: Any) -> bool:
+    """Whether the collection with `metadata` is an index of hybridsearch, of whatever layout."""
+    ours = (metadata or {}).get(_METADATA_KEY)
+    return isinstance(ours, dict) and "schema" in ours
+
+
+def terms_of(collection: str) -> str:
+    """The collection with the numbers of the terms of an index."""
+    return f"{collection}-terms"
+
+
+def read_index(place: Place, quantization: Quantization | None) -> Steps[Index | None]:
+    """The index at a place, whose dense vectors are quantized like that, or in any way for None."""
+    if not (yield call(place.collection, "collection_exists")):
+        return None
+    info = yield call(place.collection, "get_collection")
+    index = Index.from_metadata(info.config.metadata, place.shown)
+    made = quantization_of(info.config.params)
+    if quantization not in (None, made) and any(r.kind == "dense" for r in index.schema.retrievers.values()):
+        raise InvalidArgumentError(
+            f"The index at {place.shown} was made with quantization={made!r}, not {quantization!r}: leave "
+            "quantization out, or index the documents again under another name."
+        )
+    return index
+
+
+def create_index(
+    place: Place, schema: Schema, quantization: Quantization | None, copies: Mapping[str, Any]
+) -> Steps[Index]:
+    """Make the collections of an empty index, on a server with so many `copies`: shards and replicas."""
+    name, embedded = place.collection, place.url is None
+    if (yield call(name, "collection_exists")):
+        raise IndexExistsError(f"There is a collection at {place.shown} already: choose another name.")
+    unknown = [retriever for retriever, r in schema.retrievers.items() if r.kind == "text"]
+    if unknown:
+        raise InvalidArgumentError(
+            f"Qdrant stores lexical, sparse and dense retrievers, not {', '.join(map(repr, unknown))} of kind "
+            f"{schema.retrievers[unknown[0]].kind!r}: take BM25 in place of an engine's own."
+        )
+    own_idf = embedded or copies["shard_number"] == 1
+    weighted = {
+        retriever
+        for retriever, r in schema.retrievers.items()
+        if r.kind == "lexical" and own_idf and BM25Weighting(**(r.weighting or {})).variant == "lucene"
+    }
+    index = Index(schema, name, secrets.token_hex(4), frozenset(weighted))
+    dense: dict[str, models.VectorParams] = {}
+    sparse: dict[str, models.SparseVectorParams] = {}
+    for retriever, r in schema.retrievers.items():
+        if r.kind == "dense":
+            dense[index.vector(retriever)] = dense_params(retriever, r, quantization)
+        else:
+            modifier = models.Modifier.IDF if retriever in weighted else None
+            sparse[index.vector(retriever)] = models.SparseVectorParams(modifier=modifier)
+    shared = {} if embedded else copies
+    if not (yield call(index.terms, "collection_exists")):
+        of = {_METADATA_KEY: {"terms_of": name}}
+        yield call(index.terms, "create_collection", vectors_config={}, metadata=of, **shared)
+    yield call(
+        name,
+        "create_collection",
+        vectors_config=dense,
+        sparse_vectors_config=sparse,
+        metadata=index.to_metadata(),
+        **shared,
+    )
+    if not embedded:
+        counted = {
+            f"{index.counts_key(retriever)}.terms": models.PayloadSchemaType.INTEGER
+            for retriever, r in schema.retrievers.items()
+            if r.kind == "lexical" and retriever not in index.idf
+        }
+        for key, type_ in {**INDEXES, **counted}.items():
+            yield call(name, "create_payload_index", field_name=key, field_schema=type_)
+    return index
+
+
+def publish(place: Place, alias: str, drop_old: bool) -> Steps[str | None]:
+    """Let `alias` mean the index at `place`; what it meant before."""
+    collections = yield Call("get_collections", {})
+    if alias in {collection.name for collection in collections.collections}:
+        raise IndexExistsError(f"{alias!r} is the name of a collection itself: choose another alias, or delete it.")
+    known = yield Call("get_aliases", {})
+    meant = {known.alias_name: known.collection_name for known in known.aliases}
+    this, old = meant.get(place.collection, place.collection), meant.get(alias)
+    if old == this:
+        return None
+    steps: list[Any] = []
+    if old is not None:
+        info = yield call(old, "get_collection")
+        if not is_ours(info.config.metadata):
+            raise BackendError(
+                f"The alias {alias!r} means the collection {old!r}, which was not made by hybridsearch: nothing "
+                "was changed; choose another alias, or take it from that collection first."
+            )
+        steps.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
+    create = models.CreateAlias(collection_name=this, alias_name=alias)
+    steps.append(models.CreateAliasOperation(create_alias=create))
+    yield Call("update_collection_aliases", {"change_aliases_operations": steps})
+    if old is not None and drop_old:
+        for name in (old, terms_of(old)):
+            yield call(name, "delete_collection")
+    return old
+
+
+def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization | None) -> models.VectorParams:
+    """How the vectors of a dense retriever are stored.
+
+    Raises:
+        InvalidArgumentError: the retriever lacks its dimensions or metric.
+    """
+    size, metric = check_dense(name, retriever)
+    quantization: Any = None
+    if quantized == "int8":
+        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+        quantization = models.ScalarQuantization(scalar=scalar)
+    elif quantized == "binary":
+        quantization = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+    elif quantized == "product":
+        product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+        quantization = models.ProductQuantization(product=product)
+    return models.VectorParams(size=size, distance=_DISTANCES[metric], quantization_config=quantization)
+
+
+def quantization_of(params: models.CollectionParams) -> Quantization | None:
+    """How the dense vectors of a collection are quantized."""
+    vectors = params.vectors if isinstance(params.vectors, dict) else {}
+    kinds: dict[type, Quantization] = {
+        models.ScalarQuantization: "int8",
+        models.BinaryQuantization: "binary",
+        models.ProductQuantization: "product",
+    }
+    return next((kinds[type(of)] for v in vectors.values() if (of := v.quantization_config) is not None), None)
