@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import JSON, LINES, SMILE
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
-from hybridsearch.arguments import true_or_false
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
 
@@ -81,7 +80,7 @@ class ElasticsearchBackend(LuceneBackend):
     ) -> None:
         if quantization not in (None, *_QUANTIZATIONS):
             raise InvalidArgumentError(f"quantization is {quantization!r}; it is one of {', '.join(_QUANTIZATIONS)}.")
-        true_or_false("prune", prune)
+        check_switches(prune=prune)
         super().__init__(
             location,
             dense=dense,

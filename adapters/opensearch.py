@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Search, Server, dotted
-from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json
+from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
-from hybridsearch.arguments import number, one_of, true_or_false, whole_number
+from hybridsearch.arguments import number, one_of, whole_number
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
 
@@ -111,7 +111,7 @@ class OpenSearchBackend(LuceneBackend):
         if given and sparse != "seismic":
             raise InvalidArgumentError(f"{next(iter(given))} is of sparse='seismic': say that too, or leave it out.")
         number("heap_factor", heap_factor, above=0)
-        true_or_false("two_phase", two_phase)
+        check_switches(two_phase=two_phase)
         super().__init__(
             location,
             dense=dense,

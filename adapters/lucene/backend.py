@@ -27,10 +27,10 @@ from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.stored.mapping import index_body
 from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
-from hybridsearch.adapters.lucene.wire.connection import Address, Json
+from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
 from hybridsearch.adapters.lucene.writing import Writer
-from hybridsearch.arguments import one_of, true_or_false, whole_number
+from hybridsearch.arguments import one_of, whole_number
 from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
@@ -84,8 +84,7 @@ class LuceneBackend(Dialect):
         for name, count in {"shards": shards, "bulk_threads": bulk_threads, "ef_search": ef_search}.items():
             whole_number(name, count)
         whole_number("replicas", replicas, 0)
-        for name, switch in {"verify": verify, "refresh": refresh}.items():
-            true_or_false(name, switch)
+        check_switches(verify=verify, refresh=refresh)
         one_of("dense", dense, (None, "hnsw", "exact"))
         if options["quantization"] is not None and dense == "exact":
             raise InvalidArgumentError("quantization is for dense='hnsw', and exact search has none: leave one out.")

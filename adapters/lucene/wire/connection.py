@@ -191,6 +191,13 @@ def check_name(name: str, where: str = "The name", hint: str = "") -> str:
     return name
 
 
+def check_switches(**switches: object) -> None:
+    """Raises InvalidArgumentError where an option by name is neither True nor False."""
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise InvalidArgumentError(f"{name} is {value!r}; it is True or False.")
+
+
 def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, str]:
     """The scheme, and what follows it with `path` added, of the server's URL in an environment variable."""
     url = os.environ.get(variable, "").strip()
