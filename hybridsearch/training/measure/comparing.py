@@ -56,7 +56,7 @@ class Expansion:
 
 
 def opened(model: Any, kind: ModelKind, trust_remote_code: bool) -> Any:
-    """The model as comparisons take it: loaded where code in its folder is to run, as it does not for a name."""
+    """The model as comparisons take it. It is loaded here where code in its folder may run."""
     if not trust_remote_code or not isinstance(model, str | Path):
         return model
     return LazyModel(model, FAMILIES[kind], trust_remote_code=True).get()

@@ -29,7 +29,7 @@ _TOLERANCE = 0.1  # by how much of a target it may be missed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that is to be said about a run; as a text, its `summary`.
+    """All that is said about a run. Its text is its `summary`.
 
     Attributes:
         kind: of the model.
@@ -181,7 +181,7 @@ def without_rankings(comparison: Comparison) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that training uses, those that are installed."""
+    """The versions of Python and of the installed packages that training uses."""
     return {"Python": platform.python_version(), **versions_of(_PACKAGES)}
 
 
@@ -271,7 +271,7 @@ def _with_section(card: str, report: str) -> str:
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """As typed, without passwords and keys, and without the folder that the program is in."""
+    """The command as it was typed, without passwords, keys and the folder of the program."""
     from hybridsearch.backends import redacted
 
     if not arguments:

@@ -192,7 +192,7 @@ def decide_by_ranking(found: Sequence[Found], options: Options) -> None:
 
 
 def decide_by_reranker(found: Sequence[Found], reranker: Reranker, options: Options) -> None:
-    """Choose by the scores of a reranker, asked for no more candidates than are still needed, all queries at once."""
+    """Choose by the scores of a reranker. It scores only as many candidates as are still needed."""
     asked = [one for one in found if one.window]
     for one, scored in zip(asked, _scored(reranker, asked, [one.positives for one in asked]), strict=True):
         one.positives = scored

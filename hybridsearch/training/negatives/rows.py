@@ -19,7 +19,7 @@ _TYPES = {"docs": pa.list_(pa.string()), "label": pa.int64(), "labels": pa.list_
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """One text of a query, and where it was found; rank and score are None for a positive that was not.
+    """One text of a query, and where it was found. Rank and score are None for a positive that the search did not find.
 
     Attributes:
         retriever: those that listed it, joined by "+".

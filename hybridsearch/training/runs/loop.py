@@ -94,13 +94,13 @@ def make_trainer(
 
 
 def steps_of_epoch(trainer: Any) -> int:
-    """Optimizer steps in which the data are gone through once."""
+    """How many optimizer steps one pass over the data takes."""
     batches = len(trainer.get_train_dataloader())
     return max(1, math.ceil(batches / int(trainer.args.gradient_accumulation_steps)))
 
 
 def out_of_patience(log: Sequence[dict[str, Any]], patience: int | None) -> bool:
-    """Whether the last `patience` evaluations, the one before training not counted, were no better than one before."""
+    """Whether none of the last `patience` evaluations was better than one before; step 0 does not count."""
     scores = [entry[SCORE] for entry in log if SCORE in entry and entry["step"] > 0]
     return patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience if scores else False
 
@@ -215,7 +215,7 @@ class _Shuffled(DefaultBatchSampler):  # type: ignore[misc]
 
 
 class _Scored(BaseEvaluator):  # type: ignore[misc]
-    """An evaluator whose primary figure, larger is better, is also found under a name known in advance."""
+    """An evaluator that also gives its primary figure, larger is better, under a name known in advance."""
 
     def __init__(self, evaluator: BaseEvaluator) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class _Clock(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]
-    """Stops by what the logs say, which checkpoints keep."""
+    """Stops training by its logs, which checkpoints keep."""
 
     def __init__(self, patience: int | None) -> None:
         self._patience = patience

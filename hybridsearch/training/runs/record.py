@@ -209,7 +209,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _difference(name: str, then: Any, now: Any) -> str:
-    """What differs; of two digests only that they do."""
+    """How a fact differs. Two digests say only that it has changed."""
     digests = all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in (then, now))
     return f"{name} has changed" if digests else f"{name}: {then!r} then, {now!r} now"
 

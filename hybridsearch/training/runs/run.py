@@ -328,7 +328,7 @@ def _check_trackers(settings: TrainingSettings) -> None:
 
 
 def _check_hub(name: str) -> None:
-    """Raises TrainingError where nothing can be uploaded, which is better known before hours of training."""
+    """Raises TrainingError where nothing can be uploaded. It is better to know before hours of training."""
     from huggingface_hub import HfApi
 
     try:
