@@ -28,7 +28,6 @@ from hybridsearch.cli.arguments import (
 from hybridsearch.cli.sources import (
     default_retrievers,
     load_all,
-    load_one,
     make_systems,
     open_source,
     work_folder,
@@ -123,6 +122,7 @@ def evaluate(
 ) -> None:
     """Measure an index by a data set's queries and judgements."""
     import hybridsearch as hs
+    from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.evaluation.experiment import evaluate as evaluate_system
     from hybridsearch.evaluation.pipeline import Pipeline
 
@@ -342,6 +342,7 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Choose how to merge retrievers on judged queries, measured on held-out ones; or say that one alone is as good."""
+    from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.evaluation.tuning import tune as tune_fusion
 
     if index is not None and retrievers is not None:

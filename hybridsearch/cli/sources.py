@@ -25,16 +25,6 @@ def load_all(name: str, split: str, dataset_id: str | None) -> dict[str, Dataset
     return data if isinstance(data, dict) else {data.name: data}
 
 
-def load_one(name: str, split: str, dataset_id: str | None) -> Dataset:
-    """The data set by its name, which is not that of a collection."""
-    sets = load_all(name, split, dataset_id)
-    if len(sets) > 1:
-        raise InvalidArgumentError(
-            f"{name} is {len(sets)} data sets: name one of them, {', '.join(f'{name}/{one}' for one in sets)}."
-        )
-    return next(iter(sets.values()))
-
-
 @contextmanager
 def work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Path]:
     """Where the index and finished stages are kept: as given, else in the cache folder, else for this run only."""

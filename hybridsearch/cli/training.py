@@ -331,7 +331,7 @@ def _searched(
     """The index to mine: one that is there, or one of the BEIR folder's documents."""
     import hybridsearch as hs
     from hybridsearch.encoders.spec import make_encoders
-    from hybridsearch.training.sources import load_one
+    from hybridsearch.evaluation.datasets import load_one
 
     if index is not None:
         with hs.open(index, backend_options=backend_options(option)) as search:

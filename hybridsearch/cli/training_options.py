@@ -120,8 +120,8 @@ def run_options(
         options: those of `hybridsearch train`, by name with underscores; checked by `check_options`.
         show_progress_bar: None shows it in a terminal.
     """
+    from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.training.runs.record import check_output
-    from hybridsearch.training.sources import load_one
 
     settings = _settings(options)
     model, output = str(options["model"]), Path(str(options["output"])).expanduser().resolve()
@@ -190,7 +190,7 @@ def _made(
 
 def _dev(asked: Any) -> Any:
     """A test collection by name, or specs of evaluators, such as similarity=dev.csv."""
-    from hybridsearch.training.sources import load_one
+    from hybridsearch.evaluation.datasets import load_one
 
     specs = asked if isinstance(asked, list) else [asked]
     if len(specs) == 1 and isinstance(specs[0], str) and not re.match(r"[a-z-]+=|(nanobeir|sts)$", specs[0]):

@@ -293,6 +293,16 @@ def load_dataset(
     )
 
 
+def load_one(name: str | Path, split: str = "test", dataset_id: str | Path | None = None) -> Dataset:
+    """`load_dataset`. Raises InvalidArgumentError where the name is that of several data sets."""
+    loaded: Dataset | dict[str, Dataset] = load_dataset(name, split=split, dataset_id=dataset_id)
+    if isinstance(loaded, dict):
+        raise InvalidArgumentError(
+            f"{name} is {len(loaded)} data sets: name one of them, {', '.join(f'{name}/{one}' for one in loaded)}."
+        )
+    return loaded
+
+
 def _nanobeir_set(member: str) -> str:
     key = member.lower().replace("-", "").removeprefix("nano")
     if key not in NANOBEIR:

@@ -15,9 +15,8 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.comparison import Comparison, SystemResult
-from hybridsearch.evaluation.costs import measure_costs
+from hybridsearch.evaluation.costs import machine_facts, measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
-from hybridsearch.evaluation.machine import machine_facts
 from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
 from hybridsearch.evaluation.pipeline import Pipeline, Run, SystemPlan, check_sources, make_plan
 from hybridsearch.evaluation.results import BestSingle, DatasetFacts, Versus

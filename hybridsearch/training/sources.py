@@ -14,7 +14,7 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.evaluation.datasets import Dataset, load_dataset
+from hybridsearch.evaluation.datasets import Dataset, load_one
 from hybridsearch.readers import read_documents
 from hybridsearch.training.data import (
     Kind,
@@ -252,14 +252,6 @@ def teach(sources: Sources, teacher: Teacher | str | Path, show_progress_bar: bo
             )
     scored = (add_teacher_scores(one, teacher, show_progress_bar=show_progress_bar) for one in sources.training)
     return replace(sources, training=tuple(scored))
-
-
-def load_one(name: str | Path, part: str) -> Dataset:
-    """That split of one data set. Raises InvalidArgumentError where the name is that of several."""
-    loaded = load_dataset(name, split=part)
-    if isinstance(loaded, dict):
-        raise InvalidArgumentError(f"{str(name)!r} is several data sets: name one, such as nanobeir/scifact.")
-    return loaded
 
 
 # Below: how it is done
