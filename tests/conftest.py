@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import uuid
@@ -128,17 +129,57 @@ def qdrant_names() -> Iterator[Callable[[str, str], str]]:
         client.close()
 
 
+class _Leftovers:
+    """Indexes that tests are done with. Many are deleted together, as one takes as long as many."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    @contextlib.contextmanager
+    def names(self) -> Iterator[Callable[[str, str], str]]:
+        unique = uuid.uuid4().hex[:8]
+        given: set[tuple[str, str]] = set()
+
+        def location(server: str, name: str) -> str:
+            given.add((server, f"hstest-{unique}-{name}"))
+            return f"{server}/hstest-{unique}-{name}"
+
+        yield location
+        for server, name in given:
+            names = self._names.setdefault(server, set())
+            names.add(name)
+            if len(names) > 20:
+                self._delete(server)
+
+    def delete(self) -> None:
+        for server in list(self._names):
+            self._delete(server)
+
+    def _delete(self, server: str) -> None:
+        names = ",".join(self._names.pop(server))
+        address = address_of(f"{server}/index")
+        found = call(address, "GET", f"/{names}/_alias?ignore_unavailable=true", allowed=(404,))
+        indexes = [index for index in found if index.startswith("hstest-")]  # some names are aliases, or of nothing
+        if indexes:
+            call(address, "DELETE", f"/{','.join(indexes)}?ignore_unavailable=true")
+
+
+@pytest.fixture(scope="session")
+def _leftovers() -> Iterator[_Leftovers]:
+    leftovers = _Leftovers()
+    yield leftovers
+    leftovers.delete()
+
+
 @pytest.fixture
-def lucene_names() -> Iterator[Callable[[str, str], str]]:
+def lucene_names(_leftovers: _Leftovers) -> Iterator[Callable[[str, str], str]]:
     """Gives the location of an index that nobody else uses, from a server's and a name; deletes them afterwards."""
-    unique = uuid.uuid4().hex[:8]
-    given: set[str] = set()
+    with _leftovers.names() as names:
+        yield names
 
-    def location(server: str, name: str) -> str:
-        given.add(f"{server}/hstest-{unique}-{name}")
-        return f"{server}/hstest-{unique}-{name}"
 
-    yield location
-    for place in given:
-        address = address_of(place)
-        call(address, "DELETE", address.path, allowed=(400, 404))  # an alias, or never created
+@pytest.fixture(scope="class")
+def lucene_names_of_class(_leftovers: _Leftovers) -> Iterator[Callable[[str, str], str]]:
+    """`lucene_names` for indexes that the tests of a class share."""
+    with _leftovers.names() as names:
+        yield names

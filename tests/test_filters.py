@@ -226,7 +226,6 @@ def _parses_or_raises_filter_error(value: Any) -> None:
     assert isinstance(hash(parsed), int)
 
 
-@settings(database=None, deadline=None, max_examples=500)
 @given(VALUES | st.dictionaries(KEYS, VALUES, min_size=1, max_size=2))
 @example({"$and": 10**5000})
 @example({"a": 10**5000})
@@ -243,7 +242,7 @@ def test_any_value_is_a_filter_or_a_filter_error(value: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(database=None, deadline=None, max_examples=10_000)
+@settings(max_examples=10_000)
 @given(VALUES | st.dictionaries(KEYS, VALUES, min_size=1, max_size=2))
 def test_ten_thousand_values_are_filters_or_filter_errors(value: Any) -> None:
     _parses_or_raises_filter_error(value)

@@ -7,14 +7,13 @@ from pathlib import Path
 import ir_measures
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
 
 SCORES = st.dictionaries(st.text(min_size=1), st.sampled_from([-1.5, 0.0, 1.0, 1.0000000000000002, 2.0]))
-examples = settings(database=None, deadline=None, max_examples=200)
 
 
 def in_order(scores: dict[str, float]) -> list[tuple[str, float]]:
@@ -22,14 +21,12 @@ def in_order(scores: dict[str, float]) -> list[tuple[str, float]]:
     return sorted(sorted(scores.items()), key=lambda pair: pair[1], reverse=True)
 
 
-@examples
 @given(SCORES, st.integers(0, 20))
 def test_documents_are_ordered_by_score_then_id_and_cut(scores: dict[str, float], k: int) -> None:
     assert list(Ranking.from_scores(scores, k)) == in_order(scores)[:k]
     assert list(Ranking.from_scores(reversed(list(scores.items())), k)) == in_order(scores)[:k]
 
 
-@examples
 @given(SCORES, st.integers(0, 20))
 def test_a_cut_of_a_ranking_is_the_ranking_of_the_cut(scores: dict[str, float], k: int) -> None:
     assert Ranking.from_scores(scores).top(k) == Ranking.from_scores(scores, k)
@@ -105,7 +102,6 @@ def test_a_run_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             Ranking.from_trec(path)
 
 
-@settings(database=None, deadline=None, max_examples=300)
 @given(st.binary())
 @example(b"q Q0 d 1 1_0 t")
 @example(b"\xff\xfe")

@@ -24,9 +24,10 @@ from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import KINDS, Kinds, put
-from hybridsearch.testing.filtering import METADATA
+from hybridsearch.testing.filtering import ITEMS
 from hybridsearch.testing.oracles import right_scores
-from hybridsearch.testing.samples import Item, encode, make_schema, plain
+from hybridsearch.testing.ranking import RankingTests
+from hybridsearch.testing.samples import Item, encode, make_schema, random_items
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, SparseVectors
 
 
@@ -162,6 +163,27 @@ class TestPlainBackend(BackendSuite):
         return lambda name: PlainBackend()
 
 
+@pytest.fixture(scope="class")
+def shared_by_class() -> Iterator[dict[str, PlainBackend]]:
+    made: dict[str, PlainBackend] = {}
+    yield made
+    assert all(backend.closed for backend in made.values())
+
+
+class TestIndexesThatAreShared(RankingTests):
+    @pytest.fixture
+    def connect(self) -> Callable[[str], PlainBackend]:
+        return lambda name: PlainBackend()
+
+    @pytest.fixture
+    def connect_shared(self, shared_by_class: dict[str, PlainBackend]) -> Callable[[str], PlainBackend]:
+        def connect(name: str) -> PlainBackend:
+            assert name not in shared_by_class
+            return shared_by_class.setdefault(name, PlainBackend())
+
+        return connect
+
+
 class _TiesByInsertion(PlainBackend):
     def rank(self, scores: dict[str, float], request: Request) -> Ranking:
         pairs = sorted(scores.items(), key=lambda pair: -pair[1])
@@ -287,12 +309,12 @@ FAULTS: list[tuple[type[PlainBackend], str, Kinds]] = [
 def test_the_suite_notices_a_fault(faulty: type[PlainBackend], test: str, kinds: Kinds) -> None:
     schema, backend = make_schema(KINDS), faulty()
     backend.create(schema)
-    available: dict[str, object] = {"backend": backend, "schema": schema, "filtered": backend, "can_delete": None}
+    available: dict[str, object] = {"backend": backend, "schema": schema, "can_delete": None}
+    available |= dict.fromkeys(("filled", "filtered"), backend)
     available |= dict.fromkeys(("kinds", "term_kinds", "exact_kinds"), kinds)
-    if test == "test_filter_lets_through_what_the_definition_says":
-        put(backend, [plain(id, metadata=metadata) for id, metadata in METADATA.items()], schema)
     function = getattr(BackendSuite(), test)
     wanted = inspect.signature(function).parameters
+    put(backend, [*("filled" in wanted) * random_items(), *("filtered" in wanted) * ITEMS], schema)
     with pytest.raises(AssertionError):
         function(**{name: value for name, value in available.items() if name in wanted})
 
@@ -302,14 +324,15 @@ def test_the_suite_notices_a_fault(faulty: type[PlainBackend], test: str, kinds:
     [
         ("scores_and_order_are_right_at_every_k", ("sparse", 2), "the case kind = 'sparse', query = .*, k = 2, "),
         ("a_k_below_one_is_an_invalid_argument", ("dense", 0), "the case kind = 'dense', k = 0$"),
-        ("ties_below_better_documents_are_cut_by_id", ("lexical", 4), r"\('lexical', 4\)"),
+        ("asking_for_more_never_reorders_the_top", ("lexical", 3), r"\('lexical', 3\)"),
     ],
 )
 def test_a_failure_says_which_case_it_was(test: str, failing: tuple[str, int], said: str) -> None:
     schema, backend = make_schema(KINDS), _FailsInOneCase(failing)
     backend.create(schema)
+    put(backend, random_items(), schema)
     with pytest.raises((AssertionError, pytest.fail.Exception)) as caught:
-        getattr(BackendSuite(), f"test_{test}")(backend, schema, KINDS)
+        getattr(BackendSuite(), f"test_{test}")(backend, KINDS)
     assert re.search(said, str(caught.getrepr()), re.MULTILINE)
 
 

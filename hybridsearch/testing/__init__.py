@@ -22,6 +22,17 @@ something unique, and deletes them in the fixture's teardown:
             yield lambda name: MyBackend(f"localhost:9200/test-{unique}-{name}")
             delete_indices(f"test-{unique}-*")
 
+The tests that change nothing can share their indexes, which matters where an engine takes long to make one. A class
+allows it with a second fixture, `connect_shared`: a function as `connect`, for places that stay until the last test of
+the class.
+
+        @pytest.fixture
+        def connect_shared(self, names_of_class):  # a fixture of scope "class" that deletes the indexes
+            return lambda name: MyBackend(f"localhost:9200/{names_of_class}-{name}")
+
+A test goes through several cases with one index: kinds of retrievers, cuts, odd values. Its failure says in which case
+it was.
+
 A backend that can be published under a second name (`hybridsearch.backends.Aliased`) has more tests, in
 `hybridsearch.testing.aliases.AliasTests`, for a class of their own.
 

@@ -16,7 +16,10 @@ from hybridsearch.testing.samples import Item
 from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
 
 Connect: TypeAlias = Callable[[str], Backend]
+Load: TypeAlias = Callable[[str, Sequence[Sequence[Item]]], Backend]
 Kinds: TypeAlias = tuple[Kind, ...]
+
+_LOADED = pytest.StashKey[dict[str, Backend]]()
 
 KINDS: Kinds = ("lexical", "sparse", "dense")
 
@@ -28,6 +31,14 @@ class Base:
     def connect(self) -> Connect:
         """A function from a name to a backend, neither opened nor created; see `hybridsearch.testing`."""
         raise NotImplementedError(f"{type(self).__name__} needs a fixture `connect`: see hybridsearch.testing.")
+
+    @pytest.fixture
+    def connect_shared(self) -> Connect | None:
+        """As `connect`, for places that stay until the last test of the class; None where there are no such places.
+
+        The tests that change nothing then share their indexes, which matters where making one takes long.
+        """
+        return None
 
     @pytest.fixture
     def capabilities(self, connect: Connect) -> Capabilities:
@@ -79,6 +90,32 @@ class Base:
         backend.create(schema)
         yield backend
         backend.close()
+
+    @pytest.fixture
+    def load(
+        self, connect: Connect, connect_shared: Connect | None, schema: Schema, request: pytest.FixtureRequest
+    ) -> Load:
+        """A function from a name and batches of items to an index of them, which the test must not change."""
+        share = connect_shared is not None
+        owner = request.node.getparent(pytest.Class) if share else request.node
+        loaded: dict[str, Backend] = owner.stash.setdefault(_LOADED, {})
+
+        def load(name: str, batches: Sequence[Sequence[Item]]) -> Backend:
+            if name not in loaded:
+                backend = (connect_shared or connect)(name)
+                (owner if share else request).addfinalizer(backend.close)
+                backend.create(schema)
+                for items in batches:
+                    put(backend, items, schema)
+                loaded[name] = backend
+            return loaded[name]
+
+        return load
+
+    @pytest.fixture
+    def filled(self, load: Load) -> Backend:
+        """An index of the random items, which the test must not change."""
+        return load("filled", [samples.random_items()])
 
 
 @contextmanager

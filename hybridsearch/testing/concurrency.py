@@ -88,12 +88,11 @@ class ConcurrencyTests(Base):
 
         _run(write, read)
 
-    def test_many_threads_get_the_answers_of_one(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
-        put(backend, samples.random_items(), schema)
+    def test_many_threads_get_the_answers_of_one(self, filled: Backend, kinds: Kinds) -> None:
         requests = [Request(kind, query, 10) for kind in kinds for query in samples.random_queries(kind, 40)]
-        alone = backend.search(requests)
+        alone = filled.search(requests)
         with ThreadPoolExecutor(READERS) as pool:
-            together = list(pool.map(lambda request: backend.search([request])[0], requests))
+            together = list(pool.map(lambda request: filled.search([request])[0], requests))
         assert together == alone
 
 

@@ -11,7 +11,7 @@ from hybridsearch.backends import Backend, Kind, Schema
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Kinds, ask, check, find_all, put, require
+from hybridsearch.testing.base import Base, Kinds, Load, ask, check, find_all, put, require
 
 METADATA: dict[str, dict[str, Any]] = {
     "none": {},
@@ -35,6 +35,8 @@ METADATA: dict[str, dict[str, Any]] = {
     "quoted": {"language": 'it\'s "quoted" \\ back', "$odd": 1, "with space": "x"},
 }
 """Metadata by document id."""
+
+ITEMS = [samples.plain(id, metadata=metadata) for id, metadata in METADATA.items()]
 
 FILTERS: list[dict[str, Any]] = [
     {"year": 2020},
@@ -117,20 +119,15 @@ class FilterTests(Base):
             require(request.getfixturevalue("capabilities").filters, "filters")
 
     @pytest.fixture
-    def filtered(self, backend: Backend, schema: Schema) -> Backend:
-        """An index of one plain item for each entry of METADATA, in two batches."""
-        items = [samples.plain(id, metadata=metadata) for id, metadata in METADATA.items()]
-        put(backend, items[:9], schema)
-        put(backend, items[9:], schema)
-        return backend
+    def filtered(self, load: Load) -> Backend:
+        """An index of one plain item for each entry of METADATA, in two batches, which the test must not change."""
+        return load("filtered", [ITEMS[:9], ITEMS[9:]])
 
     def test_filter_lets_through_what_the_definition_says(self, filtered: Backend, kinds: Kinds) -> None:
         wrong = {}
         for description in FILTERS:
             filter = Filter.parse(description)
-            right = {
-                id for id, metadata in METADATA.items() if filter.matches(samples.plain(id, metadata=metadata).document)
-            }
+            right = {item.id for item in ITEMS if filter.matches(item.document)}
             for kind in kinds:
                 if (found := find_all(filtered, kind, filter)) != right:
                     wrong[kind, repr(description)] = f"found {sorted(found)}, right is {sorted(right)}"
@@ -140,14 +137,13 @@ class FilterTests(Base):
         wrong = {}
         for description in FILTERS:
             filter = Filter.parse(description)
-            right = sum(filter.matches(samples.plain(id, metadata=m).document) for id, m in METADATA.items())
+            right = sum(filter.matches(item.document) for item in ITEMS)
             if (found := filtered.count(filter)) != right:
                 wrong[repr(description)] = f"counted {found}, right is {right}"
         assert not wrong
 
-    def test_filter_applies_before_the_cut(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
+    def test_filter_applies_before_the_cut(self, filled: Backend, kinds: Kinds) -> None:
         items = samples.random_items()
-        put(backend, items, schema)
         for description, among in (
             ({"parity": "odd"}, lambda item: item.metadata["parity"] == "odd"),
             ({"number": {"$gte": 55}}, lambda item: item.metadata["number"] >= 55),
@@ -156,16 +152,13 @@ class FilterTests(Base):
             filter = Filter.parse(description)
             for kind, k in product(kinds, (1, 3, 30)):
                 for query in samples.random_queries(kind, 5):
-                    check(backend, kind, items, query, k, among=among, filter=filter)
+                    check(filled, kind, items, query, k, among=among, filter=filter)
 
-    def test_filter_keeps_only_documents_worse_than_the_best_k(
-        self, backend: Backend, schema: Schema, kinds: Kinds
-    ) -> None:
-        put(backend, samples.random_items(), schema)
+    def test_filter_keeps_only_documents_worse_than_the_best_k(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
             query = samples.random_queries(kind, 1)[0]
-            worst = list(ask(backend, kind, query, 1000).ids[-3:])
-            assert set(ask(backend, kind, query, 3, Filter.parse({"id": {"$in": worst}})).ids) == set(worst), kind
+            worst = list(ask(filled, kind, query, 1000).ids[-3:])
+            assert set(ask(filled, kind, query, 3, Filter.parse({"id": {"$in": worst}})).ids) == set(worst), kind
 
     def test_filter_that_lets_nothing_through_gives_no_hits(self, filtered: Backend, kinds: Kinds) -> None:
         nothing = Filter.parse({"unknown": {"$exists": True}})
@@ -180,13 +173,15 @@ class FilterTests(Base):
         assert find_all(backend, any_kind, Filter.parse({"v": 2})) == {"a"}
         assert backend.count(Filter.parse({"v": 2})) == 1
 
-    def test_filter_finds_no_deleted_document(self, filtered: Backend, any_kind: Kind) -> None:
-        require(filtered.capabilities.delete, "delete")
+    def test_filter_finds_no_deleted_document(self, backend: Backend, schema: Schema, any_kind: Kind) -> None:
+        require(backend.capabilities.delete, "delete")
+        put(backend, ITEMS[:9], schema)
+        put(backend, ITEMS[9:], schema)
         everything = Filter.parse({"id": {"$exists": True}})
-        filtered.delete(["int", "float"])
-        filtered.refresh()
-        assert find_all(filtered, any_kind, everything) == set(METADATA) - {"int", "float"}
-        assert filtered.count(everything) == len(METADATA) - 2
+        backend.delete(["int", "float"])
+        backend.refresh()
+        assert find_all(backend, any_kind, everything) == set(METADATA) - {"int", "float"}
+        assert backend.count(everything) == len(METADATA) - 2
 
     def test_filter_is_applied_to_each_request_alone(self, filtered: Backend, any_kind: Kind) -> None:
         filters = [Filter.parse(description) for description in FILTERS]

@@ -71,12 +71,9 @@ class MisuseTests(Base):
             backend.search([Request(any_kind, samples.common_query(any_kind), 1)])
         backend.close()
 
-    def test_an_unknown_retriever_is_an_invalid_argument(
-        self, backend: Backend, schema: Schema, any_kind: Kind
-    ) -> None:
-        put(backend, [samples.plain("a")], schema)
+    def test_an_unknown_retriever_is_an_invalid_argument(self, filled: Backend, any_kind: Kind) -> None:
         with pytest.raises(InvalidArgumentError, match="unknown"):
-            backend.search([Request("unknown", samples.common_query(any_kind), 1)])
+            filled.search([Request("unknown", samples.common_query(any_kind), 1)])
 
     def test_a_batch_without_a_retriever_of_the_schema_is_an_invalid_argument(
         self, backend: Backend, schema: Schema, any_kind: Kind
@@ -109,11 +106,10 @@ class MisuseTests(Base):
                 assert find_all(backend, dense) == {"a"}
                 assert backend.fetch(["b"]) == [None]
 
-    def test_a_query_of_other_dimensions_is_refused(self, backend: Backend, schema: Schema, dense: Kind) -> None:
-        put(backend, [samples.plain("a")], schema)
+    def test_a_query_of_other_dimensions_is_refused(self, filled: Backend, dense: Kind) -> None:
         for dimensions in _OTHER_DIMENSIONS:
             with case(dimensions=dimensions), pytest.raises(HybridSearchError):
-                backend.search([Request(dense, np.ones(dimensions, dtype=np.float32), 1)])
+                filled.search([Request(dense, np.ones(dimensions, dtype=np.float32), 1)])
 
     def test_vectors_of_another_kind_are_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         batch = put(backend, [samples.plain("a")], schema)
@@ -124,11 +120,10 @@ class MisuseTests(Base):
                 backend.upsert(EncodedBatch([samples.plain("b").document], {**batch.vectors, kind: vectors}))
             assert backend.count() == 1, kind
 
-    def test_a_query_of_another_kind_is_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
-        put(backend, [samples.plain("a")], schema)
+    def test_a_query_of_another_kind_is_refused(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
             with case(kind=kind), pytest.raises(HybridSearchError):
-                backend.search([Request(kind, samples.common_query(_another(kind)), 1)])
+                filled.search([Request(kind, samples.common_query(_another(kind)), 1)])
 
     def test_documents_with_nan_or_infinity_are_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         put(backend, [samples.plain("a")], schema)
@@ -141,11 +136,10 @@ class MisuseTests(Base):
                 assert backend.count() == 1
                 assert find_all(backend, kind) == {"a"}
 
-    def test_queries_with_nan_or_infinity_are_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
-        put(backend, [samples.plain("a")], schema)
+    def test_queries_with_nan_or_infinity_are_refused(self, filled: Backend, kinds: Kinds) -> None:
         for kind, value in product(kinds, (np.nan, np.inf)):
             with case(kind=kind, value=value), pytest.raises(HybridSearchError):
-                backend.search([Request(kind, _spoilt_query(kind, value), 1)])
+                filled.search([Request(kind, _spoilt_query(kind, value), 1)])
 
     def test_an_id_that_comes_twice_in_a_batch_is_refused(
         self, backend: Backend, schema: Schema, any_kind: Kind
@@ -160,11 +154,10 @@ class MisuseTests(Base):
         for query in samples.random_queries(any_kind, 3):
             check(backend, any_kind, items, query, 100)
 
-    def test_a_k_below_one_is_an_invalid_argument(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
-        put(backend, [samples.plain("a")], schema)
+    def test_a_k_below_one_is_an_invalid_argument(self, filled: Backend, kinds: Kinds) -> None:
         for kind, k in product(kinds, (0, -1)):
             with case(kind=kind, k=k), pytest.raises(InvalidArgumentError):
-                backend.search([Request(kind, samples.common_query(kind), k)])
+                filled.search([Request(kind, samples.common_query(kind), k)])
 
 
 def _another(kind: Kind) -> Kind:

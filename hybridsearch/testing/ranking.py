@@ -22,13 +22,12 @@ _METRICS: tuple[Metric, ...] = ("cosine", "dot", "euclidean")
 class RankingTests(Base):
     """Scores, order, cut, floor, batches."""
 
-    def test_scores_and_order_are_right_at_every_k(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
+    def test_scores_and_order_are_right_at_every_k(self, filled: Backend, kinds: Kinds) -> None:
         items = samples.random_items()
-        put(backend, items, schema)
         for kind in kinds:
             for k in (1, 2, 10, 59, 60, 61, 10_000):
                 for query in samples.random_queries(kind):
-                    check(backend, kind, items, query, k)
+                    check(filled, kind, items, query, k)
 
     def test_scores_are_right_when_documents_came_in_many_batches(
         self, backend: Backend, schema: Schema, kinds: Kinds
@@ -94,10 +93,9 @@ class RankingTests(Base):
         for kind in kinds:
             assert ask(backend, kind, samples.common_query(kind)) == EMPTY, kind
 
-    def test_an_empty_query_finds_nothing(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
-        put(backend, samples.random_items(20), schema)
+    def test_an_empty_query_finds_nothing(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
-            assert ask(backend, kind, _nothing(kind)) == EMPTY, kind
+            assert ask(filled, kind, _nothing(kind)) == EMPTY, kind
 
     def test_a_document_without_vectors_is_never_found_but_counts(
         self, backend: Backend, schema: Schema, kinds: Kinds
@@ -114,30 +112,23 @@ class RankingTests(Base):
         for kind in kinds:
             assert ask(backend, kind, samples.common_query(kind)) == EMPTY, kind
 
-    def test_unknown_terms_find_nothing(self, backend: Backend, schema: Schema, term_kinds: Kinds) -> None:
-        put(backend, samples.random_items(20), schema)
+    def test_unknown_terms_find_nothing(self, filled: Backend, term_kinds: Kinds) -> None:
         for kind in term_kinds:
             for words in ({"unknown": 1.0}, {"unknown": 2.0, "never seen": 1.0}):
-                assert ask(backend, kind, sparse_query(words)) == EMPTY, (kind, words)
+                assert ask(filled, kind, sparse_query(words)) == EMPTY, (kind, words)
 
-    def test_unknown_terms_change_nothing_beside_known_ones(
-        self, backend: Backend, schema: Schema, term_kinds: Kinds
-    ) -> None:
+    def test_unknown_terms_change_nothing_beside_known_ones(self, filled: Backend, term_kinds: Kinds) -> None:
         items = samples.random_items()
-        put(backend, items, schema)
         known, more = {"word0": 1.0, "word3": 2.0}, {"unknown": 5.0}
         for kind in term_kinds:
-            assert ask(backend, kind, sparse_query(known)) == ask(backend, kind, sparse_query(known | more)), kind
-            check(backend, kind, items, sparse_query(more | known))
+            assert ask(filled, kind, sparse_query(known)) == ask(filled, kind, sparse_query(known | more)), kind
+            check(filled, kind, items, sparse_query(more | known))
 
-    def test_only_documents_with_a_matching_term_are_hits(
-        self, backend: Backend, schema: Schema, term_kinds: Kinds
-    ) -> None:
+    def test_only_documents_with_a_matching_term_are_hits(self, filled: Backend, term_kinds: Kinds) -> None:
         items = samples.random_items()
-        put(backend, items, schema)
         right = {item.id for item in items if {"word1", "word7"} & set(item.counts)}
         for kind in term_kinds:
-            assert set(ask(backend, kind, sparse_query({"word1": 1.0, "word7": 1.0}), 1000).ids) == right, kind
+            assert set(ask(filled, kind, sparse_query({"word1": 1.0, "word7": 1.0}), 1000).ids) == right, kind
 
     def test_a_weight_of_zero_is_no_match(self, backend: Backend, schema: Schema, term_kinds: Kinds) -> None:
         put(backend, [samples.plain("a"), Item("zero", {}, {"common": 0.0})], schema)
@@ -145,13 +136,11 @@ class RankingTests(Base):
             assert ask(backend, kind, samples.common_query(kind)).ids == ("a",), kind
             assert ask(backend, kind, sparse_query({"common": 0.0})) == EMPTY, kind
 
-    def test_how_often_a_query_repeats_a_term_counts(self, backend: Backend, schema: Schema, lexical: Kind) -> None:
-        items = samples.random_items()
-        put(backend, items, schema)
-        once = dict(ask(backend, lexical, sparse_query({"word2": 1.0}), 100))
-        thrice = dict(ask(backend, lexical, sparse_query({"word2": 3.0}), 100))
+    def test_how_often_a_query_repeats_a_term_counts(self, filled: Backend, lexical: Kind) -> None:
+        once = dict(ask(filled, lexical, sparse_query({"word2": 1.0}), 100))
+        thrice = dict(ask(filled, lexical, sparse_query({"word2": 3.0}), 100))
         assert thrice == pytest.approx(
-            {id: 3 * score for id, score in once.items()}, rel=2 * backend.capabilities.score_tolerance[lexical]
+            {id: 3 * score for id, score in once.items()}, rel=2 * filled.capabilities.score_tolerance[lexical]
         )
 
     def test_long_documents_count_less(self, backend: Backend, schema: Schema, lexical: Kind) -> None:
@@ -160,14 +149,12 @@ class RankingTests(Base):
         check(backend, lexical, items, sparse_query({"wing": 1.0}))
         assert ask(backend, lexical, sparse_query({"wing": 1.0})).ids == ("short", "long")
 
-    def test_a_batch_of_requests_equals_the_loop(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
-        put(backend, samples.random_items(), schema)
+    def test_a_batch_of_requests_equals_the_loop(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
             requests = [Request(kind, query, 7) for query in samples.random_queries(kind, 13)]
-            assert backend.search(requests) == [backend.search([request])[0] for request in requests], kind
+            assert filled.search(requests) == [filled.search([request])[0] for request in requests], kind
 
-    def test_one_call_answers_different_requests_in_order(self, backend: Backend, schema: Schema) -> None:
-        put(backend, samples.random_items(), schema)
+    def test_one_call_answers_different_requests_in_order(self, filled: Backend, schema: Schema) -> None:
         kinds = sorted({retriever.kind for retriever in schema.retrievers.values()})
         requests = [
             Request(kind, query, k, filter)
@@ -175,28 +162,26 @@ class RankingTests(Base):
             for kind in kinds
             for query in [samples.random_queries(kind, 5)[number], _nothing(kind)]
             for k in (1, 10, 100)
-            for filter in _some_filters(backend)
+            for filter in _some_filters(filled)
         ]
-        together = backend.search(requests)
-        assert together == [backend.search([request])[0] for request in requests]
-        assert backend.search(requests[::-1]) == together[::-1]
+        together = filled.search(requests)
+        assert together == [filled.search([request])[0] for request in requests]
+        assert filled.search(requests[::-1]) == together[::-1]
 
     def test_no_request_gives_no_ranking(self, backend: Backend) -> None:
         assert backend.search([]) == []
 
-    def test_asking_for_more_never_reorders_the_top(self, backend: Backend, schema: Schema, exact_kinds: Kinds) -> None:
-        put(backend, samples.random_items(), schema)
+    def test_asking_for_more_never_reorders_the_top(self, filled: Backend, exact_kinds: Kinds) -> None:
         for kind in exact_kinds:
             for query in samples.random_queries(kind, 4):
-                most = ask(backend, kind, query, 1000)
+                most = ask(filled, kind, query, 1000)
                 for k in (1, 3, 20, 50):
-                    assert ask(backend, kind, query, k) == most.top(k), (kind, k)
+                    assert ask(filled, kind, query, k) == most.top(k), (kind, k)
 
-    def test_the_same_question_has_the_same_answer_twice(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
-        put(backend, samples.random_items(), schema)
+    def test_the_same_question_has_the_same_answer_twice(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
             query = samples.random_queries(kind, 1)[0]
-            assert ask(backend, kind, query) == ask(backend, kind, query), kind
+            assert ask(filled, kind, query) == ask(filled, kind, query), kind
 
     def test_two_retrievers_of_one_kind_live_side_by_side(self, connect: Connect, any_kind: Kind) -> None:
         average = frozen_average(connect("two").capabilities)

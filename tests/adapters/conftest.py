@@ -40,3 +40,13 @@ def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> I
     yield make
     for backend in made:
         backend.close()
+
+
+@pytest.fixture
+def make_shared(server: str, lucene_names_of_class: Callable[[str, str], str]) -> Callable[..., Any]:
+    """`make` for indexes that the tests of a class share, who close them."""
+
+    def make(name: str, **options: Any) -> Any:
+        return connect(lucene_names_of_class(server, name), {"replicas": 0, "dense": "exact", **options})
+
+    return make

@@ -335,7 +335,6 @@ def _levels(condition: Condition) -> int:
     return _levels(condition.condition) if isinstance(condition, Not) else 0
 
 
-@settings(database=None, deadline=None, max_examples=300)
 @given(CONDITIONS, st.integers(4, 7))
 def test_a_flattened_condition_says_the_same_in_no_more_levels(condition: Condition, levels: int) -> None:
     try:

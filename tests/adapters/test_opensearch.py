@@ -28,8 +28,16 @@ class TestWithHnsw(BackendSuite):
     def connect(self, make: Make) -> Make:
         return partial(make, dense="hnsw")
 
+    @pytest.fixture
+    def connect_shared(self, make_shared: Make) -> Make:
+        return partial(make_shared, dense="hnsw")
+
 
 class TestExact(RankingTests, TieTests, FilterTests):  # what else there is does not depend on it
     @pytest.fixture
     def connect(self, make: Make) -> Make:
         return make
+
+    @pytest.fixture
+    def connect_shared(self, make_shared: Make) -> Make:
+        return make_shared

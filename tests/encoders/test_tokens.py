@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 import Stemmer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridsearch import BM25
@@ -100,7 +100,6 @@ def test_every_stop_word_list_belongs_to_a_stemmer_and_drops_its_own_words() -> 
         assert BM25(language).tokenize(" ".join(sorted(words))) == []
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.text(), st.sampled_from([None, *LANGUAGES]), st.booleans(), st.booleans(), st.booleans())
 def test_any_text_gives_terms_that_are_not_empty(
     text: str, language: str | None, lowercase: bool, fold: bool, bigrams: bool
@@ -111,7 +110,6 @@ def test_any_text_gives_terms_that_are_not_empty(
     assert not any(map(str.isspace, "".join(terms)))
 
 
-@settings(deadline=None, max_examples=300)
 @given(
     st.text(st.characters(max_codepoint=127)), st.sampled_from([None, "english", "french", "turkish"]), st.booleans()
 )
@@ -123,7 +121,6 @@ def test_the_fast_path_for_ascii_gives_the_terms_of_the_general_one(
     assert encoder.tokenize(f"{text} क़") == [*encoder.tokenize(text), *encoder.tokenize("क़")]
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_equivalent_unicode_spellings_give_the_same_terms(text: str) -> None:
     composed, apart = unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)

@@ -352,7 +352,7 @@ def test_a_file_without_permission_is_a_storage_error(tmp_path: Path) -> None:
         list(read_documents(path))
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=300),
     st.sampled_from(["c.jsonl", "c.csv", "c.tsv", "c.parquet", "c.txt", "c.jsonl.gz"]),
@@ -366,7 +366,7 @@ def test_random_bytes_raise_only_our_errors(tmp_path: Path, content: bytes, name
     assert error is None or name in str(error)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_flipped_bytes_of_good_files_raise_only_our_errors(tmp_path: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["c.jsonl", "c.csv", "c.parquet", "c.jsonl.gz"]))
@@ -385,7 +385,6 @@ def test_flipped_bytes_of_good_files_raise_only_our_errors(tmp_path: Path, data:
     assert error is None or name in str(error)
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     st.lists(
         st.recursive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridsearch.adapters.memory.filters import MetadataColumns
@@ -49,7 +49,6 @@ def segment(documents: list[Document]) -> Segment:
     return Segment.build(EncodedBatch(documents, {}))
 
 
-@settings(max_examples=400, deadline=None)
 @given(st.lists(metadata, max_size=8), st.lists(conditions, min_size=1, max_size=3), st.integers(0, 255))
 def test_a_mask_equals_the_reference_for_every_document(
     data: list[dict[str, Any]], filters: list[dict[str, Any]], deleted: int

@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, random_array, vstack
 
@@ -92,7 +92,6 @@ def collections(draw: st.DrawFn) -> tuple[csr_array, NDArray[np.int32], NDArray[
     return matrix, rng.permutation(documents).astype(np.int32), allowed, queries
 
 
-@settings(max_examples=150, deadline=None)
 @given(collections(), st.integers(1, 80))
 def test_hits_equal_those_of_scipy_with_ties_masks_and_unknown_terms(
     collection: tuple[csr_array, NDArray[np.int32], NDArray[np.bool_] | None, list[SparseQuery]], k: int
@@ -128,7 +127,6 @@ def zipfian_matrix(documents: int, terms: int, seed: int, spread: float) -> csr_
     return csr_array(hstack(columns, format="csr"))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     spread=st.sampled_from([0.0, 0.5, 1.0]),
@@ -275,7 +273,6 @@ def test_transposing_equals_scipy() -> None:
     assert np.allclose(postings.lengths, matrix.sum(axis=1))
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_merging_equals_building_from_the_kept_documents(data: st.DataObject) -> None:
     parts, kept = [], []
