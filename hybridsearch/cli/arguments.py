@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Place = Annotated[str, typer.Argument(metavar="PLACE", help="A folder, or an engine's URL.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Language = Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")]
 Names = Annotated[
     str | None, typer.Option("--retrievers", metavar="NAMES", help="Ask only these, such as bm25,dense. Default: all.")
 ]

@@ -18,6 +18,7 @@ from hybridsearch.cli.arguments import (
     Candidates,
     FusionName,
     Json,
+    Language,
     Names,
     Options,
     Place,
@@ -73,6 +74,7 @@ DatasetName = Annotated[
         show_default=False,
     ),
 ]
+Index = Annotated[str | None, typer.Option("--index", metavar="PLACE", help="Search this index; build none.")]
 Split = Annotated[str, typer.Option(help="Whose judgements: test, train, dev ... or the name of a qrels file.")]
 DatasetId = Annotated[
     str | None, typer.Option("--dataset-id", metavar="ID", help="Read a data set of that name from here instead.")
@@ -187,9 +189,7 @@ def compare(
         str | None, typer.Option(metavar="MODEL", help="For --preset: a sparse model, or bm25 (the default).")
     ] = None,
     dense: Annotated[str | None, typer.Option(metavar="MODEL", help="For --preset: a dense model.")] = None,
-    index: Annotated[
-        str | None, typer.Option("--index", metavar="PLACE", help="Search this index; build none.")
-    ] = None,
+    index: Index = None,
     baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Tested against. Default: the first.")] = None,
     measures: Measures = None,
     test: Annotated[TestName, typer.Option(help="Paired over queries, two-sided.")] = TestName.t,
@@ -208,7 +208,7 @@ def compare(
     exclude_self: ExcludeSelf = False,
     split: Split = "test",
     dataset_id: DatasetId = None,
-    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    language: Language = "english",
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report: one HTML file.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown.")] = None,
     save: Annotated[
@@ -318,9 +318,7 @@ def tune(
             "Two or more.",
         ),
     ] = None,
-    index: Annotated[
-        str | None, typer.Option("--index", metavar="PLACE", help="Search this index; build none.")
-    ] = None,
+    index: Index = None,
     measure: Annotated[str, typer.Option(metavar="NAME", help="What to maximise, of ir-measures.")] = "nDCG@10",
     candidates: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Depths to try, how deep each retriever is read.")
@@ -332,7 +330,7 @@ def tune(
     ] = "train",
     dataset_id: DatasetId = None,
     exclude_self: ExcludeSelf = False,
-    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    language: Language = "english",
     save: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the fusion as JSON: a system of `compare`, as in bm25+dense+FILE."),

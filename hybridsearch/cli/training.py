@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import Json, Options, backend_options
+from hybridsearch.cli.arguments import Json, Language, Options, backend_options
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 
@@ -261,7 +261,7 @@ def mine(
             "Default: bm25.",
         ),
     ] = None,
-    language: Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")] = "english",
+    language: Language = "english",
     split: Annotated[str, typer.Option(help="Whose judgements.")] = "train",
     columns: Annotated[str | None, typer.Option(metavar="ROLE=COLUMN", help="Such as anchor=q,positive=a.")] = None,
     per_query: Annotated[int, typer.Option(metavar="N", min=1, help="Negatives of each pair.")] = 1,
