@@ -25,15 +25,13 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile("quick")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-LONG = ("test_engine_faults", "test_engine_cluster")
-"""Modules that take minutes. They come first: no worker is left with one while the others have nothing to do."""
-
 NODES = frozenset({"test_engine_faults", "test_engine_cluster"})
 """Modules whose tests start nodes. One worker has them all, as nodes need ports and gigabytes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """What takes minutes comes first, so that no worker is left with it while the others have nothing to do."""
+    items.sort(key=lambda item: 0 if item.path.stem in NODES else 1 if "training" in item.path.parts else 2)
 
 
 @pytest.hookimpl(optionalhook=True)
