@@ -200,12 +200,7 @@ class Results(Sequence[Hit]):
         }
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
+        return as_text(self, 100)
 
     def __rich__(self) -> RenderableType:
         from rich.table import Table
@@ -288,6 +283,16 @@ def _explained(hits: Sequence[Hit]) -> list[Explanation]:
     if explain is None:
         raise BackendError("This hit has lost its index (it was copied or pickled): use search.explain(query, id).")
     return explain(hits)
+
+
+def as_text(shown: RenderableType, width: int) -> str:
+    """What rich prints of it, without colours."""
+    from rich.console import Console
+
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return capture.get().rstrip()
 
 
 def _rank_of(hit: Hit, name: str) -> str:

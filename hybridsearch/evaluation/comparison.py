@@ -25,6 +25,7 @@ from hybridsearch.evaluation.results import (
     Versus,
 )
 from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.hits import as_text
 from hybridsearch.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class SystemResult(SystemRecord):
         return rich_tables([_of_system(self), *_of_costs([self], {})])
 
     def __str__(self) -> str:
-        return _as_text(self)
+        return as_text(self, 120)
 
     def __repr__(self) -> str:
         means = ", ".join(f"{measure} {interval.mean:.4f}" for measure, interval in self.means.items())
@@ -125,7 +126,7 @@ class Comparison(ComparisonRecord):
         return rich_tables(_grids(self))
 
     def __str__(self) -> str:
-        return _as_text(self)
+        return as_text(self, 120)
 
     def __repr__(self) -> str:
         names = ", ".join(system.name for system in self.systems)
@@ -373,15 +374,6 @@ def _rich_table(grid: Grid) -> RenderableType:
             cells.append(cell)
         table.add_row(*cells)
     return Group(Text(grid.title, style="bold"), table, *(Text(note, style="dim") for note in grid.notes), Text(""))
-
-
-def _as_text(shown: SystemResult | Comparison) -> str:
-    from rich.console import Console
-
-    console = Console(width=120, color_system=None)
-    with console.capture() as capture:
-        console.print(shown)
-    return capture.get().rstrip()
 
 
 def _markdown(grid: Grid) -> str:

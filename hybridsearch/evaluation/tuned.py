@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import StorageError
 from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.comparison import Grid, rich_tables
-from hybridsearch.evaluation.plain import from_plain
+from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.evaluation.results import ALPHA
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
@@ -136,25 +136,9 @@ class Tuned:
             "fusion": self.fusion.to_json(),
             "candidates": self.candidates,
             "recommendation": self.recommendation,
+            **to_plain(self, ("fusion", "candidates")),
             "tuned": self.tuned.to_json(),
-            "tuned_candidates": self.tuned_candidates,
-            "measure": self.measure,
-            "dataset": self.dataset,
-            "queries": self.queries,
-            "held_out": self.held_out.to_dict(),
-            "best_single": asdict(self.best_single),
-            "untuned": [asdict(rival) for rival in self.untuned],
-            "folds": [
-                {
-                    "queries": fold.queries,
-                    "fusion": fold.fusion.to_json(),
-                    "candidates": fold.candidates,
-                    "value": fold.value,
-                    "best_single": fold.best_single,
-                    "best_single_value": fold.best_single_value,
-                }
-                for fold in self.folds
-            ],
+            "folds": [to_plain(fold) | {"fusion": fold.fusion.to_json()} for fold in self.folds],
         }
 
     @classmethod
