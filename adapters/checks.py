@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.vectors import Metric, SparseQuery
+
+T = TypeVar("T")
 
 
 def retriever_of(schema: Schema, name: str) -> RetrieverSchema:
@@ -74,14 +76,18 @@ def check_dense(name: str, retriever: RetrieverSchema) -> tuple[int, Metric]:
     return retriever.dimensions, retriever.metric
 
 
-def closed() -> BackendError:
-    """For a backend that was closed."""
-    return BackendError("The index was closed: open it again to use it.")
+def check_open(closed: bool) -> None:
+    """Raises BackendError for a backend that was closed."""
+    if closed:
+        raise BackendError("The index was closed: open it again to use it.")
 
 
-def not_opened() -> BackendError:
-    """For a backend that was neither opened nor created."""
-    return BackendError("There is no index yet: call open() or create() first.")
+def opened(index: T | None, closed: bool) -> T:
+    """`index`; raises BackendError for a backend that was closed, or neither opened nor created."""
+    check_open(closed)
+    if index is None:
+        raise BackendError("There is no index yet: call open() or create() first.")
+    return index
 
 
 def differing_retrievers(known: Schema, new: Schema) -> list[str]:

@@ -23,14 +23,8 @@ from rank_bm25 import BM25Okapi
 from scipy.sparse import csr_array
 
 from hybridsearch import BM25
-from hybridsearch.adapters.memory.postings import (
-    Hits,
-    LexicalWeights,
-    Postings,
-    SparseSlice,
-    TermStatistics,
-    search,
-)
+from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics
+from hybridsearch.adapters.memory.sparse import Hits, SparseSlice, search
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
 K = 10

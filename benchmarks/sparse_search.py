@@ -25,7 +25,8 @@ from _common import arguments, best_of, data_folder, finish, read_bandwidth, tab
 from scipy.sparse import csr_array, vstack
 
 import hybridsearch as hs
-from hybridsearch.adapters.memory.postings import Postings, SparseSlice, search
+from hybridsearch.adapters.memory.postings import Postings
+from hybridsearch.adapters.memory.sparse import SparseSlice, search
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from hybridsearch.adapters.checks import check_batch_size, check_explained, closed, not_opened, retriever_of
+from hybridsearch.adapters.checks import check_batch_size, check_explained, check_open, opened, retriever_of
 from hybridsearch.adapters.lucene.aliases import (
     MovedError,
     Sign,
@@ -33,13 +33,7 @@ from hybridsearch.adapters.lucene.writing import Writer
 from hybridsearch.arguments import one_of, whole_number
 from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch
 from hybridsearch.documents import Document
-from hybridsearch.errors import (
-    BackendError,
-    BulkIndexError,
-    IndexExistsError,
-    IndexNotFoundError,
-    InvalidArgumentError,
-)
+from hybridsearch.errors import BackendError, BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
@@ -167,7 +161,7 @@ class LuceneBackend(Dialect):
             BackendError: the engine cannot be used, or the index was not made by hybridsearch.
             IndexCorruptedError: the index is of a newer version of hybridsearch.
         """
-        self._check_open()
+        check_open(self._closed)
         if self._searcher is None:
             status, body = self._channel.answer(Call("GET", self.address.path))
             if status == 404:
@@ -205,7 +199,7 @@ class LuceneBackend(Dialect):
             IndexExistsError: there is one of that name, whoever made it.
             InvalidArgumentError, BackendError: the engine cannot store `schema`.
         """
-        self._check_open()
+        check_open(self._closed)
         if self._searcher is not None:
             raise IndexExistsError(f"There is an index or alias {self.address.index!r} at {self.address} already.")
         server = self._ask_server()
@@ -350,7 +344,7 @@ class LuceneBackend(Dialect):
 
         "bytes" is of all copies on disk, in primaries and replicas; "status" of the whole cluster.
         """
-        self._check_open()
+        check_open(self._closed)
         server = self._ask_server()
         facts: dict[str, Any] = {
             "location": f"{self.address}{self.address.path}",
@@ -442,19 +436,11 @@ class LuceneBackend(Dialect):
 
     def _ask_server(self) -> Server:
         """Versions and plugins, asked once."""
-        if self._server is None:
-            self._server = Server(*ask_nodes(self._channel))
+        self._server = self._server or ask_nodes(self._channel)
         return self._server
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise closed()
-
     def _current(self) -> Searcher:
-        self._check_open()
-        if self._searcher is None:
-            raise not_opened()
-        return self._searcher
+        return opened(self._searcher, self._closed)
 
     def _aim(self) -> Target:
         return self._target or Target(self.address, self._current())

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.adapters.lucene.wire.refusals import decode
 
 
-def ask_nodes(channel: Channel) -> tuple[tuple[int, ...] | None, frozenset[str]]:
-    """The version of the oldest node, and the plugins that all have; None and empty for those who may not ask."""
+def ask_nodes(channel: Channel) -> Server:
+    """What the nodes have."""
     answer = _asked(channel, "/_nodes/plugins?filter_path=nodes.*.version,nodes.*.plugins.name,nodes.*.modules.name")
     nodes = [] if answer is None else list(answer.get("nodes", {}).values())
     versions = [tuple(int(n) for n in node["version"].split("-")[0].split(".")) for node in nodes]
     plugins = [frozenset(plugin["name"] for plugin in node.get("plugins", [])) for node in nodes]
-    return min(versions, default=None), frozenset.intersection(*plugins) if plugins else frozenset()
+    return Server(min(versions, default=None), frozenset.intersection(*plugins) if plugins else frozenset())
 
 
 def describe_server(channel: Channel) -> dict[str, Any]:

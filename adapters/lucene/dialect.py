@@ -48,8 +48,6 @@ class Dialect(ABC):
     def make_transport(self) -> Transport:
         """The official client."""
 
-    # ---------------------------------------------------------------------------------------------- a new index
-
     @abstractmethod
     def check_server(self, server: Server, schema: Schema) -> None:
         """Raise BackendError where the server lacks what an index of `schema` needs."""
@@ -69,8 +67,6 @@ class Dialect(ABC):
     def rough_fields(self, schema: Schema) -> dict[str, Json]:
         """The mappings of rough vectors by retriever, see `seismic`."""
         return {}
-
-    # ------------------------------------------------------------------------------------------------- searches
 
     @property
     @abstractmethod

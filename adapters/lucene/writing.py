@@ -154,8 +154,6 @@ class Writer:
                     stacklevel=5,
                 )
 
-    # ---------------------------------------------------------------------------------------------------- settings
-
     @contextlib.contextmanager
     def _relaxed(self, target: Target, empty: bool) -> Iterator[None]:
         """Seldom refreshing or never and, for an empty index, no replicas; as before at the end."""
@@ -198,8 +196,6 @@ class Writer:
         if identity.before_load is not None:
             self._restore(target, identity.before_load)
         return replace(identity, before_load=None)
-
-    # ------------------------------------------------------------------------------------------------------- _meta
 
     def _put_meta(self, target: Target, identity: Identity) -> None:
         self._call("PUT", f"{target.address.path}/_mapping", {"_meta": identity.to_meta()})

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridsearch.adapters.checks import check_batch_size, closed, not_opened
+from hybridsearch.adapters.checks import check_batch_size, check_open, opened
 from hybridsearch.adapters.memory import merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
@@ -88,7 +88,7 @@ class MemoryBackend:
             StorageError: the folder cannot be read.
         """
         with self._writer:
-            self._check_open()
+            check_open(self._closed)
             if self._state is None and self._folder is not None:
                 try:
                     if not exists(self._folder):
@@ -112,7 +112,7 @@ class MemoryBackend:
             InvalidArgumentError: `schema` cannot be stored.
         """
         with self._writer:
-            self._check_open()
+            check_open(self._closed)
             if self._state is not None:
                 raise IndexExistsError("This backend holds an index already: make another MemoryBackend for a new one.")
             for name, retriever in schema.retrievers.items():
@@ -124,7 +124,7 @@ class MemoryBackend:
             arrow_schema(schema)
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema)
-            self._state = self._state_of(schema, ())
+            self._state = State(schema, approximate=self._hnsw)
 
     def close(self) -> None:
         """Wait for a merge in progress and release files and the writer's lock. Idempotent."""
@@ -275,20 +275,8 @@ class MemoryBackend:
 
     # --------------------------------------------------------------------------------------------------- helpers
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise closed()
-
     def _current(self) -> State:
-        self._check_open()
-        state = self._state
-        if state is None:
-            self._check_open()
-            raise not_opened()
-        return state
-
-    def _state_of(self, schema: Schema, views: Sequence[View]) -> State:
-        return State(schema, views, approximate=self._hnsw)
+        return opened(self._state, self._closed)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[State]:
@@ -311,7 +299,7 @@ class MemoryBackend:
             return View(segment, store.tombstones(part), part)
 
         views = store.load(read, verify=self._verify)
-        self._state = self._state_of(store.schema, views)
+        self._state = State(store.schema, views, approximate=self._hnsw)
 
     def _read_segment(self, store: CorpusStore, part: Part) -> Segment:
         """A stored segment: its arrays mapped, or made again from the Parquet part where one is missing."""
@@ -364,7 +352,7 @@ class MemoryBackend:
             except BaseException:
                 store.discard(new, keep=store.parts)
                 raise
-        after = self._state_of(state.schema, views)
+        after = State(state.schema, views, approximate=self._hnsw)
         if store is not None:
             store.commit([view.part for view in views if view.part is not None])
         self._state = after

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import threads
 from hybridsearch.adapters.memory.hnsw import Graph
+from hybridsearch.adapters.memory.postings import read_only
 from hybridsearch.vectors import DenseVectors, Metric
 
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
@@ -204,7 +205,7 @@ def _kth(scores: NDArray[np.float32], k: int) -> float:
 
 def _products(array: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
     """`array @ query`, several times as fast as BLAS, which is slow at one vector."""
-    array, query = _read_only(array), _read_only(query)
+    array, query = read_only(np.ascontiguousarray(array)), read_only(np.ascontiguousarray(query))
     out = np.empty(len(array), dtype=np.float32)
     parts = threads.WORKERS if array.size > _WORTH_SHARING else 1
     cuts = [len(array) * part // parts for part in range(parts + 1)]
@@ -214,13 +215,6 @@ def _products(array: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray
 
     threads.run([task(first, last) for first, last in pairwise(cuts)])
     return out
-
-
-def _read_only(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A plain read-only view, so that the kernel is compiled for one kind of array only."""
-    view = np.ascontiguousarray(array).view(np.ndarray)
-    view.flags.writeable = False
-    return view
 
 
 def _compiled(function: F) -> F:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
-from hybridsearch.adapters.memory import postings
+from hybridsearch.adapters.memory import sparse
 from hybridsearch.adapters.memory.dense import DenseMatrix
-from hybridsearch.adapters.memory.postings import SparseSlice, TermStatistics
+from hybridsearch.adapters.memory.postings import TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
+from hybridsearch.adapters.memory.sparse import SparseSlice
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.corpus.store import Part
 from hybridsearch.documents import Document
@@ -126,7 +127,7 @@ class State:
         explained: list[dict[str, float]] = [{} for _ in ids]
         slices = self._slices(name, retriever, [query], None)
         for position, number, row in self.find(ids):
-            explained[position] = postings.explain(slices[number], query, [row])[0]
+            explained[position] = sparse.explain(slices[number], query, [row])[0]
         return explained
 
     def _answer(self, requests: Sequence[Request]) -> list[Ranking]:
@@ -140,7 +141,7 @@ class State:
         else:
             queries = [sparse_query(request, retriever) for request in requests]
             slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
-            found = postings.search(slices, queries, k, statistics=statistics)
+            found = sparse.search(slices, queries, k, statistics=statistics)
         return [self._ranking(hits, k) for hits in found]
 
     def _search_dense(

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from qdrant_client import models
 
-from hybridsearch.adapters.checks import check_batch_size, closed, not_opened
+from hybridsearch.adapters.checks import check_batch_size, check_open, opened
 from hybridsearch.adapters.qdrant.connection import Call, Connection, Steps, call
 from hybridsearch.adapters.qdrant.filters import compile_filter
 from hybridsearch.adapters.qdrant.index import Index, Quantization, create_index, publish, quantization_of, read_index
@@ -38,12 +38,7 @@ from hybridsearch.adapters.qdrant.writing import Writer
 from hybridsearch.arguments import number, one_of, whole_number
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch
 from hybridsearch.documents import Document
-from hybridsearch.errors import (
-    BulkIndexError,
-    IndexExistsError,
-    IndexNotFoundError,
-    InvalidArgumentError,
-)
+from hybridsearch.errors import BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
@@ -148,7 +143,7 @@ class QdrantBackend:
             BackendError: the server cannot be reached, refuses the key, or is too old; or the collection is not an
                 index of hybridsearch.
         """
-        self._check_open()
+        check_open(self._closed)
         if self._index is None and self._connection.exists():
             self._index = self._connection.run(self._read())
         return None if self._index is None else self._index.schema
@@ -161,7 +156,7 @@ class QdrantBackend:
             InvalidArgumentError: a dense retriever lacks its dimensions or metric.
             IndexLockedError, BackendError: as in `open`.
         """
-        self._check_open()
+        check_open(self._closed)
         if self._index is not None:
             raise IndexExistsError(f"There is an index at {self._place.shown} already: choose another name.")
         self._index = self._connection.run(create_index(self._place, schema, self._quantization, self._copies))
@@ -191,7 +186,8 @@ class QdrantBackend:
         index = self._pinned()
         check_batch(batch, index.schema)
         _, parts = self._prepared(index, batch)
-        _report([refused for part in parts for refused in self._connection.run(self._writer.store(index, part))])
+        if refused := [one for part in parts for one in self._connection.run(self._writer.store(index, part))]:
+            raise BulkIndexError(refused)
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """`upsert` each batch, with `senders` requests on the way to a server at once.
@@ -222,7 +218,8 @@ class QdrantBackend:
                     if len(pending) >= 2 * self._senders:
                         collect(FIRST_COMPLETED)
                 collect(ALL_COMPLETED)  # so that a document that comes again in a later batch is replaced
-        _report(refused)
+        if refused:
+            raise BulkIndexError(refused)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; unknown ids are ignored. Returns how many were there."""
@@ -310,18 +307,11 @@ class QdrantBackend:
     # ----------------------------------------------------------------------------------------------------- aliases
 
     def publish(self, alias: str, drop_old: bool = True) -> str | None:
-        """Let the name `alias` mean this index, in one step; `qdrant://.../alias` then opens it.
+        """Let the name `alias` mean this index, in one step, as `hybridsearch.backends.Aliased` says.
 
         What is opened by the alias already goes on with this index, unless its retrievers are others: then it raises
-        FingerprintMismatchError until it is opened again.
-
-        Returns:
-            The collection that `alias` meant until now, deleted with `drop_old`; None if there was none.
-
-        Raises:
-            IndexExistsError: `alias` is the name of a collection itself.
-            InvalidArgumentError: it cannot be a name.
-            BackendError: it means a collection that hybridsearch did not make; nothing was changed.
+        FingerprintMismatchError until it is opened again. Raises BackendError where the alias means a collection that
+        hybridsearch did not make; nothing was changed then.
         """
         self._current()
         check_name(alias)
@@ -329,15 +319,8 @@ class QdrantBackend:
 
     # ------------------------------------------------------------------------------------------ opening, creating
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise closed()
-
     def _current(self) -> Index:
-        self._check_open()
-        if self._index is None:
-            raise not_opened()
-        return self._index
+        return opened(self._index, self._closed)
 
     def _pinned(self) -> Index:
         """The index that one call writes to or reads whole, whatever happens to an alias meanwhile."""
@@ -394,11 +377,6 @@ class QdrantBackend:
                 yield batch
             if offset is None:
                 return
-
-
-def _report(refused: list[tuple[str, str]]) -> None:
-    if refused:
-        raise BulkIndexError(refused)
 
 
 def _one(call: Call) -> Steps[Any]:

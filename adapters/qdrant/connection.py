@@ -167,18 +167,16 @@ class Connection:
     def _check_version(self, client: QdrantClient) -> None:
         try:
             version = client.info().version
+            if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_SERVER:
+                raise BackendError(
+                    f"The Qdrant at {self.place.shown} has version {version}, but hybridsearch needs "
+                    f"{'.'.join(map(str, OLDEST_SERVER))} or later: upgrade the server."
+                )
         except Exception:
             self._client = None
             client.close()
             raise
         self.version = version
-        if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_SERVER:
-            self._client = None
-            client.close()
-            raise BackendError(
-                f"The Qdrant at {self.place.shown} has version {version}, but hybridsearch needs "
-                f"{'.'.join(map(str, OLDEST_SERVER))} or later: upgrade the server."
-            )
 
     def _pause(self, error: Exception, call: Call, failures: int) -> steps.Pause:
         """How long to wait before `call` is sent again; raises where it is not."""

@@ -40,6 +40,15 @@ Quantization: TypeAlias = Literal["int8", "binary", "product"]
 
 _METADATA_KEY = "hybridsearch"  # under which a collection's metadata has what is ours
 _DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "euclidean": models.Distance.EUCLID}
+_QUANTIZATIONS: dict[Quantization, Any] = {
+    "int8": models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    ),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+    "product": models.ProductQuantization(
+        product=models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -227,24 +236,12 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
         InvalidArgumentError: the retriever lacks its dimensions or metric.
     """
     size, metric = check_dense(name, retriever)
-    quantization: Any = None
-    if quantized == "int8":
-        scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-        quantization = models.ScalarQuantization(scalar=scalar)
-    elif quantized == "binary":
-        quantization = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
-    elif quantized == "product":
-        product = models.ProductQuantizationConfig(compression=models.CompressionRatio.X16, always_ram=True)
-        quantization = models.ProductQuantization(product=product)
+    quantization: Any = _QUANTIZATIONS.get(quantized) if quantized else None
     return models.VectorParams(size=size, distance=_DISTANCES[metric], quantization_config=quantization)
 
 
 def quantization_of(params: models.CollectionParams) -> Quantization | None:
     """How the dense vectors of a collection are quantized."""
     vectors = params.vectors if isinstance(params.vectors, dict) else {}
-    kinds: dict[type, Quantization] = {
-        models.ScalarQuantization: "int8",
-        models.BinaryQuantization: "binary",
-        models.ProductQuantization: "product",
-    }
+    kinds = {type(stored): name for name, stored in _QUANTIZATIONS.items()}
     return next((kinds[type(of)] for v in vectors.values() if (of := v.quantization_config) is not None), None)

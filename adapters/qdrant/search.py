@@ -304,8 +304,6 @@ def _with_ids(ids: Sequence[str]) -> models.Filter:
 def _score(query: Any, vectors: NDArray[np.float64], metric: str | None) -> NDArray[np.float64]:
     """Each row's score depends on that row alone."""
     query = np.asarray(query, dtype=np.float64)
-    if metric == "euclidean":
-        scores: NDArray[np.float64] = -np.sqrt(np.square(vectors - query).sum(axis=1))
-    else:
-        scores = (vectors * query).sum(axis=1)
-    return scores
+    euclidean = metric == "euclidean"
+    scores: NDArray[np.float64] = np.square(vectors - query).sum(axis=1) if euclidean else (vectors * query).sum(axis=1)
+    return -np.sqrt(scores) if euclidean else scores

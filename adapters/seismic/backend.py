@@ -166,8 +166,6 @@ class SeismicBackend(MemoryBackend):
         searched = {"query_cut": self._query_cut, "heap_factor": self._heap_factor}
         return {**super().describe(), "seismic": {"indices": shards, **self._parameters, **searched}}
 
-    # ------------------------------------------------------------------------------------------------- searching
-
     def _answer(
         self, state: State, shards: Sequence[Shard], name: str, k: int, requests: Sequence[Request]
     ) -> list[Ranking]:
@@ -201,8 +199,6 @@ class SeismicBackend(MemoryBackend):
                 for position, ranking in zip(positions, answers, strict=True):
                     found[position] += ranking
         return [Ranking.from_scores(hits, k) for hits in found]
-
-    # -------------------------------------------------------------------------------------------------- indexing
 
     def _update(self) -> None:
         """Make an index of all segments that have none, if it is worth it.

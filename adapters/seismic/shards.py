@@ -142,12 +142,7 @@ class Shard:
         return shard
 
     def best(
-        self,
-        views: Mapping[Segment, View],
-        name: str,
-        query: SparseQuery,
-        rows: NDArray[np.int64],
-        k: int,
+        self, views: Mapping[Segment, View], name: str, query: SparseQuery, rows: NDArray[np.int64], k: int
     ) -> list[tuple[str, float]] | None:
         """Ids and exact scores of the best `k` live documents of `rows` (more, if equal); None if there are fewer."""
         found: list[tuple[View, NDArray[np.int64], NDArray[np.float32]]] = []

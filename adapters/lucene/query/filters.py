@@ -177,9 +177,6 @@ def _wildcard_work(substring: str) -> int:
     return sum(work)
 
 
-# ----------------------------------------------------------------------------------------------------- building blocks
-
-
 def _terms(field: str, *values: str) -> Query:
     return {"terms": {field: list(values)}} if values else _NOTHING
 

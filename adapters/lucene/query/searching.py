@@ -142,8 +142,6 @@ class Searcher:
         """Ask for all frequencies anew: this process has written."""
         self._statistics = Statistics()
 
-    # ------------------------------------------------------------------------------------------------- questions
-
     def _question(self, position: int, request: Request) -> _Question | None:
         """None where nothing can be found."""
         name, retriever, query = request.retriever, retriever_of(self.schema, request.retriever), request.query
@@ -214,8 +212,6 @@ class Searcher:
         else:
             body.update(self._dialect.pipeline(retriever.kind))
         return body
-
-    # --------------------------------------------------------------------------------------------------- answers
 
     def _verdict(self, question: _Question, response: Json) -> Ranking | _Question:
         """The ranking, or how the question must be asked again."""

@@ -145,9 +145,6 @@ def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) ->
     return vectors
 
 
-# ----------------------------------------------------------------------------------------------------------- writing
-
-
 def _lines_of(
     batch: EncodedBatch, rows: slice, schema: Schema, average_lengths: Mapping[str, float], stamp: int, rough: bool
 ) -> Iterator[Line]:
@@ -249,9 +246,6 @@ def _check_signs(batch: EncodedBatch, schema: Schema) -> None:
             )
 
 
-# ----------------------------------------------------------------------------------------------------------- reading
-
-
 def _dense(rows: Sequence[Sequence[float] | None], retriever: RetrieverSchema) -> DenseVectors:
     array = np.zeros((len(rows), retriever.dimensions or 0), dtype=np.float32)
     present = [row for row, values in enumerate(rows) if values is not None]
@@ -286,9 +280,6 @@ def _to_float32(doubles: NDArray[np.float64]) -> NDArray[np.float32]:
     if wrong.any():
         values[wrong] = np.copysign(np.uint32(0x15AE43FD).view(np.float32), doubles[wrong])
     return values
-
-
-# ----------------------------------------------------------------------------------------------------------- names
 
 
 def _escape(term: str) -> str:

@@ -20,17 +20,7 @@ _UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
 def index_body(
     identity: Identity, dialect: Dialect, copies: Mapping[str, int], settings: Mapping[str, Json]
 ) -> dict[str, Json]:
-    """What makes the index.
-
-    Args:
-        identity: what it says of itself.
-        dialect: of the engine.
-        copies: how many shards and replicas it has.
-        settings: what the engine needs beside.
-
-    Raises:
-        InvalidArgumentError: the engine cannot store a retriever.
-    """
+    """What makes the index: `copies` says how many shards and replicas, `settings` what the engine needs beside."""
     schema = identity.schema
     vectors: dict[str, Json] = {}
     texts: dict[str, Json] = {}

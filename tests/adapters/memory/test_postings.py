@@ -14,8 +14,9 @@ from hypothesis import given
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, random_array, vstack
 
-from hybridsearch.adapters.memory import postings as module
-from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, SparseSlice, TermStatistics, explain, search
+from hybridsearch.adapters.memory import sparse as module
+from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics
+from hybridsearch.adapters.memory.sparse import SparseSlice, explain, search
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting
