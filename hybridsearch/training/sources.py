@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_one
 from hybridsearch.readers import read_documents
+from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import (
     Kind,
     TrainingData,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     import datasets
 
     from hybridsearch.evaluation.pipeline import Pipeline
-    from hybridsearch.search import HybridSearch
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,9 +374,7 @@ def _searched(
     if retriever is not None:
         yield retriever
         return
-    import hybridsearch as hs
-
-    encoders: dict[str, Encoder] = {"bm25": hs.BM25()} | ({} if model is None else {"model": model})
-    with hs.HybridSearch(encoders) as search:
+    encoders: dict[str, Encoder] = {"bm25": BM25()} | ({} if model is None else {"model": model})
+    with HybridSearch(encoders) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
         yield search

@@ -10,22 +10,28 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.comparison import Comparison
+from hybridsearch.evaluation.costs import measure_sparsity
+from hybridsearch.evaluation.experiment import compare
 from hybridsearch.evaluation.measures import parse_measures
+from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.evaluation.results import Sparsity
+from hybridsearch.fusion import ScoreFusion
+from hybridsearch.rerank import CrossEncoderReranker
+from hybridsearch.search import HybridSearch
 from hybridsearch.training.runs.record import is_main_process
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
 
-    from hybridsearch.encoders import Encoder
-    from hybridsearch.encoders.sparse import Sparse
     from hybridsearch.evaluation.datasets import Dataset
-    from hybridsearch.evaluation.pipeline import Pipeline
-    from hybridsearch.search import HybridSearch
 
 MEASURES = ("nDCG@10", "RR@10", "R@100")
 """Of `compare_models`, the one that decides first."""
@@ -118,8 +124,6 @@ def compare_models(
     Raises:
         InvalidArgumentError: the data set has no corpus, or a name in `beside` is taken.
     """
-    import hybridsearch as hs
-
     if dataset.corpus is None:
         raise InvalidArgumentError(f"The data set {dataset.name!r} has no corpus, so nothing can be searched.")
     models = {name: model for name, model in (("before", before), ("after", after)) if model is not None}
@@ -131,21 +135,21 @@ def compare_models(
     }
     if kind == "reranker":
         return _compare_rerankers(models, dataset, retriever, options)
-    others = {"bm25": hs.BM25()} if beside is None else dict(beside)
+    others = {"bm25": BM25()} if beside is None else dict(beside)
     if taken := [name for name in others if name in ("before", "after") or "+" in name]:
         raise InvalidArgumentError(f"A retriever beside the model cannot have the name {taken[0]!r}: rename it.")
-    encode = hs.Dense if kind == "dense" else hs.Sparse
+    encode = Dense if kind == "dense" else Sparse
     encoders: dict[str, Encoder] = {**{name: encode(model) for name, model in models.items()}, **others}
-    with hs.HybridSearch(encoders) as search:
+    with HybridSearch(encoders) as search:
         search.index(dataset.corpus, show_progress_bar=show_progress_bar)
         asked = {name: [name] for name in encoders}
         if len(others) > 1:
             asked[" + ".join(others)] = list(others)
         asked |= {" + ".join([name, *others]): [name, *others] for name in models if others}
-        fusion = hs.ScoreFusion("minmax")
-        systems = {name: hs.Pipeline(search, names, fusion) for name, names in asked.items()}
+        fusion = ScoreFusion("minmax")
+        systems = {name: Pipeline(search, names, fusion) for name, names in asked.items()}
         baseline = "before" if before is not None else next(iter(others), "after")
-        return hs.compare(systems, dataset, baseline=baseline, **options)
+        return compare(systems, dataset, baseline=baseline, **options)
 
 
 def compare_figures(
@@ -173,14 +177,11 @@ def compare_sparsity(before: Any, after: Any, dataset: Dataset) -> dict[str, Spa
         before, after: as in `compare_models`; None is left out.
         dataset: its documents and queries are encoded; vectors that are in the cache are not made again.
     """
-    import hybridsearch as hs
-    from hybridsearch.evaluation.costs import measure_sparsity
-
     found = {}
     for name, model in (("before", before), ("after", after)):
         if model is None:
             continue
-        encoder = hs.Sparse(model)
+        encoder = Sparse(model)
         texts = [document.content for document in islice(dataset.corpus or (), _SAMPLED)]
         documents = (encoder.encode_documents(texts[start : start + 1024]) for start in range(0, len(texts), 1024))
         found[name] = measure_sparsity(documents, encoder.encode_queries(list(dataset.queries.values())))
@@ -197,11 +198,9 @@ def changed_expansions(before: Any, after: Any, texts: Sequence[str], *, example
         texts: encoded as documents: the side that is expanded by every sparse model.
         examples: how many are returned, at most.
     """
-    import hybridsearch as hs
-
     if before is None or not texts:
         return ()
-    rows = zip(texts, _weights(hs.Sparse(before), texts), _weights(hs.Sparse(after), texts), strict=True)
+    rows = zip(texts, _weights(Sparse(before), texts), _weights(Sparse(after), texts), strict=True)
     changes = []
     for text, old, new in rows:
         gained = {term: weight for term, weight in new.items() if term not in old and not _is_in(term, text)}
@@ -214,16 +213,14 @@ def changed_expansions(before: Any, after: Any, texts: Sequence[str], *, example
 def _compare_rerankers(
     models: Mapping[str, Any], dataset: Dataset, retriever: HybridSearch | Pipeline | None, options: Mapping[str, Any]
 ) -> Comparison:
-    import hybridsearch as hs
-
     if retriever is None:
-        with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        with HybridSearch({"bm25": BM25()}) as search:
             search.index(dataset.corpus or (), show_progress_bar=options["show_progress_bar"])
             return _compare_rerankers(models, dataset, search, options)
-    pipeline = hs.Pipeline(retriever) if isinstance(retriever, hs.HybridSearch) else retriever
+    pipeline = Pipeline(retriever) if isinstance(retriever, HybridSearch) else retriever
     systems = {"retrieval": replace(pipeline, reranker=None)}
-    systems |= {name: replace(pipeline, reranker=hs.CrossEncoderReranker(model)) for name, model in models.items()}
-    return hs.compare(systems, dataset, **options)
+    systems |= {name: replace(pipeline, reranker=CrossEncoderReranker(model)) for name, model in models.items()}
+    return compare(systems, dataset, **options)
 
 
 def _weights(encoder: Sparse, texts: Sequence[str]) -> Iterator[dict[str, float]]:

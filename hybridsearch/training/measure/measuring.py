@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hybridsearch.documents import Document
+from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.experiment import evaluate
 from hybridsearch.evaluation.measures import parse_measures
+from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.search import HybridSearch
 from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
 
-    from hybridsearch.evaluation.pipeline import Pipeline
-    from hybridsearch.search import HybridSearch
 
 DOCUMENTS = 1000
 """How many documents are searched while training, where the collection has more."""
@@ -190,10 +193,8 @@ def _documents(dataset: Dataset, queries: Mapping[str, str], limit: int | None) 
         raise InvalidArgumentError(f"The corpus of {dataset.name!r} has none of the documents that are relevant.")
     if limit is None or len(texts) <= limit:
         return texts
-    import hybridsearch as hs
-
-    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
-        search.index((hs.Document(id, text) for id, text in texts.items()), show_progress_bar=False)
+    with HybridSearch({"bm25": BM25()}) as search:
+        search.index((Document(id, text) for id, text in texts.items()), show_progress_bar=False)
         depth = max(10, 2 * limit // len(queries))
         found = search.search_many(list(queries.values()), top_k=depth, candidates=depth)
     ranked = [[hit.id for hit in of_query] for of_query in found]
@@ -206,20 +207,18 @@ def _samples(
     dataset: Dataset, queries: Mapping[str, str], retriever: HybridSearch | Pipeline | None
 ) -> list[dict[str, Any]]:
     """For each query its relevant texts, and those of the documents that a reranker reads."""
-    import hybridsearch as hs
-
     if retriever is None:
-        with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        with HybridSearch({"bm25": BM25()}) as search:
             search.index(dataset.corpus or (), show_progress_bar=False)
             return _samples(dataset, queries, search)
-    source = retriever.source if isinstance(retriever, hs.Pipeline) else retriever
+    source = retriever.source if isinstance(retriever, Pipeline) else retriever
     relevant = sorted({id for query in queries for id in _relevant(dataset, query)})
-    if isinstance(source, hs.HybridSearch) and all(document is None for document in source.get(relevant)):
+    if isinstance(source, HybridSearch) and all(document is None for document in source.get(relevant)):
         raise InvalidArgumentError(
             f"The retriever's index has none of the documents that are relevant in {dataset.name!r}: index them under "
             "the same ids, or give dev and test about what it holds."
         )
-    result = hs.evaluate(
+    result = evaluate(
         retriever, dataset, measures=["nDCG@10"], top_k=RERANKED, latency_queries=0, show_progress_bar=False
     )
     wanted = {id for query in queries for id in [*_relevant(dataset, query), *result.ranking(query).ids]}

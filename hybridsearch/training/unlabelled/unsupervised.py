@@ -7,12 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hybridsearch.documents import Document
+from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.readers import read_documents
+from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.data.mined import Format, MiningSummary
 from hybridsearch.training.distill import Teacher, add_teacher_scores
@@ -20,9 +24,6 @@ from hybridsearch.training.negatives.mining import mine_hard_negatives
 from hybridsearch.training.runs.record import has_several_processes
 from hybridsearch.training.settings import ModelKind
 from hybridsearch.training.unlabelled.pseudo import Generator, pseudo_queries
-
-if TYPE_CHECKING:
-    from hybridsearch.encoders import Encoder
 
 HELD_OUT = 100
 """Documents that are held out for dev, and as many for test; of a small corpus a tenth each."""
@@ -89,8 +90,6 @@ def unsupervised_data(
     >>> len(made.dev.queries), len(made.test.queries)
     (1, 1)
     """
-    import hybridsearch as hs
-
     if has_several_processes():
         raise InvalidArgumentError(
             "Several processes cannot make one set of pseudo-queries: run `unsupervised_data` with output=FOLDER in "
@@ -101,8 +100,8 @@ def unsupervised_data(
         documents, generator=generator, per_document=per_document, seed=seed, show_progress_bar=show_progress_bar
     )
     train, dev, test = _hold_out(made, documents, seed)
-    encoders: dict[str, Encoder] = {"bm25": hs.BM25(), **_encoder(model, kind, trust_remote_code)}
-    with hs.HybridSearch(encoders) as search:
+    encoders: dict[str, Encoder] = {"bm25": BM25(), **_encoder(model, kind, trust_remote_code)}
+    with HybridSearch(encoders) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
         mined = mine_hard_negatives(
             train,
@@ -172,13 +171,11 @@ class _Answered(Iterable[Document]):
 
 def _encoder(model: str | Path, kind: ModelKind, trust: bool) -> dict[str, Encoder]:
     """The model as a retriever, where it is one before training."""
-    import hybridsearch as hs
-
     if kind == "dense":
-        return {"dense": hs.Dense(model, trust_remote_code=trust)}
+        return {"dense": Dense(model, trust_remote_code=trust)}
     if kind == "sparse":
         with suppress(InvalidArgumentError):  # a masked language model, which is to become one
-            encoder = hs.Sparse(model, trust_remote_code=trust)
+            encoder = Sparse(model, trust_remote_code=trust)
             encoder.schema()
             return {"sparse": encoder}
     return {}
