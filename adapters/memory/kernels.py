@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
+
+from hybridsearch.adapters.memory.prefetch import prefetch
 
 BLOCK = 8192
 """Documents scored together, so that their accumulators (32 KiB) stay in the fastest cache."""
@@ -433,21 +432,6 @@ def _revisit(
     return count
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _prefetch(context: Any, array: Any, position: Any) -> Any:
-    """Ask for the cache line of `array[position]`, which may lie beyond the end of the array."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
-        flag = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, flag(0), flag(3), flag(1)])  # for reading, into all caches, data
-
-    return types.void(array, position), generate
-
-
 @_compiled
 def _score_block(
     rows: NDArray[np.int32],
@@ -472,8 +456,8 @@ def _score_block(
             continue
         position, end, factor = np.uint64(cursors[term]), np.uint64(ends[term]), factors[term]
         while position + run <= end and rows[position + run - one] < high:
-            _prefetch(rows, position + ahead)
-            _prefetch(values, position + ahead)
+            prefetch(rows, position + ahead)
+            prefetch(values, position + ahead)
             for i in range(16):
                 at = position + np.uint64(i)
                 scores[np.uint32(rows[at] - low)] += factor * values[at]
