@@ -6,6 +6,7 @@ import datetime as dt
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,7 @@ def compare(
         details=make_details(picked, real, stages, found, qrels),
         seconds=time.perf_counter() - started,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        version=_version(),
+        version=version("hybridsearch"),
         level=level,
         machine=machine_facts(),
     )
@@ -411,9 +412,3 @@ def _facts(dataset: Dataset, qrels: Mapping[str, Mapping[str, int]]) -> DatasetF
         sum(map(len, qrels.values())),
         tuple(str(problem) for problem in report.problems),
     )
-
-
-def _version() -> str:
-    from hybridsearch import __version__
-
-    return __version__
