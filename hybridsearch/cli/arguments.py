@@ -14,27 +14,39 @@ from hybridsearch.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from hybridsearch.fusion import Fusion
 
-Place = Annotated[str, typer.Argument(metavar="PLACE", help="A folder, or an engine's URL.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+def opt(metavar: str | None, help: str, *names: str, **others: Any) -> Any:
+    """An option of a verb; `names` are needed where they do not follow from the parameter's, as of a flag."""
+    return typer.Option(*names, metavar=metavar, help=help, **others)
+
+
+def flag(name: str, help: str) -> Any:
+    """An option that is there or not."""
+    return typer.Option(name, help=help)
+
+
+def arg(metavar: str, help: str) -> Any:
+    """An argument of a verb, by its place."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+Place = Annotated[str, arg("PLACE", "A folder, or an engine's URL.")]
+Json = Annotated[bool, flag("--json", "Print one JSON document and nothing else.")]
 Language = Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")]
-Names = Annotated[
-    str | None, typer.Option("--retrievers", metavar="NAMES", help="Ask only these, such as bm25,dense. Default: all.")
-]
+Names = Annotated[str | None, opt("NAMES", "Ask only these, such as bm25,dense. Default: all.", "--retrievers")]
 Options = Annotated[
     list[str] | None,
-    typer.Option(
-        "--option",
-        metavar="KEY=VALUE",
-        help="An option of the engine, such as shards=3; VALUE is JSON, else text. Can be repeated.",
+    opt(
+        "KEY=VALUE", "An option of the engine, such as shards=3; VALUE is JSON, else text. Can be repeated.", "--option"
     ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Documents that are read and stored together.")]
 FusionName = Annotated[
     str | None,
-    typer.Option(
+    opt(
+        "NAME",
+        "rrf, minmax, zscore, adaptive, or a file that tune wrote. Default: what the index was made with (rrf).",
         "--fusion",
-        metavar="NAME",
-        help="rrf, minmax, zscore, adaptive, or a file that tune wrote. Default: what the index was made with (rrf).",
     ),
 ]
 Candidates = Annotated[

@@ -13,26 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hybridsearch.cli import arguments
 from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import (
-    Candidates,
-    FusionName,
-    Json,
-    Language,
-    Names,
-    Options,
-    Place,
-    backend_options,
-    make_fusion,
-    split_names,
-)
-from hybridsearch.cli.sources import (
-    default_retrievers,
-    load_all,
-    make_systems,
-    open_source,
-    work_folder,
-)
+from hybridsearch.cli.arguments import arg, backend_options, flag, make_fusion, opt, split_names
+from hybridsearch.cli.sources import default_retrievers, load_all, make_systems, open_source, work_folder
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 
@@ -67,37 +51,27 @@ class CorrectionName(StrEnum):
 
 DatasetName = Annotated[
     str,
-    typer.Argument(
-        metavar="DATASET",
-        help="A folder (BEIR, or TREC topics and qrels), nanobeir/msmarco (or all of nanobeir), beir/scifact, or a "
+    arg(
+        "DATASET",
+        "A folder (BEIR, or TREC topics and qrels), nanobeir/msmarco (or all of nanobeir), beir/scifact, or a "
         "hub name.",
-        show_default=False,
     ),
 ]
-Index = Annotated[str | None, typer.Option("--index", metavar="PLACE", help="Search this index; build none.")]
+Index = Annotated[str | None, opt("PLACE", "Search this index; build none.", "--index")]
 Split = Annotated[str, typer.Option(help="Whose judgements: test, train, dev ... or the name of a qrels file.")]
-DatasetId = Annotated[
-    str | None, typer.Option("--dataset-id", metavar="ID", help="Read a data set of that name from here instead.")
-]
+DatasetId = Annotated[str | None, opt("ID", "Read a data set of that name from here instead.", "--dataset-id")]
 Measures = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAMES",
-        help="Of ir-measures, the main one first. Default: nDCG@10,RR@10,AP,R@100. Of graded judgements, RR, AP and R "
+    opt(
+        "NAMES",
+        "Of ir-measures, the main one first. Default: nDCG@10,RR@10,AP,R@100. Of graded judgements, RR, AP and R "
         "count grade 1 and up; RR(rel=2)@10 and AP(rel=2) count grade 2 and up, as is usual for DL19.",
     ),
 ]
 TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many documents a system returns.")]
-ExcludeSelf = Annotated[
-    bool, typer.Option("--exclude-self", help="Drop the document whose id is the query's, as for ArguAna.")
-]
-Runs = Annotated[
-    Path | None, typer.Option("--runs", metavar="FOLDER", help="Write each system's ranking as a TREC run file.")
-]
-Work = Annotated[
-    Path | None,
-    typer.Option("--work", metavar="FOLDER", help="Keep finished stages here: the next run does only what is new."),
-]
+ExcludeSelf = Annotated[bool, flag("--exclude-self", "Drop the document whose id is the query's, as for ArguAna.")]
+Runs = Annotated[Path | None, opt("FOLDER", "Write each system's ranking as a TREC run file.", "--runs")]
+Work = Annotated[Path | None, opt("FOLDER", "Keep finished stages here: the next run does only what is new.", "--work")]
 LatencyQueries = Annotated[
     int, typer.Option("--latency-queries", min=0, help="How many queries are timed one at a time; 0 measures no cost.")
 ]
@@ -105,22 +79,22 @@ LatencyQueries = Annotated[
 
 @app.command()
 def evaluate(
-    place: Place,
+    place: arguments.Place,
     dataset: DatasetName,
     split: Split = "test",
     dataset_id: DatasetId = None,
     measures: Measures = None,
-    retrievers: Names = None,
-    candidates: Candidates = None,
-    fusion: FusionName = None,
-    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Reorder the top by this cross-encoder.")] = None,
+    retrievers: arguments.Names = None,
+    candidates: arguments.Candidates = None,
+    fusion: arguments.FusionName = None,
+    rerank: Annotated[str | None, opt("MODEL", "Reorder the top by this cross-encoder.")] = None,
     top_k: TopK = 100,
     exclude_self: ExcludeSelf = False,
     latency_queries: LatencyQueries = 50,
     work: Work = None,
     runs: Runs = None,
-    option: Options = None,
-    as_json: Json = False,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Measure an index by a data set's queries and judgements."""
     import hybridsearch as hs
@@ -156,24 +130,22 @@ def compare(
     dataset: DatasetName,
     retrievers: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="What to build: bm25, dense=MODEL, sparse=MODEL, joined by commas; or run files, FILE.trec or "
+        opt(
+            "SPEC",
+            "What to build: bm25, dense=MODEL, sparse=MODEL, joined by commas; or run files, FILE.trec or "
             "NAME=FILE.trec. Default: bm25.",
         ),
     ] = None,
     systems: Annotated[
         list[str] | None,
-        typer.Option(
-            "--systems",
-            metavar="SYSTEMS",
-            help="Such as bm25,dense,rrf,ours.trec: see above. Can be repeated. Default: each retriever, rrf, minmax, "
+        opt(
+            "SYSTEMS",
+            "Such as bm25,dense,rrf,ours.trec: see above. Can be repeated. Default: each retriever, rrf, minmax, "
             "and rrf+rerank with a --reranker.",
+            "--systems",
         ),
     ] = None,
-    reranker: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A cross-encoder: what `rerank` in --systems means.")
-    ] = None,
+    reranker: Annotated[str | None, opt("MODEL", "A cross-encoder: what `rerank` in --systems means.")] = None,
     rerank_top_k: Annotated[
         int | None,
         typer.Option("--rerank-top-k", min=1, help="How many documents it reads. Default: 50; with --preset 100."),
@@ -185,12 +157,10 @@ def compare(
             "RR@10 (MRR@10) and AP (MAP)."
         ),
     ] = None,
-    sparse: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="For --preset: a sparse model, or bm25 (the default).")
-    ] = None,
-    dense: Annotated[str | None, typer.Option(metavar="MODEL", help="For --preset: a dense model.")] = None,
+    sparse: Annotated[str | None, opt("MODEL", "For --preset: a sparse model, or bm25 (the default).")] = None,
+    dense: Annotated[str | None, opt("MODEL", "For --preset: a dense model.")] = None,
     index: Index = None,
-    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Tested against. Default: the first.")] = None,
+    baseline: Annotated[str | None, opt("NAME", "Tested against. Default: the first.")] = None,
     measures: Measures = None,
     test: Annotated[TestName, typer.Option(help="Paired over queries, two-sided.")] = TestName.t,
     correction: Annotated[
@@ -200,34 +170,32 @@ def compare(
     top_k: TopK = 100,
     oracle_positives: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--oracle-positives",
-            help="Also rerank with the missed relevant documents put in, as sentence-transformers' evaluators do.",
+            "Also rerank with the missed relevant documents put in, as sentence-transformers' evaluators do.",
         ),
     ] = False,
     exclude_self: ExcludeSelf = False,
     split: Split = "test",
     dataset_id: DatasetId = None,
-    language: Language = "english",
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report: one HTML file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown.")] = None,
-    save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write everything as JSON, for `Comparison.load`.")
-    ] = None,
+    language: arguments.Language = "english",
+    html: Annotated[Path | None, opt("FILE", "Write the report: one HTML file.")] = None,
+    markdown: Annotated[Path | None, opt("FILE", "Write the tables as Markdown.")] = None,
+    save: Annotated[Path | None, opt("FILE", "Write everything as JSON, for `Comparison.load`.")] = None,
     runs: Runs = None,
     work: Annotated[
         Path | None,
-        typer.Option(
-            "--work",
-            metavar="FOLDER",
-            help="Keep the index and finished stages here: the next run does only what is new. "
+        opt(
+            "FOLDER",
+            "Keep the index and finished stages here: the next run does only what is new. "
             "Default: in the cache folder.",
+            "--work",
         ),
     ] = None,
     details: Annotated[int, typer.Option(min=0, help="How many queries the report shows in full.")] = 20,
     latency_queries: LatencyQueries = 50,
-    option: Options = None,
-    as_json: Json = False,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Compare systems on a data set: quality with intervals and tests, and what each costs.
 
@@ -312,17 +280,15 @@ def tune(
     dataset: DatasetName,
     retrievers: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="What to merge: bm25,dense=MODEL,sparse=MODEL to build, or run files, FILE.trec or NAME=FILE.trec. "
+        opt(
+            "SPEC",
+            "What to merge: bm25,dense=MODEL,sparse=MODEL to build, or run files, FILE.trec or NAME=FILE.trec. "
             "Two or more.",
         ),
     ] = None,
     index: Index = None,
-    measure: Annotated[str, typer.Option(metavar="NAME", help="What to maximise, of ir-measures.")] = "nDCG@10",
-    candidates: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Depths to try, how deep each retriever is read.")
-    ] = "50,100,200",
+    measure: Annotated[str, opt("NAME", "What to maximise, of ir-measures.")] = "nDCG@10",
+    candidates: Annotated[str, opt("NUMBERS", "Depths to try, how deep each retriever is read.")] = "50,100,200",
     folds: Annotated[int, typer.Option(min=2, help="Into how many parts the queries are cut.")] = 5,
     seed: Annotated[int, typer.Option(help="Decides which query is in which part.")] = 0,
     split: Annotated[
@@ -330,14 +296,13 @@ def tune(
     ] = "train",
     dataset_id: DatasetId = None,
     exclude_self: ExcludeSelf = False,
-    language: Language = "english",
+    language: arguments.Language = "english",
     save: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write the fusion as JSON: a system of `compare`, as in bm25+dense+FILE."),
+        Path | None, opt("FILE", "Write the fusion as JSON: a system of `compare`, as in bm25+dense+FILE.")
     ] = None,
     work: Work = None,
-    option: Options = None,
-    as_json: Json = False,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Choose how to merge retrievers on judged queries, measured on held-out ones; or say that one alone is as good."""
     from hybridsearch.evaluation.datasets import load_one
@@ -460,14 +425,14 @@ def _write_run(name: str, rankings: Mapping[str, Any], folder: Path) -> None:
     Ranking.to_trec(rankings, folder / f"{name}.trec", name)
 
 
-def _command(arguments: Sequence[str]) -> str:
+def _command(words: Sequence[str]) -> str:
     """The command line as a report may show it: without passwords and keys, in URLs or as options of an engine."""
     from hybridsearch.backends import redacted
 
-    shown = [re.sub(r"((?:password|api_key)=).*", r"\1***", redacted(one), flags=re.DOTALL) for one in arguments]
+    shown = [re.sub(r"((?:password|api_key)=).*", r"\1***", redacted(one), flags=re.DOTALL) for one in words]
     return shlex.join(["hybridsearch", *shown])
 
 
-def _some(**arguments: Any) -> dict[str, Any]:
+def _some(**given: Any) -> dict[str, Any]:
     """Those that were given."""
-    return {name: value for name, value in arguments.items() if value}
+    return {name: value for name, value in given.items() if value}

@@ -10,19 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hybridsearch.cli import arguments
 from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import (
-    BatchSize,
-    Candidates,
-    FusionName,
-    Json,
-    Names,
-    Options,
-    Place,
-    backend_options,
-    make_fusion,
-    split_names,
-)
+from hybridsearch.cli.arguments import arg, backend_options, flag, make_fusion, opt, split_names
 from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 
@@ -40,21 +30,14 @@ class OnError(StrEnum):
 @app.command()
 def index(
     corpus: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CORPUS",
-            help="A .jsonl, .csv or .parquet file, a BEIR folder, or a folder of .txt and .md files.",
-            show_default=False,
-        ),
+        Path, arg("CORPUS", "A .jsonl, .csv or .parquet file, a BEIR folder, or a folder of .txt and .md files.")
     ],
-    place: Annotated[
-        str, typer.Option("--index", metavar="PLACE", help="Where the index goes: a folder, or an engine's URL.")
-    ],
+    place: Annotated[str, opt("PLACE", "Where the index goes: a folder, or an engine's URL.", "--index")],
     retrievers: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="bm25, dense=MODEL, sparse=MODEL, joined by commas; MODEL is a folder or a hub name; "
+        opt(
+            "SPEC",
+            "bm25, dense=MODEL, sparse=MODEL, joined by commas; MODEL is a folder or a hub name; "
             "native=ANALYZER for the BM25 of OpenSearch or Elasticsearch. "
             "Default: those of the index that is there, else bm25.",
         ),
@@ -68,23 +51,20 @@ def index(
     id_field: Annotated[str | None, typer.Option(help="The column that holds the id.")] = None,
     text_field: Annotated[str | None, typer.Option(help="The column that holds the text.")] = None,
     title_field: Annotated[str | None, typer.Option(help="The column that holds the title.")] = None,
-    auto_id: Annotated[bool, typer.Option("--auto-id", help="Make ids where there are none.")] = False,
+    auto_id: Annotated[bool, flag("--auto-id", "Make ids where there are none.")] = False,
     on_error: Annotated[
         OnError, typer.Option(help="At a line that holds no usable document: stop, or skip it and list it at the end.")
     ] = OnError.stop,
-    hnsw: Annotated[
-        bool, typer.Option("--hnsw", help="Also make graphs for approximate dense search (`search --hnsw`).")
-    ] = False,
+    hnsw: Annotated[bool, flag("--hnsw", "Also make graphs for approximate dense search (`search --hnsw`).")] = False,
     via: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Encode into this folder first, then load the engine from there."),
+        Path | None, opt("FOLDER", "Encode into this folder first, then load the engine from there.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what the folder of --via holds; nothing is encoded twice.")
+        bool, flag("--resume", "Go on with what the folder of --via holds; nothing is encoded twice.")
     ] = False,
-    batch_size: BatchSize = 1024,
-    option: Options = None,
-    as_json: Json = False,
+    batch_size: arguments.BatchSize = 1024,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Add documents to an index, which is made if it is not there; one with a known id replaces it."""
     from hybridsearch.backends import redacted
@@ -135,26 +115,26 @@ def index(
 
 @app.command()
 def search(
-    place: Place,
+    place: arguments.Place,
     query: Annotated[
         str | None,
-        typer.Argument(
-            metavar="QUERY",
-            help="What to find; after -- if it starts with a dash. Default: asks in a terminal, else reads one a line.",
+        arg(
+            "QUERY",
+            "What to find; after -- if it starts with a dash. Default: asks in a terminal, else reads one a line.",
         ),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many hits.")] = 10,
-    filter: Annotated[str | None, typer.Option(metavar="JSON", help="""Such as '{"year": {"$gte": 2020}}'.""")] = None,
-    retrievers: Names = None,
-    candidates: Candidates = None,
-    fusion: FusionName = None,
-    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Reorder the top by this cross-encoder.")] = None,
+    filter: Annotated[str | None, opt("JSON", """Such as '{"year": {"$gte": 2020}}'.""")] = None,
+    retrievers: arguments.Names = None,
+    candidates: arguments.Candidates = None,
+    fusion: arguments.FusionName = None,
+    rerank: Annotated[str | None, opt("MODEL", "Reorder the top by this cross-encoder.")] = None,
     hnsw: Annotated[
-        bool, typer.Option("--hnsw", help="Search dense vectors approximately: faster where there are very many.")
+        bool, flag("--hnsw", "Search dense vectors approximately: faster where there are very many.")
     ] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Say for each hit why it is there.")] = False,
-    option: Options = None,
-    as_json: Json = False,
+    explain: Annotated[bool, flag("--explain", "Say for each hit why it is there.")] = False,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Search an index."""
     asking = query is None and sys.stdin.isatty()
@@ -187,13 +167,13 @@ def search(
 
 @app.command()
 def explain(
-    place: Place,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What was asked.", show_default=False)],
-    id: Annotated[str, typer.Argument(metavar="ID", help="The document's id.", show_default=False)],
-    retrievers: Names = None,
-    candidates: Candidates = None,
-    option: Options = None,
-    as_json: Json = False,
+    place: arguments.Place,
+    query: Annotated[str, arg("QUERY", "What was asked.")],
+    id: Annotated[str, arg("ID", "The document's id.")],
+    retrievers: arguments.Names = None,
+    candidates: arguments.Candidates = None,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Say why a document is where it is for a query, or why it was not found."""
     import hybridsearch as hs
@@ -208,23 +188,17 @@ def explain(
 
 @app.command()
 def copy(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder, or an engine's URL.", show_default=False)],
-    destination: Annotated[
-        str, typer.Argument(metavar="DESTINATION", help="A folder, or an engine's URL.", show_default=False)
-    ],
+    source: Annotated[str, arg("SOURCE", "A folder, or an engine's URL.")],
+    destination: Annotated[str, arg("DESTINATION", "A folder, or an engine's URL.")],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a copy that was interrupted; what is there is not sent again.")
+        bool, flag("--resume", "Go on with a copy that was interrupted; what is there is not sent again.")
     ] = False,
-    retrievers: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Copy only these, such as bm25,dense. Default: all.")
-    ] = None,
+    retrievers: Annotated[str | None, opt("NAMES", "Copy only these, such as bm25,dense. Default: all.")] = None,
     verify: Annotated[int, typer.Option(min=0, help="How many queries compare the two rankings.")] = 20,
-    batch_size: BatchSize = 1024,
-    option: Options = None,
-    source_option: Annotated[
-        list[str] | None, typer.Option("--source-option", metavar="KEY=VALUE", help="The same for the source.")
-    ] = None,
-    as_json: Json = False,
+    batch_size: arguments.BatchSize = 1024,
+    option: arguments.Options = None,
+    source_option: Annotated[list[str] | None, opt("KEY=VALUE", "The same for the source.", "--source-option")] = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Copy an index with its vectors to another engine or folder, and compare the two; nothing is encoded."""
     import hybridsearch as hs
@@ -249,11 +223,11 @@ def copy(
 
 @app.command()
 def publish(
-    place: Annotated[str, typer.Argument(metavar="URL", help="The new index.", show_default=False)],
-    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="The name to search by.", show_default=False)],
-    keep_old: Annotated[bool, typer.Option("--keep-old", help="Do not delete the index that ALIAS meant.")] = False,
-    option: Options = None,
-    as_json: Json = False,
+    place: Annotated[str, arg("URL", "The new index.")],
+    alias: Annotated[str, arg("ALIAS", "The name to search by.")],
+    keep_old: Annotated[bool, flag("--keep-old", "Do not delete the index that ALIAS meant.")] = False,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Let a name mean this index, in the place of the one that it means now, which is deleted."""
     import hybridsearch as hs
@@ -269,14 +243,9 @@ def publish(
 
 @app.command()
 def doctor(
-    place: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="PLACE", help="An index to check, too; of a server any name, as in URL/name.", show_default=False
-        ),
-    ] = None,
-    option: Options = None,
-    as_json: Json = False,
+    place: Annotated[str | None, arg("PLACE", "An index to check, too; of a server any name, as in URL/name.")] = None,
+    option: arguments.Options = None,
+    as_json: arguments.Json = False,
 ) -> None:
     """Say what is usable here: extras, engines, models, data, cache; and check an index."""
     from hybridsearch.cli import doctor

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import Json, Language, Options, backend_options
+from hybridsearch.cli.arguments import Json, Language, Options, arg, backend_options, opt
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 
@@ -32,13 +32,13 @@ class KindName(StrEnum):
 
 
 # An option of `train`, under a heading of its help
-_of_data = partial(typer.Option, rich_help_panel="Data")
-_of_unlabelled = partial(typer.Option, rich_help_panel="Without labels")
-_of_training = partial(typer.Option, rich_help_panel="How to train")
-_of_run = partial(typer.Option, rich_help_panel="The run")
-_of_dense = partial(typer.Option, rich_help_panel="Dense models")
-_of_sparse = partial(typer.Option, rich_help_panel="Sparse models")
-_of_reranker = partial(typer.Option, rich_help_panel="Rerankers")
+_of_data = partial(opt, rich_help_panel="Data")
+_of_unlabelled = partial(opt, rich_help_panel="Without labels")
+_of_training = partial(opt, rich_help_panel="How to train")
+_of_run = partial(opt, rich_help_panel="The run")
+_of_dense = partial(opt, rich_help_panel="Dense models")
+_of_sparse = partial(opt, rich_help_panel="Sparse models")
+_of_reranker = partial(opt, rich_help_panel="Rerankers")
 
 _HERE = ("kind", "config", "as_json")  # of the command itself, not of the run
 
@@ -50,167 +50,135 @@ def train(
     data: Annotated[
         list[str] | None,
         _of_data(
-            metavar="SOURCE",
-            help="A file (CSV, TSV, JSON, JSONL, Parquet, Arrow), a BEIR folder, a database or a hub name. Repeated: "
+            "SOURCE",
+            "A file (CSV, TSV, JSON, JSONL, Parquet, Arrow), a BEIR folder, a database or a hub name. Repeated: "
             "a mixture.",
         ),
     ] = None,
-    model: Annotated[str | None, _of_run(metavar="MODEL", help="Where to start: a folder or a hub name.")] = None,
-    output: Annotated[Path | None, _of_run(metavar="FOLDER", help="Where the model goes.")] = None,
+    model: Annotated[str | None, _of_run("MODEL", "Where to start: a folder or a hub name.")] = None,
+    output: Annotated[Path | None, _of_run("FOLDER", "Where the model goes.")] = None,
     config: Annotated[
         Path | None,
-        _of_run(
-            metavar="FILE", help="YAML with any of these options, as in `batch_size: 64`. Options here go before it."
-        ),
+        _of_run("FILE", "YAML with any of these options, as in `batch_size: 64`. Options here go before it."),
     ] = None,
-    columns: Annotated[
-        str | None, _of_data(metavar="ROLE=COLUMN", help="Such as anchor=q,positive=a,label=grade.")
-    ] = None,
-    ignore: Annotated[str | None, _of_data(metavar="COLUMNS", help="Joined by commas: leave these out.")] = None,
-    sql: Annotated[str | None, _of_data(metavar="QUERY", help="What to select where --data is a database.")] = None,
-    split: Annotated[str | None, _of_data(metavar="NAME", help="Part of the data. Default: train.")] = None,
-    subset: Annotated[str | None, _of_data(metavar="NAME", help="Configuration of a hub data set.")] = None,
-    limit: Annotated[
-        int | None, _of_data(metavar="N", min=1, help="Use this many rows, or of judged queries whole ones.")
-    ] = None,
+    columns: Annotated[str | None, _of_data("ROLE=COLUMN", "Such as anchor=q,positive=a,label=grade.")] = None,
+    ignore: Annotated[str | None, _of_data("COLUMNS", "Joined by commas: leave these out.")] = None,
+    sql: Annotated[str | None, _of_data("QUERY", "What to select where --data is a database.")] = None,
+    split: Annotated[str | None, _of_data("NAME", "Part of the data. Default: train.")] = None,
+    subset: Annotated[str | None, _of_data("NAME", "Configuration of a hub data set.")] = None,
+    limit: Annotated[int | None, _of_data("N", "Use this many rows, or of judged queries whole ones.", min=1)] = None,
     dev: Annotated[
         list[str] | None,
         _of_data(
-            metavar="DATASET",
-            help="Choose the best checkpoint by its split dev, or by an evaluator (TYPE=SOURCE, as below; the first "
+            "DATASET",
+            "Choose the best checkpoint by its split dev, or by an evaluator (TYPE=SOURCE, as below; the first "
             "of several). Default: a part of the train queries (at least 10), or of pairs (at least 100).",
         ),
     ] = None,
     test: Annotated[
         str | None,
         _of_data(
-            metavar="DATASET",
-            help="Report before and after on its split test, which chooses nothing. Default: that of --data, if it "
+            "DATASET",
+            "Report before and after on its split test, which chooses nothing. Default: that of --data, if it "
             "is a folder with one, or a part of its pairs (at least 100).",
         ),
     ] = None,
     corpus: Annotated[
-        str | None, _of_data(metavar="CORPUS", help="Documents to mine negatives in. Default: that of --data.")
+        str | None, _of_data("CORPUS", "Documents to mine negatives in. Default: that of --data.")
     ] = None,
     hard_negatives: Annotated[
-        int | None, _of_data(metavar="N", min=1, help="Negatives mined for each pair from BM25 with the model.")
+        int | None, _of_data("N", "Negatives mined for each pair from BM25 with the model.", min=1)
     ] = None,
     evaluator: Annotated[
         list[str] | None,
         _of_data(
-            metavar="TYPE=SOURCE",
-            help="Also measure before and after: nanobeir, sts=FOLDER, similarity=FILE, triplet=FILE, binary=FILE ... "
+            "TYPE=SOURCE",
+            "Also measure before and after: nanobeir, sts=FOLDER, similarity=FILE, triplet=FILE, binary=FILE ... "
             "Can be repeated.",
         ),
     ] = None,
     unsupervised: Annotated[
         str | None,
         _of_unlabelled(
-            metavar="CORPUS",
-            help="Train from documents alone: questions made of titles, headings and sentences, negatives mined from "
+            "CORPUS",
+            "Train from documents alone: questions made of titles, headings and sentences, negatives mined from "
             "BM25 with the model.",
         ),
     ] = None,
-    generator: Annotated[
-        str | None, _of_unlabelled(metavar="MODEL", help="Also let this seq2seq model or LLM ask.")
-    ] = None,
-    per_document: Annotated[
-        int | None, _of_unlabelled(metavar="N", min=1, help="Questions made of a document, at most.")
-    ] = None,
+    generator: Annotated[str | None, _of_unlabelled("MODEL", "Also let this seq2seq model or LLM ask.")] = None,
+    per_document: Annotated[int | None, _of_unlabelled("N", "Questions made of a document, at most.", min=1)] = None,
     teacher: Annotated[
         str | None,
         _of_data(
-            metavar="MODEL",
-            help="Learn the scores that this cross-encoder or dense model gives to mined or given negatives. With "
+            "MODEL",
+            "Learn the scores that this cross-encoder or dense model gives to mined or given negatives. With "
             "--unsupervised also hybrid: BM25 with the model.",
         ),
     ] = None,
-    loss: Annotated[
-        str | None, _of_training(metavar="NAME", help="Default: what suits the data, said with the reason.")
-    ] = None,
-    epochs: Annotated[float | None, _of_training(metavar="N", help="Default: 3.")] = None,
-    max_steps: Annotated[int | None, _of_training(metavar="N", help="Stop after these steps.")] = None,
-    batch_size: Annotated[int | None, _of_training(metavar="N", help="Default: 32.")] = None,
-    accumulation: Annotated[
-        int | None, _of_training(metavar="N", help="Batches to an optimizer step. Default: 1.")
-    ] = None,
-    mini_batch_size: Annotated[
-        int | None, _of_training(metavar="N", help="Rows at a time in cached losses. Default: 32.")
-    ] = None,
+    loss: Annotated[str | None, _of_training("NAME", "Default: what suits the data, said with the reason.")] = None,
+    epochs: Annotated[float | None, _of_training("N", "Default: 3.")] = None,
+    max_steps: Annotated[int | None, _of_training("N", "Stop after these steps.")] = None,
+    batch_size: Annotated[int | None, _of_training("N", "Default: 32.")] = None,
+    accumulation: Annotated[int | None, _of_training("N", "Batches to an optimizer step. Default: 1.")] = None,
+    mini_batch_size: Annotated[int | None, _of_training("N", "Rows at a time in cached losses. Default: 32.")] = None,
     learning_rate: Annotated[
-        float | None, _of_training(metavar="N", help="Default: dense 3e-5, sparse 1e-4, reranker 5e-5.")
+        float | None, _of_training("N", "Default: dense 3e-5, sparse 1e-4, reranker 5e-5.")
     ] = None,
-    warmup_ratio: Annotated[float | None, _of_training(metavar="N", help="Default: 0.1.")] = None,
-    schedule: Annotated[str | None, _of_training(metavar="NAME", help="linear, cosine or constant.")] = None,
-    weight_decay: Annotated[float | None, _of_training(metavar="N", help="Default: 0.")] = None,
-    dropout: Annotated[float | None, _of_training(metavar="N", help="0 is twice as fast on a CPU.")] = None,
-    max_length: Annotated[
-        int | None, _of_training(metavar="N", help="Tokens of a text, or of a reranker's pair.")
-    ] = None,
-    sampling: Annotated[
-        str | None, _of_training(metavar="NAME", help="Of a mixture: proportional or round-robin.")
-    ] = None,
-    precision: Annotated[str | None, _of_training(metavar="NAME", help="fp32, fp16, bf16 or auto.")] = None,
+    warmup_ratio: Annotated[float | None, _of_training("N", "Default: 0.1.")] = None,
+    schedule: Annotated[str | None, _of_training("NAME", "linear, cosine or constant.")] = None,
+    weight_decay: Annotated[float | None, _of_training("N", "Default: 0.")] = None,
+    dropout: Annotated[float | None, _of_training("N", "0 is twice as fast on a CPU.")] = None,
+    max_length: Annotated[int | None, _of_training("N", "Tokens of a text, or of a reranker's pair.")] = None,
+    sampling: Annotated[str | None, _of_training("NAME", "Of a mixture: proportional or round-robin.")] = None,
+    precision: Annotated[str | None, _of_training("NAME", "fp32, fp16, bf16 or auto.")] = None,
     gradient_checkpointing: Annotated[
-        bool | None, _of_training("--gradient-checkpointing", help="Save memory.")
+        bool | None, _of_training(None, "Save memory.", "--gradient-checkpointing")
     ] = None,
-    seed: Annotated[int | None, _of_training(metavar="N", help="Default: 0.")] = None,
-    measure: Annotated[str | None, _of_run(metavar="NAME", help="Chooses on --dev. Default: nDCG@10.")] = None,
+    seed: Annotated[int | None, _of_training("N", "Default: 0.")] = None,
+    measure: Annotated[str | None, _of_run("NAME", "Chooses on --dev. Default: nDCG@10.")] = None,
     evaluate_every: Annotated[
-        float | None, _of_run(metavar="N", help="Steps, or below 1 a part of an epoch. Default: an epoch.")
+        float | None, _of_run("N", "Steps, or below 1 a part of an epoch. Default: an epoch.")
     ] = None,
-    patience: Annotated[
-        int | None, _of_run(metavar="N", help="Stop after so many evaluations without a better one.")
-    ] = None,
-    keep_checkpoints: Annotated[int | None, _of_run(metavar="N", help="Default: 2.")] = None,
-    resume: Annotated[bool | None, _of_run("--resume", help="Go on after the last checkpoint.")] = None,
-    trackers: Annotated[str | None, _of_run(metavar="NAMES", help="Of tensorboard, wandb, codecarbon.")] = None,
-    push_to_hub: Annotated[str | None, _of_run(metavar="NAME", help="Upload the model under this name.")] = None,
+    patience: Annotated[int | None, _of_run("N", "Stop after so many evaluations without a better one.")] = None,
+    keep_checkpoints: Annotated[int | None, _of_run("N", "Default: 2.")] = None,
+    resume: Annotated[bool | None, _of_run(None, "Go on after the last checkpoint.", "--resume")] = None,
+    trackers: Annotated[str | None, _of_run("NAMES", "Of tensorboard, wandb, codecarbon.")] = None,
+    push_to_hub: Annotated[str | None, _of_run("NAME", "Upload the model under this name.")] = None,
     trust_remote_code: Annotated[
-        bool | None, _of_run("--trust-remote-code", help="Let code in the model's folder run.")
+        bool | None, _of_run(None, "Let code in the model's folder run.", "--trust-remote-code")
     ] = None,
-    as_json: Annotated[bool, _of_run("--json", help="Print one JSON document and nothing else.")] = False,
+    as_json: Annotated[bool, _of_run(None, "Print one JSON document and nothing else.", "--json")] = False,
     matryoshka_dims: Annotated[
-        str | None, _of_dense(metavar="SIZES", help="Such as 384,256,128: also train shorter vectors.")
+        str | None, _of_dense("SIZES", "Such as 384,256,128: also train shorter vectors.")
     ] = None,
-    pooling: Annotated[
-        str | None, _of_dense(metavar="NAME", help="Of a model without one: mean, cls or lasttoken.")
-    ] = None,
-    query_prompt: Annotated[str | None, _of_dense(metavar="TEXT", help="Before each query.")] = None,
-    document_prompt: Annotated[str | None, _of_dense(metavar="TEXT", help="Before each document.")] = None,
+    pooling: Annotated[str | None, _of_dense("NAME", "Of a model without one: mean, cls or lasttoken.")] = None,
+    query_prompt: Annotated[str | None, _of_dense("TEXT", "Before each query.")] = None,
+    document_prompt: Annotated[str | None, _of_dense("TEXT", "Before each document.")] = None,
     lora: Annotated[
         int | None,
-        _of_dense(
-            metavar="N",
-            min=1,
-            help="Train adapters of this rank only. More of it in YAML: `lora: {rank: 16, alpha: 32}`.",
-        ),
+        _of_dense("N", "Train adapters of this rank only. More of it in YAML: `lora: {rank: 16, alpha: 32}`.", min=1),
     ] = None,
     architecture: Annotated[
-        str | None, _of_sparse(metavar="NAME", help="splade, inference-free or csr. Default: the model's.")
+        str | None, _of_sparse("NAME", "splade, inference-free or csr. Default: the model's.")
     ] = None,
     document_regularizer_weight: Annotated[
-        float | None, _of_sparse(metavar="N", help="Larger: sparser documents; with a target only its start.")
+        float | None, _of_sparse("N", "Larger: sparser documents; with a target only its start.")
     ] = None,
     query_regularizer_weight: Annotated[
-        float | None, _of_sparse(metavar="N", help="Larger: sparser queries; with a target only its start.")
+        float | None, _of_sparse("N", "Larger: sparser queries; with a target only its start.")
     ] = None,
-    target_active_dims: Annotated[int | None, _of_sparse(metavar="N", help="How many a document should have.")] = None,
-    target_query_active_dims: Annotated[int | None, _of_sparse(metavar="N", help="The same for a query.")] = None,
+    target_active_dims: Annotated[int | None, _of_sparse("N", "How many a document should have.")] = None,
+    target_query_active_dims: Annotated[int | None, _of_sparse("N", "The same for a query.")] = None,
     regularizer_schedule: Annotated[
-        str | None, _of_sparse(metavar="NAME", help="How the weights rise: quadratic, linear or constant.")
+        str | None, _of_sparse("NAME", "How the weights rise: quadratic, linear or constant.")
     ] = None,
     regularizer_warmup: Annotated[
-        float | None, _of_sparse(metavar="N", help="In which part of the steps they do. Default: a third.")
+        float | None, _of_sparse("N", "In which part of the steps they do. Default: a third.")
     ] = None,
-    query_learning_rate: Annotated[
-        float | None, _of_sparse(metavar="N", help="Of an inference-free model's query table.")
-    ] = None,
+    query_learning_rate: Annotated[float | None, _of_sparse("N", "Of an inference-free model's query table.")] = None,
     retriever: Annotated[
         str | None,
-        _of_reranker(
-            metavar="SPEC", help="What it reorders: bm25, dense=MODEL, sparse=MODEL, joined by commas. Default: bm25."
-        ),
+        _of_reranker("SPEC", "What it reorders: bm25, dense=MODEL, sparse=MODEL, joined by commas. Default: bm25."),
     ] = None,
 ) -> None:
     """Train a model, and say whether it got better on queries that it did not see.
@@ -243,48 +211,31 @@ def train(
 
 @app.command()
 def mine(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA", help="A BEIR folder with train qrels, or a file with pairs.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the negatives go; a run that was broken off goes on there.")
-    ],
-    index: Annotated[str | None, typer.Option("--index", metavar="PLACE", help="Search this index.")] = None,
+    data: Annotated[str, arg("DATA", "A BEIR folder with train qrels, or a file with pairs.")],
+    output: Annotated[Path, opt("FOLDER", "Where the negatives go; a run that was broken off goes on there.")],
+    index: Annotated[str | None, opt("PLACE", "Search this index.", "--index")] = None,
     retrievers: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="Without --index: index the BEIR folder for bm25, dense=MODEL, sparse=MODEL, joined by commas. "
+        opt(
+            "SPEC",
+            "Without --index: index the BEIR folder for bm25, dense=MODEL, sparse=MODEL, joined by commas. "
             "Default: bm25.",
         ),
     ] = None,
     language: Language = "english",
     split: Annotated[str, typer.Option(help="Whose judgements.")] = "train",
-    columns: Annotated[str | None, typer.Option(metavar="ROLE=COLUMN", help="Such as anchor=q,positive=a.")] = None,
-    per_query: Annotated[int, typer.Option(metavar="N", min=1, help="Negatives of each pair.")] = 1,
-    ranks: Annotated[str, typer.Option(metavar="FIRST-LAST", help="Take them from these ranks.")] = "6-40",
-    retriever: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Take the ranking of this one. Default: all, fused.")
-    ] = None,
-    margin: Annotated[
-        float | None, typer.Option(metavar="N", help="Score this much below the positive's, at least.")
-    ] = None,
-    percentage: Annotated[
-        float | None, typer.Option(metavar="N", help="Score at most this part of the positive's, such as 0.95.")
-    ] = None,
-    max_score: Annotated[float | None, typer.Option(metavar="N", help="Score at most this.")] = None,
-    min_score: Annotated[float | None, typer.Option(metavar="N", help="Score at least this.")] = None,
-    reranker: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Let this cross-encoder's scores decide about the above.")
-    ] = None,
-    sampling: Annotated[str, typer.Option(metavar="NAME", help="top or random.")] = "top",
-    seed: Annotated[int, typer.Option(metavar="N", help="For random.")] = 0,
-    output_format: Annotated[
-        str, typer.Option(metavar="NAME", help="triplets, n-tuples, labelled pairs or lists.")
-    ] = "triplets",
+    columns: Annotated[str | None, opt("ROLE=COLUMN", "Such as anchor=q,positive=a.")] = None,
+    per_query: Annotated[int, opt("N", "Negatives of each pair.", min=1)] = 1,
+    ranks: Annotated[str, opt("FIRST-LAST", "Take them from these ranks.")] = "6-40",
+    retriever: Annotated[str | None, opt("NAME", "Take the ranking of this one. Default: all, fused.")] = None,
+    margin: Annotated[float | None, opt("N", "Score this much below the positive's, at least.")] = None,
+    percentage: Annotated[float | None, opt("N", "Score at most this part of the positive's, such as 0.95.")] = None,
+    max_score: Annotated[float | None, opt("N", "Score at most this.")] = None,
+    min_score: Annotated[float | None, opt("N", "Score at least this.")] = None,
+    reranker: Annotated[str | None, opt("MODEL", "Let this cross-encoder's scores decide about the above.")] = None,
+    sampling: Annotated[str, opt("NAME", "top or random.")] = "top",
+    seed: Annotated[int, opt("N", "For random.")] = 0,
+    output_format: Annotated[str, opt("NAME", "triplets, n-tuples, labelled pairs or lists.")] = "triplets",
     option: Options = None,
     as_json: Json = False,
 ) -> None:
