@@ -50,12 +50,9 @@ class Fingerprint:
 
     def difference(self, other: Fingerprint) -> str:
         """The settings that differ, for error messages."""
-        keys = [
-            key
-            for key in sorted({*self.settings, *other.settings})
-            if self.settings.get(key) != other.settings.get(key)
-        ]
-        return ", ".join(f"{key}: {self.settings.get(key)!r} against {other.settings.get(key)!r}" for key in keys)
+        ours, theirs = self.settings, other.settings
+        keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+        return ", ".join(f"{key}: {ours.get(key)!r} against {theirs.get(key)!r}" for key in keys)
 
 
 @dataclass(frozen=True, slots=True)

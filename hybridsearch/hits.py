@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
@@ -88,10 +88,9 @@ class Explanation:
         if self.fused_score is not None:
             yield f"  fused score {self.fused_score:.6g} = {self.fusion}"
         for name in dict.fromkeys([*self.retrievers, *self.terms]):
-            hit = self.retrievers.get(name)
-            place = (
-                "not listed" if hit is None else f"rank {hit.rank}, score {hit.score:.4f}, adds {hit.contribution:.6g}"
-            )
+            place = "not listed"
+            if hit := self.retrievers.get(name):
+                place = f"rank {hit.rank}, score {hit.score:.4f}, adds {hit.contribution:.6g}"
             yield f"  {name}: {place}"
             if terms := self.terms.get(name):
                 yield "    " + ", ".join(f"{term} {weight:.3f}" for term, weight in terms.items())
@@ -224,9 +223,8 @@ class Results(Sequence[Hit]):
         return table
 
     def _repr_html_(self) -> str:
-        heads = "".join(
-            f"<th>{html.escape(name)}</th>" for name in ("rank", "score", *self._columns(), "id", "document")
-        )
+        columns = ("rank", "score", *self._columns(), "id", "document")
+        heads = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
         rows = "".join(
             "<tr>"
             + f"<td>{hit.rank}</td><td>{hit.score:.4f}</td>"
@@ -307,7 +305,4 @@ def _summary(document: Document) -> str:
 
 
 def _retrievers_to_dict(retrievers: Mapping[str, RetrieverHit]) -> dict[str, dict[str, float]]:
-    return {
-        name: {"rank": hit.rank, "score": hit.score, "contribution": hit.contribution}
-        for name, hit in retrievers.items()
-    }
+    return {name: asdict(hit) for name, hit in retrievers.items()}

@@ -120,8 +120,8 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     def to_trec(rankings: Mapping[str, Ranking], path: str | Path, tag: str = "hybridsearch") -> None:
         """Write `rankings` as a TREC run file that every tool reads in this order.
 
-        The scores are written as 32-bit numbers. Tools of the trec_eval family keep no more of them, re-sort by them
-        and break ties their own way, so one that is not below the one before it is lowered to just below that.
+        The scores are written as 32-bit numbers. Tools of the trec_eval family keep no more digits, sort by score again
+        and break ties their own way. So a score that is not below the one before it is lowered to just below that.
 
         Raises:
             InvalidArgumentError: a query id, document id or the tag is empty or holds a space, which the format has

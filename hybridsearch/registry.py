@@ -28,9 +28,8 @@ class _Registered:
     @property
     def path(self) -> str:
         """`module:Class`."""
-        if isinstance(self.target, str):
-            return self.target
-        return f"{self.target.__module__}:{self.target.__qualname__}"
+        target = self.target
+        return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
 
 
 _REGISTERED: dict[Kind, dict[str, _Registered]] = {
@@ -52,9 +51,7 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
         "score": _Registered("hybridsearch.fusion.score:ScoreFusion"),
         "adaptive": _Registered("hybridsearch.fusion.adaptive:AdaptiveFusion"),
     },
-    "reranker": {
-        "cross-encoder": _Registered("hybridsearch.rerank.cross_encoder:CrossEncoderReranker"),
-    },
+    "reranker": {"cross-encoder": _Registered("hybridsearch.rerank.cross_encoder:CrossEncoderReranker")},
 }
 
 
@@ -112,7 +109,8 @@ def find(kind: Kind, name: str) -> Any:
     for point in entry_points(group=ENTRY_POINTS) if kind == "backend" else ():
         if point.name == name:
             return point.load()
-    raise InvalidArgumentError(f"No {kind} {name!r} is known: known are {', '.join(registered(kind))}.")
+    others = ", or a folder's path" if kind == "backend" else ""
+    raise InvalidArgumentError(f"No {kind} {name!r} is known: known are {', '.join(registered(kind))}{others}.")
 
 
 def make(kind: Kind, description: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -129,7 +129,7 @@ class Plan:
             given = await _ask_in_tasks({name: partial(one, name) for name in self.retrievers}, self.timeout)
         return self._gather(given, timings)
 
-    # Below: the stages
+    # The stages
 
     def _at_once(self) -> bool:
         return not self.timeout and not set(self.optional).intersection(self.retrievers)
@@ -138,12 +138,7 @@ class Plan:
         return Answers(dict.fromkeys(self.retrievers, ()), dict.fromkeys(self.retrievers, ()))
 
     def _encode_all(self, queries: Sequence[str]) -> Answers:
-        parts = [self._encode(name, queries) for name in self.retrievers]
-        return Answers(
-            {name: requests for part in parts for name, requests in part.requests.items()},
-            {},
-            timings={stage: seconds for part in parts for stage, seconds in part.timings.items()},
-        )
+        return _joined([self._encode(name, queries) for name in self.retrievers])
 
     def _encode(self, name: str, queries: Sequence[str]) -> Answers:
         """The requests to one retriever, no rankings yet."""
@@ -157,7 +152,7 @@ class Plan:
         return Answers({name: requests}, {}, timings=timings)
 
     def _gather(self, given: Mapping[str, Answers | BaseException], timings: dict[str, float]) -> Answers:
-        """One from each retriever's own; errors are raised, or of optional retrievers noted."""
+        """The answers of all retrievers as one; errors are raised, or noted where the retriever is optional."""
         failures: dict[str, str] = {}
         good: list[Answers] = []
         for name, answer in given.items():
@@ -174,30 +169,18 @@ class Plan:
         if not good:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
             raise RetrieverError(f"No retriever answered: {reasons}.")
-        for answer in good:
-            timings.update(answer.timings)
-        return Answers(
-            {name: requests for answer in good for name, requests in answer.requests.items()},
-            {name: rankings for answer in good for name, rankings in answer.rankings.items()},
-            failures,
-            timings,
-        )
+        joined = _joined(good)
+        return replace(joined, failures=failures, timings=timings | joined.timings)
 
     def _merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:
-        """Fuse, fetch, rerank."""
-        top_k, reranker, timings = self.top_k, self.reranker, answers.timings
-        by_query = answers.by_query
+        top_k, reranker, timings, by_query = self.top_k, self.reranker, answers.timings, answers.by_query
         with _timed(timings, "fuse"):
             fused = [self.fusion.explain(of_query) for of_query in by_query]
         rerank_depth = 0 if reranker is None else reranker.top_k
         with _timed(timings, "fetch"):
+            shown = None if top_k is None else max(top_k, rerank_depth)
             documents = self._documents(
-                dict.fromkeys(
-                    id
-                    for ranking, _ in fused
-                    for id in (ranking.ids if top_k is None else ranking.ids[: max(top_k, rerank_depth)])
-                ),
-                by_query,
+                dict.fromkeys(id for ranking, _ in fused for id in ranking.ids[:shown]), by_query
             )
         reranked: Sequence[NDArray[np.float64]] = [np.empty(0)] * len(queries)
         if reranker is not None:
@@ -292,13 +275,20 @@ def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:
 def _with_rankings(answers: Answers, flat: Sequence[Ranking]) -> Answers:
     """`flat` is in the order of `_flat(answers.requests)`."""
     rest = iter(flat)
-    rankings = {name: [next(rest) for _ in requests] for name, requests in answers.requests.items()}
-    return Answers(answers.requests, rankings, answers.failures, answers.timings)
+    return replace(answers, rankings={name: [next(rest) for _ in asked] for name, asked in answers.requests.items()})
+
+
+def _joined(parts: Sequence[Answers]) -> Answers:
+    """The answers of several retrievers as one."""
+    requests = {name: of_retriever for part in parts for name, of_retriever in part.requests.items()}
+    rankings = {name: of_retriever for part in parts for name, of_retriever in part.rankings.items()}
+    timings = {stage: seconds for part in parts for stage, seconds in part.timings.items()}
+    return Answers(requests, rankings, timings=timings)
 
 
 @contextmanager
 def _blame(who: str) -> Iterator[None]:
-    """Turns whatever an encoder, reranker or engine raises into one of our errors, which says whose it was."""
+    """Whatever an encoder or engine raises becomes one of our errors, which says whose it was."""
     try:
         yield
     except HybridSearchError:
@@ -319,7 +309,7 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
 def _ask_in_threads(
     calls: Mapping[str, Callable[[], T]], timeouts: Mapping[str, float]
 ) -> dict[str, T | BaseException]:
-    """Run `calls` side by side; what each returned or raised. One that is too slow goes on unheard in its thread."""
+    """Run `calls` side by side; what each returned or raised. The answer of a call that is too slow is not used."""
     answers: dict[str, T | BaseException] = {}
 
     def run(name: str) -> None:
@@ -342,7 +332,7 @@ def _ask_in_threads(
 async def _ask_in_tasks(
     calls: Mapping[str, Callable[[], Awaitable[T]]], timeouts: Mapping[str, float]
 ) -> dict[str, T | BaseException]:
-    """`_ask_in_threads` for coroutines: one that is too slow is cancelled, and all are when the caller is."""
+    """`_ask_in_threads` for coroutines. A call that is too slow is cancelled; all are when the caller is."""
 
     async def run(name: str) -> T | BaseException:
         try:
@@ -355,7 +345,7 @@ async def _ask_in_tasks(
 
 
 async def _in_a_thread(call: Callable[[], T]) -> T:
-    """Like `asyncio.to_thread`, in a thread of its own: one that hangs keeps no other call and no exit waiting."""
+    """`asyncio.to_thread` in a thread of its own. If it hangs, no other call and no exit waits for it."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # from now on `cancel` does nothing, so that the thread can always answer
 

@@ -17,21 +17,16 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, connect, redacted
+from hybridsearch.backends import AsyncBackend, Backend, Schema, connect, redacted
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
-from hybridsearch.errors import (
-    BackendError,
-    BulkIndexError,
-    IndexNotFoundError,
-    InvalidArgumentError,
-)
+from hybridsearch.errors import BackendError, BulkIndexError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty
-from hybridsearch.indexing.transfer import add_all, check_kinds
+from hybridsearch.indexing.transfer import Transfer, check_kinds
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import read_documents
@@ -240,15 +235,11 @@ class HybridSearch:
             FilterError, InvalidArgumentError: an argument is not usable.
             RetrieverError, RetrieverTimeoutError: a retriever that is not optional failed or was too slow.
         """
-        return self.search_many(
-            _check_query(query),
-            top_k,
-            filter=filter,
-            retrievers=retrievers,
-            candidates=candidates,
-            fusion=fusion,
-            reranker=reranker,
-        )[0]
+        queries = _check_query(query)
+        plan = self.plan(
+            top_k, filter=filter, retrievers=retrievers, candidates=candidates, fusion=fusion, reranker=reranker
+        )
+        return plan.results(queries)[0]
 
     def search_many(self, queries: Iterable[str], top_k: int = 10, **options: Unpack[SearchOptions]) -> list[Results]:
         """`search` for several queries at once, with the same options: the same results as the loop, faster.
@@ -284,7 +275,7 @@ class HybridSearch:
 
         An engine with an asynchronous client is awaited, so that any number of searches may be on the way at once;
         encoders, rerankers and other engines work in threads. Cancelling it, or the timeout of a retriever, cancels
-        the request; what a thread has begun it ends unheard.
+        the request. A thread ends what it has begun, and its answer is not used.
         """
         return (await self.asearch_many(_check_query(query), top_k, **options))[0]
 
@@ -403,7 +394,7 @@ class HybridSearch:
             parts.append(f"reranker={self.reranker!r}")
         return f"HybridSearch({', '.join(parts)})"
 
-    # Below: how it is done
+    # How it is done
 
     def _index_via(
         self,
@@ -415,7 +406,7 @@ class HybridSearch:
         """Encode into an index in `folder`, then copy that here."""
         if "://" in str(folder) or str(folder) == "memory":
             raise InvalidArgumentError(f"via is a folder that keeps what was encoded, not {redacted(folder)!r}.")
-        schema, given = self._encoders.new_schema(self._settings()), self._encoders.given
+        schema, given = self._new_schema(), self._encoders.given
         encoders = {name: one for name, one in given.items() if schema.retrievers[name].kind != "text"}
         if not encoders:
             raise InvalidArgumentError(
@@ -427,7 +418,8 @@ class HybridSearch:
         with HybridSearch(encoders, folder, fusion, self.reranker, candidates=self.candidates) as store:
             encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
             started = time.perf_counter()
-            moved = add_all(store.backend, self._backend, schema, batch_size, show_progress_bar)
+            moved = Transfer(store.backend, self._backend, batch_size, show_progress_bar)
+            moved.run(schema, self._backend.open())
         self._encoders.schema = self._backend.open()
         seconds = encoded.seconds + time.perf_counter() - started
         return IndexReport(moved.copied, moved.unchanged, encoded.duplicates, seconds)
@@ -436,14 +428,15 @@ class HybridSearch:
         """Make the index, unless it is there."""
         with self._create_lock:  # two threads may both bring the first documents
             if self._encoders.schema is None:
-                schema = self._encoders.new_schema(self._settings())
+                schema = self._new_schema()
                 self._backend.create(schema)
                 self._encoders.built(schema)
 
-    def _settings(self) -> dict[str, Any]:
-        """What a new index is to remember beside its encoders."""
+    def _new_schema(self) -> Schema:
+        """What a new index is to remember."""
         reranker = {} if self.reranker is None else {"reranker": self.reranker.to_json()}
-        return {"fusion": self.fusion.to_json(), "candidates": self.candidates, **reranker}
+        settings = {"fusion": self.fusion.to_json(), "candidates": self.candidates, **reranker}
+        return Schema({name: encoder.schema() for name, encoder in self._encoders.given.items()}, settings)
 
     def _check_indexed(self) -> None:
         if self._encoders.schema is None:
@@ -451,11 +444,8 @@ class HybridSearch:
 
     def _asked(self, retrievers: Collection[str] | None, fusion: Fusion) -> list[str]:
         """The names to ask, without those of weight 0."""
-        if retrievers is None:
-            names = list(self._encoders.given)
-        else:
-            names = arguments.names(retrievers)
-            self._encoders.check_names(names, "retrievers")
+        names = list(self._encoders.given) if retrievers is None else arguments.names(retrievers)
+        self._encoders.check_names(names, "retrievers")
         self._encoders.check_names(fusion.weights or (), "fusion weights")
         names = [name for name in names if fusion.weight(name) > 0]
         if not names:
@@ -537,7 +527,7 @@ def open(
 
 @contextmanager
 def _closed_on_error(backend: Backend, place: object) -> Iterator[None]:
-    """A backend that was connected to here, and not given ready-made, is not left open by an error."""
+    """An error closes a backend that was connected to here; one that was given ready-made stays open."""
     try:
         yield
     except BaseException:
@@ -547,9 +537,8 @@ def _closed_on_error(backend: Backend, place: object) -> Iterator[None]:
 
 
 def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:
-    by_name = (
-        dict(timeout) if isinstance(timeout, Mapping) else {name: timeout for name in names if timeout is not None}
-    )
+    given = {} if timeout is None else timeout
+    by_name = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
     for name, seconds in by_name.items():
         if name not in names:
             raise InvalidArgumentError(

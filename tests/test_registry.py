@@ -57,6 +57,11 @@ def test_what_is_registered_cannot_be_changed_in_the_view(kind: Kind) -> None:
         find(kind, "mine")
 
 
+def test_the_error_for_an_unknown_backend_says_that_a_folder_will_do() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"No backend 'mine' is known: known are .*, or a folder's path\."):
+        find("backend", "mine")
+
+
 def test_a_saved_index_restores_a_registered_fusion(tmp_path: Path) -> None:
     documents = [hs.Document("1", "lift of a wing"), hs.Document("2", "a wing")]
     with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", fusion=BordaCount()) as search:

@@ -76,12 +76,8 @@ def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
             characters += len(batch.documents[stop].text)
             stop += 1
         documents = batch.documents[start:stop]
-        arrays: list[ArrowArray] = [
-            pa.array([d.id for d in documents], pa.large_string()),
-            pa.array([d.title for d in documents], pa.large_string()),
-            pa.array([d.text for d in documents], pa.large_string()),
-            pa.array([dump_metadata(d) for d in documents], pa.large_string()),
-        ]
+        strings = zip(*((d.id, d.title, d.text, dump_metadata(d)) for d in documents), strict=True)
+        arrays: list[ArrowArray] = [pa.array(column, pa.large_string()) for column in strings]
         for name in schema.retrievers:
             arrays += _vector_columns(batch.vectors[name], start, stop)
         yield pa.Table.from_arrays(arrays, schema=columns)

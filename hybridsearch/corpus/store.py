@@ -6,8 +6,8 @@
     segments/<name>/*.npy             arrays that a backend derived from the part, and rows deleted since
 
 The manifest is the truth. A file is complete and synced before a manifest names it, is never changed afterwards, and a
-new manifest replaces the old one by a rename. So a crash at any instant leaves what was last committed, a reader never
-waits and never sees half a change, and what a crashed writer left behind is removed by the next one.
+new manifest replaces the old one by a rename. So a crash at any instant leaves what was last committed. A reader never
+waits and never sees half a change. The next writer removes what a crashed one left behind.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ class CorpusStore:
             raise StorageError(
                 f"No index can be made in {folder} ({error.strerror}): choose another folder."
             ) from error
+        taken = IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
         if (folder / _MANIFEST).exists():
-            raise IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
+            raise taken
         if foreign:
             raise IndexExistsError(
                 f"The folder {folder} holds other files ({', '.join(foreign[:3])}): choose an empty or a new folder."
@@ -138,7 +139,7 @@ class CorpusStore:
         store._acquire()
         if (folder / _MANIFEST).exists():
             store.close()
-            raise IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
+            raise taken
         store._remove_garbage()
         store.commit(())
         return store
@@ -367,9 +368,7 @@ class CorpusStore:
                 try:
                     size = path.stat().st_size
                 except FileNotFoundError:
-                    if name in (PART, part.deleted):
-                        raise
-                    if not self.path(part).exists():
+                    if name in (PART, part.deleted) or not self.path(part).exists():
                         raise
                     continue
                 if size != file.size:
@@ -387,15 +386,12 @@ class CorpusStore:
 
 
 def exists(folder: Path) -> bool:
-    """Whether `folder` holds a store.
-
-    Raises:
-        IndexCorruptedError: it holds parts of one without their manifest.
-    """
-    if (folder / _MANIFEST).is_file():
+    """Whether `folder` holds a store. Raises IndexCorruptedError where it holds parts of one without their manifest."""
+    manifest = folder / _MANIFEST
+    if manifest.is_file():
         return True
-    if any(path.suffix != ".tmp" for path in (folder / _SEGMENTS).glob("*")) and not (folder / _MANIFEST).is_file():
-        raise IndexCorruptedError(f"{folder / _MANIFEST} is missing: {_REPAIR}.")
+    if any(path.suffix != ".tmp" for path in (folder / _SEGMENTS).glob("*")) and not manifest.is_file():
+        raise IndexCorruptedError(f"{manifest} is missing: {_REPAIR}.")
     return False
 
 
@@ -428,14 +424,8 @@ def crc32(path: Path) -> int:
 
 
 def _render(schema: Schema, parts: Sequence[Part], generation: int) -> bytes:
-    content = {
-        "format": "hybridsearch corpus",
-        "version": FORMAT_VERSION,
-        "generation": generation,
-        "schema": schema.to_json(),
-        "parts": [asdict(part) for part in parts],
-    }
-    return _with_checksum(content)
+    head = {"format": "hybridsearch corpus", "version": FORMAT_VERSION, "generation": generation}
+    return _with_checksum({**head, "schema": schema.to_json(), "parts": [asdict(part) for part in parts]})
 
 
 def _with_checksum(content: Mapping[str, Any]) -> bytes:

@@ -1,9 +1,8 @@
 """Many texts through one model: batches by token count, and on a CPU several of them side by side.
 
-Texts of similar length share a batch, so that little of the work is padding, and a batch has a number of tokens rather
-than of texts, so that it fits the processor's caches whatever the texts are. On a CPU each worker thread computes a
-batch of its own instead of all threads computing parts of one: they never wait for each other, least of all for one
-that the system has put aside for another program.
+Texts of similar length share a batch, so that little of the work is padding. The size of a batch is a number of tokens,
+so that any texts fit the processor's caches. On a CPU each worker thread computes a batch of its own: threads that
+compute parts of one batch wait for each other.
 """
 
 from __future__ import annotations
@@ -72,9 +71,8 @@ def forward(
 ) -> Any:
     """The model's output for one batch, as a torch tensor (texts, ...) on the model's device.
 
-    This is what `encode_query`, `encode_document` and `predict` do with a batch, prompts and routes included, without
-    what they do around it: they look through all parameters and modules at each call, 1 to 2 ms, and let only one
-    thread in, because tokenizers do not bear several.
+    It does with a batch what `encode_query`, `encode_document` and `predict` do, with prompts and routes. They look
+    through all parameters at each call (1 to 2 ms); this does not. Only the tokenizer is used by one thread at a time.
 
     Args:
         output: "sentence_embedding" or "scores".

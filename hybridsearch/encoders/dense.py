@@ -80,29 +80,20 @@ class Dense:
     ) -> None:
         if metric is not None:
             one_of("metric", metric, get_args(Metric))
-        truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
-        batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
         self.model = LazyModel(
-            model,
-            "SentenceTransformer",
-            max_length=max_length,
-            device=device,
-            backend=backend,
-            model_kwargs=model_kwargs,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
+            model, "SentenceTransformer", max_length, device, backend, model_kwargs, trust_remote_code, revision
         )
-        self._query_prompt, self._document_prompt = query_prompt, document_prompt
-        self._truncate_dim, self._normalize, self._metric = truncate_dim, normalize, metric
-        self._batch_tokens, self._cache = batch_tokens, cache
+        self._truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
+        self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
+        self._normalize, self._metric = normalize, metric
         settings = {
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
-            "truncate_dim": truncate_dim,
+            "truncate_dim": self._truncate_dim,
             "normalize": normalize,
             "metric": metric,
         }
-        self._settings = {name: value for name, value in settings.items() if value is not None}
+        self._settings: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
         if normalize is False and metric == "cosine":
             raise _unnormalized_cosine()
 
@@ -136,8 +127,7 @@ class Dense:
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
         """One row a text, in order; an all-zero row for a blank text.
 
-        Raises:
-            EncodingError: the model gives NaN or infinity for a text.
+        Raises EncodingError where the model gives NaN or infinity.
         """
         check_texts(texts)
         metric = self.metric
@@ -158,8 +148,7 @@ class Dense:
     def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """One float32 row of shape (dimensions,) a text, in order; all-zero for a blank text.
 
-        Raises:
-            EncodingError: the model gives NaN or infinity for a text.
+        Raises EncodingError where the model gives NaN or infinity.
         """
         check_texts(texts)
         filled = [number for number, text in enumerate(texts) if text.strip()]
@@ -173,21 +162,15 @@ class Dense:
     def fingerprint(self) -> Fingerprint:
         """The model's content and the settings that vectors depend on; reads files but loads nothing.
 
-        Raises:
-            ModelNotFoundError: there is no such model.
+        Raises ModelNotFoundError where there is no such model.
         """
         return Fingerprint("dense", {"model": self.model.digest(), **self.model.settings, **self._settings})
 
     def schema(self) -> RetrieverSchema:
         """What an index must remember; loads the model to learn dimensions and metric."""
         arguments = self.model.arguments()
-        return RetrieverSchema(
-            "dense",
-            self.fingerprint(),
-            None if arguments is None else {"type": "dense", **arguments, **self._settings},
-            self.dimensions,
-            self.metric,
-        )
+        encoder = None if arguments is None else {"type": "dense", **arguments, **self._settings}
+        return RetrieverSchema("dense", self.fingerprint(), encoder, self.dimensions, self.metric)
 
     def _encode_new(self, texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
         for batch, block in self._embedded(texts, numbers, "document"):
@@ -199,7 +182,7 @@ class Dense:
         """Batches of positions with their vectors; `numbers` are those of the texts for messages."""
         if not texts:
             return iter(())
-        prompt = self._query_prompt if task == "query" else self._document_prompt
+        prompt = self._settings.get(f"{task}_prompt")
         dimensions = self._truncate_dim or self.model.get().truncate_dim
         normalized = self.metric == "cosine" if self._normalize is None else self._normalize
 

@@ -26,26 +26,9 @@ Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncode
 _HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "cross-encoder"}
 
 _CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
-_NOT_CONTENT = {
-    "data_config.json",
-    "trainer_state.json",
-    "train_results.json",
-    "eval_results.json",
-    "all_results.json",
-    "training.json",  # these two are of hybridsearch.training
-    "report.json",
-}
-_NEVER_DOWNLOADED = [
-    "*.h5",
-    "*.msgpack",
-    "*.ot",
-    "*.pt",
-    "*.pkl",
-    "pytorch_model*",
-    "training_args.bin",
-    "flax*",
-    "rust*",
-]
+_NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
+_NOT_CONTENT |= {"training.json", "report.json"}  # of hybridsearch.training
+_NOT_FETCHED = ["*.h5", "*.msgpack", "*.ot", "*.pt", "*.pkl", "pytorch_model*", "training_args.bin", "flax*", "rust*"]
 
 
 class LazyModel:
@@ -54,12 +37,7 @@ class LazyModel:
     Args:
         model: a folder, a name on the Hugging Face hub, or a loaded model.
         family: what it must be.
-        max_length: longest input in tokens; None for the model's own.
-        device: such as "cpu" or "cuda:0"; None for the best there is.
-        backend: "torch", "onnx" or "openvino".
-        model_kwargs: JSON-able keyword arguments for the backend, such as `{"dtype": "float32"}`.
-        trust_remote_code: whether code in the model folder may run.
-        revision: of a model on the hub.
+        max_length, device, backend, model_kwargs, trust_remote_code, revision: as for `hybridsearch.Dense`.
 
     Attributes:
         name: the model as it was given.
@@ -71,7 +49,6 @@ class LazyModel:
         self,
         model: str | Path | Any,
         family: Family,
-        *,
         max_length: int | None = None,
         device: str | None = None,
         backend: Literal["torch", "onnx", "openvino"] = "torch",
@@ -87,14 +64,12 @@ class LazyModel:
         self._device, self._trust, self._revision = device, trust_remote_code, revision
         self._max_length, self._backend = whole_number_or_none("max_length", max_length), backend
         self._model_kwargs = dict(model_kwargs or {})
-        options = {"max_length": self._max_length, "model_kwargs": self._model_kwargs or None}
-        self.settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        if backend != "torch":
-            self.settings["backend"] = backend
+        engine = None if backend == "torch" else backend
+        options = {"max_length": self._max_length, "model_kwargs": self._model_kwargs, "backend": engine}
+        self.settings: dict[str, Any] = {name: value for name, value in options.items() if value}
         self._check_options()
         if isinstance(model, str | os.PathLike):
-            self.name = os.fspath(model)
-            self.is_named = True
+            self.name, self.is_named = os.fspath(model), True
             if not self.name.strip():
                 raise InvalidArgumentError("The model's name is empty: give a folder or a name on the model hub.")
             return
@@ -191,8 +166,7 @@ class LazyModel:
         except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
             raise unloadable(folder, error) from error
         if self._max_length is not None:
-            config = getattr(model, "config", None)
-            limit = getattr(config, "max_position_embeddings", None)
+            limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
             if limit is not None and self._max_length > limit:
                 raise InvalidArgumentError(
                     f"max_length is {self._max_length}, and the model {self.name!r} reads at most {limit} tokens."
@@ -205,8 +179,7 @@ class LazyModel:
 def find_model(name: str, family: Family, backend: str = "torch", revision: str | None = None) -> Path:
     """The folder of a model: the one that `name` is, else in the hub's local cache, else downloaded where possible.
 
-    Raises:
-        ModelNotFoundError: naming the folder that was looked in.
+    Raises ModelNotFoundError, which names the folder that was looked in.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -240,10 +213,9 @@ def unloadable(folder: Path, error: Exception) -> ModelNotFoundError:
 def family_of(folder: Path) -> Family | None:
     """The class that the model in a folder was saved by; None for a language model, or where nothing tells."""
     said, modules, architectures = _described(folder)
-    for family in get_args(Family):
-        if family == said:
-            known: Family = family
-            return known
+    if said in get_args(Family):
+        known: Family = said
+        return known
     if modules:
         return "SparseEncoder" if "sparse" in modules.lower() else "SentenceTransformer"
     return "CrossEncoder" if "ForSequenceClassification" in architectures else None
@@ -309,7 +281,7 @@ def _find_on_hub(names: Sequence[str], folder: Path, backend: str, revision: str
                         revision=revision,
                         cache_dir=cache,
                         local_files_only=not online,
-                        ignore_patterns=[*_NEVER_DOWNLOADED, *other],
+                        ignore_patterns=[*_NOT_FETCHED, *other],
                     )
                 )
             except HFValidationError as error:
@@ -360,7 +332,7 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
 
 
 def _described(folder: Path) -> tuple[Any, str, str]:
-    """What the files of a model say of it: its family, the types of its modules, its architectures."""
+    """By a model's files: its family, the types of its modules, its architectures."""
     modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
     architectures = " ".join(_read_json(folder / "config.json", {}).get("architectures") or [])
     return _read_json(folder / "config_sentence_transformers.json", {}).get("model_type"), modules, architectures

@@ -27,7 +27,6 @@ CPU_BATCH_TOKENS = 512
 GPU_BATCH_TOKENS = 8192
 """Less than for dense models, because each token has a row of logits as wide as the vocabulary."""
 
-
 Columns: TypeAlias = NDArray[np.int32] | NDArray[np.intp]
 Row: TypeAlias = tuple[Columns, NDArray[np.float32]]
 
@@ -72,28 +71,17 @@ class Sparse:
         trust_remote_code: bool = False,
         revision: str | None = None,
     ) -> None:
-        max_active_dims = whole_number_or_none("max_active_dims", max_active_dims)
-        query_max_active_dims = whole_number_or_none("query_max_active_dims", query_max_active_dims)
         settings = {
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
-            "max_active_dims": max_active_dims,
-            "query_max_active_dims": query_max_active_dims,
+            "max_active_dims": whole_number_or_none("max_active_dims", max_active_dims),
+            "query_max_active_dims": whole_number_or_none("query_max_active_dims", query_max_active_dims),
         }
         self.model = LazyModel(
-            model,
-            "SparseEncoder",
-            max_length=max_length,
-            device=device,
-            backend=backend,
-            model_kwargs=model_kwargs,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
+            model, "SparseEncoder", max_length, device, backend, model_kwargs, trust_remote_code, revision
         )
-        self._query_prompt, self._document_prompt = query_prompt, document_prompt
-        self._max_active_dims, self._query_max_active_dims = max_active_dims, query_max_active_dims
         self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
-        self._settings = {name: value for name, value in settings.items() if value is not None}
+        self._settings: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
         self._vocabulary: Vocabulary | None = None
 
     def __repr__(self) -> str:
@@ -111,8 +99,7 @@ class Sparse:
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         """One row a text, in order; an empty row for a blank text.
 
-        Raises:
-            EncodingError: the model gives NaN or infinity for a text.
+        Raises EncodingError where the model gives NaN or infinity.
         """
         check_texts(texts)
         counts, columns, weights = [np.zeros(1, np.int64)], [np.empty(0, "<i4")], [np.empty(0, "<f4")]
@@ -131,8 +118,7 @@ class Sparse:
     def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
         """One query a text, in order, its terms by descending weight, then by name; without terms for a blank text.
 
-        Raises:
-            EncodingError: the model gives NaN or infinity for a text.
+        Raises EncodingError where the model gives NaN or infinity.
         """
         check_texts(texts)
         filled = [number for number, text in enumerate(texts) if text.strip()]
@@ -191,20 +177,16 @@ class Sparse:
             "queries": [len(query.terms) for query in self.encode_queries(queries)],
             "documents": np.diff(self.encode_documents(documents).matrix.indptr).tolist(),
         }
+        means = {side: float(np.mean(counts)) for side, counts in active.items() if counts}
         return {
-            side: {
-                "active_dims": float(np.mean(counts)),
-                "sparsity_ratio": 1.0 - float(np.mean(counts)) / len(self.vocabulary),
-            }
-            for side, counts in active.items()
-            if counts
+            side: {"active_dims": mean, "sparsity_ratio": 1.0 - mean / len(self.vocabulary)}
+            for side, mean in means.items()
         }
 
     def fingerprint(self) -> Fingerprint:
         """The model's content and the settings that vectors depend on; reads files but loads nothing.
 
-        Raises:
-            ModelNotFoundError: there is no such model.
+        Raises ModelNotFoundError where there is no such model.
         """
         return Fingerprint("sparse", {"model": self.model.digest(), **self.model.settings, **self._settings})
 
@@ -216,10 +198,8 @@ class Sparse:
 
     def _encode_new(self, texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
         for batch, rows in self._embedded(texts, numbers, "document"):
-            yield (
-                batch,
-                [columns.astype("<i4").tobytes() + weights.astype("<f4").tobytes() for columns, weights in rows],
-            )
+            packed = [columns.astype("<i4").tobytes() + weights.astype("<f4").tobytes() for columns, weights in rows]
+            yield batch, packed
 
     def _embedded(
         self, texts: Sequence[str], numbers: Sequence[int], task: Task
@@ -253,9 +233,8 @@ class Sparse:
         """Vectors with all their zeros, shape (texts, dimensions)."""
         from sentence_transformers.util import select_max_active_dims
 
-        query = task == "query"
-        limit = (self._query_max_active_dims if query else self._max_active_dims) or self.model.get().max_active_dims
-        prompt = self._query_prompt if query else self._document_prompt
+        own = self._settings.get("query_max_active_dims" if task == "query" else "max_active_dims")
+        limit, prompt = own or self.model.get().max_active_dims, self._settings.get(f"{task}_prompt")
         arguments = {} if limit is None else {"max_active_dims": limit}
         tensor = forward(self.model, texts, "sentence_embedding", task, prompt, **arguments)
         rows: NDArray[np.float32] = select_max_active_dims(tensor, limit).float().cpu().numpy()

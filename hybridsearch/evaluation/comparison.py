@@ -15,15 +15,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation import formats, report
 from hybridsearch.evaluation.formats import NOTHING
 from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
-from hybridsearch.evaluation.results import (
-    ALPHA,
-    LATENCY_TOP_K,
-    ComparisonRecord,
-    Cost,
-    SystemRecord,
-    Timing,
-    Versus,
-)
+from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.hits import as_text
 from hybridsearch.ranking import Ranking
@@ -31,7 +23,6 @@ from hybridsearch.ranking import Ranking
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_TESTS = {"t": "paired t test", "randomization": "paired randomization test", "wilcoxon": "Wilcoxon signed-rank test"}
 _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni"}
 
 
@@ -154,16 +145,11 @@ def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
     """The mean over data sets of each measure, for rich; of the systems that were compared on all of them."""
     first = next(iter(comparisons.values()))
     names = [one.name for one in first.systems if all(one.name in other.names for other in comparisons.values())]
-    rows = [
-        [
-            [name],
-            *(
-                [formats.figure(fmean(comparison[name].means[measure].mean for comparison in comparisons.values()))]
-                for measure in first.measures
-            ),
-        ]
-        for name in names
-    ]
+    rows = []
+    for name in names:
+        of_sets = [comparison[name].means for comparison in comparisons.values()]
+        figures = [formats.figure(fmean(means[measure].mean for means in of_sets)) for measure in first.measures]
+        rows.append([[name], *([figure] for figure in figures)])
     return rich_tables([Grid(f"Mean over {len(comparisons)} data sets", ["system", *first.measures], rows)])
 
 
@@ -183,43 +169,33 @@ def _quality(comparison: Comparison) -> Grid:
         ]
         for system in comparison.systems
     ]
+    warnings = (warning for system in comparison.systems for warning in system.warnings)
     facts = comparison.dataset
     corpus = "" if facts.documents is None else f"{facts.documents:,} documents, "
     return Grid(
         f"{facts.name}: {corpus}{facts.queries:,} queries, {facts.judgements:,} judgements",
         ["system", *comparison.measures, *(["best single"] if versus_best else [])],
         rows,
-        [*_warnings(comparison.systems), *_answer(comparison), *_explanations(comparison), *facts.problems],
+        [*warnings, *_answer(comparison), *_explanations(comparison), *facts.problems],
     )
 
 
 def _differences(comparison: Comparison) -> Grid:
-    rows = [
-        [
-            [system.name],
-            *(
-                [["same"], [NOTHING], [NOTHING]]
-                if versus.same
-                else [
-                    [formats.difference(versus.difference.mean, 4)],
-                    [formats.signed_interval(versus.difference)],
-                    [formats.p_value(versus.p_adjusted)],
+    rows = []
+    for system in comparison.systems:
+        if (versus := system.versus.get(comparison.main)) is not None:
+            of = versus.difference
+            found = ["same", NOTHING, NOTHING]
+            if not versus.same:
+                found = [
+                    formats.difference(of.mean, 4),
+                    formats.signed_interval(of),
+                    formats.p_value(versus.p_adjusted),
                 ]
-            ),
-            *([f"{count:,}"] for count in (versus.wins, versus.losses, versus.ties)),
-        ]
-        for system in comparison.systems
-        if (versus := system.versus.get(comparison.main)) is not None
-    ]
-    return Grid(
-        f"{comparison.main} against {comparison.baseline}",
-        ["system", "difference", "interval", "corrected p", "wins", "losses", "ties"],
-        rows,
-    )
-
-
-def _warnings(systems: Iterable[SystemResult]) -> Iterable[str]:
-    return (warning for system in systems for warning in system.warnings)
+            counts = [f"{count:,}" for count in (versus.wins, versus.losses, versus.ties)]
+            rows.append([[cell] for cell in (system.name, *found, *counts)])
+    columns = ["system", "difference", "interval", "corrected p", "wins", "losses", "ties"]
+    return Grid(f"{comparison.main} against {comparison.baseline}", columns, rows)
 
 
 def _answer(comparison: Comparison) -> Iterable[str]:
@@ -253,7 +229,7 @@ def _explanations(comparison: Comparison) -> Iterable[str]:
     if family:
         correction = _CORRECTIONS.get(comparison.correction)
         corrected = f", {correction} correction for {family} systems" if correction and family > 1 else ""
-        test = _TESTS.get(comparison.test, comparison.test)
+        test = formats.TESTS.get(comparison.test, comparison.test)
         yield f"* differs from {comparison.baseline} ({test}{corrected}, p < {ALPHA:g})."
     if any(one.best_single for one in comparison.systems):
         yield (
@@ -310,13 +286,10 @@ def _retrievers(systems: Sequence[SystemResult]) -> Grid:
         cost = system.cost or Cost()
         for name in dict.fromkeys([*cost.documents_per_second, *cost.sparsity]):
             rate, sparsity = cost.documents_per_second.get(name), cost.sparsity.get(name)
-            row = [name, NOTHING if rate is None else f"{rate:,.0f}"]
-            row += (
-                [NOTHING, NOTHING, NOTHING]
-                if sparsity is None
-                else [f"{sparsity.documents_mean:.1f}", f"{sparsity.queries_mean:.1f}", f"{sparsity.flops:.3f}"]
-            )
-            rows[tuple(row)] = None
+            found = [NOTHING, NOTHING, NOTHING]
+            if sparsity is not None:
+                found = [f"{sparsity.documents_mean:.1f}", f"{sparsity.queries_mean:.1f}", f"{sparsity.flops:.3f}"]
+            rows[name, NOTHING if rate is None else f"{rate:,.0f}", *found] = None
     return Grid(
         "Retrievers",
         ["retriever", "documents encoded a second", "active dimensions, document", "query", "FLOPS"],
@@ -360,18 +333,13 @@ def _rich_table(grid: Grid) -> RenderableType:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for number, column in enumerate(grid.columns):
-        if number == 0:
-            table.add_column(Text(column), overflow="fold", min_width=12)
-        else:
-            table.add_column(Text(column), justify="right", overflow="fold")
+    table.add_column(Text(grid.columns[0]), overflow="fold", min_width=12)
+    for column in grid.columns[1:]:
+        table.add_column(Text(column), justify="right", overflow="fold")
     for row in grid.rows:
         cells = []
         for lines in row:
-            cell = Text(lines[0])
-            for line in lines[1:]:
-                cell.append(f"\n{line}", style="dim")
-            cells.append(cell)
+            cells.append(Text(lines[0]).append("".join(f"\n{line}" for line in lines[1:]), style="dim"))
         table.add_row(*cells)
     return Group(Text(grid.title, style="bold"), table, *(Text(note, style="dim") for note in grid.notes), Text(""))
 

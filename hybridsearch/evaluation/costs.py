@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,11 +51,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds of each query that was timed, in order; a stage that a system does not have is empty.
-
-    Attributes:
-        at: when, in UTC to the minute.
-    """
+    """Milliseconds of each query that was timed, in order (empty for a stage that there is not), and the UTC minute."""
 
     search: tuple[float, ...] = ()
     fuse: tuple[float, ...] = ()
@@ -69,7 +66,8 @@ def measure_costs(plans: Sequence[SystemPlan], stages: Stages, queries: int) -> 
     Encoding is timed once for each retriever, so that systems with the same retrievers have the same times; all else
     is timed for each system. Kept with the stages: what was measured before is not measured again.
     """
-    plans = [plan for plan in plans if not plan.oracle and (_is_index(plan) or plan.kind in ("fused", "reranked"))]
+    plans = [plan for plan in plans if isinstance(plan.source, HybridSearch) or plan.kind in ("fused", "reranked")]
+    plans = [plan for plan in plans if not plan.oracle]
     costs: dict[str, Cost] = {}
     sample = spread(list(stages.queries), queries)
     encoders = _Encoders(stages, sample)
@@ -98,16 +96,12 @@ def measure_sparsity(documents: Iterable[SparseVectors], queries: Sequence[Spars
         rows = np.repeat(np.arange(len(vectors)), np.diff(vectors.matrix.indptr))
         lengths.extend(np.bincount(rows[active], minlength=len(vectors)).tolist())
         columns, counts = np.unique(vectors.matrix.indices[active], return_counts=True)
-        with_term.update(
-            {
-                vectors.vocabulary.terms[column]: count
-                for column, count in zip(columns.tolist(), counts.tolist(), strict=True)
-            }
-        )
+        terms = [vectors.vocabulary.terms[column] for column in columns.tolist()]
+        with_term.update(dict(zip(terms, counts.tolist(), strict=True)))
     active_terms = [
         [term for term, weight in zip(query.terms, query.weights.tolist(), strict=True) if weight] for query in queries
     ]
-    products = sum(with_term[term] for terms in active_terms for term in terms)
+    products = sum(with_term[term] for of_query in active_terms for term in of_query)
     return Sparsity(
         documents_mean=float(np.mean(lengths)) if lengths else 0.0,
         queries_mean=float(np.mean([len(terms) for terms in active_terms])) if queries else 0.0,
@@ -222,10 +216,6 @@ def _within(seconds: float, measure: Callable[[int], T], count: int) -> list[T]:
     return found
 
 
-def _is_index(plan: SystemPlan) -> bool:
-    return isinstance(plan.source, HybridSearch)
-
-
 def _time_index(
     plan: SystemPlan, search: HybridSearch, text: str, vectors: Mapping[str, QueryVector]
 ) -> dict[str, float]:
@@ -276,30 +266,20 @@ def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages) -> Cost:
     search = plan.source
     if not isinstance(search, HybridSearch):
         return cost
-    encoders = {name: search.retrievers[name] for name in plan.retrievers}
-    rates = {
-        name: stages.keep(
-            Rate,
-            ["documents", *stages.fingerprint(search, name), stages.index_digest(search)],
-            lambda encoder=encoder: Rate(_encoding_rate(encoder, stages.corpus)),  # type: ignore[misc]
-        ).documents_per_second
-        for name, encoder in encoders.items()
-        if stages.corpus is not None
-    }
-    return replace(
-        cost,
-        index_bytes=index_bytes(search, plan.retrievers),
-        documents_per_second={name: rate for name, rate in rates.items() if rate},
-        sparsity={
-            name: stages.keep(
-                Sparsity,
-                ["sparsity", *stages.fingerprint(search, name), stages.index_digest(search), stages.queries],
-                lambda name=name: _sparsity(search, name, stages.asked(plan, name).vectors),  # type: ignore[misc]
-            )
-            for name in plan.retrievers
-            if stages.asked(plan, name).vectors and search.backend.capabilities.scan
-        },
-    )
+    rates: dict[str, float] = {}
+    sparsity: dict[str, Sparsity] = {}
+    for name in plan.retrievers:
+        identity = [*stages.fingerprint(search, name), stages.index_digest(search)]
+        if stages.corpus is not None:
+            encode = partial(_encoding_rate, search.retrievers[name], stages.corpus)
+            rates[name] = stages.keep(Rate, ["documents", *identity], encode).documents_per_second
+        vectors = stages.asked(plan, name).vectors
+        if vectors and search.backend.capabilities.scan:
+            scan = partial(_sparsity, search, name, vectors)
+            sparsity[name] = stages.keep(Sparsity, ["sparsity", *identity, stages.queries], scan)
+    rates = {name: rate for name, rate in rates.items() if rate}
+    size = index_bytes(search, plan.retrievers)
+    return replace(cost, index_bytes=size, documents_per_second=rates, sparsity=sparsity)
 
 
 def index_bytes(search: HybridSearch, names: Sequence[str]) -> int | None:
@@ -313,9 +293,9 @@ def index_bytes(search: HybridSearch, names: Sequence[str]) -> int | None:
     return int(facts["bytes"]) if "bytes" in facts else None
 
 
-def _encoding_rate(encoder: Any, corpus: Iterable[Document] | None) -> float:
-    """Documents a second, from batches that double until one takes a second."""
-    documents = spread(list(islice(corpus or (), 4 * ENCODED)), ENCODED)
+def _encoding_rate(encoder: Any, corpus: Iterable[Document]) -> Rate:
+    """From batches that double until one takes a second."""
+    documents = spread(list(islice(corpus, 4 * ENCODED)), ENCODED)
     texts = [document.content for document in documents]
     size, start, rate = 16, 0, 0.0
     with no_cache():
@@ -330,7 +310,7 @@ def _encoding_rate(encoder: Any, corpus: Iterable[Document] | None) -> float:
             if seconds > 1:
                 break
             start, size = start + size, 2 * size
-    return rate
+    return Rate(rate)
 
 
 def _sparsity(search: HybridSearch, name: str, queries: Mapping[str, SparseQuery]) -> Sparsity:
@@ -348,9 +328,9 @@ def _sparsity(search: HybridSearch, name: str, queries: Mapping[str, SparseQuery
 
 
 def machine_facts() -> dict[str, str]:
-    """The machine that costs are measured on, without which a millisecond says little.
+    """What costs are measured on: CPU, cores that this process may use, memory, operating system, Python.
 
-    CPU, cores that this process may use, memory, operating system, Python; where torch is in use, how it computes.
+    Where torch is in use, also how it computes.
 
     >>> {"CPU", "cores", "memory", "OS", "Python"} <= machine_facts().keys()
     True

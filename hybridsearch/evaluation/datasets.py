@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from hybridsearch.documents import Document
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
 from hybridsearch.evaluation import hub
+from hybridsearch.evaluation.formats import number_of
 from hybridsearch.evaluation.measures import Qrels, add_judgement, read_lines, read_qrels
 from hybridsearch.readers import read_documents
 
@@ -196,13 +197,11 @@ class DatasetReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        documents = "no corpus" if self.documents is None else _count(self.documents, "document", "documents")
-        lines = [
-            f"{self.name}: {documents}, {_count(self.queries, 'query', 'queries')}, "
-            f"{_count(self.judgements, 'judgement', 'judgements')} ({self.relevant:,} relevant)"
-        ]
+        documents = "no corpus" if self.documents is None else number_of(self.documents, "document")
+        queries, judgements = number_of(self.queries, "query", "queries"), number_of(self.judgements, "judgement")
+        lines = [f"{self.name}: {documents}, {queries}, {judgements} ({self.relevant:,} relevant)"]
         if self.left_out:
-            lines.append(f"{_count(self.left_out, 'query', 'queries')} without judgements left out")
+            lines.append(f"{number_of(self.left_out, 'query', 'queries')} without judgements left out")
         return "\n".join([*lines, *(map(str, self.problems) if self.problems else ["no problems found"])])
 
     def __rich__(self) -> Text:
@@ -319,12 +318,9 @@ def _layout(where: str | Path, splits: Sequence[str], revision: str | None) -> h
 def _from_layout(name: str, layout: hub.Layout, split: str, all_queries: bool, qrels: Sequence[Path] = ()) -> Dataset:
     qrels = qrels or layout.files("qrels", split)
     if not qrels:
-        known = layout.splits("qrels")
-        there = (
-            f"it has {', '.join(map(repr, known))}"
-            if known
-            else f"they are looked for as qrels/{split}.tsv and the like"
-        )
+        there = f"they are looked for as qrels/{split}.tsv and the like"
+        if known := layout.splits("qrels"):
+            there = f"it has {', '.join(map(repr, known))}"
         raise InvalidArgumentError(f"{layout.folder} has no judgements for the split {split!r}; {there}.")
     queries = layout.files("queries", split)
     if not queries:
@@ -462,7 +458,3 @@ def _add_record(qrels: dict[str, dict[str, int]], record: Mapping[str, Any], whe
 
 def _suffix(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).suffix.lower()
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"

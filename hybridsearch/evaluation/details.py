@@ -60,7 +60,8 @@ def make_details(
 
     def hits(plan: SystemPlan, query: str) -> tuple[DetailHit, ...]:
         best = (shown[plan.name][query] or EMPTY).top(HITS)
-        listed = {name: {id: rank for rank, id in enumerate(one.ids, 1)} for name, one in _lists(plan, stages, query)}
+        lists = stages.rankings(plan, query) if plan.retrievers else {}
+        listed = {name: {id: rank for rank, id in enumerate(one.ids, 1)} for name, one in lists.items()}
         found = {name: terms(plan, name, query, [id for id in best.ids if id in of]) for name, of in listed.items()}
         return tuple(
             DetailHit(
@@ -95,7 +96,3 @@ def title(document: Document | None) -> str:
         return ""
     text = " ".join((document.title or document.text[: 4 * _TITLE]).split())
     return text if len(text) <= _TITLE else f"{text[:_TITLE].rsplit(' ', 1)[0]} ..."
-
-
-def _lists(plan: SystemPlan, stages: Stages, query: str) -> list[tuple[str, Ranking]]:
-    return list(stages.rankings(plan, query).items()) if plan.retrievers else []

@@ -21,7 +21,7 @@ from hybridsearch.evaluation.details import make_details, pick_queries
 from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
 from hybridsearch.evaluation.pipeline import Pipeline, Run, SystemPlan, check_sources, make_plan
 from hybridsearch.evaluation.results import BestSingle, DatasetFacts, Versus
-from hybridsearch.evaluation.stages import Stages, check_work_folder, reordered
+from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
 from hybridsearch.fusion import RRF
 from hybridsearch.ranking import Ranking
@@ -137,20 +137,12 @@ def compare(
     qrels = {query: dataset.qrels[query] for query in dataset.queries if query in dataset.qrels}
     if not qrels:
         raise InvalidArgumentError(f"No query of the data set {dataset.name!r} has a judgement: check its qrels.")
-    stages = Stages(
-        {query: dataset.queries[query] for query in qrels},
-        dataset.corpus,
-        None if work_folder is None else check_work_folder(work_folder),
-        show_progress_bar,
-        exclude_self,
-    )
+    texts = {query: dataset.queries[query] for query in qrels}
+    stages = Stages(texts, dataset.corpus, work_folder, show_progress_bar, exclude_self)
     check_sources(plans, qrels, dataset.name)
     returned = _rankings(plans, stages, qrels)
     found = {
-        plan.name: {
-            query: _with_own_scores(ranking, plan, stages, query).top(top_k)
-            for query, ranking in returned[plan.name].items()
-        }
+        plan.name: {q: _with_own_scores(one, plan, stages, q).top(top_k) for q, one in returned[plan.name].items()}
         for plan in plans
     }
     scores = {name: score_rankings(rankings, qrels, parsed) for name, rankings in found.items()}
@@ -208,7 +200,7 @@ def retrieve_rerank(
     }
 
 
-# Below: how it is done
+# How it is done
 
 
 def _rankings(
@@ -229,20 +221,11 @@ def _rankings(
         for plan in plans
         if plan.reranker is not None
     }
-    reranked = stages.rerank(heads)
-    return {
-        name: of_system
-        if name not in heads
-        else {
-            query: reordered(
-                _with_head(ranking, [document.id for document in heads[name][1][query]]),
-                reranked[name][query],
-                len(heads[name][1][query]),
-            )
-            for query, ranking in of_system.items()
-        }
-        for name, of_system in fused.items()
-    }
+    for name, scores in stages.rerank(heads).items():
+        for query, documents in heads[name][1].items():
+            whole = _with_head(fused[name][query], [document.id for document in documents])
+            fused[name][query] = reordered(whole, scores[query], len(documents))
+    return fused
 
 
 def _heads(
@@ -318,12 +301,10 @@ def _tested(
     others = [one.name for one in results if one.name != baseline and one.kind != "oracle-positives"]
     versus = _versus({name: (scores[name], scores[baseline]) for name in others}, test, correction, level)
     added = _versus({name: (scores[name], single) for name, (_, single) in best.items()}, test, correction, level)
-    singles = {
-        name: BestSingle(
-            retriever, {measure: float(np.mean(_values(values))) for measure, values in single.items()}, added[name]
-        )
-        for name, (retriever, single) in best.items()
-    }
+    singles = {}
+    for name, (retriever, single) in best.items():
+        means = {measure: float(np.mean(_values(values))) for measure, values in single.items()}
+        singles[name] = BestSingle(retriever, means, added[name])
     return [replace(one, versus=versus.get(one.name, {}), best_single=singles.get(one.name)) for one in results]
 
 
@@ -335,16 +316,15 @@ def _versus(
     for measure in next(iter(pairs.values()))[0] if pairs else ():
         values = {name: (_values(ours[measure]), _values(other[measure])) for name, (ours, other) in pairs.items()}
         p_values = [paired_test(ours, other, test) for ours, other in values.values()]
-        for (name, (ours, other)), p, adjusted in zip(
-            values.items(), p_values, adjust(p_values, correction), strict=True
-        ):
+        adjusted = adjust(p_values, correction)
+        for (name, (ours, other)), p, p_adjusted in zip(values.items(), p_values, adjusted, strict=True):
             difference = bootstrap_interval(ours - other, level)
-            result[name][measure] = Versus(difference, p, adjusted, *wins_losses_ties(ours, other))
+            result[name][measure] = Versus(difference, p, p_adjusted, *wins_losses_ties(ours, other))
     return result
 
 
 def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
-    """What a reader of the figures of `plan` has to know: that its fusion was tuned on these queries."""
+    """What makes the figures of `plan` too good: a fusion that was tuned on these queries."""
     asked = dataset.query_digests
     seen = len(asked & plan.fusion.tuned_on)
     if not seen or len(plan.retrievers) < 2:
@@ -405,10 +385,5 @@ def _check_cutoffs(names: Iterable[str], cutoffs: Iterable[int | None], top_k: i
 
 def _facts(dataset: Dataset, qrels: Mapping[str, Mapping[str, int]]) -> DatasetFacts:
     report = dataset.check()
-    return DatasetFacts(
-        dataset.name,
-        report.documents,
-        len(qrels),
-        sum(map(len, qrels.values())),
-        tuple(str(problem) for problem in report.problems),
-    )
+    judgements, problems = sum(map(len, qrels.values())), tuple(map(str, report.problems))
+    return DatasetFacts(dataset.name, report.documents, len(qrels), judgements, problems)

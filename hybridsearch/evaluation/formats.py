@@ -11,6 +11,8 @@ from hybridsearch.evaluation.statistics import Interval
 NOTHING = "–"
 """Stands where a figure was not measured."""
 
+TESTS = {"t": "paired t test", "randomization": "paired randomization test", "wilcoxon": "Wilcoxon signed-rank test"}
+
 
 def figure(value: float | None, digits: int = 4) -> str:
     """A measure.
@@ -106,6 +108,15 @@ def count(number: float | None) -> str:
     if number >= 10 or number == int(number):
         return f"{number:,.0f}"
     return f"{number:.1f}" if number >= 1 else f"{number:.2f}"
+
+
+def number_of(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> number_of(1, "query", "queries"), number_of(1400, "document")
+    ('1 query', '1,400 documents')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def duration(seconds: float) -> str:

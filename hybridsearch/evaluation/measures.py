@@ -69,9 +69,7 @@ def parse_measures(names: str | Measure | Iterable[str | Measure]) -> tuple[Meas
 
 
 def score_rankings(
-    rankings: Mapping[str, Ranking],
-    qrels: Qrels,
-    measures: str | Measure | Iterable[str | Measure] = DEFAULT_MEASURES,
+    rankings: Mapping[str, Ranking], qrels: Qrels, measures: str | Measure | Iterable[str | Measure] = DEFAULT_MEASURES
 ) -> dict[str, dict[str, float]]:
     """The measures of each query, on the rankings in the order in which they are.
 

@@ -143,10 +143,8 @@ def _parse(
                 f"({fusions}, or a file of `tune`), and neither rerank nor candidates:N."
             )
     asked = list(weights) or known
-    if any(value is not None for value in weights.values()):
-        given = {name: 1.0 if value is None else value for name, value in weights.items()}
-    else:
-        given = None
+    weighted = any(value is not None for value in weights.values())
+    given = {name: 1.0 if value is None else value for name, value in weights.items()} if weighted else None
     return Pipeline(source, asked, _fusion(fusion, given, spec), candidates, chosen)
 
 

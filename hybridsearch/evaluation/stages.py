@@ -62,6 +62,8 @@ class Stages:
         folder: keeps everything; None for memory only.
         show: progress bars; None shows them in a terminal.
         exclude_self: drop the document whose id is the query's from what every retriever returns.
+
+    Raises InvalidArgumentError where the folder cannot be made.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Stages:
     ) -> None:
         self.queries = dict(queries)
         self.corpus = corpus
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else _make_folder(folder)
         self.show = show
         self.exclude_self = exclude_self
         self._asked: dict[Any, Asked] = {}
@@ -127,9 +129,8 @@ class Stages:
 
         if self.folder is None or not self.queries:
             return ask()
-        digest = _digest(
-            self.index_digest(search), self.fingerprint(search, name), self.queries, depth, repr(plan.filter)
-        )
+        identity = self.index_digest(search), self.fingerprint(search, name)
+        digest = _digest(*identity, self.queries, depth, repr(plan.filter))
         path = self.folder / "rankings" / f"{name}-{digest}.parquet"
         if path.exists() and (kept := _read_asked(path)) is not None:
             return kept
@@ -187,24 +188,20 @@ class Stages:
     def rerank(
         self, heads: Mapping[str, tuple[Reranker, Mapping[str, Sequence[Document]]]]
     ) -> dict[str, dict[str, dict[str, float]]]:
-        """Scores by system name, query id and document id.
+        """Scores by system name, query id and document id; `heads` has its reranker and documents of each system.
 
-        Args:
-            heads: by system name, its reranker and by query id the documents that go to it.
-
-        Pairs are shared between systems whose rerankers have one fingerprint: such a reranker's score depends on
-        nothing but the pair. One without the method `fingerprint` gets each system's documents as `search` hands them
-        over.
+        Systems whose rerankers have one fingerprint share pairs: a score of such a reranker depends on nothing but the
+        pair. One without the method `fingerprint` gets each system's documents as `search` hands them over.
         """
-        groups: dict[Any, list[str]] = {}
-        for name, (reranker, _) in heads.items():
-            groups.setdefault(_reranker_key(reranker) or ("alone", name), []).append(name)
         result: dict[str, dict[str, dict[str, float]]] = {}
-        for key, names in groups.items():
-            reranker, documents_of = heads[names[0]]
-            if key[0] == "alone":
-                result[names[0]] = self._rerank_alone(reranker, documents_of)
-                continue
+        groups: dict[str, list[str]] = {}
+        for name, (reranker, documents_of) in heads.items():
+            if fingerprint := getattr(reranker, "fingerprint", None):
+                groups.setdefault(fingerprint().digest, []).append(name)
+            else:
+                result[name] = self._rerank_alone(reranker, documents_of)
+        for names in groups.values():
+            reranker = heads[names[0]][0]
             scores = self._rerank_pairs(reranker, [heads[name][1] for name in names])
             for name in names:
                 result[name] = {
@@ -302,14 +299,9 @@ class _PairScores:
 
 
 def _asked_key(search: HybridSearch, plan: SystemPlan, name: str) -> tuple[Any, ...]:
-    """Equal for plans that can share an answer; a deeper approximate search is another search."""
+    """Equal for plans that can share an answer: an approximate search of another depth is another search."""
     approximate = search.backend.capabilities.approximate
     return id(search), name, repr(plan.filter), plan.depth if approximate else None
-
-
-def _reranker_key(reranker: Reranker) -> tuple[str, str] | None:
-    fingerprint = getattr(reranker, "fingerprint", None)
-    return None if fingerprint is None else ("shared", str(fingerprint().digest))
 
 
 _SCHEMA = pa.schema(
@@ -339,14 +331,13 @@ def _read_asked(path: Path) -> Asked | None:
     """What `_write_asked` wrote; None for a file that is damaged."""
     try:
         rows = pq.read_table(path).to_pylist()
-        return Asked(
-            {row["query"]: Ranking(tuple(row["ids"]), np.array(row["scores"], dtype=np.float64)) for row in rows},
-            {
-                row["query"]: SparseQuery(tuple(row["terms"]), np.array(row["weights"], dtype=np.float32))
-                for row in rows
-                if row["terms"] is not None
-            },
-        )
+        rankings = {row["query"]: Ranking(tuple(row["ids"]), np.array(row["scores"], dtype=np.float64)) for row in rows}
+        vectors = {
+            row["query"]: SparseQuery(tuple(row["terms"]), np.array(row["weights"], dtype=np.float32))
+            for row in rows
+            if row["terms"] is not None
+        }
+        return Asked(rankings, vectors)
     except (OSError, KeyError, TypeError, ValueError):  # pa.ArrowInvalid is a ValueError
         return None
 
@@ -363,8 +354,7 @@ def _digest(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def check_work_folder(folder: str | Path) -> Path:
-    """Makes the folder. Raises InvalidArgumentError where it cannot be one."""
+def _make_folder(folder: str | Path) -> Path:
     path = Path(folder).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)

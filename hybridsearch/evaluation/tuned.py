@@ -187,29 +187,18 @@ class Tuned:
                 *(row(rival, "untuned") for rival in self.untuned),
             ],
         )
-        folds = Grid(
-            "What each fold was measured with, chosen on the other queries",
-            ["tuned", self.measure, "best single", self.measure, "queries"],
-            [
-                [
-                    [_written(fold.fusion), f"{fold.candidates} candidates"],
-                    [formats.figure(fold.value)],
-                    [fold.best_single],
-                    [formats.figure(fold.best_single_value)],
-                    [f"{fold.queries:,}"],
-                ]
-                for fold in self.folds
-            ],
-        )
+        rows = []
+        for fold in self.folds:
+            single, value = formats.figure(fold.best_single_value), formats.figure(fold.value)
+            cells = [[value], [fold.best_single], [single], [f"{fold.queries:,}"]]
+            rows.append([[_written(fold.fusion), f"{fold.candidates} candidates"], *cells])
+        columns = ["tuned", self.measure, "best single", self.measure, "queries"]
+        folds = Grid("What each fold was measured with, chosen on the other queries", columns, rows)
         return Group(rich_tables([figures, folds]), Text(self.recommendation))
 
 
 def load_tuned(path: str | Path) -> Tuned:
-    """What `Tuned.save` wrote.
-
-    Raises:
-        InvalidArgumentError: there is no such file, or it holds something else.
-    """
+    """What `Tuned.save` wrote. Raises InvalidArgumentError where there is no such file, or it holds something else."""
     return Tuned.from_dict(read_content(path))
 
 

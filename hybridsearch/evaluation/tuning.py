@@ -24,7 +24,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import Qrels, parse_measures, score_rankings
 from hybridsearch.evaluation.pipeline import Pipeline, Run, check_sources
-from hybridsearch.evaluation.stages import Stages, check_work_folder
+from hybridsearch.evaluation.stages import Stages
 from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
 from hybridsearch.evaluation.tuned import Fold, Rival, Tuned
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
@@ -66,9 +66,9 @@ def tune(
     """Choose the kind of fusion, its weights and the depth on judged queries, and say what that is worth on others.
 
     Every retriever is asked once; what follows works on its rankings. All kinds are tried at all depths with a grid of
-    weights (steps of 0.1 for two or three retrievers, coarser for more) that has each retriever alone among them. For
-    the choice, each kind and depth has its weights fitted on a part of the queries and is judged on the rest, so that
-    no kind wins by having more to fit; the weights are then fitted on all of them.
+    weights (steps of 0.1 for two or three retrievers, coarser for more), which also has each retriever alone. The
+    weights of each kind and depth are fitted on a part of the queries and judged on the rest, so that no kind wins by
+    having more to fit. Those of the best are then fitted on all queries.
 
     Args:
         source: an index, or runs (rankings by query id, or TREC run files) by retriever name.
@@ -115,8 +115,7 @@ def tune(
         raise InvalidArgumentError(f"One measure is maximised, not {len(parsed)}.")
     check_sources([plan], qrels, dataset.name)
     texts = {query: text for query, text in dataset.queries.items() if query in qrels}
-    folder = None if work_folder is None else check_work_folder(work_folder)
-    stages = Stages(texts, dataset.corpus, folder, show_progress_bar, exclude_self)
+    stages = Stages(texts, dataset.corpus, work_folder, show_progress_bar, exclude_self)
     stages.retrieve([plan])
     runs = {name: {q: stages.rankings(plan, q)[name] for q in queries} for name in plan.retrievers}
     table = _Table(runs, qrels, str(parsed[0]), kinds, sorted(set(candidates)), show_progress_bar)
@@ -209,19 +208,15 @@ class _Table:
         self.names = tuple(runs)
         self.queries = list(qrels)
         self.runs, self.qrels, self.measure = runs, qrels, measure
-        cutoff = parse_measures(measure)[0].params.get("cutoff")
-        self.cutoff: int = cutoff or _DEPTH
+        self.cutoff: int = parse_measures(measure)[0].params.get("cutoff") or _DEPTH
         self.singles = np.array([self._scored(run) for run in runs.values()])
         self.weightings = _weightings(len(runs))
         self.families = [(kind, depth) for kind in kinds for depth in depths]
         self.values = np.empty((len(self.families), len(self.weightings), len(self.queries)))
-        with progress_bar(
-            "Trying fusions", range(len(self.families) * len(self.weightings)), show, "fusions"
-        ) as advance:
+        trials = range(len(self.families) * len(self.weightings))
+        with progress_bar("Trying fusions", trials, show, "fusions") as advance:
             for number, (kind, depth) in enumerate(self.families):
-                fused = [
-                    merge(kind, self._rankings(query, depth), self.weightings, self.cutoff) for query in self.queries
-                ]
+                fused = [merge(kind, rankings, self.weightings, self.cutoff) for rankings in self.rankings(depth)]
                 for place in range(len(self.weightings)):
                     rankings = {q: of_query[place] for q, of_query in zip(self.queries, fused, strict=True)}
                     self.values[number, place] = self._scored(rankings)

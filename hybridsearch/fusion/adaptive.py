@@ -123,9 +123,8 @@ def support(rankings: Mapping[str, Ranking]) -> dict[str, float]:
         top = found[name].ids[:TOP]
         gains = [(DAMPING + 1) / (DAMPING + ranks[supporter].get(id, missing)) for id in top]
         discounts = [1 / math.log2(position + 1) for position in range(1, len(top) + 1)]
-        return math.fsum(gain * discount for gain, discount in zip(gains, discounts, strict=True)) / math.fsum(
-            discounts
-        )
+        total = math.fsum(gain * discount for gain, discount in zip(gains, discounts, strict=True))
+        return total / math.fsum(discounts)
 
     return {
         name: min((given(other, name) for other in found if other != name), default=1.0) if name in found else 1.0

@@ -130,24 +130,12 @@ def copy(
             RetrieverCheck(name, 0, note=note) if differences else transfer.compare(name) for name in schema.retrievers
         ]
         differences += [sentence for check in checks for sentence in transfer.differences(check)]
-    return CopyReport(
-        here_name,
-        there_name,
-        transfer.copied,
-        transfer.unchanged,
-        documents,
-        tuple(checks),
-        tuple(differences),
-        time.perf_counter() - started,
-    )
+    copied, unchanged, seconds = transfer.copied, transfer.unchanged, time.perf_counter() - started
+    return CopyReport(here_name, there_name, copied, unchanged, documents, tuple(checks), tuple(differences), seconds)
 
 
 def publish(
-    place: str | Path | Backend,
-    alias: str,
-    *,
-    drop_old: bool = True,
-    backend_options: Mapping[str, Any] | None = None,
+    place: str | Path | Backend, alias: str, *, drop_old: bool = True, backend_options: Mapping[str, Any] | None = None
 ) -> str | None:
     """Let the name `alias` mean the index at `place`, in one step, and delete the index that it meant before.
 
@@ -180,9 +168,8 @@ def publish(
 
 
 def _count_difference(read: int, there: int) -> str:
-    return f"The source gave {read:,} documents and the destination has {there:,}: " + (
-        "it had others before." if there > read else "copy again with resume=True (--resume)."
-    )
+    reason = "it had others before" if there > read else "copy again with resume=True (--resume)"
+    return f"The source gave {read:,} documents and the destination has {there:,}: {reason}."
 
 
 # Arguments

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
@@ -18,8 +17,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 class IndexEncoders:
     """The encoders of one index by name.
 
-    An encoder is compared with the one that the index was built with when it is first needed, since that may load a
-    model.
+    Each is compared with the one that the index was built with when it is first needed: that may load a model.
 
     Attributes:
         given: the encoders as they were given, unchecked.
@@ -56,10 +54,6 @@ class IndexEncoders:
                     f"{what} names {name!r}, which is not a retriever of this index; they are "
                     f"{', '.join(map(repr, known))}."
                 )
-
-    def new_schema(self, settings: Mapping[str, Any]) -> Schema:
-        """What an index that is built with them is to remember."""
-        return Schema({name: encoder.schema() for name, encoder in self.given.items()}, dict(settings))
 
     def built(self, schema: Schema) -> None:
         """The index was built just now, with all of them."""

@@ -60,13 +60,8 @@ class SeenIds:
     """Finds ids that come twice, in eight bytes an id (hashes; a false alarm has odds of 1 in 10^7 at 10^6 ids)."""
 
     def __init__(self) -> None:
-        self._twice: dict[str, None] = {}
+        self.twice: dict[str, None] = {}  # the ids that came again, in order
         self._runs: list[NDArray[np.int64]] = []  # sorted hashes, each run more than twice as long as the next
-
-    @property
-    def duplicates(self) -> tuple[str, ...]:
-        """The ids that came again, in order."""
-        return tuple(self._twice)
 
     def add(self, ids: Sequence[str]) -> set[str]:
         """Returns those that came before, in this call or an earlier one."""
@@ -78,7 +73,7 @@ class SeenIds:
             places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
             again |= run[places] == hashes
         known = dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist())
-        self._twice.update(known)
+        self.twice.update(known)
         if ids:
             self._runs.append(unique)
         while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
@@ -105,7 +100,7 @@ class Ingest:
     @property
     def duplicates(self) -> tuple[str, ...]:
         """The ids that came again, in order."""
-        return self._seen.duplicates
+        return tuple(self._seen.twice)
 
     def add(self, batches: Iterable[list[Document]]) -> None:
         """Store what is not there exactly so, one batch after the other."""
@@ -161,10 +156,8 @@ def same_document(new: Document, old: Document | None) -> bool:
 def send(backend: Backend, batches: Iterable[EncodedBatch]) -> None:
     """Store all batches, by `load` where the backend has it, and refresh.
 
-    What was read before an error of `batches` itself is stored before that is raised.
-
-    Raises:
-        BulkIndexError: documents were refused; all others are stored.
+    Where `batches` itself raises an error, what it gave before is stored first. Raises BulkIndexError where documents
+    were refused; all others are stored.
     """
     failure: list[Exception] = []
 

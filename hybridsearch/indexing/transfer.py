@@ -61,10 +61,10 @@ class RetrieverCheck:
 
 @dataclass
 class Transfer:
-    """Documents with their vectors on the way from one opened backend to another.
+    """Documents with their vectors on the way from one backend to another.
 
     Attributes:
-        source, destination: the backends.
+        source, destination: the backends, opened.
         batch_size, show: as in `copy`.
         sample: how many documents to make queries of.
         copied, unchanged, total: what was stored, was there already, and was read.
@@ -82,11 +82,7 @@ class Transfer:
     _picked: list[tuple[int, str, Mapping[str, QueryVector]]] = field(default_factory=list)
 
     def run(self, schema: Schema, existing: Schema | None) -> None:
-        """Store all that `schema` names in the destination: in its index `existing`, or in a new one.
-
-        Raises:
-            BackendError, FingerprintMismatchError, BulkIndexError: as in `copy`.
-        """
+        """Store all that `schema` names in the destination's index `existing`, or in a new one; raises as `copy`."""
         if not self.source.capabilities.scan:
             raise BackendError(
                 "The source's engine does not give vectors back: copy from where the index was made "
@@ -135,30 +131,24 @@ class Transfer:
         if check.overlap is None or check.deviation is None:
             return
         overlap, deviation = self._allowed(check.retriever)
+        found = []
         if check.miscounted:
-            yield (
-                f"Retriever {check.retriever!r}: {check.miscounted} of {check.queries} queries have another number "
-                "of hits in the copy."
-            )
+            found.append(f"{check.miscounted} of {check.queries} queries have another number of hits in the copy.")
         if check.deviation > deviation:
-            yield (
-                f"Retriever {check.retriever!r}: scores differ by up to {check.deviation:.2g}, "
-                f"and the two engines' precision explains {deviation:.2g}."
-            )
+            explained = f"and the two engines' precision explains {deviation:.2g}."
+            found.append(f"scores differ by up to {check.deviation:.2g}, {explained}")
         if check.overlap < overlap:
-            yield (
-                f"Retriever {check.retriever!r}: the copy finds {check.overlap:.0%} of the source's best {DEPTH} hits, "
-                f"and {overlap:.0%} are expected of an approximate search."
-            )
+            expected = f"and {overlap:.0%} are expected of an approximate search."
+            found.append(f"the copy finds {check.overlap:.0%} of the source's best {DEPTH} hits, {expected}")
+        yield from (f"Retriever {check.retriever!r}: {sentence}" for sentence in found)
 
     def _allowed(self, name: str) -> tuple[float, float]:
         """The least overlap and the largest deviation that the two engines' stated precision explains."""
         kind = self._schema_of(self.source, name).kind
         if kind == "text":  # each engine scores texts in its own way
             return RECALL, math.inf
-        tolerance = sum(
-            engine.capabilities.score_tolerance.get(kind, 0.0) for engine in (self.source, self.destination)
-        )
+        engines = (self.source.capabilities, self.destination.capabilities)
+        tolerance = sum(engine.score_tolerance.get(kind, 0.0) for engine in engines)
         return RECALL if kind in self._approximate else 0.0, 2 * tolerance
 
     @property
@@ -193,13 +183,11 @@ class Transfer:
             yield EncodedBatch(batch.documents, vectors)
 
     def _measure(self, batch: EncodedBatch, schema: Schema) -> None:
-        """Add up documents and their lengths."""
         self.total += len(batch)
         for name, of_retriever in schema.retrievers.items():
             vectors = batch.vectors[name]
             if of_retriever.kind == "lexical" and isinstance(vectors, SparseVectors):
-                tokens = float(vectors.matrix.data.sum(dtype="float64"))
-                self._tokens[name] = self._tokens.get(name, 0.0) + tokens
+                self._tokens[name] = self._tokens.get(name, 0.0) + float(vectors.matrix.data.sum(dtype="float64"))
 
     def _pick(self, batch: EncodedBatch, schema: Schema) -> None:
         """Keep queries of the documents whose ids have the lowest checksums: a sample that no order decides."""
@@ -251,13 +239,6 @@ class Transfer:
         return schema.retrievers[name]
 
 
-def add_all(source: Backend, destination: Backend, schema: Schema, batch_size: int, show: bool | None) -> Transfer:
-    """Add all that the opened index `source` holds to `destination`, which is made with `schema` if it is new."""
-    transfer = Transfer(source, destination, batch_size, show)
-    transfer.run(schema, destination.open())
-    return transfer
-
-
 def check_kinds(schema: Schema, destination: Backend) -> None:
     """Raises BackendError where the engine cannot store what the schema names; the message says what it can."""
     kinds = destination.capabilities.kinds
@@ -276,10 +257,7 @@ def check_kinds(schema: Schema, destination: Backend) -> None:
 
 
 def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVector]:
-    """A query by retriever: a dense row as it is, the heaviest terms of a sparse one, the first words of a text.
-
-    None for an empty row.
-    """
+    """By retriever: a dense row as it is, the heaviest terms of a sparse one, the first words of a text; if any."""
     queries: dict[str, QueryVector] = {}
     for name, vectors in batch.vectors.items():
         if schema.retrievers[name].kind == "text":
@@ -295,8 +273,7 @@ def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVe
         weights = sorted(
             (-float(w), terms[column]) for w, column in zip(matrix.data[cells], matrix.indices[cells], strict=True)
         )
-        heaviest = [(term, -negated) for negated, term in weights[:_QUERY_TERMS] if negated < 0]
-        if heaviest:
+        if heaviest := [(term, -negated) for negated, term in weights[:_QUERY_TERMS] if negated < 0]:
             chosen, values = zip(*heaviest, strict=True)
             queries[name] = SparseQuery(chosen, np.array(values, dtype=np.float32))
     return queries

@@ -148,11 +148,7 @@ class DocumentReader(Iterable[Document]):
     """
 
     def __init__(
-        self,
-        source: Path | Iterable[Document | Mapping[str, Any]],
-        format: str | None,
-        fields: Fields,
-        skip: bool,
+        self, source: Path | Iterable[Document | Mapping[str, Any]], format: str | None, fields: Fields, skip: bool
     ) -> None:
         self._source = source
         self._format = format
@@ -226,13 +222,9 @@ def _locate(path: Path, format: str | None) -> tuple[Path, str]:
                 return path / name, "beir"
     if format == "text" or (format is None and next(_files(path, _FORMATS["text"]), None) is not None):
         return path, "text"
+    end = f", which format={format!r} needs: give the file itself" if format else ": give one file, or another folder"
     raise DocumentError(
-        f"The folder {str(path)!r} holds neither corpus.jsonl (a BEIR dataset) nor .txt or .md files"
-        + (
-            f", which format={format!r} needs: give the file itself."
-            if format
-            else ": give one file, or another folder."
-        )
+        f"The folder {str(path)!r} holds neither corpus.jsonl (a BEIR dataset) nor .txt or .md files{end}."
     )
 
 

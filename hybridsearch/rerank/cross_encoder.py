@@ -1,4 +1,4 @@
-"""Rerankers read query and document together and score the pair: slower than retrieval, and better at the top."""
+"""Reranking by a CrossEncoder model."""
 
 from __future__ import annotations
 
@@ -35,12 +35,7 @@ class CrossEncoderReranker:
         model: a folder, a name on the Hugging Face hub, or a loaded `CrossEncoder`.
         top_k: how many documents of each fused ranking are reranked; those below keep their order.
         max_length: longest pair in tokens, the longer text is cut off; None for the model's own.
-        device: such as "cpu" or "cuda:0"; None for the best there is.
-        batch_tokens: tokens of a batch after padding; None for 1,024 on a CPU and 65,536 elsewhere.
-        backend: "torch", "onnx" or "openvino".
-        model_kwargs: JSON-able arguments for the backend.
-        trust_remote_code: whether code in the model folder may run. Never recorded in an index.
-        revision: of a model on the hub.
+        device, batch_tokens, backend, model_kwargs, trust_remote_code, revision: as for `hybridsearch.Dense`.
 
     Raises:
         InvalidArgumentError: an argument is not allowed; at first use also: the model has no trained head for scores,
@@ -63,14 +58,7 @@ class CrossEncoderReranker:
     ) -> None:
         self.top_k = whole_number("top_k", top_k)
         self.model = LazyModel(
-            model,
-            "CrossEncoder",
-            max_length=max_length,
-            device=device,
-            backend=backend,
-            model_kwargs=model_kwargs,
-            trust_remote_code=trust_remote_code,
-            revision=revision,
+            model, "CrossEncoder", max_length, device, backend, model_kwargs, trust_remote_code, revision
         )
         self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
 
@@ -99,7 +87,11 @@ class CrossEncoderReranker:
         return None if arguments is None else {"type": "cross-encoder", **arguments, "top_k": self.top_k}
 
     def _score(self, pairs: Sequence[tuple[str, Document]]) -> NDArray[np.float64]:
-        model = self._loaded()
+        model = self.model.get()
+        if model.num_labels != 1:
+            raise InvalidArgumentError(
+                f"The cross-encoder {self.model.name!r} has {model.num_labels} outputs; a reranker needs one."
+            )
         texts = [(query, document.content) for query, document in pairs]
         scores = np.empty(len(pairs), dtype=np.float64)
 
@@ -108,8 +100,8 @@ class CrossEncoderReranker:
             result: NDArray[np.float32] = model.activation_fn(tensor.float()).reshape(len(batch)).cpu().numpy()
             return result
 
-        batches = run_batches(self.model, texts, score, budget=self._batch_tokens, gpu_budget=GPU_BATCH_TOKENS)
-        for batch, of_batch in batches:
+        budget = self._batch_tokens
+        for batch, of_batch in run_batches(self.model, texts, score, budget=budget, gpu_budget=GPU_BATCH_TOKENS):
             scores[batch] = of_batch
         bad = np.flatnonzero(np.isnan(scores))
         if bad.size:
@@ -118,11 +110,3 @@ class CrossEncoderReranker:
                 f"The cross-encoder {self.model.name!r} gives NaN for query {query!r:.80} and document {document.id!r}."
             )
         return scores
-
-    def _loaded(self) -> Any:
-        model = self.model.get()
-        if model.num_labels != 1:
-            raise InvalidArgumentError(
-                f"The cross-encoder {self.model.name!r} has {model.num_labels} outputs; a reranker needs one."
-            )
-        return model

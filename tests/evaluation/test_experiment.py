@@ -493,6 +493,11 @@ def test_a_pipeline_names_retrievers_that_are_there(search: hs.HybridSearch, dat
         compare({"p": Pipeline(search, ["sparse"])}, dataset, **QUICK)
 
 
+def test_one_retriever_of_a_pipeline_may_be_named_without_a_list() -> None:
+    runs = {name: {"q": Ranking.from_scores({"d": 1.0})} for name in ("bm25", "dense")}
+    assert Pipeline(runs, retrievers="bm25").resolve("one", 10).retrievers == ("bm25",)
+
+
 def test_a_data_set_without_judgements_is_refused(search: hs.HybridSearch) -> None:
     with pytest.raises(InvalidArgumentError, match="No query of the data set 'empty' has a judgement"):
         compare({"s": search}, Dataset("empty", {"q": "wing"}, {}, []), **QUICK)

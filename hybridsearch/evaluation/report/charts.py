@@ -136,21 +136,12 @@ def columns(of: Histogram) -> Markup:
 
 def small_bars(values: Sequence[tuple[str, float]], most: float) -> Markup:
     """One thin bar for each (kind, value): how the systems did on one query, at a glance."""
-    bars = [
-        element(
-            "rect", class_=f"k-{kind}", x=9 * place, width=7, y=23 - 22 * value / most, height=1 + 22 * value / most
-        )
-        for place, (kind, value) in enumerate(values)
-    ]
-    return element(
-        "svg",
-        bars,
-        class_="small-bars",
-        viewBox=f"0 0 {9 * len(values)} 24",
-        width=9 * len(values),
-        height=24,
-        aria_hidden="true",
-    )
+    wide, bars = 9 * len(values), []
+    for place, (kind, value) in enumerate(values):
+        tall = 22 * value / most
+        bars.append(element("rect", class_=f"k-{kind}", x=9 * place, width=7, y=23 - tall, height=1 + tall))
+    view = f"0 0 {wide} 24"
+    return element("svg", bars, class_="small-bars", viewBox=view, width=wide, height=24, aria_hidden="true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,16 +198,8 @@ def scatter(points: Sequence[Point], axes: Axes, width: int, height: int, label:
                 class_="point on-front" if point.front else "point",
             )
         )
-    return element(
-        "svg",
-        grid,
-        _front(steps, frame.right),
-        drawn,
-        class_="scatter",
-        viewBox=f"0 0 {width} {height}",
-        role="group",
-        aria_label=label,
-    )
+    layers: list[Child] = [grid, _front(steps, frame.right), drawn]
+    return element("svg", layers, class_="scatter", viewBox=f"0 0 {width} {height}", role="group", aria_label=label)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hybridsearch.evaluation import formats
+from hybridsearch.evaluation.formats import number_of
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
-from hybridsearch.evaluation.report.parts import KINDS, name_of, number_of, total_ms, verdict
+from hybridsearch.evaluation.report.parts import KINDS, name_of, total_ms, verdict
 from hybridsearch.evaluation.results import ComparisonRecord, SystemRecord, Versus
 
 _MEASURES = {
@@ -16,7 +17,6 @@ _MEASURES = {
     "P": "share of what was returned that is relevant",
     "Success": "whether anything relevant was returned",
 }
-_TESTS = {"t": "paired t test", "randomization": "paired randomization test", "wilcoxon": "Wilcoxon signed-rank test"}
 _CORRECTIONS = {"holm": "Holm’s", "bonferroni": "Bonferroni’s"}
 
 
@@ -65,7 +65,7 @@ def method(comparison: ComparisonRecord) -> Markup:
         against = element("bdi", comparison.baseline)
         correction = _CORRECTIONS.get(comparison.correction)
         rows += [
-            ("Test", [f"{_TESTS.get(comparison.test, comparison.test)}, each system against ", against]),
+            ("Test", [f"{formats.TESTS.get(comparison.test, comparison.test)}, each system against ", against]),
             ("Correction", f"{correction}, for {number_of(compared, 'comparison')}" if correction else "none"),
         ]
     systems = [
@@ -101,13 +101,8 @@ def _tiles(comparison: ComparisonRecord) -> list[Markup]:
         front = charts.pareto([(milliseconds, one.means[main].mean) for milliseconds, one in timed])
         milliseconds, quick = min((pair for pair, on in zip(timed, front, strict=True) if on), key=lambda pair: pair[0])
         slow = total_ms(best)
-        rest = (
-            ""
-            if slow is None
-            else "; it is the best"
-            if best is quick
-            else f"; the best takes {formats.milliseconds(slow)} ms"
-        )
+        rest = "" if slow is None else f"; the best takes {formats.milliseconds(slow)} ms"
+        rest = "; it is the best" if best is quick else rest
         note = f"{main} {formats.figure(quick.means[main].mean)}{rest}"
         tiles.append(_tile("Fastest", f"{formats.milliseconds(milliseconds)} ms", quick, note))
     return tiles

@@ -13,9 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from hybridsearch.errors import StorageError
+from hybridsearch.evaluation.formats import number_of
 from hybridsearch.evaluation.report import overview, plots, queries, tables
 from hybridsearch.evaluation.report.markup import Markup, element, join
-from hybridsearch.evaluation.report.parts import number_of
 from hybridsearch.evaluation.results import ComparisonRecord
 
 MOST_VALUES = 200_000
@@ -23,11 +23,7 @@ MOST_VALUES = 200_000
 
 
 def write_html(comparison: ComparisonRecord, path: str | Path) -> None:
-    """Write `comparison` as one self-contained HTML file.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
+    """Write `comparison` as one self-contained HTML file. Raises StorageError where the file cannot be written."""
     page = render(comparison)
     try:
         Path(path).write_text(page, encoding="utf-8")

@@ -96,12 +96,3 @@ def total_ms(system: SystemRecord) -> float | None:
 def index_bytes(system: SystemRecord) -> float | None:
     """What its retrievers, or all of its index, take."""
     return system.cost.index_bytes if system.cost else None
-
-
-def number_of(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun.
-
-    >>> number_of(1, "query", "queries"), number_of(1400, "document")
-    ('1 query', '1,400 documents')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
-from hybridsearch.evaluation.report.parts import name_of
+from hybridsearch.evaluation.report.parts import name_of, table
 from hybridsearch.evaluation.results import ComparisonRecord, DetailHit, QueryDetail, SystemRecord
 
 MOST_RELEVANT = 8
@@ -22,15 +22,9 @@ def readable(comparison: ComparisonRecord) -> Markup | None:
         "The queries on which the systems do worst or differ most, with the first hits of each: what was judged "
         "relevant, where each retriever had it, and which terms matched."
     )
-    tools = element(
-        "div",
-        element(
-            "label", "Find ", element("input", type="search", id="find", placeholder="words or id", autocomplete="off")
-        ),
-        element("button", "Expand all", type="button", id="expand"),
-        class_="tools needs-js",
-        hidden=True,
-    )
+    words = element("input", type="search", id="find", placeholder="words or id", autocomplete="off")
+    expand = element("button", "Expand all", type="button", id="expand")
+    tools = element("div", element("label", "Find ", words), expand, class_="tools needs-js", hidden=True)
     queries = [_query(comparison, place, detail) for place, detail in enumerate(comparison.details)]
     return join(element("p", text, class_="lead"), tools, element("div", queries, class_="queries"))
 
@@ -68,35 +62,16 @@ def _relevant(systems: Sequence[SystemRecord], detail: QueryDetail) -> Markup:
         element("th", "Grade", scope="col"),
         *[element("th", name_of(one), scope="col") for one in systems],
     ]
-    rows = [
-        element(
-            "tr",
-            element(
-                "th",
-                element("span", title or id, dir="auto", class_="title"),
-                element("bdi", id, class_="doc-id"),
-                scope="row",
-            ),
-            element("td", str(grade)),
-            *[_rank_cell(ranks[one.name].get(id)) for one in systems],
-        )
-        for id, grade, title in detail.relevant[:MOST_RELEVANT]
-    ]
+    rows = []
+    for id, grade, title in detail.relevant[:MOST_RELEVANT]:
+        named = [element("span", title or id, dir="auto", class_="title"), element("bdi", id, class_="doc-id")]
+        cells = [_rank_cell(ranks[one.name].get(id)) for one in systems]
+        rows.append(element("tr", element("th", named, scope="row"), element("td", str(grade)), cells))
     rest = len(detail.relevant) - MOST_RELEVANT
-    more = f"{rest:,} more relevant {'document' if rest == 1 else 'documents'} not shown. " if rest > 0 else ""
+    more = f"{formats.number_of(rest, 'more relevant document')} not shown. " if rest > 0 else ""
     caption = f"Ranks of the relevant documents for query {detail.id}"
-    table = element(
-        "table",
-        element("caption", caption, class_="unseen"),
-        element("thead", element("tr", heads)),
-        element("tbody", rows),
-        class_="ranks",
-    )
     note = f"{more}The figures are ranks; {formats.NOTHING} is not among the first {depth}."
-    return join(
-        element("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption),
-        element("p", note, class_="note"),
-    )
+    return join(table(caption, heads, rows, "ranks"), element("p", note, class_="note"))
 
 
 def _rank_cell(rank: int | None) -> Markup:
@@ -106,9 +81,8 @@ def _rank_cell(rank: int | None) -> Markup:
 
 
 def _hits(system: SystemRecord, score: float, measure: str, hits: Sequence[DetailHit]) -> Markup:
-    heading = element(
-        "h3", name_of(system), element("span", f"{measure} {formats.figure(score, 3)}", class_="of-query")
-    )
+    figure = element("span", f"{measure} {formats.figure(score, 3)}", class_="of-query")
+    heading = element("h3", name_of(system), figure)
     if not hits:
         return element("article", heading, element("p", "Nothing was returned.", class_="note"))
     return element("article", heading, element("ol", [_hit(hit) for hit in hits], class_="hits"))
@@ -127,7 +101,7 @@ def _hit(hit: DetailHit) -> Markup:
         element(
             "div",
             element("div", hit.title or hit.id, class_="title", dir="auto"),
-            element("div", facts, element("span", _score(hit.score), class_="score"), class_="facts"),
+            element("div", facts, element("span", f"score {hit.score:.4g}", class_="score"), class_="facts"),
             [_terms(name, terms) for name, terms in hit.terms.items() if terms],
         ),
         class_=f"grade-{'relevant' if hit.grade and hit.grade > 0 else 'other'}",
@@ -149,14 +123,5 @@ def _terms(retriever: str, terms: Mapping[str, float]) -> Markup:
     chips = [
         element("span", element("bdi", term), element("i", f"{weight:.2f}"), class_="term") for term, weight in heaviest
     ]
-    return element(
-        "div",
-        element("bdi", retriever, class_="of"),
-        chips,
-        element("span", f"+{rest} more", class_="of") if rest > 0 else None,
-        class_="terms",
-    )
-
-
-def _score(score: float) -> str:
-    return f"score {score:.4g}"
+    more = element("span", f"+{rest} more", class_="of") if rest > 0 else None
+    return element("div", element("bdi", retriever, class_="of"), chips, more, class_="terms")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hybridsearch.evaluation import formats
-from hybridsearch.evaluation.report import charts
+from hybridsearch.evaluation.report import charts, parts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
 from hybridsearch.evaluation.report.parts import (
     KINDS,
@@ -13,8 +13,6 @@ from hybridsearch.evaluation.report.parts import (
     head,
     index_bytes,
     name_of,
-    nothing,
-    number_of,
     small,
     table,
     total_ms,
@@ -70,11 +68,7 @@ def results(comparison: ComparisonRecord) -> Markup:
 
 def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup:
     """Milliseconds of each stage, drawn and written, index size and encoding speed; and on what machine."""
-    used = [
-        (stage, heading)
-        for stage, heading in _STAGES
-        if any(getattr(one.cost, f"{stage}_ms") is not None for one in systems)
-    ]
+    used = [(stage, heading) for stage, heading in _STAGES if any(getattr(one.cost, f"{stage}_ms") for one in systems)]
     totals = any(total_ms(one) is not None for one in systems)
     sized = any(index_bytes(one) is not None for one in systems)
     encoded = any(one.cost and one.cost.documents_per_second for one in systems)
@@ -103,7 +97,7 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
     if totals:
         legend.append(element("span", element("i", class_="swatch stage-rest"), "The rest, such as fetching documents"))
     asked = max((one.cost.queries for one in systems if one.cost), default=0)
-    sample = number_of(asked, "query", "queries")
+    sample = formats.number_of(asked, "query", "queries")
     asking = f" for {LATENCY_TOP_K} hits, nothing from a cache" if totals else ""
     how = f"{sample} asked one at a time{asking}." if asked else ""
     explained = f"Large figures are medians, small ones 95th percentiles. {how}" if used else how
@@ -118,15 +112,14 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
 def _parts(system: SystemRecord) -> list[tuple[str, float]]:
     """Class and median milliseconds of each stage, and what the total has beyond them."""
     timings = {stage: getattr(system.cost, f"{stage}_ms", None) for stage, _ in _STAGES}
-    parts = [(f"stage-{stage}", timing.p50) for stage, timing in timings.items() if timing is not None]
-    staged = sum(length for _, length in parts)
-    return [*parts, ("stage-rest", max((total_ms(system) or 0.0) - staged, 0.0))]
+    staged = [(f"stage-{stage}", timing.p50) for stage, timing in timings.items() if timing is not None]
+    return [*staged, ("stage-rest", max((total_ms(system) or 0.0) - sum(length for _, length in staged), 0.0))]
 
 
 def _speed_cell(cost: Cost) -> Markup:
     speeds = cost.documents_per_second
     if not speeds:
-        return nothing()
+        return parts.nothing()
     lines = [element("div", element("bdi", name), f" {formats.count(speed)}") for name, speed in speeds.items()]
     return cell(lines, sort=min(speeds.values()))
 
@@ -198,8 +191,8 @@ def _versus_cell(system: SystemRecord, measure: str) -> Markup:
     tone = "" if not versus.significant else " better" if versus.difference.mean > 0 else " worse"
     number = element("span", formats.difference(versus.difference.mean), class_=f"number{tone}")
     about = f"{formats.signed_interval(versus.difference)} {formats.p_value(versus.p_adjusted)}"
-    parts = [("win", versus.wins), ("tie", versus.ties), ("loss", versus.losses)]
-    bar = charts.stacked(parts, sum(count for _, count in parts))
+    shares = [("win", versus.wins), ("tie", versus.ties), ("loss", versus.losses)]
+    bar = charts.stacked(shares, sum(count for _, count in shares))
     record = element("span", f"{versus.wins:,} · {versus.ties:,} · {versus.losses:,}")
     return cell(number, element("div", bar, record, class_="won small"), small(about), sort=versus.difference.mean)
 
@@ -207,7 +200,7 @@ def _versus_cell(system: SystemRecord, measure: str) -> Markup:
 def _single_cell(system: SystemRecord, measure: str) -> Markup:
     best = system.best_single
     if best is None:
-        return nothing()
+        return parts.nothing()
     gain: list[Child] = []
     if (versus := best.versus.get(measure)) is not None:
         told = f"{formats.difference(versus.difference.mean)} {formats.p_value(versus.p_adjusted)}"
@@ -220,6 +213,6 @@ def _single_cell(system: SystemRecord, measure: str) -> Markup:
 
 def _time_cell(of: Timing | None, strong: bool = False) -> Markup:
     if of is None:
-        return nothing()
+        return parts.nothing()
     number = element("span", formats.milliseconds(of.p50), class_="number strong" if strong else "number")
     return cell(number, small(formats.milliseconds(of.p95)), sort=of.p50)
