@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeAlias, cast
 
 from hybridsearch.documents import Document, Scalar
@@ -33,6 +34,7 @@ Operator: TypeAlias = Literal["$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$exis
 
 _FIELD_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains")
 _LOGICAL_OPERATORS = ("$and", "$or", "$not")
+_ORDERS: dict[str, Callable[[Any, Any], Any]] = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
 _MAX_DEPTH = 50
 
 
@@ -61,16 +63,7 @@ class Compare:
             return _equal(value, self.value)
         if self.operator == "$in":
             return any(_equal(value, item) for item in cast(tuple[Scalar, ...], self.value))
-        if not _ordered(value, self.value):
-            return False
-        bound: Any = self.value
-        if self.operator == "$gt":
-            return bool(value > bound)
-        if self.operator == "$gte":
-            return bool(value >= bound)
-        if self.operator == "$lt":
-            return bool(value < bound)
-        return bool(value <= bound)
+        return _ordered(value, self.value) and bool(_ORDERS[self.operator](value, self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +223,7 @@ def _parse_operator(field: str, operator: Any, operand: Any, where: str) -> Cond
             raise FilterError(f"{inner} is {_show(operand)}, but it takes true or false.")
         return Compare(field, "$exists", operand)
     scalar = _scalar(operand, inner, "give one plain value")
-    if operator in ("$gt", "$gte", "$lt", "$lte") and (scalar is None or isinstance(scalar, bool)):
+    if operator in _ORDERS and (scalar is None or isinstance(scalar, bool)):
         raise FilterError(f"{inner} is {_show(operand)}, but only numbers and strings have an order.")
     if operator == "$ne":
         return Not(Compare(field, "$eq", scalar))

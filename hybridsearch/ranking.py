@@ -100,9 +100,8 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            columns = line.split()
             try:
-                query, _, id, _, score, _ = columns
+                query, _, id, _, score, _ = line.split()
                 value = float(score)
             except ValueError:
                 raise InvalidArgumentError(

@@ -114,14 +114,8 @@ def token_lengths(
         characters = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
         return np.minimum(np.array(characters, dtype=np.int64) // 4 + 1, limit or 10**6)
     columns = [list(column) for column in zip(*texts, strict=True)] if pairs else [list(texts)]
-    encoded = tokenizer(
-        *columns,
-        truncation=limit is not None,
-        max_length=limit,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
+    options = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False}
+    encoded = tokenizer(*columns, truncation=limit is not None, max_length=limit, **options)
     return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
 
 

@@ -270,20 +270,15 @@ def _find_on_hub(names: Sequence[str], folder: Path, backend: str, revision: str
     except ModuleNotFoundError as error:
         raise MissingExtraError("huggingface_hub", "models", f"Finding the model {names[-1]!r}") from error
     cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME") or constants.HF_HUB_CACHE
-    other = ["onnx/*", "openvino/*"] if backend == "torch" else []
+    unused = [*_NOT_FETCHED, *(["onnx/*", "openvino/*"] if backend == "torch" else [])]
     reason = "HF_HUB_OFFLINE is set"
     for online in (False,) if constants.HF_HUB_OFFLINE else (False, True):
         for name in names:
             try:
-                return Path(
-                    snapshot_download(
-                        name,
-                        revision=revision,
-                        cache_dir=cache,
-                        local_files_only=not online,
-                        ignore_patterns=[*_NOT_FETCHED, *other],
-                    )
+                found = snapshot_download(
+                    name, revision=revision, cache_dir=cache, local_files_only=not online, ignore_patterns=unused
                 )
+                return Path(found)
             except HFValidationError as error:
                 reason = str(error)
             except Exception as error:  # not there, not allowed, no network: each hub version has its own types

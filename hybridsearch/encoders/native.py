@@ -22,8 +22,7 @@ class NativeBM25:
 
     Args:
         analyzer: of the engine, such as "standard" or "english"; one that the server lacks is an error at creation.
-        k1: how slowly further occurrences stop to count; at least 0.
-        b: how much longer documents are held back, from 0 (not at all) to 1.
+        k1, b: as of `hybridsearch.weighting.BM25Weighting`.
 
     Raises:
         InvalidArgumentError: an argument is outside its range.

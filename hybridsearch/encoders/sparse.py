@@ -38,16 +38,14 @@ class Sparse:
     Inference-free SPLADE does so for documents and looks query tokens up in a table. CSR gives weights to latent
     dimensions, whose terms are "0", "1" and so on.
 
-    Nothing is imported or loaded before the first text. Documents are encoded in batches of similar length and each
-    distinct text once; their vectors are kept on disk (`hybridsearch.encoders.cache`).
+    As `hybridsearch.Dense` it loads nothing before the first text, and keeps the vectors of documents on disk.
 
     Args:
         model: a folder, a name on the Hugging Face hub, or a loaded `SparseEncoder`.
-        query_prompt, document_prompt: put before each text; None for the model's own prompts, "" for none.
         max_active_dims: keep at most this many largest weights of a document; None for the model's own limit.
         query_max_active_dims: the same for a query.
-        max_length, device, batch_tokens, cache, backend, model_kwargs, trust_remote_code, revision: as for
-            `hybridsearch.Dense`; `batch_tokens` is 512 on a CPU and 8,192 elsewhere.
+        query_prompt, document_prompt, max_length, device, batch_tokens, cache, backend, model_kwargs,
+            trust_remote_code, revision: as for `Dense`; None for `batch_tokens` is 512 on a CPU and 8,192 elsewhere.
 
     Raises:
         InvalidArgumentError: an argument is not allowed; at first use also: the model is not a sparse one.

@@ -42,13 +42,12 @@ def render(comparison: ComparisonRecord) -> str:
         ("method", "How it was measured", overview.method(comparison)),
     ]
     shown = [(anchor, heading, content) for anchor, heading, content in sections if content]
+    links = [element("a", heading, href=f"#{anchor}") for anchor, heading, _ in shown]
     body = element(
         "body",
         element("a", "Skip to the results", href="#results", class_="skip"),
         overview.header(comparison),
-        element(
-            "nav", [element("a", heading, href=f"#{anchor}") for anchor, heading, _ in shown], aria_label="Sections"
-        ),
+        element("nav", links, aria_label="Sections"),
         element("main", [_section(*one) for one in shown]),
         element("footer", f"hybridsearch {comparison.version}".strip()),
         element("script", _embedded(comparison), type="application/json", id="data"),

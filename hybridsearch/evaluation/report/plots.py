@@ -120,13 +120,8 @@ def _bars(
         record = element("p", f"{versus.wins:,} won · {versus.ties:,} tied · {versus.losses:,} lost", class_="record")
     drawn = charts.sorted_bars(_thinned(values), reach, role="img", aria_label=label, data_system=place)
     axis = element("div", [element("span", end) for end in ends], class_="bars-axis", aria_hidden="true")
-    return element(
-        "figure",
-        element("figcaption", element("h3", name_of(system)), mean),
-        element("div", axis, drawn, class_="bars-frame"),
-        record,
-        class_="card",
-    )
+    caption = element("figcaption", element("h3", name_of(system)), mean)
+    return element("figure", caption, element("div", axis, drawn, class_="bars-frame"), record, class_="card")
 
 
 def _sorted_differences(scores: Mapping[str, float], base: Mapping[str, float]) -> list[float]:
@@ -152,10 +147,6 @@ def _histogram(what: str, mean: float, of: Histogram) -> Markup:
     ends = [of.edges[0], of.edges[-1]] if of.edges else []
     axis = [element("span", formats.count(round(end))) for end in ends]
     middle = element("span", "active dimensions")
-    return element(
-        "div",
-        element("p", element("b", formats.count(mean)), f" active dimensions in {what}, on average"),
-        charts.columns(of),
-        element("div", axis[:1], middle, axis[1:], class_="columns-axis", aria_hidden="true") if axis else None,
-        class_="histogram",
-    )
+    told = element("p", element("b", formats.count(mean)), f" active dimensions in {what}, on average")
+    below = element("div", axis[:1], middle, axis[1:], class_="columns-axis", aria_hidden="true") if axis else None
+    return element("div", told, charts.columns(of), below, class_="histogram")

@@ -162,13 +162,9 @@ def _every_difference(comparison: ComparisonRecord) -> Markup:
 
 def _name_cell(system: SystemRecord, is_baseline: bool) -> Markup:
     described = system.description if system.description not in ("", system.name) else KINDS[system.kind]
-    return element(
-        "th",
-        name_of(system, "baseline" if is_baseline else None),
-        element("div", described, class_="small", dir="auto"),
-        scope="row",
-        data_sort=system.name,
-    )
+    named = name_of(system, "baseline" if is_baseline else None)
+    about = element("div", described, class_="small", dir="auto")
+    return element("th", named, about, scope="row", data_sort=system.name)
 
 
 def _measure_cell(system: SystemRecord, measure: str, best: float | None) -> Markup:
