@@ -44,11 +44,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings; prints as a table.
+    """All findings, in the order of the table that it prints.
 
-    Attributes:
-        findings: in the order of the table.
-        problems: what is wrong with something that was asked for by name (the index); empty where all is well.
+    `problems` says what is wrong with the index that was asked for by name; it is empty where all is well.
     """
 
     findings: tuple[Finding, ...]

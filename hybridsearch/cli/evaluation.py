@@ -25,26 +25,9 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset
 
 
-class Preset(StrEnum):
-    """A ready-made set of systems."""
-
-    retrieve_rerank = "retrieve-rerank"
-
-
-class TestName(StrEnum):
-    """How two systems are tested."""
-
-    t = "t"
-    randomization = "randomization"
-    wilcoxon = "wilcoxon"
-
-
-class CorrectionName(StrEnum):
-    """How p-values are corrected for the number of systems."""
-
-    holm = "holm"
-    bonferroni = "bonferroni"
-    none = "none"
+Preset = StrEnum("Preset", {"retrieve_rerank": "retrieve-rerank"})
+TestName = StrEnum("TestName", ["t", "randomization", "wilcoxon"])
+CorrectionName = StrEnum("CorrectionName", ["holm", "bonferroni", "none"])
 
 
 # Arguments that several verbs take
@@ -434,5 +417,4 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _some(**given: Any) -> dict[str, Any]:
-    """Those that were given."""
     return {name: value for name, value in given.items() if value}

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from hybridsearch.search import HybridSearch
 
 
-class OnError(StrEnum):
-    """What to do about a line that holds no usable document."""
-
-    stop = "stop"
-    skip = "skip"
+OnError = StrEnum("OnError", ["stop", "skip"])
 
 
 @app.command()

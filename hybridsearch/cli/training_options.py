@@ -51,10 +51,8 @@ _OF_PSEUDO = ("generator", "per_document")
 def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, Any]:
     """The options of a YAML file; hyphens and underscores are the same in their names.
 
-    Raises:
-        InvalidArgumentError: it cannot be read, is for another kind of model, or has an option that is not `known` or a
-            value that is not allowed.
-        MissingExtraError: PyYAML is not installed.
+    Raises InvalidArgumentError where it cannot be read, is for another kind of model, or has an option that is not
+    `known` or a value that is not allowed; and MissingExtraError without PyYAML.
     """
     yaml = import_library("yaml", "--config", "PyYAML")
     try:
@@ -113,13 +111,7 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
 def run_options(
     kind: ModelKind, options: Mapping[str, Any], *, show_progress_bar: bool | None = None
 ) -> TrainingResult:
-    """Train as the options say.
-
-    Args:
-        kind: of the model.
-        options: those of `hybridsearch train`, by name with underscores; checked by `check_options`.
-        show_progress_bar: None shows it in a terminal.
-    """
+    """Train as the options of `hybridsearch train` say: by name with underscores, checked by `check_options`."""
     from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.training.runs.record import check_output
 
@@ -218,7 +210,6 @@ def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(options: Mapping[str, Any]) -> list[Part]:
-    """What to train on."""
     data = options.get("data", [])
     named = data if isinstance(data, list) else [data]
     of_each = {name: options[name] for name in _OF_EACH_SOURCE if name in options}
@@ -226,11 +217,7 @@ def _parts(options: Mapping[str, Any]) -> list[Part]:
 
 
 def read_source(asked: Mapping[str, Any]) -> Part:
-    """A source and how to read it.
-
-    Args:
-        asked: source, and arguments of `read_training_data`; columns also as "anchor=question,positive=answer".
-    """
+    """A source and how `read_training_data` reads it; columns also as "anchor=question,positive=answer"."""
     from hybridsearch.training.sources import Part
 
     arguments = {name: value for name, value in asked.items() if value is not None}
