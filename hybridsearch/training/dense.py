@@ -51,10 +51,10 @@ def train_dense(
 ) -> TrainingResult:
     """Train a SentenceTransformer, and measure what it gave.
 
-    What is not given is held out of `data`, where these are many enough: queries to choose the best checkpoint, and a
-    test set that chooses nothing (`hybridsearch.training.sources.gather` says how). The test set is searched with the
-    model before and after, alone and together with BM25; the verdict is the first line of the result's summary, and the
-    whole report, with intervals, significance, settings, seed and command, is in report.md and in the model card.
+    Where `dev` or `test` is not given, it is held out of `data`, if these are many enough
+    (`hybridsearch.training.sources.gather` says how). The test set is searched with the model before and after, alone
+    and together with BM25. The verdict is the first line of the result's summary. The whole report is in report.md and
+    in the model card, with intervals, significance, settings, seed and command.
 
     Args:
         model: a folder, a name on the model hub, or a loaded SentenceTransformer, which is trained in place. A plain
@@ -62,12 +62,10 @@ def train_dense(
             adapters, they alone are trained further.
         data: rows of texts, or queries with judgements: anything that `read_training_data` reads, or several of
             those in a list or, by name, in a mapping.
-        output: folder for the model; plain sentence-transformers loads it. Settings, history and checkpoints are
-            beside it.
+        output: folder for the model, which sentence-transformers loads; with settings, history and checkpoints.
         loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). Each is said on
             stderr before training, with the reason, unless `show_progress_bar` is False.
-        hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of the hybrid of BM25 and the
-            model; None for none.
+        hard_negatives: None, or how many to mine for each pair, at random from ranks 6 to 40 of BM25 with the model.
         teacher: a cross-encoder or anything else that `add_teacher_scores` takes, whose scores of given tuples or mined
             negatives are learned; None for labels only.
         corpus: documents to mine from, or their file or folder; None for those of the data set, or the positives.
@@ -82,8 +80,8 @@ def train_dense(
         pooling: how one vector is made of those of the tokens; None for the model's own.
         prompts: put before texts, and saved with the model: {"query": ..., "document": ...}, or one text for both,
             such as an instruction; None for the model's own.
-        trust_remote_code: whether code in the folder of a named model may run, as older MiniCPM models need. Not saved:
-            who loads the trained model decides again.
+        trust_remote_code: whether code in the folder of a named model may run, as older MiniCPM models need. Who loads
+            the trained model decides again.
         show_progress_bar: None shows bars only in a terminal.
 
     Raises:
@@ -94,18 +92,7 @@ def train_dense(
         TrainingError: the loss is NaN, or the GPU's memory is too small.
         MissingExtraError: run `pip install 'hybridsearch[training]'`.
     """
-    steps = Steps(
-        "dense",
-        data,
-        output,
-        settings,
-        corpus=corpus,
-        dev=dev,
-        test=test,
-        evaluators=evaluators,
-        trust_remote_code=trust_remote_code,
-        show_progress_bar=show_progress_bar,
-    )
+    steps = Steps("dense", data, output, settings, corpus, dev, test, evaluators, trust_remote_code, show_progress_bar)
     loading: dict[str, Any] = {"pooling": pooling, "prompts": prompts, "trust_remote_code": trust_remote_code}
     trained = load_model(model, steps.settings, **loading)
     before = copy.deepcopy(trained) if steps.is_compared and not isinstance(model, str | Path) else None

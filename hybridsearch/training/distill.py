@@ -25,7 +25,7 @@ from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.negatives.rows import Mined
+from hybridsearch.training.data.mined import Mined
 from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, Vectors
 
 if TYPE_CHECKING:
@@ -66,10 +66,9 @@ def add_teacher_scores(
     Args:
         data: pairs, with or without labels, tuples or lists.
         teacher: a cross-encoder, a dense or a sparse model (loaded, or by folder or name), a `Reranker`, an encoder
-            such as `hs.Dense(...)`, or an index or pipeline that has the documents: its reranker's score
-            if it has one, else the fused score, which is 0 for a document that no retriever lists among its
-            candidates, as in fusion itself; with a single retriever, the retriever's own score, and for a document
-            that it does not list the lowest of those it lists.
+            such as `hs.Dense(...)`, or an index or pipeline that has the documents. An index gives its reranker's
+            score if it has one, else the fused score, which is 0 for a document that no retriever lists. With a single
+            retriever it gives this one's score, and for a document that it does not list the lowest that it gave.
         scale: the scores are multiplied by it. The scores of a student that compares by cosine differ by at most 2, the
             logits of many cross-encoders by 20.
         batch_size: rows that are scored together.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from hybridsearch.arguments import whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.data.kinds import columns_of
+from hybridsearch.training.data.rows import columns_of
 from hybridsearch.training.settings import ModelKind
 
 if TYPE_CHECKING:
@@ -117,14 +117,7 @@ _WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier wants embeddings of one siz
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A loss for some data.
-
-    Attributes:
-        name: as in `explain_losses`.
-        reason: why it is this one, a sentence to print.
-        model_kind: "dense", "sparse" or "reranker".
-        data_kind: what the data is.
-    """
+    """A loss for some data: its name as in `explain_losses`, and the reason, a sentence to print."""
 
     name: str
     reason: str
@@ -203,8 +196,7 @@ def build_loss(
         mini_batch_size: texts (or pairs) encoded at a time, of the cached losses and those on lists; 32 by default.
         architecture: sparse: what the model is. "splade" and "inference-free" are trained by SpladeLoss (Formal et
             al., arXiv:2205.04733), "csr" by CSRLoss (Wen et al., arXiv:2503.01776) around the loss.
-        document_regularizer_weight: weight of the FLOPS regulariser of documents: more makes them sparser.
-        query_regularizer_weight: the same of queries; nothing to regularise where the architecture is inference-free.
+        document_regularizer_weight, query_regularizer_weight: sparse: as in `hybridsearch.train_sparse`.
 
     Raises:
         InvalidArgumentError: an option does not go with the loss or the model.

@@ -51,9 +51,9 @@ def train_reranker(
 ) -> TrainingResult:
     """Train a CrossEncoder, and measure what it gives at the end of a search.
 
-    Tuples, such as mined negatives, become what the loss takes: labelled pairs for "bce" and "mse", one list for each
-    query for "lambda" and the other list-wise losses; for "mnr" they stay. Without a loss that is asked for, mined
-    negatives are trained by "bce", and all else as `hybridsearch.training.losses` says.
+    Tuples, such as mined negatives, become what the loss takes: labelled pairs for "bce" and "mse", a list for each
+    query for the list-wise losses such as "lambda"; for "mnr" they stay. The default for mined negatives is "bce", and
+    for all else what `hybridsearch.training.losses` says.
 
     Before and after, the reranker reads the first 50 documents of `retriever` for each test query: what retrieval did
     not find counts as missed. The verdict compares with the same search before training, or without a reranker where
@@ -62,10 +62,7 @@ def train_reranker(
     Args:
         model: a folder, a name on the model hub, or a loaded CrossEncoder, which stays as it is. Any other encoder gets
             a new head.
-        data: rows of texts, or queries with judgements: anything that `read_training_data` reads, or several of those
-            in a list or, by name, in a mapping.
-        output: folder for the model; plain sentence-transformers loads it.
-        loss: by name, for all data; None for the one that suits each.
+        data, output, loss: as in `hybridsearch.train_dense`.
         hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of `retriever`; None for none.
         teacher: as in `hybridsearch.train_dense`; tuples then stay tuples, trained by "margin-mse".
         retriever: whose results are reranked, and mined; its index holds the documents of dev and test. None for BM25.
@@ -76,16 +73,7 @@ def train_reranker(
         InvalidArgumentError and others as `hybridsearch.train_dense` says.
     """
     steps = Steps(
-        "reranker",
-        data,
-        output,
-        settings,
-        corpus=corpus,
-        dev=dev,
-        test=test,
-        evaluators=evaluators,
-        trust_remote_code=trust_remote_code,
-        show_progress_bar=show_progress_bar,
+        "reranker", data, output, settings, corpus, dev, test, evaluators, trust_remote_code, show_progress_bar
     )
     was = {one.name: one.kind for one in steps.sources.training}
     steps.mine(hard_negatives, None, retriever)
@@ -145,9 +133,8 @@ def load_reranker(
     """A CrossEncoder to train, in float32: a copy of the given one, or of another encoder with a new head.
 
     Args:
-        model: as in `train_reranker`.
+        model, trust_remote_code: as in `train_reranker`.
         outputs: of the head; one with another number gives way to a new one.
-        trust_remote_code: whether code in the model folder may run.
         seed: of the weights of a new head.
 
     Raises:

@@ -156,8 +156,7 @@ class TrainingSettings:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
         """The settings with the given fields, and the default for every other one.
 
-        Raises:
-            InvalidArgumentError: a name is not known, or a value not allowed.
+        Raises InvalidArgumentError where a name is not known, or a value not allowed.
         """
         return cls().with_values(values)
 

@@ -16,6 +16,7 @@ from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_one
+from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.readers import read_documents
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import (
@@ -34,8 +35,6 @@ from hybridsearch.training.runs.record import has_several_processes
 
 if TYPE_CHECKING:
     import datasets
-
-    from hybridsearch.evaluation.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +99,10 @@ def gather(
 ) -> Sources:
     """Read the data, and hold out what is not given.
 
-    Of the first queries with judgements (a BEIR folder or a Dataset) a tenth, at most 100, become dev; the first
-    folder's split "test", where it has one, becomes test. Of one set of pairs or tuples, at least 100 rows, a tenth
-    each, at most 100, become what is not given of dev and test: their questions are to find their answers among all
-    answers. With `dev` given no training data are held out; nor are any of several sets of rows.
+    Of the first queries with judgements (a BEIR folder or a Dataset) a tenth, at most 100, become dev. The first
+    folder's split "test", where it has one, becomes test. One set of pairs or tuples with at least 100 rows gives a
+    tenth, at most 100, to each of dev and test that is not given: their questions are to find their answers among all
+    answers. Nothing is held out of several sets of rows, or where `dev` is given.
 
     Training data that ask a question of dev or test are left out, whatever they come from. A note says so.
 
@@ -190,7 +189,6 @@ def mine(
     first ranks often hold relevant documents that nobody has judged.
 
     Args:
-        per_query: negatives of each pair.
         model: the model before training; None for BM25 alone.
         output: folder for what is mined; a call that was broken off goes on.
         retriever: what is searched instead, for all data.
@@ -241,9 +239,7 @@ def mine(
 def teach(sources: Sources, teacher: Teacher | str | Path, show_progress_bar: bool | None = None) -> Sources:
     """The sources with a teacher's scores as labels, as `add_teacher_scores` gives them.
 
-    Raises:
-        InvalidArgumentError: there are plain pairs among them, of which a teacher sees no differences; or rows that it
-            cannot score.
+    Raises InvalidArgumentError where some are plain pairs, of which a teacher sees no differences, or cannot be scored.
     """
     for one in sources.training:
         if one.kind is Kind.PAIRS:
@@ -307,7 +303,6 @@ def _asked(of: object) -> set[_Question]:
 
 
 def _without(data: TrainingData, closed: Collection[_Question]) -> TrainingData:
-    """The rows that ask none of these questions."""
     kept = [place for place, text in enumerate(_anchors(data)) if normalized(text) not in closed]
     if data.kind in _ABOUT_PAIRS:
         pairs = list(_pairs(data))
@@ -370,7 +365,6 @@ def _searched(
     retriever: HybridSearch | Pipeline | None,
     show_progress_bar: bool | None,
 ) -> Iterator[HybridSearch | Pipeline]:
-    """What negatives are mined in."""
     if retriever is not None:
         yield retriever
         return

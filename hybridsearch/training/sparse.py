@@ -67,7 +67,6 @@ def train_sparse(
 
     Args:
         model: a folder, a name on the model hub, or a loaded SparseEncoder, which stays as it is.
-        data, output: as in `hybridsearch.train_dense`.
         architecture: "splade" or "inference-free", from a masked language model or a SPLADE; "csr", from a dense model
             or a CSR; None for what the model is or suits (`hybridsearch.training.models.architectures`).
         loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). It goes into
@@ -86,29 +85,23 @@ def train_sparse(
         query_learning_rate: of an inference-free model's query weights; all else has that of the settings.
         hard_negatives: as in `hybridsearch.train_dense`, from BM25 and what the model was before; from BM25 alone
             where that is a masked language model without any training for search.
-        teacher: as in `hybridsearch.train_dense`.
         corpus: documents to mine from, and to count the first query weights of a new inference-free model in; None for
             those of each data set, or its positives.
-        dev, test, evaluators, settings, trust_remote_code, show_progress_bar: as in `hybridsearch.train_dense`.
+        data, output, teacher, dev, test, evaluators, settings, trust_remote_code, show_progress_bar: as in
+            `hybridsearch.train_dense`.
 
     Raises:
         InvalidArgumentError and others, as `hybridsearch.train_dense` says: also where the architecture cannot be made
             of the model, or has no such option.
     """
-    targets = {"document": target_active_dims, "query": target_query_active_dims}
-    _check(targets, regularizer_schedule, regularizer_warmup, query_learning_rate)
-    steps = Steps(
-        "sparse",
-        data,
-        output,
-        settings,
-        corpus=corpus,
-        dev=dev,
-        test=test,
-        evaluators=evaluators,
-        trust_remote_code=trust_remote_code,
-        show_progress_bar=show_progress_bar,
-    )
+    targets = {
+        "document": whole_number_or_none("target_active_dims", target_active_dims),
+        "query": whole_number_or_none("target_query_active_dims", target_query_active_dims),
+    }
+    one_of("regularizer_schedule", regularizer_schedule, get_args(RegularizerSchedule))
+    number("regularizer_warmup", regularizer_warmup, above=0, most=1)
+    number("query_learning_rate", query_learning_rate, above=0, below=1)
+    steps = Steps("sparse", data, output, settings, corpus, dev, test, evaluators, trust_remote_code, show_progress_bar)
     trained = load_sparse(
         model,
         architecture,
@@ -139,6 +132,7 @@ def train_sparse(
     training = steps.sources.training
     asked = {side: target for side, target in targets.items() if target is not None}
     followed = {} if made == "csr" else asked
+    query_weights = query_parameters(trained)
     steps.fit(
         trained,
         losses,
@@ -156,20 +150,12 @@ def train_sparse(
         callbacks=_controls(losses, training, followed, regularizer_schedule, regularizer_warmup),
         prompts=prompts_of_columns(trained, training),
         router_mapping=_routes(training) if made == "inference-free" else None,
-        learning_rate_mapping=_learning_rates(trained, query_learning_rate),
+        learning_rate_mapping={} if query_weights is None else {query_weights: query_learning_rate},
     )
     before, after = steps.open(model) if was == "sparse" else None, steps.open(steps.output)
     beside: dict[str, Encoder] = {"dense": searching} if was == "dense" and searching is not None else {}
     said = {"targets": asked, **_sparsity(before, after, steps.sources)}
     return steps.conclude(model, before, after, said, beside={**beside, "bm25": BM25()})
-
-
-def _check(targets: Mapping[str, int | None], schedule: str, warmup: float, query_learning_rate: float) -> None:
-    whole_number_or_none("target_active_dims", targets["document"])
-    whole_number_or_none("target_query_active_dims", targets["query"])
-    one_of("regularizer_schedule", schedule, get_args(RegularizerSchedule))
-    number("regularizer_warmup", warmup, above=0, most=1)
-    number("query_learning_rate", query_learning_rate, above=0, below=1)
 
 
 def _documents(sources: Sources) -> Iterator[str]:
@@ -207,11 +193,6 @@ def _retriever(model: Any, kind: str, trust: bool) -> Encoder | None:
 def _routes(data: Iterable[TrainingData]) -> dict[str, str]:
     """Column -> route of an inference-free model."""
     return {column: "query" if column == "anchor" else "document" for one in data for column in one.inputs}
-
-
-def _learning_rates(model: Any, query_learning_rate: float) -> dict[str, float]:
-    pattern = query_parameters(model)
-    return {} if pattern is None else {pattern: query_learning_rate}
 
 
 def _controls(

@@ -1,8 +1,8 @@
 """Training data: rows of texts, what kind they are, and reading them from anything that holds rows."""
 
-from hybridsearch.training.data.kinds import Kind as Kind
 from hybridsearch.training.data.read import is_retrieval as is_retrieval
 from hybridsearch.training.data.read import read_training_data as read_training_data
+from hybridsearch.training.data.rows import Kind as Kind
 from hybridsearch.training.data.rows import TrainingData as TrainingData
 from hybridsearch.training.data.rows import normalized as normalized
 from hybridsearch.training.data.splitting import split as split

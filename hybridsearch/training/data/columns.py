@@ -73,13 +73,12 @@ class Roles:
 def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore: Sequence[str]) -> Roles:
     """The role of each column, by its name or by `mapping` (role -> column), which then names all that are used.
 
-    Raises:
-        InvalidArgumentError: a column has no role and is not ignored, two have the same one, or what is there makes
-            no rows to train on; the message names the columns.
+    Raises InvalidArgumentError, with the names, where a column has no role and is not ignored, where two have the same
+    role, or where the columns make no rows to train on.
     """
     for name in ignore:
         if name not in columns:
-            raise InvalidArgumentError(f"There is no column {name!r} to ignore; there are {_listed(columns)}.")
+            raise InvalidArgumentError(f"There is no column {name!r} to ignore; there are {listed(columns)}.")
     kept = [column for column in columns if column not in ignore]
     if mapping is None:
         found = {column: _role(column) for column in kept}
@@ -87,7 +86,7 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
         for role, column in mapping.items():
             if column not in columns:
                 raise InvalidArgumentError(
-                    f"columns has {role}={column!r}, but there is no such column; there are {_listed(columns)}."
+                    f"columns has {role}={column!r}, but there is no such column; there are {listed(columns)}."
                 )
             if _role(role) is None:
                 raise InvalidArgumentError(
@@ -97,7 +96,7 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
     extra = [column for column, role in found.items() if role is None]
     if extra:
         raise InvalidArgumentError(
-            f"{_listed(extra)} would be fed as input, but no role is known for such a column: leave it out with "
+            f"{listed(extra)} would be fed as input, but no role is known for such a column: leave it out with "
             f"ignore=[...] (--ignore), or {_WAY_OUT}."
         )
     roles: dict[str, str] = {}
@@ -114,7 +113,7 @@ def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
     targets = [role for role in _TARGETS if role in roles]
     if len(targets) > 1:
         raise InvalidArgumentError(
-            f"The columns {_listed([roles[role] for role in targets])} could each be the label: {_WAY_OUT}."
+            f"The columns {listed([roles[role] for role in targets])} could each be the label: {_WAY_OUT}."
         )
     negatives = sorted((role for role in roles if role.startswith("negative")), key=lambda role: int(role[9:] or 1))
     ids = [(role, column) for role, column in roles.items() if role in IDS]
@@ -137,7 +136,7 @@ def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
     )
     if not complete:
         raise InvalidArgumentError(
-            f"The columns {_listed(columns)} make no rows to train on, which have an anchor and a positive (and "
+            f"The columns {listed(columns)} make no rows to train on, which have an anchor and a positive (and "
             f"negatives), or a query, docs and labels, or a text alone: {_WAY_OUT}."
         )
     return found
@@ -151,11 +150,7 @@ def _role(name: str) -> str | None:
 
 
 def check_text(value: object, column: str, role: str, where: str) -> str:
-    """The text as it is.
-
-    Raises:
-        DocumentError: it is no text, or empty; the message has the place.
-    """
+    """The text as it is. Raises DocumentError with the place where it is no text, or empty."""
     if isinstance(value, str) and value and not value.isspace():
         if not value.isascii():
             try:
@@ -206,8 +201,7 @@ def as_number(value: object) -> float | None:
 def values_of(rows: Iterator[tuple[str, Mapping[str, Any]]], columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
     """The values of these columns, row by row, with the place.
 
-    Raises:
-        DocumentError: a row lacks one of them, or has a column that the first row lacks.
+    Raises DocumentError where a row lacks one of them, or has a column that the first row lacks.
     """
     known: set[str] | None = None
     for where, row in rows:
@@ -237,6 +231,7 @@ def _kind_of(value: object) -> str:
     return f"the {type(value).__name__} {value!r:.60}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first dozen names, each cut to 40 characters."""
     shown = ", ".join(f"{name!r:.40}" for name in names[:12])
     return shown + (", ..." if len(names) > 12 else "")

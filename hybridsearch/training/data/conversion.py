@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.training.data.columns import Roles, check_numbers, check_text, check_texts, values_of
-from hybridsearch.training.data.kinds import Kind, columns_of
 from hybridsearch.training.data.labels import Labels, read_labels, triplets
+from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.data.tables import Table
 from hybridsearch.training.libraries import import_datasets
 
@@ -24,24 +24,12 @@ _KINDS = {meaning: kind for kind, meaning in _MEANINGS.items()}
 _CHUNK = 10_000  # rows of texts that are held as Python strings while reading
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What was read; the parts of a `hybridsearch.training.data.TrainingData`."""
-
-    kind: Kind
-    rows: datasets.Dataset
-    ids: datasets.Dataset | None
-    notes: tuple[str, ...]
-
-
 def read_rows(
     table: Table, roles: Roles, kind: Kind | None, score_range: tuple[float, float] | None, limit: int | None
-) -> Rows:
+) -> TrainingData:
     """The rows of a table, at most `limit`, of the kind that was asked for where the labels leave a choice.
 
-    Raises:
-        DocumentError: a row is malformed; the message has its place.
-        InvalidArgumentError: there are no rows.
+    Raises DocumentError with the place of a malformed row, and InvalidArgumentError where there are no rows.
     """
     return _Reading(table, roles, kind, score_range, limit, copied=table.mapped is None).run()
 
@@ -83,8 +71,6 @@ class _Columns:
 
 @dataclass(slots=True)
 class _Reading:
-    """One reading of a table into training data."""
-
     table: Table
     roles: Roles
     kind: Kind | None
@@ -97,8 +83,7 @@ class _Reading:
     texts: _Columns = field(default_factory=_Columns)
     ids: _Columns = field(default_factory=_Columns)
 
-    def run(self) -> Rows:
-        """Read all rows."""
+    def run(self) -> TrainingData:
         roles = self.roles
         used = [column for _, column in roles.texts]
         used += [column for column in (roles.docs, roles.target) if column is not None]
@@ -114,7 +99,6 @@ class _Reading:
         return self._with_labels(roles.target)
 
     def _add(self, where: str, row: Mapping[str, Any]) -> None:
-        """Check one row and keep it."""
         roles = self.roles
         fed: dict[str, Any] = {}
         for role, column in roles.texts:
@@ -158,7 +142,7 @@ class _Reading:
             )
         return scores
 
-    def _with_lists(self, column: str) -> Rows:
+    def _with_lists(self, column: str) -> TrainingData:
         kind = Kind.LISTS if self.roles.docs else Kind.EMBEDDED if self.roles.text else Kind.SCORED_TUPLES
         if kind is not Kind.LISTS:
             length = len(self.targets[0])
@@ -168,7 +152,7 @@ class _Reading:
         item = pa.float32() if kind is Kind.EMBEDDED else pa.float64()
         return self._made(kind, pa.array(self.targets, pa.list_(item)))
 
-    def _with_labels(self, column: str) -> Rows:
+    def _with_labels(self, column: str) -> TrainingData:
         meaning = None if self.kind is None else _MEANINGS.get(self.kind)
         if meaning is None and self.kind is not Kind.TUPLES and self.roles.target_role == "score":
             meaning = "score"
@@ -190,7 +174,7 @@ class _Reading:
             made = replace(made, rows=_with_names(made.rows.select(kept), labels.classes), ids=ids)
         return made
 
-    def _triplets(self, labels: Labels, notes: tuple[str, ...]) -> Rows:
+    def _triplets(self, labels: Labels, notes: tuple[str, ...]) -> TrainingData:
         rows = self._rows()
         found = list(triplets(rows["anchor"], rows["positive"], labels))
         if not found:
@@ -201,16 +185,16 @@ class _Reading:
         names = columns_of(Kind.TUPLES, 1)
         table = pa.table(dict(zip(names, map(list, zip(*found, strict=True)), strict=True)))
         made = f"{self.count:,} pairs with entailments became {len(found):,} triplets"
-        return Rows(Kind.TUPLES, import_datasets().Dataset(table), None, (*notes, made))
+        return TrainingData(self.table.name, import_datasets().Dataset(table), Kind.TUPLES, notes=(*notes, made))
 
-    def _made(self, kind: Kind, target: pa.Array[Any] | None = None, notes: tuple[str, ...] = ()) -> Rows:
+    def _made(self, kind: Kind, target: pa.Array[Any] | None = None, notes: tuple[str, ...] = ()) -> TrainingData:
         make = import_datasets().Dataset
         rows = self._rows()
         if target is not None:
             table = rows.with_format("arrow")[:]
             rows = make(table.append_column("labels" if kind is Kind.LISTS else "label", target))
         ids = make(self.ids.table()) if self.roles.ids else None
-        return Rows(kind, rows, ids, notes)
+        return TrainingData(self.table.name, rows, kind, ids=ids, notes=notes)
 
     def _rows(self) -> datasets.Dataset:
         """The texts that were read; of a Dataset, mapped from its files and not copied to memory."""

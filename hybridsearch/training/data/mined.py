@@ -20,11 +20,12 @@ positive_score and positive_reranker_score. They hold lists, parallel to the tex
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -33,9 +34,9 @@ import pyarrow.parquet as pq
 
 from hybridsearch.arguments import one_of
 from hybridsearch.corpus.store import sync_folder
+from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError, StorageError
-from hybridsearch.training.data.kinds import Kind, columns_of
-from hybridsearch.training.data.rows import TrainingData
+from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.libraries import import_datasets
 
 if TYPE_CHECKING:
@@ -57,6 +58,45 @@ KINDS: dict[Format, Kind] = {
     "lists": Kind.LISTS,
 }
 """What kind of training data each format is."""
+
+_TYPES = {"docs": pa.list_(pa.string()), "label": pa.int64(), "labels": pa.list_(pa.float64())}
+"""Of columns to train on that hold no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """One text of a query, and where it was found. Rank and score are None for a positive that the search did not find.
+
+    Attributes:
+        retriever: those that listed it, joined by "+".
+        rank, score: in the ranking that was mined, from 1.
+        reranker_score: None without a reranker.
+        document: that of the index.
+    """
+
+    id: str | None
+    text: str
+    retriever: str | None = None
+    rank: int | None = None
+    score: float | None = None
+    reranker_score: float | None = None
+    document: Document | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def judged(self) -> float:
+        """What margins and limits compare: the reranker's score, else that of the ranking, else -inf."""
+        found = self.score if self.reranker_score is None else self.reranker_score
+        return -math.inf if found is None else found
+
+
+@dataclass(frozen=True, slots=True)
+class OfQuery:
+    """A query, its positives, and the negatives that were chosen, in the order of their ranks."""
+
+    id: str | None
+    text: str
+    positives: Sequence[Mined]
+    negatives: Sequence[Mined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +137,7 @@ class MiningSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict; `MiningSummary(**d)` is its inverse."""
-        return {name: getattr(self, name) for name in self.__slots__} | {
-            "kept_by": dict(self.kept_by),
-            "dropped": dict(self.dropped),
-        }
+        return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"  {count:>10,}  {what}" for what, count in self._lines()]
@@ -158,8 +195,7 @@ class Negatives:
     def open(cls, folder: str | Path) -> Negatives:
         """The negatives in a folder that `mine_hard_negatives` has finished; they are mapped, not read into memory.
 
-        Raises:
-            InvalidArgumentError: there are none, mining has not come to its end, or a file is damaged.
+        Raises InvalidArgumentError where there are none, mining has not come to its end, or a file is damaged.
         """
         return MiningFolder.open(folder).negatives()
 
@@ -178,6 +214,12 @@ def check_format(output_format: str) -> Format:
 def columns_fed(output_format: Format, per_query: int) -> list[str]:
     """The columns to train on; all others are provenance."""
     return columns_of(KINDS[output_format], 1 if output_format == "triplets" else per_query)
+
+
+def to_table(mined: Sequence[OfQuery], output_format: Format, per_query: int) -> pa.Table:
+    """The rows of some queries, with their provenance."""
+    rows = [row for of_query in mined for row in _rows(of_query, output_format, per_query)]
+    return pa.Table.from_pylist(rows, schema=_schema(output_format, per_query))
 
 
 def to_negatives(
@@ -207,11 +249,9 @@ def check_found(summary: MiningSummary, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MiningFolder:
-    """Mined rows on the disk, one complete file for each batch of queries.
+    """Mined rows on the disk, one complete file for each of `parts` batches of queries.
 
-    Attributes:
-        settings: JSON-able: all that the rows depend on, "output_format" and "per_query" among it.
-        parts: how many batches there are.
+    `settings` is JSON-able: all that the rows depend on, "output_format" and "per_query" among it.
     """
 
     path: Path
@@ -223,9 +263,7 @@ class MiningFolder:
     def make(cls, path: str | Path, name: str, settings: Mapping[str, Any], parts: int) -> MiningFolder:
         """A new folder, or one in which the same mining has begun.
 
-        Raises:
-            InvalidArgumentError: the folder holds something else, or what was mined in another way.
-            StorageError: it cannot be written.
+        Raises InvalidArgumentError where it holds something else, and StorageError where it cannot be written.
         """
         folder = cls(Path(path).expanduser(), name, dict(settings), parts)
         if (folder.path / MANIFEST).exists():
@@ -308,6 +346,67 @@ class MiningFolder:
         if differing:
             shown = ", ".join(f"{key} {there.get(key)!r:.60}, now {self.settings.get(key)!r:.60}" for key in differing)
             raise InvalidArgumentError(f"{self.path} was mined in another way ({shown}): give another folder.")
+
+
+def _schema(output_format: Format, per_query: int) -> pa.Schema:
+    columns: dict[str, Any] = {name: _TYPES.get(name, pa.string()) for name in columns_fed(output_format, per_query)}
+    columns |= {"query_id": pa.string(), "document_id": pa.string()}
+    found: dict[str, Any] = {
+        "retriever": pa.string(),
+        "rank": pa.int32(),
+        "score": pa.float64(),
+        "reranker_score": pa.float64(),
+    }
+    if output_format == "lists":
+        columns["document_id"] = pa.list_(pa.string())
+    if KINDS[output_format] is Kind.TUPLES:
+        columns |= {"positive_score": pa.float64(), "positive_reranker_score": pa.float64()}
+        found = {"negative_id": pa.string(), **found}
+    if output_format in ("n-tuples", "lists"):
+        found = {name: pa.list_(of_one) for name, of_one in found.items()}
+    return pa.schema([*columns.items(), *found.items()])
+
+
+def _rows(of: OfQuery, output_format: Format, per_query: int) -> Iterator[dict[str, Any]]:
+    texts: dict[str, Any]
+    if output_format == "triplets":
+        for positive in of.positives:
+            for negative in of.negatives:
+                texts = {"anchor": of.text, "positive": positive.text, "negative_1": negative.text}
+                yield texts | _ids(of, positive) | {"negative_id": negative.id} | _where(negative)
+    elif output_format == "n-tuples" and len(of.negatives) == per_query:
+        negatives = {f"negative_{number}": negative.text for number, negative in enumerate(of.negatives, 1)}
+        for positive in of.positives:
+            texts = {"anchor": of.text, "positive": positive.text, **negatives}
+            listed = {"negative_id": [negative.id for negative in of.negatives]}
+            yield texts | _ids(of, positive) | listed | _where_all(of.negatives)
+    elif output_format == "labelled pairs":
+        for label, mined in ((1, of.positives), (0, of.negatives)):
+            for one in mined:
+                texts = {"anchor": of.text, "positive": one.text, "label": label}
+                yield texts | {"query_id": of.id, "document_id": one.id} | _where(one)
+    elif output_format == "lists" and of.negatives:
+        mined = [*of.positives, *of.negatives]
+        labels = [1.0] * len(of.positives) + [0.0] * len(of.negatives)
+        texts = {"query": of.text, "docs": [one.text for one in mined], "labels": labels}
+        yield texts | {"query_id": of.id, "document_id": [one.id for one in mined]} | _where_all(mined)
+
+
+def _ids(of: OfQuery, positive: Mined) -> dict[str, Any]:
+    return {
+        "query_id": of.id,
+        "document_id": positive.id,
+        "positive_score": positive.score,
+        "positive_reranker_score": positive.reranker_score,
+    }
+
+
+def _where(one: Mined) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in ("retriever", "rank", "score", "reranker_score")}
+
+
+def _where_all(mined: Sequence[Mined]) -> dict[str, Any]:
+    return {name: [getattr(one, name) for one in mined] for name in ("retriever", "rank", "score", "reranker_score")}
 
 
 @contextmanager

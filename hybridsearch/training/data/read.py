@@ -16,9 +16,8 @@ from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.training.data.columns import find_roles
 from hybridsearch.training.data.conversion import read_rows
-from hybridsearch.training.data.kinds import Kind, parse_kind
 from hybridsearch.training.data.mined import MANIFEST, Negatives
-from hybridsearch.training.data.rows import TrainingData
+from hybridsearch.training.data.rows import Kind, TrainingData, parse_kind
 from hybridsearch.training.data.tables import open_table
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ def read_training_data(
     else:
         table = open_table(source, split=split, subset=subset, sql=sql)
         roles = find_roles(table.columns, columns, ignore)
-        read = read_rows(table, roles, wanted, score_range, limit)
-        data = TrainingData(table.name, read.rows, read.kind, None, read.ids, read.notes)
+        data = read_rows(table, roles, wanted, score_range, limit)
     if wanted is not None and data.kind is not wanted:
         raise InvalidArgumentError(
             f"{name or data.name!r} holds {data.kind.value} (columns {', '.join(data.rows.column_names)}), "

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
+from hybridsearch.training.data.columns import listed
 from hybridsearch.training.data.texts import TEXT_FORMATS, Placed, rows_of_text
 from hybridsearch.training.libraries import import_datasets, import_library
 
@@ -109,7 +110,7 @@ def _from_files(name: str, files: Sequence[Path]) -> Table:
     for path, table in zip(files, tables, strict=True):
         if set(table.columns) != set(tables[0].columns):
             raise InvalidArgumentError(
-                f"{path} has the columns {_listed(table.columns)}, but {files[0]} {_listed(tables[0].columns)}: "
+                f"{path} has the columns {listed(table.columns)}, but {files[0]} {listed(tables[0].columns)}: "
                 "give the files one by one."
             )
     if len(tables) == 1:
@@ -197,7 +198,7 @@ def _from_hub(name: str, split: str, subset: str | None) -> Table:
 
 def _of_split(parts: Mapping[str, datasets.Dataset], split: str) -> datasets.Dataset:
     if split not in parts:
-        raise InvalidArgumentError(f"There is no split {split!r}; there are {_listed(list(parts))}.")
+        raise InvalidArgumentError(f"There is no split {split!r}; there are {listed(list(parts)) or 'none'}.")
     return parts[split]
 
 
@@ -277,11 +278,6 @@ def _sqlalchemy(url: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:  # ImportError: no driver for this kind of database
         reason = _one_line(error).replace(url, "the database")  # the URL may hold a password
         raise InvalidArgumentError(f"The database does not answer the query {query!r:.200}: {reason}.") from error
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"{name!r:.40}" for name in islice(names, 12))
-    return shown + (", ..." if len(names) > 12 else "") if names else "none"
 
 
 def _one_line(error: BaseException) -> str:

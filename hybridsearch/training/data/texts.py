@@ -21,9 +21,7 @@ Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 def rows_of_text(path: Path) -> Iterator[Placed]:
     """The rows of a file in one of `TEXT_FORMATS`, which may be compressed by gzip.
 
-    Raises:
-        DocumentError: a row is malformed, or the compressed file is damaged.
-        StorageError: the file cannot be read.
+    Raises DocumentError where a row or the compressed file is damaged, and StorageError where it cannot be read.
     """
     read = TEXT_FORMATS[Path(path.name.removesuffix(".gz")).suffix.lower()]
     with _readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.encoders import Encoder
@@ -19,14 +17,12 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.costs import measure_sparsity
 from hybridsearch.evaluation.experiment import compare
-from hybridsearch.evaluation.measures import parse_measures
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.evaluation.results import Sparsity
 from hybridsearch.fusion import ScoreFusion
 from hybridsearch.rerank import CrossEncoderReranker
 from hybridsearch.search import HybridSearch
-from hybridsearch.training.runs.record import is_main_process
-from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
+from hybridsearch.training.settings import FAMILIES, ModelKind
 
 if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
@@ -59,38 +55,6 @@ class Expansion:
             return ", ".join(f"{term} {weight:.2f}" for term, weight in terms) or "nothing"
 
         return f'"{_short(self.text)}" gained {listed(self.gained)}; lost {listed(self.lost)}'
-
-
-def opened(model: Any, kind: ModelKind, trust_remote_code: bool) -> Any:
-    """The model as comparisons take it. It is loaded here where code in its folder may run."""
-    if not trust_remote_code or not isinstance(model, str | Path):
-        return model
-    return LazyModel(model, FAMILIES[kind], trust_remote_code=True).get()
-
-
-def compare_all(
-    before: Any,
-    after: Any,
-    kind: ModelKind,
-    test: Dataset | None,
-    evaluator: BaseEvaluator | None,
-    settings: TrainingSettings,
-    **options: Any,
-) -> dict[str, Any]:
-    """What a report says of any kind of model: `comparison` on the test set and `figures` of the evaluator.
-
-    The test set is searched by the settings' measure first, where it is one of retrieval; `options` are further ones
-    of `compare_models`. Of several processes the first one compares.
-    """
-    if not is_main_process():
-        return {}
-    comparison = None
-    if test is not None:
-        measures = list(MEASURES)
-        with suppress(InvalidArgumentError):  # such as Spearman, which chose among rows
-            measures = list(dict.fromkeys([str(parse_measures(settings.measure)[0]), *MEASURES]))
-        comparison = compare_models(before, after, test, kind, measures=measures, **options)
-    return {"comparison": comparison, "figures": compare_figures(before, after, kind, evaluator)}
 
 
 def compare_models(
@@ -155,12 +119,9 @@ def compare_models(
 def compare_figures(
     before: Any, after: Any, kind: ModelKind, evaluator: BaseEvaluator | None
 ) -> dict[str, tuple[float | None, float]]:
-    """Each figure of an evaluator, before and after; the one that decides is the first.
+    """Each figure of an evaluator (of `build_evaluator`), before and after; the one that decides is the first.
 
-    Args:
-        before, after: as in `compare_models`; before is None in the answer where there is no such model.
-        kind: of both models.
-        evaluator: of `hybridsearch.training.measure.evaluators.build_evaluator`; None gives nothing.
+    `before` and `after` are as in `compare_models`; "before" is None in the answer where there is no such model.
     """
     if evaluator is None:
         return {}
@@ -173,9 +134,7 @@ def compare_figures(
 def compare_sparsity(before: Any, after: Any, dataset: Dataset) -> dict[str, Sparsity]:
     """Active dimensions and FLOPS of two sparse models, "before" and "after", on the first 20,000 documents.
 
-    Args:
-        before, after: as in `compare_models`; None is left out.
-        dataset: its documents and queries are encoded; vectors that are in the cache are not made again.
+    A model that is None is left out. Vectors that are in the cache are not made again.
     """
     found = {}
     for name, model in (("before", before), ("after", after)):

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.datasets import NANOBEIR, NANOBEIR_ID, Dataset, load_dataset
+from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
 from hybridsearch.training.data.answers import Answers, collection_of
 from hybridsearch.training.measure.measuring import (
@@ -40,9 +42,6 @@ from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
     from sentence_transformers.base.evaluation import BaseEvaluator
-
-    from hybridsearch.evaluation.pipeline import Pipeline
-    from hybridsearch.search import HybridSearch
 
 __all__ = ["EVALUATORS", "STS", "build_evaluator", "dev_evaluator", "retrieval_evaluator", "sts_suite"]
 
@@ -124,9 +123,7 @@ def dev_evaluator(
 
     Rows with a score are measured by Spearman's correlation, rows with 0/1 by average precision, tuples by how often
     the positive is nearer than the negative (a reranker: by nDCG@10), pairs as a test collection of their own.
-
-    Raises:
-        InvalidArgumentError: there is no measure for such rows.
+    Raises InvalidArgumentError where there is no measure for such rows.
     """
     if dev is None:
         return None
@@ -357,7 +354,6 @@ def _not_reranker(spec: Mapping[str, Any], kind: ModelKind) -> ModelKind:
 
 
 def _read(spec: Mapping[str, Any], *kinds: Kind) -> TrainingData:
-    """The data of a spec, of one of the kinds."""
     source = _needed(spec, "data")
     arguments = {key: spec[key] for key in ("name", "columns", "ignore", "limit") if key in spec}
     split = spec.get("split", "dev")

@@ -69,8 +69,8 @@ def retrieval_evaluator(
             none is relevant has 0. The best possible order is that of the documents it reads.
         settings: their `measure` decides: nDCG, RR, AP, R, P or Success with a cutoff, such as nDCG@10; for a reranker
             nDCG or RR.
-        documents: how many documents are searched: all relevant ones, then what BM25 finds for the queries, the best
-            first, so that figures are higher than on the whole collection; None searches all.
+        documents: how many are searched: all relevant ones, then what BM25 finds best for the queries, so that figures
+            are higher than on the whole collection; None searches all.
         retriever: for a reranker; None for BM25.
 
     Raises:
@@ -111,10 +111,8 @@ def retrieval_evaluator(
 class Measured:
     """An evaluator of sentence-transformers that answers with chosen figures under our names.
 
-    Attributes:
-        inner: the evaluator.
-        figures: our name -> a pattern for the key that it has in the answer, after the evaluator's name; the first of
-            them decides. One that is not in the answer is left out.
+    `figures` has for each of our names a pattern for the key in its answer, after the evaluator's name. The first one
+    decides. One that is not in the answer is left out.
     """
 
     inner: Any

@@ -32,11 +32,9 @@ class Report:
     """All that is said about a run. Its text is its `summary`.
 
     Attributes:
-        kind: of the model.
         base: the model that training started from, by name.
         data: one sentence each: what it was, how many rows of which kind, which loss and why.
         settings: JSON-able: `TrainingSettings.to_dict()`, and what else the run was given.
-        history: the course of training.
         comparison: of `compare_models`; None where there were no held-out queries.
         figures: of `compare_figures`.
         sparsity: of `compare_sparsity`; empty but for sparse models.
@@ -160,8 +158,7 @@ class Report:
 def write_report(report: Report, folder: str | Path) -> None:
     """Write report.json and report.md, and put the report into README.md, the model card that is there already.
 
-    A second report takes the place of the first one in the card. The card is the one that sentence-transformers writes
-    when it saves a model.
+    The card is the one that sentence-transformers writes. A second report takes the place of the first one in it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +211,6 @@ def _changed(name: str, before: float, after: float) -> str:
 
 
 def _aimed(side: str, target: int, reached: float) -> str:
-    """Whether a target of active dimensions was reached."""
     off = reached / target - 1
     if abs(off) <= _TOLERANCE:
         return f"The target of {target} active dimensions a {side} was reached: {reached:.0f}."

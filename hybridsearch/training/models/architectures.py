@@ -51,14 +51,11 @@ def load_sparse(
     """A sparse model that can be trained, in float32.
 
     Args:
-        model: a folder, a name on the Hugging Face hub, or a loaded model, which stays as it is: a copy is returned.
-        architecture: None for the one that the model has or, of another model, suits it: "splade" for a masked language
-            model, "csr" for a dense model.
-        documents: for a new inference-free SPLADE: the weight of a query token starts as its inverse document
-            frequency in them.
+        model, trust_remote_code: as in `hybridsearch.train_sparse`; of a loaded model a copy is returned.
+        architecture: None for the model's own, else "splade" for a masked language model and "csr" for a dense model.
+        documents: for a new inference-free SPLADE: a query token starts with its inverse document frequency in them.
         active_dims: for CSR: how many dimensions each vector keeps; None for the model's own or, of a new one, a
             quarter of the dense dimensions.
-        trust_remote_code: whether code in the model folder may run.
         seed: of the weights of a new autoencoder.
 
     Raises:
@@ -109,9 +106,7 @@ def idf_weights(tokenizer: Any, documents: Iterable[str]) -> torch.Tensor:
     """Inverse document frequencies of a tokenizer's tokens: float32 of shape (vocabulary,).
 
     They are BM25's, ln(1 + (N - n + 0.5) / (n + 0.5)) for a token in n of N documents; special tokens weigh 0.
-
-    Raises:
-        InvalidArgumentError: there are no documents.
+    Raises InvalidArgumentError where there are no documents.
     """
     import torch
 

@@ -22,14 +22,8 @@ def load_to_train(
 ) -> Any:
     """The model in a folder, with weights of its own or new ones where it lacks any.
 
-    Args:
-        family: the class of sentence-transformers that is made.
-        trust_remote_code: whether code in the folder may run.
-        seed: of new weights.
-        model_kwargs, options: further ones for the transformer, and for the class.
-
-    Raises:
-        ModelNotFoundError: it cannot be loaded.
+    `family` is the class of sentence-transformers that is made, and `seed` that of new weights. `model_kwargs` are
+    further arguments of the transformer, `options` of the class. Raises ModelNotFoundError where it cannot be loaded.
     """
     import sentence_transformers
     import torch

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.sparse_encoder.callbacks.splade_callbacks import SpladeRegularizerWeightSchedulerCallback
 from sentence_transformers.sparse_encoder.losses import FlopsLoss, SpladeLoss
+from sentence_transformers.util import batch_to_device
 
 from hybridsearch.training.losses import RegularizerSchedule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sentence_transformers import SparseEncoder
 
 SIDES = ("document", "query")
@@ -40,11 +38,10 @@ class RegularizerControl(SpladeRegularizerWeightSchedulerCallback):  # type: ign
 
     After each step the logarithm of a side's weight changes by a proportional-integral rule on
     e = ln(measured / target): by 1.0 times the change of e, and by 12 / steps times e. Measured are the mean active
-    dimensions of the step's batches, smoothed over steps, times the ratio of evaluation mode to training mode (dropout
-    changes how many dimensions are active), which is taken on `samples` twenty times in a run. The state is part of
-    each checkpoint's trainer_state.json, so that a resumed run goes on with the same weights.
-
-    The active dimensions of training batches and the weights are in each log of the trainer, target or not.
+    dimensions of the step's batches, smoothed over steps, times the ratio of evaluation mode to training mode. This
+    ratio is taken on `samples` twenty times in a run, as dropout changes how many dimensions are active. The state is
+    in each checkpoint, so that a resumed run goes on with the same weights. Weights and active dimensions are in each
+    log of the trainer, target or not.
 
     Args:
         loss: the `SpladeLoss` whose weights move; its regularisers become measuring ones.
@@ -206,21 +203,13 @@ class _Side:
 def _evaluation_by_training(model: SparseEncoder, texts: Sequence[str], side: str) -> float:
     """Active dimensions of the texts in evaluation mode, divided by those in training mode."""
     active = {}
-    with torch.no_grad(), _restored_mode(model):
+    before = model.training
+    try:
         for mode in (False, True):
             model.train(mode)
-            features = {
-                name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in model.preprocess(list(texts), task=side).items()
-            }
-            active[mode] = float(torch.count_nonzero(model(features)["sentence_embedding"]))
-    return active[False] / active[True] if active[True] else 1.0
-
-
-@contextmanager
-def _restored_mode(model: SparseEncoder) -> Iterator[None]:
-    mode = model.training
-    try:
-        yield
+            features = batch_to_device(model.preprocess(list(texts), task=side), model.device)
+            with torch.no_grad():
+                active[mode] = float(torch.count_nonzero(model(features)["sentence_embedding"]))
     finally:
-        model.train(mode)
+        model.train(before)
+    return active[False] / active[True] if active[True] else 1.0

@@ -34,11 +34,8 @@ def pool_directly(model: SparseEncoder) -> SparseEncoder:
     """Let a model compute so wherever it can, and return it; what it saves stays a plain SPLADE.
 
     It can where the last thing that its language model does is a multiplication by the vocabulary's matrix, and its
-    pooling takes the maximum. Both ways are compared on a sentence; a model for which they differ is left as it is, and
-    so are models whose weights a trainer spreads over several devices.
-
-    Args:
-        model: a SparseEncoder of any architecture; modules in it are changed.
+    pooling takes the maximum. Both ways are compared on a sentence. A model for which they differ is left as it is, and
+    so are models whose weights a trainer spreads over several devices. Modules of the model are changed.
     """
     if _is_spread():
         return model

@@ -15,8 +15,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.training.data import normalized
-from hybridsearch.training.data.mined import Format
-from hybridsearch.training.negatives.rows import Mined, OfQuery
+from hybridsearch.training.data.mined import Format, Mined, OfQuery
 
 Sampling: TypeAlias = Literal["top", "random"]
 
@@ -48,8 +47,7 @@ class Limits:
     def refuse(self, score: float, positive: float) -> str | None:
         """Why a candidate with this score is dropped; None for one that passes.
 
-        Args:
-            positive: the lowest score of a positive; -inf where the ranking does not reach it.
+        `positive` is the lowest score of a positive; -inf where the ranking does not reach it.
         """
         if self.relative and positive == -math.inf:
             return "a positive is not among the candidates"
@@ -183,12 +181,6 @@ class Found:
         """The negatives by rank."""
         kept = sorted(self.kept, key=lambda one: one.rank or 0)
         return OfQuery(self.query.id, self.query.text, self.positives, kept)
-
-
-def decide_by_ranking(found: Sequence[Found], options: Options) -> None:
-    """Choose by the scores of the ranking."""
-    for one in found:
-        one.decide(len(one.window), options)
 
 
 def decide_by_reranker(found: Sequence[Found], reranker: Reranker, options: Options) -> None:

@@ -29,12 +29,14 @@ from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData, normalized, read_training_data
 from hybridsearch.training.data.mined import (
     Format,
+    Mined,
     MiningFolder,
     MiningSummary,
     Negatives,
     check_format,
     check_found,
     to_negatives,
+    to_table,
 )
 from hybridsearch.training.libraries import import_datasets
 from hybridsearch.training.negatives.candidates import (
@@ -43,10 +45,8 @@ from hybridsearch.training.negatives.candidates import (
     Options,
     Query,
     Sampling,
-    decide_by_ranking,
     decide_by_reranker,
 )
-from hybridsearch.training.negatives.rows import Mined, to_table
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -76,36 +76,32 @@ def mine_hard_negatives(
 ) -> Negatives:
     """Search each query of `data`, and take as negatives what is ranked high and is not known to be relevant.
 
-    A candidate that is a known positive of the query (by id, or by its text, blanks and case apart), the query itself,
-    or the text of a better ranked candidate is never taken. The others are counted by rank, and have to pass the
-    margins and limits, which compare scores: those of `reranker` where there is one, else those of the ranking. A
-    positive that the ranking does not reach scores below all that it holds, so no candidate passes a margin then. Of
-    several positives of a query the one with the lowest score counts. Queries of the same text, blanks and case apart,
-    are one query.
+    Never taken are a known positive of the query (by id or text), the query itself, and the text of a better ranked
+    candidate. The others are counted by rank, and have to pass the margins and limits. These compare the scores of
+    `reranker` where there is one, else those of the ranking, with the lowest of the query's positives. A positive that
+    the ranking does not reach scores below all others, so that no candidate passes a margin. Texts count as the same
+    whatever their blanks and case; queries of the same text are one query.
 
     Args:
-        data: pairs (`Kind.PAIRS`); or what `read_training_data` makes them from: queries with judgements, such as
-            `hs.load_dataset(folder, split="train")`, or a folder or file. Its texts are not held in memory.
+        data: pairs (`Kind.PAIRS`), or what `read_training_data` makes them from, such as
+            `hs.load_dataset(folder, split="train")`. Its texts are not held in memory.
         search: the index to mine. Its own reranker is not asked.
         per_query: how many negatives.
         ranks: the first and the last rank that may be taken, from 1, known positives not counted. The first ones are
             often relevant documents that nobody has judged.
         retriever: the one to ask; None for all, fused.
         margin: of at least 0; a negative scores at least so much less than the positive.
-        percentage: a number above 0, at most 1; a negative scores at most this share of the positive's score. More
-            precisely, and sensibly for scores below 0, positive - (1 - percentage) * |positive|; .95 is what
-            NV-Retriever recommends (arXiv 2407.15831).
+        percentage: above 0, at most 1; a negative scores at most this share of the positive's score, more precisely
+            positive - (1 - percentage) * |positive|. NV-Retriever recommends .95 (arXiv 2407.15831).
         max_score, min_score: of a negative.
-        reranker: a cross-encoder, or its name, or a `Reranker`, that scores positives and candidates anew, as a filter
-            of false negatives. Without a margin, percentage or limit beside it, the margin is 0. It scores only as
-            many candidates as it takes to find `per_query`.
+        reranker: a cross-encoder, its name, or a `Reranker`, that scores positives and as many candidates as it takes
+            to find `per_query` anew. Without a margin, percentage or limit beside it, the margin is 0.
         sampling: "top" takes the best ranked of those that pass, "random" any of them.
         seed: of random sampling; each query has its own random numbers, whatever the batches are.
         output_format: "triplets", "n-tuples", "labelled pairs" or "lists"; their columns are in
             `hybridsearch.training.data.mined`. N-tuples leave out queries with fewer negatives than asked for,
             lists and triplets those without any.
-        output: a folder for the rows; None keeps them in memory. Each batch is written as it is done; after a crash
-            the same call goes on where it ended.
+        output: a folder for the rows, batch by batch: after a crash the same call goes on. None keeps them in memory.
         batch_size: queries that are searched together.
         show_progress_bar: None shows it in a terminal.
 
@@ -182,11 +178,11 @@ def mine_hard_negatives(
 
 
 def _find(queries: Sequence[Query], ranker: _Ranker, options: Options, reranker: Reranker | None) -> list[Found]:
-    """Search, and choose the negatives of each query."""
     rankings = ranker.rank([query.text for query in queries])
     found = [Found.make(query, ranking, options) for query, ranking in zip(queries, rankings, strict=True)]
     if reranker is None:
-        decide_by_ranking(found, options)
+        for one in found:
+            one.decide(len(one.window), options)
     else:
         decide_by_reranker(found, reranker, options)
     return found

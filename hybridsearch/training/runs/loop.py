@@ -53,13 +53,12 @@ def make_trainer(
     arguments: dict[str, Any],
     resuming: bool,
 ) -> Any:
-    """The trainer, ready for `train()`.
+    """The trainer, ready for `train()`; most arguments are as in `hybridsearch.training.runs.run.fit`.
 
     Args:
         folder: where checkpoints go.
         arguments: further ones of sentence-transformers' training arguments, such as router_mapping.
         resuming: whether `train` will be given a checkpoint.
-        others: as in `hybridsearch.training.runs.run.fit`.
     """
     args = getattr(sentence_transformers, f"{FAMILIES[kind]}TrainingArguments")(
         output_dir=str(folder),

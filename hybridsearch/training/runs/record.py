@@ -106,8 +106,7 @@ class History:
 def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, Any] | None:
     """What `training.json` in the folder says; None where a new run may start there.
 
-    Raises:
-        InvalidArgumentError: the folder is not free for this run, as `fit` says.
+    Raises InvalidArgumentError where the folder is not free for this run, as `fit` says.
     """
     output = Path(output).expanduser()
     found = _read_record(output / _RECORD)

@@ -50,8 +50,7 @@ class TrainingResult:
     """A trained model and what is known about it.
 
     Attributes:
-        path: the folder with the model; plain sentence-transformers loads it, and so do `hs.Dense`, `hs.Sparse` and
-            `hs.CrossEncoderReranker`.
+        path: the folder with the model, which sentence-transformers loads, and `hs.Dense` or its like.
         history: the course of training.
         comparison: before and after on the test queries; None where there were none.
         figures: what `evaluators` measured: figure -> before and after.
@@ -98,16 +97,13 @@ def fit(
         data: what to train on; several are mixed by `settings.sampling`, each batch of one of them.
         losses: for each of `data`, by name, the loss of sentence-transformers.
         settings: how to train; `push_to_hub` is not done here but by `push`, after the report is written.
-        output: the folder for the model; made where it is not there.
         evaluator: of sentence-transformers. It runs before training and at each checkpoint, and its primary metric
             chooses the best one. Without it the last weights are kept.
-        callbacks: further ones for the trainer.
         prompts: column -> text put before each of its texts, or one for all columns.
         router_mapping: column -> route, for models with a Router.
         learning_rate_mapping: regular expression of parameter names -> learning rate.
         finish: called with the trained model before it is saved, such as to merge adapters.
         identity: JSON-able facts beyond model, data, losses and settings that a resumed run must share.
-        show_progress_bar: None shows it only in a terminal.
 
     Raises:
         InvalidArgumentError: the folder holds a finished run, another run, or one that was broken off and
@@ -185,8 +181,7 @@ def conclude(output: Path, report: Report, settings: TrainingSettings) -> Traini
 def push(output: Path, name: str) -> str:
     """Upload a trained model, without its checkpoints and mined texts, to the model hub; returns its address.
 
-    Raises:
-        TrainingError: the hub cannot be reached, or does not allow it.
+    Raises TrainingError where the hub cannot be reached, or does not allow it.
     """
     from huggingface_hub import HfApi
 

@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.models import LazyModel
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.measures import parse_measures
+from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.libraries import check_libraries
 from hybridsearch.training.losses import Choice, build_loss, choose_loss
-from hybridsearch.training.measure.comparing import compare_all, opened
+from hybridsearch.training.measure.comparing import MEASURES, compare_figures, compare_models
 from hybridsearch.training.measure.evaluators import Dev, Spec, build_evaluator, dev_evaluator
 from hybridsearch.training.measure.report import Report
 from hybridsearch.training.runs.record import History, check_output, is_main_process
 from hybridsearch.training.runs.run import TrainingResult, conclude, fit
-from hybridsearch.training.settings import ModelKind, TrainingSettings
+from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 from hybridsearch.training.sources import Source, gather, mine, teach
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers.base.evaluation import BaseEvaluator
 
-    from hybridsearch.evaluation.pipeline import Pipeline
-    from hybridsearch.search import HybridSearch
-
 
 class Steps:
     """One training run, from the data to the report. Its methods are called in the order in which they stand here.
 
-    The arguments are those of `hybridsearch.train_dense`. The data are read when it is made.
-
-    Attributes:
-        settings: how to train.
-        output: the folder for the model.
-        sources: what is trained on, what chooses the best checkpoint, and what judges the result.
+    The arguments are those of `hybridsearch.train_dense`. The data are read when it is made: `sources` is what is
+    trained on, what chooses the best checkpoint, and what judges the result.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Steps:
         data: Source | Sequence[Source] | Mapping[str, Source],
         output: str | Path,
         settings: TrainingSettings | None,
-        *,
         corpus: Iterable[Document] | str | Path | None,
         dev: Dev | None,
         test: Dataset | str | Path | None,
@@ -147,19 +145,27 @@ class Steps:
 
     def open(self, model: Any) -> Any:
         """A model as comparisons take it: by its name, or loaded where code in its folder is to run."""
-        return opened(model, self._kind, self._trust)
+        if not self._trust or not isinstance(model, str | Path):
+            return model
+        return LazyModel(model, FAMILIES[self._kind], trust_remote_code=True).get()
 
     def conclude(
         self, base: Any, before: Any, after: Any, said: Mapping[str, Any] | None = None, **comparing: Any
     ) -> TrainingResult:
-        """Compare, and write the report.
+        """Compare, and write the report. Of several processes the first one compares.
 
-        Args:
-            base: the model that was given.
-            before, after: what is compared, as `compare_all` takes it.
-            said: what else the report has to say.
-            comparing: further options of `compare_all`.
+        `base` is the model that was given, `said` what else the report has to say; the others are those of
+        `compare_models`, which goes by the settings' measure first where this is one of retrieval.
         """
+        test, comparison, figures = self.sources.test, None, {}
+        if is_main_process():
+            if test is not None:
+                measures = list(MEASURES)
+                with suppress(InvalidArgumentError):  # such as Spearman, which chose among rows
+                    measures = list(dict.fromkeys([str(parse_measures(self.settings.measure)[0]), *MEASURES]))
+                comparing |= {"measures": measures, "show_progress_bar": self._show}
+                comparison = compare_models(before, after, test, self._kind, **comparing)
+            figures = compare_figures(before, after, self._kind, self._measuring)
         options = {name: value for name, value in self._options.items() if value is not None}
         report = Report(
             kind=self._kind,
@@ -167,16 +173,8 @@ class Steps:
             data=self._lines,
             settings={**self.settings.to_dict(self._kind), **options},
             history=self._history,
-            **compare_all(
-                before,
-                after,
-                self._kind,
-                self.sources.test,
-                self._measuring,
-                self.settings,
-                show_progress_bar=self._show,
-                **comparing,
-            ),
+            comparison=comparison,
+            figures=figures,
             **(said or {}),
         )
         return conclude(self.output, report, self.settings)
