@@ -9,6 +9,8 @@ VENV ?= .venv
 WORKERS ?= 2
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+unexport PYTHONDONTWRITEBYTECODE # the programs that tests start would compile every module anew
+
 .PHONY: demo test lint clean
 
 demo: $(VENV)/demo.stamp

@@ -363,7 +363,7 @@ def test_the_example_in_the_documentation_is_a_whole_test_file(tmp_path: Path) -
     )
     (tmp_path / "test_mine.py").write_text(example)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "equal_scores_are_cut"]
-    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
     result = subprocess.run(
         [*command, "test_mine.py"], cwd=tmp_path, env=alone, capture_output=True, text=True, check=False
     )
