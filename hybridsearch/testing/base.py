@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
+import numpy as np
 import pytest
 
 from hybridsearch.backends import Backend, Capabilities, Kind, Request, Schema
@@ -168,6 +169,17 @@ def ask(backend: Backend, kind: Kind, query: QueryVector, k: int = 10, filter: F
 def find_all(backend: Backend, kind: Kind, filter: Filter | None = None) -> set[str]:
     """The ids of all plain items that are found."""
     return set(ask(backend, kind, samples.common_query(kind), 1000, filter).ids)
+
+
+def assert_same(backend: Backend, kind: Kind, one: Ranking, other: Ranking) -> None:
+    """Assert that two answers to one question are equal. Approximate scores may differ by the stated tolerance.
+
+    The loops of a server's approximate search are compiled while it runs, which changes the last bits of a score.
+    """
+    if kind not in backend.capabilities.approximate:
+        assert one == other, kind
+    assert one.ids == other.ids, kind
+    np.testing.assert_allclose(one.scores, other.scores, rtol=backend.capabilities.score_tolerance[kind], err_msg=kind)
 
 
 def check(

@@ -11,7 +11,7 @@ from hybridsearch.backends import Backend, Kind, Request, RetrieverSchema, Schem
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Connect, Kinds, ask, check, frozen_average, put, require
+from hybridsearch.testing.base import Base, Connect, Kinds, ask, assert_same, check, frozen_average, put, require
 from hybridsearch.testing.oracles import check_ranking, right_scores
 from hybridsearch.testing.samples import DIMENSIONS, Item, sparse_query
 from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
@@ -152,7 +152,9 @@ class RankingTests(Base):
     def test_a_batch_of_requests_equals_the_loop(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
             requests = [Request(kind, query, 7) for query in samples.random_queries(kind, 13)]
-            assert filled.search(requests) == [filled.search([request])[0] for request in requests], kind
+            alone = [filled.search([request])[0] for request in requests]
+            for one, other in zip(filled.search(requests), alone, strict=True):
+                assert_same(filled, kind, one, other)
 
     def test_one_call_answers_different_requests_in_order(self, filled: Backend, schema: Schema) -> None:
         kinds = sorted({retriever.kind for retriever in schema.retrievers.values()})
@@ -181,7 +183,7 @@ class RankingTests(Base):
     def test_the_same_question_has_the_same_answer_twice(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
             query = samples.random_queries(kind, 1)[0]
-            assert ask(filled, kind, query) == ask(filled, kind, query), kind
+            assert_same(filled, kind, ask(filled, kind, query), ask(filled, kind, query))
 
     def test_two_retrievers_of_one_kind_live_side_by_side(self, connect: Connect, any_kind: Kind) -> None:
         average = frozen_average(connect("two").capabilities)
