@@ -28,6 +28,24 @@ from hybridsearch.testing import samples
 
 SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)
 ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBackend}
+
+
+@pytest.fixture(autouse=True)
+def _closed_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Connections end with their test, not with whichever test Python frees them in."""
+    made: list[LuceneBackend] = []
+    for engine, backend in list(ENGINES.items()):
+
+        def make(*place: Any, backend: type[LuceneBackend] = backend, **options: Any) -> LuceneBackend:
+            made.append(backend(*place, **options))
+            return made[-1]
+
+        monkeypatch.setitem(ENGINES, engine, make)
+    yield
+    for one in made:
+        one.close()
+
+
 NODES = b'{"nodes":{"a":{"version":"%s","plugins":[{"name":"opensearch-knn"}]}}}'
 FORBIDDEN = b'{"error":{"type":"security_exception","reason":"no permissions for cluster:monitor/nodes/info"}}'
 
