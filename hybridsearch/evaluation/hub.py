@@ -34,11 +34,13 @@ class Layout:
     def files(self, subset: str, split: str) -> list[Path]:
         """The files of one split of a subset ("corpus", "queries" or "qrels"), in order; empty without any."""
         try:
+            if "**" in split:  # an error of `glob` itself before Python 3.13
+                raise ValueError("it holds '**'")
             for patterns in self.alternatives(subset, split):
                 found = {path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()}
                 if found:
                     return sorted(found)
-        except (NotImplementedError, ValueError) as error:  # an absolute path, or `**` within a name
+        except (NotImplementedError, ValueError) as error:  # the first is an absolute path's
             raise InvalidArgumentError(
                 f"{self.folder} has no {subset} of the split {split!r}, which is no name of a split ({error})."
             ) from error
