@@ -40,5 +40,7 @@ class Encoder(Protocol):
 
 def make_encoder(description: Mapping[str, Any]) -> Encoder:
     """The encoder of `RetrieverSchema.encoder`. Raises InvalidArgumentError as `hybridsearch.registry.make` does."""
+    if description.get("type") == "bm25":
+        description = {"tokenizer": 1, **description}  # the first version was not written down
     encoder: Encoder = make("encoder", description)
     return encoder

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from hybridsearch import arguments
-from hybridsearch.arguments import true_or_false
+from hybridsearch.arguments import true_or_false, whole_number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, TermTable, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
@@ -33,7 +33,7 @@ class BM25:
 
     Words are runs of letters, digits, marks and inner apostrophes after Unicode NFKC and case folding; a decimal or
     version number is one word; stop words are dropped and the rest is stemmed; scripts that are written without
-    spaces give pairs of characters. Any number of threads may use one encoder.
+    spaces give single characters and pairs of them. Any number of threads may use one encoder.
 
     Args:
         language: of the Snowball stemmer and the stop words; None for texts of several or other languages: then
@@ -43,9 +43,11 @@ class BM25:
         stop_words: True for the language's list (where `hybridsearch.encoders.stopwords` has one), False for none,
             or your own words; case does not matter.
         lowercase: whether case is ignored.
-        fold_accents: whether accents are ignored: "naïve" finds "naive".
+        fold_accents: whether accents are ignored: "naïve" finds "naive", and "smørrebrød" finds "smorrebrod".
         bigrams: whether runs of Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese characters give their
-            overlapping pairs, as in Lucene's CJKAnalyzer, instead of one word.
+            overlapping pairs, as in Lucene's CJKAnalyzer, instead of one word. Documents also give each character.
+        tokenizer: the version of the rules that cut text into terms. The default is the newest. An index keeps the
+            version that it was made with.
 
     Raises:
         InvalidArgumentError: the language has no stemmer, or another argument is outside its range.
@@ -69,6 +71,7 @@ class BM25:
         lowercase: bool = True,
         fold_accents: bool = False,
         bigrams: bool = True,
+        tokenizer: int = TOKENIZER_VERSION,
     ) -> None:
         if language is not None and language not in LANGUAGES:
             raise InvalidArgumentError(
@@ -81,6 +84,11 @@ class BM25:
         flags = {"stemming": stemming, "lowercase": lowercase, "fold_accents": fold_accents, "bigrams": bigrams}
         for name, flag in flags.items():
             true_or_false(name, flag)
+        if whole_number("tokenizer", tokenizer) > TOKENIZER_VERSION:
+            raise InvalidArgumentError(
+                f"tokenizer is {tokenizer}, and this hybridsearch knows the versions up to {TOKENIZER_VERSION}: "
+                "upgrade hybridsearch, or index the documents again."
+            )
         self.weighting = BM25Weighting(variant, k1, b, delta)
         words = stop_words_of(language) if stop_words is True else frozenset(stop_words or ())
         self._arguments: dict[str, Any] = {
@@ -91,9 +99,11 @@ class BM25:
             "delta": delta if delta is None else float(delta),
             "stop_words": stop_words,
             **flags,
+            "tokenizer": tokenizer,
         }
-        self._tokenizer = Tokenizer(language, stemming, words, lowercase, fold_accents, bigrams)
+        self._tokenizer = Tokenizer(language, stemming, words, lowercase, fold_accents, bigrams, tokenizer)
         self._split = self._tokenizer.splitter()
+        self._split_query = self._tokenizer.splitter(of_query=True)
         self._table = TermTable(self._tokenizer)
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
@@ -141,21 +151,23 @@ class BM25:
             InvalidArgumentError: `texts` is not a sequence of strings.
         """
         arguments.texts(texts)
-        counts = [Counter(self.tokenize(text)) for text in texts]
+        counts = [Counter(self._terms(self._split_query(text))) for text in texts]
         return [SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count))) for count in counts]
 
     def tokenize(self, text: str) -> list[str]:
-        """The terms of a text, in order, with repetitions."""
-        table = self._fresh_table()
-        numbers = map(table.__getitem__, self._split(text))
-        return [table.terms[number] for number in numbers if number >= 0]
+        """The terms of a document's text, in order, with repetitions.
+
+        >>> BM25().tokenize("東京 tower")
+        ['東', '京', '東京', 'tower']
+        """
+        return self._terms(self._split(text))
 
     def fingerprint(self) -> Fingerprint:
         """Every choice above; the stop words by a digest of the words themselves."""
         words = "\n".join(sorted(self._tokenizer.stop_words)).encode("utf-8", "surrogatepass")
         settings = self._arguments | {"delta": self.weighting.delta}
         settings["stop_words"] = hashlib.blake2b(words, digest_size=6).hexdigest()
-        return Fingerprint("bm25", {"tokenizer": TOKENIZER_VERSION, **settings})
+        return Fingerprint("bm25", settings)
 
     def schema(self) -> RetrieverSchema:
         """What an index must remember: the constructor's arguments, and the weighting."""
@@ -199,6 +211,10 @@ class BM25:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(BM25, **self._arguments), ()
+
+    def _terms(self, words: list[str]) -> list[str]:
+        table = self._fresh_table()
+        return [table.terms[number] for number in map(table.__getitem__, words) if number >= 0]
 
     def _fresh_table(self) -> TermTable:
         if len(self._table) > MAX_REMEMBERED_WORDS:

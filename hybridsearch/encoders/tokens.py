@@ -22,8 +22,10 @@ from hybridsearch.encoders.stopwords import STOP_WORDS
 LANGUAGES: tuple[str, ...] = tuple(sorted({*Stemmer.algorithms()} - {"porter", "dutch_porter"}))
 """Languages with a Snowball stemmer."""
 
-TOKENIZER_VERSION = 1
-"""Part of every fingerprint; to be raised when the same settings give other terms."""
+TOKENIZER_VERSION = 2
+"""Part of every fingerprint; to be raised when the same settings give other terms. An index keeps the version that it
+was made with, so every version stays readable. Version 1 had no single characters of unspaced scripts in documents,
+kept the dot of a lower-cased "İ", and folded only those accents that Unicode parts from their letter."""
 
 MAX_WORD = 255
 """Characters of a word that count. Longer ones are no words but data, and engines refuse them."""
@@ -48,6 +50,14 @@ _UNSPACED = (  # scripts whose words are not parted by spaces, and Hangul, whose
 )
 
 
+_FOLDED = {  # letters that Unicode does not part, as Lucene's ASCIIFoldingFilter writes them
+    "Æ": "AE", "æ": "ae", "Œ": "OE", "œ": "oe", "ẞ": "SS", "ß": "ss", "Þ": "TH", "þ": "th",
+    "Ð": "D", "ð": "d", "Ŋ": "N", "ŋ": "n", "ĸ": "q", "ı": "i", "ȷ": "j",
+}  # fmt: skip
+_LATIN = (range(0xC0, 0x2B0), range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
+_CHANGED_LETTER = re.compile(r"LATIN (CAPITAL|SMALL) LETTER ([A-Z]) WITH [A-Z ]+").fullmatch  # "... O WITH STROKE"
+
+
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
     """How a text becomes terms.
@@ -57,9 +67,12 @@ class Tokenizer:
         stemming: whether words are reduced to stems.
         stop_words: words that are no terms, compared without regard to case.
         lowercase: whether case is ignored (Unicode case folding).
-        fold_accents: whether "naïve" is "naive"; vowel signs of Indic and other scripts are letters and stay.
+        fold_accents: whether "naïve" is "naive" and "Øre" is "ore"; vowel signs of Indic and other scripts are letters
+            and stay.
         bigrams: whether a run of Chinese, Japanese, Korean, Thai, Lao, Khmer or Burmese characters gives its
-            overlapping pairs (a single character gives itself), as in Lucene's CJKAnalyzer, or is one word.
+            overlapping pairs, as in Lucene's CJKAnalyzer, or is one word. A document also gives the characters
+            themselves, so that a query of one character finds it; in a query only a lone character gives itself.
+        version: of these rules, at most `TOKENIZER_VERSION`.
     """
 
     language: str | None
@@ -68,9 +81,10 @@ class Tokenizer:
     lowercase: bool
     fold_accents: bool
     bigrams: bool
+    version: int = TOKENIZER_VERSION
 
-    def splitter(self) -> Callable[[str], list[str]]:
-        """A function from a text to its words, normalised but neither stemmed nor stopped.
+    def splitter(self, *, of_query: bool = False) -> Callable[[str], list[str]]:
+        """A function from the text of a document, or of a query, to its words, neither stemmed nor stopped yet.
 
         A word may have the edges that `stemmer` takes off. ASCII, where most of the time goes, is split on spaces
         after everything else has become one; this gives the words that the regular expressions give, faster.
@@ -79,6 +93,7 @@ class Tokenizer:
         in_word = frozenset(f"{ascii_letters}{digits}_.{apostrophe}")
         ascii_words = {code: self.normalise(chr(code)) if chr(code) in in_word else " " for code in range(128)}
         words = re.compile(_word(rf"\w{apostrophe}")).findall
+        parts = _pairs if of_query or self.version < 2 else _characters_and_pairs
 
         def split(text: str) -> list[str]:
             if text.isascii():
@@ -86,7 +101,7 @@ class Tokenizer:
             text = self.normalise(text)
             rare = _beyond_ascii(text)
             if self.bigrams and _unspaced_run().search(rare):
-                text = _unspaced_run().sub(_pairs, text)
+                text = _unspaced_run().sub(parts, text)
             return _words_with_marks(apostrophe)(text) if _mark()(rare) else words(text)
 
         return split
@@ -99,10 +114,15 @@ class Tokenizer:
         if self.lowercase:
             if self.language == "turkish":
                 text = text.replace("İ", "i").replace("I", "ı")
-            text = unicodedata.normalize("NFKC", text.casefold())
+            text = text.casefold()
+            if self.version > 1:
+                text = text.replace("i\u0307", "i")  # what "İ" becomes
+            text = unicodedata.normalize("NFKC", text)
         if self.fold_accents and not text.isascii():
             apart = unicodedata.normalize("NFD", text)
             text = unicodedata.normalize("NFC", "".join(c for c in apart if not _is_accent(c)))
+            if self.version > 1:
+                text = text.translate(_folded_letters())
         return text
 
     def stemmer(self) -> Callable[[str], str]:
@@ -154,11 +174,27 @@ def _is_accent(character: str) -> bool:
     return place == 1 or 10 <= place <= 36 or place >= 200
 
 
+@cache
+def _folded_letters() -> dict[int, str]:
+    """Letters with a stroke, hook or the like, and ligatures, to plain letters."""
+    folded = {ord(letter): plain for letter, plain in _FOLDED.items()}
+    for code in (code for block in _LATIN for code in block):
+        if changed := _CHANGED_LETTER(unicodedata.name(chr(code), "")):
+            case, letter = changed.groups()
+            folded[code] = letter if case == "CAPITAL" else letter.lower()
+    return folded
+
+
 def _pairs(run: re.Match[str]) -> str:
     characters = _unspaced_character().findall(run.group())
     if len(characters) > 1:
         characters = [a + b for a, b in pairwise(characters)]
     return f" {' '.join(characters)} "
+
+
+def _characters_and_pairs(run: re.Match[str]) -> str:
+    characters = _unspaced_character().findall(run.group())
+    return f" {' '.join([*characters, *(a + b for a, b in pairwise(characters))])} "
 
 
 def _word(characters: str) -> str:

@@ -9,10 +9,13 @@ import pytest
 import Stemmer
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import address_of, call
 
-from hybridsearch import BM25
+from hybridsearch import BM25, Document, HybridSearch
+from hybridsearch.encoders import make_encoder
 from hybridsearch.encoders.stopwords import STOP_WORDS
 from hybridsearch.encoders.tokens import LANGUAGES, MAX_WORD
+from hybridsearch.errors import InvalidArgumentError
 
 PLAIN = BM25(None)
 
@@ -40,11 +43,11 @@ PLAIN = BM25(None)
         ("مُحَمَّد ٢٠٢٥", ["مُحَمَّد", "2025"]),
         ("می\u200cخواهم", ["میخواهم"]),
         ("שָׁלוֹם", ["שָׁלוֹם"]),
-        ("東京都", ["東京", "京都"]),
-        ("Python言語3.11入門", ["python", "言語", "3.11", "入門"]),
+        ("東京都", ["東", "京", "都", "東京", "京都"]),
+        ("Python言語3.11入門", ["python", "言", "語", "言語", "3.11", "入", "門", "入門"]),
         ("火", ["火"]),
-        ("ﾊﾟﾝ・スーパー", ["パン", "スー", "ーパ", "パー"]),
-        ("한국어 검색", ["한국", "국어", "검색"]),
+        ("ﾊﾟﾝ・スーパー", ["パ", "ン", "パン", "ス", "ー", "パ", "ー", "スー", "ーパ", "パー"]),
+        ("한국어 검색", ["한", "국", "어", "한국", "국어", "검", "색", "검색"]),
     ],
 )
 def test_terms_without_a_language(text: str, terms: list[str]) -> None:
@@ -52,7 +55,7 @@ def test_terms_without_a_language(text: str, terms: list[str]) -> None:
 
 
 def test_thai_is_cut_into_pairs_of_letters_that_keep_their_marks() -> None:
-    assert PLAIN.tokenize("ท่วมบ้าน") == ["ท่ว", "วม", "มบ้", "บ้า", "าน"]
+    assert PLAIN.tokenize("ท่วมบ้าน") == ["ท่", "ว", "ม", "บ้", "า", "น", "ท่ว", "วม", "มบ้", "บ้า", "าน"]
 
 
 @pytest.mark.parametrize(
@@ -79,10 +82,50 @@ def test_stop_words_are_compared_without_case_and_accents_as_the_text_is() -> No
 
 def test_folded_accents_leave_vowel_signs_and_voiced_kana_alone() -> None:
     fold = BM25(None, fold_accents=True).tokenize
-    assert fold("naïve Ångström Żółć") == ["naive", "angstrom", "zołc"]
+    assert fold("naïve Ångström Żółć") == ["naive", "angstrom", "zolc"]
     assert fold("हिन्दी") == ["हिन्दी"]
-    assert fold("がぎ") == ["がぎ"]
+    assert fold("がぎ") == ["が", "ぎ", "がぎ"]
     assert fold("مُحَمَّد") == ["محمد"]
+
+
+def test_folded_accents_are_those_of_lucene(opensearch_url: str) -> None:
+    """All letters of Latin-1, Latin Extended-A and Vietnamese, but those that NFKC makes two characters."""
+    codes = [*range(0xC0, 0x180), *range(0x1EA0, 0x1EFA)]
+    letters = [chr(c) for c in codes if chr(c).isalpha() and len(unicodedata.normalize("NFKC", chr(c))) == 1]
+    analysis = {"tokenizer": "whitespace", "filter": ["asciifolding", "lowercase"], "text": " ".join(letters)}
+    answer = call(address_of(f"{opensearch_url}/any"), "POST", "/_analyze", analysis)
+    assert BM25(None, fold_accents=True).tokenize(" ".join(letters)) == [token["token"] for token in answer["tokens"]]
+
+
+def test_case_is_ignored_where_lower_case_has_a_dot_more() -> None:
+    assert BM25().tokenize("İstanbul ISTANBUL istanbul i\u0307stanbul") == ["istanbul"] * 4
+    assert BM25("turkish", stemming=False).tokenize("İstanbul istanbul") == ["istanbul"] * 2
+
+
+@pytest.mark.parametrize("character", ["火", "山", "입", "ท"])
+def test_one_character_of_an_unspaced_script_finds_the_words_that_hold_it(character: str) -> None:
+    search = HybridSearch({"bm25": BM25()})
+    search.index(
+        [Document("a", "富士火山"), Document("b", "수입품"), Document("c", "ท่วมบ้าน ทาง"), Document("d", "mountain")]
+    )
+    assert [hit.id for hit in search.search(character)] == [{"火": "a", "山": "a", "입": "b", "ท": "c"}[character]]
+
+
+def test_a_query_is_cut_into_pairs_so_that_the_order_of_characters_counts() -> None:
+    assert BM25().encode_queries(["富士山 山"])[0].terms == ("富士", "士山", "山")
+
+
+def test_the_first_version_of_the_rules_gives_the_terms_that_it_gave() -> None:
+    """An index that was made with it is opened with it, as its schema names no version."""
+    first, folding = (make_encoder({"type": "bm25", "language": None, "fold_accents": fold}) for fold in (False, True))
+    assert isinstance(first, BM25)
+    assert isinstance(folding, BM25)
+    assert first.tokenize("東京都 İstanbul") == ["東京", "京都", "i\u0307stanbul"]
+    assert folding.tokenize("Łódź") == ["łodz"]
+    assert make_encoder(first.schema().encoder or {}).fingerprint() == first.fingerprint()
+    assert BM25(tokenizer=1).fingerprint().digest == "bca9ad89a46c"
+    with pytest.raises(InvalidArgumentError, match="upgrade hybridsearch"):
+        BM25(tokenizer=99)
 
 
 def test_without_bigrams_a_run_is_one_word() -> None:
