@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeAlias, cast
@@ -110,6 +110,11 @@ class Filter:
         """Whether the document passes, by the definition at the top of this module."""
         return _matches(self.condition, document)
 
+    @property
+    def fields(self) -> list[str]:
+        """The fields that it asks about, each once, in order of first mention."""
+        return list(dict.fromkeys(_fields(self.condition)))
+
     def __hash__(self) -> int:  # 1, 1.0 and True are equal in Python but not here
         return hash(repr(self.condition))
 
@@ -150,6 +155,17 @@ def _matches(condition: Condition, document: Document) -> bool:
             return any(_matches(inner, document) for inner in conditions)
         case Not(inner):
             return not _matches(inner, document)
+
+
+def _fields(condition: Condition) -> Iterator[str]:
+    match condition:
+        case Compare():
+            yield condition.field
+        case And(conditions) | Or(conditions):
+            for inner in conditions:
+                yield from _fields(inner)
+        case Not(inner):
+            yield from _fields(inner)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -155,13 +155,17 @@ class Results(Sequence[Hit]):
         hits: best first.
         retrievers: the names of the retrievers that answered.
         failures: by name, why an optional retriever is missing from the results.
-        timings: seconds of each stage ("encode NAME", "search", "fuse", "fetch", "rerank"), for the whole call.
+        notes: what else a person should know of the answer, a plain sentence each: a retriever that is missing, that
+            read a part of the query only or found no term in it, a filter on a field that no document has.
+        timings: seconds of each stage ("encode NAME", "search", "fuse", "fetch", "rerank"), for the whole call. Where
+            retrievers work side by side, "search" is what they took beyond the longest "encode NAME".
     """
 
     query: str
     hits: tuple[Hit, ...]
     retrievers: tuple[str, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
@@ -194,6 +198,7 @@ class Results(Sequence[Hit]):
             "query": self.query,
             "degraded": self.degraded,
             "failures": dict(self.failures),
+            "notes": list(self.notes),
             "timings": dict(self.timings),
             "hits": [hit.to_dict() for hit in self.hits],
         }
@@ -202,11 +207,11 @@ class Results(Sequence[Hit]):
         return as_text(self, 100)
 
     def __rich__(self) -> RenderableType:
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        note = f"; without {', '.join(self.degraded)}" if self.failures else ""
-        table = Table(title=Text(f"{self.query}{note}"), title_justify="left", box=None, pad_edge=False)
+        table = Table(title=Text(self.query), title_justify="left", box=None, pad_edge=False)
         names = self._columns()
         table.add_column("rank", justify="right", no_wrap=True)
         table.add_column("score", justify="right", no_wrap=True)
@@ -220,7 +225,7 @@ class Results(Sequence[Hit]):
             table.add_row(f"{hit.rank}", f"{hit.score:.4f}", *ranks, Text(hit.id), summary)
         if not self.hits:
             table.add_row("", "", *["" for _ in names], "", "no hits")
-        return table
+        return Group(table, *(Text(f"Note: {note}") for note in self.notes))
 
     def _repr_html_(self) -> str:
         columns = ("rank", "score", *self._columns(), "id", "document")
@@ -232,10 +237,10 @@ class Results(Sequence[Hit]):
             + f"<td>{html.escape(hit.id)}</td><td>{html.escape(_summary(hit.document))}</td></tr>"
             for hit in self.hits
         )
-        note = f" <em>without {html.escape(', '.join(self.degraded))}</em>" if self.failures else ""
+        notes = "".join(f"<p>Note: {html.escape(note)}</p>" for note in self.notes)
         return (
-            f"<table><caption>{html.escape(self.query)}{note}</caption>"
-            f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<table><caption>{html.escape(self.query)}</caption>"
+            f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
         )
 
     def _columns(self) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.backends import AsyncBackend, Backend, Request
 from hybridsearch.documents import Document
-from hybridsearch.encoders import Encoder
+from hybridsearch.encoders import Encoder, Noting
 from hybridsearch.errors import (
     EncodingError,
     FilterError,
@@ -32,7 +32,7 @@ from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker, score_pairs
-from hybridsearch.vectors import QueryVector, SparseQuery
+from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ class Plan:
         encoder: by name, the encoder that the index was built with; raises FingerprintMismatchError for another one.
         optional: retrievers that may fail.
         timeout: seconds by retriever.
+        known_fields: fields of documents that filters have met; it grows, so that each is looked for once.
     """
 
     retrievers: tuple[str, ...]
@@ -68,6 +69,7 @@ class Plan:
     encoder: Callable[[str], Encoder]
     optional: Collection[str] = ()
     timeout: Mapping[str, float] = field(default_factory=dict)
+    known_fields: set[str] = field(default_factory=set)
 
     def results(self, queries: Iterable[str]) -> list[Results]:
         """Hits for each query, as `HybridSearch.search_many` returns them."""
@@ -146,10 +148,12 @@ class Plan:
         encoder = self.encoder(name)
         with _timed(timings, f"encode {name}"), _blame(f"Retriever {name!r}"):
             vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
+            notes = encoder.query_notes(queries) if isinstance(encoder, Noting) else [""] * len(queries)
         if len(vectors) != len(queries):
             raise EncodingError(f"Retriever {name!r} encoded {len(queries)} queries into {len(vectors)} vectors.")
         requests = [Request(name, vector, self.depth, self.filter) for vector in vectors]
-        return Answers({name: requests}, {}, timings=timings)
+        said = [note or _note_of(vector) for note, vector in zip(notes, vectors, strict=True)]
+        return Answers({name: requests}, {}, notes={name: said}, timings=timings)
 
     def _gather(self, given: Mapping[str, Answers | BaseException], timings: dict[str, float]) -> Answers:
         """The answers of all retrievers as one; errors are raised, or noted where the retriever is optional."""
@@ -170,6 +174,9 @@ class Plan:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
             raise RetrieverError(f"No retriever answered: {reasons}.")
         joined = _joined(good)
+        timings["search"] -= max(
+            joined.timings.values(), default=0.0
+        )  # retrievers encode side by side, and then search
         return replace(joined, failures=failures, timings=timings | joined.timings)
 
     def _merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:
@@ -187,13 +194,33 @@ class Plan:
             heads = [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused]
             with _timed(timings, "rerank"):
                 reranked = score_pairs(reranker, queries, heads)
+        of_all = [*(f"Without {name}: {reason}" for name, reason in answers.failures.items()), *self._filter_notes()]
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
             explain = partial(self._explain, query, requests)
             hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
-            results.append(Results(query, hits, tuple(answers.rankings), answers.failures, timings))
+            notes = of_all + answers.notes_of(i) if query.strip() else ["The query is blank, so that it finds nothing."]
+            if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
+                notes.append(f"{gone} of the documents found were deleted during the search.")
+            names = tuple(answers.rankings)
+            results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results
+
+    def _filter_notes(self) -> list[str]:
+        """That the filter asks about a field that no document has: most often it is misspelt."""
+        notes = []
+        for name in self.filter.fields if self.filter else ():
+            if name not in self.known_fields and name != "id":
+                try:
+                    there = self.backend.count(Filter.parse({name: {"$exists": True}}))
+                except HybridSearchError:  # the search itself went well
+                    continue
+                if there:
+                    self.known_fields.add(name)
+                else:
+                    notes.append(f"The filter asks about {name!r}, a field that no document has.")
+        return notes
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
         """The documents by id; one that was deleted since the search is left out."""
@@ -239,12 +266,20 @@ def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dic
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the retrievers said: by name, one request and one ranking for each query; why optional ones are missing."""
+    """What the retrievers said: by name, a request, a ranking and a note for each query; why optional ones are missing.
+
+    A note is a sentence, or "".
+    """
 
     requests: Mapping[str, Sequence[Request]]
     rankings: Mapping[str, Sequence[Ranking]]
     failures: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+
+    def notes_of(self, number: int) -> list[str]:
+        """The notes on one query, each with the retriever's name."""
+        return [f"{name}: {of_retriever[number]}" for name, of_retriever in self.notes.items() if of_retriever[number]]
 
     @property
     def by_query(self) -> list[dict[str, Ranking]]:
@@ -268,6 +303,14 @@ def _check_queries(queries: Iterable[str]) -> list[str]:
     return queries
 
 
+def _note_of(query: QueryVector) -> str:
+    """That there is nothing in the vector of a query, such as one of stop words alone; else nothing."""
+    if isinstance(query, TextQuery):
+        return ""
+    weights = query.weights if isinstance(query, SparseQuery) else query
+    return "" if np.any(weights) else "no term of the query is left to search for, so that it finds nothing."
+
+
 def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:
     return [request for of_retriever in requests.values() for request in of_retriever]
 
@@ -282,8 +325,9 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     """The answers of several retrievers as one."""
     requests = {name: of_retriever for part in parts for name, of_retriever in part.requests.items()}
     rankings = {name: of_retriever for part in parts for name, of_retriever in part.rankings.items()}
+    notes = {name: of_retriever for part in parts for name, of_retriever in part.notes.items()}
     timings = {stage: seconds for part in parts for stage, seconds in part.timings.items()}
-    return Answers(requests, rankings, timings=timings)
+    return Answers(requests, rankings, notes=notes, timings=timings)
 
 
 @contextmanager

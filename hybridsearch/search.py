@@ -100,6 +100,7 @@ class HybridSearch:
         self._place = redacted(backend) if isinstance(backend, str | Path) else type(backend).__name__
         self._backend = connect(backend, backend_options)
         self._create_lock = threading.Lock()
+        self._known_fields: set[str] = set()
         with _closed_on_error(self._backend, backend):
             schema = self._encoders.schema = self._backend.open()
             recorded = {} if schema is None else schema.settings
@@ -333,6 +334,7 @@ class HybridSearch:
             encoder=self._encoders.verified,
             optional=self.optional,
             timeout=self.timeout,
+            known_fields=self._known_fields,
         )
 
     def explain(

@@ -260,6 +260,57 @@ def test_an_optional_retriever_that_fails_degrades_the_results() -> None:
     assert results.ids == search.search("flow", retrievers=["bm25"]).ids
 
 
+def test_a_retriever_that_is_missing_is_noted_wherever_results_are_shown() -> None:
+    broken = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": broken}, optional=["dense"])
+    search.index(DOCUMENTS)
+    assert search.search("flow").notes == ()
+    broken.error = OSError("the <model> server is gone")
+    note = "Without dense: Retriever 'dense' failed: OSError: the <model> server is gone"
+    for results in (search.search("flow"), *search.search_many(["flow"]), asyncio.run(search.asearch("flow"))):
+        assert results.notes == (note,)
+    assert note in " ".join(str(results).split())
+    assert note.replace("<", "&lt;").replace(">", "&gt;") in results._repr_html_().replace("&#x27;", "'")
+    assert results.to_dict()["notes"] == [note]
+
+
+@pytest.mark.parametrize("query", ["to be or not to be", "?!"])
+def test_a_query_without_a_term_is_noted_and_one_with_a_term_is_not(query: str) -> None:
+    search = hybrid()
+    note = "bm25: no term of the query is left to search for, so that it finds nothing."
+    assert search.search(query).notes == (note,)
+    assert [results.notes for results in search.search_many([query, "flow"])] == [(note,), ()]
+    assert search.search(" ").notes == ("The query is blank, so that it finds nothing.",)
+
+
+def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
+    search = hybrid()
+    note = "The filter asks about 'yaer', a field that no document has."
+    for misspelt in ({"yaer": 1961}, {"yaer": {"$ne": 1961}}, {"$or": [{"year": 1961}, {"$not": {"yaer": 1961}}]}):
+        assert search.search("flow", filter=misspelt).notes == (note,)
+        assert asyncio.run(search.asearch("flow", filter=misspelt)).notes == (note,)
+    assert search.search("flow", filter={"year": 1900, "id": "nowhere"}).notes == ()
+    search.upsert(hs.Document("late", "flow", metadata={"yaer": 1961}))
+    assert search.search("flow", filter={"yaer": 1961}).notes == ()
+
+
+def test_a_field_that_a_filter_has_met_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = hybrid()
+    search.search("flow", filter={"year": 1961})
+    monkeypatch.setattr(MemoryBackend, "count", lambda *_: pytest.fail("counted again"))
+    assert search.search("flow", filter={"year": {"$gte": 1956}}).notes == ()
+
+
+def test_timings_of_retrievers_side_by_side_add_up_to_the_call() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": HashedWords(delay=0.2)}, optional=["dense"])
+    search.index(DOCUMENTS)
+    search.search("flow")
+    started = time.perf_counter()
+    timings = search.search("flow").timings
+    assert 0.2 < sum(timings.values()) < time.perf_counter() - started + 0.05
+    assert timings["encode dense"] > 0.2
+
+
 def test_an_optional_retriever_that_is_too_slow_degrades_the_results() -> None:
     slow = HashedWords()
     search = hs.HybridSearch({"bm25": hs.BM25(), "dense": slow}, optional="dense", timeout={"dense": 0.2})

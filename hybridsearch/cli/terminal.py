@@ -65,8 +65,6 @@ class Session:
         if self.explain:
             for explanation in results.explain():
                 console.print(f"\n{explanation}", markup=False, highlight=False)
-        for name, reason in results.failures.items():
-            console_on(sys.stderr).print(f"Without {name}: {reason}", style="yellow", markup=False, highlight=False)
         return results
 
     def interact(self) -> None:

@@ -38,6 +38,15 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Noting(Encoder, Protocol):
+    """An encoder that can say what it left out of a query, for `Results.notes`."""
+
+    def query_notes(self, texts: Sequence[str]) -> Sequence[str]:
+        """For each text a plain sentence, such as that it was cut; "" where there is nothing to say."""
+        ...
+
+
 def make_encoder(description: Mapping[str, Any]) -> Encoder:
     """The encoder of `RetrieverSchema.encoder`. Raises InvalidArgumentError as `hybridsearch.registry.make` does."""
     if description.get("type") == "bm25":

@@ -26,6 +26,9 @@ CPU_BATCH_TOKENS = 1024
 MAX_WORKERS = 8
 """More would wait for Python's lock; where there are more threads, each worker has several."""
 
+_ADDED_TOKENS = 4
+"""That tokenizers put around a text, at most."""
+
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 _starting = threading.Lock()
 
@@ -83,9 +86,7 @@ def forward(
     from sentence_transformers.util import batch_to_device
 
     loaded = model.get()
-    if prompt is None:
-        own = [loaded.prompts[name] for name in (_PROMPTS[task] if task else ()) if name in loaded.prompts]
-        prompt = own[0] if own else loaded.prompts.get(loaded.default_prompt_name)
+    prompt = _prompt(loaded, task, prompt)
     route = {} if task is None else {"task": task}
     with model.lock:
         features = loaded.preprocess(list(texts), prompt=prompt, **route)
@@ -100,23 +101,38 @@ def token_lengths(
 
     A model without a Hugging Face tokenizer gets an estimate of four characters a token.
     """
-    module = model[0]
-    routes = getattr(module, "sub_modules", None)
-    if routes is not None:
-        module = (routes[task] if task in routes else next(iter(routes.values())))[0]
-    tokenizer = getattr(module, "tokenizer", None)
-    limit = getattr(module, "max_seq_length", None)
-    limit = limit if limit is not None and limit < 10**6 else None
+    tokenizer, limit = _reading(model, task)
     if not texts:
         return np.empty(0, dtype=np.int64)
     pairs = not isinstance(texts[0], str)
-    if not hasattr(tokenizer, "convert_ids_to_tokens") or not callable(tokenizer):
+    if tokenizer is None:
         characters = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
         return np.minimum(np.array(characters, dtype=np.int64) // 4 + 1, limit or 10**6)
     columns = [list(column) for column in zip(*texts, strict=True)] if pairs else [list(texts)]
     options = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False}
     encoded = tokenizer(*columns, truncation=limit is not None, max_length=limit, **options)
     return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+
+
+def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | None = None) -> list[str]:
+    """For each text a sentence that says how much of it the model does not read; "" where it reads all.
+
+    Args:
+        prompt: as in `forward`.
+    """
+    loaded = model.get()
+    prompt = _prompt(loaded, task, prompt) or ""
+    tokenizer, limit = _reading(loaded, task)
+    notes = []
+    for text in texts:
+        length = 0
+        # A token is a byte or more, so that most queries need not be tokenized for this.
+        if tokenizer is not None and limit is not None and len(f"{prompt}{text}".encode()) + _ADDED_TOKENS > limit:
+            with model.lock:
+                length = len(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"])
+        cut = limit is not None and length > limit
+        notes.append(f"the query has {length} tokens and the model reads {limit}; the rest is cut off." if cut else "")
+    return notes
 
 
 def token_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.intp]]:
@@ -133,6 +149,27 @@ def token_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[n
         size = max(1, budget // max(1, int(lengths[order[start]])))
         yield order[start : start + size]
         start += size
+
+
+def _prompt(model: Any, task: Task | None, given: str | None) -> str | None:
+    """What is put before each text: `given`, or the model's own for the task."""
+    if given is not None:
+        return given
+    own = [model.prompts[name] for name in (_PROMPTS[task] if task else ()) if name in model.prompts]
+    prompt: str | None = own[0] if own else model.prompts.get(model.default_prompt_name)
+    return prompt
+
+
+def _reading(model: Any, task: Task | None) -> tuple[Any, int | None]:
+    """The tokenizer for one side of the model, None where it is not Hugging Face's, and how many tokens are read."""
+    module = model[0]
+    routes = getattr(module, "sub_modules", None)
+    if routes is not None:
+        module = (routes[task] if task in routes else next(iter(routes.values())))[0]
+    tokenizer = getattr(module, "tokenizer", None)
+    limit = getattr(module, "max_seq_length", None)
+    known = hasattr(tokenizer, "convert_ids_to_tokens") and callable(tokenizer)
+    return tokenizer if known else None, limit if limit is not None and limit < 10**6 else None
 
 
 def _side_by_side(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
-from hybridsearch.encoders.batching import Task, forward, run_batches
+from hybridsearch.encoders.batching import Task, cut_notes, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
@@ -158,6 +158,10 @@ class Dense:
             rows.update(zip([filled[position] for position in batch], block, strict=True))
         blank = np.zeros(0 if len(filled) == len(texts) else self.dimensions, dtype=np.float32)
         return [rows.get(number, blank) for number in range(len(texts))]
+
+    def query_notes(self, texts: Sequence[str]) -> list[str]:
+        """For each query a sentence where the model does not read all of it, else ""."""
+        return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
 
     def fingerprint(self) -> Fingerprint:
         """The model's content and the settings that vectors depend on; reads files but loads nothing.

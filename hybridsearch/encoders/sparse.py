@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
-from hybridsearch.encoders.batching import Task, forward, run_batches
+from hybridsearch.encoders.batching import Task, cut_notes, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
@@ -127,6 +127,10 @@ class Sparse:
                 queries[filled[position]] = SparseQuery(*self._ordered(*row))
         blank = SparseQuery((), np.empty(0, dtype=np.float32))
         return [queries.get(number, blank) for number in range(len(texts))]
+
+    def query_notes(self, texts: Sequence[str]) -> list[str]:
+        """For each query a sentence where the model does not read all of it, else ""."""
+        return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
 
     @overload
     def decode(self, vector: str | SparseQuery, top_k: int | None = None) -> list[tuple[str, float]]: ...

@@ -157,6 +157,13 @@ def test_a_filter_leaves_out_what_does_not_match(place: str) -> None:
     assert [hit["id"] for hit in found["hits"]] == ["wing"]
 
 
+def test_notes_are_shown_with_the_hits(place: str) -> None:
+    misspelt = ["--filter", '{"yaer": {"$ne": 1971}}']
+    note = "The filter asks about 'yaer', a field that no document has."
+    assert f"Note: {note}" in invoke("search", place, "wing", *misspelt).stdout
+    assert json.loads(invoke("search", place, "wing", *misspelt, "--json").stdout)["notes"] == [note]
+
+
 @pytest.mark.parametrize(("name", "fusion"), [("rrf", hs.RRF()), ("minmax", hs.ScoreFusion("minmax"))])
 def test_fusion_chooses_how_rankings_are_merged(place: str, name: str, fusion: Any) -> None:
     found = json.loads(invoke("search", place, "wing layer", "--fusion", name, "--json").stdout)

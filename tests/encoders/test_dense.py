@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import hybridsearch as hs
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.errors import EncodingError, InvalidArgumentError
@@ -177,6 +178,17 @@ def test_max_length_cuts_texts(minilm: str, model: Any) -> None:
     model.max_seq_length, before = 8, model.max_seq_length
     close(short, model.encode_document(TEXTS[:1]))
     model.max_seq_length = before
+
+
+def test_a_query_that_the_model_does_not_read_to_its_end_is_noted(minilm: str, model: Any) -> None:
+    ours, limit = Dense(minilm), model.max_seq_length
+    fits, longer = " ".join(["wing"] * (limit - 2)), " ".join(["wing"] * (limit - 1))
+    note = f"the query has {limit + 1} tokens and the model reads {limit}; the rest is cut off."
+    assert ours.query_notes(["wing", fits, longer]) == ["", "", note]
+    assert Dense(minilm, query_prompt="query: ").query_notes([fits])[0].startswith(f"the query has {limit + 2} tokens")
+    search = hs.HybridSearch({"dense": ours})
+    search.index([hs.Document("wing", "a wing")])
+    assert search.search(longer).notes == (f"dense: {note}",)
 
 
 def test_cached_vectors_are_bit_equal_and_encode_nothing(minilm: str, model: Any, monkeypatch: Any) -> None:
