@@ -200,7 +200,7 @@ class Plan:
             requests = {name: answers.requests[name][i] for name in answers.rankings}
             explain = partial(self._explain, query, requests)
             hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
-            notes = of_all + answers.notes_of(i) if query.strip() else ["The query is blank, so that it finds nothing."]
+            notes = of_all + answers.notes_of(i) if query.strip() else ["The query is blank, so it finds nothing."]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
                 notes.append(f"{gone} of the documents found were deleted during the search.")
             names = tuple(answers.rankings)
@@ -308,7 +308,7 @@ def _note_of(query: QueryVector) -> str:
     if isinstance(query, TextQuery):
         return ""
     weights = query.weights if isinstance(query, SparseQuery) else query
-    return "" if np.any(weights) else "no term of the query is left to search for, so that it finds nothing."
+    return "" if np.any(weights) else "no term of the query is left to search for, so it finds nothing."
 
 
 def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:

@@ -274,13 +274,21 @@ def test_a_retriever_that_is_missing_is_noted_wherever_results_are_shown() -> No
     assert results.to_dict()["notes"] == [note]
 
 
-@pytest.mark.parametrize("query", ["to be or not to be", "?!"])
-def test_a_query_without_a_term_is_noted_and_one_with_a_term_is_not(query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("To be, or not to be", "each word of the query is a stop word (to, be, or, not)"),
+        ("this and that, here and there", "each word of the query is a stop word (this, and, that, here, there)"),
+        ("who am I and what are you", "each word of the query is a stop word (who, am, i, and, what and more)"),
+        ("?!", "the query has no word"),
+    ],
+)
+def test_a_query_without_a_term_is_noted_and_one_with_a_term_is_not(query: str, reason: str) -> None:
     search = hybrid()
-    note = "bm25: no term of the query is left to search for, so that it finds nothing."
+    note = f"bm25: {reason}, so it finds nothing."
     assert search.search(query).notes == (note,)
     assert [results.notes for results in search.search_many([query, "flow"])] == [(note,), ()]
-    assert search.search(" ").notes == ("The query is blank, so that it finds nothing.",)
+    assert search.search(" ").notes == ("The query is blank, so it finds nothing.",)
 
 
 def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:

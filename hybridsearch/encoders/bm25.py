@@ -154,6 +154,14 @@ class BM25:
         counts = [Counter(self._terms(self._split_query(text))) for text in texts]
         return [SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count))) for count in counts]
 
+    def query_notes(self, texts: Sequence[str]) -> list[str]:
+        """For each query a sentence where no term is left of it, which then finds nothing; else "".
+
+        >>> BM25().query_notes(["to be or not to be"])
+        ['each word of the query is a stop word (to, be, or, not), so it finds nothing.']
+        """
+        return ["" if self._terms(words := self._split_query(text)) else _note_on(words) for text in texts]
+
     def tokenize(self, text: str) -> list[str]:
         """The terms of a document's text, in order, with repetitions.
 
@@ -220,6 +228,15 @@ class BM25:
         if len(self._table) > MAX_REMEMBERED_WORDS:
             self._table = TermTable(self._tokenizer)  # a thread in the middle of a batch keeps the old one
         return self._table
+
+
+def _note_on(words: Iterable[str]) -> str:
+    """Why none of the words is a term: a word with a letter or digit in it is no term only as a stop word."""
+    stopped = list(dict.fromkeys(word.strip("_'") for word in words if any(map(str.isalnum, word))))
+    if not stopped:
+        return "the query has no word, so it finds nothing."
+    shown = f"{', '.join(stopped[:5])}{' and more' if len(stopped) > 5 else ''}"
+    return f"each word of the query is a stop word ({shown}), so it finds nothing."
 
 
 def _by_weight(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
