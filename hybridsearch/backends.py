@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from hybridsearch.documents import Document
-from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError
+from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.registry import find, registered
@@ -165,6 +165,21 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
         raise InvalidArgumentError(f"The id {twice!r} comes twice in one batch: keep the last document of each id.")
 
 
+def check_kinds(schema: Schema, backend: Backend) -> None:
+    """Raises BackendError where the engine cannot store what the schema names; the message says what it can."""
+    kinds = backend.capabilities.kinds
+    lacking = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind not in kinds]
+    if lacking:
+        rest = [name for name in schema.retrievers if name not in lacking]
+        way_out = f"leave them out with retrievers={rest!r} (--retrievers {','.join(rest)})"
+        text = any(schema.retrievers[name].kind == "text" for name in lacking)
+        raise BackendError(
+            f"The engine stores {', '.join(sorted(kinds))} retrievers only, not "
+            f"{', '.join(f'{name!r} ({schema.retrievers[name].kind})' for name in lacking)}: "
+            f"{way_out if rest else 'choose another engine'}{', or use hs.BM25() for BM25' if text else ''}."
+        )
+
+
 def _names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names))) or "none"
 
@@ -184,12 +199,14 @@ class Capabilities:
     """What a backend can do and how exactly; tests and messages follow this, never an engine's name.
 
     Attributes:
-        kinds: the retriever kinds it stores.
-        filters, delete, explain, scan: whether those methods work.
+        kinds: the retriever kinds it stores; an index with another one is refused.
+        filters: whether `search` and `count` honour a filter; where not, one that is given is refused.
+        delete: whether documents can be deleted; where not, it is refused.
+        explain: whether `explain` works; where not, explanations have no terms.
+        scan: whether `scan` works; where not, the index cannot be copied from.
         persistent: whether the index outlives the process.
         approximate: the kinds whose search may miss a document; empty for exact engines.
         score_tolerance: by kind, the relative error of a score against float64 arithmetic on the same vectors.
-        concurrent_readers: whether many threads may search while one writes.
         atomic_batches: whether a search sees all of an upserted batch or nothing of it, and one state in all its
             answers; without it, batches appear document by document.
         live_average: whether lexical scores follow the mean document length of the collection as it is; without it
@@ -206,7 +223,6 @@ class Capabilities:
     score_tolerance: Mapping[Kind, float] = field(
         default_factory=lambda: {"lexical": 1e-6, "sparse": 1e-6, "dense": 1e-6}
     )
-    concurrent_readers: bool = True
     atomic_batches: bool = True
     live_average: bool = True
 
@@ -215,7 +231,8 @@ class Capabilities:
 class Backend(Protocol):
     """One index in one engine. Constructed without side effects by `connect`; then `open`, or `create`.
 
-    Inputs are never changed. After `close` only garbage collection may follow.
+    Inputs are never changed. Many threads may search while one writes. After `close` only garbage collection may
+    follow.
     """
 
     @property

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, Schema, connect, redacted
+from hybridsearch.backends import AsyncBackend, Backend, Schema, check_kinds, connect, redacted
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import BackendError, BulkIndexError, IndexNotFoundError, InvalidArgumentError
@@ -26,7 +26,7 @@ from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty
-from hybridsearch.indexing.transfer import Transfer, check_kinds
+from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import read_documents
@@ -192,8 +192,13 @@ class HybridSearch:
         return self.index(documents, show_progress_bar=False)
 
     def delete(self, ids: str | Iterable[str]) -> int:
-        """Remove documents by id; unknown ids are ignored. Returns how many were there."""
+        """Remove documents by id; unknown ids are ignored. Returns how many were there.
+
+        Raises BackendError where the engine cannot delete.
+        """
         self._check_indexed()
+        if not self._backend.capabilities.delete:
+            raise BackendError(f"The engine at {self._place} cannot delete documents: index those to keep elsewhere.")
         return self._backend.delete(arguments.ids(ids))
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
@@ -205,7 +210,7 @@ class HybridSearch:
         """How many documents there are, or how many of them `filter` lets through."""
         if self._encoders.schema is None:
             return 0
-        return self._backend.count(None if filter is None else Filter.parse(filter))
+        return self._backend.count(self._parsed(filter))
 
     # Searching
 
@@ -234,6 +239,7 @@ class HybridSearch:
         Raises:
             IndexNotFoundError: nothing has been indexed yet.
             FilterError, InvalidArgumentError: an argument is not usable.
+            BackendError: there is a filter and the engine cannot filter.
             RetrieverError, RetrieverTimeoutError: a retriever that is not optional failed or was too slow.
         """
         queries = _check_query(query)
@@ -319,7 +325,7 @@ class HybridSearch:
         top_k = whole_number("top_k", top_k)
         fusion, candidates = (self.fusion, candidates) if fusion is None else read_fusion(fusion, candidates)
         depth = self.candidates if candidates is None else whole_number("candidates", candidates)
-        parsed = filter if filter is None or isinstance(filter, Filter) else Filter.parse(filter)
+        parsed = self._parsed(filter)
         names = self._asked(retrievers, fusion)
         reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
         self._check_indexed()
@@ -431,6 +437,7 @@ class HybridSearch:
         with self._create_lock:  # two threads may both bring the first documents
             if self._encoders.schema is None:
                 schema = self._new_schema()
+                check_kinds(schema, self._backend)
                 self._backend.create(schema)
                 self._encoders.built(schema)
 
@@ -443,6 +450,16 @@ class HybridSearch:
     def _check_indexed(self) -> None:
         if self._encoders.schema is None:
             raise IndexNotFoundError(f"Nothing is indexed at {str(self._place)!r} yet: call index(documents) first.")
+
+    def _parsed(self, filter: Mapping[str, Any] | Filter | None) -> Filter | None:
+        if filter is None:
+            return None
+        if not self._backend.capabilities.filters:
+            raise BackendError(
+                f"The engine at {self._place} cannot filter, so that documents would be found that the filter is to "
+                "keep out: leave out the filter, or copy the index to an engine that can."
+            )
+        return filter if isinstance(filter, Filter) else Filter.parse(filter)
 
     def _asked(self, retrievers: Collection[str] | None, fusion: Fusion) -> list[str]:
         """The names to ask, without those of weight 0."""

@@ -17,7 +17,7 @@ from hybridsearch.adapters.checks import check_batch_size, check_open, opened
 from hybridsearch.adapters.memory import merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
-from hybridsearch.backends import Capabilities, Request, Schema, check_batch
+from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_kinds
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables
 from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder
 from hybridsearch.documents import Document
@@ -26,7 +26,6 @@ from hybridsearch.errors import (
     HybridSearchError,
     IndexCorruptedError,
     IndexExistsError,
-    InvalidArgumentError,
     StorageError,
 )
 from hybridsearch.filters import Filter
@@ -109,18 +108,13 @@ class MemoryBackend:
         Raises:
             IndexExistsError: there is one, or the folder holds something else.
             IndexLockedError: another process is making one there.
-            InvalidArgumentError: `schema` cannot be stored.
+            BackendError, InvalidArgumentError: `schema` cannot be stored.
         """
         with self._writer:
             check_open(self._closed)
             if self._state is not None:
                 raise IndexExistsError("This backend holds an index already: make another MemoryBackend for a new one.")
-            for name, retriever in schema.retrievers.items():
-                if retriever.kind not in self.capabilities.kinds:
-                    raise InvalidArgumentError(
-                        f"Retriever {name!r} leaves the analysis of texts to an engine, and the memory backend is "
-                        "none: use hs.BM25()."
-                    )
+            check_kinds(schema, self)
             arrow_schema(schema)
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema)

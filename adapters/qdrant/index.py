@@ -157,12 +157,6 @@ def create_index(
     name, embedded = place.collection, place.url is None
     if (yield call(name, "collection_exists")):
         raise IndexExistsError(f"There is a collection at {place.shown} already: choose another name.")
-    unknown = [retriever for retriever, r in schema.retrievers.items() if r.kind == "text"]
-    if unknown:
-        raise InvalidArgumentError(
-            f"Qdrant stores lexical, sparse and dense retrievers, not {', '.join(map(repr, unknown))} of kind "
-            f"{schema.retrievers[unknown[0]].kind!r}: take BM25 in place of an engine's own."
-        )
     own_idf = embedded or copies["shard_number"] == 1
     weighted = {
         retriever

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema
+from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema, check_kinds
 from hybridsearch.errors import BackendError, FingerprintMismatchError
 from hybridsearch.indexing.ingest import is_empty, same_document, send
 from hybridsearch.progress import progress_bar
@@ -237,20 +237,6 @@ class Transfer:
         if schema is None:
             raise BackendError("The index went away while it was copied: copy again.")
         return schema.retrievers[name]
-
-
-def check_kinds(schema: Schema, destination: Backend) -> None:
-    """Raises BackendError where the engine cannot store what the schema names; the message says what it can."""
-    kinds = destination.capabilities.kinds
-    lacking = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind not in kinds]
-    if lacking:
-        rest = [name for name in schema.retrievers if name not in lacking]
-        way_out = f"leave them out with retrievers={rest!r} (--retrievers {','.join(rest)})"
-        raise BackendError(
-            f"The destination's engine stores {', '.join(sorted(kinds))} retrievers only, not "
-            f"{', '.join(f'{name!r} ({schema.retrievers[name].kind})' for name in lacking)}: "
-            f"{way_out if rest else 'choose another engine'}."
-        )
 
 
 # Queries from stored vectors

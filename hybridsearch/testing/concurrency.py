@@ -26,7 +26,6 @@ class ConcurrencyTests(Base):
     def test_readers_see_whole_batches_while_a_writer_replaces_them(
         self, backend: Backend, schema: Schema, kinds: Kinds
     ) -> None:
-        require(backend.capabilities.concurrent_readers, "concurrent readers")
         require(backend.capabilities.atomic_batches, "atomic batches")
         put(backend, _generation(1), schema)
         done = threading.Event()
@@ -57,7 +56,6 @@ class ConcurrencyTests(Base):
     def test_readers_see_whole_batches_while_a_writer_adds_and_deletes(
         self, backend: Backend, schema: Schema, kinds: Kinds
     ) -> None:
-        require(backend.capabilities.concurrent_readers, "concurrent readers")
         require(backend.capabilities.atomic_batches, "atomic batches")
         require(backend.capabilities.delete, "delete")
         stay, come_and_go = [samples.plain(f"s{i}") for i in range(5)], [samples.plain(f"g{i}") for i in range(7)]

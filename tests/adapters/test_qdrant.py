@@ -310,7 +310,7 @@ def test_a_servers_dense_search_is_approximate_unless_it_is_asked_to_be_exact() 
 
 def test_a_retriever_of_kind_text_is_refused() -> None:
     text = replace(SCHEMA.retrievers["sparse"], kind="text")
-    with pytest.raises(InvalidArgumentError, match="'native' of kind 'text'"):
+    with pytest.raises(BackendError, match=r"'native' \(text\).*hs\.BM25"):
         QdrantBackend(MEMORY).create(Schema({"native": text}))
 
 

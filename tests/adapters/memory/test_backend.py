@@ -45,7 +45,7 @@ def test_it_satisfies_the_backend_protocol() -> None:
 
 
 def test_a_retriever_that_leaves_analysis_to_an_engine_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"'native' leaves the analysis of texts to an engine.*hs\.BM25"):
+    with pytest.raises(BackendError, match=r"'native' \(text\).*hs\.BM25"):
         MemoryBackend().create(Schema({"native": NativeBM25().schema()}))
 
 

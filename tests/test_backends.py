@@ -1,0 +1,120 @@
+"""Backends as the core meets them: what one declares that it cannot do is refused, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+import hybridsearch as hs
+from hybridsearch.backends import Capabilities, Request, Schema
+from hybridsearch.documents import Document
+from hybridsearch.errors import BackendError
+from hybridsearch.filters import Filter
+from hybridsearch.ranking import Ranking
+from hybridsearch.vectors import EncodedBatch, SparseQuery, SparseVectors
+
+DOCUMENTS = [
+    hs.Document("mine", "our wing", metadata={"tenant": "a"}),
+    hs.Document("theirs", "their wing", metadata={"tenant": "b"}),
+]
+
+
+class Minimal:
+    """A third party's engine that counts the terms in common, and does no more than it must."""
+
+    def __init__(self, **declared: object) -> None:
+        self.capabilities = Capabilities(kinds=frozenset({"lexical"}), **declared)  # type: ignore[arg-type]
+        self.schema: Schema | None = None
+        self.documents: dict[str, Document] = {}
+        self.words: dict[str, set[str]] = {}
+
+    def open(self) -> Schema | None:
+        return self.schema
+
+    def create(self, schema: Schema) -> None:
+        self.schema = schema
+
+    def upsert(self, batch: EncodedBatch) -> None:
+        vectors = batch.vectors["bm25"]
+        assert isinstance(vectors, SparseVectors)
+        for row, document in enumerate(batch.documents):
+            columns = vectors.matrix.indices[vectors.matrix.indptr[row] : vectors.matrix.indptr[row + 1]]
+            self.documents[document.id] = document
+            self.words[document.id] = {vectors.vocabulary.terms[column] for column in columns}
+
+    def delete(self, ids: Sequence[str]) -> int:
+        return 0
+
+    def fetch(self, ids: Sequence[str]) -> list[Document | None]:
+        return [self.documents.get(id) for id in ids]
+
+    def search(self, requests: Sequence[Request]) -> list[Ranking]:
+        rankings = []
+        for request in requests:
+            assert isinstance(request.query, SparseQuery)
+            found = {id: float(len(words.intersection(request.query.terms))) for id, words in self.words.items()}
+            rankings.append(Ranking.from_scores({id: score for id, score in found.items() if score}, request.k))
+        return rankings
+
+    def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+        raise NotImplementedError
+
+    def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+        raise NotImplementedError
+
+    def count(self, filter: Filter | None = None) -> int:
+        return len(self.documents)
+
+    def refresh(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def indexed(backend: Minimal) -> hs.HybridSearch:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, backend)
+    search.index(DOCUMENTS)
+    return search
+
+
+def test_an_engine_that_cannot_filter_never_answers_as_if_it_had() -> None:
+    search = indexed(Minimal(filters=False))
+    assert sorted(search.search("wing").ids) == ["mine", "theirs"]
+    only_ours = {"tenant": "a"}
+    for ask in (
+        lambda: search.search("wing", filter=only_ours),
+        lambda: search.search_many(["wing"], filter=only_ours),
+        lambda: search.rankings(["wing"], filter=only_ours),
+        lambda: search.plan(filter=Filter.parse(only_ours)),
+        lambda: search.count(only_ours),
+    ):
+        with pytest.raises(BackendError, match="cannot filter"):
+            ask()
+
+
+def test_an_engine_that_cannot_delete_says_so() -> None:
+    with pytest.raises(BackendError, match="cannot delete"):
+        indexed(Minimal(delete=False)).delete("mine")
+
+
+def test_explanations_from_an_engine_that_cannot_explain_have_ranks_and_no_terms() -> None:
+    explanation = indexed(Minimal(explain=False)).search("wing")[0].explain()
+    assert explanation.retrievers["bm25"].rank == 1
+    assert explanation.terms == {}
+
+
+def test_an_engine_that_gives_no_vectors_back_is_not_copied_from() -> None:
+    backend = Minimal(scan=False)
+    indexed(backend)
+    with pytest.raises(BackendError, match="does not give vectors back"):
+        hs.copy(backend, Minimal())
+
+
+def test_a_kind_of_retriever_that_an_engine_does_not_store_is_refused_before_anything_is_stored() -> None:
+    backend = Minimal()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "native": hs.NativeBM25()}, backend)
+    with pytest.raises(BackendError, match=r"stores lexical retrievers only, not 'native' \(text\).*\['bm25'\]"):
+        search.index(DOCUMENTS)
+    assert backend.schema is None
