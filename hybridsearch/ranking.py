@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.readers.lines import read_lines, words, writable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,40 +81,20 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
 
     @staticmethod
     def from_trec(path: str | Path) -> dict[str, Ranking]:
-        """Read a TREC run file: `query-id Q0 document-id rank score tag`, one line a hit.
+        """Read a TREC run file: `query-id Q0 document-id rank score tag`, one line a hit; may be compressed (.gz).
 
-        The score decides the order and equal scores are ordered by document id, as everywhere here; the file's rank
-        column is not used, because tools write it from 0, from 1, or not at all.
+        The order is the one that trec_eval gives a file, so that measures are those that it prints: by score, which it
+        keeps as a number of 32 bits, and equal scores by document id, descending. The rank column is not used, as it is
+        not by trec_eval. What `to_trec` wrote has the order and the equal scores that it was given.
 
         Returns:
             One ranking for each query id, in the order of the file.
 
         Raises:
-            InvalidArgumentError: a line is malformed (named by file and line number).
+            InvalidArgumentError: there is no such file, or a line is malformed (named by file and line number).
+            StorageError: the file cannot be read.
         """
-        path = Path(path)
-        scores: dict[str, dict[str, float]] = {}
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidArgumentError(f"The run file {path} cannot be read: {error}.") from error
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                query, _, id, _, score, _ = line.split()
-                value = float(score)
-            except ValueError:
-                raise InvalidArgumentError(
-                    f"{path}, line {number}: a run line is `query-id Q0 document-id rank score tag` "
-                    f"with a numeric score, not {line[:80]!r}."
-                ) from None
-            of_query = scores.setdefault(query, {})
-            if id in of_query or value != value:
-                problem = f"document {id!r} comes twice for query {query!r}" if id in of_query else "the score is NaN"
-                raise InvalidArgumentError(f"{path}, line {number}: {problem}.")
-            of_query[id] = value
-        return {query: Ranking.from_scores(of_query) for query, of_query in scores.items()}
+        return read_trec(path)[0]
 
     @staticmethod
     def to_trec(rankings: Mapping[str, Ranking], path: str | Path, tag: str = "hybridsearch") -> None:
@@ -125,15 +106,57 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         Raises:
             InvalidArgumentError: a query id, document id or the tag is empty or holds a space, which the format has
                 no way to write.
+            StorageError: the file cannot be written.
         """
         for name in (tag, *rankings, *(id for ranking in rankings.values() for id in ranking.ids)):
-            if name.split() != [name]:
+            if words(name) != [name]:
                 raise InvalidArgumentError(f"{name!r} is empty or holds a space, which a run file cannot hold.")
-        with Path(path).open("w", encoding="utf-8") as file:
+        with writable(path), Path(path).open("w", encoding="utf-8", newline="\n") as file:
             for query, ranking in rankings.items():
                 scores = _strictly_decreasing(ranking.scores)
                 for rank, (id, score) in enumerate(zip(ranking.ids, scores, strict=True), 1):
                     file.write(f"{query} Q0 {id} {rank} {score} {tag}\n")
+
+
+def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int]:
+    """`Ranking.from_trec`, and how many hits have the score of another one of their query, so that ids order them."""
+    found: dict[str, dict[str, float]] = {}
+    for number, line in read_lines(path):
+        try:
+            query, _, id, _, score, _ = words(line)
+            if not score.isascii() or "_" in score:
+                raise ValueError(score)  # which only Python takes for a number
+            value = float(score)
+        except ValueError:
+            raise InvalidArgumentError(
+                f"{path}, line {number}: a run line is `query-id Q0 document-id rank score tag` "
+                f"with a numeric score, not {line.strip()[:80]!r}."
+            ) from None
+        of_query = found.setdefault(query, {})
+        if id in of_query or value != value:
+            problem = f"document {id!r} comes twice for query {query!r}" if id in of_query else "the score is NaN"
+            raise InvalidArgumentError(f"{path}, line {number}: {problem}.")
+        of_query[id] = value
+    rankings, ties = {}, 0
+    for query, of_query in found.items():
+        rankings[query], of_this = _as_trec_eval(of_query)
+        ties += of_this
+    return rankings, ties
+
+
+def _as_trec_eval(found: Mapping[str, float]) -> tuple[Ranking, int]:
+    """The ranking that trec_eval makes of the scores of one query, and how many of its hits have an equal score."""
+    ids = sorted(found, reverse=True)
+    exact = np.array([found[id] for id in ids], dtype=np.float64)
+    with np.errstate(over="ignore"):
+        kept = exact.astype(np.float32)
+    order = np.argsort(-kept, kind="stable")
+    exact, kept = exact[order], kept[order]
+    equal = kept[1:] == kept[:-1]
+    ties = int((np.append(equal, False) | np.append(False, equal)).sum())
+    lowered = kept[1:] >= np.nextafter(kept[:-1], np.float32(-np.inf))  # by `to_trec`, which parts equal scores so
+    first = np.maximum.accumulate(np.where(np.append(False, lowered), 0, np.arange(len(kept))))
+    return Ranking(tuple([ids[place] for place in order.tolist()]), exact[first]), ties
 
 
 def _strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -58,6 +58,9 @@ Work = Annotated[Path | None, opt("FOLDER", "Keep finished stages here: the next
 LatencyQueries = Annotated[
     int, typer.Option("--latency-queries", min=0, help="How many queries are timed one at a time; 0 measures no cost.")
 ]
+TimeAgain = Annotated[
+    bool, flag("--time-again", "Take all times again, also those that an earlier run has kept: when nothing else runs.")
+]
 
 
 @app.command()
@@ -74,6 +77,7 @@ def evaluate(
     top_k: TopK = 100,
     exclude_self: ExcludeSelf = False,
     latency_queries: LatencyQueries = 50,
+    time_again: TimeAgain = False,
     work: Work = None,
     runs: Runs = None,
     option: arguments.Options = None,
@@ -98,6 +102,7 @@ def evaluate(
             exclude_self=exclude_self,
             work_folder=work,
             latency_queries=latency_queries,
+            time_again=time_again,
         )
     if runs is not None:
         _write_run(result.name, {query: result.ranking(query) for query in result.rankings}, runs)
@@ -177,6 +182,7 @@ def compare(
     ] = None,
     details: Annotated[int, typer.Option(min=0, help="How many queries the report shows in full.")] = 20,
     latency_queries: LatencyQueries = 50,
+    time_again: TimeAgain = False,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
@@ -234,6 +240,7 @@ def compare(
                 oracle_positives=oracle_positives,
                 work_folder=folder,
                 latency_queries=latency_queries,
+                time_again=time_again,
                 details=details,
             )
         return replace(comparison, command=_command(sys.argv[1:]))

@@ -98,7 +98,7 @@ class Dense:
             raise _unnormalized_cosine()
 
     def __repr__(self) -> str:
-        return f"Dense({self.model.name!r})"
+        return f"Dense({self.model.written(**self._settings)})"
 
     @property
     def metric(self) -> Metric:

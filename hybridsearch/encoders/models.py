@@ -85,6 +85,15 @@ class LazyModel:
             )
         self._model = model
 
+    def written(self, **settings: Any) -> str:
+        """The name and what else was given, as the arguments of the call that makes the owner's like.
+
+        >>> LazyModel("a/model", "CrossEncoder", max_length=64).written(top_k=20)
+        "'a/model', max_length=64, top_k=20"
+        """
+        given = {**self.settings, **({"revision": self._revision} if self._revision else {}), **settings}
+        return ", ".join([repr(self.name), *(f"{name}={value!r}" for name, value in given.items())])
+
     def get(self) -> Any:
         """The loaded model, in evaluation mode.
 

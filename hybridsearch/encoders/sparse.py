@@ -83,7 +83,7 @@ class Sparse:
         self._vocabulary: Vocabulary | None = None
 
     def __repr__(self) -> str:
-        return f"Sparse({self.model.name!r})"
+        return f"Sparse({self.model.written(**self._settings)})"
 
     @property
     def vocabulary(self) -> Vocabulary:

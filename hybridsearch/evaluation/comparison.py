@@ -276,7 +276,11 @@ def _costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Grid:
         "Milliseconds a query: the median, and below it the 95th percentile",
         ["system", "encode", "search", "fuse", "rerank", "total", "index"],
         rows,
-        [f"{note}.", *([f"On {formats.machine(machine)}."] if machine else [])],
+        [
+            f"{note}.",
+            *formats.loaded(cost for _, cost in costs),
+            *([f"On {formats.machine(machine)}."] if machine else []),
+        ],
     )
 
 

@@ -51,29 +51,38 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds of each query that was timed, in order (empty for a stage that there is not), and the UTC minute."""
+    """Milliseconds of each query that was timed, in order (empty for a stage that there is not).
+
+    Attributes:
+        at: when, in UTC to the minute.
+        load: as in `Cost`.
+    """
 
     search: tuple[float, ...] = ()
     fuse: tuple[float, ...] = ()
     rerank: tuple[float, ...] = ()
     total: tuple[float, ...] = ()
     at: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M}")
+    load: float = 0.0
 
 
-def measure_costs(plans: Sequence[SystemPlan], stages: Stages, queries: int) -> dict[str, Cost]:
+def measure_costs(
+    plans: Sequence[SystemPlan], stages: Stages, queries: int, time_again: bool = False
+) -> dict[str, Cost]:
     """The cost of each system by name, timed on `queries` of the queries, spread over all of them.
 
     Encoding is timed once for each retriever, so that systems with the same retrievers have the same times; all else
-    is timed for each system. Kept with the stages: what was measured before is not measured again.
+    is timed for each system. Kept with the stages: what was measured before is not measured again, unless its times
+    are to be taken again.
     """
     plans = [plan for plan in plans if isinstance(plan.source, HybridSearch) or plan.kind in ("fused", "reranked")]
     plans = [plan for plan in plans if not plan.oracle]
     costs: dict[str, Cost] = {}
     sample = spread(list(stages.queries), queries)
-    encoders = _Encoders(stages, sample)
+    encoders = _Encoders(stages, sample, time_again)
     with progress_bar("Timing", range(len(plans)), stages.show, "systems") as advance:
         for plan in plans if sample else ():
-            costs[plan.name] = _with_index_facts(_timed(plan, stages, sample, encoders), plan, stages)
+            costs[plan.name] = _with_index_facts(_timed(plan, stages, sample, encoders), plan, stages, time_again)
             advance(1)
     return costs
 
@@ -133,14 +142,15 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 class _Encoders:
     """Times of encoding each query of the sample alone, by index and retriever, and the vectors."""
 
-    def __init__(self, stages: Stages, sample: Sequence[str]) -> None:
-        self._stages = stages
+    def __init__(self, stages: Stages, sample: Sequence[str], time_again: bool) -> None:
+        self._stages, self.time_again = stages, time_again
         self._texts = [stages.queries[query] for query in sample]
         self._vectors: dict[tuple[int, str], list[QueryVector]] = {}
 
     def times(self, search: HybridSearch, name: str) -> Times:
         identity = ["queries", *self._stages.fingerprint(search, name), *self._texts]
-        return self._stages.keep(Times, identity, lambda: Times(total=self._encode(search, name)))
+        make = partial(_loaded, lambda: Times(total=self._encode(search, name)))
+        return self._stages.keep(Times, identity, make, self.time_again)
 
     def vector(self, search: HybridSearch, name: str, number: int) -> QueryVector:
         vectors = self._vectors.setdefault((id(search), name), [])
@@ -189,19 +199,32 @@ def _timed(plan: SystemPlan, stages: Stages, sample: Sequence[str], encoders: _E
 
         return Times(of("search"), of("fuse"), of("rerank"), of("total"))
 
-    times = stages.keep(Times, _identity(plan, stages, sample), make)
+    times = stages.keep(Times, _identity(plan, stages, sample), partial(_loaded, make), encoders.time_again)
     encoding = [encoders.times(search, name) for name in plan.retrievers] if isinstance(search, HybridSearch) else []
     encode = [sum(of_query) for of_query in zip(*(of_retriever.total for of_retriever in encoding), strict=False)]
     totals = [sum(of_query) for of_query in zip(times.total, encode, strict=False)]
     return Cost(
         queries=max(len(times.fuse), len(totals)),
         timed=min(one.at for one in (times, *encoding)),
+        load=max(one.load for one in (times, *encoding)),
         encode_ms=_timing(encode),
         search_ms=_timing(times.search),
         fuse_ms=_timing(times.fuse) if len(plan.retrievers) > 1 else None,
         rerank_ms=_timing(times.rerank),
         total_ms=_timing(totals),
     )
+
+
+def _loaded(make: Callable[[], Times]) -> Times:
+    """What `make` gives, with the load of the machine before or after it, the greater."""
+    before = _load()
+    times = make()
+    return replace(times, load=max(before, _load()))
+
+
+def _load() -> float:
+    """Processes that run or wait to, a core, over the last minute; 0 where the system does not tell."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def _within(seconds: float, measure: Callable[[int], T], count: int) -> list[T]:
@@ -262,7 +285,7 @@ def _identity(plan: SystemPlan, stages: Stages, sample: Sequence[str]) -> list[A
     return ["stages", *asked, *parts, [stages.queries[query] for query in sample]]
 
 
-def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages) -> Cost:
+def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages, time_again: bool) -> Cost:
     search = plan.source
     if not isinstance(search, HybridSearch):
         return cost
@@ -272,7 +295,7 @@ def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages) -> Cost:
         identity = [*stages.fingerprint(search, name), stages.index_digest(search)]
         if stages.corpus is not None:
             encode = partial(_encoding_rate, search.retrievers[name], stages.corpus)
-            rates[name] = stages.keep(Rate, ["documents", *identity], encode).documents_per_second
+            rates[name] = stages.keep(Rate, ["documents", *identity], encode, time_again).documents_per_second
         vectors = stages.asked(plan, name).vectors
         if vectors and search.backend.capabilities.scan:
             scan = partial(_sparsity, search, name, vectors)

@@ -15,8 +15,9 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
 from hybridsearch.evaluation import hub
 from hybridsearch.evaluation.formats import number_of
-from hybridsearch.evaluation.measures import Qrels, add_judgement, read_lines, read_qrels
+from hybridsearch.evaluation.measures import Qrels, add_judgement, read_qrels
 from hybridsearch.readers import read_documents
+from hybridsearch.readers.lines import BLANKS, read_lines
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -387,10 +388,11 @@ def _read_queries(path: Path, topic_field: str) -> Iterator[tuple[str, str]]:
         return
     for number, line in lines:
         id, tab, text = line.rstrip("\r\n").partition("\t")
-        if not tab or not id.strip():
+        id = id.strip(BLANKS)
+        if not tab or not id:
             raise InvalidArgumentError(f"{path}, line {number}: a query is `id<TAB>text`, not {line.strip()[:80]!r}.")
-        if number > 1 or id.strip().lower() not in ("id", "_id", *_QUERY_FIELDS):
-            yield id.strip(), text.strip()
+        if number > 1 or id.lower() not in ("id", "_id", *_QUERY_FIELDS):
+            yield id, text.strip()
 
 
 def _topics(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterator[tuple[str, str]]:

@@ -51,29 +51,39 @@ def make_details(
     ids = [id for of_system in shown.values() for ranking in of_system.values() if ranking for id in ranking.ids[:HITS]]
     documents = stages.documents([*ids, *(id for of_query in relevant.values() for id in of_query)], plans)
 
-    def terms(plan: SystemPlan, name: str, query: str, ids: list[str]) -> dict[str, dict[str, float]]:
-        search, vector = plan.source, stages.asked(plan, name).vectors.get(query)
-        if vector is None or not ids or not isinstance(search, HybridSearch):
-            return {}
-        found = matched_terms(search.backend, Request(name, vector, 1), ids)
-        return {id: dict(list(of_id.items())[:TERMS]) for id, of_id in found.items()}
+    listed = {
+        (plan.name, query): {
+            name: {id: rank for rank, id in enumerate(one.ids, 1)} for name, one in stages.rankings(plan, query).items()
+        }
+        for plan in plans
+        for query in (queries if plan.retrievers else ())
+    }
+    asked: dict[tuple[int, str, str], tuple[SystemPlan, dict[str, None]]] = {}  # once for all systems
+    for plan in plans:
+        for query in queries:
+            best = (shown[plan.name][query] or EMPTY).ids[:HITS]
+            for name, ranks in listed.get((plan.name, query), {}).items():
+                _, of_all = asked.setdefault((id(plan.source), name, query), (plan, {}))
+                of_all.update(dict.fromkeys(one for one in best if one in ranks))
+    terms = {key: _terms(plan, key[1], key[2], stages, list(ids)) for key, (plan, ids) in asked.items()}
 
     def hits(plan: SystemPlan, query: str) -> tuple[DetailHit, ...]:
         best = (shown[plan.name][query] or EMPTY).top(HITS)
-        lists = stages.rankings(plan, query) if plan.retrievers else {}
-        listed = {name: {id: rank for rank, id in enumerate(one.ids, 1)} for name, one in lists.items()}
-        found = {name: terms(plan, name, query, [id for id in best.ids if id in of]) for name, of in listed.items()}
+        ranks_of = listed.get((plan.name, query), {})
+        found = {name: terms[id(plan.source), name, query] for name in ranks_of}
         return tuple(
             DetailHit(
-                id=id,
-                title=title(documents.get(id)),
+                id=one,
+                title=title(documents.get(one)),
                 rank=rank,
                 score=score,
-                grade=qrels[query].get(id),
-                retrievers={name: ranks[id] for name, ranks in listed.items() if id in ranks},
-                terms={name: of_ids[id] for name, of_ids in found.items() if of_ids.get(id)},
+                grade=qrels[query].get(one),
+                retrievers={name: ranks[one] for name, ranks in ranks_of.items() if one in ranks},
+                terms={
+                    name: of_ids[one] for name, of_ids in found.items() if one in ranks_of[name] and of_ids.get(one)
+                },
             )
-            for rank, (id, score) in enumerate(best, 1)
+            for rank, (one, score) in enumerate(best, 1)
         )
 
     return tuple(
@@ -88,6 +98,15 @@ def make_details(
         )
         for query in queries
     )
+
+
+def _terms(plan: SystemPlan, name: str, query: str, stages: Stages, ids: list[str]) -> dict[str, dict[str, float]]:
+    """What matched terms added to one retriever's score of each document, the heaviest first."""
+    search, vector = plan.source, stages.asked(plan, name).vectors.get(query)
+    if vector is None or not ids or not isinstance(search, HybridSearch):
+        return {}
+    found = matched_terms(search.backend, Request(name, vector, 1), ids)
+    return {id: dict(list(of_id.items())[:TERMS]) for id, of_id in found.items()}
 
 
 def title(document: Document | None) -> str:

@@ -49,6 +49,7 @@ def evaluate(
     exclude_self: bool = False,
     work_folder: str | Path | None = None,
     latency_queries: int = 50,
+    time_again: bool = False,
     show_progress_bar: bool | None = None,
 ) -> SystemResult:
     """How good one system is on one data set: measures with intervals, and what it costs. Prints as a table.
@@ -73,6 +74,7 @@ def evaluate(
         exclude_self=exclude_self,
         work_folder=work_folder,
         latency_queries=latency_queries,
+        time_again=time_again,
         show_progress_bar=show_progress_bar,
         details=0,
     )
@@ -93,6 +95,7 @@ def compare(
     oracle_positives: bool = False,
     work_folder: str | Path | None = None,
     latency_queries: int = 50,
+    time_again: bool = False,
     details: int = 20,
     show_progress_bar: bool | None = None,
 ) -> Comparison:
@@ -121,6 +124,7 @@ def compare(
             systems, does only what is new.
         latency_queries: how many queries are asked one at a time, with nothing from a cache, to time the stages; a slow
             system is asked fewer. 0 measures no costs.
+        time_again: take all times again, also those that the work folder has.
         details: how many queries are kept with what each system returned for them.
         show_progress_bar: None shows it in a terminal.
 
@@ -147,7 +151,7 @@ def compare(
     }
     scores = {name: score_rankings(rankings, qrels, parsed) for name, rankings in found.items()}
     singles = _Singles(stages, qrels, parsed, top_k)
-    costs = measure_costs(plans, stages, latency_queries)
+    costs = measure_costs(plans, stages, latency_queries, time_again)
     results = [
         SystemResult(
             name=plan.name,
@@ -324,12 +328,13 @@ def _versus(
 
 
 def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
-    """What makes the figures of `plan` too good: a fusion that was tuned on these queries."""
+    """What to know of the figures of `plan`: a fusion that was tuned on these queries makes them too good."""
     asked = dataset.query_digests
     seen = len(asked & plan.fusion.tuned_on)
     if not seen or len(plan.retrievers) < 2:
-        return ()
+        return plan.notes
     return (
+        *plan.notes,
         f"The fusion of {plan.name} was tuned on {seen:,} of these {len(asked):,} queries, which makes its figures too "
         "good: measure it on queries that had no part in tuning.",
     )

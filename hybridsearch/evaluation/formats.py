@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
+from hybridsearch.evaluation.results import Cost
 from hybridsearch.evaluation.statistics import Interval
 
 NOTHING = "–"
@@ -145,6 +146,20 @@ def moment(created: str) -> str:
         return created
     zone = parsed.tzname() or ""
     return f"{parsed:%Y-%m-%d %H:%M} {zone}".rstrip()
+
+
+def loaded(costs: Iterable[Cost]) -> Iterator[str]:
+    """A sentence where something else took time from what was timed.
+
+    >>> [sentence[:55] for load in (0.6, 3.94) for sentence in loaded([Cost(load=load)])]
+    ['Something else was running: up to 3.9 processes a core ']
+    """
+    load = max((cost.load for cost in costs), default=0.0)
+    if load > 1:
+        yield (
+            f"Something else was running: up to {load:.1f} processes a core while this was timed, so that the times "
+            "are too long. Take them again with --time-again (time_again=True) when it is done."
+        )
 
 
 def machine(facts: Mapping[str, str]) -> str:

@@ -6,16 +6,16 @@ way, so they are handed strictly decreasing scores made from the ranks, never th
 
 from __future__ import annotations
 
-import gzip
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError, StorageError
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.ranking import Ranking
+from hybridsearch.readers.lines import BLANKS, read_lines, words, writable
 
 if TYPE_CHECKING:
     from ir_measures import Measure
@@ -133,21 +133,20 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     width = 0
     for number, line in read_lines(path):
-        columns = line.rstrip("\n").split("\t")
+        columns = [column.strip(BLANKS) for column in line.split("\t")]
         if len(columns) != 3:
-            columns = line.split()
+            columns = words(line)
         if not width:
             width = len(columns)
-            if width == 3 and columns[2].strip().lower() in _GRADE_COLUMNS:
+            if width == 3 and columns[2].lower() in _GRADE_COLUMNS:
                 continue
-        grade = columns[-1].strip()
+        grade = columns[-1]
         if width not in (3, 4) or len(columns) != width or not _INTEGER.fullmatch(grade):
             raise InvalidArgumentError(
                 f"{path}, line {number}: a judgement is `query-id 0 document-id grade`, or query-id, corpus-id and "
                 f"score apart by tabs, with an integer grade, the same in all lines; not {line.strip()[:80]!r}."
             )
-        query, document = columns[0].strip(), columns[-2].strip()
-        add_judgement(qrels, query, document, int(float(grade)), f"{path}, line {number}")
+        add_judgement(qrels, columns[0], columns[-2], int(float(grade)), f"{path}, line {number}")
     if not qrels:
         raise InvalidArgumentError(f"{path} holds no judgements.")
     return qrels
@@ -164,14 +163,15 @@ def write_qrels(qrels: Qrels, path: str | Path, format: Literal["trec", "beir"] 
 
     Raises:
         InvalidArgumentError: an id cannot be written in the format (TREC allows no spaces, BEIR no tabs or line ends).
+        StorageError: the file cannot be written.
     """
     path = Path(path)
     beir = format == "beir" or (format is None and path.suffix == ".tsv")
     for id in (id for query, grades in qrels.items() for id in (query, *grades)):
-        if (id != id.strip() or not id or any(c in id for c in "\t\r\n")) if beir else id.split() != [id]:
+        if (id != id.strip(BLANKS) or not id or any(c in id for c in "\t\r\n")) if beir else words(id) != [id]:
             wrong = "a tab or line end, or blanks around it" if beir else "a space"
             raise InvalidArgumentError(f"The id {id!r} is empty or holds {wrong}, which the file cannot hold.")
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with writable(path), path.open("w", encoding="utf-8", newline="\n") as file:
         if beir:
             file.write("query-id\tcorpus-id\tscore\n")
         for query, grades in qrels.items():
@@ -188,22 +188,6 @@ def add_judgement(qrels: dict[str, dict[str, int]], query: str, document: str, g
         raise InvalidArgumentError(
             f"{where}: document {document!r} of query {query!r} has the grade {grade}, but {earlier} further up."
         )
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number, line) of a text file, .gz or not, without its blank lines."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                if line.strip():
-                    yield number, line
-    except FileNotFoundError:
-        raise InvalidArgumentError(f"There is no file {str(path)!r}: check the path.") from None
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"{path}, line {number}: it is not valid UTF-8 ({error.reason}).") from error
-    except (OSError, EOFError) as error:
-        raise StorageError(f"{path} cannot be read: {error}.") from error
 
 
 def without(ranking: Ranking, id: str) -> Ranking:

@@ -12,7 +12,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.results import Kind
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, read_fusion
-from hybridsearch.ranking import Ranking
+from hybridsearch.ranking import Ranking, read_trec
 from hybridsearch.rerank import Reranker
 from hybridsearch.retrieval import Plan
 from hybridsearch.search import CONFIGURED, HybridSearch
@@ -102,10 +102,10 @@ class Pipeline:
         names = tuple(one for one in asked if fusion.weight(one) > 0)
         if not names:
             raise InvalidArgumentError(f"System {name!r} has no run with a weight above 0.")
-        runs = {one: read_run(self.source[one], one) for one in names}
+        runs, ties = _read_runs({one: self.source[one] for one in names})
         reranker = None if isinstance(self.reranker, str) else self.reranker
         depth = max(top_k, 100 if candidates is None else candidates)
-        return SystemPlan(name, runs, names, fusion, depth, reranker, None, top_k)
+        return SystemPlan(name, runs, names, fusion, depth, reranker, None, top_k, notes=ties)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +119,7 @@ class SystemPlan:
         top_k: how many documents it returns.
         oracle: whether relevant documents that retrieval missed are put before the reranker.
         file: the path of a run that stands alone, where it was read from one.
+        notes: one sentence for each run file with equal scores.
     """
 
     name: str
@@ -131,6 +132,7 @@ class SystemPlan:
     top_k: int
     oracle: bool = False
     file: str = ""
+    notes: tuple[str, ...] = ()
 
     def asks(self, search: HybridSearch, names: Collection[str] | None = None, depth: int | None = None) -> Plan:
         """How its index `search` is asked, by these retrievers (None for all its own) read this deep.
@@ -171,13 +173,24 @@ class SystemPlan:
         return ", ".join(parts) + (", missed relevant documents put in" if self.oracle else "")
 
 
-def read_run(run: Run, name: str) -> Mapping[str, Ranking]:
-    """The rankings of a run by query id."""
-    if isinstance(run, str | Path):
-        return Ranking.from_trec(run)
-    if not isinstance(run, Mapping) or not all(isinstance(ranking, Ranking) for ranking in run.values()):
-        raise InvalidArgumentError(f"Run {name!r} is a TREC run file or rankings by query id, not {run!r:.80}.")
-    return run
+def _read_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Mapping[str, Ranking]], tuple[str, ...]]:
+    """The rankings of each run by query id; and a sentence on each file in which scores are equal."""
+    read: dict[str, Mapping[str, Ranking]] = {}
+    notes = []
+    for name, run in runs.items():
+        if isinstance(run, str | Path):
+            read[name], ties = read_trec(run)
+            if ties:
+                hits = sum(map(len, read[name].values()))
+                notes.append(
+                    f"{run}: {ties:,} of {hits:,} hits have the score of another hit of their query; they are ordered "
+                    "as by trec_eval (id, descending), and not by the file's ranks."
+                )
+        elif isinstance(run, Mapping) and all(isinstance(ranking, Ranking) for ranking in run.values()):
+            read[name] = run
+        else:
+            raise InvalidArgumentError(f"Run {name!r} is a TREC run file or rankings by query id, not {run!r:.80}.")
+    return read, tuple(notes)
 
 
 def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> SystemPlan:
@@ -192,7 +205,8 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> S
             f"not {system!r:.80}."
         )
     file = "" if isinstance(system, Mapping) else str(system)
-    return SystemPlan(name, {name: read_run(system, name)}, (), RRF(), top_k, None, None, top_k, file=file)
+    runs, ties = _read_runs({name: system})
+    return SystemPlan(name, runs, (), RRF(), top_k, None, None, top_k, file=file, notes=ties)
 
 
 def check_sources(plans: Iterable[SystemPlan], qrels: Mapping[str, Mapping[str, int]], dataset: str) -> None:

@@ -61,6 +61,7 @@ class Cost:
     Attributes:
         queries: how many queries were asked, one at a time, for the times.
         timed: when the oldest of the times was taken, in UTC to the minute; a work folder keeps them.
+        load: processes that ran or waited, a core, in the last minute of timing; above 1 others took time from it.
         encode_ms: encoding the query for all retrievers, none of it from a cache.
         search_ms: searching all retrievers.
         fuse_ms, rerank_ms: merging the rankings, reranking.
@@ -72,6 +73,7 @@ class Cost:
 
     queries: int = 0
     timed: str = ""
+    load: float = 0.0
     encode_ms: Timing | None = None
     search_ms: Timing | None = None
     fuse_ms: Timing | None = None
@@ -141,7 +143,7 @@ class SystemRecord:
         best_single: None for single retrievers and run files.
         cost: None for run files.
         rankings: query id -> (document id, score), best first, to the depth that was kept.
-        warnings: one sentence each on what makes its figures better than they are.
+        warnings: one sentence each on what to know of its figures, such as that the fusion was tuned on these queries.
     """
 
     name: str

@@ -9,13 +9,14 @@ bm25+dense+rrf:20           with RRF's k
 bm25+dense+rerank:50        and the first 50 reranked (rerank alone: as many as the reranker is made for)
 bm25+dense+candidates:200   each retriever read 200 deep
 ours=bm25+dense+minmax      under another name
-runs/ours.trec              a TREC run file, named after it: ours
+runs/ours.trec              a TREC run file, named after it: ours; ours.trec.gz too
 theirs=runs/ours.trec       a run file under another name
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,11 @@ from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
 FUSION_NAMES = ("rrf", "minmax", "zscore", *(name for name in registered("fusion") if name not in ("rrf", "score")))
+
+RUN_SUFFIXES = (".trec", ".run")
+"""Of run files, in capitals too, or with .gz after them. A file of any other name is one if it is there."""
+
+_GZ = re.compile(r"\.gz$", re.IGNORECASE)
 
 
 def default_systems(retrievers: Sequence[str], reranker: Reranker | None) -> list[str]:
@@ -88,10 +94,14 @@ def named(texts: Sequence[str], known: Collection[str]) -> list[tuple[str, str]]
 
 
 def is_run(spec: str, known: Collection[str]) -> bool:
-    """Whether a system is a run file, and none of the retrievers `known`."""
-    if spec in known or spec.endswith(".json"):
+    """Whether a system is a run file: one that is there, or by its name; and none of the retrievers `known`.
+
+    >>> [is_run(spec, ["bm25"]) for spec in ("a/ours.TREC.gz", "ours.run", "bm25", "bm25+dense", "tuned.json")]
+    [True, True, False, False, False]
+    """
+    if spec in known or spec in FUSION_NAMES or spec.endswith(".json"):
         return False
-    return spec.endswith((".trec", ".run")) or ("+" not in spec and Path(spec).is_file())
+    return _GZ.sub("", spec).lower().endswith(RUN_SUFFIXES) or Path(spec).is_file()
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -101,7 +111,7 @@ def _named(text: str) -> tuple[str, str]:
 
 def _short_names(files: Sequence[str], taken: Collection[str]) -> list[str]:
     """A name for each path: its stem, or the shortest end of the path that is no other's and not `taken`."""
-    parts = [Path(file.removesuffix(".gz")).with_suffix("").parts for file in files]
+    parts = [Path(_GZ.sub("", file)).with_suffix("").parts for file in files]
     names = [of_file[-1] for of_file in parts]
     for depth in range(2, max(map(len, parts), default=0) + 1):
         names = [

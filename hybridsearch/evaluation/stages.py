@@ -79,14 +79,15 @@ class Stages:
         self.folder = None if folder is None else _make_folder(folder)
         self.show = show
         self.exclude_self = exclude_self
-        self._asked: dict[Any, Asked] = {}
+        self._asked: dict[Any, tuple[int, Asked]] = {}
         self._digests: dict[int, str] = {}
         self._documents: dict[int | None, dict[str, Document | None]] = {}
+        self._kept: dict[str, Any] = {}
 
     # Retrieval
 
     def retrieve(self, plans: Sequence[SystemPlan]) -> None:
-        """Ask every retriever of every index once, as deep as any of `plans` reads it."""
+        """Ask every retriever of every index once, as deep as any of `plans` reads it, or again where it was not."""
         depths: dict[Any, int] = {}
         sources: dict[Any, tuple[HybridSearch, str, SystemPlan]] = {}
         for plan in plans:
@@ -95,18 +96,18 @@ class Stages:
                     key = _asked_key(plan.source, plan, name)
                     depths[key] = max(depths.get(key, 0), plan.depth + self.exclude_self)
                     sources[key] = (plan.source, name, plan)
-        new = [key for key in sources if key not in self._asked]
+        new = [key for key in sources if self._asked.get(key, (0, None))[0] < depths[key]]
         with progress_bar("Searching", range(len(new) * len(self.queries)), self.show, "queries") as advance:
             for key in new:
                 search, name, plan = sources[key]
-                self._asked[key] = self._ask(search, name, depths[key], plan)
+                self._asked[key] = depths[key], self._ask(search, name, depths[key], plan)
                 advance(len(self.queries))
 
     def asked(self, plan: SystemPlan, name: str) -> Asked:
         """What one retriever of `plan` returned to all queries, at least as deep as the plan reads it."""
         if not isinstance(plan.source, HybridSearch):
             return Asked(plan.source[name])
-        return self._asked[_asked_key(plan.source, plan, name)]
+        return self._asked[_asked_key(plan.source, plan, name)][1]
 
     def rankings(self, plan: SystemPlan, query: str) -> dict[str, Ranking]:
         """The rankings of one query that `plan` fuses, by retriever."""
@@ -143,7 +144,12 @@ class Stages:
         return [name, search.retrievers[name].fingerprint().digest, *sorted(search.backend.capabilities.approximate)]
 
     def index_digest(self, search: HybridSearch) -> str:
-        """Changes with every change of the index or engine; of one not in a folder, the documents are read."""
+        """Changes with every change of the index or engine; of one not in a folder, the documents are read.
+
+        Where no folder keeps anything, an index has only to be told from others now.
+        """
+        if self.folder is None:
+            return str(id(search))
         if id(search) not in self._digests:
             backend = search.backend
             facts = backend.describe() if isinstance(backend, Described) else {}
@@ -256,15 +262,22 @@ class Stages:
 
     # Costs
 
-    def keep(self, cls: type[T], what: Sequence[Any], make: Callable[[], T]) -> T:
-        """`make()`, or what it gave when it was kept under `what`."""
-        if self.folder is None:
-            return make()
-        path = self.folder / "costs" / f"{_digest(cls.__name__, *what)}.json"
+    def keep(self, cls: type[T], what: Sequence[Any], make: Callable[[], T], anew: bool = False) -> T:
+        """`make()`, or what it gave when it was kept under `what`; `anew` takes nothing that another run has kept."""
+        digest = _digest(cls.__name__, *what)
+        if digest not in self._kept:
+            self._kept[digest] = make() if self.folder is None else self._found(cls, digest, make, anew)
+        kept: T = self._kept[digest]
+        return kept
+
+    def _found(self, cls: type[T], digest: str, make: Callable[[], T], anew: bool) -> T:
+        path = Path(self.folder or "") / "costs" / f"{digest}.json"
         try:
-            return from_plain(cls, json.loads(path.read_text(encoding="utf-8")))
+            if not anew:
+                return from_plain(cls, json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
-            made = make()
+            pass
+        made = make()
         _write(path, lambda beside: beside.write_text(json.dumps(to_plain(made)), encoding="utf-8"))
         return made
 

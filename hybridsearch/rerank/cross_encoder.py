@@ -63,7 +63,7 @@ class CrossEncoderReranker:
         self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
 
     def __repr__(self) -> str:
-        return f"CrossEncoderReranker({self.model.name!r}, top_k={self.top_k})"
+        return f"CrossEncoderReranker({self.model.written(top_k=self.top_k)})"
 
     def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
         """Scores of each query's documents, as `Reranker.rerank` says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import platform
 import re
@@ -224,6 +225,27 @@ def test_a_run_is_named_after_its_file_and_its_path_is_in_the_description(collec
     assert {one["name"]: one["description"] for one in data["systems"]} == {
         name: f"run file {path}" for name, path in zip(("b", "one/bm25", "two/bm25"), paths, strict=True)
     }
+
+
+@pytest.mark.parametrize("name", ["b.trec.gz", "b.TREC", "b.run.GZ", "b.res", "b.v2+x.txt", "minmax.txt"])
+def test_a_run_file_is_known_by_its_name_or_by_being_there(name: str, collection: Path, tmp_path: Path) -> None:
+    content = (collection / "b.trec").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.lower().endswith(".gz") else content)
+    systems = f"{collection / 'b.trec'},{tmp_path / name}"
+    data = compared(collection, "--systems", systems, "--work", tmp_path / "work")
+    assert [one["kind"] for one in data["systems"]] == ["run", "run"]
+    assert data["systems"][0]["means"] == data["systems"][1]["means"]
+    missing = invoke("compare", collection, "--systems", tmp_path / "absent.TREC.gz")
+    assert f"There is no file '{tmp_path / 'absent.TREC.gz'}'" in missing.stderr
+
+
+def test_a_file_named_like_a_fusion_is_not_taken_for_a_run(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "minmax").write_text("no run")
+    monkeypatch.chdir(tmp_path)
+    spec = f"a={collection / 'a.trec'},b={collection / 'b.trec'}"
+    assert compared(collection, "--retrievers", spec, "--systems", "minmax")["systems"][0]["kind"] == "fused"
 
 
 def test_a_tuned_fusion_is_not_used_with_fewer_retrievers(collection: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.costs import measure_sparsity
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate, retrieve_rerank
+from hybridsearch.evaluation.stages import Stages
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import DenseVectors, SparseQuery, SparseVectors
 
@@ -204,6 +205,78 @@ def test_each_retriever_is_asked_once_for_all_systems(search: hs.HybridSearch, d
     assert (dense.calls, dense.queries) == (1, len(dataset.queries))
 
 
+def test_a_retriever_is_asked_again_only_where_it_was_not_read_as_deep(
+    search: hs.HybridSearch, dataset: Dataset
+) -> None:
+    dense = search.retrievers["dense"]
+    assert isinstance(dense, Hashing)
+    stages = Stages(dataset.queries)
+    plans = [Pipeline(search, ["dense"], candidates=depth).resolve("dense", 1) for depth in (5, 30, 10)]
+    for plan in plans:
+        stages.retrieve([plan])
+        assert [len(stages.ranking(plan, "dense", query)) for query in stages.queries] == [plan.depth] * 40
+    assert dense.calls == 2
+
+
+def test_an_explanation_is_asked_once_for_all_systems(dataset: Dataset) -> None:
+    class Asked(MemoryBackend):
+        questions: list[tuple[str, tuple[str, ...]]]
+
+        def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+            assert isinstance(request.query, SparseQuery)
+            self.questions.append((" ".join(request.query.terms), tuple(ids)))
+            return super().explain(request, ids)
+
+    backend = Asked()
+    backend.questions = []
+    with make_search(dataset, backend) as search:
+        fusions = {"rrf": hs.RRF(), "minmax": hs.ScoreFusion("minmax"), "zscore": hs.ScoreFusion("zscore")}
+        systems = {name: Pipeline(search, fusion=fusion) for name, fusion in fusions.items()}
+        found = compare(systems | {"bm25": Pipeline(search, ["bm25"])}, dataset, details=7, **QUICK)
+        assert len(backend.questions) == len(found.details) == 7
+        assert all(len(set(ids)) == len(ids) for _, ids in backend.questions)
+        for detail in found.details:
+            hit = detail.systems["minmax"][0]
+            assert hit.terms == search.explain(detail.text, hit.id).terms
+
+
+def test_an_index_that_is_not_kept_is_not_read_back(dataset: Dataset) -> None:
+    class Closed(MemoryBackend):
+        def scan(self, batch_size: int = 1024) -> Iterator[Any]:
+            raise AssertionError("read back")
+
+    with hs.HybridSearch({"dense": Hashing()}, Closed()) as search:
+        search.index(dataset.corpus or [], show_progress_bar=False)
+        assert evaluate(search, dataset, latency_queries=2, show_progress_bar=False).cost is not None
+
+
+def test_without_a_work_folder_a_retriever_is_still_timed_once_for_all_systems(dataset: Dataset) -> None:
+    with make_search(dataset) as search:
+        dense = search.retrievers["dense"]
+        assert isinstance(dense, Hashing)
+        systems = {"a": Pipeline(search, ["dense"]), "b": search, "c": Pipeline(search, fusion=hs.RRF(5))}
+        dense.documents = 0
+        found = compare(systems, dataset, latency_queries=4, show_progress_bar=False)
+    assert dense.documents < 2 * len(list(dataset.corpus or ()))
+    assert len({one.cost.encode_ms for one in found.systems[1:] if one.cost}) == 1
+
+
+def test_times_of_a_busy_machine_are_said_and_taken_again_when_asked(
+    search: hs.HybridSearch, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"work_folder": tmp_path, "latency_queries": 3, "show_progress_bar": False}
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.5 * (os.cpu_count() or 1), 0.0, 0.0))
+    busy = compare({"both": search}, dataset, **options)
+    said = "up to 3.5 processes a core while this was timed"
+    assert said in str(busy)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.0, 0.0))
+    assert compare({"both": search}, dataset, **options)["both"].cost == busy["both"].cost
+    again = compare({"both": search}, dataset, time_again=True, **options)
+    assert said not in str(again)
+    assert again["both"].rankings == busy["both"].rankings
+    assert compare({"both": search}, dataset, **options)["both"].cost == again["both"].cost
+
+
 def test_each_pair_is_reranked_once_for_all_systems(search: hs.HybridSearch, dataset: Dataset) -> None:
     one, other = Overlap(20), Overlap(35)
     one.pairs = other.pairs  # one list
@@ -294,6 +367,19 @@ def test_a_query_without_results_counts_0(dataset: Dataset) -> None:
     found = compare({"run": {judged[0]: perfect[judged[0]]}}, dataset, measures=["nDCG@10"], **QUICK)
     assert found["run"].scores["nDCG@10"] == {query: float(query == judged[0]) for query in dataset.queries}
     assert first in found["run"].scores["nDCG@10"]
+
+
+def test_equal_scores_in_a_run_file_are_counted_and_no_other_run_is_spoken_of(dataset: Dataset, tmp_path: Path) -> None:
+    hits = [("d1", 2.0), ("d2", 1.0), ("d3", 1.0), ("d4", 0.5)]
+    (tmp_path / "tied.trec").write_text("".join(f"q1 Q0 {id} 1 {score} t\n" for id, score in hits))
+    Ranking.to_trec({"q1": Ranking.from_scores(hits)}, tmp_path / "ours.trec")
+    runs = {"tied": tmp_path / "tied.trec", "ours": tmp_path / "ours.trec"}
+    systems = {**runs, "ready": {"q1": Ranking.from_scores(hits)}, "both": Pipeline(runs)}
+    found = compare(systems, dataset, **QUICK)
+    (told,) = found["tied"].warnings
+    assert told.startswith(f"{tmp_path / 'tied.trec'}: 2 of 4 hits have the score of another hit of their query")
+    assert [found[name].warnings for name in ("ours", "ready", "both")] == [(), (), (told,)]
+    assert found["tied"].ranking("q1").ids == ("d1", "d3", "d2", "d4")
 
 
 def test_the_query_document_is_dropped_only_when_asked() -> None:

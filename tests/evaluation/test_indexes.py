@@ -60,3 +60,16 @@ def test_an_index_stays_until_its_replacement_is_complete(tmp_path: Path) -> Non
     with kept_index(RETRIEVERS, DOCUMENTS[:1], tmp_path):
         pass
     assert len(indexes(tmp_path)) == 1
+
+
+def test_two_settings_of_one_model_have_an_index_each_and_a_name_each(tmp_path: Path, minilm: str) -> None:
+    for encoder in (hs.Dense(minilm), hs.Dense(minilm, truncate_dim=64), hs.Dense(minilm, query_prompt="query: ")):
+        with kept_index({"dense": encoder}, DOCUMENTS, tmp_path):
+            pass
+    assert len(indexes(tmp_path)) == 3
+    assert (
+        repr(hs.Dense(minilm, truncate_dim=64, max_length=32)) == f"Dense({minilm!r}, max_length=32, truncate_dim=64)"
+    )
+    assert repr(hs.Sparse("a/b", max_active_dims=9, revision="x")) == "Sparse('a/b', revision='x', max_active_dims=9)"
+    reranker = hs.CrossEncoderReranker("a/b", max_length=64)
+    assert repr(reranker) == "CrossEncoderReranker('a/b', max_length=64, top_k=50)"

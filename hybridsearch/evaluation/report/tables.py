@@ -101,8 +101,10 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
     asking = f" for {LATENCY_TOP_K} hits, nothing from a cache" if totals else ""
     how = f"{sample} asked one at a time{asking}." if asked else ""
     explained = f"Large figures are medians, small ones 95th percentiles. {how}" if used else how
+    loaded = formats.loaded(one.cost for one in systems if one.cost)
     return join(
         element("h3", "What each stage costs"),
+        [element("p", sentence, class_="warning") for sentence in loaded],
         table("Cost of each system", heads, rows),
         element("p", legend, element("span", explained), class_="legend") if explained else None,
         element("p", f"Measured on {formats.machine(machine)}.", class_="note", dir="auto") if machine else None,

@@ -1,0 +1,72 @@
+"""Text files with lines of columns, apart by blanks or tabs: runs, judgements, queries, topics."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hybridsearch.errors import InvalidArgumentError, StorageError
+
+BLANKS = " \t\r\n\f\v"
+"""What is apart from what: those of ASCII alone, as in C. An id may hold any other, such as a no-break space."""
+
+_WORD = re.compile(f"[^{BLANKS}]+")
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """(line number, line) of a text file in UTF-8, without its blank lines. A line ends at a line feed, nowhere else.
+
+    A file that gzip has compressed is known by its first two bytes, whatever its name.
+
+    Raises:
+        InvalidArgumentError: there is no such file, or it is not UTF-8.
+        StorageError: it cannot be read.
+    """
+    number = 0
+    try:
+        with Path(path).open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            for number, raw in enumerate(gzip.GzipFile(fileobj=file) if compressed else file, 1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                if line.strip(BLANKS):
+                    yield number, line
+    except FileNotFoundError:
+        raise InvalidArgumentError(f"There is no file {str(path)!r}: check the path.") from None
+    except IsADirectoryError:
+        raise InvalidArgumentError(f"{path} cannot be read: it is a folder, and a file is needed.") from None
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"{path}, line {number}: it is not valid UTF-8 ({error.reason}).") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise StorageError(f"{path} cannot be read: {error}.") from error
+    except ValueError as error:  # of the path: it holds a null character
+        raise InvalidArgumentError(f"The path {str(path)!r} cannot be that of a file ({error}).") from error
+
+
+def words(line: str) -> list[str]:
+    """The columns of a line that are apart by blanks.
+
+    >>> words("q1 Q0 d\\u2028 1\\n")
+    ['q1', 'Q0', 'd\\u2028', '1']
+    """
+    return _WORD.findall(line)
+
+
+@contextmanager
+def writable(path: str | Path) -> Iterator[None]:
+    """What is done in it writes the text file `path`; errors become ours.
+
+    Raises:
+        InvalidArgumentError: the text holds a lone surrogate.
+        StorageError: the file cannot be written.
+    """
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{path} cannot be written: the text is not valid Unicode ({error}).") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
