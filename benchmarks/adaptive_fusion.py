@@ -67,6 +67,7 @@ from hybridsearch.evaluation.tuning import merge
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion
 from hybridsearch.fusion.adaptive import DAMPING, TOP, commitment, support
 from hybridsearch.ranking import Ranking
+from hybridsearch.readers.lines import read_lines
 
 DEPTH = 100
 Runs = Mapping[str, Mapping[str, Ranking]]
@@ -89,7 +90,7 @@ def medquad(folder: Path, documents: int = 2000, questions: int = 400) -> Datase
     """Questions and, among other answers, their own; a question that several sources answer has several."""
     answers: dict[str, hs.Document] = {}
     relevant: dict[str, dict[str, int]] = {}
-    for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines():
+    for _, line in read_lines(folder / "pairs.jsonl"):
         pair = json.loads(line)
         question, answer = (" ".join(pair[key].lower().split()) for key in ("question", "answer"))
         if answer:

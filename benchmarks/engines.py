@@ -49,6 +49,7 @@ from sparse_search import make_documents, read_queries
 import hybridsearch as hs
 from hybridsearch.backends import Fingerprint, Loader, Request, RetrieverSchema, Schema, connect
 from hybridsearch.errors import MissingExtraError
+from hybridsearch.evaluation.measures import read_qrels
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, SparseVectors, Vocabulary
 
 DIMENSIONS = 384
@@ -441,8 +442,8 @@ def _more_like(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 
 def _trec_qrels(path: Any) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    return "\n".join("{} 0 {} {}".format(*line.split("\t")) for line in lines)
+    rows = read_qrels(path)
+    return "\n".join(f"{query} 0 {document} {grade}" for query, of in rows.items() for document, grade in of.items())
 
 
 def _minilm() -> str:

@@ -25,6 +25,7 @@ from scipy.sparse import csr_array
 from hybridsearch import BM25
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics
 from hybridsearch.adapters.memory.sparse import Hits, SparseSlice, search
+from hybridsearch.evaluation.measures import read_qrels
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
 K = 10
@@ -179,7 +180,7 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     options = arguments(__doc__)
     data = data_folder()
-    claims = {line.split("\t")[0] for line in (data / "scifact/qrels/test.tsv").read_text().splitlines()[1:]}
+    claims = read_qrels(data / "scifact/qrels/test.tsv")
     pairs = read_lines(data / "medquad/pairs.jsonl")
     collections = {
         "SciFact": (

@@ -87,7 +87,7 @@ class Comparison(ComparisonRecord):
         """Read what `save` wrote. Raises InvalidArgumentError where the file cannot be read, or holds another thing."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidArgumentError(f"{path} does not hold a saved comparison ({error}).") from error
 
     def save_runs(self, folder: str | Path) -> dict[str, Path]:

@@ -120,9 +120,9 @@ class Dataset:
 
     @property
     def query_digests(self) -> frozenset[str]:
-        """Eight hexadecimal digits of each judged query's id and text, by which data sets are seen to share queries."""
+        """Twelve hexadecimal digits of each judged query's id and text, which tell what data sets share."""
         pairs = [[id, text] for id, text in self.queries.items() if id in self.qrels]
-        return frozenset(hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:8] for pair in pairs)
+        return frozenset(hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:12] for pair in pairs)
 
     def check(self) -> DatasetReport:
         """Count what there is, and what looks wrong with it; reads the whole corpus, and keeps its ids in memory."""
@@ -420,7 +420,7 @@ def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidArgumentError(f"{where}: it is not valid JSON ({error}).") from error
         if not isinstance(record, dict):
             raise InvalidArgumentError(f"{where}: it is not a JSON object.")
@@ -450,7 +450,7 @@ def _add_record(qrels: dict[str, dict[str, int]], record: Mapping[str, Any], whe
         if isinstance(id, bool) or not isinstance(id, str | int):
             raise InvalidArgumentError(
                 f"{where}: a judgement has the fields query-id, corpus-id and, if graded, score, "
-                f"not {', '.join(record) or 'none'}, with ids that are strings or integers."
+                f"not {', '.join(map(str, record))[:200] or 'none'}, with ids that are strings or integers."
             )
     if isinstance(grade, bool) or not isinstance(grade, int | float) or not float(grade).is_integer():
         raise InvalidArgumentError(f"{where}: the score of a judgement is an integer, not {grade!r}.")

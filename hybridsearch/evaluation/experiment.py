@@ -23,6 +23,7 @@ from hybridsearch.evaluation.pipeline import Pipeline, Run, SystemPlan, check_so
 from hybridsearch.evaluation.results import BestSingle, DatasetFacts, Versus
 from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
+from hybridsearch.evaluation.tuned import KEPT, share_tuned_on
 from hybridsearch.fusion import RRF
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
@@ -330,13 +331,14 @@ def _versus(
 def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
     """What to know of the figures of `plan`: a fusion that was tuned on these queries makes them too good."""
     asked = dataset.query_digests
-    seen = len(asked & plan.fusion.tuned_on)
-    if not seen or len(plan.retrievers) < 2:
+    share = share_tuned_on(asked, plan.fusion.tuned_on)
+    if not share or len(plan.retrievers) < 2:
         return plan.notes
+    about = "about " if len(plan.fusion.tuned_on) == KEPT and share < 1 else ""
     return (
         *plan.notes,
-        f"The fusion of {plan.name} was tuned on {seen:,} of these {len(asked):,} queries, which makes its figures too "
-        "good: measure it on queries that had no part in tuning.",
+        f"The fusion of {plan.name} was tuned on {about}{max(1, round(share * len(asked))):,} of these {len(asked):,} "
+        "queries, which makes its figures too good: measure it on queries that had no part in tuning.",
     )
 
 

@@ -40,9 +40,10 @@ class Layout:
                 found = {path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()}
                 if found:
                     return sorted(found)
-        except (NotImplementedError, ValueError) as error:  # the first is an absolute path's
+        except (NotImplementedError, ValueError, OSError) as error:  # of an absolute path; of one that is too long
             raise InvalidArgumentError(
-                f"{self.folder} has no {subset} of the split {split!r}, which is no name of a split ({error})."
+                f"{self.folder} has no {subset} of the split {split!r:.80}, which is no name of a split "
+                f"({str(error)[:200]})."
             ) from error
         return []
 

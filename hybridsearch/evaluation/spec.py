@@ -32,6 +32,9 @@ FUSION_NAMES = ("rrf", "minmax", "zscore", *(name for name in registered("fusion
 RUN_SUFFIXES = (".trec", ".run")
 """Of run files, in capitals too, or with .gz after them. A file of any other name is one if it is there."""
 
+LONGEST = 1000
+"""Characters of a system."""
+
 _GZ = re.compile(r"\.gz$", re.IGNORECASE)
 
 
@@ -61,6 +64,12 @@ def parse_systems(
     Raises:
         InvalidArgumentError: a text is not as above, or names what is not there; or two systems have one name.
     """
+    for text in texts:
+        if len(text) > LONGEST:
+            raise InvalidArgumentError(
+                f"The system {text[:60]!r} ... has {len(text):,} characters, more than {LONGEST:,}: a system is a few "
+                "names joined by +, or a path."
+            )
     runs = dict(runs or {})
     known = [*(source.retrievers if isinstance(source, HybridSearch) else source), *runs]
     pairs = named(texts, known)
@@ -101,12 +110,19 @@ def is_run(spec: str, known: Collection[str]) -> bool:
     """
     if spec in known or spec in FUSION_NAMES or spec.endswith(".json"):
         return False
-    return _GZ.sub("", spec).lower().endswith(RUN_SUFFIXES) or Path(spec).is_file()
+    return _GZ.sub("", spec).lower().endswith(RUN_SUFFIXES) or _is_file(spec)
 
 
 def _named(text: str) -> tuple[str, str]:
     name, equals, spec = (part.strip() for part in text.partition("="))
-    return (name, spec) if equals and not Path(text.strip()).is_file() else (text.strip(), text.strip())
+    return (name, spec) if equals and not _is_file(text.strip()) else (text.strip(), text.strip())
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a null character
+        return False
 
 
 def _short_names(files: Sequence[str], taken: Collection[str]) -> list[str]:

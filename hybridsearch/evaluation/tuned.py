@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,12 @@ from hybridsearch.fusion.files import TUNED, content_of_tune, read_content
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+KEPT = 1000
+"""Digests that a fusion remembers, at most: 13 kB in each index that is made with it."""
+
+DIGITS = 12
+"""Of a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,36 @@ class Tuned:
 def load_tuned(path: str | Path) -> Tuned:
     """What `Tuned.save` wrote. Raises InvalidArgumentError where there is no such file, or it holds something else."""
     return Tuned.from_dict(read_content(path))
+
+
+def kept_digests(queries: Collection[str]) -> frozenset[str]:
+    """What a fusion remembers of the queries that it was tuned on: of `Dataset.query_digests`, the `KEPT` smallest."""
+    return frozenset(sorted(queries)[:KEPT])
+
+
+def share_tuned_on(queries: Collection[str], tuned_on: Collection[str]) -> float:
+    """How many of `queries` a fusion was tuned on: a share of 0 to 1, exact where that was on fewer than `KEPT`.
+
+    Of more, the share is that of the queries whose digests would be among the kept ones. It misses a query with the
+    probability that its digest is not: for 50 queries of 10,000 that were tuned on, all are missed once in 200 times.
+    It is never 0 for the same queries. Digests of 48 bits collide by chance with a probability of 2.5e-8 for 7,000
+    queries. Records of the first version have 32 bits, and all queries: what may be chance counts as none.
+
+    Args:
+        queries: `Dataset.query_digests`.
+        tuned_on: as `kept_digests` gave them, or eight digits of each query.
+
+    >>> share_tuned_on(["0a" * 6, "1b" * 6], kept_digests(["0a" * 6])), share_tuned_on(["0a" * 6], ["0a" * 4])
+    (0.5, 1.0)
+    """
+    if not tuned_on:
+        return 0.0
+    length, last = len(next(iter(tuned_on))), max(tuned_on)
+    sampled = length == DIGITS and len(tuned_on) == KEPT
+    looked_at = {digest[:length] for digest in queries if not sampled or digest <= last}
+    seen = len(looked_at.intersection(tuned_on))
+    chance = len(looked_at) * len(tuned_on) / 16**length
+    return seen / len(looked_at) if seen > 10 * chance else 0.0
 
 
 def _written(fusion: Fusion) -> str:

@@ -26,7 +26,7 @@ from hybridsearch.evaluation.measures import Qrels, parse_measures, score_rankin
 from hybridsearch.evaluation.pipeline import Pipeline, Run, check_sources
 from hybridsearch.evaluation.stages import Stages
 from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
-from hybridsearch.evaluation.tuned import Fold, Rival, Tuned
+from hybridsearch.evaluation.tuned import Fold, Rival, Tuned, kept_digests
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
@@ -153,7 +153,7 @@ def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
         means = float(held_out[fold].mean()), float(alone[fold].mean())
         choices.append(Fold(len(fold), fusion, depth, means[0], table.names[single], means[1]))
     tuned, depth = table.choose(shuffled, folds)
-    tuned.tuned_on = dataset.query_digests
+    tuned.tuned_on = kept_digests(dataset.query_digests)
 
     def rival(name: str, values: NDArray[np.float64]) -> Rival:
         of, difference = (bootstrap_interval(one, seed=seed) for one in (values, held_out - values))

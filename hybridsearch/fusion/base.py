@@ -31,7 +31,7 @@ class Fusion(ABC):
     name: ClassVar[str]
 
     tuned_on: frozenset[str] = frozenset()
-    """Digests of the queries that `hs.tune` chose it by, as `Dataset.query_digests` gives them."""
+    """Digests of the queries that `hs.tune` chose it by: `hybridsearch.evaluation.tuned.kept_digests`."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self.weights: dict[str, float] | None = None

@@ -19,7 +19,7 @@ from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate
 from hybridsearch.evaluation.measures import score_rankings, write_qrels
 from hybridsearch.evaluation.spec import parse_systems
-from hybridsearch.evaluation.tuned import Tuned, _written, load_tuned
+from hybridsearch.evaluation.tuned import Tuned, _written, kept_digests, load_tuned, share_tuned_on
 from hybridsearch.evaluation.tuning import KINDS, merge, tune
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
 from hybridsearch.ranking import Ranking
@@ -268,6 +268,31 @@ def test_a_fusion_on_the_queries_it_was_tuned_on_is_warned_of(tmp_path: Path) ->
     assert json.loads(found.to_json())["systems"][0]["warnings"] == [warning]
     assert "tuned on 200 of these 200 queries" in str(evaluate(pipeline, seen, show_progress_bar=False))
     assert evaluate(pipeline, unseen, show_progress_bar=False).warnings == ()
+
+
+def digests(count: int, start: int = 0) -> frozenset[str]:
+    queries = {f"q{number}": f"text {number}" for number in range(start, start + count)}
+    return Dataset("many", queries, {query: {"d": 1} for query in queries}).query_digests
+
+
+def test_what_a_fusion_remembers_of_its_queries_is_small_and_tells_how_many_of_others_they_are() -> None:
+    kept = kept_digests(digests(50_000))
+    assert len(" ".join(kept)) < 13_001
+    assert share_tuned_on(digests(50_000), kept) == 1
+    assert share_tuned_on(digests(7_000, 50_000), kept) == 0
+    assert share_tuned_on(digests(10_000, 45_000), kept) == pytest.approx(0.5, abs=0.15)
+    few = kept_digests(digests(200))
+    assert (share_tuned_on(digests(100), few), share_tuned_on(digests(40, 190), few)) == (1, 0.25)
+    assert share_tuned_on(digests(10), frozenset()) == 0
+
+
+def test_records_of_32_bits_are_still_read_and_what_may_be_chance_counts_as_none() -> None:
+    first = frozenset(digest[:8] for digest in digests(100_000))
+    assert share_tuned_on(digests(50), first) == 1
+    assert any(digest[:8] in first for digest in digests(100_000, 200_000))  # the false alarm of old
+    assert share_tuned_on(digests(100_000, 200_000), first) == 0
+    fusion = make_fusion({"type": "rrf", "weights": {"a": 1, "b": 1}, "k": 60, "tuned_on": " ".join(first)})
+    assert fusion.tuned_on == first
 
 
 def test_an_index_made_with_a_tuned_fusion_still_knows_the_queries_when_it_is_opened_again(tmp_path: Path) -> None:
