@@ -66,7 +66,7 @@ def number(
         plain = int(value) if isinstance(value, Integral) else float(value)
         high_enough = (least is None or plain >= least) and (above is None or plain > above)
         low_enough = (most is None or plain <= most) and (below is None or plain < below)
-        if high_enough and low_enough and (math.isfinite(plain) or plain == most):
+        if high_enough and low_enough and (_finite(plain) or plain == most):
             return plain
     lower = f"of at least {least:g}" if least is not None else f"above {above:g}" if above is not None else ""
     upper = f"below {below:g}" if below is not None else f"at most {most:g}" if most not in (None, math.inf) else ""
@@ -127,5 +127,25 @@ def texts(value: Sequence[str]) -> Sequence[str]:
     return value
 
 
+def shown(value: object) -> str:
+    """`value` as a message may show it: the beginning of its `repr`, or its type where it has none.
+
+    >>> shown("a" * 100) == "'" + "a" * 79, shown(10**5000)
+    (True, 'an int')
+    """
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # whatever somebody's own __repr__ raises; Python itself refuses to write out long integers
+        return f"an {type(value).__name__}" if isinstance(value, int) else f"a {type(value).__name__}"
+
+
+def _finite(value: float) -> bool:
+    """Whether it is a number that arithmetic can go on with; an `int` may be too long to be a `float`."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _refusal(sentence: str, name: str, value: object, allowed: str) -> InvalidArgumentError:
-    return InvalidArgumentError(sentence.format(name=name, allowed=allowed, value=f"{value!r:.80}"))
+    return InvalidArgumentError(sentence.format(name=name, allowed=allowed, value=shown(value)))

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
@@ -123,21 +123,33 @@ class Schema:
                     f"The index has schema version {data['version']}, and this hybridsearch reads up to 1: "
                     "upgrade hybridsearch, or index the documents again."
                 )
-            retrievers = {
-                name: RetrieverSchema(
-                    kind=r["kind"],
-                    fingerprint=Fingerprint(r["fingerprint"]["name"], r["fingerprint"]["settings"]),
-                    encoder=r["encoder"],
-                    dimensions=r["dimensions"],
-                    metric=r["metric"],
-                    weighting=r["weighting"],
-                    average_length=r.get("average_length"),
-                )
-                for name, r in data["retrievers"].items()
-            }
-            return cls(retrievers, data["settings"], data["version"])
+            retrievers = {name: _retriever_from_json(r) for name, r in _mapping(data["retrievers"]).items()}
+            return cls(retrievers, _mapping(data["settings"]), data["version"])
         except (KeyError, TypeError, AttributeError) as error:
             raise IndexCorruptedError(f"The schema of the index is not readable ({error!r}).") from error
+
+
+def _retriever_from_json(data: Mapping[str, Any]) -> RetrieverSchema:
+    optional = {name: None if data[name] is None else _mapping(data[name]) for name in ("encoder", "weighting")}
+    fingerprint = Fingerprint(data["fingerprint"]["name"], _mapping(data["fingerprint"]["settings"]))
+    average = data.get("average_length")
+    known = data["kind"] in get_args(Kind) and data["metric"] in (None, *get_args(Metric))
+    if not known or not isinstance(data["dimensions"], int | None) or not isinstance(average, int | float | None):
+        raise TypeError(f"unknown values in {dict(data)!r:.200}")
+    return RetrieverSchema(
+        data["kind"],
+        fingerprint,
+        dimensions=data["dimensions"],
+        metric=data["metric"],
+        average_length=average,
+        **optional,
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r:.80} is no mapping")
+    return value
 
 
 def check_batch(batch: EncodedBatch, schema: Schema) -> None:
@@ -165,8 +177,15 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
         raise InvalidArgumentError(f"The id {twice!r} comes twice in one batch: keep the last document of each id.")
 
 
-def check_kinds(schema: Schema, backend: Backend) -> None:
-    """Raises BackendError where the engine cannot store what the schema names; the message says what it can."""
+def check_schema(schema: Schema, backend: Backend) -> None:
+    """Raises BackendError where the engine cannot store a kind of retriever, InvalidArgumentError where no file can."""
+    try:
+        json.dumps(schema.to_json())
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"An index cannot remember these settings ({error}): what to_json of a fusion or a reranker gives, and "
+            "what the schema of an encoder holds, are texts, numbers, lists and dicts."
+        ) from error
     kinds = backend.capabilities.kinds
     lacking = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind not in kinds]
     if lacking:

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
+from hybridsearch.arguments import shown
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 
 Kind: TypeAlias = Literal["backend", "encoder", "fusion", "reranker"]
@@ -68,6 +69,8 @@ def register(kind: Kind, name: str, target: str | type, extra: str = "") -> None
         InvalidArgumentError: the name stands for another class already, or an argument is not such.
     """
     given = _Registered(target, extra)
+    if not isinstance(name, str) or not name:
+        raise InvalidArgumentError(f"A {kind} is registered by a name, not by {shown(name)}.")
     if not isinstance(target, type) and not (isinstance(target, str) and all(target.partition(":"))):
         raise InvalidArgumentError(f"A {kind} is registered as a class or as 'module:Class', not as {target!r:.80}.")
     there = _of_kind(kind).setdefault(name, given)
@@ -96,7 +99,10 @@ def find(kind: Kind, name: str) -> Any:
         InvalidArgumentError: none is known by that name.
         MissingExtraError: a package that it needs is not installed.
     """
-    if one := _of_kind(kind).get(name):
+    known = _of_kind(kind)
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"A {kind} is known by a name, such as {next(iter(known))!r}, not by {shown(name)}.")
+    if one := known.get(name):
         if not isinstance(one.target, str):
             return one.target
         module, _, cls = one.target.partition(":")
@@ -110,7 +116,10 @@ def find(kind: Kind, name: str) -> Any:
         if point.name == name:
             return point.load()
     others = ", or a folder's path" if kind == "backend" else ""
-    raise InvalidArgumentError(f"No {kind} {name!r} is known: known are {', '.join(registered(kind))}{others}.")
+    own = "" if kind == "backend" else f" (hybridsearch.registry.register adds a {kind} of your own)"
+    raise InvalidArgumentError(
+        f"No {kind} {shown(name)} is known: known are {', '.join(registered(kind))}{others}{own}."
+    )
 
 
 def make(kind: Kind, description: Mapping[str, Any]) -> Any:
@@ -122,6 +131,8 @@ def make(kind: Kind, description: Mapping[str, Any]) -> Any:
     >>> make("fusion", {"type": "rrf", "k": 10})
     RRF(k=10)
     """
+    if not isinstance(description, Mapping):
+        raise InvalidArgumentError(f"A {kind} is described as {{'type': name, ...}}, not as {shown(description)}.")
     arguments = dict(description)
     name = arguments.pop("type", None)
     cls = find(kind, name)
@@ -132,6 +143,6 @@ def make(kind: Kind, description: Mapping[str, Any]) -> Any:
 
 
 def _of_kind(kind: Kind) -> dict[str, _Registered]:
-    if kind not in _REGISTERED:
-        raise InvalidArgumentError(f"What is registered is a {', '.join(_REGISTERED)}, not a {kind!r:.80}.")
+    if not isinstance(kind, str) or kind not in _REGISTERED:
+        raise InvalidArgumentError(f"What is registered is a {', '.join(_REGISTERED)}, not a {shown(kind)}.")
     return _REGISTERED[kind]

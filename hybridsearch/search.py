@@ -17,12 +17,13 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, Schema, check_kinds, connect, redacted
+from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, redacted
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import BackendError, BulkIndexError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
+from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty
@@ -54,8 +55,10 @@ class HybridSearch:
         retrievers: encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
         backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An index that is there is
             opened, and its encoders' fingerprints must be those of `retrievers`.
-        fusion: how rankings are merged; None for what an index that is there was made with, else `RRF()`. A path is
-            that of a file of `Fusion.save`, or of `hs.tune`, which says how deep retrievers are read, too.
+        fusion: how rankings are merged; None for what an index that is there was made with, else `RRF()`. A name is
+            "rrf", "minmax", "zscore" or "adaptive"; a path is that of a file of `Fusion.save`, or of `hs.tune`, which
+            says how deep retrievers are read, too. An index that is opened with some of its retrievers keeps their
+            weights.
         reranker: reorders the top of the fused ranking; None for none.
         candidates: how deep each retriever is read (at least `top_k`); None for what an index that is there was made
             with, else 100.
@@ -105,9 +108,9 @@ class HybridSearch:
             schema = self._encoders.schema = self._backend.open()
             recorded = {} if schema is None else schema.settings
             if fusion is None:
-                fusion = make_fusion(recorded["fusion"]) if "fusion" in recorded else RRF()
+                fusion = make_fusion(restricted(recorded["fusion"], retrievers)) if "fusion" in recorded else RRF()
             self.fusion, candidates = read_fusion(fusion, candidates)
-            self._encoders.check_names(self.fusion.weights or (), "fusion weights")
+            self._check_weights(self.fusion, retrievers)
             self.candidates = whole_number(
                 "candidates", recorded.get("candidates", 100) if candidates is None else candidates
             )
@@ -233,7 +236,7 @@ class HybridSearch:
             filter: see `hybridsearch.filters`; applied before any ranking is cut.
             retrievers: the names to ask; None asks all.
             candidates: how deep each retriever is read; None for the configured depth.
-            fusion: None for the configured one; a path is that of a file of `Fusion.save` or `hs.tune`.
+            fusion: None for the configured one; a name or a path as in `HybridSearch`.
             reranker: None turns a configured one off.
 
         Raises:
@@ -421,7 +424,7 @@ class HybridSearch:
                 "The engine itself analyses the text for all retrievers, so that there is nothing to encode: "
                 "leave out via."
             )
-        check_kinds(schema, self._backend)  # now, not after hours of encoding
+        check_schema(schema, self._backend)  # now, not after hours of encoding
         fusion = self.fusion if len(encoders) == len(given) else None
         with HybridSearch(encoders, folder, fusion, self.reranker, candidates=self.candidates) as store:
             encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
@@ -437,7 +440,7 @@ class HybridSearch:
         with self._create_lock:  # two threads may both bring the first documents
             if self._encoders.schema is None:
                 schema = self._new_schema()
-                check_kinds(schema, self._backend)
+                check_schema(schema, self._backend)
                 self._backend.create(schema)
                 self._encoders.built(schema)
 
@@ -465,18 +468,28 @@ class HybridSearch:
         """The names to ask, without those of weight 0."""
         names = list(self._encoders.given) if retrievers is None else arguments.names(retrievers)
         self._encoders.check_names(names, "retrievers")
+        self._check_weights(fusion, names)
+        weighted = [name for name in names if fusion.weight(name) > 0]
+        if not weighted:
+            zeros = f"The fusion gives the weight 0 to {', '.join(map(repr, names))}, so that none"
+            raise InvalidArgumentError(
+                f"{zeros if names else 'No retriever'} is left to ask: name another one, or give another fusion, such "
+                "as fusion='rrf'."
+            )
+        return weighted
+
+    def _check_weights(self, fusion: Fusion, names: Iterable[str]) -> None:
+        """Raises InvalidArgumentError where the fusion weighs an unknown retriever, or does not weigh one of these."""
         self._encoders.check_names(fusion.weights or (), "fusion weights")
-        names = [name for name in names if fusion.weight(name) > 0]
-        if not names:
-            raise InvalidArgumentError("No retriever with a weight above 0 is left to ask.")
-        return names
+        for name in names:
+            fusion.weight(name)
 
 
 def open(
     place: str | Path | Backend,
     *,
     retrievers: Mapping[str, Encoder] | None = None,
-    fusion: Fusion | None = None,
+    fusion: Fusion | str | Path | None = None,
     reranker: Reranker | Literal["configured"] | None = CONFIGURED,
     candidates: int | None = None,
     optional: Collection[str] = (),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 
 import pytest
+from fuzzing import SIZES, count_answers, mutated, value
 
 import hybridsearch as hs
 from hybridsearch.backends import Capabilities, Request, Schema
@@ -12,6 +14,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
+from hybridsearch.registry import make, registered
 from hybridsearch.vectors import EncodedBatch, SparseQuery, SparseVectors
 
 DOCUMENTS = [
@@ -118,3 +121,48 @@ def test_a_kind_of_retriever_that_an_engine_does_not_store_is_refused_before_any
     with pytest.raises(BackendError, match=r"stores lexical retrievers only, not 'native' \(text\).*\['bm25'\]"):
         search.index(DOCUMENTS)
     assert backend.schema is None
+
+
+# What an index remembers
+
+
+_WORDS = (
+    *("type", "retrievers", "settings", "version", "kind", "fingerprint", "encoder", "dimensions", "metric", "name"),
+    *("weighting", "average_length", "fusion", "reranker", "candidates", "weights", "k", "variant", "b", "language"),
+    *("model", "max_length", "device", "model_kwargs", "revision", "analyzer", "stop_words", "bm25", "native", "dense"),
+    *("sparse", "cross-encoder", "rrf", "score", "lexical", "text", "english", "lucene", "cosine", "/nowhere"),
+)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_a_schema_that_is_none_is_one_of_our_errors(count: int) -> None:
+    encoders = {"bm25": hs.BM25(), "native": hs.NativeBM25()}
+    reranker = {"type": "cross-encoder", "model": "/nowhere", "top_k": 5}
+    settings = {
+        "fusion": hs.RRF(weights={"bm25": 1, "native": 2, "dense": 3}).to_json(),
+        "candidates": 100,
+        "reranker": reranker,
+    }
+    schema = Schema({name: encoder.schema() for name, encoder in encoders.items()}, settings).to_json()
+    dense = {"kind": "dense", "fingerprint": {"name": "dense", "settings": {}}, "dimensions": 3, "metric": "cosine"}
+    schema["retrievers"]["dense"] = {**dense, "encoder": {"type": "dense", "model": "/nowhere"}, "weighting": None}
+
+    def call(rng: random.Random) -> None:
+        backend = Minimal()
+        backend.schema = Schema.from_json(mutated(rng, schema, _WORDS))
+        assert Schema.from_json(backend.schema.to_json()) == backend.schema
+        repr(hs.open(backend))
+
+    assert count_answers(count, 2, call) > count // 4
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_a_description_that_fits_no_class_is_one_of_our_errors(count: int) -> None:
+    kinds = ("encoder", "fusion", "reranker")
+
+    def call(rng: random.Random) -> None:
+        kind = rng.choice(kinds)
+        given = {rng.choice(_WORDS): value(rng, _WORDS) for _ in range(rng.randrange(3))}
+        repr(make(kind, {**given, "type": rng.choice([*registered(kind), value(rng, _WORDS)])}))  # type: ignore[arg-type]
+
+    assert count_answers(count, 3, call) > count // 20

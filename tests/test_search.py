@@ -630,6 +630,33 @@ def test_an_index_that_is_there_keeps_its_fusion_unless_told_otherwise(tmp_path:
         assert (repr(again.fusion), again.candidates) == ("RRF(k=60)", 9)
 
 
+@pytest.mark.parametrize(
+    ("weights", "kept"),
+    [({"bm25": 1, "dense": 3}, {"bm25": 1.0}), ({"bm25": 0, "dense": 1}, None), (None, None)],
+)
+def test_an_index_opens_with_some_of_its_retrievers(
+    tmp_path: Path, weights: dict[str, float] | None, kept: dict[str, float] | None
+) -> None:
+    hybrid(fusion=hs.ScoreFusion("zscore", weights)).save(tmp_path / "index")
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as some:
+        assert repr(some.fusion) == repr(hs.ScoreFusion("zscore", kept))
+        assert some.search("flow").ids == hybrid().search("flow", retrievers="bm25").ids != []
+    report = hs.copy(tmp_path / "index", tmp_path / "copy", retrievers=["bm25"])
+    assert report.differences == ()
+    with hs.open(tmp_path / "copy") as copied:
+        assert repr(copied.fusion) == repr(some.fusion)
+        assert copied.search("flow").ids == hybrid().search("flow", retrievers="bm25").ids
+
+
+def test_a_retriever_without_a_weight_is_told_before_any_search() -> None:
+    with pytest.raises(InvalidArgumentError, match="weights for 'bm25' but none for 'dense'"):
+        hs.HybridSearch({"bm25": hs.BM25(), "dense": HashedWords()}, fusion=hs.RRF(weights={"bm25": 1}))
+    search = hybrid(fusion=hs.RRF(weights={"bm25": 0, "dense": 1}))
+    with pytest.raises(InvalidArgumentError, match=r"the weight 0 to 'bm25'.*fusion='rrf'"):
+        search.search("flow", retrievers=["bm25"])
+    assert search.search("flow", retrievers=["bm25"], fusion="rrf").ids
+
+
 def test_an_encoder_of_your_own_is_asked_for_when_opening(tmp_path: Path) -> None:
     hybrid().save(tmp_path / "index")
     with pytest.raises(InvalidArgumentError, match="'dense'"):
@@ -695,7 +722,7 @@ def test_results_print_as_text_and_html_without_trusting_the_documents() -> None
         (lambda s: s.search("q", fusion=hs.RRF(weights={"bm25": 1})), InvalidArgumentError, "none for 'dense'"),
         (lambda s: s.search("q", filter={"year": {"$near": 5}}), FilterError, r"\$near"),
         (lambda s: s.search("q", fusion=hs.RRF(weights={"bm25": 1, "dnse": 2})), InvalidArgumentError, "'dnse'"),
-        (lambda s: s.search("q", fusion="rrf"), InvalidArgumentError, "hs.RRF"),
+        (lambda s: s.search("q", fusion="max"), InvalidArgumentError, "hs.RRF"),
         (lambda s: s.search("q", reranker="a/model"), InvalidArgumentError, "hs.CrossEncoderReranker"),
         (lambda s: s.search_many(None), InvalidArgumentError, "list of queries"),
         (lambda s: s.get([7]), InvalidArgumentError, "not 7"),

@@ -17,7 +17,7 @@ from hybridsearch.adapters.checks import check_batch_size, check_open, opened
 from hybridsearch.adapters.memory import merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
-from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_kinds
+from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables
 from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder
 from hybridsearch.documents import Document
@@ -114,7 +114,7 @@ class MemoryBackend:
             check_open(self._closed)
             if self._state is not None:
                 raise IndexExistsError("This backend holds an index already: make another MemoryBackend for a new one.")
-            check_kinds(schema, self)
+            check_schema(schema, self)
             arrow_schema(schema)
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema)

@@ -36,7 +36,7 @@ from hybridsearch.adapters.qdrant.refusals import RefusedError
 from hybridsearch.adapters.qdrant.search import Searcher
 from hybridsearch.adapters.qdrant.writing import Writer
 from hybridsearch.arguments import number, one_of, whole_number
-from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_kinds
+from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -159,7 +159,7 @@ class QdrantBackend:
         check_open(self._closed)
         if self._index is not None:
             raise IndexExistsError(f"There is an index at {self._place.shown} already: choose another name.")
-        check_kinds(schema, self)
+        check_schema(schema, self)
         self._index = self._connection.run(create_index(self._place, schema, self._quantization, self._copies))
 
     def close(self) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from hybridsearch.errors import InvalidArgumentError
-
-if TYPE_CHECKING:
-    from hybridsearch.fusion import Fusion
 
 
 def opt(metavar: str | None, help: str, *names: str, **others: Any) -> Any:
@@ -28,6 +24,15 @@ def flag(name: str, help: str) -> Any:
 def arg(metavar: str, help: str) -> Any:
     """An argument of a verb, by its place."""
     return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+def _checked_fusion(name: str | None) -> str | None:
+    """Says now what is wrong with it, not at the first query."""
+    from hybridsearch.fusion import read_fusion
+
+    if name is not None:
+        read_fusion(name, None)
+    return name
 
 
 Place = Annotated[str, arg("PLACE", "A folder, or an engine's URL.")]
@@ -47,6 +52,7 @@ FusionName = Annotated[
         "NAME",
         "rrf, minmax, zscore, adaptive, or a file that tune wrote. Default: what the index was made with (rrf).",
         "--fusion",
+        callback=_checked_fusion,
     ),
 ]
 Candidates = Annotated[
@@ -70,20 +76,6 @@ def backend_options(given: list[str] | None, hnsw: bool = False, place: str = ""
             with contextlib.suppress(ValueError, RecursionError):
                 options[key] = json.loads(value)
     return options or None
-
-
-def make_fusion(name: str | None) -> Fusion | Path | None:
-    from hybridsearch.evaluation.spec import FUSION_NAMES, named_fusion
-
-    if name is None:
-        return None
-    if name in FUSION_NAMES:
-        return named_fusion(name)
-    if not name.endswith(".json"):
-        raise InvalidArgumentError(
-            f"--fusion: {name!r} is none of {', '.join(FUSION_NAMES)}, nor a .json file that `hybridsearch tune` wrote."
-        )
-    return Path(name)
 
 
 def split_names(names: str | None) -> list[str] | None:

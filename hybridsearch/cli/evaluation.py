@@ -15,7 +15,7 @@ import typer
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import arg, backend_options, flag, make_fusion, opt, split_names
+from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
 from hybridsearch.cli.sources import default_retrievers, load_all, make_systems, open_source, work_folder
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
@@ -93,7 +93,7 @@ def evaluate(
     data = load_one(dataset, split, dataset_id)
     with hs.open(place, backend_options=backend_options(option)) as searcher:
         reranker: Any = "configured" if rerank is None else hs.CrossEncoderReranker(rerank)
-        system = Pipeline(searcher, split_names(retrievers), make_fusion(fusion), candidates, reranker)
+        system = Pipeline(searcher, split_names(retrievers), fusion, candidates, reranker)
         result = evaluate_system(
             system,
             data,

@@ -12,7 +12,7 @@ import typer
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import arg, backend_options, flag, make_fusion, opt, split_names
+from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
 from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 
@@ -139,11 +139,11 @@ def search(
     import hybridsearch as hs
     from hybridsearch.backends import redacted
 
-    parsed, names, merge = parse_filter(filter), split_names(retrievers), make_fusion(fusion)
+    parsed, names = parse_filter(filter), split_names(retrievers)
     with hs.open(place, backend_options=backend_options(option, hnsw, place)) as searcher:
         if rerank is not None:
             searcher.reranker = hs.CrossEncoderReranker(rerank)
-        session = Session(searcher, top_k, parsed, names, candidates, merge, explain)
+        session = Session(searcher, top_k, parsed, names, candidates, fusion, explain)
         if asking:
             names_of_all = ", ".join(searcher.retrievers)
             print_plain(f"{redacted(place)}: {searcher.count():,} documents for {names_of_all}.", WELCOME)

@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hybridsearch.errors import FilterError, HybridSearchError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
-    from hybridsearch.fusion import Fusion
     from hybridsearch.hits import Results
     from hybridsearch.search import HybridSearch
 
@@ -37,7 +34,7 @@ class Session:
     filter: dict[str, Any] | None
     retrievers: list[str] | None
     candidates: int | None
-    fusion: Fusion | Path | None
+    fusion: str | None
     explain: bool
 
     def answer(self, query: str) -> Results:

@@ -22,12 +22,10 @@ from pathlib import Path
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.pipeline import Pipeline, Run
-from hybridsearch.fusion import RRF, Fusion, ScoreFusion
-from hybridsearch.registry import find, registered
+from hybridsearch.fusion import RRF, Fusion
+from hybridsearch.fusion.files import fusion_names, named_fusion
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
-
-FUSION_NAMES = ("rrf", "minmax", "zscore", *(name for name in registered("fusion") if name not in ("rrf", "score")))
 
 RUN_SUFFIXES = (".trec", ".run")
 """Of run files, in capitals too, or with .gz after them. A file of any other name is one if it is there."""
@@ -108,7 +106,7 @@ def is_run(spec: str, known: Collection[str]) -> bool:
     >>> [is_run(spec, ["bm25"]) for spec in ("a/ours.TREC.gz", "ours.run", "bm25", "bm25+dense", "tuned.json")]
     [True, True, False, False, False]
     """
-    if spec in known or spec in FUSION_NAMES or spec.endswith(".json"):
+    if spec in known or spec in fusion_names() or spec.endswith(".json"):
         return False
     return _GZ.sub("", spec).lower().endswith(RUN_SUFFIXES) or _is_file(spec)
 
@@ -149,7 +147,7 @@ def _parse(
         name, value = _part(part, spec)
         if name in known:
             weights[name] = value
-        elif name in FUSION_NAMES or name.endswith(".json"):
+        elif name in fusion_names() or name.endswith(".json"):
             if fusion is not None:
                 raise InvalidArgumentError(f"The system {spec!r} has two fusions, {fusion[0]} and {name}: choose one.")
             fusion = name, value
@@ -163,7 +161,7 @@ def _parse(
                 "those of the index with --runs FOLDER, and name the files in --retrievers."
             )
         else:
-            retrievers, fusions = ", ".join(known) or "there is none", ", ".join(FUSION_NAMES)
+            retrievers, fusions = ", ".join(known) or "there is none", ", ".join(fusion_names())
             raise InvalidArgumentError(
                 f"The system {spec!r} has the part {part!r}, which is no retriever ({retrievers}), no fusion "
                 f"({fusions}, or a file of `tune`), and neither rerank nor candidates:N."
@@ -200,14 +198,6 @@ def _reranker(reranker: Reranker | None, top_k: float | None, spec: str) -> Rera
     deeper = copy.copy(reranker)  # shares the model
     deeper.top_k = _whole(top_k, f"rerank:{top_k:g}", spec)  # type: ignore[misc]
     return deeper
-
-
-def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusion:
-    """The fusion of a name in `FUSION_NAMES`, as it is by default but for the weights."""
-    if name in ("minmax", "zscore"):
-        return ScoreFusion("minmax" if name == "minmax" else "zscore", weights)
-    fusion: Fusion = find("fusion", name)(weights=weights)
-    return fusion
 
 
 def _fusion(given: tuple[str, float | None] | None, weights: Mapping[str, float] | None, spec: str) -> Fusion | str:

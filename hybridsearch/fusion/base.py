@@ -12,13 +12,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.arguments import number
-from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.arguments import number, shown
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError, RetrieverError, StorageError
 from hybridsearch.ranking import EMPTY, Ranking, round_score
 
 
 class Fusion(ABC):
     """How rankings are merged: the fused score of a document is the sum of what it earns from each retriever.
+
+    A fusion of your own that an index is to find again is registered (`hybridsearch.registry.register`) by its `name`,
+    which is that of its class unless it has another.
 
     Args:
         weights: non-negative weight by retriever name, with an entry for every retriever that is fused; None = all
@@ -30,12 +33,17 @@ class Fusion(ABC):
 
     name: ClassVar[str]
 
+    weights: dict[str, float] | None = None
+
     tuned_on: frozenset[str] = frozenset()
     """Digests of the queries that `hs.tune` chose it by: `hybridsearch.evaluation.tuned.kept_digests`."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
-        self.weights: dict[str, float] | None = None
         if weights is not None:
+            if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
+                raise InvalidArgumentError(
+                    f"weights are numbers by retriever name, such as {{'bm25': 1, 'dense': 2}}, not {shown(weights)}."
+                )
             sentence = "{name} is {value}; weights are numbers >= 0."
             self.weights = {
                 name: float(number(f"The weight of {name!r}", weight, least=0, below=1e300, sentence=sentence))
@@ -43,6 +51,11 @@ class Fusion(ABC):
             }
             if not any(self.weights.values()):
                 raise InvalidArgumentError("All fusion weights are 0, so nothing could be found; raise one of them.")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):  # the name of its base class would be found again as that class
+            cls.name = cls.__name__
 
     @abstractmethod
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
@@ -64,7 +77,7 @@ class Fusion(ABC):
         used = {name: ranking for name, ranking in rankings.items() if self.weight(name) > 0}
         contributions = {
             name: dict(zip(used[name].ids, values.tolist(), strict=True))
-            for name, values in self.contributions(used).items()
+            for name, values in self._checked(used).items()
         }
         parts: dict[str, list[float]] = {}
         for of_retriever in contributions.values():
@@ -74,6 +87,19 @@ class Fusion(ABC):
             return EMPTY, contributions
         scores = [round_score(math.fsum(values)) for values in parts.values()]
         return Ranking.from_scores(zip(parts, scores, strict=True)), contributions
+
+    def _checked(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        """`contributions`, whoever wrote it. Raises RetrieverError where it fails or gives what cannot be summed."""
+        try:
+            given = {name: np.asarray(of, dtype=np.float64) for name, of in self.contributions(rankings).items()}
+        except HybridSearchError:
+            raise
+        except Exception as error:
+            raise RetrieverError(f"The fusion {self!r} failed: {type(error).__name__}: {error}") from error
+        for name, values in given.items():
+            if name not in rankings or values.shape != (len(rankings[name]),) or not np.isfinite(values).all():
+                raise RetrieverError(f"The fusion {self!r} gave no finite number for each document of {name!r}.")
+        return given
 
     def weight(self, retriever: str) -> float:
         """The weight of one retriever. Raises InvalidArgumentError where `weights` leaves it open."""

@@ -1,13 +1,14 @@
-"""Fusions from what an index or a file remembers of them."""
+"""Fusions by name, and from what an index or a file remembers of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hybridsearch.arguments import shown
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.fusion.base import Fusion
 from hybridsearch.registry import make, registered
@@ -16,30 +17,71 @@ TUNED = "tuned"
 """The type of a file of `hs.tune`, which has a fusion, how deep to read for it, and the figures that say why."""
 
 
+def fusion_names() -> list[str]:
+    """What `named_fusion` takes.
+
+    >>> fusion_names()
+    ['rrf', 'minmax', 'zscore', 'adaptive']
+    """
+    return ["rrf", "minmax", "zscore", *(name for name in registered("fusion") if name not in ("rrf", "score"))]
+
+
+def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusion:
+    """The fusion of one of `fusion_names`, as it is by default but for the weights.
+
+    >>> named_fusion("minmax", {"bm25": 1, "dense": 2})
+    ScoreFusion(weights={'bm25': 1.0, 'dense': 2.0}, normalization='minmax')
+    """
+    kind = {"type": "score", "normalization": name} if name in ("minmax", "zscore") else {"type": name}
+    return make_fusion(kind | {"weights": weights})
+
+
 def make_fusion(description: Mapping[str, Any]) -> Fusion:
     """The fusion of `Fusion.to_json`. Raises InvalidArgumentError where it is not one."""
-    arguments = dict(description)
+    arguments = dict(description) if isinstance(description, Mapping) else {}
     tuned_on = arguments.pop("tuned_on", "")
-    fusion: Fusion = make("fusion", arguments)
+    if not isinstance(tuned_on, str):
+        raise InvalidArgumentError(f"tuned_on of a fusion is a text of digests, not {shown(tuned_on)}.")
+    fusion: Fusion = make("fusion", arguments or description)
     fusion.tuned_on = frozenset(tuned_on.split())
     return fusion
 
 
+def restricted(description: Mapping[str, Any], retrievers: Collection[str]) -> Mapping[str, Any]:
+    """What `Fusion.to_json` gave, for some of its retrievers: with their weights alone.
+
+    Where these are all 0, which says only that other retrievers are better, the retrievers are equal.
+
+    >>> restricted({"type": "rrf", "k": 60, "weights": {"bm25": 1, "dense": 2}}, ["dense"])
+    {'type': 'rrf', 'k': 60, 'weights': {'dense': 2}}
+    """
+    weights = description.get("weights") if isinstance(description, Mapping) else None
+    if not isinstance(weights, Mapping):
+        return description
+    kept = {name: weight for name, weight in weights.items() if name in retrievers}
+    return {**description, "weights": kept if any(kept.values()) else None}
+
+
 def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fusion, int | None]:
     """The fusion, and the depth that a file of `hs.tune` was tuned at where `candidates` is None.
+
+    Args:
+        fusion: one of `fusion_names`, a path, or a fusion, which is returned.
 
     Raises:
         InvalidArgumentError: there is no such file, or it holds something else.
     """
     if isinstance(fusion, Fusion):
         return fusion, candidates
+    if isinstance(fusion, str) and fusion in fusion_names():
+        return named_fusion(fusion), candidates
     if not isinstance(fusion, str | Path) or not str(fusion).endswith(".json"):
         raise InvalidArgumentError(
-            "A fusion is an object such as hs.RRF(), or the path of a .json file of hs.tune or Fusion.save, not "
-            f"{fusion!r:.80}."
+            f"A fusion is one of {', '.join(map(repr, fusion_names()))}, an object such as hs.RRF(), or the path of a "
+            f".json file that hs.tune or Fusion.save wrote, not {shown(fusion)}."
         )
     content = read_content(fusion)
-    if isinstance(content, Mapping) and content.get("type") in registered("fusion"):
+    if isinstance(content, Mapping) and content.get("type") in list(registered("fusion")):
         return make_fusion(content), candidates
     with content_of_tune():
         if content["type"] != TUNED:
@@ -52,7 +94,7 @@ def read_content(path: str | Path) -> Any:
     """The JSON in the file of a fusion. Raises InvalidArgumentError where there is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidArgumentError(f"The fusion {str(path)!r} cannot be read: {error}.") from error
 
 

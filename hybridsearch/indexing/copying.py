@@ -12,6 +12,7 @@ from typing import Any
 from hybridsearch.arguments import names, whole_number
 from hybridsearch.backends import Aliased, Backend, Schema, connect, redacted
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.fusion.files import restricted
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
 
 
@@ -189,8 +190,8 @@ def _only(schema: Schema, retrievers: Collection[str] | None) -> Schema:
         raise InvalidArgumentError("No retriever is left to copy.")
     chosen = {name: of_retriever for name, of_retriever in schema.retrievers.items() if name in asked}
     settings = dict(schema.settings)
-    if weights := settings.get("fusion", {}).get("weights"):
-        settings["fusion"] = settings["fusion"] | {"weights": {name: weights[name] for name in chosen}}
+    if "fusion" in settings:
+        settings["fusion"] = restricted(settings["fusion"], chosen)
     return replace(schema, retrievers=chosen, settings=settings)
 
 

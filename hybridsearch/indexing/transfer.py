@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema, check_kinds
+from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema, check_schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError
 from hybridsearch.indexing.ingest import is_empty, same_document, send
 from hybridsearch.progress import progress_bar
@@ -88,7 +88,7 @@ class Transfer:
                 "The source's engine does not give vectors back: copy from where the index was made "
                 "(such as the folder of `hybridsearch index --via`), or index the documents again."
             )
-        check_kinds(schema, self.destination)
+        check_schema(schema, self.destination)
         if existing is None:
             self.destination.create(self._with_average_lengths(schema))
         else:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import random
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import SIZES, as_file, count_answers, mutated, value
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import hybridsearch as hs
-from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.errors import InvalidArgumentError, RetrieverError, StorageError
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion, read_fusion
 from hybridsearch.ranking import EMPTY, Ranking
 
@@ -140,7 +144,13 @@ def test_a_fusion_survives_json(fusion: Fusion) -> None:
         (lambda: RRF(weights={"a": float("nan")}), "nan"),
         (lambda: RRF(weights={"a": 0}), "All fusion weights"),
         (lambda: ScoreFusion("softmax"), "'softmax'"),  # type: ignore[arg-type]
+        (lambda: RRF(weights=["a"]), "by retriever name"),  # type: ignore[arg-type]
+        (lambda: RRF(k=10**5000), "number >= 0"),
         (lambda: make_fusion({"type": "magic"}), "'magic'"),
+        (lambda: make_fusion(["rrf"]), "described as"),  # type: ignore[arg-type]
+        (lambda: make_fusion({"type": ["rrf"]}), "known by a name"),
+        (lambda: make_fusion({"type": "rrf", "tuned_on": 5}), "tuned_on"),
+        (lambda: read_fusion("max", None), "'rrf', 'minmax', 'zscore', 'adaptive'"),
         (lambda: make_fusion({"type": "rrf", "depth": 3}), "depth"),
         (lambda: RRF(weights={"a": 1}).fuse({"b": EMPTY}), "none for 'b'"),
     ],
@@ -170,3 +180,77 @@ def test_a_fusion_that_cannot_be_written_or_read_is_named(tmp_path: Path) -> Non
     (tmp_path / "other.json").write_text('{"type": "other"}')
     with pytest.raises(InvalidArgumentError, match="not a tuned fusion"):
         read_fusion(tmp_path / "other.json", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("rrf", RRF()), ("minmax", ScoreFusion()), ("zscore", ScoreFusion("zscore"))], ids=str
+)
+def test_a_fusion_may_be_given_by_the_name_that_the_command_line_takes(name: str, same: Fusion) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, fusion=name)
+    assert repr(search.fusion) == repr(same)
+    search.index([hs.Document("a", "wing")])
+    assert search.search("wing", fusion=name).ids == ["a"]
+
+
+class Mine(Fusion):
+    """Only what a fusion must have."""
+
+    def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        return {name: np.full(len(ranking), 7.0) for name, ranking in rankings.items()}
+
+
+class Steeper(RRF):
+    """Another one under the roof of one of ours."""
+
+
+def test_a_fusion_of_your_own_is_remembered_by_its_class_and_never_taken_for_another(tmp_path: Path) -> None:
+    for fusion in (Mine(), Steeper(k=5)):
+        folder = tmp_path / type(fusion).__name__
+        with hs.HybridSearch({"bm25": hs.BM25()}, folder, fusion) as search:
+            search.index([hs.Document("a", "wing")])
+        with pytest.raises(InvalidArgumentError, match=f"No fusion '{type(fusion).__name__}' is known.*register"):
+            hs.open(folder)
+        with hs.open(folder, fusion=fusion) as again:
+            assert again.search("wing").ids == ["a"]
+
+
+def test_what_an_index_cannot_remember_is_refused_before_there_is_an_index(tmp_path: Path) -> None:
+    class Keeping(Mine):
+        def to_json(self) -> dict[str, object]:
+            return {"type": "keeping", "lock": object()}
+
+    search = hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", Keeping())
+    with pytest.raises(InvalidArgumentError, match="cannot remember these settings"):
+        search.index([hs.Document("a", "wing")])
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("given", [np.array([1.0]), np.array([np.nan, 1.0]), [[1.0], [2.0]], "no", None])
+def test_a_fusion_must_give_one_finite_number_a_document(given: object) -> None:
+    class Careless(Fusion):
+        def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+            return dict.fromkeys(rankings, given)  # type: ignore[misc]
+
+    with pytest.raises(RetrieverError, match="The fusion Careless"):
+        Careless().fuse(rankings({"a": 2.0, "b": 1.0}))
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_a_malformed_file_is_one_of_our_errors(count: int, tmp_path: Path) -> None:
+    kinds = [RRF(weights={"r0": 1, "r1": 2}), ScoreFusion(weights={"r0": 1, "r1": 2}), AdaptiveFusion(), RRF(7)]
+    words = ["type", "weights", "k", "normalization", "tuned_on", "fusion", "candidates", "rrf", "score", "tuned", "r0"]
+    lists = rankings({"a": 2.0, "b": 1.0}, {"b": 0.9, "c": 0.1})
+    search = hs.HybridSearch({"r0": hs.BM25()})
+    search.index([hs.Document("a", "wing"), hs.Document("b", "wing wing")])
+
+    def call(rng: random.Random) -> None:
+        content = rng.choice(kinds).to_json()
+        if rng.random() < 0.3:
+            content = {"type": "tuned", "fusion": content, "candidates": 50}
+        content = mutated(rng, content, words) if rng.random() < 0.7 else value(rng, words)
+        (tmp_path / "fusion.json").write_bytes(as_file(rng, content))
+        fusion, _ = read_fusion(tmp_path / "fusion.json", None)
+        assert all(np.isfinite(fusion.fuse(lists).scores))
+        assert search.search("wing", fusion=tmp_path / "fusion.json").ids == ["b", "a"]
+
+    assert count_answers(count, 1, call) > count // 100

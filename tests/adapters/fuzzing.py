@@ -1,0 +1,79 @@
+"""Random content of files and arguments, and what may come of it: an answer, or one of our errors."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from hybridsearch.errors import HybridSearchError
+
+SIZES = [300, pytest.param(10_000, marks=pytest.mark.slow)]
+"""How many inputs a parser gets."""
+
+_VALUES: Sequence[Any] = (
+    *(None, True, False, 0, 1, -1, 60, 0.5, 1e300, 10**400, float("nan"), float("inf")),
+    *("", "x" * 50, "\ud800", "\0", [], {}, [1], {"a": 1}, "1"),
+)
+
+
+def value(rng: random.Random, words: Sequence[str], depth: int = 0) -> Any:
+    """Something that JSON can hold, with `words` as keys and among the texts."""
+    kind = rng.random()
+    if depth > 3 or kind < 0.6:
+        return rng.choice(words) if rng.random() < 0.5 else copy.copy(rng.choice(_VALUES))
+    inner = [value(rng, words, depth + 1) for _ in range(rng.randrange(4))]
+    return inner if kind < 0.75 else {rng.choice(words): one for one in inner}
+
+
+def mutated(rng: random.Random, content: Any, words: Sequence[str]) -> Any:
+    """JSON-able `content` with one to three of its values changed, added or gone."""
+    content = json.loads(json.dumps(content))
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        holder, key = rng.choice(list(_places(content)))
+        kind = rng.random()
+        if kind < 0.2 and isinstance(holder, dict):
+            holder.pop(key, None)
+        elif kind < 0.4 and isinstance(holder, dict):
+            holder[rng.choice(words)] = value(rng, words)
+        else:
+            holder[key] = value(rng, words)
+    return content
+
+
+def as_file(rng: random.Random, content: Any) -> bytes:
+    """JSON, now and then cut off, too deep or with a number that is too long."""
+    text = json.dumps(content)
+    kind = rng.random()
+    if kind < 0.1:
+        text = text[: rng.randrange(len(text) + 1)]
+    elif kind < 0.12:
+        text = "[" * 100_000
+    elif kind < 0.14:
+        text = text.replace("1", "9" * rng.choice([400, 5000]))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _places(content: Any) -> Iterable[tuple[Any, Any]]:
+    keys = content.keys() if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    for key in list(keys):
+        yield content, key
+        yield from _places(content[key])
+
+
+def count_answers(count: int, seed: int, call: Callable[[random.Random], Any]) -> int:
+    """How many of `count` random calls gave an answer; all others raise one of our errors, or the test fails."""
+    answers = 0
+    for number in range(count):
+        try:
+            call(random.Random(f"{seed} {number}"))
+            answers += 1
+        except HybridSearchError:
+            pass
+        except Exception as error:
+            raise AssertionError(f"input {number} of seed {seed} raises {type(error).__name__}: {error}") from error
+    return answers
