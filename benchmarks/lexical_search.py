@@ -23,6 +23,7 @@ from rank_bm25 import BM25Okapi
 from scipy.sparse import csr_array
 
 from hybridsearch import BM25
+from hybridsearch.adapters.memory.loops import warm_up
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics
 from hybridsearch.adapters.memory.sparse import Hits, SparseSlice, search
 from hybridsearch.evaluation.measures import read_qrels
@@ -179,6 +180,7 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 
 def main() -> None:
     options = arguments(__doc__)
+    warm_up()
     data = data_folder()
     claims = read_qrels(data / "scifact/qrels/test.tsv")
     pairs = read_lines(data / "medquad/pairs.jsonl")

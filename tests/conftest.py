@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -60,6 +61,17 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has an encoding cache of its own, never the user's."""
     monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(next(_caches)))
+
+
+@pytest.fixture(scope="session")
+def compiled_loops() -> ModuleType:
+    """The compiled loops, with which all memory backends of this process search from now on."""
+    from hybridsearch.adapters.memory import compiled, loops
+
+    loops.warm_up()
+    kernels = compiled.load()
+    assert kernels is not None
+    return kernels
 
 
 @pytest.fixture(scope="session")

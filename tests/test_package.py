@@ -28,8 +28,8 @@ HEAVY = [
 ]  # fmt: skip
 CONTRACT = {
     "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",
-    "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.ranking", "hybridsearch.vectors",
-    "hybridsearch.weighting",
+    "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.ranking",
+    "hybridsearch.vectors", "hybridsearch.weighting",
 }  # fmt: skip
 """What an adapter may import."""
 

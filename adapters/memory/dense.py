@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.memory import threads
+from hybridsearch.adapters.memory import loops, threads
 from hybridsearch.adapters.memory.hnsw import Graph
 from hybridsearch.adapters.memory.postings import read_only
 from hybridsearch.vectors import DenseVectors, Metric
 
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
 """Rows and scores, best first."""
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _BATCH = 4
 """From this many queries on, a matrix product is faster than one pass over the matrix for each."""
@@ -211,23 +208,7 @@ def _products(array: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray
     cuts = [len(array) * part // parts for part in range(parts + 1)]
 
     def task(first: int, last: int) -> Callable[[], None]:
-        return lambda: _multiply(array, query, first, last, out)
+        return lambda: loops.multiply(array, query, first, last, out)
 
     threads.run([task(first, last) for first, last in pairwise(cuts)])
     return out
-
-
-def _compiled(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})(function))
-
-
-@_compiled
-def _multiply(
-    array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
-) -> None:
-    """out[first:last] = array[first:last] @ query, summed in any order."""
-    for row in range(first, last):
-        total = np.float32(0)
-        for column in range(array.shape[1]):
-            total += array[row, column] * query[column]
-        out[row] = total

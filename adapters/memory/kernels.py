@@ -1,4 +1,7 @@
-"""The compiled loops under the inverted index: transposing, merging, and the walk that finds the best documents.
+"""The compiled loops: the walk over an inverted index that finds the best documents, and two smaller ones.
+
+`loops` calls them, and until they are compiled their equals in `plain`, which give the same hits with the same scores.
+Nothing else imports this module, as that loads the compiler.
 
 Every function releases the interpreter lock and none starts threads of its own, so that they can run side by side from
 any number of Python threads. Throughout, an inverted index is three arrays in column order (CSC): `indptr`
@@ -9,11 +12,13 @@ Positions in the hot loops are unsigned, for which numba leaves out the test for
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.prefetch import prefetch
@@ -42,195 +47,16 @@ TOLERATED = 0.3
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(function: F) -> F:
-    return cast(F, njit(nogil=True, cache=True)(function))
+def _compiled(**options: Any) -> Callable[[F], F]:
+    """For what `loops` calls: the machine code is kept, with that of the functions that it calls."""
+    return cast(Callable[[F], F], njit(nogil=True, cache=True, **options))
 
 
-# ------------------------------------------------------------------------------------------------ building an index
+def _inner(function: F) -> F:
+    return cast(F, njit(nogil=True)(function))
 
 
-@_compiled
-def count_columns(indices: NDArray[Any], values: NDArray[np.float32], columns: int) -> NDArray[np.int64]:
-    """How many values other than 0 each column of a CSR matrix has."""
-    counts = np.zeros(columns, dtype=np.int64)
-    for position in range(len(indices)):
-        if values[position] != 0:
-            counts[indices[position]] += 1
-    return counts
-
-
-@_compiled
-def transpose(
-    indptr: NDArray[Any],
-    indices: NDArray[Any],
-    values: NDArray[np.float32],
-    heads: NDArray[np.int64],
-    out_rows: NDArray[np.int32],
-    out_values: NDArray[np.float32],
-    out_lengths: NDArray[np.float32],
-) -> None:
-    """Scatter a CSR matrix into columns that begin at `heads` (changed: afterwards where they end); sum its rows."""
-    for row in range(len(indptr) - 1):
-        length = 0.0
-        for position in range(indptr[row], indptr[row + 1]):
-            value = values[position]
-            if value != 0:
-                head = heads[indices[position]]
-                heads[indices[position]] = head + 1
-                out_rows[head] = row
-                out_values[head] = value
-                length += value
-        out_lengths[row] = length
-
-
-@_compiled
-def count_kept(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    renumbered: NDArray[np.int32],
-    targets: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> None:
-    """Add to `counts[targets[c]]` the postings of column c whose document is kept (`renumbered` is not -1)."""
-    for column in range(len(indptr) - 1):
-        kept = 0
-        for position in range(indptr[column], indptr[column + 1]):
-            kept += renumbered[rows[position]] >= 0
-        counts[targets[column]] += kept
-
-
-@_compiled
-def append_kept(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    renumbered: NDArray[np.int32],
-    targets: NDArray[np.int64],
-    heads: NDArray[np.int64],
-    out_rows: NDArray[np.int32],
-    out_values: NDArray[np.float32],
-) -> None:
-    """Append the kept postings of every column c to the output at `heads[targets[c]]`, which moves on."""
-    for column in range(len(indptr) - 1):
-        head = heads[targets[column]]
-        for position in range(indptr[column], indptr[column + 1]):
-            row = renumbered[rows[position]]
-            if row >= 0:
-                out_rows[head] = row
-                out_values[head] = values[position]
-                head += 1
-        heads[targets[column]] = head
-
-
-@_compiled
-def count_rows(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    slots: NDArray[np.int32],
-    first: int,
-    last: int,
-    in_column: NDArray[np.int64],
-    in_slot: NDArray[np.int64],
-) -> None:
-    """Count, by column and by slot, the postings of documents that have a slot; those lie in [first, last)."""
-    for column in range(len(indptr) - 1):
-        end = indptr[column + 1]
-        position = _lower_bound(rows, indptr[column], end, first)
-        while position < end and rows[position] < last:
-            slot = slots[rows[position] - first]
-            if slot >= 0:
-                in_column[column] += 1
-                in_slot[slot] += 1
-            position += 1
-
-
-@_compiled
-def take_rows(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    slots: NDArray[np.int32],
-    first: int,
-    last: int,
-    renamed: NDArray[np.int32],
-    heads: NDArray[np.int64],
-    out_indices: NDArray[np.int32],
-    out_values: NDArray[np.float32],
-) -> None:
-    """Write those postings as CSR rows that begin at `heads` (changed), with the column numbers of `renamed`."""
-    for column in range(len(indptr) - 1):
-        end = indptr[column + 1]
-        position = _lower_bound(rows, indptr[column], end, first)
-        while position < end and rows[position] < last:
-            slot = slots[rows[position] - first]
-            if slot >= 0:
-                out_indices[heads[slot]] = renamed[column]
-                out_values[heads[slot]] = values[position]
-                heads[slot] += 1
-            position += 1
-
-
-@_compiled
-def count_live(
-    indptr: NDArray[np.int64], rows: NDArray[np.int32], columns: NDArray[np.int64], live: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """How many live documents each of `columns` has; -1 stands for an unknown term."""
-    counts = np.zeros(len(columns), dtype=np.int64)
-    for number in range(len(columns)):
-        column = columns[number]
-        if column >= 0:
-            count = 0
-            for position in range(indptr[column], indptr[column + 1]):
-                count += live[rows[position]]
-            counts[number] = count
-    return counts
-
-
-@_compiled
-def gather_columns(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    lengths: NDArray[np.float32],
-    columns: NDArray[np.int64],
-    out_values: NDArray[np.float32],
-    out_lengths: NDArray[np.float32],
-) -> None:
-    """Put the values of `columns` one after the other, and beside each the length of its document."""
-    head = 0
-    for column in columns:
-        for position in range(indptr[column], indptr[column + 1]):
-            out_values[head] = values[position]
-            out_lengths[head] = lengths[rows[position]]
-            head += 1
-
-
-@_compiled
-def scatter_columns(
-    indptr: NDArray[np.int64], columns: NDArray[np.int64], source: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
-    """The inverse of `gather_columns` for one array."""
-    head = 0
-    for column in columns:
-        begin, end = indptr[column], indptr[column + 1]
-        out[begin:end] = source[head : head + end - begin]
-        head += end - begin
-
-
-# -------------------------------------------------------------------------------------------------------- searching
-
-
-@_compiled
-def count_postings(indptr: NDArray[np.int64], columns: NDArray[np.int64]) -> int:
-    """The postings of `columns` together; -1 stands for an unknown term."""
-    total = 0
-    for column in columns:
-        if column >= 0:
-            total += indptr[column + 1] - indptr[column]
-    return total
-
-
-@_compiled
+@_compiled()
 def top_k(
     indptr: NDArray[np.int64],
     rows: NDArray[np.int32],
@@ -317,7 +143,7 @@ def top_k(
             low = last  # a block begins at the first document that any of the other terms still has
             for term in range(terms):
                 if walked[term]:
-                    cursors[term] = begins[term] = seek(rows, cursors[term], ends[term], high, last)
+                    cursors[term] = begins[term] = _seek(rows, cursors[term], ends[term], high, last)
                     if cursors[term] < ends[term]:
                         low = min(low, int(rows[cursors[term]]))
             if low >= last:
@@ -342,7 +168,7 @@ def top_k(
                     most = score + missing
                     for i in range(omitted - 1, -1, -1):
                         term = cheapest[i]
-                        cursors[term] = seek(rows, cursors[term], ends[term], row, last)
+                        cursors[term] = _seek(rows, cursors[term], ends[term], row, last)
                         found[term] = 0
                         if cursors[term] < ends[term] and rows[cursors[term]] == row:
                             found[term] = factors[term] * values[cursors[term]]
@@ -368,7 +194,7 @@ def top_k(
         _sort_hits(hits, out_scores[query], out_rows[query], ranks)
 
 
-@_compiled
+@_inner
 def _peak(values: NDArray[np.float32], begin: int, end: int) -> np.float32:
     """The largest magnitude of values[begin:end]."""
     peak = np.float32(0)
@@ -377,7 +203,7 @@ def _peak(values: NDArray[np.float32], begin: int, end: int) -> np.float32:
     return peak
 
 
-@_compiled
+@_inner
 def _scan(
     low: int,
     high: int,
@@ -402,7 +228,7 @@ def _scan(
     return count
 
 
-@_compiled
+@_inner
 def _revisit(
     rows: NDArray[np.int32],
     walked: NDArray[np.bool_],
@@ -432,7 +258,7 @@ def _revisit(
     return count
 
 
-@_compiled
+@_inner
 def _score_block(
     rows: NDArray[np.int32],
     values: NDArray[np.float32],
@@ -470,7 +296,7 @@ def _score_block(
     return postings
 
 
-@_compiled
+@_inner
 def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
     """A score that at least `k` of the first `width` documents reach, or the smallest above 0 where that is not cheap.
 
@@ -489,7 +315,7 @@ def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
     return kth if kth > SMALLEST else SMALLEST
 
 
-@_compiled
+@_inner
 def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int:
     """The first position of [begin, end) whose row is `row` or later."""
     while begin < end:
@@ -501,8 +327,8 @@ def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int
     return begin
 
 
-@_compiled
-def seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> int:
+@_inner
+def _seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> int:
     """`_lower_bound` where the answer is near `begin`, or where evenly spread rows below `last` would have it."""
     if begin >= end or rows[begin] >= row:
         return begin
@@ -521,7 +347,7 @@ def seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> 
     return _lower_bound(rows, max(begin, guess - step), end, row)
 
 
-@_compiled
+@_inner
 def _offer(
     score: float,
     row: int,
@@ -547,7 +373,7 @@ def _offer(
     return hits
 
 
-@_compiled
+@_inner
 def _sink(
     score: float,
     row: int,
@@ -575,7 +401,7 @@ def _sink(
     scores[parent], rows[parent], ranks[parent] = score, row, rank
 
 
-@_compiled
+@_inner
 def _sort_hits(hits: int, scores: NDArray[np.float32], rows: NDArray[np.int32], ranks: NDArray[np.int32]) -> None:
     """Turn the heap into a list, best first."""
     while hits > 1:
@@ -583,3 +409,75 @@ def _sort_hits(hits: int, scores: NDArray[np.float32], rows: NDArray[np.int32], 
         score, row, rank = scores[hits], rows[hits], ranks[hits]
         scores[hits], rows[hits], ranks[hits] = scores[0], rows[0], ranks[0]
         _sink(score, row, rank, hits, scores, rows, ranks)
+
+
+@_compiled()
+def score_rows(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    wanted: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """The scores of the `wanted` rows, ascending: float32 sums in the order of the query's terms, as in `top_k`."""
+    out[:] = 0
+    for term in range(len(columns)):
+        if columns[term] < 0:
+            continue
+        position, end = indptr[columns[term]], indptr[columns[term] + 1]
+        last = rows[end - 1]
+        for number in range(len(wanted)):
+            if wanted[number] > last:
+                break
+            position = _seek(rows, position, end, wanted[number], last + 1)
+            if rows[position] == wanted[number]:
+                out[number] += weights[term] * values[position]
+
+
+@_compiled(fastmath={"reassoc", "contract"})
+def multiply(
+    array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
+) -> None:
+    """out[first:last] = array[first:last] @ query, summed in any order."""
+    for row in range(first, last):
+        total = np.float32(0)
+        for column in range(array.shape[1]):
+            total += array[row, column] * query[column]
+        out[row] = total
+
+
+def _read(kind: Any, dimensions: int = 1) -> Any:
+    return types.Array(kind, dimensions, "C", readonly=True)
+
+
+def _changed(kind: Any, dimensions: int = 1) -> Any:
+    return types.Array(kind, dimensions, "C")
+
+
+_POSTINGS = (_read(types.int64), _read(types.int32), _read(types.float32))
+_SIGNATURES = {
+    top_k: (
+        *_POSTINGS,
+        _changed(types.float32),
+        *(_changed(types.int64), _changed(types.float32), _changed(types.int64)),
+        *(_read(types.int32), _read(types.bool_)),
+        *[types.int64] * 5,
+        *(_changed(types.float32), _changed(types.int32, 2), _changed(types.float32, 2), _changed(types.int64)),
+    ),
+    score_rows: (
+        *_POSTINGS,
+        *(_changed(types.int64), _changed(types.float32), _changed(types.int64), _changed(types.float32)),
+    ),
+    multiply: (_read(types.float32, 2), _read(types.float32), types.int64, types.int64, _changed(types.float32)),
+}
+"""The only types of arguments with which each is called."""
+
+
+def compile_all() -> None:
+    """Read each from its cache, or compile it and keep it there where that can be written."""
+    for function, arguments in _SIGNATURES.items():
+        if isinstance(function, Dispatcher):  # a plain function where NUMBA_DISABLE_JIT is set
+            with contextlib.suppress(OSError):  # what could not be kept is compiled all the same
+                function.compile(arguments)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 
-from hybridsearch.adapters.memory import kernels
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+
+_PIECE = 1 << 22
+"""Postings moved at a time, which bounds the memory needed."""
 
 
 class Postings:
@@ -54,16 +56,16 @@ class Postings:
         """Transpose; columns without a value other than 0 are dropped."""
         matrix = vectors.matrix
         vocabulary = vectors.vocabulary
-        data = matrix.data.astype(np.float32, copy=False)
-        counts = kernels.count_columns(matrix.indices, data, len(vocabulary))
-        ends = np.cumsum(counts)
-        rows, values = _empty(int(ends[-1]) if len(ends) else 0)
-        lengths = np.empty(len(vectors), dtype=np.float32)
-        kernels.transpose(matrix.indptr, matrix.indices, data, ends - counts, rows, values, lengths)
+        columns = csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), matrix.shape).tocsc()
+        columns.eliminate_zeros()
+        of_value = np.repeat(np.arange(len(vectors)), np.diff(matrix.indptr))
+        lengths = np.bincount(of_value, weights=matrix.data[: len(of_value)], minlength=len(vectors))
+        counts = np.diff(columns.indptr)
         present = np.flatnonzero(counts)
         if len(present) < len(vocabulary):
             vocabulary = Vocabulary([vocabulary.terms[column] for column in present.tolist()])
-        return cls(_starts(counts[present]), rows, values, lengths, vocabulary)
+        rows, values = columns.indices.astype(np.int32, copy=False), columns.data.astype(np.float32, copy=False)
+        return cls(_starts(counts[present]), rows, values, lengths.astype(np.float32), vocabulary)
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[Postings, NDArray[np.bool_] | None]]) -> Postings:
@@ -85,12 +87,25 @@ class Postings:
             renumbered.append(numbers)
             documents += int(np.count_nonzero(kept))
         counts = np.zeros(len(union), dtype=np.int64)
-        for (part, _), numbers, target in zip(parts, renumbered, targets, strict=True):
-            kernels.count_kept(part.indptr, part.rows, numbers, target, counts)
+        for (part, keep), numbers, target in zip(parts, renumbered, targets, strict=True):
+            if keep is None:
+                counts[target] += np.diff(part.indptr)
+                continue
+            for first, last, span in part._pieces():
+                counts[target[first:last]] += _sums(numbers[part.rows[span]] >= 0, part.indptr[first : last + 1])
         rows, values = _empty(int(counts.sum()))
         heads = np.cumsum(counts) - counts
-        for (part, _), numbers, target in zip(parts, renumbered, targets, strict=True):
-            kernels.append_kept(part.indptr, part.rows, part.values, numbers, target, heads, rows, values)
+        for (part, keep), numbers, target in zip(parts, renumbered, targets, strict=True):
+            for first, last, span in part._pieces():
+                new_rows, new_values = numbers[part.rows[span]], part.values[span]
+                starts = part.indptr[first : last + 1] - part.indptr[first]
+                if keep is not None:
+                    kept = new_rows >= 0
+                    new_rows, new_values, starts = new_rows[kept], new_values[kept], _starts(_sums(kept, starts))
+                sizes = np.diff(starts)
+                at = np.repeat(heads[target[first:last]] - starts[:-1], sizes) + np.arange(len(new_rows))
+                rows[at], values[at] = new_rows, new_values
+                heads[target[first:last]] += sizes
         lengths = [part.lengths if keep is None else part.lengths[keep] for part, keep in parts]
         present = counts > 0
         return cls(
@@ -156,7 +171,8 @@ class Postings:
         """How many documents have each term, those only that are `live`. Without `live` it costs next to nothing."""
         columns = self.columns(terms)
         if live is not None:
-            return kernels.count_live(self.indptr, self.rows, columns, read_only(live))
+            spans = [self._span(column) for column in columns.tolist()]
+            return np.array([np.count_nonzero(live[self.rows[span]]) for span in spans], dtype=np.int64)
         known = np.maximum(columns, 0)
         if not len(self.rows):
             return np.zeros(len(columns), dtype=np.int64)
@@ -172,20 +188,29 @@ class Postings:
             first, last = (int(wanted[0]), int(wanted[-1]) + 1) if len(wanted) else (0, 0)
             slots = np.full(last - first, -1, dtype=np.int32)
             slots[wanted - first] = np.arange(len(wanted), dtype=np.int32)
-        in_column = np.zeros(len(self.indptr) - 1, dtype=np.int64)
-        in_slot = np.zeros(len(wanted), dtype=np.int64)
-        kernels.count_rows(self.indptr, self.rows, slots, first, last, in_column, in_slot)
-        indptr = _starts(in_slot)
-        indices, values = _empty(int(indptr[-1]))
-        renamed = (np.cumsum(in_column > 0) - 1).astype(np.int32)
-        kernels.take_rows(
-            self.indptr, self.rows, self.values, slots, first, last, renamed, indptr[:-1].copy(), indices, values
-        )
-        vocabulary = Vocabulary([self.terms[column] for column in np.flatnonzero(in_column).tolist()])
-        matrix = csr_array((values, indices, indptr), shape=(len(wanted), len(vocabulary)))
+        at = np.flatnonzero((self.rows >= first) & (self.rows < last))
+        slot = slots[self.rows[at] - first]
+        at, slot = at[slot >= 0], slot[slot >= 0]
+        column = np.searchsorted(self.indptr, at, side="right") - 1
+        present = np.unique(column)
+        vocabulary = Vocabulary([self.terms[column] for column in present.tolist()])
+        starts = np.searchsorted(at, np.append(self.indptr[present], self.indptr[-1]))
+        by_column = csc_array((self.values[at], slot, starts), shape=(len(wanted), len(vocabulary)))
+        matrix = by_column.tocsr()
         if rows is not None and not np.array_equal(rows, wanted):
             matrix = matrix[np.searchsorted(wanted, rows)]
         return SparseVectors(matrix, vocabulary)
+
+    def _span(self, column: int) -> slice:
+        """Where the postings of a column lie; nothing for -1, an unknown term."""
+        return slice(0, 0) if column < 0 else slice(int(self.indptr[column]), int(self.indptr[column + 1]))
+
+    def _pieces(self) -> Iterator[tuple[int, int, slice]]:
+        """Columns from first to before last with where their postings lie, so many that the memory is bounded."""
+        cuts = np.searchsorted(self.indptr, np.arange(0, len(self.rows), _PIECE), side="right") - 1
+        for first, last in pairwise([*np.unique(cuts).tolist(), len(self.indptr) - 1]):
+            if first < last:
+                yield first, last, slice(int(self.indptr[first]), int(self.indptr[last]))
 
 
 class Weighting(Protocol):
@@ -256,9 +281,6 @@ class LexicalWeights:
     Threads may share one object: two that fill the same term write the same values.
     """
 
-    _CHUNK = 1 << 22
-    """Postings weighted at a time, which bounds the memory needed."""
-
     def __init__(self, postings: Postings, weighting: Weighting, average_length: float) -> None:
         self._postings = postings
         self._weighting = weighting
@@ -278,24 +300,25 @@ class LexicalWeights:
             return
         wanted = np.array(sorted(columns.values()), dtype=np.int64)
         sizes = self._postings.indptr[wanted + 1] - self._postings.indptr[wanted]
-        chunk = (np.cumsum(sizes) - sizes) // self._CHUNK
+        chunk = (np.cumsum(sizes) - sizes) // _PIECE
         for part in np.split(wanted, np.flatnonzero(np.diff(chunk)) + 1):
             self._fill(part)
         self._fresh.update(columns)
 
     def _fill(self, columns: NDArray[np.int64]) -> None:
         postings = self._postings
-        count = kernels.count_postings(postings.indptr, columns)
-        frequency, length = np.empty((2, count), dtype=np.float32)
-        kernels.gather_columns(
-            postings.indptr, postings.rows, postings.values, postings.lengths, columns, frequency, length
-        )
+        spans = list(zip(postings.indptr[columns].tolist(), postings.indptr[columns + 1].tolist(), strict=True))
+        frequency = np.concatenate([postings.values[begin:end] for begin, end in spans])
+        length = postings.lengths[np.concatenate([postings.rows[begin:end] for begin, end in spans])]
         weights = self._weighting.term_weights(frequency, length, self._average_length)
-        kernels.scatter_columns(postings.indptr, columns, weights, self._values)
+        head = 0
+        for begin, end in spans:
+            self._values[begin:end] = weights[head : head + end - begin]
+            head += end - begin
 
 
 def read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
-    """A plain read-only view, so that the kernels are compiled for one kind of array only."""
+    """A plain read-only view, so that loops are compiled for one kind of array only."""
     if type(array) is np.ndarray and not array.flags.writeable:
         return array
     view: NDArray[Scalar] = array.view(np.ndarray)
@@ -312,8 +335,14 @@ def _unknown(terms: int) -> NDArray[np.float32]:
     return np.full(terms, -1, dtype=np.float32)
 
 
-def _starts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _starts(counts: NDArray[np.integer | np.bool_]) -> NDArray[np.int64]:
     """0 and the running sums of `counts`."""
     starts = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=starts[1:])
     return starts
+
+
+def _sums(flags: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many flags are set between each two of `starts`, the first of which is where the flags begin."""
+    sums: NDArray[np.int64] = np.diff(_starts(flags)[starts - starts[0]])
+    return sums

@@ -1,6 +1,6 @@
 """Exact search over the postings of some segments.
 
-`search` walks the postings of the query's terms only, with the top k as part of the walk (see `kernels`). Its scores
+`search` walks the postings of the query's terms only, with the top k as part of the walk (see `loops`). Its scores
 are float32 sums in the order of the query's terms, so that they do not depend on batches, threads or how documents are
 spread over segments.
 """
@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.memory import kernels
+from hybridsearch.adapters.memory import loops
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics, read_only
 from hybridsearch.adapters.memory.threads import WORKERS, run
 from hybridsearch.errors import InvalidArgumentError
@@ -143,7 +143,7 @@ class _Batch:
 
 
 class _Walk:
-    """The search of one slice: the arguments of the kernel, and the pieces that its results come in."""
+    """The search of one slice: the arguments of the loop, and the pieces that its results come in."""
 
     __slots__ = ("_batch", "_columns", "_k", "_pieces", "_shared", "_slice")
 
@@ -155,7 +155,9 @@ class _Walk:
 
     def postings(self) -> int:
         """How many this walk has before it."""
-        return kernels.count_postings(self._slice.postings.indptr, self._columns)
+        known = self._columns[self._columns >= 0]
+        indptr = self._slice.postings.indptr
+        return int((indptr[known + 1] - indptr[known]).sum())
 
     def whole(self) -> None:
         """Do it."""
@@ -204,7 +206,7 @@ class _Walk:
         slice, postings = self._slice, self._slice.postings
         rows, scores, counts = piece
         if first < last:
-            kernels.top_k(
+            loops.top_k(
                 postings.indptr,
                 postings.rows,
                 read_only(slice.values),

@@ -19,20 +19,19 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import seismic  # type: ignore[import-untyped, unused-ignore]
-from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from hybridsearch.adapters.memory import kernels
+from hybridsearch.adapters.memory import loops
 from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.adapters.memory.state import View
 from hybridsearch.adapters.memory.threads import WORKERS
@@ -155,7 +154,7 @@ class Shard:
             own = rows[first:last] - start
             own = own if view.live is None else own[view.live[own]]
             postings = segment.postings(name)
-            scores = _score(
+            scores = loops.score_rows(
                 postings.indptr, postings.rows, postings.values, postings.columns(query.terms), query.weights, own
             )
             found.append((view, own[scores > 0], scores[scores > 0]))
@@ -259,33 +258,6 @@ def read_shards(
             continue
         covered |= parts
     return shards, parameters
-
-
-def _score_rows(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    columns: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    wanted: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """The scores of the `wanted` rows, ascending: float32 sums in the order of the query's terms, as in `kernels`."""
-    scores = np.zeros(len(wanted), dtype=np.float32)
-    for term in range(len(columns)):
-        if columns[term] < 0:
-            continue
-        position, end = indptr[columns[term]], indptr[columns[term] + 1]
-        last = rows[end - 1]
-        for number in range(len(wanted)):
-            if wanted[number] > last:
-                break
-            position = kernels.seek(rows, position, end, wanted[number], last + 1)
-            if rows[position] == wanted[number]:
-                scores[number] += weights[term] * values[position]
-    return scores
-
-
-_score = cast(Callable[..., NDArray[np.float32]], njit(nogil=True, cache=True)(_score_rows))
 
 
 def _write_job(folder: Path, name: str, views: Sequence[View], parameters: Parameters) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,8 @@ class Samples:
 @pytest.fixture(scope="session")
 def samples() -> Samples:
     return Samples()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _by_compiled_loops(compiled_loops: ModuleType) -> None:
+    """What is tested here are the compiled loops; `test_loops.py` compares those that answer before them."""

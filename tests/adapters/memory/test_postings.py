@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, random_array, vstack
 
+from hybridsearch.adapters.memory import postings as postings_module
 from hybridsearch.adapters.memory import sparse as module
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics
 from hybridsearch.adapters.memory.sparse import SparseSlice, explain, search
@@ -282,7 +284,9 @@ def test_merging_equals_building_from_the_kept_documents(data: st.DataObject) ->
         keep = np.random.default_rng(number).random(matrix.shape[0]) < 0.5 if data.draw(st.booleans()) else None
         parts.append((Postings.from_vectors(vectors_of(matrix)), keep))
         kept.append(matrix if keep is None else csr_array(matrix[np.flatnonzero(keep)]))
-    merged = Postings.merge(parts)
+    piece = data.draw(st.sampled_from([1, 3, postings_module._PIECE]))
+    with mock.patch.object(postings_module, "_PIECE", piece):
+        merged = Postings.merge(parts)
     assert same(merged, Postings.from_vectors(vectors_of(csr_array(vstack(kept)))))
 
 
@@ -385,7 +389,7 @@ def test_lexical_weights_do_not_depend_on_when_and_with_what_they_are_asked_for(
     one_by_one = LexicalWeights(postings, weighting, 11.7)
     for term in reversed(postings.terms):
         one_by_one.ensure([term])
-    monkeypatch.setattr(LexicalWeights, "_CHUNK", 100)
+    monkeypatch.setattr(postings_module, "_PIECE", 100)
     in_chunks = LexicalWeights(postings, weighting, 11.7)
     in_chunks.ensure(postings.terms)
     assert np.array_equal(at_once.values, one_by_one.values)

@@ -21,6 +21,8 @@ BROKEN = {
 DOCUMENTS = [{"id": f"d{number}", "text": f"wing {'jet ' * (number % 7)}number{number}"} for number in range(60)]
 SEARCH = f"""
 import json, hybridsearch as hs
+from hybridsearch.adapters.memory import loops
+loops.warm_up()
 search = hs.HybridSearch({{"bm25": hs.BM25()}})
 search.index({DOCUMENTS!r}, show_progress_bar=False)
 print(json.dumps([[hit.id, hit.retrievers["bm25"].score] for hit in search.search("jet wing", 20)]))

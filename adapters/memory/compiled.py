@@ -1,0 +1,207 @@
+"""Where the machine code of `kernels` is kept, and how it gets there.
+
+Compiling takes some 20 seconds, reading what was compiled before a tenth of one. The first of these places counts that
+has the code or, for code that is made, that can be written:
+
+    $NUMBA_CACHE_DIR            alone, where it is set
+    __pycache__ beside this     where installations and images are made by someone who may write there
+    $XDG_CACHE_HOME/hybridsearch or ~/.cache/hybridsearch
+    hybridsearch-<user id>      in the folder for temporary files, or in /dev/shm
+
+Whoever can write to such a folder decides what the process that reads it does. Except in $NUMBA_CACHE_DIR, which is
+its owner's business, a folder is used only if it belongs to this user, to root or to the owner of this file, and if
+nobody else may write to it or put another one in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import os
+import platform
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import filelock
+
+from hybridsearch.errors import StorageError
+from hybridsearch.folders import cache_home
+
+_COMPLETE = "complete"
+_SOURCES = ("kernels.py", "prefetch.py")
+_WAY_OUT = "set NUMBA_CACHE_DIR to a folder that can be written, or run `hybridsearch warmup` where this is installed"
+_CHILD = (
+    "import os, sys; sys.path[:] = sys.argv[1:]; getattr(os, 'nice', int)(10); "
+    "from hybridsearch.adapters.memory.compiled import make; make()"
+)
+
+_importing = threading.Lock()
+
+
+class Locator:
+    """Tells numba where the code of the functions in this folder lies: in `folder`, which may be read-only."""
+
+    folder: ClassVar[Path]
+
+    def __init__(self, file: str) -> None:
+        self._py_file = file  # numba names it in warnings
+
+    @classmethod
+    def from_function(cls, function: object, file: str) -> Locator | None:
+        return cls(file) if Path(file).parent == Path(__file__).parent else None
+
+    def get_cache_path(self) -> str:
+        return str(self.folder)
+
+    def ensure_cache_path(self) -> None:
+        """It is there."""
+
+    def get_source_stamp(self) -> str:
+        return self.folder.name  # it has a digest of the sources
+
+    def get_disambiguator(self) -> str:
+        return ""
+
+
+def load() -> ModuleType | None:
+    """`kernels` with the code that is kept for this machine; None where there is none.
+
+    What cannot be read, such as damaged code, raises whatever numba raises then.
+    """
+    folder = find()
+    return None if folder is None else _kernels(folder)
+
+
+def find() -> Path | None:
+    """The folder that has the code for this machine; None where none has."""
+    for place, trusted in _places():
+        folder = place / _name()
+        if (folder / _COMPLETE).is_file() and (trusted or _safe(folder)):
+            return folder
+    return None
+
+
+def make() -> ModuleType:
+    """`kernels` with its code, compiled here unless it is kept already; one process of a machine at a time does so.
+
+    Raises:
+        StorageError: there is no folder in which it can be kept.
+    """
+    folder = _writable()
+    with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=300):
+        kernels = load()
+        if kernels is None:
+            kernels = _kernels(folder)
+            for file in folder.iterdir():
+                file.chmod(0o644)
+            (folder / _COMPLETE).touch(0o644)
+        return kernels
+    return _kernels(folder)  # the process that has the lock does not come to an end
+
+
+def make_elsewhere() -> subprocess.Popen[bytes]:
+    """`make` in another process, which goes on where this one ends.
+
+    Raises:
+        StorageError: there is no folder in which the code can be kept, or no Python to start.
+    """
+    _writable()
+    program = Path(sys.executable or "")
+    if not program.name.lower().startswith(("python", "pypy")):
+        raise StorageError(f"{program.name or 'This program'} cannot compile beside its other work: {_WAY_OUT}.")
+    path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 - of the working folder, whatever is there
+    return subprocess.Popen(  # noqa: S603
+        [program, "-P", "-c", _CHILD, *path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _places() -> Iterator[tuple[Path, bool]]:
+    """The folders above, each with whether it is trusted as it is."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(given).absolute(), True
+        return
+    yield Path(__file__).parent / "__pycache__", False
+    home = cache_home()
+    if home is not None:
+        yield home / "hybridsearch", False
+    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
+    for folder in (tempfile.gettempdir(), "/dev/shm"):  # noqa: S108 - looked at by `_safe`
+        yield Path(folder) / f"hybridsearch-{user}", False
+
+
+def _writable() -> Path:
+    """The first folder in which code for this machine can be kept; it is made."""
+    for place, trusted in _places():
+        mode = 0o755 if trusted or place.name == "__pycache__" else 0o700
+        folder = place / _name()
+        with contextlib.suppress(OSError):
+            if not place.exists():
+                place.mkdir(mode, parents=True)
+            folder.mkdir(mode, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            if trusted or _safe(folder):
+                return folder
+    raise StorageError(f"There is no folder that could keep the compiled search loops: {_WAY_OUT}.")
+
+
+def _safe(folder: Path) -> bool:
+    """Whether nobody but this user, root and the owner of this file can write to `folder`, or replace it."""
+    if os.name != "posix":
+        return True  # the folders of a user are that user's alone
+    owners = {0, os.geteuid(), Path(__file__).stat().st_uid}
+    folder = folder.resolve()
+    for path in (folder, *folder.iterdir()):
+        info = path.lstat()
+        if info.st_uid not in owners or info.st_mode & 0o022 or stat.S_ISLNK(info.st_mode):
+            return False
+    for parent in folder.parents:
+        info = parent.lstat()
+        if info.st_uid not in owners or (info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX):
+            return False
+    return True
+
+
+@cache
+def _name() -> str:
+    """The name of the folder for code that this interpreter, compiler and processor can use."""
+    import llvmlite  # type: ignore[import-untyped]
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
+    import numba
+
+    what = [sys.implementation.cache_tag, getattr(sys, "abiflags", ""), sys.platform, platform.machine()]
+    what += [numba.__version__, llvmlite.__version__, numba.config.CPU_NAME, numba.config.CPU_FEATURES]
+    what += [numba.config.DISABLE_JIT, llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    digest = hashlib.sha256(repr(what).encode())
+    for source in _SOURCES:
+        digest.update(Path(__file__).with_name(source).read_bytes())
+    return f"loops-{digest.hexdigest()[:16]}"
+
+
+def _kernels(folder: Path) -> ModuleType:
+    """`kernels`, its code read from `folder` or compiled into it."""
+    from numba import config
+
+    with _importing:
+        Locator.folder = folder
+        before = config.CACHE_LOCATOR_CLASSES
+        usual = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
+        config.CACHE_LOCATOR_CLASSES = f"{__name__}.{Locator.__name__},{before or usual}"
+        try:  # functions that other threads compile meanwhile go where they always go
+            kernels = importlib.import_module("hybridsearch.adapters.memory.kernels")
+        finally:
+            config.CACHE_LOCATOR_CLASSES = before
+        kernels.compile_all()
+    return kernels

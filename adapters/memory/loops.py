@@ -1,0 +1,185 @@
+"""The loops that search: those of `plain` at once, those of `kernels` as soon as they are compiled and worth it.
+
+Reading compiled code costs as much as thousands of searches of a small index, and compiling it as much as a hundred
+thousand. So a process begins with NumPy. Once its searches have taken `PATIENCE` seconds of processor time, the code is
+read in a thread; where there is none, another process compiles it. Until then NumPy goes on, and whichever loop
+answers, hits and scores are the same. A short process pays for neither, a busy one for a few seconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.adapters.memory import compiled, plain
+from hybridsearch.errors import HybridSearchError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PATIENCE = 1.0
+"""Seconds of processor time that NumPy's loops may take before compiled ones are fetched."""
+
+
+def top_k(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    peaks: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    order: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+    first_query: int,
+    last_query: int,
+    first: int,
+    last: int,
+    k: int,
+    shared: NDArray[np.float32],
+    out_rows: NDArray[np.int32],
+    out_scores: NDArray[np.float32],
+    out_counts: NDArray[np.int64],
+) -> None:
+    """The best `k` documents of [first, last) for each of the queries [first_query, last_query), best first.
+
+    The arguments are those of `kernels.top_k`.
+    """
+    for query in range(first_query, last_query):
+        kernels = _fetcher.kernels
+        if kernels is not None:
+            kernels.top_k(
+                *(indptr, rows, values, peaks, columns, weights, starts, order, allowed),
+                *(query, last_query, first, last, k, shared, out_rows, out_scores, out_counts),
+            )
+            return
+        a, b = starts[query : query + 2].tolist()
+        out_counts[query] = _counted(
+            plain.top_k,
+            *(indptr, rows, values, columns[a:b], weights[a:b], order, allowed, first, last),
+            *(out_rows[query], out_scores[query]),
+        )
+
+
+def score_rows(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    wanted: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """The scores of the `wanted` rows, ascending: float32 sums in the order of the query's terms."""
+    out = np.empty(len(wanted), dtype=np.float32)
+    weights, wanted = np.array(weights, np.float32), np.array(wanted, np.int64)  # compiled for arrays that are its own
+    arguments = (indptr, rows, values, columns, weights, wanted, out)
+    if _fetcher.kernels is not None:
+        _fetcher.kernels.score_rows(*arguments)
+    else:
+        _counted(plain.score_rows, *arguments)
+    return out
+
+
+def multiply(
+    array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
+) -> None:
+    """out[first:last] = array[first:last] @ query, summed in any order."""
+    if _fetcher.kernels is not None:
+        _fetcher.kernels.multiply(array, query, first, last, out)
+    else:
+        _counted(plain.multiply, array, query, first, last, out)
+
+
+def warm_up() -> None:
+    """Fetch the compiled loops now, which takes 20 seconds where they are not kept yet.
+
+    Raises:
+        StorageError: there is no folder in which they can be kept.
+    """
+    _fetcher.kernels = compiled.load() or compiled.make()
+
+
+def _counted(loop: Callable[..., T], *arguments: Any) -> T:
+    """Call a loop of `plain`, and fetch the compiled ones once those have taken long."""
+    started = time.thread_time()
+    found = loop(*arguments)
+    _fetcher.spent += time.thread_time() - started
+    if _fetcher.spent > PATIENCE:
+        _fetcher.go_on()
+    return found
+
+
+class _Fetcher:
+    """The way to the compiled loops, a step at each call of `go_on`, none of which waits.
+
+    Attributes:
+        kernels: the module, once it may be used.
+        spent: seconds of processor time that the loops of `plain` have taken.
+    """
+
+    def __init__(self) -> None:
+        self.kernels: ModuleType | None = None
+        self.spent = 0.0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._over = bool(os.environ.get("NUMBA_DISABLE_JIT", "0").strip("0"))
+
+    def go_on(self) -> None:
+        if self._over or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not (self._thread and self._thread.is_alive()) and not (self._child and self._child.poll() is None):
+                self._thread = threading.Thread(target=self._fetch, name="hybridsearch-loops")
+                self._thread.start()  # and at the end of the process Python waits for it, a second at most
+        except RuntimeError:  # the process ends, or has no thread left
+            self._over = True
+        finally:
+            self._lock.release()
+
+    def _fetch(self) -> None:
+        try:
+            self.kernels = compiled.load()
+            if self.kernels is None and self._child is None:
+                log.info("Compiling the search loops in the background; until then NumPy finds the same, more slowly.")
+                self._child = compiled.make_elsewhere()
+                return
+            if self.kernels is None:
+                log.warning("The search loops could not be compiled, and NumPy goes on: try `hybridsearch warmup`.")
+        except HybridSearchError as error:
+            log.warning("Searches stay several times slower on large indexes, with the same hits. %s", error)
+        except Exception as error:  # whatever a compiler and its files may raise: nobody needs them to search
+            log.warning("The compiled search loops cannot be used, and NumPy goes on (%r).", error)
+        self._over = True
+
+    def settle(self) -> None:
+        """Before a fork: the new process would wait forever for an import that this thread had begun."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def forget(self) -> None:
+        """After a fork: what the parent has begun is not this process's."""
+        self._lock, self._thread = threading.Lock(), None
+
+    def leave(self) -> None:
+        """At the end: a compiler that is at work goes on, for the processes that come after this one."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.returncode = 0  # else Python warns of a child that nobody waits for
+
+
+_fetcher = _Fetcher()
+atexit.register(_fetcher.leave)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_fetcher.settle, after_in_child=_fetcher.forget)

@@ -1,0 +1,310 @@
+"""The loops of NumPy answer as the compiled ones do, to the last bit; these come when they are worth it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from scipy.sparse import csc_array, random_array
+
+from hybridsearch.adapters.memory import compiled, loops, plain
+from hybridsearch.errors import StorageError
+
+TEN = """
+import json, sys, time
+import hybridsearch as hs
+search = hs.HybridSearch({"bm25": hs.BM25()}, *sys.argv[1:])
+search.index([hs.Document(f"d{number}", f"wing {'jet ' * number}") for number in range(10)], show_progress_bar=False)
+hits = [[hit.id, hit.score] for hit in search.search("jet wing")]
+"""
+"""A first use: ten documents are indexed and searched."""
+
+SHOWN = "print(json.dumps([hits, time.process_time(), 'numba' in sys.modules]))"
+
+
+def python(code: str, *arguments: str | Path, **environment: str) -> str:
+    """What a clean process prints. Everything that it says on standard error is an error here."""
+    settings = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"} | environment
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+# The same hits, the same scores
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    documents=st.sampled_from([1, 2, 50, 9000, 20_000]),
+    terms=st.integers(0, 12),
+    density=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
+    exact=st.booleans(),
+    k=st.sampled_from([1, 3, 10, 1000]),
+    share=st.sampled_from([None, 0.0, 0.02, 0.5]),
+    part=st.booleans(),
+)
+def test_both_find_the_same_documents_with_the_same_float32_scores(
+    compiled_loops: ModuleType,
+    seed: int,
+    documents: int,
+    terms: int,
+    density: float,
+    exact: bool,
+    k: int,
+    share: float | None,
+    part: bool,
+) -> None:
+    """With values of all magnitudes, so that the order of summation shows, or with few, so that ties are common."""
+    rng = np.random.default_rng(seed)
+    matrix = csc_array(random_array((documents, 10), density=density, rng=rng, dtype=np.float32))
+    matrix.sort_indices()
+    matrix.data = rng.choice([-1, 1, 2], len(matrix.data)) * (
+        np.ceil(matrix.data * 3) if exact else matrix.data * 10 ** rng.uniform(-6, 6, len(matrix.data))
+    ).astype(np.float32)
+    indptr, rows, values = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data
+    values = values.astype(np.float32)
+    order = rng.permutation(documents).astype(np.int32)
+    allowed = np.empty(0, np.bool_) if share is None else rng.random(documents) < share
+    first, last = sorted(rng.integers(0, documents + 1, 2).tolist()) if part else (0, documents)
+    columns = rng.integers(-1, 10, terms)
+    columns = columns[np.sort(np.unique(columns, return_index=True)[1])]
+    weights = (rng.integers(-1, 4, len(columns)) * (1 if exact else rng.random(len(columns)))).astype(np.float32)
+    peaks = np.full(10, -1, np.float32)
+    for array in (indptr, rows, values, order, allowed):
+        array.flags.writeable = False
+    found_rows, found_scores = np.empty((1, k), np.int32), np.empty((1, k), np.float32)
+    counts, starts = np.zeros(1, np.int64), np.array([0, len(columns)])
+    compiled_loops.top_k(
+        *(indptr, rows, values, peaks, columns, weights, starts, order, allowed),
+        *(0, 1, first, last, k, np.zeros(1, np.float32), found_rows, found_scores, counts),
+    )
+    plain_rows, plain_scores = np.empty(k, np.int32), np.empty(k, np.float32)
+    count = plain.top_k(
+        *(indptr, rows, values, columns, weights, order, allowed, first, last), plain_rows, plain_scores
+    )
+    assert count == counts[0]
+    assert plain_rows[:count].tolist() == found_rows[0, :count].tolist()
+    assert plain_scores[:count].tobytes() == found_scores[0, :count].tobytes()
+
+    wanted = np.unique(rng.integers(0, documents, 20))
+    held = np.diff(indptr)[columns] > 0
+    ours, theirs = np.empty((2, len(wanted)), np.float32)
+    arguments = (indptr, rows, values, np.where(held, columns, -1), weights, wanted)
+    compiled_loops.score_rows(*arguments, ours)
+    plain.score_rows(*arguments, theirs)
+    assert ours.tobytes() == theirs.tobytes()
+
+
+@given(seed=st.integers(0, 2**31), rows=st.integers(0, 50), dimensions=st.sampled_from([1, 3, 384]))
+def test_both_multiply_alike_up_to_the_order_of_summation(
+    compiled_loops: ModuleType, seed: int, rows: int, dimensions: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    array, query = rng.standard_normal((rows, dimensions), np.float32), rng.standard_normal(dimensions, np.float32)
+    first, last = sorted(rng.integers(0, rows + 1, 2).tolist())
+    array.flags.writeable = query.flags.writeable = False
+    ours, theirs = np.zeros((2, rows), np.float32)
+    compiled_loops.multiply(array, query, first, last, ours)
+    plain.multiply(array, query, first, last, theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * dimensions)
+
+
+def test_no_call_compiles_anything_more(compiled_loops: ModuleType) -> None:
+    """The declared types are those of the calls: another one would cost the caller 20 seconds."""
+    import hybridsearch as hs
+
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([hs.Document(str(number), "wing") for number in range(10)], show_progress_bar=False)
+    search.search("wing", filter={"id": {"$in": ["1", "2"]}})
+    search.search_many(["wing"] * 20)
+    for loop in (compiled_loops.top_k, compiled_loops.multiply, compiled_loops.score_rows):
+        assert len(loop.signatures) == 1
+
+
+# When they come
+
+
+def test_a_first_use_takes_no_compiler_and_less_than_three_seconds(tmp_path: Path) -> None:
+    hits, seconds, compiler = json.loads(python(TEN + SHOWN, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert (len(hits), compiler) == (10, False)
+    assert seconds < 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_searches_that_take_long_fetch_the_code_that_is_kept_and_find_the_same(compiled_loops: ModuleType) -> None:
+    code = f"""
+import time
+from hybridsearch.adapters.memory import loops
+loops.PATIENCE = -1
+{TEN}
+end = time.monotonic() + 60
+while loops._fetcher.kernels is None and time.monotonic() < end:
+    time.sleep(0.01)
+print(loops._fetcher.kernels is not None, loops._fetcher._child is None)
+print(hits == [[hit.id, hit.score] for hit in search.search("jet wing")])
+"""
+    assert python(code).split() == ["True"] * 3
+
+
+def test_where_no_code_is_kept_another_process_compiles_it_and_outlives_this_one(tmp_path: Path) -> None:
+    code = f"""
+from hybridsearch.adapters.memory import loops
+loops.PATIENCE = -1
+{TEN}
+loops._fetcher._thread.join()
+search.search("jet")
+print(loops._fetcher._child.pid)
+"""
+    started = time.monotonic()
+    child = int(python(code, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert time.monotonic() - started < 20
+    os.kill(child, signal.SIGKILL)  # raises where it has not outlived the process
+    assert list(tmp_path.glob("*/complete")) == []
+
+
+def test_where_compiling_fails_numpy_goes_on_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled, "load", lambda: None)
+    monkeypatch.setattr(compiled, "make_elsewhere", lambda: subprocess.Popen([sys.executable, "-c", "exit(1)"]))
+    fetcher = loops._Fetcher()
+    end = time.monotonic() + 30
+    while not fetcher._over and time.monotonic() < end:
+        fetcher.go_on()
+        time.sleep(0.01)
+    fetcher.go_on()
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "The search loops could not be compiled, and NumPy goes on: try `hybridsearch warmup`."
+    ]
+
+
+def test_code_that_is_damaged_is_not_used(compiled_loops: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / compiled._name()
+    shutil.copytree(str(compiled.find()), folder)
+    (next(folder.glob("kernels.top_k*.nbc"))).write_bytes(b"no machine code")
+    code = f"""
+import logging
+from hybridsearch.adapters.memory import loops
+loops.PATIENCE = -1
+logging.getLogger("hybridsearch").addHandler(logging.StreamHandler(sys.stdout))
+{TEN}
+loops._fetcher._thread.join()
+print(loops._fetcher.kernels, len(search.search("jet")))
+"""
+    said, result = python("import sys" + code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines()
+    assert "cannot be used, and NumPy goes on" in said
+    assert result == "None 9"
+
+
+# Where they are kept
+
+
+def test_the_folder_that_numba_is_told_is_honoured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert compiled.find() is None
+    assert compiled._writable().parent == tmp_path
+
+
+def test_code_is_kept_in_the_users_cache_else_in_a_private_temporary_folder_else_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = [tmp_path / "file" / "__pycache__", tmp_path / "cache", tmp_path / "temporary"]
+    (tmp_path / "file").touch()  # in which no folder can be made, not even by root
+    monkeypatch.setattr(compiled, "_places", lambda: ((place, False) for place in places))
+    kept = compiled._writable()
+    assert kept.parent == tmp_path / "cache"
+    assert stat.S_IMODE(kept.stat().st_mode) == stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
+    shutil.rmtree(places[1])
+    places[1].touch()
+    assert compiled._writable().parent == tmp_path / "temporary"
+    shutil.rmtree(places[2])
+    places[2].touch()
+    with pytest.raises(StorageError, match="set NUMBA_CACHE_DIR to a folder that can be written, or run `hybridse"):
+        compiled._writable()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_code_is_not_read_from_where_another_user_can_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compiled, "_places", lambda: [(tmp_path / "place", False)])
+    folder = compiled._writable()
+    (folder / "complete").touch(0o644)
+    assert compiled.find() == folder
+    for path in (folder, folder / "complete"):
+        mode = path.stat().st_mode
+        for more in (0o020, 0o002):
+            path.chmod(mode | more)
+            assert compiled.find() is None
+        path.chmod(mode)
+    folder.parent.chmod(0o777)
+    assert compiled.find() is None
+    with pytest.raises(StorageError):
+        compiled._writable()
+    folder.parent.chmod(0o1777)  # as /tmp: others may write there, but not move what is not theirs
+    assert compiled.find() == folder
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+        assert compiled.find() is None
+        os.chown(folder, 0, 0)
+        assert compiled.find() == folder
+    folder.rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "link").symlink_to(__file__)
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert compiled.find() is None
+
+
+AS_NOBODY = [
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+]
+"""Another user, who may read everything, as this checkout may lie in a private folder, and write nothing."""
+
+
+def as_nobody(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    return subprocess.run([*AS_NOBODY, *map(str, command)], capture_output=True, text=True, env=settings, check=False)
+
+
+@pytest.fixture(scope="module")
+def nobody() -> None:
+    if shutil.which("setpriv") is None or os.geteuid() != 0 or as_nobody("true").returncode:
+        pytest.skip("only root can become another user, by setpriv of util-linux")
+
+
+@pytest.mark.usefixtures("nobody")
+def test_another_user_without_a_home_on_a_tree_that_is_read_only_indexes_and_searches(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    own = tmp_path / "own"
+    own.mkdir()
+    os.chown(own, 65534, 65534)
+    done = as_nobody(sys.executable, "-c", TEN + SHOWN, own / "index", TMPDIR=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    hits, seconds, _ = json.loads(done.stdout)
+    assert hits == json.loads(python(TEN + SHOWN))[0]
+    assert seconds < 3
+
+
+@pytest.mark.usefixtures("nobody")
+@pytest.mark.parametrize(
+    "verb", [["doctor", "--json"], ["search", "INDEX", "wing", "--json"]], ids=["doctor", "search"]
+)
+def test_the_program_works_for_another_user_without_a_home(verb: list[str], tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    python(TEN, tmp_path / "index")
+    subprocess.run(["chmod", "-R", "a+rX", tmp_path], check=True)  # noqa: S607
+    verb = [str(tmp_path / "index") if part == "INDEX" else part for part in verb]
+    done = as_nobody(sys.executable, "-m", "hybridsearch", *verb, "--json", HOME="/nonexistent")
+    assert (done.returncode, done.stderr) == (0, "")
+    json.loads(done.stdout)
