@@ -20,6 +20,7 @@ from _common import arguments, finish, read_bandwidth, table
 from numpy.typing import NDArray
 
 import hybridsearch as hs
+from hybridsearch.adapters.memory.loops import warm_up
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.vectors import DenseVectors
 
@@ -99,6 +100,7 @@ def growth(documents: int) -> dict[str, float]:
 
 def main() -> None:
     options = arguments(__doc__, documents={"type": int, "default": 100_000})
+    warm_up()
     documents, queries, vectors = generate(options.documents)
     megabytes = round(options.documents * DIMENSIONS * 4 / 2**20)
     rows, found, top = [], {}, {}

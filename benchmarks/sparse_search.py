@@ -25,6 +25,7 @@ from _common import arguments, best_of, data_folder, finish, read_bandwidth, tab
 from scipy.sparse import csr_array, vstack
 
 import hybridsearch as hs
+from hybridsearch.adapters.memory.loops import warm_up
 from hybridsearch.adapters.memory.postings import Postings
 from hybridsearch.adapters.memory.sparse import SparseSlice, search
 from hybridsearch.backends import Fingerprint, RetrieverSchema
@@ -164,6 +165,7 @@ def measure_index(matrix: csr_array, vocabulary: Vocabulary, folder: Path) -> di
 
 def main() -> None:
     options = arguments(__doc__, queries={"type": int, "default": 200, "help": "how many queries to ask"})
+    warm_up()
     source, vocabulary = read_queries(data_folder() / "splade_v3_queries" / "msmarco-dev.tsv.gz")
     held_out = source.shape[0] * 4 // 5
     asked = csr_array(source[held_out : held_out + options.queries])
