@@ -13,3 +13,9 @@ def cache_home() -> Path | None:
         return Path(given)
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
     return Path(home, ".cache") if os.path.isabs(home) else None  # noqa: PTH117
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether this user may write to `folder`, or make it where it does not exist yet."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return there.is_dir() and os.access(there, os.W_OK)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hybridsearch.adapters.checks import check_batch_size, check_open, opened
-from hybridsearch.adapters.memory import merging
+from hybridsearch.adapters.memory import compiled, loops, merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
@@ -76,6 +76,20 @@ class MemoryBackend:
             score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-6},
             approximate=frozenset({"dense"}) if self._hnsw else frozenset(),
         )
+
+    @staticmethod
+    def compiled_loops(*, make: bool = False) -> Path | None:
+        """The folder that keeps the compiled search loops for this machine; None where there is none.
+
+        Args:
+            make: compile them first where there is none, which takes 20 seconds.
+
+        Raises:
+            StorageError: there is no folder in which they can be kept.
+        """
+        if make:
+            loops.warm_up()
+        return compiled.find()
 
     # ------------------------------------------------------------------------------------------- opening, closing
 

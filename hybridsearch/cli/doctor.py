@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from hybridsearch import __version__
 from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.folders import cache_home, can_be_written
+from hybridsearch.registry import find
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -181,8 +183,8 @@ def _hub_cache() -> Path:
     """Where huggingface_hub keeps models, by its documented environment variables."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache)
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return Path(home).expanduser() / "hub"
+    home = os.environ.get("HF_HOME") or (cache_home() or Path("~/.cache")) / "huggingface"
+    return Path(os.path.expanduser(home), "hub")  # noqa: PTH111 - Path.expanduser raises for a user without a home
 
 
 def _kind_of_model(folder: Path) -> str:
@@ -215,15 +217,19 @@ def _data() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    """Where encodings are kept, and those of each encoder."""
+    """Where compiled loops and encodings are kept, and the encodings of each encoder."""
     from hybridsearch.encoders import cache
 
+    loops = find("backend", "memory").compiled_loops()
+    detail = "none yet, NumPy answers: `hybridsearch warmup` makes them" if loops is None else str(loops)
+    yield Finding("cache", "search loops", loops is not None, detail)
     folder = cache.cache_folder()
     if folder is None:
-        yield Finding("cache", "encodings", False, "turned off by HYBRIDSEARCH_CACHE")
+        off = os.environ.get("HYBRIDSEARCH_CACHE")
+        why = "turned off by HYBRIDSEARCH_CACHE" if off else "this user has no home: set HYBRIDSEARCH_CACHE to a folder"
+        yield Finding("cache", "encodings", False, why)
         return
-    parent = next(place for place in (folder, *folder.parents) if place.exists())
-    writable = os.access(parent, os.W_OK)
+    writable = can_be_written(folder)
     detail = str(folder) if writable else f"{folder} cannot be written: set HYBRIDSEARCH_CACHE to a folder that can"
     yield Finding("cache", "encodings", writable, detail)
     for file in cache.describe(folder):

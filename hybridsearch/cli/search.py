@@ -1,9 +1,10 @@
-"""The verbs that fill and search an index: `index`, `search`, `explain`, `copy`, `publish` and `doctor`."""
+"""The verbs that fill and search an index: `index`, `search`, `explain`, `copy`, `publish`, `doctor` and `warmup`."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -253,6 +254,22 @@ def doctor(
         console_on().print(report)
     if report.problems:
         raise HybridSearchError(" ".join(report.problems))
+
+
+@app.command()
+def warmup(as_json: arguments.Json = False) -> None:
+    """Compile the search loops now, as when an image is built, and say where they are kept."""
+    from hybridsearch.registry import find
+
+    compiled_loops = find("backend", "memory").compiled_loops
+    there, started = compiled_loops() is not None, time.perf_counter()
+    folder, seconds = compiled_loops(make=True), round(time.perf_counter() - started, 1)
+    if as_json:
+        print_json({"folder": str(folder), "compiled": not there, "seconds": seconds})
+    else:
+        print_plain(
+            f"The search loops {'are' if there else f'were compiled in {seconds} s, and are kept'} in {folder}."
+        )
 
 
 # Opening

@@ -30,11 +30,12 @@ def work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Pa
     """Where the index and finished stages are kept: as given, else in the cache folder, else for this run only."""
     from hybridsearch.encoders.cache import cache_folder
     from hybridsearch.evaluation.plain import safe_name
+    from hybridsearch.folders import can_be_written
 
     cache = cache_folder()
     if given is not None:
         yield given.expanduser() / safe_name(data.name) if several else given.expanduser()
-    elif cache is not None:
+    elif cache is not None and can_be_written(cache):
         yield cache / "compare" / f"{safe_name(data.name)}-{data.digest[:12]}"
     else:
         with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.backends import Fingerprint
+from hybridsearch.folders import cache_home
 
 T = TypeVar("T")
 
@@ -40,13 +41,14 @@ _KEYS_A_QUERY = 500
 
 
 def cache_folder() -> Path | None:
-    """Where vectors are kept, whether or not it exists yet; None where `HYBRIDSEARCH_CACHE` is "off"."""
+    """Where vectors are kept, which need not exist yet; None with `HYBRIDSEARCH_CACHE` "off", and without a home."""
     given = os.environ.get("HYBRIDSEARCH_CACHE", "").strip()
     if given.lower() == "off":
         return None
     if given:
         return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hybridsearch"
+    home = cache_home()
+    return None if home is None else home / "hybridsearch"
 
 
 @dataclass(frozen=True, slots=True)

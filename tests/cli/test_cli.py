@@ -444,6 +444,15 @@ def test_doctor_names_the_extras_and_the_command_for_a_missing_one(monkeypatch: 
     assert "pip install 'hybridsearch[hnsw]'" in extras["hnsw"].detail
 
 
+@pytest.mark.usefixtures("compiled_loops")
+def test_warmup_and_doctor_say_where_the_compiled_loops_are() -> None:
+    made = json.loads(invoke("warmup", "--json").stdout)
+    assert (Path(made["folder"]) / "complete").exists()
+    assert made["folder"] in invoke("warmup").stdout.replace("\n", "")
+    found = json.loads(invoke("doctor", "--json").stdout)["findings"]
+    assert [one["detail"] for one in found if one["name"] == "search loops"] == [made["folder"]]
+
+
 def test_doctor_names_the_damaged_file_of_an_index(corpus: Path, tmp_path: Path) -> None:
     place = tmp_path / "index"
     invoke("index", str(corpus), "--index", str(place))
