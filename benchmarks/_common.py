@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-console = Console(highlight=False)
+from hybridsearch.tables import UNLIMITED, Grid
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else UNLIMITED)
 
 
 def arguments(description: str, **extra: Mapping[str, Any]) -> argparse.Namespace:
@@ -82,13 +84,7 @@ def machine() -> dict[str, Any]:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
     """Print a table: the first column to the left, the others to the right; floats with three significant digits."""
-    console.print(title, style="bold")
-    grid = Table()
-    for number, column in enumerate(columns):
-        grid.add_column(column, justify="right" if number else "left")
-    for row in rows:
-        grid.add_row(*(_cell(value) for value in row))
-    console.print(grid)
+    console.print(Grid(title, columns, [[_cell(value).split("\n") for value in row] for row in rows]))
     if note:
         console.print(note)
 

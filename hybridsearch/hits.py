@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError
 from hybridsearch.ranking import Ranking, round_score
+from hybridsearch.tables import Grid, as_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -207,41 +207,24 @@ class Results(Sequence[Hit]):
         return as_text(self, 100)
 
     def __rich__(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=Text(self.query), title_justify="left", box=None, pad_edge=False)
-        names = self._columns()
-        table.add_column("rank", justify="right", no_wrap=True)
-        table.add_column("score", justify="right", no_wrap=True)
-        for name in names:
-            table.add_column(Text(name), justify="right", no_wrap=True)
-        table.add_column("id", overflow="fold")
-        table.add_column("document")  # the widest, so the first to give way; its cells are cut, not wrapped
-        for hit in self.hits:
-            ranks = [_rank_of(hit, name) for name in names]
-            summary = Text(_summary(hit.document), no_wrap=True, overflow="ellipsis")
-            table.add_row(f"{hit.rank}", f"{hit.score:.4f}", *ranks, Text(hit.id), summary)
-        if not self.hits:
-            table.add_row("", "", *["" for _ in names], "", "no hits")
-        return Group(table, *(Text(f"Note: {note}") for note in self.notes))
+        return self._grid()
 
     def _repr_html_(self) -> str:
-        columns = ("rank", "score", *self._columns(), "id", "document")
-        heads = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-        rows = "".join(
-            "<tr>"
-            + f"<td>{hit.rank}</td><td>{hit.score:.4f}</td>"
-            + "".join(f"<td>{_rank_of(hit, name)}</td>" for name in self._columns())
-            + f"<td>{html.escape(hit.id)}</td><td>{html.escape(_summary(hit.document))}</td></tr>"
-            for hit in self.hits
-        )
-        notes = "".join(f"<p>Note: {html.escape(note)}</p>" for note in self.notes)
-        return (
-            f"<table><caption>{html.escape(self.query)}</caption>"
-            f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
-        )
+        return self._grid().to_html()
+
+    def _grid(self) -> Grid:
+        alone = len(self.retrievers) == 1  # and then what its fusion makes of its scores says nothing
+        names = self._columns()
+        rows = []
+        for hit in self.hits:
+            own = next(iter(hit.retrievers.values())).score if alone and hit.reranker_score is None else hit.score
+            cells = [f"{hit.rank}", f"{own:.4f}", *(_rank_of(hit, name) for name in names)]
+            rows.append([[cell] for cell in (*cells, hit.id, _summary(hit.document))])
+        if not rows:
+            rows = [[[""] for _ in range(len(names) + 3)] + [["no hits"]]]
+        columns, last = ["rank", "score", *names, "id", "document"], len(names) + 3
+        notes = [f"Note: {note}" for note in self.notes]
+        return Grid(self.query, columns, rows, notes, texts=(last - 1, last), wide=last, cut=True)
 
     def _columns(self) -> list[str]:
         """The retrievers with a rank column; the position before reranking is one more."""
@@ -286,16 +269,6 @@ def _explained(hits: Sequence[Hit]) -> list[Explanation]:
     if explain is None:
         raise BackendError("This hit has lost its index (it was copied or pickled): use search.explain(query, id).")
     return explain(hits)
-
-
-def as_text(shown: RenderableType, width: int) -> str:
-    """What rich prints of it, without colours."""
-    from rich.console import Console
-
-    console = Console(width=width, color_system=None)
-    with console.capture() as capture:
-        console.print(shown)
-    return capture.get().rstrip()
 
 
 def _rank_of(hit: Hit, name: str) -> str:

@@ -18,6 +18,7 @@ from hybridsearch import __version__
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.folders import cache_home, can_be_written
 from hybridsearch.registry import find
+from hybridsearch.tables import Grid
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,20 +60,8 @@ class Report:
         return {"findings": [asdict(finding) for finding in self.findings], "problems": list(self.problems)}
 
     def __rich__(self) -> RenderableType:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False)
-        for column in ("", "", "usable"):
-            table.add_column(column, no_wrap=True)
-        table.add_column("", overflow="fold")
-        previous = ""
-        for finding in self.findings:
-            mark = Text("yes", "green") if finding.usable else Text("no", "yellow")
-            part = Text(finding.part if finding.part != previous else "", "bold")
-            table.add_row(part, Text(finding.name), mark, Text(finding.detail))
-            previous = finding.part
-        return table
+        rows = [[[one.name], [one.part], ["yes" if one.usable else "no"], [one.detail]] for one in self.findings]
+        return Grid("", ["name", "part", "usable", "detail"], rows, texts=range(4), wide=3)
 
 
 def examine(place: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Report:

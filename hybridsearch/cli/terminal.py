@@ -129,6 +129,10 @@ def print_plain(*lines: str) -> None:
 
 
 def console_on(file: TextIO | None = None) -> Console:
+    """The console: as wide as the terminal; where there is none, in a file or a pipe, nothing has to fit."""
     from rich.console import Console
 
-    return Console(file=file)
+    from hybridsearch.tables import UNLIMITED
+
+    console = Console(file=file)
+    return console if console.is_terminal else Console(file=file, width=UNLIMITED)

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation import formats, report
 from hybridsearch.evaluation.formats import NOTHING
 from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
 from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
 from hybridsearch.evaluation.statistics import Interval
-from hybridsearch.hits import as_text
 from hybridsearch.ranking import Ranking
+from hybridsearch.tables import Grid, as_text, rich_tables
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import RenderableType
 
 _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni"}
@@ -39,8 +40,18 @@ class SystemResult(SystemRecord):
         """A JSON-able dict."""
         return dict(to_plain(self))
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a query, by its id, and one column a measure. Raises MissingExtraError without pandas."""
+        return _pandas().DataFrame(self.scores).rename_axis("query")
+
     def __rich__(self) -> RenderableType:
-        return rich_tables([_of_system(self), *_of_costs([self], {})])
+        return rich_tables(self._grids())
+
+    def _repr_html_(self) -> str:
+        return "".join(grid.to_html() for grid in self._grids())
+
+    def _grids(self) -> list[Grid]:
+        return [_of_system(self), *_of_costs([self], {})]
 
     def __str__(self) -> str:
         return as_text(self, 120)
@@ -103,6 +114,32 @@ class Comparison(ComparisonRecord):
             Ranking.to_trec({query: system.ranking(query) for query in system.rankings}, paths[system.name], tag)
         return paths
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a system, by name: the mean of each measure, how it stands against the baseline, and what it costs.
+
+        The columns are the measures, then of the main measure `difference`, `low`, `high` (the interval of the
+        difference), `p` (corrected) and `best_single` (that retriever's mean), then `milliseconds` (the median of a
+        query) and `bytes` (of the index); NaN where there is none. `comparison["name"].to_pandas()` has the queries.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        rows = []
+        for one in self.systems:
+            versus, best, cost = one.versus.get(self.main), one.best_single, one.cost or Cost()
+            difference = None if versus is None else versus.difference
+            rows.append({
+                **{name: of.mean for name, of in one.means.items()},
+                "difference": None if difference is None else difference.mean,
+                "low": None if difference is None else difference.low,
+                "high": None if difference is None else difference.high,
+                "p": None if versus is None else versus.p_adjusted,
+                "best_single": None if best is None else best.means[self.main],
+                "milliseconds": None if cost.total_ms is None else cost.total_ms.p50,
+                "bytes": cost.index_bytes,
+            })  # fmt: skip
+        return _pandas().DataFrame(rows, _pandas().Index(self.names, name="system"), dtype="float64")
+
     # Showing
 
     def to_html(self, path: str | Path) -> None:
@@ -111,10 +148,13 @@ class Comparison(ComparisonRecord):
 
     def to_markdown(self) -> str:
         """The tables for a README or an issue."""
-        return "\n\n".join(_markdown(grid) for grid in _grids(self)) + "\n"
+        return "\n\n".join(grid.to_markdown() for grid in _grids(self)) + "\n"
 
     def __rich__(self) -> RenderableType:
         return rich_tables(_grids(self))
+
+    def _repr_html_(self) -> str:
+        return "".join(grid.to_html() for grid in _grids(self))
 
     def __str__(self) -> str:
         return as_text(self, 120)
@@ -124,21 +164,12 @@ class Comparison(ComparisonRecord):
         return f"Comparison({self.dataset.name!r}, {names}; {', '.join(self.measures)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """One table: cells of one or more lines, the first column to the left, the others to the right."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Sequence[str]]]
-    notes: Sequence[str] = ()
-
-
-def rich_tables(grids: Iterable[Grid]) -> RenderableType:
-    """The tables, one below the other, for rich."""
-    from rich.console import Group
-
-    return Group(*(_rich_table(grid) for grid in grids))
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingExtraError("pandas", "dev", "A DataFrame") from error
+    return pandas
 
 
 def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
@@ -285,7 +316,7 @@ def _costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Grid:
 
 
 def _retrievers(systems: Sequence[SystemResult]) -> Grid:
-    rows: dict[tuple[str, ...], None] = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for system in systems:
         cost = system.cost or Cost()
         for name in dict.fromkeys([*cost.documents_per_second, *cost.sparsity]):
@@ -293,11 +324,13 @@ def _retrievers(systems: Sequence[SystemResult]) -> Grid:
             found = [NOTHING, NOTHING, NOTHING]
             if sparsity is not None:
                 found = [f"{sparsity.documents_mean:.1f}", f"{sparsity.queries_mean:.1f}", f"{sparsity.flops:.3f}"]
-            rows[name, NOTHING if rate is None else f"{rate:,.0f}", *found] = None
+            rows.setdefault((name, NOTHING if rate is None else f"{rate:,.0f}", *found), []).append(system.name)
+    names = [name for name, *_ in rows]
+    told = [name if names.count(name) == 1 else f"{name} of {', '.join(users)}" for (name, *_), users in rows.items()]
     return Grid(
         "Retrievers",
         ["retriever", "documents encoded a second", "active dimensions, document", "query", "FLOPS"],
-        [[[cell] for cell in row] for row in rows],
+        [[[name], *([cell] for cell in cells)] for name, (_, *cells) in zip(told, rows, strict=True)],
         ["FLOPS: expected multiplications to score one document for one query."] if rows else (),
     )
 
@@ -329,36 +362,3 @@ def _signed(versus: Versus) -> str:
 
 def _timing(timing: Timing | None) -> list[str]:
     return [NOTHING] if timing is None else [formats.milliseconds(timing.p50), formats.milliseconds(timing.p95)]
-
-
-def _rich_table(grid: Grid) -> RenderableType:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column(Text(grid.columns[0]), overflow="fold", min_width=12)
-    for column in grid.columns[1:]:
-        table.add_column(Text(column), justify="right", overflow="fold")
-    for row in grid.rows:
-        cells = []
-        for lines in row:
-            cells.append(Text(lines[0]).append("".join(f"\n{line}" for line in lines[1:]), style="dim"))
-        table.add_row(*cells)
-    return Group(Text(grid.title, style="bold"), table, *(Text(note, style="dim") for note in grid.notes), Text(""))
-
-
-def _markdown(grid: Grid) -> str:
-    def line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(_escaped(cell).replace(chr(10), '<br>') for cell in cells)} |"
-
-    lines = [f"**{_escaped(grid.title)}**", "", line(grid.columns), line(["---", *["---:"] * (len(grid.columns) - 1)])]
-    lines += [line("\n".join(cell) for cell in row) for row in grid.rows]
-    return "\n".join([*lines, *(f"\n{_escaped(note)}" for note in grid.notes)])
-
-
-def _escaped(text: str) -> str:
-    """`text` as Markdown shows it: no table cell, tag or emphasis begins in it."""
-    for character, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_")):
-        text = text.replace(character, shown)
-    return text

@@ -371,7 +371,7 @@ def _dataset(
     if texts.keys().isdisjoint(judgements):
         raise InvalidArgumentError(
             f"No query of {queries[0]} has a judgement in {qrels[0]}: their ids differ, such as "
-            f"{next(iter(texts), None)!r} and {next(iter(judgements), None)!r}."
+            f"{next(iter(texts), None)!r:.80} and {next(iter(judgements), None)!r:.80}."
         )
     return Dataset(name, kept, judgements, corpus, len(texts) - len(kept), repeated)
 

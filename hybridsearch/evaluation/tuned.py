@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import StorageError
 from hybridsearch.evaluation import formats
-from hybridsearch.evaluation.comparison import Grid, rich_tables
 from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.evaluation.results import ALPHA
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
 from hybridsearch.fusion.files import TUNED, content_of_tune, read_content
+from hybridsearch.tables import Grid, rich_tables
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -136,6 +136,27 @@ def test_one_system_prints_alone(comparison: Comparison) -> None:
     assert "R@100" in text
 
 
+def test_a_data_frame_has_a_row_a_system_or_a_row_a_query(comparison: Comparison, twins: Comparison) -> None:
+    frame = comparison.to_pandas()
+    assert list(frame.index) == comparison.names
+    assert frame.loc["rrf", "nDCG@10"] == comparison["rrf"].means["nDCG@10"].mean
+    assert frame.loc["rrf", "p"] == comparison["rrf"].versus["nDCG@10"].p_adjusted
+    assert frame.loc["bm25"].isna()[["difference", "p", "best_single"]].all()
+    assert frame.loc["elsewhere.trec"].isna()[["milliseconds", "bytes"]].all()
+    assert set(map(str, frame.dtypes)) == {"float64"}
+    queries = comparison["rrf"].to_pandas()
+    assert queries.shape == (60, 4)
+    assert queries["AP"].to_dict() == comparison["rrf"].scores["AP"]
+
+
+def test_a_notebook_shows_every_system_and_no_markup_of_its_own(comparison: Comparison) -> None:
+    page = comparison._repr_html_()
+    assert page.count("<table>") == 4
+    assert "minmax &amp; &lt;zscore&gt;" in page
+    assert "<zscore>" not in page
+    assert "<table>" in comparison["rrf"]._repr_html_()
+
+
 def test_texts_of_objects_are_short(comparison: Comparison) -> None:
     assert len(repr(comparison)) < 300
     assert repr(comparison["bm25"]).startswith("SystemResult('bm25'")

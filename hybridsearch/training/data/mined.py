@@ -36,12 +36,13 @@ from hybridsearch.arguments import one_of
 from hybridsearch.corpus.store import sync_folder
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.tables import Grid
 from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.libraries import import_datasets
 
 if TYPE_CHECKING:
     import datasets
-    from rich.table import Table
+    from rich.console import RenderableType
 
 Format: TypeAlias = Literal["triplets", "n-tuples", "labelled pairs", "lists"]
 
@@ -143,17 +144,9 @@ class MiningSummary:
         lines = [f"  {count:>10,}  {what}" for what, count in self._lines()]
         return "\n".join([self.title, *lines])
 
-    def __rich__(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=Text(self.title), title_justify="left", box=None, show_header=False)
-        table.add_column(justify="right")
-        table.add_column(justify="right")
-        table.add_column()
-        for what, count in self._lines():
-            table.add_row(f"{count:,}", f"{count / max(self.candidates, 1):.1%}", Text(what))
-        return table
+    def __rich__(self) -> RenderableType:
+        rows = [[[f"{count:,}"], [f"{count / max(self.candidates, 1):.1%}"], [what]] for what, count in self._lines()]
+        return Grid(self.title, ["documents", "share", "what became of them"], rows, texts=(2,))
 
     @property
     def title(self) -> str:
@@ -202,7 +195,7 @@ class Negatives:
     def __str__(self) -> str:
         return str(self.summary)
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> RenderableType:
         return self.summary.__rich__()
 
 

@@ -1,0 +1,224 @@
+"""Tables as people see them: in a terminal of any width, as text, as Markdown, in a notebook.
+
+No column and no figure is ever cut. Where a terminal is too narrow for a table, each row becomes a block of lines.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.measure import Measurement
+    from rich.text import Text
+
+UNLIMITED = 1_000_000
+"""The width where nothing has to fit, as in a file."""
+
+_GAP = 2
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One table; rich prints it.
+
+    Attributes:
+        title: in the first line; "" for none.
+        columns: their heads.
+        rows: the cells of each row, and the lines of each cell, of which the first counts.
+        notes: sentences below.
+        texts: places of the columns that hold text, which stand to the left; all others stand to the right.
+        wide: the place of the column that has the rest of a line, and gives way first; its cells have one line.
+        cut: whether what does not fit into the wide column is left out, and not written on more lines.
+
+    >>> print(as_text(Grid("Mean", ["system", "nDCG@10"], [[["bm25"], ["0.31", "0.2–0.4"]]]), 80))
+    Mean
+    system  nDCG@10
+    bm25       0.31
+            0.2–0.4
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Sequence[str]]]
+    notes: Sequence[str] = ()
+    texts: Collection[int] = (0,)
+    wide: int | None = None
+    cut: bool = False
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        if self.title:
+            yield Text(self.title, style="bold")
+        fits = self._least() <= options.max_width
+        yield from self._as_table(options.max_width) if fits else self._as_blocks(options.max_width)
+        for note in self.notes:
+            yield Text(note, style="dim")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+
+        return Measurement(self._least(), max(self._least(), options.max_width))
+
+    def to_html(self) -> str:
+        """For a notebook: text to the left, figures to the right."""
+        sides = ["left" if place in self.texts else "right" for place in range(len(self.columns))]
+        heads = "".join(
+            f'<th style="text-align: {side}">{html.escape(column)}</th>'
+            for side, column in zip(sides, self.columns, strict=True)
+        )
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align: {side}">{"<br>".join(map(html.escape, cell))}</td>'
+                for side, cell in zip(sides, row, strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        caption = f'<caption style="text-align: left">{html.escape(self.title)}</caption>' if self.title else ""
+        return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
+
+    def to_markdown(self) -> str:
+        """For a README or an issue."""
+
+        def line(cells: Iterable[str]) -> str:
+            return f"| {' | '.join(_escaped(cell).replace(chr(10), '<br>') for cell in cells)} |"
+
+        sides = ["---" if place in self.texts else "---:" for place in range(len(self.columns))]
+        lines = [f"**{_escaped(self.title)}**", "", line(self.columns), line(sides)]
+        lines += [line("\n".join(cell) for cell in row) for row in self.rows]
+        return "\n".join([*lines, *(f"\n{_escaped(note)}" for note in self.notes)])
+
+    # How it is done
+
+    def _widths(self) -> list[int]:
+        """Of each column: its longest line, or the longest word of its head; the wide one's is at most 20."""
+        widths = []
+        for place, column in enumerate(self.columns):
+            lines = [_length(line) for row in self.rows for line in row[place]]
+            width = max([*lines, *(_length(word) for word in column.split())], default=0)
+            widths.append(min(width, 20) if place == self.wide else width)
+        return widths
+
+    def _least(self) -> int:
+        return sum(self._widths()) + _GAP * (len(self.columns) - 1)
+
+    def _as_table(self, room: int) -> Iterator[Text]:
+
+        widths = self._widths()
+        if self.wide is not None:
+            longest = max((_length(line) for row in self.rows for line in row[self.wide]), default=0)
+            widths[self.wide] = max(widths[self.wide], min(longest, room - self._least() + widths[self.wide]))
+        heads = [_wrapped(column, width) for column, width in zip(self.columns, widths, strict=True)]
+        yield from self._lines([[""] * (max(map(len, heads)) - len(head)) + head for head in heads], widths, "bold")
+        for row in self.rows:
+            yield from self._lines([self._fitted(place, cell, widths[place]) for place, cell in enumerate(row)], widths)
+
+    def _fitted(self, place: int, cell: Sequence[str], width: int) -> Sequence[str]:
+        if place != self.wide:
+            return cell
+        return [part for line in cell for part in ([_cut(line, width)] if self.cut else _wrapped(line, width))]
+
+    def _lines(self, cells: Sequence[Sequence[str]], widths: Sequence[int], style: str = "") -> Iterator[Text]:
+        from rich.text import Text
+
+        for number in range(max(map(len, cells))):
+            line = Text(no_wrap=True, overflow="ignore")
+            for place, cell in enumerate(cells):
+                written = _clean(cell[number]) if number < len(cell) else ""
+                blanks = " " * (widths[place] - _length(written))
+                written = written + blanks if place in self.texts else blanks + written
+                dim = "dim" if number and not style and place != self.wide else style
+                line.append(written, style=dim).append(" " * _GAP)
+            line.rstrip()
+            yield line
+
+    def _as_blocks(self, room: int) -> Iterator[Text]:
+        """Each row as its first cell and below it the others, each with its column's head."""
+        from rich.text import Text
+
+        label = max((_length(column) for column in self.columns[1:]), default=0)
+        label = min(label, max(room // 3, 12))
+        for row in self.rows:
+            first = f"{self.columns[0]} {row[0][0]}" if 0 not in self.texts else row[0][0]
+            yield Text(_clean(first), style="bold", overflow="fold").append(_rest(row[0]), style="not bold dim")
+            for place, cell in enumerate(row[1:], 1):
+                if not any(cell):
+                    continue
+                heads = _wrapped(self.columns[place], label)
+                for head in heads[:-1]:
+                    yield Text(f"  {head}", style="dim")
+                written = Text(f"  {heads[-1]}{' ' * (label - _length(heads[-1]))}  ", style="dim", overflow="fold")
+                line = _clean(cell[0])
+                if place == self.wide and self.cut:
+                    line = _cut(line, max(room - label - 4, 10))
+                yield written.append(line, style="not dim").append(_rest(cell), style="dim")
+
+
+def rich_tables(grids: Iterable[Grid]) -> RenderableType:
+    """The tables, one below the other, for rich."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(*(part for grid in grids for part in (grid, Text(""))))
+
+
+def as_text(shown: RenderableType, width: int) -> str:
+    """What rich prints of it without colours, `width` wide, or as wide as its tables need."""
+    from rich.console import Console
+
+    console = Console(width=UNLIMITED, color_system=None)
+    least = console.measure(shown).minimum
+    console = Console(width=max(width, least), color_system=None)
+    with console.capture() as capture:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in capture.get().split("\n")).rstrip()
+
+
+def _rest(cell: Sequence[str]) -> str:
+    """The lines of a cell after the first, behind it."""
+    return "".join(f"  {_clean(line)}" for line in cell[1:] if line)
+
+
+def _length(line: str) -> int:
+    """Its width in a terminal, where a Chinese character has two places."""
+    from rich.cells import cell_len
+
+    return cell_len(_clean(line))
+
+
+def _clean(line: str) -> str:
+    """What would begin a new line, or say something to the terminal, is a blank."""
+    return _CONTROLS.sub(" ", line)
+
+
+def _cut(line: str, width: int) -> str:
+    from rich.cells import set_cell_size
+
+    line = _clean(line)
+    return line if _length(line) <= width else f"{set_cell_size(line, width - 1).rstrip()}…"
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Lines of at most `width`, at blanks where there are some."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if _length(line) <= width:
+        return [_clean(line)]
+    return [one.plain.rstrip() for one in Text(_clean(line)).wrap(Console(), width, overflow="fold")]
+
+
+def _escaped(text: str) -> str:
+    """`text` as Markdown shows it: no table cell, tag or emphasis begins in it."""
+    for character, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_")):
+        text = text.replace(character, shown)
+    return text
