@@ -99,7 +99,7 @@ class OpenSearchBackend(LuceneBackend):
         if sparse not in (None, "exact", "seismic"):
             raise InvalidArgumentError(f"sparse is {sparse!r}; it is 'exact' or 'seismic' (approximate).")
         known = _COMPRESSION[engine or "lucene"]
-        if quantization is not None and quantization not in known:
+        if quantization is not None and quantization not in list(known):
             raise InvalidArgumentError(
                 f"quantization is {quantization!r}; with the engine {engine or 'lucene'} it is "
                 f"{' or '.join(map(repr, known))}."

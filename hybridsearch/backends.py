@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
+from hybridsearch.arguments import shown
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
+from hybridsearch.redaction import redacted
 from hybridsearch.registry import find, registered
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 
@@ -379,6 +381,10 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
         InvalidArgumentError: the URL's scheme is unknown, or the adapter does not know an option.
         MissingExtraError: the adapter's package is not installed.
     """
+    if not isinstance(options, Mapping | None) or not all(isinstance(name, str) for name in options or ()):
+        raise InvalidArgumentError(
+            f"The options of a backend are a mapping, such as {{'shards': 3}}, not {shown(options)}."
+        )
     options = dict(options or {})
     if not isinstance(target, str | Path):
         if not isinstance(target, Backend):
@@ -406,15 +412,9 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
     return backend
 
 
-def redacted(place: object) -> str:
-    """`place` as it may be shown: what a URL has before an "@", a user and a password, becomes "***".
-
-    >>> redacted("opensearch+https://me:secret@host:9200/papers")
-    'opensearch+https://***@host:9200/papers'
-    """
-    scheme, mark, rest = str(place).partition("://")
-    _, at, public = rest.rpartition("@")
-    return f"{scheme}://***@{public}" if mark and at and not rest.startswith("/") else str(place)
+def place_name(place: str | Path | Backend) -> str:
+    """A place as messages call it: a folder or a URL without passwords, or the class of a ready `Backend`."""
+    return redacted(place) if isinstance(place, str | Path) else type(place).__name__
 
 
 def _check_options(scheme: str, factory: Callable[..., Backend], options: Mapping[str, Any]) -> None:

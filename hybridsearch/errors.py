@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hybridsearch.redaction import redacted
+
 
 class HybridSearchError(Exception):
-    """The base of every error below."""
+    """The base of every error below. No message shows a password or a key (`hybridsearch.redaction`)."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in args))
 
 
 class InvalidArgumentError(HybridSearchError, ValueError):

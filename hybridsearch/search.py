@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, redacted
+from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import BackendError, BulkIndexError, IndexNotFoundError, InvalidArgumentError
@@ -31,6 +31,7 @@ from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import read_documents
+from hybridsearch.redaction import redacted
 from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.retrieval import Plan, matched_terms
 
@@ -100,7 +101,7 @@ class HybridSearch:
         self.optional = frozenset(arguments.names(optional))
         self.timeout = _timeouts(timeout, self._encoders.given)
         self._encoders.check_names(self.optional, "optional")
-        self._place = redacted(backend) if isinstance(backend, str | Path) else type(backend).__name__
+        self._place = place_name(backend)
         self._backend = connect(backend, backend_options)
         self._create_lock = threading.Lock()
         self._known_fields: set[str] = set()
@@ -515,7 +516,7 @@ def open(
     backend = connect(place, backend_options)
     with _closed_on_error(backend, place):
         schema = backend.open()
-        shown = redacted(place)
+        shown = place_name(place)
         if schema is None:
             raise IndexNotFoundError(
                 f"There is no index at {shown!r}: check the place, or make one with `hybridsearch index`."

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzzing import SIZES, count_answers, mutated, value
 
 import hybridsearch as hs
-from hybridsearch.backends import Capabilities, Request, Schema
+from hybridsearch.backends import Capabilities, Request, Schema, connect
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError
+from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.registry import make, registered
@@ -123,6 +126,84 @@ def test_a_kind_of_retriever_that_an_engine_does_not_store_is_refused_before_any
     assert backend.schema is None
 
 
+# Places and options
+
+
+_PARTS = (
+    *("host", "[::1]", "[::1", "user:hunter2@host", "hunter2@host", "@host", "a:b:hunter2@h", ":memory:", "", "hö.st"),
+    *("a" * 300, "host:port", "host:99999", "host:-1", "ho st", "host?password=hunter2", "host#f", "\0", "\ud800"),
+    *("user:hunter2@[::1]:9200", "user:hunter2@host:port", "user:hunter2@"),
+)
+_PATHS = (
+    *(
+        "/name",
+        "",
+        "/",
+        "/a/b",
+        "/NAME",
+        "/_x",
+        "/..",
+        "/na me",
+        "/n?api_key=hunter2",
+        "/" + "x" * 300,
+        "/\0",
+        "/\ud800",
+    ),
+    *("//x", "/*", "/a,b", "/-x", "/%2e%2e"),
+)
+_OPTIONS = (
+    *("user", "password", "api_key", "ca_file", "timeout", "shards", "replicas", "dense", "sparse", "quantization"),
+    *(
+        "engine",
+        "hnsw",
+        "verify",
+        "refresh",
+        "bulk_threads",
+        "senders",
+        "query_cut",
+        "heap_factor",
+        "n_postings",
+        "x",
+        "",
+    ),
+)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_a_place_or_an_option_that_is_none_is_one_of_our_errors_without_its_password(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    schemes = [*registered("backend"), "opensearch+https", "qdrant+https", "http", "OPENSEARCH", "", "qdrant+x"]
+    words = ["exact", "hnsw", "seismic", "lucene", "int8", "hunter2", "/nowhere"]
+
+    def call(rng: random.Random) -> None:
+        place: Any = rng.choice(schemes) + rng.choice(["://", "://", "://", ":/", "//", ""])
+        place += rng.choice(_PARTS) + rng.choice(["", ":9200", ":x"]) + rng.choice(_PATHS)
+        if rng.random() < 0.1:
+            place = value(rng, words)
+        options: Any = {rng.choice(_OPTIONS): value(rng, words) for _ in range(rng.choice([0, 0, 1, 2]))}
+        if rng.random() < 0.03:
+            options = value(rng, words)
+        with shown_by(place, options) as messages:
+            backend = connect(place, options)
+            messages.append(repr(backend))
+            backend.close()
+
+    @contextmanager
+    def shown_by(place: Any, options: Any) -> Iterator[list[str]]:
+        messages: list[str] = []
+        try:
+            yield messages
+        except HybridSearchError as error:
+            messages.append(str(error))
+            raise
+        finally:
+            assert not [text for text in messages if "user:hunter2" in text or "=hunter2" in text], (place, options)
+
+    assert count_answers(count, 4, call) > count // 20
+
+
 # What an index remembers
 
 
@@ -134,6 +215,7 @@ _WORDS = (
 )
 
 
+@pytest.mark.filterwarnings("ignore:The index at:UserWarning")
 @pytest.mark.parametrize("count", SIZES)
 def test_a_schema_that_is_none_is_one_of_our_errors(count: int) -> None:
     encoders = {"bm25": hs.BM25(), "native": hs.NativeBM25()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hybridsearch.backends import redacted
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.redaction import redacted
 
 API_KEY = "HYBRIDSEARCH_QDRANT_API_KEY"
 """The environment variable with the API key, where neither the argument nor the URL has one."""

@@ -31,6 +31,7 @@ from hybridsearch.arguments import number, whole_number, whole_number_or_none
 from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.redaction import redacted
 from hybridsearch.vectors import SparseQuery
 
 log = logging.getLogger(__name__)
@@ -256,7 +257,7 @@ def _folder(location: str | Path | None) -> Path | None:
         return None
     if scheme != "seismic" or not rest.startswith("/"):
         raise InvalidArgumentError(
-            f"{location!r} is not a place of a Seismic index: it is seismic:///a/folder, with three slashes, "
+            f"{redacted(location)!r} is not a place of a Seismic index: it is seismic:///a/folder, with three slashes, "
             "or seismic://:memory:."
         )
     return Path(rest)

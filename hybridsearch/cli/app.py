@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 
 from hybridsearch import __version__
 from hybridsearch.errors import HybridSearchError
+from hybridsearch.redaction import redacted
 
 
 class _Verbs(TyperGroup):
@@ -44,6 +45,8 @@ class _Verbs(TyperGroup):
             _fail("There is not enough memory for this; try a smaller --batch-size.", debug)
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
+                if isinstance(message := getattr(error, "message", None), str):
+                    error.message = redacted(message)  # type: ignore[attr-defined]
                 raise  # a usage error or an exit, which the framework handles
             _fail(
                 f"Unexpected {type(error).__name__}: {error} "
@@ -93,13 +96,28 @@ def _program(
     pass
 
 
+_VALUE = r"""=(?P<value>'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^\s(),;]+)"""
+_BOTH_WAYS = re.compile(rf"\b(?P<name>\w+)(?:{_VALUE})? \((?P<option>--[\w-]+)(?P<own>[^()]*)\)")
+
+
 def _with_options(message: str, verb: Any) -> str:
-    """`message` with Python's arguments named as this verb's options are: `top_k=5` becomes `--top-k 5`."""
+    """`message` with Python's arguments named as this verb's options are: `top_k=5` becomes `--top-k 5`.
+
+    A message that says it both ways, as in `auto_id=True (--auto-id)`, keeps the option.
+    """
+    message = _BOTH_WAYS.sub(_as_option, message)
     names = [param.name for param in verb.params if "_" in param.name and f"--{_dashed(param.name)}" in param.opts]
     if not names:
         return message
     argument = re.compile(rf"(?<![\w/.'-])({'|'.join(names)})(=|(?![\w/'-]|\.\w))")  # and no part of a path
     return argument.sub(lambda found: f"--{_dashed(found[1])}{' ' if found[2] else ''}", message)
+
+
+def _as_option(both: re.Match[str]) -> str:
+    if f"--{_dashed(both['name'])}" != both["option"]:
+        return both[0]
+    value = "" if both["own"] or both["value"] in (None, "True") else f" {both['value']}"
+    return f"{both['option']}{both['own']}{value}"
 
 
 def _dashed(name: str) -> str:
@@ -112,7 +130,7 @@ def _fail(message: str, debug: bool, tables: Iterable[str] = ()) -> None:
         import traceback
 
         traceback.print_exc()
-    for text in (f"hybridsearch: {' '.join(message.split())}", *tables):
+    for text in (f"hybridsearch: {redacted(' '.join(message.split()))}", *tables):
         print(text, file=sys.stderr)
     raise typer.Exit(1) from None
 
@@ -124,4 +142,4 @@ def _print_version(on: bool) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"hybridsearch: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"hybridsearch: warning: {redacted(' '.join(str(message).split()))}", file=sys.stderr)

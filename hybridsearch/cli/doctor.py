@@ -228,8 +228,9 @@ def _cache() -> Iterator[Finding]:
 
 def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[Finding], tuple[str, ...]]:
     """What a URL's engine is, and whether the index is sound: opening a folder compares the checksums of its files."""
-    from hybridsearch.backends import Described, connect, redacted
+    from hybridsearch.backends import Described, connect
     from hybridsearch.errors import IndexNotFoundError
+    from hybridsearch.redaction import redacted
 
     shown = redacted(place)
     findings: list[Finding] = []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +17,7 @@ from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_na
 from hybridsearch.cli.sources import default_retrievers, load_all, make_systems, open_source, work_folder
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.redaction import redacted_command
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.comparison import Comparison, SystemResult
@@ -243,7 +242,7 @@ def compare(
                 time_again=time_again,
                 details=details,
             )
-        return replace(comparison, command=_command(sys.argv[1:]))
+        return replace(comparison, command=redacted_command(["hybridsearch", *sys.argv[1:]]))
 
     sets = load_all(dataset, split, dataset_id)
     comparisons = {}
@@ -413,14 +412,6 @@ def _write_run(name: str, rankings: Mapping[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     Ranking.to_trec(rankings, folder / f"{name}.trec", name)
-
-
-def _command(words: Sequence[str]) -> str:
-    """The command line as a report may show it: without passwords and keys, in URLs or as options of an engine."""
-    from hybridsearch.backends import redacted
-
-    shown = [re.sub(r"((?:password|api_key)=).*", r"\1***", redacted(one), flags=re.DOTALL) for one in words]
-    return shlex.join(["hybridsearch", *shown])
 
 
 def _some(**given: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hybridsearch.cli.app import app
 from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
 from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
+from hybridsearch.redaction import redacted
 
 if TYPE_CHECKING:
     from hybridsearch.search import HybridSearch
@@ -64,7 +65,6 @@ def index(
     as_json: arguments.Json = False,
 ) -> None:
     """Add documents to an index, which is made if it is not there; one with a known id replaces it."""
-    from hybridsearch.backends import redacted
     from hybridsearch.readers import read_documents
 
     _check_via(via, resume)
@@ -113,11 +113,12 @@ def index(
 @app.command()
 def search(
     place: arguments.Place,
-    query: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         arg(
             "QUERY",
-            "What to find; after -- if it starts with a dash. Default: asks in a terminal, else reads one a line.",
+            "What to find, in quotes or not; after -- if it starts with a dash. "
+            "Default: asks in a terminal, else reads one a line.",
         ),
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many hits.")] = 10,
@@ -134,11 +135,11 @@ def search(
     as_json: arguments.Json = False,
 ) -> None:
     """Search an index."""
+    query = " ".join(words) if words else None  # so that it needs no quotes
     asking = query is None and sys.stdin.isatty()
     if asking and as_json:
         raise typer.BadParameter("give it a QUERY, or queries on standard input.", param_hint="--json")
     import hybridsearch as hs
-    from hybridsearch.backends import redacted
 
     parsed, names = parse_filter(filter), split_names(retrievers)
     with hs.open(place, backend_options=backend_options(option, hnsw, place)) as searcher:
@@ -165,7 +166,7 @@ def search(
 @app.command()
 def explain(
     place: arguments.Place,
-    query: Annotated[str, arg("QUERY", "What was asked.")],
+    words: Annotated[list[str], arg("QUERY", "What was asked.")],
     id: Annotated[str, arg("ID", "The document's id.")],
     retrievers: arguments.Names = None,
     candidates: arguments.Candidates = None,
@@ -176,7 +177,7 @@ def explain(
     import hybridsearch as hs
 
     with hs.open(place, backend_options=backend_options(option)) as searcher:
-        explanation = searcher.explain(query, id, retrievers=split_names(retrievers), candidates=candidates)
+        explanation = searcher.explain(" ".join(words), id, retrievers=split_names(retrievers), candidates=candidates)
     if as_json:
         print_json(explanation.to_dict())
     else:
@@ -228,7 +229,6 @@ def publish(
 ) -> None:
     """Let a name mean this index, in the place of the one that it means now, which is deleted."""
     import hybridsearch as hs
-    from hybridsearch.backends import redacted
 
     old = hs.publish(place, alias, drop_old=not keep_old, backend_options=backend_options(option))
     if as_json:

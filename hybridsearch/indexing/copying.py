@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hybridsearch.arguments import names, whole_number
-from hybridsearch.backends import Aliased, Backend, Schema, connect, redacted
+from hybridsearch.backends import Aliased, Backend, Schema, connect, place_name
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.fusion.files import restricted
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
+from hybridsearch.redaction import redacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def copy(
     started = time.perf_counter()
     batch_size, verify = whole_number("batch_size", batch_size), whole_number("verify", verify, 0)
     with _connected(source, source_options) as here, _connected(destination, destination_options) as there:
-        here_name, there_name = _name(source), _name(destination)
+        here_name, there_name = place_name(source), place_name(destination)
         if here is there or _same_place(source, destination):
             raise InvalidArgumentError(f"The source and the destination are both {here_name!r}: choose another place.")
         schema = here.open()
@@ -160,11 +161,11 @@ def publish(
     with _connected(place, backend_options) as backend:
         if not isinstance(backend, Aliased):
             raise BackendError(
-                f"The engine of {_name(place)!r} has no aliases, as servers of OpenSearch, Elasticsearch and Qdrant "
-                "have: open the new index by its own name."
+                f"The engine of {place_name(place)!r} has no aliases, as servers of OpenSearch, Elasticsearch and "
+                "Qdrant have: open the new index by its own name."
             )
         if backend.open() is None:
-            raise IndexNotFoundError(f"There is no index at {_name(place)!r} to publish: check the place.")
+            raise IndexNotFoundError(f"There is no index at {place_name(place)!r} to publish: check the place.")
         return backend.publish(alias, drop_old)
 
 
@@ -193,10 +194,6 @@ def _only(schema: Schema, retrievers: Collection[str] | None) -> Schema:
     if "fusion" in settings:
         settings["fusion"] = restricted(settings["fusion"], chosen)
     return replace(schema, retrievers=chosen, settings=settings)
-
-
-def _name(place: str | Path | Backend) -> str:
-    return redacted(place) if isinstance(place, str | Path) else type(place).__name__
 
 
 def _same_place(one: str | Path | Backend, other: str | Path | Backend) -> bool:

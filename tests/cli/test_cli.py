@@ -142,6 +142,43 @@ def test_search_explains_every_hit_on_request(place: str) -> None:
     assert all(hit["explanation"]["terms"]["bm25"] for hit in results["hits"])
 
 
+def test_a_query_needs_no_quotes(place: str) -> None:
+    quoted = json.loads(invoke("search", place, "boundary layer of a wing", "--json").stdout)
+    unquoted = invoke("search", place, "boundary", "layer", "--json", "of", "a", "wing").stdout
+    assert json.loads(unquoted)["hits"] == quoted["hits"]
+    asked = invoke("explain", place, "boundary", "layer", "shock", "--json").stdout
+    assert asked == invoke("explain", place, "boundary layer", "shock", "--json").stdout
+
+
+def test_what_a_message_says_both_ways_is_said_once(place: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("number,text\n1,wing\n")
+    said = invoke("index", str(tmp_path / "rows.csv"), "--index", str(tmp_path / "index")).stderr
+    assert "name the field with --id-field, or let ids be made with --auto-id." in said
+    invoke("copy", place, str(tmp_path / "copy"))
+    assert (
+        "go on with a copy that was interrupted with --resume." in invoke("copy", place, str(tmp_path / "copy")).stderr
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["opensearch://me:hunter2@host/x"],
+        ["search", "seismic://me:hunter2@host/x", "wing"],
+        ["search", "--top-k", "opensearch://me:hunter2@host/x"],
+        ["index", "opensearch://me:hunter2@host/x", "--index", "y"],
+        ["publish", "a", "b", "opensearch://me:hunter2@host/x"],
+        ["evaluate", "a", "opensearch://me:hunter2@host/x"],
+        ["train", "dense", "--data", "opensearch://me:hunter2@host/x", "--model", "m", "--output", "o"],
+        ["doctor", "magic://me:hunter2@host/x"],
+    ],
+)
+def test_a_url_in_the_wrong_place_comes_back_without_its_password(arguments: Sequence[str]) -> None:
+    done = invoke(*arguments)
+    assert done.exit_code in (1, 2)
+    assert "hunter2" not in done.stderr + done.stdout
+
+
 def test_queries_come_from_standard_input_one_a_line(place: str) -> None:
     answered = program("search", place, "--json", input="lift\n\nheat transfer\n")
 

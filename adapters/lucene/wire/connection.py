@@ -114,7 +114,7 @@ class Address:
             password = os.environ.get(environment + "PASSWORD")
         ca = ca_file if ca_file is not None or not tls else os.environ.get(environment + "CA")
         if ca is not None:
-            _check_ca(Path(ca), tls, shown)
+            _check_ca(ca, tls, shown)
         return cls(
             engine=engine,
             scheme="https" if tls else "http",
@@ -184,6 +184,8 @@ def check_name(name: str, where: str = "The name", hint: str = "") -> str:
         problem = f"{name!r} holds {bad[0]!r}: use letters, digits, '-', '_' and '.'"
     elif name[0] in "-_+" or name in (".", ".."):
         problem = f"{name!r} does not start with a letter or digit"
+    elif not name.isprintable():
+        problem = f"{name!r} holds a character that cannot be printed"
     elif len(name.encode()) > 255:
         problem = f"{name[:40]!r}... is longer than 255 bytes"
     if problem:
@@ -215,7 +217,7 @@ def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, st
     return scheme, rest + path
 
 
-def _check_ca(path: Path, tls: bool, shown: str) -> None:
+def _check_ca(path: str | Path, tls: bool, shown: str) -> None:
     if not tls:
         scheme, _, rest = shown.partition("://")
         raise InvalidArgumentError(
@@ -223,7 +225,7 @@ def _check_ca(path: Path, tls: bool, shown: str) -> None:
         )
     try:
         ssl.create_default_context(cafile=str(path))
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidArgumentError(
             f"The CA file {str(path)!r} cannot be used ({short(error)}): give the authority's certificate as PEM."
         ) from None

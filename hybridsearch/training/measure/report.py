@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import platform
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.results import ALPHA, Sparsity, Versus
+from hybridsearch.redaction import redacted_command
 from hybridsearch.training.libraries import versions_of
 from hybridsearch.training.measure.comparing import Expansion
 from hybridsearch.training.runs.record import History
@@ -268,13 +268,10 @@ def _with_section(card: str, report: str) -> str:
 
 def _command(arguments: Sequence[str]) -> str:
     """The command as it was typed, without passwords, keys and the folder of the program."""
-    from hybridsearch.backends import redacted
-
     if not arguments:
         return ""
     program = Path(arguments[0]).name
-    shown = [re.sub(r"((?:password|api_key)=).*", r"\1***", redacted(one), flags=re.DOTALL) for one in arguments[1:]]
-    return shlex.join([*(["python"] if program.endswith(".py") else []), program, *shown])
+    return redacted_command([*(["python"] if program.endswith(".py") else []), program, *arguments[1:]])
 
 
 def _duration(seconds: float) -> str:

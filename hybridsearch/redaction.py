@@ -1,0 +1,49 @@
+"""What may be shown of a text that may hold a password: an error, a warning, a place, a command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+_NAMES = r"password|passwd|pwd|api_?key|access_?key|access_?token|auth_?token|secret"
+_SECRET_OPTION = re.compile(rf"((?:^|[^\w])(?:{_NAMES})=)(?!\.\.\.)([^\s&'\",;)]+)", re.IGNORECASE)
+_SECRET_ENTRY = re.compile(rf"""((["'])(?:{_NAMES})\2\s*:\s*(["'])).*?(?=\3)""", re.IGNORECASE)
+_SECRET_WORD = re.compile(rf"^([\w-]*=)??((?:{_NAMES})=).*", re.IGNORECASE | re.DOTALL)
+
+# A user and a password, then an "@"; a colon before a port begins no password. The password may hold anything: without
+# spaces it ends at the last "@" before one, with spaces at the first "@" within the quotes or the line.
+_USER = r"""[^\s:/@"'\[]"""
+_NO_PORT = r""":(?!\d*(?:[\s,"']|$))"""
+_NO_PORT_OR_PATH = r""":(?!\d*(?:[/\s,"']|$))"""
+_SCHEME = r"(?<=[\w+.-]{2}):/{1,2}"  # one slash where a pathlib.Path was made of it
+_USER_INFO = re.compile(rf"""({_SCHEME})(?:{_USER}*{_NO_PORT}\S*|{_USER}*{_NO_PORT_OR_PATH}[^"'\n]*?|{_USER}+)@""")
+
+
+def redacted(text: object) -> str:
+    """`text`, such as a place, a message or a command, as it may be shown: without passwords and keys.
+
+    What a URL has before an "@" becomes "***", and so does what stands after "password=", "api_key=" and the like.
+
+    >>> redacted("opensearch+https://me:secret@host:9200/papers")
+    'opensearch+https://***@host:9200/papers'
+    >>> redacted("The host of 'qdrant://key@host/papers?api_key=secret' is not there.")
+    "The host of 'qdrant://***@host/papers?api_key=***' is not there."
+    """
+    shown = str(text)
+    scheme, mark, rest = shown.partition("://")
+    if mark and re.fullmatch(r"[\w+.-]+", scheme) and not rest.startswith("/") and not re.search(r"\s", rest):
+        _, at, public = rest.rpartition("@")
+        shown = f"{scheme}://***@{public}" if at else shown
+    else:
+        shown = _USER_INFO.sub(r"\1***@", shown)
+    return _SECRET_ENTRY.sub(r"\1***", _SECRET_OPTION.sub(r"\1***", shown))
+
+
+def redacted_command(words: Sequence[str]) -> str:
+    """A command line as it may be shown, quoted for a shell.
+
+    >>> redacted_command(["hybridsearch", "search", "opensearch://me:secret@host/papers", "--option", "password=a b"])
+    "hybridsearch search 'opensearch://***@host/papers' --option 'password=***'"
+    """
+    return shlex.join([_SECRET_WORD.sub(r"\1\2***", redacted(word)) for word in words])
