@@ -87,6 +87,79 @@ def test_classes_of_entailment_are_kept_where_asked_for() -> None:
     assert data.rows["label"][:] == [0, 1, 2, 2, 0]
 
 
+def of_labels(labels: list[Any], column: str = "label", **options: Any) -> Any:
+    rows = [{"sentence1": f"one {label}", "sentence2": f"other {label}", column: label} for label in labels]
+    return read_training_data(rows, **options)
+
+
+def test_minus_one_is_no_label_beside_numbered_classes() -> None:
+    data = of_labels([0, 1, 2, -1, 0])
+    assert data.kind is Kind.CLASSED
+    assert data.rows["label"][:] == [0, 1, 2, 0]
+    assert data.rows["anchor"][:] == ["one 0", "one 1", "one 2", "one 0"]
+    assert data.notes == ("pairs without a class were left out: 1",)
+
+
+def test_classes_of_the_hub_without_a_label_are_left_out() -> None:
+    rows = [{"sentence1": "a", "sentence2": "b", "label": label} for label in (1, -1, 0)]
+    feature = datasets.ClassLabel(names=["different", "same"])
+    features = datasets.Features({"sentence1": datasets.Value("string"), "sentence2": datasets.Value("string")})
+    features["label"] = feature
+    data = read_training_data(datasets.Dataset.from_list(rows, features=features))
+    assert data.rows.features["label"].names == ["different", "same"]
+    assert data.rows["label"][:] == [1, 0]
+
+
+@pytest.mark.parametrize("first", ["-", "-1", -1, "", None])
+def test_the_first_inference_may_be_without_a_label(first: Any) -> None:
+    data = read_training_data([{"premise": "A man eats.", "hypothesis": "Who knows.", "label": first}, *NLI])
+    assert data.rows[:] == read_training_data(NLI).rows[:]
+    assert data.notes[0] == "pairs without a class were left out: 2"
+
+
+@pytest.mark.parametrize("labels", [["True", "False", "true"], ["TRUE", "0", "1"], [True, False, 1]])
+def test_true_and_false_are_0_and_1_however_they_are_spelled(labels: list[Any]) -> None:
+    for options in ({}, {"kind": "pairs with 0/1"}):
+        data = of_labels(labels, **options)
+        assert data.kind is Kind.LABELLED
+        assert data.rows["label"][:] == [1, 0, 1]
+
+
+def test_classes_that_differ_in_case_are_one() -> None:
+    data = of_labels(["Yes", "no", "yes"])
+    assert data.rows["label"][:] == [0, 1, 0]
+    assert data.rows.features["label"].names == ["Yes", "no"]
+    assert data.notes == ("classes that differ in case only were taken as one",)
+
+
+@pytest.mark.parametrize("labels", [[0, 3, 5], ["0", "4"], [0, 1, -1], [-1, 4]])
+def test_whole_numbers_that_may_be_scores_or_classes_are_asked_about(labels: list[Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match="may be scores or classes"):
+        of_labels(labels)
+
+
+def test_whole_numbers_are_what_the_columns_say() -> None:
+    columns = {"anchor": "sentence1", "positive": "sentence2"}
+    scores = of_labels([0, 3, 5], columns={**columns, "score": "label"})
+    assert (scores.kind, scores.rows["label"][:]) == (Kind.SCORED, [0.0, 0.6, 1.0])
+    classes = of_labels([0, 3, 5], columns={**columns, "class": "label"})
+    assert (classes.kind, classes.rows["label"][:]) == (Kind.CLASSED, [0, 3, 5])
+    truths = of_labels([0, 1, -1], columns={**columns, "class": "label"})
+    assert (truths.kind, truths.rows["label"][:]) == (Kind.LABELLED, [0, 1])
+    assert of_labels([0, 1], "class").kind is Kind.LABELLED
+
+
+def test_minus_one_beside_scores_is_asked_about() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"some are -1: .*leave these rows out"):
+        of_labels([2.5, -1.0, 5.0], "score")
+    assert of_labels([0.0, -1.0, 4.0], "score", score_range=(-1, 4)).rows["label"][:] == [0.2, 0.0, 1.0]
+
+
+def test_rows_without_any_label_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="No row has a label"):
+        of_labels([-1, -1])
+
+
 def test_entailments_without_contradictions_are_said() -> None:
     with pytest.raises(InvalidArgumentError, match="No premise of 'data' has both"):
         read_training_data(NLI[:2])

@@ -22,7 +22,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "negative": ("negative", "negatives", "neg", "hard_negative"),
     "text": ("text", "sentence", "content", "contents"),
     "docs": ("docs", "documents", "passages", "candidates"),
-    "label": ("label", "labels", "class", "gold_label"),
+    "label": ("label", "labels", "gold_label"),
+    "class": ("class", "classes"),
     "score": ("score", "scores", "similarity", "similarity_score", "relatedness", "relatedness_score"),
     "embedding": ("embedding", "embeddings", "teacher_embedding"),
     "query_id": ("query_id", "qid"),
@@ -33,7 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
 IDS = ("query_id", "document_id")
 """Roles that are kept beside the rows and never fed."""
 
-_TARGETS = ("label", "score", "embedding")
+_TARGETS = ("label", "class", "score", "embedding")
 _NUMBERED = re.compile(r"(negative|hard_negative|neg)_?(\d+)")
 _WAY_OUT = (
     "say which columns to use with columns={'anchor': '...', 'positive': '...'} (--columns anchor=...,positive=...); "
@@ -48,8 +49,8 @@ class Roles:
     Attributes:
         anchor, positive, text, docs: column names, or None.
         negatives: column names, in order.
-        target: the column of labels, scores or embeddings, or None.
-        target_role: "label", "score" or "embedding"; "" without a target.
+        target: the column of labels, classes, scores or embeddings, or None.
+        target_role: "label", "class", "score" or "embedding"; "" without a target.
         ids: what is kept and not fed: new name -> column name.
     """
 

@@ -163,16 +163,16 @@ class _Reading:
             meaning=meaning,
             names=(self.table.classes or {}).get(column),
             score_range=self.score_range,
+            classes=self.roles.target_role == "class",
         )
         notes = (labels.note,) if labels.note else ()
         if labels.nli and self.kind in (None, Kind.TUPLES):
             return self._triplets(labels, notes)
         made = self._made(_KINDS[labels.meaning], pa.array(labels.values), notes)
-        if labels.classes:
-            kept = [place for place, value in enumerate(labels.values) if value is not None]
-            ids = None if made.ids is None else made.ids.select(kept)
-            made = replace(made, rows=_with_names(made.rows.select(kept), labels.classes), ids=ids)
-        return made
+        kept = [place for place, value in enumerate(labels.values) if value is not None]
+        if len(kept) < len(made):
+            made = made.select(kept)
+        return replace(made, rows=_with_names(made.rows, labels.classes)) if labels.classes else made
 
     def _triplets(self, labels: Labels, notes: tuple[str, ...]) -> TrainingData:
         rows = self._rows()

@@ -13,6 +13,10 @@ NLI = ("entailment", "neutral", "contradiction")
 """The classes of natural language inference, numbered as on the hub."""
 
 _WITHOUT_GOLD = ("-", "", "-1")  # where annotators of SNLI did not agree
+_NO_LABEL = -1
+"""Which integer stands for a missing label, as on the hub."""
+
+_TRUTHS = {"true": 1, "false": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Labels:
 
     Attributes:
         meaning: "class", "0/1" or "score".
-        values: one for each row; None where the row has no class (only in data with the classes of NLI).
+        values: one for each row; None where the row has no label. Scores have no such rows.
         classes: names of the classes, where they have names.
         note: what was done to the values, or "".
     """
@@ -45,36 +49,43 @@ def read_labels(
     meaning: str | None,
     names: Sequence[str] | None,
     score_range: tuple[float, float] | None,
+    classes: bool = False,
 ) -> Labels:
     """The labels of a column, and what they mean where it was not said.
 
     Args:
-        raw: at least one value, as read: numbers, booleans, or strings (of CSV, numbers too).
+        raw: at least one value, as read: numbers, booleans, or strings (of CSV, numbers and booleans too).
         places: where each value stands, for messages.
         column: for messages.
-        meaning: "class", "0/1", "score", or None: 0 and 1 alone are 0/1, other whole numbers from 0 and strings
-            classes, and all other numbers scores.
+        meaning: "class", "0/1", "score", or None: 0 and 1 (or true and false) alone are 0/1, strings and the whole
+            numbers 0 to 2 classes, and numbers with a fraction scores. An integer of -1 is no label.
         names: of the classes that integers stand for.
         score_range: the scores that become 0 and 1; None takes it from the values.
+        classes: whether whole numbers other than 0 and 1 are classes, however large.
 
     Raises:
         DocumentError: a value does not fit; the message has its place.
+        InvalidArgumentError: other whole numbers, which may be classes or scores; or no row has a label.
     """
-    if names is not None and meaning in (None, "class"):
-        raw = [names[value] if isinstance(value, int) and 0 <= value < len(names) else value for value in raw]
-    if meaning in (None, "class") and isinstance(raw[0], str) and (meaning or as_number(raw[0]) is None):
-        return _named_classes(raw, places, column)
-    numbers = [check_number(value, column, place) for value, place in zip(raw, places, strict=True)]
-    if meaning is None:
-        whole = all(number.is_integer() and number >= 0 for number in numbers)
-        meaning = "score" if not whole else "0/1" if max(numbers) <= 1 else "class"
+    if meaning in (None, "class"):
+        if names is not None:
+            raw = [_name(value, names) for value in raw]
+        texts = [value for value in raw if isinstance(value, str)]
+        words = any(as_number(text) is None and not _is_truth(text) for text in texts)
+        only = all(as_number(value) in (None, _NO_LABEL) for value in raw)  # else the first word is the error
+        if names is not None or (words and only) or (texts and meaning == "class"):
+            return _named_classes(raw, places, column, hub=names is not None)
+    numbers = [_number(value, column, place) for value, place in zip(raw, places, strict=True)]
+    meaning = meaning or _meaning(numbers, column, classes)
     if meaning == "score":
-        return _scores(numbers, score_range)
+        return _scores(numbers, score_range, column)
+    labels: list[int | None] = []
     for number, place in zip(numbers, places, strict=True):
-        if not number.is_integer() or number < 0 or (meaning == "0/1" and number > 1):
+        if not number.is_integer() or number < _NO_LABEL or (meaning == "0/1" and number > 1):
             allowed = "0 or 1" if meaning == "0/1" else "a whole number from 0"
             raise DocumentError(f"{place}: the column {column!r} is {number:g}, where a label is {allowed}.")
-    return Labels(meaning, [int(number) for number in numbers])
+        labels.append(None if number == _NO_LABEL else int(number))
+    return Labels(meaning, labels, note=_left_out(labels, column))
 
 
 def triplets(premises: Sequence[str], hypotheses: Sequence[str], labels: Labels) -> Iterator[tuple[str, str, str]]:
@@ -99,27 +110,79 @@ def triplets(premises: Sequence[str], hypotheses: Sequence[str], labels: Labels)
                 yield premise, positive[place % len(positive)], negative[place % len(negative)]
 
 
-def _named_classes(raw: Sequence[Any], places: Sequence[str], column: str) -> Labels:
-    found = [str(value).strip() for value in raw]
+def _meaning(numbers: Sequence[float], column: str, classes: bool) -> str:
+    """What numbers are: raises InvalidArgumentError where they may be one thing or another."""
+    found, low, high = set(numbers), min(numbers), max(numbers)
+    if classes or (found <= {0.0, 1.0}):
+        return "0/1" if high <= 1 else "class"
+    if low < _NO_LABEL or found == {-1.0, 1.0} or not all(number.is_integer() for number in found):
+        return "score"
+    if high == 2:
+        return "class"  # as the hub numbers entailment, neutral and contradiction
+    if high < 0:
+        return "class"  # there is no label at all
+    raise InvalidArgumentError(
+        f"The column {column!r} holds whole numbers from {low:g} to {high:g}, which may be scores or classes"
+        f"{' (-1 for no label)' if low < 0 else ''}: name it as score or as class beside the other columns, as in "
+        f"columns={{'anchor': '...', 'positive': '...', 'score': {column!r}}} "
+        f"(--columns anchor=...,positive=...,score={column})."
+    )
+
+
+def _name(value: Any, names: Sequence[str]) -> Any:
+    """The name of a class of the hub, whose integers are places among the names; -1 and null are no label."""
+    if isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    return None if value == _NO_LABEL else value
+
+
+def _number(value: Any, column: str, place: str) -> float:
+    """The number that a value is or spells; 1 and 0 of true and false."""
+    return float(_TRUTHS[value.strip().lower()]) if _is_truth(value) else check_number(value, column, place)
+
+
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().lower() in _TRUTHS
+
+
+def _left_out(values: Sequence[Any], column: str) -> str:
+    """The note of rows without a label; raises InvalidArgumentError where no row has one."""
+    without = sum(value is None for value in values)
+    if without == len(values):
+        raise InvalidArgumentError(f"No row has a label in the column {column!r}: give data with labels.")
+    return f"pairs without a class were left out: {without:,}" if without else ""
+
+
+def _named_classes(raw: Sequence[Any], places: Sequence[str], column: str, hub: bool) -> Labels:
+    """Classes by name, those that differ in case only as one. Of the hub, or of NLI, a row may have none."""
+    found = ["" if value is None else str(value).strip() for value in raw]
     lowered = [name.lower() for name in found]
+    missing = {"", str(_NO_LABEL)}
     if NLI[0] in lowered and set(lowered) <= {*NLI, *_WITHOUT_GOLD}:
         values = [NLI.index(name) if name in NLI else None for name in lowered]
-        without = values.count(None)
-        return Labels("class", values, NLI, f"pairs without a class were left out: {without:,}" if without else "")
-    for value, place in zip(raw, places, strict=True):
-        if value is None or not str(value).strip():
+        return Labels("class", values, NLI, _left_out(values, column))
+    for name, place in zip(found, places, strict=True):
+        if not name and not hub:
             raise DocumentError(f"{place}: the column {column!r} is missing or empty, where a class is needed.")
-    classes = tuple(sorted(set(found)))
-    numbers = {name: number for number, name in enumerate(classes)}
-    return Labels("class", [numbers[name] for name in found], classes)
+    spelled: dict[str, str] = {}
+    for name in sorted(set(found) - missing):
+        spelled.setdefault(name.lower(), name)
+    classes = tuple(spelled.values())
+    numbers = {name: number for number, name in enumerate(spelled)}
+    values = [numbers.get(name) for name in lowered]
+    notes = [_left_out(values, column)]
+    if len(classes) < len(set(found) - missing):
+        notes.append("classes that differ in case only were taken as one")
+    return Labels("class", values, classes, "; ".join(filter(None, notes)))
 
 
-def _scores(numbers: list[float], score_range: tuple[float, float] | None) -> Labels:
-    low, high = score_range or _range(numbers)
+def _scores(numbers: list[float], score_range: tuple[float, float] | None, column: str) -> Labels:
+    low, high = score_range or _range(numbers, column)
     if not low < high:
         raise InvalidArgumentError(f"score_range is (lowest, highest), not {score_range!r}.")
     if (low, high) in ((0.0, 1.0), (-1.0, 1.0)) and score_range is None:
-        return Labels("score", numbers)
+        note = f"{column} of -1 and 1 was taken as a score" if set(numbers) == {-1.0, 1.0} else ""
+        return Labels("score", numbers, note=note)
     if min(numbers) < low or max(numbers) > high:
         raise InvalidArgumentError(
             f"The scores go from {min(numbers):g} to {max(numbers):g}, beyond the score_range of {low:g} to {high:g}."
@@ -128,10 +191,15 @@ def _scores(numbers: list[float], score_range: tuple[float, float] | None) -> La
     return Labels("score", [(number - low) / (high - low) for number in numbers], note=note)
 
 
-def _range(numbers: Sequence[float]) -> tuple[float, float]:
+def _range(numbers: Sequence[float], column: str) -> tuple[float, float]:
     """The scale that scores are on: a usual one (STS: 0 to 5, SICK: 1 to 5), or else their own extremes."""
     least, most = min(numbers), max(numbers)
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0)):
         if low <= least and most <= high:
             return low, high
+    if least == _NO_LABEL and all(number >= 0 for number in numbers if number != _NO_LABEL):
+        raise InvalidArgumentError(
+            f"The scores in the column {column!r} go from 0 or more to {most:g}, and some are -1: if that is for no "
+            "score, leave these rows out; else say score_range=(-1, ...) (in a --config file beside its source)."
+        )
     return least, most

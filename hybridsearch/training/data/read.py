@@ -55,10 +55,12 @@ def read_training_data(
     Text files may end in .gz. Columns are recognised by their names in any case, such as anchor, query, question,
     premise or sentence1, positive, answer or sentence2, negative, negative_2 ..., label or score
     (`hybridsearch.training.data.columns.NAMES` has all); a negative may be a list, of the same length in each row.
-    The kind follows from the columns: a label of 0 and 1 makes pairs with 0/1, whole numbers or names pairs with
-    class, other numbers, or a column named score, pairs with score. Scores on a larger scale (STS: 0 to 5, SICK:
-    1 to 5) become 0 to 1. Pairs with the classes entailment, neutral and contradiction (NLI) become triplets: a
-    premise, what it entails, what contradicts it; kind="pairs with class" keeps them as they are.
+    The kind follows from the columns: a label of 0 and 1, or true and false, makes pairs with 0/1, names or 0, 1 and 2
+    pairs with class, numbers with a fraction, or a column named score, pairs with score. Other whole numbers may be
+    classes or scores: name their column as "class" or "score". Rows with -1 for no label are left out. Scores on a
+    larger scale (STS: 0 to 5, SICK: 1 to 5) become 0 to 1. Pairs with the classes entailment, neutral and contradiction
+    (NLI) become triplets: a premise, what it entails, what contradicts it; kind="pairs with class" keeps them as they
+    are.
 
     Args:
         source: as above.
