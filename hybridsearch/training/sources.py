@@ -28,7 +28,7 @@ from hybridsearch.training.data import (
     split,
     with_queries,
 )
-from hybridsearch.training.data.answers import Answers, collection_of, unlike
+from hybridsearch.training.data.answers import Answers, Question, asks, collection_of, questions_of, unlike
 from hybridsearch.training.distill import Teacher, add_teacher_scores
 from hybridsearch.training.measure.evaluators import Dev
 from hybridsearch.training.runs.record import has_several_processes
@@ -50,12 +50,6 @@ Source: TypeAlias = "str | Path | Dataset | TrainingData | Part | datasets.Datas
 
 DEV_QUERIES = 100
 """Queries, or rows, that are held out of the training data to choose the best checkpoint: a tenth, at most these."""
-
-_Question: TypeAlias = str | frozenset[str]
-"""A normalized query; or the two texts of a pair."""
-
-_ABOUT_PAIRS = (Kind.CLASSED, Kind.LABELLED, Kind.SCORED)
-_ASKS_NOTHING = (Kind.TEXTS, Kind.EMBEDDED)
 
 _FEWEST = 100  # rows without a test collection, below which nothing is held out
 _DOCUMENTS = 20_000  # texts of such rows that are searched
@@ -96,24 +90,27 @@ def gather(
     test: Dataset | str | Path | None = None,
     corpus: Iterable[Document] | str | Path | None = None,
     seed: int = 0,
+    measured: Collection[Question] = (),
 ) -> Sources:
     """Read the data, and hold out what is not given.
 
-    Of the first queries with judgements (a BEIR folder or a Dataset) a tenth, at most 100, become dev. The first
-    folder's split "test", where it has one, becomes test. One set of pairs or tuples with at least 100 rows gives a
+    The first folder's splits "dev" and "test", where it has them, become dev (at most 100 of its queries) and test. Of
+    the first queries with judgements, where there is no such dev, a tenth, at most 100, become dev. One set of pairs or tuples with at least 100 rows gives a
     tenth, at most 100, to each of dev and test that is not given: their questions are to find their answers among all
     answers. Nothing is held out of several sets of rows, or where `dev` is given.
 
-    Training data that ask a question of dev or test are left out, whatever they come from. A note says so.
+    Training data that ask a question of dev, test or an evaluator are left out, whatever they come from, and so are
+    queries of a given dev that test asks. A note says so.
 
     Args:
         data: one source, several, or several by name; of the same name, later ones get a number.
         dev, test: as in `Sources`; test also as a folder or name of `load_dataset`.
         corpus: documents to mine in, for all data; also what `read_documents` reads. None for each data set's own.
         seed: what is held out.
+        measured: what evaluators ask (`hybridsearch.training.measure.measuring.asked_by`).
 
     Raises:
-        InvalidArgumentError: all training data ask what dev or test ask.
+        InvalidArgumentError: all training data ask what dev, test or an evaluator ask, or all of dev what test asks.
         InvalidArgumentError, DocumentError, DatasetNotFoundError, MissingExtraError: as `read_training_data` says.
     """
     judged = test if isinstance(test, Dataset) or test is None else load_one(test, "test")
@@ -121,29 +118,35 @@ def gather(
     parts = [(name, part, _judged(part)) for name, part in _parts(data)]
     for _, part, dataset in parts:
         if judged is None and dataset is not None:
-            judged = _test_split(part.source, dataset)
-    closed = _asked(judged)
+            judged = _own_split(part.source, "test", dataset)
+    notes: list[str] = []
+    if dev is not None:
+        dev = _apart(dev, asked_in(judged), notes)
+    closed = asked_in(judged) | set(measured)
+    chosen_by = asked_in(dev)
     training: list[TrainingData] = []
     corpora: list[Iterable[Document] | None] = []
     for name, part, dataset in parts:
         arguments = {**part.arguments, **({} if name is None else {"name": name})}
         if dataset is None:
             one = read_training_data(part.source, **arguments)
-        elif dev is None:
-            rest, dev = hold_out(dataset, seed, closed)
-            one = read_training_data(rest, **arguments)
         else:
+            if dev is None and (own := _own_split(part.source, "dev", dataset)) is not None:
+                dev, chosen_by = some_queries(own, seed, closed), asked_in(own)
+            if dev is None:
+                dataset, dev = hold_out(dataset, seed, closed)
             one = read_training_data(dataset, **arguments)
         one = replace(one, name=unlike(one.name, [other.name for other in training]))
-        training.append(_without(one, closed))
+        training.append(one)
         corpora.append(dataset.corpus if corpus is None and dataset is not None else corpus)
     if dev is None and len(training) == 1 and training[0].kind in (Kind.PAIRS, Kind.TUPLES):
-        training[0], dev, judged = _hold_out_rows(training[0], judged, corpora[0], seed)
-    chosen_by = _asked(dev)
-    return Sources(tuple(_without(one, chosen_by) for one in training), dev, judged, tuple(corpora))
+        training[0], dev, judged = _hold_out_rows(_without(training[0], closed), judged, corpora[0], seed)
+    closed |= chosen_by | asked_in(dev)
+    training[0] = replace(training[0], notes=(*training[0].notes, *notes))
+    return Sources(tuple(_without(one, closed) for one in training), dev, judged, tuple(corpora))
 
 
-def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[_Question] = ()) -> tuple[Dataset, Dataset | None]:
+def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[Question] = ()) -> tuple[Dataset, Dataset | None]:
     """A data set without a tenth of its queries, at most 100, and these; None where it has fewer than ten.
 
     Queries of the same text stay together.
@@ -156,21 +159,30 @@ def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[_Question] = ()
     >>> len(rest.queries), len(held.queries), rest.queries.keys() & held.queries.keys()
     (27, 3, set())
     """
-    answered = {id for id, grades in dataset.qrels.items() if any(grade > 0 for grade in grades.values())}
-    known = {normalized(text) for id, text in dataset.queries.items() if id in answered}
-    texts = sorted(known - set(closed))
-    chosen = set(random.Random(seed).sample(texts, min(DEV_QUERIES, len(texts) // 10)))  # noqa: S311
-    if not chosen:
+    asked = set(_texts_asked(dataset).values()) - set(closed)
+    held = some_queries(dataset, seed, closed, min(DEV_QUERIES, len(asked) // 10))
+    if held is None:
         return dataset, None
-    held = with_queries(
-        dataset, f"{dataset.name}/dev", [id for id, text in dataset.queries.items() if normalized(text) in chosen]
-    )
+    held = replace(held, name=f"{dataset.name}/dev")
     rest = replace(  # also the judgements of queries that are not there, to be counted
         dataset,
         queries={id: text for id, text in dataset.queries.items() if id not in held.queries},
         qrels={id: grades for id, grades in dataset.qrels.items() if id not in held.queries},
     )
     return rest, held
+
+
+def some_queries(
+    dataset: Dataset, seed: int = 0, closed: Collection[Question] = (), most: int = DEV_QUERIES
+) -> Dataset | None:
+    """At most so many of a data set's queries with a relevant document, drawn by seed; None where there are none.
+
+    Arguments are as in `hold_out`.
+    """
+    texts = sorted(set(_texts_asked(dataset).values()) - set(closed))
+    chosen = set(random.Random(seed).sample(texts, min(most, len(texts))))  # noqa: S311
+    ids = [id for id, text in dataset.queries.items() if normalized(text) in chosen]
+    return with_queries(dataset, dataset.name, ids) if ids else None
 
 
 def mine(
@@ -275,12 +287,18 @@ def _judged(part: Part) -> Dataset | None:
     return None
 
 
-def _test_split(source: object, training: Dataset) -> Dataset | None:
-    """The judgements of the split "test" of a folder or name, unless these are what is trained on."""
+def _texts_asked(dataset: Dataset) -> dict[str, str]:
+    """Id -> normalized text of the queries with a relevant document."""
+    answered = (id for id, grades in dataset.qrels.items() if any(grade > 0 for grade in grades.values()))
+    return {id: normalized(dataset.queries[id]) for id in answered if id in dataset.queries}
+
+
+def _own_split(source: object, split: str, training: Dataset) -> Dataset | None:
+    """The judgements of a split of a folder or name, unless these are what is trained on."""
     if not isinstance(source, str | Path):
         return None
     try:
-        found = load_one(source, "test")
+        found = load_one(source, split)
     except InvalidArgumentError:  # it has no such split
         return None
     return None if found.digest == training.digest else found
@@ -293,39 +311,44 @@ def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Docum
     return list(corpus) if isinstance(corpus, Iterator) else corpus
 
 
-def _asked(of: object) -> set[_Question]:
-    """What dev or test ask; nothing is known of what only its evaluator reads."""
+def asked_in(of: object) -> set[Question]:
+    """What dev or test ask; nothing is known here of what only its evaluator reads."""
     if isinstance(of, Dataset):
         return {normalized(text) for id, text in of.queries.items() if id in of.qrels}
-    if isinstance(of, TrainingData) and of.kind in _ABOUT_PAIRS:
-        return set(_pairs(of))
-    return set(map(normalized, _anchors(of))) if isinstance(of, TrainingData) else set()
+    return set(questions_of(of)) if isinstance(of, TrainingData) else set()
 
 
-def _without(data: TrainingData, closed: Collection[_Question]) -> TrainingData:
-    kept = [place for place, text in enumerate(_anchors(data)) if normalized(text) not in closed]
-    if data.kind in _ABOUT_PAIRS:
-        pairs = list(_pairs(data))
-        kept = [place for place in kept if pairs[place] not in closed]
-    if data.kind in _ASKS_NOTHING or len(kept) == len(data):
+def _apart(dev: Dev, closed: Collection[Question], notes: list[str]) -> Dev:
+    """What was given as dev, without what test asks."""
+    if isinstance(dev, TrainingData):
+        kept: Dev = _without(dev, closed)
+    elif isinstance(dev, Dataset):
+        ids = [id for id, text in dev.queries.items() if normalized(text) not in closed]
+        if not ids and dev.queries:
+            raise InvalidArgumentError(f"All queries of dev ({dev.name!r}) are asked by test: give another dev or test.")
+        kept = dev if len(ids) == len(dev.queries) else with_queries(dev, dev.name, ids)
+    else:
+        return dev
+    before, after = (len(one.queries if isinstance(one, Dataset) else one) for one in (dev, kept))
+    if after < before:
+        notes.append(f"of dev, what test asks was left out: {before - after:,}")
+    return kept
+
+
+def _without(data: TrainingData, closed: Collection[Question]) -> TrainingData:
+    if not closed:
+        return data
+    rows = asks(data, pairs=any(isinstance(question, frozenset) for question in closed))
+    kept = [place for place, asked in enumerate(rows) if asked.isdisjoint(closed)]
+    if len(kept) == len(data):
         return data
     if not kept:
         raise InvalidArgumentError(
-            f"All rows of {data.name!r} ask what dev or test ask, so that nothing is left to train on: give other "
-            "training data, or other dev and test."
+            f"All rows of {data.name!r} ask what dev, test or an evaluator ask, so that nothing is left: give other "
+            "data, or others to measure by."
         )
-    note = f"rows that ask what dev or test ask were left out: {len(data) - len(kept):,}"
+    note = f"rows that ask what dev, test or an evaluator ask were left out: {len(data) - len(kept):,}"
     return replace(data.select(kept), notes=(*data.notes, note))
-
-
-def _anchors(data: TrainingData) -> Iterable[str]:
-    return () if data.kind in _ASKS_NOTHING else data.rows[data.inputs[0]]
-
-
-def _pairs(data: TrainingData) -> Iterator[frozenset[str]]:
-    """Of data in which a question is whether two texts belong together."""
-    for one, other in zip(data.rows["anchor"], data.rows["positive"], strict=True):
-        yield frozenset((normalized(one), normalized(other)))
 
 
 def _hold_out_rows(

@@ -141,7 +141,25 @@ def test_what_was_left_out_is_said(pairs: Path, tiny_dense: Path, collection: Pa
         "--output", tmp_path / "out", "--max-steps", 1, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "Rows that ask what dev or test ask were left out: 10." in json.loads(result.stdout)["summary"]
+    assert "Rows that ask what dev, test or an evaluator ask were left out: 10." in json.loads(result.stdout)["summary"]
+
+
+@pytest.mark.parametrize("option", ["--dev", "--evaluator"])
+def test_rows_that_an_evaluator_reads_are_not_trained_on(option: str, tiny_dense: Path, tmp_path: Path) -> None:
+    lines = ["sentence1,sentence2,score", *(f"A {word}.,One {word}.,0.{place}" for place, word in enumerate("abcdef"))]
+    for name, some in (("rows", lines), ("part", lines[:4])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(some))
+    command = [
+        "train", "dense", "--data", tmp_path / "rows.csv", "--model", tiny_dense, "--output", tmp_path / "out",
+        "--max-steps", 1,
+    ]  # fmt: skip
+    part = invoke(*command, option, f"similarity={tmp_path}/part.csv", "--json")
+    assert part.exit_code == 0, part.output
+    summary = json.loads(part.stdout)["summary"]
+    assert "3 rows; cosent for 'rows'" in summary
+    assert "Rows that ask what dev, test or an evaluator ask were left out: 3." in summary
+    command[command.index("--output") + 1] = tmp_path / "other"
+    assert "ask what dev, test or an evaluator ask" in error_of(*command, option, f"similarity={tmp_path}/rows.csv")
 
 
 def test_a_raw_corpus_is_enough(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:

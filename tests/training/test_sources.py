@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.data import Kind, TrainingData, with_queries
+from hybridsearch.training.measure.evaluators import build_evaluator
+from hybridsearch.training.measure.measuring import asked_by
 from hybridsearch.training.sources import Part, gather, hold_out, mine
 
 pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
@@ -71,7 +74,7 @@ def test_a_second_source_does_not_bring_back_what_the_first_held_out(tiny_datase
     assert len(held) == 4
     for one in sources.training:
         assert held.isdisjoint(text.lower() for text in one.rows["anchor"])
-    assert sources.training[1].notes == ("rows that ask what dev or test ask were left out: 4",)
+    assert sources.training[1].notes == ("rows that ask what dev, test or an evaluator ask were left out: 4",)
 
 
 def test_questions_of_the_test_set_are_neither_trained_on_nor_held_out(tiny_dataset: hs.Dataset) -> None:
@@ -86,7 +89,7 @@ def test_questions_of_the_test_set_are_neither_trained_on_nor_held_out(tiny_data
 
 
 def test_data_that_ask_nothing_else_than_the_test_set_are_refused(tiny_dataset: hs.Dataset) -> None:
-    with pytest.raises(InvalidArgumentError, match="All rows of 'tiny' ask what dev or test ask"):
+    with pytest.raises(InvalidArgumentError, match="All rows of 'tiny' ask what dev, test or an evaluator ask"):
         gather(tiny_dataset, test=tiny_dataset)
 
 
@@ -99,6 +102,82 @@ def test_pairs_with_labels_are_held_apart_by_both_texts() -> None:
     )
 
     assert sources.training[0].rows["positive"][:] == ["c", "c"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind", "columns"),
+    [
+        ("similarity", Kind.SCORED, {"label": [0.5, 1.0]}),
+        ("binary", Kind.LABELLED, {"label": [0, 1]}),
+        ("triplet", Kind.TUPLES, {"negative_1": ["x", "y"]}),
+        ("reranking", Kind.TUPLES, {"negative_1": ["x", "y"]}),
+        ("translation", Kind.PAIRS, {}),
+        ("paraphrase-mining", Kind.PAIRS, {}),
+    ],
+)
+def test_what_an_evaluator_asks_is_not_trained_on(type_: str, kind: Kind, columns: dict[str, list[Any]]) -> None:
+    asked = {"anchor": ["What is 0?", "What is  1?"], "positive": ["It is 0.", "It IS 1."]}
+    evaluator = build_evaluator({"type": type_, "data": TrainingData.from_columns(kind, {**asked, **columns})}, "dense")
+    rows = [{"question": f"What is {number}?", "answer": f"It is {number}."} for number in range(5)]
+    data = gather(rows, measured=asked_by(evaluator)).training[0]
+    assert data.rows["anchor"][:] == ["What is 2?", "What is 3?", "What is 4?"]
+    assert data.notes == ("rows that ask what dev, test or an evaluator ask were left out: 2",)
+
+
+def test_questions_that_an_evaluator_searches_with_are_not_trained_on(tiny_dataset: hs.Dataset) -> None:
+    some = dict(list(tiny_dataset.queries.items())[:10])
+    part = hs.Dataset("some", some, {id: tiny_dataset.qrels[id] for id in some}, tiny_dataset.corpus)
+    for kind in ("dense", "reranker"):
+        evaluator = build_evaluator({"type": "retrieval", "data": part}, kind)  # type: ignore[arg-type]
+        sources = gather(tiny_dataset, measured=asked_by(evaluator))
+        assert isinstance(sources.dev, hs.Dataset)
+        assert set(some.values()).isdisjoint([*sources.training[0].rows["anchor"], *sources.dev.queries.values()])
+
+
+def test_texts_whose_embeddings_an_evaluator_compares_are_not_trained_on(minilm: str) -> None:
+    texts = [f"Text {number}." for number in range(4)]
+    spec = {"type": "mse", "data": [{"text": text} for text in texts[:2]], "teacher": minilm}
+    embedded = TrainingData.from_columns(Kind.EMBEDDED, {"text": texts, "label": [[0.0]] * 4})
+    assert gather(embedded, measured=asked_by(build_evaluator(spec, "dense"))).training[0].rows["text"][:] == texts[2:]
+
+
+def test_pairs_whose_similarity_dev_asks_are_no_positives() -> None:
+    dev = TrainingData.from_columns(Kind.SCORED, {"anchor": ["A cat."], "positive": ["One cat."], "label": [0.1]})
+    rows = [{"anchor": "One cat.", "positive": "a cat."}, {"anchor": "A cat.", "positive": "A pet."}]
+    assert gather(rows, dev=dev).training[0].rows["positive"][:] == ["A pet."]
+
+
+def test_queries_of_dev_that_test_asks_are_left_out(tiny_dataset: hs.Dataset) -> None:
+    ids = list(tiny_dataset.queries)
+    dev, test = (with_queries(tiny_dataset, name, some) for name, some in (("dev", ids[:10]), ("test", ids[5:15])))
+    sources = gather(tiny_dataset, dev=dev, test=test)
+    assert isinstance(sources.dev, hs.Dataset)
+    assert list(sources.dev.queries) == ids[:5]
+    assert sources.training[0].notes == (
+        "of dev, what test asks was left out: 5",
+        "rows that ask what dev, test or an evaluator ask were left out: 15",
+    )
+    with pytest.raises(InvalidArgumentError, match="All queries of dev"):
+        gather(tiny_dataset, dev=dev, test=dev)
+
+
+def test_the_judgements_for_dev_of_a_folder_choose_and_nothing_else_is_held_out(
+    tiny_dataset: hs.Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "qrels").mkdir()
+    for name, texts in (
+        ("corpus", {document.id: document.text for document in tiny_dataset.corpus or ()}),
+        ("queries", tiny_dataset.queries),
+    ):
+        lines = [json.dumps({"_id": id, "text": text}) for id, text in texts.items()]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    judged = [f"{query}\t{document}\t1" for query, of in tiny_dataset.qrels.items() for document in of]
+    for split, lines in (("dev", judged[:12]), ("train", judged[12:])):
+        (tmp_path / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
+    sources = gather(tmp_path)
+    assert isinstance(sources.dev, hs.Dataset)
+    assert list(sources.dev.queries) == list(tiny_dataset.queries)[:12]
+    assert len(sources.training[0]) == len(judged) - 12
 
 
 def test_a_given_test_set_costs_no_rows() -> None:

@@ -1,13 +1,50 @@
-"""Rows as a test collection: what is asked, and the texts among which the answers are to be found."""
+"""What rows ask, and rows as a test collection: the texts among which the answers are to be found."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, count
+from typing import TypeAlias
 
 from hybridsearch.documents import Document
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.training.data.rows import TrainingData, normalized
+from hybridsearch.training.data.rows import Kind, TrainingData, normalized
+
+Question: TypeAlias = str | frozenset[str]
+"""A normalized query; or the two normalized texts of a pair, of which is asked whether they belong together."""
+
+_ABOUT_PAIRS = (Kind.CLASSED, Kind.LABELLED, Kind.SCORED)
+
+
+def questions_of(data: TrainingData) -> Iterator[Question]:
+    """What rows ask where they are not trained on but measured by: their pairs where these have labels, else anchors.
+
+    Texts alone ask nothing.
+    """
+    if data.kind in _ABOUT_PAIRS:
+        yield from (pair(*texts) for texts in zip(data.rows["anchor"], data.rows["positive"], strict=True))
+    elif data.kind not in (Kind.TEXTS, Kind.EMBEDDED):
+        yield from map(normalized, data.rows[data.inputs[0]])
+
+
+def asks(data: TrainingData, *, pairs: bool) -> Iterator[set[Question]]:
+    """Row by row the questions whose answer it teaches: its anchor, and with `pairs` that with each of its texts.
+
+    A text with an embedding teaches that of the text; a text alone teaches no answer.
+    """
+    if data.kind is Kind.TEXTS:
+        yield from (set() for _ in range(len(data)))
+        return
+    for batch in data.rows.select_columns(data.inputs).iter(1000):
+        anchors, *others = (batch[column] for column in data.inputs)
+        texts = others[0] if data.kind is Kind.LISTS else list(zip(*others, strict=True)) or [()] * len(anchors)
+        for anchor, of_row in zip(anchors, texts, strict=True):
+            yield {normalized(anchor), *(pair(anchor, text) for text in (of_row if pairs else ()))}
+
+
+def pair(one: str, other: str) -> frozenset[str]:
+    """Two texts, of which is asked whether they belong together."""
+    return frozenset((normalized(one), normalized(other)))
 
 
 class Answers:

@@ -15,6 +15,8 @@ from hybridsearch.evaluation.experiment import evaluate
 from hybridsearch.evaluation.measures import parse_measures
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
+from hybridsearch.training.data.answers import Question, pair
+from hybridsearch.training.data.rows import normalized
 from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
@@ -44,6 +46,10 @@ _ST_MEASURES = {
     "P": ("precision", "precision_recall_at_k"),
     "Success": ("accuracy", "accuracy_at_k"),
 }
+_QUERIES = ("queries", "anchors")
+_PAIRS = (("sentences1", "sentences2"), ("source_sentences", "target_sentences"))
+"""Attributes of sentence-transformers' evaluators that hold what is asked."""
+
 _SPARSITY = {
     "document_active_dims": "(corpus_|positive_)?active_dims",
     "query_active_dims": "(query|anchor)_active_dims",
@@ -156,6 +162,31 @@ def make_evaluator(kind: ModelKind, evaluator: str, /, *arguments: Any, **option
     package, start = _CLASSES[kind]
     module = import_library(f"sentence_transformers.{package}.evaluation", f"The evaluator {evaluator}")
     return getattr(module, start + evaluator)(*arguments, write_csv=False, **options)
+
+
+def asked_by(evaluator: Any) -> set[Question]:
+    """What an evaluator asks, one of sentence-transformers or of this library; nothing where it is of another kind."""
+    inner = getattr(evaluator, "inner", None) or getattr(evaluator, "suite", None)
+    if inner is not None:
+        return asked_by(inner)
+    if several := getattr(evaluator, "evaluators", None):  # in sequence, NanoBEIR
+        return set().union(*map(asked_by, several))
+
+    def of(name: str) -> Any:
+        return getattr(evaluator, name, None) or ()
+
+    texts: set[Question] = {normalized(text) for name in _QUERIES for text in of(name)}
+    samples = of("samples")  # of a mapping only until it has run
+    samples = samples.values() if isinstance(samples, Mapping) else samples
+    texts |= {normalized(sample["query"]) for sample in samples}
+    texts |= {pair(*two) for two in of("sentence_pairs")}
+    for first, second in _PAIRS:
+        texts |= {pair(*two) for two in zip(of(first), of(second), strict=False)}
+    if not of("source_sentences"):  # of negative MSE, which keeps their embeddings
+        texts |= set(map(normalized, of("target_sentences")))
+    numbers = dict(zip(of("ids"), of("sentences"), strict=True))  # of paraphrases
+    duplicates = of("duplicates") or {}
+    return texts | {pair(numbers[one], numbers[other]) for one, others in duplicates.items() for other in others}
 
 
 def figures_of(measures: Iterable[tuple[str, int]]) -> dict[str, str]:

@@ -37,6 +37,7 @@ class Report:
         settings: JSON-able: `TrainingSettings.to_dict()`, and what else the run was given.
         comparison: of `compare_models`; None where there were no held-out queries.
         figures: of `compare_figures`.
+        shared: how many questions the evaluators of `figures` have in common with dev, which chose the checkpoint.
         sparsity: of `compare_sparsity`; empty but for sparse models.
         targets: the active dimensions that were asked for, by side: "document" and "query".
         expansions: of `changed_expansions`.
@@ -51,6 +52,7 @@ class Report:
     history: History = field(default_factory=History)
     comparison: Comparison | None = None
     figures: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
+    shared: int = 0
     sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
     targets: Mapping[str, int] = field(default_factory=dict)
     expansions: Sequence[Expansion] = ()

@@ -23,11 +23,12 @@ from hybridsearch.training.libraries import check_libraries
 from hybridsearch.training.losses import Choice, build_loss, choose_loss
 from hybridsearch.training.measure.comparing import MEASURES, compare_figures, compare_models
 from hybridsearch.training.measure.evaluators import Dev, Spec, build_evaluator, dev_evaluator
+from hybridsearch.training.measure.measuring import asked_by
 from hybridsearch.training.measure.report import Report
 from hybridsearch.training.runs.record import History, check_output, is_main_process
 from hybridsearch.training.runs.run import TrainingResult, conclude, fit
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
-from hybridsearch.training.sources import Source, gather, mine, teach
+from hybridsearch.training.sources import Source, asked_in, gather, mine, teach
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +59,16 @@ class Steps:
         self.settings = settings or TrainingSettings()
         self.output = Path(output).expanduser().resolve()
         check_output(self.output, self.settings)
-        self.sources = gather(data, dev=dev, test=test, corpus=corpus, seed=self.settings.seed)
-        self._measuring = None if evaluators is None else build_evaluator(evaluators, kind, self.settings)
+        given = dev is not None and not isinstance(dev, Dataset | TrainingData)
+        self._choosing, self._measuring = (
+            None if specs is None else build_evaluator(specs, kind, self.settings)
+            for specs in (dev if given else None, evaluators)
+        )
+        by_dev, by_evaluator = asked_by(self._choosing), asked_by(self._measuring)
+        self.sources = gather(
+            data, dev=dev, test=test, corpus=corpus, seed=self.settings.seed, measured=by_dev | by_evaluator
+        )
+        self._shared = len(by_evaluator & (by_dev | asked_in(self.sources.dev)))
         self._options: dict[str, Any] = {}  # JSON-able; in the report, and the same in a run that is resumed
         self._kind = kind
         self._trust = trust_remote_code
@@ -118,7 +127,7 @@ class Steps:
 
     def dev_evaluator(self, retriever: HybridSearch | Pipeline | None = None) -> BaseEvaluator | None:
         """What chooses the best checkpoint; None keeps the last weights."""
-        return dev_evaluator(self.sources.dev, self._kind, self.settings, retriever)
+        return self._choosing or dev_evaluator(self.sources.dev, self._kind, self.settings, retriever)
 
     def fit(
         self,
@@ -175,6 +184,7 @@ class Steps:
             history=self._history,
             comparison=comparison,
             figures=figures,
+            shared=self._shared,
             **(said or {}),
         )
         return conclude(self.output, report, self.settings)
