@@ -100,7 +100,7 @@ def train_dense(
     steps.teach(teacher)
     if lora is not None:
         add_adapters(trained, lora, _hub_name(model), seed=steps.settings.seed)
-    steps.choose_losses(loss)
+    steps.choose_losses(loss, trained)
     steps.fit(
         trained,
         steps.build_losses(trained, matryoshka_dims=matryoshka_dims),

@@ -10,9 +10,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import pyarrow as pa
 
 from hybridsearch.arguments import whole_number
 from hybridsearch.errors import InvalidArgumentError
@@ -72,11 +75,7 @@ _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
             **_EMBEDDING_LOSSES[Kind.TUPLES],
             "angle": "takes the positive for a score of 1 and each negative for 0; as cosent, by angles",
         },
-        Kind.SCORED_TUPLES: {
-            "kl": "learns how the teacher distributes its scores over the texts of a row: a dense model's cosines "
-            "cannot reach the margins of a cross-encoder",
-            "margin-mse": _TEACHER,
-        },
+        Kind.SCORED_TUPLES: {"kl": _EMBEDDING_LOSSES[Kind.SCORED_TUPLES]["kl"], "margin-mse": _TEACHER},
     },
     "sparse": {
         **_EMBEDDING_LOSSES,
@@ -111,7 +110,17 @@ _NO_SOFTMAX = (
     ", as sentence-transformers has no softmax loss for sparse models: give scores, labels of 0 and 1, or plain pairs"
 )
 _COSINE_TEMPERATURE = 0.05  # spreads cosines for a softmax; its inverse is the scale of MultipleNegativesRankingLoss
+_TEMPERATURES: dict[ModelKind, float] = {"dense": 1.0, "sparse": 2.0, "reranker": 1.0}  # of dot products and logits
+_MARGIN = 4.0  # how many temperatures apart a positive and a negative usually are
+_CLOSE = 4.0  # scores on a scale that differs less are left as they are
+_READ = 10_000  # rows by which a scale is told
 _COSINE_MARGIN = 0.2  # the margin of 5 by default is for distances between vectors of any length
+_COMPARED = {Kind.SCORED_TUPLES: ("margin-mse", "kl"), Kind.LISTS: ("list-net",)}
+"""The losses that compare a teacher's scores with the student's by their size; others go by their order."""
+
+_BOUNDS = {"bce": (0, 1), "cosine": (-1, 1)}
+"""Of the scores of pairs, which the loss takes for probabilities or cosines."""
+
 _WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier wants embeddings of one size
 
 
@@ -157,6 +166,55 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
             model_kind,
         )
     return Choice(asked, f"{asked} for {data.name!r} ({data.kind.value}): asked for.", model_kind, data.kind)
+
+
+def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> TrainingData:
+    """The data with a teacher's scores on the scale of the student's, with a note; as they are where they are near.
+
+    What a loss compares with the student's own scores must be within its reach. Margins of a teacher that compares by
+    cosine are below 1, those of a sparse student's dot products about 8: trained on such margins as they are, the
+    student forgets all that it knew. The other way round a cosine cannot reach the margins of logits. The scores are
+    multiplied so that the root mean square of their margins is what is usual for the student.
+
+    Args:
+        data: of any kind; only scores of tuples and lists are compared by their size.
+        choice: of `choose_loss`, for this data.
+        model: the student; needed for a dense one, which compares by cosine or by dot product.
+
+    Raises:
+        InvalidArgumentError: the teacher gives all texts of a row the same score, in each row.
+    """
+    name = choice.name.removeprefix("cached-")
+    if name not in _COMPARED.get(data.kind, ()):
+        return data
+    label = str(data.label)
+    labels = data.rows[: min(len(data), _READ)][label]
+    if data.kind is Kind.LISTS and all(float(grade).is_integer() for of_row in labels for grade in of_row):
+        return data  # grades of people
+    negatives = sum(column.startswith("negative_") for column in data.inputs)
+    margins = [
+        margin
+        for of_row in labels
+        for margin in (of_row if len(of_row) == negatives else [max(of_row) - score for score in of_row])
+        if margin
+    ]
+    if not margins:
+        raise InvalidArgumentError(
+            f"The teacher of {data.name!r} tells no text of a row from another, so there is nothing to learn: take "
+            "another teacher, or other negatives."
+        )
+    usual = math.sqrt(sum(margin * margin for margin in margins) / len(margins))
+    wanted = _MARGIN * _temperature(choice.model_kind, model)
+    factor = float(f"{wanted / usual:.2g}")
+    if 1 / _CLOSE <= factor <= _CLOSE:
+        return data
+    scaled = pa.array([[factor * score for score in of_row] for of_row in data.rows[label]], pa.list_(pa.float64()))
+    rows = data.rows.remove_columns([label]).add_column(label, scaled)
+    note = (
+        f"the teacher's scores were multiplied by {factor:g}, as its margins are about {usual:.2g} and those of such a "
+        f"student {wanted:.2g}"
+    )
+    return replace(data, rows=rows, notes=(*data.notes, note))
 
 
 def explain_losses(model_kind: ModelKind, kind: Kind | None = None) -> str:
@@ -215,6 +273,7 @@ def build_loss(
 
 
 def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size: int) -> torch.nn.Module:
+    from sentence_transformers import util
     from sentence_transformers.sentence_transformer import losses
 
     if choice.name == "mse" and (size := len(data.rows[0]["label"])) != model.get_embedding_dimension():
@@ -222,6 +281,7 @@ def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size:
             f"The embeddings of {data.name!r} have {size} dimensions, and the model's "
             f"{model.get_embedding_dimension()}: take a teacher with as many, or reduce its embeddings by PCA."
         )
+    similarity = util.pairwise_cos_sim if _compares_by_cosine(model) else util.pairwise_dot_score
     make: Mapping[str, Callable[[], torch.nn.Module]] = {
         "mnr": lambda: losses.MultipleNegativesRankingLoss(model),
         "cached-mnr": lambda: losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=mini_batch_size),
@@ -232,12 +292,8 @@ def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size:
         "contrastive": lambda: losses.ContrastiveLoss(model),
         "online-contrastive": lambda: losses.OnlineContrastiveLoss(model),
         "softmax": lambda: losses.SoftmaxLoss(model, model.get_embedding_dimension(), count_classes(data)),
-        "margin-mse": lambda: losses.MarginMSELoss(model),
-        "kl": lambda: losses.DistillKLDivLoss(
-            model,
-            student_temperature=_COSINE_TEMPERATURE if _normalizes(model) else 1.0,
-            teacher_temperature=_COSINE_TEMPERATURE if _within_one(data) else 1.0,
-        ),
+        "margin-mse": lambda: losses.MarginMSELoss(model, similarity),
+        "kl": lambda: losses.DistillKLDivLoss(model, similarity, temperature=_temperature("dense", model)),
         "mse": lambda: losses.MSELoss(model),
     }
     return make[choice.name]()
@@ -264,9 +320,7 @@ def _sparse_loss(
         "contrastive": lambda: dense.ContrastiveLoss(model),
         "online-contrastive": lambda: dense.OnlineContrastiveLoss(model),
         "margin-mse": lambda: losses.SparseMarginMSELoss(model),
-        "kl": lambda: losses.SparseDistillKLDivLoss(
-            model, teacher_temperature=_COSINE_TEMPERATURE if _within_one(data) else None
-        ),
+        "kl": lambda: losses.SparseDistillKLDivLoss(model, temperature=_TEMPERATURES["sparse"]),
         "mse": lambda: losses.SparseMSELoss(model),
     }
     loss = make[name]()
@@ -364,20 +418,26 @@ def _obstacle(name: str, data: TrainingData) -> str:
         scores = len(data.rows[0]["label"])
         if scores == negatives:
             return "has margins, where it takes the score of each text"
+    if data.kind is Kind.SCORED and name in _BOUNDS:
+        low, high = _BOUNDS[name]
+        least, most = min(data.rows["label"]), max(data.rows["label"])
+        if least < low or most > high:
+            return f"has scores from {least:.3g} to {most:.3g}, where it takes {low} to {high}"
+    if data.kind is Kind.LISTS and name == "lambda" and (least := min(map(min, data.rows["labels"]))) < 0:
+        return f"has scores from {least:.3g}, where it takes grades of 0 and more"
     return ""
 
 
-def _normalizes(model: Any) -> bool:
-    """Whether the embeddings of a model have length 1, so that a dot product is a cosine."""
+def _temperature(model_kind: ModelKind, model: Any) -> float:
+    """What a model's scores are divided by, for a softmax over the texts of a row."""
+    return _COSINE_TEMPERATURE if model_kind == "dense" and _compares_by_cosine(model) else _TEMPERATURES[model_kind]
+
+
+def _compares_by_cosine(model: Any) -> bool:
+    """Whether a dense model does, or its embeddings have length 1, so that a dot product is a cosine."""
     from sentence_transformers.base.modules import Normalize
 
-    return any(isinstance(module, Normalize) for module in model)
-
-
-def _within_one(data: TrainingData) -> bool:
-    """Whether the teacher's scores look like cosines or probabilities, by the first rows."""
-    shown = data.rows[: min(len(data), 1000)]["label"]
-    return all(-1 <= score <= 1 for scores in shown for score in scores)
+    return model.similarity_fn_name == "cosine" or any(isinstance(module, Normalize) for module in model)
 
 
 def _positive_weight(data: TrainingData) -> torch.Tensor | None:

@@ -95,9 +95,10 @@ def gather(
     """Read the data, and hold out what is not given.
 
     The first folder's splits "dev" and "test", where it has them, become dev (at most 100 of its queries) and test. Of
-    the first queries with judgements, where there is no such dev, a tenth, at most 100, become dev. One set of pairs or tuples with at least 100 rows gives a
-    tenth, at most 100, to each of dev and test that is not given: their questions are to find their answers among all
-    answers. Nothing is held out of several sets of rows, or where `dev` is given.
+    the first queries with judgements, where there is no such dev, a tenth, at most 100, become dev. One set of pairs
+    or tuples with at least 100 rows gives a tenth, at most 100, to each of dev and test that is not given: their
+    questions are to find their answers among all answers. Nothing is held out of several sets of rows, or where `dev`
+    is given.
 
     Training data that ask a question of dev, test or an evaluator are left out, whatever they come from, and so are
     queries of a given dev that test asks. A note says so.
@@ -128,14 +129,13 @@ def gather(
     corpora: list[Iterable[Document] | None] = []
     for name, part, dataset in parts:
         arguments = {**part.arguments, **({} if name is None else {"name": name})}
-        if dataset is None:
-            one = read_training_data(part.source, **arguments)
-        else:
-            if dev is None and (own := _own_split(part.source, "dev", dataset)) is not None:
+        rest = part.source if dataset is None else dataset
+        if dataset is not None and dev is None:
+            if (own := _own_split(part.source, "dev", dataset)) is not None:
                 dev, chosen_by = some_queries(own, seed, closed), asked_in(own)
             if dev is None:
-                dataset, dev = hold_out(dataset, seed, closed)
-            one = read_training_data(dataset, **arguments)
+                rest, dev = hold_out(dataset, seed, closed)
+        one = read_training_data(rest, **arguments)
         one = replace(one, name=unlike(one.name, [other.name for other in training]))
         training.append(one)
         corpora.append(dataset.corpus if corpus is None and dataset is not None else corpus)
@@ -325,7 +325,9 @@ def _apart(dev: Dev, closed: Collection[Question], notes: list[str]) -> Dev:
     elif isinstance(dev, Dataset):
         ids = [id for id, text in dev.queries.items() if normalized(text) not in closed]
         if not ids and dev.queries:
-            raise InvalidArgumentError(f"All queries of dev ({dev.name!r}) are asked by test: give another dev or test.")
+            raise InvalidArgumentError(
+                f"All queries of dev ({dev.name!r}) are asked by test: give another dev or test."
+            )
         kept = dev if len(ids) == len(dev.queries) else with_queries(dev, dev.name, ids)
     else:
         return dev

@@ -229,16 +229,20 @@ def _within(evaluator: Any, targets: Mapping[str, int]) -> Any:
 
 
 def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
-    """What the report says of sparsity and expansions: of the test set, else of texts that were trained on."""
+    """What the report says of sparsity and expansions: of the test set, else of dev, else of training texts."""
     if not is_main_process():
         return {}
-    test = sources.test
+    test, on = sources.test, ""
+    if test is None and isinstance(sources.dev, Dataset) and sources.dev.corpus is not None:
+        test, on = sources.dev, f"dev ({sources.dev.name})"
     if test is None:
         one = sources.training[0]
+        on = f"texts of {one.name} that it was trained on"
         asked, found = (list(itertools.islice(_texts(one, side), _SHOWN)) for side in ("query", "document"))
         documents = [Document(str(number), text) for number, text in enumerate(found)]
         test = Dataset(one.name, {str(number): text for number, text in enumerate(asked or found)}, {}, documents)
     return {
         "sparsity": compare_sparsity(before, after, test),
+        "sparsity_on": on,
         "expansions": changed_expansions(before, after, list(test.queries.values())[:_SHOWN]),
     }

@@ -13,7 +13,14 @@ import pytest
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
-from hybridsearch.training.losses import Architecture, ModelKind, build_loss, choose_loss, explain_losses
+from hybridsearch.training.losses import (
+    Architecture,
+    ModelKind,
+    build_loss,
+    choose_loss,
+    explain_losses,
+    to_scale_of,
+)
 
 pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 
@@ -220,6 +227,94 @@ def test_margins_are_not_taken_for_scores() -> None:
     assert choose_loss("dense", data).name == "margin-mse"
     with pytest.raises(InvalidArgumentError, match="has margins, where it takes the score of each text"):
         choose_loss("dense", data, "kl")
+
+
+@pytest.fixture(scope="module")
+def students(models: dict[str, Any], tiny_dense: Path) -> dict[str, tuple[ModelKind, Any, float]]:
+    """Kind, model, and how far a positive is from a negative, in scores of such a model."""
+    import sentence_transformers as st
+
+    by_dot = st.SentenceTransformer(str(tiny_dense), device="cpu", similarity_fn_name="dot")
+    return {
+        "dense by cosine": ("dense", models["dense"], 0.2),
+        "dense by dot product": ("dense", by_dot, 4),
+        "sparse": ("sparse", models["sparse"], 8),
+        "reranker": ("reranker", models["reranker"], 4),
+    }
+
+
+@pytest.mark.parametrize("margin", [0.01, 0.2, 1, 8, 99.9])  # of fused ranks, cosines, normalised scores, logits, BM25
+@pytest.mark.parametrize("student", ["dense by cosine", "dense by dot product", "sparse", "reranker"])
+def test_the_scores_of_any_teacher_are_within_reach_of_any_student(
+    students: dict[str, tuple[ModelKind, Any, float]], student: str, margin: float
+) -> None:
+    model_kind, model, usual = students[student]
+    scores = [[margin * (row + 1.5), margin * (row + 0.5)] for row in range(4)]
+    tuples = {"anchor": QUERIES, "positive": ANSWERS, "negative_1": OTHERS, "label": scores}
+    lists = {"query": QUERIES, "docs": [list(pair) for pair in zip(ANSWERS, OTHERS, strict=True)], "labels": scores}
+    asked = [(Kind.SCORED_TUPLES, tuples, "margin-mse")]
+    asked.append((Kind.LISTS, lists, "list-net") if model_kind == "reranker" else (Kind.SCORED_TUPLES, tuples, "kl"))
+    for kind, columns, name in asked:
+        data = TrainingData.from_columns(kind, columns)
+        scaled = to_scale_of(data, choose_loss(model_kind, data, name), model)
+        found = [first - second for first, second in scaled.rows[str(scaled.label)]]
+        assert found == pytest.approx([found[0]] * 4)
+        assert usual / 4.1 <= found[0] <= usual * 4.1
+        near = usual / 4 <= margin <= usual * 4
+        assert (scaled is data) == near
+        assert any("scores were multiplied by" in note for note in scaled.notes) != near
+
+
+def test_margins_that_are_given_are_scaled_as_scores_are(models: dict[str, Any]) -> None:
+    columns = {"anchor": QUERIES, "positive": ANSWERS, "negative_1": OTHERS, "label": [[0.2], [-0.2], [0.2], [0.2]]}
+    data = TrainingData.from_columns(Kind.SCORED_TUPLES, columns)
+    scaled = to_scale_of(data, choose_loss("sparse", data), models["sparse"])
+    assert scaled.rows["label"][:] == [[8.0], [-8.0], [8.0], [8.0]]
+
+
+def test_a_teacher_that_tells_nothing_apart_is_refused(models: dict[str, Any]) -> None:
+    data = replace(
+        data_of(Kind.SCORED_TUPLES), rows=data_of(Kind.SCORED_TUPLES).rows.map(lambda _: {"label": [0.5] * 2})
+    )
+    with pytest.raises(InvalidArgumentError, match="tells no text of a row from another"):
+        to_scale_of(data, choose_loss("sparse", data), models["sparse"])
+
+
+def test_losses_that_go_by_order_leave_the_scores_as_they_are(models: dict[str, Any]) -> None:
+    for model_kind, kind in (("dense", Kind.SCORED), ("reranker", Kind.LISTS), ("dense", Kind.PAIRS)):
+        data = data_of(kind)
+        assert to_scale_of(data, choose_loss(model_kind, data), models[model_kind]) is data  # type: ignore[arg-type]
+
+
+def test_scores_that_are_no_probabilities_are_not_taken_for_them() -> None:
+    rows = data_of(Kind.SCORED).rows.remove_columns(["label"]).add_column("label", [8.5, -3.0, 0.5, 2.0])
+    logits = replace(data_of(Kind.SCORED), rows=rows)
+    assert choose_loss("reranker", logits).name == "mse"
+    assert choose_loss("reranker", data_of(Kind.SCORED)).name == "bce"
+    with pytest.raises(InvalidArgumentError, match=r"has scores from -3 to 8\.5, where it takes 0 to 1"):
+        choose_loss("reranker", logits, "bce")
+    with pytest.raises(InvalidArgumentError, match="where it takes -1 to 1"):
+        choose_loss("dense", logits, "cosine")
+
+
+def test_scores_below_zero_are_no_grades() -> None:
+    lists = data_of(Kind.LISTS)
+    rows = lists.rows.remove_columns(["labels"]).add_column("labels", [[1.5, -2.0, 0.5, -8.0]] * 4)
+    assert choose_loss("reranker", replace(lists, rows=rows)).name == "list-net"
+    with pytest.raises(InvalidArgumentError, match="where it takes grades of 0 and more"):
+        choose_loss("reranker", replace(lists, rows=rows), "lambda")
+
+
+def test_a_dense_student_is_compared_as_it_is_searched(models: dict[str, Any], tiny_dense: Path) -> None:
+    import sentence_transformers as st
+    from sentence_transformers import util
+
+    by_dot = st.SentenceTransformer(str(tiny_dense), device="cpu", similarity_fn_name="dot")
+    data = data_of(Kind.SCORED_TUPLES)
+    for model, expected in ((models["dense"], util.pairwise_cos_sim), (by_dot, util.pairwise_dot_score)):
+        for name in ("kl", "margin-mse"):
+            loss: Any = build_loss(choose_loss("dense", data, name), model, data)
+            assert loss.similarity_fct is expected
 
 
 def test_a_classifier_needs_as_many_outputs_as_there_are_classes(models: dict[str, Any]) -> None:

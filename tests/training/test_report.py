@@ -80,15 +80,17 @@ def test_nothing_measured_is_said() -> None:
 
 def test_without_a_test_the_verdict_is_that_of_dev_with_a_warning() -> None:
     found = replace(report([1] * 20, [1] * 20), comparison=None)
-    assert found.verdict.startswith("WORSE: exam/dev nDCG@10 from 0.5000 to 0.4000, on dev, which also chose the che")
-    better = replace(found, history=course([0.25, 0.5]))
-    assert better.verdict.startswith("Better: exam/dev nDCG@10 from 0.2500 to 0.5000, on dev")
+    assert found.verdict.startswith("LOWER: exam/dev nDCG@10 from 0.5000 to 0.4000, on dev, which chose the checkpoint")
+    higher = replace(found, history=course([0.25, 0.5]))
+    assert higher.verdict.startswith("Higher: exam/dev nDCG@10 from 0.2500 to 0.5000, on dev")
 
 
 def test_without_a_test_an_evaluator_goes_before_dev_as_it_chose_nothing() -> None:
     figures = {"sts Spearman": (0.9339, -0.1719), "sts Pearson": (0.5, 0.6)}
     found = replace(report([1] * 20, [1] * 20), comparison=None, figures=figures)
-    assert found.verdict.startswith("WORSE: sts Spearman from 0.9339 to -0.1719, by an evaluator")
+    assert found.verdict.startswith("LOWER: sts Spearman from 0.9339 to -0.1719, by an evaluator, without")
+    shared = replace(found, shared=12)
+    assert "by an evaluator, 12 of whose questions dev asks too, which chose the checkpoint" in shared.verdict
     assert "sts Pearson: 0.5000 before, 0.6000 after." in found.summary
     of_another_kind = replace(found, figures={"sts Spearman": (None, 0.5)}, history=History())
     assert of_another_kind.verdict == "Not compared: sts Spearman is 0.5000."
@@ -98,6 +100,47 @@ def test_with_a_test_an_evaluator_does_not_give_the_verdict() -> None:
     found = replace(report([2] * 20, [1] * 20), figures={"sts Spearman": (0.9, 0.1)})
     assert found.verdict.startswith("Better: nDCG@10 on exam")
     assert "sts Spearman: 0.9000 before, 0.1000 after." in found.summary
+
+
+def test_another_measure_that_fell_is_in_the_first_line() -> None:
+    both = report([2] * 20, [1] * 20)
+    assert both.comparison is not None
+    lost = hs.compare(
+        {
+            "before": {query: hs.Ranking.from_scores({f"d{query}": 1.0, f"e{query}": 0.5}) for query in QUERIES},
+            "after": {query: hs.Ranking.from_scores({f"d{query}": 1.0, "other": 0.5}) for query in QUERIES},
+        },
+        hs.Dataset("exam", QUERIES, {query: {f"d{query}": 1, f"e{query}": 1} for query in QUERIES}),
+        measures=["RR@10", "R@100"],
+        show_progress_bar=False,
+    )
+    found = replace(both, comparison=lost)
+    assert found.verdict.startswith(
+        "No different: RR@10 on exam is 1.0000 before and after; R@100 FELL from 1.0000 to "
+    )
+    assert found.summary.splitlines()[0] == found.verdict
+
+
+def test_a_model_that_became_denser_is_in_the_first_line() -> None:
+    bins = Histogram((0.0, 1.0), (1,))
+    before, after = Sparsity(20, 5, 1.0, bins, bins), Sparsity(200, 6, 9.0, bins, bins)
+    same = report([1] * 20, [1] * 20)
+    found = replace(same, sparsity={"before": before, "after": after}, sparsity_on="dev (exam)")
+    assert found.verdict.endswith("before and after; a document has 200 active dimensions instead of 20.")
+    assert "Active dimensions after on dev (exam): 200 a document" in found.summary
+    assert "### Sparsity on dev (exam)" in found.to_markdown()
+
+
+def test_a_difference_is_sure_only_where_test_and_interval_agree() -> None:
+    found = report([1] * 20, [1] * 16 + [2] * 4)
+    comparison = found.comparison
+    assert comparison is not None
+    versus = comparison["after"].versus["nDCG@10"]
+    assert versus.difference.high < 0
+    assert versus.p_value > 0.04
+    disagree = replace(found, comparison=replace(comparison, test="randomization"))
+    assert disagree.verdict.startswith("WORSE, though perhaps by chance: ")
+    assert ", which disagree as there are few queries or differences" in disagree.verdict
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[t
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
+from hybridsearch.training.distill import add_teacher_scores
 from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.training.sparse import train_sparse
@@ -181,7 +182,7 @@ def test_a_csr_keeps_as_many_dimensions_as_asked_for(
     assert np.diff(vectors.matrix.indptr).max() == 5
     assert result.comparison is None
     assert result.summary.startswith("Not measured")
-    assert "Active dimensions after: 5 a document, 5 a query" in result.summary
+    assert "Active dimensions after on texts of data that it was trained on: 5 a document, 5 a query" in result.summary
     assert "The target of 5 active dimensions a document was reached: 5." in result.summary
 
 
@@ -292,3 +293,17 @@ def test_options_that_are_not_allowed_are_refused_before_training(
     with pytest.raises(InvalidArgumentError, match=message):
         train(tiny_splade, tiny_pairs, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sparse_student_learns_a_dense_teachers_margins_on_its_own_scale(
+    tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Margins of cosines as they are would ask of the student to forget its own, which are some ten times as large."""
+    answers = [pair["positive"] for pair in tiny_pairs]
+    rows = [{**pair, "negative": answers[place - 1], "label": [0.7, 0.4]} for place, pair in enumerate(tiny_pairs)]
+    settings = SETTINGS.with_values({"epochs": 16, "learning_rate": 5e-3})
+    result = train(tiny_splade, rows, tmp_path / "out", settings=settings)
+    scored = add_teacher_scores(read_training_data(rows), hs.Sparse(tmp_path / "out", cache=False))
+    margins = np.subtract(*np.transpose(scored.rows["label"][:]))
+    assert margins.mean() > 2
+    assert "The teacher's scores were multiplied by 27, as its margins are about 0.3" in result.summary

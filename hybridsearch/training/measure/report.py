@@ -7,7 +7,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from hybridsearch.training.settings import ModelKind
 _PACKAGES = ("hybridsearch", "sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
 _START, _END = "<!-- report of hybridsearch -->", "<!-- end of the report of hybridsearch -->"
 _TOLERANCE = 0.1  # by how much of a target it may be missed
+_DENSER = 1.5  # how many times as many active dimensions are worth a word in the first line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Report:
         figures: of `compare_figures`.
         shared: how many questions the evaluators of `figures` have in common with dev, which chose the checkpoint.
         sparsity: of `compare_sparsity`; empty but for sparse models.
+        sparsity_on: the texts that it is of, where these are not those of the test set.
         targets: the active dimensions that were asked for, by side: "document" and "query".
         expansions: of `changed_expansions`.
         command: that ran; this process's by default.
@@ -54,6 +56,7 @@ class Report:
     figures: Mapping[str, tuple[float | None, float]] = field(default_factory=dict)
     shared: int = 0
     sparsity: Mapping[str, Sparsity] = field(default_factory=dict)
+    sparsity_on: str = ""
     targets: Mapping[str, int] = field(default_factory=dict)
     expansions: Sequence[Expansion] = ()
     command: str = field(default_factory=lambda: _command(sys.argv))
@@ -61,32 +64,61 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One line: better, not better or worse, and by how much.
+        """One line: better, not better or worse, by how much, and what it cost.
 
-        By the test queries; where there are none by the first figure of an evaluator, else by that of dev.
+        By the test queries; where there are none by the first figure of an evaluator, else by that of dev. These give
+        no figures by query, and so no interval: the words are "Higher" and "LOWER".
         """
+        return "; ".join([self._judgement, *self._costs]) + "."
+
+    @property
+    def _judgement(self) -> str:
         if self.comparison is None:
-            return self._verdict_without_test
+            return self._without_test
         baseline = self.comparison.baseline
         if baseline == "after":
             mean = self.comparison["after"].means[self.comparison.main].mean
-            return f"Not compared: {self.comparison.main} on {self.comparison.dataset.name} is {mean:.4f}."
+            return f"Not compared: {self.comparison.main} on {self.comparison.dataset.name} is {mean:.4f}"
         against = "" if baseline == "before" else f", against {baseline} alone"
-        return f"{_judged(self.comparison, 'after', baseline)}{against}."
+        return f"{_judged(self.comparison, 'after', baseline)}{against}"
 
     @property
-    def _verdict_without_test(self) -> str:
+    def _without_test(self) -> str:
         start, best = self.history.start, self.history.best
         name, (before, after) = next(iter(self.figures.items()), ("", (None, 0.0)))
         if before is not None:
-            return f"{_changed(name, before, after)}, by an evaluator; there were no held-out queries with judgements."
+            shared = f", {self.shared:,} of whose questions dev asks too, which chose the checkpoint" * bool(
+                self.shared
+            )
+            return f"{_changed(name, before, after)}, by an evaluator{shared}, without an interval"
         if start is not None and best is not None:
             name = next(iter(best.measures))
             said = _changed(name, start.measures[name], best.measures[name])
-            return f"{said}, on dev, which also chose the checkpoint; there were no other held-out queries."
+            return f"{said}, on dev, which chose the checkpoint, so that this flatters it; nothing else was held out"
         if name:
-            return f"Not compared: {name} is {after:.4f}."
-        return "Not measured: there were no held-out queries with judgements, so nobody knows whether it helped."
+            return f"Not compared: {name} is {after:.4f}"
+        return "Not measured: there were no held-out queries with judgements, so nobody knows whether it helped"
+
+    @property
+    def _costs(self) -> Iterator[str]:
+        """What changed beside the measure that decides: other measures that fell, and sparsity."""
+        if self.comparison is not None and self.comparison.baseline != "after":
+            baseline = self.comparison.baseline
+            means = {name: self.comparison[name].means for name in ("after", baseline)}
+            worse = _versus(self.comparison, "after", baseline, self.comparison.main).difference.mean < 0
+            for measure in () if worse else self.comparison.measures:
+                versus = _versus(self.comparison, "after", baseline, measure)
+                if versus.difference.mean < 0 and _is_sure(versus):
+                    was, now = means[baseline][measure].mean, means["after"][measure].mean
+                    yield f"{measure} FELL from {was:.4f} to {now:.4f} (p = {versus.p_value:.2g})"
+        if {"before", "after"} <= self.sparsity.keys():
+            before, after = self.sparsity["before"], self.sparsity["after"]
+            for side, old, new in (
+                ("document", before.documents_mean, after.documents_mean),
+                ("query", before.queries_mean, after.queries_mean),
+            ):
+                if old and not 1 / _DENSER < new / old < _DENSER:
+                    yield f"a {side} has {new:.0f} active dimensions instead of {old:.0f}"
 
     @property
     def summary(self) -> str:
@@ -100,8 +132,9 @@ class Report:
                 lines.append(f"With {beside}: {_judged(self.comparison, name, other)}.")
         for name, (was, now) in self.figures.items():
             lines.append(f"{name}: {'none' if was is None else f'{was:.4f}'} before, {now:.4f} after.")
+        on = f" on {self.sparsity_on}" if self.sparsity_on else ""
         lines.extend(
-            f"Active dimensions {name}: {one.documents_mean:.0f} a document, {one.queries_mean:.0f} a query, "
+            f"Active dimensions {name}{on}: {one.documents_mean:.0f} a document, {one.queries_mean:.0f} a query, "
             f"FLOPS {one.flops:.2f}."
             for name, one in self.sparsity.items()
         )
@@ -124,6 +157,8 @@ class Report:
             "history": self.history.to_dict(),
             "comparison": None if self.comparison is None else without_rankings(self.comparison),
             "figures": {name: {"before": was, "after": now} for name, (was, now) in self.figures.items()},
+            "shared": self.shared,
+            "sparsity_on": self.sparsity_on,
             "sparsity": {name: to_plain(one) for name, one in self.sparsity.items()},
             "targets": dict(self.targets),
             "expansions": [to_plain(one) for one in self.expansions],
@@ -139,7 +174,8 @@ class Report:
         if self.comparison is not None:
             parts += [f"### Before and after on {self.comparison.dataset.name}", self.comparison.to_markdown().strip()]
         if self.sparsity:
-            parts += ["### Sparsity", _sparsity_table(self.sparsity)]
+            on = f" on {self.sparsity_on}" if self.sparsity_on else ""
+            parts += [f"### Sparsity{on}", _sparsity_table(self.sparsity)]
         if self.expansions:
             parts += ["### Expansions that changed most", "\n".join(f"* {one}" for one in self.expansions)]
         if self.history.evaluations:
@@ -188,11 +224,11 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
     """ "Better: nDCG@10 on scifact from .645 to .722 (...)", for one planned comparison, so nothing is corrected."""
     measure, dataset = comparison.main, comparison.dataset
     means = {one.name: one.means[measure].mean for one in comparison.systems}
-    versus = _versus(comparison, system, other)
+    versus = _versus(comparison, system, other, measure)
     difference = versus.difference
     if versus.same:
         return f"No different: {measure} on {dataset.name} is {means[system]:.4f} before and after"
-    sure = versus.p_value < ALPHA
+    sure = _is_sure(versus)
     word = "Better" if sure else "Not clearly better"
     if difference.mean == 0:
         word = "Not better"
@@ -201,15 +237,30 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
     return (
         f"{word}: {measure} on {dataset.name} from {means[other]:.4f} to {means[system]:.4f} "
         f"({difference.mean:+.4f}, {comparison.level:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, "
-        f"p = {versus.p_value:.2g}, {dataset.queries} queries)"
+        f"p = {versus.p_value:.2g}{_disagreement(versus)}, {dataset.queries} queries)"
     )
 
 
+def _is_sure(versus: Versus) -> bool:
+    """Whether the test and the interval both say that it is no chance; on few queries they may disagree."""
+    return versus.p_value < ALPHA and _excludes_zero(versus)
+
+
+def _excludes_zero(versus: Versus) -> bool:
+    return not versus.difference.low <= 0 <= versus.difference.high
+
+
+def _disagreement(versus: Versus) -> str:
+    if (versus.p_value < ALPHA) == _excludes_zero(versus):
+        return ""
+    return ", which disagree as there are few queries or differences"
+
+
 def _changed(name: str, before: float, after: float) -> str:
-    """ "WORSE: sts Spearman from 0.93 to 0.12", of figures that are the better the greater."""
+    """ "LOWER: sts Spearman from 0.93 to 0.12", of figures that are the better the greater."""
     if before == after:
         return f"No different: {name} is {after:.4f} before and after"
-    return f"{'Better' if after > before else 'WORSE'}: {name} from {before:.4f} to {after:.4f}"
+    return f"{'Higher' if after > before else 'LOWER'}: {name} from {before:.4f} to {after:.4f}"
 
 
 def _aimed(side: str, target: int, reached: float) -> str:
@@ -220,10 +271,10 @@ def _aimed(side: str, target: int, reached: float) -> str:
     return f"The target of {target} active dimensions a {side} was MISSED: {reached:.0f}, which is {missed}."
 
 
-def _versus(comparison: Comparison, system: str, other: str) -> Versus:
+def _versus(comparison: Comparison, system: str, other: str, measure: str) -> Versus:
     from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test, wins_losses_ties
 
-    scores = [comparison[name].scores[comparison.main] for name in (system, other)]
+    scores = [comparison[name].scores[measure] for name in (system, other)]
     ours, theirs = (np.array([of[query] for query in scores[0]]) for of in scores)
     p_value = paired_test(ours, theirs, comparison.test)
     difference = bootstrap_interval(ours - theirs, comparison.level)

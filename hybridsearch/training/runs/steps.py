@@ -20,7 +20,7 @@ from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.libraries import check_libraries
-from hybridsearch.training.losses import Choice, build_loss, choose_loss
+from hybridsearch.training.losses import Choice, build_loss, choose_loss, to_scale_of
 from hybridsearch.training.measure.comparing import MEASURES, compare_figures, compare_models
 from hybridsearch.training.measure.evaluators import Dev, Spec, build_evaluator, dev_evaluator
 from hybridsearch.training.measure.measuring import asked_by
@@ -108,10 +108,16 @@ class Steps:
         """Replace each of the data by what a function makes of it."""
         self.sources = replace(self.sources, training=tuple(map(shape, self.sources.training)))
 
-    def choose_losses(self, asked: str | None) -> None:
-        """Find the loss of each of the data. Say on stderr what is trained on, how, and why."""
-        data = self.sources.training
-        self._choices = [choose_loss(self._kind, one, asked) for one in data]
+    def choose_losses(self, asked: str | None, model: Any = None) -> None:
+        """Find the loss of each of the data, and bring a teacher's scores to the student's scale.
+
+        Say on stderr what is trained on, how, and why. A dense `model` is needed, of others none.
+        """
+        self._choices = [choose_loss(self._kind, one, asked) for one in self.sources.training]
+        data = tuple(
+            to_scale_of(one, choice, model) for one, choice in zip(self.sources.training, self._choices, strict=True)
+        )
+        self.sources = replace(self.sources, training=data)
         self._lines = [
             " ".join([f"{len(one):,} rows; {choice.reason}", *(f"{note[0].upper()}{note[1:]}." for note in one.notes)])
             for one, choice in zip(data, self._choices, strict=True)
