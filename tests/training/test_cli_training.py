@@ -239,7 +239,9 @@ def test_a_part_of_the_data_without_a_column_is_trained_on_until_patience_ends(
     negatives = [pair["positive"] for pair in tiny_pairs[7:] + tiny_pairs[:7]]
     files = {
         "rows/train": [{"question": "A", "answer": "B", "note": "x"}],
-        "rows/validation": [{"question": one["anchor"], "answer": one["positive"], "note": "x"} for one in tiny_pairs],
+        "rows/validation": [
+            {"question": f"Say: {one['anchor']}", "answer": one["positive"], "note": "x"} for one in tiny_pairs
+        ],
         "apart": [{**one, "negative": other} for one, other in zip(tiny_pairs, negatives, strict=True)],
         "graded": [{**one, "score": place / 40} for place, one in enumerate(tiny_pairs)],
     }

@@ -93,7 +93,7 @@ def test_a_ruined_model_is_called_worse_by_an_evaluator(
     assert before == pytest.approx(1)  # the labels are what the model said
     loaded = sentence_transformers.SentenceTransformer(str(result.path), device="cpu")
     assert after == pytest.approx(build_evaluator(evaluators, "dense")(loaded)["its-own Spearman"], abs=1e-4)
-    assert result.summary.startswith("WORSE: its-own Spearman from 1.0000 to")
+    assert result.summary.startswith("LOWER: its-own Spearman from 1.0000 to")
     assert "\nits-own Spearman: 1.0000 before" in result.summary
 
 
@@ -237,7 +237,7 @@ def test_of_several_evaluators_on_dev_all_measure_and_the_first_chooses(
     tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
 ) -> None:
     positives = [pair["positive"] for pair in tiny_pairs]
-    columns = {"anchor": [pair["anchor"] for pair in tiny_pairs], "positive": positives}
+    columns = {"anchor": [f"Tell me: {pair['anchor']}" for pair in tiny_pairs], "positive": positives}
     scored = TrainingData.from_columns(Kind.SCORED, {**columns, "label": [place / 40 for place in range(40)]})
     tuples = TrainingData.from_columns(Kind.TUPLES, {**columns, "negative_1": positives[7:] + positives[:7]})
     dev = [
