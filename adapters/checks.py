@@ -100,9 +100,9 @@ def differing_retrievers(known: Schema, new: Schema) -> list[str]:
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def check_layout(found: object, known: int, place: str) -> None:
-    """Raises IndexCorruptedError where the index at `place` is stored in another layout than the one that we know."""
-    if found != known:
+def check_layout(found: object, oldest: int, known: int, place: str) -> None:
+    """Raises IndexCorruptedError where the index at `place` is stored in a layout that we do not know."""
+    if not isinstance(found, int) or not oldest <= found <= known:
         newer = isinstance(found, int) and found > known
         raise IndexCorruptedError(
             f"{place} has layout {found!r}, and this hybridsearch reads {known}: "

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import enum
+import json
 import math
+import numbers
+import unicodedata
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from hybridsearch.errors import DocumentError
 
@@ -26,12 +31,12 @@ class Document:
     """One text that can be found.
 
     Attributes:
-        id: its identity: non-empty, at most 512 bytes of UTF-8.
+        id: its identity, kept as it is given: non-empty, at most 512 bytes of UTF-8.
         text: what it says. Empty text is allowed: the document is stored but no retriever finds it.
         title: optional; encoders read title and text as one (`content`).
         metadata: for filters and display: strings, finite numbers, booleans, None, and lists and mappings of these.
-            Dates and times become ISO 8601 strings, numpy and decimal numbers plain ones. Filters reach values in
-            nested mappings by a dotted path, and look at the plain values of a list.
+            Other values become one of them: see `plain`. Sets become sorted lists, arrays become lists. It is a copy
+            and cannot be changed; `copy.deepcopy(document.metadata["key"])` can.
 
     Raises:
         DocumentError: a part has a type or value that cannot be stored.
@@ -55,6 +60,8 @@ class Document:
                 )
             if not value.isascii():
                 _check_unicode(value, f"Document {self.id!r:.80}: its {name}")
+            if type(value) is not str:
+                object.__setattr__(self, name, str.__str__(value))
         if len(self.id) > MAX_ID_BYTES // 4 and len(self.id.encode()) > MAX_ID_BYTES:
             raise DocumentError(f"Document {self.id[:60]!r}...: an id has at most {MAX_ID_BYTES} bytes of UTF-8.")
         if not isinstance(self.metadata, Mapping):
@@ -74,8 +81,133 @@ class Document:
         return f"{self.title} {self.text}" if self.title else self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict; `Document(**d)` is its inverse."""
-        return {"id": self.id, "text": self.text, "title": self.title, "metadata": dict(self.metadata)}
+        """A JSON-able dict, which may be changed; `Document(**d)` is its inverse."""
+        metadata = {key: _thawed(value) for key, value in self.metadata.items()}
+        return {"id": self.id, "text": self.text, "title": self.title, "metadata": metadata}
+
+
+def plain(value: Any) -> Scalar:
+    """`value` as metadata and filters have it: a string, a number, a boolean or None.
+
+    | given                                                     | becomes                                            |
+    |-----------------------------------------------------------|----------------------------------------------------|
+    | a date, a time, a datetime or datetime64 without a zone   | its ISO 8601 text                                  |
+    | a datetime with a zone                                    | the ISO 8601 text of the instant, in UTC           |
+    | NaN, NaT, `pandas.NA`                                     | None: there is no value                            |
+    | a Decimal, a Fraction                                     | the nearest float; an int if whole, from 2**53 on  |
+    | a numpy scalar                                            | the plain one; a float32 the decimal that it shows |
+    | an Enum, a UUID                                           | its value, its text                                |
+
+    Raises:
+        ValueError: why it cannot be one; the message goes on after "... is".
+
+    >>> import datetime as dt
+    >>> plain(dt.datetime(2024, 3, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=9)))), plain(float("nan"))
+    ('2024-02-29T15:30:00+00:00', None)
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, str):
+        return str.__str__(value)  # of a subclass, whose own __str__ may say something else
+    if type(value).__name__ in ("NaTType", "NAType"):  # of pandas, which need not be here
+        return None
+    if isinstance(value, dt.date | dt.time):
+        return _iso(value)
+    if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+        value = _from_array(value)
+        return value if value is None or isinstance(value, bool | str) else plain(value)
+    if isinstance(value, decimal.Decimal):
+        if value.is_finite() and abs(value) >= 2**53 and value == value.to_integral_value():
+            value = int(value)
+        else:
+            value = math.nan if value.is_nan() else float(value)
+    elif isinstance(value, numbers.Rational) and not isinstance(value, int):
+        value = float(value)
+    if isinstance(value, int):
+        if abs(value) >= 2**63:
+            raise ValueError("an integer beyond 64 bits; use a string")
+        return int(value)
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise ValueError(f"{value}, which compares with nothing; leave it out or use None")
+        return None if math.isnan(value) else float(value)
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, dt.timedelta):
+        raise ValueError("a duration; use a number, such as its seconds")
+    raise ValueError(
+        f"of type {type(value).__name__}; allowed are strings, numbers, booleans, None, dates, times, UUIDs and enums"
+    )
+
+
+def spellings(id: str) -> list[str]:
+    """An id as it was given, then composed (NFC) and decomposed (NFD), each once: how a document may have it.
+
+    >>> [len(form) for form in spellings("caf\u00e9")], spellings("cafe")
+    ([4, 5], ['cafe'])
+    """
+    return [id] if id.isascii() else list(dict.fromkeys([id, *(unicodedata.normalize(f, id) for f in ("NFC", "NFD"))]))
+
+
+def _iso(value: dt.date | dt.time) -> str:
+    if isinstance(value, dt.time) and value.tzinfo is not None:
+        raise ValueError("a time with a zone but without a date, which is no instant; leave out the zone")
+    if isinstance(value, dt.datetime) and value.utcoffset() is not None:
+        try:
+            return value.astimezone(dt.UTC).isoformat()
+        except OverflowError:  # in UTC it is before the year 1 or after 9999
+            pass
+    return value.isoformat()
+
+
+def _from_array(value: Any) -> Any:
+    """What an array without dimensions holds, or a numpy scalar."""
+    kind, text = getattr(value.dtype, "kind", ""), str(value)
+    if kind == "M":
+        if text == "NaT":
+            return None
+        day, _, time = (str(value.astype("datetime64[D]")) if len(text) < 10 else text).partition("T")
+        clock, _, fraction = time.partition(".")
+        fraction = fraction.rstrip("0")
+        places = 0 if not fraction else 6 if len(fraction) <= 6 else 9  # as pandas and Python write them
+        clock += ":00" * (2 - clock.count(":")) if clock else ""
+        return day + (f"T{clock}" if clock else "") + (f".{fraction:0<{places}}" if fraction else "")
+    if kind == "m":
+        raise ValueError("a duration; use a number, such as its seconds")
+    if kind == "f":
+        return float(text)  # not all the digits that a float64 of the same value has
+    return value.item()
+
+
+class _FrozenDict(dict[str, Any]):
+    """A mapping within metadata. It is a dict, so that all writers of JSON take it; a copy of it can be changed."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("The metadata of a document cannot be changed: change a copy.deepcopy of it.")
+
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = setdefault = clear = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+class _FrozenList(list[Any]):
+    """A list within metadata."""
+
+    _refuse = _FrozenDict._refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = append = extend = insert = _refuse
+    pop = remove = clear = sort = reverse = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+def _thawed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _thawed(inner) for key, inner in value.items()}
+    return [_thawed(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _check_unicode(value: str, where: str) -> None:
@@ -94,41 +226,25 @@ def _clean_mapping(metadata: Mapping[Any, Any], where: str, depth: int) -> dict[
             raise DocumentError(f"{where}: keys are strings, not {key!r:.80}.")
         if not key.isascii():
             _check_unicode(key, f"{where}: key {key!r:.80}")
-        clean[key] = _clean(value, f"{where}[{key!r:.80}]", depth + 1)
+        clean[str.__str__(key)] = _clean(value, f"{where}[{key!r:.80}]", depth + 1)
     return clean
 
 
 def _clean(value: Any, where: str, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise DocumentError(f"{where[:200]} is nested deeper than {MAX_DEPTH} levels.")
-    if isinstance(value, Mapping):
-        return _clean_mapping(value, where, depth)
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item, where, depth + 1) for item in value]
-    return _clean_scalar(value, where)
-
-
-def _clean_scalar(value: Any, where: str) -> Scalar:
-    if hasattr(value, "item") and not isinstance(value, str | int | float) and getattr(value, "ndim", 0) == 0:
-        value = value.item()  # a numpy scalar
-    if isinstance(value, decimal.Decimal):
-        value = float(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        _check_unicode(value, where)
-        return str(value)
-    if isinstance(value, int):
-        if abs(value) >= 2**63:
-            raise DocumentError(f"{where} is an integer beyond 64 bits; store it as a string.")
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise DocumentError(f"{where} is {value}, which no filter can compare; leave it out or use None.")
-        return float(value)
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    raise DocumentError(
-        f"{where} is of type {type(value).__name__}; allowed are strings, numbers, booleans, None, dates, "
-        "and lists and mappings of these."
-    )
+    if value is not None and not isinstance(value, str | int | float):
+        if isinstance(value, Mapping):
+            return _FrozenDict(_clean_mapping(value, where, depth))
+        if isinstance(value, list | tuple) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) > 0):
+            return _FrozenList(_clean(item, where, depth + 1) for item in value)
+        if isinstance(value, set | frozenset):
+            items = [_clean(item, where, depth + 1) for item in value]
+            return _FrozenList(sorted(items, key=lambda item: (type(item).__name__, json.dumps(item))))
+    try:
+        scalar = plain(value)
+    except ValueError as error:
+        raise DocumentError(f"{where} is {error}.") from None
+    if isinstance(scalar, str) and not scalar.isascii():
+        _check_unicode(scalar, where)
+    return scalar

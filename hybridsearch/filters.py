@@ -1,9 +1,10 @@
-"""The filter language: which documents a search may return, by metadata and id.
+"""The filter language: which documents a search may return, by metadata, title and id.
 
     {"year": {"$gte": 2020}, "language": "en"}                 both must hold
     {"$or": [{"tags": {"$contains": "gpu"}}, {"$not": {"draft": True}}]}
 
-A field is a metadata key, a dotted path into nested metadata, or `id`. Operators on a field:
+A field is a metadata key, a dotted path into nested metadata, `id`, or `title` (the document's, where its metadata has
+none). The text of documents is searched, not filtered. Operators on a field:
 
     $eq $ne           equal, not equal (a plain value means $eq)
     $gt $gte $lt $lte numbers against numbers, strings against strings by code point; anything else is false
@@ -13,21 +14,36 @@ A field is a metadata key, a dotted path into nested metadata, or `id`. Operator
 
 and `$and`, `$or` (lists of filters), `$not` (a filter) anywhere. A list in metadata matches $eq, $in and the
 comparisons if any element does. $ne and $nin are the negations of $eq and $in, so a document without the field matches
-them. Numbers compare by value (1 equals 1.0); a boolean equals only a boolean.
+them. A mapping is there, as is an empty list, and equals nothing. Where one path means two places, as with the keys
+"a.b" and "a", the longer key counts. No path can name an empty key, nor one at the top that begins with "$".
 
-`Filter.parse` validates; `Filter.matches` is the reference that every backend's compiled filter must agree with.
+Numbers compare by value (1 equals 1.0); a boolean equals only a boolean. Strings compare in Unicode's composed form
+(NFC), so "é" equals "é" however it was typed; ids, too.
+
+A string that is an ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants
+compare with instants, in UTC. One without an offset is a string that reads the same however it is written ("T" or a
+space, with or without ":00"), and follows the string of its date. An instant cannot be compared with a string that
+begins with a digit, such as a date: a filter that would have to do so in any document of the index is a FilterError.
+An index on a server that was made before this version knows neither titles nor instants, and compares strings as they
+came: index its documents again, or copy it.
+
+`Filter.parse` validates; `Filter.matches` is the reference that every backend's compiled filter must agree with, and
+`Filter.checks` says what to look up first.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeAlias, cast
 
-from hybridsearch.documents import Document, Scalar
+from hybridsearch.documents import Document, Scalar, plain
 from hybridsearch.errors import FilterError
 
 Operator: TypeAlias = Literal["$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$exists", "$contains"]
@@ -36,34 +52,115 @@ _FIELD_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "
 _LOGICAL_OPERATORS = ("$and", "$or", "$not")
 _ORDERS: dict[str, Callable[[Any, Any], Any]] = {"$gt": gt, "$gte": ge, "$lt": lt, "$lte": le}
 _MAX_DEPTH = 50
+_DATE_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r" ?(?:([Zz])|([+-])(\d\d)(?::?(\d\d)(?::?(\d\d))?)?)?",
+    re.ASCII,
+)
+_FIRST_INSTANT = "0001-01-01T00:00:00+23:59:59"
+
+
+class Instant(str):
+    """A point in time, as a string whose order is that of time: seconds, with a fraction where there is one.
+
+    It is no string to other strings: they are neither equal nor in any order.
+    """
+
+    __slots__ = ()
+
+
+def comparable(value: Any) -> Any:
+    """What filters compare in place of a value: an Instant, a string in NFC, a list of these, or the value itself.
+
+    >>> comparable("2024-03-01T00:30:00+09:00") == comparable("2024-02-29 15:30Z")
+    True
+    >>> comparable("2024-02-29 15:30"), comparable("e\u0301") == "\u00e9"
+    ('2024-02-29T15:30:00', True)
+    """
+    if isinstance(value, str):
+        if value[4:5] == "-" and len(value) >= 16 and (match := _DATE_TIME.fullmatch(value)):
+            return _date_time(match) or value
+        return composed(value)
+    if isinstance(value, list | tuple):
+        return [comparable(item) for item in value]
+    return value
+
+
+def composed(text: str) -> str:
+    """`text` in Unicode's composed form, NFC."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _date_time(match: re.Match[str]) -> str | None:
+    """None where there is no such day or time."""
+    year, month, day, hour, minute, second, fraction, utc, sign, hours, minutes, seconds = match.groups()
+    try:
+        moment = dt.datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0))
+    except ValueError:
+        return None
+    rest = (fraction or "").rstrip("0")
+    rest = f".{rest}" if rest else ""
+    if not (utc or sign):
+        return moment.isoformat() + rest
+    if int(hours or 0) > 23 or int(minutes or 0) > 59 or int(seconds or 0) > 59:
+        return None
+    offset = 3600 * int(hours or 0) + 60 * int(minutes or 0) + int(seconds or 0)
+    since = 86400 * moment.toordinal() + 3600 * moment.hour + 60 * moment.minute + moment.second
+    return Instant(f"{since + (offset if sign == '-' else -offset):012d}{rest}")
 
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """`field operator value`. `$ne` and `$nin` are parsed into `Not` of `$eq` and `$in`."""
+    """`field operator value`. `$ne` and `$nin` are parsed into `Not` of `$eq` and `$in`.
+
+    Attributes:
+        field, operator, value: as given.
+        path: `field` in NFC.
+        key: what is compared in place of `value`: see `comparable`.
+    """
 
     field: str
     operator: Operator
     value: Scalar | tuple[Scalar, ...]
+    path: str = attribute(init=False, repr=False, compare=False)
+    key: Any = attribute(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", composed(self.field))
+        read = self._read
+        object.__setattr__(
+            self, "key", tuple(map(read, self.value)) if isinstance(self.value, tuple) else read(self.value)
+        )
+
+    @property
+    def keys(self) -> tuple[Any, ...]:
+        """`key`, or all of them."""
+        return self.key if isinstance(self.key, tuple) else (self.key,)
 
     def test(self, value: Any) -> bool:
         """Whether a field with this metadata value matches; `value` is None where the field is missing."""
-        if self.operator == "$exists":
-            return (value is not None) == self.value
-        if self.operator == "$contains":
-            if isinstance(value, str):
-                return isinstance(self.value, str) and self.value in value
-            return isinstance(value, list | tuple) and any(_equal(item, self.value) for item in value)
-        if isinstance(value, list | tuple):
-            return any(self._test_scalar(item) for item in value)
-        return self._test_scalar(value)
+        return self.test_key(self._read(value))
 
-    def _test_scalar(self, value: Any) -> bool:
-        if self.operator == "$eq":
-            return _equal(value, self.value)
-        if self.operator == "$in":
-            return any(_equal(value, item) for item in cast(tuple[Scalar, ...], self.value))
-        return _ordered(value, self.value) and bool(_ORDERS[self.operator](value, self.value))
+    def test_key(self, key: Any) -> bool:
+        """`test` for what `comparable` has made of the value."""
+        if self.operator == "$exists":
+            return (key is not None) == self.value
+        if self.operator == "$contains":
+            if type(key) is str:
+                return type(self.key) is str and self.key in key
+            held = key if isinstance(key, list) else [key] if isinstance(key, Instant) else []
+            return any(_equal(item, self.key) for item in held)
+        if isinstance(key, list):
+            return any(self._test_scalar(item) for item in key)
+        return self._test_scalar(key)
+
+    def _read(self, value: Any) -> Any:
+        return composed(value) if self.path == "id" and isinstance(value, str) else comparable(value)
+
+    def _test_scalar(self, key: Any) -> bool:
+        if self.operator in ("$eq", "$in"):
+            return any(_equal(key, item) for item in self.keys)
+        return _ordered(key, self.key) and bool(_ORDERS[self.operator](key, self.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +204,47 @@ class Filter:
         return cls(_parse(filter, "filter", 0))
 
     def matches(self, document: Document) -> bool:
-        """Whether the document passes, by the definition at the top of this module."""
-        return _matches(self.condition, document)
+        """Whether the document passes, by the definition at the top of this module.
+
+        Raises:
+            FilterError: the document has a value that cannot be compared as the filter asks.
+        """
+        for check in self.checks():
+            if not check.some and holds(check.condition, document):
+                raise FilterError(check.error)
+        return holds(self.condition, document)
 
     @property
     def fields(self) -> list[str]:
         """The fields that it asks about, each once, in order of first mention."""
-        return list(dict.fromkeys(_fields(self.condition)))
+        return list(dict.fromkeys(compare.field for compare in self.compares()))
+
+    def checks(self) -> tuple[Check, ...]:
+        """What must be so of the documents of an index, else the filter has no answer there."""
+        found: dict[Check, None] = {}
+        for compare in self.compares():
+            found.update(dict.fromkeys(_checks(compare)))
+        return tuple(found)
+
+    def compares(self) -> Iterator[Compare]:
+        """All comparisons in it."""
+        open: list[Condition] = [self.condition]
+        while open:
+            match condition := open.pop():
+                case Compare():
+                    yield condition
+                case Not(inner):
+                    open.append(inner)
+                case And(conditions) | Or(conditions):
+                    open += conditions[::-1]
+
+    def literal(self) -> Filter:
+        """The filter for an index on a server that was made before strings had one form: it has them as they came.
+
+        Raises:
+            FilterError: it compares with an instant, which such an index does not know.
+        """
+        return Filter(_literal(self.condition))
 
     def __hash__(self) -> int:  # 1, 1.0 and True are equal in Python but not here
         return hash(repr(self.condition))
@@ -122,50 +253,135 @@ class Filter:
         return isinstance(other, Filter) and repr(self.condition) == repr(other.condition)
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something to look up before a filter is applied.
+
+    Attributes:
+        condition: where `some`, at least one document of the index must pass it; else none may.
+        error: the sentence of the FilterError where that is not so.
+    """
+
+    condition: Condition
+    some: bool
+    error: str
+
+
+def _literal(condition: Condition) -> Condition:
+    match condition:
+        case And(conditions) | Or(conditions):
+            return type(condition)(tuple(map(_literal, conditions)))
+        case Not(inner):
+            return Not(_literal(inner))
+        case Compare(field):
+            if any(isinstance(key, Instant) for key in condition.keys):
+                raise FilterError(
+                    f"The filter on {field!r:.80} compares with an instant, and this index was made by an earlier "
+                    "version, which compared instants as text: index its documents again, or copy the index."
+                )
+            copied = replace(condition)
+            object.__setattr__(copied, "key", copied.value)
+            return copied
+
+
+def _checks(compare: Compare) -> Iterator[Check]:
+    path, shown = compare.path, f"The filter on {compare.field!r:.80}"
+    if path == "id" or compare.operator == "$exists":
+        return
+    if path == "text":
+        yield Check(
+            Compare("text", "$exists", True),
+            True,
+            "The filter names 'text', but no document has such a key in its metadata, and the text of documents is "
+            "searched, not filtered: give it as the query, or store what you filter by in the metadata.",
+        )
+    instant = next((key for key in compare.keys if isinstance(key, Instant)), None)
+    if instant is not None:
+        yield Check(
+            And((Compare(path, "$gte", "0"), Compare(path, "$lt", ":"))),
+            False,
+            f"{shown} gives an instant, and some documents have a date or time without an offset from UTC there (or "
+            "another text that begins with a digit), which cannot be compared with it: give a date or time without "
+            "an offset, or index instants only.",
+        )
+    text = next((key for key in compare.keys if type(key) is str and "0" <= key[:1] <= "9"), None)
+    if text is not None:
+        yield Check(
+            Compare(path, "$gte", _FIRST_INSTANT),
+            False,
+            f"{shown} gives {text!r:.80}, which has no offset from UTC, and some documents have instants there, which "
+            "cannot be compared with it: give an instant, such as '2020-01-01T00:00:00Z'.",
+        )
+
+
+def fields_of(document: Document) -> dict[str, Any]:
+    """The value of each field of a document's metadata that is there and is not None, by its dotted path in NFC.
+
+    An empty mapping, or one of Nones, is {}; other mappings are there by what is in them: see `enclosing`. The id and
+    the title are left out.
+
+    >>> fields_of(Document("1", "", metadata={"year": 1958, "author": {"name": "Ada", "born": None}, "of": {}}))
+    {'year': 1958, 'author.name': 'Ada', 'of': {}}
+    """
+    found: dict[str, tuple[tuple[int, ...], Any]] = {}
+
+    def walk(mapping: Mapping[str, Any], prefix: str, lengths: tuple[int, ...]) -> bool:
+        """Whether there is anything in it."""
+        some = False
+        for key, value in mapping.items():
+            path, rank = prefix + composed(key), (*lengths, len(key))
+            if isinstance(value, Mapping):
+                some = True
+                if not walk(value, f"{path}.", rank):
+                    found.setdefault(path, ((), {}))
+            elif value is not None:
+                some = True
+                if path not in found or found[path][0] <= rank:
+                    found[path] = rank, value
+        return some
+
+    walk(document.metadata, "", ())
+    found.pop("id", None)
+    return {path: value for path, (_, value) in found.items()}
+
+
+def enclosing(path: str) -> Iterator[str]:
+    """The paths of the mappings that a value at `path` may be in.
+
+    >>> list(enclosing("author.born.year"))
+    ['author', 'author.born']
+    """
+    place = path.find(".")
+    while place >= 0:
+        if path[:place] != "id":
+            yield path[:place]
+        place = path.find(".", place + 1)
+
+
 def field_value(document: Document, field: str) -> Any:
-    """The value that a filter on `field` sees: the id, a metadata value, or None where there is none."""
-    if field == "id":
+    """The value that a filter on `field` sees: None where there is none, {} for a mapping."""
+    path = composed(field)
+    if path == "id":
         return document.id
-    if field in document.metadata:
-        value = document.metadata[field]
-        return None if isinstance(value, Mapping) else value
-    return _descend(document.metadata, field)
+    fields = fields_of(document)
+    if path in fields:
+        return fields[path]
+    if any(path in enclosing(name) for name in fields):
+        return {}
+    return document.title or None if path == "title" else None
 
 
-def _descend(metadata: Mapping[str, Any], path: str) -> Any:
-    """Follow a dotted path; keys may hold dots themselves, and the longest key wins."""
-    parts = path.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        inner = metadata.get(".".join(parts[:cut]))
-        if isinstance(inner, Mapping):
-            rest = ".".join(parts[cut:])
-            value = inner[rest] if rest in inner else _descend(inner, rest)
-            if value is not None and not isinstance(value, Mapping):
-                return value
-    return None
-
-
-def _matches(condition: Condition, document: Document) -> bool:
+def holds(condition: Condition, document: Document) -> bool:
+    """Whether the document passes, without a look at what the filter's `checks` say."""
     match condition:
         case Compare():
             return condition.test(field_value(document, condition.field))
         case And(conditions):
-            return all(_matches(inner, document) for inner in conditions)
+            return all(holds(inner, document) for inner in conditions)
         case Or(conditions):
-            return any(_matches(inner, document) for inner in conditions)
+            return any(holds(inner, document) for inner in conditions)
         case Not(inner):
-            return not _matches(inner, document)
-
-
-def _fields(condition: Condition) -> Iterator[str]:
-    match condition:
-        case Compare():
-            yield condition.field
-        case And(conditions) | Or(conditions):
-            for inner in conditions:
-                yield from _fields(inner)
-        case Not(inner):
-            yield from _fields(inner)
+            return not holds(inner, document)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -175,7 +391,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _ordered(a: Any, b: Any) -> bool:
-    return (_number(a) and _number(b)) or (isinstance(a, str) and isinstance(b, str))
+    return (_number(a) and _number(b)) or (isinstance(a, str) and type(a) is type(b))
 
 
 def _number(value: Any) -> bool:
@@ -216,7 +432,8 @@ def _parse_entry(key: Any, value: Any, where: str, depth: int) -> Condition:
 def _parse_field(field: str, value: Any, where: str) -> Condition:
     inner = f"{where}[{field!r:.80}]"
     if not isinstance(value, Mapping):
-        return Compare(field, "$eq", _scalar(value, inner, "use $in for one of several, $contains for a list"))
+        scalar = _scalar(value, inner, "use $in for one of several, $contains for a list")
+        return _checked(Compare(field, "$eq", scalar), inner)
     if not value:
         raise FilterError(f"{inner} is empty; give it an operator such as {{'$exists': True}}.")
     conditions = [_parse_operator(field, operator, operand, inner) for operator, operand in value.items()]
@@ -232,7 +449,8 @@ def _parse_operator(field: str, operator: Any, operand: Any, where: str) -> Cond
     if operator in ("$in", "$nin"):
         if not isinstance(operand, Sequence | set | frozenset) or isinstance(operand, str | bytes):
             raise FilterError(f"{inner} is {_show(operand)}, but it takes a list.")
-        found = Compare(field, "$in", tuple(_scalar(item, inner, "give plain values") for item in operand))
+        values = tuple(_scalar(item, inner, "give plain values") for item in operand)
+        found = _checked(Compare(field, "$in", values), inner)
         return found if operator == "$in" else Not(found)
     if operator == "$exists":
         if not isinstance(operand, bool):
@@ -242,24 +460,28 @@ def _parse_operator(field: str, operator: Any, operand: Any, where: str) -> Cond
     if operator in _ORDERS and (scalar is None or isinstance(scalar, bool)):
         raise FilterError(f"{inner} is {_show(operand)}, but only numbers and strings have an order.")
     if operator == "$ne":
-        return Not(Compare(field, "$eq", scalar))
-    return Compare(field, cast(Operator, operator), scalar)
+        return Not(_checked(Compare(field, "$eq", scalar), inner))
+    return _checked(Compare(field, cast(Operator, operator), scalar), inner)
 
 
-def _scalar(value: Any, where: str, hint: str) -> Scalar:
-    if hasattr(value, "item") and not isinstance(value, str | int | float) and getattr(value, "ndim", 0) == 0:
-        value = value.item()  # a numpy scalar
-    if hasattr(value, "isoformat"):
-        value = value.isoformat()  # dates are stored as ISO 8601 strings
-    if isinstance(value, float) and not math.isfinite(value):
-        raise FilterError(f"{where} is {value}, which compares with nothing.")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise FilterError(f"{where} is an integer beyond 64 bits, which no document holds.")
-    if isinstance(value, str):
-        return str(value)  # of a subclass, such as numpy's, which would equal no plain string
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    raise FilterError(f"{where} is {_show(value)}, but it takes a string, number, boolean or None; {hint}.")
+def _checked(compare: Compare, where: str) -> Compare:
+    if compare.path == "id":
+        for value in compare.value if isinstance(compare.value, tuple) else (compare.value,):
+            if not isinstance(value, str | None) and compare.operator != "$exists":
+                raise FilterError(f"{where} is {_show(value)}, but an id is a string: write {json.dumps(str(value))}.")
+    return compare
+
+
+def _scalar(given: Any, where: str, hint: str) -> Scalar:
+    try:
+        value = plain(given)
+    except ValueError as error:
+        if str(error).startswith("of type"):
+            error = ValueError(f"{_show(given)}, but it takes a string, number, boolean or None; {hint}")
+        raise FilterError(f"{where} is {error}.") from None
+    if value is None and given is not None:
+        raise FilterError(f"{where} is {given}, which compares with nothing; None finds documents without a value.")
+    return value
 
 
 def _show(value: Any) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
 from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
-from hybridsearch.documents import Document
+from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import BackendError, BulkIndexError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -203,12 +203,15 @@ class HybridSearch:
         self._check_indexed()
         if not self._backend.capabilities.delete:
             raise BackendError(f"The engine at {self._place} cannot delete documents: index those to keep elsewhere.")
-        return self._backend.delete(arguments.ids(ids))
+        return self._backend.delete([form for id in arguments.ids(ids) for form in spellings(id)])
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
         """The documents, in the order of `ids`; None for an unknown id."""
         self._check_indexed()
-        return self._backend.fetch(arguments.ids(ids))
+        forms = [spellings(id) for id in arguments.ids(ids)]
+        found = iter(self._backend.fetch(list(chain.from_iterable(forms))))
+        documents = [[next(found) for _ in of_id] for of_id in forms]
+        return [next((one for one in of_id if one is not None), None) for of_id in documents]
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
@@ -355,8 +358,10 @@ class HybridSearch:
         Raises:
             InvalidArgumentError: there is no such document.
         """
-        if self.get(id)[0] is None:
+        (document,) = self.get(id)
+        if document is None:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
+        id = document.id
         plan = replace(self.plan(1, retrievers=retrievers, candidates=candidates), top_k=None)
         for hit in plan.results([query])[0]:
             if hit.id == id:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
+import uuid
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError
 from hybridsearch.filters import Filter
+
+TOKYO = dt.timezone(dt.timedelta(hours=9))
 
 MATCHES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"year": 2020}, {"year": 2020}),
@@ -57,7 +62,43 @@ MATCHES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"a.b.c": 1}, {"a": {"b": {"c": 1}}}),
     ({"a.b.c": 1}, {"a.b": {"c": 1}}),
     ({"a.b.c": 1}, {"a": {"b.c": 1}}),
-    ({"a": {"$exists": False}}, {"a": {"b": 1}}),
+    ({"a": {"$exists": True}}, {"a": {"b": 1}}),
+    ({"a": {"$exists": True}}, {"a": {}}),
+    ({"a": {"$exists": True}}, {"a": {"b": None}}),
+    ({"a": {"$exists": True}}, {"a.b": 1}),
+    ({"a.b": {"$exists": True}}, {"a": {"b": {"c": 1}}}),
+    ({"a": {"$ne": None}}, {"a": {"b": 1}}),
+    ({"a.b": {"$exists": False}}, {"a": {"b": None}}),
+    ({"a.b": 1}, {"a.b": None, "a": {"b": 1}}),
+    ({"a": "\u00e9"}, {"a": "e\u0301"}),
+    ({"e\u0301": 1}, {"\u00e9": 1}),
+    ({"a": {"$contains": "e\u0301"}}, {"a": "caf\u00e9"}),
+    ({"a": {"$in": ["x", "e\u0301"]}}, {"a": ["\u00e9"]}),
+    ({"title": "Wings"}, {}),
+    ({"title": {"$contains": "ing"}}, {}),
+    ({"title": "mine"}, {"title": "mine"}),
+    ({"title": {"$exists": True}}, {"title": {"short": "W"}}),
+    ({"id": {"$ne": None}}, {}),
+    ({"at": "2024-02-29T15:30:00Z"}, {"at": "2024-03-01T00:30:00+09:00"}),
+    ({"at": "2024-02-29 15:30Z"}, {"at": dt.datetime(2024, 2, 29, 15, 30, tzinfo=dt.UTC)}),
+    ({"at": dt.datetime(2024, 3, 1, 0, 30, tzinfo=TOKYO)}, {"at": "2024-02-29T15:30:00.000Z"}),
+    ({"at": {"$lt": "2024-02-29T15:45:00Z"}}, {"at": "2024-03-01T00:30:00+09:00"}),
+    ({"at": {"$gt": "2024-02-29T15:30:00Z"}}, {"at": "2024-02-29T15:30:00.5Z"}),
+    ({"at": {"$contains": "2024-02-29T15:30:00Z"}}, {"at": ["2024-03-01T00:30+09"]}),
+    ({"at": {"$lt": "9999-12-31T23:59:59-12:00"}}, {"at": "9999-12-31T23:59:59-11:00"}),
+    ({"at": {"$gt": "2024-01-01T00:00:00Z"}}, {"at": ["soon", "2024-03-01T00:30:00+09:00"]}),
+    ({"at": "soon"}, {"at": ["soon", "2024-03-01T00:30:00+09:00"]}),
+    ({"at": dt.datetime(2024, 2, 29, 15, 30)}, {"at": "2024-02-29 15:30"}),
+    ({"at": {"$gte": dt.datetime(2024, 2, 29)}}, {"at": "2024-02-29 15:30:00"}),
+    ({"at": {"$gte": "2020-01-01"}}, {"at": np.datetime64("2024-02-29T15:30", "ns")}),
+    ({"at": np.datetime64("2024-02-29")}, {"at": dt.date(2024, 2, 29)}),
+    ({"at": None}, {"at": pd.NaT}),
+    ({"at": {"$exists": False}}, {"at": np.datetime64("NaT")}),
+    ({"x": 0.1}, {"x": np.float32(0.1)}),
+    ({"x": decimal.Decimal("4.50")}, {"x": 4.5}),
+    ({"x": 2**53 + 1}, {"x": decimal.Decimal(2**53 + 1)}),
+    ({"x": uuid.UUID(int=7)}, {"x": "00000000-0000-0000-0000-000000000007"}),
+    ({"x": 0.0}, {"x": -0.0}),
     ({"id": "doc"}, {}),
     ({"id": "doc"}, {"id": "shadow"}),
     ({"id": {"$in": ["x", "doc"]}}, {}),
@@ -104,6 +145,17 @@ MISSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"tags": {"$contains": 1}}, {"tags": 1}),
     ({"a.b": 1}, {"a": 1}),
     ({"a": 1}, {"a": {"b": 1}}),
+    ({"a": None}, {"a": {"b": 1}}),
+    ({"a": {"$exists": False}}, {"a": {}}),
+    ({"a": {"$exists": True}}, {"a.b": None}),
+    ({"a": {"$contains": "e"}}, {"a": "e\u0301"}),
+    ({"title": "wings"}, {}),
+    ({"title": "Wings"}, {"title": "mine"}),
+    ({"at": {"$gt": "2024-02-29T15:45:00Z"}}, {"at": "2024-03-01T00:30:00+09:00"}),
+    ({"at": {"$lt": "z"}}, {"at": "2024-03-01T00:30:00+09:00"}),
+    ({"at": "2024-02-30T15:30Z"}, {"at": "2024-02-30 15:30Z"}),
+    ({"at": {"$gte": "2020-01-01"}}, {"at": pd.NaT}),
+    ({"x": {"$lt": 2**53 + 1}}, {"x": 2.0**53 + 2}),
     ({"id": "shadow"}, {"id": "shadow"}),
     ({"a": 1, "b": 2}, {"a": 1, "b": 3}),
     ({"$and": [{"a": 1}, {"b": 2}]}, {"a": 1}),
@@ -114,12 +166,37 @@ MISSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("filter", "metadata"), MATCHES)
 def test_a_filter_lets_a_document_through(filter: dict[str, Any], metadata: dict[str, Any]) -> None:
-    assert Filter.parse(filter).matches(Document("doc", "", metadata=metadata))
+    assert Filter.parse(filter).matches(Document("doc", "", "Wings", metadata))
 
 
 @pytest.mark.parametrize(("filter", "metadata"), MISSES)
 def test_a_filter_stops_a_document(filter: dict[str, Any], metadata: dict[str, Any]) -> None:
-    assert not Filter.parse(filter).matches(Document("doc", "", metadata=metadata))
+    assert not Filter.parse(filter).matches(Document("doc", "", "Wings", metadata))
+
+
+INSTANT = "2024-03-01T00:30:00+09:00"
+
+
+@pytest.mark.parametrize("other", ["2024-02-29", "2024-02-29T15:30", "2024", "12:00"])
+@pytest.mark.parametrize("operator", ["$eq", "$ne", "$gt", "$lte", "$in", "$contains"])
+def test_an_instant_and_a_time_without_an_offset_cannot_be_compared(operator: str, other: str) -> None:
+    for value, held in ((INSTANT, other), (other, INSTANT), (other, ["soon", INSTANT])):
+        filter = Filter.parse({"$or": [{"n": 1}, {"at": {operator: [value] if operator == "$in" else value}}]})
+        with pytest.raises(FilterError, match=r"'at' gives .*, and some documents have .* cannot be compared"):
+            filter.matches(Document("doc", "", metadata={"n": 1, "at": held}))
+        assert filter.matches(Document("doc", "", metadata={"n": 1, "at": "soon"}))
+
+
+def test_an_id_matches_in_either_form_of_unicode() -> None:
+    for id, typed in (("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")):
+        for test in (typed, {"$in": ["x", typed]}, {"$gte": typed}, {"$contains": typed[3:]}):
+            assert Filter.parse({"id": test}).matches(Document(id, ""))
+
+
+def test_an_id_that_looks_like_an_instant_is_a_string() -> None:
+    document = Document("2024-02-29T15:30:00Z", "")
+    assert not Filter.parse({"id": INSTANT}).matches(document)
+    assert Filter.parse({"id": {"$gt": "2024-02-29"}}).matches(document)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +223,13 @@ def test_a_filter_stops_a_document(filter: dict[str, Any], metadata: dict[str, A
         ({"year": {"$gt": True}}, "filter['year']['$gt'] is true", "only numbers and strings have an order"),
         ({"year": {"$lt": [1]}}, "filter['year']['$lt'] is [1]", "one plain value"),
         ({"year": float("nan")}, "filter['year'] is nan", "compares with nothing"),
+        ({"year": pd.NaT}, "filter['year'] is NaT", "compares with nothing"),
+        ({"year": {"$lt": pd.NA}}, "filter['year']['$lt'] is <NA>", "compares with nothing"),
+        ({"year": dt.timedelta(1)}, "filter['year'] is a duration", "its seconds"),
+        ({"at": dt.time(1, tzinfo=dt.UTC)}, "filter['at'] is a time with a zone", "leave out the zone"),
+        ({"id": 7}, "filter['id'] is 7", 'an id is a string: write "7"'),
+        ({"id": {"$in": ["a", np.int64(7)]}}, "filter['id']['$in'] is 7", 'an id is a string: write "7"'),
+        ({"id": {"$gt": 7}}, "filter['id']['$gt'] is 7", 'an id is a string: write "7"'),
         ({"year": {"$gt": float("inf")}}, "filter['year']['$gt'] is inf", "compares with nothing"),
         ({"": 1}, 'the field ""', "a non-empty string"),
         ({1: 1}, "the field 1", "a non-empty string"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
@@ -570,6 +571,48 @@ def test_of_duplicate_ids_the_last_wins_with_a_warning_that_names_them() -> None
     assert sorted(report.duplicates) == ["a", "b"]
     assert [d and d.text for d in search.get(["a", "b", "c"])] == ["text number2", "text number4", "text number3"]
     assert search.count() == 3
+
+
+@pytest.mark.parametrize(("kept", "typed"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_an_id_means_its_document_in_either_form_of_unicode_and_comes_back_as_it_was_given(
+    kept: str, typed: str
+) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([hs.Document(kept, "a wing"), hs.Document("jet", "a jet")], show_progress_bar=False)
+    assert [document and document.id for document in search.get(["jet", typed, "other"])] == ["jet", kept, None]
+    assert search.explain("wing", typed).rank == 1
+    assert search.explain("jet", typed).id == kept
+    assert search.search("wing", filter={"id": typed}).ids == [kept]
+    assert search.delete(typed) == 1
+    assert search.count() == 1
+
+
+def test_two_documents_whose_ids_differ_in_form_alone_are_two_and_each_is_got_by_its_own() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([hs.Document("\u00e9", "a wing"), hs.Document("e\u0301", "a jet")], show_progress_bar=False)
+    assert [document and document.text for document in search.get(["\u00e9", "e\u0301"])] == ["a wing", "a jet"]
+    assert search.count({"id": "\u00e9"}) == 2
+    assert search.delete("\u00e9") == 2
+
+
+def test_a_filter_by_date_finds_what_has_one_and_not_what_has_none() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    frame = pd.DataFrame({"id": ["dated", "open"], "text": ["a wing", "a wing"], "expires": ["2024-02-29", None]})
+    frame["expires"] = pd.to_datetime(frame["expires"])
+    documents = [
+        hs.Document(row["id"], row["text"], metadata={"expires": row["expires"]}) for row in frame.to_dict("records")
+    ]
+    search.index(documents, show_progress_bar=False)
+    assert search.search("wing", filter={"expires": {"$gte": "2020-01-01"}}).ids == ["dated"]
+    assert search.search("wing", filter={"expires": None}).ids == ["open"]
+
+
+def test_the_metadata_of_a_hit_cannot_be_changed() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([hs.Document("a", "a wing", metadata={"by": {"name": "Ada"}})], show_progress_bar=False)
+    with pytest.raises(TypeError, match="copy"):
+        search.search("wing")[0].document.metadata["by"]["name"] = "nobody"
+    assert search.search("wing")[0].document.metadata == {"by": {"name": "Ada"}}
 
 
 def test_upsert_and_delete_are_seen_by_the_next_search() -> None:

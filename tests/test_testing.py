@@ -19,8 +19,8 @@ import pytest
 import hybridsearch.testing
 from hybridsearch.backends import Capabilities, Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, IndexExistsError, InvalidArgumentError
-from hybridsearch.filters import Filter
+from hybridsearch.errors import BackendError, FilterError, IndexExistsError, InvalidArgumentError
+from hybridsearch.filters import Filter, holds
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import KINDS, Kinds, put
@@ -121,6 +121,7 @@ class PlainBackend:
 
     def count(self, filter: Filter | None = None) -> int:
         self._open()
+        self._check_filter(filter)
         return sum(self._passes(filter, id) for id in self.documents)
 
     def refresh(self) -> None:
@@ -136,6 +137,7 @@ class PlainBackend:
 
     def _check(self, request: Request) -> RetrieverSchema:
         retriever = self._open().retrievers.get(request.retriever)
+        self._check_filter(request.filter)
         if retriever is None or request.k < 1:
             raise InvalidArgumentError(f"No retriever {request.retriever!r}, or k = {request.k} is below 1.")
         query = request.query
@@ -146,7 +148,12 @@ class PlainBackend:
         return retriever
 
     def _passes(self, filter: Filter | None, id: str) -> bool:
-        return filter is None or filter.matches(self.documents[id])
+        return filter is None or holds(filter.condition, self.documents[id])
+
+    def _check_filter(self, filter: Filter | None) -> None:
+        for check in filter.checks() if filter else ():
+            if any(holds(check.condition, document) for document in self.documents.values()) is not check.some:
+                raise FilterError(check.error)
 
 
 def _item(id: str, vectors: SparseVectors | DenseVectors, row: int) -> Item:

@@ -19,7 +19,6 @@ from hybridsearch.adapters.lucene.aliases import (
 )
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
 from hybridsearch.adapters.lucene.dialect import Dialect, Search, Server, dotted
-from hybridsearch.adapters.lucene.query.filters import compile_filter
 from hybridsearch.adapters.lucene.query.multisearch import msearch
 from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
@@ -188,7 +187,7 @@ class LuceneBackend(Dialect):
                 )
         self._options = options
         self.check_server(self._ask_server(), schema)
-        self._searcher = Searcher(schema, self)
+        self._searcher = Searcher(schema, self, literal=identity.literal)
         if name != self.address.index:
             self._target = Target(address, self._searcher, uuid, self.address.index)
 
@@ -317,7 +316,7 @@ class LuceneBackend(Dialect):
 
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
-        return self._channel.run(self._counting(None if filter is None else compile_filter(filter)))
+        return self._channel.run(self._counting(filter))
 
     # ---------------------------------------------------------------------------------------------- administration
 
@@ -362,14 +361,10 @@ class LuceneBackend(Dialect):
         yield from self._refreshing()
         return (yield from self._asking(lambda target: self._ask(target, target.searcher.search(requests))))
 
-    def _counting(self, filter: Json | None) -> Steps[int]:
-        def rounds() -> Generator[list[Search], list[Json], int]:
-            (response,) = yield [{"size": 0, "track_total_hits": True, "query": filter or {"match_all": {}}}]
-            return int(response["hits"]["total"]["value"])
-
+    def _counting(self, filter: Filter | None) -> Steps[int]:
         self._current()
         yield from self._refreshing()
-        return (yield from self._asking(lambda target: self._ask(target, rounds())))
+        return (yield from self._asking(lambda target: self._ask(target, target.searcher.count(filter))))
 
     def _ask(self, target: Target, rounds: Generator[list[Search], list[Json], T]) -> Steps[T]:
         return msearch(target.address, watched(rounds, target))

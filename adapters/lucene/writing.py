@@ -135,7 +135,8 @@ class Writer:
         averages = {name: r.average_length or 0.0 for name, r in schema.retrievers.items() if r.kind == "lexical"}
         with self._lock:
             stamp = self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
-        return bulk_lines(batch, schema, averages, stamp, rough=identity.options.get("sparse") == "seismic")
+        rough = identity.options.get("sparse") == "seismic"
+        return bulk_lines(batch, schema, averages, stamp, rough=rough, literal=identity.literal)
 
     def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
         """Warn where upserts are far from an average length that the first of them decided."""

@@ -1,7 +1,8 @@
 """Metadata in columns, and filters as masks over them.
 
-A field's distinct values are stored once; each document refers to them by number. A comparison is therefore decided
-once for each distinct value, by the filter language's own `Compare.test`, and then spread over the documents.
+A field's distinct values are stored once, as they came; each document refers to them by number. A comparison is
+therefore decided once for each distinct value, by the filter language's own `Compare`, and then spread over the
+documents.
 """
 
 from __future__ import annotations
@@ -9,20 +10,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.fields import fields_of
 from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.documents import Document
-from hybridsearch.filters import And, Compare, Condition, Not, Or
+from hybridsearch.filters import And, Compare, Condition, Not, Or, comparable, composed, enclosing, fields_of
 
 _EXACT = 2**53
 """Integers up to here are exact in float64, so comparing them there is comparing them."""
 
 _ON_NUMBERS = {"$eq": np.equal, "$gt": np.greater, "$gte": np.greater_equal, "$lt": np.less, "$lte": np.less_equal}
+
+
+def mask_of(condition: Condition, test: Callable[[Compare], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """(documents,) True where `condition` holds; `test` decides comparisons."""
+    match condition:
+        case Compare():
+            return test(condition)
+        case Not(inner):
+            return ~mask_of(inner, test)
+        case And(conditions):
+            return reduce(np.logical_and, [mask_of(inner, test) for inner in conditions])
+        case Or(conditions):
+            return reduce(np.logical_or, [mask_of(inner, test) for inner in conditions])
 
 
 class MetadataColumns:
@@ -47,7 +60,7 @@ class MetadataColumns:
     ) -> None:
         self.documents = documents
         self.fields, self.ends, self.rows, self.codes, self.values = fields, ends, rows, codes, values
-        self._number = {name: number for number, name in enumerate(fields.slice(0, len(fields)))}
+        self._number = {composed(name): number for number, name in enumerate(fields.slice(0, len(fields)))}
         self._parsed: dict[str, tuple[list[Any], NDArray[np.float64] | None]] = {}
 
     @classmethod
@@ -116,35 +129,27 @@ class MetadataColumns:
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays().values())
 
-    def mask(self, condition: Condition, by_id: Callable[[Compare], NDArray[np.bool_]]) -> NDArray[np.bool_]:
-        """(documents,) True where `condition` holds; `by_id` decides comparisons of the field `id`."""
-        match condition:
-            case Compare():
-                return by_id(condition) if condition.field == "id" else self._compare(condition)
-            case Not(inner):
-                return ~self.mask(inner, by_id)
-            case And(conditions):
-                return reduce(np.logical_and, [self.mask(inner, by_id) for inner in conditions])
-            case Or(conditions):
-                return reduce(np.logical_or, [self.mask(inner, by_id) for inner in conditions])
-
-    def _compare(self, compare: Compare) -> NDArray[np.bool_]:
-        mask = np.full(self.documents, compare.test(None), dtype=np.bool_)
-        if compare.field in self._number:
-            rows, codes = self._entries(compare.field)
+    def compare(self, compare: Compare) -> NDArray[np.bool_]:
+        """(documents,) whether each one's metadata matches."""
+        mask = np.full(self.documents, compare.test_key(None), dtype=np.bool_)
+        for name in self._number:
+            if compare.path in enclosing(name):
+                mask[self._entries(name)[0]] = compare.test_key({})
+        if compare.path in self._number:
+            rows, codes = self._entries(compare.path)
             mask[rows] = self._test_values(compare)[codes]
         return mask
 
     def _test_values(self, compare: Compare) -> NDArray[np.bool_]:
         """Which of the field's distinct values pass."""
-        if compare.field not in self._parsed:
-            parsed = json.loads(f"[{','.join(self._texts(compare.field))}]")
-            self._parsed[compare.field] = parsed, _numbers(parsed)
-        values, numbers = self._parsed[compare.field]
-        if numbers is not None and _exact(compare.value) and compare.operator in _ON_NUMBERS:
-            passed: NDArray[np.bool_] = _ON_NUMBERS[compare.operator](numbers, np.float64(cast(float, compare.value)))
+        if compare.path not in self._parsed:
+            parsed = comparable(json.loads(f"[{','.join(self._texts(compare.path))}]"))
+            self._parsed[compare.path] = parsed, _numbers(parsed)
+        keys, numbers = self._parsed[compare.path]
+        if numbers is not None and _exact(compare.key) and compare.operator in _ON_NUMBERS:
+            passed: NDArray[np.bool_] = _ON_NUMBERS[compare.operator](numbers, np.float64(compare.key))
             return passed
-        return np.fromiter((compare.test(value) for value in values), np.bool_, len(values))
+        return np.fromiter((compare.test_key(key) for key in keys), np.bool_, len(keys))
 
     def _entries(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         begin, end = self._bounds(name, 0)
@@ -173,7 +178,7 @@ class _Column:
         self.entries = 0
 
     def add(self, row: int, value: Any) -> None:
-        key = (type(value), str(value) if isinstance(value, list) else value)
+        key = (type(value), str(value) if isinstance(value, list | dict) else value)
         code = self._code.get(key)
         if code is None:
             code = self._code[key] = len(self._values)

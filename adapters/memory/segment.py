@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.dense import DenseMatrix
-from hybridsearch.adapters.memory.filters import MetadataColumns
+from hybridsearch.adapters.memory.filters import MetadataColumns, mask_of
 from hybridsearch.adapters.memory.hnsw import MIN_ROWS
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, Weighting
 from hybridsearch.adapters.memory.strings import Strings
@@ -20,7 +21,7 @@ from hybridsearch.backends import Schema
 from hybridsearch.corpus.parts import dump_metadata, load_metadata
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError
-from hybridsearch.filters import Compare, Filter
+from hybridsearch.filters import Compare, Filter, composed
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -177,7 +178,7 @@ class Segment:
         """(rows,) True where `filter` lets the document through. Not to be changed."""
         mask = self._masks.get(filter)
         if mask is None:
-            mask = self.metadata.mask(filter.condition, self._by_id)
+            mask = mask_of(filter.condition, self._compare)
             self._masks[filter] = mask
             while len(self._masks) > _CACHED_MASKS:
                 try:
@@ -214,14 +215,30 @@ class Segment:
                 part = {name: _slice(vector, begin, end) for name, vector in vectors.items()}
                 yield EncodedBatch(documents[begin:end], part)
 
+    def _compare(self, compare: Compare) -> Mask:
+        if compare.path == "id":
+            return self._by_id(compare)
+        mask = self.metadata.compare(compare)
+        if compare.path == "title":
+            rows = np.flatnonzero(~self.metadata.compare(Compare("title", "$exists", True)))
+            mask[rows] = [compare.test(title or None) for title in self.texts.take(3 * rows)]
+        return mask
+
     def _by_id(self, compare: Compare) -> Mask:
         if compare.operator in ("$eq", "$in"):
-            given = compare.value if isinstance(compare.value, tuple) else (compare.value,)
-            ids = [value for value in given if isinstance(value, str)]
             mask = np.zeros(len(self), dtype=np.bool_)
+            ids = [key for key in compare.keys if key is not None]
             mask[[row for _, row in self.find(ids, hash_ids(ids))]] = True
+            mask[[row for row, key in self._decomposed.items() if key in compare.keys]] = True
             return mask
         return np.fromiter((compare.test(id) for id in self.ids.slice(0, len(self))), np.bool_, len(self))
+
+    @cached_property
+    def _decomposed(self) -> dict[int, str]:
+        """The ids that are not in Unicode's composed form, in that form, by row."""
+        foreign = np.searchsorted(self.ids.starts, np.flatnonzero(self.ids.blob & 0x80), side="right") - 1
+        ids = {row: self.ids[row] for row in np.unique(foreign).tolist()}
+        return {row: key for row, id in ids.items() if (key := composed(id)) != id}
 
     def _hashes_by_row(self) -> NDArray[np.uint64]:
         hashes = np.empty(len(self), dtype=np.uint64)

@@ -23,10 +23,13 @@ from hybridsearch.adapters.memory.sparse import SparseSlice
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.corpus.store import Part
 from hybridsearch.documents import Document
+from hybridsearch.errors import FilterError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import EncodedBatch, SparseQuery
 from hybridsearch.weighting import BM25Weighting
+
+_REMEMBERED_FILTERS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,7 @@ class State:
         self.approximate = approximate
         self.documents = sum(view.documents for view in self.views)
         self._statistics: dict[str, TermStatistics] = {}
+        self._checked: set[Filter] = set()
 
     def find(self, ids: Sequence[str]) -> list[tuple[int, int, int]]:
         """(position in `ids`, number of the view, row) of every live document among `ids`."""
@@ -99,6 +103,7 @@ class State:
     def count(self, filter: Filter | None) -> int:
         if filter is None:
             return self.documents
+        self._check(filter)
         masks = [view.allowed(filter) for view in self.views]
         return sum(int(np.count_nonzero(mask)) for mask in masks if mask is not None)
 
@@ -134,6 +139,8 @@ class State:
         """Answer requests that share retriever, k and filter."""
         name, filter = requests[0].retriever, requests[0].filter
         retriever, k = retriever_of(self.schema, name), hits_of(requests[0])
+        if filter is not None:
+            self._check(filter)
         found: Sequence[Sequence[tuple[NDArray[np.int32], NDArray[Any]]]]
         if retriever.kind == "dense":
             vectors = np.stack([dense_query(request, retriever) for request in requests])
@@ -143,6 +150,18 @@ class State:
             slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
             found = sparse.search(slices, queries, k, statistics=statistics)
         return [self._ranking(hits, k) for hits in found]
+
+    def _check(self, filter: Filter) -> None:
+        """Raises FilterError where the filter has no answer: see `Filter.checks`."""
+        if filter in self._checked:
+            return
+        for check in filter.checks():
+            masks = [view.allowed(Filter(check.condition)) for view in self.views]
+            if any(mask is not None and mask.any() for mask in masks) is not check.some:
+                raise FilterError(check.error)
+        if len(self._checked) >= _REMEMBERED_FILTERS:
+            self._checked.clear()
+        self._checked.add(filter)
 
     def _search_dense(
         self, name: str, queries: NDArray[np.float32], k: int, filter: Filter | None

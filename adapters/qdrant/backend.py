@@ -27,7 +27,6 @@ from qdrant_client import models
 
 from hybridsearch.adapters.checks import check_batch_size, check_open, opened
 from hybridsearch.adapters.qdrant.connection import Call, Connection, Steps, call
-from hybridsearch.adapters.qdrant.filters import compile_filter
 from hybridsearch.adapters.qdrant.index import Index, Quantization, create_index, publish, quantization_of, read_index
 from hybridsearch.adapters.qdrant.payload import point_id
 from hybridsearch.adapters.qdrant.place import Place, check_name
@@ -278,7 +277,7 @@ class QdrantBackend:
 
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
-        return self._connection.run(self._searcher().count(None if filter is None else compile_filter(filter)))
+        return self._connection.run(self._searcher().count(filter))
 
     def describe(self) -> dict[str, Any]:
         """Figures for people: where the index is, its engine, how many documents it has, and how it stores them."""

@@ -10,25 +10,30 @@ from qdrant_client import models
 
 from hybridsearch.adapters.qdrant.payload import ORDERED_BYTES, Digits, canonical, digits, point_id, token
 from hybridsearch.errors import FilterError
-from hybridsearch.filters import And, Compare, Condition, Filter, Not, Or
+from hybridsearch.filters import And, Compare, Condition, Filter, Instant, Not, Or
 
 
 @lru_cache(maxsize=256)
-def compile_filter(filter: Filter) -> models.Filter:
+def compile_filter(filter: Filter, *, literal: bool = False) -> models.Filter:
     """The conditions that hold for exactly the documents that `filter.matches`.
 
+    Args:
+        filter: to be compiled; its `checks` are not.
+        literal: whether it is for a literal index (see `payload`).
+
     Raises:
-        FilterError: a string is compared with one of more bytes than are stored for comparison.
+        FilterError: a string is compared with one of more bytes than are stored for comparison; or a literal index
+            cannot tell.
     """
-    return _compile(filter.condition)
+    return _compile((filter.literal() if literal else filter).condition, literal)
 
 
-def _compile(condition: Condition) -> models.Filter:
+def _compile(condition: Condition, literal: bool) -> models.Filter:
     match condition:
         case Compare():
-            return _compile_compare(condition)
+            return _compile_compare(condition, literal)
         case And(conditions):
-            parts = [_compile(inner) for inner in conditions]
+            parts = [_compile(inner, literal) for inner in conditions]
             must: list[Any] = []
             must_not: list[Any] = []
             for part in parts:  # merged where possible, as a server limits how deeply conditions may be nested
@@ -39,25 +44,30 @@ def _compile(condition: Condition) -> models.Filter:
                     must_not += part.must_not or []
             return models.Filter(must=must or None, must_not=must_not or None)
         case Or(conditions):
-            return models.Filter(should=[_compile(inner) for inner in conditions])
+            return models.Filter(should=[_compile(inner, literal) for inner in conditions])
         case Not(Not(inner)):
-            return _compile(inner)
+            return _compile(inner, literal)
         case Not(inner):
-            return models.Filter(must_not=[_compile(inner)])
+            return models.Filter(must_not=[_compile(inner, literal)])
 
 
-def _compile_compare(compare: Compare) -> models.Filter:
-    field, operator, value = compare.field, compare.operator, compare.value
+def _compile_compare(compare: Compare, literal: bool) -> models.Filter:
+    field, operator, value = compare.path, compare.operator, compare.key
     if operator == "$exists":
         if field == "id":
             return models.Filter() if value else _nothing()
         there = _has(token(field))
         return models.Filter(must=[there]) if value else models.Filter(must_not=[there])
     if operator in ("$eq", "$in"):
-        values = value if isinstance(value, tuple) else (value,)
+        values = compare.keys
         if field == "id":
-            ids: list[Any] = [point_id(item) for item in values if isinstance(item, str) and item]
-            return models.Filter(must=[models.HasIdCondition(has_id=ids)]) if ids else _nothing()
+            ids = [item for item in values if isinstance(item, str) and item]
+            if not ids:
+                return _nothing()
+            same: list[Any] = [models.HasIdCondition(has_id=[point_id(id) for id in ids])]
+            if not literal:
+                same.append(_has(*(token("id", id) for id in ids)))
+            return models.Filter(should=same)
         if not values:
             return _nothing()
         equal = _has(*(token(field, canonical(item)) for item in values))
@@ -65,6 +75,8 @@ def _compile_compare(compare: Compare) -> models.Filter:
             return models.Filter(must=[equal])
         return models.Filter(should=[equal, models.Filter(must_not=[_has(token(field))])])
     if operator == "$contains":
+        if isinstance(value, Instant):
+            return models.Filter(must=[_has(token(field, canonical(value)))])
         if not isinstance(value, str):
             return _nothing() if field == "id" else models.Filter(must=[_has(token(field, [canonical(value)]))])
         if not value:  # is in every string

@@ -32,8 +32,11 @@ from hybridsearch.errors import (
 from hybridsearch.vectors import EncodedBatch, SparseVectors
 from hybridsearch.weighting import BM25Weighting
 
-LAYOUT = 2
+LAYOUT = 3
 """Of points and metadata; a collection with another one is refused."""
+
+_LITERAL = 2
+"""The layout before values had one form for filters: see `payload`."""
 
 Quantization: TypeAlias = Literal["int8", "binary", "product"]
 """What a server searches with in place of 32 bits for a number: eight, one, or two on average."""
@@ -60,18 +63,20 @@ class Index:
         collection: its own name, whatever alias it was opened by.
         mark: no other index has it.
         idf: the lexical retrievers that Qdrant itself weighs by idf.
+        literal: whether it is of the layout before: see `payload`.
     """
 
     schema: Schema
     collection: str
     mark: str
     idf: frozenset[str]
+    literal: bool = False
 
     def to_metadata(self) -> dict[str, Any]:
         """The schema as text, so that every number comes back as it was."""
         schema = json.dumps(self.schema.to_json(), ensure_ascii=False)
         ours = {"schema": schema, "collection": self.collection, "mark": self.mark, "idf": sorted(self.idf)}
-        return {_METADATA_KEY: {"layout": LAYOUT, **ours}}
+        return {_METADATA_KEY: {"layout": _LITERAL if self.literal else LAYOUT, **ours}}
 
     @classmethod
     def from_metadata(cls, metadata: Any, shown: str) -> Index:
@@ -84,10 +89,10 @@ class Index:
         if not is_ours(metadata):
             raise BackendError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
         ours = metadata[_METADATA_KEY]
-        check_layout(ours.get("layout"), LAYOUT, f"The index at {shown}")
+        check_layout(layout := ours.get("layout"), _LITERAL, LAYOUT, f"The index at {shown}")
         try:
             schema = Schema.from_json(json.loads(ours["schema"]))
-            return cls(schema, ours["collection"], ours["mark"], frozenset(ours["idf"]))
+            return cls(schema, ours["collection"], ours["mark"], frozenset(ours["idf"]), layout == _LITERAL)
         except (KeyError, TypeError, ValueError) as error:
             raise IndexCorruptedError(f"The index at {shown} has a damaged record of its schema ({error!r}).") from None
 

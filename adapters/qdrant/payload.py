@@ -14,7 +14,13 @@ each element of a list, and `[field, {}]` where it is one string. Numbers of equ
 
 An ordered value is a sequence of digits that float64 holds exactly, compared like the digits of a numeral: a number is
 `n0` and, from 2**53 on, the rest `n1` that float64 cannot hold; a string is one digit `s0`, `s1`, ... for every six
-bytes of its UTF-8, whose order is the order of code points.
+bytes of its UTF-8, whose order is the order of code points; an instant likewise `i0`, `i1`, ...
+
+Values are those that `filters.comparable` gives. Beside the metadata there are the title, where the metadata has none,
+and the id in Unicode's composed form.
+
+An index that was made before that is `literal` and stays so: it has the metadata and the id alone, and strings as they
+came.
 """
 
 from __future__ import annotations
@@ -27,15 +33,16 @@ from uuid import UUID, uuid5
 
 from qdrant_client import models
 
-from hybridsearch.adapters.fields import fields_of
 from hybridsearch.corpus.parts import dump_metadata, load_metadata
 from hybridsearch.documents import MAX_ID_BYTES, Document
+from hybridsearch.filters import Instant, comparable, composed, enclosing, fields_of
 
 INDEXES: Mapping[str, models.PayloadSchemaType] = {
     "tokens": models.PayloadSchemaType.KEYWORD,
     "ordered[].field": models.PayloadSchemaType.KEYWORD,
     "ordered[].n0": models.PayloadSchemaType.FLOAT,
     "ordered[].s0": models.PayloadSchemaType.FLOAT,
+    "ordered[].i0": models.PayloadSchemaType.FLOAT,
 }
 """The payload indexes that make filters fast on a server."""
 
@@ -61,13 +68,26 @@ def point_id(id: str) -> str:
     return str(uuid5(_NAMESPACE, id))
 
 
-def to_payload(document: Document) -> dict[str, Any]:
-    """`document`, and what filters need to know of it."""
+def to_payload(document: Document, *, literal: bool = False) -> dict[str, Any]:
+    """`document`, and what filters need to know of it; `literal` says whether the index is."""
     tokens: dict[str, None] = {}
-    ordered: list[dict[str, Any]] = [_ordered("id", document.id)]
-    for field, value in fields_of(document).items():
+    found = fields_of(document)
+    if literal:
+        ordered = [_ordered("id", document.id)]
+        found = {path: value for path, value in found.items() if value != {}}
+    else:
+        key = composed(document.id)
+        ordered = [_ordered("id", key)]
+        if key != document.id:
+            tokens[token("id", key)] = None
+        outer = dict.fromkeys(outer for path in found for outer in enclosing(path))
+        tokens |= dict.fromkeys(map(token, outer))
+        found = {path: comparable(value) for path, value in found.items()}
+        if document.title and "title" not in found and "title" not in outer:
+            found["title"] = comparable(document.title)
+    for field, value in found.items():
         tokens[token(field)] = None
-        if isinstance(value, str):
+        if isinstance(value, str) and not isinstance(value, Instant):
             tokens[token(field, {})] = None
         several = isinstance(value, list)
         for item in value if several else [value]:
@@ -99,20 +119,23 @@ def token(*parts: Any) -> str:
 
 
 def canonical(value: Any) -> Any:
-    """Equal for values that a filter calls equal: numbers by value, booleans apart."""
+    """Equal for values that a filter calls equal: numbers by value, booleans and instants apart."""
+    if isinstance(value, Instant):
+        return {"at": value}
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _ordered(field: str, value: Any) -> dict[str, Any]:
     entry: dict[str, Any] = {"field": field, **dict(digits(value))}
-    return entry | {"text": value} if isinstance(value, str) else entry
+    return entry | {"text": value} if type(value) is str else entry
 
 
 def digits(value: Any) -> Digits:
     if isinstance(value, str):
         raw = value.encode()[:ORDERED_BYTES]
         chunks = range(0, min(len(raw) + 1, ORDERED_BYTES), _DIGIT_BYTES)
-        return [(f"s{n}", _digit(raw[start : start + _DIGIT_BYTES])) for n, start in enumerate(chunks)]
+        letter = "i" if isinstance(value, Instant) else "s"
+        return [(f"{letter}{n}", _digit(raw[start : start + _DIGIT_BYTES])) for n, start in enumerate(chunks)]
     first = float(value)
     if abs(first) < _EXACT:
         return [("n0", first)]

@@ -26,7 +26,8 @@ from hybridsearch.adapters.qdrant.payload import SHOWN, from_payload, point_id
 from hybridsearch.adapters.qdrant.points import Terms, from_rows
 from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document
-from hybridsearch.errors import IndexNotFoundError
+from hybridsearch.errors import FilterError, IndexNotFoundError
+from hybridsearch.filters import Check, Filter
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, Vectors
 from hybridsearch.weighting import BM25Weighting
@@ -66,10 +67,12 @@ class Searcher:
         waiting = [search for search in searches if search.vector is not None]
         if searches and not waiting:
             yield from self._check_index()
+        checks = self._checks([request.filter for request in requests if request.filter is not None])
         while waiting:
-            answers = yield call(
-                self.collection, "query_batch_points", requests=[self._query(search) for search in waiting]
-            )
+            questions = [*(self._query(search) for search in waiting), *(self._look(check) for check in checks)]
+            answers = yield call(self.collection, "query_batch_points", requests=questions)
+            _check(checks, [len(answer.points) for answer in answers[len(waiting) :]])
+            answers, checks = answers[: len(waiting)], []
             for search, answer in zip(waiting, answers, strict=True):
                 search.take(answer.points)
             waiting = [search for search in waiting if search.cut_in_a_tie()]
@@ -149,10 +152,20 @@ class Searcher:
             if Index.from_metadata(info.config.metadata, self.collection).mark != self.index.mark:
                 raise IndexNotFoundError(f"The alias {self.collection!r} was moved again and again: try again later.")
 
+    def _checks(self, filters: Sequence[Filter]) -> list[Check]:
+        if self.index.literal:
+            return []
+        distinct = {id(filter): filter for filter in filters}.values()
+        return list(dict.fromkeys(check for filter in distinct for check in filter.checks()))
+
+    def _look(self, check: Check) -> models.QueryRequest:
+        """The question for any document that passes."""
+        return models.QueryRequest(filter=compile_filter(Filter(check.condition)), limit=1, with_payload=False)
+
     def _query(self, search: Search, among: Sequence[str] = ()) -> models.QueryRequest:
         """The question for the best documents; or for those `among` its hits, to get their texts."""
         request = search.request
-        filter = None if request.filter is None else compile_filter(request.filter)
+        filter = None if request.filter is None else compile_filter(request.filter, literal=self.index.literal)
         return models.QueryRequest(
             query=search.vector,
             using=self.index.vector(request.retriever),
@@ -174,8 +187,13 @@ class Searcher:
             return models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter()))
         return None
 
-    def count(self, filter: models.Filter | None) -> Steps[int]:
-        answer = yield call(self.collection, "count", count_filter=filter, exact=True)
+    def count(self, filter: Filter | None) -> Steps[int]:
+        compiled = None if filter is None else compile_filter(filter, literal=self.index.literal)
+        if filter is not None and (checks := self._checks([filter])):
+            looks = [self._look(check) for check in checks]
+            answers = yield call(self.collection, "query_batch_points", requests=looks)
+            _check(checks, [len(answer.points) for answer in answers])
+        answer = yield call(self.collection, "count", count_filter=compiled, exact=True)
         return int(answer.count)
 
     def fetch(self, ids: Sequence[str]) -> Steps[dict[str, Document]]:
@@ -295,6 +313,13 @@ class Search:
 
     def ranking(self) -> Ranking:
         return Ranking.from_scores(self.scores, int(self.request.k)) if self.scores else EMPTY
+
+
+def _check(checks: Sequence[Check], found: Sequence[int]) -> None:
+    """Raises the FilterError of a check that fails, given how many documents pass each."""
+    for check, documents in zip(checks, found, strict=True):
+        if bool(documents) is not check.some:
+            raise FilterError(check.error)
 
 
 def _with_ids(ids: Sequence[str]) -> models.Filter:

@@ -53,7 +53,7 @@ class Writer:
             columns[name] = [sparse_vector(row, anchored=retriever.kind == "lexical") for row in rows]
         parts, points, characters = [], [], 0
         for row, document in enumerate(batch.documents):
-            payload = to_payload(document)
+            payload = to_payload(document, literal=index.literal)
             for name, of_documents in counts.items():
                 found, frequencies = of_documents[row]
                 payload[index.counts_key(name)] = {"terms": found.tolist(), "counts": frequencies.tolist()}

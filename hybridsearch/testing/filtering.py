@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from itertools import product
 from typing import Any
 
 import pytest
 
 from hybridsearch.backends import Backend, Kind, Schema
+from hybridsearch.errors import FilterError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Kinds, Load, ask, check, find_all, put, require
+from hybridsearch.testing.base import Base, Kinds, Load, ask, case, check, find_all, put, require
 
 METADATA: dict[str, dict[str, Any]] = {
     "none": {},
@@ -33,10 +35,23 @@ METADATA: dict[str, dict[str, Any]] = {
     "unicode": {"stra\u00dfe": "\u00fc", "language": "\u65e5\u672c", "year": "\U0001f600"},
     "halfwidth": {"year": "\uff61"},
     "quoted": {"language": 'it\'s "quoted" \\ back', "$odd": 1, "with space": "x"},
+    "empty": {"author": {}, "tags": [[]], "a": {"b": {"c": None}}},
+    "composed": {"language": "caf\u00e9", "tags": ["\u00e9"], "title": "its own"},
+    "decomposed": {"language": "cafe\u0301", "tags": ["e\u0301"], "strasse": {"e\u0301": 1}},
+    "caf\u00e9": {},
+    "the\u0301": {},
+    "early": {"at": "2024-02-29T15:30:00Z", "day": "2024-02-29", "local": "2024-02-29 15:30"},
+    "same": {"at": dt.datetime(2024, 3, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=9))), "day": ["2024-02-29"]},
+    "later instant": {"at": "2024-02-29T17:00:00.5+01:00", "day": dt.date(2024, 3, 1)},
+    "several": {"at": ["2024-01-01T00:00Z", "soon", None], "local": dt.datetime(2024, 2, 29, 15, 30)},
+    "soon": {"at": "soon", "local": "2024-02-29"},
 }
 """Metadata by document id."""
 
-ITEMS = [samples.plain(id, metadata=metadata) for id, metadata in METADATA.items()]
+TITLES = {"int": "Wings", "text": "caf\u00e9", "composed": "not seen", "early": "cafe\u0301", "nested": "2020"}
+"""The titles of some of them."""
+
+ITEMS = [samples.plain(id, metadata=metadata, title=TITLES.get(id, "")) for id, metadata in METADATA.items()]
 
 FILTERS: list[dict[str, Any]] = [
     {"year": 2020},
@@ -97,6 +112,51 @@ FILTERS: list[dict[str, Any]] = [
     {"id": {"$nin": ["int", "float"]}},
     {"id": {"$gt": "n"}},
     {"id": {"$contains": "t"}},
+    {"id": "cafe\u0301"},
+    {"id": {"$in": ["th\u00e9", "cafe\u0301"]}},
+    {"id": {"$ne": "the\u0301"}},
+    {"id": {"$lte": "th\u00e9", "$gt": "tex"}},
+    {"id": {"$contains": "\u00e9"}},
+    {"id": {"$contains": "e"}},
+    {"language": "caf\u00e9"},
+    {"language": {"$in": ["cafe\u0301"]}},
+    {"language": {"$gt": "cafe\u0301"}},
+    {"language": {"$contains": "e\u0301"}},
+    {"language": {"$contains": "\u0301"}},
+    {"tags": {"$contains": "e\u0301"}},
+    {"strasse.\u00e9": {"$exists": True}},
+    {"title": "Wings"},
+    {"title": "caf\u00e9"},
+    {"title": {"$contains": "in"}},
+    {"title": {"$exists": False}},
+    {"title": "not seen"},
+    {"title": {"$gte": "its own", "$lt": "j"}},
+    {"author": {"$exists": False}},
+    {"author": None},
+    {"author": {"$ne": None}},
+    {"author": {"$in": [None, "x"]}},
+    {"author": {"$gte": ""}},
+    {"a": {"$exists": True}},
+    {"a.b": {"$exists": True}},
+    {"a.b.c": {"$exists": True}},
+    {"at": "2024-02-29T15:30:00+00:00"},
+    {"at": dt.datetime(2024, 2, 29, 16, 30, tzinfo=dt.timezone(dt.timedelta(hours=1)))},
+    {"at": {"$ne": "2024-02-29T15:30Z"}},
+    {"at": {"$in": ["2024-02-29 16:00:00.500Z", "soon"]}},
+    {"at": {"$gt": "2024-02-29T15:30:00Z"}},
+    {"at": {"$gte": "2024-03-01T00:30:00+09:00"}},
+    {"at": {"$lt": "2024-02-29T16:00:00.50000001Z"}},
+    {"at": {"$lte": "2024-01-01T09:00+09:00"}},
+    {"at": {"$contains": "2024-01-01T01:00+01:00"}},
+    {"at": {"$contains": "2024-02-29T15:30Z"}},
+    {"at": {"$contains": "oo"}},
+    {"at": "soon"},
+    {"at": {"$gt": "a"}},
+    {"day": "2024-02-29"},
+    {"day": {"$gt": dt.date(2024, 2, 29)}},
+    {"local": dt.datetime(2024, 2, 29, 15, 30)},
+    {"local": {"$gte": "2024-02-29"}},
+    {"local": {"$gt": "2024-02-29 15:29:59.9"}},
     {"unknown": 1},
     {"unknown": {"$ne": 1}},
     {"unknown": {"$exists": False}},
@@ -108,6 +168,16 @@ FILTERS: list[dict[str, Any]] = [
     {"$or": [{"$and": [{"id": "int"}, {"id": "float"}]}]},
 ]
 """Each operator, on values of every type, missing, null, nested and combined."""
+
+REFUSED: list[dict[str, Any]] = [
+    {"at": "2024-02-29"},
+    {"at": {"$gte": "2024-02-29T15:30"}},
+    {"at": {"$nin": ["soon", "2024"]}},
+    {"day": {"$lt": "2024-02-29T15:30Z"}},
+    {"$or": [{"year": 2020}, {"local": {"$ne": "2024-02-29T15:30:00+01:00"}}]},
+    {"text": "wing"},
+]
+"""Each would compare an instant with a time that has no offset, or read the text."""
 
 
 class FilterTests(Base):
@@ -141,6 +211,29 @@ class FilterTests(Base):
             if (found := filtered.count(filter)) != right:
                 wrong[repr(description)] = f"counted {found}, right is {right}"
         assert not wrong
+
+    def test_filter_that_compares_what_cannot_be_compared_is_refused(self, filtered: Backend, kinds: Kinds) -> None:
+        for description in REFUSED:
+            filter = Filter.parse(description)
+            with (
+                case(filter=description),
+                pytest.raises(FilterError, match=r"cannot be compared|not filtered"),
+            ):
+                filtered.count(filter)
+            for kind in kinds:
+                with case(filter=description, kind=kind), pytest.raises(FilterError):
+                    find_all(filtered, kind, filter)
+
+    def test_filter_is_not_refused_for_what_was_deleted(self, backend: Backend, schema: Schema, any_kind: Kind) -> None:
+        require(backend.capabilities.delete, "delete")
+        instants = [
+            samples.plain("a", metadata={"at": "2024-02-29T15:30Z"}),
+            samples.plain("b", metadata={"at": "soon"}),
+        ]
+        put(backend, [*instants, samples.plain("c", metadata={"at": "2024-02-29"})], schema)
+        backend.delete(["c"])
+        backend.refresh()
+        assert find_all(backend, any_kind, Filter.parse({"at": {"$lt": "2025-01-01T00:00Z"}})) == {"a"}
 
     def test_filter_applies_before_the_cut(self, filled: Backend, kinds: Kinds) -> None:
         items = samples.random_items()

@@ -30,6 +30,7 @@ from hybridsearch.backends import AsyncBackend, Loader, Request
 from hybridsearch.errors import (
     BackendError,
     BulkIndexError,
+    FilterError,
     FingerprintMismatchError,
     IndexCorruptedError,
     IndexExistsError,
@@ -319,7 +320,7 @@ def test_documents_that_do_not_fit_the_mapping_are_named_with_the_engines_reason
     assert again.count() == 1
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 1, "index the documents again")])
+@pytest.mark.parametrize(("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 2, "index the documents again")])
 def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out: str) -> None:
     backend = make()
     call(
@@ -330,6 +331,35 @@ def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out
     )
     with pytest.raises(IndexCorruptedError, match=way_out):
         backend.open()
+
+
+def test_an_index_of_the_layout_before_compares_strings_as_they_are_and_refuses_instants(make: Make) -> None:
+    old = make()
+    old.create(SCHEMA)
+    (found,) = call(old.address, "GET", old.address.path).values()
+    meta = found["mappings"]["_meta"]
+    meta["hybridsearch"]["version"] = LAYOUT - 1
+    call(old.address, "PUT", f"{old.address.path}/_mapping", {"_meta": meta})
+    metadata = {"at": "2024-02-29T15:30:00Z", "by": {"name": "cafe\u0301"}}
+    for id in ("e\u0301", "new"):  # by what is opened now
+        backend = make()
+        assert backend.open() == SCHEMA
+        put(backend, [samples.plain(id, title="Wings", metadata=metadata)], SCHEMA)
+    asked = {
+        "at": {"$gte": "2024-02-29"},
+        "by.name": "cafe\u0301",
+        "by": {"$exists": False},
+        "title": {"$exists": False},
+        "id": {"$in": ["new", "e\u0301"]},
+    }
+    for field, test in asked.items():
+        assert backend.count(Filter.parse({field: test})) == 2, field
+    assert backend.count(Filter.parse({"by.name": "caf\u00e9"})) == 0
+    for field in ("at", "by.name"):
+        with pytest.raises(FilterError, match=r"made by an earlier version.* index its documents again"):
+            backend.count(Filter.parse({field: {"$lt": "2024-02-29T15:30:00Z"}}))
+    (found,) = call(old.address, "GET", old.address.path).values()
+    assert found["mappings"]["_meta"]["hybridsearch"]["version"] == LAYOUT - 1
 
 
 def test_the_first_documents_decide_the_average_length_for_all_writers(make: Make) -> None:

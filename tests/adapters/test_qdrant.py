@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filter_cases import descriptions, documents, right
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
@@ -26,6 +27,7 @@ import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.adapters.qdrant import QdrantBackend, index, points
 from hybridsearch.backends import AsyncBackend, Kind, Loader, Request, Schema
+from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,
     FilterError,
@@ -208,51 +210,24 @@ def test_load_stores_every_batch(backend: QdrantBackend) -> None:
 
 # --------------------------------------------------------------------------------------------------------- filters
 
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.sampled_from([0, 1, -1, 1.0, -0.0, 0.5, 2**53, 2**53 + 1, float(2**53), -(2**62) - 1, 2**63 - 1, 1e300, 5e-324]),
-    st.sampled_from(["", "a", "A", "ab", "abcdef", "abcdefg", "abcdeg", "\x00", "a\x00", "é", "\uff61", "\U0001f600"]),
-    st.text("ab\x00é\U0001f600", max_size=14),
-)
-FIELDS = ["x", "y", "x.y", "x.y.z", "id", "y.", "", "$x"]
-VALUES: Any = st.recursive(
-    st.one_of(SCALARS, st.lists(SCALARS, max_size=3)),
-    lambda inner: st.one_of(st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3), st.lists(inner, max_size=2)),
-    max_leaves=6,
-)
-METADATA = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4)
-ORDERED = SCALARS.filter(lambda value: value is not None and not isinstance(value, bool))
-CONDITIONS = st.one_of(
-    SCALARS,
-    st.builds(lambda op, v: {op: v}, st.sampled_from(["$eq", "$ne", "$contains"]), SCALARS),
-    st.builds(lambda op, v: {op: v}, st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ORDERED),
-    st.builds(lambda op, v: {op: v}, st.sampled_from(["$in", "$nin"]), st.lists(SCALARS, max_size=3)),
-    st.builds(lambda v: {"$exists": v}, st.booleans()),
-)
-SIMPLE = st.builds(lambda f, c: {f: c}, st.sampled_from(["x", "y", "x.y", "x.y.z", "id", "y.", "x..y"]), CONDITIONS)
-FILTERS: Any = st.recursive(
-    SIMPLE,
-    lambda inner: st.one_of(
-        st.builds(lambda c: {"$not": c}, inner),
-        st.builds(lambda op, cs: {op: cs}, st.sampled_from(["$and", "$or"]), st.lists(inner, min_size=1, max_size=3)),
-    ),
-    max_leaves=5,
-)
-
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(METADATA, min_size=1, max_size=8), st.lists(FILTERS, min_size=1, max_size=8))
-def test_filters_let_through_what_the_definition_says(metadata: list[Any], filters: list[Any]) -> None:
-    items = [plain(id, metadata=m) for id, m in zip("aAb\x00é\U0001f600xy", metadata, strict=False)]
+@given(documents(), st.lists(descriptions(), min_size=1, max_size=8))
+def test_filters_let_through_what_the_definition_says(found: list[Document], filters: list[Any]) -> None:
+    items = [plain(document.id, title=document.title, metadata=document.metadata) for document in found]
     backend = QdrantBackend(MEMORY)
     backend.create(make_schema(frozenset({"sparse"})))
     put(backend, items, make_schema(frozenset({"sparse"})))
-    for description in filters:
-        filter = Filter.parse(description)
-        right = {item.id for item in items if filter.matches(item.document)}
-        assert find_all(backend, "sparse", filter) == right
-        assert backend.count(filter) == len(right)
+    for filter in map(Filter.parse, filters):
+        allowed = right(filter, found)
+        if allowed is None:
+            with pytest.raises(FilterError):
+                find_all(backend, "sparse", filter)
+            with pytest.raises(FilterError):
+                backend.count(filter)
+        else:
+            assert find_all(backend, "sparse", filter) == allowed
+            assert backend.count(filter) == len(allowed)
     backend.close()
 
 
@@ -328,6 +303,34 @@ def test_a_foreign_collection_is_refused_and_untouched(folder: Path) -> None:
         backend.open()
     with pytest.raises(IndexExistsError, match="choose another name"):
         backend.create(SCHEMA)
+    backend.close()
+
+
+def test_an_index_of_the_layout_before_compares_strings_as_they_are_and_refuses_instants(folder: Path) -> None:
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    backend.create(SCHEMA)
+    backend.close()
+    client = QdrantClient(path=str(folder))
+    metadata: Any = client.get_collection("index").config.metadata
+    metadata["hybridsearch"]["layout"] = index.LAYOUT - 1
+    client.update_collection("index", metadata=metadata)
+    client.close()
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    assert backend.open() == SCHEMA
+    held = {"at": "2024-02-29T15:30:00Z", "by": {"name": "cafe\u0301"}}
+    put(backend, [plain(id, title="Wings", metadata=held) for id in ("e\u0301", "new")], SCHEMA)
+    asked = {
+        "at": {"$gte": "2024-02-29"},
+        "by.name": "cafe\u0301",
+        "by": {"$exists": False},
+        "title": {"$exists": False},
+        "id": {"$in": ["new", "e\u0301"]},
+    }
+    for field, test in asked.items():
+        assert backend.count(Filter.parse({field: test})) == 2, field
+    assert backend.count(Filter.parse({"by.name": "caf\u00e9"})) == 0
+    with pytest.raises(FilterError, match=r"made by an earlier version.* index its documents again"):
+        backend.count(Filter.parse({"at": {"$lt": "2024-02-29T15:30:00Z"}}))
     backend.close()
 
 

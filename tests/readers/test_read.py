@@ -234,7 +234,7 @@ BAD_LINES = [
     (b'{"id": 1' + b"0" * 400 + b', "text": "a"}', "hundreds of digits"),
     (b'{"id": "1", "text": "\xff"}', r"not valid UTF-8 \(byte 22\)"),
     (b'{"id": "1", "text": "\\ud800"}', "lone surrogate"),
-    (b'{"id": "1", "text": "a", "x": NaN}', "x.*nan"),
+    (b'{"id": "1", "text": "a", "x": -Infinity}', "x.*-inf"),
     (b'{"id": "1", "text": "a", "x": 1e999}', "x.*inf"),
     (b'{"id": "1", "text": "a", "x": 1' + b"0" * 30 + b"}", "64 bits"),
     (b'{"id": "1", "text": "a", "x": 1' + b"0" * 5000 + b"}", "thousands of digits"),
@@ -274,7 +274,7 @@ def test_bad_rows_of_a_table_are_named_and_can_be_skipped(tmp_path: Path) -> Non
 
 def test_bad_rows_of_parquet_are_named_and_can_be_skipped(tmp_path: Path) -> None:
     spoilt = pa.array([b"good", b"\xff", b"more", None], pa.binary()).cast(pa.string(), safe=False)
-    table = pa.table({"id": ["1", "2", "3", "4"], "text": spoilt, "x": [1.0, 1.0, math.nan, 1.0]})
+    table = pa.table({"id": ["1", "2", "3", "4"], "text": spoilt, "x": [1.0, 1.0, math.inf, 1.0]})
     pq.write_table(table, tmp_path / "c.parquet")
     reader = read_documents(tmp_path / "c.parquet", on_error="skip")
     assert [document.id for document in reader] == ["1"]

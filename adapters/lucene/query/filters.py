@@ -8,9 +8,18 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
 from hybridsearch.adapters.lucene.query.nesting import flatten
-from hybridsearch.adapters.lucene.stored.fields import STEP, encodable, number_key, path_name, point, string_key, token
+from hybridsearch.adapters.lucene.stored.fields import (
+    STEP,
+    encodable,
+    kind_of,
+    number_key,
+    path_name,
+    point,
+    string_key,
+    token,
+)
 from hybridsearch.errors import FilterError
-from hybridsearch.filters import And, Compare, Condition, Filter, Not, Or
+from hybridsearch.filters import And, Compare, Condition, Filter, Instant, Not, Or
 
 Query: TypeAlias = dict[str, Any]
 
@@ -25,18 +34,23 @@ _ALL: Query = {"match_all": {}}
 _NOTHING: Query = {"match_none": {}}
 
 
-def compile_filter(filter: Filter) -> Query:
+def compile_filter(filter: Filter, *, literal: bool = False) -> Query:
     """The query that finds the documents for which `filter.matches` is true; it gives no scores of use.
+
+    Args:
+        filter: to be compiled; its `checks` are not.
+        literal: whether it is for a literal index (see `stored.fields`).
 
     Raises:
         FilterError: an engine would not answer: more than `MAX_CLAUSES` clauses (an equality beside others is none, a
             range two or three), a substring of more than 4,000 characters (some hundreds where it repeats itself), or
-            a string of 8,000 or more as the bound of a range.
+            a string of 8,000 or more as the bound of a range; or a literal index cannot tell.
 
     >>> compile_filter(Filter.parse({"$or": [{"language": "en"}, {"year": {"$in": [2020, 2021]}}]}))
     {'terms': {'fields.tokens': ['language="en', 'year=2020', 'year=2021']}}
     """
-    query = _compile(flatten(filter.condition, _MAX_LEVELS))
+    filter = filter.literal() if literal else filter
+    query = _compile(flatten(filter.condition, _MAX_LEVELS), literal)
     if (clauses := _count(query)) > MAX_CLAUSES:
         raise FilterError(
             f"The filter comes to {clauses} clauses, and a search engine answers {MAX_CLAUSES}: use fewer ranges and "
@@ -45,62 +59,66 @@ def compile_filter(filter: Filter) -> Query:
     return query
 
 
-def _compile(condition: Condition) -> Query:
+def _compile(condition: Condition, literal: bool) -> Query:
     match condition:
-        case Compare(field="id"):
-            return _compare_id(condition)
+        case Compare(path="id"):
+            return _compare_id(condition, literal)
         case Compare():
             return _compare(condition)
         case And(conditions):
             negated = [inner.condition for inner in conditions if isinstance(inner, Not)]
             return _all(
-                [_compile(inner) for inner in conditions if not isinstance(inner, Not)],
-                [_compile(inner) for inner in negated],
+                [_compile(inner, literal) for inner in conditions if not isinstance(inner, Not)],
+                [_compile(inner, literal) for inner in negated],
             )
         case Or(conditions):
-            return _any(_compile(inner) for inner in conditions)
+            return _any(_compile(inner, literal) for inner in conditions)
         case Not(inner):
-            return _all([], [_compile(inner)])
+            return _all([], [_compile(inner, literal)])
 
 
 def _compare(compare: Compare) -> Query:
-    name, value = path_name(compare.field), compare.value
+    name, key = path_name(compare.path), compare.key
     exists, is_list = _terms(_TOKENS, name), _terms(_TOKENS, f"{name}=[")
     if compare.operator == "$exists":
-        return exists if value else _all([], [exists])
-    if isinstance(value, tuple):
-        found = [_terms(_TOKENS, *(token(name, item) for item in value))]
-        return _any([*found, _all([], [exists])] if None in value else found)
-    equal = _terms(_TOKENS, token(name, value))
-    if compare.operator == "$eq":
-        return _any([equal, _all([], [exists])]) if value is None else equal
+        return exists if key else _all([], [exists])
+    equal = _terms(_TOKENS, *(token(name, item) for item in compare.keys))
+    if compare.operator in ("$eq", "$in"):
+        return _any([equal, _all([], [exists])] if None in compare.keys else [equal])
     if compare.operator == "$contains":
+        if isinstance(key, Instant):
+            return equal
         element = _all([is_list, equal])
-        if not isinstance(value, str):
+        if not isinstance(key, str):
             return element
-        substring = _any(_wildcard(_TOKENS, head, value) for head in (f'{name}="', f"{name}=+"))
+        substring = _any(_wildcard(_TOKENS, head, key) for head in (f'{name}="', f"{name}=+"))
         return _any([element, _all([substring], [is_list])])
-    if isinstance(value, str):
-        found = _string_range(compare.field, compare.operator, value)
+    if isinstance(key, str):
+        found = _string_range(compare.path, compare.operator, key)
     else:
-        key = number_key(cast(float, value))  # the parser lets neither None nor booleans through
-        found = [_point_range(name, "number", compare.operator, key)]
+        # the parser lets neither None nor booleans through
+        found = [_point_range(name, "number", compare.operator, number_key(cast(float, key)))]
     return _all([exists, _any(found)])  # within one document the digest of a path is unique, if not within an index
 
 
-def _compare_id(compare: Compare) -> Query:
-    value = compare.value
+def _compare_id(compare: Compare, literal: bool) -> Query:
+    key = compare.key
     if compare.operator == "$exists":
-        return _ALL if value else _NOTHING
+        return _ALL if key else _NOTHING
     if compare.operator in ("$eq", "$in"):
-        values = value if isinstance(value, tuple) else (value,)
-        return _any([_terms(_ID, *(item for item in values if isinstance(item, str) and encodable(item)))])
-    if not isinstance(value, str):
+        ids = [item for item in compare.keys if isinstance(item, str) and encodable(item)]
+        return _any([_terms(_ID, *ids), *([] if literal else [_terms(_TOKENS, *(token("id", id) for id in ids))])])
+    if not isinstance(key, str):
         return _NOTHING
+    head = 'id="'  # of the tokens of those ids that are not in the composed form
     if compare.operator == "$contains":
-        return _wildcard(_ID, "", value)
-    bound, operator = _without_surrogates(value, compare.operator)
-    return {"range": {_ID: {operator[1:]: bound}}}
+        found, other = _wildcard(_ID, "", key), _wildcard(_TOKENS, head, key)
+    else:
+        bound, operator = _without_surrogates(key, compare.operator)
+        end = {"lt": _after(head)} if operator in ("$gt", "$gte") else {"gte": head}
+        found = {"range": {_ID: {operator[1:]: bound}}}
+        other = {"range": {_TOKENS: {**end, operator[1:]: head + bound}}}
+    return found if literal else _any([_all([found], [_terms(_TOKENS, "id")]), other])
 
 
 def _string_range(path: str, operator: str, bound: str) -> list[Query]:
@@ -110,16 +128,17 @@ def _string_range(path: str, operator: str, bound: str) -> list[Query]:
             f"filter[{path!r:.80}][{operator!r}] compares with a string of {len(bound)} characters, but a search "
             f"engine compares the first {2 * STEP - 1}: shorten it."
         )
+    kind = kind_of(bound)
     bound, operator = _without_surrogates(bound, operator)
     name = path_name(path)
-    head = f'{name}="'
+    head = f"{name}=@" if kind == "instant" else f'{name}="'
     start = bound.encode()[:9]  # shorter ones are the same as those that go on with NUL
     same = start.decode(errors="ignore")
     if operator in ("$gt", "$gte"):
         limits = {"lt": _after(head + same + "\0" * (9 - len(start))), operator[1:]: head + bound}
     else:
         limits = {"gte": head + same.rstrip("\0"), operator[1:]: head + bound}
-    different = _point_range(name, "string", operator[:3], string_key(bound))  # $gt or $lt
+    different = _point_range(name, kind, operator[:3], string_key(bound))  # $gt or $lt
     return [different, {"range": {_TOKENS: limits}}]
 
 

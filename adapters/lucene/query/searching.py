@@ -18,9 +18,11 @@ from hybridsearch.adapters.lucene.stored.lines import encode_term
 from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW
 from hybridsearch.adapters.lucene.stored.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
 from hybridsearch.adapters.lucene.wire.connection import Json
+from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import FilterError, InvalidArgumentError
+from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import SparseQuery, TextQuery
 from hybridsearch.weighting import BM25Weighting
@@ -69,9 +71,10 @@ class _Question:
 class Searcher:
     """Asks one index. Keeps the document frequencies of lexical retrievers as long as the index does not change."""
 
-    def __init__(self, schema: Schema, dialect: Dialect) -> None:
+    def __init__(self, schema: Schema, dialect: Dialect, *, literal: bool = False) -> None:
         self.schema = schema
         self._dialect = dialect
+        self._literal = literal
         self._statistics = Statistics()
 
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
@@ -79,6 +82,45 @@ class Searcher:
 
         One `_msearch`; another one for unknown frequencies, and for ties at a cut.
         """
+        filters = [request.filter for request in requests if request.filter is not None]
+        return (yield from self._checked(self._search(requests), filters))
+
+    def count(self, filter: Filter | None) -> Steps[int]:
+        """How many documents the filter lets through."""
+        query: Json = {"match_all": {}} if filter is None else compile_filter(filter, literal=self._literal)
+
+        def rounds() -> Steps[int]:
+            (response,) = yield [{"size": 0, "track_total_hits": True, "query": query}]
+            return int(response["hits"]["total"]["value"])
+
+        return (yield from self._checked(rounds(), [] if filter is None else [filter]))
+
+    def _checked(self, rounds: Steps[T], filters: Sequence[Filter]) -> Steps[T]:
+        """`rounds`, the first of which also asks for what the filters' `checks` say. Raises their FilterErrors."""
+        distinct = {id(filter): filter for filter in filters}.values() if not self._literal else ()
+        waiting = [list(dict.fromkeys(check for filter in distinct for check in filter.checks()))]
+
+        def ask(searches: list[Search]) -> Steps[list[Json]]:
+            checks = waiting.pop() if waiting else []
+            looks: list[Search] = [
+                {
+                    **NO_FIELDS,
+                    "size": 1,
+                    "track_total_hits": False,
+                    "terminate_after": 1,
+                    "query": {"bool": {"filter": [q]}},
+                }
+                for q in (compile_filter(Filter(check.condition)) for check in checks)
+            ]
+            responses = yield [*searches, *looks]
+            for check, told in zip(checks, responses[len(searches) :], strict=True):
+                if bool(told["hits"]["hits"]) is not check.some:
+                    raise FilterError(check.error)
+            return responses[: len(searches)]
+
+        return (yield from through(rounds, ask))
+
+    def _search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
         questions = [self._question(position, request) for position, request in enumerate(requests)]
         members = DOCUMENT if sum(request.k for request in requests) <= WITH_DOCUMENTS else ID
         rankings = [EMPTY] * len(requests)
@@ -146,7 +188,7 @@ class Searcher:
         """None where nothing can be found."""
         name, retriever, query = request.retriever, retriever_of(self.schema, request.retriever), request.query
         hits_of(request)
-        filter = None if request.filter is None else compile_filter(request.filter)
+        filter = None if request.filter is None else compile_filter(request.filter, literal=self._literal)
         if retriever.kind == "dense":
             return _Question(position, request, retriever, filter) if dense_query(request, retriever).any() else None
         if retriever.kind == "text":

@@ -5,11 +5,17 @@ A document has two indexed fields however many keys its metadata has, so no docu
 `fields.tokens` holds, for each path that a filter can name, tokens that look like the beginning of JSON:
 
     {"year": 2020, "draft": False, "author": {"name": "Ada"}, "tags": ["gpu", None]}
-    year  year=2020  draft  draft=false  author.name  author.name="Ada  tags  tags=[  tags="gpu  tags=null
+    year  year=2020  draft  draft=false  author  author.name  author.name="Ada  tags  tags=[  tags="gpu  tags=null
 
     PATH        it is there and not None      PATH=[     it is a list
     PATH="...   a string                      PATH=~...  the digest of a long string, whose first characters are
     PATH=+...   a further part of it          PATH="...
+    PATH=@...   an instant
+
+Values are those that `filters.comparable` gives. Beside the metadata there are the title, where the metadata has none,
+and an id that is not in Unicode's composed form, in that form.
+
+An index that was made before that is `literal` and stays so: it has the metadata alone, and strings as they came.
 
 `fields.points` is for ranges: a number of 128 bits for each number and string, which begins with a digest of the path
 and goes on in the order of the values. Lucene has one type for such numbers, made for IPv6 addresses; like all of its
@@ -26,8 +32,8 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from hybridsearch.adapters.fields import fields_of
 from hybridsearch.documents import Document, Scalar
+from hybridsearch.filters import Instant, comparable, composed, enclosing, fields_of
 
 METADATA_MAPPING: dict[str, Any] = {
     "type": "object",
@@ -45,15 +51,15 @@ bytes, and Lucene takes 32,766."""
 _MAX_NAME = 150
 
 
-def to_fields(document: Document) -> dict[str, Any]:
-    """What is indexed of a document's metadata, under `fields`. The id is not in it: filters read the field `id`.
+def to_fields(document: Document, *, literal: bool = False) -> dict[str, Any]:
+    """What is indexed for filters, under `fields`. The id as it came is not in it: filters read the field `id`.
 
     >>> to_fields(Document("1", "", metadata={"draft": False, "tags": ["gpu"]}))["tokens"]
     ['draft', 'draft=false', 'tags', 'tags=[', 'tags="gpu']
     """
     tokens: dict[str, None] = {}  # a set in the order of insertion
     points: dict[str, None] = {}
-    for path, value in fields_of(document).items():
+    for path, value in (_literal_fields if literal else _fields)(document).items():
         name = path_name(path)
         tokens[name] = None
         if isinstance(value, list):
@@ -63,16 +69,34 @@ def to_fields(document: Document) -> dict[str, Any]:
                 tokens[f"{name}=+{value[start : start + 2 * STEP]}"] = None
         for item in value if isinstance(value, list) else (value,):
             if isinstance(item, (list, dict)):
-                continue  # no filter looks into these
+                continue  # nothing equals these
             tokens[token(name, item)] = None
             if isinstance(item, str):
-                points[point(name, "string", string_key(item))] = None
+                points[point(name, kind_of(item), string_key(item))] = None
                 if len(item) >= 2 * STEP:
                     tokens[f'{name}="{item[: 2 * STEP]}'] = None
             elif item is not None and not isinstance(item, bool):
                 points[point(name, "number", number_key(item))] = None
     fields: dict[str, Any] = {"tokens": list(tokens)} if tokens else {}
     return fields | {"points": list(points)} if points else fields
+
+
+def _fields(document: Document) -> dict[str, Any]:
+    """The value of each path; {} of a mapping."""
+    found = fields_of(document)
+    fields: dict[str, Any] = {}
+    for path, value in found.items():
+        fields.update((outer, {}) for outer in enclosing(path) if outer not in found)
+        fields[path] = comparable(value)
+    if document.title and "title" not in fields:
+        fields["title"] = comparable(document.title)
+    if (key := composed(document.id)) != document.id:
+        fields["id"] = key
+    return fields
+
+
+def _literal_fields(document: Document) -> dict[str, Any]:
+    return {path: value for path, value in fields_of(document).items() if value != {}}
 
 
 def path_name(path: str) -> str:
@@ -83,6 +107,8 @@ def path_name(path: str) -> str:
 
 def token(name: str, value: Scalar) -> str:
     """The token that equal values of a path share, and no others."""
+    if isinstance(value, Instant):
+        return f"{name}=@{value}"
     if isinstance(value, str):
         short = len(value) < 2 * STEP and encodable(value)
         return f'{name}="{value}' if short else f"{name}=~{_digest(value)}"
@@ -121,6 +147,11 @@ def number_key(value: float) -> int:
 def string_key(value: str) -> int:
     """From 1 to 2**72, in the order of the first 9 bytes of UTF-8, which is that of the code points."""
     return int.from_bytes(value[:9].encode()[:9].ljust(9, b"\0")) + 1
+
+
+def kind_of(value: str) -> str:
+    """Of its points."""
+    return "instant" if isinstance(value, Instant) else "string"
 
 
 def encodable(text: str) -> bool:

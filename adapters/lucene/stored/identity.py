@@ -13,8 +13,11 @@ from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedError
 
-LAYOUT = 3
+LAYOUT = 4
 """Version of how documents and `_meta` are stored; others are refused."""
+
+_LITERAL = 3
+"""The version before values had one form for filters: see `fields`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +26,19 @@ class Identity:
     schema: the retrievers, with their encoders' fingerprints.
     options: how the index stores their vectors.
     before_load: the settings that a load has relaxed and not restored yet; None when none is under way.
+    literal: whether it is of the version before: see `fields`.
     """
 
     schema: Schema
     options: Mapping[str, Any]
     before_load: Mapping[str, Any] | None = None
+    literal: bool = False
 
     def to_meta(self) -> Json:
         """The schema is text in it, because the engines sort the keys of objects."""
         schema = orjson.dumps(self.schema.to_json()).decode()
-        ours: dict[str, Any] = {"version": LAYOUT, "schema": schema, "options": dict(self.options)}
+        version = _LITERAL if self.literal else LAYOUT
+        ours: dict[str, Any] = {"version": version, "schema": schema, "options": dict(self.options)}
         if self.before_load is not None:
             ours["before_load"] = dict(self.before_load)
         return {"hybridsearch": ours}
@@ -51,9 +57,10 @@ class Identity:
             raise BackendError(
                 f"{place} was not made by hybridsearch: choose another name, or index its documents again under one."
             )
-        check_layout(ours.get("version"), LAYOUT, place)
+        check_layout(version := ours.get("version"), _LITERAL, LAYOUT, place)
         try:
-            return cls(Schema.from_json(orjson.loads(ours["schema"])), dict(ours["options"]), ours.get("before_load"))
+            schema = Schema.from_json(orjson.loads(ours["schema"]))
+            return cls(schema, dict(ours["options"]), ours.get("before_load"), version == _LITERAL)
         except HybridSearchError:
             raise
         except (KeyError, TypeError, ValueError) as error:

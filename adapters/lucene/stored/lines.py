@@ -96,7 +96,13 @@ def document_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
 
 
 def bulk_lines(
-    batch: EncodedBatch, schema: Schema, average_lengths: Mapping[str, float], stamp: int, *, rough: bool = False
+    batch: EncodedBatch,
+    schema: Schema,
+    average_lengths: Mapping[str, float],
+    stamp: int,
+    *,
+    rough: bool = False,
+    literal: bool = False,
 ) -> Iterator[Line]:
     """An index action and the document for each document of `batch`, in order.
 
@@ -105,13 +111,14 @@ def bulk_lines(
         average_lengths: the mean document length in tokens that weights are made with, by lexical retriever.
         stamp: when this version is written, in microseconds.
         rough: whether learned sparse vectors are indexed for `seismic`, too.
+        literal: whether the index is (see `fields`).
 
     Raises:
         InvalidArgumentError: a weight is negative; nothing was yielded then.
     """
     _check_signs(batch, schema)
     return chain.from_iterable(
-        _lines_of(batch, slice(start, start + _ROWS), schema, average_lengths, stamp, rough)
+        _lines_of(batch, slice(start, start + _ROWS), schema, average_lengths, stamp, rough, literal)
         for start in range(0, len(batch), _ROWS)
     )
 
@@ -146,10 +153,16 @@ def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) ->
 
 
 def _lines_of(
-    batch: EncodedBatch, rows: slice, schema: Schema, average_lengths: Mapping[str, float], stamp: int, rough: bool
+    batch: EncodedBatch,
+    rows: slice,
+    schema: Schema,
+    average_lengths: Mapping[str, float],
+    stamp: int,
+    rough: bool,
+    literal: bool,
 ) -> Iterator[Line]:
     documents = batch.documents[rows]
-    sources: list[dict[str, Any]] = [_source(document, stamp) for document in documents]
+    sources: list[dict[str, Any]] = [_source(document, stamp, literal) for document in documents]
     if any(retriever.kind == "text" for retriever in schema.retrievers.values()):
         for document, source in zip(documents, sources, strict=True):
             source["content"] = document.content
@@ -175,10 +188,10 @@ def _lines_of(
         yield document.id, b"".join([action, smile.END, smile.dumps(source), smile.END])
 
 
-def _source(document: Document, stamp: int) -> dict[str, Any]:
+def _source(document: Document, stamp: int, literal: bool) -> dict[str, Any]:
     text = b64encode(orjson.dumps(document.to_dict())).decode()
     source: dict[str, Any] = {"id": document.id, "document": text, "vectors": {}, "stamp": stamp}
-    if fields := to_fields(document):
+    if fields := to_fields(document, literal=literal):
         source["fields"] = fields
     return source
 
