@@ -18,6 +18,7 @@ from hybridsearch.search import HybridSearch
 HITS = 5
 TERMS = 8
 _TITLE = 120
+_EXCERPT = 240
 
 
 def pick_queries(scores: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
@@ -79,6 +80,7 @@ def make_details(
                 score=score,
                 grade=qrels[query].get(one),
                 retrievers={name: ranks[one] for name, ranks in ranks_of.items() if one in ranks},
+                text=excerpt(documents.get(one)),
                 terms={
                     name: of_ids[one] for name, of_ids in found.items() if one in ranks_of[name] and of_ids.get(one)
                 },
@@ -113,5 +115,17 @@ def title(document: Document | None) -> str:
     """The title or the first words; "" for no document."""
     if document is None:
         return ""
-    text = " ".join((document.title or document.text[: 4 * _TITLE]).split())
-    return text if len(text) <= _TITLE else f"{text[:_TITLE].rsplit(' ', 1)[0]} ..."
+    return _shortened(" ".join((document.title or document.text[: 4 * _TITLE]).split()), _TITLE)
+
+
+def excerpt(document: Document | None) -> str:
+    """The beginning of the text, after what `title` has of it; "" for no document."""
+    if document is None:
+        return ""
+    text = " ".join(document.text[: 4 * (_TITLE + _EXCERPT)].split())
+    shown = "" if document.title else title(document).removesuffix(" ...")
+    return _shortened(text[len(shown) :].strip(), _EXCERPT)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length].rsplit(' ', 1)[0]} ..."

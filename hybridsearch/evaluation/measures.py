@@ -59,7 +59,7 @@ def parse_measures(names: str | Measure | Iterable[str | Measure]) -> tuple[Meas
             if (cutoff := measure.params.get("cutoff")) is not None and cutoff < 1:
                 raise ValueError("its cutoff is not 1 or more")  # trec_eval would end the process
         except (ValueError, NameError, TypeError, AttributeError, AssertionError, KeyError) as error:
-            reason = re.sub(r"<object .*?>", "nothing", " ".join(str(error).split()))
+            reason = re.sub(r"<object .*?>", "nothing", " ".join(str(error).split()))[:200]
             raise InvalidArgumentError(
                 f"{name!r:.60} is not a measure that can be computed ({reason}): "
                 "measures are named as in ir-measures, such as nDCG@10, RR@10, AP, R@100, P@5 or Success@1."

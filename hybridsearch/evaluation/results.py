@@ -168,6 +168,7 @@ class DetailHit:
         grade: its judgement; None where it has none.
         retrievers: the rank at which each retriever listed it; those that did not are left out.
         terms: of each lexical or sparse retriever, what matched terms added to its score, the heaviest first.
+        text: the beginning of its text, after what `title` has of it.
     """
 
     id: str
@@ -177,6 +178,7 @@ class DetailHit:
     grade: int | None
     retrievers: Mapping[str, int]
     terms: Mapping[str, Mapping[str, float]]
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from hybridsearch.errors import InvalidArgumentError, MissingExtraError, Retriev
 from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.costs import measure_sparsity
 from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.details import excerpt, title
 from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate, retrieve_rerank
 from hybridsearch.evaluation.stages import Stages
 from hybridsearch.ranking import Ranking
@@ -309,6 +310,15 @@ def test_a_retriever_that_may_fail_elsewhere_may_not_fail_here(dataset: Dataset)
         search.index(dataset.corpus or [], show_progress_bar=False)
         with pytest.raises(RetrieverError, match="no model today"):
             compare({"both": search}, dataset, **QUICK)
+
+
+def test_a_hit_in_detail_has_a_title_and_the_text_after_it() -> None:
+    assert (title(None), excerpt(None)) == ("", "")
+    titled = Document("a", "Lift grows with the angle.", title="Wings")
+    assert (title(titled), excerpt(titled)) == ("Wings", "Lift grows with the angle.")
+    long = Document("b", "wing " * 30 + "lift " * 100)
+    assert title(long) == ("wing " * 24).strip() + " ..."
+    assert excerpt(long) == "wing " * 6 + ("lift " * 42).strip() + " ..."
 
 
 # Figures

@@ -163,6 +163,25 @@ def test_every_column_of_the_tables_is_seen_on_a_laptop(look: Open, comparison: 
     assert [table.evaluate("one => one.scrollWidth - one.clientWidth") for table in tables] == [0, 0]
 
 
+@pytest.mark.parametrize(("width", "said"), [(360, [True, True]), (1400, [False, False])])
+def test_a_table_that_goes_on_says_so_until_its_end_is_reached(
+    look: Open, comparison: Comparison, width: int, said: list[bool]
+) -> None:
+    page = look(comparison, width).page
+    notes, tables = page.locator("section > .goes-on"), page.locator("section > .scroll")
+    assert [note.is_visible() for note in notes.all()] == said
+    tables.first.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+    page.wait_for_function("document.querySelector('section > .goes-on').hidden")
+
+
+def test_the_legend_says_what_bold_and_p_mean(look: Open, comparison: Comparison) -> None:
+    legend = look(comparison).page.locator("#results .legend").inner_text()
+    assert "bold is best in its column, oracle positives apart" in " ".join(legend.split())
+    assert "p is corrected (Holm’s correction for 6 comparisons)" in legend
+    legend = look(replace(comparison, correction="none")).page.locator("#results .legend").inner_text()
+    assert "p is not corrected for the number of systems" in legend
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_marks_stand_out_from_what_is_behind_them(look: Open, comparison: Comparison, scheme: str) -> None:
     opened = look(comparison, scheme=scheme)
@@ -293,6 +312,7 @@ def test_a_query_shows_why_its_hits_are_there(look: Open, comparison: Comparison
     for shown, hit in zip(article.locator("li").all(), detail.systems["rrf"], strict=True):
         text = shown.inner_text()
         assert hit.id in text
+        assert hit.text in shown.locator(".excerpt").inner_text()
         assert all(f"{name} #{rank}" in text for name, rank in hit.retrievers.items())
         assert ("relevant, grade 2" in text) == (hit.grade == 2)
         assert "wing\n3.21" in text or "wing3.21" in text or "wing 3.21" in text

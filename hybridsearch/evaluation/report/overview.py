@@ -6,7 +6,7 @@ from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.formats import number_of
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
-from hybridsearch.evaluation.report.parts import KINDS, name_of, total_ms, verdict
+from hybridsearch.evaluation.report.parts import CORRECTIONS, KINDS, name_of, total_ms, verdict
 from hybridsearch.evaluation.results import ComparisonRecord, SystemRecord, Versus
 
 _MEASURES = {
@@ -17,7 +17,6 @@ _MEASURES = {
     "P": "share of what was returned that is relevant",
     "Success": "whether anything relevant was returned",
 }
-_CORRECTIONS = {"holm": "Holm’s", "bonferroni": "Bonferroni’s"}
 
 
 def header(comparison: ComparisonRecord) -> Markup:
@@ -63,7 +62,7 @@ def method(comparison: ComparisonRecord) -> Markup:
     compared = sum(1 for one in comparison.systems if one.versus)
     if compared:
         against = element("bdi", comparison.baseline)
-        correction = _CORRECTIONS.get(comparison.correction)
+        correction = CORRECTIONS.get(comparison.correction)
         rows += [
             ("Test", [f"{formats.TESTS.get(comparison.test, comparison.test)}, each system against ", against]),
             ("Correction", f"{correction}, for {number_of(compared, 'comparison')}" if correction else "none"),

@@ -16,6 +16,7 @@ KINDS = {
     "oracle-positives": "reranked, oracle positives",
     "run": "run file",
 }
+CORRECTIONS = {"holm": "Holm’s", "bonferroni": "Bonferroni’s"}
 
 
 def name_of(system: SystemRecord, tag: str | None = None) -> Markup:
@@ -33,7 +34,7 @@ def verdict(versus: Versus | None) -> Markup | None:
 
 
 def table(caption: str, heads: Sequence[Child], rows: Sequence[Child], class_: str = "sortable") -> Markup:
-    """A table in a region that scrolls sideways on its own, also by keyboard."""
+    """A table in a region that scrolls sideways on its own, also by keyboard; where it does, the script says so."""
     inside = element(
         "table",
         element("caption", caption, class_="unseen"),
@@ -41,7 +42,8 @@ def table(caption: str, heads: Sequence[Child], rows: Sequence[Child], class_: s
         element("tbody", *rows),
         class_=class_,
     )
-    return element("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    goes_on = element("p", "The table goes on to the right →", class_="goes-on", hidden=True)
+    return join(goes_on, element("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption))
 
 
 def head(name: str, note: str | None = None, first: str = "desc", class_: str | None = None) -> Markup:

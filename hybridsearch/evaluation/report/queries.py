@@ -101,6 +101,7 @@ def _hit(hit: DetailHit) -> Markup:
         element(
             "div",
             element("div", hit.title or hit.id, class_="title", dir="auto"),
+            element("div", hit.text, class_="excerpt", dir="auto") if hit.text else None,
             element("div", facts, element("span", f"score {hit.score:.4g}", class_="score"), class_="facts"),
             [_terms(name, terms) for name, terms in hit.terms.items() if terms],
         ),

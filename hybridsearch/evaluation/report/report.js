@@ -16,6 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const tip = tooltip();
   bars(tip);
   queries();
+  all(".goes-on").forEach(goesOn);
 
   function theme() {
     const button = document.getElementById("theme");
@@ -31,6 +32,15 @@ document.addEventListener("DOMContentLoaded", () => {
       try { localStorage.setItem("hybridsearch-theme", root.dataset.theme); } catch { /* storage is off */ }
       label();
     });
+  }
+
+  // Says of a table that is wider than its place that there is more of it, until its end is reached.
+  function goesOn(note) {
+    const place = note.nextElementSibling;
+    const look = () => { note.hidden = place.scrollLeft + place.clientWidth >= place.scrollWidth - 1; };
+    place.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(place);
+    look();
   }
 
   // A click on a head sorts by that column, another one turns the order round; rows without a figure stay last.

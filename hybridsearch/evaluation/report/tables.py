@@ -129,10 +129,17 @@ def _speed_cell(cost: Cost) -> Markup:
 def _legend(comparison: ComparisonRecord) -> Markup:
     kinds = list(dict.fromkeys(one.kind for one in comparison.systems))
     legend = [element("span", charts.legend_mark(kind), KINDS[kind]) for kind in kinds]
+    if len(comparison.systems) > 1:
+        others = ", oracle positives apart" if "oracle-positives" in kinds else ""
+        legend.append(element("span", element("b", "bold", class_="number"), f" is best in its column{others}"))
     if any(one.versus for one in comparison.systems):
         up, down = element("b", "▲", class_="better"), element("b", "▼", class_="worse")
         sure = f", p < {formats.figure(ALPHA, 2)}"
         legend.append(element("span", up, " better, ", down, " worse than ", element("bdi", comparison.baseline), sure))
+        compared = sum(1 for one in comparison.systems if one.versus)
+        correction = parts.CORRECTIONS.get(comparison.correction)
+        corrected = f"corrected ({correction} correction for {formats.number_of(compared, 'comparison')})"
+        legend.append(element("span", f"p is {corrected if correction else 'not corrected for the number of systems'}"))
     oracle = (
         "Rows with oracle positives were given the relevant documents that retrieval had missed, which no real system "
         "can do: compare them with published figures of that kind only."
