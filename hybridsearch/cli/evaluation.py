@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -84,17 +86,17 @@ def evaluate(
 ) -> None:
     """Measure an index by a data set's queries and judgements."""
     import hybridsearch as hs
+    from hybridsearch.evaluation import experiment
     from hybridsearch.evaluation.datasets import load_one
-    from hybridsearch.evaluation.experiment import evaluate as evaluate_system
     from hybridsearch.evaluation.pipeline import Pipeline
 
     _check_outputs(runs=runs)
     data = load_one(dataset, split, dataset_id)
-    with hs.open(place, backend_options=backend_options(option)) as searcher:
+    with hs.open(place, backend_options=backend_options(option)) as searcher, _going_on_from(work):
         reranker: Any = "configured" if rerank is None else hs.CrossEncoderReranker(rerank)
         system = Pipeline(searcher, split_names(retrievers), fusion, candidates, reranker)
-        result = evaluate_system(
-            system,
+        comparison = experiment.compare(
+            {"system": system},
             data,
             **_some(measures=split_names(measures)),
             top_k=top_k,
@@ -102,13 +104,15 @@ def evaluate(
             work_folder=work,
             latency_queries=latency_queries,
             time_again=time_again,
+            details=0,
         )
+    (result,) = comparison.systems
     if runs is not None:
         _write_run(result.name, {query: result.ranking(query) for query in result.rankings}, runs)
     if as_json:
         print_json(_summary(result))
     else:
-        print_plain(str(data.check()), "")
+        print_plain(str(comparison.dataset), *(comparison.dataset.problems or ["no problems found"]), "")
         console_on().print(result)
 
 
@@ -247,7 +251,7 @@ def compare(
     sets = load_all(dataset, split, dataset_id)
     comparisons = {}
     for name, data in sets.items():
-        with work_folder(work, data, len(sets) > 1) as folder:
+        with work_folder(work, data, len(sets) > 1) as folder, _going_on_from(folder):
             comparisons[name] = compare_on(data, folder)
             suffix = f"-{name}" if len(sets) > 1 else ""
             written = _write(comparisons[name], suffix, html, markdown, save, runs)
@@ -308,6 +312,7 @@ def tune(
     data = load_one(dataset, split, dataset_id)
     with (
         work_folder(work, data, several=False) as folder,
+        _going_on_from(folder),
         open_source(retrievers or "", index, language, max(map(int, depths)), data, folder, option) as (source, beside),
     ):
         if beside:
@@ -374,6 +379,19 @@ def _check_outputs(**outputs: Path | None) -> None:
             raise InvalidArgumentError(f"--{option} takes a file, and {str(path)!r} is a folder.")
         elif not place.parent.is_dir():
             raise InvalidArgumentError(f"There is no folder {str(place.parent)!r} to write {path.name} to.")
+
+
+@contextmanager
+def _going_on_from(folder: Path | None) -> Iterator[None]:
+    """After Ctrl-C it says what the same command will find done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        found = f"what was finished is in {folder}, and the same command goes on from there"
+        if folder is None or not folder.is_dir() or folder.parent == Path(tempfile.gettempdir()):
+            found = "nothing was kept (--work FOLDER keeps what is finished)"
+        print(f"Broken off: {found}.", file=sys.stderr)
+        raise
 
 
 def _summary(found: Comparison | SystemResult) -> Any:

@@ -201,13 +201,11 @@ def _quality(comparison: Comparison) -> Grid:
         for system in comparison.systems
     ]
     warnings = (warning for system in comparison.systems for warning in system.warnings)
-    facts = comparison.dataset
-    corpus = "" if facts.documents is None else f"{facts.documents:,} documents, "
     return Grid(
-        f"{facts.name}: {corpus}{facts.queries:,} queries, {facts.judgements:,} judgements",
+        str(comparison.dataset),
         ["system", *comparison.measures, *(["best single"] if versus_best else [])],
         rows,
-        [*warnings, *_answer(comparison), *_explanations(comparison), *facts.problems],
+        [*warnings, *_answer(comparison), *_explanations(comparison), *comparison.dataset.problems],
     )
 
 

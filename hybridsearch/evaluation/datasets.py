@@ -18,6 +18,7 @@ from hybridsearch.evaluation.formats import number_of
 from hybridsearch.evaluation.measures import Qrels, add_judgement, read_qrels
 from hybridsearch.readers import read_documents
 from hybridsearch.readers.lines import BLANKS, read_lines
+from hybridsearch.redaction import redacted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -264,10 +265,16 @@ def load_dataset(
         DatasetNotFoundError: there is no such folder or data set, or it is not at hand and the hub cannot be reached;
             the message says what to download.
         InvalidArgumentError, DocumentError: a file is malformed (named with the line or row), or there is no such
-            split.
+            split; or the name is that of an index.
         MissingExtraError: huggingface_hub is not installed.
     """
     family, _, member = str(name).partition("/")
+    if "://" in str(name) or (Path(name) / "manifest.json").is_file():
+        place = redacted(name)
+        raise InvalidArgumentError(
+            f"{place!r} is an index, and what is needed is a data set, which has queries and judgements: `hybridsearch "
+            f"evaluate {place} DATASET` measures the index, `hybridsearch compare DATASET --index {place}` its systems."
+        )
     if Path(name).is_dir():
         if dataset_id is not None:
             raise InvalidArgumentError(f"{str(name)!r} is a folder already, so dataset_id has no meaning beside it.")

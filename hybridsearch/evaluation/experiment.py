@@ -19,7 +19,7 @@ from hybridsearch.evaluation.comparison import Comparison, SystemResult
 from hybridsearch.evaluation.costs import machine_facts, measure_costs
 from hybridsearch.evaluation.details import make_details, pick_queries
 from hybridsearch.evaluation.measures import DEFAULT_MEASURES, parse_measures, score_rankings
-from hybridsearch.evaluation.pipeline import Pipeline, Run, SystemPlan, check_sources, make_plan
+from hybridsearch.evaluation.pipeline import Pipeline, Run, SystemPlan, check_dataset, check_sources, make_plan
 from hybridsearch.evaluation.results import BestSingle, DatasetFacts, Versus
 from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
@@ -133,6 +133,7 @@ def compare(
         InvalidArgumentError: an argument is not usable, or a run has no query of the data set.
     """
     started = time.perf_counter()
+    check_dataset(dataset)
     parsed = parse_measures(measures)
     names, top_k = tuple(map(str, parsed)), whole_number("top_k", top_k)
     _check_cutoffs(names, [measure.params.get("cutoff") for measure in parsed], top_k)

@@ -209,6 +209,16 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> S
     return SystemPlan(name, runs, (), RRF(), top_k, None, None, top_k, file=file, notes=ties)
 
 
+def check_dataset(dataset: object) -> None:
+    """Raises InvalidArgumentError where `dataset` is none, but the name of one, or several."""
+    if not hasattr(dataset, "qrels"):
+        several = ", or one after the other of these" if isinstance(dataset, Mapping) else ""
+        raise InvalidArgumentError(
+            f"The data set is a Dataset, as hs.load_dataset(name) or Dataset.from_files gives it{several}, not "
+            f"{dataset!r:.80}."
+        )
+
+
 def check_sources(plans: Iterable[SystemPlan], qrels: Mapping[str, Mapping[str, int]], dataset: str) -> None:
     """Raises InvalidArgumentError where what `plans` ask is of another data set.
 

@@ -214,6 +214,10 @@ class DatasetFacts:
     judgements: int
     problems: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        corpus = "" if self.documents is None else f"{self.documents:,} documents, "
+        return f"{self.name}: {corpus}{self.queries:,} queries, {self.judgements:,} judgements"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ComparisonRecord:

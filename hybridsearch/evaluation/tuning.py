@@ -23,7 +23,7 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import Qrels, parse_measures, score_rankings
-from hybridsearch.evaluation.pipeline import Pipeline, Run, check_sources
+from hybridsearch.evaluation.pipeline import Pipeline, Run, check_dataset, check_sources
 from hybridsearch.evaluation.stages import Stages
 from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
 from hybridsearch.evaluation.tuned import Fold, Rival, Tuned, kept_digests
@@ -97,6 +97,7 @@ def tune(
     >>> print(tuned.held_out, tuned.best_single.verdict, tuned.best_untuned.verdict)
     1.000 [1.000, 1.000] not better not better
     """
+    check_dataset(dataset)
     _check(kinds, candidates, folds, seed)
     plan = Pipeline(source, retrievers, RRF(), max(*candidates, UNTUNED_CANDIDATES), None).resolve("tune", 1)
     if len(plan.retrievers) < 2:

@@ -389,6 +389,40 @@ def test_models_and_runs_are_not_tuned_together(collection: Path, tmp_path: Path
     assert "runs are merged with runs" in result.stderr
 
 
+def test_an_index_in_the_place_of_a_data_set_is_told_from_one(collection: Path, tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as search:
+        search.index([hs.Document("wing", "Lift grows.")], show_progress_bar=False)
+    for place, shown in (
+        (tmp_path / "index", tmp_path / "index"),
+        ("qdrant://me:secret@host/x", "qdrant://***@host/x"),
+    ):
+        for arguments in (["compare", place], ["evaluate", collection, place]):
+            told = " ".join(invoke(*arguments).stderr.split())
+            assert f"'{shown}' is an index, and what is needed is a data set" in told
+            assert f"`hybridsearch compare DATASET --index {shown}`" in told
+            assert "secret" not in told
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_ctrl_c_says_what_the_same_command_will_find_done(
+    kept: bool, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(self: Dataset) -> None:
+        raise KeyboardInterrupt
+
+    index = tmp_path / "index"
+    with hs.HybridSearch({"bm25": hs.BM25()}, index) as search:
+        search.index([hs.Document("wing", "Lift grows.")], show_progress_bar=False)
+    monkeypatch.setattr(Dataset, "check", broken_off)  # near the end
+    work = ["--work", tmp_path / "work"] if kept else []
+    commands = [["compare", collection], ["evaluate", index, collection]]
+    for command in commands if kept else commands[1:]:
+        result = invoke(*command, *work, "--latency-queries", "0")
+        assert result.exit_code == 130
+        found = f"what was finished is in {tmp_path / 'work'}" if kept else "nothing was kept (--work FOLDER"
+        assert f"Broken off: {found}" in result.stderr
+
+
 def test_a_data_set_that_is_not_there_is_named() -> None:
     result = invoke("compare", "no-such-folder")
     assert result.exit_code == 1

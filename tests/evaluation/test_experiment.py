@@ -30,6 +30,7 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.details import excerpt, title
 from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate, retrieve_rerank
 from hybridsearch.evaluation.stages import Stages
+from hybridsearch.evaluation.tuning import tune
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import DenseVectors, SparseQuery, SparseVectors
 
@@ -368,6 +369,13 @@ def test_the_better_single_retriever_is_the_row_of_that_retriever(search: hs.Hyb
     assert single.means == pytest.approx({name: of.mean for name, of in found[best].means.items()})
     expected = found["rrf"].means["AP"].mean - found[best].means["AP"].mean
     assert single.versus["AP"].difference.mean == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("given", ["beir/scifact", {"nq": None}, None])
+def test_what_is_no_data_set_is_told_what_one_is(search: hs.HybridSearch, given: Any) -> None:
+    for call in (evaluate, lambda one, other: compare({"one": one}, other), tune):
+        with pytest.raises(InvalidArgumentError, match=r"hs\.load_dataset"):
+            call(search, given)
 
 
 def test_a_query_without_results_counts_0(dataset: Dataset) -> None:
