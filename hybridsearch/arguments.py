@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TypeVar
 
 from hybridsearch.errors import InvalidArgumentError
@@ -93,6 +94,26 @@ def one_of(name: str, value: T, allowed: Iterable[object]) -> T:
     if value not in (allowed := tuple(allowed)):
         raise _refusal(ALLOWED_FIRST, name, value, f"one of {', '.join(map(str, allowed))}")
     return value
+
+
+def path(name: str, value: str | Path) -> Path:
+    """`value` as a path, with the home folder in place of "~". Raises InvalidArgumentError.
+
+    >>> path("via", "encoded").name
+    'encoded'
+    """
+    if not isinstance(value, str | Path):
+        raise _refusal(GIVEN_FIRST, name, value, "a path, a string or a pathlib.Path")
+    if "\0" in str(value):
+        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a path cannot hold a zero byte.")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        user = Path(value).parts[0]
+        raise InvalidArgumentError(
+            f"{name} is {str(value)!r:.80}, but no home folder of {user!r:.80} is known: write ./{user} for a folder "
+            "of that name."
+        ) from None
 
 
 def names(value: str | Iterable[str]) -> list[str]:

@@ -6,9 +6,12 @@ Catch `HybridSearchError` to catch them all; the command line prints the message
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from hybridsearch.redaction import redacted
+from hybridsearch.words import number_of
 
 
 class HybridSearchError(Exception):
@@ -31,13 +34,30 @@ class FilterError(HybridSearchError, ValueError):
 
 
 class MissingExtraError(HybridSearchError, ImportError):
-    """An optional dependency is not installed; the message has the pip command."""
+    """An optional dependency is not installed; the message has the pip command, of `package` without an extra."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed: "
-            f"run `pip install 'hybridsearch[{extra}]'`."
-        )
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        command = f"pip install {package}" if extra is None else install_command(extra)
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: run `{command}`.")
+
+
+def install_command(extra: str) -> str:
+    """The pip command that adds an extra: of the folder or file that this package was installed from, else by name."""
+    from importlib import metadata
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        origin = metadata.distribution("hybridsearch").read_text("direct_url.json")
+        parts = urlsplit(json.loads(origin)["url"] if origin else "")
+        source = Path(unquote(parts.path)) if parts.scheme == "file" else None
+    except (metadata.PackageNotFoundError, ValueError, KeyError, TypeError):
+        source = None
+    checkout = Path(__file__).parents[1]
+    if source is None and (checkout / "pyproject.toml").is_file():
+        source = checkout
+    if source is None:
+        return f"pip install 'hybridsearch[{extra}]'"
+    return f"pip install '{'.' if source == Path.cwd() else source}[{extra}]'"
 
 
 class ModelNotFoundError(HybridSearchError, FileNotFoundError):
@@ -95,7 +115,8 @@ class BulkIndexError(BackendError):
         self.failed = list(failed)
         shown = "; ".join(f"{id!r}: {reason}" for id, reason in self.failed[:3])
         more = f" and {len(self.failed) - 3} more" if len(self.failed) > 3 else ""
-        super().__init__(f"{len(self.failed)} documents were refused ({shown}{more}); all others are stored.")
+        were = number_of(len(self.failed), "document was", "documents were")
+        super().__init__(f"{were} refused ({shown}{more}); all others are stored.")
 
 
 class RetrieverError(BackendError):

@@ -6,8 +6,7 @@ import asyncio
 import math
 import threading
 import time
-import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
@@ -20,20 +19,21 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder, make_encoder
-from hybridsearch.errors import BackendError, BulkIndexError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.encoding import IndexEncoders
-from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty
+from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty, reporting
 from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
-from hybridsearch.readers import read_documents
+from hybridsearch.readers import Table, read_documents
 from hybridsearch.redaction import redacted
 from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.retrieval import Plan, matched_terms
+from hybridsearch.words import number_of, warn
 
 CONFIGURED: Final = "configured"
 """Default of per-call arguments: what the `HybridSearch` was made with."""
@@ -116,7 +116,7 @@ class HybridSearch:
                 "candidates", recorded.get("candidates", 100) if candidates is None else candidates
             )
             if schema is not None:
-                self._encoders.check_names(retrievers, "retrievers", schema.retrievers)
+                self._check_retrievers(schema)
                 for name in retrievers:
                     if name not in self.optional.union(_recorded):  # these are checked when first asked
                         self._encoders.verified(name)
@@ -135,10 +135,11 @@ class HybridSearch:
 
     def index(
         self,
-        documents: Iterable[Document | Mapping[str, Any]] | str | Path,
+        documents: Iterable[Document | Mapping[str, Any]] | Table | str | Path,
         *,
         batch_size: int = 1024,
         via: str | Path | None = None,
+        sync: bool | Callable[[int], bool] = False,
         show_progress_bar: bool | None = None,
     ) -> IndexReport:
         """Add documents, or replace those with the same id. Streams: memory does not grow with the corpus.
@@ -148,48 +149,57 @@ class HybridSearch:
         there; the batches of one with documents are stored one after the other.
 
         Args:
-            documents: documents or dicts, or a file or folder that `hs.read_documents` reads.
+            documents: documents or dicts, a DataFrame of pandas or polars or a table of pyarrow, or a file or folder:
+                whatever `hs.read_documents` reads. Call that for its options.
             batch_size: documents that are encoded and stored together.
             via: a folder that keeps what was encoded. Everything is encoded into an index in that folder, which is
                 then copied to this index with all that it holds; a crash in either half costs no encoding again.
+            sync: True removes from the index, in the end, what `documents` do not have. A function is told how many
+                that are, if there are any, and says whether to remove them.
             show_progress_bar: None shows it in a terminal.
 
         Raises:
-            DocumentError: one is not usable; the batches before it are stored.
-            BulkIndexError: the engine refused some documents; all others are stored.
+            DocumentError: one is not usable; the batches before it are stored. Or `sync` cannot know what is gone,
+                as the reader skipped lines.
+            BulkIndexError: the engine refused some documents; all others are stored. Where another error ends the
+                call, that one has a note of them.
         """
         started = time.perf_counter()
         batch_size = whole_number("batch_size", batch_size)
+        if sync:
+            self._check_sync(via)
         if via is not None:
             return self._index_via(via, documents, batch_size, show_progress_bar)
         reader = read_documents(documents)
         sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
-        ingest = Ingest(self._backend, self._encoders, batch_size)
-        with progress_bar("Indexing", sized, show_progress_bar) as advance:
+        ingest, removed = Ingest(self._backend, self._encoders, batch_size), 0
+        with reporting(ingest.refused):
+            with progress_bar("Indexing", sized, show_progress_bar) as advance:
 
-            def counted(source: Iterator[list[Document]]) -> Iterator[list[Document]]:
-                for batch in source:
-                    yield batch
-                    advance(len(batch))
+                def counted(source: Iterator[list[Document]]) -> Iterator[list[Document]]:
+                    for batch in source:
+                        yield batch
+                        advance(len(batch))
 
-            source = batches(reader, batch_size)
-            first = list(islice(source, 1))  # where this fails, no index is made
-            empty = self._encoders.schema is None or is_empty(self._backend)
-            self._create()
-            (ingest.load if empty else ingest.add)(counted(chain(first, source)))
-        self._backend.refresh()
-        if ingest.duplicates:
-            shown = ", ".join(map(repr, ingest.duplicates[:5])) + (", ..." if len(ingest.duplicates) > 5 else "")
-            warnings.warn(
-                f"{len(ingest.duplicates)} document id(s) came more than once; "
-                f"the last one of each is stored: {shown}.",
-                stacklevel=2,
-            )
-        if ingest.refused:
-            raise BulkIndexError(ingest.refused)
-        return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, time.perf_counter() - started)
+                source = batches(reader, batch_size)
+                first = list(islice(source, 1))  # where this fails, no index is made
+                empty = self._encoders.schema is None or is_empty(self._backend)
+                self._create()
+                (ingest.load if empty else ingest.add)(counted(chain(first, source)))
+            self._backend.refresh()
+            if ingest.duplicates:
+                shown = ", ".join(map(repr, ingest.duplicates[:5])) + (", ..." if len(ingest.duplicates) > 5 else "")
+                came = number_of(len(ingest.duplicates), "document id came", "document ids came")
+                warn(f"{came} more than once; the last one of each is stored: {shown}.")
+            if sync and not empty:
+                removed = self._remove(ingest, reader.skipped, sync, batch_size)
+        seconds = time.perf_counter() - started
+        notes = tuple(reader.notes)
+        return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, seconds, removed, notes)
 
-    def upsert(self, documents: Document | Mapping[str, Any] | Iterable[Document | Mapping[str, Any]]) -> IndexReport:
+    def upsert(
+        self, documents: Document | Mapping[str, Any] | Table | Iterable[Document | Mapping[str, Any]]
+    ) -> IndexReport:
         """`index` for a few documents, or one, without a progress bar."""
         if isinstance(documents, Document | Mapping):
             documents = [documents]
@@ -416,7 +426,7 @@ class HybridSearch:
     def _index_via(
         self,
         folder: str | Path,
-        documents: Iterable[Document | Mapping[str, Any]] | str | Path,
+        documents: Iterable[Document | Mapping[str, Any]] | Table | str | Path,
         batch_size: int,
         show_progress_bar: bool | None,
     ) -> IndexReport:
@@ -439,7 +449,42 @@ class HybridSearch:
             moved.run(schema, self._backend.open())
         self._encoders.schema = self._backend.open()
         seconds = encoded.seconds + time.perf_counter() - started
-        return IndexReport(moved.copied, moved.unchanged, encoded.duplicates, seconds)
+        return IndexReport(moved.copied, moved.unchanged, encoded.duplicates, seconds, notes=encoded.notes)
+
+    def _check_retrievers(self, schema: Schema) -> None:
+        if new := [name for name in self._encoders.given if name not in schema.retrievers]:
+            raise InvalidArgumentError(
+                f"The index at {str(self._place)!r} has the retrievers {', '.join(map(repr, schema.retrievers))}, and "
+                f"{new[0]!r} cannot be added: index the documents into another place with all retrievers (the encoding "
+                "cache has what models have encoded), or leave it out."
+            )
+
+    def _check_sync(self, via: str | Path | None) -> None:
+        able = self._backend.capabilities
+        if via is not None:
+            raise InvalidArgumentError("sync (--sync) is not for via (--via): call index again without via to sync.")
+        if not (able.delete and able.scan):
+            raise BackendError(
+                f"The engine of {str(self._place)!r} cannot {'list' if able.delete else 'delete'} its documents, which "
+                "sync (--sync) needs: index into a new place instead."
+            )
+
+    def _remove(
+        self, ingest: Ingest, skipped: Sequence[object], sync: bool | Callable[[int], bool], batch_size: int
+    ) -> int:
+        """Remove what the source no longer has. Returns how many documents that were."""
+        if skipped:
+            lines = number_of(len(skipped), "line was", "lines were")
+            raise DocumentError(
+                f"{lines} skipped, so that it is not known which documents the source no longer has: none was removed. "
+                f"Repair the source and index it again. The first one: {skipped[0]}"
+            )
+        gone = ingest.gone()
+        if not gone or (callable(sync) and not sync(len(gone))):
+            return 0
+        removed = sum(self._backend.delete(gone[at : at + batch_size]) for at in range(0, len(gone), batch_size))
+        self._backend.refresh()
+        return removed
 
     def _create(self) -> None:
         """Make the index, unless it is there."""
@@ -546,10 +591,9 @@ def open(
             recorded = schema.settings.get("reranker")
             reranker = make_reranker(recorded) if recorded else None
             if "reranker" in schema.settings and recorded is None:
-                warnings.warn(
+                warn(
                     f"The index at {shown!r} was made with a reranker that was not given by name, so it opens without "
-                    "one: pass reranker=..., or reranker=None to say that this is meant.",
-                    stacklevel=2,
+                    "one: pass reranker=..., or reranker=None to say that this is meant."
                 )
         return HybridSearch(
             encoders,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import json
 import os
 import pkgutil
 import shutil
@@ -14,11 +15,13 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import hybridsearch as hs
+from hybridsearch import errors
 from hybridsearch.errors import HybridSearchError, MissingExtraError, ModelNotFoundError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +32,8 @@ HEAVY = [
 CONTRACT = {
     "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",
     "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.ranking",
-    "hybridsearch.vectors", "hybridsearch.weighting",
+    "hybridsearch.redaction",
+    "hybridsearch.vectors", "hybridsearch.weighting", "hybridsearch.words",
 }  # fmt: skip
 """What an adapter may import."""
 
@@ -140,6 +144,30 @@ def test_adapters_import_the_contract_and_nothing_else_of_the_core() -> None:
             if name not in CONTRACT and not name.startswith("hybridsearch.corpus.")
         ]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install '.[evaluation]'"),
+        ("file:///a%20folder/of mine", "pip install '/a folder/of mine[evaluation]'"),
+        ("https://host/hybridsearch-1.whl", "pip install 'hybridsearch[evaluation]'"),
+    ],
+)
+def test_a_missing_extra_is_installed_from_where_the_package_came_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, origin: str | None, command: str
+) -> None:
+    class Distribution:
+        def read_text(self, name: str) -> str | None:
+            return None if origin is None else json.dumps({"url": origin})
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Distribution())
+    if origin is None:
+        monkeypatch.chdir(ROOT)
+    else:
+        monkeypatch.setattr(errors, "__file__", str(tmp_path / "hybridsearch" / "errors.py"))
+    assert command in str(errors.MissingExtraError("ir-measures", "evaluation", "Measuring"))
+    assert "`pip install pandas`" in str(errors.MissingExtraError("pandas", None, "A DataFrame"))
 
 
 def test_no_module_asserts_where_it_should_raise() -> None:

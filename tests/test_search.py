@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Fingerprint, Request, RetrieverSchema
 from hybridsearch.errors import (
     BackendError,
+    BulkIndexError,
     DocumentError,
     EncodingError,
     FilterError,
@@ -32,7 +33,7 @@ from hybridsearch.errors import (
     RetrieverError,
     RetrieverTimeoutError,
 )
-from hybridsearch.vectors import DenseVectors
+from hybridsearch.vectors import DenseVectors, EncodedBatch
 
 DOCUMENTS = [
     hs.Document("lift", "Lift grows with the angle of attack until the flow separates.", "Wings", {"year": 1956}),
@@ -566,8 +567,12 @@ def test_hits_can_be_pickled_without_their_index() -> None:
 def test_of_duplicate_ids_the_last_wins_with_a_warning_that_names_them() -> None:
     search = hs.HybridSearch({"bm25": hs.BM25()})
     documents = [hs.Document(id, f"text number{i}") for i, id in enumerate(["a", "b", "a", "c", "b"])]
-    with pytest.warns(UserWarning, match=r"2 document id\(s\) came more than once.*'a', 'b'"):
+    warning = r"2 document ids came more than once.*'a', 'b'"
+    with pytest.warns(UserWarning, match=warning) as by_index:
         report = search.index(documents, batch_size=2)
+    with pytest.warns(UserWarning, match=warning) as by_upsert:
+        search.upsert(documents)
+    assert [warned.filename for warned in (*by_index, *by_upsert)] == [__file__] * 2
     assert sorted(report.duplicates) == ["a", "b"]
     assert [d and d.text for d in search.get(["a", "b", "c"])] == ["text number2", "text number4", "text number3"]
     assert search.count() == 3
@@ -613,6 +618,84 @@ def test_the_metadata_of_a_hit_cannot_be_changed() -> None:
     with pytest.raises(TypeError, match="copy"):
         search.search("wing")[0].document.metadata["by"]["name"] = "nobody"
     assert search.search("wing")[0].document.metadata == {"by": {"name": "Ada"}}
+
+
+def test_metadata_in_another_order_of_keys_is_unchanged_and_of_another_type_is_not() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.upsert({"id": "1", "text": "a wing", "x": {"a": 1, "b": [1, {"c": 1, "d": 2}]}, "y": 1})
+    for changed, metadata in (
+        (0, {"y": 1, "x": {"b": [1, {"d": 2, "c": 1}], "a": 1}}),
+        (1, {"y": 1.0, "x": {"a": 1, "b": [1, {"c": 1, "d": 2}]}}),
+        (1, {"y": 1.0, "x": {"a": True, "b": [1, {"c": 1, "d": 2}]}}),
+        (1, {"y": 1.0, "x": {"a": True, "b": [{"c": 1, "d": 2}, 1]}}),
+    ):
+        assert search.upsert({"id": "1", "text": "a wing", **metadata}).indexed == changed
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_documents_that_the_engine_refused_are_told_where_the_reader_fails_too(loads: bool) -> None:
+    class Refusing(MemoryBackend):
+        def upsert(self, batch: EncodedBatch) -> None:
+            raise BulkIndexError([(document.id, "too long") for document in batch.documents])
+
+    class Loading(Refusing):
+        def load(self, batches: Iterable[EncodedBatch]) -> None:
+            refused = [(document.id, "too long") for batch in batches for document in batch.documents]
+            raise BulkIndexError(refused)
+
+    search = hs.HybridSearch({"bm25": hs.BM25()}, (Loading if loads else Refusing)())
+    with pytest.raises(DocumentError, match="number 3") as failed:
+        search.index([{"id": "a", "text": "x"}, {"id": "b", "text": "x"}, {"id": "c"}], batch_size=1)
+    assert failed.value.__notes__ == ["2 documents were refused ('a': too long; 'b': too long); all others are stored."]
+    with pytest.raises(BulkIndexError, match="1 document was refused"):
+        search.upsert({"id": "a", "text": "x"})
+
+
+def test_sync_removes_what_the_source_no_longer_has() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    documents = [hs.Document(str(number), "a wing") for number in range(2500)]
+    assert search.index(documents, sync=True).removed == 0
+    asked: list[int] = []
+    assert search.index(documents[:2000], sync=lambda count: bool(asked.append(count))).removed == 0
+    assert (asked, search.count()) == ([500], 2500)
+    report = search.index([*documents[:1000], hs.Document("new", "a jet")], sync=True, batch_size=300)
+    assert (report.indexed, report.unchanged, report.removed, search.count()) == (1, 1000, 1500, 1001)
+    assert search.get(["999", "1000", "new"]) == [documents[999], None, hs.Document("new", "a jet")]
+
+
+def test_sync_removes_nothing_where_it_cannot_know_what_is_gone(tmp_path: Path) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([{"id": "a", "text": "x"}, {"id": "b", "text": "x"}])
+    (tmp_path / "c.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": "b", "text": \n')
+    with pytest.raises(DocumentError, match=r"1 line was skipped.*none was removed.*line 2"):
+        search.index(hs.read_documents(tmp_path / "c.jsonl", on_error="skip"), sync=True)
+    (tmp_path / "c.jsonl").write_text("")
+    with pytest.raises(DocumentError, match="holds no document"):
+        search.index(tmp_path / "c.jsonl", sync=True)
+    with pytest.raises(InvalidArgumentError, match="--via"):
+        search.index([], sync=True, via=tmp_path / "via")
+    assert search.count() == 2
+
+
+def test_a_report_has_the_notes_of_its_reader(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("id,text,zip\n1,a,90210\n2,b,02134\n")
+    [note] = hs.HybridSearch({"bm25": hs.BM25()}).index(tmp_path / "c.csv").notes
+    assert "'zip' str (line 3 holds '02134')" in note
+    assert hs.HybridSearch({"bm25": hs.BM25()}).index([{"id": "1", "text": "a", "zip": 1}]).notes == ()
+
+
+def test_a_data_frame_is_indexed_as_it_is() -> None:
+    pandas = pytest.importorskip("pandas")
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index(pandas.DataFrame({"id": [7, 8], "text": ["a wing", "a jet"], "year": [1958, 1959]}))
+    assert search.search("wing", filter={"year": {"$lt": 1959}}).ids == ["7"]
+
+
+def test_a_retriever_that_an_index_lacks_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as search:
+        search.upsert({"id": "a", "text": "x"})
+    with pytest.raises(InvalidArgumentError, match="'more' cannot be added: index the documents into another place"):
+        hs.HybridSearch({"bm25": hs.BM25(), "more": hs.BM25()}, tmp_path / "index")
 
 
 def test_upsert_and_delete_are_seen_by_the_next_search() -> None:

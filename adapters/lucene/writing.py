@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +21,7 @@ from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.backends import RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.vectors import EncodedBatch, SparseVectors
+from hybridsearch.words import warn
 
 _AT_ONCE = 1000  # documents that are weighed anew
 _WITH_GRAPHS = "3s"  # a vector is linked into the graph of a small segment faster; of 1 s there are too many to merge
@@ -148,11 +148,10 @@ class Writer:
         for name, mean in list(self._upserted.items()):
             if mean.documents >= _ENOUGH and _is_off(mean.value, now[name], _FAR):
                 del self._upserted[name]
-                warnings.warn(
+                warn(
                     f"The {mean.documents} documents so far have {mean.value:.4g} tokens on average, but the index "
                     f"{self._address.index!r} weighs those of {name!r} by the average of the first batch, "
-                    f"{now[name].average_length:.4g}: when all are in, call reweigh() of its backend.",
-                    stacklevel=5,
+                    f"{now[name].average_length:.4g}: when all are in, call reweigh() of its backend."
                 )
 
     @contextlib.contextmanager

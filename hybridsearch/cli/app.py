@@ -37,7 +37,9 @@ class _Verbs(TyperGroup):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            if interrupt.args:
+                print(f"hybridsearch: interrupted: {interrupt}", file=sys.stderr)
             raise typer.Exit(130) from None
         except OSError as error:
             _fail(f"{error}.", debug)

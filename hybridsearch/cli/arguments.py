@@ -37,7 +37,7 @@ def _checked_fusion(name: str | None) -> str | None:
 
 Place = Annotated[str, arg("PLACE", "A folder, or an engine's URL.")]
 Json = Annotated[bool, flag("--json", "Print one JSON document and nothing else.")]
-Language = Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses.")]
+Language = Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses; none for neither.")]
 Names = Annotated[str | None, opt("NAMES", "Ask only these, such as bm25,dense. Default: all.", "--retrievers")]
 Options = Annotated[
     list[str] | None,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch import __version__
-from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.errors import BackendError, HybridSearchError, install_command
 from hybridsearch.folders import cache_home, can_be_written
 from hybridsearch.registry import find
 from hybridsearch.tables import Grid
@@ -99,7 +99,7 @@ def _extras() -> Iterator[Finding]:
         versions = {name: _version(name) for name in names}
         missing = [name for name, installed in versions.items() if installed is None]
         if missing:
-            detail = f"without {', '.join(missing)}: pip install 'hybridsearch[{extra}]'"
+            detail = f"without {', '.join(missing)}: {install_command(extra)}"
         else:
             detail = ", ".join(f"{name} {installed}" for name, installed in versions.items())
         yield Finding("extra", extra, not missing, detail)
@@ -138,7 +138,7 @@ def _engines() -> Iterator[Finding]:
     for scheme, target in registered("backend").items():
         missing = [name for name in packages.get(scheme, ()) if _version(name) is None]
         if missing and target.startswith("hybridsearch."):
-            detail = f"without {', '.join(missing)}: pip install 'hybridsearch[{scheme}]'"
+            detail = f"without {', '.join(missing)}: {install_command(scheme)}"
             yield Finding("engine", scheme, False, detail)
             continue
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from enum import StrEnum
@@ -14,9 +15,10 @@ import typer
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import app
 from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
-from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_json, print_plain
+from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_error, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.redaction import redacted
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from hybridsearch.search import HybridSearch
@@ -41,7 +43,10 @@ def index(
         ),
     ] = None,
     language: Annotated[
-        str | None, typer.Option(help="Whose stemming and stop words BM25 uses. Default for a new index: english.")
+        str | None,
+        typer.Option(
+            help="Whose stemming and stop words BM25 uses; none for neither. Default for a new index: english."
+        ),
     ] = None,
     format: Annotated[
         str | None, typer.Option(help="jsonl, csv, tsv, parquet, beir or text. Default: told by the name.")
@@ -50,6 +55,18 @@ def index(
     text_field: Annotated[str | None, typer.Option(help="The column that holds the text.")] = None,
     title_field: Annotated[str | None, typer.Option(help="The column that holds the title.")] = None,
     auto_id: Annotated[bool, flag("--auto-id", "Make ids where there are none.")] = False,
+    type: Annotated[
+        list[str] | None,
+        opt(
+            "NAME=TYPE",
+            "The type of a field of metadata, such as zip=str: str, int, float, bool, date, datetime or instant. Can "
+            "be repeated. Default: of a column of CSV what fits all of it, else as it is.",
+            "--type",
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of text files, such as cp1252. Default: UTF-8, or by the byte order mark.")
+    ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="At a line that holds no usable document: stop, or skip it and list it at the end.")
     ] = OnError.stop,
@@ -59,6 +76,10 @@ def index(
     ] = None,
     resume: Annotated[
         bool, flag("--resume", "Go on with what the folder of --via holds; nothing is encoded twice.")
+    ] = False,
+    sync: Annotated[
+        bool,
+        flag("--sync", "Remove from the index what CORPUS no longer has, after saying how many."),
     ] = False,
     batch_size: arguments.BatchSize = 1024,
     option: arguments.Options = None,
@@ -75,6 +96,8 @@ def index(
         text_field=text_field,
         title_field=title_field,
         auto_id=auto_id,
+        types=_types(type),
+        encoding=encoding,
         on_error=on_error.value,
     )
     with _open_or_create(place, retrievers, language, backend_options(option, hnsw, place)) as searcher:
@@ -82,32 +105,49 @@ def index(
             raise InvalidArgumentError(
                 f"--index {redacted(place)} is lost when the command ends; for a folder of that name write ./{place}."
             )
-        report = searcher.index(documents, batch_size=batch_size, via=via)
+        _check_hnsw(searcher, hnsw)
+
+        def going(gone: int) -> bool:
+            print_error(f"{corpus} no longer has {gone:,} of {number_of(searcher.count(), 'document')}: removing them.")
+            return True
+
+        shown = redacted(place)
+        try:
+            report = searcher.index(documents, batch_size=batch_size, via=via, sync=going if sync else False)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(_how_to_go_on(searcher, shown, via)) from interrupt
         count = searcher.count()
         names = list(searcher.retrievers)
-    place, skipped = redacted(place), [str(line) for line in documents.skipped]
+    skipped = [str(line) for line in documents.skipped]
     if as_json:
         print_json(
             {
-                "index": place,
+                "index": shown,
                 "retrievers": names,
                 "documents": count,
                 "indexed": report.indexed,
                 "unchanged": report.unchanged,
                 "duplicates": list(report.duplicates),
+                "removed": report.removed,
+                "types": documents.types,
+                "notes": list(report.notes),
                 "skipped": skipped,
                 "seconds": report.seconds,
             }
         )
         return
-    unchanged = f", {report.unchanged:,} were there already" if report.unchanged else ""
+    unchanged = f", {number_of(report.unchanged, 'was', 'were')} there already" if report.unchanged else ""
     rate = f" ({report.indexed / report.seconds:,.0f} a second)" if report.indexed and report.seconds else ""
-    print_plain(f"Indexed {report.indexed:,} documents in {report.seconds:.1f} s{rate}{unchanged}.")
+    print_error(*report.notes)
+    print_plain(f"Indexed {number_of(report.indexed, 'document')} in {report.seconds:.1f} s{rate}{unchanged}.")
+    if sync:
+        print_plain(f"Removed {number_of(report.removed, 'document')}.")
     if skipped:
         print_plain(f"Skipped {len(skipped):,}:", *(f"  {line}" for line in skipped[:10]))
         if len(skipped) > 10:
             print_plain(f"  and {len(skipped) - 10:,} more (--json lists them all)")
-    print_plain(f"{place} holds {count:,} documents for {', '.join(names)}. Next: hybridsearch search {place}")
+    holds = f"{shown} holds {number_of(count, 'document')} for {', '.join(names)}."
+    print_plain(f"{holds} Next: hybridsearch search {shlex.quote(shown)}")
 
 
 @app.command()
@@ -143,12 +183,13 @@ def search(
 
     parsed, names = parse_filter(filter), split_names(retrievers)
     with hs.open(place, backend_options=backend_options(option, hnsw, place)) as searcher:
+        _check_hnsw(searcher, hnsw)
         if rerank is not None:
             searcher.reranker = hs.CrossEncoderReranker(rerank)
         session = Session(searcher, top_k, parsed, names, candidates, fusion, explain)
         if asking:
             names_of_all = ", ".join(searcher.retrievers)
-            print_plain(f"{redacted(place)}: {searcher.count():,} documents for {names_of_all}.", WELCOME)
+            print_plain(f"{redacted(place)}: {number_of(searcher.count(), 'document')} for {names_of_all}.", WELCOME)
             session.interact()
         elif query is not None and as_json:
             print_json(session.json(query))
@@ -201,16 +242,19 @@ def copy(
     """Copy an index with its vectors to another engine or folder, and compare the two; nothing is encoded."""
     import hybridsearch as hs
 
-    report = hs.copy(
-        source,
-        destination,
-        retrievers=split_names(retrievers),
-        batch_size=batch_size,
-        resume=resume,
-        verify=verify,
-        source_options=backend_options(source_option),
-        destination_options=backend_options(option),
-    )
+    try:
+        report = hs.copy(
+            source,
+            destination,
+            retrievers=split_names(retrievers),
+            batch_size=batch_size,
+            resume=resume,
+            verify=verify,
+            source_options=backend_options(source_option),
+            destination_options=backend_options(option),
+        )
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt("the same command with --resume goes on with the copy.") from interrupt
     if as_json:
         print_json(report.to_dict())
     else:
@@ -284,10 +328,43 @@ def _open_or_create(
 
     if retrievers is None:
         with contextlib.suppress(IndexNotFoundError):
-            given = None if language is None else {"bm25": hs.BM25(language)}
+            given = None if language is None else make_encoders("bm25", language)
             return hs.open(place, retrievers=given, backend_options=options)
     encoders = make_encoders(retrievers or "bm25", language or "english")
     return hs.HybridSearch(encoders, backend=place, backend_options=options)
+
+
+def _types(given: list[str] | None) -> dict[str, str]:
+    """The types of `--type NAME=TYPE`."""
+    types = {}
+    for text in given or ():
+        name, equals, type = text.rpartition("=")
+        if not equals or not name:
+            raise InvalidArgumentError(f"--type takes NAME=TYPE, such as zip=str, not {text!r:.80}.")
+        types[name] = type
+    return types
+
+
+def _check_hnsw(searcher: HybridSearch, hnsw: bool) -> None:
+    from hybridsearch.encoders.dense import Dense
+
+    if hnsw and not any(isinstance(encoder, Dense) for encoder in searcher.retrievers.values()):
+        names = ", ".join(searcher.retrievers)
+        raise InvalidArgumentError(
+            f"--hnsw is for dense vectors, and this index has none (its retrievers: {names}): leave it out, or make an "
+            "index with --retrievers dense=MODEL."
+        )
+
+
+def _how_to_go_on(searcher: HybridSearch, place: str, via: Path | None) -> str:
+    """What an interrupted `index` has stored."""
+    if via is not None:
+        return f"what was encoded is kept in {via}, and the same command with --resume goes on."
+    try:
+        stored = number_of(searcher.count(), "document is", "documents are")
+    except HybridSearchError as error:
+        return f"how many documents are stored in {place} is not known ({error})"
+    return f"{stored} stored in {place}, and the same command goes on: what is there is not encoded again."
 
 
 def _check_via(via: Path | None, resume: bool) -> None:

@@ -128,6 +128,12 @@ def print_plain(*lines: str) -> None:
         print(line)
 
 
+def print_error(*lines: str) -> None:
+    """A line each on standard error, as warnings are printed."""
+    for line in lines:
+        print(f"hybridsearch: {' '.join(line.split())}", file=sys.stderr)
+
+
 def console_on(file: TextIO | None = None) -> Console:
     """The console: as wide as the terminal; where there is none, in a file or a pipe, nothing has to fit."""
     from rich.console import Console

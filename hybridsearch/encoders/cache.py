@@ -12,7 +12,6 @@ import hashlib
 import os
 import sqlite3
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.backends import Fingerprint
 from hybridsearch.folders import cache_home
+from hybridsearch.words import warn
 
 T = TypeVar("T")
 
@@ -151,10 +151,9 @@ class EncodingCache:
                     return work(connection)
             except (sqlite3.OperationalError, OSError) as error:  # disk full, no permission, locked for too long
                 self._usable = False
-                warnings.warn(
+                warn(
                     f"The encoding cache {self.path} cannot be used ({error}); going on without it. Set "
-                    "HYBRIDSEARCH_CACHE to another folder, or to 'off'.",
-                    stacklevel=4,
+                    "HYBRIDSEARCH_CACHE to another folder, or to 'off'."
                 )
             except sqlite3.DatabaseError as error:  # not a database, or malformed
                 self._set_aside(error)
@@ -182,10 +181,7 @@ class EncodingCache:
                 Path(f"{self.path}{ending}").replace(f"{aside}{ending}")
             except OSError:
                 continue  # there is none, or another process was faster
-        warnings.warn(
-            f"The encoding cache {self.path} is damaged ({error}); it was set aside as {aside.name} and starts anew.",
-            stacklevel=5,
-        )
+        warn(f"The encoding cache {self.path} is damaged ({error}); it was set aside as {aside.name} and starts anew.")
 
 
 @contextmanager

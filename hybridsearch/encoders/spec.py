@@ -13,7 +13,7 @@ EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
 
 
 def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
-    """The encoders of `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`, by name."""
+    """The encoders of `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`, by name; the language of BM25 may be "none"."""
     encoders: dict[str, Encoder] = {}
     for part in spec.split(","):
         name, given, model = (text.strip() for text in part.partition("="))
@@ -27,7 +27,7 @@ def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
         if name == "bm25":
             if given:
                 raise InvalidArgumentError("--retrievers: bm25 takes no model; its option is --language.")
-            encoders[name] = BM25(language=language)
+            encoders[name] = BM25(language=None if language == "none" else language)
         elif name == "native":
             encoders[name] = NativeBM25(model or "standard")
         elif not model:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from hybridsearch.documents import Document
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
 from hybridsearch.evaluation import hub
-from hybridsearch.evaluation.formats import number_of
 from hybridsearch.evaluation.measures import Qrels, add_judgement, read_qrels
 from hybridsearch.readers import read_documents
 from hybridsearch.readers.lines import BLANKS, read_lines
 from hybridsearch.redaction import redacted
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -111,15 +111,6 @@ def count(number: float | None) -> str:
     return f"{number:.1f}" if number >= 1 else f"{number:.2f}"
 
 
-def number_of(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun.
-
-    >>> number_of(1, "query", "queries"), number_of(1400, "document")
-    ('1 query', '1,400 documents')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours.
 

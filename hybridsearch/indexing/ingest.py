@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,16 @@ class IndexReport:
         unchanged: documents that were there already, exactly so; nothing was done for them.
         duplicates: ids that came more than once in the call; the last one is stored.
         seconds: for everything.
+        removed: documents that the index had and the source does not, with `sync`.
+        notes: what is worth knowing of the types of metadata, a sentence each.
     """
 
     indexed: int
     unchanged: int
     duplicates: tuple[str, ...]
     seconds: float
+    removed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
@@ -65,13 +70,10 @@ class SeenIds:
 
     def add(self, ids: Sequence[str]) -> set[str]:
         """Returns those that came before, in this call or an earlier one."""
-        hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
+        hashes = _hashes(ids)
         unique, first = np.unique(hashes, return_index=True)
-        again = np.ones(len(ids), dtype=bool)
-        again[first] = False
-        for run in self._runs:
-            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
-            again |= run[places] == hashes
+        again = self._known(hashes)
+        again[np.setdiff1d(np.arange(len(ids)), first, assume_unique=True)] = True
         known = dict.fromkeys(ids[i] for i in np.flatnonzero(again).tolist())
         self.twice.update(known)
         if ids:
@@ -79,6 +81,21 @@ class SeenIds:
         while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
             self._runs.append(np.sort(np.concatenate([self._runs.pop(), self._runs.pop()]), kind="stable"))
         return set(known)
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Those that never came."""
+        return [ids[i] for i in np.flatnonzero(~self._known(_hashes(ids))).tolist()]
+
+    def _known(self, hashes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        known = np.zeros(len(hashes), dtype=bool)
+        for run in self._runs:
+            places = np.minimum(np.searchsorted(run, hashes), len(run) - 1)
+            known |= run[places] == hashes
+        return known
+
+
+def _hashes(ids: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
 
 
 class Ingest:
@@ -128,10 +145,14 @@ class Ingest:
             exhausted = True
 
         while not exhausted:
-            with collecting(self.refused):
-                send(self._backend, first_time())
+            send(self._backend, first_time(), self.refused)
             self._change(again.values())
             again.clear()
+
+    def gone(self) -> list[str]:
+        """The ids of the index's documents that did not come."""
+        batches = self._backend.scan(self._batch_size)
+        return [id for batch in batches for id in self._seen.missing([document.id for document in batch.documents])]
 
     def _change(self, documents: Iterable[Document]) -> None:
         new = list(documents)
@@ -149,15 +170,23 @@ class Ingest:
 
 
 def same_document(new: Document, old: Document | None) -> bool:
-    """Whether storing `new` would change nothing; in metadata 1, 1.0 and True are different."""
-    return new == old and repr(new.metadata) == repr(old.metadata)
+    """Whether storing `new` would change nothing. In metadata 1, 1.0 and True differ; the order of keys is nothing."""
+    return old is not None and new == old and _typed(new.metadata) == _typed(old.metadata)
 
 
-def send(backend: Backend, batches: Iterable[EncodedBatch]) -> None:
-    """Store all batches, by `load` where the backend has it, and refresh.
+def _typed(value: Any) -> Any:
+    """`value` so that it equals only what has the same types."""
+    if isinstance(value, Mapping):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_typed(item) for item in value]
+    return type(value), value
 
-    Where `batches` itself raises an error, what it gave before is stored first. Raises BulkIndexError where documents
-    were refused; all others are stored.
+
+def send(backend: Backend, batches: Iterable[EncodedBatch], refused: list[tuple[str, str]]) -> None:
+    """Store all batches, by `load` where the backend has it, and refresh. Documents that are refused go to `refused`.
+
+    Where `batches` itself raises an error, what it gave before is stored first.
     """
     failure: list[Exception] = []
 
@@ -167,7 +196,6 @@ def send(backend: Backend, batches: Iterable[EncodedBatch]) -> None:
         except Exception as error:
             failure.append(error)
 
-    refused: list[tuple[str, str]] = []
     if isinstance(backend, Loader):
         with collecting(refused):
             backend.load(until_failure())
@@ -178,6 +206,17 @@ def send(backend: Backend, batches: Iterable[EncodedBatch]) -> None:
         backend.refresh()
     if failure:
         raise failure[0]
+
+
+@contextmanager
+def reporting(refused: list[tuple[str, str]]) -> Iterator[None]:
+    """Raises BulkIndexError in the end where documents were refused; another error on the way gets a note of them."""
+    try:
+        yield
+    except BaseException as error:
+        if refused:
+            error.add_note(str(BulkIndexError(refused)))
+        raise
     if refused:
         raise BulkIndexError(refused)
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema, check_schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError
-from hybridsearch.indexing.ingest import is_empty, same_document, send
+from hybridsearch.indexing.ingest import is_empty, reporting, same_document, send
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import (
@@ -106,7 +106,9 @@ class Transfer:
                         self.copied += len(new)
                     advance(len(batch))
 
-            send(self.destination, batches())
+            refused: list[tuple[str, str]] = []
+            with reporting(refused):
+                send(self.destination, batches(), refused)
 
     def compare(self, name: str) -> RetrieverCheck:
         """Ask both for the neighbours of the sampled documents."""

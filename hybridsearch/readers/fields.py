@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError
+from hybridsearch.readers.types import converted
 
 ID_FIELDS = ("id", "_id", "docid")
 TEXT_FIELDS = ("text", "contents", "content", "body")
@@ -27,20 +29,30 @@ class WholeFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Which fields of a record become what in its document."""
+    """Which fields of a record become what in its document.
+
+    Attributes:
+        id, text, title: names of fields, of which the first that a record has is used.
+        metadata: the fields to keep beside these; None keeps all.
+        auto_id: whether records without an id get one.
+        types: of metadata, by field.
+        encoding: of text files; None tells it by their first bytes.
+    """
 
     id: tuple[str, ...]
     text: tuple[str, ...]
     title: tuple[str, ...]
     metadata: frozenset[str] | None
     auto_id: bool
+    types: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
 
     def document(self, record: Record, file: str, number: int | None) -> Document:
         if isinstance(record, Document):
             return record
         if isinstance(record, DocumentError):
             raise record
-        id_field, text_field, title_field = (_first(names, record) for names in (self.id, self.text, self.title))
+        id_field, text_field, title_field = self.of_document(record)
         if text_field is None:
             raise self.without_text(record)
         id = record[id_field] if id_field is not None else None
@@ -59,17 +71,34 @@ class Fields:
             metadata = {**nested, **metadata}
         if self.metadata is not None:
             metadata = {field: value for field, value in metadata.items() if field in self.metadata}
+        if self.types:
+            metadata = {
+                field: converted(value, self.types[field], field) if field in self.types else value
+                for field, value in metadata.items()
+            }
         return Document(id, record[text_field], "" if title is None else title, metadata)
+
+    def of_document(self, record: Container[str]) -> tuple[str | None, str | None, str | None]:
+        """The names of the fields that hold id, text and title; the others are metadata."""
+        id_field, text_field, title_field = (_first(names, record) for names in (self.id, self.text, self.title))
+        return id_field, text_field, title_field
 
     def check(self, columns: Sequence[str]) -> None:
         """Refuse a table at once that lacks what every row needs."""
-        twice = next((name for name in columns if columns.count(name) > 1), None)
+        counts = Counter(columns)
+        twice = next((name for name, count in counts.items() if count > 1), None)
         if twice is not None:
             raise DocumentError(f"two columns are named {twice!r:.80}; names must differ.")
-        if _first(self.text, columns) is None:
+        id_field, text_field, _ = self.of_document(counts)
+        if text_field is None:
             raise self.without_text(columns)
-        if _first(self.id, columns) is None and not self.auto_id:
+        if id_field is None and not self.auto_id:
             raise self.without_id(columns)
+        unknown = next((name for name in self.types if name not in counts), None)
+        if unknown is not None:
+            raise DocumentError(
+                f"types (--type) names {unknown!r:.80}, which is no column; the columns are {_shown(columns)}."
+            )
 
     def without_text(self, found: Iterable[str]) -> DocumentError:
         return DocumentError(
@@ -84,7 +113,7 @@ class Fields:
         )
 
 
-def _first(names: Sequence[str], record: Iterable[str]) -> str | None:
+def _first(names: Sequence[str], record: Container[str]) -> str | None:
     return next((name for name in names if name in record), None)
 
 

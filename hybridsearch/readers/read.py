@@ -1,21 +1,34 @@
-"""Documents from files: JSON lines, CSV, Parquet, BEIR folders, folders of text files; streamed, one at a time."""
+"""Documents from files, tables and iterables: streamed, one at a time."""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, Protocol, cast, runtime_checkable
 
+from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError, StorageError
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields, Numbered, Record, WholeFileError
-from hybridsearch.readers.tables import csv_rows, parquet_rows, tsv_rows
+from hybridsearch.readers.tables import arrow_rows, csv_columns, csv_rows, parquet_rows, tsv_columns, tsv_rows
 from hybridsearch.readers.text import json_lines, text_document
+from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
+from hybridsearch.words import number_of
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A table in memory, such as a DataFrame of pandas or polars: Arrow's interface in Python."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +38,24 @@ class _Format:
     Attributes:
         suffixes: of their names, without .gz.
         records: those of an open file, by line or row; None where a file is one document.
-        document: what the content of a whole file becomes, given its path and its document's id.
+        columns: where a file does not say the types of its columns, those that a look at all of it tells.
+        document: what the content of a whole file becomes, given its path, its document's id and the encoding.
         unit: what a record's number counts.
         compressed: whether a name that ends in .gz is that of a compressed file.
     """
 
     suffixes: tuple[str, ...]
     records: Callable[[IO[bytes], Fields], Iterator[Numbered]] | None = None
-    document: Callable[[bytes, Path, str], Record] = text_document
+    columns: Callable[[IO[bytes], Fields], list[Column]] | None = None
+    document: Callable[[bytes, Path, str, str | None], Record] = text_document
     unit: str = "line"
     compressed: bool = True
 
 
 _FORMATS = {
     "jsonl": _Format((".jsonl", ".ndjson", ".json"), json_lines),
-    "csv": _Format((".csv",), csv_rows),
-    "tsv": _Format((".tsv",), tsv_rows),
+    "csv": _Format((".csv",), csv_rows, csv_columns),
+    "tsv": _Format((".tsv",), tsv_rows, tsv_columns),
     "parquet": _Format((".parquet",), parquet_rows, unit="row", compressed=False),
     "beir": _Format((), json_lines),
     "text": _Format((".txt", ".md", ".markdown"), document=text_document),
@@ -65,7 +80,7 @@ class SkippedLine:
 
 
 def read_documents(
-    source: str | Path | Iterable[Document | Mapping[str, Any]],
+    source: str | Path | Table | Iterable[Document | Mapping[str, Any]],
     *,
     format: str | None = None,
     id_field: str | None = None,
@@ -73,37 +88,48 @@ def read_documents(
     title_field: str | None = None,
     metadata_fields: Sequence[str] | None = None,
     auto_id: bool = False,
+    types: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     on_error: Literal["stop", "skip"] | str = "stop",
 ) -> DocumentReader:
-    """Stream documents from files, or from any iterable of documents and mappings.
+    """Stream documents from files, a table of pandas, polars or pyarrow, or any iterable of documents and mappings.
 
     | source                              | records                                              |
     |-------------------------------------|------------------------------------------------------|
     | .jsonl, .ndjson, .json              | one JSON object a line                               |
     | .csv, .tsv                          | rows below a header; .tsv has no quoting             |
-    | .parquet                            | rows                                                 |
+    | .parquet, a table in memory         | rows                                                 |
     | a folder with corpus.jsonl          | its lines (a BEIR dataset)                           |
     | any other folder, or .txt, .md      | the .txt and .md files in it and below, none hidden  |
 
-    All but Parquet may be compressed (.gz); text is UTF-8. A record's id is its field id, _id or docid (integers
-    become strings), its text the field text, contents, content or body, its title the field title, whichever comes
-    first in this order. Everything else is metadata, and a field "metadata" that holds a mapping is merged into it.
-    In CSV a metadata value that is a number's usual spelling ("1958", "0.5", but not "007") becomes that number, and
-    an empty one is left out. A text file's id is its path below the folder, its title the first Markdown heading or
-    else its name.
+    All but Parquet may be compressed (.gz). Text is UTF-8, or what its byte order mark says. A .csv file has commas,
+    semicolons, tabs or bars between its columns, as its header shows. A record's id is its field id, _id or docid
+    (integers become strings), its text the field text, contents, content or body, its title the field title, whichever
+    comes first in this order. Everything else is metadata, and a field "metadata" that holds a mapping is merged into
+    it. A text file's id is its path below the folder, its title the first Markdown heading or else its name.
+
+    A column of CSV or TSV has one type, which a first pass over the whole file finds: whole numbers, numbers, true or
+    false, dates, dates with times, instants, or else text. A leading zero makes a column text, and an empty cell is
+    missing. What comes through a pipe is kept in a temporary file meanwhile. `notes` says what was found.
 
     Args:
-        source: a path, or documents and mappings; a `DocumentReader` is returned as it is.
+        source: a path, a table in memory (anything that has `__arrow_c_stream__`), or documents and mappings; a
+            `DocumentReader` is returned as it is.
         format: "jsonl", "csv", "tsv", "parquet", "beir" or "text"; None tells it by the name.
         id_field, text_field, title_field: fields to use instead of the recognised ones.
         metadata_fields: the only fields to keep as metadata; None keeps all.
         auto_id: number the records that have no id as "<file name>-<line>"; two files of the same name collide.
+        types: of fields of metadata, such as `{"zip": "str"}`: "str", "int", "float", "bool", "date", "datetime"
+            (without a zone) or "instant" (with one). A value that is no such thing makes its record unusable.
+        encoding: of text files, such as "cp1252"; None for UTF-8, or what a byte order mark says.
         on_error: at a record that is no usable document, "stop" by raising DocumentError with the file and line, or
             "skip" it and list it in the reader's `skipped`.
 
     Raises:
         InvalidArgumentError: an argument is not one of those above.
-        DocumentError: there is no such file or folder, or its format is not recognised.
+        DocumentError: there is no such file or folder, or its format is not recognised. While iterating: a record is
+            no document, a file holds none, or its encoding is another one.
+        StorageError: the file cannot be read.
 
     >>> documents = [{"_id": 7, "title": "Wings", "contents": "Lift grows.", "year": 1958}]
     >>> next(iter(read_documents(documents)))
@@ -123,16 +149,20 @@ def read_documents(
         (title_field,) if title_field else TITLE_FIELDS,
         None if metadata_fields is None else frozenset(metadata_fields),
         auto_id,
+        _checked_types(types),
+        _checked_encoding(encoding),
     )
     skip = on_error == "skip"
     if isinstance(source, str | Path):
         with _readable(SkippedLine(str(source), None, "")):
-            return DocumentReader(*_locate(Path(source), format), fields, skip)
+            found = _locate(arguments.path("source", source), format)
+        return DocumentReader(*found, fields, skip)
     if isinstance(source, Document | Mapping):
         source = [source]
-    if not isinstance(source, Iterable):
+    if not isinstance(source, Table) and not isinstance(source, Iterable):
         raise InvalidArgumentError(
-            f"Documents come from a path or an iterable of documents or mappings, not from {type(source).__name__}."
+            "Documents come from a path, a table of pandas, polars or pyarrow, or an iterable of documents or "
+            f"mappings, not from {type(source).__name__}."
         )
     return DocumentReader(source, None, fields, skip)
 
@@ -140,21 +170,28 @@ def read_documents(
 class DocumentReader(Iterable[Document]):
     """Documents that are read while they are iterated; made by `read_documents`.
 
-    Iterating again reads again, except from an iterator.
+    Iterating again reads again, except from an iterator or a pipe.
 
     Attributes:
         skipped: what the latest iteration skipped so far, with on_error="skip".
+        types: by column of metadata, the type that the latest iteration found in a CSV or TSV file.
         bytes_total: size of the file; None where it is not known, as for a folder or an iterable.
     """
 
     def __init__(
-        self, source: Path | Iterable[Document | Mapping[str, Any]], format: str | None, fields: Fields, skip: bool
+        self,
+        source: Path | Table | Iterable[Document | Mapping[str, Any]],
+        format: str | None,
+        fields: Fields,
+        skip: bool,
     ) -> None:
         self._source = source
         self._format = format
         self._fields = fields
         self._skip = skip
         self._position: Callable[[], int] = int
+        self._columns: list[Column] = []
+        self._kinds = Kinds()
         self.skipped: list[SkippedLine] = []
         self.bytes_total = source.stat().st_size if isinstance(source, Path) and source.is_file() else None
 
@@ -163,43 +200,84 @@ class DocumentReader(Iterable[Document]):
         """How much of the file the latest iteration has read, for a progress bar."""
         return self._position()
 
+    @property
+    def types(self) -> dict[str, str]:
+        return {column.name: column.type for column in self._columns}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the latest iteration found of types, a sentence each: those of columns, fields of several kinds."""
+        unknown = [name for name in self._fields.types if name not in self._kinds.fields]
+        return [
+            *filter(None, [types_note(str(self._source), self._columns)]),
+            *self._kinds.notes(),
+            *(f"types (--type) names {name!r:.80}, which is metadata of no document." for name in unknown),
+        ]
+
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
-        for where, number, record in self._records():
+        self._columns, self._kinds = [], Kinds()
+        add, read = self._kinds.add, 0
+        for where, fields, number, record in self._records():
             try:
-                document = self._fields.document(record, where.file, number)
+                document = fields.document(record, where.file, number)
             except DocumentError as error:
                 bad = replace(where, line=number, reason=str(error))
                 if not self._skip:
                     raise DocumentError(str(bad)) from error.__cause__
                 skipped.append(bad)
             else:
+                add(document.metadata)
+                read += 1
                 yield document
+        if not read and isinstance(self._source, Path):
+            raise DocumentError(
+                f"{self._source} holds no document"
+                + (f": {number_of(len(skipped), 'line was', 'lines were')} skipped ({skipped[0]})." if skipped else ".")
+            )
 
     def __repr__(self) -> str:
         shown = repr(str(self._source)) if isinstance(self._source, Path) else type(self._source).__name__
         return f"DocumentReader({shown}{f', format={self._format!r}' if self._format else ''})"
 
-    def _records(self) -> Iterator[tuple[SkippedLine, int | None, Record]]:
-        """(where, number, record or what is wrong with it); `where` has the file and the unit of the number."""
-        source = self._source
-        if not isinstance(source, Path):
-            where = SkippedLine("documents", None, "", "number")
-            yield from ((where, number, _mapping(record)) for number, record in enumerate(source, start=1))
+    def _records(self) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
+        """(where, its fields, number, record or what is wrong with it); `where` has the file and the number's unit."""
+        source, fields = self._source, self._fields
+        if isinstance(source, Path):
+            format = _FORMATS[self._format or "text"]
+            yield from self._of_files(source, format) if format.records is None else self._of_file(source, format)
             return
-        format = _FORMATS[self._format or "text"]
-        if format.records is None:
-            with _readable(SkippedLine(str(source), None, "")):
-                for path in _files(source, format):
-                    id = path.name if path == source else path.relative_to(source).as_posix()
-                    yield SkippedLine(str(path), None, ""), None, format.document(_content(path), path, id)
+        if isinstance(source, Table):
+            where = SkippedLine("the table", None, "", "row")
+            with _readable(where):
+                yield from ((where, fields, number, record) for number, record in arrow_rows(source, fields))
             return
-        where = SkippedLine(str(source), None, "", format.unit)
-        with _readable(where), source.open("rb") as file:
+        where = SkippedLine("documents", None, "", "number")
+        yield from ((where, fields, number, _mapping(record)) for number, record in enumerate(source, start=1))
+
+    def _of_files(self, source: Path, format: _Format) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
+        """Files that are one document each."""
+        with _readable(SkippedLine(str(source), None, "")):
+            for path in _files(source, format):
+                id = path.name if path == source else path.relative_to(source).as_posix()
+                document = format.document(_content(path), path, id, self._fields.encoding)
+                yield SkippedLine(str(path), None, ""), self._fields, None, document
+
+    def _of_file(self, source: Path, format: _Format) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
+        """One file of many records."""
+        where, fields = SkippedLine(str(source), None, "", format.unit), self._fields
+        records, columns = format.records, format.columns
+        if records is None:
+            return
+        with _readable(where), source.open("rb") as opened, _seekable(opened, columns is not None) as file:
             self._position = lambda: (self.bytes_total or 0) if file.closed else file.tell()
-            packed = format.compressed and source.suffix == ".gz"
+            packed = format.compressed and _is_gzip(source)
             plain = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
-            yield from ((where, number, record) for number, record in format.records(plain, self._fields))
+            if columns is not None:
+                self._columns = columns(plain, fields)
+                fields = replace(fields, types={**fields.types, **self.types})
+                plain.seek(0)
+            yield from ((where, fields, number, record) for number, record in records(plain, fields))
 
 
 def _locate(path: Path, format: str | None) -> tuple[Path, str]:
@@ -207,7 +285,7 @@ def _locate(path: Path, format: str | None) -> tuple[Path, str]:
     if not path.exists():
         raise DocumentError(f"There is no file or folder {str(path)!r}: check the path.")
     if not path.is_dir():
-        suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+        suffix = path.with_suffix("").suffix if _is_gzip(path) else path.suffix
         by_suffix = {suffix: name for name, one in _FORMATS.items() for suffix in one.suffixes}
         format = format or by_suffix.get(suffix.lower())
         if format is None:
@@ -262,7 +340,52 @@ def _files(path: Path, format: _Format) -> Iterator[Path]:
 def _content(path: Path) -> bytes:
     with _readable(SkippedLine(str(path), None, "")):
         raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+        return gzip.decompress(raw) if _is_gzip(path) else raw
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+@contextmanager
+def _seekable(file: IO[bytes], needed: bool) -> Iterator[IO[bytes]]:
+    """`file`, or where it is a pipe and must be read twice a copy of all that comes through it."""
+    if not needed or file.seekable():
+        yield file
+        return
+    try:
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            yield copy
+    except OSError as error:
+        raise StorageError(
+            f"{file.name} is a pipe, and the temporary file for what comes through it failed "
+            f"({error.strerror or error}): set TMPDIR to a folder with room, or read a file."
+        ) from error
+
+
+def _checked_types(types: Mapping[str, str] | None) -> dict[str, str]:
+    if types is None:
+        return {}
+    if not isinstance(types, Mapping):
+        raise InvalidArgumentError(f"types is a mapping such as {{'zip': 'str'}}, not {types!r:.80}.")
+    for name, type in types.items():
+        if not isinstance(name, str) or not isinstance(type, str) or type not in TYPES:
+            raise InvalidArgumentError(f"The type of {name!r:.80} is one of {', '.join(TYPES)}, not {type!r:.80}.")
+    return dict(types)
+
+
+def _checked_encoding(encoding: str | None) -> str | None:
+    try:
+        if encoding is not None:
+            b"".decode(encoding)
+            codecs.lookup(encoding)
+    except (LookupError, ValueError, TypeError):
+        raise InvalidArgumentError(
+            f"No encoding {encoding!r:.80} is known; allowed are names such as utf-8, cp1252 and utf-16."
+        ) from None
+    return encoding
 
 
 def _raise(error: OSError) -> None:

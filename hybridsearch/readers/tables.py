@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
-import re
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Literal
+from contextlib import contextmanager
+from itertools import chain
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from hybridsearch.errors import DocumentError
 from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
+from hybridsearch.readers.text import decoded, invalid_text
+from hybridsearch.readers.types import Column
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,103 +21,168 @@ if TYPE_CHECKING:
 LONGEST_CSV_FIELD = 2**27
 """Characters; the csv module's own limit of 131,072 refuses long documents, and none at all an unclosed quote."""
 
-_NUMBER = re.compile(r"-?\d{1,17}(\.\d{1,17})?", re.ASCII)
+_DELIMITERS = ",;\t|"
 _PARQUET_BATCH = 256  # rows; a batch of long documents should still fit into memory with ease
 
 
 def csv_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
     """Rows below a header, with values in quotes where they need them."""
-    return _rows(file, fields, ",", csv.QUOTE_MINIMAL)
+    return _records(file, fields, _DELIMITERS, csv.QUOTE_MINIMAL)
 
 
 def tsv_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
     """Rows below a header, without quoting."""
-    return _rows(file, fields, "\t", csv.QUOTE_NONE)
+    return _records(file, fields, "\t", csv.QUOTE_NONE)
+
+
+def csv_columns(file: IO[bytes], fields: Fields) -> list[Column]:
+    """The columns of metadata whose types are not told, after a look at all rows."""
+    return _columns(file, fields, _DELIMITERS, csv.QUOTE_MINIMAL)
+
+
+def tsv_columns(file: IO[bytes], fields: Fields) -> list[Column]:
+    """As `csv_columns`."""
+    return _columns(file, fields, "\t", csv.QUOTE_NONE)
 
 
 def parquet_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
     """Rows, read some at a time."""
     import pyarrow.parquet as pq
-    from pyarrow import ArrowException
 
-    damage = (ArrowException, ValueError, OSError)
-    try:
+    with _damage("it is not a readable Parquet file"):
         table = pq.ParquetFile(file)
         columns = table.schema_arrow.names
         fields.check(columns)
-    except DocumentError as error:
-        raise WholeFileError(str(error)) from error
-    except damage as error:
-        raise WholeFileError(f"it is not a readable Parquet file ({error}).") from error
-    if fields.metadata is not None:
-        wanted = {*fields.id, *fields.text, *fields.title, *fields.metadata, "metadata"}
-        columns = [name for name in columns if name in wanted]
-    batches = table.iter_batches(_PARQUET_BATCH, columns=columns)
+        batches = table.iter_batches(_PARQUET_BATCH, columns=_wanted(columns, fields))
     number = 0
     while True:
-        try:
+        with _damage(f"it is damaged after row {number}"):
             batch = next(batches, None)
-        except damage as error:
-            raise WholeFileError(f"it is damaged after row {number} ({error}).") from error
         if batch is None:
             return
-        for record in _parquet_records(batch):
+        for record in _arrow_records(batch):
             number += 1
             yield number, record
 
 
-def _rows(file: IO[bytes], fields: Fields, delimiter: str, quoting: Literal[0, 3]) -> Iterator[Numbered]:
+def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
+    """Rows of a table in memory."""
+    import pyarrow as pa
+
+    number = 0
+    with _damage("it is not readable; each column needs one type"):
+        reader = pa.RecordBatchReader.from_stream(table)
+        columns = [name for name in reader.schema.names if not name.startswith("__index_level_")]
+        fields.check(columns)
+        wanted = _wanted(columns, fields)
+    while True:
+        with _damage(f"it is damaged after row {number}"):
+            batch = next(reader, None)
+        if batch is None:
+            return
+        rows = batch.select(wanted)
+        for start in range(0, rows.num_rows, _PARQUET_BATCH):
+            for record in _arrow_records(rows.slice(start, _PARQUET_BATCH)):
+                number += 1
+                yield number, record
+
+
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """Errors of Arrow end the file, unless the storage failed."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except DocumentError as error:
+        raise WholeFileError(str(error)) from error
+    except (ArrowException, ValueError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise WholeFileError(f"{what} ({' '.join(str(error).split()):.300}).") from error
+
+
+def _wanted(columns: list[str], fields: Fields) -> list[str]:
+    if fields.metadata is None:
+        return columns
+    wanted = {*fields.id, *fields.text, *fields.title, *fields.metadata, "metadata"}
+    return [name for name in columns if name in wanted]
+
+
+@contextmanager
+def _table(
+    file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[0, 3]
+) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str] | DocumentError]]]]:
+    """The header, and each row with its line, or what is wrong with it."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_FIELD))
-    # Bytes that are no UTF-8 become lone surrogates, so that they spoil their own row and not the lines around it.
-    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        rows = csv.reader(text, delimiter=delimiter, quoting=quoting)
+    with decoded(file, fields.encoding, "") as text:
+        first = text.readline().removeprefix("\ufeff")
+        delimiter = _delimiter(first, fields, delimiters, quoting)
+        lines = csv.reader(chain([first], text), delimiter=delimiter, quoting=quoting)
         try:
-            header = next(rows, [])
+            if (wrong := invalid_text(first, fields.encoding)) is not None:
+                raise wrong
+            header = next(lines, [])
             if not header:
                 raise DocumentError("the first line is empty, but should name the columns.")
             fields.check(header)
         except (csv.Error, DocumentError) as error:
             raise WholeFileError(str(error)) from error
-        while True:
-            number = rows.line_num + 1
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield number, DocumentError(f"it is not valid CSV ({error}); is a quote not closed?")
+
+        def rows() -> Iterator[tuple[int, list[str] | DocumentError]]:
+            while True:
+                number = lines.line_num + 1
+                try:
+                    row = next(lines)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    yield number, DocumentError(f"it is not valid CSV ({error}); is a quote not closed?")
+                    continue
+                if len(row) == len(header):
+                    yield number, invalid_text(delimiter.join(row), fields.encoding) or row
+                elif row:
+                    values, columns = number_of(len(row), "value"), number_of(len(header), "column")
+                    yield number, DocumentError(f"it has {values} for {columns}; is a quote missing?")
+
+        yield header, rows()
+
+
+def _delimiter(header: str, fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> str:
+    """The first one by which the header names what a document needs; else the most frequent, which errors then show."""
+    for delimiter in delimiters:
+        with contextlib.suppress(csv.Error, DocumentError):
+            fields.check(next(csv.reader([header], delimiter=delimiter, quoting=quoting), []))
+            return delimiter
+    return max(delimiters, key=header.count)
+
+
+def _records(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> Iterator[Numbered]:
+    with _table(file, fields, delimiters, quoting) as (header, rows):
+        verbatim = set(fields.of_document(header))
+        for number, row in rows:
+            if isinstance(row, DocumentError):
+                yield number, row
                 continue
-            if row:
-                yield number, _csv_record(header, row, fields)
+            cells = zip(header, row, strict=True)
+            yield number, {name: value for name, value in cells if name in verbatim or value.strip()}
 
 
-def _csv_record(header: list[str], row: list[str], fields: Fields) -> Record:
-    if len(row) != len(header):
-        return DocumentError(f"it has {len(row)} values for {len(header)} columns; is a quote missing?")
-    if not _is_unicode(row):
-        return DocumentError("it is not valid UTF-8.")
-    verbatim = (*fields.id, *fields.text, *fields.title)
-    cells = zip(header, row, strict=True)
-    return {name: value if name in verbatim else _number(value) for name, value in cells if value or name in verbatim}
+def _columns(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> list[Column]:
+    with _table(file, fields, delimiters, quoting) as (header, rows):
+        known = {*fields.of_document(header), *fields.types}
+        kept = set(header) if fields.metadata is None else fields.metadata
+        columns = [Column(name, at) for at, name in enumerate(header) if name not in known and name in kept]
+        undecided = columns
+        for number, row in rows:
+            if not isinstance(row, DocumentError):
+                undecided = [column for column in undecided if column.look(row[column.place], number)]
+            if not undecided:
+                break
+    return columns
 
 
-def _is_unicode(row: list[str]) -> bool:
-    try:
-        "".join(row).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _number(value: str) -> str | int | float:
-    """The number that is spelled just so, or the string: "007" and "1.10" are no numbers."""
-    if not value.isascii() or not _NUMBER.fullmatch(value):
-        return value
-    number = float(value) if "." in value else int(value)
-    return number if str(number) == value else value
-
-
-def _parquet_records(batch: pa.RecordBatch) -> Iterator[Record]:
+def _arrow_records(batch: pa.RecordBatch) -> Iterator[Record]:
     broken = (ValueError, OverflowError)  # bytes that are no UTF-8, a time in nanoseconds, a year beyond 9999
     try:
         records = batch.to_pylist()
@@ -122,6 +191,6 @@ def _parquet_records(batch: pa.RecordBatch) -> Iterator[Record]:
             yield DocumentError(f"it holds a value that cannot be read ({error}).")
             return
         for row in range(batch.num_rows):
-            yield from _parquet_records(batch.slice(row, 1))
+            yield from _arrow_records(batch.slice(row, 1))
     else:
         yield from records

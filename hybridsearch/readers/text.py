@@ -1,46 +1,110 @@
-"""Text: JSON lines, and files that are one document each."""
+"""Text: its encoding, JSON lines, and files that are one document each."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError
-from hybridsearch.readers.fields import Fields, Numbered, Record
+from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_START = 64
+
+
+@contextmanager
+def decoded(file: IO[bytes], encoding: str | None, newline: str) -> Iterator[TextIO]:
+    """`file` as text, from where it is; it stays open.
+
+    Bytes that the encoding does not allow become lone surrogates, so that they spoil their own line and not the lines
+    around it. Lines end as `newline` says for `open`.
+
+    Raises:
+        WholeFileError: the encoding has to be told, or it is another one.
+    """
+    peek = getattr(file, "peek", None)
+    name = _encoding_of(peek(_START)[:_START] if peek else b"", encoding)
+    text = io.TextIOWrapper(file, encoding=name, errors="surrogateescape", newline=newline)
+    try:
+        yield text
+    except UnicodeDecodeError as error:
+        raise WholeFileError(f"it is not valid {name} ({error.reason}): {_TOLD}.") from error
+    finally:
+        text.detach()
 
 
 def json_lines(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
     """One JSON object a line."""
-    for number, line in enumerate(file, start=1):
-        raw = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if not raw.isspace() and raw:
-            yield number, _json_object(raw)
+    with decoded(file, fields.encoding, "\n") as text:
+        for number, line in enumerate(text, start=1):
+            raw = line.removeprefix("\ufeff") if number == 1 else line
+            if not raw.isspace() and raw:
+                yield number, invalid_text(raw, fields.encoding) or _json_object(raw)
 
 
-def text_document(raw: bytes, path: Path, id: str) -> Record:
+def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Record:
     """A whole file, with its first Markdown heading, or else its name, as the title."""
     try:
-        text = raw.decode("utf-8-sig")
-        name = Path(path.name.removesuffix(".gz"))
+        text = raw.decode(_encoding_of(raw[:_START], encoding), "surrogateescape").removeprefix("\ufeff")
+        if (invalid := invalid_text(text, encoding)) is not None:
+            return invalid
+        name = Path(path.stem if path.suffix.lower() == ".gz" else path.name)
         heading = None if name.suffix.lower() == ".txt" else _HEADING.search(text.partition("\n```")[0])
         return Document(id, text, heading[1] if heading else name.stem)
     except UnicodeDecodeError as error:
-        return DocumentError(f"it is not valid UTF-8 (byte {error.start + 1}).")
+        return DocumentError(f"it is not valid {error.encoding} (byte {error.start + 1}): {_TOLD}.")
+    except WholeFileError as error:
+        return DocumentError(str(error))
     except DocumentError as error:
         return error
 
 
-def _json_object(raw: bytes) -> Record:
+def invalid_text(text: str, encoding: str | None) -> DocumentError | None:
+    """What is wrong with text that `decoded` made; None where nothing is."""
+    if text.isascii():
+        return None
     try:
-        record = json.loads(raw.decode())
-    except UnicodeDecodeError as error:
-        return DocumentError(f"it is not valid UTF-8 (byte {error.start + 1}).")
+        text.encode()
+    except UnicodeEncodeError as error:
+        return DocumentError(f"it is not valid {encoding or 'UTF-8'} (character {error.start + 1}): {_TOLD}.")
+    return None
+
+
+_TOLD = "name the encoding of the file, such as encoding='cp1252' (--encoding cp1252)"
+
+
+def _encoding_of(start: bytes, told: str | None) -> str:
+    """The encoding of a text that begins with these bytes."""
+    if told is not None:
+        return "utf-8-sig" if codecs.lookup(told).name == "utf-8" else told
+    for mark, name in _MARKS.items():
+        if start.startswith(mark):
+            return name
+    if b"\0" in start[:2] and start.strip(b"\0"):
+        guess = "utf-16-be" if start[0] == 0 else "utf-16-le"
+        raise WholeFileError(
+            f"it holds zero bytes, as UTF-16 without a byte order mark does: name its encoding, such as "
+            f"encoding={guess!r} (--encoding {guess})."
+        )
+    return "utf-8-sig"
+
+
+def _json_object(line: str) -> Record:
+    try:
+        record = json.loads(line)
     except json.JSONDecodeError as error:
         return DocumentError(f"it is not valid JSON ({error.msg} at character {error.pos + 1}).")
     except RecursionError:

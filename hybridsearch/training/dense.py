@@ -90,7 +90,7 @@ def train_dense(
         DocumentError: a row of the data is malformed.
         DatasetNotFoundError, ModelNotFoundError: there is no such data set or model.
         TrainingError: the loss is NaN, or the GPU's memory is too small.
-        MissingExtraError: run `pip install 'hybridsearch[training]'`.
+        MissingExtraError: the extra `training` is not installed.
     """
     steps = Steps("dense", data, output, settings, corpus, dev, test, evaluators, trust_remote_code, show_progress_bar)
     loading: dict[str, Any] = {"pooling": pooling, "prompts": prompts, "trust_remote_code": trust_remote_code}

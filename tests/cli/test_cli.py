@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -228,6 +230,110 @@ def test_a_column_of_another_name_can_hold_the_id(tmp_path: Path) -> None:
 
     with hs.open(place) as search:
         assert search.get(["a", "b"]) == [hs.Document("a", "First text."), hs.Document("b", "Second text.")]
+
+
+def test_the_types_of_columns_are_said_once_and_can_be_told(tmp_path: Path) -> None:
+    table, place = tmp_path / "table.csv", str(tmp_path / "index")
+    table.write_text("id,text,zip\n1,a wing,90210\n2,a jet,10001\n", encoding="utf-8")
+
+    said = invoke("index", str(table), "--index", place)
+    assert one_line(said.stderr).startswith(f"hybridsearch: {table}: the columns were read as 'zip' int; ")
+    told = json.loads(invoke("index", str(table), "--index", place, "--type", "zip=str", "--json").stdout)
+
+    assert (told["indexed"], told["types"], told["notes"]) == (2, {}, [])
+    with hs.open(place) as search:
+        assert search.count({"zip": "90210"}) == 1
+    assert "--type takes NAME=TYPE" in one_line(invoke("index", str(table), "--index", place, "--type", "zip").stderr)
+    wrong = invoke("index", str(table), "--index", place, "--type", "zip=text")
+    assert "one of str, int, float, bool, date, datetime, instant, not 'text'" in one_line(wrong.stderr)
+
+
+def test_another_encoding_can_be_told(tmp_path: Path) -> None:
+    table, place = tmp_path / "table.csv", str(tmp_path / "index")
+    table.write_bytes("id;text\n1;café\n".encode("cp1252"))
+
+    assert "--encoding cp1252" in one_line(invoke("index", str(table), "--index", place).stderr)
+    assert invoke("index", str(table), "--index", place, "--encoding", "cp1252").exit_code == 0
+
+    with hs.open(place) as search:
+        assert search.search("café").ids == ["1"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("empty.jsonl", ""), ("empty.csv", "id,text\n"), ("bad.jsonl", "{\n")])
+def test_a_corpus_without_documents_is_an_error_and_makes_no_index(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+
+    done = invoke("index", str(tmp_path / name), "--index", str(tmp_path / "index"), "--on-error", "skip")
+
+    assert done.exit_code == 1
+    assert f"{name} holds no document" in one_line(done.stderr)
+    assert ("1 line was skipped" in done.stderr) == (name == "bad.jsonl")
+    assert not (tmp_path / "index").exists()
+
+
+def test_sync_says_how_many_documents_are_gone_and_removes_them(corpus: Path, tmp_path: Path) -> None:
+    place, less = str(tmp_path / "index"), tmp_path / "less.jsonl"
+    invoke("index", str(corpus), "--index", place)
+    less.write_text("".join(corpus.read_text(encoding="utf-8").splitlines(keepends=True)[:1]), encoding="utf-8")
+
+    kept = invoke("index", str(less), "--index", place)
+    assert "holds 4 documents" in kept.stdout
+    synced = invoke("index", str(less), "--index", place, "--sync")
+
+    assert one_line(synced.stderr) == f"hybridsearch: {less} no longer has 3 of 4 documents: removing them.\n"
+    assert "Removed 3 documents." in synced.stdout
+    assert "holds 1 document for bm25." in synced.stdout
+
+
+def test_a_place_with_a_space_is_quoted_in_what_comes_next(corpus: Path, tmp_path: Path) -> None:
+    done = invoke("index", str(corpus), "--index", str(tmp_path / "my index"))
+
+    command = shlex.split(done.stdout.rpartition("Next: ")[2])
+    assert json.loads(invoke(*command[1:], "wing", "--json").stdout)["hits"]
+
+
+@pytest.mark.parametrize("verb", ["index", "search"])
+def test_hnsw_without_dense_vectors_is_refused(verb: str, corpus: Path, place: str, tmp_path: Path) -> None:
+    where = [str(corpus), "--index", str(tmp_path / "index")] if verb == "index" else [place, "wing"]
+
+    assert "--hnsw is for dense vectors" in one_line(invoke(verb, *where, "--hnsw").stderr)
+
+
+def test_bm25_without_a_language_is_called_none(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"id": "1", "text": "the wings"}', encoding="utf-8")
+    invoke("index", str(tmp_path / "c.jsonl"), "--index", str(tmp_path / "index"), "--language", "none")
+
+    with hs.open(tmp_path / "index") as search:
+        assert [search.search(text).ids for text in ("the", "wings", "wing")] == [["1"], ["1"], []]
+
+
+def test_ctrl_c_in_index_says_what_is_stored_and_how_to_go_on(tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    process = subprocess.Popen(
+        [PROGRAM, "index", "/dev/stdin", "--format", "jsonl", "--index", place, "--batch-size", "2"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no other thread runs here
+    )
+    assert process.stdin is not None
+    process.stdin.write("".join(json.dumps({"id": str(n), "text": "a wing"}) + "\n" for n in range(4)))
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # until both batches are committed, while the reader waits for more
+        with contextlib.suppress(hs.errors.HybridSearchError), hs.open(place) as search:
+            if search.count() == 4:
+                break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert one_line(error) == (
+        f"hybridsearch: interrupted: 4 documents are stored in {place}, and the same command goes on: what is there is "
+        "not encoded again.\n"
+    )
 
 
 def test_skipped_lines_are_counted_and_listed(tmp_path: Path) -> None:
@@ -478,7 +584,7 @@ def test_doctor_names_the_extras_and_the_command_for_a_missing_one(monkeypatch: 
     extras = {finding.name: finding for finding in doctor.examine().findings if finding.part == "extra"}
     assert extras["models"].usable
     assert not extras["hnsw"].usable
-    assert "pip install 'hybridsearch[hnsw]'" in extras["hnsw"].detail
+    assert "[hnsw]'" in extras["hnsw"].detail
 
 
 @pytest.mark.usefixtures("compiled_loops")

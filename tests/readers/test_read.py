@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import gzip
 import json
 import math
 import os
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,18 +151,229 @@ def test_a_metadata_mapping_is_merged_and_fields_beside_it_win() -> None:
     assert next(iter(read_documents([{"id": "1", "text": "t", "metadata": "word"}]))).metadata == {"metadata": "word"}
 
 
-def test_numbers_in_csv_metadata_are_numbers_only_where_nothing_is_lost(tmp_path: Path) -> None:
-    values = {"year": "1958", "share": "0.5", "debt": "-3", "zip": "007", "version": "1.10", "big": "9" * 30}
-    values |= {"empty": "", "nan": "nan", "exp": "1e5", "dash": "-", "arabic": "٣", "zero": "-0"}
-    path = tmp_path / "c.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, ["id", "text", *values])
-        rows.writeheader()
-        rows.writerow({"id": "007", "text": "42", **values})
-    document = next(iter(read_documents(path)))
-    assert (document.id, document.text) == ("007", "42")
-    numbers = {"year": 1958, "share": 0.5, "debt": -3}
-    assert document.metadata == {name: numbers.get(name, value) for name, value in values.items() if name != "empty"}
+# Types of metadata
+
+
+def metadata_of(path: Path, **options: Any) -> dict[str, list[Any]]:
+    """By column of metadata, its values; None where one is missing."""
+    documents = list(read_documents(path, **options))
+    names = dict.fromkeys(name for document in documents for name in document.metadata)
+    return {name: [document.metadata.get(name) for document in documents] for name in names}
+
+
+COLUMNS = {
+    "price": (["4.50", "4.55", "10.00", ""], "float", [4.5, 4.55, 10.0, None]),
+    "zip": (["90210", "02134", "10001", "5"], "str", ["90210", "02134", "10001", "5"]),
+    "year": (["1958", "-3", "", "0"], "int", [1958, -3, None, 0]),
+    "mixed": (["1", "2.5", " 3 ", "1e3"], "float", [1.0, 2.5, 3.0, 1000.0]),
+    "huge": (["9" * 19, "1", "2", "3"], "str", ["9" * 19, "1", "2", "3"]),
+    "inexact": ([str(2**53 + 1), "0.5", "1", "2"], "str", [str(2**53 + 1), "0.5", "1", "2"]),
+    "ok": (["True", "false", "TRUE", ""], "bool", [True, False, True, None]),
+    "word": (["True", "yes", "no", ""], "str", ["True", "yes", "no", None]),
+    "day": (["2020-01-02", "", "1999-12-31", "2000-02-29"], "date", ["2020-01-02", None, "1999-12-31", "2000-02-29"]),
+    "no day": (["2020-01-02", "2020-02-30", "", ""], "str", ["2020-01-02", "2020-02-30", None, None]),
+    "nan": (["1", "nan", "inf", "NA"], "str", ["1", "nan", "inf", "NA"]),
+    "arabic": (["٣", "1", "2", "3"], "str", ["٣", "1", "2", "3"]),
+    "plus": (["+49301", "+4930", "+1", "+2"], "str", ["+49301", "+4930", "+1", "+2"]),
+}
+
+
+def write_columns(path: Path, columns: dict[str, list[str]]) -> Path:
+    comma = "\t" if path.suffix == ".tsv" else ","
+    cells = zip(*columns.values(), strict=True)
+    rows = [["id", "text", *columns], *([str(n), "42", *row] for n, row in enumerate(cells, 1))]
+    return write(path, "".join(comma.join(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv", "c.csv.gz"])
+def test_a_column_of_a_table_has_one_type_that_all_of_its_values_decide(tmp_path: Path, name: str) -> None:
+    path = write_columns(tmp_path / name, {column: values for column, (values, _, _) in COLUMNS.items()})
+    reader = read_documents(path)
+    for _ in range(2):
+        read = list(reader)
+        assert [document.id for document in read] == ["1", "2", "3", "4"]
+        assert {document.text for document in read} == {"42"}
+        for column, (_, type, expected) in COLUMNS.items():
+            assert (column, reader.types[column]) == (column, type)
+            assert [document.metadata.get(column) for document in read] == expected
+            assert {value.__class__ for value in expected} >= {d.metadata[column].__class__ for d in read[:1]}
+
+
+def test_dates_with_times_and_instants_are_read_as_such(tmp_path: Path) -> None:
+    columns = {
+        "seen": ["2024-03-01T00:30:00+09:00", "2024-02-29T15:45:00Z"],
+        "naive": ["2024-03-01 00:30", "2024-03-01T00:30:05.25"],
+        "both": ["2024-03-01T00:30:00", "2024-02-29T15:45:00Z"],
+    }
+    reader = read_documents(write_columns(tmp_path / "c.csv", columns))
+    read = [document.metadata for document in reader]
+    assert reader.types == {"seen": "instant", "naive": "datetime", "both": "str"}
+    expected = [Document("1", "", metadata={"seen": dt.datetime.fromisoformat(text)}) for text in columns["seen"]]
+    assert [metadata["seen"] for metadata in read] == [document.metadata["seen"] for document in expected]
+    assert [metadata["naive"] for metadata in read] == ["2024-03-01T00:30:00", "2024-03-01T00:30:05.250000"]
+    assert [metadata["both"] for metadata in read] == columns["both"]
+
+
+def test_what_was_decided_is_said_once_with_the_value_that_made_a_column_text(tmp_path: Path) -> None:
+    path = write_columns(tmp_path / "c.csv", {"year": ["1", "2"], "zip": ["90210", "02134"], "who": ["Ann", "Bob"]})
+    reader = read_documents(path)
+    assert reader.notes == []
+    assert len(list(reader)) == 2
+    [note] = reader.notes
+    assert "'year' int, 'zip' str (line 3 holds '02134'), 'who' str;" in note
+    assert "--type NAME=TYPE" in note
+
+
+def test_types_that_are_told_count_in_every_format(tmp_path: Path) -> None:
+    records = [{"id": "1", "text": "t", "zip": 90210, "n": "7"}, {"id": "2", "text": "t", "zip": None, "n": 8.0}]
+    types = {"zip": "str", "n": "int"}
+    sources: list[Any] = [write(tmp_path / "c.jsonl", lines(records)), records]
+    for source in sources:
+        assert [dict(d.metadata) for d in read_documents(source, types=types)] == [
+            {"zip": "90210", "n": 7},
+            {"zip": None, "n": 8},
+        ]
+    table = write_columns(tmp_path / "c.csv", {"zip": ["90210", ""], "n": ["7", "8"]})
+    assert metadata_of(table, types={"zip": "str"}) == {"zip": ["90210", None], "n": [7, 8]}
+    pq.write_table(pa.table({"id": ["1"], "text": ["t"], "zip": [90210]}), tmp_path / "c.parquet")
+    assert metadata_of(tmp_path / "c.parquet", types={"zip": "str"}) == {"zip": ["90210"]}
+
+
+def test_a_value_that_is_not_of_the_told_type_is_named(tmp_path: Path) -> None:
+    path = write_columns(tmp_path / "c.csv", {"year": ["1958", "NA"]})
+    with pytest.raises(DocumentError, match=r"c\.csv, line 3: 'NA' in 'year' is not a whole number"):
+        list(read_documents(path, types={"year": "int"}))
+    assert [d.id for d in read_documents(path, types={"year": "int"}, on_error="skip")] == ["1"]
+
+
+def test_a_told_type_of_no_field_is_an_error_or_a_note(tmp_path: Path) -> None:
+    path = write_columns(tmp_path / "c.csv", {"year": ["1958"]})
+    with pytest.raises(DocumentError, match=r"names 'yaer', which is no column; the columns are 'id', 'text', 'year'"):
+        list(read_documents(path, types={"yaer": "int"}))
+    reader = read_documents([WINGS], types={"yaer": "int"})
+    assert len(list(reader)) == 1
+    assert reader.notes == ["types (--type) names 'yaer', which is metadata of no document."]
+
+
+def test_fields_of_several_kinds_are_counted_in_a_note(tmp_path: Path) -> None:
+    values: list[Any] = ["02134", 90210, 1.5, None, ["10001", 5], {"a": 1}]
+    path = write(tmp_path / "c.jsonl", lines([{"id": n, "text": "t", "zip": value} for n, value in enumerate(values)]))
+    reader = read_documents(path)
+    assert len(list(reader)) == 6
+    [note] = reader.notes
+    assert "'zip' holds text in 2 and numbers in 3 documents" in note
+    assert "--type zip=str" in note
+    told = read_documents(write(path, lines([{"id": 1, "text": "t", "zip": ["a", 5]}])), types={"zip": "str"})
+    assert [document.metadata["zip"] for document in told] == [["a", "5"]]
+    assert told.notes == []
+
+
+def test_what_comes_through_a_pipe_is_read_once_and_typed_all_the_same(tmp_path: Path) -> None:
+    rows = write_columns(tmp_path / "c.csv", {"price": ["4.50"] * 20_000 + ["x"]}).read_bytes()
+    for name, content in (("pipe.csv", rows), ("pipe.csv.gz", gzip.compress(rows))):
+        os.mkfifo(tmp_path / name)
+        thread = threading.Thread(target=(tmp_path / name).write_bytes, args=[content])
+        thread.start()
+        assert {document.metadata["price"] for document in read_documents(tmp_path / name)} == {"4.50", "x"}
+        thread.join()
+
+
+def test_a_table_of_many_columns_is_read_in_time_that_grows_with_them(tmp_path: Path) -> None:
+    def seconds(columns: int) -> float:
+        path = write_columns(tmp_path / f"{columns}.csv", {f"c{n}": ["1", "x"] for n in range(columns)})
+        started = time.process_time()
+        assert len(list(read_documents(path))) == 2
+        return time.process_time() - started
+
+    assert seconds(40_000) < 16 * seconds(5_000)  # eight times the columns; their square would take 64 times as long
+
+
+# Delimiters and encodings
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_header_of_a_csv_file_shows_its_delimiter(tmp_path: Path, delimiter: str) -> None:
+    row = delimiter.join(["7", '"a, b; c|d"', "1958"])
+    path = write(tmp_path / "c.csv", f"id{delimiter}text{delimiter}year, of birth\n{row}\n".replace("year,", "year"))
+    assert list(read_documents(path)) == [Document("7", "a, b; c|d", metadata={"year of birth": 1958})]
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv", "c.jsonl", "c.txt", "c.jsonl.gz"])
+@pytest.mark.parametrize(
+    ("encoding", "told"), [("utf-16", None), ("utf-32", None), ("cp1252", "cp1252"), ("utf-16-le", "utf-16-le")]
+)
+def test_text_in_other_encodings(tmp_path: Path, name: str, encoding: str, told: str | None) -> None:
+    content = {"c.txt": "café\u2028ﬁn"}.get(name, "id,text\n1,café\u2028ﬁn\n")
+    if "jsonl" in name:
+        content = json.dumps({"id": "1", "text": "café\u2028ﬁn"}, ensure_ascii=False) + "\n"
+    content = content.replace(",", "\t") if name == "c.tsv" else content
+    if encoding == "cp1252":
+        content = content.replace("\u2028ﬁn", "")
+    path = write(tmp_path / name, content.encode(encoding))
+    expected = "café" if encoding == "cp1252" else "café\u2028ﬁn"
+    assert [document.text for document in read_documents(path, encoding=told)] == [expected]
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv", "c.jsonl", "c.txt"])
+@pytest.mark.parametrize(("encoding", "named"), [("cp1252", "cp1252"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "be")])
+def test_another_encoding_is_an_error_that_says_how_to_name_it(
+    tmp_path: Path, name: str, encoding: str, named: str
+) -> None:
+    content = '{"id": 1, "text": "é"}' if name == "c.jsonl" else "id,text\né,é\n"
+    content = content.replace(",", "\t") if name == "c.tsv" else content
+    path = write(tmp_path / name, content.encode(encoding))
+    with pytest.raises(DocumentError, match=rf"{name}.*--encoding .*{named}"):
+        list(read_documents(path))
+    with pytest.raises(InvalidArgumentError, match="No encoding 'nosuch' is known"):
+        read_documents(path, encoding="nosuch")
+
+
+@pytest.mark.parametrize("name", ["C.JSONL.GZ", "C.CSV.Gz", "C.TXT.GZ"])
+def test_suffixes_of_compressed_files_may_be_of_any_case(tmp_path: Path, name: str) -> None:
+    content = {"C.TXT.GZ": "a wing", "C.CSV.Gz": "id,text\n1,a wing\n"}.get(name, '{"id": "1", "text": "a wing"}')
+    (tmp_path / name).write_bytes(gzip.compress(content.encode()))
+    for place in (tmp_path / name, tmp_path) if name == "C.TXT.GZ" else (tmp_path / name,):
+        [document] = read_documents(place)
+        assert (document.text, document.title) == ("a wing", "C" if name == "C.TXT.GZ" else "")
+
+
+def test_only_line_ends_end_a_line(tmp_path: Path) -> None:
+    text = "one\u2028two\u2029three\x85four\x0bfive\x0csix"
+    write(tmp_path / "c.jsonl", json.dumps({"id": "1", "text": text}, ensure_ascii=False))
+    write(tmp_path / "c.csv", f"id,text,x\n1,{text},{text}\n")
+    write(tmp_path / "c.tsv", f"id\ttext\n1\t{text}\n")
+    for name in ("c.jsonl", "c.csv", "c.tsv"):
+        assert [document.text for document in read_documents(tmp_path / name)] == [text]
+
+
+# Tables in memory
+
+
+def tables() -> Iterator[Any]:
+    columns = {"id": [1, 2], "title": ["Wings", None], "text": ["Lift grows.", "Heat."], "year": [1958, None]}
+    yield pa.table(columns)
+    yield pa.RecordBatchReader.from_batches(pa.table(columns).schema, pa.table(columns).to_batches())
+    pandas = pytest.importorskip("pandas")
+    yield pandas.DataFrame(columns)
+    yield pandas.DataFrame(columns, index=["x", "y"])
+
+
+def test_tables_in_memory_are_read_as_files_are() -> None:
+    for table in tables():
+        read = list(read_documents(table))
+        assert [(d.id, d.title, d.text) for d in read] == [("1", "Wings", "Lift grows."), ("2", "", "Heat.")]
+        assert [dict(d.metadata) for d in read] == [{"year": 1958}, {"year": None}]
+
+
+def test_a_table_in_memory_that_holds_no_documents_says_why() -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(DocumentError, match=r"the table: there is no text.*'words'"):
+        list(read_documents(pandas.DataFrame({"id": ["1"], "words": ["a"]})))
+    with pytest.raises(DocumentError, match="each column needs one type"):
+        list(read_documents(pandas.DataFrame({"id": ["1", 2], "text": ["a", "b"]})))
+    reader = read_documents(pandas.DataFrame({"id": ["1", "2"], "text": ["a", None]}), on_error="skip")
+    assert [document.id for document in reader] == ["1"]
+    assert str(reader.skipped[0]).startswith("the table, row 2: Document '2': text is a string")
 
 
 def test_csv_quotes_and_lines_within_a_field(tmp_path: Path) -> None:
@@ -232,7 +444,7 @@ BAD_LINES = [
     (b'{"id": true, "text": "a"}', "id is a non-empty string, not True"),
     (b'{"id": 1.5, "text": "a"}', "id is a non-empty string, not 1.5"),
     (b'{"id": 1' + b"0" * 400 + b', "text": "a"}', "hundreds of digits"),
-    (b'{"id": "1", "text": "\xff"}', r"not valid UTF-8 \(byte 22\)"),
+    (b'{"id": "1", "text": "\xff"}', r"not valid UTF-8 \(character 22\): name the encoding .*--encoding cp1252"),
     (b'{"id": "1", "text": "\\ud800"}', "lone surrogate"),
     (b'{"id": "1", "text": "a", "x": -Infinity}', "x.*-inf"),
     (b'{"id": "1", "text": "a", "x": 1e999}', "x.*inf"),
@@ -265,10 +477,10 @@ def test_bad_rows_of_a_table_are_named_and_can_be_skipped(tmp_path: Path) -> Non
     rows = b'id,text,x\n1,a,1\n2,b\n3,\xff,1\n"4\n5",c,1\n,d,1\n6,e,1\n'
     reader = read_documents(write(tmp_path / "c.csv", rows), on_error="skip")
     assert [document.id for document in reader] == ["1", "4\n5", "6"]
-    assert [(skipped.line, skipped.reason.split(";")[0][:34]) for skipped in reader.skipped] == [
+    assert [(skipped.line, skipped.reason.split(";")[0][:37]) for skipped in reader.skipped] == [
         (3, "it has 2 values for 3 columns"),
-        (4, "it is not valid UTF-8."),
-        (7, "there is no id: id, _id or docid i"),
+        (4, "it is not valid UTF-8 (character 3): "),
+        (7, "there is no id: id, _id or docid is m"),
     ]
 
 
@@ -285,10 +497,11 @@ def test_bad_rows_of_parquet_are_named_and_can_be_skipped(tmp_path: Path) -> Non
 
 def test_bad_text_files_are_named_and_can_be_skipped(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "fine")
-    write(tmp_path / "b.txt", b"\xff\xfe")
+    write(tmp_path / "b.txt", b"\xff!")
     reader = read_documents(tmp_path, on_error="skip")
     assert [document.id for document in reader] == ["a.txt"]
-    assert [str(skipped) for skipped in reader.skipped] == [f"{tmp_path / 'b.txt'}: it is not valid UTF-8 (byte 1)."]
+    [skipped] = map(str, reader.skipped)
+    assert skipped.startswith(f"{tmp_path / 'b.txt'}: it is not valid UTF-8 (character 1): name the encoding")
 
 
 def test_items_that_are_no_documents_are_named_by_number() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hybridsearch.evaluation import formats
-from hybridsearch.evaluation.formats import number_of
 from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
 from hybridsearch.evaluation.report.parts import CORRECTIONS, KINDS, name_of, total_ms, verdict
 from hybridsearch.evaluation.results import ComparisonRecord, SystemRecord, Versus
+from hybridsearch.words import number_of
 
 _MEASURES = {
     "nDCG": "gain by grade, discounted by rank, over the best possible",

@@ -9,6 +9,7 @@ from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
 from hybridsearch.evaluation.report.parts import name_of, table
 from hybridsearch.evaluation.results import ComparisonRecord, DetailHit, QueryDetail, SystemRecord
+from hybridsearch.words import number_of
 
 MOST_RELEVANT = 8
 MOST_TERMS = 5
@@ -68,7 +69,7 @@ def _relevant(systems: Sequence[SystemRecord], detail: QueryDetail) -> Markup:
         cells = [_rank_cell(ranks[one.name].get(id)) for one in systems]
         rows.append(element("tr", element("th", named, scope="row"), element("td", str(grade)), cells))
     rest = len(detail.relevant) - MOST_RELEVANT
-    more = f"{formats.number_of(rest, 'more relevant document')} not shown. " if rest > 0 else ""
+    more = f"{number_of(rest, 'more relevant document')} not shown. " if rest > 0 else ""
     caption = f"Ranks of the relevant documents for query {detail.id}"
     note = f"{more}The figures are ranks; {formats.NOTHING} is not among the first {depth}."
     return join(table(caption, heads, rows, "ranks"), element("p", note, class_="note"))

@@ -19,6 +19,7 @@ from hybridsearch.evaluation.report.parts import (
     verdict,
 )
 from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
+from hybridsearch.words import number_of
 
 _STAGES = (("encode", "Encode"), ("search", "Search"), ("fuse", "Fuse"), ("rerank", "Rerank"))
 
@@ -97,7 +98,7 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
     if totals:
         legend.append(element("span", element("i", class_="swatch stage-rest"), "The rest, such as fetching documents"))
     asked = max((one.cost.queries for one in systems if one.cost), default=0)
-    sample = formats.number_of(asked, "query", "queries")
+    sample = number_of(asked, "query", "queries")
     asking = f" for {LATENCY_TOP_K} hits, nothing from a cache" if totals else ""
     how = f"{sample} asked one at a time{asking}." if asked else ""
     explained = f"Large figures are medians, small ones 95th percentiles. {how}" if used else how

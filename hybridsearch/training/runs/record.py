@@ -121,10 +121,11 @@ def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, An
     if not settings.resume and is_main_process():
         if found["status"] == "finished":
             raise InvalidArgumentError(
-                f"{output} holds a finished run: give another folder, remove this one, or set resume to load it."
+                f"{output} holds a finished run: give another folder, remove this one, or load it with resume=True "
+                "(--resume)."
             )
         raise InvalidArgumentError(
-            f"{output} holds a run that was broken off: set resume to go on with it, or remove the folder."
+            f"{output} holds a run that was broken off: go on with it by resume=True (--resume), or remove the folder."
         )
     return found if settings.resume else None
 
