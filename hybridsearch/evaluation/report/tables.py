@@ -139,7 +139,7 @@ def _legend(comparison: ComparisonRecord) -> Markup:
         legend.append(element("span", up, " better, ", down, " worse than ", element("bdi", comparison.baseline), sure))
         compared = sum(1 for one in comparison.systems if one.versus)
         correction = parts.CORRECTIONS.get(comparison.correction)
-        corrected = f"corrected ({correction} correction for {formats.number_of(compared, 'comparison')})"
+        corrected = f"corrected ({correction} correction for {number_of(compared, 'comparison')})"
         legend.append(element("span", f"p is {corrected if correction else 'not corrected for the number of systems'}"))
     oracle = (
         "Rows with oracle positives were given the relevant documents that retrieval had missed, which no real system "
