@@ -12,7 +12,6 @@ import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
 from hybridsearch.errors import DocumentError
@@ -36,7 +35,7 @@ class Document:
         title: optional; encoders read title and text as one (`content`).
         metadata: for filters and display: strings, finite numbers, booleans, None, and lists and mappings of these.
             Other values become one of them: see `plain`. Sets become sorted lists, arrays become lists. It is a copy
-            and cannot be changed; `copy.deepcopy(document.metadata["key"])` can.
+            and cannot be changed; `copy.deepcopy(document.metadata)` can.
 
     Raises:
         DocumentError: a part has a type or value that cannot be stored.
@@ -66,8 +65,8 @@ class Document:
             raise DocumentError(f"Document {self.id[:60]!r}...: an id has at most {MAX_ID_BYTES} bytes of UTF-8.")
         if not isinstance(self.metadata, Mapping):
             raise DocumentError(f"Document {self.id!r:.80}: metadata is a mapping, not {type(self.metadata).__name__}.")
-        clean = {} if not self.metadata else _clean_mapping(self.metadata, f"Document {self.id!r:.80}: metadata", 0)
-        object.__setattr__(self, "metadata", MappingProxyType(clean))
+        clean = _clean_mapping(self.metadata, f"Document {self.id!r:.80}: metadata", 0) if self.metadata else _NOTHING
+        object.__setattr__(self, "metadata", clean)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Document, (self.id, self.text, self.title, dict(self.metadata))
@@ -82,8 +81,7 @@ class Document:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dict, which may be changed; `Document(**d)` is its inverse."""
-        metadata = {key: _thawed(value) for key, value in self.metadata.items()}
-        return {"id": self.id, "text": self.text, "title": self.title, "metadata": metadata}
+        return {"id": self.id, "text": self.text, "title": self.title, "metadata": _thawed(self.metadata)}
 
 
 def plain(value: Any) -> Scalar:
@@ -182,7 +180,7 @@ def _from_array(value: Any) -> Any:
 
 
 class _FrozenDict(dict[str, Any]):
-    """A mapping within metadata. It is a dict, so that all writers of JSON take it; a copy of it can be changed."""
+    """Metadata, or a mapping within. It is a dict, so that all writers of JSON take it; a copy of it can be changed."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("The metadata of a document cannot be changed: change a copy.deepcopy of it.")
@@ -191,6 +189,9 @@ class _FrozenDict(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)
+
+
+_NOTHING = _FrozenDict()
 
 
 class _FrozenList(list[Any]):
@@ -219,7 +220,7 @@ def _check_unicode(value: str, where: str) -> None:
         ) from None
 
 
-def _clean_mapping(metadata: Mapping[Any, Any], where: str, depth: int) -> dict[str, Any]:
+def _clean_mapping(metadata: Mapping[Any, Any], where: str, depth: int) -> _FrozenDict:
     clean: dict[str, Any] = {}
     for key, value in metadata.items():
         if not isinstance(key, str):
@@ -227,7 +228,7 @@ def _clean_mapping(metadata: Mapping[Any, Any], where: str, depth: int) -> dict[
         if not key.isascii():
             _check_unicode(key, f"{where}: key {key!r:.80}")
         clean[str.__str__(key)] = _clean(value, f"{where}[{key!r:.80}]", depth + 1)
-    return clean
+    return _FrozenDict(clean)
 
 
 def _clean(value: Any, where: str, depth: int) -> Any:
@@ -235,7 +236,7 @@ def _clean(value: Any, where: str, depth: int) -> Any:
         raise DocumentError(f"{where[:200]} is nested deeper than {MAX_DEPTH} levels.")
     if value is not None and not isinstance(value, str | int | float):
         if isinstance(value, Mapping):
-            return _FrozenDict(_clean_mapping(value, where, depth))
+            return _clean_mapping(value, where, depth)
         if isinstance(value, list | tuple) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) > 0):
             return _FrozenList(_clean(item, where, depth + 1) for item in value)
         if isinstance(value, set | frozenset):

@@ -174,7 +174,8 @@ def test_metadata_cannot_be_changed_from_outside() -> None:
         with pytest.raises((TypeError, AttributeError)):
             change(document.metadata)
         assert document.metadata == before
-    for copied in (document.to_dict()["metadata"], copy.deepcopy(dict(document.metadata))):
+    assert json.loads(json.dumps(document.metadata)) == before
+    for copied in (document.to_dict()["metadata"], copy.deepcopy(document.metadata)):
         copied["by"]["names"][1]["first"] = "nobody"
         assert document.metadata == before
     assert pickle.loads(pickle.dumps(document)) == document  # noqa: S301

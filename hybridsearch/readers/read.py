@@ -133,7 +133,7 @@ def read_documents(
 
     >>> documents = [{"_id": 7, "title": "Wings", "contents": "Lift grows.", "year": 1958}]
     >>> next(iter(read_documents(documents)))
-    Document(id='7', text='Lift grows.', title='Wings', metadata=mappingproxy({'year': 1958}))
+    Document(id='7', text='Lift grows.', title='Wings', metadata={'year': 1958})
     """
     if isinstance(source, DocumentReader):
         return source
