@@ -91,6 +91,8 @@ class Connection:
         client = self._connected()
 
         def ask(call: Call) -> Any:
+            if self._engine is not None and call.method == "delete_collection":
+                self._engine.close_collection(call.arguments["collection_name"])
             return steps.run(self._attempts(call), lambda one: getattr(client, one.method)(**one.arguments))
 
         if self._engine is None:
@@ -225,6 +227,12 @@ class _Embedded:
                     cls._shared[folder] = engine
             engine.users += 1
             return engine
+
+    def close_collection(self, name: str) -> None:
+        """Close the file of a collection that is to be deleted: the client deletes it and leaves the file open."""
+        collection = getattr(self.client._client, "collections", {}).get(name)
+        if collection is not None:
+            collection.close()
 
     def release(self) -> None:
         with self._registry:

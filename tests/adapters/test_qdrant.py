@@ -6,12 +6,14 @@ import asyncio
 import gc
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -381,6 +383,31 @@ def test_a_published_index_is_opened_by_its_alias(folder: Path) -> None:
     assert gone.open() is None
     for backend in (old, new, live, gone):
         backend.close()
+
+
+def test_the_files_of_an_index_that_is_replaced_are_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[sqlite3.Connection] = []
+    closed: list[sqlite3.Connection] = []
+
+    class Watched(sqlite3.Connection):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Watched))
+    old, new = (QdrantBackend(f"qdrant://{folder}/{name}") for name in ("v1", "v2"))
+    for backend in (old, new):
+        backend.create(SCHEMA)
+        backend.publish("live")
+    assert len(opened) == 4  # with those of the terms
+    assert set(closed) == set(opened[:2])
+    old.close()
+    new.close()
+    assert set(closed) == set(opened)
 
 
 SECRET = "s3cret-key"  # noqa: S105
