@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from hybridsearch.arguments import shown
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError, MissingExtraError
 
 Kind: TypeAlias = Literal["backend", "encoder", "fusion", "reranker"]
 
@@ -138,7 +138,9 @@ def make(kind: Kind, description: Mapping[str, Any]) -> Any:
     cls = find(kind, name)
     try:
         return cls(**arguments)
-    except TypeError as error:
+    except HybridSearchError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:  # a file may hold anything
         raise InvalidArgumentError(f"The {kind} {name!r} does not take these arguments: {error}.") from error
 
 

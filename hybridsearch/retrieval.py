@@ -74,14 +74,14 @@ class Plan:
     def results(self, queries: Iterable[str]) -> list[Results]:
         """Hits for each query, as `HybridSearch.search_many` returns them."""
         queries = _check_queries(queries)
-        return self._merge(queries, self.ask(queries)) if queries else []
+        return self.merge(queries, self.ask(queries)) if queries else []
 
     async def aresults(self, queries: Iterable[str]) -> list[Results]:
         """`results`, with the event loop free meanwhile."""
         queries = _check_queries(queries)
         if not isinstance(self.backend, AsyncBackend):
             return await asyncio.to_thread(self.results, queries)
-        return await asyncio.to_thread(self._merge, queries, await self.aask(queries)) if queries else []
+        return await asyncio.to_thread(self.merge, queries, await self.aask(queries)) if queries else []
 
     def ask(self, queries: Iterable[str]) -> Answers:
         """The retrievers' rankings, before anything is merged.
@@ -179,7 +179,8 @@ class Plan:
         )  # retrievers encode side by side, and then search
         return replace(joined, failures=failures, timings=timings | joined.timings)
 
-    def _merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:
+    def merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:
+        """The hits for each query, from what `ask` gave for it: fused, fetched and reranked."""
         top_k, reranker, timings, by_query = self.top_k, self.reranker, answers.timings, answers.by_query
         with _timed(timings, "fuse"):
             fused = [self.fusion.explain(of_query) for of_query in by_query]

@@ -25,7 +25,7 @@ from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.encoding import IndexEncoders
-from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty, reporting
+from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty, is_last, reporting
 from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
@@ -145,8 +145,8 @@ class HybridSearch:
         """Add documents, or replace those with the same id. Streams: memory does not grow with the corpus.
 
         After a crash the same call goes on: documents that are there already, exactly so, are neither encoded nor
-        stored again. An index without documents is loaded by an engine in its fastest way, without asking what is
-        there; the batches of one with documents are stored one after the other.
+        stored again. Many documents for an index that has none are loaded by an engine in its fastest way, without
+        asking what is there; the batches of one with documents are stored one after the other.
 
         Args:
             documents: documents or dicts, a DataFrame of pandas or polars or a table of pyarrow, or a file or folder:
@@ -183,10 +183,13 @@ class HybridSearch:
 
                 source = batches(reader, batch_size)
                 first = list(islice(source, 1))  # where this fails, no index is made
-                empty = self._encoders.schema is None or is_empty(self._backend)
+                few, new = all(is_last(batch, batch_size) for batch in first), self._encoders.schema is None
+                empty = new or (not few and is_empty(self._backend))
                 self._create()
-                (ingest.load if empty else ingest.add)(counted(chain(first, source)))
-            self._backend.refresh()
+                if empty and not few:
+                    ingest.load(counted(chain(first, source)))
+                else:
+                    ingest.add(counted(chain(first, source)), empty=empty)
             if ingest.duplicates:
                 shown = ", ".join(map(repr, ingest.duplicates[:5])) + (", ..." if len(ingest.duplicates) > 5 else "")
                 came = number_of(len(ingest.duplicates), "document id came", "document ids came")
@@ -373,11 +376,11 @@ class HybridSearch:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
         id = document.id
         plan = replace(self.plan(1, retrievers=retrievers, candidates=candidates), top_k=None)
-        for hit in plan.results([query])[0]:
+        answers = plan.ask([query])
+        for hit in plan.merge([query], answers)[0]:
             if hit.id == id:
                 return hit.explain()
-        requests = replace(plan, depth=1).ask([query]).requests
-        found = {name: matched_terms(self._backend, of_query[0], [id]) for name, of_query in requests.items()}
+        found = {name: matched_terms(self._backend, of[0], [id]) for name, of in answers.requests.items()}
         terms = {name: of_retriever[id] for name, of_retriever in found.items() if of_retriever}
         return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None)
 
@@ -482,7 +485,7 @@ class HybridSearch:
         gone = ingest.gone()
         if not gone or (callable(sync) and not sync(len(gone))):
             return 0
-        removed = sum(self._backend.delete(gone[at : at + batch_size]) for at in range(0, len(gone), batch_size))
+        removed = sum(self.delete(gone[at : at + batch_size]) for at in range(0, len(gone), batch_size))
         self._backend.refresh()
         return removed
 

@@ -79,6 +79,13 @@ class Minimal:
         pass
 
 
+class Scanning(Minimal):
+    """One that can say which documents it has."""
+
+    def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+        yield EncodedBatch(list(self.documents.values()), {})
+
+
 def indexed(backend: Minimal) -> hs.HybridSearch:
     search = hs.HybridSearch({"bm25": hs.BM25()}, backend)
     search.index(DOCUMENTS)
@@ -103,6 +110,8 @@ def test_an_engine_that_cannot_filter_never_answers_as_if_it_had() -> None:
 def test_an_engine_that_cannot_delete_says_so() -> None:
     with pytest.raises(BackendError, match="cannot delete"):
         indexed(Minimal(delete=False)).delete("mine")
+    with pytest.raises(BackendError, match="cannot delete"):
+        indexed(Scanning(delete=False)).index(DOCUMENTS[:1], sync=True)
 
 
 def test_explanations_from_an_engine_that_cannot_explain_have_ranks_and_no_terms() -> None:
@@ -116,6 +125,8 @@ def test_an_engine_that_gives_no_vectors_back_is_not_copied_from() -> None:
     indexed(backend)
     with pytest.raises(BackendError, match="does not give vectors back"):
         hs.copy(backend, Minimal())
+    with pytest.raises(BackendError, match="cannot list its documents"):
+        indexed(backend).index(DOCUMENTS[:1], sync=True)
 
 
 def test_a_kind_of_retriever_that_an_engine_does_not_store_is_refused_before_anything_is_stored() -> None:

@@ -201,6 +201,17 @@ def test_explain_by_id_tells_why_a_document_is_not_found() -> None:
         search.explain("boundary layer", "nowhere")
 
 
+def test_explaining_a_document_that_is_no_candidate_encodes_and_searches_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, candidates=1)
+    search.index(DOCUMENTS)
+    searches: list[int] = []
+    ask, encode = MemoryBackend.search, hs.BM25.encode_queries
+    monkeypatch.setattr(MemoryBackend, "search", lambda *given: (searches.append(1), ask(*given))[1])
+    monkeypatch.setattr(hs.BM25, "encode_queries", lambda *given: (searches.append(2), encode(*given))[1])
+    assert search.explain("boundary layer", "lift").rank is None
+    assert searches == [2, 1]
+
+
 def test_reranking_keeps_the_tail_below_and_remembers_the_rank_before() -> None:
     search = hybrid(reranker=ByLength(top_k=2))
     plain = search.search("boundary layer flow", reranker=None)

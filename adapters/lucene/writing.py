@@ -44,6 +44,7 @@ class Writer:
         self._address = address
         self._threads = threads
         self._stamp = 0
+        self._settled = False  # an upsert has just seen that nothing is relaxed
         self._upserted: dict[str, _Mean] = {}  # by retriever whose average length an upsert of this object decided
         self._lock = threading.Lock()
 
@@ -86,8 +87,9 @@ class Writer:
 
     def end_crashed_load(self, target: Target) -> None:
         """Restore what a load that never ended has relaxed, unless one is under way here."""
-        if not self.loads:
+        if not self.loads and not self._settled:
             self._ended(target, self._identity(target))
+        self._settled = False
 
     def send(self, target: Target, lines: Iterable[tuple[str, bytes]]) -> int:
         """Send the lines of a bulk request; how many documents were stored, or deleted."""
@@ -173,6 +175,7 @@ class Writer:
         try:
             with self._lock:
                 self.loads += 1
+                self._settled = False
             try:
                 self._put_meta(target, replace(identity, before_load=before))
                 self._call("PUT", path, {"index": relaxed})
@@ -195,6 +198,7 @@ class Writer:
         """The identity once nothing is relaxed any more."""
         if identity.before_load is not None:
             self._restore(target, identity.before_load)
+        self._settled = True
         return replace(identity, before_load=None)
 
     def _put_meta(self, target: Target, identity: Identity) -> None:

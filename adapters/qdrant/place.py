@@ -59,11 +59,13 @@ class Place:
             )
         if not scheme and middle.startswith("/"):
             return cls(name, None, Path(middle), shown)
-        url = urlsplit(f"{'https' if scheme == '+https' else 'http'}://{middle}")
         try:
+            url = urlsplit(f"{'https' if scheme == '+https' else 'http'}://{middle}")
             host, port = url.hostname, url.port or 6333
-        except ValueError:
-            host, port = None, 0
+        except ValueError as error:
+            raise InvalidArgumentError(
+                f"{shown!r:.200} has no usable host ({error}): write qdrant://host:6333/name."
+            ) from error
         if "@" in url.path:
             raise InvalidArgumentError(
                 f"The API key in the URL has a '/' as it is, so that the host is not clear: write it as %2F, or give "

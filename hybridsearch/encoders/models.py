@@ -63,6 +63,10 @@ class LazyModel:
         self._known: tuple[object, str] | None = None
         self._device, self._trust, self._revision = device, trust_remote_code, revision
         self._max_length, self._backend = whole_number_or_none("max_length", max_length), backend
+        if not isinstance(model_kwargs, Mapping | None):
+            raise InvalidArgumentError(
+                f"model_kwargs is a mapping such as {{'dtype': 'float32'}}, not {model_kwargs!r:.80}."
+            )
         self._model_kwargs = dict(model_kwargs or {})
         engine = None if backend == "torch" else backend
         options = {"max_length": self._max_length, "model_kwargs": self._model_kwargs, "backend": engine}

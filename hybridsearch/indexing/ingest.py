@@ -54,6 +54,11 @@ def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]
         yield batch
 
 
+def is_last(batch: Sequence[Document], size: int) -> bool:
+    """Whether no other one follows this one of `batches`."""
+    return len(batch) < size and sum(len(document.text) for document in batch) < _BATCH_CHARACTERS
+
+
 def is_empty(backend: Backend) -> bool:
     """Whether the opened index has no document, not even one that a load which broke off left without a refresh."""
     if isinstance(backend, Loader):
@@ -119,11 +124,12 @@ class Ingest:
         """The ids that came again, in order."""
         return tuple(self._seen.twice)
 
-    def add(self, batches: Iterable[list[Document]]) -> None:
-        """Store what is not there exactly so, one batch after the other."""
+    def add(self, batches: Iterable[list[Document]], *, empty: bool = False) -> None:
+        """Store what is not there exactly so, one batch after the other; `empty` is whether nothing can be there."""
         for batch in batches:
-            self._seen.add([document.id for document in batch])
-            self._change({document.id: document for document in batch}.values())
+            known = self._seen.add([document.id for document in batch])
+            self._change({document.id: document for document in batch}.values(), compare=not empty or bool(known))
+        self._backend.refresh()
 
     def load(self, batches: Iterable[list[Document]]) -> None:
         """`add` for an empty index: nothing is asked, and the engine may have several batches on the way at once.
@@ -146,18 +152,20 @@ class Ingest:
 
         while not exhausted:
             send(self._backend, first_time(), self.refused)
-            self._change(again.values())
-            again.clear()
+            if again:
+                self._change(again.values())
+                again.clear()
+                self._backend.refresh()
 
     def gone(self) -> list[str]:
         """The ids of the index's documents that did not come."""
         batches = self._backend.scan(self._batch_size)
         return [id for batch in batches for id in self._seen.missing([document.id for document in batch.documents])]
 
-    def _change(self, documents: Iterable[Document]) -> None:
+    def _change(self, documents: Iterable[Document], *, compare: bool = True) -> None:
         new = list(documents)
-        stored = self._backend.fetch([document.id for document in new]) if new else []
-        changed = [document for document, old in zip(new, stored, strict=True) if not same_document(document, old)]
+        old_ones = self._backend.fetch([document.id for document in new]) if new and compare else [None] * len(new)
+        changed = [document for document, old in zip(new, old_ones, strict=True) if not same_document(document, old)]
         self.unchanged += len(new) - len(changed)
         if changed:
             with collecting(self.refused):

@@ -34,7 +34,7 @@ def mutated(rng: random.Random, content: Any, words: Sequence[str]) -> Any:
     """JSON-able `content` with one to three of its values changed, added or gone."""
     content = json.loads(json.dumps(content))
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        holder, key = rng.choice(list(_places(content)))
+        holder, key = rng.choice(list(_places(content)) or [({}, "")])
         kind = rng.random()
         if kind < 0.2 and isinstance(holder, dict):
             holder.pop(key, None)

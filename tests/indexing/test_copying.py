@@ -16,6 +16,7 @@ import pytest
 from scipy.sparse import csr_array
 
 import hybridsearch as hs
+from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import (
     Backend,
@@ -477,7 +478,7 @@ def test_what_a_load_left_unrefreshed_in_a_crash_is_neither_encoded_nor_sent_aga
 def test_documents_are_added_to_a_filled_index_in_order() -> None:
     backend = Hasty()
     search = hs.HybridSearch({"bm25": hs.BM25()}, backend)
-    search.index(DOCUMENTS[:10])
+    search.index(DOCUMENTS[:10], batch_size=4)
     report = search.index(DOCUMENTS, batch_size=4)
 
     assert backend.loads == 1
@@ -619,6 +620,32 @@ def test_the_first_load_of_an_engine_keeps_the_last_of_equal_ids(place: Callable
             search.index(documents, batch_size=9)
         assert search.get(list(right)) == list(right.values())
         assert search.count() == len(right)
+
+
+@pytest.mark.parametrize("place", ["opensearch", "elasticsearch"], indirect=True)
+def test_few_documents_take_few_requests_of_an_engine(
+    place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    send = Channel.send
+
+    def counted(self: Channel, call: Call) -> Any:
+        last = call.path.partition("?")[0].rpartition("/")[2]
+        asked.append(call.method if last == self.address.index else last)
+        return send(self, call)
+
+    monkeypatch.setattr(Channel, "send", counted)
+    with hs.HybridSearch({"bm25": hs.BM25()}, place("index")) as search:
+        for change, requests in [
+            (lambda: search.upsert(DOCUMENTS[:5]), "plugins PUT GET _mapping _bulk _refresh"),
+            (lambda: search.upsert(DOCUMENTS[5]), "_search _mget GET _bulk _refresh"),
+            (lambda: search.upsert(DOCUMENTS[5]), "_search GET _refresh"),
+            (lambda: search.delete("d1"), "_bulk"),
+        ]:
+            asked.clear()
+            change()
+            assert " ".join(asked) == requests
+        assert search.count() == 5
 
 
 @pytest.fixture
