@@ -7,6 +7,7 @@ of numpy count as numbers. Booleans do not: `top_k=True` is a mistake.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TypeVar
 from hybridsearch.errors import InvalidArgumentError
 
 T = TypeVar("T")
+
+_LONGEST_NAME = 255  # bytes, on all usual file systems
 
 GIVEN_FIRST = "{name} is {value}; it is {allowed}."
 ALLOWED_FIRST = "{name} is {allowed}, not {value}."
@@ -106,6 +109,8 @@ def path(name: str, value: str | Path) -> Path:
         raise _refusal(GIVEN_FIRST, name, value, "a path, a string or a pathlib.Path")
     if "\0" in str(value):
         raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a path cannot hold a zero byte.")
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(value).parts):
+        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a name in a path has at most {_LONGEST_NAME} bytes.")
     try:
         return Path(value).expanduser()
     except RuntimeError:

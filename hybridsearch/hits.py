@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError
 from hybridsearch.ranking import Ranking, round_score
-from hybridsearch.tables import Grid, as_text
+from hybridsearch.tables import Grid, as_text, import_pandas
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import RenderableType
 
 Explain: TypeAlias = "Callable[[Sequence[Hit]], list[Explanation]]"
@@ -202,6 +203,38 @@ class Results(Sequence[Hit]):
             "timings": dict(self.timings),
             "hits": [hit.to_dict() for hit in self.hits],
         }
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a hit, best first.
+
+        The columns are `rank`, `score`, `id`, `title` and `text`, for each retriever `NAME.rank` and `NAME.score`, with
+        a reranker `reranker_score`, and for each field of metadata `metadata.FIELD`; NaN or None where there is none.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+
+        >>> import hybridsearch as hs
+        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([{"id": "a", "text": "a wing", "year": 1958}], show_progress_bar=False)
+        >>> search.search("wing").to_pandas()[["rank", "id", "bm25.rank", "metadata.year"]].to_dict("records")
+        [{'rank': 1, 'id': 'a', 'bm25.rank': 1, 'metadata.year': 1958}]
+        """
+        columns: dict[str, list[Any]] = {
+            "rank": [hit.rank for hit in self.hits],
+            "score": [hit.score for hit in self.hits],
+            "id": self.ids,
+            "title": [hit.document.title for hit in self.hits],
+            "text": [hit.document.text for hit in self.hits],
+        }
+        for name in self.retrievers:
+            places = [hit.retrievers.get(name) for hit in self.hits]
+            columns[f"{name}.rank"] = [None if place is None else place.rank for place in places]
+            columns[f"{name}.score"] = [None if place is None else place.score for place in places]
+        if any(hit.reranker_score is not None for hit in self.hits):
+            columns["reranker_score"] = [hit.reranker_score for hit in self.hits]
+        for field_name in dict.fromkeys(name for hit in self.hits for name in hit.document.metadata):
+            columns[f"metadata.{field_name}"] = [hit.document.metadata.get(field_name) for hit in self.hits]
+        return import_pandas().DataFrame(columns)
 
     def __str__(self) -> str:
         return as_text(self, 100)

@@ -111,7 +111,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         for name in (tag, *rankings, *(id for ranking in rankings.values() for id in ranking.ids)):
             if words(name) != [name]:
                 raise InvalidArgumentError(f"{name!r} is empty or holds a space, which a run file cannot hold.")
-        with writable(path), Path(path).open("w", encoding="utf-8", newline="\n") as file:
+        with writable(path) as place, place.open("w", encoding="utf-8", newline="\n") as file:
             for query, ranking in rankings.items():
                 scores = _strictly_decreasing(ranking.scores)
                 for rank, (id, score) in enumerate(zip(ranking.ids, scores, strict=True), 1):

@@ -9,7 +9,9 @@ import html
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from hybridsearch.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -222,3 +224,12 @@ def _escaped(text: str) -> str:
     for character, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_")):
         text = text.replace(character, shown)
     return text
+
+
+def import_pandas() -> Any:
+    """The module. Raises MissingExtraError where it is not installed."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise MissingExtraError("pandas", None, "A DataFrame") from error
+    return pandas

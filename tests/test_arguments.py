@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hybridsearch as hs
+from hybridsearch import arguments
 from hybridsearch.arguments import ALLOWED_FIRST, ids, names, number, one_of, true_or_false, whole_number
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError
+from hybridsearch.ranking import Ranking
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.weighting import BM25Weighting
 
@@ -135,3 +138,44 @@ def test_numbers_of_numpy_are_taken_everywhere_and_stored_as_plain_ones(one: Cal
 def test_booleans_are_refused_everywhere(make: Callable[[], object]) -> None:
     with pytest.raises(InvalidArgumentError, match="True"):
         make()
+
+
+# Paths
+
+PLACES: dict[str, Callable[[hs.HybridSearch, str], object]] = {
+    "backend": lambda search, path: hs.HybridSearch({"bm25": hs.BM25()}, path).upsert({"id": "a", "text": "x"}),
+    "open": lambda search, path: hs.open(path),
+    "save": lambda search, path: search.save(path),
+    "read": lambda search, path: list(hs.read_documents(path)),
+    "via": lambda search, path: search.index([{"id": "b", "text": "y"}], via=path),
+    "copy": lambda search, path: hs.copy(search.backend, path),
+    "fusion": lambda search, path: search.search("x", fusion=f"{path}.json"),
+    "save a fusion": lambda search, path: hs.RRF().save(path),
+    "runs": lambda search, path: Ranking.to_trec({}, path),
+    "data set": lambda search, path: hs.load_dataset(path),
+    "model": lambda search, path: hs.Dense(path).encode_queries(["x"]),
+    "qdrant": lambda search, path: hs.open(f"qdrant:///{path}/name"),
+}
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~no-such-user/x", "x" * 300], ids=["zero byte", "no such user", "too long"])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_path_that_can_be_none_is_refused_wherever_one_comes_in(
+    place: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "qdrant":
+        pytest.importorskip("qdrant_client")
+    monkeypatch.chdir(tmp_path)
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.upsert({"id": "a", "text": "x"})
+    with pytest.raises(HybridSearchError):
+        PLACES[place](search, path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.jsonl").write_text('{"id": "1", "text": "a"}')
+    assert [document.id for document in hs.read_documents("~/c.jsonl")] == ["1"]
+    with pytest.raises(InvalidArgumentError, match=r"'~no-such-user/x', but no home folder.*write \./~no-such-user"):
+        arguments.path("via", "~no-such-user/x")

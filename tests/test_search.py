@@ -702,6 +702,21 @@ def test_a_data_frame_is_indexed_as_it_is() -> None:
     assert search.search("wing", filter={"year": {"$lt": 1959}}).ids == ["7"]
 
 
+def test_results_become_a_data_frame() -> None:
+    pandas = pytest.importorskip("pandas")
+    search = hybrid()
+    found = search.search("angle of attack", top_k=3)
+    frame = found.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["id"]) == found.ids
+    assert list(frame["score"]) == [hit.score for hit in found]
+    assert list(frame["rank"]) == [1, 2, 3]
+    for name in found.retrievers:
+        ranks = [hit.retrievers[name].rank if name in hit.retrievers else None for hit in found]
+        assert [None if pandas.isna(rank) else rank for rank in frame[f"{name}.rank"]] == ranks
+    assert list(search.search("", top_k=3).to_pandas().columns[:5]) == ["rank", "score", "id", "title", "text"]
+
+
 def test_a_retriever_that_an_index_lacks_is_refused_with_the_way_out(tmp_path: Path) -> None:
     with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as search:
         search.upsert({"id": "a", "text": "x"})

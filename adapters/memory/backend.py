@@ -17,6 +17,7 @@ from hybridsearch.adapters.checks import check_batch_size, check_open, opened
 from hybridsearch.adapters.memory import compiled, loops, merging
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View
+from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables
 from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder
@@ -58,7 +59,7 @@ class MemoryBackend:
     """
 
     def __init__(self, location: str | Path | None = None, *, hnsw: bool = False, verify: bool = True) -> None:
-        self._folder = None if location is None else Path(location).expanduser().absolute()
+        self._folder = None if location is None else checked_path("The place of the index", location).absolute()
         self._hnsw = hnsw
         self._verify = verify
         self._state: State | None = None
@@ -211,14 +212,16 @@ class MemoryBackend:
             IndexExistsError: there is an index and not `overwrite`, or the folder holds something else.
             StorageError: the disk is full or refuses.
         """
-        state, path = self._current(), Path(path).expanduser().absolute()
+        state, path = self._current(), checked_path("path", path).absolute()
         if self._folder is not None and path.resolve() == self._folder.resolve():
             return
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             if not (path.is_dir() and exists(path)):
                 raise IndexExistsError(f"{path} holds something that is not an index: choose another folder.")
             if not overwrite:
-                raise IndexExistsError(f"There is an index in {path} already: choose another folder, or overwrite it.")
+                raise IndexExistsError(
+                    f"There is an index in {path} already: choose another folder, or replace it with overwrite=True."
+                )
             try:
                 store = CorpusStore.open(path, verify=False)
             except IndexCorruptedError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from hybridsearch.arguments import path as checked_path
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.redaction import redacted
 
@@ -58,7 +59,7 @@ class Place:
                 f"{shown!r:.200} names a folder or a collection only: write qdrant:///a/folder/name for both."
             )
         if not scheme and middle.startswith("/"):
-            return cls(name, None, Path(middle), shown)
+            return cls(name, None, checked_path("The folder of the index", middle), shown)
         try:
             url = urlsplit(f"{'https' if scheme == '+https' else 'http'}://{middle}")
             host, port = url.hostname, url.port or 6333

@@ -28,6 +28,7 @@ from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.adapters.memory.state import State
 from hybridsearch.adapters.seismic.shards import DEFAULTS, Parameters, Shard, read_shards
 from hybridsearch.arguments import number, whole_number, whole_number_or_none
+from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
@@ -252,7 +253,7 @@ def _folder(location: str | Path | None) -> Path | None:
         return location
     scheme, separator, rest = location.rpartition("://")
     if not separator:
-        return Path(location)
+        return checked_path("The place of the index", location)
     if rest == ":memory:":
         return None
     if scheme != "seismic" or not rest.startswith("/"):

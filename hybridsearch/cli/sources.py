@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Pa
 
     cache = cache_folder()
     if given is not None:
-        yield given.expanduser() / safe_name(data.name) if several else given.expanduser()
+        kept = arguments.path("--work", given)
+        yield kept / safe_name(data.name) if several else kept
     elif cache is not None and can_be_written(cache):
         yield cache / "compare" / f"{safe_name(data.name)}-{data.digest[:12]}"
     else:

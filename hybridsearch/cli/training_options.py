@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridsearch.arguments import path as checked_path
 from hybridsearch.arguments import true_or_false
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_library
@@ -116,7 +117,7 @@ def run_options(
     from hybridsearch.training.runs.record import check_output
 
     settings = _settings(options)
-    model, output = str(options["model"]), Path(str(options["output"])).expanduser().resolve()
+    model, output = str(options["model"]), checked_path("--output", str(options["output"])).resolve()
     check_output(output, settings)  # before hours of mining
     arguments: dict[str, Any] = {"settings": settings, "show_progress_bar": show_progress_bar, **_of_kind(options)}
     of_any = ("loss", "hard_negatives", "teacher", "corpus", "trust_remote_code")

@@ -23,6 +23,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch import arguments
 from hybridsearch.backends import Fingerprint
 from hybridsearch.folders import cache_home
 from hybridsearch.words import warn
@@ -46,7 +47,7 @@ def cache_folder() -> Path | None:
     if given.lower() == "off":
         return None
     if given:
-        return Path(given).expanduser()
+        return arguments.path("HYBRIDSEARCH_CACHE", given)
     home = cache_home()
     return None if home is None else home / "hybridsearch"
 
@@ -198,7 +199,7 @@ def open_cache(setting: bool | str | Path, fingerprint: Fingerprint) -> Encoding
     """The cache for an encoder's `cache` argument: True for the usual folder, False for none, or a folder."""
     if setting is False or not _USED.get():
         return None
-    folder = cache_folder() if setting is True else Path(setting)
+    folder = cache_folder() if setting is True else arguments.path("cache", setting)
     return None if folder is None else EncodingCache(folder, fingerprint)
 
 

@@ -194,7 +194,7 @@ def find_model(name: str, family: Family, backend: str = "torch", revision: str 
 
     Raises ModelNotFoundError, which names the folder that was looked in.
     """
-    folder = Path(name).expanduser()
+    folder = arguments.path("The model", name)
     if folder.is_dir():
         if not any((folder / file).exists() for file in ("modules.json", "config.json")):
             raise ModelNotFoundError(

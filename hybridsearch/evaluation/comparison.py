@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation import formats, report
 from hybridsearch.evaluation.formats import NOTHING
 from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
 from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.ranking import Ranking
-from hybridsearch.tables import Grid, as_text, rich_tables
+from hybridsearch.readers.lines import writable
+from hybridsearch.tables import Grid, as_text, import_pandas, rich_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ class SystemResult(SystemRecord):
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a query, by its id, and one column a measure. Raises MissingExtraError without pandas."""
-        return _pandas().DataFrame(self.scores).rename_axis("query")
+        return import_pandas().DataFrame(self.scores).rename_axis("query")
 
     def __rich__(self) -> RenderableType:
         return rich_tables(self._grids())
@@ -90,8 +91,9 @@ class Comparison(ComparisonRecord):
         return from_plain(cls, data)
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write the JSON to a file. Raises StorageError where that fails."""
+        with writable(path) as place:
+            place.write_text(self.to_json() + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
@@ -102,15 +104,18 @@ class Comparison(ComparisonRecord):
             raise InvalidArgumentError(f"{path} does not hold a saved comparison ({error}).") from error
 
     def save_runs(self, folder: str | Path) -> dict[str, Path]:
-        """Write each system's rankings as the TREC run file `NAME.trec`. Returns the paths by system name."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write each system's rankings as the TREC run file `NAME.trec`. Returns the paths by system name.
+
+        Raises StorageError where a file cannot be written.
+        """
+        with writable(folder) as place:
+            place.mkdir(parents=True, exist_ok=True)
         paths: dict[str, Path] = {}
         for system in self.systems:
             tag = safe_name(system.name)
-            while folder / f"{tag}.trec" in paths.values():
+            while place / f"{tag}.trec" in paths.values():
                 tag += "-2"
-            paths[system.name] = folder / f"{tag}.trec"
+            paths[system.name] = place / f"{tag}.trec"
             Ranking.to_trec({query: system.ranking(query) for query in system.rankings}, paths[system.name], tag)
         return paths
 
@@ -138,7 +143,7 @@ class Comparison(ComparisonRecord):
                 "milliseconds": None if cost.total_ms is None else cost.total_ms.p50,
                 "bytes": cost.index_bytes,
             })  # fmt: skip
-        return _pandas().DataFrame(rows, _pandas().Index(self.names, name="system"), dtype="float64")
+        return import_pandas().DataFrame(rows, import_pandas().Index(self.names, name="system"), dtype="float64")
 
     # Showing
 
@@ -162,14 +167,6 @@ class Comparison(ComparisonRecord):
     def __repr__(self) -> str:
         names = ", ".join(system.name for system in self.systems)
         return f"Comparison({self.dataset.name!r}, {names}; {', '.join(self.measures)})"
-
-
-def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtraError("pandas", "dev", "A DataFrame") from error
-    return pandas
 
 
 def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:

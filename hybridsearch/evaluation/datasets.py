@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
 from hybridsearch.evaluation import hub
@@ -268,6 +269,7 @@ def load_dataset(
             split; or the name is that of an index.
         MissingExtraError: huggingface_hub is not installed.
     """
+    arguments.path("The data set", name)
     family, _, member = str(name).partition("/")
     if "://" in str(name) or (Path(name) / "manifest.json").is_file():
         place = redacted(name)

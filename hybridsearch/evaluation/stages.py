@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hybridsearch import arguments
 from hybridsearch.backends import Described, Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.cache import EncodingCache
@@ -368,7 +369,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _make_folder(folder: str | Path) -> Path:
-    path = Path(folder).expanduser()
+    path = arguments.path("The work folder", folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

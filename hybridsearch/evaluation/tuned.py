@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridsearch.errors import StorageError
 from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.evaluation.results import ALPHA
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
 from hybridsearch.fusion.files import TUNED, content_of_tune, read_content
+from hybridsearch.readers.lines import writable
 from hybridsearch.tables import Grid, rich_tables
 
 if TYPE_CHECKING:
@@ -164,10 +164,8 @@ class Tuned:
 
     def save(self, path: str | Path) -> None:
         """Write a small JSON file. Raises StorageError where that is not possible."""
-        try:
-            Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error}.") from error
+        with writable(path) as place:
+            place.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
         return self.recommendation

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.arguments import number, shown
-from hybridsearch.errors import HybridSearchError, InvalidArgumentError, RetrieverError, StorageError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError, RetrieverError
 from hybridsearch.ranking import EMPTY, Ranking, round_score
+from hybridsearch.readers.lines import writable
 
 
 class Fusion(ABC):
@@ -119,10 +120,8 @@ class Fusion(ABC):
 
     def save(self, path: str | Path) -> None:
         """Write a small JSON file, which is taken wherever a fusion is. Raises StorageError where that fails."""
-        try:
-            Path(path).write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error}.") from error
+        with writable(path) as place:
+            place.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
         described = {key: value for key, value in self.to_json().items() if key not in ("type", "tuned_on")}

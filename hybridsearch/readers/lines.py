@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError, StorageError
 
 BLANKS = " \t\r\n\f\v"
@@ -57,15 +58,16 @@ def words(line: str) -> list[str]:
 
 
 @contextmanager
-def writable(path: str | Path) -> Iterator[None]:
-    """What is done in it writes the text file `path`; errors become ours.
+def writable(path: str | Path) -> Iterator[Path]:
+    """What is done in it writes the text file `path`, which it gives as a path; errors become ours.
 
     Raises:
-        InvalidArgumentError: the text holds a lone surrogate.
+        InvalidArgumentError: the text holds a lone surrogate, or `path` cannot be that of a file.
         StorageError: the file cannot be written.
     """
+    place = arguments.path("The path of the file", path)
     try:
-        yield
+        yield place
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"{path} cannot be written: the text is not valid Unicode ({error}).") from error
     except OSError as error:

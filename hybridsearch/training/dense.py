@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from hybridsearch import arguments
 from hybridsearch.arguments import one_of
 from hybridsearch.documents import Document
 from hybridsearch.encoders.dense import Dense
@@ -153,7 +154,7 @@ def load_model(
 
 
 def _hub_name(model: Any) -> str | None:
-    return model if isinstance(model, str) and not Path(model).expanduser().exists() else None
+    return model if isinstance(model, str) and not arguments.path("The model", model).exists() else None
 
 
 def _set_padding(model: Any) -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -628,3 +629,19 @@ def test_scifact_ranks_as_in_memory(data_folder: Path, minilm: str, folder: Path
             assert [hit.score for hit in results] == pytest.approx([hit.score for hit in expected], rel=1e-5)
     reopened.close()
     memory.close()
+
+
+def test_an_embedded_engine_syncs_a_request_to_the_disk_once_and_not_each_point(tmp_path: Path) -> None:
+    items = random_items(200)
+    with closing(QdrantBackend(f"qdrant:///{tmp_path}/name")) as backend:
+        backend.create(SCHEMA)
+        put(backend, items[:1], SCHEMA)
+        statements: list[str] = []
+        for collection in backend._connection._connected()._client.collections.values():  # type: ignore[attr-defined]
+            collection.storage.storage.set_trace_callback(statements.append)
+        put(backend, items, SCHEMA)
+        assert sum(statement.startswith("INSERT") for statement in statements) >= 200
+        assert statements.count("COMMIT") < 10
+    with closing(QdrantBackend(f"qdrant:///{tmp_path}/name")) as again:
+        again.open()
+        assert again.count() == 200

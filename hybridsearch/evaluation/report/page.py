@@ -12,10 +12,10 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from hybridsearch.errors import StorageError
 from hybridsearch.evaluation.report import overview, plots, queries, tables
 from hybridsearch.evaluation.report.markup import Markup, element, join
 from hybridsearch.evaluation.results import ComparisonRecord
+from hybridsearch.readers.lines import writable
 from hybridsearch.words import number_of
 
 MOST_VALUES = 200_000
@@ -25,10 +25,8 @@ MOST_VALUES = 200_000
 def write_html(comparison: ComparisonRecord, path: str | Path) -> None:
     """Write `comparison` as one self-contained HTML file. Raises StorageError where the file cannot be written."""
     page = render(comparison)
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
+    with writable(path) as place:
+        place.write_text(page, encoding="utf-8")
 
 
 def render(comparison: ComparisonRecord) -> str:

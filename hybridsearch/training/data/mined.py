@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hybridsearch import arguments
 from hybridsearch.arguments import one_of
 from hybridsearch.corpus.store import sync_folder
 from hybridsearch.documents import Document
@@ -258,7 +259,7 @@ class MiningFolder:
 
         Raises InvalidArgumentError where it holds something else, and StorageError where it cannot be written.
         """
-        folder = cls(Path(path).expanduser(), name, dict(settings), parts)
+        folder = cls(arguments.path("output", path), name, dict(settings), parts)
         if (folder.path / MANIFEST).exists():
             folder._check_same(cls.open(path).settings)
             return folder
@@ -277,7 +278,7 @@ class MiningFolder:
     @classmethod
     def open(cls, path: str | Path) -> MiningFolder:
         """Raises InvalidArgumentError where nothing was mined there."""
-        path = Path(path).expanduser()
+        path = arguments.path("The folder of mined negatives", path)
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except OSError as error:

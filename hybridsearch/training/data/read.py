@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError
@@ -114,7 +115,7 @@ def is_retrieval(source: object) -> bool:
     """Whether `source` names queries with relevance judgements."""
     if not isinstance(source, str | Path):
         return False
-    path = Path(source)
+    path = arguments.path("The data", source)
     if path.is_dir():
         return any((path / name).exists() for name in ("qrels", "corpus.jsonl", "corpus.jsonl.gz"))
     return str(source).partition("/")[0] in ("beir", "nanobeir") and "/" in str(source)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import versions_of
 from hybridsearch.training.settings import TrainingSettings
@@ -108,7 +109,7 @@ def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, An
 
     Raises InvalidArgumentError where the folder is not free for this run, as `fit` says.
     """
-    output = Path(output).expanduser()
+    output = arguments.path("output", output)
     found = _read_record(output / _RECORD)
     if output.exists() and not output.is_dir():
         raise InvalidArgumentError(f"{output} is a file: give a folder for the trained model.")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridsearch import arguments
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import TrainingData
@@ -124,7 +125,7 @@ def fit(
         )
     if settings.push_to_hub is not None and is_main_process():
         _check_hub(settings.push_to_hub)
-    output = Path(output).expanduser().resolve()
+    output = arguments.path("output", output).resolve()
     checkpoints = output / "checkpoints"
     if settings.max_length is not None:
         limit_length(model, settings.max_length)

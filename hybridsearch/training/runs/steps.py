@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.models import LazyModel
@@ -57,7 +58,7 @@ class Steps:
     ) -> None:
         check_libraries()
         self.settings = settings or TrainingSettings()
-        self.output = Path(output).expanduser().resolve()
+        self.output = arguments.path("output", output).resolve()
         check_output(self.output, self.settings)
         given = dev is not None and not isinstance(dev, Dataset | TrainingData)
         self._choosing, self._measuring = (
