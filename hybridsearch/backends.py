@@ -290,6 +290,7 @@ class Backend(Protocol):
 
         Ties are ordered by id at the cut. Lexical and sparse retrievers return only documents with a score above 0;
         documents and queries with an all-zero dense vector are no hits. An unknown retriever is InvalidArgumentError.
+        A filter one of whose `checks` is not so in the index is the FilterError of that check, in `count`, too.
         """
         ...
 

@@ -36,6 +36,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,14 @@ _DATE_TIME = re.compile(
     re.ASCII,
 )
 _FIRST_INSTANT = "0001-01-01T00:00:00+23:59:59"
+
+_OF_KIND: dict[str, tuple[Operator, Any]] = {
+    "a number": ("$gte", -sys.float_info.max),
+    "a string": ("$gte", ""),
+    "an instant": ("$gte", _FIRST_INSTANT),
+    "a boolean": ("$in", (True, False)),
+}
+"""What all values of a kind pass, and no others."""
 
 
 class Instant(str):
@@ -158,8 +167,10 @@ class Compare:
         return composed(value) if self.path == "id" and isinstance(value, str) else comparable(value)
 
     def _test_scalar(self, key: Any) -> bool:
-        if self.operator in ("$eq", "$in"):
-            return any(_equal(key, item) for item in self.keys)
+        if self.operator == "$eq":
+            return _equal(key, self.key)
+        if self.operator == "$in":
+            return any(_equal(key, item) for item in self.key)
         return _ordered(key, self.key) and bool(_ORDERS[self.operator](key, self.key))
 
 
@@ -214,20 +225,23 @@ class Filter:
                 raise FilterError(check.error)
         return holds(self.condition, document)
 
-    @property
-    def fields(self) -> list[str]:
-        """The fields that it asks about, each once, in order of first mention."""
-        return list(dict.fromkeys(compare.field for compare in self.compares()))
-
     def checks(self) -> tuple[Check, ...]:
         """What must be so of the documents of an index, else the filter has no answer there."""
-        found: dict[Check, None] = {}
-        for compare in self.compares():
-            found.update(dict.fromkeys(_checks(compare)))
-        return tuple(found)
+        return tuple(dict.fromkeys(check for compare in self._compares() for check in _checks(compare)))
 
-    def compares(self) -> Iterator[Compare]:
-        """All comparisons in it."""
+    def expectations(self) -> tuple[Check, ...]:
+        """What most often is so of the documents of an index; where it is not, the filter has an answer and a note.
+
+        That is: some document has the field, and some document has a value there of a kind that is compared with.
+
+        >>> for expected in Filter.parse({"year": {"$gte": 2020}}).expectations():
+        ...     print(expected.error)
+        The filter asks about 'year', a field that no document has.
+        The filter compares 'year' with a number, and no document has one there, but values of other kinds.
+        """
+        return tuple(dict.fromkeys(expected for compare in self._compares() for expected in _expected(compare)))
+
+    def _compares(self) -> Iterator[Compare]:
         open: list[Condition] = [self.condition]
         while open:
             match condition := open.pop():
@@ -255,13 +269,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something to look up before a filter is applied.
+    """Something to look up in an index for a filter.
 
     Attributes:
-        condition: where `some`, at least one document of the index must pass it; else none may.
-        error: the sentence of the FilterError where that is not so.
+        field: that it is about.
+        condition: where `some`, at least one document of the index is to pass it; else none.
+        error: the sentence of the FilterError, or of the note, where that is not so.
     """
 
+    field: str
     condition: Condition
     some: bool
     error: str
@@ -290,6 +306,7 @@ def _checks(compare: Compare) -> Iterator[Check]:
         return
     if path == "text":
         yield Check(
+            path,
             Compare("text", "$exists", True),
             True,
             "The filter names 'text', but no document has such a key in its metadata, and the text of documents is "
@@ -298,6 +315,7 @@ def _checks(compare: Compare) -> Iterator[Check]:
     instant = next((key for key in compare.keys if isinstance(key, Instant)), None)
     if instant is not None:
         yield Check(
+            path,
             And((Compare(path, "$gte", "0"), Compare(path, "$lt", ":"))),
             False,
             f"{shown} gives an instant, and some documents have a date or time without an offset from UTC there (or "
@@ -307,11 +325,33 @@ def _checks(compare: Compare) -> Iterator[Check]:
     text = next((key for key in compare.keys if type(key) is str and "0" <= key[:1] <= "9"), None)
     if text is not None:
         yield Check(
+            path,
             Compare(path, "$gte", _FIRST_INSTANT),
             False,
             f"{shown} gives {text!r:.80}, which has no offset from UTC, and some documents have instants there, which "
             "cannot be compared with it: give an instant, such as '2020-01-01T00:00:00Z'.",
         )
+
+
+def _expected(compare: Compare) -> Iterator[Check]:
+    field, shown = compare.field, f"{compare.field!r:.80}"
+    if compare.path == "id":
+        return
+    there = Compare(field, "$exists", True)
+    yield Check(field, there, True, f"The filter asks about {shown}, a field that no document has.")
+    kinds = {} if compare.operator == "$exists" else {kind: None for key in compare.keys if (kind := _kind(key))}
+    if kinds:
+        held = tuple(Compare(field, *_OF_KIND[kind]) for kind in kinds)
+        named = f"The filter compares {shown} with {' and '.join(kinds)}"
+        yield Check(field, Or(held), True, f"{named}, and no document has one there, but values of other kinds.")
+
+
+def _kind(key: Any) -> str | None:
+    if key is None:
+        return None
+    if isinstance(key, str):
+        return "an instant" if isinstance(key, Instant) else "a string"
+    return "a boolean" if isinstance(key, bool) else "a number"
 
 
 def fields_of(document: Document) -> dict[str, Any]:
@@ -415,7 +455,7 @@ def _parse_entry(key: Any, value: Any, where: str, depth: int) -> Condition:
     if not isinstance(key, str) or not key:
         raise FilterError(f"{where} has the field {_show(key)}; a field is a non-empty string.")
     if not key.startswith("$"):
-        return _parse_field(key, value, where)
+        return _parse_field(str.__str__(key), value, where)
     inner = f"{where}[{key!r:.80}]"
     if key == "$not":
         return Not(_parse(value, inner, depth + 1))

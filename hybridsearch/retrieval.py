@@ -27,7 +27,7 @@ from hybridsearch.errors import (
     RetrieverError,
     RetrieverTimeoutError,
 )
-from hybridsearch.filters import Filter
+from hybridsearch.filters import Condition, Filter
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.ranking import Ranking
@@ -56,7 +56,7 @@ class Plan:
         encoder: by name, the encoder that the index was built with; raises FingerprintMismatchError for another one.
         optional: retrievers that may fail.
         timeout: seconds by retriever.
-        known_fields: fields of documents that filters have met; it grows, so that each is looked for once.
+        known: what filters took for granted and some document met; it grows, so that each is looked for once.
     """
 
     retrievers: tuple[str, ...]
@@ -69,7 +69,7 @@ class Plan:
     encoder: Callable[[str], Encoder]
     optional: Collection[str] = ()
     timeout: Mapping[str, float] = field(default_factory=dict)
-    known_fields: set[str] = field(default_factory=set)
+    known: set[Condition] = field(default_factory=set)
 
     def results(self, queries: Iterable[str]) -> list[Results]:
         """Hits for each query, as `HybridSearch.search_many` returns them."""
@@ -209,19 +209,19 @@ class Plan:
         return results
 
     def _filter_notes(self) -> list[str]:
-        """That the filter asks about a field that no document has: most often it is misspelt."""
-        notes = []
-        for name in self.filter.fields if self.filter else ():
-            if name not in self.known_fields and name != "id":
+        """That no document has what the filter asks about: most often it is misspelt, or of another type."""
+        notes: dict[str, str] = {}
+        for expected in self.filter.expectations() if self.filter else ():
+            if expected.condition not in self.known and expected.field not in notes:
                 try:
-                    there = self.backend.count(Filter.parse({name: {"$exists": True}}))
+                    there = self.backend.count(Filter(expected.condition))
                 except HybridSearchError:  # the search itself went well
                     continue
                 if there:
-                    self.known_fields.add(name)
+                    self.known.add(expected.condition)
                 else:
-                    notes.append(f"The filter asks about {name!r}, a field that no document has.")
-        return notes
+                    notes[expected.field] = expected.error
+        return list(notes.values())
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
         """The documents by id; one that was deleted since the search is left out."""

@@ -20,7 +20,7 @@ from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, c
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
-from hybridsearch.filters import Filter
+from hybridsearch.filters import Condition, Filter
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
@@ -104,7 +104,7 @@ class HybridSearch:
         self._place = place_name(backend)
         self._backend = connect(backend, backend_options)
         self._create_lock = threading.Lock()
-        self._known_fields: set[str] = set()
+        self._known: set[Condition] = set()
         with _closed_on_error(self._backend, backend):
             schema = self._encoders.schema = self._backend.open()
             recorded = {} if schema is None else schema.settings
@@ -360,7 +360,7 @@ class HybridSearch:
             encoder=self._encoders.verified,
             optional=self.optional,
             timeout=self.timeout,
-            known_fields=self._known_fields,
+            known=self._known,
         )
 
     def explain(

@@ -315,6 +315,31 @@ def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
     assert search.search("flow", filter={"yaer": 1961}).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("test", "kind"),
+    [
+        ({"$gte": 2020}, "a number"),
+        ({"$ne": 2020}, "a number"),
+        ({"$in": [2020, True]}, "a number and a boolean"),
+        ({"$contains": True}, "a boolean"),
+        ({"$lt": "2024-01-01T00:00Z"}, "an instant"),
+    ],
+)
+def test_a_filter_that_compares_with_another_kind_of_value_than_documents_have_is_noted(test: Any, kind: str) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.upsert(hs.Document("a", "a wing", metadata={"year": ["unknown", "x2021"]}))
+    note = f"The filter compares 'year' with {kind}, and no document has one there, but values of other kinds."
+    assert search.search("wing", filter={"year": test}).notes == (note,)
+    assert search.search("wing", filter={"$or": [{"year": test}, {"yaer": test}]}).notes == (
+        note,
+        "The filter asks about 'yaer', a field that no document has.",
+    )
+    assert search.search("wing", filter={"year": {"$in": [2020, "unknown", None]}}).notes == ()
+    held = {"a number": 1, "a number and a boolean": False, "a boolean": True, "an instant": "2023-01-01T00:00Z"}[kind]
+    search.upsert(hs.Document("b", "a wing", metadata={"year": held}))
+    assert search.search("wing", filter={"year": test}).notes == ()
+
+
 def test_a_field_that_a_filter_has_met_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     search = hybrid()
     search.search("flow", filter={"year": 1961})

@@ -252,9 +252,21 @@ SCALARS = st.sampled_from(NUMBERS) | st.sampled_from(["", "a", "b", "ab", "aab"]
 FIELDS = ["a=", "~", ".", "*", "a "]
 
 
+CASES = given(documents(SCALARS, FIELDS, 40), st.lists(descriptions(SCALARS, FIELDS), min_size=1, max_size=40))
+
+
 @settings(database=None, deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
-@given(documents(SCALARS, FIELDS, 40), st.lists(descriptions(SCALARS, FIELDS), min_size=1, max_size=40))
+@CASES
 def test_any_filter_agrees_with_the_definition_on_any_metadata(
+    index: Index, found: list[Document], filters: list[dict[str, Any]]
+) -> None:
+    _check(index, found, filters)
+
+
+@pytest.mark.slow
+@settings(database=None, deadline=None, max_examples=500, suppress_health_check=list(HealthCheck))
+@CASES
+def test_thousands_of_filters_agree_with_the_definition(
     index: Index, found: list[Document], filters: list[dict[str, Any]]
 ) -> None:
     _check(index, found, filters)

@@ -214,9 +214,23 @@ def test_load_stores_every_batch(backend: QdrantBackend) -> None:
 # --------------------------------------------------------------------------------------------------------- filters
 
 
+FILTER_CASES = given(documents(), st.lists(descriptions(), min_size=1, max_size=8))
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(documents(), st.lists(descriptions(), min_size=1, max_size=8))
+@FILTER_CASES
 def test_filters_let_through_what_the_definition_says(found: list[Document], filters: list[Any]) -> None:
+    _check_filters(found, filters)
+
+
+@pytest.mark.slow
+@settings(max_examples=2_000, deadline=None, suppress_health_check=list(HealthCheck))
+@FILTER_CASES
+def test_thousands_of_filters_let_through_what_the_definition_says(found: list[Document], filters: list[Any]) -> None:
+    _check_filters(found, filters)
+
+
+def _check_filters(found: list[Document], filters: list[Any]) -> None:
     items = [plain(document.id, title=document.title, metadata=document.metadata) for document in found]
     backend = QdrantBackend(MEMORY)
     backend.create(make_schema(frozenset({"sparse"})))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from filter_cases import descriptions, documents
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridsearch.adapters.memory.filters import MetadataColumns, mask_of
@@ -21,10 +22,26 @@ def segment(documents: list[Document]) -> Segment:
     return Segment.build(EncodedBatch(documents, {}))
 
 
-@given(documents(), st.lists(descriptions(), min_size=1, max_size=3), st.integers(0, 2**18))
+CASES = given(documents(), st.lists(descriptions(), min_size=1, max_size=3), st.integers(0, 2**18))
+
+
+@CASES
 def test_a_mask_equals_the_reference_for_every_document(
     found: list[Document], filters: list[dict[str, Any]], deleted: int
 ) -> None:
+    _check(found, filters, deleted)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@CASES
+def test_ten_thousand_masks_equal_the_reference(
+    found: list[Document], filters: list[dict[str, Any]], deleted: int
+) -> None:
+    _check(found, filters, deleted)
+
+
+def _check(found: list[Document], filters: list[dict[str, Any]], deleted: int) -> None:
     whole = segment(found)
     keep = np.array([not deleted >> number & 1 for number in range(len(found))], dtype=np.bool_)
     kept = [document for document, there in zip(found, keep, strict=True) if there]
