@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -78,6 +79,20 @@ def number(
     if least is not None and upper:
         bounds = f"from {least:g} to {upper.removeprefix('at most ')}"
     raise _refusal(sentence, name, value, " ".join(filter(None, ("a number", unit and f"of {unit}", bounds))))
+
+
+def seconds(name: str, value: object) -> float:
+    """A time in seconds, given as a number of at least 0 or as a text with a unit. Raises InvalidArgumentError.
+
+    >>> seconds("refresh", 2), seconds("refresh", "1.5s"), seconds("refresh", "500ms"), seconds("refresh", "5m")
+    (2, 1.5, 0.5, 300.0)
+    """
+    if not isinstance(value, str):
+        return number(name, value, least=0, unit="seconds")
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value, re.ASCII)
+    if found is None:
+        raise _refusal(GIVEN_FIRST, name, value, "a number of seconds, or a text such as '1s', '500ms' or '5m'")
+    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
 
 
 def true_or_false(name: str, value: object) -> bool:

@@ -319,6 +319,18 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class Reopened(Backend, Protocol):
+    """A backend that may hold what other processes have changed since: documents, or another index at its place."""
+
+    def reopen(self) -> Schema | None:
+        """The schema of the index that is at this place now, which is asked from now on; None where there is none.
+
+        Searches under way keep what they began with. Where nothing has changed it costs next to nothing.
+        """
+        ...
+
+
+@runtime_checkable
 class AsyncBackend(Backend, Protocol):
     """A backend that answers without a thread for each call; `HybridSearch.asearch` uses it."""
 

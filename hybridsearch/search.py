@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import pickle
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +17,12 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
+from hybridsearch.backends import AsyncBackend, Backend, Reopened, Schema, check_schema, connect, place_name
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Condition, Filter
+from hybridsearch.forks import after_fork
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
@@ -66,6 +68,8 @@ class HybridSearch:
         optional: names of retrievers that may fail: the results are then marked `degraded` instead of raising.
         timeout: seconds that a retriever may take for a call (encoding and search), one for all or by name.
         backend_options: keyword arguments of the backend that `backend` names.
+        refresh: how often a search first looks for what other processes have changed (see the method `refresh`):
+            seconds, or a text such as "1s", "500ms" or "5m"; None for never.
 
     Raises:
         FingerprintMismatchError: the index was built with another encoder.
@@ -94,16 +98,24 @@ class HybridSearch:
         optional: Collection[str] = (),
         timeout: float | Mapping[str, float] | None = None,
         backend_options: Mapping[str, Any] | None = None,
+        refresh: float | str | None = None,
         _recorded: Collection[str] = (),
+        _recipe: _Recipe | None = None,
     ) -> None:
+        options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
+        settings = {"fusion": fusion, "reranker": reranker, "candidates": candidates}
+        self._recipe = _recipe or _Recipe(type(self), backend, {"retrievers": retrievers, **settings, **options})
+        self._every = None if refresh is None else arguments.seconds("refresh", refresh)
+        self._checked = time.monotonic()
         self._encoders = IndexEncoders(retrievers)
         self.reranker = _check_reranker(reranker)
         self.optional = frozenset(arguments.names(optional))
         self.timeout = _timeouts(timeout, self._encoders.given)
         self._encoders.check_names(self.optional, "optional")
-        self._place = place_name(backend)
+        self._place = place_name(self._recipe.place)
         self._backend = connect(backend, backend_options)
-        self._create_lock = threading.Lock()
+        self._make_locks()
+        after_fork(self, HybridSearch._make_locks)
         self._known: set[Condition] = set()
         with _closed_on_error(self._backend, backend):
             schema = self._encoders.schema = self._backend.open()
@@ -170,6 +182,8 @@ class HybridSearch:
             self._check_sync(via)
         if via is not None:
             return self._index_via(via, documents, batch_size, show_progress_bar)
+        if self._encoders.schema is None:
+            self.refresh()  # another process may have made the index meanwhile
         reader = read_documents(documents)
         sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
         ingest, removed = Ingest(self._backend, self._encoders, batch_size), 0
@@ -228,6 +242,9 @@ class HybridSearch:
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
+        self._refresh_if_due()
+        if self._encoders.schema is None:
+            self.refresh()
         if self._encoders.schema is None:
             return 0
         return self._backend.count(self._parsed(filter))
@@ -310,6 +327,8 @@ class HybridSearch:
         self, queries: Iterable[str], top_k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[Results]:
         """`search_many`, with the event loop free meanwhile."""
+        if self._is_due():
+            await asyncio.to_thread(self._refresh_if_due)
         return await self.plan(top_k, **options).aresults(queries)
 
     def plan(
@@ -342,13 +361,13 @@ class HybridSearch:
         >>> [ranking.ids for ranking in plan.ask(["wing", "jet"]).rankings["bm25"]]
         [('a',), ('b',)]
         """
+        self._check_indexed()
         top_k = whole_number("top_k", top_k)
         fusion, candidates = (self.fusion, candidates) if fusion is None else read_fusion(fusion, candidates)
         depth = self.candidates if candidates is None else whole_number("candidates", candidates)
         parsed = self._parsed(filter)
         names = self._asked(retrievers, fusion)
         reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
-        self._check_indexed()
         return Plan(
             retrievers=tuple(names),
             depth=max(depth, top_k),
@@ -399,6 +418,21 @@ class HybridSearch:
             raise BackendError(f"The index at {self._place} is kept by its engine; there is nothing to save.")
         save(path, overwrite=overwrite)
 
+    def refresh(self) -> None:
+        """Search what is at this index's place now, also where other processes have changed it since.
+
+        They may have stored or deleted documents, made the index, deleted it, or made another one in its place, whose
+        encoders and settings then count where none were given. Searches under way keep what they began with. Where
+        nothing has changed it costs one look at a file's time, or one request to a server. An index in RAM is always
+        up to date, and so are the documents of one on a server.
+
+        Raises:
+            IndexCorruptedError, BackendError, StorageError: as `hs.open`; searches go on with what there was.
+            FingerprintMismatchError, InvalidArgumentError: the index does not fit the encoders or settings given.
+        """
+        with self._refreshing:
+            self._look_again()
+
     def close(self) -> None:
         """Release files and connections. Idempotent."""
         self._backend.close()
@@ -424,7 +458,63 @@ class HybridSearch:
             parts.append(f"reranker={self.reranker!r}")
         return f"HybridSearch({', '.join(parts)})"
 
+    def __reduce__(self) -> tuple[_Recipe, tuple[()]]:
+        """An index with a place is pickled as its place and settings, and opens itself again where it is unpickled."""
+        recipe = self._to_its_place()
+        recipe.check_pickles()
+        return recipe, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> HybridSearch:
+        """Another one, opened at the same place with settings of its own."""
+        return self._to_its_place()()
+
+    def __copy__(self) -> HybridSearch:
+        """Another one on the same open index: its settings may change, and `close` closes both."""
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        copied._make_locks()
+        after_fork(copied, HybridSearch._make_locks)
+        return copied
+
     # How it is done
+
+    def _to_its_place(self) -> _Recipe:
+        """How to come to this index again with the settings that there are now."""
+        if not self._backend.capabilities.persistent:
+            raise BackendError(
+                "An index in RAM cannot be pickled, nor copied deeply: save it with save(folder), and pickle "
+                "hs.open(folder), or index into a folder from the start."
+            )
+        return self._recipe.placed(fusion=self.fusion, reranker=self.reranker, candidates=self.candidates)
+
+    def _make_locks(self) -> None:
+        """Also in a forked process, where the thread that held one is not."""
+        self._create_lock, self._refreshing = threading.Lock(), threading.Lock()
+
+    def _refresh_if_due(self) -> None:
+        """One thread does; the others go on with what there is meanwhile."""
+        if self._is_due() and self._refreshing.acquire(blocking=False):
+            try:
+                self._look_again()
+            finally:
+                self._refreshing.release()
+
+    def _is_due(self) -> bool:
+        return self._every is not None and time.monotonic() - self._checked >= self._every
+
+    def _look_again(self) -> None:
+        self._checked = time.monotonic()
+        schema = self._backend.reopen() if isinstance(self._backend, Reopened) else self._backend.open()
+        known = self._encoders.schema
+        if schema == known:
+            return
+        self._known = set()
+        if schema is None or (known is not None and _made_alike(schema, known)):
+            self._encoders.schema = schema
+            return
+        there = self._recipe.on(self._backend)
+        self._encoders, self.fusion, self.candidates = there._encoders, there.fusion, there.candidates
+        self.reranker = there.reranker
 
     def _index_via(
         self,
@@ -505,6 +595,10 @@ class HybridSearch:
         return Schema({name: encoder.schema() for name, encoder in self._encoders.given.items()}, settings)
 
     def _check_indexed(self) -> None:
+        """Look for what others did where that is due, or where there was no index yet."""
+        self._refresh_if_due()
+        if self._encoders.schema is None:
+            self.refresh()
         if self._encoders.schema is None:
             raise IndexNotFoundError(f"Nothing is indexed at {str(self._place)!r} yet: call index(documents) first.")
 
@@ -549,6 +643,7 @@ def open(
     optional: Collection[str] = (),
     timeout: float | Mapping[str, float] | None = None,
     backend_options: Mapping[str, Any] | None = None,
+    refresh: float | str | None = None,
 ) -> HybridSearch:
     """Open a saved index: its encoders, fusion, reranker and depth are those it was made with.
 
@@ -559,13 +654,16 @@ def open(
         retrievers: encoders to use in place of the recorded ones, such as a model that has moved to another folder;
             needed for encoders of your own.
         fusion, reranker, candidates: in place of the recorded ones; `reranker=None` turns a recorded one off.
-        optional, timeout, backend_options: as in `HybridSearch`.
+        optional, timeout, backend_options, refresh: as in `HybridSearch`.
 
     Raises:
         IndexNotFoundError: there is no index at `place`.
         IndexCorruptedError: a file of it is damaged; the message names it.
         FingerprintMismatchError: an encoder in `retrievers` is not the one the index was built with.
     """
+    options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
+    settings = {"fusion": fusion, "reranker": reranker, "candidates": candidates}
+    recipe = _Recipe(open, place, {"retrievers": retrievers, **settings, **options})
     backend = connect(place, backend_options)
     with _closed_on_error(backend, place):
         schema = backend.open()
@@ -606,8 +704,57 @@ def open(
             candidates=candidates,
             optional=optional,
             timeout=timeout,
+            refresh=refresh,
             _recorded=encoders.keys() - (retrievers or {}).keys(),
+            _recipe=recipe,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How a search came to its index: by `make(place, **options)`, and how it comes there again."""
+
+    make: Callable[..., HybridSearch]
+    place: str | Path | Backend
+    options: Mapping[str, Any]
+
+    def __call__(self) -> HybridSearch:
+        return self.make(**{"place" if self.make is open else "backend": self.place}, **self.options)
+
+    def on(self, backend: Backend) -> HybridSearch:
+        """The same on a backend that is open already."""
+        named = {} if self.make is open else {"_recipe": self}  # so that errors name the place
+        return replace(self, place=backend, options={**self.options, "backend_options": None, **named})()
+
+    def placed(self, **settings: Any) -> _Recipe:
+        """The same with these settings, for whatever working folder."""
+        place = self.place
+        if isinstance(place, str | Path) and "://" not in str(place):
+            place = Path(place).expanduser().absolute()
+        return replace(self, place=place, options={**self.options, **settings})
+
+    def check_pickles(self) -> None:
+        """Raises BackendError where a part cannot be pickled."""
+        parts = {"backend": self.place, **self.options, **(self.options["retrievers"] or {})}
+        del parts["retrievers"]
+        for name, value in parts.items():
+            try:
+                pickle.dumps(value)
+            except Exception as error:  # of any kind: an object decides itself what it raises
+                raise BackendError(
+                    f"This search cannot be pickled, because {name!r} cannot, which is a {type(value).__name__} "
+                    f"({error}): give a backend by its place and a model by its name, and let your own classes be "
+                    "pickled."
+                ) from error
+
+
+def _made_alike(schema: Schema, other: Schema) -> bool:
+    """Whether they are equal but for the average lengths, which the first documents decide."""
+    ours, theirs = (
+        replace(one, retrievers={name: replace(r, average_length=None) for name, r in one.retrievers.items()})
+        for one in (schema, other)
+    )
+    return ours == theirs
 
 
 @contextmanager

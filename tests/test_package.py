@@ -31,9 +31,9 @@ HEAVY = [
 ]  # fmt: skip
 CONTRACT = {
     "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",
-    "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.ranking",
-    "hybridsearch.redaction",
-    "hybridsearch.vectors", "hybridsearch.weighting", "hybridsearch.words",
+    "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.forks",
+    "hybridsearch.ranking", "hybridsearch.redaction", "hybridsearch.vectors", "hybridsearch.weighting",
+    "hybridsearch.words",
 }  # fmt: skip
 """What an adapter may import."""
 

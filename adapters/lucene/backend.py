@@ -101,6 +101,7 @@ class LuceneBackend(Dialect):
         self._server: Server | None = None
         self._searcher: Searcher | None = None
         self._target: Target | None = None  # of a backend that was opened by an alias
+        self._uuid: str | None = None  # of the index that was opened
         self._closed = False
         self._refreshed = 0  # of what the writer has written
 
@@ -168,6 +169,29 @@ class LuceneBackend(Dialect):
             self._adopt(decode(self.address, (status, body)))
         return self._current().schema
 
+    def reopen(self) -> Schema | None:
+        """The schema of the index that has the name, or that the alias means, now; it is asked from now on.
+
+        What others have written is found without this; it is for an index that was made or deleted, or whose retrievers
+        have changed.
+
+        Raises:
+            BackendError, IndexCorruptedError: as `open`.
+        """
+        check_open(self._closed)
+        status, body = self._channel.answer(Call("GET", self.address.path))
+        if status == 404:
+            self._searcher = self._target = None
+            return None
+        found = decode(self.address, (status, body))
+        name, index = only_index(found, self.address)
+        identity = Identity.from_meta(index["mappings"].get("_meta"), replace(self.address, index=name))
+        same = self._uuid == index["settings"]["index"].get("uuid") and self._searcher is not None
+        if not same or identity.schema != self._current().schema:
+            self._target = None
+            self._adopt(found)
+        return self._current().schema
+
     def _adopt(self, found: Json) -> None:
         """Ask the index in `found` from now on, if it is not the one that is asked already."""
         name, index = only_index(found, self.address)
@@ -186,6 +210,7 @@ class LuceneBackend(Dialect):
                     f"leave {option} out, or index the documents again under another name."
                 )
         self._options = options
+        self._uuid = uuid
         self.check_server(self._ask_server(), schema)
         self._searcher = Searcher(schema, self, literal=identity.literal)
         if name != self.address.index:

@@ -20,7 +20,7 @@ from hybridsearch.adapters.memory.state import State, View
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables
-from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, sync_folder
+from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, manifest_stamp, sync_folder
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,
@@ -30,6 +30,7 @@ from hybridsearch.errors import (
     StorageError,
 )
 from hybridsearch.filters import Filter
+from hybridsearch.forks import after_fork
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
 
@@ -68,6 +69,8 @@ class MemoryBackend:
         self._added = 0
         self._writer = threading.RLock()
         self._merger: threading.Thread | None = None
+        self._stamp: tuple[int, ...] = ()
+        after_fork(self, MemoryBackend._forget_threads)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -116,6 +119,33 @@ class MemoryBackend:
                     self._store = None
                     raise StorageError(f"The index in {self._folder} cannot be read: {error}.") from error
             return None if self._state is None else self._state.schema
+
+    def reopen(self) -> Schema | None:
+        """What other processes have committed since, or the index that was made in the place of this one, from now on.
+
+        Where nothing was committed that is one look at the manifest's size and time; else only new parts are read.
+
+        Raises:
+            IndexCorruptedError, StorageError: as `open`. The backend goes on with what it had.
+        """
+        if self._folder is None or self._state is None:
+            return self.open()
+        with self._writer:
+            check_open(self._closed)
+            stamp = manifest_stamp(self._folder)
+            if stamp is None or self._store is None:
+                if self._store is not None:
+                    self._store.close()
+                self._store = self._state = None
+                return self.open()
+            if stamp == () or stamp != self._stamp:
+                if self._store.reload():
+                    self._store.close()  # a writer finds what it has committed itself, or another index came here
+                    self._read_store()
+                elif self._is_behind(self._store):
+                    self._read_store()
+                self._stamp = stamp
+            return self._state.schema
 
     def create(self, schema: Schema) -> None:
         """Make an empty index and become its writer.
@@ -294,10 +324,17 @@ class MemoryBackend:
         """The latest state, for the one thread and the one process that may change it now."""
         with self._writer:
             self._current()
-            store, state = self._store, self._current()
-            if store is not None and (store.lock() or tuple(view.part for view in state.views) != store.parts):
+            store = self._store
+            if store is not None and (store.lock() or self._is_behind(store)):
                 self._read_store()  # another process, or an interrupted call of this one, has changed the folder
             yield self._current()
+
+    def _is_behind(self, store: CorpusStore) -> bool:
+        return self._state is None or tuple(view.part for view in self._state.views) != store.parts
+
+    def _forget_threads(self) -> None:
+        """In a forked process: another thread of the parent may hold the lock, and none of them is here."""
+        self._writer, self._merger = threading.RLock(), None
 
     def _read_store(self) -> None:
         if self._store is None:

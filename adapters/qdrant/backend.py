@@ -147,6 +147,18 @@ class QdrantBackend:
             self._index = self._connection.run(self._read())
         return None if self._index is None else self._index.schema
 
+    def reopen(self) -> Schema | None:
+        """The schema of the index that has the name, or that the alias means, now; it is asked from now on.
+
+        What others have written is found without this; it is for an index that was made or deleted, or whose retrievers
+        have changed. Raises as `open`.
+        """
+        check_open(self._closed)
+        found = self._connection.run(self._read()) if self._connection.exists() else None
+        if found is None or self._index is None or (found.mark, found.schema) != (self._index.mark, self._index.schema):
+            self._index = found
+        return None if self._index is None else self._index.schema
+
     def create(self, schema: Schema) -> None:
         """Make an empty index.
 

@@ -20,7 +20,8 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from hybridsearch.adapters import steps
 from hybridsearch.adapters.qdrant.place import API_KEY, Place
 from hybridsearch.adapters.qdrant.refusals import Refusals, passes
-from hybridsearch.errors import BackendError, HybridSearchError, InvalidArgumentError
+from hybridsearch.errors import BackendError, HybridSearchError, IndexLockedError, InvalidArgumentError
+from hybridsearch.forks import after_fork
 
 OLDEST_SERVER = (1, 20)
 """The first version that finds substrings; from 1.19 on, idf can leave out deleted documents."""
@@ -39,6 +40,10 @@ FIRST_WAIT, MAX_WAIT = 0.2, 30.0
 """Seconds: the longest pauses after the first failure, which double, and after any."""
 
 T = TypeVar("T")
+
+
+_parents_clients: list[QdrantClient] = []
+"""Of a forked process, kept as long as it lives, since one that is forgotten would be closed."""
 
 
 class Call(NamedTuple):
@@ -82,6 +87,8 @@ class Connection:
             lambda: AsyncQdrantClient(**self._arguments()), lambda client: client.close()
         )
         self._lock = threading.Lock()
+        self._forked = False
+        after_fork(self, Connection._leave)
 
     def exists(self) -> bool:
         """Whether there can be anything at this place; looking for it makes no folder."""
@@ -122,6 +129,8 @@ class Connection:
         with self._lock:
             engine, client = self._engine, self._client
             self._engine = self._client = None
+        if self._forked:
+            return
         if engine is not None:
             engine.release()
         elif client is not None:
@@ -142,7 +151,21 @@ class Connection:
                 failures += 1
                 yield self._pause(error, call, failures)
 
+    def _leave(self) -> None:
+        """In a forked process: connections, and the folder of an embedded engine, are its parent's."""
+        self._lock = threading.Lock()
+        if self._engine is not None:
+            self._forked = self._engine.folder is not None
+        elif self._client is not None:
+            _parents_clients.append(self._client)
+            self._client = None
+
     def _connected(self) -> QdrantClient:
+        if self._forked:
+            raise IndexLockedError(
+                f"The embedded Qdrant in {self.place.shown} belongs to the process from which this one was "
+                "forked: let one process use it, or run a Qdrant server."
+            )
         with self._lock:
             if self._client is None:
                 with self._translating():

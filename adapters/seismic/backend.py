@@ -122,6 +122,14 @@ class SeismicBackend(MemoryBackend):
                 log.warning("Sparse searches stay exact for now: %s", error)
         return schema
 
+    def reopen(self) -> Schema | None:
+        """As `MemoryBackend.reopen`; Seismic indices that another process has made are read, too."""
+        before, schema = self._state, super().reopen()
+        if self._state is not before:
+            self._loaded = False
+            return self.open()
+        return schema
+
     def create(self, schema: Schema) -> None:
         super().create(schema)
         self._loaded = True

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ from hybridsearch.errors import (
     IndexNotFoundError,
     StorageError,
 )
+from hybridsearch.forks import after_fork
 from hybridsearch.vectors import EncodedBatch
 
 T = TypeVar("T")
@@ -48,7 +50,11 @@ PART = "part.parquet"
 _MANIFEST = "manifest.json"
 _LOCK = "write.lock"
 _SEGMENTS = "segments"
+_parents_locks: list[filelock.BaseFileLock] = []
+"""Of a forked process, kept as long as it lives, since a lock is released when it is forgotten."""
 _OURS = {_MANIFEST, f"{_MANIFEST}.tmp", _LOCK, _SEGMENTS}
+_YOUNG = 100_000_000
+"""Nanoseconds: two commits within a tick of the file system's clock may have the same time."""
 _REPAIR = "restore the index from a copy, or index the documents again"
 
 
@@ -109,6 +115,7 @@ class CorpusStore:
         self._generation = generation
         self._lock: filelock.BaseFileLock | None = None
         self._verified: set[tuple[str, str]] = set()
+        after_fork(self, CorpusStore._leave_lock)
 
     @classmethod
     def create(cls, folder: str | Path, schema: Schema) -> CorpusStore:
@@ -180,7 +187,7 @@ class CorpusStore:
     def reload(self) -> bool:
         """Read the manifest again. Returns whether another process has committed since."""
         schema, parts, generation = _read_manifest(self.folder)
-        if generation == self._generation and tuple(parts) == self.parts:
+        if (generation, tuple(parts), schema) == (self._generation, self.parts, self.schema):
             return False
         self.schema, self.parts, self._generation = schema, tuple(parts), generation
         return True
@@ -331,6 +338,12 @@ class CorpusStore:
             self._lock.release()
             self._lock = None
 
+    def _leave_lock(self) -> None:
+        """In a forked process: the lock is its parent's, and releasing it here would release it there."""
+        if self._lock is not None:
+            _parents_locks.append(self._lock)
+            self._lock = None
+
     def _acquire(self) -> None:
         lock = filelock.FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
         with _storage_errors(self.folder):
@@ -393,6 +406,18 @@ def exists(folder: Path) -> bool:
     if any(path.suffix != ".tmp" for path in (folder / _SEGMENTS).glob("*")) and not manifest.is_file():
         raise IndexCorruptedError(f"{manifest} is missing: {_REPAIR}.")
     return False
+
+
+def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
+    """Changes with each commit; None where there is no manifest, () where it is too young for its time to tell."""
+    try:
+        found = (folder / _MANIFEST).stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{folder / _MANIFEST} cannot be read: {error}.") from error
+    young = abs(time.time_ns() - found.st_mtime_ns) < _YOUNG
+    return () if young else (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def sync_folder(folder: Path) -> None:

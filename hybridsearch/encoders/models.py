@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from hybridsearch import arguments
 from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
+from hybridsearch.forks import after_fork
 
 Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
 """The class of sentence-transformers that a model is for."""
@@ -68,6 +70,7 @@ class LazyModel:
                 f"model_kwargs is a mapping such as {{'dtype': 'float32'}}, not {model_kwargs!r:.80}."
             )
         self._model_kwargs = dict(model_kwargs or {})
+        after_fork(self, LazyModel._in_a_new_process)
         engine = None if backend == "torch" else backend
         options = {"max_length": self._max_length, "model_kwargs": self._model_kwargs, "backend": engine}
         self.settings: dict[str, Any] = {name: value for name, value in options.items() if value}
@@ -106,6 +109,7 @@ class LazyModel:
             MissingExtraError: sentence-transformers is not installed.
             InvalidArgumentError: its weights are pickled, or it lacks the trained head that its family needs.
         """
+        _torch.use()
         if self._model is None:
             with self.lock:
                 if self._model is None:
@@ -113,6 +117,21 @@ class LazyModel:
         if self._model.training:
             self._model.eval()
         return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: a model that was given by name is loaded again where it is needed."""
+        state = {name: value for name, value in vars(self).items() if name != "lock"}
+        return {**state, "_model": None, "_digest": None} if self.is_named else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.RLock())
+        after_fork(self, LazyModel._in_a_new_process)
+
+    def _in_a_new_process(self) -> None:
+        """In a forked process: threads that hold the lock are not here, nor are those with which a model computes."""
+        self.lock = threading.RLock()
+        if self._backend != "torch" and self.is_named:
+            self._model = None  # which is loaded again, with threads of this process
 
     @property
     def on_torch_cpu(self) -> bool:
@@ -187,6 +206,26 @@ class LazyModel:
             model.max_seq_length = self._max_length
         self._digest = digest
         return model.eval()
+
+
+class _Torch:
+    """What a forked process must do before torch computes: it would wait forever for threads that its parent has."""
+
+    def __init__(self) -> None:
+        self._inherited = False
+        after_fork(self, _Torch._inherit)
+
+    def _inherit(self) -> None:
+        self._inherited = "torch" in sys.modules
+
+    def use(self) -> None:
+        """Let one thread compute, as torch's own forked workers do, where the parent may have used several."""
+        if self._inherited:
+            self._inherited = False
+            sys.modules["torch"].set_num_threads(1)
+
+
+_torch = _Torch()
 
 
 def find_model(name: str, family: Family, backend: str = "torch", revision: str | None = None) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridsearch.backends import Backend, Kind, Schema
+from hybridsearch.backends import Backend, Capabilities, Kind, Reopened, Schema
 from hybridsearch.documents import Document
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import Base, Connect, Kinds, ask, case, check, find_all, put, require
@@ -63,6 +63,27 @@ class StorageTests(Base):
         asked = ["d13", "unknown", "d2", "d2", "D2", "d19", "d0"]
         by_id = {item.id: item.document for item in items}
         assert backend.fetch(asked) == [by_id.get(id) for id in asked]
+
+    def test_what_another_object_makes_and_stores_is_found_after_looking_again(
+        self, connect: Connect, capabilities: Capabilities, schema: Schema, any_kind: Kind
+    ) -> None:
+        require(capabilities.persistent, "persistence")
+        reader, writer = connect("followed"), connect("followed")
+        look = reader.reopen if isinstance(reader, Reopened) else reader.open
+        try:
+            assert reader.open() is None
+            writer.create(schema)
+            put(writer, [samples.plain("a")], schema)
+            seen = look()
+            assert seen is not None
+            assert list(seen.retrievers) == list(schema.retrievers)
+            assert (find_all(reader, any_kind), reader.count()) == ({"a"}, 1)
+            put(writer, [samples.plain("b")], schema)
+            look()
+            assert (find_all(reader, any_kind), reader.count()) == ({"a", "b"}, 2)
+        finally:
+            reader.close()
+            writer.close()
 
     def test_fetching_nothing_gives_nothing(self, backend: Backend, schema: Schema) -> None:
         put(backend, [samples.plain("a")], schema)

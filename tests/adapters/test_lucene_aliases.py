@@ -329,3 +329,39 @@ def test_the_doctor_shows_what_the_engine_says(filled: Callable[..., LuceneBacke
     assert report.problems == ()
     assert findings["index"] == backend.address.index
     assert findings["documents"] == "60"
+
+
+def test_reopening_follows_an_index_that_was_deleted_and_made_again(make: Make) -> None:
+    reader, writer = make("again"), make("again")
+    assert reader.reopen() is None
+    writer.create(SCHEMA)
+    put(writer, [samples.plain("old")], SCHEMA)
+    assert reader.reopen() is not None
+    searcher = reader._searcher
+    assert reader.reopen() == reader.open()
+    assert reader._searcher is searcher  # what it has learned is kept where nothing has changed
+    call(writer.address, "DELETE", writer.address.path)
+    assert reader.reopen() is None
+    other = samples.make_schema(frozenset({"sparse"}))
+    again = make("again")
+    again.create(other)
+    put(again, [samples.plain("new")], other)
+    assert reader.reopen() == other
+    assert [document is not None for document in reader.fetch(["old", "new"])] == [False, True]
+    assert ask(reader, "sparse", samples.random_queries("sparse")[0]).ids in ((), ("new",))
+
+
+def test_reopening_follows_an_alias_to_an_index_with_other_retrievers(make: Make) -> None:
+    first, second = make("first"), make("second")
+    first.create(SCHEMA)
+    put(first, [samples.plain("old")], SCHEMA)
+    alias = f"{first.address.index}-alias"
+    first.publish(alias)
+    reader = make("first-alias")
+    assert list((reader.open() or SCHEMA).retrievers) == list(SCHEMA.retrievers)
+    other = samples.make_schema(frozenset({"sparse"}))
+    second.create(other)
+    put(second, [samples.plain("new")], other)
+    second.publish(alias)
+    assert reader.reopen() == other
+    assert [document is not None for document in reader.fetch(["old", "new"])] == [False, True]

@@ -13,6 +13,7 @@ import orjson
 from hybridsearch.adapters import steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, Transport
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode, refusal
+from hybridsearch.forks import after_fork
 
 T = TypeVar("T")
 
@@ -21,6 +22,10 @@ JSON, LINES, SMILE = "application/json", "application/x-ndjson", "application/sm
 _BUSY = (429, 500, 503)
 _BUSY_PAUSES, _PATIENT_PAUSES = 8, 12
 _BUSY_WAIT, _PATIENT_WAIT, _LONGEST_WAIT = 0.1, 0.5, 30.0  # seconds
+
+
+_parents_connections: list[Transport | None] = []
+"""Of a forked process, kept as long as it lives, since one that is forgotten would be closed."""
 
 
 class Call(NamedTuple):
@@ -44,6 +49,7 @@ class Channel:
         self._make = make
         self._made: Transport | None = None
         self._making = threading.Lock()
+        after_fork(self, Channel._leave_connections)
 
     def send(self, call: Call) -> Answer:
         """One attempt; any status."""
@@ -90,6 +96,11 @@ class Channel:
         """Close those of the running event loop."""
         if self._made is not None:
             await self._made.aclose()
+
+    def _leave_connections(self) -> None:
+        """In a forked process: what arrives on its parent's connections answers the parent's questions."""
+        _parents_connections.append(self._made)
+        self._made, self._making = None, threading.Lock()
 
     def _transport(self) -> Transport:
         with self._making:

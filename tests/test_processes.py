@@ -1,0 +1,443 @@
+"""Several processes on one index: readers that follow a writer, forks, and searches that travel in pickles."""
+
+from __future__ import annotations
+
+import copy
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hybridsearch as hs
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.corpus import store as store_module
+from hybridsearch.errors import (
+    BackendError,
+    FingerprintMismatchError,
+    IndexLockedError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+)
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def bm25(**options: Any) -> dict[str, Any]:
+    return {"bm25": hs.BM25(**options)}
+
+
+def store(search: hs.HybridSearch, *ids: str, text: str = "wing") -> None:
+    search.index([hs.Document(id, text) for id in ids], show_progress_bar=False)
+
+
+def found(search: hs.HybridSearch, query: str = "wing") -> list[str]:
+    return sorted(search.search(query, 1000).ids)
+
+
+def in_a_fork(work: Callable[[], object], seconds: float = 60) -> Any:
+    """What `work` returns in a forked process, as JSON; whatever it raises, by name and message."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            answer: object = work()
+        except BaseException as error:
+            answer = [type(error).__name__, str(error)]
+        os.write(writing, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writing)
+    end = time.monotonic() + seconds
+    try:
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if time.monotonic() > end:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                pytest.fail(f"the forked process had no answer after {seconds} seconds")
+            time.sleep(0.01)
+        return json.loads(os.read(reading, 1 << 16) or "null")
+    finally:
+        os.close(reading)
+
+
+# Following
+
+
+def test_a_reader_finds_what_others_stored_after_a_refresh_and_not_before(tmp_path: Path) -> None:
+    writer = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(writer, "a", "b")
+    reader = hs.open(tmp_path / "index")
+    store(writer, "c")
+    writer.delete("a")
+    assert (found(reader), reader.count()) == (["a", "b"], 2)
+    reader.refresh()
+    assert (found(reader), reader.count(), reader.get("a")) == (["b", "c"], 2, [None])
+
+
+def test_with_an_interval_searches_look_for_themselves(tmp_path: Path) -> None:
+    writer = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(writer, "a")
+    reader, never = hs.open(tmp_path / "index", refresh="1ms"), hs.open(tmp_path / "index", refresh="1h")
+    store(writer, "b")
+    time.sleep(0.002)
+    assert (found(reader), found(never)) == (["a", "b"], ["a"])
+
+
+@pytest.mark.parametrize("refresh", ["soon", "1 week", -1, True, "", float("nan")])
+def test_an_interval_that_is_none_is_refused(refresh: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^refresh is .*; it is a number of"):
+        hs.HybridSearch(bm25(), refresh=refresh)
+
+
+def test_an_index_that_is_made_later_is_found_by_whoever_waited_for_it(tmp_path: Path) -> None:
+    reader = hs.HybridSearch(bm25(), tmp_path / "index")
+    assert reader.count() == 0
+    with pytest.raises(IndexNotFoundError):
+        reader.search("wing")
+    store(hs.HybridSearch(bm25(), tmp_path / "index"), "a")
+    assert (found(reader), reader.count()) == (["a"], 1)
+
+
+def test_whoever_brings_the_first_documents_too_late_adds_them(tmp_path: Path) -> None:
+    late = hs.HybridSearch(bm25(), tmp_path / "index")
+    first = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(first, "a")
+    first.close()
+    store(late, "b")
+    assert found(late) == ["a", "b"]
+    other = hs.HybridSearch(bm25(language="german"), tmp_path / "other")
+    same = hs.HybridSearch(bm25(), tmp_path / "other")
+    store(same, "a")
+    same.close()
+    with pytest.raises(FingerprintMismatchError):
+        store(other, "b")
+
+
+def test_a_reader_follows_an_index_that_was_deleted_and_made_again_with_other_settings(tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    with hs.HybridSearch(bm25(), place) as writer:
+        store(writer, "a")
+    opened, made = hs.open(place), hs.HybridSearch(bm25(), place)
+    assert found(opened) == ["a"]
+    shutil.rmtree(place)
+    opened.refresh()
+    with pytest.raises(IndexNotFoundError):
+        opened.search("wing")
+    retrievers = {"words": hs.BM25(language="german"), "more": hs.BM25()}
+    with hs.HybridSearch(retrievers, place, hs.ScoreFusion("minmax"), candidates=7) as writer:
+        store(writer, "b", text="Flügel")
+    opened.refresh()
+    assert (found(opened, "Flügel"), list(opened.retrievers), opened.candidates) == (["b"], ["words", "more"], 7)
+    assert repr(opened.fusion) == repr(hs.ScoreFusion("minmax"))
+    assert repr(str(place)) in repr(opened)
+    with pytest.raises(InvalidArgumentError, match="index' has the retrievers 'words', 'more', and 'bm25' cannot"):
+        made.refresh()
+
+
+def test_an_index_with_the_same_name_and_another_encoder_is_no_longer_searched(tmp_path: Path) -> None:
+    with hs.HybridSearch(bm25(), tmp_path / "index") as writer:
+        store(writer, "a")
+    reader = hs.HybridSearch(bm25(), tmp_path / "index")
+    shutil.rmtree(tmp_path / "index")
+    with hs.HybridSearch(bm25(language="german"), tmp_path / "index") as writer:
+        store(writer, "b")
+    with pytest.raises(FingerprintMismatchError):
+        reader.refresh()
+
+
+def test_where_nothing_has_changed_a_refresh_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(hs.HybridSearch(bm25(), tmp_path / "index"), "a")
+    reader = hs.open(tmp_path / "index", refresh=0)
+    time.sleep(0.11)  # a file that is younger is read again, since a clock may not tell two commits apart
+    reader.refresh()
+    monkeypatch.setattr(store_module, "_read_manifest", lambda folder: pytest.fail("the manifest was read"))
+    assert found(reader) == ["a"]
+
+
+def test_a_writer_whose_index_was_replaced_by_others_is_not_the_writer_of_that_one(tmp_path: Path) -> None:
+    old = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(old, "a")
+    shutil.rmtree(tmp_path / "index")
+    new = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(new, "b")
+    old.refresh()
+    assert found(old) == ["b"]
+    with pytest.raises(IndexLockedError):
+        store(old, "c")
+
+
+READER = """
+import sys, time
+import hybridsearch as hs
+reader = hs.open(sys.argv[1], refresh=0)
+states = []
+print("ready", flush=True)
+while states[-1:] != [int(sys.argv[2])]:
+    hits = reader.search("wing", 1000, filter={"kept": True})
+    states.append(len(hits))
+    for hit in hits:
+        assert hit.document.text.split()[1] == hit.id, hit
+    assert len(hits) % 5 == 0, f"half a batch: {len(hits)}"
+    assert states == sorted(states), states
+print(len(set(states)))
+"""
+
+
+def test_four_reader_processes_follow_a_writer_batch_by_batch(tmp_path: Path) -> None:
+    """Each batch adds five documents and takes away five that no search finds, so that segments merge meanwhile."""
+    batches = 24
+    writer = hs.HybridSearch(bm25(), tmp_path / "index")
+
+    def batch(number: int) -> None:
+        documents = [
+            hs.Document(f"{kind}{number}-{one}", f"wing {kind}{number}-{one}", metadata={"kept": kind == "k"})
+            for kind in "kx"
+            for one in range(5)
+        ]
+        writer.index(documents, show_progress_bar=False)
+        writer.delete([document.id for document in documents if not document.metadata["kept"]])
+
+    batch(0)
+    command = [sys.executable, "-c", READER, str(tmp_path / "index"), str(5 * batches)]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+    for number in range(1, batches):
+        batch(number)
+        time.sleep(0.01)
+    for reader in readers:
+        states, complaint = reader.communicate(timeout=60)
+        assert complaint == ""
+        assert int(states) > 1  # it saw more than the first and the last
+
+
+def test_searches_under_way_bear_refreshes_and_merges(tmp_path: Path) -> None:
+    writer = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(writer, "always")
+    reader = hs.open(tmp_path / "index", refresh=0)
+    errors: list[BaseException] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not over.is_set():
+                assert "always" in found(reader)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(30):
+        store(writer, f"d{number}")
+    writer.backend.optimize()  # type: ignore[attr-defined]
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+# Forks
+
+
+@forks
+def test_a_forked_process_is_not_the_writer_that_its_parent_is(tmp_path: Path) -> None:
+    search = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(search, "a")
+
+    def child() -> object:
+        try:
+            store(search, "child")
+        except IndexLockedError:
+            return found(search)
+        finally:
+            search.close()  # which must not release the parent's lock
+        return "stored"
+
+    assert in_a_fork(child) == ["a"]
+    with pytest.raises(IndexLockedError):
+        store(hs.HybridSearch(bm25(), tmp_path / "index"), "other")
+    store(search, "b")
+    assert found(hs.open(tmp_path / "index")) == ["a", "b"]
+
+
+@forks
+def test_a_forked_process_searches_though_threads_of_its_parent_held_the_locks(tmp_path: Path) -> None:
+    search = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(search, "a")
+    backend = search.backend
+    assert isinstance(backend, MemoryBackend)
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with backend._writer, search._refreshing, search._create_lock:
+            held.set()
+            go.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+
+    def child() -> object:
+        search.refresh()
+        return found(search)
+
+    try:
+        assert in_a_fork(child, 20) == ["a"]
+    finally:
+        go.set()
+        thread.join()
+
+
+DENSE = """
+import os, signal, sys, time
+import hybridsearch as hs
+
+model, text = sys.argv[1], "a long text about wings " * 12
+search = hs.HybridSearch({"dense": hs.Dense(model, cache=False)})
+search.index([hs.Document(str(number), f"{text} {number}") for number in range(4)], show_progress_bar=False)
+expected = [round(hit.score, 5) for hit in search.search(text)]
+child = os.fork()
+if not child:
+    found = [round(hit.score, 5) for hit in search.search(text)]
+    later = hs.Dense(model, cache=False).encode_documents([text] * 4)  # of a model that is loaded after the fork
+    print(found == expected, later.array.shape, flush=True)
+    os._exit(0)
+end = time.monotonic() + 60
+while os.waitpid(child, os.WNOHANG) == (0, 0):
+    if time.monotonic() > end:
+        os.kill(child, signal.SIGKILL)
+        sys.exit("the forked process hangs")
+    time.sleep(0.05)
+"""
+
+
+@forks
+def test_a_dense_search_after_a_fork_answers(minilm: str) -> None:
+    """Torch computed with several threads before, which the forked process would wait for."""
+    settings = os.environ | {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-W", "ignore", "-c", DENSE, minilm]
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
+    assert (done.returncode, done.stdout) == (0, "True (4, 384)\n"), done.stderr
+
+
+@forks
+def test_a_forked_process_has_connections_of_its_own(opensearch_url: str, lucene_names: Any) -> None:
+    search = hs.HybridSearch(bm25(), lucene_names(opensearch_url, "fork"))
+    search.index([hs.Document(f"d{number}", f"word{number}") for number in range(20)], show_progress_bar=False)
+    search.search("word1")
+    channel = search.backend._channel  # type: ignore[attr-defined]
+    made = channel._made
+
+    def ask(numbers: list[int]) -> bool:
+        return all(search.search(f"word{number}").ids == [f"d{number}"] for number in numbers * 10)
+
+    def child() -> object:
+        return [channel._made is made, ask([3, 7, 11])]
+
+    assert in_a_fork(child) == [False, True]
+    assert ask([5, 9, 13])
+    assert channel._made is made
+
+
+@forks
+def test_an_embedded_qdrant_is_its_parents(tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_client", reason="pip install 'hybridsearch[qdrant]'")
+    search = hs.HybridSearch(bm25(), f"qdrant://{tmp_path / 'folder'}/papers")
+    store(search, "a")
+    kind, message = in_a_fork(lambda: found(search))
+    assert (kind, found(search)) == ("IndexLockedError", ["a"])
+    assert "run a Qdrant server" in message
+    search.close()
+
+
+# Pickles and copies
+
+
+def ask_there(search: hs.HybridSearch) -> tuple[list[str], int, str]:
+    return found(search), search.candidates, repr(search.fusion)
+
+
+@contextmanager
+def placed(place: Path) -> Iterator[hs.HybridSearch]:
+    with hs.HybridSearch(bm25(), place, hs.ScoreFusion("minmax"), candidates=7) as search:
+        store(search, "a", "b")
+        yield search
+
+
+def pickled(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))  # noqa: S301 - its own
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["made", "opened"])
+@pytest.mark.parametrize("again", [pickled, copy.deepcopy], ids=["pickle", "deepcopy"])
+def test_a_search_with_a_place_comes_back_as_another_one_that_is_open_there(
+    again: Callable[[Any], Any], opened: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with placed(Path("index")) as made:
+        search = hs.open("index", refresh="1h") if opened else made
+        search.candidates = 8
+        back = again(search)
+        assert back.backend is not search.backend
+        assert ask_there(back) == (["a", "b"], 8, "ScoreFusion(normalization='minmax')")
+        monkeypatch.chdir("/")  # its place is no longer relative
+        assert ask_there(again(back)) == (["a", "b"], 8, "ScoreFusion(normalization='minmax')")
+
+
+def test_a_search_in_ram_says_what_to_do_in_place_of_a_pickle() -> None:
+    search = hs.HybridSearch(bm25())
+    store(search, "a")
+    for again in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(BackendError, match=r"RAM cannot be pickled.*save it with save\(folder\)"):
+            again(search)
+    assert found(copy.copy(search)) == ["a"]
+
+
+def test_a_copy_shares_the_index_and_has_settings_of_its_own() -> None:
+    search = hs.HybridSearch(bm25())
+    copied = copy.copy(search)
+    copied.candidates = 3
+    store(search, "a")
+    assert (found(copied), search.candidates, copied.backend is search.backend) == (["a"], 100, True)
+
+
+def test_what_cannot_be_pickled_is_named(tmp_path: Path) -> None:
+    class Mine(hs.RRF):
+        pass
+
+    search = hs.HybridSearch(bm25(), tmp_path / "index", Mine())
+    with pytest.raises(BackendError, match="because 'fusion' cannot, which is a Mine"):
+        pickle.dumps(search)
+    assert isinstance(copy.deepcopy(search).fusion, Mine)
+
+
+def test_models_are_pickled_by_name_and_loaded_again(minilm: str) -> None:
+    dense = hs.Dense(minilm, batch_tokens=512, device="cpu", cache=False)
+    dense.encode_queries(["wing"])
+    assert len(pickle.dumps(dense)) < 2000
+    back = pickled(dense)
+    assert (back.fingerprint(), back.schema()) == (dense.fingerprint(), dense.schema())
+    assert repr(back) == repr(dense)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_worker_processes_take_a_search(method: str, tmp_path: Path) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
+    with placed(tmp_path / "index") as search, multiprocessing.get_context(method).Pool(1) as pool:
+        answers = pool.map(ask_there, [search, search, search])
+        assert answers == [(["a", "b"], 7, "ScoreFusion(normalization='minmax')")] * 3
+        assert pool.apply(search.search, ("wing",)).ids == ["a", "b"]
