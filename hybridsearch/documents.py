@@ -24,6 +24,9 @@ MAX_ID_BYTES = 512
 MAX_DEPTH = 20
 """Levels of nesting in metadata."""
 
+_SHOWN = 200
+"""Characters of a text that `repr` shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -73,6 +76,11 @@ class Document:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def __repr__(self) -> str:
+        metadata = repr(self.metadata)
+        shown = metadata if len(metadata) <= _SHOWN else f"{len(self.metadata)} fields"
+        return f"Document(id={self.id!r}, text={_shown(self.text)}, title={_shown(self.title)}, metadata={shown})"
 
     @property
     def content(self) -> str:
@@ -147,6 +155,10 @@ def spellings(id: str) -> list[str]:
     ([4, 5], ['cafe'])
     """
     return [id] if id.isascii() else list(dict.fromkeys([id, *(unicodedata.normalize(f, id) for f in ("NFC", "NFD"))]))
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text):,} characters)"
 
 
 def _iso(value: dt.date | dt.time) -> str:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Explain: TypeAlias = "Callable[[Sequence[Hit]], list[Explanation]]"
 """Explains hits of one query."""
 
+_SHOWN = 5
+"""Ids that `repr` of results shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetrieverHit:
@@ -235,6 +238,10 @@ class Results(Sequence[Hit]):
         for field_name in dict.fromkeys(name for hit in self.hits for name in hit.document.metadata):
             columns[f"metadata.{field_name}"] = [hit.document.metadata.get(field_name) for hit in self.hits]
         return import_pandas().DataFrame(columns)
+
+    def __repr__(self) -> str:
+        first = ", ".join(map(repr, self.ids[:_SHOWN])) + (", ..." if len(self) > _SHOWN else "")
+        return f"Results({self.query!r:.200}, {len(self):,} hits{': ' if first else ''}{first})"
 
     def __str__(self) -> str:
         return as_text(self, 100)

@@ -16,6 +16,9 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.readers.lines import read_lines, words, writable
 
+_SHOWN = 5
+"""Documents that `repr` of a ranking shows."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
@@ -60,6 +63,10 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
             raise InvalidArgumentError("A document id comes twice in one ranking; ids must be distinct.")
         ordered = sorted(zip(negated.tolist(), ids, strict=True))[:k]
         return cls(tuple([id for _, id in ordered]), -np.array([score for score, _ in ordered], dtype=np.float64))
+
+    def __repr__(self) -> str:
+        first = ", ".join(f"({id!r}, {score:g})" for id, score in self.top(_SHOWN))
+        return f"Ranking([{first}{f', ... {len(self):,} in all' if len(self) > _SHOWN else ''}])"
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -163,3 +163,8 @@ class EncodedBatch:
 
     def __len__(self) -> int:
         return len(self.documents)
+
+    def __repr__(self) -> str:
+        return (
+            f"EncodedBatch({len(self):,} documents, vectors of {', '.join(map(repr, self.vectors)) or 'no retriever'})"
+        )

@@ -111,6 +111,11 @@ class Dataset:
         name = name or Path(queries).name.split(".")[0]
         return _dataset(name, [Path(queries)], [Path(qrels)], documents, topic_field, all_queries)
 
+    def __repr__(self) -> str:
+        judgements = number_of(sum(map(len, self.qrels.values())), "judgement")
+        corpus = "no corpus" if self.corpus is None else "a corpus"
+        return f"Dataset({self.name!r}: {number_of(len(self.queries), 'query', 'queries')}, {judgements}, {corpus})"
+
     @property
     def digest(self) -> str:
         """A fingerprint of queries and judgements, 16 hexadecimal digits; the documents are not part of it."""

@@ -49,6 +49,14 @@ class Pipeline:
     reranker: Reranker | Literal["configured"] | None = CONFIGURED
     filter: Mapping[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        runs = not isinstance(self.source, HybridSearch)
+        given: dict[str, Any] = {"retrievers": self.retrievers, "fusion": self.fusion, "candidates": self.candidates}
+        given |= {"reranker": None if self.reranker == CONFIGURED else self.reranker, "filter": self.filter}
+        set_here = [f"{name}={value!r:.200}" for name, value in given.items() if value is not None]
+        source = f"runs {', '.join(map(repr, self.source))}" if runs else repr(self.source)  # type: ignore[arg-type]
+        return f"Pipeline({', '.join([source, *set_here])})"
+
     def resolve(self, name: str, top_k: int) -> SystemPlan:
         """What asking for `top_k` documents comes to, under the name of the system.
 
@@ -108,7 +116,7 @@ class Pipeline:
         return SystemPlan(name, runs, names, fusion, depth, reranker, None, top_k, notes=ties)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SystemPlan:
     """A system with all its arguments known.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -167,6 +168,10 @@ class Tuned:
         with writable(path) as place:
             place.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
+    def __repr__(self) -> str:
+        figure = f"{self.measure} {formats.figure(self.held_out.mean)} held out"
+        return f"Tuned({self.tuned!r}, {self.tuned_candidates} candidates: {figure}; use {self.fusion!r})"
+
     def __str__(self) -> str:
         return self.recommendation
 
@@ -174,6 +179,12 @@ class Tuned:
         from rich.console import Group
         from rich.text import Text
 
+        return Group(rich_tables(self._grids()), Text(self.recommendation))
+
+    def _repr_html_(self) -> str:
+        return "".join(grid.to_html() for grid in self._grids()) + f"<p>{html.escape(self.recommendation)}</p>"
+
+    def _grids(self) -> list[Grid]:
         def mean(of: Interval) -> list[str]:
             return [formats.figure(of.mean), formats.interval(of)]
 
@@ -198,7 +209,7 @@ class Tuned:
             rows.append([[_written(fold.fusion), f"{fold.candidates} candidates"], *cells])
         columns = ["tuned", self.measure, "best single", self.measure, "queries"]
         folds = Grid("What each fold was measured with, chosen on the other queries", columns, rows)
-        return Group(rich_tables([figures, folds]), Text(self.recommendation))
+        return [figures, folds]
 
 
 def load_tuned(path: str | Path) -> Tuned:

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.comparison import Comparison
+from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.evaluation.tuning import tune
 from hybridsearch.ranking import Ranking
 
 
@@ -155,6 +158,28 @@ def test_a_notebook_shows_every_system_and_no_markup_of_its_own(comparison: Comp
     assert "minmax &amp; &lt;zscore&gt;" in page
     assert "<zscore>" not in page
     assert "<table>" in comparison["rrf"]._repr_html_()
+
+
+def test_texts_of_objects_that_hold_much_are_short_whatever_they_hold() -> None:
+    documents = [hs.Document(f"d{number}", "wing " * 2000, metadata={"a": ["b"] * 500}) for number in range(300)]
+    queries = {f"q{number}": "wing" for number in range(50)}
+    dataset = hs.Dataset("many", queries, {id: {"d1": 1} for id in queries}, documents)
+    ranking = Ranking.from_scores({document.id: 1.5 for document in documents})
+    runs = {name: dict.fromkeys(queries, ranking) for name in ("a", "b")}
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.index(documents, show_progress_bar=False)
+        results = search.search("wing", 200)
+        batch = next(search.backend.scan())
+    tuned = tune(runs, dataset, kinds=[hs.RRF()], show_progress_bar=False)
+    pipeline = Pipeline(runs, fusion=hs.RRF(5))
+    shown = [documents[0], dataset, ranking, results, results[0], batch, tuned, pipeline, pipeline.resolve("x", 5)]
+    assert [len(repr(one)) for one in shown if len(repr(one)) > 700] == []
+    assert repr(dataset) == "Dataset('many': 50 queries, 50 judgements, a corpus)"
+    assert repr(ranking).startswith("Ranking([('d0', 1.5), ('d1', 1.5), ")
+    assert repr(ranking).endswith(", ... 300 in all])")
+    assert repr(pipeline) == "Pipeline(runs 'a', 'b', fusion=RRF(k=5))"
+    assert repr(hs.Document("a", "b")) == "Document(id='a', text='b', title='', metadata=mappingproxy({}))"
+    assert "<p>Use " in tuned._repr_html_()
 
 
 def test_texts_of_objects_are_short(comparison: Comparison) -> None:
