@@ -246,7 +246,13 @@ def _answer(comparison: Comparison) -> Iterable[str]:
 
 
 def _explanations(comparison: Comparison) -> Iterable[str]:
-    yield f"Below each mean its {100 * comparison.level:g} % bootstrap interval over queries."
+    yield f"With each mean its {100 * comparison.level:g} % bootstrap interval over queries."
+    uncut = [name for name in comparison.measures if "@" not in name]
+    if uncut and comparison.top_k:
+        yield (
+            f"{' and '.join(uncut)} {'sees' if len(uncut) == 1 else 'see'} the first {comparison.top_k:,} documents of "
+            "each query, and would be greater or equal with more of them (--top-k)."
+        )
     for system in comparison.systems:
         asked, answered = len(next(iter(system.scores.values()))), sum(map(bool, system.rankings.values()))
         if answered < asked:
@@ -299,7 +305,7 @@ def _costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Grid:
     if timed:
         note += f"; timed {timed[0]}{f' to {timed[-1]}' if len(timed) > 1 else ''}"
     return Grid(
-        "Milliseconds a query: the median, and below it the 95th percentile",
+        "Milliseconds a query: the median, then the 95th percentile",
         ["system", "encode", "search", "fuse", "rerank", "total", "index"],
         rows,
         [

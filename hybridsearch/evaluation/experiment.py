@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -164,7 +164,7 @@ def compare(
             means={name: bootstrap_interval(_values(scores[plan.name][name]), level) for name in names},
             cost=costs.get(plan.name),
             rankings={query: tuple(ranking) for query, ranking in found[plan.name].items()},
-            warnings=_warnings(plan, dataset),
+            warnings=(*_warnings(plan, dataset), *_no_judged(plan, qrels)),
         )
         for plan in plans
     ]
@@ -185,6 +185,7 @@ def compare(
         version=version("hybridsearch"),
         level=level,
         machine=machine_facts(),
+        top_k=top_k,
     )
 
 
@@ -341,6 +342,18 @@ def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
         f"The fusion of {plan.name} was tuned on {about}{max(1, round(share * len(asked))):,} of these {len(asked):,} "
         "queries, which makes its figures too good: measure it on queries that had no part in tuning.",
     )
+
+
+def _no_judged(plan: SystemPlan, qrels: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """A sentence on each run that lists no judged document, as one does whose ids are written otherwise."""
+    for name, run in plan.source.items() if isinstance(plan.source, Mapping) else ():
+        listed = [(query, id) for query in qrels if query in run for id in run[query].ids]
+        if listed and not any(id in qrels[query] for query, id in listed):
+            judged = next(iter(next(of_query for of_query in qrels.values() if of_query)))
+            yield (
+                f"{name} lists no document that is judged, so that all of its figures are 0: its ids are like "
+                f"{listed[0][1]!r:.80}, those of the judgements like {judged!r:.80}."
+            )
 
 
 def _values(of_queries: Mapping[str, float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -235,6 +235,7 @@ class ComparisonRecord:
         command: the command line, where there was one.
         level: of the intervals.
         machine: what the costs were measured on, such as {"CPU": "AMD EPYC 7763", "cores": "2"}; empty where not known.
+        top_k: how many documents of each query count; 0 where not known.
     """
 
     dataset: DatasetFacts
@@ -250,6 +251,7 @@ class ComparisonRecord:
     command: str | None = None
     level: float = 0.95
     machine: Mapping[str, str] = field(default_factory=dict)
+    top_k: int = 0
 
     @property
     def names(self) -> list[str]:

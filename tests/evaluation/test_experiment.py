@@ -371,6 +371,24 @@ def test_the_better_single_retriever_is_the_row_of_that_retriever(search: hs.Hyb
     assert single.versus["AP"].difference.mean == pytest.approx(expected)
 
 
+def test_a_run_whose_ids_are_written_otherwise_is_told_from_a_bad_one(dataset: Dataset) -> None:
+    bad = Ranking.from_scores({id: 1.0 for id, grade in dataset.qrels["q1"].items() if not grade} | {"d149": 0.5})
+    systems = {"bad": {"q1": bad}, "other": {"q1": Ranking.from_scores({"D-1": 1.0})}}
+    found = compare(systems, dataset, **QUICK)
+    assert found["bad"].warnings == ()
+    (told,) = found["other"].warnings
+    assert told.startswith("other lists no document that is judged")
+    assert "its ids are like 'D-1', those of the judgements like 'd" in told
+
+
+def test_how_deep_a_measure_without_a_cutoff_looks_is_said(search: hs.HybridSearch, dataset: Dataset) -> None:
+    found = compare({"both": search}, dataset, measures=["AP", "nDCG@10"], top_k=30, **QUICK)
+    assert "AP sees the first 30 documents of each query" in " ".join(str(found).split())
+    assert "the first" not in str(compare({"both": search}, dataset, measures=["nDCG@10"], top_k=30, **QUICK))
+    deeper = compare({"both": search}, dataset, measures=["AP"], top_k=100, **QUICK)
+    assert deeper["both"].means["AP"].mean > found["both"].means["AP"].mean
+
+
 @pytest.mark.parametrize("given", ["beir/scifact", {"nq": None}, None])
 def test_what_is_no_data_set_is_told_what_one_is(search: hs.HybridSearch, given: Any) -> None:
     for call in (evaluate, lambda one, other: compare({"one": one}, other), tune):

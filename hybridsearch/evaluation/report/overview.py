@@ -52,11 +52,12 @@ def method(comparison: ComparisonRecord) -> Markup:
         for name in comparison.measures
         for stem in [name.split("@")[0].split("(")[0]]
     ]
+    depth = f", the first {comparison.top_k:,} documents of each query" if comparison.top_k else ""
     rows: list[tuple[str, Child]] = [
         ("Data", [element("bdi", data.name), ": ", ", ".join(count for count in counts if count)]),
         ("Problems in the data", problems if data.problems else "none found"),
         ("Measures", measures),
-        ("Rankings", "measured in the order returned; a query without results counts 0"),
+        ("Rankings", f"measured in the order returned{depth}; a query without results counts 0"),
         ("Intervals", f"{100 * comparison.level:g}%, bootstrap over queries"),
     ]
     compared = sum(1 for one in comparison.systems if one.versus)
