@@ -22,6 +22,7 @@ UNLIMITED = 1_000_000
 """The width where nothing has to fit, as in a file."""
 
 _GAP = 2
+_HEAD = 14  # up to this a head has one line, however short its column's cells are
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -102,12 +103,13 @@ class Grid:
     # How it is done
 
     def _widths(self) -> list[int]:
-        """Of each column: its longest line, or the longest word of its head; the wide one's is at most 20."""
+        """Of each column: its longest line, where its head may have several; the wide one's is at most 20."""
         widths = []
         for place, column in enumerate(self.columns):
-            lines = [_length(line) for row in self.rows for line in row[place]]
-            width = max([*lines, *(_length(word) for word in column.split())], default=0)
-            widths.append(min(width, 20) if place == self.wide else width)
+            cells = max((_length(line) for row in self.rows for line in row[place]), default=0)
+            words = max(map(_length, column.split()), default=0)
+            heads = max(map(_length, _wrapped(column, max(cells, words, min(_length(column), _HEAD)))))
+            widths.append(max(heads, min(cells, 20) if place == self.wide else cells))
         return widths
 
     def _least(self) -> int:
