@@ -105,5 +105,5 @@ def content_of_tune() -> Iterator[None]:
         yield
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise InvalidArgumentError(
-            f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({error})."
+            f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({str(error)[:200]})."
         ) from error
