@@ -167,7 +167,7 @@ def test_what_is_no_model_is_refused(wrong: Any) -> None:
 
 def test_a_missing_library_names_the_extra(minilm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'hybridsearch\[models\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '.*\[models\]'"):
         dense(minilm).get()
 
 

@@ -178,7 +178,7 @@ def test_texts_of_objects_that_hold_much_are_short_whatever_they_hold() -> None:
     assert repr(ranking).startswith("Ranking([('d0', 1.5), ('d1', 1.5), ")
     assert repr(ranking).endswith(", ... 300 in all])")
     assert repr(pipeline) == "Pipeline(runs 'a', 'b', fusion=RRF(k=5))"
-    assert repr(hs.Document("a", "b")) == "Document(id='a', text='b', title='', metadata=mappingproxy({}))"
+    assert repr(hs.Document("a", "b")) == "Document(id='a', text='b', title='', metadata={})"
     assert "<p>Use " in tuned._repr_html_()
 
 
