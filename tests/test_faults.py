@@ -6,6 +6,9 @@ Run as a program this file is the process that gets killed: see `_serve`.
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import itertools
 import json
 import os
 import random
@@ -19,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -75,6 +80,127 @@ def assert_answers_like_a_fresh_index(search: hs.HybridSearch, documents: list[h
             scores = [[hit.retrievers["bm25"].score for hit in results] for results in (found, right)]
             assert scores[0] == pytest.approx(scores[1], rel=1e-6)
             assert [hit.document for hit in found] == [hit.document for hit in right]
+
+
+# Storage that fails
+
+
+class Failing:
+    """While it is entered, the `at`-th use of a file or folder below `folder` fails with `code`."""
+
+    NAMES = ("stat", "lstat", "open", "fsync", "rename", "replace", "mkdir", "scandir", "listdir", "unlink", "rmdir")
+
+    def __init__(self, folder: Path, at: int, code: int) -> None:
+        self.folder, self.at, self.code = str(folder), at, code
+        self.used = 0
+        self.patch = pytest.MonkeyPatch()
+
+    def failing(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            place = arguments[0] if arguments else ""
+            where = self.folder if real is os.fsync else os.fspath(place) if isinstance(place, str | Path) else ""
+            if where.startswith(self.folder):
+                self.used += 1
+                if self.used == self.at:
+                    raise OSError(self.code, os.strerror(self.code), where)
+            return real(*arguments, **options)
+
+        return call
+
+    def __enter__(self) -> Failing:
+        for name in self.NAMES:
+            self.patch.setattr(os, name, self.failing(getattr(os, name)))
+        self.patch.setattr(io, "open", self.failing(io.open))
+        self.patch.setattr("builtins.open", self.failing(open))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.patch.undo()
+
+
+def _with_index(name: str, work: Callable[[hs.HybridSearch], object]) -> Callable[[Path], None]:
+    def use(folder: Path) -> None:
+        with hs.HybridSearch({"bm25": hs.BM25()}, folder / name) as search:
+            work(search)
+
+    return use
+
+
+USES: dict[str, Callable[[Path], object]] = {
+    "make": _with_index("new", lambda search: search.index(make_batch(3), show_progress_bar=False)),
+    "search": _with_index("index", lambda search: search.search("wing")),
+    "change": _with_index("index", lambda search: (search.upsert(make_document(1, 1)), search.delete("d00000"))),
+    "copy": lambda folder: hs.copy(folder / "index", folder / "copied"),
+    "jsonl": lambda folder: list(hs.read_documents(folder / "c.jsonl")),
+    "csv": lambda folder: list(hs.read_documents(folder / "c.csv")),
+    "parquet": lambda folder: list(hs.read_documents(folder / "c.parquet")),
+    "texts": lambda folder: list(hs.read_documents(folder / "texts")),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files") / "given"
+    with hs.HybridSearch({"bm25": hs.BM25()}, folder / "index") as search:
+        search.index(make_batch(0), show_progress_bar=False)
+        search.delete("d00000")
+    (folder / "c.jsonl").write_text('{"id": "1", "text": "a"}\n')
+    (folder / "c.csv").write_text("id,text,year\n1,a,1958\n")
+    pq.write_table(pa.table({"id": ["1"], "text": ["a"]}), folder / "c.parquet")
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text("a")
+    return folder
+
+
+def fail_everywhere(use: str, files: Path, folder: Path, code: int, step: int) -> tuple[int, int]:
+    """(faults, those that were told): each `step`-th use of the storage fails, one after the other."""
+    told: list[str] = []
+    for number in itertools.count():
+        shutil.copytree(files, folder)
+        storage = Failing(folder, 1 + number * step, code)
+        try:
+            with storage:
+                USES[use](folder)
+        except StorageError as error:
+            told.append(str(error))
+        if storage.used < storage.at:
+            shutil.rmtree(folder)
+            assert all(str(folder) in message for message in told)
+            return number, len(told)
+        with hs.open(folder / "index") as search:
+            assert search.count() in (BATCH - 1, BATCH)
+        shutil.rmtree(folder)
+    return 0, 0
+
+
+@pytest.mark.parametrize("use", USES)
+def test_errors_of_the_storage_name_the_place_and_leave_the_index_sound(use: str, files: Path, tmp_path: Path) -> None:
+    faults, told = fail_everywhere(use, files, tmp_path / "used", errno.EIO, step=5)
+    assert faults > 0
+    assert told > 0 or use in ("jsonl", "csv", "parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("use", USES)
+def test_every_use_of_the_storage_may_fail(use: str, code: int, files: Path, tmp_path: Path) -> None:
+    faults, told = fail_everywhere(use, files, tmp_path / "used", code, step=1)
+    assert told > faults / 2
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.csv", "c.parquet"])
+def test_a_file_that_cannot_be_read_to_its_end_is_named(
+    name: str, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        read = readall = readinto  # type: ignore[assignment]
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: io.BufferedReader(Broken(path)))
+    with pytest.raises(StorageError, match=rf"{name} cannot be read: Input/output error"):
+        list(hs.read_documents(files / name))
 
 
 # Crashes

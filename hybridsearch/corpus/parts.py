@@ -26,7 +26,7 @@ from scipy.sparse import csr_array
 
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import Document
-from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError
+from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, StorageError
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
 
 GROUP_ROWS = 8192
@@ -129,6 +129,8 @@ def read_part(path: Path, live: NDArray[np.bool_] | None = None) -> Iterator[pa.
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
         raise IndexCorruptedError(
             f"{path} is damaged ({str(error).splitlines()[0]:.200}): restore the index from a copy, or index again."
         ) from error

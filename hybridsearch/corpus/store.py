@@ -136,19 +136,24 @@ class CorpusStore:
                 f"No index can be made in {folder} ({error.strerror}): choose another folder."
             ) from error
         taken = IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
-        if (folder / _MANIFEST).exists():
-            raise taken
-        if foreign:
-            raise IndexExistsError(
-                f"The folder {folder} holds other files ({', '.join(foreign[:3])}): choose an empty or a new folder."
-            )
-        store = cls(folder, schema)
-        store._acquire()
-        if (folder / _MANIFEST).exists():
-            store.close()
-            raise taken
-        store._remove_garbage()
-        store.commit(())
+        with _storage_errors(folder):
+            if (folder / _MANIFEST).exists():
+                raise taken
+            if foreign:
+                named = ", ".join(foreign[:3])
+                raise IndexExistsError(
+                    f"The folder {folder} holds other files ({named}): choose an empty or a new folder."
+                )
+            store = cls(folder, schema)
+            store._acquire()
+            try:
+                if (folder / _MANIFEST).exists():
+                    raise taken
+                store._remove_garbage()
+                store.commit(())
+            except BaseException:
+                store.close()
+                raise
         return store
 
     @classmethod
@@ -203,10 +208,11 @@ class CorpusStore:
         self._acquire()
         try:
             changed = self.reload()
+            with _storage_errors(self.folder):
+                self._remove_garbage()
         except BaseException:
             self.close()
             raise
-        self._remove_garbage()
         return changed
 
     def path(self, part: Part, file: str = PART) -> Path:

@@ -193,7 +193,7 @@ class DocumentReader(Iterable[Document]):
         self._columns: list[Column] = []
         self._kinds = Kinds()
         self.skipped: list[SkippedLine] = []
-        self.bytes_total = source.stat().st_size if isinstance(source, Path) and source.is_file() else None
+        self.bytes_total = _size(source) if isinstance(source, Path) else None
 
     @property
     def bytes_read(self) -> int:
@@ -278,6 +278,13 @@ class DocumentReader(Iterable[Document]):
                 fields = replace(fields, types={**fields.types, **self.types})
                 plain.seek(0)
             yield from ((where, fields, number, record) for number, record in records(plain, fields))
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:  # which opening it tells
+        return None
 
 
 def _locate(path: Path, format: str | None) -> tuple[Path, str]:

@@ -40,8 +40,8 @@ def decoded(file: IO[bytes], encoding: str | None, newline: str) -> Iterator[Tex
     text = io.TextIOWrapper(file, encoding=name, errors="surrogateescape", newline=newline)
     try:
         yield text
-    except UnicodeDecodeError as error:
-        raise WholeFileError(f"it is not valid {name} ({error.reason}): {_TOLD}.") from error
+    except UnicodeError as error:
+        raise WholeFileError(f"it is not valid {name} ({' '.join(str(error).split()):.200}): {_TOLD}.") from error
     finally:
         text.detach()
 
@@ -64,8 +64,8 @@ def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Reco
         name = Path(path.stem if path.suffix.lower() == ".gz" else path.name)
         heading = None if name.suffix.lower() == ".txt" else _HEADING.search(text.partition("\n```")[0])
         return Document(id, text, heading[1] if heading else name.stem)
-    except UnicodeDecodeError as error:
-        return DocumentError(f"it is not valid {error.encoding} (byte {error.start + 1}): {_TOLD}.")
+    except UnicodeError as error:
+        return DocumentError(f"it is not valid {encoding or 'Unicode'} ({' '.join(str(error).split()):.200}): {_TOLD}.")
     except WholeFileError as error:
         return DocumentError(str(error))
     except DocumentError as error:
