@@ -196,7 +196,8 @@ def train(
     try:
         result = run_options(kind.value, options, show_progress_bar=False if as_json else None)
     except KeyboardInterrupt:
-        print("Broken off: the same command with --resume goes on after the last checkpoint.", file=sys.stderr)
+        again = "the same command" if options.get("resume") else "the same command with --resume"
+        print(f"Broken off: {again} goes on after the last checkpoint.", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") != "0":
         return  # one of several processes of accelerate; the first one speaks
@@ -246,24 +247,28 @@ def mine(
 
     part = read_source({"source": data, "split": split, "columns": columns})
     pairs = read_training_data(part.source, **part.arguments)
-    with _searched(data, split, index, retrievers or "bm25", language, option) as search:
-        found = mine_hard_negatives(
-            pairs,
-            search,
-            per_query=per_query,
-            ranks=_parse_ranks(ranks),
-            retriever=retriever,
-            margin=margin,
-            percentage=percentage,
-            max_score=max_score,
-            min_score=min_score,
-            reranker=reranker,
-            sampling=sampling,  # type: ignore[arg-type]
-            seed=seed,
-            output_format=output_format,  # type: ignore[arg-type]
-            output=output,
-            show_progress_bar=False if as_json else None,
-        )
+    try:
+        with _searched(data, split, index, retrievers or "bm25", language, option) as search:
+            found = mine_hard_negatives(
+                pairs,
+                search,
+                per_query=per_query,
+                ranks=_parse_ranks(ranks),
+                retriever=retriever,
+                margin=margin,
+                percentage=percentage,
+                max_score=max_score,
+                min_score=min_score,
+                reranker=reranker,
+                sampling=sampling,  # type: ignore[arg-type]
+                seed=seed,
+                output_format=output_format,  # type: ignore[arg-type]
+                output=output,
+                show_progress_bar=False if as_json else None,
+            )
+    except KeyboardInterrupt:
+        print(f"Broken off: the same command goes on with what is in {output}.", file=sys.stderr)
+        raise
     if as_json:
         print_json({"output": str(output), "rows": len(found.data), **found.summary.to_dict()})
     else:

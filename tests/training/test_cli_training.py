@@ -389,6 +389,20 @@ def test_who_breaks_training_off_is_told_how_to_go_on(monkeypatch: pytest.Monkey
     result = invoke("train", "dense", "--data", "d", "--model", "m", "--output", tmp_path / "out")
     assert result.exit_code == 130
     assert "--resume goes on" in result.stderr
+    again = invoke("train", "dense", "--data", "d", "--model", "m", "--output", tmp_path / "out", "--resume")
+    assert "Broken off: the same command goes on" in again.stderr
+
+
+def test_who_breaks_mining_off_is_told_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, collection: Path, tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridsearch.training.negatives.mining.mine_hard_negatives", interrupted)
+    result = invoke("mine", collection, "--output", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "the same command goes on with what is in" in result.stderr
 
 
 @pytest.mark.parametrize("verb", ["train", "mine"])

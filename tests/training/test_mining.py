@@ -255,6 +255,28 @@ def test_the_query_itself_and_repeated_texts_are_no_negatives(small: hs.HybridSe
     assert mined.summary.dropped == {"the query itself": 1, "known positive": 1, "the text of a better candidate": 1}
 
 
+def test_nearly_the_text_of_a_positive_is_no_negative() -> None:
+    long = (
+        "Lift is the force on a wing that is normal to the flow and grows with the angle of attack until it stalls so"
+    )
+    words = long.split()
+    texts = {
+        "stop": f"{long}.",
+        "quoted": f"“{long.upper()}!”",
+        "wide": long.replace("wing", "ｗｉｎｇ"),
+        "word": " ".join([*words[:-1], "soon"]),
+        "words": " ".join([*words[:-2], "for", "good"]),
+        "short": "lift is the force on a wing",
+    }
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([hs.Document(id, text) for id, text in texts.items()], show_progress_bar=False)
+    mined = mine_hard_negatives(
+        pair("lift force", long, "Lift is the force on a flap"), search, per_query=9, ranks=(1, 9)
+    )
+    assert set(negative_ids(mined)) == {"words", "short"}
+    assert mined.summary.dropped == {"known positive": 3, "nearly the text of a positive": 1}
+
+
 def test_the_summary_accounts_for_every_candidate(search: hs.HybridSearch, pairs: TrainingData) -> None:
     summary = mine_hard_negatives(pairs, search, retriever="dense", per_query=2, ranks=(2, 9), margin=0.2).summary
     assert summary.kept + sum(summary.dropped.values()) == summary.candidates

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.measure.evaluators import build_evaluator
 from hybridsearch.training.measure.report import Report
-from hybridsearch.training.runs.record import History, last_good_checkpoint
+from hybridsearch.training.runs.record import History, check_output, last_good_checkpoint
 from hybridsearch.training.runs.run import conclude, fit, push, set_dropout
 from hybridsearch.training.settings import TrainingSettings
 
@@ -332,6 +333,23 @@ def test_a_model_of_another_origin_is_not_overwritten(
 
     with pytest.raises(InvalidArgumentError, match="was not trained here"):
         train()
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("manifest.json", "an index"), ("mining.json", "mined negatives"), ("corpus.jsonl", "a data set")],
+)
+def test_a_folder_that_holds_something_else_is_not_written_into(name: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(InvalidArgumentError, match=f"holds {what}.*: give another folder for the trained model"):
+        check_output(tmp_path, SETTINGS)
+
+
+def test_an_index_is_not_written_into(tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, backend=str(tmp_path / "index")) as search:
+        search.index([hs.Document("a", "wing")], show_progress_bar=False)
+    with pytest.raises(InvalidArgumentError, match="holds an index or encoded documents"):
+        check_output(tmp_path / "index", SETTINGS.with_values({"resume": True}))
 
 
 def test_without_dropout_nothing_of_the_model_is_random_in_training(tiny_dense: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -159,6 +160,19 @@ def columns_of(kind: Kind, negatives: int) -> list[str]:
     }[kind]
 
 
+_OPENING = "\"'“”„‘’«»([{<¿¡"
+_CLOSING = "\"'“”„‘’«»)]}>.,;:!?…。！？、，；："
+_DASHES = frozenset("-–—·•")
+
+
 def normalized(text: str) -> str:
-    """What texts have in common that differ in case and spaces only, and so count as the same."""
-    return " ".join(text.casefold().split())
+    """What texts have in common that differ in case, spaces and punctuation only, and so count as the same.
+
+    >>> normalized("What is  lift?") == normalized("(what is lift)")
+    True
+    >>> normalized("C++") == normalized("C")
+    False
+    """
+    words = unicodedata.normalize("NFKC", text).casefold().split()
+    bare = (word.lstrip(_OPENING).rstrip(_CLOSING) for word in words)
+    return " ".join(word for word in bare if word and word not in _DASHES) or " ".join(words)

@@ -19,6 +19,9 @@ from hybridsearch.training.data.mined import Format, Mined, OfQuery
 
 Sampling: TypeAlias = Literal["top", "random"]
 
+_SAME = 0.95  # share of words in common from which two texts count as one
+_LONG = 20  # words of a text, below which each counts
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -135,6 +138,7 @@ class Found:
         ids = {known.id for known in query.positives}
         barred = {normalized(query.text): "the query itself"}
         barred |= {key: "known positive" for known in positives for key in _keys(known)}
+        known_words = [Counter(key.split()) for known in positives for key in _keys(known)]
         dropped: Counter[str] = Counter()
         window: list[Mined] = []
         first, last = options.ranks
@@ -143,6 +147,8 @@ class Found:
             reason = next((barred[key] for key in of_one if key in barred), None)
             if one.id in ids:
                 reason = "known positive"
+            if reason is None and any(_nearly_same(key, words) for key in of_one for words in known_words):
+                reason = "nearly the text of a positive"
             if reason is None:
                 barred[of_one[0]] = "the text of a better candidate"
                 rank += 1
@@ -202,6 +208,14 @@ def _scored(reranker: Reranker, found: Sequence[Found], texts: Sequence[Sequence
     scores = score_pairs(reranker, [one.query.text for one in found], documents)
     for of_query, values in zip(texts, scores, strict=True):
         yield [replace(one, reranker_score=value) for one, value in zip(of_query, values.tolist(), strict=True)]
+
+
+def _nearly_same(text: str, words: Counter[str]) -> bool:
+    """Whether a normalized text has nearly the same words as another; of a short text any other word may matter."""
+    own = Counter(text.split())
+    if min(own.total(), words.total()) < _LONG:
+        return False
+    return (own & words).total() >= _SAME * max(own.total(), words.total())
 
 
 def _placed(known: Mined, there: Mined | None) -> Mined:

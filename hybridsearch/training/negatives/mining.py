@@ -76,11 +76,12 @@ def mine_hard_negatives(
 ) -> Negatives:
     """Search each query of `data`, and take as negatives what is ranked high and is not known to be relevant.
 
-    Never taken are a known positive of the query (by id or text), the query itself, and the text of a better ranked
-    candidate. The others are counted by rank, and have to pass the margins and limits. These compare the scores of
-    `reranker` where there is one, else those of the ranking, with the lowest of the query's positives. A positive that
-    the ranking does not reach scores below all others, so that no candidate passes a margin. Texts count as the same
-    whatever their blanks and case; queries of the same text are one query.
+    Never taken are a known positive of the query (by id or text), a text of 20 words or more that shares 95% of its
+    words with one, the query itself, and the text of a better ranked candidate. The others are counted by rank, and
+    have to pass the margins and limits. These compare the scores of `reranker` where there is one, else those of the
+    ranking, with the lowest of the query's positives. A positive that the ranking does not reach scores below all
+    others, so that no candidate passes a margin. Texts count as the same whatever their blanks, case and punctuation;
+    queries of the same text are one query.
 
     Args:
         data: pairs (`Kind.PAIRS`), or what `read_training_data` makes them from, such as

@@ -20,6 +20,19 @@ from hybridsearch.training.settings import TrainingSettings
 
 _DIGEST = re.compile("[0-9a-f]{16}")
 _RECORD = "training.json"
+_OF_OTHERS = {
+    "modules.json": "a model that was not trained here",
+    "config.json": "a model that was not trained here",
+    "manifest.json": "an index or encoded documents",
+    "mining.json": "mined negatives",
+    "meta.json": "an index of Qdrant",
+    "corpus.jsonl": "a data set",
+    "qrels": "a data set",
+    "dataset_info.json": "a data set",
+    "dataset_dict.json": "a data set",
+}
+"""What a folder holds that is not for a trained model, by the file that tells."""
+
 _VERSIONS = ("sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
 
 
@@ -107,17 +120,15 @@ class History:
 def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, Any] | None:
     """What `training.json` in the folder says; None where a new run may start there.
 
-    Raises InvalidArgumentError where the folder is not free for this run, as `fit` says.
+    Raises InvalidArgumentError where the folder is not free for this run, as `fit` says, or holds something else.
     """
     output = arguments.path("output", output)
     found = _read_record(output / _RECORD)
     if output.exists() and not output.is_dir():
         raise InvalidArgumentError(f"{output} is a file: give a folder for the trained model.")
     if found is None:
-        if any((output / name).exists() for name in ("modules.json", "config.json")):
-            raise InvalidArgumentError(
-                f"{output} holds a model that was not trained here, and it would be overwritten: give another folder."
-            )
+        if there := next((what for name, what in _OF_OTHERS.items() if (output / name).exists()), None):
+            raise InvalidArgumentError(f"{output} holds {there}: give another folder for the trained model.")
         return None
     if not settings.resume and is_main_process():
         if found["status"] == "finished":
