@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridsearch.arguments import ALLOWED_FIRST, number, shown, true_or_false, whole_number
 from hybridsearch.arguments import path as checked_path
-from hybridsearch.arguments import true_or_false
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
@@ -46,7 +46,21 @@ _TRANSLATED = ("matryoshka_dims", "lora", "query_prompt", "document_prompt", "re
 
 _OF_A_SOURCE = ("columns", "ignore", "kind", "sql", "split", "subset", "score_range", "limit", "loss", "name")
 _OF_EACH_SOURCE = ("columns", "ignore", "sql", "split", "subset", "limit")
-_OF_PSEUDO = ("generator", "per_document")
+_OF_PSEUDO = ("generator", "per_document", "limit")
+_TEXTS = (
+    "model", "output", "sql", "split", "subset", "test", "corpus", "unsupervised", "generator", "teacher", "loss",
+    "pooling", "query_prompt", "document_prompt", "architecture", "regularizer_schedule", "retriever", "name",
+)  # fmt: skip
+_WHOLE_NUMBERS = (
+    "limit", "hard_negatives", "per_document", "target_active_dims", "target_query_active_dims",
+)  # fmt: skip
+_NUMBERS = ("document_regularizer_weight", "query_regularizer_weight", "regularizer_warmup", "query_learning_rate")
+"""What a YAML file must have for these options; `TrainingSettings` checks its own."""
+
+_NO_YAML = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What PyYAML raises beside its own errors, for a date of month 99 or a thousand brackets."""
+
+_SPEC = re.compile(r"([a-z-]+)=(.+)", re.DOTALL)
 
 
 def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, Any]:
@@ -66,6 +80,8 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "no text"
         line = "" if mark is None else f", line {mark.line + 1}"
         raise InvalidArgumentError(f"--config {path}{line} is not valid YAML: {problem}.") from error
+    except _NO_YAML as error:
+        raise InvalidArgumentError(f"--config {path} is not valid YAML: {str(error) or 'no value'}.") from error
     if not isinstance(read, dict):
         raise InvalidArgumentError(f"--config {path} holds no options: write lines such as `epochs: 3`.")
     options = {str(name).removeprefix("--").replace("-", "_"): value for name, value in read.items()}
@@ -78,12 +94,28 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
         raise InvalidArgumentError(f"--config {path} has the option {strange[0]!r}; there are {listed}.")
     options = {name: _as_written(value) for name, value in options.items() if value is not None}
     try:
+        _check_values(options)
         _settings(options)
         _of_kind(options)
         _parts(options)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"In --config {path}: {error}") from error
     return options
+
+
+def _check_values(options: Mapping[str, Any]) -> None:
+    """Raises InvalidArgumentError where a value is of the wrong kind, as only YAML's can be."""
+    for name, value in options.items():
+        if name in _TEXTS and not (isinstance(value, str) and value.strip() and "\0" not in value):
+            raise InvalidArgumentError(f"{name} is a text, not {shown(value)}.")
+        if name in _WHOLE_NUMBERS:
+            whole_number(name, value, sentence=ALLOWED_FIRST)
+        if name in _NUMBERS:
+            number(name, value, least=0, sentence=ALLOWED_FIRST)
+        if name in ("dev", "evaluator"):
+            for one in value if isinstance(value, list) else [value]:
+                if not isinstance(one, str | dict):
+                    raise InvalidArgumentError(f"{name} is a text such as 'similarity=dev.csv', not {shown(one)}.")
 
 
 def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
@@ -100,12 +132,12 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
         if name in options and kind != only:
             raise InvalidArgumentError(f"{_flag(name, options)} is for {only} models, not for a {kind}.")
     for name in _OF_PSEUDO:
-        if name in options and "unsupervised" not in options:
+        if name in options and "unsupervised" not in options and name not in _OF_EACH_SOURCE:
             raise InvalidArgumentError(f"{_flag(name, options)} goes with --unsupervised CORPUS.")
     if options.get("teacher") == "hybrid" and "unsupervised" not in options:
         raise InvalidArgumentError("--teacher hybrid goes with --unsupervised CORPUS: name a model.")
     for name in (*_OF_EACH_SOURCE, "corpus"):
-        if name in options and "unsupervised" in options:
+        if name in options and "unsupervised" in options and name not in _OF_PSEUDO:
             raise InvalidArgumentError(f"{_flag(name, options)} goes with --data SOURCE.")
 
 
@@ -123,12 +155,15 @@ def run_options(
     of_any = ("loss", "hard_negatives", "teacher", "corpus", "trust_remote_code")
     arguments |= {name: options[name] for name in of_any if name in options}
     if "dev" in options:
-        arguments["dev"] = _dev(options["dev"])
+        arguments["dev"] = _dev(options["dev"], options)
     if "test" in options:
         arguments["test"] = load_one(options["test"], "test")
     data = _made(kind, model, output, options, arguments) if "unsupervised" in options else _parts(options)
     if "evaluator" in options:
-        arguments["evaluators"] = options["evaluator"]
+        asked = options["evaluator"]
+        arguments["evaluators"] = [
+            _with_columns(one, options) for one in (asked if isinstance(asked, list) else [asked])
+        ]
     train = getattr(import_module(f"hybridsearch.training.{kind}"), f"train_{kind}")
     with _reordered(options.get("retriever"), arguments.get("test")) as retriever:
         if retriever is not None:
@@ -140,7 +175,7 @@ def run_options(
 def _settings(options: Mapping[str, Any]) -> TrainingSettings:
     return TrainingSettings.from_dict(
         {
-            one.name: _listed(options[one.name]) if one.name == "trackers" else options[one.name]
+            one.name: _names(one.name, options[one.name]) if one.name == "trackers" else options[one.name]
             for one in fields(TrainingSettings)
             if one.name in options
         }
@@ -181,14 +216,47 @@ def _made(
     return made.data
 
 
-def _dev(asked: Any) -> Any:
-    """A test collection by name, or specs of evaluators, such as similarity=dev.csv."""
+def _dev(asked: Any, options: Mapping[str, Any]) -> Any:
+    """A test collection by name, rows of a file, or specs of evaluators, such as similarity=dev.csv."""
     from hybridsearch.evaluation.datasets import load_one
+    from hybridsearch.training.data import read_training_data
 
     specs = asked if isinstance(asked, list) else [asked]
     if len(specs) == 1 and isinstance(specs[0], str) and not re.match(r"[a-z-]+=|(nanobeir|sts)$", specs[0]):
-        return load_one(specs[0], "dev")
-    return specs
+        if not Path(specs[0]).is_file():
+            return load_one(specs[0], "dev")
+        part = read_source({"source": specs[0], **_columns_of(specs[0], options)})
+        return read_training_data(part.source, **part.arguments)
+    return [_with_columns(one, options) for one in specs]
+
+
+def _with_columns(spec: Any, options: Mapping[str, Any]) -> Any:
+    """TYPE=FILE with the columns and what to ignore of the training data, as far as the file has them."""
+    found = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+    if found is None or not Path(found[2]).is_file():
+        return spec
+    given = _columns_of(found[2], options)
+    return {"type": found[1], "data": found[2], **given} if given else spec
+
+
+def _columns_of(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of --columns and --ignore, what is for a file to measure by; its other columns are known by their names."""
+    from hybridsearch.training.data.columns import role_of
+    from hybridsearch.training.data.tables import open_table
+
+    if "columns" not in options and "ignore" not in options:
+        return {}
+    there = open_table(file, split="dev", subset=None, sql=None).columns
+    given = _parse_columns(options.get("columns", {}))
+    columns = {role: column for role, column in given.items() if column in there}
+    ignored = [column for column in _names("ignore", options.get("ignore", [])) if column in there]
+    if columns:
+        for column in there:
+            role = role_of(column)
+            if role is not None and role not in columns and column not in (*columns.values(), *ignored):
+                columns[role] = column
+        return {"columns": columns}
+    return {"ignore": ignored} if ignored else {}
 
 
 def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +282,7 @@ def _parts(options: Mapping[str, Any]) -> list[Part]:
     data = options.get("data", [])
     named = data if isinstance(data, list) else [data]
     of_each = {name: options[name] for name in _OF_EACH_SOURCE if name in options}
-    return [read_source(of_each | (one if isinstance(one, dict) else {"source": str(one)})) for one in named]
+    return [read_source(of_each | (one if isinstance(one, dict) else {"source": one})) for one in named]
 
 
 def read_source(asked: Mapping[str, Any]) -> Part:
@@ -223,22 +291,32 @@ def read_source(asked: Mapping[str, Any]) -> Part:
 
     arguments = {name: value for name, value in asked.items() if value is not None}
     source = arguments.pop("source", None)
-    if not isinstance(source, str):
+    if not isinstance(source, str) or "\0" in source:
         raise InvalidArgumentError("Each part of data is a text, or a mapping with a source: `- source: pairs.csv`.")
     if strange := [name for name in arguments if name not in _OF_A_SOURCE]:
         raise InvalidArgumentError(f"A part of data has no {strange[0]!r}; it has source, {', '.join(_OF_A_SOURCE)}.")
+    _check_values(arguments)
+    if "kind" in arguments and not isinstance(arguments["kind"], str):
+        raise InvalidArgumentError(
+            f"The kind of data is a text such as 'pairs with class', not {shown(arguments['kind'])}."
+        )
+    if "score_range" in arguments:
+        ends = arguments["score_range"]
+        if not isinstance(ends, list | tuple) or len(ends) != 2:
+            raise InvalidArgumentError(f"score_range is [lowest, highest], not {shown(ends)}.")
+        arguments["score_range"] = tuple(number("score_range", end) for end in ends)
     if "columns" in arguments:
         arguments["columns"] = _parse_columns(arguments["columns"])
     if "ignore" in arguments:
-        arguments["ignore"] = _listed(arguments["ignore"])
+        arguments["ignore"] = _names("ignore", arguments["ignore"])
     return Part(source, arguments)
 
 
 def _parse_columns(text: Any) -> dict[str, str]:
     """Role -> column."""
-    if isinstance(text, dict):
-        return {str(role): str(column) for role, column in text.items()}
-    pairs = [part.partition("=") for part in str(text).split(",")]
+    if isinstance(text, dict) and all(isinstance(one, str) for pair in text.items() for one in pair):
+        return dict(text)
+    pairs = [part.partition("=") for part in text.split(",")] if isinstance(text, str) else [("", "", "")]
     if any(not role.strip() or not column.strip() for role, _, column in pairs):
         raise InvalidArgumentError(
             f"--columns takes ROLE=COLUMN, such as anchor=question,positive=answer, not {text!r}."
@@ -269,8 +347,15 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
+def _names(name: str, value: Any) -> list[str]:
+    listed = _listed(value)
+    if not all(isinstance(one, str) for one in listed):
+        raise InvalidArgumentError(f"{name} is names joined by commas, not {shown(value)}.")
+    return listed
+
+
 def _whole_numbers(value: Any) -> list[int]:
-    try:
-        return [int(one) for one in _listed(value)]
-    except ValueError:
-        raise InvalidArgumentError(f"matryoshka_dims={value} is no list of sizes: write 384,256,128.") from None
+    listed = [int(one) if isinstance(one, str) and one.isdecimal() else one for one in _listed(value)]
+    if not all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in listed):
+        raise InvalidArgumentError(f"matryoshka_dims={shown(value)} is no list of sizes: write 384,256,128.")
+    return listed

@@ -162,6 +162,44 @@ def test_rows_that_an_evaluator_reads_are_not_trained_on(option: str, tiny_dense
     assert "ask what dev, test or an evaluator ask" in error_of(*command, option, f"similarity={tmp_path}/rows.csv")
 
 
+@pytest.mark.parametrize("option", ["--dev", "--evaluator"])
+def test_columns_are_those_of_dev_and_evaluators_too(
+    option: str, pairs: Path, tiny_dense: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"q": f"Say {one}.", "a": f"It is {one}.", "score": place / 5, "note": "x"}
+        for place, one in enumerate("abcdef")
+    ]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = [
+        "train", "dense", "--data", pairs, "--columns", "anchor=q,positive=a", "--model", tiny_dense, "--max-steps", 1,
+    ]  # fmt: skip
+    spec = f"similarity={tmp_path}/own.jsonl"
+    result = invoke(*command, "--output", tmp_path / "out", option, spec, "--json")
+    assert result.exit_code == 0, result.output
+    assert "own Spearman" in json.loads(result.stdout)["summary"]
+
+
+def test_rows_of_a_file_choose_the_checkpoint(pairs: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    rows = [{"q": f"Say {one}.", "a": f"It is {one}."} for one in "abcdef"]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = invoke(
+        "train", "dense", "--data", pairs, "--columns", "anchor=q,positive=a", "--model", tiny_dense, "--max-steps", 1,
+        "--output", tmp_path / "out", "--dev", tmp_path / "own.jsonl", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "own nDCG@10" in json.loads(result.stdout)["summary"].splitlines()[0]
+
+
+def test_a_limit_goes_with_documents_alone(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "dense", "--unsupervised", collection / "corpus.jsonl", "--model", tiny_dense, "--output",
+        tmp_path / "out", "--max-steps", 1, "--limit", 12, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "for 12 queries" in json.loads(result.stdout)["summary"]
+
+
 def test_a_raw_corpus_is_enough(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
     result = invoke(
         "train", "dense", "--unsupervised", collection / "corpus.jsonl", "--model", tiny_dense,

@@ -321,6 +321,37 @@ def test_sts_sets_are_known_by_the_names_of_their_folders_and_files(
     assert found["sequential_score"] == pytest.approx(sum(expected.values()) / 7, abs=1e-4)
 
 
+def test_several_files_of_a_year_are_one_set(model: Any, texts: dict[str, list[str]], tmp_path: Path) -> None:
+    rows = [
+        f'"{first}","{second}",{score / 8}'
+        for score, (first, second) in enumerate(zip(texts["anchor"], texts["positive"], strict=True))
+    ]
+    similar = model.similarity_pairwise(model.encode(texts["anchor"]), model.encode(texts["positive"])).tolist()
+    (tmp_path / "STS13").mkdir()
+    for name, some in {
+        "STS12.MSRpar": rows[:20], "STS12.MSRvid": rows[20:], "STS12.train": rows[:5],
+        "STS13/FNWN": rows[:9], "STS13/headlines": rows[9:],
+        "STS14.test": rows, "STS14.train": rows[:5],
+    }.items():  # fmt: skip
+        (tmp_path / f"{name}.csv").write_text("\n".join(["sentence1,sentence2,score", *some]))
+    found = sts_suite(tmp_path)(model)
+    expected = spearmanr(range(len(rows)), similar).statistic
+    for name in ("STS12", "STS13", "STS14"):
+        assert found[f"{name} Spearman"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("type_", ["mse", "triplet", "translation", "paraphrase-mining"])
+def test_an_evaluator_that_is_not_for_rerankers_says_so(type_: str) -> None:
+    spec = {"type": type_, "data": [{"anchor": "a", "positive": "b"}], "teacher": object()}
+    with pytest.raises(InvalidArgumentError, match=f"'{type_}' is for dense .*not for a reranker model"):
+        build_evaluator(spec, "reranker")
+
+
+def test_an_evaluator_knows_what_the_labels_of_its_pairs_are() -> None:
+    rows = [{"sentence1": "a", "sentence2": f"b{grade}", "label": grade} for grade in range(6)]
+    assert build_evaluator({"type": "similarity", "data": rows, "name": "dev"}, "dense")
+
+
 def test_of_the_languages_of_sts17_english_is_taken(
     model: Any, texts: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,18 +82,18 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
             raise InvalidArgumentError(f"There is no column {name!r} to ignore; there are {listed(columns)}.")
     kept = [column for column in columns if column not in ignore]
     if mapping is None:
-        found = {column: _role(column) for column in kept}
+        found = {column: role_of(column) for column in kept}
     else:
         for role, column in mapping.items():
             if column not in columns:
                 raise InvalidArgumentError(
                     f"columns has {role}={column!r}, but there is no such column; there are {listed(columns)}."
                 )
-            if _role(role) is None:
+            if role_of(role) is None:
                 raise InvalidArgumentError(
                     f"columns has no role {role!r}; roles are {', '.join(NAMES)}, negative_2 ...."
                 )
-        found = {column: _role(role) for role, column in mapping.items()}
+        found = {column: role_of(role) for role, column in mapping.items()}
     extra = [column for column, role in found.items() if role is None]
     if extra:
         raise InvalidArgumentError(
@@ -143,7 +143,8 @@ def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
     return found
 
 
-def _role(name: str) -> str | None:
+def role_of(name: str) -> str | None:
+    """The role of a column by its name, such as "anchor" or "negative_2"; None where it is not known."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     if numbered := _NUMBERED.fullmatch(plain):
         return f"negative_{int(numbered[2])}"

@@ -79,7 +79,10 @@ def _from_path(source: str | Path, split: str, subset: str | None) -> Table:
             return _from_files(f"{path.resolve().name}/{split}", files)
         return _from_hub(str(path), split, subset)
     if _URL.match(str(source)) or path.suffix.lower() in _SQLITE:
-        raise InvalidArgumentError(f"{str(source)!r} is a database: say which rows with sql='SELECT ...' (--sql).")
+        raise InvalidArgumentError(
+            f"{str(source)!r} is no file with rows: of a database say which rows with sql='SELECT ...' (--sql); an "
+            "index holds no training data."
+        )
     if isinstance(source, Path) or path.suffix.lower() in (*FILES, ".gz") or not _ON_THE_HUB.fullmatch(source):
         raise InvalidArgumentError(f"There is no file or folder {str(source)!r}: check the path.")
     return _from_hub(source, split, subset)

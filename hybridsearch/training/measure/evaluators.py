@@ -30,6 +30,7 @@ from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
 from hybridsearch.training.data.answers import Answers, collection_of
+from hybridsearch.training.data.tables import FILES, open_table
 from hybridsearch.training.measure.measuring import (
     DOCUMENTS,
     Measured,
@@ -65,6 +66,7 @@ STS = {
 """The sets of `sts_suite`, and where they are on the hub."""
 
 _STS_COLUMNS = {"anchor": "sentence1", "positive": "sentence2", "score": "score"}
+_OTHER_SPLITS = ("train", "dev", "val", "trial", "test")
 _KEYS = ("type", "data", "name", "split", "columns", "ignore", "limit", "documents", "teacher", "dataset_id")
 
 
@@ -106,6 +108,11 @@ def build_evaluator(
             made.append(spec)
             continue
         asked = _parse(spec)
+        fitting = _FITTING.get(asked["type"], (kind,))
+        if kind not in fitting:
+            raise InvalidArgumentError(
+                f"The evaluator {asked['type']!r} is for {' and '.join(fitting)} models, not for a {kind} model."
+            )
         made.extend(_MAKERS[asked["type"]](asked, kind, settings))
     deciding = [evaluator.primary_metric for evaluator in made if isinstance(evaluator, Measured)]
     if twice := [name for name in deciding if deciding.count(name) > 1]:
@@ -156,7 +163,8 @@ def sts_suite(
     Args:
         source: a folder with one or more of the sets, each a folder or a file of that name, such as stsb/test.tsv or
             STS12.csv (upper and lower case, hyphens and "benchmark" do not matter), with the columns sentence1,
-            sentence2 and score; None for all nine on the hub.
+            sentence2 and score. Several files of a year, such as STS12/MSRpar.tsv or STS12.MSRpar.tsv, count as one
+            set. None for all nine on the hub.
         split: which file of a set's folder, or which part on the hub.
         limit: how many pairs of each are used; None for all.
 
@@ -164,12 +172,13 @@ def sts_suite(
         DatasetNotFoundError: the folder has none of them, or the hub cannot be reached.
         DocumentError, InvalidArgumentError: a file is malformed.
     """
-    places = dict(STS) if source is None else _sts_places(Path(source))
+    places: Mapping[str, Any] = dict(STS) if source is None else _sts_places(Path(source), split)
     options: dict[str, Any] = {"columns": _STS_COLUMNS, "kind": Kind.SCORED, "split": split, "limit": limit}
     evaluators = []
     for name, place in places.items():
         subset = "en-en" if place == STS["STS17"] else None
-        evaluators.append(_similarity(read_training_data(place, name=name, subset=subset, **options), kind))
+        several = isinstance(place, list) and (_rows_of(place) if len(place) > 1 else place[0])
+        evaluators.append(_similarity(read_training_data(several or place, name=name, subset=subset, **options), kind))
     return in_sequence(evaluators, lambda scores: sum(scores) / len(scores))
 
 
@@ -222,7 +231,7 @@ def _reranking(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSetti
 def _triplet(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.TUPLES)
     texts = (list(data.rows[column]) for column in data.inputs[:3])
-    inner = make_evaluator(_not_reranker(spec, kind), "TripletEvaluator", *texts, name=data.name)
+    inner = make_evaluator(kind, "TripletEvaluator", *texts, name=data.name)
     return [Measured(inner, {"accuracy": ".*accuracy"})]
 
 
@@ -245,7 +254,7 @@ def _mse(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -
     data = _read(spec, Kind.TEXTS, Kind.PAIRS)
     columns = [list(data.rows[column]) for column in data.inputs]
     teacher = _needed(spec, "teacher")
-    model = _st_model(_not_reranker(spec, kind), teacher) if isinstance(teacher, str | Path) else teacher
+    model = _st_model(kind, teacher) if isinstance(teacher, str | Path) else teacher
     inner = make_evaluator(kind, "MSEEvaluator", columns[0], columns[-1], model, name=data.name)
     return [Measured(inner, {"negative MSE": "negative_mse"})]
 
@@ -253,13 +262,11 @@ def _mse(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -
 def _translation(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.PAIRS)
     texts = (list(data.rows[column]) for column in data.inputs)
-    inner = make_evaluator(_not_reranker(spec, kind), "TranslationEvaluator", *texts, name=data.name)
+    inner = make_evaluator(kind, "TranslationEvaluator", *texts, name=data.name)
     return [Measured(inner, {"accuracy": "mean_accuracy"})]
 
 
 def _paraphrase_mining(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
-    if kind != "dense":
-        raise InvalidArgumentError(f"The evaluator 'paraphrase-mining' is for dense models, not for a {kind} one.")
     data = _read(spec, Kind.PAIRS)
     one, other = (list(data.rows[column]) for column in data.inputs)
     ids = {text: str(number) for number, text in enumerate(dict.fromkeys([*one, *other]))}
@@ -281,6 +288,12 @@ _MAKERS: dict[str, Callable[[Mapping[str, Any], ModelKind, TrainingSettings], li
     "translation": _translation,
     "paraphrase-mining": _paraphrase_mining,
 }
+
+_FITTING: dict[str, tuple[ModelKind, ...]] = {
+    **dict.fromkeys(("triplet", "mse", "translation"), ("dense", "sparse")),
+    "paraphrase-mining": ("dense",),
+}
+"""The kinds of models of those that are not for all."""
 
 EVALUATORS = tuple(_MAKERS)
 """The types that `build_evaluator` knows."""
@@ -334,7 +347,7 @@ def _parse(spec: Any) -> dict[str, Any]:
         )
     if strange := [str(key) for key in spec if key not in _KEYS]:
         raise InvalidArgumentError(f"An evaluator has no key {strange[0]!r}; it has {', '.join(_KEYS)}.")
-    if spec.get("type") not in _MAKERS:
+    if not isinstance(spec.get("type"), str) or spec["type"] not in _MAKERS:
         raise InvalidArgumentError(f"There is no evaluator {spec.get('type')!r}; there are {', '.join(_MAKERS)}.")
     return dict(spec)
 
@@ -345,18 +358,13 @@ def _needed(spec: Mapping[str, Any], key: str) -> Any:
     return spec[key]
 
 
-def _not_reranker(spec: Mapping[str, Any], kind: ModelKind) -> ModelKind:
-    if kind == "reranker":
-        raise InvalidArgumentError(
-            f"The evaluator {spec['type']!r} is for dense and sparse models, not for a reranker."
-        )
-    return kind
-
-
 def _read(spec: Mapping[str, Any], *kinds: Kind) -> TrainingData:
     source = _needed(spec, "data")
     arguments = {key: spec[key] for key in ("name", "columns", "ignore", "limit") if key in spec}
     split = spec.get("split", "dev")
+    # the labels of pairs mean what the evaluator asks for
+    if kinds in ((Kind.SCORED,), (Kind.LABELLED,)) and not isinstance(source, TrainingData):
+        arguments["kind"] = kinds[0]
     data = read_training_data(source, split=split, **arguments)
     if data.kind not in kinds:
         raise InvalidArgumentError(
@@ -384,20 +392,38 @@ def _group(data: TrainingData) -> Iterable[dict[str, Any]]:
     return samples.values()
 
 
-def _sts_places(folder: Path) -> dict[str, str]:
-    """Set -> what to read, of those that are in the folder."""
+def _sts_places(folder: Path, split: str) -> dict[str, list[Path]]:
+    """Set -> what to read, of those that are in the folder: a folder or file, or the several files of a year."""
 
     def plain(name: str) -> str:
         return re.sub("benchmark", "b", re.sub(r"[^a-z0-9]", "", name.lower())).removesuffix("sts")
 
     known = {plain(name): name for name in STS} | {"sick": "SICK-R"}
-    found: dict[str, str] = {}
+    found: dict[str, list[Path]] = {}
     if not folder.is_dir():
         raise DatasetNotFoundError(f"There is no folder {str(folder)!r} with STS sets; without one the hub is asked.")
     for path in sorted(folder.iterdir()):
-        name = known.get(plain(path.name if path.is_dir() else path.stem))
-        if name is not None:
-            found[name] = str(path)
+        own = plain(path.name if path.is_dir() else path.name.removesuffix(".gz").rpartition(".")[0])
+        year = re.match(r"sts1[2-6]", own)
+        rest = "" if year is None else own[year.end() :]
+        if rest == split:
+            own = own.removesuffix(split)
+        elif year is not None and rest and rest not in _OTHER_SPLITS and _is_table(path):
+            own = year[0]  # one of its files, such as STS12.MSRpar.tsv
+        if own in known and (path.is_dir() or _is_table(path)):
+            files = sorted(filter(_is_table, path.iterdir())) if path.is_dir() else []
+            several = files and not any(file.name.startswith((*_OTHER_SPLITS, split)) for file in files)
+            found.setdefault(known[own], []).extend(files if several else [path])
     if not found:
         raise DatasetNotFoundError(f"The folder {str(folder)!r} has none of the STS sets {', '.join(STS)}.")
     return {name: found[name] for name in STS if name in found}
+
+
+def _is_table(path: Path) -> bool:
+    return path.is_file() and path.name.lower().removesuffix(".gz").endswith(FILES)
+
+
+def _rows_of(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """The pairs of several files, which are measured together, on one scale."""
+    tables = (open_table(path, split="test", subset=None, sql=None) for path in files)
+    return [{name: row.get(name) for name in _STS_COLUMNS.values()} for table in tables for _, row in table.rows()]

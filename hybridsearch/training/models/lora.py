@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hybridsearch.arguments import number, whole_number
+from hybridsearch.arguments import number, true_or_false, whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_library
 
@@ -38,8 +38,10 @@ class LoraSettings:
         for name in ("rank", "alpha"):
             object.__setattr__(self, name, whole_number(f"LoRA's {name}", getattr(self, name)))
         object.__setattr__(self, "dropout", number("LoRA's dropout", self.dropout, least=0, below=1))
+        true_or_false("LoRA's merge", self.merge)
         if self.targets is not None:
-            if isinstance(self.targets, str) or not self.targets:
+            listed = isinstance(self.targets, list | tuple) and all(isinstance(one, str) for one in self.targets)
+            if not listed or not self.targets:
                 raise InvalidArgumentError(f"LoRA's targets are a list of layer names, not {self.targets!r}.")
             object.__setattr__(self, "targets", tuple(self.targets))  # a YAML file has a list
 

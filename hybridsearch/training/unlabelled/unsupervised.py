@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
@@ -56,6 +57,7 @@ def unsupervised_data(
     teacher: Teacher | str | Path | None = None,
     hard_negatives: int = 1,
     output: str | Path | None = None,
+    limit: int | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
     show_progress_bar: bool | None = None,
@@ -72,6 +74,7 @@ def unsupervised_data(
         hard_negatives: of each pseudo-query, from ranks 6 to 40.
         output: a folder for the pseudo-queries with their negatives, as in `mine_hard_negatives`; None keeps them in
             memory.
+        limit: pseudo-queries to train on, drawn by seed; None for all.
         trust_remote_code: whether code in the folder of `model` may run.
         seed: of the pseudo-queries, the negatives and what is held out.
         show_progress_bar: None shows it in a terminal.
@@ -100,6 +103,8 @@ def unsupervised_data(
         documents, generator=generator, per_document=per_document, seed=seed, show_progress_bar=show_progress_bar
     )
     train, dev, test = _hold_out(made, documents, seed)
+    if limit is not None and whole_number("limit", limit) < len(train):
+        train = train.select(sorted(random.Random(seed).sample(range(len(train)), limit)))  # noqa: S311
     encoders: dict[str, Encoder] = {"bm25": BM25(), **_encoder(model, kind, trust_remote_code)}
     with HybridSearch(encoders) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
