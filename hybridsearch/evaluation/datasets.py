@@ -473,4 +473,4 @@ def _add_record(qrels: dict[str, dict[str, int]], record: Mapping[str, Any], whe
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).suffix.lower()
+    return Path(path.name.lower().removesuffix(".gz")).suffix

@@ -33,6 +33,7 @@ from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import EMPTY, Ranking, round_score
+from hybridsearch.readers.lines import writable
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import SparseQuery
@@ -338,13 +339,13 @@ def _write_asked(asked: Asked, path: Path) -> None:
         "terms": [None if vector is None else list(vector.terms) for vector in vectors],
         "weights": [None if vector is None else vector.weights for vector in vectors],
     }
-    pq.write_table(pa.table(columns, schema=_SCHEMA), path)
+    pq.write_table(pa.table(columns, schema=_SCHEMA), path, write_page_checksum=True)
 
 
 def _read_asked(path: Path) -> Asked | None:
     """What `_write_asked` wrote; None for a file that is damaged."""
     try:
-        rows = pq.read_table(path).to_pylist()
+        rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
         rankings = {row["query"]: Ranking(tuple(row["ids"]), np.array(row["scores"], dtype=np.float64)) for row in rows}
         vectors = {
             row["query"]: SparseQuery(tuple(row["terms"]), np.array(row["weights"], dtype=np.float32))
@@ -352,15 +353,16 @@ def _read_asked(path: Path) -> Asked | None:
             if row["terms"] is not None
         }
         return Asked(rankings, vectors)
-    except (OSError, KeyError, TypeError, ValueError):  # pa.ArrowInvalid is a ValueError
+    except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return None
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    write(beside)
-    beside.replace(path)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        beside.replace(path)
 
 
 def _digest(*parts: Any) -> str:

@@ -201,6 +201,18 @@ def test_judgements_may_be_the_default_subset_in_json_lines(tmp_path: Path) -> N
     assert texts(dataset) == CORPUS
 
 
+def test_compressed_files_are_known_whatever_the_case_of_their_names(tmp_path: Path) -> None:
+    for name, text in (("queries.JSONL.GZ", '{"_id": "q1", "text": "wing"}\n'), ("topics.TSV.gz", "q1\twing\n")):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    judged = '{"query-id": "q1", "corpus-id": "d\u2028", "score": 2}\n'
+    (tmp_path / "qrels.Jsonl.Gz").write_bytes(gzip.compress(judged.encode()))
+    (tmp_path / "qrels.TXT.GZ").write_bytes(gzip.compress("q1 0 d\u2028 2\n".encode()))
+    for queries in ("queries.JSONL.GZ", "topics.TSV.gz"):
+        for qrels in ("qrels.Jsonl.Gz", "qrels.TXT.GZ"):
+            found = Dataset.from_files(tmp_path / queries, tmp_path / qrels)
+            assert (found.queries, found.qrels) == ({"q1": "wing"}, {"q1": {"d\u2028": 2}})
+
+
 def test_a_judgement_may_list_all_relevant_documents_and_ids_may_be_numbers(tmp_path: Path) -> None:
     write_beir(tmp_path / "x")
     (tmp_path / "x" / "qrels" / "test.tsv").unlink()

@@ -220,6 +220,28 @@ def test_a_retriever_is_asked_again_only_where_it_was_not_read_as_deep(
     assert dense.calls == 2
 
 
+@pytest.mark.parametrize("flips", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_a_kept_answer_that_is_damaged_is_asked_again(
+    flips: int, search: hs.HybridSearch, dataset: Dataset, tmp_path: Path
+) -> None:
+    plan = Pipeline(search, ["bm25"]).resolve("bm25", 30)
+
+    def asked() -> tuple[Mapping[str, Ranking], dict[str, list[Any]]]:
+        stages = Stages(dataset.queries, folder=tmp_path)
+        stages.retrieve([plan])
+        found = stages.asked(plan, "bm25")
+        return found.rankings, {query: [one.terms, one.weights.tolist()] for query, one in found.vectors.items()}
+
+    right = asked()
+    (path,) = (tmp_path / "rankings").iterdir()
+    whole, random = path.read_bytes(), np.random.default_rng(5)
+    for _ in range(flips):
+        damaged = bytearray(whole[: random.choice([len(whole), random.integers(1, len(whole))])])
+        damaged[random.integers(len(damaged))] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        assert asked() == right
+
+
 def test_an_explanation_is_asked_once_for_all_systems(dataset: Dataset) -> None:
     class Asked(MemoryBackend):
         questions: list[tuple[str, tuple[str, ...]]]
