@@ -121,7 +121,7 @@ def plain(value: Any) -> Scalar:
         return None
     if isinstance(value, dt.date | dt.time):
         return _iso(value)
-    if hasattr(value, "dtype") and getattr(value, "ndim", None) == 0:
+    if _dimensions(value) == 0:
         value = _from_array(value)
         return value if value is None or isinstance(value, bool | str) else plain(value)
     if isinstance(value, decimal.Decimal):
@@ -170,6 +170,12 @@ def _iso(value: dt.date | dt.time) -> str:
         except OverflowError:  # in UTC it is before the year 1 or after 9999
             pass
     return value.isoformat()
+
+
+def _dimensions(value: Any) -> int | None:
+    """Of an array or a numpy scalar; None of anything else."""
+    dimensions = getattr(value, "ndim", None) if hasattr(value, "dtype") else None
+    return dimensions if isinstance(dimensions, int) else None
 
 
 def _from_array(value: Any) -> Any:
@@ -249,7 +255,7 @@ def _clean(value: Any, where: str, depth: int) -> Any:
     if value is not None and not isinstance(value, str | int | float):
         if isinstance(value, Mapping):
             return _clean_mapping(value, where, depth)
-        if isinstance(value, list | tuple) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) > 0):
+        if isinstance(value, list | tuple) or _dimensions(value):
             return _FrozenList(_clean(item, where, depth + 1) for item in value)
         if isinstance(value, set | frozenset):
             items = [_clean(item, where, depth + 1) for item in value]

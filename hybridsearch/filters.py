@@ -24,8 +24,8 @@ A string that is an ISO 8601 date and time with an offset, such as "2024-03-01T0
 compare with instants, in UTC. One without an offset is a string that reads the same however it is written ("T" or a
 space, with or without ":00"), and follows the string of its date. An instant cannot be compared with a string that
 begins with a digit, such as a date: a filter that would have to do so in any document of the index is a FilterError.
-An index on a server that was made before this version knows neither titles nor instants, and compares strings as they
-came: index its documents again, or copy it.
+An index on a server that was made before this version knows no titles, says of a mapping that it is not there, puts
+strings in order as they came, and refuses instants: index its documents again, or copy it.
 
 `Filter.parse` validates; `Filter.matches` is the reference that every backend's compiled filter must agree with, and
 `Filter.checks` says what to look up first.
@@ -39,12 +39,12 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from dataclasses import field as attribute
 from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeAlias, cast
 
-from hybridsearch.documents import Document, Scalar, plain
+from hybridsearch.documents import Document, Scalar, plain, spellings
 from hybridsearch.errors import FilterError
 
 Operator: TypeAlias = Literal["$eq", "$gt", "$gte", "$lt", "$lte", "$in", "$exists", "$contains"]
@@ -253,7 +253,7 @@ class Filter:
                     open += conditions[::-1]
 
     def literal(self) -> Filter:
-        """The filter for an index on a server that was made before strings had one form: it has them as they came.
+        """The filter for an index on a server that was made before strings had one form, and has them as they came.
 
         Raises:
             FilterError: it compares with an instant, which such an index does not know.
@@ -289,15 +289,37 @@ def _literal(condition: Condition) -> Condition:
             return type(condition)(tuple(map(_literal, conditions)))
         case Not(inner):
             return Not(_literal(inner))
-        case Compare(field):
-            if any(isinstance(key, Instant) for key in condition.keys):
-                raise FilterError(
-                    f"The filter on {field!r:.80} compares with an instant, and this index was made by an earlier "
-                    "version, which compared instants as text: index its documents again, or copy the index."
-                )
-            copied = replace(condition)
-            object.__setattr__(copied, "key", copied.value)
-            return copied
+        case Compare():
+            return _literal_compare(condition)
+
+
+def _literal_compare(compare: Compare) -> Condition:
+    """The comparison with strings and paths in each form that they may have; for those in order, in the one given."""
+    if any(isinstance(key, Instant) for key in compare.keys):
+        raise FilterError(
+            f"The filter on {compare.field!r:.80} compares with an instant, and this index was made by an earlier "
+            "version, which compared instants as text: index its documents again, or copy the index."
+        )
+    paths = spellings(compare.field)
+    there: list[Condition] = [_as_given(path, "$exists", True) for path in paths]
+    if compare.operator == "$exists":
+        return Or(tuple(there)) if compare.value else Not(Or(tuple(there)))
+    given = compare.value if isinstance(compare.value, tuple) else (compare.value,)
+    forms = [form for value in given for form in (spellings(value) if isinstance(value, str) else [value])]
+    if compare.operator in ("$eq", "$in"):
+        held = tuple(form for form in forms if form is not None)
+        found: list[Condition] = [_as_given(path, "$in", held) for path in paths]
+        return Or((*found, Not(Or(tuple(there))))) if None in forms else Or(tuple(found))
+    if compare.operator == "$contains":
+        return Or(tuple(_as_given(path, "$contains", form) for path in paths for form in forms))
+    return Or(tuple(_as_given(path, compare.operator, compare.value) for path in paths))
+
+
+def _as_given(path: str, operator: Operator, value: Any) -> Compare:
+    compare = Compare(path, operator, value)
+    object.__setattr__(compare, "path", path)
+    object.__setattr__(compare, "key", value)
+    return compare
 
 
 def _checks(compare: Compare) -> Iterator[Check]:

@@ -14,6 +14,7 @@ import pickle
 import uuid
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,7 @@ def test_empty_text_is_a_document() -> None:
         ({"metadata": {"a": dt.time(1, tzinfo=dt.UTC)}}, "leave out the zone"),
         ({"metadata": {"a": np.bytes_(b"raw")}}, "of type bytes"),
         ({"metadata": {"a": 1j}}, "of type complex"),
+        ({"metadata": {"a": MagicMock()}}, "of type MagicMock"),
         ({"metadata": {"a": b"raw"}}, "bytes"),
         ({"metadata": {"a": "\ud800"}}, "lone surrogate"),
     ],
