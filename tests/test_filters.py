@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import json
 import uuid
 from typing import Any
 
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import from_dtype
 
 from hybridsearch.documents import Document
-from hybridsearch.errors import FilterError
+from hybridsearch.errors import DocumentError, FilterError
 from hybridsearch.filters import Filter
 
 TOKYO = dt.timezone(dt.timedelta(hours=9))
@@ -287,6 +289,60 @@ def test_a_filter_that_holds_itself_is_refused() -> None:
     looped.append(looped)
     with pytest.raises(FilterError):
         Filter.parse({"a": {"$in": looped}})
+
+
+ZONES = st.none() | st.timezones()
+KINDS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**64), 2**64),
+    st.floats(),
+    st.complex_numbers(),
+    st.decimals(),
+    st.fractions(),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.uuids(),
+    st.dates(),
+    st.times(timezones=ZONES),
+    st.datetimes(timezones=ZONES),
+    st.timedeltas(),
+    st.sampled_from(
+        [pd.NaT, pd.NA, pd.Timestamp("2024-02-29", tz="Asia/Tokyo"), pd.Timedelta(1), pd.Period("2024-02")]
+    ),
+    *(from_dtype(np.dtype(name)) for name in ("f2", "f4", "i1", "u8", "?", "c8", "m8[s]", "U5", "S5")),
+    *(from_dtype(np.dtype(f"M8[{unit}]")) for unit in ("D", "m", "s", "ms", "us", "ns")),
+)
+
+
+def _equals_itself(value: Any) -> None:
+    try:
+        document = Document("1", "", metadata={"a": value})
+    except DocumentError:
+        with pytest.raises(FilterError):
+            Filter.parse({"a": value})
+        return
+    (kept,) = document.metadata.values()
+    assert Document(**json.loads(json.dumps(document.to_dict()))) == document
+    assert Filter.parse({"a": kept}).matches(document)
+    if kept is not None or value is None:
+        assert Filter.parse({"a": value}).matches(document)
+        assert Filter.parse({"a": {"$in": [value]}}).matches(document)
+    else:
+        with pytest.raises(FilterError, match="compares with nothing"):
+            Filter.parse({"a": value})
+
+
+@given(KINDS)
+def test_a_value_of_any_kind_that_is_kept_equals_itself(value: Any) -> None:
+    _equals_itself(value)
+
+
+@pytest.mark.slow
+@settings(max_examples=20_000)
+@given(KINDS)
+def test_twenty_thousand_values_equal_themselves(value: Any) -> None:
+    _equals_itself(value)
 
 
 KEYS = st.sampled_from(
