@@ -127,8 +127,10 @@ class Schema:
                 )
             retrievers = {name: _retriever_from_json(r) for name, r in _mapping(data["retrievers"]).items()}
             return cls(retrievers, _mapping(data["settings"]), data["version"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise IndexCorruptedError(f"The schema of the index is not readable ({error!r}).") from error
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise IndexCorruptedError(
+                f"The schema of the index is not readable ({error!r}): index the documents again."
+            ) from error
 
 
 def _retriever_from_json(data: Mapping[str, Any]) -> RetrieverSchema:
@@ -136,7 +138,11 @@ def _retriever_from_json(data: Mapping[str, Any]) -> RetrieverSchema:
     fingerprint = Fingerprint(data["fingerprint"]["name"], _mapping(data["fingerprint"]["settings"]))
     average = data.get("average_length")
     known = data["kind"] in get_args(Kind) and data["metric"] in (None, *get_args(Metric))
-    if not known or not isinstance(data["dimensions"], int | None) or not isinstance(average, int | float | None):
+    numbers = [(data["dimensions"], int), (average, int | float)]
+    known = known and all(
+        n is None or (isinstance(n, kind) and n is not True and 0 <= n < 2**31) for n, kind in numbers
+    )
+    if not known or not isinstance(fingerprint.name, str):
         raise TypeError(f"unknown values in {dict(data)!r:.200}")
     return RetrieverSchema(
         data["kind"],

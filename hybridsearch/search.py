@@ -583,10 +583,15 @@ class HybridSearch:
         """Make the index, unless it is there."""
         with self._create_lock:  # two threads may both bring the first documents
             if self._encoders.schema is None:
-                schema = self._new_schema()
-                check_schema(schema, self._backend)
-                self._backend.create(schema)
-                self._encoders.built(schema)
+                schema = self._backend.open()  # a call that was interrupted may have made it
+                if schema is None:
+                    schema = self._new_schema()
+                    check_schema(schema, self._backend)
+                    self._backend.create(schema)
+                    self._encoders.built(schema)
+                else:
+                    self._encoders.check_names(self._encoders.given, "retrievers", schema.retrievers)
+                    self._encoders.schema = schema
 
     def _new_schema(self) -> Schema:
         """What a new index is to remember."""

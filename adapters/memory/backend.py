@@ -6,27 +6,41 @@ import contextlib
 import logging
 import shutil
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hybridsearch.adapters.checks import check_batch_size, check_open, opened
+from hybridsearch.adapters.checks import check_batch_size, check_open, differing_retrievers, opened
 from hybridsearch.adapters.memory import compiled, loops, merging
+from hybridsearch.adapters.memory.interrupts import interrupted, whole
 from hybridsearch.adapters.memory.segment import Mask, Segment
-from hybridsearch.adapters.memory.state import State, View
+from hybridsearch.adapters.memory.state import State, View, weighting_of
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
-from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables
-from hybridsearch.corpus.store import PART, CorpusStore, Part, exists, manifest_stamp, sync_folder
+from hybridsearch.corpus.parts import arrow_schema, read_part, to_tables
+from hybridsearch.corpus.store import (
+    PART,
+    REPAIR,
+    CorpusStore,
+    Part,
+    exists,
+    manifest_stamp,
+    remove_unfinished,
+    storage_errors,
+    sync_folder,
+    unfinished,
+)
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,
     HybridSearchError,
     IndexCorruptedError,
     IndexExistsError,
+    IndexNotFoundError,
+    InvalidArgumentError,
     StorageError,
 )
 from hybridsearch.filters import Filter
@@ -45,12 +59,15 @@ class MemoryBackend:
 
     In a folder, each `upsert` and `delete` is atomic and durable when it returns, one process at a time may write, and
     any number may read; a reader sees the index as it was when it was opened. Segments are merged in the background.
+    An interrupt (Ctrl-C) finds each change not begun or done.
 
     Args:
         location: None for RAM only; a folder to keep the index there.
         hnsw: search dense vectors of large segments approximately, by a graph (extra `hnsw`), instead of exactly.
             Searches with a filter stay exact.
-        verify: compare the checksums of all files on `open`, which reads them all once.
+        verify: compare the checksums of all files on `open`, which reads them all once. Without it, those of files up
+            to `hybridsearch.corpus.store.SMALL_FILE`, and in larger ones all that says where something lies: changed
+            texts, weights and vectors of such files are not noticed, and give wrong answers.
 
     >>> backend = MemoryBackend()
     >>> backend.create(Schema({}))
@@ -107,17 +124,16 @@ class MemoryBackend:
         with self._writer:
             check_open(self._closed)
             if self._state is None and self._folder is not None:
-                try:
+                with storage_errors(self._folder):
                     if not exists(self._folder):
                         return None
-                    self._store = CorpusStore.open(self._folder, verify=self._verify)
-                    self._read_store()
-                except HybridSearchError:
-                    self._store = None
-                    raise
-                except OSError as error:
-                    self._store = None
-                    raise StorageError(f"The index in {self._folder} cannot be read: {error}.") from error
+                    store = CorpusStore.open(self._folder, verify=self._verify)
+                    try:
+                        self._check_schema(store.schema)
+                    except (InvalidArgumentError, BackendError) as error:
+                        raise IndexCorruptedError(f"The manifest in {self._folder} is damaged: {error}") from error
+                    state = self._read(store)
+                self._store, self._state = store, state
             return None if self._state is None else self._state.schema
 
     def reopen(self) -> Schema | None:
@@ -139,14 +155,15 @@ class MemoryBackend:
                 self._store = self._state = None
                 return self.open()
             if stamp == () or stamp != self._stamp:
-                if self._store.reload():
+                changed = self._store.reload()
+                if changed:
                     self._store.close()  # a writer finds what it has committed itself, or another index came here
-                    self._read_store()
-                elif self._is_behind(self._store):
-                    self._read_store()
+                if changed or self._is_behind(self._store):
+                    self._state = self._read(self._store)
                 self._stamp = stamp
             return self._state.schema
 
+    @whole
     def create(self, schema: Schema) -> None:
         """Make an empty index and become its writer.
 
@@ -159,8 +176,7 @@ class MemoryBackend:
             check_open(self._closed)
             if self._state is not None:
                 raise IndexExistsError("This backend holds an index already: make another MemoryBackend for a new one.")
-            check_schema(schema, self)
-            arrow_schema(schema)
+            self._check_schema(schema)
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema)
             self._state = State(schema, approximate=self._hnsw)
@@ -168,8 +184,16 @@ class MemoryBackend:
     def close(self) -> None:
         """Wait for a merge in progress and release files and the writer's lock. Idempotent."""
         self._closing = True
-        if self._merger is not None:
-            self._merger.join()
+        try:
+            if self._merger is not None:
+                self._merger.join()
+        except BaseException:  # an interrupt: the index stays open
+            self._closing = False
+            raise
+        self._close()
+
+    @whole
+    def _close(self) -> None:
         with self._writer:
             self._closed = True
             if self._store is not None:
@@ -187,6 +211,10 @@ class MemoryBackend:
             StorageError: the disk is full or refuses.
         """
         self._wait_if_behind()
+        self._upsert(batch)
+
+    @whole
+    def _upsert(self, batch: EncodedBatch) -> None:
         with self._writing() as state:
             check_batch(batch, state.schema)
             if not len(batch):
@@ -198,6 +226,7 @@ class MemoryBackend:
             self._added += len(batch)
         self._merge_later()
 
+    @whole
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; unknown ids are ignored. Returns how many were there."""
         with self._writing() as state:
@@ -219,18 +248,24 @@ class MemoryBackend:
         self._added = 0
 
     def optimize(self) -> None:
-        """Merge all segments into as few as possible now, for the fastest searches."""
-        while True:
+        """Merge all segments into as few as possible now, for the fastest searches. An interrupt ends it early."""
+        done = False
+        while not done:
             merger = self._merger
             if merger is not None:
                 merger.join()
-            with self._writing() as state:
-                if self._merger is not merger:  # another writer has started one
-                    continue
-                for group in merging.group_by_size(state.views):
-                    if len(group) > 1 or group[0].live is not None:
-                        self._merge(group)
-                return
+            done = self._optimize(merger)
+
+    @whole
+    def _optimize(self, merger: threading.Thread | None) -> bool:
+        """Merge all, unless another writer has started another `merger`, which is to be waited for first."""
+        with self._writing() as state:
+            if self._merger is not merger:
+                return False
+            for group in merging.group_by_size(state.views):
+                if not interrupted() and (len(group) > 1 or group[0].live is not None):
+                    self._merge(group)
+            return True
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the index as it is now into a folder, from which `MemoryBackend(path)` opens it.
@@ -243,32 +278,21 @@ class MemoryBackend:
             StorageError: the disk is full or refuses.
         """
         state, path = self._current(), checked_path("path", path).absolute()
-        if self._folder is not None and path.resolve() == self._folder.resolve():
-            return
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            if not (path.is_dir() and exists(path)):
-                raise IndexExistsError(f"{path} holds something that is not an index: choose another folder.")
-            if not overwrite:
-                raise IndexExistsError(
-                    f"There is an index in {path} already: choose another folder, or replace it with overwrite=True."
-                )
+        with storage_errors(path):
+            if self._folder is not None and path.resolve() == self._folder.resolve():
+                return
+            remove_unfinished(path)
+            if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+                self._save_over(path, state, overwrite=overwrite)
+                return
+            beside = unfinished(path)
             try:
-                store = CorpusStore.open(path, verify=False)
-            except IndexCorruptedError as error:
-                raise IndexCorruptedError(f"{error} To save in its place, delete {path} first.") from error
-            self._write_all(store, state)
-            return
-        _remove_leftovers(path)
-        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.saving")
-        try:
-            self._write_all(CorpusStore.create(beside, state.schema), state)
-            beside.rename(path)
-            sync_folder(path.parent)
-        except BaseException as error:
-            shutil.rmtree(beside, ignore_errors=True)
-            if isinstance(error, OSError) and not isinstance(error, HybridSearchError):
-                raise StorageError(f"The index could not be saved to {path}: {error}.") from error
-            raise
+                self._write_all(CorpusStore.create(beside, state.schema), state)
+                beside.rename(path)
+                sync_folder(path.parent)
+            except BaseException:
+                shutil.rmtree(beside, ignore_errors=True)
+                raise
 
     # --------------------------------------------------------------------------------------------------- reading
 
@@ -325,8 +349,13 @@ class MemoryBackend:
         with self._writer:
             self._current()
             store = self._store
-            if store is not None and (store.lock() or self._is_behind(store)):
-                self._read_store()  # another process, or an interrupted call of this one, has changed the folder
+            if store is not None and (store.lock() or self._is_behind(store)):  # another process has changed the folder
+                if differing := differing_retrievers(self._current().schema, store.schema):
+                    raise IndexNotFoundError(
+                        f"Another index is in {store.folder} now: its {', '.join(map(repr, differing))} was made by "
+                        "another encoder. Nothing was written now. Open it again."
+                    )
+                self._state = self._read(store)
             yield self._current()
 
     def _is_behind(self, store: CorpusStore) -> bool:
@@ -336,30 +365,56 @@ class MemoryBackend:
         """In a forked process: another thread of the parent may hold the lock, and none of them is here."""
         self._writer, self._merger = threading.RLock(), None
 
-    def _read_store(self) -> None:
-        if self._store is None:
-            return
-        known = {} if self._state is None else {v.part.name: v.segment for v in self._state.views if v.part is not None}
-        store = self._store
+    def _check_schema(self, schema: Schema) -> None:
+        """Raises InvalidArgumentError or BackendError where this backend cannot hold an index of it."""
+        check_schema(schema, self)
+        arrow_schema(schema)
+        for name, retriever in schema.retrievers.items():
+            if retriever.kind == "lexical":
+                weighting_of(name, retriever)
+
+    def _read(self, store: CorpusStore) -> State:
+        """What the store holds, with the segments that are known already."""
+        held = self._state
+        known = {} if held is None else {v.part.name: v.segment for v in held.views if v.part is not None}
 
         def read(part: Part) -> View:
             segment = known.get(part.name) or self._read_segment(store, part)
             return View(segment, store.tombstones(part), part)
 
         views = store.load(read, verify=self._verify)
-        self._state = State(store.schema, views, approximate=self._hnsw)
+        _check_distinct(views, store)
+        return State(store.schema, views, approximate=self._hnsw)
 
     def _read_segment(self, store: CorpusStore, part: Part) -> Segment:
         """A stored segment: its arrays mapped, or made again from the Parquet part where one is missing."""
         arrays = [name for name in part.files if name not in (PART, part.deleted)]
         if arrays and all(store.path(part, name).exists() for name in arrays):
-            segment = Segment.from_files(store.path(part).parent, store.schema)
+            if self._hnsw:  # a graph is read by a library that trusts it
+                for name in arrays:
+                    if name.endswith(".graph.npy"):
+                        store.check(part, name)
+            segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
         else:
-            pieces = [Segment.build(from_table(table, store.schema)) for table in read_part(store.path(part))]
+            pieces = [Segment.build(batch) for batch in store.part_batches(part)]
             segment = pieces[0] if len(pieces) == 1 else Segment.merge([(piece, None) for piece in pieces])
         if self._hnsw:
             segment.build_graphs()
         return segment
+
+    def _save_over(self, path: Path, state: State, *, overwrite: bool) -> None:
+        """Put `state` into a folder that holds something."""
+        if not (path.is_dir() and exists(path)):
+            raise IndexExistsError(f"{path} holds something that is not an index: choose another folder.")
+        if not overwrite:
+            raise IndexExistsError(
+                f"There is an index in {path} already: choose another folder, or replace it with overwrite=True."
+            )
+        try:
+            store = CorpusStore.open(path, verify=False)
+        except IndexCorruptedError as error:
+            raise IndexCorruptedError(f"{error} To save in its place, delete {path} first.") from error
+        self._write_all(store, state)
 
     def _without(self, state: State, ids: Sequence[str]) -> list[View]:
         rows: dict[int, list[int]] = {}
@@ -379,7 +434,7 @@ class MemoryBackend:
         part = store.add_part(tables, segment.arrays() if len(segment) >= SMALL_ROWS else ())
         try:
             if len(segment) >= SMALL_ROWS:  # from now on the files, not the heap, hold the arrays
-                segment = Segment.from_files(store.path(part).parent, store.schema)
+                segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
             yield View(segment, None, part)
         finally:
             store.discard([part], keep=store.parts)
@@ -401,9 +456,13 @@ class MemoryBackend:
                 store.discard(new, keep=store.parts)
                 raise
         after = State(state.schema, views, approximate=self._hnsw)
-        if store is not None:
-            store.commit([view.part for view in views if view.part is not None])
-        self._state = after
+        parts = [view.part for view in views if view.part is not None]
+        try:
+            if store is not None:
+                store.commit(parts)
+        finally:  # where only what comes after the commit failed, it holds all the same
+            if store is None or store.parts == tuple(parts):
+                self._state = after
 
     # --------------------------------------------------------------------------------------------------- merging
 
@@ -424,7 +483,12 @@ class MemoryBackend:
     def _merge_all(self) -> None:
         try:
             while not self._closing and self._state is not None and (chosen := merging.choose(self._state.views)):
-                self._merge(chosen)
+                try:
+                    self._merge(chosen)
+                except StorageError:
+                    state = self._state
+                    if state is not None and {v.segment for v in chosen} <= {v.segment for v in state.views}:
+                        raise  # else another thread has removed one of them meanwhile, with its files
         except HybridSearchError as error:
             log.warning("Merging segments failed, and is tried again after the next change: %s", error)
         except Exception:
@@ -479,11 +543,20 @@ def _survivors(then: View, now: View | None) -> Mask:
     return there if then.live is None else there[then.live]
 
 
-def _remove_leftovers(path: Path) -> None:
-    """What a process that was killed while saving to `path` left beside it."""
-    for leftover in path.parent.glob(f".{path.name}.*.saving"):
-        with contextlib.suppress(HybridSearchError, OSError):
-            store = CorpusStore.open(leftover, verify=False)
-            store.lock()  # refused while another process is still saving
-            shutil.rmtree(leftover, ignore_errors=True)
-            store.close()
+def _check_distinct(views: Sequence[View], store: CorpusStore) -> None:
+    """Raises IndexCorruptedError where a live document is there twice."""
+
+    def live_hashes(view: View) -> NDArray[np.uint64]:
+        segment = view.segment
+        return segment.hashes if view.live is None else segment.hashes[view.live[segment.hashed_rows]]
+
+    hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(live_hashes, views)])
+    hashes.sort(kind="stable")  # which merges what is sorted already
+    again = hashes[1:][hashes[1:] == hashes[:-1]]
+    ids: set[str] = set()
+    for view in views if len(again) else ():
+        rows = view.segment.hashed_rows[np.isin(view.segment.hashes, again)]
+        for id in view.segment.ids.take(rows if view.live is None else rows[view.live[rows]]):
+            if id in ids:
+                raise IndexCorruptedError(f"The index in {store.folder} holds the document {id!r:.80} twice: {REPAIR}.")
+            ids.add(id)

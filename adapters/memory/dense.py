@@ -7,16 +7,19 @@ do not depend on how many queries are asked at once, on threads, or on which seg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import loops, threads
+from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, Layout, check_length, check_sizes
 from hybridsearch.adapters.memory.hnsw import Graph
 from hybridsearch.adapters.memory.postings import read_only
+from hybridsearch.corpus.store import REPAIR
+from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import DenseVectors, Metric
 
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
@@ -44,6 +47,9 @@ class DenseMatrix:
         metric: as in `hybridsearch.vectors.DenseVectors`.
         graph: for approximate search, where there is one.
     """
+
+    LAYOUT: ClassVar[Layout] = {"vectors": (np.float32, 2), "norms": (np.float32, 1), "graph": (np.uint8, 1)}
+    """Of `arrays`; the graph may be missing."""
 
     def __init__(
         self, array: NDArray[np.float32], norms: NDArray[np.float32], metric: Metric, graph: Graph | None = None
@@ -75,9 +81,17 @@ class DenseMatrix:
         return cls(array, norms, parts[0][0].metric)
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], metric: Metric) -> DenseMatrix:
-        """The inverse of `arrays`, without copying."""
-        graph = Graph.from_array(arrays["graph"]) if "graph" in arrays else None
+    def from_arrays(cls, arrays: Arrays, rows: int, dimensions: int, metric: Metric) -> DenseMatrix:
+        """The inverse of `arrays`, for so many rows, without copying.
+
+        Raises:
+            DamagedArrayError: the arrays do not fit together.
+        """
+        check_length(arrays, "vectors", rows)
+        if arrays["vectors"].shape[1] != dimensions:
+            raise DamagedArrayError("vectors", f"it has {arrays['vectors'].shape[1]} dimensions, not {dimensions}")
+        check_sizes(arrays, "norms", rows)
+        graph = Graph.from_array(arrays["graph"], rows) if "graph" in arrays else None
         return cls(arrays["vectors"], arrays["norms"], metric, graph)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -161,6 +175,11 @@ class DenseMatrix:
         if allowed is not None:
             scores = np.where(allowed, scores, np.float32(-np.inf))
         bound = _kth(scores, k) - 2 * error
+        if np.isnan(bound):
+            raise IndexCorruptedError(
+                f"A vector of the index is damaged: it holds NaN. Open it with verify=True, which names the file; then "
+                f"{REPAIR}."
+            )
         near = np.flatnonzero(scores >= np.nextafter(np.float32(bound), np.float32(-np.inf)))
         return near if allowed is None else near[allowed[near]]
 

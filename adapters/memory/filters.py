@@ -10,13 +10,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.arrays import (
+    Arrays,
+    DamagedArrayError,
+    Layout,
+    check_length,
+    check_numbers,
+    check_starts,
+)
 from hybridsearch.adapters.memory.strings import Strings
+from hybridsearch.corpus.store import REPAIR
 from hybridsearch.documents import Document
+from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import And, Compare, Condition, Not, Or, comparable, composed, enclosing, fields_of
 
 _EXACT = 2**53
@@ -48,6 +58,17 @@ class MetadataColumns:
         codes: (entries,) int32 which of the field's values each of them has.
         values: the distinct values of all fields, as JSON.
     """
+
+    LAYOUT: ClassVar[Layout] = {
+        "fields": (np.uint8, 1),
+        "field_starts": (np.int64, 1),
+        "ends": (np.int64, 2),
+        "rows": (np.int32, 1),
+        "codes": (np.int32, 1),
+        "values": (np.uint8, 1),
+        "value_starts": (np.int64, 1),
+    }
+    """Of `arrays`."""
 
     def __init__(
         self,
@@ -102,16 +123,27 @@ class MetadataColumns:
         )
 
     @classmethod
-    def from_arrays(cls, documents: int, arrays: Mapping[str, NDArray[Any]]) -> MetadataColumns:
-        """The inverse of `arrays`, without copying."""
-        return cls(
-            documents,
-            Strings(arrays["fields"], arrays["field_starts"]),
-            arrays["ends"],
-            arrays["rows"],
-            arrays["codes"],
-            Strings(arrays["values"], arrays["value_starts"]),
-        )
+    def from_arrays(cls, documents: int, arrays: Arrays) -> MetadataColumns:
+        """The inverse of `arrays`, without copying.
+
+        Raises:
+            DamagedArrayError: the arrays do not fit together.
+        """
+        ends, rows, codes = arrays["ends"], arrays["rows"], arrays["codes"]
+        fields = Strings.from_arrays(arrays, "fields", "field_starts", len(ends))
+        fields.check_unicode("fields")
+        values = Strings.from_arrays(arrays, "values", "value_starts", None)
+        bounds = np.concatenate([np.zeros((1, 2), np.int64), ends]) if ends.shape[1:] == (2,) else ends
+        if bounds.shape[1:] != (2,) or bounds[-1].tolist() != [len(rows), len(values)]:
+            raise DamagedArrayError("ends", "its last entries are not where the other arrays end")
+        check_starts({"ends": bounds[:, 0]}, "ends", None, len(rows))
+        check_starts({"ends": bounds[:, 1]}, "ends", None, len(values))
+        check_length(arrays, "codes", len(rows))
+        check_numbers(arrays, "rows", documents)
+        of_field = np.diff(bounds, axis=0)
+        if len(codes) and (codes.min() < 0 or (codes >= np.repeat(of_field[:, 1], of_field[:, 0])).any()):
+            raise DamagedArrayError("codes", "it has numbers of values that are not there")
+        return cls(documents, fields, ends, rows, codes, values)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays, to save."""
@@ -143,7 +175,16 @@ class MetadataColumns:
     def _test_values(self, compare: Compare) -> NDArray[np.bool_]:
         """Which of the field's distinct values pass."""
         if compare.path not in self._parsed:
-            parsed = comparable(json.loads(f"[{','.join(self._texts(compare.path))}]"))
+            texts = self._texts(compare.path)
+            try:
+                parsed = comparable(json.loads(f"[{','.join(texts)}]"))
+            except (ValueError, TypeError, RecursionError):
+                parsed = []
+            if len(parsed) != len(texts):
+                raise IndexCorruptedError(
+                    f"A value of the field {compare.field!r:.80} is damaged. Open the index with verify=True, which "
+                    f"names the file; then {REPAIR}."
+                )
             self._parsed[compare.path] = parsed, _numbers(parsed)
         keys, numbers = self._parsed[compare.path]
         if numbers is not None and _exact(compare.key) and compare.operator in _ON_NUMBERS:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.errors import MissingExtraError
+from hybridsearch.corpus.store import REPAIR
+from hybridsearch.errors import IndexCorruptedError, MissingExtraError
 from hybridsearch.vectors import Metric
 
 MIN_ROWS = 8192
@@ -17,20 +18,27 @@ MIN_ROWS = 8192
 _CONNECTIVITY = 16
 _EXPANSION_ADD = 128
 _EXPANSION_SEARCH = 96
+_WAY_OUT = f"Open it without hnsw, or {REPAIR}."
 
 
 class Graph:
     """A navigable small-world graph over the rows of one matrix (Malkov and Yashunin, 2016), with bfloat16 copies."""
 
-    def __init__(self, index: Any = None, raw: NDArray[np.uint8] | None = None) -> None:
-        self._raw = raw
+    def __init__(self, rows: int, index: Any = None, raw: NDArray[np.uint8] | None = None) -> None:
+        self._rows, self._raw = rows, raw
         if index is not None:
             self._index = index
 
     @cached_property
     def _index(self) -> Any:
         """Restored on first use, so that an index with a graph can be searched exactly without usearch."""
-        index = _usearch().restore(self._raw, view=True)
+        restore = _usearch().restore
+        try:
+            index = restore(self._raw, view=True)
+        except Exception as error:  # whatever its reader raises
+            raise IndexCorruptedError(f"A graph of the index is damaged ({error}). {_WAY_OUT}") from error
+        if index is None:
+            raise IndexCorruptedError(f"A graph of the index is damaged. {_WAY_OUT}")
         index.expansion_search = _EXPANSION_SEARCH
         return index
 
@@ -49,12 +57,12 @@ class Graph:
         for start in range(0, len(rows), 8192):
             part = rows[start : start + 8192]
             index.add(part.astype(np.uint64), array[part])
-        return cls(index)
+        return cls(len(array), index)
 
     @classmethod
-    def from_array(cls, raw: NDArray[np.uint8]) -> Graph:
-        """The inverse of `to_array`, without copying."""
-        return cls(raw=raw)
+    def from_array(cls, raw: NDArray[np.uint8], rows: int) -> Graph:
+        """The inverse of `to_array`, over a matrix with so many rows, without copying."""
+        return cls(rows, raw=raw)
 
     def to_array(self) -> NDArray[np.uint8]:
         """The whole graph as bytes, to save."""
@@ -68,6 +76,8 @@ class Graph:
         while True:
             keys = self._index.search(query, min(wanted, len(self._index))).keys
             found: NDArray[np.int64] = keys.astype(np.int64)
+            if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self._rows:
+                raise IndexCorruptedError(f"A graph of the index is damaged: it finds rows that are none. {_WAY_OUT}")
             if live is None:
                 return found
             alive: NDArray[np.int64] = found[live[found]]

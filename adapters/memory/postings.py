@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
+from hybridsearch.adapters.memory.arrays import (
+    Arrays,
+    DamagedArrayError,
+    Layout,
+    check_length,
+    check_starts,
+)
+from hybridsearch.corpus.store import REPAIR
+from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -35,6 +44,16 @@ class Postings:
     >>> postings.terms, postings.rows.tolist(), postings.lengths.tolist()
     (('wing', 'flow'), [0, 0, 1], [3.0, 3.0])
     """
+
+    LAYOUT: ClassVar[Layout] = {
+        "indptr": (np.int64, 1),
+        "rows": (np.int32, 1),
+        "values": (np.float32, 1),
+        "lengths": (np.float32, 1),
+        "terms": (np.uint8, 1),
+        "term_starts": (np.int64, 1),
+    }
+    """Of `arrays`."""
 
     def __init__(
         self,
@@ -117,10 +136,27 @@ class Postings:
         )
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Postings:
-        """The inverse of `arrays`, without copying, for instance over memory-mapped files."""
-        terms = (arrays["terms"], arrays["term_starts"])
-        return cls(arrays["indptr"], arrays["rows"], arrays["values"], arrays["lengths"], terms)
+    def from_arrays(cls, arrays: Arrays, documents: int) -> Postings:
+        """The inverse of `arrays`, for so many documents, without copying, for instance over memory-mapped files.
+
+        Raises:
+            DamagedArrayError: the arrays do not fit together, so that a search would read beyond them.
+        """
+        indptr, rows = arrays["indptr"], arrays["rows"]
+        check_starts(arrays, "indptr", None, len(rows), empty=False)
+        check_length(arrays, "values", len(rows))
+        check_length(arrays, "lengths", documents)
+        check_starts(arrays, "term_starts", len(indptr) - 1, len(arrays["terms"]))
+        if len(rows) and (rows[indptr[:-1]].min() < 0 or rows[indptr[1:] - 1].max() >= documents):
+            raise DamagedArrayError("rows", f"it has numbers that are not from 0 to {documents - 1}")
+        heads = indptr[1:-1]
+        falls = -int(np.count_nonzero(rows[heads] <= rows[heads - 1]))  # from one term to the next
+        for start in range(0, len(rows), _CHECKED):
+            part = rows[start : start + _CHECKED + 1]
+            falls += int(np.count_nonzero(part[1:] <= part[:-1]))
+        if falls:
+            raise DamagedArrayError("rows", "the documents of a term are out of order")
+        return cls(indptr, rows, arrays["values"], arrays["lengths"], (arrays["terms"], arrays["term_starts"]))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as plain arrays to save; the terms as `terms` (UTF-8 bytes) and `term_starts` (terms + 1)."""
@@ -150,7 +186,13 @@ class Postings:
             return self._terms
         blob, starts = self._terms
         raw, bounds = blob.tobytes(), starts.tolist()
-        return Vocabulary([raw[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(bounds)])
+        try:
+            return Vocabulary([raw[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(bounds)])
+        except UnicodeDecodeError as error:
+            raise IndexCorruptedError(
+                f"A term of the index is damaged ({error}). Open it with verify=True, which names the file; then "
+                f"{REPAIR}."
+            ) from error
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -211,6 +253,10 @@ class Postings:
         for first, last in pairwise([*np.unique(cuts).tolist(), len(self.indptr) - 1]):
             if first < last:
                 yield first, last, slice(int(self.indptr[first]), int(self.indptr[last]))
+
+
+_CHECKED = 1 << 17
+"""Postings checked at a time, so that they stay in the cache."""
 
 
 class Weighting(Protocol):

@@ -7,11 +7,18 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.arrays import (
+    DamagedArrayError,
+    Layout,
+    check_length,
+    check_permutation,
+    read_group,
+)
 from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.adapters.memory.filters import MetadataColumns, mask_of
 from hybridsearch.adapters.memory.hnsw import MIN_ROWS
@@ -19,6 +26,7 @@ from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, Weig
 from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.backends import Schema
 from hybridsearch.corpus.parts import dump_metadata, load_metadata
+from hybridsearch.corpus.store import REPAIR, damaged
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import Compare, Filter, composed
@@ -42,6 +50,17 @@ class Segment:
         metadata: for filters.
         indices: of each retriever.
     """
+
+    LAYOUT: ClassVar[Layout] = {
+        "ids": (np.uint8, 1),
+        "id_starts": (np.int64, 1),
+        "texts": (np.uint8, 1),
+        "text_starts": (np.int64, 1),
+        "hashes": (np.uint64, 1),
+        "hashed_rows": (np.int32, 1),
+        "order": (np.int32, 1),
+    }
+    """Of the arrays that belong to no retriever and no field."""
 
     def __init__(
         self,
@@ -86,38 +105,42 @@ class Segment:
         return cls(ids, texts, *_sorted(hashes), ids.order(), metadata, indices)
 
     @classmethod
-    def from_files(cls, folder: Path, schema: Schema) -> Segment:
-        """Map the arrays that were saved as `<name>.npy`.
+    def from_files(cls, folder: Path, schema: Schema, rows: int) -> Segment:
+        """Map the arrays that were saved as `<name>.npy`, of so many documents.
+
+        Everything by which another array is looked up is checked to lie within it. What texts, weights and vectors
+        say is not: only a checksum knows that.
 
         Raises:
             FileNotFoundError: one is missing.
-            IndexCorruptedError: one is not an array file.
+            IndexCorruptedError: one does not fit the others.
         """
-        groups: dict[str, dict[str, NDArray[Any]]] = {}
-        for path in folder.glob("*.*.npy"):
-            group, name, _ = path.name.split(".")
-            groups.setdefault(group, {})[name] = _map(path)
+        group = "documents"
         try:
-            base = groups["documents"]
-            rows = len(base["order"])
+            base = read_group(folder, group, cls.LAYOUT)
+            ids = Strings.from_arrays(base, "ids", "id_starts", rows, empty=False)
+            ids.check_unicode("ids")
+            texts = Strings.from_arrays(base, "texts", "text_starts", 3 * rows)
+            hashes = base["hashes"]
+            check_length(base, "hashes", rows)
+            if not (hashes[1:] >= hashes[:-1]).all():
+                raise DamagedArrayError("hashes", "it is out of order")
+            check_permutation(base, "hashed_rows", rows)
+            check_permutation(base, "order", rows)
+            group = "metadata"
+            metadata = MetadataColumns.from_arrays(rows, read_group(folder, group, MetadataColumns.LAYOUT))
             indices: dict[str, Index] = {}
             for number, (name, retriever) in enumerate(schema.retrievers.items()):
-                arrays = groups[f"retriever-{number}"]
+                group = f"retriever-{number}"
                 if retriever.kind == "dense":
-                    indices[name] = DenseMatrix.from_arrays(arrays, retriever.metric or "cosine")
+                    arrays = read_group(folder, group, DenseMatrix.LAYOUT, optional=["graph"])
+                    dimensions, metric = retriever.dimensions or 0, retriever.metric or "cosine"
+                    indices[name] = DenseMatrix.from_arrays(arrays, rows, dimensions, metric)
                 else:
-                    indices[name] = Postings.from_arrays(arrays)
-            return cls(
-                Strings(base["ids"], base["id_starts"]),
-                Strings(base["texts"], base["text_starts"]),
-                base["hashes"],
-                base["hashed_rows"],
-                base["order"],
-                MetadataColumns.from_arrays(rows, groups["metadata"]),
-                indices,
-            )
-        except KeyError as error:
-            raise FileNotFoundError(f"An array of {folder} ({error})") from error
+                    indices[name] = Postings.from_arrays(read_group(folder, group, Postings.LAYOUT), rows)
+        except DamagedArrayError as error:
+            raise damaged(folder / f"{group}.{error.name}.npy", str(error)) from error
+        return cls(ids, texts, hashes, base["hashed_rows"], base["order"], metadata, indices)
 
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Everything as plain arrays with the names under which `from_files` finds them."""
@@ -172,7 +195,13 @@ class Segment:
 
     def document(self, row: int) -> Document:
         title, text, metadata = self.texts.slice(3 * row, 3 * row + 3)
-        return Document(self.ids[row], text, title, load_metadata(metadata))
+        try:
+            return Document(self.ids[row], text, title, load_metadata(metadata))
+        except (ValueError, RecursionError) as error:  # it was a valid one when it was stored
+            raise IndexCorruptedError(
+                f"The document {self.ids[row]!r:.80} of the index is damaged ({error!s:.200}). Open it with "
+                f"verify=True, which names the file; then {REPAIR}."
+            ) from error
 
     def mask(self, filter: Filter) -> Mask:
         """(rows,) True where `filter` lets the document through. Not to be changed."""
@@ -277,11 +306,3 @@ def _slice(vectors: Vectors, begin: int, end: int) -> Vectors:
     if isinstance(vectors, DenseVectors):
         return DenseVectors(vectors.array[begin:end], vectors.metric)
     return SparseVectors(vectors.matrix[begin:end], vectors.vocabulary)
-
-
-def _map(path: Path) -> NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise IndexCorruptedError(f"{path} is damaged ({error}): restore the index from a copy.") from error
-    return np.asarray(array)

@@ -23,7 +23,7 @@ from hybridsearch.adapters.memory.sparse import SparseSlice
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.corpus.store import Part
 from hybridsearch.documents import Document
-from hybridsearch.errors import FilterError
+from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import EncodedBatch, SparseQuery
@@ -195,7 +195,7 @@ class State:
             return None
         if name not in self._statistics:
             parts = [(view.segment.postings(name), view.live) for view in self.views]
-            self._statistics[name] = TermStatistics(parts, BM25Weighting(**(retriever.weighting or {})))
+            self._statistics[name] = TermStatistics(parts, weighting_of(name, retriever))
         return self._statistics[name]
 
     def _ranking(self, hits: Sequence[tuple[NDArray[np.int32], NDArray[Any]]], k: int) -> Ranking:
@@ -215,3 +215,11 @@ class State:
         pairs.sort(key=lambda pair: (-pair[0], pair[1]))
         del pairs[k:]
         return Ranking(tuple(id for _, id in pairs), np.array([score for score, _ in pairs], dtype=np.float64))
+
+
+def weighting_of(name: str, retriever: RetrieverSchema) -> BM25Weighting:
+    """The weighting of a lexical retriever. Raises InvalidArgumentError where its schema describes none."""
+    try:
+        return BM25Weighting(**(retriever.weighting or {}))
+    except TypeError as error:
+        raise InvalidArgumentError(f"The weighting of retriever {name!r} is not that of BM25: {error}.") from error

@@ -10,6 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, check_starts
+from hybridsearch.corpus.store import REPAIR
+from hybridsearch.errors import IndexCorruptedError
+
 
 class Strings:
     """An immutable list of strings.
@@ -29,6 +33,16 @@ class Strings:
         self.blob = blob
         self.starts = starts
         self._raw = np.ascontiguousarray(blob).data
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, blob: str, starts: str, length: int | None, *, empty: bool = True) -> Strings:
+        """The strings of two arrays from files, without copying: `length` of them, some maybe `empty`.
+
+        Raises:
+            DamagedArrayError: the arrays do not fit together.
+        """
+        check_starts(arrays, starts, length, len(arrays[blob]), empty=empty)
+        return cls(arrays[blob], arrays[starts])
 
     @classmethod
     def of(cls, strings: Iterable[str]) -> Strings:
@@ -60,7 +74,7 @@ class Strings:
         return self.blob.nbytes + self.starts.nbytes
 
     def __getitem__(self, row: int) -> str:
-        return str(self._raw[self.starts[row] : self.starts[row + 1]], "utf-8")
+        return self.slice(row, row + 1)[0]
 
     def raw(self, row: int) -> memoryview:
         """The bytes of one string."""
@@ -69,15 +83,28 @@ class Strings:
     def take(self, rows: NDArray[np.integer]) -> list[str]:
         """The strings at `rows`, in that order."""
         raw = self._raw
-        return [
-            str(raw[a:b], "utf-8")
-            for a, b in zip(self.starts[rows].tolist(), self.starts[rows + 1].tolist(), strict=True)
-        ]
+        bounds = zip(self.starts[rows].tolist(), self.starts[rows + 1].tolist(), strict=True)
+        try:
+            return [str(raw[a:b], "utf-8") for a, b in bounds]
+        except UnicodeDecodeError as error:
+            raise _damaged(error) from error
 
     def slice(self, begin: int, end: int) -> list[str]:
         """The strings from `begin` to before `end`."""
         raw = self._raw
-        return [str(raw[a:b], "utf-8") for a, b in pairwise(self.starts[begin : end + 1].tolist())]
+        try:
+            return [str(raw[a:b], "utf-8") for a, b in pairwise(self.starts[begin : end + 1].tolist())]
+        except UnicodeDecodeError as error:
+            raise _damaged(error) from error
+
+    def check_unicode(self, name: str) -> None:
+        """Raises DamagedArrayError, with this name, where a string is not UTF-8."""
+        try:
+            pa.LargeStringArray.from_buffers(
+                len(self), pa.py_buffer(self.starts.data), pa.py_buffer(self._raw)
+            ).validate(full=True)
+        except pa.ArrowException as error:
+            raise DamagedArrayError(name, str(error)) from error
 
     def order(self) -> NDArray[np.int32]:
         """The rank of each string among all, by code point (which is the order of UTF-8 bytes)."""
@@ -87,6 +114,12 @@ class Strings:
         ranks = np.empty(len(self), dtype=np.int32)
         ranks[pc.sort_indices(array).to_numpy()] = np.arange(len(self), dtype=np.int32)
         return ranks
+
+
+def _damaged(error: UnicodeDecodeError) -> IndexCorruptedError:
+    return IndexCorruptedError(
+        f"A text of the index is damaged ({error}). Open it with verify=True, which names the file; then {REPAIR}."
+    )
 
 
 def _runs(rows: int, keep: NDArray[np.bool_] | None) -> Iterable[tuple[int, int]]:

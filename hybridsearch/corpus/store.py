@@ -8,20 +8,27 @@
 The manifest is the truth. A file is complete and synced before a manifest names it, is never changed afterwards, and a
 new manifest replaces the old one by a rename. So a crash at any instant leaves what was last committed. A reader never
 waits and never sees half a change. The next writer removes what a crashed one left behind.
+
+A folder may come from anywhere. So nothing that its manifest says is believed: names stay in their folder, folders are
+no links, numbers are whole, and files have the sizes, and most of them the checksums, that were noted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
+import stat
 import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +37,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Schema, check_batch
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables, write_part
 from hybridsearch.errors import (
@@ -55,7 +63,18 @@ _parents_locks: list[filelock.BaseFileLock] = []
 _OURS = {_MANIFEST, f"{_MANIFEST}.tmp", _LOCK, _SEGMENTS}
 _YOUNG = 100_000_000
 """Nanoseconds: two commits within a tick of the file system's clock may have the same time."""
-_REPAIR = "restore the index from a copy, or index the documents again"
+_UNFINISHED = ".saving"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+"""Of a part and of its files."""
+
+REPAIR = "restore the index from a copy, or index the documents again"
+"""What to do about a damaged file."""
+
+SMALL_FILE = 1 << 22
+"""Bytes. The checksum of a file up to here is compared even without `verify`: that takes a few milliseconds at most."""
+
+MOST_ROWS = 2**31 - 1
+"""Documents of one part: their numbers have 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +133,7 @@ class CorpusStore:
         self.parts: tuple[Part, ...] = tuple(parts)
         self._generation = generation
         self._lock: filelock.BaseFileLock | None = None
+        self._lock_file: tuple[int, ...] = ()
         self._verified: set[tuple[str, str]] = set()
         after_fork(self, CorpusStore._leave_lock)
 
@@ -126,34 +146,35 @@ class CorpusStore:
             IndexLockedError: another process is making one there.
             InvalidArgumentError: `schema` cannot be stored.
         """
-        folder = Path(folder)
+        folder = checked_path("folder", folder).absolute()
         arrow_schema(schema)
+        taken = IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             foreign = sorted({path.name for path in folder.iterdir()} - _OURS)
+            if (folder / _MANIFEST).exists():
+                raise taken
         except OSError as error:
+            if isinstance(error, HybridSearchError):
+                raise
             raise StorageError(
                 f"No index can be made in {folder} ({error.strerror}): choose another folder."
             ) from error
-        taken = IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
-        with _storage_errors(folder):
-            if (folder / _MANIFEST).exists():
-                raise taken
-            if foreign:
-                named = ", ".join(foreign[:3])
-                raise IndexExistsError(
-                    f"The folder {folder} holds other files ({named}): choose an empty or a new folder."
-                )
-            store = cls(folder, schema)
+        if foreign:
+            raise IndexExistsError(
+                f"The folder {folder} holds other files ({', '.join(foreign[:3])}): choose an empty or a new folder."
+            )
+        store = cls(folder, schema)
+        try:
             store._acquire()
-            try:
+            with storage_errors(folder):
                 if (folder / _MANIFEST).exists():
                     raise taken
-                store._remove_garbage()
-                store.commit(())
-            except BaseException:
-                store.close()
-                raise
+            store._remove_garbage()
+            store.commit(())
+        except BaseException:
+            store.close()
+            raise
         return store
 
     @classmethod
@@ -162,13 +183,15 @@ class CorpusStore:
 
         Args:
             folder: of the store.
-            verify: read all files and compare checksums; without it only sizes are compared.
+            verify: read all files and compare checksums; without it only those of files up to `SMALL_FILE`, and the
+                sizes of all.
 
         Raises:
             IndexNotFoundError: there is none.
             IndexCorruptedError: a file is damaged or missing; the message names it.
+            StorageError: the folder cannot be read.
         """
-        folder = Path(folder)
+        folder = checked_path("folder", folder).absolute()
         if not exists(folder):
             raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.")
         store = cls(folder, *_read_manifest(folder))
@@ -180,36 +203,59 @@ class CorpusStore:
 
         Raises:
             IndexCorruptedError: a file is damaged or missing.
+            StorageError: one cannot be read.
         """
         while True:
-            try:
-                self._check_files(verify)
-                return [read(part) for part in self.parts]
-            except FileNotFoundError as error:
-                if not self.reload():
-                    raise IndexCorruptedError(f"{error.filename or error} is missing: {_REPAIR}.") from error
+            with storage_errors(self.folder):
+                try:
+                    self._check_files(verify)
+                    return [read(part) for part in self.parts]
+                except FileNotFoundError as error:
+                    if isinstance(error, HybridSearchError):
+                        raise
+                    if not self.reload():
+                        raise IndexCorruptedError(f"{error.filename or error} is missing: {REPAIR}.") from error
 
     def reload(self) -> bool:
-        """Read the manifest again. Returns whether another process has committed since."""
-        schema, parts, generation = _read_manifest(self.folder)
+        """Read the manifest again. Returns whether another process has committed since.
+
+        Raises:
+            IndexNotFoundError: the index is gone.
+        """
+        try:
+            schema, parts, generation = _read_manifest(self.folder)
+        except IndexNotFoundError as error:
+            raise self._gone() from error
         if (generation, tuple(parts), schema) == (self._generation, self.parts, self.schema):
             return False
         self.schema, self.parts, self._generation = schema, tuple(parts), generation
         return True
+
+    def check(self, part: Part, file: str) -> None:
+        """Compare the checksum of one file, if that was not done yet. Raises IndexCorruptedError."""
+        with storage_errors(self.folder):
+            if (part.name, file) not in self._verified:
+                _compare(self.path(part, file), part.files[file], crc32(self.path(part, file)))
+                self._verified.add((part.name, file))
 
     def lock(self) -> bool:
         """Become the writer, until `close`. Returns whether another process has committed since this store was read.
 
         Raises:
             IndexLockedError: another process, or another object in this one, is the writer.
+            IndexNotFoundError: the folder was deleted, moved or replaced since.
         """
         if self._lock is not None:
+            if self._lock_file != self._identity():
+                raise self._gone()
             return False
+        with storage_errors(self.folder):
+            if not (self.folder / _MANIFEST).exists():
+                raise self._gone()
         self._acquire()
         try:
             changed = self.reload()
-            with _storage_errors(self.folder):
-                self._remove_garbage()
+            self._remove_garbage()
         except BaseException:
             self.close()
             raise
@@ -223,7 +269,10 @@ class CorpusStore:
         """(part.rows,) True for documents that are still there; None where no row is deleted."""
         if part.deleted is None:
             return None
-        packed = np.load(self.path(part, part.deleted))
+        path = self.path(part, part.deleted)
+        packed = read_array(path, np.uint8, 1)
+        if len(packed) != (part.rows + 7) // 8:
+            raise damaged(path, f"it has {8 * len(packed)} flags for {part.rows} documents")
         return ~np.unpackbits(packed, count=part.rows).astype(bool)
 
     def add_part(self, tables: Iterable[pa.Table], arrays: Iterable[tuple[str, NDArray[Any]]] = ()) -> Part:
@@ -239,9 +288,10 @@ class CorpusStore:
         self.lock()
         name = uuid.uuid4().hex[:16]
         beside = self.folder / _SEGMENTS / f"{name}.tmp"
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             try:
-                beside.mkdir(parents=True)
+                beside.parent.mkdir(exist_ok=True)
+                beside.mkdir()
                 rows = write_part(beside / PART, tables, self.schema)
                 for key, array in arrays:
                     np.save(beside / f"{key}.npy", array, allow_pickle=False)
@@ -260,7 +310,7 @@ class CorpusStore:
         self.lock()
         name = f"deleted-{uuid.uuid4().hex[:8]}.npy"
         path = self.path(part, name)
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             try:
                 np.save(path, np.packbits(~live))
                 file = seal(path)
@@ -284,9 +334,10 @@ class CorpusStore:
         before, schema = self.parts, schema or self.schema
         manifest = self.folder / _MANIFEST
         beside = manifest.with_name(f"{_MANIFEST}.tmp")
-        with _storage_errors(self.folder):
+        with storage_errors(self.folder):
             try:
-                with beside.open("wb") as file:
+                beside.unlink(missing_ok=True)  # it may be a link to somewhere else
+                with beside.open("xb") as file:
                     file.write(_render(schema, parts, self._generation + 1))
                     file.flush()
                     os.fsync(file.fileno())
@@ -329,9 +380,28 @@ class CorpusStore:
     def batches(self) -> Iterator[EncodedBatch]:
         """All documents with their vectors, in stored order, some thousand at a time."""
         for part in self.parts:
-            for table in read_part(self.path(part), self.tombstones(part)):
-                if len(table):
-                    yield from_table(table, self.schema)
+            with storage_errors(self.folder):
+                yield from self.part_batches(part, self.tombstones(part))
+
+    def part_batches(self, part: Part, live: NDArray[np.bool_] | None = None) -> Iterator[EncodedBatch]:
+        """Those of one part, without the rows that are False in `live`.
+
+        Raises:
+            IndexCorruptedError: it does not hold what its manifest and schema say.
+            FileNotFoundError: it is gone.
+        """
+        path, rows = self.path(part), 0
+        for table in read_part(path, live):
+            rows += len(table)
+            if not len(table):
+                continue
+            try:
+                batch = from_table(table, self.schema)
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError, pa.ArrowException) as error:
+                raise damaged(path, str(error)) from error
+            yield batch
+        if rows != (part.rows if live is None else int(live.sum())):
+            raise damaged(path, f"it has {rows} documents where its manifest has another number")
 
     def __len__(self) -> int:
         """How many documents there are."""
@@ -351,67 +421,149 @@ class CorpusStore:
             self._lock = None
 
     def _acquire(self) -> None:
-        lock = filelock.FileLock(self.folder / _LOCK, timeout=0, thread_local=False)
-        with _storage_errors(self.folder):
+        path = self.folder / _LOCK
+        with storage_errors(self.folder):
+            _refuse_links(self.folder / _SEGMENTS, path)
+            lock = filelock.FileLock(path, timeout=0, thread_local=False)
             try:
                 lock.acquire()
             except filelock.Timeout:
                 raise IndexLockedError(
                     f"Another process or object is writing to the index in {self.folder}: close it first."
                 ) from None
-        self._lock = lock
+            self._lock, self._lock_file = lock, self._identity()
+
+    def _identity(self) -> tuple[int, ...]:
+        """Of the file that is the writer's lock of the folder: another one if the folder is another, none without it."""
+        try:
+            found = (self.folder / _LOCK).stat()
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise _storage_error(self.folder, error) from error
+        return found.st_dev, found.st_ino
+
+    def _gone(self) -> IndexNotFoundError:
+        return IndexNotFoundError(
+            f"The index in {self.folder} is no longer there: it was deleted, moved or replaced while it was open. "
+            "Nothing was written now. Open the index again where it is, or index the documents again."
+        )
 
     def _remove_garbage(self) -> None:
         """What a crashed writer left: only the writer may call this, before it adds anything."""
         used = {part.name: part for part in self.parts}
-        (self.folder / f"{_MANIFEST}.tmp").unlink(missing_ok=True)
-        for folder in (self.folder / _SEGMENTS).glob("*"):
-            if folder.name not in used:
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            for path in folder.iterdir():
-                if path.name not in used[folder.name].files:
-                    path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another time, then
+            (self.folder / f"{_MANIFEST}.tmp").unlink(missing_ok=True)
+            for folder in (self.folder / _SEGMENTS).glob("*"):
+                if folder.name not in used:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    continue
+                for path in folder.iterdir():
+                    if path.name not in used[folder.name].files:
+                        path.unlink(missing_ok=True)
+        remove_unfinished(self.folder)
 
     def _check_files(self, verify: bool) -> None:
         """Raises IndexCorruptedError for a damaged file, FileNotFoundError for a missing one that nothing can replace.
 
         Arrays that a backend derived from a part may be missing: they can be made again.
         """
-        unread: list[tuple[Path, StoredFile]] = []
+        _refuse_links(self.folder / _SEGMENTS, *(self.path(part).parent for part in self.parts))
+        unread: list[tuple[tuple[str, str], Path, StoredFile]] = []
         for part in self.parts:
             for name, file in part.files.items():
                 if (part.name, name) in self._verified:
                     continue
                 path = self.path(part, name)
                 try:
-                    size = path.stat().st_size
+                    found = path.stat()
                 except FileNotFoundError:
                     if name in (PART, part.deleted) or not self.path(part).exists():
                         raise
                     continue
-                if size != file.size:
-                    raise IndexCorruptedError(f"{path} has {size} bytes, but {file.size} were written: {_REPAIR}.")
-                unread.append((path, file))
-        if not verify:
-            return
-        with ThreadPoolExecutor(2) as pool, _storage_errors(self.folder):
-            for (path, file), crc in zip(unread, pool.map(crc32, (path for path, _ in unread)), strict=True):
-                if crc != file.crc32:
+                if not stat.S_ISREG(found.st_mode):
+                    raise damaged(path, "it is no file")
+                if found.st_size != file.size:
                     raise IndexCorruptedError(
-                        f"{path} is damaged: its checksum is {crc:08x}, but {file.crc32:08x} was written: {_REPAIR}."
+                        f"{path} has {found.st_size} bytes, but {file.size} were written: {REPAIR}."
                     )
-        self._verified.update((path.parent.name, path.name) for path, _ in unread)
+                if verify or file.size <= SMALL_FILE:
+                    unread.append(((part.name, name), path, file))
+        with ThreadPoolExecutor(2) as pool:
+            for (_, path, file), crc in zip(unread, pool.map(crc32, (path for _, path, _ in unread)), strict=True):
+                _compare(path, file, crc)
+        self._verified.update(key for key, _, _ in unread)
 
 
 def exists(folder: Path) -> bool:
     """Whether `folder` holds a store. Raises IndexCorruptedError where it holds parts of one without their manifest."""
     manifest = folder / _MANIFEST
-    if manifest.is_file():
-        return True
-    if any(path.suffix != ".tmp" for path in (folder / _SEGMENTS).glob("*")) and not manifest.is_file():
-        raise IndexCorruptedError(f"{manifest} is missing: {_REPAIR}.")
-    return False
+    with storage_errors(folder):
+        if manifest.is_file():
+            return True
+        if any(path.suffix != ".tmp" for path in (folder / _SEGMENTS).glob("*")) and not manifest.is_file():
+            raise IndexCorruptedError(f"{manifest} is missing: {REPAIR}.")
+        return False
+
+
+def unfinished(folder: Path) -> Path:
+    """A new hidden folder beside `folder`, for an index that gets the name of `folder` when it is complete."""
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed has left of an index that was to become `folder`.
+
+    One that a living process still writes stays: that process holds its lock, or has made it a moment ago.
+    """
+    with contextlib.suppress(OSError):
+        for left in [path for path in folder.parent.iterdir() if _is_unfinished(path.name, folder.name)]:
+            if not (left / _LOCK).exists() and time.time() - left.stat().st_mtime < _JUST_NOW:
+                continue
+            store = CorpusStore(left, Schema({}))
+            with contextlib.suppress(HybridSearchError):
+                store._acquire()
+                shutil.rmtree(left, ignore_errors=True)
+                store.close()
+
+
+_JUST_NOW = 60
+"""Seconds in which a process that lives has surely locked the folder that it has made."""
+
+
+def _is_unfinished(name: str, of: str) -> bool:
+    return name.startswith(f".{of}.") and name.endswith(_UNFINISHED) and len(name) == len(of) + 10 + len(_UNFINISHED)
+
+
+def damaged(path: Path, reason: str) -> IndexCorruptedError:
+    """The error for a file that does not hold what it should."""
+    return IndexCorruptedError(f"{path} is damaged ({' '.join(reason.split()):.200}): {REPAIR}.")
+
+
+def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
+    """Map a `.npy` file, whose type and number of dimensions are known.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        IndexCorruptedError: it is none, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("another version of the format")
+            shape, fortran, found = np.lib.format.read_array_header_1_0(file)
+            start, size = file.tell(), path.stat().st_size
+    except OSError:
+        raise
+    except Exception as error:  # what a header is made of is parsed as Python
+        raise damaged(path, str(error)) from error
+    if found != np.dtype(dtype) or fortran or len(shape) != dimensions or min(shape, default=0) < 0:
+        raise damaged(path, f"it holds an array of {found} and shape {shape}")
+    if start + prod(shape) * found.itemsize != size:
+        raise damaged(path, f"it has {size} bytes, which is not what an array of shape {shape} takes")
+    if not prod(shape):
+        return np.empty(shape, dtype=found)
+    return np.asarray(np.memmap(path, found, "r", start, shape))
 
 
 def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
@@ -421,7 +573,7 @@ def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"{folder / _MANIFEST} cannot be read: {error}.") from error
+        raise _storage_error(folder, error) from error
     young = abs(time.time_ns() - found.st_mtime_ns) < _YOUNG
     return () if young else (found.st_mtime_ns, found.st_size, found.st_ino)
 
@@ -480,29 +632,86 @@ def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         intact, version = False, None
     if not intact:
-        raise IndexCorruptedError(f"{path} is damaged: its checksum does not fit its content: {_REPAIR}.")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise IndexCorruptedError(f"{path} is damaged: its checksum does not fit its content: {REPAIR}.")
+    if not _is_count(version) or version > FORMAT_VERSION:
         raise IndexCorruptedError(
-            f"{path} has format version {version}, and this hybridsearch reads up to {FORMAT_VERSION}: "
+            f"{path} has format version {version!r:.40}, and this hybridsearch reads up to {FORMAT_VERSION}: "
             "upgrade hybridsearch, or index the documents again."
         )
-    parts = [
-        Part(p["name"], p["rows"], {name: StoredFile(**file) for name, file in p["files"].items()}, p["deleted"])
-        for p in content["parts"]
-    ]
-    return Schema.from_json(content["schema"]), parts, content["generation"]
+    try:
+        parts = [_part(part) for part in content["parts"]]
+        if len({part.name for part in parts}) < len(parts):
+            raise ValueError("a part is listed twice")
+        if not _is_count(content["generation"]):
+            raise ValueError("its generation is no whole number")
+        schema = Schema.from_json(content["schema"])
+        arrow_schema(schema)
+    except IndexCorruptedError as error:
+        raise IndexCorruptedError(f"{path}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+    return schema, parts, content["generation"]
+
+
+def _part(data: Mapping[str, Any]) -> Part:
+    """Raises ValueError, KeyError, TypeError or AttributeError where `data` describes none."""
+    name, rows, deleted = data["name"], data["rows"], data["deleted"]
+    files = {file: StoredFile(of_file["size"], of_file["crc32"]) for file, of_file in data["files"].items()}
+    for one in (name, *files):
+        if not isinstance(one, str) or not _NAME.fullmatch(one):
+            raise ValueError(f"{one!r:.80} is no name of a part or of its file")
+    if not _is_count(rows) or rows > MOST_ROWS:
+        raise ValueError(f"{rows!r:.40} is no number of documents")
+    if not all(_is_count(file.size) and _is_count(file.crc32) for file in files.values()):
+        raise ValueError("a size or checksum is no whole number")
+    if PART not in files or not (deleted is None or deleted in files.keys() - {PART}):
+        raise ValueError(f"the part {name} lacks a file")
+    return Part(name, rows, files, deleted)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _refuse_links(*paths: Path) -> None:
+    """Raises IndexCorruptedError where a file or folder to write in is a link: it may lead out of the index."""
+    for path in paths:
+        if path.is_symlink():
+            raise damaged(path, "it is a link, which may lead out of the index")
+
+
+def _compare(path: Path, file: StoredFile, crc: int) -> None:
+    if crc != file.crc32:
+        raise IndexCorruptedError(
+            f"{path} is damaged: its checksum is {crc:08x}, but {file.crc32:08x} was written: {REPAIR}."
+        )
 
 
 @contextlib.contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Whatever the storage of `folder` refuses becomes a StorageError, which names the file and says what to do."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
         if isinstance(error, HybridSearchError):
             raise
-        raise StorageError(
-            f"The storage of {folder} refused: {error}. What was committed before is intact; "
-            "free space or fix permissions, and try again."
-        ) from error
+        raise _storage_error(folder, error) from error
+
+
+def _storage_error(folder: Path, error: OSError) -> StorageError:
+    advice = _ADVICE.get(error.errno or 0, "free space or fix permissions")
+    return StorageError(
+        f"The storage of {folder} refused: {error}. What was committed before is intact; {advice}, and try again."
+    )
+
+
+_ADVICE = {
+    errno.EIO: "check the disk or the network that it is on",
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space, or ask for a larger quota",
+    errno.EROFS: "mount it so that it can be written to, or copy the index elsewhere",
+    errno.EACCES: "fix the permissions of the folder",
+    errno.EPERM: "fix the permissions of the folder",
+    errno.EMFILE: "let this process open more files (ulimit -n)",
+    errno.ENOENT: "see that nobody else removes its files",
+}

@@ -323,11 +323,12 @@ def test_arrays_go_through_mapped_files(tmp_path: Path) -> None:
     built = Postings.from_vectors(SparseVectors(matrix, Vocabulary(terms)))
     for name, array in built.arrays().items():
         np.save(tmp_path / f"{name}.npy", array)
-    opened = Postings.from_arrays({path.stem: np.load(path, mmap_mode="r") for path in tmp_path.glob("*.npy")})
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.glob("*.npy")}
+    opened = Postings.from_arrays(arrays, 300)
     assert same(opened, built)
     assert opened.nbytes == built.nbytes
     assert not opened.values.flags.owndata
-    again = Postings.from_arrays(opened.arrays())
+    again = Postings.from_arrays(opened.arrays(), 300)
     assert again.terms == tuple(terms)
     order = np.arange(300, dtype=np.int32)
     query = SparseQuery(("流れ", "wing"), np.array([1, 2], dtype=np.float32))
