@@ -434,7 +434,8 @@ class MemoryBackend:
         part = store.add_part(tables, segment.arrays() if len(segment) >= SMALL_ROWS else ())
         try:
             if len(segment) >= SMALL_ROWS:  # from now on the files, not the heap, hold the arrays
-                segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
+                with storage_errors(store.folder):
+                    segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
             yield View(segment, None, part)
         finally:
             store.discard([part], keep=store.parts)

@@ -18,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from hybridsearch.adapters import steps
+from hybridsearch.adapters.qdrant.folder import check_folder, damaged
 from hybridsearch.adapters.qdrant.place import API_KEY, Place
 from hybridsearch.adapters.qdrant.refusals import Refusals, passes
 from hybridsearch.errors import BackendError, HybridSearchError, IndexLockedError, InvalidArgumentError
@@ -275,7 +276,16 @@ class _Embedded:
         self.lock = threading.RLock()
         warnings.filterwarnings("ignore", r"Local mode is not recommended .*-terms>")  # of documents, not of terms
         arguments = {"location": ":memory:"} if folder is None else {"path": str(folder)}
-        self.client = QdrantClient(**arguments, force_disable_check_same_thread=True)  # type: ignore[arg-type]
+        if folder is not None:
+            check_folder(folder)
+        try:
+            self.client = QdrantClient(**arguments, force_disable_check_same_thread=True)  # type: ignore[arg-type]
+        except (OSError, sqlite3.Error):
+            raise
+        except Exception as error:  # whatever comes of a record that is none
+            if folder is None or "already accessed" in str(error):
+                raise
+            raise damaged(folder, error) from error
 
     @classmethod
     def acquire(cls, place: Place) -> _Embedded:

@@ -30,6 +30,7 @@ from hybridsearch.adapters.seismic.shards import DEFAULTS, Parameters, Shard, re
 from hybridsearch.arguments import number, whole_number, whole_number_or_none
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema
+from hybridsearch.corpus.store import storage_errors
 from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.redaction import redacted
@@ -112,8 +113,8 @@ class SeismicBackend(MemoryBackend):
         if schema is not None and not self._loaded:
             with self._indexing:
                 if self._indices is not None:
-                    views = self._current().views
-                    shards, self._parameters = read_shards(self._indices, views, self._given, verify=self._verify)
+                    with storage_errors(self._indices):
+                        shards, self._parameters = read_shards(self._indices, self._current().views, self._given)
                     self._shards = tuple(shards)
                 self._loaded = True
             try:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.adapters.memory.state import View
 from hybridsearch.adapters.memory.threads import WORKERS
 from hybridsearch.adapters.seismic import build as builder
-from hybridsearch.corpus.store import crc32, seal, sync_folder
+from hybridsearch.corpus.store import crc32, damaged, seal, sync_folder
 from hybridsearch.errors import BackendError, HybridSearchError, StorageError
 from hybridsearch.vectors import SparseQuery
 
@@ -89,12 +90,20 @@ class Shard:
 
     @classmethod
     def load(cls, folder: Path, name: str, manifest: Mapping[str, Any], sources: Sequence[Source]) -> Shard:
-        """Read the files of `folder`. Raises OSError where Seismic cannot."""
+        """Read the files of `folder`. Raises OSError or ValueError where Seismic cannot."""
         files = {retriever: file for retriever, file in manifest["indices"].items() if file is not None}
         indices = {}
         for retriever, file in files.items():
             _, index_class = builder.classes(len(file["terms"]))
-            indices[retriever] = Index(index_class.load(str(folder / file["file"])), tuple(file["terms"]))
+            try:
+                engine = index_class.load(str(folder / file["file"]))
+            except Exception:
+                raise
+            except BaseException as error:  # a panic, which is no Exception
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise
+                raise ValueError(f"Seismic cannot read it: {error}") from error
+            indices[retriever] = Index(engine, tuple(file["terms"]))
         return cls(name, sources, manifest["documents"], indices, sum(file["size"] for file in files.values()))
 
     @classmethod
@@ -214,29 +223,29 @@ class Index:
         return [name for name, _ in pairs], (weights / weights.max(initial=0) if pairs else weights).astype(np.float32)
 
 
-def read_shards(
-    place: Path, stored: Sequence[View], given: Parameters, *, verify: bool
-) -> tuple[list[Shard], Parameters]:
+def read_shards(place: Path, stored: Sequence[View], given: Parameters) -> tuple[list[Shard], Parameters]:
     """The saved shards that are intact and cover segments of `stored`, none of them twice; and the build parameters.
 
     The parameters are those of the saved shard with the most documents, or DEFAULTS without any, replaced by those that
     are `given`; shards that were built with others are left out.
+
+    Raises:
+        IndexCorruptedError: `place` leads out of the index.
     """
     views = {view.part.name: view for view in stored if view.part is not None}
     parameters = {**DEFAULTS, **given}
     manifests: list[tuple[int, Path, dict[str, Any]]] = []
+    if place.is_symlink():
+        raise damaged(place, "it is a link, which may lead out of the index")
     for folder in sorted(place.glob("*")):
         if folder.suffix == ".tmp":
             continue
         try:
-            raw = (folder / _MANIFEST).read_bytes()
-            if _digest(raw) != folder.name:
-                raise ValueError("its content is not what was written")
-            manifest = json.loads(raw)
-        except (OSError, ValueError) as error:
+            manifest = _read_manifest(folder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("%s is damaged (%s), and its index is made again.", folder / _MANIFEST, error)
             continue
-        if manifest["format"] == _FORMAT and manifest["engine"] == _ENGINE:
+        if manifest is not None:
             here = [views[name].documents for name, _ in manifest["parts"] if name in views]
             manifests.append((sum(here), folder, manifest))
     manifests.sort(key=lambda found: (-found[0], -found[2]["created"]))
@@ -249,8 +258,7 @@ def read_shards(
         if not documents or parts & covered or manifest["parameters"] != parameters:
             continue
         try:
-            if verify:
-                _check_files(folder, manifest)
+            _check_files(folder, manifest)  # Seismic trusts what it reads
             segments = [views[name].segment if name in views else rows for name, rows in manifest["parts"]]
             shards.append(Shard.load(folder, folder.name, manifest, segments))
         except (OSError, ValueError) as error:
@@ -340,6 +348,36 @@ def _workplace(parent: Path | None) -> Iterator[Path]:
             f"The Seismic index could not be written to {parent or tempfile.gettempdir()}: {error}; "
             "the documents are stored and searched exactly; free disk space and call refresh() to try again."
         ) from error
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """That of a shard; None for one of another version.
+
+    Raises OSError, ValueError, KeyError, TypeError, AttributeError or RecursionError where it is damaged.
+    """
+    raw = (folder / _MANIFEST).read_bytes()
+    if _digest(raw) != folder.name:
+        raise ValueError("its content is not what was written")
+    manifest: dict[str, Any] = json.loads(raw)
+    if manifest["format"] != _FORMAT or manifest["engine"] != _ENGINE:
+        return None
+    numbers = [manifest["documents"], manifest["created"], *(rows for _, rows in manifest["parts"])]
+    for file in manifest["indices"].values():
+        if file is not None:
+            numbers += [file["size"], file["crc32"]]
+            if not re.fullmatch(r"\d{1,9}\.index\.seismic", file["file"]):
+                raise ValueError(f"{file['file']!r:.80} is no name of an index")
+            terms = file["terms"]
+            if not all(isinstance(term, str) for term in terms) or not 0 < len(terms) == len(set(terms)):
+                raise ValueError("its terms are none")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError("a number is none")
+    parameters = manifest["parameters"]
+    if parameters.keys() != DEFAULTS.keys() or not all(type(one) in (int, float) for one in parameters.values()):
+        raise ValueError("its parameters are none")
+    if not all(isinstance(name, str) for name, _ in manifest["parts"]):
+        raise ValueError("its parts are none")
+    return manifest
 
 
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -116,6 +116,7 @@ def read_part(path: Path, live: NDArray[np.bool_] | None = None) -> Iterator[pa.
 
     Raises:
         IndexCorruptedError: the file is damaged.
+        StorageError: it cannot be read.
         FileNotFoundError: it is gone.
     """
     start = 0

@@ -434,7 +434,7 @@ class CorpusStore:
             self._lock, self._lock_file = lock, self._identity()
 
     def _identity(self) -> tuple[int, ...]:
-        """Of the file that is the writer's lock of the folder: another one if the folder is another, none without it."""
+        """Of the file that is the writer's lock: another one where the folder is another, nothing where it is gone."""
         try:
             found = (self.folder / _LOCK).stat()
         except FileNotFoundError:
@@ -553,8 +553,8 @@ def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
                 raise ValueError("another version of the format")
             shape, fortran, found = np.lib.format.read_array_header_1_0(file)
             start, size = file.tell(), path.stat().st_size
-    except OSError:
-        raise
+    except OSError as error:
+        raise _named(error, path) from error
     except Exception as error:  # what a header is made of is parsed as Python
         raise damaged(path, str(error)) from error
     if found != np.dtype(dtype) or fortran or len(shape) != dimensions or min(shape, default=0) < 0:
@@ -563,7 +563,10 @@ def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
         raise damaged(path, f"it has {size} bytes, which is not what an array of shape {shape} takes")
     if not prod(shape):
         return np.empty(shape, dtype=found)
-    return np.asarray(np.memmap(path, found, "r", start, shape))
+    try:
+        return np.asarray(np.memmap(path, found, "r", start, shape))
+    except OSError as error:
+        raise _named(error, path) from error
 
 
 def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
@@ -592,7 +595,10 @@ def sync_folder(folder: Path) -> None:
 def seal(path: Path) -> StoredFile:
     """Sync a finished file to the disk and note its size and checksum."""
     with path.open("r+b") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _named(error, path) from error
     return StoredFile(path.stat().st_size, crc32(path))
 
 
@@ -601,8 +607,11 @@ def crc32(path: Path) -> int:
     crc, buffer = 0, bytearray(1 << 20)
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
-            crc = zlib.crc32(view[:size], crc)
+        try:
+            while size := file.readinto(buffer):
+                crc = zlib.crc32(view[:size], crc)
+        except OSError as error:
+            raise _named(error, path) from error
     return crc
 
 
@@ -623,7 +632,7 @@ def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
     except FileNotFoundError:
         raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.") from None
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error}.") from error
+        raise _storage_error(folder, _named(error, path)) from error
     try:
         content = json.loads(raw)
         content.pop("checksum")
@@ -696,6 +705,11 @@ def storage_errors(folder: Path) -> Iterator[None]:
         if isinstance(error, HybridSearchError):
             raise
         raise _storage_error(folder, error) from error
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """`error` with the file that it is about."""
+    return error if error.filename else OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def _storage_error(folder: Path, error: OSError) -> StorageError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import pickle
 import shutil
 import sqlite3
 import subprocess
@@ -366,6 +367,64 @@ def test_a_newer_layout_is_refused(folder: Path) -> None:
     with pytest.raises(IndexCorruptedError, match="layout 99"):
         again.open()
     again.close()
+
+
+class Command:
+    """What a pickle from elsewhere may hold."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.made,)
+
+
+def spoil_points(folder: Path, outside: Path) -> None:
+    with closing(sqlite3.connect(folder / "collection" / "index" / "storage.sqlite")) as storage, storage:
+        storage.execute("INSERT INTO points VALUES ('x', ?)", (pickle.dumps(Command(outside / "made")),))
+
+
+def cut_a_point(folder: Path, outside: Path) -> None:
+    with closing(sqlite3.connect(folder / "collection" / "index" / "storage.sqlite")) as storage, storage:
+        storage.execute("INSERT INTO points VALUES ('x', ?)", (pickle.dumps("a point")[:-3],))
+
+
+def spoil_record(folder: Path, outside: Path) -> None:
+    (folder / "meta.json").write_text('{"collections": {"index": {"vectors": 3}}, "aliases": []}')
+
+
+def cut_record(folder: Path, outside: Path) -> None:
+    path = folder / "meta.json"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def name_another_folder(folder: Path, outside: Path) -> None:
+    record = json.loads((folder / "meta.json").read_bytes())
+    record["collections"]["../../outside/made"] = record["collections"]["index"]
+    (folder / "meta.json").write_text(json.dumps(record))
+
+
+def link_outside(folder: Path, outside: Path) -> None:
+    (folder / "collection").rename(outside / "collection")
+    (folder / "collection").symlink_to(outside / "collection")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the client forgets its lock file
+@pytest.mark.parametrize(
+    "spoil", [spoil_points, cut_a_point, spoil_record, cut_record, name_another_folder, link_outside]
+)
+def test_a_folder_that_is_damaged_or_hostile_is_refused(spoil: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    backend = QdrantBackend(f"qdrant://{tmp_path}/qdrant/index")
+    backend.create(SCHEMA)
+    backend.close()
+    (tmp_path / "outside").mkdir()
+    spoil(tmp_path / "qdrant", tmp_path / "outside")
+    again = QdrantBackend(f"qdrant://{tmp_path}/qdrant/index")
+    with pytest.raises(IndexCorruptedError, match="index the documents again"):
+        again.open()
+    again.close()
+    assert not (tmp_path / "outside" / "made").exists()
+    gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the client forgets its lock file

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
 import logging
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +20,12 @@ from scipy.sparse import csr_array
 
 import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.adapters.memory.state import State
+from hybridsearch.adapters.memory.segment import Segment
+from hybridsearch.adapters.memory.state import State, View
 from hybridsearch.backends import Backend, Request, Schema, connect
+from hybridsearch.corpus import CorpusStore
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, InvalidArgumentError
+from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import BackendSuite
@@ -32,6 +38,7 @@ from hybridsearch.vectors import EncodedBatch, SparseQuery, SparseVectors, Vocab
 seismic = pytest.importorskip("seismic", reason="Seismic needs pyseismic-lsr: pip install 'hybridsearch[seismic]'")
 
 from hybridsearch.adapters.seismic import SeismicBackend  # noqa: E402 - after the line above
+from hybridsearch.adapters.seismic.shards import read_shards  # noqa: E402
 
 SMALL = 16
 """So few documents get an index here that the tests are not answered by exact search."""
@@ -311,6 +318,52 @@ def test_a_damaged_file_is_named_and_its_index_made_again(
     assert indexed(again) == [100]
     for query in random_queries("sparse"):
         check(again, "sparse", items, query)
+
+
+def index_of(content: Any) -> Any:
+    return content["indices"]["sparse"]
+
+
+HOSTILE: list[Callable[[Any], Any]] = [
+    lambda content: index_of(content).update(file="../../manifest.json"),
+    lambda content: index_of(content).update(file="/etc/passwd"),
+    lambda content: index_of(content).update(size=-1),
+    lambda content: index_of(content).update(terms=["word1"] * len(index_of(content)["terms"])),
+    lambda content: index_of(content).update(terms=[]),
+    lambda content: content.update(documents=float("nan")),
+    lambda content: content.update(parts=[1, 2]),
+    lambda content: content.update(parameters={"n_postings": "many"}),
+    lambda content: content.pop("indices"),
+]
+
+
+def test_a_manifest_that_says_something_impossible_is_not_followed(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(random_items(100), folder).close()
+    store = CorpusStore.open(folder)
+    views = [View(Segment.build(next(store.batches())), None, store.parts[0])]
+    assert len(read_shards(folder / "seismic", views, {})[0]) == 1
+    for number, change in enumerate(HOSTILE):
+        hostile = tmp_path / f"hostile{number}"
+        shutil.copytree(folder / "seismic", hostile)
+        path = next(hostile.glob("*/manifest.json"))
+        content = json.loads(path.read_bytes())
+        change(content)
+        raw = json.dumps(content).encode()
+        path.write_bytes(raw)
+        path.parent.rename(hostile / hashlib.sha256(raw).hexdigest()[:16])
+        caplog.clear()
+        assert read_shards(hostile, views, {})[0] == []
+        assert str(hostile) in caplog.text
+
+
+def test_a_link_in_the_place_of_the_indices_is_refused(folder: Path, tmp_path: Path) -> None:
+    make(random_items(20), folder).close()
+    (folder / "seismic").rename(tmp_path / "elsewhere")
+    (folder / "seismic").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IndexCorruptedError, match="seismic is damaged"):
+        SeismicBackend(folder).open()
 
 
 def test_what_was_never_refreshed_is_indexed_when_the_folder_is_opened(folder: Path) -> None:
