@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.words import number_of
 
 Kind: TypeAlias = Literal["single", "fused", "reranked", "oracle-positives", "run"]
 """What a system is: one retriever; several, fused; reranked end to end (only what retrieval found); reranked with the
@@ -215,8 +216,9 @@ class DatasetFacts:
     problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        corpus = "" if self.documents is None else f"{self.documents:,} documents, "
-        return f"{self.name}: {corpus}{self.queries:,} queries, {self.judgements:,} judgements"
+        documents = [] if self.documents is None else [number_of(self.documents, "document")]
+        counts = [*documents, number_of(self.queries, "query", "queries"), number_of(self.judgements, "judgement")]
+        return f"{self.name}: {', '.join(counts)}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -164,7 +164,7 @@ def _parse(
             retrievers, fusions = ", ".join(known) or "there is none", ", ".join(fusion_names())
             raise InvalidArgumentError(
                 f"The system {spec!r} has the part {part!r}, which is no retriever ({retrievers}), no fusion "
-                f"({fusions}, or a file of `tune`), and neither rerank nor candidates:N."
+                f"({fusions}, or a file of `tune`), neither rerank nor candidates:N, and no run file that is there."
             )
     asked = list(weights) or known
     weighted = any(value is not None for value in weights.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class IndexReport:
 
     indexed: int
     unchanged: int
-    duplicates: tuple[str, ...]
+    duplicates: tuple[str, ...] = field(repr=False)  # there may be thousands
     seconds: float
     removed: int = 0
     notes: tuple[str, ...] = ()
