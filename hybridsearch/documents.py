@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 from hybridsearch.errors import DocumentError
+from hybridsearch.words import number_of
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -79,7 +80,7 @@ class Document:
 
     def __repr__(self) -> str:
         metadata = repr(self.metadata)
-        shown = metadata if len(metadata) <= _SHOWN else f"{len(self.metadata)} fields"
+        shown = metadata if len(metadata) <= _SHOWN else f"{number_of(len(self.metadata), 'field')}"
         return f"Document(id={self.id!r}, text={_shown(self.text)}, title={_shown(self.title)}, metadata={shown})"
 
     @property

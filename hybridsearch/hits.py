@@ -13,6 +13,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError
 from hybridsearch.ranking import Ranking, round_score
 from hybridsearch.tables import Grid, as_text, import_pandas
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,7 +242,7 @@ class Results(Sequence[Hit]):
 
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.ids[:_SHOWN])) + (", ..." if len(self) > _SHOWN else "")
-        return f"Results({self.query!r:.200}, {len(self):,} hits{': ' if first else ''}{first})"
+        return f"Results({self.query!r:.200}, {number_of(len(self), 'hit')}{': ' if first else ''}{first})"
 
     def __str__(self) -> str:
         return as_text(self, 100)

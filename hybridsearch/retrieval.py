@@ -33,6 +33,7 @@ from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
+from hybridsearch.words import number_of
 
 T = TypeVar("T")
 
@@ -150,7 +151,10 @@ class Plan:
             vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
             notes = encoder.query_notes(queries) if isinstance(encoder, Noting) else [""] * len(queries)
         if len(vectors) != len(queries):
-            raise EncodingError(f"Retriever {name!r} encoded {len(queries)} queries into {len(vectors)} vectors.")
+            raise EncodingError(
+                f"Retriever {name!r} encoded {number_of(len(queries), 'query', 'queries')} into "
+                f"{number_of(len(vectors), 'vector')}."
+            )
         requests = [Request(name, vector, self.depth, self.filter) for vector in vectors]
         said = [note or _note_of(vector) for note, vector in zip(notes, vectors, strict=True)]
         return Answers({name: requests}, {}, notes={name: said}, timings=timings)
@@ -203,7 +207,9 @@ class Plan:
             hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
             notes = of_all + answers.notes_of(i) if query.strip() else ["The query is blank, so it finds nothing."]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
-                notes.append(f"{gone} of the documents found were deleted during the search.")
+                notes.append(
+                    f"{gone} of the documents found {'was' if gone == 1 else 'were'} deleted during the search."
+                )
             names = tuple(answers.rankings)
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results

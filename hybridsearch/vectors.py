@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import EncodingError
+from hybridsearch.words import number_of
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 
@@ -74,7 +75,8 @@ class SparseVectors:
     def __post_init__(self) -> None:
         if self.matrix.shape[1] != len(self.vocabulary):
             raise EncodingError(
-                f"The sparse matrix has {self.matrix.shape[1]} columns but its vocabulary {len(self.vocabulary)} terms."
+                f"The sparse matrix has {number_of(self.matrix.shape[1], 'column')} but its "
+                f"vocabulary {number_of(len(self.vocabulary), 'term')}."
             )
         bad = np.flatnonzero(~np.isfinite(self.matrix.data))
         if bad.size:
@@ -158,7 +160,8 @@ class EncodedBatch:
         for name, vectors in self.vectors.items():
             if len(vectors) != len(self.documents):
                 raise EncodingError(
-                    f"Retriever {name!r} has {len(vectors)} vectors for {len(self.documents)} documents."
+                    f"Retriever {name!r} has {number_of(len(vectors), 'vector')} for "
+                    f"{number_of(len(self.documents), 'document')}."
                 )
 
     def __len__(self) -> int:
@@ -166,5 +169,6 @@ class EncodedBatch:
 
     def __repr__(self) -> str:
         return (
-            f"EncodedBatch({len(self):,} documents, vectors of {', '.join(map(repr, self.vectors)) or 'no retriever'})"
+            f"EncodedBatch({number_of(len(self), 'document')}, vectors of "
+            f"{', '.join(map(repr, self.vectors)) or 'no retriever'})"
         )

@@ -19,6 +19,7 @@ from hybridsearch.errors import BackendError, HybridSearchError, install_command
 from hybridsearch.folders import cache_home, can_be_written
 from hybridsearch.registry import find
 from hybridsearch.tables import Grid
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -245,7 +246,7 @@ def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[F
                     f"There is no index at {shown!r}: check the place, or make one with `hybridsearch index`."
                 )
             names = ", ".join(f"{name} ({one.fingerprint})" for name, one in schema.retrievers.items())
-            findings.append(Finding("index", shown, True, f"{backend.count():,} documents; {names}"))
+            findings.append(Finding("index", shown, True, f"{number_of(backend.count(), 'document')}; {names}"))
         finally:
             backend.close()
     except HybridSearchError as error:

@@ -20,6 +20,7 @@ from hybridsearch.cli.sources import default_retrievers, load_all, make_systems,
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.redaction import redacted_command
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.comparison import Comparison, SystemResult
@@ -421,7 +422,7 @@ def _write(
         written.append(f"JSON: {named(save)}")
     if runs is not None:
         paths = comparison.save_runs(named(runs))
-        written.append(f"Runs: {len(paths)} files in {named(runs)}")
+        written.append(f"Runs: {number_of(len(paths), 'file')} in {named(runs)}")
     return written
 
 

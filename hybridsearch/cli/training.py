@@ -17,6 +17,7 @@ from hybridsearch.cli.app import app
 from hybridsearch.cli.arguments import Json, Language, Options, arg, backend_options, opt
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from hybridsearch.search import HybridSearch
@@ -273,7 +274,7 @@ def mine(
         print_json({"output": str(output), "rows": len(found.data), **found.summary.to_dict()})
     else:
         console_on().print(found.summary)
-        rows = "1 row is" if len(found.data) == 1 else f"{len(found.data):,} rows are"
+        rows = number_of(len(found.data), "row is", "rows are")
         print_plain(f"{rows} in {output}.")
 
 

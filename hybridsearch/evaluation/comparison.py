@@ -20,6 +20,7 @@ from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers.lines import writable
 from hybridsearch.tables import Grid, as_text, import_pandas, rich_tables
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,7 +257,10 @@ def _explanations(comparison: Comparison) -> Iterable[str]:
     for system in comparison.systems:
         asked, answered = len(next(iter(system.scores.values()))), sum(map(bool, system.rankings.values()))
         if answered < asked:
-            yield f"{system.name} has results for {answered:,} of {asked:,} queries; the others count 0."
+            yield (
+                f"{system.name} has results for {answered:,} of "
+                f"{number_of(asked, 'query', 'queries')}; the others count 0."
+            )
     family = sum(1 for one in comparison.systems if one.versus)
     if family:
         correction = _CORRECTIONS.get(comparison.correction)
@@ -284,7 +288,9 @@ def _of_system(system: SystemResult) -> Grid:
             f"{name} {formats.figure(mean)} ({_signed(best.versus[name])})" for name, mean in best.means.items()
         )
         notes.append(f"The best single retriever is {best.retriever}: {found}; in parentheses what the system adds.")
-    return Grid(f"{system.description}: {queries:,} queries", ["measure", "mean", "interval"], rows, notes)
+    return Grid(
+        f"{system.description}: {number_of(queries, 'query', 'queries')}", ["measure", "mean", "interval"], rows, notes
+    )
 
 
 def _of_costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> list[Grid]:

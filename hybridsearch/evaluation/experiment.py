@@ -28,6 +28,7 @@ from hybridsearch.fusion import RRF
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset
@@ -248,7 +249,8 @@ def _heads(
     missing = list(dict.fromkeys(id for ids in wanted.values() for id in ids if id not in documents))
     if missing and not plan.oracle:
         raise InvalidArgumentError(
-            f"System {plan.name!r} cannot rerank {len(missing):,} documents such as {missing[0]!r}, which are neither "
+            f"System {plan.name!r} cannot rerank {number_of(len(missing), 'document')} such as "
+            f"{missing[0]!r}, which are neither "
             "in its index nor in the data set's corpus: rerank runs only with the corpus they were made of."
         )
     return {query: [documents[id] for id in ids if id in documents] for query, ids in wanted.items()}

@@ -31,6 +31,7 @@ from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_f
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.search import HybridSearch
+from hybridsearch.words import number_of
 
 KINDS = (ScoreFusion("minmax"), AdaptiveFusion(), RRF(60), RRF(20), RRF(5), ScoreFusion("zscore"))
 """What is tried, each with all weights; of equally good ones the first wins."""
@@ -109,7 +110,8 @@ def tune(
     queries = list(qrels)
     if len(queries) < 2 * folds:
         raise InvalidArgumentError(
-            f"The data set {dataset.name!r} has {len(queries)} judged queries; {folds} folds need {2 * folds} or more."
+            f"The data set {dataset.name!r} has "
+            f"{number_of(len(queries), 'judged query', 'judged queries')}; {folds} folds need {2 * folds} or more."
         )
     parsed = parse_measures(measure)
     if len(parsed) != 1:

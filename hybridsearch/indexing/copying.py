@@ -15,6 +15,7 @@ from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundErr
 from hybridsearch.fusion.files import restricted
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
 from hybridsearch.redaction import redacted
+from hybridsearch.words import number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,19 @@ class CopyReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        unchanged = f", {self.unchanged:,} were there already" if self.unchanged else ""
+        unchanged = f", {number_of(self.unchanged, 'was', 'were')} there already" if self.unchanged else ""
         rate = f" ({self.copied / self.seconds:,.0f} a second)" if self.copied and self.seconds else ""
         lines = [
-            f"Copied {self.copied:,} documents in {self.seconds:.1f} s{rate}{unchanged}.",
-            f"{self.destination} holds {self.documents:,} documents.",
+            f"Copied {number_of(self.copied, 'document')} in {self.seconds:.1f} s{rate}{unchanged}.",
+            f"{self.destination} holds {number_of(self.documents, 'document')}.",
         ]
         for check in self.checks:
             if check.overlap is None or check.deviation is None:
                 lines.append(f"  {check.retriever}: {check.note}")
             else:
                 lines.append(
-                    f"  {check.retriever}: {check.queries} queries find {check.overlap:.1%} of the same "
+                    f"  {check.retriever}: {number_of(check.queries, 'query finds', 'queries find')} "
+                    f"{check.overlap:.1%} of the same "
                     f"{DEPTH} best, scores differ by {check.deviation:.1g} at most"
                 )
         return "\n".join(lines)
@@ -171,7 +173,7 @@ def publish(
 
 def _count_difference(read: int, there: int) -> str:
     reason = "it had others before" if there > read else "copy again with resume=True (--resume)"
-    return f"The source gave {read:,} documents and the destination has {there:,}: {reason}."
+    return f"The source gave {number_of(read, 'document')} and the destination has {there:,}: {reason}."
 
 
 # Arguments

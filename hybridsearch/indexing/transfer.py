@@ -26,6 +26,7 @@ from hybridsearch.vectors import (
     Vectors,
     Vocabulary,
 )
+from hybridsearch.words import number_of
 
 DEPTH = 10
 """How many hits of each ranking are compared."""
@@ -135,7 +136,10 @@ class Transfer:
         overlap, deviation = self._allowed(check.retriever)
         found = []
         if check.miscounted:
-            found.append(f"{check.miscounted} of {check.queries} queries have another number of hits in the copy.")
+            found.append(
+                f"{check.miscounted} of {number_of(check.queries, 'query', 'queries')} have another "
+                "number of hits in the copy."
+            )
         if check.deviation > deviation:
             explained = f"and the two engines' precision explains {deviation:.2g}."
             found.append(f"scores differ by up to {check.deviation:.2g}, {explained}")

@@ -15,6 +15,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -68,7 +69,10 @@ class CrossEncoderReranker:
     def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
         """Scores of each query's documents, as `Reranker.rerank` says."""
         if len(queries) != len(documents):
-            raise InvalidArgumentError(f"{len(queries)} queries need one list of documents each, not {len(documents)}.")
+            raise InvalidArgumentError(
+                f"{number_of(len(queries), 'query needs', 'queries need')} one list of documents "
+                f"each, not {len(documents)}."
+            )
         check_texts(queries)
         pairs = [(query, document) for query, of_query in zip(queries, documents, strict=True) for document in of_query]
         scores = np.empty(len(pairs), dtype=np.float64)

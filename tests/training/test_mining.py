@@ -439,7 +439,7 @@ def test_mining_that_was_killed_goes_on_and_ends_with_the_same_rows(tmp_path: Pa
     ("options", "message"),
     [
         ({"per_query": 0}, "per_query is a whole number of at least 1"),
-        ({"ranks": (5, 4)}, "Ranks 5 to 4 cannot give 1 negatives"),
+        ({"ranks": (5, 4)}, "Ranks 5 to 4 cannot give 1 negative a query"),
         ({"ranks": (0, 4)}, "A rank is a whole number of at least 1"),
         ({"ranks": 4}, "ranks is the first and the last rank"),
         ({"margin": -0.1}, "margin is -0.1"),

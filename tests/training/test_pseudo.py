@@ -160,7 +160,7 @@ def test_negatives_can_be_mined_for_pseudo_queries(tiny_corpus: list[hs.Document
         ({"kinds": ["generated"]}, "go together"),
         ({"kinds": ["title"], "generator": list}, "go together"),
         ({"generator": 3}, "A generator is"),
-        ({"generator": lambda texts: ["one", "two"]}, "gave 2 answers to 1 texts"),
+        ({"generator": lambda texts: ["one", "two"]}, "gave 2 answers to 1 text"),
     ],
 )
 def test_an_argument_that_is_not_usable_is_refused(options: dict[str, Any], message: str) -> None:

@@ -15,6 +15,7 @@ from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.vectors import EncodedBatch
+from hybridsearch.words import number_of
 
 NO_FIELDS: Mapping[str, Json] = {"stored_fields": "_none_"}
 """Members of a search whose hits are scores alone. Stored fields, which `_id` is one of, lie among the vectors, in
@@ -95,6 +96,7 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
             channel.call("DELETE", "/_search/scroll", {"scroll_id": page["_scroll_id"]})
     if missing:
         raise BackendError(
-            f"{missing} documents of the index {address.index!r} at {address} did not come, as the answer to some "
+            f"{number_of(missing, 'document')} of the index {address.index!r} at {address} did not "
+            "come, as the answer to some "
             "request for them was lost: read them all again from the start."
         )

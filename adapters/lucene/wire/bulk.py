@@ -15,6 +15,7 @@ from hybridsearch.adapters.lucene.wire.refusals import PASSING
 from hybridsearch.adapters.steps import pause
 from hybridsearch.arguments import number, whole_number
 from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError
+from hybridsearch.words import number_of
 
 Line: TypeAlias = tuple[str, bytes]
 """A document's id, and what the bulk API reads for it: an action, and for an index action the document."""
@@ -275,10 +276,11 @@ def _given_up(error: Exception, total: _Outcome) -> Exception:
     """`error` with how much was stored; what is no error of ours is raised as it came."""
     if not isinstance(error, HybridSearchError):
         return error
-    notes = [f"{len(total.refused)} were refused"] if total.refused else []
-    notes += [f"{total.failures} attempts failed in a row"] if total.failures else []
+    notes = [f"{number_of(len(total.refused), 'was', 'were')} refused"] if total.refused else []
+    notes += [f"{number_of(total.failures, 'attempt')} failed in a row"] if total.failures else []
     again = type(error)(
-        f"{str(error).rstrip('.')}. {total.stored} documents of this call are stored"
+        f"{str(error).rstrip('.')}. {number_of(total.stored, 'document')} of this call "
+        f"{'is' if total.stored == 1 else 'are'} stored"
         f"{' (' + ', '.join(notes) + ')' if notes else ''}: when the cause is mended, run it again, which stores the "
         "rest and doubles nothing."
     )

@@ -16,6 +16,7 @@ from hybridsearch.training.data.labels import Labels, read_labels, triplets
 from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.data.tables import Table
 from hybridsearch.training.libraries import import_datasets
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets
@@ -52,7 +53,7 @@ class _Columns:
             self._schema = pa.schema(kinds)
         if len(row) != len(self._schema):
             raise DocumentError(
-                f"{where}: it has {len(row)} texts, and the rows before {len(self._schema)}: "
+                f"{where}: it has {number_of(len(row), 'text')}, and the rows before {len(self._schema)}: "
                 "give each row the same number of negatives."
             )
         self._rows.append(row)
@@ -138,7 +139,8 @@ class _Reading:
             return value
         if len(scores) not in wanted:
             raise DocumentError(
-                f"{where}: the column {column!r} has {len(scores)} numbers, where {' or '.join(map(str, wanted))} "
+                f"{where}: the column {column!r} has {number_of(len(scores), 'number')}, where "
+                f"{' or '.join(map(str, wanted))} "
                 "are needed: the score of each text, or with negatives the margin to each of them."
             )
         return scores
@@ -149,7 +151,9 @@ class _Reading:
             length = len(self.targets[0])
             for place, target in zip(self.places, self.targets, strict=True):
                 if len(target) != length:
-                    raise DocumentError(f"{place}: the column {column!r} has {len(target)} numbers, before {length}.")
+                    raise DocumentError(
+                        f"{place}: the column {column!r} has {number_of(len(target), 'number')}, before {length}."
+                    )
         item = pa.float32() if kind is Kind.EMBEDDED else pa.float64()
         return self._made(kind, pa.array(self.targets, pa.list_(item)))
 
@@ -185,7 +189,7 @@ class _Reading:
             )
         names = columns_of(Kind.TUPLES, 1)
         table = pa.table(dict(zip(names, map(list, zip(*found, strict=True)), strict=True)))
-        made = f"{self.count:,} pairs with entailments became {len(found):,} triplets"
+        made = f"{number_of(self.count, 'pair')} with entailments became {number_of(len(found), 'triplet')}"
         return TrainingData(self.table.name, import_datasets().Dataset(table), Kind.TUPLES, notes=(*notes, made))
 
     def _made(self, kind: Kind, target: pa.Array[Any] | None = None, notes: tuple[str, ...] = ()) -> TrainingData:

@@ -40,6 +40,7 @@ from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.tables import Grid
 from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.libraries import import_datasets
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets
@@ -152,9 +153,9 @@ class MiningSummary:
     @property
     def title(self) -> str:
         """The first line: what was kept."""
-        found = f"{_count(self.kept, 'negative', 'negatives')} for {_count(self.queries, 'query', 'queries')}"
+        found = f"{number_of(self.kept, 'negative', 'negatives')} for {number_of(self.queries, 'query', 'queries')}"
         short = f"; {self.short:,} with fewer than asked for, {self.empty:,} of them with none" if self.short else ""
-        return f"{found}, {_count(self.rows, 'row', 'rows')}{short}"
+        return f"{found}, {number_of(self.rows, 'row', 'rows')}{short}"
 
     def _lines(self) -> Iterator[tuple[str, int]]:
         yield "candidates", self.candidates
@@ -414,7 +415,3 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             datasets.enable_progress_bars()
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"

@@ -20,6 +20,7 @@ from hybridsearch.training.data.conversion import read_rows
 from hybridsearch.training.data.mined import MANIFEST, Negatives
 from hybridsearch.training.data.rows import Kind, TrainingData, parse_kind
 from hybridsearch.training.data.tables import open_table
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets
@@ -172,7 +173,7 @@ def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
         },
         name=dataset.name,
         ids={"query_id": [query for query, _ in kept], "document_id": [document for _, document in kept]},
-        notes=[f"{left_out:,} judgements of missing or empty texts were left out"] if left_out else [],
+        notes=[f"{number_of(left_out, 'judgement')} of missing or empty texts left out"] if left_out else [],
     )
 
 

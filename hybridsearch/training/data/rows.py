@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_datasets
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets
@@ -87,7 +88,9 @@ class TrainingData:
                 f"not {', '.join(columns)}: read_training_data finds and orders them."
             )
         if self.ids is not None and len(self.ids) != len(self.rows):
-            raise InvalidArgumentError(f"There are ids of {len(self.ids)} rows for {len(self.rows)} rows.")
+            raise InvalidArgumentError(
+                f"There are ids of {number_of(len(self.ids), 'row')} for {number_of(len(self.rows), 'row')}."
+            )
 
     @classmethod
     def from_columns(
@@ -125,7 +128,7 @@ class TrainingData:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        rows = f"{len(self):,} row{'' if len(self) == 1 else 's'} of {self.kind.value}"
+        rows = f"{number_of(len(self), 'row')} of {self.kind.value}"
         loss = f", loss={self.loss!r}" if self.loss else ""
         return f"TrainingData({self.name!r}, {rows}: {', '.join(self.rows.column_names)}{loss})"
 

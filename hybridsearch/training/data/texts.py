@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from hybridsearch.errors import DocumentError, StorageError
 from hybridsearch.readers import LONGEST_CSV_FIELD
+from hybridsearch.words import number_of
 
 Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 """A row, and where it stands: "pairs.csv, line 12"."""
@@ -61,7 +62,8 @@ def _delimited(path: Path, lines: Iterator[bytes], delimiter: str, quoting: Any)
             if not row:
                 continue
             if len(row) != len(header):
-                raise DocumentError(f"{where}: it has {len(row)} values for {len(header)} columns; is a quote missing?")
+                values, columns = number_of(len(row), "value"), number_of(len(header), "column")
+                raise DocumentError(f"{where}: it has {values} for {columns}; is a quote missing?")
             yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise DocumentError(

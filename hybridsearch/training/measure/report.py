@@ -21,6 +21,7 @@ from hybridsearch.training.libraries import versions_of
 from hybridsearch.training.measure.comparing import Expansion
 from hybridsearch.training.runs.record import History
 from hybridsearch.training.settings import ModelKind
+from hybridsearch.words import number_of
 
 _PACKAGES = ("hybridsearch", "sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
 _START, _END = "<!-- report of hybridsearch -->", "<!-- end of the report of hybridsearch -->"
@@ -237,7 +238,7 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
     return (
         f"{word}: {measure} on {dataset.name} from {means[other]:.4f} to {means[system]:.4f} "
         f"({difference.mean:+.4f}, {comparison.level:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, "
-        f"p = {versus.p_value:.2g}{_disagreement(versus)}, {dataset.queries} queries)"
+        f"p = {versus.p_value:.2g}{_disagreement(versus)}, {number_of(dataset.queries, 'query', 'queries')})"
     )
 
 

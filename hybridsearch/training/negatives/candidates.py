@@ -16,6 +16,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.training.data import normalized
 from hybridsearch.training.data.mined import Format, Mined, OfQuery
+from hybridsearch.words import number_of
 
 Sampling: TypeAlias = Literal["top", "random"]
 
@@ -86,7 +87,7 @@ class Options:
         first, last = self.ranks
         if last - first + 1 < self.per_query:
             raise InvalidArgumentError(
-                f"Ranks {first} to {last} cannot give {self.per_query} negatives a query: widen ranks, "
+                f"Ranks {first} to {last} cannot give {number_of(self.per_query, 'negative')} a query: widen ranks, "
                 "or ask for fewer."
             )
 

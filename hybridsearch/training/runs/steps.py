@@ -30,6 +30,7 @@ from hybridsearch.training.runs.record import History, check_output, is_main_pro
 from hybridsearch.training.runs.run import TrainingResult, conclude, fit
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 from hybridsearch.training.sources import Source, asked_in, gather, mine, teach
+from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +121,12 @@ class Steps:
         )
         self.sources = replace(self.sources, training=data)
         self._lines = [
-            " ".join([f"{len(one):,} rows; {choice.reason}", *(f"{note[0].upper()}{note[1:]}." for note in one.notes)])
+            " ".join(
+                [
+                    f"{number_of(len(one), 'row')}; {choice.reason}",
+                    *(f"{note[0].upper()}{note[1:]}." for note in one.notes),
+                ]
+            )
             for one, choice in zip(data, self._choices, strict=True)
         ]
         if self._show is not False and is_main_process():

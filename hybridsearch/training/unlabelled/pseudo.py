@@ -21,6 +21,7 @@ from hybridsearch.progress import progress_bar
 from hybridsearch.readers import read_documents
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.libraries import import_datasets
+from hybridsearch.words import number_of
 
 QueryKind: TypeAlias = Literal["title", "generated", "heading", "sentence"]
 
@@ -164,7 +165,9 @@ def _of_batch(
     if generate is not None:
         generated = list(generate([document.content for document in documents]))
     if len(generated) != len(documents):
-        raise InvalidArgumentError(f"The generator gave {len(generated)} answers to {len(documents)} texts.")
+        raise InvalidArgumentError(
+            f"The generator gave {number_of(len(generated), 'answer')} to {number_of(len(documents), 'text')}."
+        )
     for document, queries in zip(documents, generated, strict=True):
         shuffled = list(sentences(document))
         random.Random(f"{seed} {document.id}").shuffle(shuffled)  # noqa: S311
