@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.adapters.memory.segment import Segment
+from hybridsearch.backends import Fingerprint, Schema
 from hybridsearch.corpus import CorpusStore
 from hybridsearch.corpus import store as store_module
-from hybridsearch.errors import IndexCorruptedError, StorageError
+from hybridsearch.errors import IndexCorruptedError, IndexNotFoundError, StorageError
 
 IDS = [str(number) for number in range(4200)]
 
@@ -236,3 +242,137 @@ def test_a_store_that_another_one_has_changed_appends_to_what_is_there_now(sampl
     first.append(samples.batch(["c"]))
     first.close()
     assert len(CorpusStore.open(tmp_path / "store")) == 3
+
+
+def test_a_writer_whose_folder_was_deleted_says_so_and_makes_no_index_of_half_its_parts(
+    index: Path, samples: Any
+) -> None:
+    backend = MemoryBackend(index)
+    backend.open()
+    backend.delete(["8"])
+    before = backend.search(samples.requests())
+    shutil.rmtree(index)
+    for _ in range(2):
+        with pytest.raises(IndexNotFoundError, match=r"deleted, moved or replaced.*index the documents again"):
+            backend.upsert(samples.batch(["lost"]))
+        with pytest.raises(IndexNotFoundError):
+            backend.delete(["7"])
+    assert not index.exists()
+    assert backend.search(samples.requests()) == before
+    backend.close()
+
+
+def test_a_reader_that_writes_for_the_first_time_into_a_deleted_folder_makes_none(index: Path, samples: Any) -> None:
+    backend = MemoryBackend(index)
+    backend.open()
+    shutil.rmtree(index)
+    with pytest.raises(IndexNotFoundError, match="deleted, moved or replaced"):
+        backend.upsert(samples.batch(["lost"]))
+    assert not index.exists()
+    backend.close()
+
+
+def test_a_writer_does_not_write_into_another_index_that_took_the_place_of_its_own(index: Path, samples: Any) -> None:
+    first = MemoryBackend(index)
+    first.open()
+    first.delete(["8"])
+    index.rename(index.with_name("moved"))
+    other = samples.backend(index, ["theirs"])
+    with pytest.raises(IndexNotFoundError, match="replaced"):
+        first.upsert(samples.batch(["mine"]))
+    first.close()
+    assert [document.id for batch in other.scan() for document in batch.documents] == ["theirs"]
+    other.upsert(samples.batch(["more"]))
+    other.close()
+
+
+def test_a_reader_does_not_write_into_an_index_of_another_encoder(index: Path, samples: Any) -> None:
+    reader = MemoryBackend(index)
+    reader.open()
+    shutil.rmtree(index)
+    retrievers = samples.schema().retrievers
+    other = Schema({**retrievers, "dense": replace(retrievers["dense"], fingerprint=Fingerprint("another", {}))})
+    writer = MemoryBackend(index)
+    writer.create(other)
+    writer.close()
+    for _ in range(2):
+        with pytest.raises(IndexNotFoundError, match="'dense' was made by another encoder"):
+            reader.upsert(samples.batch(["mine"]))
+    assert reader.count() == len(IDS)
+    reader.close()
+
+
+def test_a_merge_of_a_segment_that_went_meanwhile_begins_anew_without_a_word(
+    samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = samples.backend(tmp_path / "index", ["0"])
+    went, merging_begins = threading.Event(), threading.Event()
+    merge = Segment.merge.__func__  # type: ignore[attr-defined]
+
+    def slow(cls: type[Segment], parts: Any) -> Segment:
+        merging_begins.set()
+        assert went.wait(60)
+        merged: Segment = merge(cls, parts)
+        return merged
+
+    monkeypatch.setattr(Segment, "merge", classmethod(slow))
+    with caplog.at_level("WARNING"):
+        for number in range(1, 8):
+            backend.upsert(samples.batch([str(number)]))
+        assert merging_begins.wait(60)
+        backend.delete(["0", "1"])  # two of the segments that are being merged, with their files
+        went.set()
+        backend.close()
+    assert caplog.text == ""
+    again = MemoryBackend(tmp_path / "index")
+    again.open()
+    assert sorted(d.id for batch in again.scan() for d in batch.documents) == [str(n) for n in range(2, 8)]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_writer_and_a_living_one_is_left(
+    index: Path, samples: Any, tmp_path: Path
+) -> None:
+    dead, young, alive = (tmp_path / f".index.{number * 8}.saving" for number in "123")
+    CorpusStore.create(dead, samples.schema()).close()
+    young.mkdir()
+    living = CorpusStore.create(alive, samples.schema())
+    foreign = tmp_path / ".index.mine.saving"
+    foreign.mkdir()
+    backend = MemoryBackend(index)
+    backend.open()
+    assert dead.exists()  # a reader removes nothing
+    backend.delete(["8"])
+    backend.close()
+    assert [path.exists() for path in (dead, young, alive, foreign)] == [False, True, True, True]
+    os.utime(young, (0, 0))
+    living.close()
+    samples.backend(None, ["a"]).save(index, overwrite=True)
+    assert [path.exists() for path in (dead, young, alive, foreign)] == [False, False, False, True]
+
+
+@pytest.fixture
+def read_only(index: Path) -> Iterator[Path]:
+    """The folder on a file system that takes no writes."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None:
+        pytest.skip("no mount")
+    if subprocess.run([mount, "--bind", str(index), str(index)], capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root on Linux")
+    try:
+        if subprocess.run([mount, "-o", "remount,ro,bind", str(index)], capture_output=True, check=False).returncode:
+            pytest.skip("remounting needs root on Linux")
+        yield index
+    finally:
+        subprocess.run([umount, "-l", str(index)], check=True)
+
+
+def test_a_read_only_folder_is_searched_and_says_why_it_takes_nothing(read_only: Path, samples: Any) -> None:
+    backend = MemoryBackend(read_only)
+    backend.open()
+    assert len(backend.search(samples.requests())[0])
+    with pytest.raises(StorageError, match=r"index.*[Rr]ead-only.*mount it so that it can be written to"):
+        backend.upsert(samples.batch(["a"]))
+    with pytest.raises(StorageError, match=r"[Rr]ead-only"):
+        samples.backend(None, ["a"]).save(read_only, overwrite=True)
+    assert backend.count() == len(IDS)
+    backend.close()
