@@ -388,9 +388,12 @@ def _going_on_from(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        found = f"what was finished is in {folder}, and the same command goes on from there"
-        if folder is None or not folder.is_dir() or folder.parent == Path(tempfile.gettempdir()):
+        if folder is None or folder.parent == Path(tempfile.gettempdir()):
             found = "nothing was kept (--work FOLDER keeps what is finished)"
+        elif folder.is_dir():
+            found = f"what was finished is in {folder}, and the same command goes on from there"
+        else:
+            found = "nothing was finished yet"
         print(f"Broken off: {found}.", file=sys.stderr)
         raise
 
