@@ -11,7 +11,7 @@ import numpy as np
 from hybridsearch.backends import Backend, Capabilities, Kind, Reopened, Schema
 from hybridsearch.documents import Document
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Connect, Kinds, ask, case, check, find_all, put, require
+from hybridsearch.testing.base import Base, Connect, Kinds, ask, assert_same, case, check, find_all, put, require
 from hybridsearch.testing.samples import Item, sparse_query
 from hybridsearch.testing.ties import ODD_IDS
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors
@@ -222,7 +222,7 @@ class StorageTests(Base):
         assert again.count() == len(items)
         assert again.fetch([item.id for item in items]) == [item.document for item in items]
         for (kind, query), ranking in zip(questions, before, strict=True):
-            assert ask(again, kind, query, 30) == ranking, kind
+            assert_same(again, kind, ask(again, kind, query, 30), ranking)
         again.close()
 
     def test_a_reopened_index_can_be_changed(self, connect: Connect, schema: Schema, kinds: Kinds) -> None:
