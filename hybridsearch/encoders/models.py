@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from hybridsearch import arguments
 from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 from hybridsearch.forks import after_fork
+from hybridsearch.words import warn
 
 Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
 """The class of sentence-transformers that a model is for."""
@@ -107,7 +108,7 @@ class LazyModel:
         Raises:
             ModelNotFoundError: it is nowhere to be found, or what is there cannot be loaded.
             MissingExtraError: sentence-transformers is not installed.
-            InvalidArgumentError: its weights are pickled, or it lacks the trained head that its family needs.
+            InvalidArgumentError: its weights are pickled, it is of another family, or it lacks weights that it needs.
         """
         _torch.use()
         if self._model is None:
@@ -186,7 +187,7 @@ class LazyModel:
         kwargs = {"use_safetensors": True, **self._model_kwargs} if self._backend == "torch" else self._model_kwargs
         digest = self.digest()
         try:
-            with _quiet():
+            with _quiet(), _made_up() as lacking:
                 model = cls(
                     str(folder),
                     device=self._device,
@@ -197,6 +198,7 @@ class LazyModel:
                 )
         except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
             raise unloadable(folder, error) from error
+        _check_weights(folder, model, lacking)
         if self._max_length is not None:
             limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
             if limit is not None and self._max_length > limit:
@@ -213,9 +215,11 @@ class _Torch:
 
     def __init__(self) -> None:
         self._inherited = False
+        self.loading = threading.Lock()
         after_fork(self, _Torch._inherit)
 
     def _inherit(self) -> None:
+        self.loading = threading.Lock()
         self._inherited = "torch" in sys.modules
 
     def use(self) -> None:
@@ -365,6 +369,17 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
         return
     if family == "SentenceTransformer":
         refuse_cross_encoder(folder)
+        if family_of(folder) == "SparseEncoder":
+            raise InvalidArgumentError(
+                f"The model in {folder} is a sparse encoder, whose dense vectors were never trained: use it with "
+                "hybridsearch.Sparse (sparse=MODEL), or give a dense model."
+            )
+        if not modules and re.search("For[A-Z]|LMHead", architectures):
+            warn(
+                f"The model in {folder} ({architectures}) was not saved as one that makes vectors of texts: the mean "
+                "of its token vectors is taken, which may find little. A SPLADE is for hybridsearch.Sparse; train "
+                "another one with hybridsearch.train_dense first."
+            )
     if family == "CrossEncoder" and not re.search("ForSequenceClassification|ForCausalLM", architectures):
         raise InvalidArgumentError(
             f"The model in {folder} is no cross-encoder: its architecture {architectures or 'unknown'!r} has no "
@@ -375,6 +390,18 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
         raise InvalidArgumentError(
             f"The model in {folder} is no sparse encoder: it has neither sparse modules nor a masked-language head "
             f"(architecture {architectures or 'unknown'!r}). Use hybridsearch.Dense for a dense model."
+        )
+
+
+def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
+    """Raises InvalidArgumentError where weights that the model needs are not in its files."""
+    pooled = any(type(module).__name__.endswith("Pooling") for module in model.modules())
+    needed = sorted(name for name in lacking if not (pooled and "pooler." in name))  # it pools in another way
+    if needed:
+        raise InvalidArgumentError(
+            f"The model in {folder} lacks {len(needed)} of its weights ({', '.join(needed[:3])}"
+            f"{', ...' if needed[3:] else ''}), which would be random numbers: give all of it, saved by "
+            "save_pretrained, or a model of the right kind."
         )
 
 
@@ -427,6 +454,28 @@ def _object_digest(model: Any) -> str:
     vocabulary = getattr(model.tokenizer, "get_vocab", dict[str, int])()
     total.update(json.dumps(sorted(vocabulary.items())).encode())
     return total.hexdigest()[:16]
+
+
+@contextmanager
+def _made_up() -> Iterator[set[str]]:
+    """The names of the weights that transformers fills with random numbers within it, as the files lack them."""
+    from transformers import PreTrainedModel
+
+    lacking: set[str] = set()
+    ours = vars(PreTrainedModel)["from_pretrained"]
+
+    def from_pretrained(cls: Any, *args: Any, **options: Any) -> Any:
+        asked = options.pop("output_loading_info", False)
+        model, found = ours.__func__(cls, *args, output_loading_info=True, **options)
+        lacking.update(found["missing_keys"])
+        return (model, found) if asked else model
+
+    with _torch.loading:  # sentence-transformers does not say what was lacking, so transformers is listened to
+        PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+        try:
+            yield lacking
+        finally:
+            PreTrainedModel.from_pretrained = ours
 
 
 @contextmanager

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from hybridsearch.documents import Document
+from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel, folder_digest
+from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
+from hybridsearch.rerank import CrossEncoderReranker
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for the model encoders")
 
@@ -122,6 +126,49 @@ def test_pickled_weights_are_refused(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     with pytest.raises(InvalidArgumentError, match="pickled"):
         dense(copy).get()
+
+
+def without(model: str, folder: Path, part: str) -> str:
+    """A copy of a model whose files lack the weights with `part` in their names."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, folder)
+    kept = {name: weight for name, weight in load_file(folder / "model.safetensors").items() if part not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+def test_weights_that_would_be_random_numbers_are_refused(minilm: str, splade: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"lacks 16 of its weights \(encoder\.layer\.3\..*random numbers"):
+        Dense(without(minilm, tmp_path / "dense", "layer.3.")).encode_queries(["wing"])
+    with pytest.raises(InvalidArgumentError, match=r"lacks \d of its weights \(cls\.predictions\."):
+        Sparse(without(splade, tmp_path / "sparse", "cls.")).encode_queries(["wing"])
+
+
+def test_weights_that_no_vector_depends_on_may_be_lacking(minilm: str, tmp_path: Path) -> None:
+    folder = without(minilm, tmp_path / "model", "pooler.")
+    expected = Dense(minilm).encode_queries(["wing"])[0]
+    assert Dense(folder).encode_queries(["wing"])[0].tolist() == expected.tolist()
+
+
+def test_a_model_is_loaded_only_as_what_it_was_saved_as(minilm: str, splade: str) -> None:
+    document = Document("wing", "a wing")
+    with pytest.raises(InvalidArgumentError, match=r"is a sparse encoder.*hybridsearch\.Sparse"):
+        Dense(splade).encode_queries(["wing"])
+    with pytest.raises(InvalidArgumentError, match=r"is no sparse encoder.*hybridsearch\.Dense"):
+        Sparse(minilm).encode_queries(["wing"])
+    for model in (minilm, splade):
+        with pytest.raises(InvalidArgumentError, match="is no cross-encoder"):
+            CrossEncoderReranker(model).rerank(["wing"], [[document]])
+
+
+@pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertLMHeadModel", "BertForTokenClassification"])
+def test_a_language_model_as_a_dense_one_is_told_that_it_was_not_trained_for_it(copy: Path, architecture: str) -> None:
+    (copy / "modules.json").unlink()
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+    with pytest.warns(UserWarning, match=rf"{architecture}\) was not saved as one that makes vectors of texts"):
+        Dense(copy).encode_queries(["wing"])
 
 
 @pytest.mark.parametrize("kwargs", [{"trust_remote_code": True}, {"use_safetensors": False}])

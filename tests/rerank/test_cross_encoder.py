@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ def test_an_unknown_description_is_refused(description: dict[str, Any]) -> None:
 def test_a_model_without_a_trained_head_is_refused(minilm: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"no cross-encoder.*BertModel"):
         CrossEncoderReranker(minilm).rerank(QUERIES, DOCUMENTS)
+
+
+def test_a_head_that_is_not_in_the_files_is_refused(folder: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "model")
+    weights = load_file(f"{folder}/model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "classifier" not in name}
+    save_file(kept, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidArgumentError, match=r"lacks 2 of its weights \(classifier\.bias, classifier\.weight\)"):
+        CrossEncoderReranker(tmp_path / "model").rerank(QUERIES, DOCUMENTS)
 
 
 def test_a_model_with_several_outputs_is_refused(minilm: str, tmp_path: Path) -> None:
