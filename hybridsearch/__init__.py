@@ -84,13 +84,15 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'hybridsearch' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hybridsearch.{home}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # for a type checker a misspelt name is an error
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'hybridsearch' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"hybridsearch.{home}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -100,6 +100,27 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
         _ = hs.Nonsense
 
 
+def test_type_checkers_know_the_public_names_and_no_others(tmp_path: Path) -> None:
+    tree = ast.parse(Path(hs.__file__).read_text(encoding="utf-8"))
+    blocks = {ast.unparse(node.test): node for node in tree.body if isinstance(node, ast.If)}
+    known = {name.asname for node in blocks["TYPE_CHECKING"].body for name in node.names}  # type: ignore[attr-defined]
+    assert known == {*hs.__all__} - {"__version__"}
+    assert "def __getattr__" in ast.unparse(blocks["not TYPE_CHECKING"])
+    assert not [node for node in tree.body if getattr(node, "name", "") == "__getattr__"]
+
+
+@pytest.mark.slow
+def test_a_misspelt_name_is_an_error_for_mypy(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api", reason="pip install mypy")
+    (tmp_path / "program.py").write_text("import hybridsearch as hs\nhs.Dense('model')\nhs.Dens('model')\n")
+    said, _, _ = api.run(
+        [str(tmp_path / "program.py"), "--cache-dir", str(tmp_path / "cache"), "--ignore-missing-imports"]
+    )
+    assert "program.py:3: error" in said
+    assert "Dens" in said
+    assert "program.py:2" not in said
+
+
 def test_every_module_has_a_docstring() -> None:
     assert [name for name in modules() if not importlib.import_module(name).__doc__] == []
 

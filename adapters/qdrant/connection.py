@@ -183,7 +183,7 @@ class Connection:
         if self._ca_file is not None and verify:
             try:
                 verify = ssl.create_default_context(cafile=str(self._ca_file))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise InvalidArgumentError(
                     f"The certificates in ca_file={str(self._ca_file)!r} cannot be read: {error}."
                 ) from error

@@ -76,6 +76,8 @@ class Refusals:
             )
         if isinstance(source, RuntimeError) and "closed" in str(source):
             return BackendError("The index was closed: open it again to use it.")
+        if isinstance(source, OSError) and self.place.url is not None:
+            return BackendError(f"The {where} cannot be reached ({self._safe(str(source))}): is this machine in order?")
         if isinstance(source, OSError | sqlite3.Error):
             return StorageError(f"The embedded Qdrant in {self.place.folder} cannot be read or written: {source}.")
         if isinstance(source, ValueError | KeyError) and "not found" in str(source):

@@ -81,7 +81,15 @@ class Dense:
         if metric is not None:
             one_of("metric", metric, get_args(Metric))
         self.model = LazyModel(
-            model, "SentenceTransformer", max_length, device, backend, model_kwargs, trust_remote_code, revision
+            model,
+            "SentenceTransformer",
+            max_length,
+            device,
+            backend,
+            model_kwargs,
+            trust_remote_code,
+            revision,
+            to_search=True,
         )
         self._truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
         self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache

@@ -41,6 +41,7 @@ class LazyModel:
         model: a folder, a name on the Hugging Face hub, or a loaded model.
         family: what it must be.
         max_length, device, backend, model_kwargs, trust_remote_code, revision: as for `hybridsearch.Dense`.
+        to_search: whether dense vectors of it are searched, so that one that was not trained for them is warned of.
 
     Attributes:
         name: the model as it was given.
@@ -58,8 +59,11 @@ class LazyModel:
         model_kwargs: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
+        *,
+        to_search: bool = False,
     ) -> None:
         self.family: Family = family
+        self._to_search = to_search
         self.lock = threading.RLock()
         self._model: Any = None
         self._digest: str | None = None
@@ -199,6 +203,8 @@ class LazyModel:
         except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
             raise unloadable(folder, error) from error
         _check_weights(folder, model, lacking)
+        if self._to_search:
+            _warn_of_untrained(folder)
         if self._max_length is not None:
             limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
             if limit is not None and self._max_length > limit:
@@ -374,12 +380,6 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
                 f"The model in {folder} is a sparse encoder, whose dense vectors were never trained: use it with "
                 "hybridsearch.Sparse (sparse=MODEL), or give a dense model."
             )
-        if not modules and re.search("For[A-Z]|LMHead", architectures):
-            warn(
-                f"The model in {folder} ({architectures}) was not saved as one that makes vectors of texts: the mean "
-                "of its token vectors is taken, which may find little. A SPLADE is for hybridsearch.Sparse; train "
-                "another one with hybridsearch.train_dense first."
-            )
     if family == "CrossEncoder" and not re.search("ForSequenceClassification|ForCausalLM", architectures):
         raise InvalidArgumentError(
             f"The model in {folder} is no cross-encoder: its architecture {architectures or 'unknown'!r} has no "
@@ -402,6 +402,16 @@ def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
             f"The model in {folder} lacks {len(needed)} of its weights ({', '.join(needed[:3])}"
             f"{', ...' if needed[3:] else ''}), which would be random numbers: give all of it, saved by "
             "save_pretrained, or a model of the right kind."
+        )
+
+
+def _warn_of_untrained(folder: Path) -> None:
+    _, modules, architectures = _described(folder)
+    if not modules and re.search("For[A-Z]|LMHead", architectures):
+        warn(
+            f"The model in {folder} ({architectures}) was not saved as one that makes vectors of texts: the mean of "
+            "its token vectors is taken, which may find little. A SPLADE is for hybridsearch.Sparse; train another one "
+            "with hybridsearch.train_dense first."
         )
 
 

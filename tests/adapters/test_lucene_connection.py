@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.server
 import logging
 import ssl
@@ -349,6 +350,15 @@ def test_what_a_busy_server_refuses_is_asked_again(engine: str) -> None:
     with stub(lambda method, path: (refused.pop(), busy) if refused else (404, b"{}")) as port:
         assert ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").open() is None
     assert not refused
+
+
+def test_a_machine_whose_certificates_cannot_be_read_is_one_sentence(engine: str, monkeypatch: Any) -> None:
+    def unreadable(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ssl, "create_default_context", unreadable)
+    with pytest.raises(BackendError, match=r"certificates of this machine.*cannot be read \(\[Errno 5\]"):
+        ENGINES[engine](f"{engine}+https://127.0.0.1:1/name").open()
 
 
 def test_a_certificate_of_an_unknown_authority_is_one_sentence(engine: str, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import pickle
 import shutil
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -305,6 +307,17 @@ def test_a_retriever_of_kind_text_is_refused() -> None:
     text = replace(SCHEMA.retrievers["sparse"], kind="text")
     with pytest.raises(BackendError, match=r"'native' \(text\).*hs\.BM25"):
         QdrantBackend(MEMORY).create(Schema({"native": text}))
+
+
+def test_a_machine_whose_certificates_cannot_be_read_is_not_taken_for_an_embedded_qdrant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreadable(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ssl, "create_default_context", unreadable)
+    with pytest.raises(BackendError, match=r"The Qdrant at qdrant\+https://\S+ cannot be reached \(.*Errno 5"):
+        QdrantBackend("qdrant+https://127.0.0.1:1/name").open()
 
 
 def test_looking_for_an_index_makes_no_folder(tmp_path: Path) -> None:

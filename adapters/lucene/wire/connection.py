@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
 from hybridsearch.arguments import number
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import BackendError, InvalidArgumentError
 
 Json: TypeAlias = Any
 Answer: TypeAlias = tuple[int, "bytes | str"]
@@ -145,10 +145,14 @@ class Address:
         return f"/{quote(self.index, safe='')}"
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """What TLS connections check, or None for plain HTTP."""
+        """What TLS connections check, or None for plain HTTP. Raises BackendError where that cannot be read."""
         if self.scheme == "http":
             return None
-        context = ssl.create_default_context(cafile=self.ca_file)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            where = "of this machine" if self.ca_file is None else f"in {self.ca_file!r}"
+            raise BackendError(f"The certificates {where} for {self} cannot be read ({short(error)}).") from error
         if not self.verify:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
