@@ -7,14 +7,17 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -441,3 +444,58 @@ def test_worker_processes_take_a_search(method: str, tmp_path: Path) -> None:
         answers = pool.map(ask_there, [search, search, search])
         assert answers == [(["a", "b"], 7, "ScoreFusion(normalization='minmax')")] * 3
         assert pool.apply(search.search, ("wing",)).ids == ["a", "b"]
+
+
+# The page on this
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "processes.md"
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\n\n^```text\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder in which the code of the page was run, and the blocks that did not print what the page says."""
+    folder = tmp_path_factory.mktemp("page")
+    wrong = []
+    for number, block in enumerate(BLOCK.finditer(PAGE.read_text(encoding="utf-8"))):
+        code = folder / f"block{number}.py"
+        code.write_text(block["code"], encoding="utf-8")
+        if "import ray" in block["code"] and find_spec("ray") is None:
+            continue
+        command = [sys.executable, "-W", "error::UserWarning", str(code)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=folder, check=False)
+        if (done.returncode, done.stdout) != (0, block["output"] or ""):
+            wrong.append(f"{block['code']}\n{done.stdout}\n{done.stderr}")
+    return folder, wrong
+
+
+def test_the_code_on_the_page_runs_and_prints_what_it_says(blocks: tuple[Path, list[str]]) -> None:
+    assert blocks[1] == []
+
+
+def test_preloaded_workers_of_gunicorn_answer_and_follow_a_writer(blocks: tuple[Path, list[str]]) -> None:
+    pytest.importorskip("gunicorn", reason="pip install gunicorn")
+    folder = blocks[0]
+    (app,) = (code for code in folder.glob("block*.py") if "def app(" in code.read_text())
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", "127.0.0.1:0"]
+    server = subprocess.Popen([*command, f"{app.stem}:app"], cwd=folder, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        lines = iter(server.stderr.readline, "")
+        port = next(match[1] for match in map(re.compile(r"Listening at: http://[\d.]+:(\d+)").search, lines) if match)
+
+        def ids() -> list[str]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/?q=lift") as answer:
+                return [hit["id"] for hit in json.load(answer)["hits"]]
+
+        assert ids() == ["wing", "tail"]
+        with hs.open(folder / "papers") as writer:
+            writer.upsert(hs.Document("fin", "Lift on a fin of a rocket that stands upright"))
+        end = time.monotonic() + 20
+        while not all(len(ids()) == 3 for _ in range(6)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert ids() == ["wing", "tail", "fin"]
+    finally:
+        server.terminate()
+        server.wait()
+        server.stderr.close()

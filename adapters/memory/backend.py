@@ -58,8 +58,8 @@ class MemoryBackend:
     """An index in this process. Any number of threads may search while one writes; none waits for another.
 
     In a folder, each `upsert` and `delete` is atomic and durable when it returns, one process at a time may write, and
-    any number may read; a reader sees the index as it was when it was opened. Segments are merged in the background.
-    An interrupt (Ctrl-C) finds each change not begun or done.
+    any number may read; a reader sees the index as it was when it was opened, until `reopen`. Segments are merged in
+    the background. An interrupt (Ctrl-C) finds each change not begun or done.
 
     Args:
         location: None for RAM only; a folder to keep the index there.
