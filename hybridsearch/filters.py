@@ -22,8 +22,10 @@ Numbers compare by value (1 equals 1.0); a boolean equals only a boolean. String
 
 A string that is an ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants
 compare with instants, in UTC. One without an offset is a string that reads the same however it is written ("T" or a
-space, with or without ":00"), and follows the string of its date. An instant cannot be compared with a string that
-begins with a digit, such as a date: a filter that would have to do so in any document of the index is a FilterError.
+space, with or without ":00"), and follows the string of its date. An instant cannot be compared with a date or a time
+without an offset. It is a FilterError to give one of these (or a year, or a month) where documents have instants, or an
+instant where documents have strings that begin with a digit; documents that the other conditions of a filter leave out
+do not count. To any other string an instant is as a number is: unequal, and in no order.
 An index on a server that was made before this version knows no titles, says of a mapping that it is not there, puts
 strings in order as they came, and refuses instants: index its documents again, or copy it.
 
@@ -39,7 +41,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as attribute
 from operator import ge, gt, le, lt
 from typing import Any, Literal, TypeAlias, cast
@@ -55,9 +57,10 @@ _ORDERS: dict[str, Callable[[Any, Any], Any]] = {"$gt": gt, "$gte": ge, "$lt": l
 _MAX_DEPTH = 50
 _DATE_TIME = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
-    r" ?(?:([Zz])|([+-])(\d\d)(?::?(\d\d)(?::?(\d\d))?)?)?",
+    r"(?: ?(?:([Zz])|([+-])(\d\d)(?::?(\d\d)(?::?(\d\d))?)?))?",
     re.ASCII,
 )
+_WITHOUT_OFFSET = re.compile(r"\d{4}(-\d\d(-\d\d([Tt ].*)?)?)?|\d\d:\d\d(:.*)?", re.ASCII | re.DOTALL)
 _FIRST_INSTANT = "0001-01-01T00:00:00+23:59:59"
 
 _OF_KIND: dict[str, tuple[Operator, Any]] = {
@@ -227,7 +230,15 @@ class Filter:
 
     def checks(self) -> tuple[Check, ...]:
         """What must be so of the documents of an index, else the filter has no answer there."""
-        return tuple(dict.fromkeys(check for compare in self._compares() for check in _checks(compare)))
+        parts = self.condition.conditions if isinstance(self.condition, And) else (self.condition,)
+        found: dict[tuple[str, str], Check] = {}
+        for number, part in enumerate(parts):
+            others = parts[:number] + parts[number + 1 :]
+            for check in (check for compare in _compares(part) for check in _checks(compare)):
+                # What the others leave out need not be compared.
+                condition = check.condition if check.some or not others else And((check.condition, *others))
+                found.setdefault((check.field, repr(condition)), replace(check, condition=condition))
+        return tuple(found.values())
 
     def expectations(self) -> tuple[Check, ...]:
         """What most often is so of the documents of an index; where it is not, the filter has an answer and a note.
@@ -239,18 +250,9 @@ class Filter:
         The filter asks about 'year', a field that no document has.
         The filter compares 'year' with a number, and no document has one there, but values of other kinds.
         """
-        return tuple(dict.fromkeys(expected for compare in self._compares() for expected in _expected(compare)))
-
-    def _compares(self) -> Iterator[Compare]:
-        open: list[Condition] = [self.condition]
-        while open:
-            match condition := open.pop():
-                case Compare():
-                    yield condition
-                case Not(inner):
-                    open.append(inner)
-                case And(conditions) | Or(conditions):
-                    open += conditions[::-1]
+        return tuple(
+            dict.fromkeys(expected for compare in _compares(self.condition) for expected in _expected(compare))
+        )
 
     def literal(self) -> Filter:
         """The filter for an index on a server that was made before strings had one form, and has them as they came.
@@ -281,6 +283,18 @@ class Check:
     condition: Condition
     some: bool
     error: str
+
+
+def _compares(condition: Condition) -> Iterator[Compare]:
+    """All comparisons in it, in order."""
+    match condition:
+        case Compare():
+            yield condition
+        case Not(inner):
+            yield from _compares(inner)
+        case And(conditions) | Or(conditions):
+            for inner in conditions:
+                yield from _compares(inner)
 
 
 def _literal(condition: Condition) -> Condition:
@@ -344,7 +358,7 @@ def _checks(compare: Compare) -> Iterator[Check]:
             "another text that begins with a digit), which cannot be compared with it: give a date or time without "
             "an offset, or index instants only.",
         )
-    text = next((key for key in compare.keys if type(key) is str and "0" <= key[:1] <= "9"), None)
+    text = next((key for key in compare.keys if type(key) is str and _WITHOUT_OFFSET.fullmatch(key)), None)
     if text is not None:
         yield Check(
             path,

@@ -156,6 +156,7 @@ MISSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"at": {"$gt": "2024-02-29T15:45:00Z"}}, {"at": "2024-03-01T00:30:00+09:00"}),
     ({"at": {"$lt": "z"}}, {"at": "2024-03-01T00:30:00+09:00"}),
     ({"at": "2024-02-30T15:30Z"}, {"at": "2024-02-30 15:30Z"}),
+    ({"at": "2024-02-29T15:30"}, {"at": "2024-02-29T15:30 "}),
     ({"at": {"$gte": "2020-01-01"}}, {"at": pd.NaT}),
     ({"x": {"$lt": 2**53 + 1}}, {"x": 2.0**53 + 2}),
     ({"id": "shadow"}, {"id": "shadow"}),
@@ -187,6 +188,25 @@ def test_an_instant_and_a_time_without_an_offset_cannot_be_compared(operator: st
         with pytest.raises(FilterError, match=r"'at' gives .*, and some documents have .* cannot be compared"):
             filter.matches(Document("doc", "", metadata={"n": 1, "at": held}))
         assert filter.matches(Document("doc", "", metadata={"n": 1, "at": "soon"}))
+
+
+def test_what_another_condition_leaves_out_is_not_compared() -> None:
+    dated = Document("dated", "", metadata={"owner": "a", "at": "2024-02-29"})
+    exact = Document("exact", "", metadata={"owner": "b", "at": INSTANT})
+    for filter in (
+        {"owner": "b", "at": {"$gte": INSTANT, "$lt": "2025-01-01T00:00Z"}},
+        {"owner": "a", "at": "2024-02-29"},
+    ):
+        assert Filter.parse(filter).matches(exact) == (filter["owner"] == "b")
+        assert Filter.parse(filter).matches(dated) == (filter["owner"] == "a")
+        assert len(Filter.parse(filter).checks()) == 1
+
+
+@pytest.mark.parametrize("code", ["1", "12345", "20240229", "2024-A", "x2024"])
+def test_a_string_that_is_no_date_is_unequal_to_an_instant(code: str) -> None:
+    document = Document("doc", "", metadata={"at": INSTANT})
+    for operator in ("$eq", "$gt", "$lt", "$contains"):
+        assert not Filter.parse({"at": {operator: code}}).matches(document)
 
 
 def test_an_id_matches_in_either_form_of_unicode() -> None:

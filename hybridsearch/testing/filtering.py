@@ -152,6 +152,8 @@ FILTERS: list[dict[str, Any]] = [
     {"at": {"$contains": "oo"}},
     {"at": "soon"},
     {"at": {"$gt": "a"}},
+    {"at": {"$gte": "2024-02-29"}, "id": {"$in": ["soon", "none", "int"]}},
+    {"at": {"$in": ["1", "20240229", "soon"]}},
     {"day": "2024-02-29"},
     {"day": {"$gt": dt.date(2024, 2, 29)}},
     {"local": dt.datetime(2024, 2, 29, 15, 30)},
@@ -174,6 +176,7 @@ REFUSED: list[dict[str, Any]] = [
     {"at": {"$gte": "2024-02-29T15:30"}},
     {"at": {"$nin": ["soon", "2024"]}},
     {"day": {"$lt": "2024-02-29T15:30Z"}},
+    {"at": {"$lt": "2025"}, "id": {"$in": ["soon", "early"]}},
     {"$or": [{"year": 2020}, {"local": {"$ne": "2024-02-29T15:30:00+01:00"}}]},
     {"text": "wing"},
 ]
