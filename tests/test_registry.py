@@ -108,6 +108,12 @@ def test_a_file_never_names_what_is_imported(tmp_path: Path) -> None:
                 make(kind, {"type": name})
 
 
+@pytest.mark.parametrize(("kind", "name"), [("encoder", "dense"), ("encoder", "sparse"), ("reranker", "cross-encoder")])
+def test_a_file_never_lets_the_code_of_a_model_run(kind: Kind, name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot let the code of its model run"):
+        make(kind, {"type": name, "model": "any", "trust_remote_code": True})
+
+
 def test_arguments_that_do_not_fit_are_named() -> None:
     with pytest.raises(InvalidArgumentError, match=r"The fusion 'rrf' does not take these arguments.*depth"):
         make("fusion", {"type": "rrf", "depth": 3})
