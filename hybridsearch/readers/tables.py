@@ -182,10 +182,19 @@ def _columns(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[
     return columns
 
 
+def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Columns of float32 with the decimals that they show: 4.99, and not 4.989999771118164, which equals no 4.99."""
+    import pyarrow as pa
+
+    short = pa.float32()
+    columns = [c.cast(pa.string()).cast(pa.float64()) if c.type == short else c for c in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def _arrow_records(batch: pa.RecordBatch) -> Iterator[Record]:
     broken = (ValueError, OverflowError)  # bytes that are no UTF-8, a time in nanoseconds, a year beyond 9999
     try:
-        records = batch.to_pylist()
+        records = _with_decimals(batch).to_pylist()
     except broken as error:
         if batch.num_rows == 1:
             yield DocumentError(f"it holds a value that cannot be read ({error}).")

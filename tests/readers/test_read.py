@@ -402,6 +402,15 @@ def test_documents_of_a_megabyte(tmp_path: Path, format: str) -> None:
     assert [document.text for document in read_documents(path)] == [text]
 
 
+def test_a_float32_is_the_decimal_that_it_shows(tmp_path: Path) -> None:
+    prices = pa.array([4.99, None, math.nan, 1e-45, 16777216.0, -0.1], pa.float32())
+    table = pa.table({"id": list("abcdef"), "text": ["t"] * 6, "price": prices})
+    pq.write_table(table, tmp_path / "c.parquet")
+    for source in (tmp_path / "c.parquet", table.to_pandas()):
+        kept = [document.metadata["price"] for document in read_documents(source)]
+        assert kept == [4.99, None, None, 1e-45, 16777216.0, -0.1]
+
+
 def test_parquet_dates_lists_and_structs_are_metadata(tmp_path: Path) -> None:
     record = {"id": "1", "text": "t", "day": dt.date(2020, 1, 2), "tags": ["a", "b"], "source": {"page": 3}}
     pq.write_table(pa.Table.from_pylist([record]), tmp_path / "c.parquet")
