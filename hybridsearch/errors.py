@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hybridsearch.redaction import redacted
 from hybridsearch.words import number_of
@@ -19,6 +20,15 @@ class HybridSearchError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redacted(one) if isinstance(one, str) else one for one in args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args), vars(self)  # from a worker process, with what classes below add
+
+
+def _again(kind: type[HybridSearchError], args: tuple[object, ...]) -> HybridSearchError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InvalidArgumentError(HybridSearchError, ValueError):

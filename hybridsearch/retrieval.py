@@ -199,7 +199,9 @@ class Plan:
             heads = [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused]
             with _timed(timings, "rerank"):
                 reranked = score_pairs(reranker, queries, heads)
-        of_all = [*(f"Without {name}: {reason}" for name, reason in answers.failures.items()), *self._filter_notes()]
+        of_all = [f"Without {name}: {reason}" for name, reason in answers.failures.items()]
+        if not of_all:  # else the engine may not answer this either
+            of_all = self._filter_notes()
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}

@@ -85,10 +85,13 @@ def test_every_error_of_ours_hides_them(kind: type[HybridSearchError]) -> None:
     assert str(copy.copy(error)) == str(error)
 
 
-def test_the_errors_with_arguments_of_their_own_hide_them_too() -> None:
+def test_the_errors_with_arguments_of_their_own_hide_them_too_and_can_be_copied() -> None:
     url = "http://me:hunter2@host/x"
-    assert "hunter2" not in str(BulkIndexError([("a", f"refused by {url}")]))
-    assert "hunter2" not in str(MissingExtraError("x", "y", f"Reading {url}"))
+    refused, missing = BulkIndexError([("a", f"refused by {url}")]), MissingExtraError("x", "y", f"Reading {url}")
+    for error in (refused, missing):
+        assert "hunter2" not in str(error)
+        assert str(copy.copy(error)) == str(error)
+    assert copy.copy(refused).failed == refused.failed
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,8 @@ def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fu
         return named_fusion(fusion), candidates
     if not isinstance(fusion, str | Path) or not str(fusion).endswith(".json"):
         raise InvalidArgumentError(
-            f"A fusion is one of {', '.join(map(repr, fusion_names()))}, an object such as hs.RRF(), or the path of a "
-            f".json file that hs.tune or Fusion.save wrote, not {shown(fusion)}."
+            f"A fusion is one of {', '.join(map(repr, fusion_names()))}, the path of a .json file that hs.tune or "
+            f"Fusion.save wrote, or in Python an object such as hs.RRF(), not {shown(fusion)}."
         )
     content = read_content(fusion)
     if isinstance(content, Mapping) and content.get("type") in list(registered("fusion")):
