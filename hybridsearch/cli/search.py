@@ -103,7 +103,8 @@ def index(
     with _open_or_create(place, retrievers, language, backend_options(option, hnsw, place)) as searcher:
         if not searcher.backend.capabilities.persistent:
             raise InvalidArgumentError(
-                f"--index {redacted(place)} is lost when the command ends; for a folder of that name write ./{place}."
+                f"--index {redacted(place)} is lost when the command ends; for a folder of that name write "
+                f"{shlex.quote(f'./{place}')}."
             )
         _check_hnsw(searcher, hnsw)
 

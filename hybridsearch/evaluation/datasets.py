@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -278,9 +279,12 @@ def load_dataset(
     family, _, member = str(name).partition("/")
     if "://" in str(name) or (Path(name) / "manifest.json").is_file():
         place = redacted(name)
+        quoted = shlex.quote(place)
         raise InvalidArgumentError(
-            f"{place!r} is an index, and what is needed is a data set, which has queries and judgements: `hybridsearch "
-            f"evaluate {place} DATASET` measures the index, `hybridsearch compare DATASET --index {place}` its systems."
+            f"{place!r} is an index, and what is needed is a data set, which has queries and judgements: "
+            f"`hybridsearch evaluate {quoted} DATASET` measures the index, `hybridsearch compare "
+            f"DATASET --index {quoted}` "
+            "its systems."
         )
     if Path(name).is_dir():
         if dataset_id is not None:

@@ -46,5 +46,5 @@ def kept_index(
 def _digest(*parts: Any) -> str:
     hashed = hashlib.blake2b(digest_size=6)
     for part in parts:
-        hashed.update(json.dumps(part, default=str).encode())
+        hashed.update(json.dumps(part, default=str, sort_keys=True).encode())
     return hashed.hexdigest()

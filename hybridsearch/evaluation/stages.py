@@ -366,7 +366,7 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _digest(*parts: Any) -> str:
-    text = json.dumps(parts, ensure_ascii=True, default=repr)
+    text = json.dumps(parts, ensure_ascii=True, default=repr, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

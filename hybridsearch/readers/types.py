@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -194,7 +195,7 @@ class Kinds:
                 shown = " and ".join(f"{kind} in {count:,}" for kind, count in several.items())
                 yield (
                     f"The field {field!r:.80} holds {shown} documents, and a filter compares one kind only: "
-                    f"types={{{field!r:.80}: 'str'}} (--type {field:.80}=str) makes them one."
+                    f"types={{{field!r:.80}: 'str'}} (--type {shlex.quote(field[:80] + '=str')}) makes them one."
                 )
 
 

@@ -39,6 +39,14 @@ def test_the_same_documents_have_the_same_index(tmp_path: Path) -> None:
     assert len(indexes(tmp_path)) == 1
 
 
+def test_the_order_of_keys_in_metadata_makes_no_other_index(tmp_path: Path) -> None:
+    made: list[set[str]] = []
+    for metadata in ({"a": 1, "b": {"c": 1, "d": 2}}, {"b": {"d": 2, "c": 1}, "a": 1}):
+        with kept_index(RETRIEVERS, [Document("d1", "wing lift", metadata=metadata)], tmp_path):
+            made.append(indexes(tmp_path))
+    assert made[0] == made[1]
+
+
 def test_an_index_of_other_documents_is_removed_and_one_of_other_retrievers_stays(tmp_path: Path) -> None:
     for retrievers in (RETRIEVERS, {"german": hs.BM25("german")}):
         with kept_index(retrievers, DOCUMENTS, tmp_path):

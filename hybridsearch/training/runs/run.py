@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,7 +195,7 @@ def push(output: Path, name: str) -> str:
         raise TrainingError(
             f"The model is in {output} with its report.md, and cannot be uploaded as {name!r} "
             f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, then run "
-            f"`hf upload {name} {output}`."
+            f"`hf upload {name} {shlex.quote(str(output))}`."
         ) from error
 
 
