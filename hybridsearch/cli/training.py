@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from hybridsearch.cli.app import app
 from hybridsearch.cli.arguments import Json, Language, Options, arg, backend_options, opt
@@ -43,8 +44,43 @@ _of_reranker = partial(opt, rich_help_panel="Rerankers")
 
 _HERE = ("kind", "config", "as_json")  # of the command itself, not of the run
 
+_PANELS = {"Dense models": "dense", "Sparse models": "sparse", "Rerankers": "reranker"}
+"""Whose options are under a heading."""
 
-@app.command()
+_PAIRS = "mnr, cached-mnr, cosent, angle, cosine, contrastive, online-contrastive, triplet"
+_LOSSES = {
+    "dense": f"{_PAIRS}, softmax, kl, margin-mse or mse",
+    "sparse": f"{_PAIRS}, margin-mse, kl, cached-margin-mse, cached-kl or mse",
+    "reranker": "bce, mse, cross-entropy, mnr, cached-mnr, margin-mse, lambda, list-net, list-mle, p-list-mle, "
+    "rank-net or adr-mse",
+}
+"""By name, as `hybridsearch.training.losses` has them, which loads too much for a help."""
+
+_ROLES = "anchor, positive, negative, negative_2, text, docs, label, class, score, embedding, query_id, document_id"
+
+
+class _Train(TyperCommand):
+    """`train`, whose help for one kind of model has what is for this kind, and names its losses."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["kind"] = next((one for one in args if one in _LOSSES), None)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        kind = ctx.meta.get("kind")
+        were = [(param, param.hidden, param.help) for param in self.params if isinstance(param, TyperOption)]
+        try:
+            for param, _, help in were if kind is not None else ():
+                param.hidden = _PANELS.get(str(param.rich_help_panel), kind) != kind
+                if param.name == "loss":
+                    param.help = f"{_LOSSES[kind]}. {help}"
+            super().format_help(ctx, formatter)
+        finally:
+            for param, hidden, help in were:
+                param.hidden, param.help = hidden, help
+
+
+@app.command(cls=_Train)
 def train(
     context: typer.Context,
     kind: Annotated[KindName, typer.Argument(help="What the model is.", show_default=False)],
@@ -62,7 +98,9 @@ def train(
         Path | None,
         _of_run("FILE", "YAML with any of these options, as in `batch_size: 64`. Options here go before it."),
     ] = None,
-    columns: Annotated[str | None, _of_data("ROLE=COLUMN", "Such as anchor=q,positive=a,label=grade.")] = None,
+    columns: Annotated[
+        str | None, _of_data("ROLE=COLUMN", f"Such as anchor=q,positive=a,label=grade. Roles: {_ROLES}.")
+    ] = None,
     ignore: Annotated[str | None, _of_data("COLUMNS", "Joined by commas: leave these out.")] = None,
     sql: Annotated[str | None, _of_data("QUERY", "What to select where --data is a database.")] = None,
     split: Annotated[str | None, _of_data("NAME", "Part of the data. Default: train.")] = None,
@@ -72,8 +110,9 @@ def train(
         list[str] | None,
         _of_data(
             "DATASET",
-            "Choose the best checkpoint by its split dev, or by an evaluator (TYPE=SOURCE, as below; the first "
-            "of several). Default: a part of the train queries (at least 10), or of pairs (at least 100).",
+            "Choose the best checkpoint by its split dev, by a file of rows, or by an evaluator (TYPE=SOURCE, as "
+            "below; the first of several). Default: the split dev of --data, or a part of its queries (at least 10), "
+            "or of pairs (at least 100).",
         ),
     ] = None,
     test: Annotated[
@@ -94,8 +133,8 @@ def train(
         list[str] | None,
         _of_data(
             "TYPE=SOURCE",
-            "Also measure before and after: nanobeir, sts=FOLDER, similarity=FILE, triplet=FILE, binary=FILE ... "
-            "Can be repeated.",
+            "Also measure before and after: nanobeir, sts=FOLDER, retrieval=DATASET, or reranking, triplet, "
+            "similarity, binary, translation, paraphrase-mining=FILE. Can be repeated.",
         ),
     ] = None,
     unsupervised: Annotated[
@@ -185,7 +224,8 @@ def train(
     """Train a model, and say whether it got better on queries that it did not see.
 
     Such as: hybridsearch train dense --data scifact/ --model MODEL --output out. The folder then loads with
-    sentence-transformers, and holds a model card and a report.
+    sentence-transformers, and holds a model card and a report. `hybridsearch train dense --help` names the losses, and
+    only what is for dense models.
     """
     from hybridsearch.cli.training_options import check_options, read_config, run_options
 

@@ -104,9 +104,9 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError where a value is of the wrong kind, as only YAML's can be."""
+    """Raises InvalidArgumentError where a value is of the wrong kind, as YAML's may be, or no path."""
     for name, value in options.items():
-        if name in _TEXTS and not (isinstance(value, str) and value.strip() and "\0" not in value):
+        if name in _TEXTS and not (isinstance(value, str | Path) and str(value).strip() and "\0" not in str(value)):
             raise InvalidArgumentError(f"{name} is a text, not {shown(value)}.")
         if name in _WHOLE_NUMBERS:
             whole_number(name, value, sentence=ALLOWED_FIRST)
@@ -116,6 +116,10 @@ def _check_values(options: Mapping[str, Any]) -> None:
             for one in value if isinstance(value, list) else [value]:
                 if not isinstance(one, str | dict):
                     raise InvalidArgumentError(f"{name} is a text such as 'similarity=dev.csv', not {shown(one)}.")
+                if isinstance(one, str):
+                    checked_path(name, one)
+        if name in ("test", "corpus", "unsupervised"):
+            checked_path(name, value)
 
 
 def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
@@ -139,6 +143,7 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
     for name in (*_OF_EACH_SOURCE, "corpus"):
         if name in options and "unsupervised" in options and name not in _OF_PSEUDO:
             raise InvalidArgumentError(f"{_flag(name, options)} goes with --data SOURCE.")
+    _check_values(options)
 
 
 def run_options(
@@ -293,6 +298,7 @@ def read_source(asked: Mapping[str, Any]) -> Part:
     source = arguments.pop("source", None)
     if not isinstance(source, str) or "\0" in source:
         raise InvalidArgumentError("Each part of data is a text, or a mapping with a source: `- source: pairs.csv`.")
+    checked_path("data", source)
     if strange := [name for name in arguments if name not in _OF_A_SOURCE]:
         raise InvalidArgumentError(f"A part of data has no {strange[0]!r}; it has source, {', '.join(_OF_A_SOURCE)}.")
     _check_values(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli.app import app
+from hybridsearch.training.data.columns import NAMES
+from hybridsearch.training.losses import explain_losses
 
 st: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
 pytest.importorskip("datasets")
@@ -443,9 +446,25 @@ def test_who_breaks_mining_off_is_told_how_to_go_on(
     assert "the same command goes on with what is in" in result.stderr
 
 
-@pytest.mark.parametrize("verb", ["train", "mine"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "reranker"])
+def test_the_help_for_a_kind_has_its_options_losses_and_roles(kind: str) -> None:
+    own = {"dense": "--matryoshka-dims", "sparse": "--target-active-dims", "reranker": "--retriever"}
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", invoke("train", kind, "--help").stdout).split())
+    assert {one for one in own if own[one] in text} == {kind}
+    table = explain_losses(kind)  # type: ignore[arg-type]
+    losses = {loss for line in table.splitlines()[1:] for loss in re.split(r"\s{2,}", line)[2].split(", ")}
+    said = re.search(r"--loss NAME (.*?)\. Default", text)
+    assert said is not None
+    assert set(re.split(", | or ", said[1].replace("- ", "-"))) == losses
+    for role in NAMES:
+        assert role in text
+    everything = invoke("train", "--help").stdout
+    assert all(option in everything for option in own.values())
+
+
+@pytest.mark.parametrize("verb", ["train", "train dense", "mine"])
 def test_the_help_fits_a_terminal_of_80_columns(verb: str) -> None:
-    lines = invoke(verb, "--help").stdout.splitlines()
+    lines = invoke(*verb.split(), "--help").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
 

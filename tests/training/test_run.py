@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -411,6 +412,30 @@ def test_the_progress_line_has_score_sparsity_and_the_time_left(width: int) -> N
 
     said = shown.getvalue().split("Training")[-1].split()  # as it was drawn last
     assert {"30/1,800", "0.1234", "0.5123", "252", "24", "0:00:00", "-:--:--"} <= set(said), said
+
+
+def test_outside_of_a_terminal_progress_is_a_line_now_and_then() -> None:
+    from rich.console import Console
+
+    from hybridsearch.training.runs.loop import SCORE, ProgressBar
+
+    def lines_of(show: bool | None, every: float, first: bool = True) -> list[str]:
+        output = io.StringIO()
+        state = SimpleNamespace(global_step=0, max_steps=4000, is_world_process_zero=first)
+        with ProgressBar(show, Console(file=output, width=80), every) as bar:
+            bar.on_train_begin(None, state, None)
+            bar.on_log(None, state, None, {"loss": 0.5, SCORE: 0.25})
+            for step in (1, 2):
+                state.global_step = step
+                bar.on_step_end(None, state, None)
+        return output.getvalue().splitlines()
+
+    first, second = lines_of(None, 0)
+    assert re.fullmatch(
+        r"Training: step 1 of 4,000 · loss 0\.5000 · dev 0\.2500 · \S+ steps/s · .*(s|min|h) left", first
+    )
+    assert second.startswith("Training: step 2 of 4,000")
+    assert lines_of(None, 30) == lines_of(False, 0) == lines_of(None, 0, first=False) == []
 
 
 def test_a_model_that_cannot_be_uploaded_stays_and_the_error_says_how_to_go_on(

@@ -257,10 +257,11 @@ class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]
 class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
     """Steps done, the loss, what was last measured on the dev data, and the time left; as a context, ended in any case.
 
-    What is measured of a sparse model are the score and how many dimensions are active.
+    What is measured of a sparse model are the score and how many dimensions are active. Outside of a terminal, where it
+    is not asked for or forbidden, the same is a line now and then.
     """
 
-    def __init__(self, show: bool | None, console: Console | None = None) -> None:
+    def __init__(self, show: bool | None, console: Console | None = None, every: float = 30.0) -> None:
         console = console or Console(stderr=True)
         steps = "{task.completed:,.0f}/{task.total:,.0f} steps{task.fields[figures]}"
         columns = (
@@ -273,6 +274,10 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
         )
         self._bar = Progress(*columns, console=console, speed_estimate_period=600)
         self._shown = console.is_terminal if show is None else show
+        self._lines = console.file if show is None and not console.is_terminal else None
+        self._every = every  # seconds
+        self._began = (0, 0.0)  # the step, and when
+        self._said = 0.0
         self._figures: dict[str, str] = {}
 
     def __enter__(self) -> ProgressBar:
@@ -283,12 +288,24 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
             self._bar.stop()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._shown and state.is_world_process_zero:
+        self._said = time.monotonic()
+        self._began = (state.global_step, self._said)
+        if not state.is_world_process_zero:
+            self._lines = None
+        elif self._shown:
             self._bar.start()
             self._bar.add_task("", total=state.max_steps, completed=state.global_step, figures="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._update(state.global_step)
+        now = time.monotonic()
+        if self._lines is not None and now - self._said >= self._every:
+            self._said = now
+            first, since = self._began
+            rate = (state.global_step - first) / (now - since)
+            left = (state.max_steps - state.global_step) / rate
+            line = f"Training: step {state.global_step:,} of {state.max_steps:,}{self._shown_figures()}"
+            print(f"{line} · {rate:.3g} steps/s · {_duration(left)} left", file=self._lines, flush=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         for label, name in (("loss", "loss"), ("dev", SCORE)):
@@ -304,6 +321,14 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
         self._update(state.global_step)
 
     def _update(self, step: int) -> None:
-        figures = "".join(f" · {label} {value}" for label, value in self._figures.items())
         for task in self._bar.task_ids:
-            self._bar.update(task, completed=step, figures=figures)
+            self._bar.update(task, completed=step, figures=self._shown_figures())
+
+    def _shown_figures(self) -> str:
+        return "".join(f" · {label} {value}" for label, value in self._figures.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"

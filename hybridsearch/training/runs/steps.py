@@ -129,8 +129,12 @@ class Steps:
             )
             for one, choice in zip(data, self._choices, strict=True)
         ]
+        self._say(*self._lines)
+
+    def _say(self, *lines: str) -> None:
+        """On stderr, unless nothing is to be shown."""
         if self._show is not False and is_main_process():
-            print(*self._lines, sep="\n", file=sys.stderr)
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
 
     def build_losses(self, model: Any, **options: Any) -> dict[str, torch.nn.Module]:
         """The chosen losses by the names of the data; `options` are those of `build_loss`."""
@@ -185,8 +189,11 @@ class Steps:
                 measures = list(MEASURES)
                 with suppress(InvalidArgumentError):  # such as Spearman, which chose among rows
                     measures = list(dict.fromkeys([str(parse_measures(self.settings.measure)[0]), *MEASURES]))
+                self._say(f"Comparing before and after on {test.name}: {len(test.queries):,} queries.")
                 comparing |= {"measures": measures, "show_progress_bar": self._show}
                 comparison = compare_models(before, after, test, self._kind, **comparing)
+            if self._measuring is not None:
+                self._say("Measuring before and after by the evaluators.")
             figures = compare_figures(before, after, self._kind, self._measuring)
         options = {name: value for name, value in self._options.items() if value is not None}
         report = Report(
