@@ -137,12 +137,16 @@ def path(name: str, value: str | Path) -> Path:
 
 
 def names(value: str | Iterable[str]) -> list[str]:
-    """One name, or several, as a list without repetitions.
+    """One name, or several, as a list without repetitions. Raises InvalidArgumentError where there is another thing.
 
     >>> names("bm25"), names(("bm25", "dense", "bm25"))
     (['bm25'], ['bm25', 'dense'])
     """
-    return [value] if isinstance(value, str) else list(dict.fromkeys(value))
+    listed = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
+    for name in listed:
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"A name of a list of names is a string, such as 'bm25', not {shown(name)}.")
+    return list(dict.fromkeys(listed))
 
 
 def ids(value: str | Iterable[str]) -> list[str]:

@@ -367,7 +367,7 @@ class HybridSearch:
         depth = self.candidates if candidates is None else whole_number("candidates", candidates)
         parsed = self._parsed(filter)
         names = self._asked(retrievers, fusion)
-        reranker = self.reranker if reranker == CONFIGURED else _check_reranker(reranker)
+        reranker = self.reranker if isinstance(reranker, str) and reranker == CONFIGURED else _check_reranker(reranker)
         return Plan(
             retrievers=tuple(names),
             depth=max(depth, top_k),
@@ -390,6 +390,8 @@ class HybridSearch:
         Raises:
             InvalidArgumentError: there is no such document.
         """
+        if not isinstance(id, str):
+            raise InvalidArgumentError(f"The id of a document is one string, not {id!r:.80}.")
         (document,) = self.get(id)
         if document is None:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
@@ -677,6 +679,8 @@ def open(
             raise IndexNotFoundError(
                 f"There is no index at {shown!r}: check the place, or make one with `hybridsearch index`."
             )
+        if not isinstance(retrievers, Mapping | None):
+            raise InvalidArgumentError(f"retrievers is a mapping such as {{'dense': encoder}}, not {retrievers!r:.80}.")
         given = dict(retrievers or {})
         encoders: dict[str, Encoder] = {}
         for name, of_retriever in schema.retrievers.items():
@@ -693,7 +697,7 @@ def open(
             raise InvalidArgumentError(
                 f"The index has no retriever {next(iter(given))!r}; it has {', '.join(map(repr, encoders))}."
             )
-        if reranker == CONFIGURED:
+        if isinstance(reranker, str) and reranker == CONFIGURED:
             recorded = schema.settings.get("reranker")
             reranker = make_reranker(recorded) if recorded else None
             if "reranker" in schema.settings and recorded is None:
