@@ -284,8 +284,10 @@ def test_a_forked_process_searches_though_threads_of_its_parent_held_the_locks(t
     assert isinstance(backend, MemoryBackend)
     held, go = threading.Event(), threading.Event()
 
+    words = search.retrievers["bm25"]._table  # type: ignore[attr-defined] - where stems of new words go
+
     def hold() -> None:
-        with backend._writer, search._refreshing, search._create_lock:
+        with backend._writer, search._refreshing, search._create_lock, words._lock:
             held.set()
             go.wait(60)
 
@@ -295,7 +297,7 @@ def test_a_forked_process_searches_though_threads_of_its_parent_held_the_locks(t
 
     def child() -> object:
         search.refresh()
-        return found(search)
+        return found(search, "a new word beside wing")
 
     try:
         assert in_a_fork(child, 20) == ["a"]

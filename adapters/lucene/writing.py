@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.backends import RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.forks import Lock
 from hybridsearch.vectors import EncodedBatch, SparseVectors
 from hybridsearch.words import warn
 
@@ -46,7 +46,7 @@ class Writer:
         self._stamp = 0
         self._settled = False  # an upsert has just seen that nothing is relaxed
         self._upserted: dict[str, _Mean] = {}  # by retriever whose average length an upsert of this object decided
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def upsert(self, target: Target, batch: EncodedBatch) -> None:
         """Write one batch."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.corpus.store import storage_errors
 from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
+from hybridsearch.forks import Lock
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.redaction import redacted
 from hybridsearch.vectors import SparseQuery
@@ -100,7 +100,7 @@ class SeismicBackend(MemoryBackend):
         self._indices = None if self._folder is None else self._folder / "seismic"
         self._shards: tuple[Shard, ...] = ()
         self._loaded = False
-        self._indexing = threading.Lock()
+        self._indexing = Lock()
 
     @property
     def capabilities(self) -> Capabilities:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.encoders.models import LazyModel
+from hybridsearch.forks import Lock
 
 T = TypeVar("T")
 Task: TypeAlias = Literal["query", "document"]
@@ -30,7 +31,7 @@ _ADDED_TOKENS = 4
 """That tokenizers put around a text, at most."""
 
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
-_starting = threading.Lock()
+_starting = Lock()
 
 
 def run_batches(

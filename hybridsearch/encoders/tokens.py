@@ -7,7 +7,6 @@ term, or none, once (`Tokenizer.stemmer`), and `TermTable` remembers the outcome
 from __future__ import annotations
 
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from string import ascii_letters, digits
 import Stemmer
 
 from hybridsearch.encoders.stopwords import STOP_WORDS
+from hybridsearch.forks import Lock
 
 LANGUAGES: tuple[str, ...] = tuple(sorted({*Stemmer.algorithms()} - {"porter", "dutch_porter"}))
 """Languages with a Snowball stemmer."""
@@ -149,7 +149,7 @@ class TermTable(dict[str, int]):
         self.terms: list[str] = []
         self._numbers: dict[str, int] = {"": -1}
         self._term = tokenizer.stemmer()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __missing__(self, word: str) -> int:
         with self._lock:
