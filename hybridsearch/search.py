@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, Reopened, Schema, check_schema, connect, place_name
+from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
@@ -506,9 +506,9 @@ class HybridSearch:
 
     def _look_again(self) -> None:
         self._checked = time.monotonic()
-        schema = self._backend.reopen() if isinstance(self._backend, Reopened) else self._backend.open()
+        schema: Schema | None = getattr(self._backend, "reopen", self._backend.open)()  # see `Reopened`
         known = self._encoders.schema
-        if schema == known:
+        if schema is known or schema == known:
             return
         self._known = set()
         if schema is None or (known is not None and _made_alike(schema, known)):
