@@ -359,9 +359,13 @@ def _check_hnsw(searcher: HybridSearch, hnsw: bool) -> None:
 
 def _how_to_go_on(searcher: HybridSearch, place: str, via: Path | None) -> str:
     """What an interrupted `index` has stored."""
+    from hybridsearch.backends import Loader
+
     if via is not None:
         return f"what was encoded is kept in {via}, and the same command with --resume goes on."
     try:
+        if isinstance(searcher.backend, Loader):  # whose documents are counted once they are searchable
+            searcher.backend.refresh()
         stored = number_of(searcher.count(), "document is", "documents are")
     except HybridSearchError as error:
         return f"how many documents are stored in {place} is not known ({error})"
