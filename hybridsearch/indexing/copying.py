@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hybridsearch import arguments
 from hybridsearch.arguments import names, whole_number
 from hybridsearch.backends import Aliased, Backend, Schema, connect, place_name
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
@@ -203,7 +204,7 @@ def _same_place(one: str | Path | Backend, other: str | Path | Backend) -> bool:
         return False
     if "://" in f"{one}{other}":
         return redacted(one) == redacted(other)
-    return Path(one).resolve() == Path(other).resolve()
+    return arguments.path("source", one).resolve() == arguments.path("destination", other).resolve()
 
 
 @contextmanager

@@ -290,7 +290,8 @@ def _size(path: Path) -> int | None:
 def _locate(path: Path, format: str | None) -> tuple[Path, str]:
     """The file or folder to read, and its format."""
     if not path.exists():
-        raise DocumentError(f"There is no file or folder {str(path)!r}: check the path.")
+        way_out = "standard input is /dev/stdin" if str(path) == "-" else "check the path"
+        raise DocumentError(f"There is no file or folder {str(path)!r}: {way_out}.")
     if not path.is_dir():
         suffix = path.with_suffix("").suffix if _is_gzip(path) else path.suffix
         by_suffix = {suffix: name for name, one in _FORMATS.items() for suffix in one.suffixes}

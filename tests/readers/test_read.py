@@ -547,6 +547,8 @@ def test_a_file_that_is_no_table_of_documents_is_refused_as_a_whole(
 
 def test_a_place_without_documents_is_refused_at_once(tmp_path: Path) -> None:
     write(tmp_path / "c.xml", "<a/>")
+    with pytest.raises(DocumentError, match="standard input is /dev/stdin"):
+        read_documents("-")
     for place, reason in (("nowhere", "no file or folder"), ("c.xml", "format"), (".", "neither corpus.jsonl")):
         with pytest.raises(DocumentError, match=reason):
             read_documents(tmp_path / place)
