@@ -74,7 +74,10 @@ class Strings:
         return self.blob.nbytes + self.starts.nbytes
 
     def __getitem__(self, row: int) -> str:
-        return self.slice(row, row + 1)[0]
+        try:
+            return str(self._raw[self.starts[row] : self.starts[row + 1]], "utf-8")
+        except UnicodeDecodeError as error:
+            raise _damaged(error) from error
 
     def raw(self, row: int) -> memoryview:
         """The bytes of one string."""
