@@ -739,7 +739,7 @@ class _Recipe:
         """The same with these settings, for whatever working folder."""
         place = self.place
         if isinstance(place, str | Path) and "://" not in str(place):
-            place = Path(place).expanduser().absolute()
+            place = arguments.path("The place of the index", place).absolute()
         return replace(self, place=place, options={**self.options, **settings})
 
     def check_pickles(self) -> None:
