@@ -1,6 +1,7 @@
 """The one definition of rank, tie and top-k. Everything that orders documents does it through this module.
 
-Rank is 1-based; a higher score is better; equal scores are ordered by document id, ascending by code point.
+Rank is 1-based; a higher score is better; equal scores are ordered by document id, ascending by code point. Only what
+is read from a run file has another order of equal scores, the one that trec_eval gives it (`Ranking.from_trec`).
 """
 
 from __future__ import annotations

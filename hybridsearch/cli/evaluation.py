@@ -203,7 +203,7 @@ def compare(
     rrf:20                     with RRF's k
     rrf+rerank:50              the first 50 reranked by --reranker
     rrf+candidates:200         each retriever read 200 deep
-    ours.trec                  a run file
+    ours.trec                  a run file; ours.trec.gz too
     ours=SYSTEM                any of these under another name
     """
     import hybridsearch as hs
