@@ -208,7 +208,7 @@ def _cut(line: str, width: int) -> str:
     from rich.cells import set_cell_size
 
     line = _clean(line)
-    return line if _length(line) <= width else f"{set_cell_size(line, width - 1)}…"
+    return line if _length(line) <= width else f"{set_cell_size(line, width - 1).rstrip()}…"
 
 
 def _wrapped(line: str, width: int) -> list[str]:
