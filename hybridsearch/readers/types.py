@@ -11,6 +11,7 @@ from typing import Any
 
 from hybridsearch.documents import plain
 from hybridsearch.errors import DocumentError
+from hybridsearch.words import number_of
 
 _INT = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _FLOAT = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -192,9 +193,9 @@ class Kinds:
         for field, counts in self.fields.items():
             several = {kind: count for kind, count in counts.items() if kind}
             if len(several) > 1:
-                shown = " and ".join(f"{kind} in {count:,}" for kind, count in several.items())
+                shown = " and ".join(f"{kind} ({number_of(count, 'document')})" for kind, count in several.items())
                 yield (
-                    f"The field {field!r:.80} holds {shown} documents, and a filter compares one kind only: "
+                    f"The field {field!r:.80} holds {shown}, and a filter compares one kind only: "
                     f"types={{{field!r:.80}: 'str'}} (--type {shlex.quote(field[:80] + '=str')}) makes them one."
                 )
 

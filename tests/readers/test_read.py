@@ -261,7 +261,7 @@ def test_fields_of_several_kinds_are_counted_in_a_note(tmp_path: Path) -> None:
     reader = read_documents(path)
     assert len(list(reader)) == 6
     [note] = reader.notes
-    assert "'zip' holds text in 2 and numbers in 3 documents" in note
+    assert "'zip' holds text (2 documents) and numbers (3 documents), and" in note
     assert "--type zip=str" in note
     told = read_documents(write(path, lines([{"id": 1, "text": "t", "zip": ["a", 5]}])), types={"zip": "str"})
     assert [document.metadata["zip"] for document in told] == [["a", "5"]]
