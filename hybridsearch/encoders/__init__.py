@@ -38,7 +38,6 @@ class Encoder(Protocol):
         ...
 
 
-@runtime_checkable
 class Noting(Encoder, Protocol):
     """An encoder that can say what it left out of a query, for `Results.notes`."""
 
