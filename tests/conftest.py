@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
+import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +75,38 @@ def compiled_loops() -> ModuleType:
     kernels = compiled.load()
     assert kernels is not None
     return kernels
+
+
+@pytest.fixture(scope="session")
+def in_a_fork() -> Callable[..., Any]:
+    """Calls a function in a forked process: what it returns there, as JSON, or its error's name and message."""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+
+    def run(work: Callable[[], object], seconds: float = 60) -> Any:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                answer: object = work()
+            except BaseException as error:
+                answer = [type(error).__name__, str(error)]
+            os.write(writing, json.dumps(answer).encode())
+            os._exit(0)
+        os.close(writing)
+        end = time.monotonic() + seconds
+        try:
+            while os.waitpid(child, os.WNOHANG) == (0, 0):
+                if time.monotonic() > end:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    pytest.fail(f"the forked process had no answer after {seconds} seconds")
+                time.sleep(0.01)
+            return json.loads(os.read(reading, 1 << 16) or "null")
+        finally:
+            os.close(reading)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,36 @@ def test_what_is_no_list_of_texts_is_refused(minilm: str, texts: Any) -> None:
 def test_arguments_outside_their_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         Dense("a/model", **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_encodes_though_its_parent_computed_with_several_threads(
+    in_a_fork: Callable[..., Any], minilm: str
+) -> None:
+    """It would wait forever for those threads."""
+    import torch
+
+    threads, texts = torch.get_num_threads(), ["a long text about wings " * 12] * 2
+    torch.set_num_threads(2)
+    try:
+        dense = Dense(minilm, cache=False)
+        expected = dense.encode_queries(texts)[0]
+        found, shape = in_a_fork(
+            lambda: [
+                dense.encode_queries(texts)[0].tolist(),
+                Dense(minilm, cache=False).encode_documents(texts).array.shape,  # a model that is loaded there
+            ]
+        )
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert shape == [2, 384]
+
+
+def test_it_is_pickled_by_its_models_name_and_loads_that_again(minilm: str) -> None:
+    dense = Dense(minilm, batch_tokens=512, device="cpu", cache=False)
+    dense.encode_queries(["wing"])
+    pickled = pickle.dumps(dense)
+    assert len(pickled) < 2000
+    back = pickle.loads(pickled)  # noqa: S301 - its own
+    assert (back.fingerprint(), back.schema(), repr(back)) == (dense.fingerprint(), dense.schema(), repr(dense))
