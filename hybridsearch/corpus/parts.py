@@ -189,6 +189,9 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema) -> Vectors:
     terms, values = _one(table.column(f"{name}.terms")), _one(table.column(f"{name}.values"))
     words = terms.flatten()
     offsets = terms.offsets.to_numpy()
+    lengths = (np.diff(offsets), np.diff(values.offsets.to_numpy()))
+    if words.null_count or words.dictionary.null_count or not np.array_equal(*lengths):
+        raise ValueError(f"the terms and values of {name!r:.80} do not fit together")
     vocabulary = Vocabulary(words.dictionary.to_pylist())
     data = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
     indices = np.array(words.indices.to_numpy(zero_copy_only=False), dtype=np.int32)

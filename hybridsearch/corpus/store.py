@@ -397,7 +397,10 @@ class CorpusStore:
                 continue
             try:
                 batch = from_table(table, self.schema)
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError, pa.ArrowException) as error:
+            except (
+                *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+                *(OverflowError, RecursionError, pa.ArrowException),
+            ) as error:
                 raise damaged(path, str(error)) from error
             yield batch
         if rows != (part.rows if live is None else int(live.sum())):
@@ -669,7 +672,7 @@ def _part(data: Mapping[str, Any]) -> Part:
     for one in (name, *files):
         if not isinstance(one, str) or not _NAME.fullmatch(one):
             raise ValueError(f"{one!r:.80} is no name of a part or of its file")
-    if not _is_count(rows) or rows > MOST_ROWS:
+    if not _is_count(rows) or not 0 < rows <= MOST_ROWS:
         raise ValueError(f"{rows!r:.40} is no number of documents")
     if not all(_is_count(file.size) and _is_count(file.crc32) for file in files.values()):
         raise ValueError("a size or checksum is no whole number")

@@ -19,9 +19,12 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hybridsearch.adapters.memory import MemoryBackend
@@ -39,7 +42,7 @@ MODES = ("verify", "quick", "bounds", "hostile")
 """Checksums of all files; of small ones, which is verify=False; of none; and of all, noted anew after the damage."""
 
 
-def samples() -> Any:
+def sample_maker() -> Any:
     from conftest import Samples  # in the folder of this program
 
     return Samples()
@@ -47,7 +50,7 @@ def samples() -> Any:
 
 def make(folder: Path) -> None:
     """An index with a segment that has arrays, small ones without, and deleted documents."""
-    sample = samples()
+    sample = sample_maker()
     backend = sample.backend(folder, IDS)
     backend.upsert(sample.batch(["small", "7"], 1))
     backend.delete(["9", "10"])
@@ -56,7 +59,7 @@ def make(folder: Path) -> None:
 
 def answers(backend: MemoryBackend) -> Any:
     """All that can be asked, as plain values."""
-    requests = samples().requests()
+    requests = sample_maker().requests()
     found = [(ranking.ids, ranking.scores.tolist()) for ranking in backend.search(requests)]
     filtered = [type(requests[0])(r.retriever, r.query, r.k, f) for r in requests[::4] for f in FILTERS]
     found += [(ranking.ids, ranking.scores.tolist()) for ranking in backend.search(filtered)]
@@ -76,7 +79,7 @@ def answers(backend: MemoryBackend) -> Any:
 
 def change(backend: MemoryBackend) -> list[str]:
     """Some changes and a merge; what is there afterwards."""
-    sample = samples()
+    sample = sample_maker()
     backend.upsert(sample.batch(["new", "17"], 2))
     backend.delete(["18"])
     backend.optimize()
@@ -307,6 +310,53 @@ def test_a_manifest_that_says_something_impossible_is_refused(intact: Path, chan
             MemoryBackend(intact, verify=verify).open()
         assert "index the documents again" in str(caught.value)
         assert "\0" not in str(caught.value)
+
+
+def nothing_in_place_of(table: pa.Table, column: str) -> pa.Table:
+    """With a null among the terms, the values or the texts."""
+    number = table.schema.get_field_index(column)
+    kept = table.column(column).to_pylist()
+    odd = [[*kept[0][:-1], None], *kept[1:]] if isinstance(kept[0], list) else [None, *kept[1:]]
+    kind = table.schema.field(column).type
+    plain = pa.list_(pa.string()) if pa.types.is_list(kind) and column.endswith("terms") else kind
+    array = pa.array(odd, plain)
+    if plain != kind:
+        array = pa.ListArray.from_arrays(array.offsets, array.flatten().dictionary_encode())
+    return table.set_column(number, column, array)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: nothing_in_place_of(table, "sparse.terms"),
+        lambda table: nothing_in_place_of(table, "sparse.values"),
+        lambda table: nothing_in_place_of(table, "text"),
+        lambda table: nothing_in_place_of(table, "id"),
+        lambda table: table.drop_columns(["dense"]),
+        lambda table: table.slice(1),
+        lambda table: pa.concat_tables([table, table.slice(0, 1)]),
+        lambda table: table.set_column(0, "id", pa.array([1] * len(table))),
+        lambda table: table.set_column(3, "metadata", pa.array(["[" * 100_000] * len(table))),
+        lambda table: table.set_column(3, "metadata", pa.array(["3"] * len(table))),
+        lambda table: table.set_column(0, "id", table.column("title")),
+    ],
+)
+def test_a_part_that_holds_something_impossible_is_refused(
+    tmp_path: Path, samples: Any, change: Callable[[pa.Table], pa.Table]
+) -> None:
+    batch = samples.batch(["a", "b", "c"])
+    backend = MemoryBackend(tmp_path / "index")
+    backend.create(samples.schema())
+    backend.upsert(EncodedBatch([replace(d, title="") for d in batch.documents], batch.vectors))
+    backend.close()
+    path = next((tmp_path / "index").rglob("part.parquet"))
+    pq.write_table(change(pq.read_table(path)), path)
+    content = json.loads((tmp_path / "index" / "manifest.json").read_bytes())
+    raw = path.read_bytes()
+    part_of(content)["files"]["part.parquet"] = {"size": len(raw), "crc32": zlib.crc32(raw)}
+    write_manifest(tmp_path / "index", content)
+    with pytest.raises(IndexCorruptedError, match="index the documents again"):
+        MemoryBackend(tmp_path / "index").open()
 
 
 @pytest.mark.parametrize("linked", ["segments", "write.lock", "manifest.json.tmp"])
