@@ -13,6 +13,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
@@ -176,8 +177,8 @@ class _Answered(Iterable[Document]):
 
 def _encoder(model: str | Path, kind: ModelKind, trust: bool) -> dict[str, Encoder]:
     """The model as a retriever, where it is one before training."""
-    if kind == "dense":
-        return {"dense": Dense(model, trust_remote_code=trust)}
+    if kind == "dense":  # loaded as what is to be trained, of which nobody is warned that it was not
+        return {"dense": Dense(LazyModel(model, "SentenceTransformer", trust_remote_code=trust).get())}
     if kind == "sparse":
         with suppress(InvalidArgumentError):  # a masked language model, which is to become one
             encoder = Sparse(model, trust_remote_code=trust)
