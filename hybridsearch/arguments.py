@@ -124,7 +124,11 @@ def path(name: str, value: str | Path) -> Path:
         raise _refusal(GIVEN_FIRST, name, value, "a path, a string or a pathlib.Path")
     if "\0" in str(value):
         raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a path cannot hold a zero byte.")
-    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(value).parts):
+    try:
+        longest = max(map(len, map(os.fsencode, Path(value).parts)), default=0)
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a path cannot hold a lone surrogate.") from None
+    if longest > _LONGEST_NAME:
         raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a name in a path has at most {_LONGEST_NAME} bytes.")
     try:
         return Path(value).expanduser()

@@ -16,7 +16,7 @@ _SECRET_WORD = re.compile(rf"^([\w-]*=)??((?:{_NAMES})=).*", re.IGNORECASE | re.
 _USER = r"""[^\s:/@"'\[]"""
 _NO_PORT = r""":(?!\d*(?:[\s,"']|$))"""
 _NO_PORT_OR_PATH = r""":(?!\d*(?:[/\s,"']|$))"""
-_SCHEME = r"(?<=[\w+.-]{2}):/{1,2}"  # one slash where a pathlib.Path was made of it
+_SCHEME = r"(?:(?<=[\w+.-]{2}):/{1,2}|(?<![:/])//)"  # one slash where a pathlib.Path was made of it, or no colon
 _USER_INFO = re.compile(rf"""({_SCHEME})(?:{_USER}*{_NO_PORT}\S*|{_USER}*{_NO_PORT_OR_PATH}[^"'\n]*?|{_USER}+)@""")
 
 

@@ -158,7 +158,9 @@ PLACES: dict[str, Callable[[hs.HybridSearch, str], object]] = {
 }
 
 
-@pytest.mark.parametrize("path", ["a\0b", "~no-such-user/x", "x" * 300], ids=["zero byte", "no such user", "too long"])
+@pytest.mark.parametrize(
+    "path", ["a\0b", "\ud800", "~no-such-user/x", "x" * 300], ids=["zero", "surrogate", "user", "long"]
+)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_path_that_can_be_none_is_refused_wherever_one_comes_in(
     place: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -56,6 +56,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
     [
         ("http://host/x?api_key=hunter2&size=3", "http://host/x?api_key=***&size=3"),
         ("no option password=hunter2, none", "no option password=***, none"),
+        ("no place 'opensearch//me:hunter2@host/x'", "no place 'opensearch//***@host/x'"),
         ("given {'password': 'hunt er2', 'user': 'me'}", "given {'password': '***', 'user': 'me'}"),
         ('given {"API_KEY": "hunter2"}', 'given {"API_KEY": "***"}'),
     ],
