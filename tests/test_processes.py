@@ -160,7 +160,7 @@ reader = hs.open(sys.argv[1], refresh=0)
 states = []
 print("ready", flush=True)
 while states[-1:] != [int(sys.argv[2])]:
-    hits = reader.search("wing", 1000, filter={"kept": True})
+    hits = reader.search("wing", 5000, filter={"kept": True})
     states.append(len(hits))
     for hit in hits:
         assert hit.document.text.split()[1] == hit.id, hit
