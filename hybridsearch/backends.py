@@ -18,8 +18,8 @@ from hybridsearch.arguments import shown
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.messages import redacted
 from hybridsearch.ranking import Ranking
-from hybridsearch.redaction import redacted
 from hybridsearch.registry import find, registered
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 

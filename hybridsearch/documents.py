@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 from hybridsearch.errors import DocumentError
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 Scalar: TypeAlias = str | int | float | bool | None
 

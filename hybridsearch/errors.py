@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridsearch.redaction import redacted
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of, redacted
 
 
 class HybridSearchError(Exception):
-    """The base of every error below. No message shows a password or a key (`hybridsearch.redaction`)."""
+    """The base of every error below. No message shows a password or a key (`hybridsearch.messages`)."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redacted(one) if isinstance(one, str) else one for one in args))

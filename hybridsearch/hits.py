@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError
+from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking, round_score
 from hybridsearch.tables import Grid, as_text, import_pandas
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -30,10 +30,10 @@ from hybridsearch.errors import (
 from hybridsearch.filters import Condition, Filter
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
+from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
-from hybridsearch.words import number_of
 
 T = TypeVar("T")
 

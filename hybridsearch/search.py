@@ -29,13 +29,12 @@ from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty, is_last, reporting
 from hybridsearch.indexing.transfer import Transfer
+from hybridsearch.messages import number_of, redacted, warn
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table, read_documents
-from hybridsearch.redaction import redacted
 from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.retrieval import Plan, matched_terms
-from hybridsearch.words import number_of, warn
 
 CONFIGURED: Final = "configured"
 """Default of per-call arguments: what the `HybridSearch` was made with."""

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import EncodingError
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    "words", "redaction", "errors", "arguments", "folders", "forks", "progress", "tables", "documents", "readers",
+    "messages", "errors", "arguments", "folders", "forks", "progress", "tables", "documents", "readers",
     "vectors", "ranking", "filters", "weighting", "registry", "backends", "corpus", "encoders", "fusion", "rerank",
     "hits", "retrieval", "indexing", "search", "evaluation", "training", "testing", "adapters", "cli", "__main__",
 ]  # fmt: skip

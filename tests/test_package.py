@@ -32,8 +32,7 @@ HEAVY = [
 CONTRACT = {
     "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",
     "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.forks",
-    "hybridsearch.ranking", "hybridsearch.redaction", "hybridsearch.vectors", "hybridsearch.weighting",
-    "hybridsearch.words",
+    "hybridsearch.messages", "hybridsearch.ranking", "hybridsearch.vectors", "hybridsearch.weighting",
 }  # fmt: skip
 """What an adapter may import."""
 

@@ -20,8 +20,8 @@ from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.backends import RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.forks import Lock
+from hybridsearch.messages import warn
 from hybridsearch.vectors import EncodedBatch, SparseVectors
-from hybridsearch.words import warn
 
 _AT_ONCE = 1000  # documents that are weighed anew
 _WITH_GRAPHS = "3s"  # a vector is linked into the graph of a small segment faster; of 1 s there are too many to merge

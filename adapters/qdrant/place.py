@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.redaction import redacted
+from hybridsearch.messages import redacted
 
 API_KEY = "HYBRIDSEARCH_QDRANT_API_KEY"
 """The environment variable with the API key, where neither the argument nor the URL has one."""

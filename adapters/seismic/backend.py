@@ -32,8 +32,8 @@ from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.corpus.store import storage_errors
 from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
 from hybridsearch.forks import Lock
+from hybridsearch.messages import redacted
 from hybridsearch.ranking import EMPTY, Ranking
-from hybridsearch.redaction import redacted
 from hybridsearch.vectors import SparseQuery
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from hybridsearch import __version__
 from hybridsearch.errors import HybridSearchError
-from hybridsearch.redaction import redacted
+from hybridsearch.messages import redacted
 
 
 class _Verbs(TyperGroup):

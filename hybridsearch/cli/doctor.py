@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from hybridsearch import __version__
 from hybridsearch.errors import BackendError, HybridSearchError, install_command
 from hybridsearch.folders import cache_home, can_be_written
+from hybridsearch.messages import number_of
 from hybridsearch.registry import find
 from hybridsearch.tables import Grid
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -231,7 +231,7 @@ def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[F
     """What a URL's engine is, and whether the index is sound: opening a folder compares the checksums of its files."""
     from hybridsearch.backends import Described, connect
     from hybridsearch.errors import IndexNotFoundError
-    from hybridsearch.redaction import redacted
+    from hybridsearch.messages import redacted
 
     shown = redacted(place)
     findings: list[Finding] = []

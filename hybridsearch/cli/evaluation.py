@@ -19,8 +19,7 @@ from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_na
 from hybridsearch.cli.sources import default_retrievers, load_all, make_systems, open_source, work_folder
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.redaction import redacted_command
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of, redacted_command
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.comparison import Comparison, SystemResult

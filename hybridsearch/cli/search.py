@@ -17,8 +17,7 @@ from hybridsearch.cli.app import app
 from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
 from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_error, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
-from hybridsearch.redaction import redacted
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of, redacted
 
 if TYPE_CHECKING:
     from hybridsearch.search import HybridSearch

@@ -18,7 +18,7 @@ from hybridsearch.cli.app import app
 from hybridsearch.cli.arguments import Json, Language, Options, arg, backend_options, opt
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 if TYPE_CHECKING:
     from hybridsearch.search import HybridSearch

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from hybridsearch import arguments
 from hybridsearch.backends import Fingerprint
 from hybridsearch.folders import cache_home
-from hybridsearch.words import warn
+from hybridsearch.messages import warn
 
 T = TypeVar("T")
 

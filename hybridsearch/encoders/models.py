@@ -21,7 +21,7 @@ from hybridsearch import arguments
 from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 from hybridsearch.forks import after_fork
-from hybridsearch.words import warn
+from hybridsearch.messages import warn
 
 Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
 """The class of sentence-transformers that a model is for."""

@@ -17,10 +17,10 @@ from hybridsearch.evaluation.formats import NOTHING
 from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
 from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
 from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers.lines import writable
 from hybridsearch.tables import Grid, as_text, import_pandas, rich_tables
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,10 +17,9 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
 from hybridsearch.evaluation import hub
 from hybridsearch.evaluation.measures import Qrels, add_judgement, read_qrels
+from hybridsearch.messages import number_of, redacted
 from hybridsearch.readers import read_documents
 from hybridsearch.readers.lines import BLANKS, read_lines
-from hybridsearch.redaction import redacted
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from rich.text import Text

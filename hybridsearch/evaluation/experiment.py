@@ -25,10 +25,10 @@ from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
 from hybridsearch.evaluation.tuned import KEPT, share_tuned_on
 from hybridsearch.fusion import RRF
+from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset

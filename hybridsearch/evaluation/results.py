@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from hybridsearch.evaluation.statistics import Interval
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 Kind: TypeAlias = Literal["single", "fused", "reranked", "oracle-positives", "run"]
 """What a system is: one retriever; several, fused; reranked end to end (only what retrieval found); reranked with the

@@ -28,10 +28,10 @@ from hybridsearch.evaluation.stages import Stages
 from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
 from hybridsearch.evaluation.tuned import Fold, Rival, Tuned, kept_digests
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
+from hybridsearch.messages import number_of
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.search import HybridSearch
-from hybridsearch.words import number_of
 
 KINDS = (ScoreFusion("minmax"), AdaptiveFusion(), RRF(60), RRF(20), RRF(5), ScoreFusion("zscore"))
 """What is tried, each with all weights; of equally good ones the first wins."""

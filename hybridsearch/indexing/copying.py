@@ -15,8 +15,7 @@ from hybridsearch.backends import Aliased, Backend, Schema, connect, place_name
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.fusion.files import restricted
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
-from hybridsearch.redaction import redacted
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of, redacted
 
 
 @dataclass(frozen=True, slots=True)

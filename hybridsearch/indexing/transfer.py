@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema, check_schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError
 from hybridsearch.indexing.ingest import is_empty, reporting, same_document, send
+from hybridsearch.messages import number_of
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import (
@@ -26,7 +27,6 @@ from hybridsearch.vectors import (
     Vectors,
     Vocabulary,
 )
-from hybridsearch.words import number_of
 
 DEPTH = 10
 """How many hits of each ranking are compared."""

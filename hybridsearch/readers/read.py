@@ -17,11 +17,11 @@ from typing import IO, Any, Literal, Protocol, cast, runtime_checkable
 from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError, StorageError
+from hybridsearch.messages import number_of
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields, Numbered, Record, WholeFileError
 from hybridsearch.readers.tables import arrow_rows, csv_columns, csv_rows, parquet_rows, tsv_columns, tsv_rows
 from hybridsearch.readers.text import json_lines, text_document
 from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
-from hybridsearch.words import number_of
 
 
 @runtime_checkable

@@ -10,10 +10,10 @@ from itertools import chain
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from hybridsearch.errors import DocumentError
+from hybridsearch.messages import number_of
 from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
 from hybridsearch.readers.text import decoded, invalid_text
 from hybridsearch.readers.types import Column
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from typing import Any
 
 from hybridsearch.documents import plain
 from hybridsearch.errors import DocumentError
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 _INT = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _FLOAT = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)

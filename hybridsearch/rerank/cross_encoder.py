@@ -15,7 +15,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder

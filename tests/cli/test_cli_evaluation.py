@@ -27,8 +27,8 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.evaluation.spec import parse_systems
 from hybridsearch.evaluation.tuning import tune
+from hybridsearch.messages import redacted_command
 from hybridsearch.ranking import Ranking
-from hybridsearch.redaction import redacted_command
 
 PROGRAM = Path(sys.executable).with_name("hybridsearch")
 DOCUMENTS = {

@@ -14,8 +14,8 @@ from hybridsearch.adapters.lucene.wire.refusals import refusal
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.messages import number_of
 from hybridsearch.vectors import EncodedBatch
-from hybridsearch.words import number_of
 
 NO_FIELDS: Mapping[str, Json] = {"stored_fields": "_none_"}
 """Members of a search whose hits are scores alone. Stored fields, which `_id` is one of, lie among the vectors, in

@@ -15,7 +15,7 @@ from hybridsearch.adapters.lucene.wire.refusals import PASSING
 from hybridsearch.adapters.steps import pause
 from hybridsearch.arguments import number, whole_number
 from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 Line: TypeAlias = tuple[str, bytes]
 """A document's id, and what the bulk API reads for it: an action, and for an index action the document."""

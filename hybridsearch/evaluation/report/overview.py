@@ -7,7 +7,7 @@ from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
 from hybridsearch.evaluation.report.parts import CORRECTIONS, KINDS, name_of, total_ms, verdict
 from hybridsearch.evaluation.results import ComparisonRecord, SystemRecord, Versus
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 _MEASURES = {
     "nDCG": "gain by grade, discounted by rank, over the best possible",

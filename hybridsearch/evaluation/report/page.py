@@ -15,8 +15,8 @@ from pathlib import Path
 from hybridsearch.evaluation.report import overview, plots, queries, tables
 from hybridsearch.evaluation.report.markup import Markup, element, join
 from hybridsearch.evaluation.results import ComparisonRecord
+from hybridsearch.messages import number_of
 from hybridsearch.readers.lines import writable
-from hybridsearch.words import number_of
 
 MOST_VALUES = 200_000
 """Per-query figures that are kept for tooltips, at about five bytes each; further measures have plots without them."""

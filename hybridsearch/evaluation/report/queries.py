@@ -9,7 +9,7 @@ from hybridsearch.evaluation.report import charts
 from hybridsearch.evaluation.report.markup import Child, Markup, element, join
 from hybridsearch.evaluation.report.parts import name_of, table
 from hybridsearch.evaluation.results import ComparisonRecord, DetailHit, QueryDetail, SystemRecord
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 MOST_RELEVANT = 8
 MOST_TERMS = 5

@@ -19,7 +19,7 @@ from hybridsearch.evaluation.report.parts import (
     verdict,
 )
 from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
-from hybridsearch.words import number_of
+from hybridsearch.messages import number_of
 
 _STAGES = (("encode", "Encode"), ("search", "Search"), ("fuse", "Fuse"), ("rerank", "Rerank"))
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from hybridsearch.errors import DocumentError, InvalidArgumentError
+from hybridsearch.messages import number_of
 from hybridsearch.training.data.columns import Roles, check_numbers, check_text, check_texts, values_of
 from hybridsearch.training.data.labels import Labels, read_labels, triplets
 from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.data.tables import Table
 from hybridsearch.training.libraries import import_datasets
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets

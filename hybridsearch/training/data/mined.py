@@ -37,10 +37,10 @@ from hybridsearch.arguments import one_of
 from hybridsearch.corpus.store import sync_folder
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.messages import number_of
 from hybridsearch.tables import Grid
 from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.libraries import import_datasets
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets

@@ -15,12 +15,12 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
+from hybridsearch.messages import number_of
 from hybridsearch.training.data.columns import find_roles
 from hybridsearch.training.data.conversion import read_rows
 from hybridsearch.training.data.mined import MANIFEST, Negatives
 from hybridsearch.training.data.rows import Kind, TrainingData, parse_kind
 from hybridsearch.training.data.tables import open_table
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets

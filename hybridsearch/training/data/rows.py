@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.messages import number_of
 from hybridsearch.training.libraries import import_datasets
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import datasets

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from hybridsearch.errors import DocumentError, StorageError
+from hybridsearch.messages import number_of
 from hybridsearch.readers import LONGEST_CSV_FIELD
-from hybridsearch.words import number_of
 
 Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 """A row, and where it stands: "pairs.csv, line 12"."""

@@ -16,12 +16,11 @@ import numpy as np
 
 from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.results import ALPHA, Sparsity, Versus
-from hybridsearch.redaction import redacted_command
+from hybridsearch.messages import number_of, redacted_command
 from hybridsearch.training.libraries import versions_of
 from hybridsearch.training.measure.comparing import Expansion
 from hybridsearch.training.runs.record import History
 from hybridsearch.training.settings import ModelKind
-from hybridsearch.words import number_of
 
 _PACKAGES = ("hybridsearch", "sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
 _START, _END = "<!-- report of hybridsearch -->", "<!-- end of the report of hybridsearch -->"

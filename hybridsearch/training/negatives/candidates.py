@@ -13,10 +13,10 @@ import numpy as np
 from hybridsearch.arguments import ALLOWED_FIRST, number, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.messages import number_of
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.training.data import normalized
 from hybridsearch.training.data.mined import Format, Mined, OfQuery
-from hybridsearch.words import number_of
 
 Sampling: TypeAlias = Literal["top", "random"]
 

@@ -17,6 +17,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import parse_measures
 from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
@@ -30,7 +31,6 @@ from hybridsearch.training.runs.record import History, check_output, is_main_pro
 from hybridsearch.training.runs.run import TrainingResult, conclude, fit
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 from hybridsearch.training.sources import Source, asked_in, gather, mine, teach
-from hybridsearch.words import number_of
 
 if TYPE_CHECKING:
     import torch

@@ -17,11 +17,11 @@ from hybridsearch.arguments import ALLOWED_FIRST, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.indexing.ingest import batches
+from hybridsearch.messages import number_of
 from hybridsearch.progress import progress_bar
 from hybridsearch.readers import read_documents
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.libraries import import_datasets
-from hybridsearch.words import number_of
 
 QueryKind: TypeAlias = Literal["title", "generated", "heading", "sentence"]
 

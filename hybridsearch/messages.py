@@ -1,10 +1,13 @@
-"""What may be shown of a text that may hold a password: an error, a warning, a place, a command."""
+"""What messages are made of: counts, places without their passwords, and warnings that point to the caller."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import sys
+import warnings
 from collections.abc import Sequence
+from types import FrameType
 
 _NAMES = r"password|passwd|pwd|api_?key|access_?key|access_?token|auth_?token|secret"
 _SECRET_OPTION = re.compile(rf"((?:^|[^\w])(?:{_NAMES})=)(?!\.\.\.)([^\s&'\",;)]+)", re.IGNORECASE)
@@ -47,3 +50,24 @@ def redacted_command(words: Sequence[str]) -> str:
     "hybridsearch search 'opensearch://***@host/papers' --option 'password=***'"
     """
     return shlex.join([_SECRET_WORD.sub(r"\1\2***", redacted(word)) for word in words])
+
+
+def number_of(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun, which takes an "s" where no plural is given.
+
+    >>> number_of(1, "document"), number_of(2000, "query", "queries")
+    ('1 document', '2,000 queries')
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def warn(message: str) -> None:
+    """A warning that points to the line which called this package, however deep the package is in itself."""
+    frame: FrameType | None = sys._getframe()
+    level = inside = 0
+    while frame is not None:
+        level += 1
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "hybridsearch":
+            inside = level
+        frame = frame.f_back
+    warnings.warn(message, stacklevel=inside + 1)

@@ -10,7 +10,7 @@ import pytest
 import hybridsearch as hs
 from hybridsearch import errors
 from hybridsearch.errors import BulkIndexError, HybridSearchError, MissingExtraError
-from hybridsearch.redaction import redacted, redacted_command
+from hybridsearch.messages import redacted, redacted_command
 from hybridsearch.training.data.read import read_training_data
 
 CLASSES = [
