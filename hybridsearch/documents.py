@@ -138,7 +138,7 @@ def plain(value: Any) -> Scalar:
         return int(value)
     if isinstance(value, float):
         if math.isinf(value):
-            raise ValueError(f"{value}, which compares with nothing; leave it out or use None")
+            raise ValueError(f"{value}, but a number must be finite; leave it out or use None")
         return None if math.isnan(value) else float(value)
     if isinstance(value, uuid.UUID):
         return str(value)

@@ -3,7 +3,7 @@
     {"year": {"$gte": 2020}, "language": "en"}                 both must hold
     {"$or": [{"tags": {"$contains": "gpu"}}, {"$not": {"draft": True}}]}
 
-A field is a metadata key, a dotted path into nested metadata, `id`, or `title` (the document's, where its metadata has
+A field is a metadata key, a dotted path into nested metadata, `id`, or `title` (the document's own if its metadata has
 none). The text of documents is searched, not filtered. Operators on a field:
 
     $eq $ne           equal, not equal (a plain value means $eq)
@@ -14,22 +14,27 @@ none). The text of documents is searched, not filtered. Operators on a field:
 
 and `$and`, `$or` (lists of filters), `$not` (a filter) anywhere. A list in metadata matches $eq, $in and the
 comparisons if any element does. $ne and $nin are the negations of $eq and $in, so a document without the field matches
-them. A mapping is there, as is an empty list, and equals nothing. Where one path means two places, as with the keys
-"a.b" and "a", the longer key counts. No path can name an empty key, nor one at the top that begins with "$".
+them. A mapping and an empty list exist, and equal nothing. If one path means two places, as with the keys "a.b" and
+"a", the longer key counts. No path can name an empty key, or a key at the top that begins with "$".
 
-Numbers compare by value (1 equals 1.0); a boolean equals only a boolean. Strings compare in Unicode's composed form
-(NFC), so "é" equals "é" however it was typed; ids, too.
+Numbers compare by value (1 equals 1.0). A boolean equals only a boolean. Strings and ids compare in Unicode's composed
+form (NFC), so "é" equals "é" however it was typed.
 
-A string that is an ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants
-compare with instants, in UTC. One without an offset is a string that reads the same however it is written ("T" or a
-space, with or without ":00"), and follows the string of its date. An instant cannot be compared with a date or a time
-without an offset. It is a FilterError to give one of these (or a year, or a month) where documents have instants, or an
-instant where documents have strings that begin with a digit; documents that the other conditions of a filter leave out
-do not count. To any other string an instant is as a number is: unequal, and in no order.
-An index on a server that was made before this version knows no titles, says of a mapping that it is not there, puts
-strings in order as they came, and refuses instants: index its documents again, or copy it.
+Dates and times are strings.
 
-`Filter.parse` validates; `Filter.matches` is the reference that every backend's compiled filter must agree with, and
+* An ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants compare with
+  instants, in UTC.
+* A date and time without an offset compares as a string. All its spellings are equal ("T" or a space, with or without
+  ":00"). It comes after the string of its date.
+* An instant cannot be compared with a date, a time, a year or a month, because they have no offset. A filter raises
+  FilterError if it gives one of these and a document has an instant there, or if it gives an instant and a document has
+  a string there that begins with a digit. Documents that the other conditions of the filter leave out do not count.
+* An instant and any other string are unequal and have no order, as a number and a string.
+
+Indexes on servers that an earlier version made differ: they know no titles, a mapping in them does not exist, their
+strings have the order in which they were written, and they refuse instants. Index their documents again, or copy them.
+
+`Filter.parse` validates. `Filter.matches` is the reference: every backend's compiled filter must agree with it.
 `Filter.checks` says what to look up first.
 """
 
@@ -69,20 +74,20 @@ _OF_KIND: dict[str, tuple[Operator, Any]] = {
     "an instant": ("$gte", _FIRST_INSTANT),
     "a boolean": ("$in", (True, False)),
 }
-"""What all values of a kind pass, and no others."""
+"""A condition for each kind, which the values of this kind meet and no others."""
 
 
 class Instant(str):
-    """A point in time, as a string whose order is that of time: seconds, with a fraction where there is one.
+    """A point in time as seconds, with a fraction if there is one, in a string that sorts by time.
 
-    It is no string to other strings: they are neither equal nor in any order.
+    It equals no other string, and has no order with other strings.
     """
 
     __slots__ = ()
 
 
 def comparable(value: Any) -> Any:
-    """What filters compare in place of a value: an Instant, a string in NFC, a list of these, or the value itself.
+    """What filters compare instead of a value: an Instant, a string in NFC, a list of these, or the value itself.
 
     >>> comparable("2024-03-01T00:30:00+09:00") == comparable("2024-02-29 15:30Z")
     True
@@ -104,7 +109,7 @@ def composed(text: str) -> str:
 
 
 def _date_time(match: re.Match[str]) -> str | None:
-    """None where there is no such day or time."""
+    """What `comparable` gives; None if there is no such day or time."""
     year, month, day, hour, minute, second, fraction, utc, sign, hours, minutes, seconds = match.groups()
     try:
         moment = dt.datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0))
@@ -128,7 +133,7 @@ class Compare:
     Attributes:
         field, operator, value: as given.
         path: `field` in NFC.
-        key: what is compared in place of `value`: see `comparable`.
+        key: what is compared instead of `value`: see `comparable`.
     """
 
     field: str
@@ -146,7 +151,7 @@ class Compare:
 
     @property
     def keys(self) -> tuple[Any, ...]:
-        """`key`, or all of them."""
+        """`key` as a tuple, also of one."""
         return self.key if isinstance(self.key, tuple) else (self.key,)
 
     def test(self, value: Any) -> bool:
@@ -154,7 +159,7 @@ class Compare:
         return self.test_key(self._read(value))
 
     def test_key(self, key: Any) -> bool:
-        """`test` for what `comparable` has made of the value."""
+        """`test`, given what `comparable` made of the value."""
         if self.operator == "$exists":
             return (key is not None) == self.value
         if self.operator == "$contains":
@@ -229,36 +234,36 @@ class Filter:
         return holds(self.condition, document)
 
     def checks(self) -> tuple[Check, ...]:
-        """What must be so of the documents of an index, else the filter has no answer there."""
+        """What must hold for the documents of an index. Otherwise the filter has no answer there."""
         parts = self.condition.conditions if isinstance(self.condition, And) else (self.condition,)
         found: dict[tuple[str, str], Check] = {}
         for number, part in enumerate(parts):
             others = parts[:number] + parts[number + 1 :]
             for check in (check for compare in _compares(part) for check in _checks(compare)):
-                # What the others leave out need not be compared.
+                # Documents that the others leave out need not be compared.
                 condition = check.condition if check.some or not others else And((check.condition, *others))
                 found.setdefault((check.field, repr(condition)), replace(check, condition=condition))
         return tuple(found.values())
 
     def expectations(self) -> tuple[Check, ...]:
-        """What most often is so of the documents of an index; where it is not, the filter has an answer and a note.
+        """What usually holds for the documents of an index. Otherwise the filter has an answer, with a note.
 
-        That is: some document has the field, and some document has a value there of a kind that is compared with.
+        Some document has the field, and some document has a value there of the kind that the filter compares with.
 
         >>> for expected in Filter.parse({"year": {"$gte": 2020}}).expectations():
         ...     print(expected.error)
-        The filter asks about 'year', a field that no document has.
-        The filter compares 'year' with a number, and no document has one there, but values of other kinds.
+        The filter asks about 'year', but no document has this field.
+        The filter compares 'year' with a number, but no document has one there. The values there are of other kinds.
         """
         return tuple(
             dict.fromkeys(expected for compare in _compares(self.condition) for expected in _expected(compare))
         )
 
     def literal(self) -> Filter:
-        """The filter for an index on a server that was made before strings had one form, and has them as they came.
+        """The filter for an index on a server that an earlier version made. It holds strings as they came, not in NFC.
 
         Raises:
-            FilterError: it compares with an instant, which such an index does not know.
+            FilterError: it compares with an instant. Such an index does not know instants.
         """
         return Filter(_literal(self.condition))
 
@@ -274,9 +279,10 @@ class Check:
     """Something to look up in an index for a filter.
 
     Attributes:
-        field: that it is about.
-        condition: where `some`, at least one document of the index is to pass it; else none.
-        error: the sentence of the FilterError, or of the note, where that is not so.
+        field: the field it is about.
+        condition: to be looked up.
+        some: True if at least one document of the index must meet the condition, False if none may.
+        error: the sentence of the FilterError or of the note otherwise.
     """
 
     field: str
@@ -286,7 +292,7 @@ class Check:
 
 
 def _compares(condition: Condition) -> Iterator[Compare]:
-    """All comparisons in it, in order."""
+    """All comparisons in a condition, in order."""
     match condition:
         case Compare():
             yield condition
@@ -308,11 +314,11 @@ def _literal(condition: Condition) -> Condition:
 
 
 def _literal_compare(compare: Compare) -> Condition:
-    """The comparison with strings and paths in each form that they may have; for those in order, in the one given."""
+    """The comparison with strings and paths in NFC, in NFD and as given. `$gt` and the like take strings as given."""
     if any(isinstance(key, Instant) for key in compare.keys):
         raise FilterError(
-            f"The filter on {compare.field!r:.80} compares with an instant, and this index was made by an earlier "
-            "version, which compared instants as text: index its documents again, or copy the index."
+            f"The filter on {compare.field!r:.80} compares with an instant, but this index was made by an earlier version "
+            "and holds instants as text: index its documents again, or copy the index."
         )
     paths = spellings(compare.field)
     there: list[Condition] = [_as_given(path, "$exists", True) for path in paths]
@@ -345,8 +351,8 @@ def _checks(compare: Compare) -> Iterator[Check]:
             path,
             Compare("text", "$exists", True),
             True,
-            "The filter names 'text', but no document has such a key in its metadata, and the text of documents is "
-            "searched, not filtered: give it as the query, or store what you filter by in the metadata.",
+            "The filter names 'text', but no document has this key in its metadata. The text of documents is searched, "
+            "not filtered: give it as the query, or store what you filter by in the metadata.",
         )
     instant = next((key for key in compare.keys if isinstance(key, Instant)), None)
     if instant is not None:
@@ -354,9 +360,9 @@ def _checks(compare: Compare) -> Iterator[Check]:
             path,
             And((Compare(path, "$gte", "0"), Compare(path, "$lt", ":"))),
             False,
-            f"{shown} gives an instant, and some documents have a date or time without an offset from UTC there (or "
-            "another text that begins with a digit), which cannot be compared with it: give a date or time without "
-            "an offset, or index instants only.",
+            f"{shown} gives an instant, but some documents have a date or time without an offset from UTC there (or "
+            "another text that begins with a digit). These cannot be compared: give a date or time without an offset, "
+            "or index instants only.",
         )
     text = next((key for key in compare.keys if type(key) is str and _WITHOUT_OFFSET.fullmatch(key)), None)
     if text is not None:
@@ -364,8 +370,8 @@ def _checks(compare: Compare) -> Iterator[Check]:
             path,
             Compare(path, "$gte", _FIRST_INSTANT),
             False,
-            f"{shown} gives {text!r:.80}, which has no offset from UTC, and some documents have instants there, which "
-            "cannot be compared with it: give an instant, such as '2020-01-01T00:00:00Z'.",
+            f"{shown} gives {text!r:.80} without an offset from UTC, but some documents have instants there. These "
+            "cannot be compared: give an instant, such as '2020-01-01T00:00:00Z'.",
         )
 
 
@@ -374,12 +380,14 @@ def _expected(compare: Compare) -> Iterator[Check]:
     if compare.path == "id":
         return
     there = Compare(field, "$exists", True)
-    yield Check(field, there, True, f"The filter asks about {shown}, a field that no document has.")
+    yield Check(field, there, True, f"The filter asks about {shown}, but no document has this field.")
     kinds = {} if compare.operator == "$exists" else {kind: None for key in compare.keys if (kind := _kind(key))}
     if kinds:
         held = tuple(Compare(field, *_OF_KIND[kind]) for kind in kinds)
         named = f"The filter compares {shown} with {' and '.join(kinds)}"
-        yield Check(field, Or(held), True, f"{named}, and no document has one there, but values of other kinds.")
+        yield Check(
+            field, Or(held), True, f"{named}, but no document has one there. The values there are of other kinds."
+        )
 
 
 def _kind(key: Any) -> str | None:
@@ -391,10 +399,10 @@ def _kind(key: Any) -> str | None:
 
 
 def fields_of(document: Document) -> dict[str, Any]:
-    """The value of each field of a document's metadata that is there and is not None, by its dotted path in NFC.
+    """The value of each field of a document's metadata that is not None, by its dotted path in NFC.
 
-    An empty mapping, or one of Nones, is {}; other mappings are there by what is in them: see `enclosing`. The id and
-    the title are left out.
+    An empty mapping, or one of Nones, is {}. Other mappings are given by their fields: see `enclosing`. The id and the
+    title are left out.
 
     >>> fields_of(Document("1", "", metadata={"year": 1958, "author": {"name": "Ada", "born": None}, "of": {}}))
     {'year': 1958, 'author.name': 'Ada', 'of': {}}
@@ -402,7 +410,7 @@ def fields_of(document: Document) -> dict[str, Any]:
     found: dict[str, tuple[tuple[int, ...], Any]] = {}
 
     def walk(mapping: Mapping[str, Any], prefix: str, lengths: tuple[int, ...]) -> bool:
-        """Whether there is anything in it."""
+        """Whether the mapping holds anything."""
         some = False
         for key, value in mapping.items():
             path, rank = prefix + composed(key), (*lengths, len(key))
@@ -422,7 +430,7 @@ def fields_of(document: Document) -> dict[str, Any]:
 
 
 def enclosing(path: str) -> Iterator[str]:
-    """The paths of the mappings that a value at `path` may be in.
+    """The paths of the mappings that may hold a value at `path`.
 
     >>> list(enclosing("author.born.year"))
     ['author', 'author.born']
@@ -435,7 +443,7 @@ def enclosing(path: str) -> Iterator[str]:
 
 
 def field_value(document: Document, field: str) -> Any:
-    """The value that a filter on `field` sees: None where there is none, {} for a mapping."""
+    """The value that a filter on `field` sees: None if there is none, {} for a mapping."""
     path = composed(field)
     if path == "id":
         return document.id
@@ -448,7 +456,7 @@ def field_value(document: Document, field: str) -> Any:
 
 
 def holds(condition: Condition, document: Document) -> bool:
-    """Whether the document passes, without a look at what the filter's `checks` say."""
+    """Whether the document passes, without the filter's `checks`."""
     match condition:
         case Compare():
             return condition.test(field_value(document, condition.field))
@@ -556,7 +564,7 @@ def _scalar(given: Any, where: str, hint: str) -> Scalar:
             error = ValueError(f"{_show(given)}, but it takes a string, number, boolean or None; {hint}")
         raise FilterError(f"{where} is {error}.") from None
     if value is None and given is not None:
-        raise FilterError(f"{where} is {given}, which compares with nothing; None finds documents without a value.")
+        raise FilterError(f"{where} is {given}, which is no value; None finds documents without a value.")
     return value
 
 

@@ -306,7 +306,7 @@ def test_a_query_without_a_term_is_noted_and_one_with_a_term_is_not(query: str, 
 
 def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
     search = hybrid()
-    note = "The filter asks about 'yaer', a field that no document has."
+    note = "The filter asks about 'yaer', but no document has this field."
     for misspelt in ({"yaer": 1961}, {"yaer": {"$ne": 1961}}, {"$or": [{"year": 1961}, {"$not": {"yaer": 1961}}]}):
         assert search.search("flow", filter=misspelt).notes == (note,)
         assert asyncio.run(search.asearch("flow", filter=misspelt)).notes == (note,)
@@ -328,11 +328,13 @@ def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
 def test_a_filter_that_compares_with_another_kind_of_value_than_documents_have_is_noted(test: Any, kind: str) -> None:
     search = hs.HybridSearch({"bm25": hs.BM25()})
     search.upsert(hs.Document("a", "a wing", metadata={"year": ["unknown", "x2021"]}))
-    note = f"The filter compares 'year' with {kind}, and no document has one there, but values of other kinds."
+    note = (
+        f"The filter compares 'year' with {kind}, but no document has one there. The values there are of other kinds."
+    )
     assert search.search("wing", filter={"year": test}).notes == (note,)
     assert search.search("wing", filter={"$or": [{"year": test}, {"yaer": test}]}).notes == (
         note,
-        "The filter asks about 'yaer', a field that no document has.",
+        "The filter asks about 'yaer', but no document has this field.",
     )
     assert search.search("wing", filter={"year": {"$in": [2020, "unknown", None]}}).notes == ()
     held = {"a number": 1, "a number and a boolean": False, "a boolean": True, "an instant": "2023-01-01T00:00Z"}[kind]
@@ -716,7 +718,7 @@ def test_sync_removes_nothing_where_it_cannot_know_what_is_gone(tmp_path: Path) 
 def test_a_report_has_the_notes_of_its_reader(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("id,text,zip\n1,a,90210\n2,b,02134\n")
     [note] = hs.HybridSearch({"bm25": hs.BM25()}).index(tmp_path / "c.csv").notes
-    assert "'zip' str (line 3 holds '02134')" in note
+    assert "'zip' is read as str (line 3 holds '02134')" in note
     assert hs.HybridSearch({"bm25": hs.BM25()}).index([{"id": "1", "text": "a", "zip": 1}]).notes == ()
 
 

@@ -1,16 +1,16 @@
 """Where the machine code of `kernels` is kept, and how it gets there.
 
-Compiling takes some 20 seconds, reading what was compiled before a tenth of one. The first of these places counts that
-has the code or, for code that is made, that can be written:
+Compiling takes some 20 seconds. Reading compiled code takes a tenth of a second. Code is read from the first of these
+places that has it, and new code goes to the first that can be written:
 
-    $NUMBA_CACHE_DIR            alone, where it is set
-    __pycache__ beside this     where installations and images are made by someone who may write there
+    $NUMBA_CACHE_DIR            if it is set, no other place is tried
+    __pycache__ beside this     for whoever installs the package or builds an image
     $XDG_CACHE_HOME/hybridsearch or ~/.cache/hybridsearch
     hybridsearch-<user id>      in the folder for temporary files, or in /dev/shm
 
-Whoever can write to such a folder decides what the process that reads it does. Except in $NUMBA_CACHE_DIR, which is
-its owner's business, a folder is used only if it belongs to this user, to root or to the owner of this file, and if
-nobody else may write to it or put another one in its place.
+A user who can write to such a folder could run code in every process that reads it. A folder is therefore used only if
+it belongs to this user, to root or to the owner of this file, and if nobody else can write to it or replace it. Only
+$NUMBA_CACHE_DIR is not checked: its owner answers for it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _importing = threading.Lock()
 
 
 class Locator:
-    """Tells numba where the code of the functions in this folder lies: in `folder`, which may be read-only."""
+    """Tells numba that the code of the functions in this Python package lies in `folder`, which may be read-only."""
 
     folder: ClassVar[Path]
 
@@ -63,26 +63,26 @@ class Locator:
         return str(self.folder)
 
     def ensure_cache_path(self) -> None:
-        """It is there."""
+        """Nothing to do: the folder is there."""
 
     def get_source_stamp(self) -> str:
-        return self.folder.name  # it has a digest of the sources
+        return self.folder.name  # the name holds a digest of the sources
 
     def get_disambiguator(self) -> str:
         return ""
 
 
 def load() -> ModuleType | None:
-    """`kernels` with the code that is kept for this machine; None where there is none.
+    """`kernels` with the code that is kept for this machine; None if there is none.
 
-    What cannot be read, such as damaged code, raises whatever numba raises then.
+    Raises what numba raises if the code cannot be read, for instance because it is damaged.
     """
     folder = find()
     return None if folder is None else _kernels(folder)
 
 
 def find() -> Path | None:
-    """The folder that has the code for this machine; None where none has."""
+    """The folder that has the code for this machine; None if there is none."""
     for place, trusted in _places():
         folder = place / _name()
         if (folder / _COMPLETE).is_file() and (trusted or _safe(folder)):
@@ -91,10 +91,10 @@ def find() -> Path | None:
 
 
 def make() -> ModuleType:
-    """`kernels` with its code, compiled here unless it is kept already; one process of a machine at a time does so.
+    """`kernels` with its code, compiled now unless it is kept already. Processes of one machine wait for each other.
 
     Raises:
-        StorageError: there is no folder in which it can be kept.
+        StorageError: there is no folder that could keep the code.
     """
     folder = _writable()
     with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=300):
@@ -105,20 +105,20 @@ def make() -> ModuleType:
                 file.chmod(0o644)
             (folder / _COMPLETE).touch(0o644)
         return kernels
-    return _kernels(folder)  # the process that has the lock does not come to an end
+    return _kernels(folder)  # another process holds the lock for too long
 
 
 def make_elsewhere() -> subprocess.Popen[bytes]:
-    """`make` in another process, which goes on where this one ends.
+    """`make` in another process, which goes on after this one has ended.
 
     Raises:
-        StorageError: there is no folder in which the code can be kept, or no Python to start.
+        StorageError: there is no folder that could keep the code, or no Python to start.
     """
     _writable()
     program = Path(sys.executable or "")
     if not program.name.lower().startswith(("python", "pypy")):
         raise StorageError(f"{program.name or 'This program'} cannot compile beside its other work: {_WAY_OUT}.")
-    path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 - of the working folder, whatever is there
+    path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 - only the working folder is added
     return subprocess.Popen(  # noqa: S603
         [program, "-P", "-c", _CHILD, *path],
         stdin=subprocess.DEVNULL,
@@ -129,7 +129,7 @@ def make_elsewhere() -> subprocess.Popen[bytes]:
 
 
 def _places() -> Iterator[tuple[Path, bool]]:
-    """The folders above, each with whether it is trusted as it is."""
+    """The folders above, each with whether it is used unchecked."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(given).absolute(), True
         return
@@ -138,12 +138,12 @@ def _places() -> Iterator[tuple[Path, bool]]:
     if home is not None:
         yield home / "hybridsearch", False
     user = str(os.getuid()) if hasattr(os, "getuid") else "user"
-    for folder in (tempfile.gettempdir(), "/dev/shm"):  # noqa: S108 - looked at by `_safe`
+    for folder in (tempfile.gettempdir(), "/dev/shm"):  # noqa: S108 - `_safe` checks it
         yield Path(folder) / f"hybridsearch-{user}", False
 
 
 def _writable() -> Path:
-    """The first folder in which code for this machine can be kept; it is made."""
+    """The first folder that can keep code for this machine. It is made if it is not there."""
     for place, trusted in _places():
         mode = 0o755 if trusted or place.name == "__pycache__" else 0o700
         folder = place / _name()
@@ -160,7 +160,7 @@ def _writable() -> Path:
 def _safe(folder: Path) -> bool:
     """Whether nobody but this user, root and the owner of this file can write to `folder`, or replace it."""
     if os.name != "posix":
-        return True  # the folders of a user are that user's alone
+        return True  # nobody else can write to the folders of a user
     owners = {0, os.geteuid(), Path(__file__).stat().st_uid}
     folder = folder.resolve()
     for path in (folder, *folder.iterdir()):
@@ -199,7 +199,7 @@ def _kernels(folder: Path) -> ModuleType:
         before = config.CACHE_LOCATOR_CLASSES
         usual = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
         config.CACHE_LOCATOR_CLASSES = f"{__name__}.{Locator.__name__},{before or usual}"
-        try:  # functions that other threads compile meanwhile go where they always go
+        try:  # `Locator` leaves functions of others, which threads may compile meanwhile, where they always go
             kernels = importlib.import_module("hybridsearch.adapters.memory.kernels")
         finally:
             config.CACHE_LOCATOR_CLASSES = before

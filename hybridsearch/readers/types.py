@@ -1,4 +1,4 @@
-"""Types of metadata: what a column of texts holds, values made one type, and fields that hold several kinds."""
+"""Types of metadata: the type of a column of texts, values of one type, and fields that hold several kinds."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "datetime": _datetime,
     "instant": _instant,
 }
-"""By type, what makes a value of a text; it raises ValueError. A column gets the first one that fits all of it."""
+"""By type, what reads a text as a value or raises ValueError. A column gets the first type that fits all of it."""
 
 TYPES = ("str", *_PARSERS)
 """What `types` may name. A datetime has no zone; an instant is a date and time with one."""
@@ -115,7 +115,7 @@ class Column:
     Attributes:
         name: in the header.
         place: in a row, from 0.
-        misfit: (line, value) of the first value that made it text though others are of a narrower type; else None.
+        misfit: (line, value) of the value that made the column text, though others have a narrower type; else None.
     """
 
     def __init__(self, name: str, place: int) -> None:
@@ -126,11 +126,11 @@ class Column:
 
     @property
     def type(self) -> str:
-        """The narrowest of `TYPES` that all of its values are; "str" where there are none."""
+        """The narrowest of `TYPES` that fits all of its values; "str" if there are none."""
         return self._fitting[0] if self._seen and self._fitting else "str"
 
     def look(self, value: str, line: int) -> bool:
-        """Take a value into account; an empty one is missing. Returns whether the column may yet be other than text."""
+        """Take a value into account; an empty one is missing. Returns False once the column can only be text."""
         if value in self._seen or not (stripped := value.strip()):
             return True
         self._fitting = tuple(type for type in self._fitting if _fits(stripped, type))
@@ -152,15 +152,13 @@ def _fits(text: str, type: str) -> bool:
 
 
 def types_note(file: str, columns: Iterable[Column]) -> str:
-    """What was decided, in one sentence; empty where there was nothing to decide."""
-    said = [f"{column.name!r:.40} {column.type}{_because(column)}" for column in columns]
+    """The types that were decided and how to change them; empty if there was nothing to decide."""
+    said = [f"{column.name!r:.40} as {column.type}{_because(column)}" for column in columns]
     if not said:
         return ""
     more = f" and {len(said) - _SHOWN:,} more" if len(said) > _SHOWN else ""
-    return (
-        f"{file}: the columns were read as {', '.join(said[:_SHOWN])}{more}; "
-        "types={'NAME': 'TYPE'} (--type NAME=TYPE) says otherwise."
-    )
+    read = ", ".join(said[:_SHOWN]).replace(" as ", " is read as ", 1)
+    return f"{file}: column {read}{more}. To change that: types={{'NAME': 'TYPE'}} (--type NAME=TYPE)."
 
 
 def _because(column: Column) -> str:
@@ -168,7 +166,7 @@ def _because(column: Column) -> str:
 
 
 class Kinds:
-    """Counts the kinds of values by field, for a word about fields that hold several: a filter compares one kind.
+    """Counts the kinds of values of each field, to note fields that hold several: a filter compares one kind only.
 
     Attributes:
         fields: the names that were seen.
@@ -195,8 +193,8 @@ class Kinds:
             if len(several) > 1:
                 shown = " and ".join(f"{kind} ({number_of(count, 'document')})" for kind, count in several.items())
                 yield (
-                    f"The field {field!r:.80} holds {shown}, and a filter compares one kind only: "
-                    f"types={{{field!r:.80}: 'str'}} (--type {shlex.quote(field[:80] + '=str')}) makes them one."
+                    f"The field {field!r:.80} holds {shown}, but a filter compares one kind only. To have one kind: "
+                    f"types={{{field!r:.80}: 'str'}} (--type {shlex.quote(field[:80] + '=str')})."
                 )
 
 

@@ -198,7 +198,7 @@ def test_a_filter_leaves_out_what_does_not_match(place: str) -> None:
 
 def test_notes_are_shown_with_the_hits(place: str) -> None:
     misspelt = ["--filter", '{"yaer": {"$ne": 1971}}']
-    note = "The filter asks about 'yaer', a field that no document has."
+    note = "The filter asks about 'yaer', but no document has this field."
     assert f"Note: {note}" in invoke("search", place, "wing", *misspelt).stdout
     assert json.loads(invoke("search", place, "wing", *misspelt, "--json").stdout)["notes"] == [note]
 
@@ -237,7 +237,7 @@ def test_the_types_of_columns_are_said_once_and_can_be_told(tmp_path: Path) -> N
     table.write_text("id,text,zip\n1,a wing,90210\n2,a jet,10001\n", encoding="utf-8")
 
     said = invoke("index", str(table), "--index", place)
-    assert one_line(said.stderr).startswith(f"hybridsearch: {table}: the columns were read as 'zip' int; ")
+    assert one_line(said.stderr).startswith(f"hybridsearch: {table}: column 'zip' is read as int. ")
     told = json.loads(invoke("index", str(table), "--index", place, "--type", "zip=str", "--json").stdout)
 
     assert (told["indexed"], told["types"], told["notes"]) == (2, {}, [])

@@ -220,7 +220,7 @@ def test_what_was_decided_is_said_once_with_the_value_that_made_a_column_text(tm
     assert reader.notes == []
     assert len(list(reader)) == 2
     [note] = reader.notes
-    assert "'year' int, 'zip' str (line 3 holds '02134'), 'who' str;" in note
+    assert "column 'year' is read as int, 'zip' as str (line 3 holds '02134'), 'who' as str." in note
     assert "--type NAME=TYPE" in note
 
 
@@ -261,7 +261,7 @@ def test_fields_of_several_kinds_are_counted_in_a_note(tmp_path: Path) -> None:
     reader = read_documents(path)
     assert len(list(reader)) == 6
     [note] = reader.notes
-    assert "'zip' holds text (2 documents) and numbers (3 documents), and" in note
+    assert "'zip' holds text (2 documents) and numbers (3 documents), but" in note
     assert "--type zip=str" in note
     told = read_documents(write(path, lines([{"id": 1, "text": "t", "zip": ["a", 5]}])), types={"zip": "str"})
     assert [document.metadata["zip"] for document in told] == [["a", "5"]]
