@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeVar
@@ -146,6 +146,8 @@ def names(value: str | Iterable[str]) -> list[str]:
     >>> names("bm25"), names(("bm25", "dense", "bm25"))
     (['bm25'], ['bm25', 'dense'])
     """
+    if is_keyed(value):
+        raise InvalidArgumentError(f"Names are given as one name or a list of them, not as {keyed(value)}.")
     listed = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
     for name in listed:
         if not isinstance(name, str):
@@ -157,6 +159,8 @@ def ids(value: str | Iterable[str]) -> list[str]:
     """One document id, or several, as a list. Raises InvalidArgumentError where one is not a string."""
     if isinstance(value, str):
         return [value]
+    if is_keyed(value):
+        raise InvalidArgumentError(f"ids is a document id or a list of them, not {keyed(value)}.")
     if not isinstance(value, Iterable):
         raise InvalidArgumentError(f"ids is a document id or a list of them, not {value!r:.80}.")
     listed = list(value)
@@ -170,10 +174,22 @@ def texts(value: Sequence[str]) -> Sequence[str]:
     """Texts to encode, a list of strings. Raises InvalidArgumentError."""
     if isinstance(value, str):
         raise InvalidArgumentError(f"texts is a list of strings, not one string: write [{value[:40]!r}].")
+    if is_keyed(value):
+        raise InvalidArgumentError(f"texts is a list of strings, not {keyed(value)}.")
     for row, text in enumerate(value):
         if not isinstance(text, str):
             raise InvalidArgumentError(f"texts[{row}] is a string, not {type(text).__name__} {text!r:.80}.")
     return value
+
+
+def is_keyed(value: object) -> bool:
+    """Whether it iterates over keys or names of columns, which nobody means by a list: a mapping, a DataFrame."""
+    return isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "__arrow_c_stream__"))
+
+
+def keyed(value: object) -> str:
+    """`value`, which is keyed, in the words of a message."""
+    return f"the mapping {shown(value)}" if isinstance(value, Mapping) else "a table: give one of its columns"
 
 
 def shown(value: object) -> str:

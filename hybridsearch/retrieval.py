@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch import arguments
 from hybridsearch.backends import AsyncBackend, Backend, Request
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
@@ -300,6 +301,9 @@ class Answers:
 
 
 def _check_queries(queries: Iterable[str]) -> list[str]:
+    if arguments.is_keyed(queries):
+        values = ": write list(queries.values())" if isinstance(queries, Mapping) else ""
+        raise InvalidArgumentError(f"queries is a list of strings, not {arguments.keyed(queries)}{values}.")
     if isinstance(queries, str) or not isinstance(queries, Iterable):
         raise InvalidArgumentError(f"search_many takes a list of queries, not {queries!r:.80}; use search for one.")
     queries = list(queries)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +111,24 @@ def test_one_name_or_id_is_a_list_of_one() -> None:
     for wrong in (1, [1], [None]):
         with pytest.raises(InvalidArgumentError, match="id"):
             ids(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keyed", [{"q1": "wing"}, pa.table({"q1": ["wing"]})])
+def test_keys_are_not_taken_for_queries_ids_or_names(keyed: Any) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([{"id": "q1", "text": "q1"}])
+    asks: list[Callable[[], object]] = [
+        lambda: search.search_many(keyed),
+        lambda: search.rankings(keyed),
+        lambda: search.get(keyed),
+        lambda: search.delete(keyed),
+        lambda: search.search("q1", retrievers=keyed),
+        lambda: hs.BM25().encode_documents(keyed),
+    ]
+    for ask in asks:
+        with pytest.raises(InvalidArgumentError, match=r"not .*(the mapping|a table)"):
+            ask()
+    assert search.count() == 1
 
 
 @pytest.mark.parametrize("one", [*INTEGERS, np.float32])
