@@ -115,7 +115,7 @@ def one_of(name: str, value: T, allowed: Iterable[object]) -> T:
 
 
 def path(name: str, value: str | Path) -> Path:
-    """`value` as a path, with the home folder in place of "~". Raises InvalidArgumentError.
+    """`value` as a path, with the home folder for "~". Raises InvalidArgumentError.
 
     >>> path("via", "encoded").name
     'encoded'
@@ -141,7 +141,7 @@ def path(name: str, value: str | Path) -> Path:
 
 
 def names(value: str | Iterable[str]) -> list[str]:
-    """One name, or several, as a list without repetitions. Raises InvalidArgumentError where there is another thing.
+    """One name or several, as a list without repetitions. Raises InvalidArgumentError if one is not a string.
 
     >>> names("bm25"), names(("bm25", "dense", "bm25"))
     (['bm25'], ['bm25', 'dense'])
@@ -151,7 +151,7 @@ def names(value: str | Iterable[str]) -> list[str]:
     listed = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
     for name in listed:
         if not isinstance(name, str):
-            raise InvalidArgumentError(f"A name of a list of names is a string, such as 'bm25', not {shown(name)}.")
+            raise InvalidArgumentError(f"A name is a string, such as 'bm25', not {shown(name)}.")
     return list(dict.fromkeys(listed))
 
 
@@ -193,19 +193,19 @@ def keyed(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """`value` as a message may show it: the beginning of its `repr`, or its type where it has none.
+    """`value` as messages show it: the beginning of its `repr`, or its type if that fails.
 
     >>> shown("a" * 100) == "'" + "a" * 79, shown(10**5000)
     (True, 'an int')
     """
     try:
         return f"{value!r:.80}"
-    except Exception:  # whatever somebody's own __repr__ raises; Python itself refuses to write out long integers
+    except Exception:  # a __repr__ may raise anything, and Python does not write out long integers
         return f"an {type(value).__name__}" if isinstance(value, int) else f"a {type(value).__name__}"
 
 
 def _finite(value: float) -> bool:
-    """Whether it is a number that arithmetic can go on with; an `int` may be too long to be a `float`."""
+    """Whether it is finite. An `int` may be too long to be a `float`."""
     try:
         return math.isfinite(value)
     except OverflowError:

@@ -186,13 +186,13 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
 
 
 def check_schema(schema: Schema, backend: Backend) -> None:
-    """Raises BackendError where the engine cannot store a kind of retriever, InvalidArgumentError where no file can."""
+    """Raises BackendError if the engine cannot store a retriever, InvalidArgumentError if JSON cannot hold `schema`."""
     try:
         json.dumps(schema.to_json())
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(
-            f"An index cannot remember these settings ({error}): what to_json of a fusion or a reranker gives, and "
-            "what the schema of an encoder holds, are texts, numbers, lists and dicts."
+            f"An index cannot remember these settings ({error}): to_json of a fusion or reranker, and the schema of an "
+            "encoder, may only hold texts, numbers, lists and dicts."
         ) from error
     kinds = backend.capabilities.kinds
     lacking = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind not in kinds]
@@ -226,11 +226,11 @@ class Capabilities:
     """What a backend can do and how exactly; tests and messages follow this, never an engine's name.
 
     Attributes:
-        kinds: the retriever kinds it stores; an index with another one is refused.
-        filters: whether `search` and `count` honour a filter; where not, one that is given is refused.
-        delete: whether documents can be deleted; where not, it is refused.
-        explain: whether `explain` works; where not, explanations have no terms.
-        scan: whether `scan` works; where not, the index cannot be copied from.
+        kinds: the retriever kinds it stores. An index with another kind is refused.
+        filters: whether `search` and `count` honour a filter. If not, a filter is refused.
+        delete: whether documents can be deleted. If not, `delete` is refused.
+        explain: whether `explain` works. If not, explanations have no terms.
+        scan: whether `scan` works. If not, the index cannot be copied.
         persistent: whether the index outlives the process.
         approximate: the kinds whose search may miss a document; empty for exact engines.
         score_tolerance: by kind, the relative error of a score against float64 arithmetic on the same vectors.
@@ -258,8 +258,7 @@ class Capabilities:
 class Backend(Protocol):
     """One index in one engine. Constructed without side effects by `connect`; then `open`, or `create`.
 
-    Inputs are never changed. Many threads may search while one writes. After `close` only garbage collection may
-    follow.
+    Inputs are never changed. Many threads may search while one writes. After `close` a backend is not used again.
     """
 
     @property
@@ -296,7 +295,7 @@ class Backend(Protocol):
 
         Ties are ordered by id at the cut. Lexical and sparse retrievers return only documents with a score above 0;
         documents and queries with an all-zero dense vector are no hits. An unknown retriever is InvalidArgumentError.
-        A filter one of whose `checks` is not so in the index is the FilterError of that check, in `count`, too.
+        If one of the filter's `checks` does not hold in the index, `search` and `count` raise its FilterError.
         """
         ...
 
@@ -326,12 +325,12 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Reopened(Backend, Protocol):
-    """A backend that may hold what other processes have changed since: documents, or another index at its place."""
+    """A backend that can see what other processes changed: the documents, or the index at its place."""
 
     def reopen(self) -> Schema | None:
-        """The schema of the index that is at this place now, which is asked from now on; None where there is none.
+        """Use the index that is at this place now. Returns its schema, or None if there is none.
 
-        Searches under way keep what they began with. Where nothing has changed it costs next to nothing.
+        Searches under way keep what they began with. The call costs next to nothing if nothing has changed.
         """
         ...
 
@@ -434,7 +433,7 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
 
 
 def place_name(place: str | Path | Backend) -> str:
-    """A place as messages call it: a folder or a URL without passwords, or the class of a ready `Backend`."""
+    """A place as messages show it: a folder, a URL without passwords, or the class of a `Backend`."""
     return redacted(place) if isinstance(place, str | Path) else type(place).__name__
 
 

@@ -38,8 +38,8 @@ class Document:
         text: what it says. Empty text is allowed: the document is stored but no retriever finds it.
         title: optional; encoders read title and text as one (`content`).
         metadata: for filters and display: strings, finite numbers, booleans, None, and lists and mappings of these.
-            Other values become one of them: see `plain`. Sets become sorted lists, arrays become lists. It is a copy
-            and cannot be changed; `copy.deepcopy(document.metadata)` can.
+            `plain` says what becomes of other values. Sets become sorted lists, arrays become lists. The metadata is a
+            copy that cannot be changed; a `copy.deepcopy` of it can.
 
     Raises:
         DocumentError: a part has a type or value that cannot be stored.
@@ -89,7 +89,7 @@ class Document:
         return f"{self.title} {self.text}" if self.title else self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict, which may be changed; `Document(**d)` is its inverse."""
+        """A dict for JSON, which you may change; `Document(**d)` is its inverse."""
         return {"id": self.id, "text": self.text, "title": self.title, "metadata": _thawed(self.metadata)}
 
 
@@ -106,7 +106,7 @@ def plain(value: Any) -> Scalar:
     | an Enum, a UUID                                           | its value, its text                                |
 
     Raises:
-        ValueError: why it cannot be one; the message goes on after "... is".
+        ValueError: `value` cannot be one of these. The message continues a sentence that ends with "is".
 
     >>> import datetime as dt
     >>> plain(dt.datetime(2024, 3, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=9)))), plain(float("nan"))
@@ -117,8 +117,8 @@ def plain(value: Any) -> Scalar:
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if isinstance(value, str):
-        return str.__str__(value)  # of a subclass, whose own __str__ may say something else
-    if type(value).__name__ in ("NaTType", "NAType"):  # of pandas, which need not be here
+        return str.__str__(value)  # a subclass may have a __str__ of its own
+    if type(value).__name__ in ("NaTType", "NAType"):  # of pandas, which may not be installed
         return None
     if isinstance(value, dt.date | dt.time):
         return _iso(value)
@@ -150,7 +150,7 @@ def plain(value: Any) -> Scalar:
 
 
 def spellings(id: str) -> list[str]:
-    """An id as it was given, then composed (NFC) and decomposed (NFD), each once: how a document may have it.
+    """The forms in which a document may hold an id: as given, composed (NFC) and decomposed (NFD), each once.
 
     >>> [len(form) for form in spellings("caf\u00e9")], spellings("cafe")
     ([4, 5], ['cafe'])
@@ -164,7 +164,7 @@ def _shown(text: str) -> str:
 
 def _iso(value: dt.date | dt.time) -> str:
     if isinstance(value, dt.time) and value.tzinfo is not None:
-        raise ValueError("a time with a zone but without a date, which is no instant; leave out the zone")
+        raise ValueError("a time with a zone but without a date; leave out the zone, or add the date")
     if isinstance(value, dt.datetime) and value.utcoffset() is not None:
         try:
             return value.astimezone(dt.UTC).isoformat()
@@ -174,13 +174,13 @@ def _iso(value: dt.date | dt.time) -> str:
 
 
 def _dimensions(value: Any) -> int | None:
-    """Of an array or a numpy scalar; None of anything else."""
+    """The number of dimensions of an array or a numpy scalar; None for anything else."""
     dimensions = getattr(value, "ndim", None) if hasattr(value, "dtype") else None
     return dimensions if isinstance(dimensions, int) else None
 
 
 def _from_array(value: Any) -> Any:
-    """What an array without dimensions holds, or a numpy scalar."""
+    """The value of an array without dimensions, or of a numpy scalar."""
     kind, text = getattr(value.dtype, "kind", ""), str(value)
     if kind == "M":
         if text == "NaT":
@@ -194,12 +194,12 @@ def _from_array(value: Any) -> Any:
     if kind == "m":
         raise ValueError("a duration; use a number, such as its seconds")
     if kind == "f":
-        return float(text)  # not all the digits that a float64 of the same value has
+        return float(text)  # as short as a float32 needs, not with the digits of a float64
     return value.item()
 
 
 class _FrozenDict(dict[str, Any]):
-    """Metadata, or a mapping within. It is a dict, so that all writers of JSON take it; a copy of it can be changed."""
+    """Metadata, or a mapping in it. It is a dict because every JSON writer takes a dict. Copies can be changed."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("The metadata of a document cannot be changed: change a copy.deepcopy of it.")

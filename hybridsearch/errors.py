@@ -21,7 +21,7 @@ class HybridSearchError(Exception):
         super().__init__(*(redacted(one) if isinstance(one, str) else one for one in args))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self), self.args), vars(self)  # from a worker process, with what classes below add
+        return _again, (type(self), self.args), vars(self)  # errors may come from a worker process
 
 
 def _again(kind: type[HybridSearchError], args: tuple[object, ...]) -> HybridSearchError:
@@ -43,7 +43,7 @@ class FilterError(HybridSearchError, ValueError):
 
 
 class MissingExtraError(HybridSearchError, ImportError):
-    """An optional dependency is not installed; the message has the pip command, of `package` without an extra."""
+    """An optional dependency is not installed. The message has the pip command of the extra, or of the package."""
 
     def __init__(self, package: str, extra: str | None, purpose: str) -> None:
         command = f"pip install {package}" if extra is None else install_command(extra)
@@ -51,7 +51,7 @@ class MissingExtraError(HybridSearchError, ImportError):
 
 
 def install_command(extra: str) -> str:
-    """The pip command that adds an extra: of the folder or file that this package was installed from, else by name."""
+    """The pip command that adds an extra, from the folder or file that this package came from, or else by name."""
     from importlib import metadata
     from urllib.parse import unquote, urlsplit
 

@@ -317,8 +317,8 @@ def _literal_compare(compare: Compare) -> Condition:
     """The comparison with strings and paths in NFC, in NFD and as given. `$gt` and the like take strings as given."""
     if any(isinstance(key, Instant) for key in compare.keys):
         raise FilterError(
-            f"The filter on {compare.field!r:.80} compares with an instant, but this index was made by an earlier version "
-            "and holds instants as text: index its documents again, or copy the index."
+            f"The filter on {compare.field!r:.80} compares with an instant, but this index was made by an earlier "
+            "version and holds instants as text: index its documents again, or copy the index."
         )
     paths = spellings(compare.field)
     there: list[Condition] = [_as_given(path, "$exists", True) for path in paths]

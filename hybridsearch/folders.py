@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_home() -> Path | None:
-    """`$XDG_CACHE_HOME`, or `~/.cache`; None for a user who has no home, as in many containers."""
+    """`$XDG_CACHE_HOME`, or `~/.cache`; None for a user without a home, as in many containers."""
     given = os.environ.get("XDG_CACHE_HOME")
     if given and os.path.isabs(given):  # noqa: PTH117 - the standard ignores relative ones
         return Path(given)
@@ -16,6 +16,6 @@ def cache_home() -> Path | None:
 
 
 def can_be_written(folder: Path) -> bool:
-    """Whether this user may write to `folder`, or make it where it does not exist yet."""
+    """Whether this user may write to `folder`, or make it if it does not exist."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return there.is_dir() and os.access(there, os.W_OK)

@@ -1,7 +1,7 @@
-"""What a process does that was made by `fork`: it has its parent's memory, but neither its threads nor its own files.
+"""What to reset in a process that `fork` made: it has the memory of its parent, but not the parent's threads.
 
-A lock that another thread of the parent held stays held, a connection is read by both, and a writer's lock belongs to
-the parent. Whoever has one of these says here how a new process gets rid of it.
+A lock stays held if a thread of the parent held it. Both processes would read from one connection. A writer's lock
+belongs to the parent. An object that holds one of these registers here how a new process resets it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def after_fork(owner: T, reset: Callable[[T], None]) -> None:
 
 
 class Lock:
-    """A `threading.Lock` that nobody holds in a process that was forked while a thread of its parent held it."""
+    """A `threading.Lock` that is free in a forked process, even if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self._renew()

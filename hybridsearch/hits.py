@@ -160,10 +160,10 @@ class Results(Sequence[Hit]):
         hits: best first.
         retrievers: the names of the retrievers that answered.
         failures: by name, why an optional retriever is missing from the results.
-        notes: what else a person should know of the answer, a plain sentence each: a retriever that is missing, that
-            read a part of the query only or found no term in it, a filter on a field that no document has.
-        timings: seconds of each stage ("encode NAME", "search", "fuse", "fetch", "rerank"), for the whole call. Where
-            retrievers work side by side, "search" is what they took beyond the longest "encode NAME".
+        notes: what a person should know about the answer, one sentence each: a retriever is missing, read only a part
+            of the query or found no term in it; no document has a field of the filter.
+        timings: seconds of each stage ("encode NAME", "search", "fuse", "fetch", "rerank"), for the whole call. If
+            retrievers work side by side, "search" is the time that they took beyond the longest "encode NAME".
     """
 
     query: str
@@ -211,8 +211,8 @@ class Results(Sequence[Hit]):
     def to_pandas(self) -> pd.DataFrame:
         """One row a hit, best first.
 
-        The columns are `rank`, `score`, `id`, `title` and `text`, for each retriever `NAME.rank` and `NAME.score`, with
-        a reranker `reranker_score`, and for each field of metadata `metadata.FIELD`; NaN or None where there is none.
+        The columns are `rank`, `score`, `id`, `title` and `text`; `NAME.rank` and `NAME.score` for each retriever;
+        `reranker_score` with a reranker; `metadata.FIELD` for each field of metadata. A missing value is NaN or None.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -254,7 +254,7 @@ class Results(Sequence[Hit]):
         return self._grid().to_html()
 
     def _grid(self) -> Grid:
-        alone = len(self.retrievers) == 1  # and then what its fusion makes of its scores says nothing
+        alone = len(self.retrievers) == 1  # the fused score of a single retriever says nothing
         names = self._columns()
         rows = []
         for hit in self.hits:

@@ -1,7 +1,7 @@
 """The one definition of rank, tie and top-k. Everything that orders documents does it through this module.
 
-Rank is 1-based; a higher score is better; equal scores are ordered by document id, ascending by code point. Only what
-is read from a run file has another order of equal scores, the one that trec_eval gives it (`Ranking.from_trec`).
+Rank is 1-based; a higher score is better; equal scores are ordered by document id, ascending by code point. Only a run
+file that was read has equal scores in another order, that of trec_eval (`Ranking.from_trec`).
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     def from_trec(path: str | Path) -> dict[str, Ranking]:
         """Read a TREC run file: `query-id Q0 document-id rank score tag`, one line a hit; may be compressed (.gz).
 
-        The order is the one that trec_eval gives a file, so that measures are those that it prints: by score, which it
-        keeps as a number of 32 bits, and equal scores by document id, descending. The rank column is not used, as it is
-        not by trec_eval. What `to_trec` wrote has the order and the equal scores that it was given.
+        The order is that of trec_eval, so measures are those that it prints: by score as a number of 32 bits, then by
+        document id, descending. Like trec_eval it ignores the rank column. A file of `to_trec` has the order and the
+        equal scores that `to_trec` was given.
 
         Returns:
             One ranking for each query id, in the order of the file.
@@ -127,13 +127,13 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
 
 
 def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int]:
-    """`Ranking.from_trec`, and how many hits have the score of another one of their query, so that ids order them."""
+    """`Ranking.from_trec`, and how many hits share their score with another hit of the query: ids order these."""
     found: dict[str, dict[str, float]] = {}
     for number, line in read_lines(path):
         try:
             query, _, id, _, score, _ = words(line)
             if not score.isascii() or "_" in score:
-                raise ValueError(score)  # which only Python takes for a number
+                raise ValueError(score)  # Python alone takes it for a number
             value = float(score)
         except ValueError:
             raise InvalidArgumentError(
@@ -153,7 +153,7 @@ def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int]:
 
 
 def _as_trec_eval(found: Mapping[str, float]) -> tuple[Ranking, int]:
-    """The ranking that trec_eval makes of the scores of one query, and how many of its hits have an equal score."""
+    """The ranking that trec_eval makes of the scores of one query, and how many hits share their score."""
     ids = sorted(found, reverse=True)
     exact = np.array([found[id] for id in ids], dtype=np.float64)
     with np.errstate(over="ignore"):
@@ -162,7 +162,7 @@ def _as_trec_eval(found: Mapping[str, float]) -> tuple[Ranking, int]:
     exact, kept = exact[order], kept[order]
     equal = kept[1:] == kept[:-1]
     ties = int((np.append(equal, False) | np.append(False, equal)).sum())
-    lowered = kept[1:] >= np.nextafter(kept[:-1], np.float32(-np.inf))  # by `to_trec`, which parts equal scores so
+    lowered = kept[1:] >= np.nextafter(kept[:-1], np.float32(-np.inf))  # `to_trec` writes equal scores like this
     first = np.maximum.accumulate(np.where(np.append(False, lowered), 0, np.arange(len(kept))))
     return Ranking(tuple([ids[place] for place in order.tolist()]), exact[first]), ties
 

@@ -135,9 +135,9 @@ def make(kind: Kind, description: Mapping[str, Any]) -> Any:
         raise InvalidArgumentError(f"A {kind} is described as {{'type': name, ...}}, not as {shown(description)}.")
     arguments = dict(description)
     name = arguments.pop("type", None)
-    if "trust_remote_code" in arguments:  # is written by nobody: who opens a file need not trust who made it
+    if "trust_remote_code" in arguments:  # we never write it: who opens a file need not trust who made it
         raise InvalidArgumentError(
-            f"A {kind} that is read from a file cannot let the code of its model run: make it yourself, with "
+            f"A file cannot let a {kind} run the code of its model: make the {kind} yourself, with "
             "trust_remote_code=True, and pass it."
         )
     cls = find(kind, name)

@@ -58,7 +58,7 @@ class Plan:
         encoder: by name, the encoder that the index was built with; raises FingerprintMismatchError for another one.
         optional: retrievers that may fail.
         timeout: seconds by retriever.
-        known: what filters took for granted and some document met; it grows, so that each is looked for once.
+        known: expectations of filters that some document met. It grows, so each is looked up once.
     """
 
     retrievers: tuple[str, ...]
@@ -150,7 +150,7 @@ class Plan:
         encoder = self.encoder(name)
         with _timed(timings, f"encode {name}"), _blame(f"Retriever {name!r}"):
             vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
-            query_notes = getattr(encoder, "query_notes", None)  # as in `Noting`, for which isinstance is slow
+            query_notes = getattr(encoder, "query_notes", None)  # `Noting`, without a slow isinstance
             notes: Sequence[str] = [""] * len(queries) if query_notes is None else query_notes(queries)
         if len(vectors) != len(queries):
             raise EncodingError(
@@ -180,13 +180,12 @@ class Plan:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
             raise RetrieverError(f"No retriever answered: {reasons}.")
         joined = _joined(good)
-        timings["search"] -= max(
-            joined.timings.values(), default=0.0
-        )  # retrievers encode side by side, and then search
+        # Retrievers encode side by side, and then search.
+        timings["search"] -= max(joined.timings.values(), default=0.0)
         return replace(joined, failures=failures, timings=timings | joined.timings)
 
     def merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:
-        """The hits for each query, from what `ask` gave for it: fused, fetched and reranked."""
+        """The hits for each query: the answers of `ask`, fused, fetched and reranked."""
         top_k, reranker, timings, by_query = self.top_k, self.reranker, answers.timings, answers.by_query
         with _timed(timings, "fuse"):
             fused = [self.fusion.explain(of_query) for of_query in by_query]
@@ -219,7 +218,7 @@ class Plan:
         return results
 
     def _filter_notes(self) -> list[str]:
-        """That no document has what the filter asks about: most often it is misspelt, or of another type."""
+        """Notes on fields of the filter that no document has: most often they are misspelt, or of another type."""
         notes: dict[str, str] = {}
         for expected in self.filter.expectations() if self.filter else ():
             if expected.condition not in self.known and expected.field not in notes:
@@ -277,7 +276,7 @@ def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dic
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the retrievers said: by name, a request, a ranking and a note for each query; why optional ones are missing.
+    """What the retrievers said. By name: a request, a ranking and a note for each query, or why an optional one failed.
 
     A note is a sentence, or "".
     """
@@ -318,11 +317,11 @@ def _check_queries(queries: Iterable[str]) -> list[str]:
 
 
 def _note_of(query: QueryVector) -> str:
-    """That there is nothing in the vector of a query, such as one of stop words alone; else nothing."""
+    """A note if the vector of a query is empty, for example with stop words alone; else ""."""
     if isinstance(query, TextQuery):
         return ""
     weights = query.weights if isinstance(query, SparseQuery) else query
-    return "" if np.any(weights) else "no term of the query is left to search for, so it finds nothing."
+    return "" if np.any(weights) else "the query has no term left to search for, so it finds nothing."
 
 
 def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:

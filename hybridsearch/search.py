@@ -55,20 +55,18 @@ class HybridSearch:
 
     Args:
         retrievers: encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
-        backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An index that is there is
-            opened, and its encoders' fingerprints must be those of `retrievers`.
-        fusion: how rankings are merged; None for what an index that is there was made with, else `RRF()`. A name is
-            "rrf", "minmax", "zscore" or "adaptive"; a path is that of a file of `Fusion.save`, or of `hs.tune`, which
-            says how deep retrievers are read, too. An index that is opened with some of its retrievers keeps their
-            weights.
+        backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An existing index is
+            opened. Its encoders' fingerprints must be those of `retrievers`.
+        fusion: how rankings are merged. None takes that of an existing index, else `RRF()`. Names are "rrf", "minmax",
+            "zscore" and "adaptive". A path names a file of `Fusion.save` or `hs.tune`; that of `hs.tune` also says how
+            deep retrievers are read. An index that is opened with some of its retrievers keeps their weights.
         reranker: reorders the top of the fused ranking; None for none.
-        candidates: how deep each retriever is read (at least `top_k`); None for what an index that is there was made
-            with, else 100.
+        candidates: how deep each retriever is read (at least `top_k`). None takes that of an existing index, else 100.
         optional: names of retrievers that may fail: the results are then marked `degraded` instead of raising.
         timeout: seconds that a retriever may take for a call (encoding and search), one for all or by name.
         backend_options: keyword arguments of the backend that `backend` names.
-        refresh: how often a search first looks for what other processes have changed (see the method `refresh`):
-            seconds, or a text such as "1s", "500ms" or "5m"; None for never.
+        refresh: how often searches look for changes of other processes (see the method `refresh`): seconds, or a text
+            such as "1s", "500ms" or "5m"; None for never.
 
     Raises:
         FingerprintMismatchError: the index was built with another encoder.
@@ -155,25 +153,25 @@ class HybridSearch:
     ) -> IndexReport:
         """Add documents, or replace those with the same id. Streams: memory does not grow with the corpus.
 
-        After a crash the same call goes on: documents that are there already, exactly so, are neither encoded nor
-        stored again. Many documents for an index that has none are loaded by an engine in its fastest way, without
-        asking what is there; the batches of one with documents are stored one after the other.
+        After a crash the same call goes on: a document that is stored already, unchanged, is neither encoded nor stored
+        again. An empty index loads many documents in the fastest way of its engine. An index with documents stores one
+        batch after the other.
 
         Args:
             documents: documents or dicts, a DataFrame of pandas or polars or a table of pyarrow, or a file or folder:
                 whatever `hs.read_documents` reads. Call that for its options.
             batch_size: documents that are encoded and stored together.
-            via: a folder that keeps what was encoded. Everything is encoded into an index in that folder, which is
-                then copied to this index with all that it holds; a crash in either half costs no encoding again.
-            sync: True removes from the index, in the end, what `documents` do not have. A function is told how many
-                that are, if there are any, and says whether to remove them.
+            via: a folder that keeps what was encoded. Everything is encoded into an index in that folder, and all of
+                that index is then copied to this one. A crash in either half costs no encoding again.
+            sync: True removes from the index, at the end, documents that are not in `documents`. A function gets their
+                number, if it is not 0, and returns whether to remove them.
             show_progress_bar: None shows it in a terminal.
 
         Raises:
-            DocumentError: one is not usable; the batches before it are stored. Or `sync` cannot know what is gone,
-                as the reader skipped lines.
-            BulkIndexError: the engine refused some documents; all others are stored. Where another error ends the
-                call, that one has a note of them.
+            DocumentError: a document is not usable; the batches before it are stored. Or the reader skipped lines, so
+                `sync` cannot know what is gone.
+            BulkIndexError: the engine refused some documents; all others are stored. If another error ends the call,
+                that error has a note about them.
         """
         started = time.perf_counter()
         batch_size = whole_number("batch_size", batch_size)
@@ -195,7 +193,7 @@ class HybridSearch:
                         advance(len(batch))
 
                 source = batches(reader, batch_size)
-                first = list(islice(source, 1))  # where this fails, no index is made
+                first = list(islice(source, 1))  # an error here makes no index
                 few, new = all(is_last(batch, batch_size) for batch in first), self._encoders.schema is None
                 empty = new or (not few and is_empty(self._backend))
                 self._create()
@@ -224,11 +222,13 @@ class HybridSearch:
     def delete(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; unknown ids are ignored. Returns how many were there.
 
-        Raises BackendError where the engine cannot delete.
+        Raises BackendError if the engine cannot delete.
         """
         self._check_indexed()
         if not self._backend.capabilities.delete:
-            raise BackendError(f"The engine at {self._place} cannot delete documents: index those to keep elsewhere.")
+            raise BackendError(
+                f"The engine at {self._place} cannot delete documents: index the documents to keep into another place."
+            )
         return self._backend.delete([form for id in arguments.ids(ids) for form in spellings(id)])
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
@@ -241,12 +241,7 @@ class HybridSearch:
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """How many documents there are, or how many of them `filter` lets through."""
-        self._refresh_if_due()
-        if self._encoders.schema is None:
-            self.refresh()
-        if self._encoders.schema is None:
-            return 0
-        return self._backend.count(self._parsed(filter))
+        return self._backend.count(self._parsed(filter)) if self._is_indexed() else 0
 
     # Searching
 
@@ -420,16 +415,16 @@ class HybridSearch:
         save(path, overwrite=overwrite)
 
     def refresh(self) -> None:
-        """Search what is at this index's place now, also where other processes have changed it since.
+        """Take up what other processes have changed at this index's place.
 
-        They may have stored or deleted documents, made the index, deleted it, or made another one in its place, whose
-        encoders and settings then count where none were given. Searches under way keep what they began with. Where
-        nothing has changed it costs one look at a file's time, or one request to a server. An index in RAM is always
-        up to date, and so are the documents of one on a server.
+        They may have stored or deleted documents, made the index, deleted it, or made another one in its place. The
+        encoders and settings of a new index count if none were given here. Searches under way keep what they began
+        with. If nothing has changed, the call costs one look at a file's time, or one request to a server. An index in
+        RAM is always up to date. So are the documents of an index on a server.
 
         Raises:
-            IndexCorruptedError, BackendError, StorageError: as `hs.open`; searches go on with what there was.
-            FingerprintMismatchError, InvalidArgumentError: the index does not fit the encoders or settings given.
+            IndexCorruptedError, BackendError, StorageError: as `hs.open`. Searches go on with what there was before.
+            FingerprintMismatchError, InvalidArgumentError: the new index does not fit the encoders or settings given.
         """
         with self._refreshing:
             self._look_again()
@@ -460,17 +455,17 @@ class HybridSearch:
         return f"HybridSearch({', '.join(parts)})"
 
     def __reduce__(self) -> tuple[_Recipe, tuple[()]]:
-        """An index with a place is pickled as its place and settings, and opens itself again where it is unpickled."""
+        """The pickle holds the place and the settings. Unpickling opens the index again."""
         recipe = self._to_its_place()
         recipe.check_pickles()
         return recipe, ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HybridSearch:
-        """Another one, opened at the same place with settings of its own."""
+        """Another search, opened at the same place, with settings of its own."""
         return self._to_its_place()()
 
     def __copy__(self) -> HybridSearch:
-        """Another one on the same open index: its settings may change, and `close` closes both."""
+        """Another search on the same open index. Its settings may change; `close` closes both."""
         copied = object.__new__(type(self))
         vars(copied).update(vars(self))
         copied._make_locks()
@@ -480,20 +475,20 @@ class HybridSearch:
     # How it is done
 
     def _to_its_place(self) -> _Recipe:
-        """How to come to this index again with the settings that there are now."""
+        """How to open this index again with the present settings."""
         if not self._backend.capabilities.persistent:
             raise BackendError(
-                "An index in RAM cannot be pickled, nor copied deeply: save it with save(folder), and pickle "
+                "An index in RAM cannot be pickled or copied deeply: save it with save(folder) and pickle "
                 "hs.open(folder), or index into a folder from the start."
             )
         return self._recipe.placed(fusion=self.fusion, reranker=self.reranker, candidates=self.candidates)
 
     def _make_locks(self) -> None:
-        """Also in a forked process, where the thread that held one is not."""
+        """Also in a forked process: a thread that held one is not there."""
         self._create_lock, self._refreshing = threading.Lock(), threading.Lock()
 
     def _refresh_if_due(self) -> None:
-        """One thread does; the others go on with what there is meanwhile."""
+        """One thread looks. The others go on with what there is."""
         if self._is_due() and self._refreshing.acquire(blocking=False):
             try:
                 self._look_again()
@@ -550,17 +545,19 @@ class HybridSearch:
             raise InvalidArgumentError(
                 f"The index at {str(self._place)!r} has the retrievers {', '.join(map(repr, schema.retrievers))}, and "
                 f"{new[0]!r} cannot be added: index the documents into another place with all retrievers (the encoding "
-                "cache has what models have encoded), or leave it out."
+                "cache keeps what models have encoded), or leave this one out."
             )
 
     def _check_sync(self, via: str | Path | None) -> None:
         able = self._backend.capabilities
         if via is not None:
-            raise InvalidArgumentError("sync (--sync) is not for via (--via): call index again without via to sync.")
+            raise InvalidArgumentError(
+                "sync (--sync) does not work with via (--via): call index again without via to sync."
+            )
         if not (able.delete and able.scan):
             raise BackendError(
-                f"The engine of {str(self._place)!r} cannot {'list' if able.delete else 'delete'} its documents, which "
-                "sync (--sync) needs: index into a new place instead."
+                f"The engine of {str(self._place)!r} cannot {'list' if able.delete else 'delete'} its documents, and "
+                "sync (--sync) needs that: index into a new place instead."
             )
 
     def _remove(
@@ -570,8 +567,8 @@ class HybridSearch:
         if skipped:
             lines = number_of(len(skipped), "line was", "lines were")
             raise DocumentError(
-                f"{lines} skipped, so that it is not known which documents the source no longer has: none was removed. "
-                f"Repair the source and index it again. The first one: {skipped[0]}"
+                f"{lines} skipped, so it is unknown which documents the source no longer has. None was removed. Repair "
+                f"the source and index it again. The first one: {skipped[0]}"
             )
         gone = ingest.gone()
         if not gone or (callable(sync) and not sync(len(gone))):
@@ -601,20 +598,23 @@ class HybridSearch:
         return Schema({name: encoder.schema() for name, encoder in self._encoders.given.items()}, settings)
 
     def _check_indexed(self) -> None:
-        """Look for what others did where that is due, or where there was no index yet."""
+        if not self._is_indexed():
+            raise IndexNotFoundError(f"Nothing is indexed at {str(self._place)!r} yet: call index(documents) first.")
+
+    def _is_indexed(self) -> bool:
+        """Whether there is an index, after a look for changes of others if that is due or there was no index."""
         self._refresh_if_due()
         if self._encoders.schema is None:
             self.refresh()
-        if self._encoders.schema is None:
-            raise IndexNotFoundError(f"Nothing is indexed at {str(self._place)!r} yet: call index(documents) first.")
+        return self._encoders.schema is not None
 
     def _parsed(self, filter: Mapping[str, Any] | Filter | None) -> Filter | None:
         if filter is None:
             return None
         if not self._backend.capabilities.filters:
             raise BackendError(
-                f"The engine at {self._place} cannot filter, so that documents would be found that the filter is to "
-                "keep out: leave out the filter, or copy the index to an engine that can."
+                f"The engine at {self._place} cannot filter, so it would also find documents that the filter excludes: "
+                "leave out the filter, or copy the index to an engine that can."
             )
         return filter if isinstance(filter, Filter) else Filter.parse(filter)
 
@@ -625,15 +625,15 @@ class HybridSearch:
         self._check_weights(fusion, names)
         weighted = [name for name in names if fusion.weight(name) > 0]
         if not weighted:
-            zeros = f"The fusion gives the weight 0 to {', '.join(map(repr, names))}, so that none"
+            zeros = f"The fusion gives the weight 0 to {', '.join(map(repr, names))}, so none"
             raise InvalidArgumentError(
-                f"{zeros if names else 'No retriever'} is left to ask: name another one, or give another fusion, such "
-                "as fusion='rrf'."
+                f"{zeros if names else 'No retriever'} is left to ask: name another retriever, or give another fusion, "
+                "such as fusion='rrf'."
             )
         return weighted
 
     def _check_weights(self, fusion: Fusion, names: Iterable[str]) -> None:
-        """Raises InvalidArgumentError where the fusion weighs an unknown retriever, or does not weigh one of these."""
+        """Raises InvalidArgumentError if the fusion weighs an unknown retriever, or does not weigh one of these."""
         self._encoders.check_names(fusion.weights or (), "fusion weights")
         for name in names:
             fusion.weight(name)
@@ -659,7 +659,7 @@ def open(
         place: a folder, or an engine's URL.
         retrievers: encoders to use in place of the recorded ones, such as a model that has moved to another folder;
             needed for encoders of your own.
-        fusion, reranker, candidates: in place of the recorded ones; `reranker=None` turns a recorded one off.
+        fusion, reranker, candidates: replace the recorded ones; `reranker=None` turns a recorded one off.
         optional, timeout, backend_options, refresh: as in `HybridSearch`.
 
     Raises:
@@ -702,7 +702,7 @@ def open(
             if "reranker" in schema.settings and recorded is None:
                 warn(
                     f"The index at {shown!r} was made with a reranker that was not given by name, so it opens without "
-                    "one: pass reranker=..., or reranker=None to say that this is meant."
+                    "one: pass reranker=..., or reranker=None if you want none."
                 )
         return HybridSearch(
             encoders,
@@ -720,7 +720,7 @@ def open(
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """How a search came to its index: by `make(place, **options)`, and how it comes there again."""
+    """How a search opened its index, by `make(place, **options)`, and how to do so again."""
 
     make: Callable[..., HybridSearch]
     place: str | Path | Backend
@@ -730,34 +730,33 @@ class _Recipe:
         return self.make(**{"place" if self.make is open else "backend": self.place}, **self.options)
 
     def on(self, backend: Backend) -> HybridSearch:
-        """The same on a backend that is open already."""
+        """The same search on a backend that is open already."""
         named = {} if self.make is open else {"_recipe": self}  # so that errors name the place
         return replace(self, place=backend, options={**self.options, "backend_options": None, **named})()
 
     def placed(self, **settings: Any) -> _Recipe:
-        """The same with these settings, for whatever working folder."""
+        """The same with these settings, independent of the working folder."""
         place = self.place
         if isinstance(place, str | Path) and "://" not in str(place):
             place = arguments.path("The place of the index", place).absolute()
         return replace(self, place=place, options={**self.options, **settings})
 
     def check_pickles(self) -> None:
-        """Raises BackendError where a part cannot be pickled."""
+        """Raises BackendError if a part cannot be pickled."""
         parts = {"backend": self.place, **self.options, **(self.options["retrievers"] or {})}
         del parts["retrievers"]
         for name, value in parts.items():
             try:
                 pickle.dumps(value)
-            except Exception as error:  # of any kind: an object decides itself what it raises
+            except Exception as error:  # an object may raise anything
                 raise BackendError(
-                    f"This search cannot be pickled, because {name!r} cannot, which is a {type(value).__name__} "
-                    f"({error}): give a backend by its place and a model by its name, and let your own classes be "
-                    "pickled."
+                    f"This search cannot be pickled, because {name!r}, a {type(value).__name__}, cannot ({error}): "
+                    "give a backend by its place, a model by its name, and objects of your own that can be pickled."
                 ) from error
 
 
 def _made_alike(schema: Schema, other: Schema) -> bool:
-    """Whether they are equal but for the average lengths, which the first documents decide."""
+    """Whether they differ in average lengths at most. The first documents of an index decide these."""
     ours, theirs = (
         replace(one, retrievers={name: replace(r, average_length=None) for name, r in one.retrievers.items()})
         for one in (schema, other)

@@ -22,7 +22,7 @@ UNLIMITED = 1_000_000
 """The width where nothing has to fit, as in a file."""
 
 _GAP = 2
-_HEAD = 14  # up to this a head has one line, however short its column's cells are
+_HEAD = 14  # a head of up to so many characters has one line, even above short cells
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
@@ -32,12 +32,12 @@ class Grid:
 
     Attributes:
         title: in the first line; "" for none.
-        columns: their heads.
-        rows: the cells of each row, and the lines of each cell, of which the first counts.
+        columns: the head of each column.
+        rows: the cells of each row, and the lines of each cell. The first line is the main one.
         notes: sentences below.
-        texts: places of the columns that hold text, which stand to the left; all others stand to the right.
-        wide: the place of the column that has the rest of a line, and gives way first; its cells have one line.
-        cut: whether what does not fit into the wide column is left out, and not written on more lines.
+        texts: places of the columns with text, which are aligned left; all others are aligned right.
+        wide: the place of the column that takes the rest of a line and shrinks first; its cells have one line.
+        cut: whether a text that does not fit into the wide column is cut, not wrapped.
 
     >>> print(as_text(Grid("Mean", ["system", "nDCG@10"], [[["bm25"], ["0.31", "0.2–0.4"]]]), 80))
     Mean
@@ -103,7 +103,7 @@ class Grid:
     # How it is done
 
     def _widths(self) -> list[int]:
-        """Of each column: its longest line, where its head may have several; the wide one's is at most 20."""
+        """The least width of each column: that of its longest line, but at most 20 for the wide one. Heads may wrap."""
         widths = []
         for place, column in enumerate(self.columns):
             cells = max((_length(line) for row in self.rows for line in row[place]), default=0)
@@ -116,7 +116,6 @@ class Grid:
         return sum(self._widths()) + _GAP * (len(self.columns) - 1)
 
     def _as_table(self, room: int) -> Iterator[Text]:
-
         widths = self._widths()
         if self.wide is not None:
             longest = max((_length(line) for row in self.rows for line in row[self.wide]), default=0)
@@ -176,7 +175,7 @@ def rich_tables(grids: Iterable[Grid]) -> RenderableType:
 
 
 def as_text(shown: RenderableType, width: int) -> str:
-    """What rich prints of it without colours, `width` wide, or as wide as its tables need."""
+    """What rich prints of `shown`, without colours: `width` wide, or wider if its tables need that."""
     from rich.console import Console
 
     console = Console(width=UNLIMITED, color_system=None)
@@ -188,19 +187,19 @@ def as_text(shown: RenderableType, width: int) -> str:
 
 
 def _rest(cell: Sequence[str]) -> str:
-    """The lines of a cell after the first, behind it."""
+    """The lines of a cell after the first, to be written behind it."""
     return "".join(f"  {_clean(line)}" for line in cell[1:] if line)
 
 
 def _length(line: str) -> int:
-    """Its width in a terminal, where a Chinese character has two places."""
+    """The width in a terminal. A Chinese character takes two places."""
     from rich.cells import cell_len
 
     return cell_len(_clean(line))
 
 
 def _clean(line: str) -> str:
-    """What would begin a new line, or say something to the terminal, is a blank."""
+    """`line` with blanks for characters that would begin a new line or control the terminal."""
     return _CONTROLS.sub(" ", line)
 
 
@@ -222,7 +221,7 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """`text` as Markdown shows it: no table cell, tag or emphasis begins in it."""
+    """`text` for Markdown, with the characters of table cells, tags and emphasis escaped."""
     for character, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_")):
         text = text.replace(character, shown)
     return text

@@ -366,7 +366,7 @@ def test_what_cannot_be_pickled_is_named(tmp_path: Path) -> None:
         pass
 
     search = hs.HybridSearch(bm25(), tmp_path / "index", Mine())
-    with pytest.raises(BackendError, match="because 'fusion' cannot, which is a Mine"):
+    with pytest.raises(BackendError, match="because 'fusion', a Mine, cannot"):
         pickle.dumps(search)
     assert isinstance(copy.deepcopy(search).fusion, Mine)
 

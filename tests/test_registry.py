@@ -110,7 +110,7 @@ def test_a_file_never_names_what_is_imported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [("encoder", "dense"), ("encoder", "sparse"), ("reranker", "cross-encoder")])
 def test_a_file_never_lets_the_code_of_a_model_run(kind: Kind, name: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="cannot let the code of its model run"):
+    with pytest.raises(InvalidArgumentError, match=r"cannot let a .* run the code of its model"):
         make(kind, {"type": name, "model": "any", "trust_remote_code": True})
 
 
@@ -121,7 +121,7 @@ def test_arguments_that_do_not_fit_are_named() -> None:
 
 def test_a_missing_package_is_named_with_what_installs_it() -> None:
     register("backend", "engine", "no_such_client:Engine", extra="engine")
-    with pytest.raises(MissingExtraError, match=r"The engine backend.*hybridsearch\[engine\]"):
+    with pytest.raises(MissingExtraError, match=r"The engine backend.*\[engine\]"):
         connect("engine://host/name")
 
 

@@ -705,7 +705,7 @@ def test_sync_removes_nothing_where_it_cannot_know_what_is_gone(tmp_path: Path) 
     search = hs.HybridSearch({"bm25": hs.BM25()})
     search.index([{"id": "a", "text": "x"}, {"id": "b", "text": "x"}])
     (tmp_path / "c.jsonl").write_text('{"id": "a", "text": "x"}\n{"id": "b", "text": \n')
-    with pytest.raises(DocumentError, match=r"1 line was skipped.*none was removed.*line 2"):
+    with pytest.raises(DocumentError, match=r"1 line was skipped.*None was removed.*line 2"):
         search.index(hs.read_documents(tmp_path / "c.jsonl", on_error="skip"), sync=True)
     (tmp_path / "c.jsonl").write_text("")
     with pytest.raises(DocumentError, match="holds no document"):

@@ -25,11 +25,11 @@ class IndexReport:
 
     Attributes:
         indexed: documents encoded and stored.
-        unchanged: documents that were there already, exactly so; nothing was done for them.
+        unchanged: documents that were stored already, just like this; nothing was done for them.
         duplicates: ids that came more than once in the call; the last one is stored.
         seconds: for everything.
         removed: documents that the index had and the source does not, with `sync`.
-        notes: what is worth knowing of the types of metadata, a sentence each.
+        notes: what to know about the types of metadata, one sentence each.
     """
 
     indexed: int
@@ -55,12 +55,12 @@ def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]
 
 
 def is_last(batch: Sequence[Document], size: int) -> bool:
-    """Whether no other one follows this one of `batches`."""
+    """Whether this batch of `batches` is the last one."""
     return len(batch) < size and sum(len(document.text) for document in batch) < _BATCH_CHARACTERS
 
 
 def is_empty(backend: Backend) -> bool:
-    """Whether the opened index has no document, not even one that a load which broke off left without a refresh."""
+    """Whether the opened index is empty. A refresh first shows what a broken load left."""
     if isinstance(backend, Loader):
         backend.refresh()
     return backend.count() == 0
@@ -125,7 +125,7 @@ class Ingest:
         return tuple(self._seen.twice)
 
     def add(self, batches: Iterable[list[Document]], *, empty: bool = False) -> None:
-        """Store what is not there exactly so, one batch after the other; `empty` is whether nothing can be there."""
+        """Store new and changed documents, one batch after the other; `empty` says that the index has none."""
         for batch in batches:
             known = self._seen.add([document.id for document in batch])
             self._change({document.id: document for document in batch}.values(), compare=not empty or bool(known))
@@ -158,7 +158,7 @@ class Ingest:
                 self._backend.refresh()
 
     def gone(self) -> list[str]:
-        """The ids of the index's documents that did not come."""
+        """The ids of documents in the index that were not among those given."""
         batches = self._backend.scan(self._batch_size)
         return [id for batch in batches for id in self._seen.missing([document.id for document in batch.documents])]
 
@@ -178,12 +178,12 @@ class Ingest:
 
 
 def same_document(new: Document, old: Document | None) -> bool:
-    """Whether storing `new` would change nothing. In metadata 1, 1.0 and True differ; the order of keys is nothing."""
+    """Whether storing `new` would change nothing. In metadata 1, 1.0 and True differ; the order of keys is ignored."""
     return old is not None and new == old and _typed(new.metadata) == _typed(old.metadata)
 
 
 def _typed(value: Any) -> Any:
-    """`value` so that it equals only what has the same types."""
+    """`value` with its types, so 1, 1.0 and True differ."""
     if isinstance(value, Mapping):
         return {key: _typed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -192,9 +192,9 @@ def _typed(value: Any) -> Any:
 
 
 def send(backend: Backend, batches: Iterable[EncodedBatch], refused: list[tuple[str, str]]) -> None:
-    """Store all batches, by `load` where the backend has it, and refresh. Documents that are refused go to `refused`.
+    """Store all batches, by `load` if the backend has it, and refresh. Refused documents go to `refused`.
 
-    Where `batches` itself raises an error, what it gave before is stored first.
+    If `batches` raises an error, the batches before it are stored first.
     """
     failure: list[Exception] = []
 
@@ -218,7 +218,7 @@ def send(backend: Backend, batches: Iterable[EncodedBatch], refused: list[tuple[
 
 @contextmanager
 def reporting(refused: list[tuple[str, str]]) -> Iterator[None]:
-    """Raises BulkIndexError in the end where documents were refused; another error on the way gets a note of them."""
+    """Raises BulkIndexError at the end if documents were refused. Another error gets a note about them."""
     try:
         yield
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Text files with lines of columns, apart by blanks or tabs: runs, judgements, queries, topics."""
+"""Text files of lines with columns between blanks or tabs: runs, judgements, queries, topics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError, StorageError
 
 BLANKS = " \t\r\n\f\v"
-"""What is apart from what: those of ASCII alone, as in C. An id may hold any other, such as a no-break space."""
+"""What separates columns: the blanks of ASCII, as in C. An id may hold others, such as a no-break space."""
 
 _WORD = re.compile(f"[^{BLANKS}]+")
 
@@ -21,7 +21,7 @@ _WORD = re.compile(f"[^{BLANKS}]+")
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """(line number, line) of a text file in UTF-8, without its blank lines. A line ends at a line feed, nowhere else.
 
-    A file that gzip has compressed is known by its first two bytes, whatever its name.
+    A gzip file is recognised by its first two bytes, whatever its name.
 
     Raises:
         InvalidArgumentError: there is no such file, or it is not UTF-8.
@@ -39,17 +39,17 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         raise InvalidArgumentError(f"There is no file {str(path)!r}: check the path.") from None
     except IsADirectoryError:
-        raise InvalidArgumentError(f"{path} cannot be read: it is a folder, and a file is needed.") from None
+        raise InvalidArgumentError(f"{path} cannot be read: it is a folder, but a file is needed.") from None
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"{path}, line {number}: it is not valid UTF-8 ({error.reason}).") from error
     except (OSError, EOFError, zlib.error) as error:
         raise StorageError(f"{path} cannot be read: {error}.") from error
-    except ValueError as error:  # of the path: it holds a null character
+    except ValueError as error:  # the path holds a null character
         raise InvalidArgumentError(f"The path {str(path)!r} cannot be that of a file ({error}).") from error
 
 
 def words(line: str) -> list[str]:
-    """The columns of a line that are apart by blanks.
+    """The columns of a line, without the blanks between them.
 
     >>> words("q1 Q0 d\\u2028 1\\n")
     ['q1', 'Q0', 'd\\u2028', '1']
@@ -59,7 +59,7 @@ def words(line: str) -> list[str]:
 
 @contextmanager
 def writable(path: str | Path) -> Iterator[Path]:
-    """What is done in it writes the text file `path`, which it gives as a path; errors become ours.
+    """A context to write the text file `path` in. It gives the path, and its errors are those of this package.
 
     Raises:
         InvalidArgumentError: the text holds a lone surrogate, or `path` cannot be that of a file.

@@ -37,11 +37,11 @@ class _Format:
 
     Attributes:
         suffixes: of their names, without .gz.
-        records: those of an open file, by line or row; None where a file is one document.
-        columns: where a file does not say the types of its columns, those that a look at all of it tells.
-        document: what the content of a whole file becomes, given its path, its document's id and the encoding.
+        records: gives the records of an open file, by line or row; None if a file is one document.
+        columns: reads an open file for the types of its columns; None if it needs no look.
+        document: makes a record of a whole file, given its content, path, id and encoding.
         unit: what a record's number counts.
-        compressed: whether a name that ends in .gz is that of a compressed file.
+        compressed: whether files may end in .gz.
     """
 
     suffixes: tuple[str, ...]
@@ -105,12 +105,12 @@ def read_documents(
     All but Parquet may be compressed (.gz). Text is UTF-8, or what its byte order mark says. A .csv file has commas,
     semicolons, tabs or bars between its columns, as its header shows. A record's id is its field id, _id or docid
     (integers become strings), its text the field text, contents, content or body, its title the field title, whichever
-    comes first in this order. Everything else is metadata, and a field "metadata" that holds a mapping is merged into
-    it. A text file's id is its path below the folder, its title the first Markdown heading or else its name.
+    comes first in this order. Everything else is metadata. A mapping in the field "metadata" is merged into it. The id
+    of a text file is its path below the folder. Its title is the first Markdown heading, or else its name.
 
-    A column of CSV or TSV has one type, which a first pass over the whole file finds: whole numbers, numbers, true or
-    false, dates, dates with times, instants, or else text. A leading zero makes a column text, and an empty cell is
-    missing. What comes through a pipe is kept in a temporary file meanwhile. `notes` says what was found.
+    A column of CSV or TSV has one type: whole numbers, numbers, true or false, dates, dates with times, instants, or
+    else text. A first pass over the whole file finds it. A leading zero makes a column text. An empty cell is missing.
+    A pipe is first copied to a temporary file. `notes` says what was found.
 
     Args:
         source: a path, a table in memory (anything that has `__arrow_c_stream__`), or documents and mappings; a
@@ -119,11 +119,11 @@ def read_documents(
         id_field, text_field, title_field: fields to use instead of the recognised ones.
         metadata_fields: the only fields to keep as metadata; None keeps all.
         auto_id: number the records that have no id as "<file name>-<line>"; two files of the same name collide.
-        types: of fields of metadata, such as `{"zip": "str"}`: "str", "int", "float", "bool", "date", "datetime"
-            (without a zone) or "instant" (with one). A value that is no such thing makes its record unusable.
-        encoding: of text files, such as "cp1252"; None for UTF-8, or what a byte order mark says.
-        on_error: at a record that is no usable document, "stop" by raising DocumentError with the file and line, or
-            "skip" it and list it in the reader's `skipped`.
+        types: types of fields of metadata, such as `{"zip": "str"}`: "str", "int", "float", "bool", "date",
+            "datetime" (without a zone) or "instant" (with one). A value of another type makes its record unusable.
+        encoding: the encoding of text files, such as "cp1252"; None for UTF-8, or what a byte order mark says.
+        on_error: what to do about a record that is no usable document. "stop" raises DocumentError with the file and
+            line. "skip" lists it in the reader's `skipped` and goes on.
 
     Raises:
         InvalidArgumentError: an argument is not one of those above.
@@ -206,12 +206,12 @@ class DocumentReader(Iterable[Document]):
 
     @property
     def notes(self) -> list[str]:
-        """What the latest iteration found of types, a sentence each: those of columns, fields of several kinds."""
+        """What the latest iteration found, one sentence each: types of columns, fields of several kinds."""
         unknown = [name for name in self._fields.types if name not in self._kinds.fields]
         return [
             *filter(None, [types_note(str(self._source), self._columns)]),
             *self._kinds.notes(),
-            *(f"types (--type) names {name!r:.80}, which is metadata of no document." for name in unknown),
+            *(f"types (--type) names {name!r:.80}, but no document has this field." for name in unknown),
         ]
 
     def __iter__(self) -> Iterator[Document]:
@@ -241,7 +241,7 @@ class DocumentReader(Iterable[Document]):
         return f"DocumentReader({shown}{f', format={self._format!r}' if self._format else ''})"
 
     def _records(self) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
-        """(where, its fields, number, record or what is wrong with it); `where` has the file and the number's unit."""
+        """(where, its fields, number, record or what is wrong with it); `where` names the file and the unit."""
         source, fields = self._source, self._fields
         if isinstance(source, Path):
             format = _FORMATS[self._format or "text"]
@@ -283,7 +283,7 @@ class DocumentReader(Iterable[Document]):
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size if path.is_file() else None
-    except OSError:  # which opening it tells
+    except OSError:  # opening it will raise the error
         return None
 
 
@@ -357,7 +357,7 @@ def _is_gzip(path: Path) -> bool:
 
 @contextmanager
 def _seekable(file: IO[bytes], needed: bool) -> Iterator[IO[bytes]]:
-    """`file`, or where it is a pipe and must be read twice a copy of all that comes through it."""
+    """`file`, or a copy of it if it is `needed` twice and is a pipe."""
     if not needed or file.seekable():
         yield file
         return
@@ -368,7 +368,7 @@ def _seekable(file: IO[bytes], needed: bool) -> Iterator[IO[bytes]]:
             yield copy
     except OSError as error:
         raise StorageError(
-            f"{file.name} is a pipe, and the temporary file for what comes through it failed "
+            f"{file.name} is a pipe, but its content could not be copied to a temporary file "
             f"({error.strerror or error}): set TMPDIR to a folder with room, or read a file."
         ) from error
 

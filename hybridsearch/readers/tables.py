@@ -36,7 +36,7 @@ def tsv_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
 
 
 def csv_columns(file: IO[bytes], fields: Fields) -> list[Column]:
-    """The columns of metadata whose types are not told, after a look at all rows."""
+    """The columns of metadata whose types are not given, after a look at all rows."""
     return _columns(file, fields, _DELIMITERS, csv.QUOTE_MINIMAL)
 
 
@@ -89,7 +89,7 @@ def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
 
 @contextmanager
 def _damage(what: str) -> Iterator[None]:
-    """Errors of Arrow end the file, unless the storage failed."""
+    """An error of Arrow ends the file. An error of the storage passes."""
     from pyarrow import ArrowException
 
     try:
@@ -113,7 +113,7 @@ def _wanted(columns: list[str], fields: Fields) -> list[str]:
 def _table(
     file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[0, 3]
 ) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str] | DocumentError]]]]:
-    """The header, and each row with its line, or what is wrong with it."""
+    """The header, and each row or its error with its line."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_FIELD))
     with decoded(file, fields.encoding, "") as text:
         first = text.readline().removeprefix("\ufeff")
@@ -149,7 +149,7 @@ def _table(
 
 
 def _delimiter(header: str, fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> str:
-    """The first one by which the header names what a document needs; else the most frequent, which errors then show."""
+    """The first one that gives a header with what a document needs; else the most frequent, for the error."""
     for delimiter in delimiters:
         with contextlib.suppress(csv.Error, DocumentError):
             fields.check(next(csv.reader([header], delimiter=delimiter, quoting=quoting), []))
@@ -183,7 +183,7 @@ def _columns(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[
 
 
 def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Columns of float32 with the decimals that they show: 4.99, and not 4.989999771118164, which equals no 4.99."""
+    """`batch` with float32 as float64 of the same decimals: 4.99, not 4.989999771118164."""
     import pyarrow as pa
 
     short = pa.float32()

@@ -27,13 +27,13 @@ _START = 64
 
 @contextmanager
 def decoded(file: IO[bytes], encoding: str | None, newline: str) -> Iterator[TextIO]:
-    """`file` as text, from where it is; it stays open.
+    """`file` as text, from its position on. It stays open.
 
-    Bytes that the encoding does not allow become lone surrogates, so that they spoil their own line and not the lines
-    around it. Lines end as `newline` says for `open`.
+    Bytes that the encoding does not allow become lone surrogates, so only their own line is wrong. `newline` is as in
+    `open`.
 
     Raises:
-        WholeFileError: the encoding has to be told, or it is another one.
+        WholeFileError: the encoding is another one, or unknown.
     """
     peek = getattr(file, "peek", None)
     name = _encoding_of(peek(_START)[:_START] if peek else b"", encoding)
@@ -73,7 +73,7 @@ def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Reco
 
 
 def invalid_text(text: str, encoding: str | None) -> DocumentError | None:
-    """What is wrong with text that `decoded` made; None where nothing is."""
+    """The error of a text from `decoded`; None if it is valid."""
     if text.isascii():
         return None
     try:
@@ -96,7 +96,7 @@ def _encoding_of(start: bytes, told: str | None) -> str:
     if b"\0" in start[:2] and start.strip(b"\0"):
         guess = "utf-16-be" if start[0] == 0 else "utf-16-le"
         raise WholeFileError(
-            f"it holds zero bytes, as UTF-16 without a byte order mark does: name its encoding, such as "
+            f"it holds zero bytes, like UTF-16 without a byte order mark: name its encoding, such as "
             f"encoding={guess!r} (--encoding {guess})."
         )
     return "utf-8-sig"

@@ -99,14 +99,11 @@ def converted(value: Any, type: str, field: str) -> Any:
         if given is None:
             return None
         text = ("true" if given else "false") if isinstance(given, bool) else str(given)
-        return text if type == "str" else _PARSERS[type](_whole(text.strip()) if type == "int" else text.strip())
+        if type == "str":
+            return text
+        return _PARSERS[type](text.strip().removesuffix(".0") if type == "int" else text.strip())  # "1958.0" is whole
     except ValueError:
         raise DocumentError(f"{value!r:.80} in {field!r:.80} is not {_WORDS[type]}.") from None
-
-
-def _whole(text: str) -> str:
-    """ "1958.0" as "1958"."""
-    return text.removesuffix(".0")
 
 
 class Column:

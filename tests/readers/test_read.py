@@ -252,7 +252,7 @@ def test_a_told_type_of_no_field_is_an_error_or_a_note(tmp_path: Path) -> None:
         list(read_documents(path, types={"yaer": "int"}))
     reader = read_documents([WINGS], types={"yaer": "int"})
     assert len(list(reader)) == 1
-    assert reader.notes == ["types (--type) names 'yaer', which is metadata of no document."]
+    assert reader.notes == ["types (--type) names 'yaer', but no document has this field."]
 
 
 def test_fields_of_several_kinds_are_counted_in_a_note(tmp_path: Path) -> None:
