@@ -110,13 +110,26 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
     from hybridsearch.filters import Filter
 
     try:
-        parsed: dict[str, Any] = json.loads(text)
+        parsed: dict[str, Any] = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
         raise FilterError(
             f"""The filter {text!r:.80} is not JSON ({error}): write it like '{{"year": {{"$gte": 2020}}}}'."""
         ) from error
     Filter.parse(parsed)  # says now what is wrong with it, not at the first query
     return parsed
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of an object that names a key twice, JSON keeps the last one only."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise FilterError(
+                f"The filter names {key!r:.80} twice, and only the last one would count: put both conditions into one, "
+                """as in '{"year": {"$gte": 2000, "$lt": 2020}}', or both filters into a list of "$and" or "$or"."""
+            )
+        made[key] = value
+    return made
 
 
 def print_json(data: Any) -> None:

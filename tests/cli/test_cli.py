@@ -196,6 +196,13 @@ def test_a_filter_leaves_out_what_does_not_match(place: str) -> None:
     assert [hit["id"] for hit in found["hits"]] == ["wing"]
 
 
+def test_a_filter_that_names_a_field_twice_is_refused_as_json_keeps_the_last_only(place: str) -> None:
+    for twice in ('{"year": {"$gte": 1960}, "year": {"$lt": 1980}}', '{"$and": [{"year": {"$lt": 1, "$lt": 2}}]}'):
+        result = invoke("search", place, "wing", "--filter", twice)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "twice, and only the last one would count" in result.stderr
+
+
 def test_notes_are_shown_with_the_hits(place: str) -> None:
     misspelt = ["--filter", '{"yaer": {"$ne": 1971}}']
     note = "The filter asks about 'yaer', but no document has this field."
