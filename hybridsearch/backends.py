@@ -405,10 +405,9 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
         )
     options = dict(options or {})
     if not isinstance(target, str | Path):
-        if not isinstance(target, Backend):
-            raise InvalidArgumentError(
-                f"A backend is 'memory', a folder, a URL or a Backend, not {type(target).__name__}."
-            )
+        if isinstance(target, type) or not isinstance(target, Backend):
+            given = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
+            raise InvalidArgumentError(f"A backend is 'memory', a folder, a URL or a Backend, not {given}.")
         if options:
             raise InvalidArgumentError("Options are for a backend given by name; set them on the object itself.")
         return target

@@ -33,7 +33,7 @@ class IndexEncoders:
                 f"retrievers is a mapping such as {{'bm25': hs.BM25()}}, not {type(given).__name__}."
             )
         for name, encoder in given.items():
-            if not isinstance(encoder, Encoder):
+            if isinstance(encoder, type) or not isinstance(encoder, Encoder):
                 raise InvalidArgumentError(f"Retriever {name!r} is {encoder!r:.80}, not an encoder such as hs.BM25().")
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise InvalidArgumentError(
