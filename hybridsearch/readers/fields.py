@@ -99,6 +99,11 @@ class Fields:
             raise DocumentError(
                 f"types (--type) names {unknown!r:.80}, which is no column; the columns are {_shown(columns)}."
             )
+        if self.title != TITLE_FIELDS and self.title[0] not in counts:
+            raise DocumentError(
+                f"title_field (--title-field) is {self.title[0]!r:.80}, which is no column; the columns are "
+                f"{_shown(columns)}."
+            )
 
     def without_text(self, found: Iterable[str]) -> DocumentError:
         return DocumentError(

@@ -192,6 +192,7 @@ class DocumentReader(Iterable[Document]):
         self._position: Callable[[], int] = int
         self._columns: list[Column] = []
         self._kinds = Kinds()
+        self._untitled = False
         self.skipped: list[SkippedLine] = []
         self.bytes_total = _size(source) if isinstance(source, Path) else None
 
@@ -207,17 +208,25 @@ class DocumentReader(Iterable[Document]):
     @property
     def notes(self) -> list[str]:
         """What the latest iteration found, one sentence each: types of columns, fields of several kinds."""
-        unknown = [name for name in self._fields.types if name not in self._kinds.fields]
+        fields, seen = self._fields, self._kinds.fields
+        names = {"types (--type)": fields.types, "metadata_fields": sorted(fields.metadata or ())}
+        if self._untitled and fields.title != TITLE_FIELDS:
+            names["title_field (--title-field)"] = fields.title
         return [
             *filter(None, [types_note(str(self._source), self._columns)]),
             *self._kinds.notes(),
-            *(f"types (--type) names {name!r:.80}, but no document has this field." for name in unknown),
+            *(
+                f"{argument} names {name!r:.80}, but no document has this field."
+                for argument, given in names.items()
+                for name in given
+                if name not in seen
+            ),
         ]
 
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
         self._columns, self._kinds = [], Kinds()
-        add, read = self._kinds.add, 0
+        add, read, titled = self._kinds.add, 0, False
         for where, fields, number, record in self._records():
             try:
                 document = fields.document(record, where.file, number)
@@ -229,7 +238,9 @@ class DocumentReader(Iterable[Document]):
             else:
                 add(document.metadata)
                 read += 1
+                titled = titled or bool(document.title)
                 yield document
+        self._untitled = bool(read) and not titled
         if not read and isinstance(self._source, Path):
             raise DocumentError(
                 f"{self._source} holds no document"

@@ -246,6 +246,22 @@ def test_a_value_that_is_not_of_the_told_type_is_named(tmp_path: Path) -> None:
     assert [d.id for d in read_documents(path, types={"year": "int"}, on_error="skip")] == ["1"]
 
 
+def test_a_told_field_that_no_document_has_is_an_error_or_a_note(tmp_path: Path) -> None:
+    path = write_columns(tmp_path / "c.csv", {"year": ["1958"]})
+    with pytest.raises(DocumentError, match=r"'headline', which is no column; the columns are 'id', 'text', 'year'"):
+        list(read_documents(path, title_field="headline"))
+    record = {"id": "1", "text": "Lift grows.", "year": 1958}
+    reader = read_documents([record], title_field="headline", metadata_fields=["yaer"])
+    assert len(list(reader)) == 1
+    assert reader.notes == [
+        "metadata_fields names 'yaer', but no document has this field.",
+        "title_field (--title-field) names 'headline', but no document has this field.",
+    ]
+    reader = read_documents([record, {**record, "id": "2", "headline": "Lift"}], title_field="headline")
+    assert [document.title for document in reader] == ["", "Lift"]
+    assert reader.notes == []
+
+
 def test_a_told_type_of_no_field_is_an_error_or_a_note(tmp_path: Path) -> None:
     path = write_columns(tmp_path / "c.csv", {"year": ["1958"]})
     with pytest.raises(DocumentError, match=r"names 'yaer', which is no column; the columns are 'id', 'text', 'year'"):
