@@ -118,7 +118,7 @@ def _table(
     with decoded(file, fields.encoding, "") as text:
         first = text.readline().removeprefix("\ufeff")
         delimiter = _delimiter(first, fields, delimiters, quoting)
-        lines = csv.reader(chain([first], text), delimiter=delimiter, quoting=quoting)
+        lines = csv.reader(chain([first], text), delimiter=delimiter, quoting=quoting, strict=True)
         try:
             if (wrong := invalid_text(first, fields.encoding)) is not None:
                 raise wrong

@@ -124,7 +124,7 @@ def campaign(format: str, path: Path, count: int) -> int:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_files_that_are_nearly_right_raise_only_our_errors(tmp_path: Path, format: str) -> None:
-    assert campaign(format, tmp_path / f"c.{format}", 200) > 10
+    assert campaign(format, tmp_path / f"c.{format}", 200) > 5
 
 
 @pytest.mark.slow

@@ -246,6 +246,16 @@ def test_a_value_that_is_not_of_the_told_type_is_named(tmp_path: Path) -> None:
     assert [d.id for d in read_documents(path, types={"year": "int"}, on_error="skip")] == ["1"]
 
 
+@pytest.mark.parametrize("broken", ['2,"drag\n3,flow\n4,heat\n', '2,"drag\n3,"flow"\n4,heat\n', '2,"drag" and lift\n'])
+def test_a_row_whose_quote_is_wrong_does_not_swallow_others_in_silence(tmp_path: Path, broken: str) -> None:
+    path = write(tmp_path / "c.csv", f"id,text\n1,lift\n{broken}")
+    with pytest.raises(DocumentError, match=r"c\.csv, line 3: it is not valid CSV \(.*\); is a quote not closed\?"):
+        list(read_documents(path))
+    reader = read_documents(path, on_error="skip")
+    assert [document.text for document in reader if "drag" in document.text] == []
+    assert [skipped.line for skipped in reader.skipped] == [3]
+
+
 def test_a_told_field_that_no_document_has_is_an_error_or_a_note(tmp_path: Path) -> None:
     path = write_columns(tmp_path / "c.csv", {"year": ["1958"]})
     with pytest.raises(DocumentError, match=r"'headline', which is no column; the columns are 'id', 'text', 'year'"):
