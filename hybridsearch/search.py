@@ -180,7 +180,7 @@ class HybridSearch:
         if via is not None:
             return self._index_via(via, documents, batch_size, show_progress_bar)
         if self._encoders.schema is None:
-            self.refresh()  # another process may have made the index meanwhile
+            self.refresh()  # another process, or a call that was interrupted, may have made the index
         reader = read_documents(documents)
         sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
         ingest, removed = Ingest(self._backend, self._encoders, batch_size), 0
@@ -581,15 +581,10 @@ class HybridSearch:
         """Make the index, unless it is there."""
         with self._create_lock:  # two threads may both bring the first documents
             if self._encoders.schema is None:
-                schema = self._backend.open()  # a call that was interrupted may have made it
-                if schema is None:
-                    schema = self._new_schema()
-                    check_schema(schema, self._backend)
-                    self._backend.create(schema)
-                    self._encoders.built(schema)
-                else:
-                    self._encoders.check_names(self._encoders.given, "retrievers", schema.retrievers)
-                    self._encoders.schema = schema
+                schema = self._new_schema()
+                check_schema(schema, self._backend)
+                self._backend.create(schema)
+                self._encoders.built(schema)
 
     def _new_schema(self) -> Schema:
         """What a new index is to remember."""

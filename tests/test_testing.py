@@ -19,7 +19,7 @@ import pytest
 import hybridsearch.testing
 from hybridsearch.backends import Capabilities, Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, FilterError, IndexExistsError, InvalidArgumentError
+from hybridsearch.errors import BackendError, FilterError, IndexExistsError, InvalidArgumentError, install_command
 from hybridsearch.filters import Filter, holds
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.testing import BackendSuite
@@ -356,7 +356,7 @@ def test_without_pytest_one_sentence_says_how_to_install_it() -> None:
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1] == (
         "hybridsearch.errors.MissingExtraError: The conformance suite needs the package 'pytest', which is not "
-        "installed: run `pip install 'hybridsearch[dev]'`."
+        f"installed: run `{install_command('dev')}`."
     )
 
 
