@@ -193,7 +193,8 @@ class Sparse:
         return Fingerprint("sparse", {"model": self.model.digest(), **self.model.settings, **self._settings})
 
     def schema(self) -> RetrieverSchema:
-        """What an index must remember."""
+        """What an index must remember; loads the model, as one that cannot encode must make no index."""
+        self.model.get()
         arguments = self.model.arguments()
         encoder = None if arguments is None else {"type": "sparse", **arguments, **self._settings}
         return RetrieverSchema("sparse", self.fingerprint(), encoder)

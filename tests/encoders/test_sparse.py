@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import hybridsearch as hs
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import EncodingError, InvalidArgumentError
@@ -253,6 +254,13 @@ def test_nan_names_the_text(splade_folder: str) -> None:
         Sparse(broken).encode_documents(TEXTS)
     with pytest.raises(EncodingError, match="text number 1"):
         Sparse(broken).encode_queries(["", TEXTS[2]])
+
+
+def test_a_model_that_cannot_encode_makes_no_index(minilm: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="no sparse encoder"):
+        hs.HybridSearch({"sparse": Sparse(minilm)}, tmp_path / "index").index([{"id": "1", "text": "a wing"}])
+    report = hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index").index([{"id": "1", "text": "a wing"}])
+    assert report.indexed == 1
 
 
 def test_a_dense_model_is_refused(minilm: str) -> None:
