@@ -48,7 +48,7 @@ class _Verbs(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
                 if isinstance(message := getattr(error, "message", None), str):
-                    error.message = redacted(message)  # type: ignore[attr-defined]
+                    error.message = redacted(message) + _dash_hint(error)  # type: ignore[attr-defined]
                 raise  # a usage error or an exit, which the framework handles
             _fail(
                 f"Unexpected {type(error).__name__}: {error} "
@@ -56,6 +56,15 @@ class _Verbs(TyperGroup):
                 debug,
             )
         return result
+
+
+def _dash_hint(error: Exception) -> str:
+    """What to do where a word of a query was taken for an option."""
+    verb = getattr(getattr(error, "ctx", None), "command", None)
+    takes_query = any(param.name == "words" for param in getattr(verb, "params", ()))
+    if not takes_query or type(error).__name__ != "NoSuchOption" or getattr(error, "possibilities", None):
+        return ""
+    return ". If it is a word of the query, put all options first and -- before the query."
 
 
 app = typer.Typer(

@@ -196,6 +196,16 @@ def test_a_filter_leaves_out_what_does_not_match(place: str) -> None:
     assert [hit["id"] for hit in found["hits"]] == ["wing"]
 
 
+def test_a_query_whose_word_is_taken_for_an_option_is_told_the_way_out(place: str) -> None:
+    result = invoke("search", place, "-5", "degrees", COLUMNS="200")
+    assert result.exit_code == 2
+    assert (
+        "No such option: -5. If it is a word of the query, put all options first and -- before the query."
+        in result.stderr
+    )
+    assert invoke("search", place, "--top-k", "2", "--", "-5", "degrees").exit_code == 0
+
+
 def test_a_filter_that_names_a_field_twice_is_refused_as_json_keeps_the_last_only(place: str) -> None:
     for twice in ('{"year": {"$gte": 1960}, "year": {"$lt": 1980}}', '{"$and": [{"year": {"$lt": 1, "$lt": 2}}]}'):
         result = invoke("search", place, "wing", "--filter", twice)
