@@ -1,6 +1,6 @@
-"""What must hold of arrays from a file before loops walk them that look at no bounds.
+"""Checks of arrays from a file, before loops without bounds checks walk them.
 
-Each check is one pass of NumPy at most. They are made whenever an index is opened: a folder may come from anywhere.
+Each check is one pass of NumPy at most. Every opening of an index makes them: a folder may come from anywhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DamagedArrayError(Exception):
     """An array does not fit the others.
 
     Attributes:
-        name: which one.
+        name: the array.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -36,8 +36,8 @@ def read_group(folder: Path, group: str, layout: Layout, optional: Collection[st
     """The arrays of `folder/<group>.<name>.npy`, mapped.
 
     Raises:
-        FileNotFoundError: one is missing that is not `optional`.
-        IndexCorruptedError: one is not an array of the type and dimensions of `layout`.
+        FileNotFoundError: an array is missing and not `optional`.
+        IndexCorruptedError: an array does not have the type and dimensions of `layout`.
     """
     arrays = {}
     for name, (dtype, dimensions) in layout.items():
@@ -48,13 +48,13 @@ def read_group(folder: Path, group: str, layout: Layout, optional: Collection[st
 
 
 def check_length(arrays: Arrays, name: str, length: int) -> None:
-    """Raises DamagedArrayError where the array has another length."""
+    """Raises DamagedArrayError if the array has another length."""
     if len(arrays[name]) != length:
-        raise DamagedArrayError(name, f"it has {len(arrays[name])} entries where {length} are due")
+        raise DamagedArrayError(name, f"it has {len(arrays[name])} entries, not {length}")
 
 
 def check_starts(arrays: Arrays, name: str, length: int | None, end: int, *, empty: bool = True) -> None:
-    """Raises DamagedArrayError where the array is not 0, ascending, and `end`; `length` pieces, some maybe `empty`."""
+    """Raises DamagedArrayError unless the array rises from 0 to `end`, in `length` pieces that may be `empty`."""
     starts = arrays[name]
     if length is not None:
         check_length(arrays, name, length + 1)
@@ -66,14 +66,14 @@ def check_starts(arrays: Arrays, name: str, length: int | None, end: int, *, emp
 
 
 def check_numbers(arrays: Arrays, name: str, below: int) -> None:
-    """Raises DamagedArrayError where a number is not from 0 to `below` - 1."""
+    """Raises DamagedArrayError if a number is not from 0 to `below` - 1."""
     numbers = arrays[name]
     if len(numbers) and (numbers.min() < 0 or numbers.max() >= below):
         raise DamagedArrayError(name, f"it has numbers that are not from 0 to {below - 1}")
 
 
 def check_permutation(arrays: Arrays, name: str, length: int) -> None:
-    """Raises DamagedArrayError where the array does not hold each number from 0 to `length` - 1 once."""
+    """Raises DamagedArrayError unless the array holds each number from 0 to `length` - 1 once."""
     check_length(arrays, name, length)
     check_numbers(arrays, name, length)
     there = np.zeros(length, dtype=np.bool_)
@@ -83,7 +83,7 @@ def check_permutation(arrays: Arrays, name: str, length: int) -> None:
 
 
 def check_sizes(arrays: Arrays, name: str, length: int) -> None:
-    """Raises DamagedArrayError where the array does not hold `length` numbers of at least 0."""
+    """Raises DamagedArrayError unless the array holds `length` numbers of at least 0."""
     check_length(arrays, name, length)
-    if length and not arrays[name].min() >= 0:  # nor is NaN
+    if length and not arrays[name].min() >= 0:  # also false for NaN
         raise DamagedArrayError(name, "it has numbers below 0, or NaN")

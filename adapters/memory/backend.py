@@ -57,17 +57,17 @@ SMALL_ROWS = 4096
 class MemoryBackend:
     """An index in this process. Any number of threads may search while one writes; none waits for another.
 
-    In a folder, each `upsert` and `delete` is atomic and durable when it returns, one process at a time may write, and
-    any number may read; a reader sees the index as it was when it was opened, until `reopen`. Segments are merged in
-    the background. An interrupt (Ctrl-C) finds each change not begun or done.
+    In a folder, each `upsert` and `delete` is atomic, and durable when it returns. One process at a time may write, and
+    any number may read. A reader sees the index as it was opened, until `reopen`. Segments are merged in the
+    background. An interrupt (Ctrl-C) never leaves a change half done.
 
     Args:
         location: None for RAM only; a folder to keep the index there.
         hnsw: search dense vectors of large segments approximately, by a graph (extra `hnsw`), instead of exactly.
             Searches with a filter stay exact.
-        verify: compare the checksums of all files on `open`, which reads them all once. Without it, those of files up
-            to `hybridsearch.corpus.store.SMALL_FILE`, and in larger ones all that says where something lies: changed
-            texts, weights and vectors of such files are not noticed, and give wrong answers.
+        verify: compare the checksums of all files on `open`, which reads them all once. Without it, `open` compares
+            the checksums of files up to `hybridsearch.corpus.store.SMALL_FILE`, and checks all positions in larger
+            files. It then misses changed texts, weights and vectors in larger files, and answers are wrong.
 
     >>> backend = MemoryBackend()
     >>> backend.create(Schema({}))
@@ -100,13 +100,13 @@ class MemoryBackend:
 
     @staticmethod
     def compiled_loops(*, make: bool = False) -> Path | None:
-        """The folder that keeps the compiled search loops for this machine; None where there is none.
+        """The folder that keeps the compiled search loops for this machine; None if there is none.
 
         Args:
-            make: compile them first where there is none, which takes 20 seconds.
+            make: compile them first if there is none. This takes 20 seconds.
 
         Raises:
-            StorageError: there is no folder in which they can be kept.
+            StorageError: there is no folder that could keep them.
         """
         if make:
             loops.warm_up()
@@ -137,9 +137,9 @@ class MemoryBackend:
             return None if self._state is None else self._state.schema
 
     def reopen(self) -> Schema | None:
-        """What other processes have committed since, or the index that was made in the place of this one, from now on.
+        """Take up what other processes have committed, or the index that was made in the place of this one.
 
-        Where nothing was committed that is one look at the manifest's size and time; else only new parts are read.
+        If nothing was committed, this is one look at the manifest's size and time. Otherwise only new parts are read.
 
         Raises:
             IndexCorruptedError, StorageError: as `open`. The backend goes on with what it had.
@@ -157,7 +157,7 @@ class MemoryBackend:
             if stamp == () or stamp != self._stamp:
                 changed = self._store.reload()
                 if changed:
-                    self._store.close()  # a writer finds what it has committed itself, or another index came here
+                    self._store.close()  # the lock may be that of an index that is gone
                 if changed or self._is_behind(self._store):
                     self._state = self._read(self._store)
                 self._stamp = stamp
@@ -258,7 +258,7 @@ class MemoryBackend:
 
     @whole
     def _optimize(self, merger: threading.Thread | None) -> bool:
-        """Merge all, unless another writer has started another `merger`, which is to be waited for first."""
+        """Merge all. Returns False if another `merger` was started meanwhile and must end first."""
         with self._writing() as state:
             if self._merger is not merger:
                 return False
@@ -362,11 +362,11 @@ class MemoryBackend:
         return self._state is None or tuple(view.part for view in self._state.views) != store.parts
 
     def _forget_threads(self) -> None:
-        """In a forked process: another thread of the parent may hold the lock, and none of them is here."""
+        """In a forked process: a thread of the parent may hold the lock, but is not here."""
         self._writer, self._merger = threading.RLock(), None
 
     def _check_schema(self, schema: Schema) -> None:
-        """Raises InvalidArgumentError or BackendError where this backend cannot hold an index of it."""
+        """Raises InvalidArgumentError or BackendError if this backend cannot hold an index with this schema."""
         check_schema(schema, self)
         arrow_schema(schema)
         for name, retriever in schema.retrievers.items():
@@ -374,7 +374,7 @@ class MemoryBackend:
                 weighting_of(name, retriever)
 
     def _read(self, store: CorpusStore) -> State:
-        """What the store holds, with the segments that are known already."""
+        """The content of the store. Segments that are known already are used again."""
         held = self._state
         known = {} if held is None else {v.part.name: v.segment for v in held.views if v.part is not None}
 
@@ -390,7 +390,7 @@ class MemoryBackend:
         """A stored segment: its arrays mapped, or made again from the Parquet part where one is missing."""
         arrays = [name for name in part.files if name not in (PART, part.deleted)]
         if arrays and all(store.path(part, name).exists() for name in arrays):
-            if self._hnsw:  # a graph is read by a library that trusts it
+            if self._hnsw:  # the library that reads graphs does not check them
                 for name in arrays:
                     if name.endswith(".graph.npy"):
                         store.check(part, name)
@@ -461,7 +461,7 @@ class MemoryBackend:
         try:
             if store is not None:
                 store.commit(parts)
-        finally:  # where only what comes after the commit failed, it holds all the same
+        finally:  # an error after the commit leaves the new index
             if store is None or store.parts == tuple(parts):
                 self._state = after
 
@@ -489,7 +489,7 @@ class MemoryBackend:
                 except StorageError:
                     state = self._state
                     if state is not None and {v.segment for v in chosen} <= {v.segment for v in state.views}:
-                        raise  # else another thread has removed one of them meanwhile, with its files
+                        raise  # otherwise another thread has removed a part and its files
         except HybridSearchError as error:
             log.warning("Merging segments failed, and is tried again after the next change: %s", error)
         except Exception:
@@ -545,14 +545,14 @@ def _survivors(then: View, now: View | None) -> Mask:
 
 
 def _check_distinct(views: Sequence[View], store: CorpusStore) -> None:
-    """Raises IndexCorruptedError where a live document is there twice."""
+    """Raises IndexCorruptedError if a live document is there twice."""
 
     def live_hashes(view: View) -> NDArray[np.uint64]:
         segment = view.segment
         return segment.hashes if view.live is None else segment.hashes[view.live[segment.hashed_rows]]
 
     hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(live_hashes, views)])
-    hashes.sort(kind="stable")  # which merges what is sorted already
+    hashes.sort(kind="stable")  # a stable sort merges sorted runs
     again = hashes[1:][hashes[1:] == hashes[:-1]]
     ids: set[str] = set()
     for view in views if len(again) else ():

@@ -1,10 +1,10 @@
 """Changes that no interrupt cuts in half.
 
-Python runs signal handlers in the main thread, between any two of its steps, and what they raise, such as
-KeyboardInterrupt, may therefore come out of any line. While a change is made, signals are noted, and handled after it.
+Python runs signal handlers in the main thread, between any two of its steps. They may raise an error such as
+KeyboardInterrupt in any line. While a change is made, signals are noted. They are handled after it.
 
-To make the change in another thread instead would not do: an interrupt in the midst of an import can leave Python's
-import lock taken, with which only the main thread goes on.
+A change in another thread would not help. An interrupt in an import can leave Python's import lock taken, and then only
+the main thread goes on.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def whole(change: Callable[P, T]) -> Callable[P, T]:
-    """`change`, which an interrupt finds either not begun or done.
+    """`change`, which no interrupt leaves half done.
 
-    One that takes long asks `interrupted` where it can stop.
+    A long change asks `interrupted` at points where it can stop.
 
     >>> whole(sum)([1, 2])
     3
@@ -40,7 +40,7 @@ def whole(change: Callable[P, T]) -> Callable[P, T]:
 
 
 def interrupted() -> bool:
-    """Whether a signal waits for the end of the change that the main thread makes."""
+    """Whether a signal waits for the present change of the main thread to end."""
     return bool(_waiting)
 
 
@@ -49,7 +49,7 @@ _waiting: list[tuple[int, FrameType | None]] = []
 
 
 class _Deferred:
-    """Notes signals that have a handler in Python, and calls it at the end."""
+    """Notes signals that have a handler in Python, and calls the handlers at the end."""
 
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {}
@@ -58,7 +58,7 @@ class _Deferred:
         try:
             for number in signal.valid_signals():
                 handler = signal.getsignal(number)
-                if callable(handler) and handler is not _note:  # else this is part of another change
+                if callable(handler) and handler is not _note:  # `_note` means that this change is part of another one
                     if not self._handlers:
                         _waiting.clear()
                     self._handlers[number] = handler
@@ -76,7 +76,7 @@ class _Deferred:
                 self._handlers[number](number, frame)
 
     def _restore(self) -> None:
-        for number in sorted(self._handlers, key=signal.SIGINT.__eq__):  # the interrupt last, as it may come at once
+        for number in sorted(self._handlers, key=signal.SIGINT.__eq__):  # the interrupt last: it may come at once
             signal.signal(number, self._handlers[number])
 
 

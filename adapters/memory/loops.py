@@ -1,9 +1,9 @@
-"""The loops that search: those of `plain` at once, those of `kernels` as soon as they are compiled and worth it.
+"""The loops that search: those of `plain` first, those of `kernels` as soon as they are compiled and worth it.
 
-Reading compiled code costs as much as thousands of searches of a small index, and compiling it as much as a hundred
-thousand. So a process begins with NumPy. Once its searches have taken `PATIENCE` seconds of processor time, the code is
-read in a thread; where there is none, another process compiles it. Until then NumPy goes on, and whichever loop
-answers, hits and scores are the same. A short process pays for neither, a busy one for a few seconds.
+Reading compiled code costs as much as thousands of searches of a small index. Compiling it costs as much as a hundred
+thousand. So a process begins with NumPy. Once its searches have taken `PATIENCE` seconds of processor time, a thread
+reads the code. If there is none, another process compiles it, and NumPy goes on until then. Both find the same hits
+with the same scores. A short process pays for neither, a busy one for a few seconds.
 """
 
 from __future__ import annotations
@@ -102,16 +102,16 @@ def multiply(
 
 
 def warm_up() -> None:
-    """Fetch the compiled loops now, which takes 20 seconds where they are not kept yet.
+    """Fetch the compiled loops now. This takes 20 seconds if they are not kept yet.
 
     Raises:
-        StorageError: there is no folder in which they can be kept.
+        StorageError: there is no folder that could keep them.
     """
     _fetcher.kernels = compiled.load() or compiled.make()
 
 
 def _counted(loop: Callable[..., T], *arguments: Any) -> T:
-    """Call a loop of `plain`, and fetch the compiled ones once those have taken long."""
+    """Call a loop of `plain`. Fetch the compiled loops once these have taken long."""
     started = time.thread_time()
     found = loop(*arguments)
     _fetcher.spent += time.thread_time() - started
@@ -121,7 +121,7 @@ def _counted(loop: Callable[..., T], *arguments: Any) -> T:
 
 
 class _Fetcher:
-    """The way to the compiled loops, a step at each call of `go_on`, none of which waits.
+    """Fetches the compiled loops, one step at each call of `go_on`. No call waits.
 
     Attributes:
         kernels: the module, once it may be used.
@@ -142,7 +142,7 @@ class _Fetcher:
         try:
             if not (self._thread and self._thread.is_alive()) and not (self._child and self._child.poll() is None):
                 self._thread = threading.Thread(target=self._fetch, name="hybridsearch-loops")
-                self._thread.start()  # and at the end of the process Python waits for it, a second at most
+                self._thread.start()  # Python waits for it at its end, a second at most
         except RuntimeError:  # the process ends, or has no thread left
             self._over = True
         finally:
@@ -152,31 +152,33 @@ class _Fetcher:
         try:
             self.kernels = compiled.load()
             if self.kernels is None and self._child is None:
-                log.info("Compiling the search loops in the background; until then NumPy finds the same, more slowly.")
+                log.info(
+                    "Compiling the search loops in the background. Until then NumPy finds the same hits, more slowly."
+                )
                 self._child = compiled.make_elsewhere()
                 return
             if self.kernels is None:
-                log.warning("The search loops could not be compiled, and NumPy goes on: try `hybridsearch warmup`.")
+                log.warning("The search loops could not be compiled, so NumPy goes on: try `hybridsearch warmup`.")
         except HybridSearchError as error:
             log.warning("Searches stay several times slower on large indexes, with the same hits. %s", error)
-        except Exception as error:  # whatever a compiler and its files may raise: nobody needs them to search
-            log.warning("The compiled search loops cannot be used, and NumPy goes on (%r).", error)
+        except Exception as error:  # a compiler may raise anything, and NumPy can search
+            log.warning("The compiled search loops cannot be used, so NumPy goes on (%r).", error)
         self._over = True
 
     def settle(self) -> None:
-        """Before a fork: the new process would wait forever for an import that this thread had begun."""
+        """Before a fork: wait for an import that this thread has begun. The new process would wait for it forever."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def forget(self) -> None:
-        """After a fork: what the parent has begun is not this process's."""
+        """After a fork: forget what the parent has begun."""
         self._lock, self._thread = threading.Lock(), None
 
     def leave(self) -> None:
-        """At the end: a compiler that is at work goes on, for the processes that come after this one."""
+        """At the end: let a compiler go on, for later processes."""
         if self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0  # else Python warns of a child that nobody waits for
+            self._child.returncode = 0  # otherwise Python warns of a child that is still running
 
 
 _fetcher = _Fetcher()

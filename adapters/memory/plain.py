@@ -1,6 +1,6 @@
 """The loops of `kernels` by NumPy: the same hits with the same scores, several times slower on much data.
 
-They answer until the compiled ones are there, and need neither a compiler nor its 20 seconds.
+They need no compiler, and answer until the compiled loops are there.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def top_k(
     out_rows: NDArray[np.int32],
     out_scores: NDArray[np.float32],
 ) -> int:
-    """`kernels.top_k` for one query with the terms `columns`: fills what fits of the outputs, and returns how many.
+    """`kernels.top_k` for one query with the terms `columns`. Fills the outputs and returns how many hits they hold.
 
-    No document has a term twice, so that a fancy index may add to all scores of a term at once; the sums are float32,
-    in the order of the terms, as in the compiled loop.
+    No document has a term twice, so a fancy index can add to all scores of a term at once. The sums are float32, in the
+    order of the terms, as in the compiled loop.
     """
     scores = np.zeros(last - first, dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

@@ -112,7 +112,7 @@ _BOTH_WAYS = re.compile(rf"\b(?P<name>\w+)(?:{_VALUE})? \((?P<option>--[\w-]+)(?
 
 
 def _with_options(message: str, verb: Any) -> str:
-    """`message` with Python's arguments named as this verb's options are: `top_k=5` becomes `--top-k 5`.
+    """`message` with the options of this verb in place of Python's arguments: `top_k=5` becomes `--top-k 5`.
 
     A message that says it both ways, as in `auto_id=True (--auto-id)`, keeps the option.
     """

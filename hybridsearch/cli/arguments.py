@@ -27,7 +27,7 @@ def arg(metavar: str, help: str) -> Any:
 
 
 def _checked_fusion(name: str | None) -> str | None:
-    """Says now what is wrong with it, not at the first query."""
+    """Refuses a wrong name now, not at the first query."""
     from hybridsearch.fusion import read_fusion
 
     if name is not None:

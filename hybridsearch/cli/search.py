@@ -59,12 +59,13 @@ def index(
         opt(
             "NAME=TYPE",
             "The type of a field of metadata, such as zip=str: str, int, float, bool, date, datetime or instant. Can "
-            "be repeated. Default: of a column of CSV what fits all of it, else as it is.",
+            "be repeated. Default: a type that fits the whole column in CSV, else the type that a value has.",
             "--type",
         ),
     ] = None,
     encoding: Annotated[
-        str | None, typer.Option(help="Of text files, such as cp1252. Default: UTF-8, or by the byte order mark.")
+        str | None,
+        typer.Option(help="Encoding of text files, such as cp1252. Default: UTF-8, or by the byte order mark."),
     ] = None,
     on_error: Annotated[
         OnError, typer.Option(help="At a line that holds no usable document: stop, or skip it and list it at the end.")
@@ -175,7 +176,7 @@ def search(
     as_json: arguments.Json = False,
 ) -> None:
     """Search an index."""
-    query = " ".join(words) if words else None  # so that it needs no quotes
+    query = " ".join(words) if words else None  # a query needs no quotes
     asking = query is None and sys.stdin.isatty()
     if asking and as_json:
         raise typer.BadParameter("give it a QUERY, or queries on standard input.", param_hint="--json")
@@ -302,7 +303,7 @@ def doctor(
 
 @app.command()
 def warmup(as_json: arguments.Json = False) -> None:
-    """Compile the search loops now, as when an image is built, and say where they are kept."""
+    """Compile the search loops now, for example while an image is built, and say where they are kept."""
     from hybridsearch.registry import find
 
     compiled_loops = find("backend", "memory").compiled_loops
@@ -351,24 +352,24 @@ def _check_hnsw(searcher: HybridSearch, hnsw: bool) -> None:
     if hnsw and not any(isinstance(encoder, Dense) for encoder in searcher.retrievers.values()):
         names = ", ".join(searcher.retrievers)
         raise InvalidArgumentError(
-            f"--hnsw is for dense vectors, and this index has none (its retrievers: {names}): leave it out, or make an "
-            "index with --retrievers dense=MODEL."
+            f"--hnsw is for dense vectors, but this index has none (its retrievers: {names}): leave out --hnsw, or "
+            "make an index with --retrievers dense=MODEL."
         )
 
 
 def _how_to_go_on(searcher: HybridSearch, place: str, via: Path | None) -> str:
-    """What an interrupted `index` has stored."""
+    """What an interrupted `index` has stored, and what to do."""
     from hybridsearch.backends import Loader
 
     if via is not None:
-        return f"what was encoded is kept in {via}, and the same command with --resume goes on."
+        return f"what was encoded is kept in {via}; the same command with --resume goes on."
     try:
-        if isinstance(searcher.backend, Loader):  # whose documents are counted once they are searchable
+        if isinstance(searcher.backend, Loader):  # it counts documents once they are searchable
             searcher.backend.refresh()
         stored = number_of(searcher.count(), "document is", "documents are")
     except HybridSearchError as error:
         return f"how many documents are stored in {place} is not known ({error})"
-    return f"{stored} stored in {place}, and the same command goes on: what is there is not encoded again."
+    return f"{stored} stored in {place}. The same command goes on and does not encode these again."
 
 
 def _check_via(via: Path | None, resume: bool) -> None:

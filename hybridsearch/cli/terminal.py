@@ -142,13 +142,13 @@ def print_plain(*lines: str) -> None:
 
 
 def print_error(*lines: str) -> None:
-    """A line each on standard error, as warnings are printed."""
+    """Print each line on standard error, like a warning."""
     for line in lines:
         print(f"hybridsearch: {' '.join(line.split())}", file=sys.stderr)
 
 
 def console_on(file: TextIO | None = None) -> Console:
-    """The console: as wide as the terminal; where there is none, in a file or a pipe, nothing has to fit."""
+    """The console, as wide as the terminal. A file or a pipe has no width."""
     from rich.console import Console
 
     from hybridsearch.tables import UNLIMITED

@@ -9,8 +9,8 @@ The manifest is the truth. A file is complete and synced before a manifest names
 new manifest replaces the old one by a rename. So a crash at any instant leaves what was last committed. A reader never
 waits and never sees half a change. The next writer removes what a crashed one left behind.
 
-A folder may come from anywhere. So nothing that its manifest says is believed: names stay in their folder, folders are
-no links, numbers are whole, and files have the sizes, and most of them the checksums, that were noted.
+A folder may come from anywhere, so the manifest is checked: names stay in their folder, folders are no links, numbers
+are whole, files have the noted sizes, and most of them the noted checksums.
 """
 
 from __future__ import annotations
@@ -59,22 +59,22 @@ _MANIFEST = "manifest.json"
 _LOCK = "write.lock"
 _SEGMENTS = "segments"
 _parents_locks: list[filelock.BaseFileLock] = []
-"""Of a forked process, kept as long as it lives, since a lock is released when it is forgotten."""
+"""The locks of the parent, in a forked process. Python would release a lock that nothing refers to."""
 _OURS = {_MANIFEST, f"{_MANIFEST}.tmp", _LOCK, _SEGMENTS}
 _YOUNG = 100_000_000
-"""Nanoseconds: two commits within a tick of the file system's clock may have the same time."""
+"""Nanoseconds. Two commits within one tick of the file system's clock may have the same time."""
 _UNFINISHED = ".saving"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-"""Of a part and of its files."""
+"""The names that parts and their files may have."""
 
 REPAIR = "restore the index from a copy, or index the documents again"
 """What to do about a damaged file."""
 
 SMALL_FILE = 1 << 22
-"""Bytes. The checksum of a file up to here is compared even without `verify`: that takes a few milliseconds at most."""
+"""Bytes. Checksums of files up to this size are compared even without `verify`, in a few milliseconds at most."""
 
 MOST_ROWS = 2**31 - 1
-"""Documents of one part: their numbers have 32 bits."""
+"""Documents of one part. Their numbers have 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +183,8 @@ class CorpusStore:
 
         Args:
             folder: of the store.
-            verify: read all files and compare checksums; without it only those of files up to `SMALL_FILE`, and the
-                sizes of all.
+            verify: read all files and compare checksums. Without it, checksums of files up to `SMALL_FILE` and the
+                sizes of all files are compared.
 
         Raises:
             IndexNotFoundError: there is none.
@@ -199,7 +199,7 @@ class CorpusStore:
         return store
 
     def load(self, read: Callable[[Part], T], *, verify: bool = True) -> list[T]:
-        """`read(part)` for every part, after checking its files; again from the start where a writer replaced parts.
+        """`read(part)` for every part, after checking its files. Starts again if a writer replaced parts.
 
         Raises:
             IndexCorruptedError: a file is damaged or missing.
@@ -232,7 +232,7 @@ class CorpusStore:
         return True
 
     def check(self, part: Part, file: str) -> None:
-        """Compare the checksum of one file, if that was not done yet. Raises IndexCorruptedError."""
+        """Compare the checksum of one file, unless that was done before. Raises IndexCorruptedError."""
         with storage_errors(self.folder):
             if (part.name, file) not in self._verified:
                 _compare(self.path(part, file), part.files[file], crc32(self.path(part, file)))
@@ -343,7 +343,7 @@ class CorpusStore:
                     os.fsync(file.fileno())
                 beside.replace(manifest)
                 self.schema, self.parts, self._generation = schema, tuple(parts), self._generation + 1
-            except BaseException:  # an interrupt may come even as the rename returns: the folder knows
+            except BaseException:  # an interrupt may come just after the rename: look into the folder
                 beside.unlink(missing_ok=True)
                 if self.parts == before and not (manifest.exists() and self.reload()):
                     self.discard(parts, keep=before)
@@ -384,11 +384,11 @@ class CorpusStore:
                 yield from self.part_batches(part, self.tombstones(part))
 
     def part_batches(self, part: Part, live: NDArray[np.bool_] | None = None) -> Iterator[EncodedBatch]:
-        """Those of one part, without the rows that are False in `live`.
+        """The documents of one part, without the rows that are False in `live`.
 
         Raises:
-            IndexCorruptedError: it does not hold what its manifest and schema say.
-            FileNotFoundError: it is gone.
+            IndexCorruptedError: the part does not hold what its manifest and schema say.
+            FileNotFoundError: the part is gone.
         """
         path, rows = self.path(part), 0
         for table in read_part(path, live):
@@ -404,7 +404,7 @@ class CorpusStore:
                 raise damaged(path, str(error)) from error
             yield batch
         if rows != (part.rows if live is None else int(live.sum())):
-            raise damaged(path, f"it has {rows} documents where its manifest has another number")
+            raise damaged(path, f"it has {rows} documents, but its manifest has another number")
 
     def __len__(self) -> int:
         """How many documents there are."""
@@ -418,7 +418,7 @@ class CorpusStore:
             self._lock = None
 
     def _leave_lock(self) -> None:
-        """In a forked process: the lock is its parent's, and releasing it here would release it there."""
+        """In a forked process: the lock belongs to the parent. Releasing it here would release it there."""
         if self._lock is not None:
             _parents_locks.append(self._lock)
             self._lock = None
@@ -437,7 +437,7 @@ class CorpusStore:
             self._lock, self._lock_file = lock, self._identity()
 
     def _identity(self) -> tuple[int, ...]:
-        """Of the file that is the writer's lock: another one where the folder is another, nothing where it is gone."""
+        """Identifies the lock file. It changes with the folder and is () if the file is gone."""
         try:
             found = (self.folder / _LOCK).stat()
         except FileNotFoundError:
@@ -453,9 +453,9 @@ class CorpusStore:
         )
 
     def _remove_garbage(self) -> None:
-        """What a crashed writer left: only the writer may call this, before it adds anything."""
+        """Remove what a crashed writer left. Only the writer may call this, before it adds anything."""
         used = {part.name: part for part in self.parts}
-        with contextlib.suppress(OSError):  # another time, then
+        with contextlib.suppress(OSError):  # the next writer tries again
             (self.folder / f"{_MANIFEST}.tmp").unlink(missing_ok=True)
             for folder in (self.folder / _SEGMENTS).glob("*"):
                 if folder.name not in used:
@@ -485,7 +485,7 @@ class CorpusStore:
                         raise
                     continue
                 if not stat.S_ISREG(found.st_mode):
-                    raise damaged(path, "it is no file")
+                    raise damaged(path, "it is not a file")
                 if found.st_size != file.size:
                     raise IndexCorruptedError(
                         f"{path} has {found.st_size} bytes, but {file.size} were written: {REPAIR}."
@@ -499,7 +499,7 @@ class CorpusStore:
 
 
 def exists(folder: Path) -> bool:
-    """Whether `folder` holds a store. Raises IndexCorruptedError where it holds parts of one without their manifest."""
+    """Whether `folder` holds a store. Raises IndexCorruptedError if it holds parts without a manifest."""
     manifest = folder / _MANIFEST
     with storage_errors(folder):
         if manifest.is_file():
@@ -510,14 +510,14 @@ def exists(folder: Path) -> bool:
 
 
 def unfinished(folder: Path) -> Path:
-    """A new hidden folder beside `folder`, for an index that gets the name of `folder` when it is complete."""
+    """A new hidden folder beside `folder`. The index in it is renamed to `folder` once it is complete."""
     return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed has left of an index that was to become `folder`.
+    """Remove the hidden folders that killed processes left of an index that was to become `folder`.
 
-    One that a living process still writes stays: that process holds its lock, or has made it a moment ago.
+    The folder of a living process stays: that process holds its lock, or made the folder a moment ago.
     """
     with contextlib.suppress(OSError):
         for left in [path for path in folder.parent.iterdir() if _is_unfinished(path.name, folder.name)]:
@@ -531,7 +531,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 _JUST_NOW = 60
-"""Seconds in which a process that lives has surely locked the folder that it has made."""
+"""Seconds. A living process has locked the folder that it made by then."""
 
 
 def _is_unfinished(name: str, of: str) -> bool:
@@ -547,8 +547,8 @@ def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
     """Map a `.npy` file, whose type and number of dimensions are known.
 
     Raises:
-        FileNotFoundError: it is missing.
-        IndexCorruptedError: it is none, or holds something else.
+        FileNotFoundError: the file is missing.
+        IndexCorruptedError: it is no `.npy` file, or holds something else.
     """
     try:
         with path.open("rb") as file:
@@ -558,12 +558,12 @@ def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
             start, size = file.tell(), path.stat().st_size
     except OSError as error:
         raise _named(error, path) from error
-    except Exception as error:  # what a header is made of is parsed as Python
+    except Exception as error:  # NumPy parses a header as Python code and may raise anything
         raise damaged(path, str(error)) from error
     if found != np.dtype(dtype) or fortran or len(shape) != dimensions or min(shape, default=0) < 0:
         raise damaged(path, f"it holds an array of {found} and shape {shape}")
     if start + prod(shape) * found.itemsize != size:
-        raise damaged(path, f"it has {size} bytes, which is not what an array of shape {shape} takes")
+        raise damaged(path, f"it has {size} bytes, but an array of shape {shape} takes another number")
     if not prod(shape):
         return np.empty(shape, dtype=found)
     try:
@@ -573,7 +573,7 @@ def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
 
 
 def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
-    """Changes with each commit; None where there is no manifest, () where it is too young for its time to tell."""
+    """Changes with each commit; None without a manifest, () if the manifest is too young for its time to tell."""
     try:
         found = (folder / _MANIFEST).stat()
     except FileNotFoundError:
@@ -647,7 +647,7 @@ def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
         raise IndexCorruptedError(f"{path} is damaged: its checksum does not fit its content: {REPAIR}.")
     if not _is_count(version) or version > FORMAT_VERSION:
         raise IndexCorruptedError(
-            f"{path} has format version {version!r:.40}, and this hybridsearch reads up to {FORMAT_VERSION}: "
+            f"{path} has format version {version!r:.40}, but this hybridsearch reads up to {FORMAT_VERSION}: "
             "upgrade hybridsearch, or index the documents again."
         )
     try:
@@ -655,7 +655,7 @@ def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
         if len({part.name for part in parts}) < len(parts):
             raise ValueError("a part is listed twice")
         if not _is_count(content["generation"]):
-            raise ValueError("its generation is no whole number")
+            raise ValueError("its generation is not a whole number")
         schema = Schema.from_json(content["schema"])
         arrow_schema(schema)
     except IndexCorruptedError as error:
@@ -666,16 +666,16 @@ def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
 
 
 def _part(data: Mapping[str, Any]) -> Part:
-    """Raises ValueError, KeyError, TypeError or AttributeError where `data` describes none."""
+    """The part that `data` describes. Raises ValueError, KeyError, TypeError or AttributeError if it is not usable."""
     name, rows, deleted = data["name"], data["rows"], data["deleted"]
     files = {file: StoredFile(of_file["size"], of_file["crc32"]) for file, of_file in data["files"].items()}
     for one in (name, *files):
         if not isinstance(one, str) or not _NAME.fullmatch(one):
-            raise ValueError(f"{one!r:.80} is no name of a part or of its file")
+            raise ValueError(f"{one!r:.80} cannot be the name of a part or of its file")
     if not _is_count(rows) or not 0 < rows <= MOST_ROWS:
-        raise ValueError(f"{rows!r:.40} is no number of documents")
+        raise ValueError(f"{rows!r:.40} cannot be a number of documents")
     if not all(_is_count(file.size) and _is_count(file.crc32) for file in files.values()):
-        raise ValueError("a size or checksum is no whole number")
+        raise ValueError("a size or checksum is not a whole number")
     if PART not in files or not (deleted is None or deleted in files.keys() - {PART}):
         raise ValueError(f"the part {name} lacks a file")
     return Part(name, rows, files, deleted)
@@ -686,10 +686,10 @@ def _is_count(value: object) -> bool:
 
 
 def _refuse_links(*paths: Path) -> None:
-    """Raises IndexCorruptedError where a file or folder to write in is a link: it may lead out of the index."""
+    """Raises IndexCorruptedError if a file or folder to write in is a link: a link may lead out of the index."""
     for path in paths:
         if path.is_symlink():
-            raise damaged(path, "it is a link, which may lead out of the index")
+            raise damaged(path, "it is a link and may lead out of the index")
 
 
 def _compare(path: Path, file: StoredFile, crc: int) -> None:
@@ -701,7 +701,7 @@ def _compare(path: Path, file: StoredFile, crc: int) -> None:
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """Whatever the storage of `folder` refuses becomes a StorageError, which names the file and says what to do."""
+    """An OSError becomes a StorageError that names the file and says what to do."""
     try:
         yield
     except OSError as error:
@@ -711,7 +711,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """`error` with the file that it is about."""
+    """`error` with the name of its file."""
     return error if error.filename else OSError(error.errno, error.strerror or str(error), str(path))
 
 

@@ -42,7 +42,7 @@ class Noting(Encoder, Protocol):
     """An encoder that can say what it left out of a query, for `Results.notes`."""
 
     def query_notes(self, texts: Sequence[str]) -> Sequence[str]:
-        """For each text a plain sentence, such as that it was cut; "" where there is nothing to say."""
+        """For each text a sentence, such as that it was cut, or ""."""
         ...
 
 

@@ -28,7 +28,7 @@ MAX_WORKERS = 8
 """More would wait for Python's lock; where there are more threads, each worker has several."""
 
 _ADDED_TOKENS = 4
-"""That tokenizers put around a text, at most."""
+"""Tokens that tokenizers put around a text, at most."""
 
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 _starting = Lock()
@@ -116,7 +116,7 @@ def token_lengths(
 
 
 def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | None = None) -> list[str]:
-    """For each text a sentence that says how much of it the model does not read; "" where it reads all.
+    """For each text a sentence if the model does not read all of it, else "".
 
     Args:
         prompt: as in `forward`.
@@ -127,12 +127,12 @@ def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | 
     notes = []
     for text in texts:
         length = 0
-        # A token is a byte or more, so that most queries need not be tokenized for this.
+        # A token has at least one byte, so most queries need no tokenizer here.
         if tokenizer is not None and limit is not None and len(f"{prompt}{text}".encode()) + _ADDED_TOKENS > limit:
             with model.lock:
                 length = len(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"])
         cut = limit is not None and length > limit
-        notes.append(f"the query has {length} tokens and the model reads {limit}; the rest is cut off." if cut else "")
+        notes.append(f"the query has {length} tokens, but the model reads {limit}; the rest is cut off." if cut else "")
     return notes
 
 
@@ -162,7 +162,7 @@ def _prompt(model: Any, task: Task | None, given: str | None) -> str | None:
 
 
 def _reading(model: Any, task: Task | None) -> tuple[Any, int | None]:
-    """The tokenizer for one side of the model, None where it is not Hugging Face's, and how many tokens are read."""
+    """The tokenizer for one side of the model (None if it is not Hugging Face's), and how many tokens are read."""
     module = model[0]
     routes = getattr(module, "sub_modules", None)
     if routes is not None:

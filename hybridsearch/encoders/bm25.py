@@ -155,7 +155,7 @@ class BM25:
         return [SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count))) for count in counts]
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """For each query a sentence where no term is left of it, which then finds nothing; else "".
+        """For each query a sentence if no term of it is left, because it finds nothing; else "".
 
         >>> BM25().query_notes(["to be or not to be"])
         ['each word of the query is a stop word (to, be, or, not), so it finds nothing.']
@@ -231,7 +231,7 @@ class BM25:
 
 
 def _note_on(words: Iterable[str]) -> str:
-    """Why none of the words is a term: a word with a letter or digit in it is no term only as a stop word."""
+    """Why none of the words is a term: words with a letter or digit are stop words, others are none."""
     stopped = list(dict.fromkeys(word.strip("_'") for word in words if any(map(str.isalnum, word))))
     if not stopped:
         return "the query has no word, so it finds nothing."

@@ -42,7 +42,7 @@ _KEYS_A_QUERY = 500
 
 
 def cache_folder() -> Path | None:
-    """Where vectors are kept, which need not exist yet; None with `HYBRIDSEARCH_CACHE` "off", and without a home."""
+    """The folder for vectors, which may not exist yet; None if `HYBRIDSEARCH_CACHE` is "off" or there is no home."""
     given = os.environ.get("HYBRIDSEARCH_CACHE", "").strip()
     if given.lower() == "off":
         return None

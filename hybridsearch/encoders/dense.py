@@ -168,7 +168,7 @@ class Dense:
         return [rows.get(number, blank) for number in range(len(texts))]
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """For each query a sentence where the model does not read all of it, else ""."""
+        """For each query a sentence if the model does not read all of it, else ""."""
         return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
 
     def fingerprint(self) -> Fingerprint:

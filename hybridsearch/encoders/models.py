@@ -41,7 +41,7 @@ class LazyModel:
         model: a folder, a name on the Hugging Face hub, or a loaded model.
         family: what it must be.
         max_length, device, backend, model_kwargs, trust_remote_code, revision: as for `hybridsearch.Dense`.
-        to_search: whether dense vectors of it are searched, so that one that was not trained for them is warned of.
+        to_search: whether its dense vectors are searched. A model that was not trained for that brings a warning.
 
     Attributes:
         name: the model as it was given.
@@ -98,7 +98,7 @@ class LazyModel:
         self._model = model
 
     def written(self, **settings: Any) -> str:
-        """The name and what else was given, as the arguments of the call that makes the owner's like.
+        """The name and the other settings, written as the arguments of the owner's constructor.
 
         >>> LazyModel("a/model", "CrossEncoder", max_length=64).written(top_k=20)
         "'a/model', max_length=64, top_k=20"
@@ -124,7 +124,7 @@ class LazyModel:
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickles and copies: a model that was given by name is loaded again where it is needed."""
+        """For pickles and copies. They load a model that was given by name again."""
         state = {name: value for name, value in vars(self).items() if name != "lock"}
         return {**state, "_model": None, "_digest": None} if self.is_named else state
 
@@ -133,10 +133,10 @@ class LazyModel:
         after_fork(self, LazyModel._in_a_new_process)
 
     def _in_a_new_process(self) -> None:
-        """In a forked process: threads that hold the lock are not here, nor are those with which a model computes."""
+        """In a forked process: neither the threads that hold the lock nor those that compute a model are here."""
         self.lock = threading.RLock()
         if self._backend != "torch" and self.is_named:
-            self._model = None  # which is loaded again, with threads of this process
+            self._model = None  # it is loaded again, with threads of this process
 
     @property
     def on_torch_cpu(self) -> bool:
@@ -217,7 +217,7 @@ class LazyModel:
 
 
 class _Torch:
-    """What a forked process must do before torch computes: it would wait forever for threads that its parent has."""
+    """What a forked process does before torch computes. It would wait forever for the threads of its parent."""
 
     def __init__(self) -> None:
         self._inherited = False
@@ -229,7 +229,7 @@ class _Torch:
         self._inherited = "torch" in sys.modules
 
     def use(self) -> None:
-        """Let one thread compute, as torch's own forked workers do, where the parent may have used several."""
+        """Let one thread compute if the parent may have used several. Torch's own forked workers do the same."""
         if self._inherited:
             self._inherited = False
             sys.modules["torch"].set_num_threads(1)
@@ -377,7 +377,7 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
         refuse_cross_encoder(folder)
         if family_of(folder) == "SparseEncoder":
             raise InvalidArgumentError(
-                f"The model in {folder} is a sparse encoder, whose dense vectors were never trained: use it with "
+                f"The model in {folder} is a sparse encoder. Its dense vectors were never trained: use it with "
                 "hybridsearch.Sparse (sparse=MODEL), or give a dense model."
             )
     if family == "CrossEncoder" and not re.search("ForSequenceClassification|ForCausalLM", architectures):
@@ -394,13 +394,13 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
 
 
 def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
-    """Raises InvalidArgumentError where weights that the model needs are not in its files."""
+    """Raises InvalidArgumentError if the files lack weights that the model needs."""
     pooled = any(type(module).__name__.endswith("Pooling") for module in model.modules())
-    needed = sorted(name for name in lacking if not (pooled and "pooler." in name))  # it pools in another way
+    needed = sorted(name for name in lacking if not (pooled and "pooler." in name))  # its pooling needs no pooler
     if needed:
         raise InvalidArgumentError(
             f"The model in {folder} lacks {len(needed)} of its weights ({', '.join(needed[:3])}"
-            f"{', ...' if needed[3:] else ''}), which would be random numbers: give all of it, saved by "
+            f"{', ...' if needed[3:] else ''}). These would be random numbers: give a complete model, saved by "
             "save_pretrained, or a model of the right kind."
         )
 
@@ -409,9 +409,9 @@ def _warn_of_untrained(folder: Path) -> None:
     _, modules, architectures = _described(folder)
     if not modules and re.search("For[A-Z]|LMHead", architectures):
         warn(
-            f"The model in {folder} ({architectures}) was not saved as one that makes vectors of texts: the mean of "
-            "its token vectors is taken, which may find little. A SPLADE is for hybridsearch.Sparse; train another one "
-            "with hybridsearch.train_dense first."
+            f"The model in {folder} ({architectures}) was not trained to make vectors of texts. The mean of its token "
+            "vectors is used and may find little: use hybridsearch.Sparse for a SPLADE model, and train another "
+            "language model with hybridsearch.train_dense first."
         )
 
 
@@ -468,7 +468,7 @@ def _object_digest(model: Any) -> str:
 
 @contextmanager
 def _made_up() -> Iterator[set[str]]:
-    """The names of the weights that transformers fills with random numbers within it, as the files lack them."""
+    """A context that gives the names of weights that the files lack and transformers fills with random numbers."""
     from transformers import PreTrainedModel
 
     lacking: set[str] = set()
@@ -480,7 +480,7 @@ def _made_up() -> Iterator[set[str]]:
         lacking.update(found["missing_keys"])
         return (model, found) if asked else model
 
-    with _torch.loading:  # sentence-transformers does not say what was lacking, so transformers is listened to
+    with _torch.loading:  # only transformers says what was lacking
         PreTrainedModel.from_pretrained = classmethod(from_pretrained)
         try:
             yield lacking

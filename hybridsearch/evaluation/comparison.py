@@ -92,7 +92,7 @@ class Comparison(ComparisonRecord):
         return from_plain(cls, data)
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON to a file. Raises StorageError where that fails."""
+        """Write the JSON to a file. Raises StorageError if that fails."""
         with writable(path) as place:
             place.write_text(self.to_json() + "\n", encoding="utf-8")
 
@@ -107,7 +107,7 @@ class Comparison(ComparisonRecord):
     def save_runs(self, folder: str | Path) -> dict[str, Path]:
         """Write each system's rankings as the TREC run file `NAME.trec`. Returns the paths by system name.
 
-        Raises StorageError where a file cannot be written.
+        Raises StorageError if a file cannot be written.
         """
         with writable(folder) as place:
             place.mkdir(parents=True, exist_ok=True)

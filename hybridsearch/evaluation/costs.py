@@ -72,8 +72,7 @@ def measure_costs(
     """The cost of each system by name, timed on `queries` of the queries, spread over all of them.
 
     Encoding is timed once for each retriever, so that systems with the same retrievers have the same times; all else
-    is timed for each system. Kept with the stages: what was measured before is not measured again, unless its times
-    are to be taken again.
+    is timed for each system. The stages keep the figures, so nothing is measured twice unless `time_again`.
     """
     plans = [plan for plan in plans if isinstance(plan.source, HybridSearch) or plan.kind in ("fused", "reranked")]
     plans = [plan for plan in plans if not plan.oracle]
@@ -216,14 +215,14 @@ def _timed(plan: SystemPlan, stages: Stages, sample: Sequence[str], encoders: _E
 
 
 def _loaded(make: Callable[[], Times]) -> Times:
-    """What `make` gives, with the load of the machine before or after it, the greater."""
+    """The result of `make`, with the greater of the machine's loads before and after it."""
     before = _load()
     times = make()
     return replace(times, load=max(before, _load()))
 
 
 def _load() -> float:
-    """Processes that run or wait to, a core, over the last minute; 0 where the system does not tell."""
+    """Running and waiting processes per core over the last minute; 0 if the system does not tell."""
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 

@@ -127,7 +127,7 @@ class Dataset:
 
     @property
     def query_digests(self) -> frozenset[str]:
-        """Twelve hexadecimal digits of each judged query's id and text, which tell what data sets share."""
+        """Twelve hexadecimal digits for each judged query, of its id and text. They show what data sets share."""
         pairs = [[id, text] for id, text in self.queries.items() if id in self.qrels]
         return frozenset(hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:12] for pair in pairs)
 
@@ -280,10 +280,8 @@ def load_dataset(
         place = redacted(name)
         quoted = shlex.quote(place)
         raise InvalidArgumentError(
-            f"{place!r} is an index, and what is needed is a data set, which has queries and judgements: "
-            f"`hybridsearch evaluate {quoted} DATASET` measures the index, `hybridsearch compare "
-            f"DATASET --index {quoted}` "
-            "its systems."
+            f"{place!r} is an index, but a data set is needed, with queries and judgements: `hybridsearch evaluate "
+            f"{quoted} DATASET` measures the index, and `hybridsearch compare DATASET --index {quoted}` its systems."
         )
     if Path(name).is_dir():
         if dataset_id is not None:

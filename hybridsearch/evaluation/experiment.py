@@ -333,7 +333,7 @@ def _versus(
 
 
 def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
-    """What to know of the figures of `plan`: a fusion that was tuned on these queries makes them too good."""
+    """A note if the fusion of `plan` was tuned on these queries: its figures are then too good."""
     asked = dataset.query_digests
     share = share_tuned_on(asked, plan.fusion.tuned_on)
     if not share or len(plan.retrievers) < 2:
@@ -342,18 +342,18 @@ def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
     return (
         *plan.notes,
         f"The fusion of {plan.name} was tuned on {about}{max(1, round(share * len(asked))):,} of these {len(asked):,} "
-        "queries, which makes its figures too good: measure it on queries that had no part in tuning.",
+        "queries, so its figures are too good: measure it on queries that had no part in tuning.",
     )
 
 
 def _no_judged(plan: SystemPlan, qrels: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    """A sentence on each run that lists no judged document, as one does whose ids are written otherwise."""
+    """A sentence on each run that lists no judged document, for example because its ids are written otherwise."""
     for name, run in plan.source.items() if isinstance(plan.source, Mapping) else ():
         listed = [(query, id) for query in qrels if query in run for id in run[query].ids]
         if listed and not any(id in qrels[query] for query, id in listed):
             judged = next(iter(next(of_query for of_query in qrels.values() if of_query)))
             yield (
-                f"{name} lists no document that is judged, so that all of its figures are 0: its ids are like "
+                f"{name} lists no judged document, so all of its figures are 0: its ids are like "
                 f"{listed[0][1]!r:.80}, those of the judgements like {judged!r:.80}."
             )
 

@@ -140,7 +140,7 @@ def moment(created: str) -> str:
 
 
 def loaded(costs: Iterable[Cost]) -> Iterator[str]:
-    """A sentence where something else took time from what was timed.
+    """A sentence if something else was running while systems were timed.
 
     >>> [sentence[:55] for load in (0.6, 3.94) for sentence in loaded([Cost(load=load)])]
     ['Something else was running: up to 3.9 processes a core ']
@@ -148,8 +148,8 @@ def loaded(costs: Iterable[Cost]) -> Iterator[str]:
     load = max((cost.load for cost in costs), default=0.0)
     if load > 1:
         yield (
-            f"Something else was running: up to {load:.1f} processes a core while this was timed, so that the times "
-            "are too long. Take them again with --time-again (time_again=True) when it is done."
+            f"Something else was running: up to {load:.1f} processes a core while this was timed, so the times are "
+            "too long. Take them again with --time-again (time_again=True) when nothing else runs."
         )
 
 

@@ -182,7 +182,7 @@ class SystemPlan:
 
 
 def _read_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Mapping[str, Ranking]], tuple[str, ...]]:
-    """The rankings of each run by query id; and a sentence on each file in which scores are equal."""
+    """The rankings of each run by query id, and a sentence on each file with equal scores."""
     read: dict[str, Mapping[str, Ranking]] = {}
     notes = []
     for name, run in runs.items():
@@ -191,8 +191,8 @@ def _read_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Mapping[str, Ranking]
             if ties:
                 hits = sum(map(len, read[name].values()))
                 notes.append(
-                    f"{run}: {ties:,} of {hits:,} hits have the score of another hit of their query; they are ordered "
-                    "as by trec_eval (id, descending), and not by the file's ranks."
+                    f"{run}: {ties:,} of {hits:,} hits share their score with another hit of their query. They are "
+                    "ordered as by trec_eval (id, descending), not by the file's ranks."
                 )
         elif isinstance(run, Mapping) and all(isinstance(ranking, Ranking) for ranking in run.values()):
             read[name] = run
@@ -218,7 +218,7 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> S
 
 
 def check_dataset(dataset: object) -> None:
-    """Raises InvalidArgumentError where `dataset` is none, but the name of one, or several."""
+    """Raises InvalidArgumentError if `dataset` is not one data set, but for example a name or several."""
     if not hasattr(dataset, "qrels"):
         several = ", or one after the other of these" if isinstance(dataset, Mapping) else ""
         raise InvalidArgumentError(

@@ -28,10 +28,10 @@ from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
 RUN_SUFFIXES = (".trec", ".run")
-"""Of run files, in capitals too, or with .gz after them. A file of any other name is one if it is there."""
+"""Names of run files end so, also in capitals or with .gz. Any other existing file is a run file, too."""
 
 LONGEST = 1000
-"""Characters of a system."""
+"""Characters of a system, at most."""
 
 _GZ = re.compile(r"\.gz$", re.IGNORECASE)
 
@@ -101,7 +101,7 @@ def named(texts: Sequence[str], known: Collection[str]) -> list[tuple[str, str]]
 
 
 def is_run(spec: str, known: Collection[str]) -> bool:
-    """Whether a system is a run file: one that is there, or by its name; and none of the retrievers `known`.
+    """Whether a system is a run file: by its name or because the file exists. A retriever `known` is none.
 
     >>> [is_run(spec, ["bm25"]) for spec in ("a/ours.TREC.gz", "ours.run", "bm25", "bm25+dense", "tuned.json")]
     [True, True, False, False, False]
@@ -119,7 +119,7 @@ def _named(text: str) -> tuple[str, str]:
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a name, or with a null character
+    except (OSError, ValueError):  # the name is too long, or has a null character
         return False
 
 

@@ -89,7 +89,7 @@ class Stages:
     # Retrieval
 
     def retrieve(self, plans: Sequence[SystemPlan]) -> None:
-        """Ask every retriever of every index once, as deep as any of `plans` reads it, or again where it was not."""
+        """Ask every retriever of every index, as deep as any of `plans` reads it. A deep enough answer is kept."""
         depths: dict[Any, int] = {}
         sources: dict[Any, tuple[HybridSearch, str, SystemPlan]] = {}
         for plan in plans:
@@ -146,9 +146,9 @@ class Stages:
         return [name, search.retrievers[name].fingerprint().digest, *sorted(search.backend.capabilities.approximate)]
 
     def index_digest(self, search: HybridSearch) -> str:
-        """Changes with every change of the index or engine; of one not in a folder, the documents are read.
+        """Changes with every change of the index or engine. If the index is in no folder, its documents are read.
 
-        Where no folder keeps anything, an index has only to be told from others now.
+        Without a folder that keeps answers, it only tells the indexes of this run apart.
         """
         if self.folder is None:
             return str(id(search))
@@ -265,7 +265,7 @@ class Stages:
     # Costs
 
     def keep(self, cls: type[T], what: Sequence[Any], make: Callable[[], T], anew: bool = False) -> T:
-        """`make()`, or what it gave when it was kept under `what`; `anew` takes nothing that another run has kept."""
+        """`make()`, or its result that was kept under `what`. `anew` ignores results of other runs."""
         digest = _digest(cls.__name__, *what)
         if digest not in self._kept:
             self._kept[digest] = make() if self.folder is None else self._found(cls, digest, make, anew)

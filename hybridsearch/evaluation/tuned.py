@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 KEPT = 1000
-"""Digests that a fusion remembers, at most: 13 kB in each index that is made with it."""
+"""Digests that a fusion remembers, at most. They take 13 kB in each index."""
 
 DIGITS = 12
-"""Of a digest."""
+"""Hexadecimal digits of a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +218,12 @@ def load_tuned(path: str | Path) -> Tuned:
 
 
 def kept_digests(queries: Collection[str]) -> frozenset[str]:
-    """What a fusion remembers of the queries that it was tuned on: of `Dataset.query_digests`, the `KEPT` smallest."""
+    """What a fusion remembers of the queries that it was tuned on: the `KEPT` smallest of `Dataset.query_digests`."""
     return frozenset(sorted(queries)[:KEPT])
 
 
 def share_tuned_on(queries: Collection[str], tuned_on: Collection[str]) -> float:
-    """How many of `queries` a fusion was tuned on: a share of 0 to 1, exact where that was on fewer than `KEPT`.
+    """The share of `queries` that a fusion was tuned on, from 0 to 1; exact for fewer than `KEPT` tuned queries.
 
     Of more, the share is that of the queries whose digests would be among the kept ones. It misses a query with the
     probability that its digest is not: for 50 queries of 10,000 that were tuned on, all are missed once in 200 times.

@@ -90,7 +90,7 @@ class Fusion(ABC):
         return Ranking.from_scores(zip(parts, scores, strict=True)), contributions
 
     def _checked(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
-        """`contributions`, whoever wrote it. Raises RetrieverError where it fails or gives what cannot be summed."""
+        """`contributions`, checked. Raises RetrieverError if it fails or does not give finite numbers."""
         try:
             given = {name: np.asarray(of, dtype=np.float64) for name, of in self.contributions(rankings).items()}
         except HybridSearchError:

@@ -27,7 +27,7 @@ def fusion_names() -> list[str]:
 
 
 def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusion:
-    """The fusion of one of `fusion_names`, as it is by default but for the weights.
+    """The fusion of one of `fusion_names`, with its default settings and these weights.
 
     >>> named_fusion("minmax", {"bm25": 1, "dense": 2})
     ScoreFusion(weights={'bm25': 1.0, 'dense': 2.0}, normalization='minmax')
@@ -48,9 +48,9 @@ def make_fusion(description: Mapping[str, Any]) -> Fusion:
 
 
 def restricted(description: Mapping[str, Any], retrievers: Collection[str]) -> Mapping[str, Any]:
-    """What `Fusion.to_json` gave, for some of its retrievers: with their weights alone.
+    """The description of `Fusion.to_json` for some of its retrievers, with their weights alone.
 
-    Where these are all 0, which says only that other retrievers are better, the retrievers are equal.
+    If all of these are 0, the retrievers become equal: the zeros only say that other retrievers are better.
 
     >>> restricted({"type": "rrf", "k": 60, "weights": {"bm25": 1, "dense": 2}}, ["dense"])
     {'type': 'rrf', 'k': 60, 'weights': {'dense': 2}}

@@ -112,14 +112,14 @@ _NO_SOFTMAX = (
 _COSINE_TEMPERATURE = 0.05  # spreads cosines for a softmax; its inverse is the scale of MultipleNegativesRankingLoss
 _TEMPERATURES: dict[ModelKind, float] = {"dense": 1.0, "sparse": 2.0, "reranker": 1.0}  # of dot products and logits
 _MARGIN = 4.0  # how many temperatures apart a positive and a negative usually are
-_CLOSE = 4.0  # scores on a scale that differs less are left as they are
-_READ = 10_000  # rows by which a scale is told
+_CLOSE = 4.0  # scales that differ by a smaller factor are left as they are
+_READ = 10_000  # rows that are read to find a scale
 _COSINE_MARGIN = 0.2  # the margin of 5 by default is for distances between vectors of any length
 _COMPARED = {Kind.SCORED_TUPLES: ("margin-mse", "kl"), Kind.LISTS: ("list-net",)}
 """The losses that compare a teacher's scores with the student's by their size; others go by their order."""
 
 _BOUNDS = {"bce": (0, 1), "cosine": (-1, 1)}
-"""Of the scores of pairs, which the loss takes for probabilities or cosines."""
+"""The least and greatest score of pairs for a loss that takes them for probabilities or cosines."""
 
 _WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier wants embeddings of one size
 
@@ -169,12 +169,12 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
 
 
 def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> TrainingData:
-    """The data with a teacher's scores on the scale of the student's, with a note; as they are where they are near.
+    """The data with the teacher's scores on the scale of the student's, with a note; unchanged if the scales are close.
 
-    What a loss compares with the student's own scores must be within its reach. Margins of a teacher that compares by
-    cosine are below 1, those of a sparse student's dot products about 8: trained on such margins as they are, the
-    student forgets all that it knew. The other way round a cosine cannot reach the margins of logits. The scores are
-    multiplied so that the root mean square of their margins is what is usual for the student.
+    A loss compares these scores with the student's own, so the student must be able to reach them. The margins of a
+    teacher that compares by cosine are below 1, those of a sparse student's dot products about 8. Trained on such
+    margins, the student forgets all that it knew. A student with cosines cannot reach the margins of logits. The scores
+    are multiplied until the root mean square of their margins is usual for the student.
 
     Args:
         data: of any kind; only scores of tuples and lists are compared by their size.
@@ -200,7 +200,7 @@ def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> Traini
     ]
     if not margins:
         raise InvalidArgumentError(
-            f"The teacher of {data.name!r} tells no text of a row from another, so there is nothing to learn: take "
+            f"The teacher of {data.name!r} gives all texts of a row the same score, so there is nothing to learn: take "
             "another teacher, or other negatives."
         )
     usual = math.sqrt(sum(margin * margin for margin in margins) / len(margins))
@@ -211,8 +211,8 @@ def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> Traini
     scaled = pa.array([[factor * score for score in of_row] for of_row in data.rows[label]], pa.list_(pa.float64()))
     rows = data.rows.remove_columns([label]).add_column(label, scaled)
     note = (
-        f"the teacher's scores were multiplied by {factor:g}, as its margins are about {usual:.2g} and those of such a "
-        f"student {wanted:.2g}"
+        f"the teacher's scores were multiplied by {factor:g}, because its margins are about {usual:.2g} and those of "
+        f"such a student about {wanted:.2g}"
     )
     return replace(data, rows=rows, notes=(*data.notes, note))
 
@@ -278,7 +278,7 @@ def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size:
 
     if choice.name == "mse" and (size := len(data.rows[0]["label"])) != model.get_embedding_dimension():
         raise InvalidArgumentError(
-            f"The embeddings of {data.name!r} have {size} dimensions, and the model's "
+            f"The embeddings of {data.name!r} have {size} dimensions, but the model's "
             f"{model.get_embedding_dimension()}: take a teacher with as many, or reduce its embeddings by PCA."
         )
     similarity = util.pairwise_cos_sim if _compares_by_cosine(model) else util.pairwise_dot_score
@@ -434,7 +434,7 @@ def _temperature(model_kind: ModelKind, model: Any) -> float:
 
 
 def _compares_by_cosine(model: Any) -> bool:
-    """Whether a dense model does, or its embeddings have length 1, so that a dot product is a cosine."""
+    """Whether a dense model compares by cosine, or its embeddings have length 1: a dot product is then a cosine."""
     from sentence_transformers.base.modules import Normalize
 
     return model.similarity_fn_name == "cosine" or any(isinstance(module, Normalize) for module in model)

@@ -94,14 +94,14 @@ def gather(
 ) -> Sources:
     """Read the data, and hold out what is not given.
 
-    The first folder's splits "dev" and "test", where it has them, become dev (at most 100 of its queries) and test. Of
-    the first queries with judgements, where there is no such dev, a tenth, at most 100, become dev. One set of pairs
-    or tuples with at least 100 rows gives a tenth, at most 100, to each of dev and test that is not given: their
-    questions are to find their answers among all answers. Nothing is held out of several sets of rows, or where `dev`
-    is given.
+    * If the first folder has splits "dev" and "test", they become dev (at most 100 of its queries) and test.
+    * If it has no dev, a tenth of the first queries with judgements, at most 100, become dev.
+    * One set of pairs or tuples with at least 100 rows gives a tenth, at most 100, to dev and to test, if these are not
+      given. Their questions must find their answers among all answers.
+    * Nothing is held out of several sets of rows, or if `dev` is given.
 
-    Training data that ask a question of dev, test or an evaluator are left out, whatever they come from, and so are
-    queries of a given dev that test asks. A note says so.
+    Training data that ask a question of dev, test or an evaluator are left out. So are queries of a given dev that test
+    asks. A note says so.
 
     Args:
         data: one source, several, or several by name; of the same name, later ones get a number.
@@ -175,7 +175,7 @@ def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[Question] = ())
 def some_queries(
     dataset: Dataset, seed: int = 0, closed: Collection[Question] = (), most: int = DEV_QUERIES
 ) -> Dataset | None:
-    """At most so many of a data set's queries with a relevant document, drawn by seed; None where there are none.
+    """Some of a data set's queries with a relevant document, drawn by seed, at most `most`; None if there are none.
 
     Arguments are as in `hold_out`.
     """
@@ -294,7 +294,7 @@ def _texts_asked(dataset: Dataset) -> dict[str, str]:
 
 
 def _own_split(source: object, split: str, training: Dataset) -> Dataset | None:
-    """The judgements of a split of a folder or name, unless these are what is trained on."""
+    """The judgements of a split of a folder or name, unless they are the training data."""
     if not isinstance(source, str | Path):
         return None
     try:
@@ -312,28 +312,26 @@ def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Docum
 
 
 def asked_in(of: object) -> set[Question]:
-    """What dev or test ask; nothing is known here of what only its evaluator reads."""
+    """What dev or test ask. What only an evaluator reads is not known here."""
     if isinstance(of, Dataset):
         return {normalized(text) for id, text in of.queries.items() if id in of.qrels}
     return set(questions_of(of)) if isinstance(of, TrainingData) else set()
 
 
 def _apart(dev: Dev, closed: Collection[Question], notes: list[str]) -> Dev:
-    """What was given as dev, without what test asks."""
+    """The given dev, without the questions of test."""
     if isinstance(dev, TrainingData):
         kept: Dev = _without(dev, closed)
     elif isinstance(dev, Dataset):
         ids = [id for id, text in dev.queries.items() if normalized(text) not in closed]
         if not ids and dev.queries:
-            raise InvalidArgumentError(
-                f"All queries of dev ({dev.name!r}) are asked by test: give another dev or test."
-            )
+            raise InvalidArgumentError(f"Test asks all queries of dev ({dev.name!r}): give another dev or test.")
         kept = dev if len(ids) == len(dev.queries) else with_queries(dev, dev.name, ids)
     else:
         return dev
     before, after = (len(one.queries if isinstance(one, Dataset) else one) for one in (dev, kept))
     if after < before:
-        notes.append(f"of dev, what test asks was left out: {before - after:,}")
+        notes.append(f"questions of dev that test asks were left out: {before - after:,}")
     return kept
 
 
@@ -346,8 +344,8 @@ def _without(data: TrainingData, closed: Collection[Question]) -> TrainingData:
         return data
     if not kept:
         raise InvalidArgumentError(
-            f"All rows of {data.name!r} ask what dev, test or an evaluator ask, so that nothing is left: give other "
-            "data, or others to measure by."
+            f"All rows of {data.name!r} ask what dev, test or an evaluator ask, so no row is left to train on: give "
+            "other training data, or measure by other data."
         )
     note = f"rows that ask what dev, test or an evaluator ask were left out: {len(data) - len(kept):,}"
     return replace(data.select(kept), notes=(*data.notes, note))

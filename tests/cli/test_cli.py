@@ -348,8 +348,8 @@ def test_ctrl_c_in_index_says_what_is_stored_and_how_to_go_on(tmp_path: Path) ->
 
     assert process.returncode == 130
     assert one_line(error) == (
-        f"hybridsearch: interrupted: 4 documents are stored in {place}, and the same command goes on: what is there is "
-        "not encoded again.\n"
+        f"hybridsearch: interrupted: 4 documents are stored in {place}. The same command goes on and does not encode "
+        "these again.\n"
     )
 
 

@@ -167,7 +167,7 @@ def test_a_language_model_as_a_dense_one_is_told_that_it_was_not_trained_for_it(
     (copy / "modules.json").unlink()
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
-    with pytest.warns(UserWarning, match=rf"{architecture}\) was not saved as one that makes vectors of texts"):
+    with pytest.warns(UserWarning, match=rf"{architecture}\) was not trained to make vectors of texts"):
         Dense(copy).encode_queries(["wing"])
 
 

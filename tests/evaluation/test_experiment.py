@@ -399,7 +399,7 @@ def test_a_run_whose_ids_are_written_otherwise_is_told_from_a_bad_one(dataset: D
     found = compare(systems, dataset, **QUICK)
     assert found["bad"].warnings == ()
     (told,) = found["other"].warnings
-    assert told.startswith("other lists no document that is judged")
+    assert told.startswith("other lists no judged document")
     assert "its ids are like 'D-1', those of the judgements like 'd" in told
 
 
@@ -436,7 +436,7 @@ def test_equal_scores_in_a_run_file_are_counted_and_no_other_run_is_spoken_of(da
     systems = {**runs, "ready": {"q1": Ranking.from_scores(hits)}, "both": Pipeline(runs)}
     found = compare(systems, dataset, **QUICK)
     (told,) = found["tied"].warnings
-    assert told.startswith(f"{tmp_path / 'tied.trec'}: 2 of 4 hits have the score of another hit of their query")
+    assert told.startswith(f"{tmp_path / 'tied.trec'}: 2 of 4 hits share their score with another hit of their query")
     assert [found[name].warnings for name in ("ours", "ready", "both")] == [(), (), (told,)]
     assert found["tied"].ranking("q1").ids == (first, third, second, fourth)
 

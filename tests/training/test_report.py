@@ -90,7 +90,7 @@ def test_without_a_test_an_evaluator_goes_before_dev_as_it_chose_nothing() -> No
     found = replace(report([1] * 20, [1] * 20), comparison=None, figures=figures)
     assert found.verdict.startswith("LOWER: sts Spearman from 0.9339 to -0.1719, by an evaluator, without")
     shared = replace(found, shared=12)
-    assert "by an evaluator, 12 of whose questions dev asks too, which chose the checkpoint" in shared.verdict
+    assert "by an evaluator (dev, which chose the checkpoint, asks 12 of the same questions)" in shared.verdict
     assert "sts Pearson: 0.5000 before, 0.6000 after." in found.summary
     of_another_kind = replace(found, figures={"sts Spearman": (None, 0.5)}, history=History())
     assert of_another_kind.verdict == "Not compared: sts Spearman is 0.5000."
@@ -140,7 +140,7 @@ def test_a_difference_is_sure_only_where_test_and_interval_agree() -> None:
     assert versus.p_value > 0.04
     disagree = replace(found, comparison=replace(comparison, test="randomization"))
     assert disagree.verdict.startswith("WORSE, though perhaps by chance: ")
-    assert ", which disagree as there are few queries or differences" in disagree.verdict
+    assert ", but p and interval disagree, because there are few queries or differences" in disagree.verdict
 
 
 @pytest.mark.parametrize(

@@ -154,10 +154,10 @@ def test_queries_of_dev_that_test_asks_are_left_out(tiny_dataset: hs.Dataset) ->
     assert isinstance(sources.dev, hs.Dataset)
     assert list(sources.dev.queries) == ids[:5]
     assert sources.training[0].notes == (
-        "of dev, what test asks was left out: 5",
+        "questions of dev that test asks were left out: 5",
         "rows that ask what dev, test or an evaluator ask were left out: 15",
     )
-    with pytest.raises(InvalidArgumentError, match="All queries of dev"):
+    with pytest.raises(InvalidArgumentError, match="Test asks all queries of dev"):
         gather(tiny_dataset, dev=dev, test=dev)
 
 

@@ -306,4 +306,4 @@ def test_a_sparse_student_learns_a_dense_teachers_margins_on_its_own_scale(
     scored = add_teacher_scores(read_training_data(rows), hs.Sparse(tmp_path / "out", cache=False))
     margins = np.subtract(*np.transpose(scored.rows["label"][:]))
     assert margins.mean() > 2
-    assert "The teacher's scores were multiplied by 27, as its margins are about 0.3" in result.summary
+    assert "The teacher's scores were multiplied by 27, because its margins are about 0.3" in result.summary

@@ -1,4 +1,4 @@
-"""What rows ask, and rows as a test collection: the texts among which the answers are to be found."""
+"""What rows ask, and rows as a test collection."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.data.rows import Kind, TrainingData, normalized
 
 Question: TypeAlias = str | frozenset[str]
-"""A normalized query; or the two normalized texts of a pair, of which is asked whether they belong together."""
+"""A normalized query; or the two normalized texts of a pair, with the question whether they belong together."""
 
 _ABOUT_PAIRS = (Kind.CLASSED, Kind.LABELLED, Kind.SCORED)
 
 
 def questions_of(data: TrainingData) -> Iterator[Question]:
-    """What rows ask where they are not trained on but measured by: their pairs where these have labels, else anchors.
+    """What rows ask when they measure a model: their pairs if these have labels, else their anchors.
 
     Texts alone ask nothing.
     """
@@ -28,9 +28,9 @@ def questions_of(data: TrainingData) -> Iterator[Question]:
 
 
 def asks(data: TrainingData, *, pairs: bool) -> Iterator[set[Question]]:
-    """Row by row the questions whose answer it teaches: its anchor, and with `pairs` that with each of its texts.
+    """For each row, the questions whose answer it teaches: its anchor, and with `pairs` also each pair with a text.
 
-    A text with an embedding teaches that of the text; a text alone teaches no answer.
+    A text with an embedding teaches the embedding. A text alone teaches no answer.
     """
     if data.kind is Kind.TEXTS:
         yield from (set() for _ in range(len(data)))
@@ -43,7 +43,7 @@ def asks(data: TrainingData, *, pairs: bool) -> Iterator[set[Question]]:
 
 
 def pair(one: str, other: str) -> frozenset[str]:
-    """Two texts, of which is asked whether they belong together."""
+    """The question whether two texts belong together."""
     return frozenset((normalized(one), normalized(other)))
 
 

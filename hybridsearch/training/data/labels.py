@@ -14,7 +14,7 @@ NLI = ("entailment", "neutral", "contradiction")
 
 _WITHOUT_GOLD = ("-", "", "-1")  # where annotators of SNLI did not agree
 _NO_LABEL = -1
-"""Which integer stands for a missing label, as on the hub."""
+"""The integer for a missing label, as on the hub."""
 
 _TRUTHS = {"true": 1, "false": 0}
 
@@ -51,7 +51,7 @@ def read_labels(
     score_range: tuple[float, float] | None,
     classes: bool = False,
 ) -> Labels:
-    """The labels of a column, and what they mean where it was not said.
+    """The labels of a column, and their meaning if it was not given.
 
     Args:
         raw: at least one value, as read: numbers, booleans, or strings (of CSV, numbers and booleans too).
@@ -65,7 +65,7 @@ def read_labels(
 
     Raises:
         DocumentError: a value does not fit; the message has its place.
-        InvalidArgumentError: other whole numbers, which may be classes or scores; or no row has a label.
+        InvalidArgumentError: other whole numbers may be classes or scores; or no row has a label.
     """
     if meaning in (None, "class"):
         if names is not None:
@@ -111,7 +111,7 @@ def triplets(premises: Sequence[str], hypotheses: Sequence[str], labels: Labels)
 
 
 def _meaning(numbers: Sequence[float], column: str, classes: bool) -> str:
-    """What numbers are: raises InvalidArgumentError where they may be one thing or another."""
+    """What numbers mean. Raises InvalidArgumentError if they may be scores or classes."""
     found, low, high = set(numbers), min(numbers), max(numbers)
     if classes or (found <= {0.0, 1.0}):
         return "0/1" if high <= 1 else "class"
@@ -122,7 +122,7 @@ def _meaning(numbers: Sequence[float], column: str, classes: bool) -> str:
     if high < 0:
         return "class"  # there is no label at all
     raise InvalidArgumentError(
-        f"The column {column!r} holds whole numbers from {low:g} to {high:g}, which may be scores or classes"
+        f"The column {column!r} holds whole numbers from {low:g} to {high:g}. They may be scores or classes"
         f"{' (-1 for no label)' if low < 0 else ''}: name it as score or as class beside the other columns, as in "
         f"columns={{'anchor': '...', 'positive': '...', 'score': {column!r}}} "
         f"(--columns anchor=...,positive=...,score={column})."
@@ -130,14 +130,14 @@ def _meaning(numbers: Sequence[float], column: str, classes: bool) -> str:
 
 
 def _name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class of the hub, whose integers are places among the names; -1 and null are no label."""
+    """The name of a class by its number, as on the hub; -1 and null are no label."""
     if isinstance(value, int) and 0 <= value < len(names):
         return names[value]
     return None if value == _NO_LABEL else value
 
 
 def _number(value: Any, column: str, place: str) -> float:
-    """The number that a value is or spells; 1 and 0 of true and false."""
+    """The number of a value or a text; 1 and 0 for true and false."""
     return float(_TRUTHS[value.strip().lower()]) if _is_truth(value) else check_number(value, column, place)
 
 
@@ -146,7 +146,7 @@ def _is_truth(value: Any) -> bool:
 
 
 def _left_out(values: Sequence[Any], column: str) -> str:
-    """The note of rows without a label; raises InvalidArgumentError where no row has one."""
+    """The note on rows without a label. Raises InvalidArgumentError if no row has one."""
     without = sum(value is None for value in values)
     if without == len(values):
         raise InvalidArgumentError(f"No row has a label in the column {column!r}: give data with labels.")
@@ -154,7 +154,7 @@ def _left_out(values: Sequence[Any], column: str) -> str:
 
 
 def _named_classes(raw: Sequence[Any], places: Sequence[str], column: str, hub: bool) -> Labels:
-    """Classes by name, those that differ in case only as one. Of the hub, or of NLI, a row may have none."""
+    """Classes by name, whatever their case. Rows of the hub and of NLI may lack one."""
     found = ["" if value is None else str(value).strip() for value in raw]
     lowered = [name.lower() for name in found]
     missing = {"", str(_NO_LABEL)}
@@ -199,7 +199,7 @@ def _range(numbers: Sequence[float], column: str) -> tuple[float, float]:
             return low, high
     if least == _NO_LABEL and all(number >= 0 for number in numbers if number != _NO_LABEL):
         raise InvalidArgumentError(
-            f"The scores in the column {column!r} go from 0 or more to {most:g}, and some are -1: if that is for no "
-            "score, leave these rows out; else say score_range=(-1, ...) (in a --config file beside its source)."
+            f"The scores in the column {column!r} go from 0 or more to {most:g}, but some are -1: if -1 means "
+            "no score, leave these rows out; if not, give score_range=(-1, ...) (in a --config file beside its source)."
         )
     return least, most

@@ -38,9 +38,9 @@ class Report:
         settings: JSON-able: `TrainingSettings.to_dict()`, and what else the run was given.
         comparison: of `compare_models`; None where there were no held-out queries.
         figures: of `compare_figures`.
-        shared: how many questions the evaluators of `figures` have in common with dev, which chose the checkpoint.
+        shared: how many questions the evaluators of `figures` share with dev. Dev chose the checkpoint.
         sparsity: of `compare_sparsity`; empty but for sparse models.
-        sparsity_on: the texts that it is of, where these are not those of the test set.
+        sparsity_on: the texts that sparsity is of, if not those of the test set.
         targets: the active dimensions that were asked for, by side: "document" and "query".
         expansions: of `changed_expansions`.
         command: that ran; this process's by default.
@@ -66,8 +66,8 @@ class Report:
     def verdict(self) -> str:
         """One line: better, not better or worse, by how much, and what it cost.
 
-        By the test queries; where there are none by the first figure of an evaluator, else by that of dev. These give
-        no figures by query, and so no interval: the words are "Higher" and "LOWER".
+        The test queries decide. Without them the first figure of an evaluator decides, or else that of dev. These have
+        no figures by query, so no interval: the words are "Higher" and "LOWER".
         """
         return "; ".join([self._judgement, *self._costs]) + "."
 
@@ -87,21 +87,19 @@ class Report:
         start, best = self.history.start, self.history.best
         name, (before, after) = next(iter(self.figures.items()), ("", (None, 0.0)))
         if before is not None:
-            shared = f", {self.shared:,} of whose questions dev asks too, which chose the checkpoint" * bool(
-                self.shared
-            )
-            return f"{_changed(name, before, after)}, by an evaluator{shared}, without an interval"
+            shared = f" (dev, which chose the checkpoint, asks {self.shared:,} of the same questions)"
+            return f"{_changed(name, before, after)}, by an evaluator{shared * bool(self.shared)}, without an interval"
         if start is not None and best is not None:
             name = next(iter(best.measures))
             said = _changed(name, start.measures[name], best.measures[name])
-            return f"{said}, on dev, which chose the checkpoint, so that this flatters it; nothing else was held out"
+            return f"{said}, on dev, which chose the checkpoint and therefore flatters it; nothing else was held out"
         if name:
             return f"Not compared: {name} is {after:.4f}"
-        return "Not measured: there were no held-out queries with judgements, so nobody knows whether it helped"
+        return "Not measured: no queries with judgements were held out, so it is unknown whether training helped"
 
     @property
     def _costs(self) -> Iterator[str]:
-        """What changed beside the measure that decides: other measures that fell, and sparsity."""
+        """What else changed: other measures that fell, and sparsity."""
         if self.comparison is not None and self.comparison.baseline != "after":
             baseline = self.comparison.baseline
             means = {name: self.comparison[name].means for name in ("after", baseline)}
@@ -242,7 +240,7 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
 
 
 def _is_sure(versus: Versus) -> bool:
-    """Whether the test and the interval both say that it is no chance; on few queries they may disagree."""
+    """Whether test and interval both exclude chance. On few queries they may disagree."""
     return versus.p_value < ALPHA and _excludes_zero(versus)
 
 
@@ -253,11 +251,11 @@ def _excludes_zero(versus: Versus) -> bool:
 def _disagreement(versus: Versus) -> str:
     if (versus.p_value < ALPHA) == _excludes_zero(versus):
         return ""
-    return ", which disagree as there are few queries or differences"
+    return ", but p and interval disagree, because there are few queries or differences"
 
 
 def _changed(name: str, before: float, after: float) -> str:
-    """ "LOWER: sts Spearman from 0.93 to 0.12", of figures that are the better the greater."""
+    """ "LOWER: sts Spearman from 0.93 to 0.12", for figures where greater is better."""
     if before == after:
         return f"No different: {name} is {after:.4f} before and after"
     return f"{'Higher' if after > before else 'LOWER'}: {name} from {before:.4f} to {after:.4f}"
