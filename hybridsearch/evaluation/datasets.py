@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -76,6 +78,9 @@ class Dataset:
     repeated: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.queries, Mapping):
+            raise InvalidArgumentError(f"queries is a mapping from id to text, not {arguments.shown(self.queries)}.")
+        object.__setattr__(self, "qrels", _plain_qrels(self.qrels))
         if isinstance(self.corpus, Iterator):
             raise InvalidArgumentError(
                 "The corpus is read several times, and an iterator only once: give a list, or hs.read_documents(path)."
@@ -165,6 +170,36 @@ class Dataset:
             self.left_out,
             tuple(Problem(what, len(ids), tuple(sorted(ids)[:_EXAMPLES])) for what, ids in found.items() if ids),
         )
+
+
+def _plain_qrels(qrels: Any) -> Qrels:
+    """`qrels` itself where its grades are plain integers, else a copy that has them. Raises InvalidArgumentError."""
+    if not isinstance(qrels, Mapping) or not all(isinstance(grades, Mapping) for grades in qrels.values()):
+        raise InvalidArgumentError(
+            "qrels is a mapping from query id to a mapping from document id to grade, such as {'q1': {'d1': 1}}, not "
+            f"{arguments.shown(qrels)}."
+        )
+    for query, grades in qrels.items():
+        for id in (query, *grades):
+            if not isinstance(id, str):
+                raise InvalidArgumentError(f"An id in qrels is a string, not {id!r:.80}; write {str(id)!r:.80}.")
+    if all(type(grade) is int for grades in qrels.values() for grade in grades.values()):
+        return qrels
+    return {
+        query: {document: _grade(grade, query, document) for document, grade in grades.items()}
+        for query, grades in qrels.items()
+    }
+
+
+def _grade(grade: Any, query: object, document: object) -> int:
+    """Numbers of numpy and pandas count, as do 2.0 and True."""
+    number = float(grade) if isinstance(grade, Real) else math.nan
+    if not number.is_integer() or abs(number) >= 2**31:
+        raise InvalidArgumentError(
+            f"The grade of document {document!r:.80} for query {query!r:.80} is {arguments.shown(grade)}; a grade is "
+            "a whole number, 0 for not relevant."
+        )
+    return int(number)
 
 
 @dataclass(frozen=True, slots=True)

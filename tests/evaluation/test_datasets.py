@@ -12,7 +12,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -71,6 +73,32 @@ def texts(dataset: Dataset) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def nanobeir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_nanobeir(tmp_path_factory.mktemp("hub") / "NanoBEIR-en", list(NANOBEIR.values()))
+
+
+def test_grades_of_numpy_are_numbers_as_any() -> None:
+    queries = {"q": "wing"}
+    dataset = Dataset("mine", queries, {"q": {"a": np.int64(2), "b": np.float64(1), "c": True}})
+    assert json.dumps(dataset.qrels) == '{"q": {"a": 2, "b": 1, "c": 1}}'
+    plain = {"q": {"a": 1}}
+    assert Dataset("mine", queries, plain).qrels is plain
+
+
+@pytest.mark.parametrize(
+    ("queries", "qrels", "part"),
+    [
+        (["wing"], {"q": {"a": 1}}, "queries is a mapping"),
+        ({"q": "wing"}, {"q": ["a"]}, "qrels is a mapping"),
+        ({"q": "wing"}, [("q", "a", 1)], "qrels is a mapping"),
+        ({"q": "wing"}, {"q": {"a": 0.5}}, "'a' for query 'q' is 0.5; a grade is a whole number"),
+        ({"q": "wing"}, {"q": {"a": "1"}}, "is '1'; a grade"),
+        ({"q": "wing"}, {"q": {"a": float("nan")}}, "is nan; a grade"),
+        ({"q": "wing"}, {"q": {7: 1}}, "not 7; write '7'"),
+        ({7: "wing"}, {7: {"a": 1}}, "not 7; write '7'"),
+    ],
+)
+def test_queries_and_judgements_of_another_form_are_refused_by_a_sentence(queries: Any, qrels: Any, part: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=part):
+        Dataset("mine", queries, qrels)
 
 
 def test_nanobeir_is_thirteen_sets(nanobeir: Path) -> None:
