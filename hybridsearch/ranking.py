@@ -126,12 +126,17 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
                     file.write(f"{query} Q0 {id} {rank} {score} {tag}\n")
 
 
-def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int]:
-    """`Ranking.from_trec`, and how many hits share their score with another hit of the query: ids order these."""
+def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int, int]:
+    """`Ranking.from_trec`, the number of tied hits, and the number of queries that seem to be upside down.
+
+    A tied hit shares its score with another hit of the query: ids order these. A query is upside down if the hit with
+    its first rank has a lower score than the one with its last rank. Scores that are distances are such.
+    """
     found: dict[str, dict[str, float]] = {}
+    ends: dict[str, tuple[tuple[int, float], tuple[int, float]]] = {}
     for number, line in read_lines(path):
         try:
-            query, _, id, _, score, _ = words(line)
+            query, _, id, rank, score, _ = words(line)
             if not score.isascii() or "_" in score:
                 raise ValueError(score)  # Python alone takes it for a number
             value = float(score)
@@ -145,11 +150,16 @@ def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int]:
             problem = f"document {id!r} comes twice for query {query!r}" if id in of_query else "the score is NaN"
             raise InvalidArgumentError(f"{path}, line {number}: {problem}.")
         of_query[id] = value
+        if rank.isascii() and rank.isdigit() and len(rank) < 10:
+            ranked = (int(rank), value)
+            first, last = ends.get(query, (ranked, ranked))
+            ends[query] = (min(first, ranked), max(last, ranked))
+    upside_down = sum(first[0] < last[0] and first[1] < last[1] for first, last in ends.values())
     rankings, ties = {}, 0
     for query, of_query in found.items():
         rankings[query], of_this = _as_trec_eval(of_query)
         ties += of_this
-    return rankings, ties
+    return rankings, ties, upside_down
 
 
 def _as_trec_eval(found: Mapping[str, float]) -> tuple[Ranking, int]:

@@ -102,8 +102,16 @@ def test_a_run_file_has_the_order_that_trec_eval_gives_it(
 def test_hits_of_a_run_file_that_share_their_score_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "run.trec"
     path.write_text("q Q0 a 1 2 t\nq Q0 b 2 1 t\nq Q0 c 3 1.000000001 t\nq Q0 d 4 1 t\np Q0 a 1 1 t\np Q0 b 2 0 t\n")
-    runs, ties = read_trec(path)
-    assert (runs["q"].ids, ties) == (("a", "d", "c", "b"), 3)
+    runs, ties, upside_down = read_trec(path)
+    assert (runs["q"].ids, ties, upside_down) == (("a", "d", "c", "b"), 3, 0)
+
+
+def test_queries_of_a_run_file_whose_ranks_go_against_their_scores_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "distances.trec"
+    path.write_text("q Q0 a 1 0.1 t\nq Q0 b 2 0.5 t\np Q0 b 2 0.9 t\np Q0 a 1 0.2 t\no Q0 a 1 1 t\no Q0 b 2 0 t\n")
+    assert read_trec(path)[1:] == (0, 2)
+    path.write_text("q Q0 a 0 0.1 t\nq Q0 b 0 0.5 t\np Q0 b x 0.9 t\np Q0 a 1.0 0.2 t\n")
+    assert read_trec(path)[1:] == (0, 0)
 
 
 def test_columns_and_lines_end_at_blanks_and_line_feeds_of_ascii_alone(tmp_path: Path) -> None:

@@ -182,17 +182,23 @@ class SystemPlan:
 
 
 def _read_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Mapping[str, Ranking]], tuple[str, ...]]:
-    """The rankings of each run by query id, and a sentence on each file with equal scores."""
+    """The rankings of each run by query id, and sentences on files with equal scores or contrary ranks."""
     read: dict[str, Mapping[str, Ranking]] = {}
     notes = []
     for name, run in runs.items():
         if isinstance(run, str | Path):
-            read[name], ties = read_trec(run)
+            read[name], ties, upside_down = read_trec(run)
             if ties:
                 hits = sum(map(len, read[name].values()))
                 notes.append(
                     f"{run}: {ties:,} of {hits:,} hits share their score with another hit of their query. They are "
                     "ordered as by trec_eval (id, descending), not by the file's ranks."
+                )
+            if upside_down:
+                notes.append(
+                    f"{run}: in {upside_down:,} of {len(read[name]):,} queries the hit with the file's first rank has "
+                    "a lower score than the hit with its last rank. The highest score counts as the best, as in "
+                    "trec_eval: write distances as negative numbers."
                 )
         elif isinstance(run, Mapping) and all(isinstance(ranking, Ranking) for ranking in run.values()):
             read[name] = run

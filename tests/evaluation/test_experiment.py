@@ -441,6 +441,13 @@ def test_equal_scores_in_a_run_file_are_counted_and_no_other_run_is_spoken_of(da
     assert found["tied"].ranking("q1").ids == (first, third, second, fourth)
 
 
+def test_a_run_file_of_distances_is_told(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "far.trec").write_text("".join(f"q1 Q0 {id} {rank} {rank} t\n" for rank, id in enumerate("abc", 1)))
+    found = compare({"far": tmp_path / "far.trec"}, dataset, **QUICK)
+    assert any("in 1 of 1 queries the hit with the file's first rank has a lower" in w for w in found["far"].warnings)
+    assert found["far"].ranking("q1").ids == ("c", "b", "a")
+
+
 def test_the_query_document_is_dropped_only_when_asked() -> None:
     documents = [Document("a", "wing lift"), Document("b", "wing"), Document("c", "lift")]
     dataset = Dataset("self", {"a": "wing lift"}, {"a": {"b": 1}}, documents)
