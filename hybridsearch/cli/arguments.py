@@ -71,6 +71,8 @@ def backend_options(given: list[str] | None, hnsw: bool = False, place: str = ""
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise InvalidArgumentError(f"--option takes KEY=VALUE, such as shards=3, not {key!r:.40}.")
+        if key in options:
+            raise InvalidArgumentError(f"--option gives {key!r:.40} twice: leave one out.")
         options[key] = value
         if key not in _TEXTS:
             with contextlib.suppress(ValueError, RecursionError):

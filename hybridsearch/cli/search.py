@@ -337,12 +337,13 @@ def _open_or_create(
 
 def _types(given: list[str] | None) -> dict[str, str]:
     """The types of `--type NAME=TYPE`."""
-    types = {}
+    types: dict[str, str] = {}
     for text in given or ():
         name, equals, type = text.rpartition("=")
         if not equals or not name:
             raise InvalidArgumentError(f"--type takes NAME=TYPE, such as zip=str, not {text!r:.80}.")
-        types[name] = type
+        if types.setdefault(name, type) != type:
+            raise InvalidArgumentError(f"--type gives {name!r:.80} two types, {types[name]} and {type}: leave one out.")
     return types
 
 

@@ -196,6 +196,14 @@ def test_a_filter_leaves_out_what_does_not_match(place: str) -> None:
     assert [hit["id"] for hit in found["hits"]] == ["wing"]
 
 
+def test_one_name_with_two_values_is_refused_as_only_the_last_would_count(place: str, tmp_path: Path) -> None:
+    types = ["--type", "zip=str", "--type", "zip=int"]
+    result = invoke("index", str(tmp_path), "--index", place, *types)
+    assert "--type gives 'zip' two types, str and int" in one_line(result.stderr)
+    result = invoke("search", place, "wing", "--option", "hnsw=true", "--option", "hnsw=false")
+    assert "--option gives 'hnsw' twice" in one_line(result.stderr)
+
+
 def test_a_query_whose_word_is_taken_for_an_option_is_told_the_way_out(place: str) -> None:
     result = invoke("search", place, "-5", "degrees", COLUMNS="200")
     assert result.exit_code == 2
