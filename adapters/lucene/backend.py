@@ -170,10 +170,10 @@ class LuceneBackend(Dialect):
         return self._current().schema
 
     def reopen(self) -> Schema | None:
-        """The schema of the index that has the name, or that the alias means, now; it is asked from now on.
+        """Use the index that the name or the alias means now. Returns its schema, or None if there is none.
 
-        What others have written is found without this; it is for an index that was made or deleted, or whose retrievers
-        have changed.
+        Searches find what others have written without this call. It is needed if the index was made or deleted, or if
+        its retrievers have changed.
 
         Raises:
             BackendError, IndexCorruptedError: as `open`.

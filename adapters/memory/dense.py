@@ -49,7 +49,7 @@ class DenseMatrix:
     """
 
     LAYOUT: ClassVar[Layout] = {"vectors": (np.float32, 2), "norms": (np.float32, 1), "graph": (np.uint8, 1)}
-    """Of `arrays`; the graph may be missing."""
+    """The layout of `arrays`; the graph may be missing."""
 
     def __init__(
         self, array: NDArray[np.float32], norms: NDArray[np.float32], metric: Metric, graph: Graph | None = None

@@ -1,8 +1,7 @@
 """Metadata in columns, and filters as masks over them.
 
-A field's distinct values are stored once, as they came; each document refers to them by number. A comparison is
-therefore decided once for each distinct value, by the filter language's own `Compare`, and then spread over the
-documents.
+The distinct values of a field are stored once, as they came. Documents refer to them by number. The filter language's
+own `Compare` decides a comparison once for each distinct value. The result is spread over the documents.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class MetadataColumns:
         "values": (np.uint8, 1),
         "value_starts": (np.int64, 1),
     }
-    """Of `arrays`."""
+    """The layout of `arrays`."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class Graph:
         restore = _usearch().restore
         try:
             index = restore(self._raw, view=True)
-        except Exception as error:  # whatever its reader raises
+        except Exception as error:  # its reader may raise anything
             raise IndexCorruptedError(f"A graph of the index is damaged ({error}). {_WAY_OUT}") from error
         if index is None:
             raise IndexCorruptedError(f"A graph of the index is damaged. {_WAY_OUT}")
@@ -61,7 +61,7 @@ class Graph:
 
     @classmethod
     def from_array(cls, raw: NDArray[np.uint8], rows: int) -> Graph:
-        """The inverse of `to_array`, over a matrix with so many rows, without copying."""
+        """The inverse of `to_array`, without copying, for a matrix with so many rows."""
         return cls(rows, raw=raw)
 
     def to_array(self) -> NDArray[np.uint8]:
@@ -77,7 +77,9 @@ class Graph:
             keys = self._index.search(query, min(wanted, len(self._index))).keys
             found: NDArray[np.int64] = keys.astype(np.int64)
             if len(found) and not 0 <= int(found.min()) <= int(found.max()) < self._rows:
-                raise IndexCorruptedError(f"A graph of the index is damaged: it finds rows that are none. {_WAY_OUT}")
+                raise IndexCorruptedError(
+                    f"A graph of the index is damaged: it finds rows that do not exist. {_WAY_OUT}"
+                )
             if live is None:
                 return found
             alive: NDArray[np.int64] = found[live[found]]

@@ -48,7 +48,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _compiled(**options: Any) -> Callable[[F], F]:
-    """For what `loops` calls: the machine code is kept, with that of the functions that it calls."""
+    """Compiles a function that `loops` calls. Its machine code is kept, with that of the functions in it."""
     return cast(Callable[[F], F], njit(nogil=True, cache=True, **options))
 
 
@@ -476,8 +476,8 @@ _SIGNATURES = {
 
 
 def compile_all() -> None:
-    """Read each from its cache, or compile it and keep it there where that can be written."""
+    """Read each function from its cache, or compile it and keep it there if possible."""
     for function, arguments in _SIGNATURES.items():
-        if isinstance(function, Dispatcher):  # a plain function where NUMBA_DISABLE_JIT is set
-            with contextlib.suppress(OSError):  # what could not be kept is compiled all the same
+        if isinstance(function, Dispatcher):  # it is a plain function if NUMBA_DISABLE_JIT is set
+            with contextlib.suppress(OSError):  # code that could not be kept works all the same
                 function.compile(arguments)

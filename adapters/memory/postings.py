@@ -25,7 +25,7 @@ from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 _PIECE = 1 << 22
-"""Postings moved at a time, which bounds the memory needed."""
+"""Postings moved at a time. This bounds the memory needed."""
 
 
 class Postings:
@@ -53,7 +53,7 @@ class Postings:
         "terms": (np.uint8, 1),
         "term_starts": (np.int64, 1),
     }
-    """Of `arrays`."""
+    """The layout of `arrays`."""
 
     def __init__(
         self,
@@ -244,11 +244,11 @@ class Postings:
         return SparseVectors(matrix, vocabulary)
 
     def _span(self, column: int) -> slice:
-        """Where the postings of a column lie; nothing for -1, an unknown term."""
+        """Where the postings of a column lie; empty for -1, an unknown term."""
         return slice(0, 0) if column < 0 else slice(int(self.indptr[column]), int(self.indptr[column + 1]))
 
     def _pieces(self) -> Iterator[tuple[int, int, slice]]:
-        """Columns from first to before last with where their postings lie, so many that the memory is bounded."""
+        """Ranges of columns with the place of their postings, small enough to bound the memory."""
         cuts = np.searchsorted(self.indptr, np.arange(0, len(self.rows), _PIECE), side="right") - 1
         for first, last in pairwise([*np.unique(cuts).tolist(), len(self.indptr) - 1]):
             if first < last:
@@ -256,7 +256,7 @@ class Postings:
 
 
 _CHECKED = 1 << 17
-"""Postings checked at a time, so that they stay in the cache."""
+"""Postings checked at a time. They stay in the processor's cache."""
 
 
 class Weighting(Protocol):
@@ -364,7 +364,7 @@ class LexicalWeights:
 
 
 def read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
-    """A plain read-only view, so that loops are compiled for one kind of array only."""
+    """A plain read-only view: loops are compiled for this kind of array only."""
     if type(array) is np.ndarray and not array.flags.writeable:
         return array
     view: NDArray[Scalar] = array.view(np.ndarray)
@@ -389,6 +389,6 @@ def _starts(counts: NDArray[np.integer | np.bool_]) -> NDArray[np.int64]:
 
 
 def _sums(flags: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many flags are set between each two of `starts`, the first of which is where the flags begin."""
+    """How many flags are set between each two of `starts`. The flags begin at the first one."""
     sums: NDArray[np.int64] = np.diff(_starts(flags)[starts - starts[0]])
     return sums

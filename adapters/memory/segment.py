@@ -106,14 +106,14 @@ class Segment:
 
     @classmethod
     def from_files(cls, folder: Path, schema: Schema, rows: int) -> Segment:
-        """Map the arrays that were saved as `<name>.npy`, of so many documents.
+        """Map the arrays that were saved as `<name>.npy`, of `rows` documents.
 
-        Everything by which another array is looked up is checked to lie within it. What texts, weights and vectors
-        say is not: only a checksum knows that.
+        All positions are checked to lie within the arrays that they point into. The content of texts, weights and
+        vectors is not checked: only a checksum can do that.
 
         Raises:
-            FileNotFoundError: one is missing.
-            IndexCorruptedError: one does not fit the others.
+            FileNotFoundError: an array is missing.
+            IndexCorruptedError: an array does not fit the others.
         """
         group = "documents"
         try:
@@ -197,7 +197,7 @@ class Segment:
         title, text, metadata = self.texts.slice(3 * row, 3 * row + 3)
         try:
             return Document(self.ids[row], text, title, load_metadata(metadata))
-        except (ValueError, RecursionError) as error:  # it was a valid one when it was stored
+        except (ValueError, RecursionError) as error:  # it was valid when it was stored
             raise IndexCorruptedError(
                 f"The document {self.ids[row]!r:.80} of the index is damaged ({error!s:.200}). Open it with "
                 f"verify=True, which names the file; then {REPAIR}."
@@ -264,7 +264,7 @@ class Segment:
 
     @cached_property
     def _decomposed(self) -> dict[int, str]:
-        """The ids that are not in Unicode's composed form, in that form, by row."""
+        """By row, the composed form of ids that are not in Unicode's composed form."""
         foreign = np.searchsorted(self.ids.starts, np.flatnonzero(self.ids.blob & 0x80), side="right") - 1
         ids = {row: self.ids[row] for row in np.unique(foreign).tolist()}
         return {row: key for row, id in ids.items() if (key := composed(id)) != id}

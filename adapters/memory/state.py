@@ -152,7 +152,7 @@ class State:
         return [self._ranking(hits, k) for hits in found]
 
     def _check(self, filter: Filter) -> None:
-        """Raises FilterError where the filter has no answer: see `Filter.checks`."""
+        """Raises FilterError if the filter has no answer: see `Filter.checks`."""
         if filter in self._checked:
             return
         for check in filter.checks():
@@ -218,7 +218,7 @@ class State:
 
 
 def weighting_of(name: str, retriever: RetrieverSchema) -> BM25Weighting:
-    """The weighting of a lexical retriever. Raises InvalidArgumentError where its schema describes none."""
+    """The weighting of a lexical retriever. Raises InvalidArgumentError if its schema describes none."""
     try:
         return BM25Weighting(**(retriever.weighting or {}))
     except TypeError as error:

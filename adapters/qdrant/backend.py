@@ -148,10 +148,10 @@ class QdrantBackend:
         return None if self._index is None else self._index.schema
 
     def reopen(self) -> Schema | None:
-        """The schema of the index that has the name, or that the alias means, now; it is asked from now on.
+        """Use the index that the name or the alias means now. Returns its schema, or None if there is none.
 
-        What others have written is found without this; it is for an index that was made or deleted, or whose retrievers
-        have changed. Raises as `open`.
+        Searches find what others have written without this call. It is needed if the index was made or deleted, or if
+        its retrievers have changed. Raises as `open`.
         """
         check_open(self._closed)
         found = self._connection.run(self._read()) if self._connection.exists() else None

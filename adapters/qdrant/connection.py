@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 _parents_clients: list[QdrantClient] = []
-"""Of a forked process, kept as long as it lives, since one that is forgotten would be closed."""
+"""What a forked process has of its parent. Python would close an object that nothing refers to."""
 
 
 class Call(NamedTuple):
@@ -153,7 +153,7 @@ class Connection:
                 yield self._pause(error, call, failures)
 
     def _leave(self) -> None:
-        """In a forked process: connections, and the folder of an embedded engine, are its parent's."""
+        """In a forked process: connections and the folder of an embedded engine belong to the parent."""
         self._lock = threading.Lock()
         if self._engine is not None:
             self._forked = self._engine.folder is not None
@@ -164,8 +164,8 @@ class Connection:
     def _connected(self) -> QdrantClient:
         if self._forked:
             raise IndexLockedError(
-                f"The embedded Qdrant in {self.place.shown} belongs to the process from which this one was "
-                "forked: let one process use it, or run a Qdrant server."
+                f"The embedded Qdrant in {self.place.shown} belongs to the process that forked this one: "
+                "let one process use it, or run a Qdrant server."
             )
         with self._lock:
             if self._client is None:
@@ -233,7 +233,7 @@ class Connection:
 
 @contextmanager
 def _one_commit(client: QdrantClient, call: Call) -> Iterator[None]:
-    """What `call` writes is synced to the disk once: the embedded engine would do it for every point, at 20 ms each."""
+    """Sync what `call` writes once. The embedded engine would sync every point, at 20 ms each."""
     collections = getattr(client._client, "collections", {})
     storage = getattr(collections.get(call.arguments.get("collection_name")), "storage", None)
     database = getattr(storage, "storage", None)
@@ -282,7 +282,7 @@ class _Embedded:
             self.client = QdrantClient(**arguments, force_disable_check_same_thread=True)  # type: ignore[arg-type]
         except (OSError, sqlite3.Error):
             raise
-        except Exception as error:  # whatever comes of a record that is none
+        except Exception as error:  # a damaged record may raise anything
             if folder is None or "already accessed" in str(error):
                 raise
             raise damaged(folder, error) from error
@@ -300,7 +300,7 @@ class _Embedded:
             return engine
 
     def close_collection(self, name: str) -> None:
-        """Close the file of a collection that is to be deleted: the client deletes it and leaves the file open."""
+        """Close the file of a collection before its deletion. The client would leave the file open."""
         collection = getattr(self.client._client, "collections", {}).get(name)
         if collection is not None:
             collection.close()

@@ -1,7 +1,7 @@
-"""Looking through the folder of an embedded Qdrant before it is read.
+"""Checks of the folder of an embedded Qdrant before Qdrant reads it.
 
-Qdrant pickles its points, and reading a pickle runs whatever it names. It makes folders of the names of collections. So
-a folder from elsewhere could do anything; here it can only be refused.
+Qdrant pickles its points, and a pickle runs whatever it names. The names of collections become folders. A folder from
+elsewhere could therefore do anything. These checks refuse it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ALLOWED = {
     *((f"numpy.{part}.multiarray", name) for part in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *(("numpy", name) for name in ("ndarray", "dtype")),
 }
-"""What the points of other programs may be made of, beside the models of Qdrant."""
+"""What points of other programs may hold, besides the models of Qdrant."""
 
 
 def check_folder(folder: Path) -> None:
-    """Raises IndexCorruptedError where a file of the embedded Qdrant in `folder` is damaged, or names what is none."""
+    """Raises IndexCorruptedError if a file of the embedded Qdrant in `folder` is damaged, or names anything else."""
     meta = folder / "meta.json"
     if not meta.exists():
         return
@@ -60,8 +60,8 @@ def _check_points(path: Path) -> None:
             for (raw,) in storage.execute("SELECT point FROM points"):
                 _Point(io.BytesIO(raw)).load()
     except sqlite3.OperationalError:
-        return  # it is locked, or has no table yet: Qdrant says what is wrong, or makes one
-    except Exception as error:  # whatever a damaged pickle raises
+        return  # it is locked, or has no table yet: Qdrant handles both
+    except Exception as error:  # a damaged pickle may raise anything
         raise damaged(path, error) from error
 
 
@@ -69,10 +69,10 @@ class _Point(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED or (module == "qdrant_client.http.models.models" and "." not in name):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"a point names {module}.{name}, which is none of its parts")
+        raise pickle.UnpicklingError(f"a point names {module}.{name}, but points do not hold that")
 
 
 def _refuse_links(*paths: Path) -> None:
     for path in paths:
         if path.is_symlink():
-            raise damaged(path, "it is a link, which may lead out of the index")
+            raise damaged(path, "it is a link and may lead out of the index")

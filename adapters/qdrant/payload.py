@@ -16,11 +16,10 @@ An ordered value is a sequence of digits that float64 holds exactly, compared li
 `n0` and, from 2**53 on, the rest `n1` that float64 cannot hold; a string is one digit `s0`, `s1`, ... for every six
 bytes of its UTF-8, whose order is the order of code points; an instant likewise `i0`, `i1`, ...
 
-Values are those that `filters.comparable` gives. Beside the metadata there are the title, where the metadata has none,
-and the id in Unicode's composed form.
+`filters.comparable` gives the values. The title is added if the metadata has none. The id is added in Unicode's
+composed form.
 
-An index that was made before that is `literal` and stays so: it has the metadata and the id alone, and strings as they
-came.
+An index of an earlier version is `literal` and stays so: it has only the metadata and the id, and strings as they came.
 """
 
 from __future__ import annotations

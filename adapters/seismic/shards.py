@@ -90,7 +90,7 @@ class Shard:
 
     @classmethod
     def load(cls, folder: Path, name: str, manifest: Mapping[str, Any], sources: Sequence[Source]) -> Shard:
-        """Read the files of `folder`. Raises OSError or ValueError where Seismic cannot."""
+        """Read the files of `folder`. Raises OSError or ValueError if Seismic cannot read them."""
         files = {retriever: file for retriever, file in manifest["indices"].items() if file is not None}
         indices = {}
         for retriever, file in files.items():
@@ -99,7 +99,7 @@ class Shard:
                 engine = index_class.load(str(folder / file["file"]))
             except Exception:
                 raise
-            except BaseException as error:  # a panic, which is no Exception
+            except BaseException as error:  # a panic of Seismic is not an Exception
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     raise
                 raise ValueError(f"Seismic cannot read it: {error}") from error

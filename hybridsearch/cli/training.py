@@ -54,13 +54,13 @@ _LOSSES = {
     "reranker": "bce, mse, cross-entropy, mnr, cached-mnr, margin-mse, lambda, list-net, list-mle, p-list-mle, "
     "rank-net or adr-mse",
 }
-"""By name, as `hybridsearch.training.losses` has them, which loads too much for a help."""
+"""The losses of `hybridsearch.training.losses`. That module loads too much for a help text."""
 
 _ROLES = "anchor, positive, negative, negative_2, text, docs, label, class, score, embedding, query_id, document_id"
 
 
 class _Train(TyperCommand):
-    """`train`, whose help for one kind of model has what is for this kind, and names its losses."""
+    """`train`. Its help for one kind of model shows the options and losses of this kind."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["kind"] = next((one for one in args if one in _LOSSES), None)

@@ -55,10 +55,10 @@ _WHOLE_NUMBERS = (
     "limit", "hard_negatives", "per_document", "target_active_dims", "target_query_active_dims",
 )  # fmt: skip
 _NUMBERS = ("document_regularizer_weight", "query_regularizer_weight", "regularizer_warmup", "query_learning_rate")
-"""What a YAML file must have for these options; `TrainingSettings` checks its own."""
+"""The types that a YAML file must have for these options. `TrainingSettings` checks its own options."""
 
 _NO_YAML = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
-"""What PyYAML raises beside its own errors, for a date of month 99 or a thousand brackets."""
+"""What PyYAML raises besides its own errors, such as for a date of month 99 or a thousand brackets."""
 
 _SPEC = re.compile(r"([a-z-]+)=(.+)", re.DOTALL)
 
@@ -104,7 +104,7 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError where a value is of the wrong kind, as YAML's may be, or no path."""
+    """Raises InvalidArgumentError if a value has the wrong type, as in YAML, or is no path."""
     for name, value in options.items():
         if name in _TEXTS and not (isinstance(value, str | Path) and str(value).strip() and "\0" not in str(value)):
             raise InvalidArgumentError(f"{name} is a text, not {shown(value)}.")
@@ -236,7 +236,7 @@ def _dev(asked: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _with_columns(spec: Any, options: Mapping[str, Any]) -> Any:
-    """TYPE=FILE with the columns and what to ignore of the training data, as far as the file has them."""
+    """TYPE=FILE with the columns of the training data and those to ignore, as far as the file has them."""
     found = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
     if found is None or not Path(found[2]).is_file():
         return spec
@@ -245,7 +245,7 @@ def _with_columns(spec: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _columns_of(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Of --columns and --ignore, what is for a file to measure by; its other columns are known by their names."""
+    """The part of --columns and --ignore for a file to measure by. The names of other columns tell their roles."""
     from hybridsearch.training.data.columns import role_of
     from hybridsearch.training.data.tables import open_table
 

@@ -150,16 +150,15 @@ def _fits(text: str, type: str) -> bool:
 
 def types_note(file: str, columns: Iterable[Column]) -> str:
     """The types that were decided and how to change them; empty if there was nothing to decide."""
-    said = [f"{column.name!r:.40} as {column.type}{_because(column)}" for column in columns]
+    said = []
+    for column in columns:
+        because = "" if column.misfit is None else f" (line {column.misfit[0]} holds {column.misfit[1]!r:.40})"
+        said.append(f"{column.name!r:.40} as {column.type}{because}")
     if not said:
         return ""
     more = f" and {len(said) - _SHOWN:,} more" if len(said) > _SHOWN else ""
     read = ", ".join(said[:_SHOWN]).replace(" as ", " is read as ", 1)
     return f"{file}: column {read}{more}. To change that: types={{'NAME': 'TYPE'}} (--type NAME=TYPE)."
-
-
-def _because(column: Column) -> str:
-    return "" if column.misfit is None else f" (line {column.misfit[0]} holds {column.misfit[1]!r:.40})"
 
 
 class Kinds:

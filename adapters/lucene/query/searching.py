@@ -96,7 +96,7 @@ class Searcher:
         return (yield from self._checked(rounds(), [] if filter is None else [filter]))
 
     def _checked(self, rounds: Steps[T], filters: Sequence[Filter]) -> Steps[T]:
-        """`rounds`, the first of which also asks for what the filters' `checks` say. Raises their FilterErrors."""
+        """`rounds`. The first round also asks the filters' `checks`. Raises their FilterErrors."""
         distinct = {id(filter): filter for filter in filters}.values() if not self._literal else ()
         waiting = [list(dict.fromkeys(check for filter in distinct for check in filter.checks()))]
 

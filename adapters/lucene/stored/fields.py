@@ -12,10 +12,10 @@ A document has two indexed fields however many keys its metadata has, so no docu
     PATH=+...   a further part of it          PATH="...
     PATH=@...   an instant
 
-Values are those that `filters.comparable` gives. Beside the metadata there are the title, where the metadata has none,
-and an id that is not in Unicode's composed form, in that form.
+`filters.comparable` gives the values. The title is added if the metadata has none. An id that is not in Unicode's
+composed form is added in that form.
 
-An index that was made before that is `literal` and stays so: it has the metadata alone, and strings as they came.
+An index of an earlier version is `literal` and stays so: it has only the metadata, and strings as they came.
 
 `fields.points` is for ranges: a number of 128 bits for each number and string, which begins with a digest of the path
 and goes on in the order of the values. Lucene has one type for such numbers, made for IPv6 addresses; like all of its
@@ -82,7 +82,7 @@ def to_fields(document: Document, *, literal: bool = False) -> dict[str, Any]:
 
 
 def _fields(document: Document) -> dict[str, Any]:
-    """The value of each path; {} of a mapping."""
+    """The value of each path; {} for a mapping."""
     found = fields_of(document)
     fields: dict[str, Any] = {}
     for path, value in found.items():

@@ -25,7 +25,7 @@ _BUSY_WAIT, _PATIENT_WAIT, _LONGEST_WAIT = 0.1, 0.5, 30.0  # seconds
 
 
 _parents_connections: list[Transport | None] = []
-"""Of a forked process, kept as long as it lives, since one that is forgotten would be closed."""
+"""What a forked process has of its parent. Python would close an object that nothing refers to."""
 
 
 class Call(NamedTuple):
@@ -98,7 +98,7 @@ class Channel:
             await self._made.aclose()
 
     def _leave_connections(self) -> None:
-        """In a forked process: what arrives on its parent's connections answers the parent's questions."""
+        """In a forked process: leave the connections of the parent, because answers on them are for the parent."""
         _parents_connections.append(self._made)
         self._made, self._making = None, threading.Lock()
 

@@ -145,7 +145,7 @@ class Address:
         return f"/{quote(self.index, safe='')}"
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """What TLS connections check, or None for plain HTTP. Raises BackendError where that cannot be read."""
+        """What TLS connections check, or None for plain HTTP. Raises BackendError if it cannot be read."""
         if self.scheme == "http":
             return None
         try:

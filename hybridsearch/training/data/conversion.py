@@ -90,7 +90,8 @@ class _Reading:
         used = [column for _, column in roles.texts]
         used += [column for column in (roles.docs, roles.target) if column is not None]
         used += [column for _, column in roles.ids]
-        for where, row in islice(values_of(self.table.rows(), used), _most(self.limit)):
+        most = None if self.limit is None else min(self.limit, sys.maxsize)  # islice takes no more
+        for where, row in islice(values_of(self.table.rows(), used), most):
             self._add(where, dict(zip(used, row, strict=True)))
         if not self.count:
             raise InvalidArgumentError(f"The training data {self.table.name!r} has no rows.")
@@ -208,11 +209,6 @@ class _Reading:
         names = {column: role for role, column in self.roles.texts}
         rows = self.table.mapped.with_format(None).select(range(self.count)).select_columns(list(names))
         return rows.rename_columns({column: role for column, role in names.items() if column != role})
-
-
-def _most(limit: int | None) -> int | None:
-    """A limit as islice takes it."""
-    return None if limit is None else min(limit, sys.maxsize)
 
 
 def _with_names(rows: datasets.Dataset, classes: Sequence[str]) -> datasets.Dataset:

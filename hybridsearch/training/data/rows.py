@@ -169,7 +169,7 @@ _DASHES = frozenset("-–—·•")
 
 
 def normalized(text: str) -> str:
-    """What texts have in common that differ in case, spaces and punctuation only, and so count as the same.
+    """A key that is the same for texts that differ only in case, spaces and punctuation.
 
     >>> normalized("What is  lift?") == normalized("(what is lift)")
     True

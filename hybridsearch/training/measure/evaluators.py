@@ -293,7 +293,7 @@ _FITTING: dict[str, tuple[ModelKind, ...]] = {
     **dict.fromkeys(("triplet", "mse", "translation"), ("dense", "sparse")),
     "paraphrase-mining": ("dense",),
 }
-"""The kinds of models of those that are not for all."""
+"""The kinds of models that an evaluator is for, if not for all."""
 
 EVALUATORS = tuple(_MAKERS)
 """The types that `build_evaluator` knows."""
@@ -393,7 +393,7 @@ def _group(data: TrainingData) -> Iterable[dict[str, Any]]:
 
 
 def _sts_places(folder: Path, split: str) -> dict[str, list[Path]]:
-    """Set -> what to read, of those that are in the folder: a folder or file, or the several files of a year."""
+    """By set in the folder, what to read: a folder, a file, or the files of a year."""
 
     def plain(name: str) -> str:
         return re.sub("benchmark", "b", re.sub(r"[^a-z0-9]", "", name.lower())).removesuffix("sts")
@@ -424,6 +424,6 @@ def _is_table(path: Path) -> bool:
 
 
 def _rows_of(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """The pairs of several files, which are measured together, on one scale."""
+    """The pairs of several files. They are measured together, on one scale."""
     tables = (open_table(path, split="test", subset=None, sql=None) for path in files)
     return [{name: row.get(name) for name in _STS_COLUMNS.values()} for table in tables for _, row in table.rows()]

@@ -165,7 +165,7 @@ def make_evaluator(kind: ModelKind, evaluator: str, /, *arguments: Any, **option
 
 
 def asked_by(evaluator: Any) -> set[Question]:
-    """What an evaluator asks, one of sentence-transformers or of this library; nothing where it is of another kind."""
+    """What an evaluator of sentence-transformers or of this library asks; nothing for another kind."""
     inner = getattr(evaluator, "inner", None) or getattr(evaluator, "suite", None)
     if inner is not None:
         return asked_by(inner)

@@ -212,7 +212,7 @@ def _scored(reranker: Reranker, found: Sequence[Found], texts: Sequence[Sequence
 
 
 def _nearly_same(text: str, words: Counter[str]) -> bool:
-    """Whether a normalized text has nearly the same words as another; of a short text any other word may matter."""
+    """Whether two normalized texts have nearly the same words. In a short text every word counts."""
     own = Counter(text.split())
     if min(own.total(), words.total()) < _LONG:
         return False

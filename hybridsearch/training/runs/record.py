@@ -31,7 +31,7 @@ _OF_OTHERS = {
     "dataset_info.json": "a data set",
     "dataset_dict.json": "a data set",
 }
-"""What a folder holds that is not for a trained model, by the file that tells."""
+"""What a folder with this file holds, which is no place for a trained model."""
 
 _VERSIONS = ("sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
 

@@ -113,7 +113,7 @@ class Steps:
     def choose_losses(self, asked: str | None, model: Any = None) -> None:
         """Find the loss of each of the data, and bring a teacher's scores to the student's scale.
 
-        Say on stderr what is trained on, how, and why. A dense `model` is needed, of others none.
+        Print the data, the loss and the reason on stderr. Only a dense model needs `model`.
         """
         self._choices = [choose_loss(self._kind, one, asked) for one in self.sources.training]
         data = tuple(
@@ -132,7 +132,7 @@ class Steps:
         self._say(*self._lines)
 
     def _say(self, *lines: str) -> None:
-        """On stderr, unless nothing is to be shown."""
+        """Print on stderr, unless progress is hidden."""
         if self._show is not False and is_main_process():
             print(*lines, sep="\n", file=sys.stderr, flush=True)
 

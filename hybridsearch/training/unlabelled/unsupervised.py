@@ -177,7 +177,7 @@ class _Answered(Iterable[Document]):
 
 def _encoder(model: str | Path, kind: ModelKind, trust: bool) -> dict[str, Encoder]:
     """The model as a retriever, where it is one before training."""
-    if kind == "dense":  # loaded as what is to be trained, of which nobody is warned that it was not
+    if kind == "dense":  # it is loaded for training, so without a warning that it is not trained
         return {"dense": Dense(LazyModel(model, "SentenceTransformer", trust_remote_code=trust).get())}
     if kind == "sparse":
         with suppress(InvalidArgumentError):  # a masked language model, which is to become one
