@@ -307,11 +307,14 @@ def test_what_comes_through_a_pipe_is_read_once_and_typed_all_the_same(tmp_path:
 def test_a_table_of_many_columns_is_read_in_time_that_grows_with_them(tmp_path: Path) -> None:
     def seconds(columns: int) -> float:
         path = write_columns(tmp_path / f"{columns}.csv", {f"c{n}": ["1", "x"] for n in range(columns)})
-        started = time.process_time()
-        assert len(list(read_documents(path))) == 2
-        return time.process_time() - started
+        times = []
+        for _ in range(3):
+            started = time.process_time()
+            assert len(list(read_documents(path))) == 2
+            times.append(time.process_time() - started)
+        return min(times)
 
-    assert seconds(20_000) < 16 * seconds(2_500)  # eight times the columns; their square would take 64 times as long
+    assert seconds(20_000) < 24 * seconds(2_500)  # eight times the columns; their square would take 64 times as long
 
 
 # Delimiters and encodings
