@@ -29,6 +29,7 @@ settings.register_profile("thorough", settings.get_profile("quick"), max_example
 settings.load_profile("quick")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+MODELS = Path(os.environ.get("HYBRIDSEARCH_MODELS", SHARED / "models"))
 NODES = frozenset({"test_engine_faults", "test_engine_cluster"})
 """Modules whose tests start nodes. One worker has them all, as nodes need ports and gigabytes."""
 
@@ -128,10 +129,35 @@ def minilm() -> str:
 @pytest.fixture(scope="session")
 def splade() -> str:
     """The folder of a small SPLADE model, from HYBRIDSEARCH_MODELS or ../shared/models."""
-    folder = Path(os.environ.get("HYBRIDSEARCH_MODELS", SHARED / "models")) / "minilm-splade"
+    folder = MODELS / "minilm-splade"
     if not folder.is_dir():
         pytest.skip(f"no sparse model in {folder}: set HYBRIDSEARCH_MODELS to a folder that holds minilm-splade")
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def hub(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment of a machine that has the models of the documentation in its hub cache and no network.
+
+    The dense model is the real one. The cross-encoder is made from it, with a head that was never trained. The sparse
+    model is `splade`, if it is there.
+    """
+    transformers: Any = pytest.importorskip("transformers")
+    cache = tmp_path_factory.mktemp("hub")
+    head = cache / "cross-encoder"
+    config = transformers.AutoConfig.from_pretrained(minilm, num_labels=1)
+    transformers.set_seed(0)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(head)
+    transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(head)
+    models = {"sentence-transformers/all-MiniLM-L6-v2": Path(minilm), "cross-encoder/ms-marco-MiniLM-L6-v2": head}
+    for name, folder in (models | {"naver/splade-v3": MODELS / "minilm-splade"}).items():
+        if folder.is_dir():
+            entry = cache / f"models--{name.replace('/', '--')}"
+            (entry / "refs").mkdir(parents=True)
+            (entry / "refs" / "main").write_text("0" * 40)
+            (entry / "snapshots").mkdir()
+            (entry / "snapshots" / ("0" * 40)).symlink_to(folder, target_is_directory=True)
+    return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="session")

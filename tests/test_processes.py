@@ -383,7 +383,7 @@ def test_worker_processes_take_a_search(method: str, tmp_path: Path) -> None:
 
 # The page on this
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "processes.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "processes.md"
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\n\n^```text\n(?P<output>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 

@@ -1,0 +1,39 @@
+"""What the site takes from the package beside its docstrings: the `--help` of the program, and examples as code."""
+
+from __future__ import annotations
+
+import html
+import re
+import subprocess
+import sys
+from typing import Any
+
+from griffe import Extension, Object
+
+DOCTEST = re.compile(r"^(?P<indent> *)>>> .*(?:\n *\S.*)*", re.MULTILINE)
+VERBATIM = re.compile(r"\n\n\n(?P<lines>(?:[^\n]+\n)+)")
+HELP = "<!-- The help of every verb stands here. -->"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Puts the help of every verb into the page that asks for it."""
+    return markdown.replace(HELP, _help()) if HELP in markdown else markdown
+
+
+def _help() -> str:
+    command = [sys.executable, "-m", "typer", "hybridsearch.cli", "utils", "docs", "--name", "hybridsearch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    text = html.unescape(done.stdout).partition("\n")[2]
+    return VERBATIM.sub(r"\n\n```text\n\g<lines>```\n", text)
+
+
+class Doctests(Extension):
+    """Puts a fence around each block of a docstring that begins with `>>>`."""
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = DOCTEST.sub(_fenced, obj.docstring.value)
+
+
+def _fenced(match: re.Match[str]) -> str:
+    return f"{match['indent']}```pycon\n{match[0]}\n{match['indent']}```"
