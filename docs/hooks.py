@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from griffe import Extension, Object
+from griffe import Extension, Function, Object, Parameters
 
 DOCTEST = re.compile(r"^(?P<indent> *)>>> .*(?:\n *\S.*)*", re.MULTILINE)
 VERBATIM = re.compile(r"\n\n\n(?P<lines>(?:[^\n]+\n)+)")
@@ -27,8 +27,11 @@ def _help() -> str:
     return VERBATIM.sub(r"\n\n```text\n\g<lines>```\n", text)
 
 
-class Doctests(Extension):
-    """Puts a fence around each block of a docstring that begins with `>>>`."""
+class Docstrings(Extension):
+    """Shows the examples of docstrings as code, and leaves private parameters out of signatures."""
+
+    def on_function(self, *, func: Function, **_: Any) -> None:
+        func.parameters = Parameters(*(each for each in func.parameters if not each.name.startswith("_")))
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         if obj.docstring is not None:

@@ -36,8 +36,6 @@ HAVE_OWN_TESTS: Final = {"processes.md"}
 FENCE: Final = re.compile(r"^```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLE: Final = re.compile(r'title="([^"]+)"')
 SETS_UP: Final = re.compile(r"(\$ )?(pip|make|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|#|$)")
-    r"(\$ )?(pip|make|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|hybridsearch-|#|$)"
-)
 SERVERS: Final = {"localhost:9200": "opensearch", "localhost:9201": "elasticsearch", "localhost:6333": "qdrant"}
 MARK: Final = "\x1e"
 PRELUDE: Final = f"""\
