@@ -1,7 +1,7 @@
-"""What a search engine must be able to do to hold a hybridsearch index, and how one is reached at its place.
+"""The contract between hybridsearch and the engines that store and search its indexes.
 
-An adapter is one class with the methods of `Backend`. It imports only the contract types: this module,
-`documents`, `vectors`, `ranking`, `filters` and `errors`. `hybridsearch.testing` has the tests that it must pass.
+A backend is one class with the methods of `Backend`. It needs only the types of this module and of `documents`,
+`vectors`, `ranking`, `filters` and `errors`. `hybridsearch.testing` has the tests that it must pass.
 """
 
 from __future__ import annotations
@@ -24,18 +24,28 @@ from hybridsearch.registry import find, registered
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
-"""What a retriever's vectors are: term frequencies that the backend weighs, weights as they are, dense rows, or none:
-the engine analyses and scores `Document.content` itself."""
+"""Kind of a retriever.
+
+* `"lexical"`: its vectors are term frequencies, and the backend computes their weights.
+* `"sparse"`: its vectors are weights.
+* `"dense"`: its vectors are dense.
+* `"text"`: it has no vectors. The engine analyses and scores `Document.content`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What an encoder's vectors depend on: model content, prompts, maximal length, vocabulary, tokenisation.
+    """Name of an encoder and all settings that change its vectors, such as the model's content and the prompts.
 
-    Two encoders with equal fingerprints give interchangeable vectors.
+    The vectors of two encoders with equal fingerprints can be compared with each other.
 
-    >>> str(Fingerprint("bm25", {"language": "english"}))
-    'bm25 1b3e695c8bfa'
+    Attributes:
+        name: Name of the encoder's type.
+        settings: Settings that the vectors depend on. JSON can hold them.
+
+    Examples:
+        >>> str(Fingerprint("bm25", {"language": "english"}))
+        'bm25 1b3e695c8bfa'
     """
 
     name: str
@@ -43,7 +53,7 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits over name and settings."""
+        """Twelve hexadecimal digits that stand for the name and the settings."""
         raw = json.dumps([self.name, self.settings], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
@@ -51,7 +61,7 @@ class Fingerprint:
         return f"{self.name} {self.digest}"
 
     def difference(self, other: Fingerprint) -> str:
-        """The settings that differ, for error messages."""
+        """Describe the settings that differ, for error messages."""
         ours, theirs = self.settings, other.settings
         keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
         return ", ".join(f"{key}: {ours.get(key)!r} against {theirs.get(key)!r}" for key in keys)
@@ -59,19 +69,20 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class RetrieverSchema:
-    """What an index remembers of one retriever.
+    """Description of one retriever that an index stores.
 
     Attributes:
-        kind: "lexical" (term frequencies, weighted by the backend), "sparse" (weights as they are), "dense", or "text"
-            (the engine's own analysis and BM25; batches carry sparse vectors without a term, queries are `TextQuery`).
-        fingerprint: what its vectors depend on.
-        encoder: `{"type": registered name, **constructor arguments}`, from which `hs.open` makes the encoder again;
-            None for an encoder that only the caller can make.
-        dimensions, metric: of dense vectors, else None.
-        weighting: for a lexical retriever, the arguments of `hybridsearch.weighting.BM25Weighting`; for a text
-            retriever `{"analyzer": ..., "k1": ..., "b": ...}`; else None.
-        average_length: for a lexical retriever in an engine without `Capabilities.live_average`, the mean document
-            length in tokens that its weights were frozen at; None lets the first documents decide.
+        kind: Kind of the retriever. With `"text"`, batches have sparse vectors without terms, and queries are
+            `TextQuery`.
+        fingerprint: Fingerprint of the encoder.
+        encoder: Arguments from which `hs.open` makes the encoder again: `{"type": registered name, **constructor
+            arguments}`. None for an encoder that only the caller can make.
+        dimensions: Number of dimensions of dense vectors, else None.
+        metric: Metric of dense vectors, else None.
+        weighting: Arguments of `hybridsearch.weighting.BM25Weighting` for a lexical retriever,
+            `{"analyzer": ..., "k1": ..., "b": ...}` for a text retriever, else None.
+        average_length: Mean document length in tokens that the weights of a lexical retriever were computed with. It is
+            used by engines without `Capabilities.live_average`. None if the first documents decide it.
     """
 
     kind: Kind
@@ -85,12 +96,12 @@ class RetrieverSchema:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What an index remembers: its retrievers, and the search settings that `hs.open` restores.
+    """Description of an index: its retrievers, and the search settings that `hs.open` uses.
 
     Attributes:
-        retrievers: by name.
-        settings: JSON-able settings of `HybridSearch` (fusion, reranker, candidates).
-        version: of this layout; an index with a newer one is refused.
+        retrievers: Description of each retriever, by name.
+        settings: Settings of `HybridSearch` (fusion, reranker, candidates). JSON can hold them.
+        version: Version of the layout. An index with a newer version cannot be opened.
     """
 
     retrievers: Mapping[str, RetrieverSchema]
@@ -98,7 +109,7 @@ class Schema:
     version: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able dict; `from_json` is its inverse."""
+        """Convert the schema to a dict that JSON can hold. `from_json` converts it back."""
         return {
             "version": self.version,
             "settings": dict(self.settings),
@@ -118,7 +129,11 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Schema:
-        """Raises IndexCorruptedError where `data` is not a schema or is of a newer version."""
+        """Make a schema from the dict that `to_json` made.
+
+        Raises:
+            IndexCorruptedError: `data` is not a schema, or it has a newer version.
+        """
         try:
             if data["version"] > 1:
                 raise IndexCorruptedError(
@@ -161,7 +176,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def check_batch(batch: EncodedBatch, schema: Schema) -> None:
-    """Raises InvalidArgumentError where `batch` does not fit `schema` or has one id twice."""
+    """Check that a batch fits the schema of an index, and that no id comes twice.
+
+    Raises:
+        InvalidArgumentError: The batch does not fit, or an id comes twice.
+    """
     if set(batch.vectors) != set(schema.retrievers):
         raise InvalidArgumentError(
             f"The batch has vectors of {_names(batch.vectors)}, but the index has the retrievers "
@@ -186,13 +205,18 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
 
 
 def check_schema(schema: Schema, backend: Backend) -> None:
-    """Raises BackendError if the engine cannot store a retriever, InvalidArgumentError if JSON cannot hold `schema`."""
+    """Check that an engine can store the retrievers of a schema.
+
+    Raises:
+        BackendError: The engine cannot store one of the retrievers.
+        InvalidArgumentError: JSON cannot hold the schema.
+    """
     try:
         json.dumps(schema.to_json())
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(
-            f"An index cannot remember these settings ({error}): to_json of a fusion or reranker, and the schema of an "
-            "encoder, may only hold texts, numbers, lists and dicts."
+            f"An index cannot store these settings ({error}): to_json of a fusion or reranker, and the schema of an "
+            "encoder, may only have strings, numbers, lists and dicts."
         ) from error
     kinds = backend.capabilities.kinds
     lacking = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind not in kinds]
@@ -213,7 +237,14 @@ def _names(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to one retriever: the best `k` documents for `query` among those that `filter` lets through."""
+    """Request to one retriever for its best documents.
+
+    Attributes:
+        retriever: Name of the retriever.
+        query: Vector or text of the query.
+        k: Number of documents.
+        filter: Filter that the documents must pass. None for all documents.
+    """
 
     retriever: str
     query: QueryVector
@@ -223,21 +254,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do and how exactly; tests and messages follow this, never an engine's name.
+    """Abilities and precision of a backend. Tests and messages depend on them, and never on an engine's name.
 
     Attributes:
-        kinds: the retriever kinds it stores. An index with another kind is refused.
-        filters: whether `search` and `count` honour a filter. If not, a filter is refused.
-        delete: whether documents can be deleted. If not, `delete` is refused.
-        explain: whether `explain` works. If not, explanations have no terms.
-        scan: whether `scan` works. If not, the index cannot be copied.
-        persistent: whether the index outlives the process.
-        approximate: the kinds whose search may miss a document; empty for exact engines.
-        score_tolerance: by kind, the relative error of a score against float64 arithmetic on the same vectors.
-        atomic_batches: whether a search sees all of an upserted batch or nothing of it, and one state in all its
-            answers; without it, batches appear document by document.
-        live_average: whether lexical scores follow the mean document length of the collection as it is; without it
-            they keep the `RetrieverSchema.average_length` of the load, while idf follows all the same.
+        kinds: Kinds of retrievers that the backend stores. An index with another kind is refused.
+        filters: Whether `search` and `count` can filter. If not, a filter is refused.
+        delete: Whether documents can be deleted. If not, `delete` is refused.
+        explain: Whether `explain` works. If not, explanations have no terms.
+        scan: Whether `scan` works. If not, the index cannot be copied.
+        persistent: Whether the index is still there after the process ends.
+        approximate: Kinds whose search may miss a document. The set is empty for an exact engine.
+        score_tolerance: Relative error of a score by kind, compared with float64 arithmetic on the same vectors.
+        atomic_batches: Whether batches appear at once: a search sees all of a batch or nothing of it, and all its
+            requests see the same state. If not, the documents of a batch appear one after the other.
+        live_average: Whether lexical scores use the present mean document length of the collection. If not, they use
+            `RetrieverSchema.average_length`. The idf is up to date in both cases.
     """
 
     kinds: frozenset[Kind] = frozenset({"lexical", "sparse", "dense"})
@@ -256,148 +287,203 @@ class Capabilities:
 
 @runtime_checkable
 class Backend(Protocol):
-    """One index in one engine. Constructed without side effects by `connect`; then `open`, or `create`.
+    """One index in one engine, as hybridsearch uses it.
 
-    Inputs are never changed. Many threads may search while one writes. After `close` a backend is not used again.
+    `connect` makes a backend, without any effect on the engine. The first call is `open`, and then `create` if there is
+    no index. Methods never change their arguments. Many threads may search while one thread writes. No method is called
+    after `close`.
     """
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """Abilities and precision of the backend."""
+        ...
 
     def open(self) -> Schema | None:
-        """The schema of the index at this place, or None if there is none (then `create` makes one). Idempotent."""
+        """Open the index at the backend's place. It may be called again.
+
+        Returns:
+            The schema of the index. None if there is no index.
+        """
         ...
 
     def create(self, schema: Schema) -> None:
-        """Make an empty index. Raises IndexExistsError if there is one."""
+        """Make an empty index.
+
+        Raises:
+            IndexExistsError: There is an index already.
+        """
         ...
 
     def upsert(self, batch: EncodedBatch) -> None:
-        """Add documents, replacing those with the same id. Idempotent.
+        """Store documents. A document replaces the stored document that has the same id.
 
-        Stores all of them, or raises: BulkIndexError names those that were refused where the others are stored, any
-        other error of an engine with atomic batches leaves what was stored before.
+        Storing a batch twice changes nothing.
 
-        The batch has vectors for exactly the schema's retrievers, else InvalidArgumentError.
+        Args:
+            batch: Documents with vectors for exactly the retrievers of the schema.
+
+        Raises:
+            BulkIndexError: The engine refused some documents. All others are stored. After any other error, an engine
+                with atomic batches has stored nothing of the batch.
+            InvalidArgumentError: The batch does not fit the schema.
         """
         ...
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; unknown ids are ignored. Returns how many were there."""
+        """Remove documents by id. Unknown ids are ignored.
+
+        Returns:
+            Number of documents that were removed.
+        """
         ...
 
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
-        """The documents, in the order of `ids`; None for an unknown id."""
+        """Read documents by id.
+
+        Returns:
+            One document for each id, in the order of `ids`. None for an unknown id.
+        """
         ...
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer all requests in one round trip, in order.
+        """Answer all requests in one round trip.
 
-        Ties are ordered by id at the cut. Lexical and sparse retrievers return only documents with a score above 0;
-        documents and queries with an all-zero dense vector are no hits. An unknown retriever is InvalidArgumentError.
-        If one of the filter's `checks` does not hold in the index, `search` and `count` raise its FilterError.
+        Equal scores are ordered by document id, also at the cut. Lexical and sparse retrievers return only documents
+        with a score above 0. A document whose dense vector is all zero is never a hit. A query whose dense vector is
+        all zero has no hits.
+
+        Returns:
+            One ranking for each request, in the order of `requests`.
+
+        Raises:
+            InvalidArgumentError: A retriever is unknown.
+            FilterError: One of the filter's `checks` fails in the index.
         """
         ...
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
-        """For each id, what each matched term adds to its raw score (the values sum to it); lexical and sparse only.
+        """Find the matched terms of documents. Only lexical and sparse retrievers have terms.
 
-        An unknown id, or one without a matched term, gets an empty dict.
+        Returns:
+            For each id, the part of the score that each matched term adds. The parts sum to the score. An unknown id,
+            or a document without a matched term, has an empty dict.
         """
         ...
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
-        """All documents with their vectors as they were upserted, for copying to another backend."""
+        """Read all documents with their vectors as they were stored, to copy them to another backend."""
         ...
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many documents there are, or how many of them `filter` lets through."""
+        """Count all documents, or the documents that a filter allows.
+
+        Raises:
+            FilterError: One of the filter's `checks` fails in the index.
+        """
         ...
 
     def refresh(self) -> None:
-        """What was upserted and deleted before is searchable (and, where persistent, durable) after this."""
+        """Make all earlier changes visible to searches. A persistent index has also written them to its storage."""
         ...
 
     def close(self) -> None:
-        """Release files, locks and connections. Idempotent."""
+        """Release files, locks and connections. It may be called again."""
         ...
 
 
 @runtime_checkable
 class Reopened(Backend, Protocol):
-    """A backend that can see what other processes changed: the documents, or the index at its place."""
+    """A backend that can read the changes of other processes: to the documents, or to the index as a whole."""
 
     def reopen(self) -> Schema | None:
-        """Use the index that is at this place now. Returns its schema, or None if there is none.
+        """Open the index that is at the backend's place now.
 
-        Searches under way keep what they began with. The call costs next to nothing if nothing has changed.
+        Searches that have begun use the old state. If nothing has changed, the call costs next to nothing.
+
+        Returns:
+            The schema of the index. None if there is no index.
         """
         ...
 
 
 @runtime_checkable
 class AsyncBackend(Backend, Protocol):
-    """A backend that answers without a thread for each call; `HybridSearch.asearch` uses it."""
+    """A backend with an asynchronous client, which `HybridSearch.asearch` uses in place of threads."""
 
     async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
-        """`search`. Cancelling it frees its connection."""
+        """Answer all requests as `search` does. Cancelling the call frees its connection."""
         ...
 
     async def aclose(self) -> None:
-        """`close`, also of what `asearch` has opened in this event loop."""
+        """Close the backend, and the connections that `asearch` opened in this event loop."""
         ...
 
 
 @runtime_checkable
 class Loader(Backend, Protocol):
-    """A backend that takes many batches faster than one `upsert` after the other."""
+    """A backend that loads many batches faster than `upsert` stores them one after the other."""
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
-        """`upsert` each batch, with several on the way at once and bounded memory, then `refresh`.
+        """Store all batches as `upsert` does, several at a time and with bounded memory, and then `refresh`.
 
-        No id is in two of the batches. `fetch` may be called while the next one is read.
+        `fetch` may be called while the next batch is read. If the backend changes settings for the load (refreshing,
+        replicas), it restores them at the end, also after an error.
 
-        What is relaxed in the meantime (refreshing, replicas) is as before afterwards, also after an error. Refused
-        documents are reported at the end, in one BulkIndexError.
+        Args:
+            batches: Batches to store. No id is in two of them.
+
+        Raises:
+            BulkIndexError: The engine refused some documents. All others are stored. The error comes at the end.
         """
         ...
 
 
 @runtime_checkable
 class Aliased(Backend, Protocol):
-    """A backend whose index can be reached by another name too, for a new index in the place of an old one."""
+    """A backend whose index can have an alias, so that a new index can replace an old one."""
 
     def publish(self, alias: str, drop_old: bool = True) -> str | None:
-        """Let the name `alias` mean this index, in one step: no search finds neither or both.
+        """Point an alias to this index, in one step: each search uses either the old index or the new one.
+
+        Args:
+            alias: Name of the alias.
+            drop_old: Whether to delete the index that the alias pointed to before.
 
         Returns:
-            The index that `alias` meant until now, deleted with `drop_old`; None if there was none.
+            Name of the index that the alias pointed to before. None if there was no such index.
 
         Raises:
-            IndexExistsError: `alias` is the name of an index itself.
+            IndexExistsError: `alias` is the name of an index.
         """
         ...
 
 
 @runtime_checkable
 class Described(Backend, Protocol):
-    """A backend that can say what its engine is and has."""
+    """A backend that can describe its engine."""
 
     def describe(self) -> Mapping[str, Any]:
-        """JSON-able facts by name, for people: versions, plugins, figures. Without secrets; works once opened."""
+        """Collect facts for people by name, such as versions, plugins and sizes.
+
+        JSON can hold the facts. They have no secrets. The backend must be open.
+        """
         ...
 
 
 def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = None) -> Backend:
-    """The backend for `target`, not yet opened.
+    """Make the backend for a place, without opening the index.
 
     Args:
-        target: "memory", a folder, a URL such as "opensearch://host:9200/name", or a ready `Backend`.
-        options: keyword arguments of the adapter's constructor.
+        target: Place of the index: `"memory"`, a folder, a URL such as `"opensearch://host:9200/name"`, or a `Backend`.
+        options: Keyword arguments of the backend's class. They are allowed only with a folder or a URL or `"memory"`.
+
+    Returns:
+        The backend. A `Backend` is returned as it is.
 
     Raises:
-        InvalidArgumentError: the URL's scheme is unknown, or the adapter does not know an option.
-        MissingExtraError: the adapter's package is not installed.
+        InvalidArgumentError: The URL's scheme is unknown, or the backend does not have an option.
+        MissingExtraError: A package that the backend needs is not installed.
     """
     if not isinstance(options, Mapping | None) or not all(isinstance(name, str) for name in options or ()):
         raise InvalidArgumentError(
@@ -409,7 +495,9 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
             given = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
             raise InvalidArgumentError(f"A backend is 'memory', a folder, a URL or a Backend, not {given}.")
         if options:
-            raise InvalidArgumentError("Options are for a backend given by name; set them on the object itself.")
+            raise InvalidArgumentError(
+                "Options need a backend that is given by its place: give the place, or set the options of the object."
+            )
         return target
     location = str(target)
     if not location.strip():
@@ -432,7 +520,7 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
 
 
 def place_name(place: str | Path | Backend) -> str:
-    """A place as messages show it: a folder, a URL without passwords, or the class of a `Backend`."""
+    """Name of a place for messages: a folder, a URL without passwords, or the class of a `Backend`."""
     return redacted(place) if isinstance(place, str | Path) else type(place).__name__
 
 

@@ -1,4 +1,4 @@
-"""Documents; `hybridsearch.readers` streams them from files."""
+"""Documents, and the values that their metadata may have. `hybridsearch.readers` reads documents from files."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from hybridsearch.messages import number_of
 Scalar: TypeAlias = str | int | float | bool | None
 
 MAX_ID_BYTES = 512
-"""Longest id in UTF-8 bytes; Lucene-based engines store no longer one."""
+"""Length of the longest id, in bytes of UTF-8. Engines that use Lucene store no longer ids."""
 
 MAX_DEPTH = 20
-"""Levels of nesting in metadata."""
+"""Number of levels that metadata may be nested."""
 
 _SHOWN = 200
-"""Characters of a text that `repr` shows."""
+"""Number of characters of a text that `repr` shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text that can be found.
+    """A text that can be found, with an id, a title and metadata.
 
     Attributes:
-        id: its identity, kept as it is given: non-empty, at most 512 bytes of UTF-8.
-        text: what it says. Empty text is allowed: the document is stored but no retriever finds it.
-        title: optional; encoders read title and text as one (`content`).
-        metadata: for filters and display: strings, finite numbers, booleans, None, and lists and mappings of these.
-            `plain` says what becomes of other values. Sets become sorted lists, arrays become lists. The metadata is a
-            copy that cannot be changed; a `copy.deepcopy` of it can.
+        id: Id of the document, not empty, at most 512 bytes of UTF-8. It is kept as it is given.
+        text: Text of the document. If text and title are empty, the document is stored, but no retriever finds it.
+        title: Title of the document, or `""`. Encoders read title and text together (`content`).
+        metadata: Values for filters and for display, by name: strings, finite numbers, booleans, None, and lists and
+            mappings of these. Sets become sorted lists, and arrays become lists. `plain` describes what happens to
+            other values. The metadata is a copy that cannot be changed. To get one that can, call `copy.deepcopy`.
 
     Raises:
-        DocumentError: a part has a type or value that cannot be stored.
+        DocumentError: A part has a type or a value that cannot be stored.
 
-    >>> Document("1", "Lift grows with the angle of attack.", "Wings", {"year": 1958}).content
-    'Wings Lift grows with the angle of attack.'
+    Examples:
+        >>> Document("1", "Lift grows with the angle of attack.", "Wings", {"year": 1958}).content
+        'Wings Lift grows with the angle of attack.'
     """
 
     id: str
@@ -85,16 +86,16 @@ class Document:
 
     @property
     def content(self) -> str:
-        """What encoders read: title and text, joined by a space."""
+        """Title and text, joined by a space. Encoders and rerankers read this."""
         return f"{self.title} {self.text}" if self.title else self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """A dict for JSON, which you may change; `Document(**d)` is its inverse."""
+        """Convert the document to a dict that JSON can hold. `Document(**d)` converts it back."""
         return {"id": self.id, "text": self.text, "title": self.title, "metadata": _thawed(self.metadata)}
 
 
 def plain(value: Any) -> Scalar:
-    """`value` as metadata and filters have it: a string, a number, a boolean or None.
+    """Convert a value to one that metadata and filters can hold: a string, a number, a boolean or None.
 
     | given                                                     | becomes                                            |
     |-----------------------------------------------------------|----------------------------------------------------|
@@ -105,20 +106,27 @@ def plain(value: Any) -> Scalar:
     | a numpy scalar                                            | the plain one; a float32 the decimal that it shows |
     | an Enum, a UUID                                           | its value, its text                                |
 
-    Raises:
-        ValueError: `value` cannot be one of these. The message continues a sentence that ends with "is".
+    Args:
+        value: Value of any type.
 
-    >>> import datetime as dt
-    >>> plain(dt.datetime(2024, 3, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=9)))), plain(float("nan"))
-    ('2024-02-29T15:30:00+00:00', None)
+    Returns:
+        The value of the table, or `value` itself.
+
+    Raises:
+        ValueError: `value` cannot be converted. The message is the end of a sentence that begins with "... is".
+
+    Examples:
+        >>> import datetime as dt
+        >>> plain(dt.datetime(2024, 3, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=9)))), plain(float("nan"))
+        ('2024-02-29T15:30:00+00:00', None)
     """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if isinstance(value, str):
-        return str.__str__(value)  # a subclass may have a __str__ of its own
-    if type(value).__name__ in ("NaTType", "NAType"):  # of pandas, which may not be installed
+        return str.__str__(value)  # a subclass may have another __str__
+    if type(value).__name__ in ("NaTType", "NAType"):  # types of pandas, which may not be installed
         return None
     if isinstance(value, dt.date | dt.time):
         return _iso(value)
@@ -150,10 +158,11 @@ def plain(value: Any) -> Scalar:
 
 
 def spellings(id: str) -> list[str]:
-    """The forms in which a document may hold an id: as given, composed (NFC) and decomposed (NFD), each once.
+    """The spellings of an id that Unicode treats as equal: as given, composed (NFC) and decomposed (NFD), each once.
 
-    >>> [len(form) for form in spellings("caf\u00e9")], spellings("cafe")
-    ([4, 5], ['cafe'])
+    Examples:
+        >>> [len(form) for form in spellings("caf\u00e9")], spellings("cafe")
+        ([4, 5], ['cafe'])
     """
     return [id] if id.isascii() else list(dict.fromkeys([id, *(unicodedata.normalize(f, id) for f in ("NFC", "NFD"))]))
 
@@ -168,7 +177,7 @@ def _iso(value: dt.date | dt.time) -> str:
     if isinstance(value, dt.datetime) and value.utcoffset() is not None:
         try:
             return value.astimezone(dt.UTC).isoformat()
-        except OverflowError:  # in UTC it is before the year 1 or after 9999
+        except OverflowError:  # its UTC time is before the year 1 or after the year 9999
             pass
     return value.isoformat()
 
@@ -194,12 +203,12 @@ def _from_array(value: Any) -> Any:
     if kind == "m":
         raise ValueError("a duration; use a number, such as its seconds")
     if kind == "f":
-        return float(text)  # as short as a float32 needs, not with the digits of a float64
+        return float(text)  # the short decimal of a float32, without the extra digits of a float64
     return value.item()
 
 
 class _FrozenDict(dict[str, Any]):
-    """Metadata, or a mapping in it. It is a dict because every JSON writer takes a dict. Copies can be changed."""
+    """Metadata, or a mapping in metadata. It is a dict because JSON writers take a dict. Copies can be changed."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("The metadata of a document cannot be changed: change a copy.deepcopy of it.")
@@ -214,7 +223,7 @@ _NOTHING = _FrozenDict()
 
 
 class _FrozenList(list[Any]):
-    """A list within metadata."""
+    """A list in metadata."""
 
     _refuse = _FrozenDict._refuse
     __setitem__ = __delitem__ = __iadd__ = __imul__ = append = extend = insert = _refuse

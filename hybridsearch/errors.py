@@ -1,7 +1,7 @@
-"""Every error that hybridsearch raises on purpose.
+"""The errors that hybridsearch raises.
 
-Each message is one sentence or two: what was given, what is allowed, what to do next.
-Catch `HybridSearchError` to catch them all; the command line prints the message and exits with 1.
+A message says what was given, what is allowed and what to do next. Catch `HybridSearchError` to catch all of them. The
+command line prints the message and exits with 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from hybridsearch.messages import number_of, redacted
 
 
 class HybridSearchError(Exception):
-    """The base of every error below. No message shows a password or a key (`hybridsearch.messages`)."""
+    """Base class of all errors that hybridsearch raises.
+
+    Passwords and keys in a message are replaced by `***`.
+    """
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redacted(one) if isinstance(one, str) else one for one in args))
@@ -35,15 +38,18 @@ class InvalidArgumentError(HybridSearchError, ValueError):
 
 
 class DocumentError(HybridSearchError, ValueError):
-    """A document, or the line of a file that should hold one, is not usable."""
+    """A document, or a line of a file that should hold a document, is not usable."""
 
 
 class FilterError(HybridSearchError, ValueError):
-    """A filter does not follow the filter language of `hybridsearch.filters`."""
+    """A filter does not follow the language of `hybridsearch.filters`, or cannot be compared with the documents."""
 
 
 class MissingExtraError(HybridSearchError, ImportError):
-    """An optional dependency is not installed. The message has the pip command of the extra, or of the package."""
+    """A package that is not always needed is not installed.
+
+    The message has the `pip` command that installs it.
+    """
 
     def __init__(self, package: str, extra: str | None, purpose: str) -> None:
         command = f"pip install {package}" if extra is None else install_command(extra)
@@ -51,7 +57,10 @@ class MissingExtraError(HybridSearchError, ImportError):
 
 
 def install_command(extra: str) -> str:
-    """The pip command that adds an extra, from the folder or file that this package came from, or else by name."""
+    """The pip command that installs an extra.
+
+    If hybridsearch was installed from a folder or a file, the command names it.
+    """
     from importlib import metadata
     from urllib.parse import unquote, urlsplit
 
@@ -70,23 +79,26 @@ def install_command(extra: str) -> str:
 
 
 class ModelNotFoundError(HybridSearchError, FileNotFoundError):
-    """A model is neither in the folder that was named nor in the local cache of the model hub."""
+    """A model was not found in the folder that was named, or in the local cache of the model hub."""
 
 
 class DatasetNotFoundError(HybridSearchError, FileNotFoundError):
-    """A data set for evaluation is neither in the folder that was named nor in the local cache or reach of the hub."""
+    """A data set was not found in the folder that was named, in the local cache of the hub, or on the hub."""
 
 
 class EncodingError(HybridSearchError, ValueError):
-    """An encoder produced something that cannot be stored or searched, such as NaN."""
+    """An encoder gave vectors that cannot be stored or searched, for example with NaN."""
 
 
 class TrainingError(HybridSearchError):
-    """Training cannot go on, such as after a loss of NaN; the checkpoints written before are intact."""
+    """Training cannot go on, for example because the loss is NaN.
+
+    The checkpoints that were written before the error are intact.
+    """
 
 
 class FingerprintMismatchError(HybridSearchError):
-    """An index was built with another encoder than the one it is opened with."""
+    """An index was built with another encoder than the given one."""
 
 
 class IndexNotFoundError(HybridSearchError, FileNotFoundError):
@@ -94,7 +106,7 @@ class IndexNotFoundError(HybridSearchError, FileNotFoundError):
 
 
 class IndexExistsError(HybridSearchError, FileExistsError):
-    """There is already something at the place where a new index should go."""
+    """There is already something at the place of a new index."""
 
 
 class IndexLockedError(HybridSearchError):
@@ -102,22 +114,28 @@ class IndexLockedError(HybridSearchError):
 
 
 class IndexCorruptedError(HybridSearchError):
-    """A file of the index is damaged; the message names it."""
+    """A file of the index is damaged.
+
+    The message names the file.
+    """
 
 
 class StorageError(HybridSearchError, OSError):
-    """The storage refused to write or read: disk full, no permission. What was committed before is intact."""
+    """The storage cannot be written or read, for example because the disk is full or a permission is missing.
+
+    Everything that was committed before the error is intact.
+    """
 
 
 class BackendError(HybridSearchError):
-    """A backend could not do what it was asked to do."""
+    """An engine does not answer, refuses a request, or cannot do what was asked."""
 
 
 class BulkIndexError(BackendError):
-    """Some documents of a batch were refused; all others are stored.
+    """The engine refused some documents, and stored all others.
 
     Attributes:
-        failed: one (document id, reason) for each refused document.
+        failed: A pair of document id and reason for each refused document.
     """
 
     def __init__(self, failed: Sequence[tuple[str, str]]) -> None:
@@ -129,8 +147,8 @@ class BulkIndexError(BackendError):
 
 
 class RetrieverError(BackendError):
-    """A retriever that was not declared optional failed."""
+    """A retriever that is not optional failed, or all retrievers failed."""
 
 
 class RetrieverTimeoutError(RetrieverError, TimeoutError):
-    """A retriever that was not declared optional took longer than its timeout."""
+    """A retriever that is not optional took longer than its timeout."""

@@ -1,41 +1,46 @@
-"""The filter language: which documents a search may return, by metadata, title and id.
+"""The filter language, which selects documents by metadata, title and id.
 
-    {"year": {"$gte": 2020}, "language": "en"}                 both must hold
+A filter is a mapping from fields to values or operators:
+
+    {"year": {"$gte": 2020}, "language": "en"}                 both conditions must hold
     {"$or": [{"tags": {"$contains": "gpu"}}, {"$not": {"draft": True}}]}
 
-A field is a metadata key, a dotted path into nested metadata, `id`, or `title` (the document's own if its metadata has
-none). The text of documents is searched, not filtered. Operators on a field:
+A field is a metadata key, a dotted path into nested metadata, `id` or `title`. If the metadata has the key `title`,
+this key is meant, and not the title of the document. A filter cannot select by text. Search for text instead.
 
-    $eq $ne           equal, not equal (a plain value means $eq)
-    $gt $gte $lt $lte numbers against numbers, strings against strings by code point; anything else is false
-    $in $nin          equal to one, to none of a list
-    $exists           true: the field is there and not None; false: it is not
-    $contains         a list holds the value, or a string holds the substring (case-sensitive)
+| operator                     | matches if                                                                           |
+|------------------------------|--------------------------------------------------------------------------------------|
+| `$eq`, `$ne`                 | the value is equal, or not equal (`{"year": 2020}` means `{"year": {"$eq": 2020}}`)  |
+| `$gt`, `$gte`, `$lt`, `$lte` | both are numbers, or both are strings (by code point), and have this order           |
+| `$in`, `$nin`                | the value equals one element of a list, or none of them                              |
+| `$exists`                    | true: the field is there and not None. false: it is not there, or None               |
+| `$contains`                  | a list contains the value, or a string contains the substring (case-sensitive)       |
 
-and `$and`, `$or` (lists of filters), `$not` (a filter) anywhere. A list in metadata matches $eq, $in and the
-comparisons if any element does. $ne and $nin are the negations of $eq and $in, so a document without the field matches
-them. A mapping and an empty list exist, and equal nothing. If one path means two places, as with the keys "a.b" and
-"a", the longer key counts. No path can name an empty key, or a key at the top that begins with "$".
+`$and` and `$or` take a list of filters, and `$not` takes a filter. They may be nested.
 
-Numbers compare by value (1 equals 1.0). A boolean equals only a boolean. Strings and ids compare in Unicode's composed
-form (NFC), so "é" equals "é" however it was typed.
+* If the value in the metadata is a list, `$eq`, `$in` and the order operators match if they match any element.
+* `$ne` and `$nin` are the opposites of `$eq` and `$in`. So they match documents that do not have the field.
+* A mapping and an empty list exist, and are equal to nothing.
+* Numbers are compared by value: 1 equals 1.0. A boolean equals only a boolean.
+* Strings and ids are compared in Unicode's composed form (NFC). The two spellings of "é" are equal.
+* If a path has two meanings, because one key is "a.b" and another is "a", the longer key counts.
+* A path cannot name an empty key, or a top-level key that begins with "$".
 
-Dates and times are strings.
+Dates and times are strings:
 
-* An ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants compare with
-  instants, in UTC.
-* A date and time without an offset compares as a string. All its spellings are equal ("T" or a space, with or without
+* An ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants are compared
+  with instants, in UTC.
+* A date and time without an offset is compared as a string. Its spellings are equal ("T" or a space, with or without
   ":00"). It comes after the string of its date.
-* An instant cannot be compared with a date, a time, a year or a month, because they have no offset. A filter raises
-  FilterError if it gives one of these and a document has an instant there, or if it gives an instant and a document has
-  a string there that begins with a digit. Documents that the other conditions of the filter leave out do not count.
-* An instant and any other string are unequal and have no order, as a number and a string.
+* An instant cannot be compared with a date, a time, a year or a month, because these have no offset. A filter raises
+  FilterError in two cases: it gives one of these and a document has an instant in the field, or it gives an instant and
+  a document has a string in the field that begins with a digit. Documents that other conditions exclude do not count.
+* An instant is not equal to any other string, and has no order with it.
 
-Indexes on servers that an earlier version made differ: they know no titles, a mapping in them does not exist, their
-strings have the order in which they were written, and they refuse instants. Index their documents again, or copy them.
+An index that an earlier version made on a server has no titles, does not see mappings, compares strings as they were
+written, and refuses instants. Index its documents again, or copy the index.
 
-`Filter.parse` validates. `Filter.matches` is the reference: every backend's compiled filter must agree with it.
-`Filter.checks` says what to look up first.
+`Filter.matches` is the reference: each backend must give the same answers.
 """
 
 from __future__ import annotations
@@ -74,25 +79,26 @@ _OF_KIND: dict[str, tuple[Operator, Any]] = {
     "an instant": ("$gte", _FIRST_INSTANT),
     "a boolean": ("$in", (True, False)),
 }
-"""A condition for each kind, which the values of this kind meet and no others."""
+"""For each kind of value, a condition that holds for the values of this kind only."""
 
 
 class Instant(str):
-    """A point in time as seconds, with a fraction if there is one, in a string that sorts by time.
+    """A point in time, as a string of seconds that sorts by time.
 
-    It equals no other string, and has no order with other strings.
+    An instant is not equal to any other string, and has no order with it.
     """
 
     __slots__ = ()
 
 
 def comparable(value: Any) -> Any:
-    """What filters compare instead of a value: an Instant, a string in NFC, a list of these, or the value itself.
+    """Convert a value to the form that filters compare: an `Instant`, a string in NFC, a list of these, or the value.
 
-    >>> comparable("2024-03-01T00:30:00+09:00") == comparable("2024-02-29 15:30Z")
-    True
-    >>> comparable("2024-02-29 15:30"), comparable("e\u0301") == "\u00e9"
-    ('2024-02-29T15:30:00', True)
+    Examples:
+        >>> comparable("2024-03-01T00:30:00+09:00") == comparable("2024-02-29 15:30Z")
+        True
+        >>> comparable("2024-02-29 15:30"), comparable("e\u0301") == "\u00e9"
+        ('2024-02-29T15:30:00', True)
     """
     if isinstance(value, str):
         if value[4:5] == "-" and len(value) >= 16 and (match := _DATE_TIME.fullmatch(value)):
@@ -104,12 +110,12 @@ def comparable(value: Any) -> Any:
 
 
 def composed(text: str) -> str:
-    """`text` in Unicode's composed form, NFC."""
+    """Convert a text to Unicode's composed form (NFC)."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _date_time(match: re.Match[str]) -> str | None:
-    """What `comparable` gives; None if there is no such day or time."""
+    """The date and time in the form of `comparable`. None if there is no such day or time."""
     year, month, day, hour, minute, second, fraction, utc, sign, hours, minutes, seconds = match.groups()
     try:
         moment = dt.datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0))
@@ -128,12 +134,14 @@ def _date_time(match: re.Match[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """`field operator value`. `$ne` and `$nin` are parsed into `Not` of `$eq` and `$in`.
+    """Condition that compares one field with a value. `$ne` and `$nin` are parsed into `Not` of `$eq` and `$in`.
 
     Attributes:
-        field, operator, value: as given.
-        path: `field` in NFC.
-        key: what is compared instead of `value`: see `comparable`.
+        field: Field as it was given.
+        operator: Operator, such as `"$eq"`.
+        value: Value, or tuple of values for `"$in"`, as it was given.
+        path: The field in NFC.
+        key: The value in the form of `comparable`.
     """
 
     field: str
@@ -151,15 +159,15 @@ class Compare:
 
     @property
     def keys(self) -> tuple[Any, ...]:
-        """`key` as a tuple, also of one."""
+        """The compared values as a tuple. It has one element for all operators but `"$in"`."""
         return self.key if isinstance(self.key, tuple) else (self.key,)
 
     def test(self, value: Any) -> bool:
-        """Whether a field with this metadata value matches; `value` is None where the field is missing."""
+        """Tell whether a field with this metadata value matches. The value is None if the field is missing."""
         return self.test_key(self._read(value))
 
     def test_key(self, key: Any) -> bool:
-        """`test`, given what `comparable` made of the value."""
+        """Tell whether a field matches whose value was converted by `comparable`."""
         if self.operator == "$exists":
             return (key is not None) == self.value
         if self.operator == "$contains":
@@ -184,21 +192,21 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All of the conditions hold."""
+    """Condition that holds if all of its conditions hold."""
 
     conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one of the conditions holds."""
+    """Condition that holds if at least one of its conditions holds."""
 
     conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The condition does not hold."""
+    """Condition that holds if its condition does not hold."""
 
     condition: Condition
 
@@ -208,25 +216,36 @@ Condition: TypeAlias = Compare | And | Or | Not
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter; hashable, so that backends can cache what they compile it to.
+    """A filter that was parsed and checked. It can be hashed, so that backends can cache its compiled form.
 
-    >>> f = Filter.parse({"year": {"$gte": 2020}, "tags": {"$contains": "gpu"}})
-    >>> f.matches(Document("1", "...", metadata={"year": 2021, "tags": ["gpu", "sparse"]}))
-    True
+    Examples:
+        >>> f = Filter.parse({"year": {"$gte": 2020}, "tags": {"$contains": "gpu"}})
+        >>> f.matches(Document("1", "...", metadata={"year": 2021, "tags": ["gpu", "sparse"]}))
+        True
     """
 
     condition: Condition
 
     @classmethod
     def parse(cls, filter: Mapping[str, Any]) -> Filter:
-        """Raises FilterError, which names the part that is wrong and what is allowed there."""
+        """Parse a filter, and check it.
+
+        Args:
+            filter: Mapping in the language of this module.
+
+        Returns:
+            The parsed filter.
+
+        Raises:
+            FilterError: The filter does not follow the language. The message names the part that is wrong.
+        """
         return cls(_parse(filter, "filter", 0))
 
     def matches(self, document: Document) -> bool:
-        """Whether the document passes, by the definition at the top of this module.
+        """Tell whether the filter allows a document.
 
         Raises:
-            FilterError: the document has a value that cannot be compared as the filter asks.
+            FilterError: The document has a value that cannot be compared with the value of the filter.
         """
         for check in self.checks():
             if not check.some and holds(check.condition, document):
@@ -234,36 +253,38 @@ class Filter:
         return holds(self.condition, document)
 
     def checks(self) -> tuple[Check, ...]:
-        """What must hold for the documents of an index. Otherwise the filter has no answer there."""
+        """List what must be true for the documents of an index. If a check fails, the filter raises FilterError."""
         parts = self.condition.conditions if isinstance(self.condition, And) else (self.condition,)
         found: dict[tuple[str, str], Check] = {}
         for number, part in enumerate(parts):
             others = parts[:number] + parts[number + 1 :]
             for check in (check for compare in _compares(part) for check in _checks(compare)):
-                # Documents that the others leave out need not be compared.
+                # Documents that the other parts exclude need not be compared.
                 condition = check.condition if check.some or not others else And((check.condition, *others))
                 found.setdefault((check.field, repr(condition)), replace(check, condition=condition))
         return tuple(found.values())
 
     def expectations(self) -> tuple[Check, ...]:
-        """What usually holds for the documents of an index. Otherwise the filter has an answer, with a note.
+        """List what is usually true for the documents of an index. If a check fails, the results have a note.
 
-        Some document has the field, and some document has a value there of the kind that the filter compares with.
+        Usually at least one document has the field. Usually at least one value of the field has the kind (number,
+        string, boolean, instant) that the filter compares with.
 
-        >>> for expected in Filter.parse({"year": {"$gte": 2020}}).expectations():
-        ...     print(expected.error)
-        The filter asks about 'year', but no document has this field.
-        The filter compares 'year' with a number, but no document has one there. The values there are of other kinds.
+        Examples:
+            >>> for expected in Filter.parse({"year": {"$gte": 2020}}).expectations():
+            ...     print(expected.error)
+            The filter asks about 'year', but no document has this field.
+            The filter compares 'year' with a number, but all values of this field are of another kind.
         """
         return tuple(
             dict.fromkeys(expected for compare in _compares(self.condition) for expected in _expected(compare))
         )
 
     def literal(self) -> Filter:
-        """The filter for an index on a server that an earlier version made. It holds strings as they came, not in NFC.
+        """Make the filter for an index that an earlier version made on a server, where strings are not in NFC.
 
         Raises:
-            FilterError: it compares with an instant. Such an index does not know instants.
+            FilterError: The filter compares with an instant, which the old index does not know.
         """
         return Filter(_literal(self.condition))
 
@@ -276,13 +297,13 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something to look up in an index for a filter.
+    """A condition that must hold for some document of an index, or for none, so that a filter makes sense.
 
     Attributes:
-        field: the field it is about.
-        condition: to be looked up.
-        some: True if at least one document of the index must meet the condition, False if none may.
-        error: the sentence of the FilterError or of the note otherwise.
+        field: Field that the check is about.
+        condition: Condition to look up in the index.
+        some: True if at least one document must meet the condition. False if no document may meet it.
+        error: Sentence of the FilterError or of the note if the check fails.
     """
 
     field: str
@@ -314,7 +335,7 @@ def _literal(condition: Condition) -> Condition:
 
 
 def _literal_compare(compare: Compare) -> Condition:
-    """The comparison with strings and paths in NFC, in NFD and as given. `$gt` and the like take strings as given."""
+    """The comparison with paths and strings as given, in NFC and in NFD. The order operators use strings as given."""
     if any(isinstance(key, Instant) for key in compare.keys):
         raise FilterError(
             f"The filter on {compare.field!r:.80} compares with an instant, but this index was made by an earlier "
@@ -351,8 +372,8 @@ def _checks(compare: Compare) -> Iterator[Check]:
             path,
             Compare("text", "$exists", True),
             True,
-            "The filter names 'text', but no document has this key in its metadata. The text of documents is searched, "
-            "not filtered: give it as the query, or store what you filter by in the metadata.",
+            "The filter names 'text', but no document has this key in its metadata. A filter cannot select by the text "
+            "of documents: search for the text, or store the values that you filter by in the metadata.",
         )
     instant = next((key for key in compare.keys if isinstance(key, Instant)), None)
     if instant is not None:
@@ -360,9 +381,9 @@ def _checks(compare: Compare) -> Iterator[Check]:
             path,
             And((Compare(path, "$gte", "0"), Compare(path, "$lt", ":"))),
             False,
-            f"{shown} gives an instant, but some documents have a date or time without an offset from UTC there (or "
-            "another text that begins with a digit). These cannot be compared: give a date or time without an offset, "
-            "or index instants only.",
+            f"{shown} gives an instant, but some documents have a date or time without an offset from UTC in this "
+            "field (or another text that begins with a digit). These cannot be compared: give a date or time without "
+            "an offset, or index instants only.",
         )
     text = next((key for key in compare.keys if type(key) is str and _WITHOUT_OFFSET.fullmatch(key)), None)
     if text is not None:
@@ -370,8 +391,8 @@ def _checks(compare: Compare) -> Iterator[Check]:
             path,
             Compare(path, "$gte", _FIRST_INSTANT),
             False,
-            f"{shown} gives {text!r:.80} without an offset from UTC, but some documents have instants there. These "
-            "cannot be compared: give an instant, such as '2020-01-01T00:00:00Z'.",
+            f"{shown} gives {text!r:.80} without an offset from UTC, but some documents have instants in this field. "
+            "These cannot be compared: give an instant, such as '2020-01-01T00:00:00Z'.",
         )
 
 
@@ -384,10 +405,8 @@ def _expected(compare: Compare) -> Iterator[Check]:
     kinds = {} if compare.operator == "$exists" else {kind: None for key in compare.keys if (kind := _kind(key))}
     if kinds:
         held = tuple(Compare(field, *_OF_KIND[kind]) for kind in kinds)
-        named = f"The filter compares {shown} with {' and '.join(kinds)}"
-        yield Check(
-            field, Or(held), True, f"{named}, but no document has one there. The values there are of other kinds."
-        )
+        named = f"The filter compares {shown} with {' or '.join(kinds)}"
+        yield Check(field, Or(held), True, f"{named}, but all values of this field are of another kind.")
 
 
 def _kind(key: Any) -> str | None:
@@ -399,13 +418,14 @@ def _kind(key: Any) -> str | None:
 
 
 def fields_of(document: Document) -> dict[str, Any]:
-    """The value of each field of a document's metadata that is not None, by its dotted path in NFC.
+    """The values of a document's metadata by dotted path in NFC. Fields that are None are left out.
 
-    An empty mapping, or one of Nones, is {}. Other mappings are given by their fields: see `enclosing`. The id and the
-    title are left out.
+    A mapping that is empty or has only None values has the value {}. Another mapping is given by its fields, and
+    `enclosing` gives its path. The document's id and title are left out.
 
-    >>> fields_of(Document("1", "", metadata={"year": 1958, "author": {"name": "Ada", "born": None}, "of": {}}))
-    {'year': 1958, 'author.name': 'Ada', 'of': {}}
+    Examples:
+        >>> fields_of(Document("1", "", metadata={"year": 1958, "author": {"name": "Ada", "born": None}, "of": {}}))
+        {'year': 1958, 'author.name': 'Ada', 'of': {}}
     """
     found: dict[str, tuple[tuple[int, ...], Any]] = {}
 
@@ -430,10 +450,11 @@ def fields_of(document: Document) -> dict[str, Any]:
 
 
 def enclosing(path: str) -> Iterator[str]:
-    """The paths of the mappings that may hold a value at `path`.
+    """The paths of the mappings that may contain a value at `path`.
 
-    >>> list(enclosing("author.born.year"))
-    ['author', 'author.born']
+    Examples:
+        >>> list(enclosing("author.born.year"))
+        ['author', 'author.born']
     """
     place = path.find(".")
     while place >= 0:
@@ -443,7 +464,7 @@ def enclosing(path: str) -> Iterator[str]:
 
 
 def field_value(document: Document, field: str) -> Any:
-    """The value that a filter on `field` sees: None if there is none, {} for a mapping."""
+    """The value that a filter on `field` sees: None if the field is missing, {} for a mapping."""
     path = composed(field)
     if path == "id":
         return document.id
@@ -456,7 +477,7 @@ def field_value(document: Document, field: str) -> Any:
 
 
 def holds(condition: Condition, document: Document) -> bool:
-    """Whether the document passes, without the filter's `checks`."""
+    """Whether a condition holds for a document. `Filter.checks` are not made."""
     match condition:
         case Compare():
             return condition.test(field_value(document, condition.field))
@@ -564,7 +585,7 @@ def _scalar(given: Any, where: str, hint: str) -> Scalar:
             error = ValueError(f"{_show(given)}, but it takes a string, number, boolean or None; {hint}")
         raise FilterError(f"{where} is {error}.") from None
     if value is None and given is not None:
-        raise FilterError(f"{where} is {given}, which is no value; None finds documents without a value.")
+        raise FilterError(f"{where} is {given}, which is no value: write None to find documents without a value.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What a search returns, and how it prints in a terminal and a notebook."""
+"""The results of a search, and how they look in a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Explain: TypeAlias = "Callable[[Sequence[Hit]], list[Explanation]]"
-"""Explains hits of one query."""
+"""Function that explains hits of one query."""
 
 _SHOWN = 5
-"""Ids that `repr` of results shows."""
+"""Number of ids that `repr` of results shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetrieverHit:
-    """Where one retriever put the document.
+    """Rank and score that one retriever gave a document.
 
     Attributes:
-        rank: from 1.
-        score: the retriever's own score, on its own scale.
-        contribution: what it added to the fused score.
+        rank: Rank of the document in the retriever's ranking, from 1.
+        score: Score that the retriever gave. Each retriever has a scale of its own.
+        contribution: Number that the retriever added to the fused score.
     """
 
     rank: int
@@ -43,16 +43,21 @@ class RetrieverHit:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a document is where it is.
+    """Explanation of the place of one document in the results of one query.
+
+    `print(explanation)` shows it as text.
 
     Attributes:
-        query, id: what was asked, and the document.
-        retrievers: rank, score and contribution of each retriever that listed it.
-        terms: for lexical and sparse retrievers, what each matched term added to the retriever's score, most first.
-        fusion: how the contributions were merged.
-        fused_rank, fused_score: after fusion, from 1; None where no retriever listed the document.
-        reranker_score: None where the document was not reranked.
-        rank: the final rank; None where the document is not among the candidates.
+        query: Text of the query.
+        id: Id of the document.
+        retrievers: Rank, score and contribution by retriever, for each retriever that has the document in its ranking.
+        terms: Matched terms by retriever, for lexical and sparse retrievers. Each number is the part of the retriever's
+            score that the term added. The largest comes first.
+        fusion: Fusion that merged the rankings, as text.
+        fused_rank: Rank by fused score, from 1. None if no retriever has the document in its ranking.
+        fused_score: Score after fusion. None if no retriever has the document in its ranking.
+        reranker_score: Score that the reranker gave. None if the document was not reranked.
+        rank: Final rank, from 1. None if no retriever has the document in its ranking.
     """
 
     query: str
@@ -66,7 +71,7 @@ class Explanation:
     rank: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """Convert the explanation to a dict that JSON can hold."""
         return {
             "query": self.query,
             "id": self.id,
@@ -103,17 +108,17 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One found document.
+    """A document that a search found, with its rank and scores.
 
     Attributes:
-        id: of the document.
-        rank: from 1.
-        score: of the last stage that scored it: the reranker's where it was reranked, else the fused one.
-        document: the document itself.
-        retrievers: by name, where each retriever that listed it put it.
-        fused_score: before reranking.
-        rank_before_reranking: its rank by fused score; equal to `rank` where nothing was reranked.
-        reranker_score: None where it was not reranked.
+        id: Id of the document.
+        rank: Rank in the results, from 1.
+        score: Score of the reranker if the document was reranked, else the fused score.
+        document: The document.
+        retrievers: Rank, score and contribution by retriever, for each retriever that has the document in its ranking.
+        fused_score: Score after fusion, before reranking.
+        rank_before_reranking: Rank by fused score, from 1. Without reranking it equals `rank`.
+        reranker_score: Score that the reranker gave. None if the document was not reranked.
     """
 
     id: str
@@ -127,9 +132,15 @@ class Hit:
     _explain: Explain | None = field(default=None, repr=False, compare=False)
 
     def explain(self) -> Explanation:
-        """Why it is here, with the matched terms of lexical and sparse retrievers.
+        """Explain why the document has its rank, with the matched terms of lexical and sparse retrievers.
 
-        The terms are looked up in the index as it is now, so ask before changing it.
+        The terms are looked up in the index as it is now. Call `explain` before you change the index.
+
+        Returns:
+            Ranks, scores and contributions of the document, and its matched terms.
+
+        Raises:
+            BackendError: The hit was copied or unpickled, so it does not know its index.
         """
         return _explained([self])[0]
 
@@ -138,7 +149,7 @@ class Hit:
         return Hit, (*kept, self.rank_before_reranking, self.reranker_score)  # the index stays behind
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """Convert the hit to a dict that JSON can hold."""
         return {
             "id": self.id,
             "rank": self.rank,
@@ -153,17 +164,19 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Results(Sequence[Hit]):
-    """The hits of one query, best first; a sequence.
+    """Hits of one query as a sequence, best first.
+
+    `print(results)` and a notebook show them as a table.
 
     Attributes:
-        query: what was asked.
-        hits: best first.
-        retrievers: the names of the retrievers that answered.
-        failures: by name, why an optional retriever is missing from the results.
-        notes: what a person should know about the answer, one sentence each: a retriever is missing, read only a part
-            of the query or found no term in it; no document has a field of the filter.
-        timings: seconds of each stage ("encode NAME", "search", "fuse", "fetch", "rerank"), for the whole call. If
-            retrievers work side by side, "search" is the time that they took beyond the longest "encode NAME".
+        query: Text of the query.
+        hits: The hits, best first.
+        retrievers: Names of the retrievers that answered.
+        failures: Reason by name, for each optional retriever that failed or was too slow.
+        notes: Sentences for people who read the results. A note says that a retriever is missing, that a retriever read
+            only a part of the query or found no term in it, or that no document has a field of the filter.
+        timings: Seconds of each stage (`"encode NAME"`, `"search"`, `"fuse"`, `"fetch"`, `"rerank"`) for the whole
+            call. If retrievers work side by side, `"search"` leaves out the longest `"encode NAME"`.
     """
 
     query: str
@@ -175,12 +188,12 @@ class Results(Sequence[Hit]):
 
     @property
     def degraded(self) -> list[str]:
-        """The optional retrievers that failed or were too slow; empty when the results are complete."""
+        """Names of the optional retrievers that failed or were too slow. The list is empty if all answered."""
         return list(self.failures)
 
     @property
     def ids(self) -> list[str]:
-        """The document ids, best first."""
+        """Document ids of the hits, best first."""
         return [hit.id for hit in self.hits]
 
     @overload
@@ -194,11 +207,18 @@ class Results(Sequence[Hit]):
         return len(self.hits)
 
     def explain(self) -> list[Explanation]:
-        """`Hit.explain` of each hit; the engine is asked once for all."""
+        """Explain each hit, as `Hit.explain` does, with one request to the engine for each retriever.
+
+        Returns:
+            One explanation for each hit, in the order of the hits.
+
+        Raises:
+            BackendError: The results were copied or unpickled, so they do not know their index.
+        """
         return _explained(self.hits)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """Convert the results to a dict that JSON can hold."""
         return {
             "query": self.query,
             "degraded": self.degraded,
@@ -209,19 +229,26 @@ class Results(Sequence[Hit]):
         }
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a hit, best first.
+        """Convert the results to a DataFrame with one row for each hit, best first.
 
-        The columns are `rank`, `score`, `id`, `title` and `text`; `NAME.rank` and `NAME.score` for each retriever;
-        `reranker_score` with a reranker; `metadata.FIELD` for each field of metadata. A missing value is NaN or None.
+        The columns are:
+
+        * `rank`, `score`, `id`, `title` and `text`,
+        * `NAME.rank` and `NAME.score` for each retriever,
+        * `reranker_score` if documents were reranked,
+        * `metadata.FIELD` for each field of metadata.
+
+        A missing value is NaN or None.
 
         Raises:
             MissingExtraError: pandas is not installed.
 
-        >>> import hybridsearch as hs
-        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
-        >>> report = search.index([{"id": "a", "text": "a wing", "year": 1958}], show_progress_bar=False)
-        >>> search.search("wing").to_pandas()[["rank", "id", "bm25.rank", "metadata.year"]].to_dict("records")
-        [{'rank': 1, 'id': 'a', 'bm25.rank': 1, 'metadata.year': 1958}]
+        Examples:
+            >>> import hybridsearch as hs
+            >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+            >>> report = search.index([{"id": "a", "text": "a wing", "year": 1958}], show_progress_bar=False)
+            >>> search.search("wing").to_pandas()[["rank", "id", "bm25.rank", "metadata.year"]].to_dict("records")
+            [{'rank': 1, 'id': 'a', 'bm25.rank': 1, 'metadata.year': 1958}]
         """
         columns: dict[str, list[Any]] = {
             "rank": [hit.rank for hit in self.hits],
@@ -254,7 +281,7 @@ class Results(Sequence[Hit]):
         return self._grid().to_html()
 
     def _grid(self) -> Grid:
-        alone = len(self.retrievers) == 1  # the fused score of a single retriever says nothing
+        alone = len(self.retrievers) == 1  # then the retriever's score says more than the fused score
         names = self._columns()
         rows = []
         for hit in self.hits:
@@ -268,7 +295,7 @@ class Results(Sequence[Hit]):
         return Grid(self.query, columns, rows, notes, texts=(last - 1, last), wide=last, cut=True)
 
     def _columns(self) -> list[str]:
-        """The retrievers with a rank column; the position before reranking is one more."""
+        """The names of the rank columns: one for each retriever, and "fused" for the rank before reranking."""
         reranked = any(hit.reranker_score is not None for hit in self.hits)
         return [*self.retrievers, "fused"] if reranked else list(self.retrievers)
 
@@ -282,7 +309,10 @@ def make_hits(
     top_k: int | None,
     explain: Explain,
 ) -> tuple[Hit, ...]:
-    """Hits in final order: the reranked by reranker score, equal ones by fused rank, then the fused tail."""
+    """The hits in final order.
+
+    Reranked documents come first, by reranker score and then by fused rank. The others follow by fused rank.
+    """
     candidates = [(rank, id, score) for rank, (id, score) in enumerate(fused, 1) if id in documents]
     scores: list[float | None] = [round_score(score) for score in reranked.tolist()]
     head = sorted(zip(candidates, scores, strict=False), key=lambda pair: (-(pair[1] or 0.0), pair[0][0]))
@@ -303,7 +333,7 @@ def make_hits(
 
 
 def _explained(hits: Sequence[Hit]) -> list[Explanation]:
-    """Of hits of one search."""
+    """Explanations of hits of one search."""
     if not hits:
         return []
     explain = hits[0]._explain

@@ -1,7 +1,7 @@
-"""The one definition of rank, tie and top-k. Everything that orders documents does it through this module.
+"""The order of documents: rank, ties and top k. All rankings are made by this module.
 
-Rank is 1-based; a higher score is better; equal scores are ordered by document id, ascending by code point. Only a run
-file that was read has equal scores in another order, that of trec_eval (`Ranking.from_trec`).
+Ranks count from 1. A higher score is better. Documents with equal scores are ordered by id, ascending by code point.
+There is one exception: a run file that was read has the order of trec_eval (`Ranking.from_trec`).
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.readers.lines import read_lines, words, writable
 
 _SHOWN = 5
-"""Documents that `repr` of a ranking shows."""
+"""Number of documents that `repr` of a ranking shows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
-    """Documents of one query in order, best first.
+    """Documents for one query, best first, with their scores.
 
     Attributes:
-        ids: distinct document ids; `ids[0]` has rank 1.
-        scores: float64, same length, never increasing.
-        documents: the documents themselves where the engine sent them along, else None.
+        ids: Distinct document ids. `ids[0]` has rank 1.
+        scores: Scores in the order of `ids`, as float64. No score is higher than the one before it.
+        documents: The documents by id if the engine sent them with the ranking, else None.
 
-    >>> ranking = Ranking.from_scores({"b": 1.0, "c": 2.0, "a": 1.0}, k=2)
-    >>> ranking.ids, ranking.scores.tolist()
-    (('c', 'a'), [2.0, 1.0])
+    Examples:
+        >>> ranking = Ranking.from_scores({"b": 1.0, "c": 2.0, "a": 1.0}, k=2)
+        >>> ranking.ids, ranking.scores.tolist()
+        (('c', 'a'), [2.0, 1.0])
     """
 
     ids: tuple[str, ...]
@@ -47,10 +48,17 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
 
     @classmethod
     def from_scores(cls, scores: Mapping[str, float] | Iterable[tuple[str, float]], k: int | None = None) -> Ranking:
-        """Order `scores` by the definition above and cut at `k`.
+        """Make a ranking from scores: the highest score first, equal scores by document id.
+
+        Args:
+            scores: Scores by document id, or pairs of document id and score.
+            k: Number of documents to keep. None keeps all.
+
+        Returns:
+            The ranking.
 
         Raises:
-            InvalidArgumentError: a score is NaN, or an id comes twice.
+            InvalidArgumentError: A score is NaN, or an id comes twice.
         """
         pairs = list(scores.items() if isinstance(scores, Mapping) else scores)
         if not pairs:
@@ -61,7 +69,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
             id = ids[int(np.isnan(negated).argmax())]
             raise InvalidArgumentError(f"The score of document {id!r} is NaN; scores must be numbers.")
         if len(set(ids)) != len(ids):
-            raise InvalidArgumentError("A document id comes twice in one ranking; ids must be distinct.")
+            raise InvalidArgumentError("A document id comes twice in one ranking: give each id once.")
         ordered = sorted(zip(negated.tolist(), ids, strict=True))[:k]
         return cls(tuple([id for _, id in ordered]), -np.array([score for score, _ in ordered], dtype=np.float64))
 
@@ -73,7 +81,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         return len(self.ids)
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
-        """(id, score) pairs, best first."""
+        """Pairs of document id and score, best first."""
         return zip(self.ids, self.scores.tolist(), strict=True)
 
     def __eq__(self, other: object) -> bool:
@@ -82,43 +90,53 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         return self.ids == other.ids and np.array_equal(self.scores, other.scores)
 
     def top(self, k: int) -> Ranking:
-        """The first `k` documents."""
+        """Cut the ranking after the first `k` documents."""
         if len(self.ids) <= k:
             return self
         return Ranking(self.ids[:k], self.scores[:k], self.documents)
 
     @staticmethod
     def from_trec(path: str | Path) -> dict[str, Ranking]:
-        """Read a TREC run file: `query-id Q0 document-id rank score tag`, one line a hit; may be compressed (.gz).
+        """Read a TREC run file.
 
-        The order is that of trec_eval, so measures are those that it prints: by score as a number of 32 bits, then by
-        document id, descending. Like trec_eval it ignores the rank column. A file of `to_trec` has the order and the
-        equal scores that `to_trec` was given.
+        A line has the form `query-id Q0 document-id rank score tag`, one line for each hit. The documents get the order
+        of trec_eval, so that measures equal those of trec_eval: by score as a 32-bit number, then by document id,
+        descending. The rank column is ignored. A file that `to_trec` wrote keeps its order and its equal scores.
+
+        Args:
+            path: Path of the file, which may be compressed by gzip.
 
         Returns:
-            One ranking for each query id, in the order of the file.
+            Rankings by query id, in the order of the file.
 
         Raises:
-            InvalidArgumentError: there is no such file, or a line is malformed (named by file and line number).
-            StorageError: the file cannot be read.
+            InvalidArgumentError: There is no such file, or a line is malformed. The message has the line number.
+            StorageError: The file cannot be read.
         """
         return read_trec(path)[0]
 
     @staticmethod
     def to_trec(rankings: Mapping[str, Ranking], path: str | Path, tag: str = "hybridsearch") -> None:
-        """Write `rankings` as a TREC run file that every tool reads in this order.
+        """Write rankings to a TREC run file.
 
-        The scores are written as 32-bit numbers. Tools of the trec_eval family keep no more digits, sort by score again
-        and break ties their own way. So a score that is not below the one before it is lowered to just below that.
+        The scores are written as 32-bit numbers, because tools like trec_eval sort by scores of 32 bits. They order
+        equal scores in different ways. So an equal score is lowered by the smallest possible step. Every tool then
+        reads the documents in the order of the ranking.
+
+        Args:
+            rankings: Rankings by query id.
+            path: Path of the file.
+            tag: Name of the run, for the last column.
 
         Raises:
-            InvalidArgumentError: a query id, document id or the tag is empty or holds a space, which the format has
-                no way to write.
-            StorageError: the file cannot be written.
+            InvalidArgumentError: The tag or an id is empty or contains a space. A run file cannot hold it.
+            StorageError: The file cannot be written.
         """
         for name in (tag, *rankings, *(id for ranking in rankings.values() for id in ranking.ids)):
             if words(name) != [name]:
-                raise InvalidArgumentError(f"{name!r} is empty or holds a space, which a run file cannot hold.")
+                raise InvalidArgumentError(
+                    f"{name!r} is empty or holds a space, so a run file cannot hold it: give another id or tag."
+                )
         with writable(path) as place, place.open("w", encoding="utf-8", newline="\n") as file:
             for query, ranking in rankings.items():
                 scores = _strictly_decreasing(ranking.scores)
@@ -127,10 +145,10 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
 
 
 def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int, int]:
-    """`Ranking.from_trec`, the number of tied hits, and the number of queries that seem to be upside down.
+    """The rankings of `Ranking.from_trec`, the number of tied hits, and the number of queries in reverse order.
 
-    A tied hit shares its score with another hit of the query: ids order these. A query is upside down if the hit with
-    its first rank has a lower score than the one with its last rank. Scores that are distances are such.
+    A tied hit has the same score as another hit of its query. A query is in reverse order if the hit with the first
+    rank has a lower score than the hit with the last rank. This happens if the scores are distances.
     """
     found: dict[str, dict[str, float]] = {}
     ends: dict[str, tuple[tuple[int, float], tuple[int, float]]] = {}
@@ -138,7 +156,7 @@ def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int, int]:
         try:
             query, _, id, rank, score, _ = words(line)
             if not score.isascii() or "_" in score:
-                raise ValueError(score)  # Python alone takes it for a number
+                raise ValueError(score)  # Python reads it as a number, but other tools do not
             value = float(score)
         except ValueError:
             raise InvalidArgumentError(
@@ -163,7 +181,7 @@ def read_trec(path: str | Path) -> tuple[dict[str, Ranking], int, int]:
 
 
 def _as_trec_eval(found: Mapping[str, float]) -> tuple[Ranking, int]:
-    """The ranking that trec_eval makes of the scores of one query, and how many hits share their score."""
+    """The ranking that trec_eval makes from the scores of one query, and the number of tied hits."""
     ids = sorted(found, reverse=True)
     exact = np.array([found[id] for id in ids], dtype=np.float64)
     with np.errstate(over="ignore"):
@@ -172,7 +190,7 @@ def _as_trec_eval(found: Mapping[str, float]) -> tuple[Ranking, int]:
     exact, kept = exact[order], kept[order]
     equal = kept[1:] == kept[:-1]
     ties = int((np.append(equal, False) | np.append(False, equal)).sum())
-    lowered = kept[1:] >= np.nextafter(kept[:-1], np.float32(-np.inf))  # `to_trec` writes equal scores like this
+    lowered = kept[1:] >= np.nextafter(kept[:-1], np.float32(-np.inf))  # `to_trec` writes equal scores so
     first = np.maximum.accumulate(np.where(np.append(False, lowered), 0, np.arange(len(kept))))
     return Ranking(tuple([ids[place] for place in order.tolist()]), exact[first]), ties
 
@@ -187,9 +205,9 @@ def _strictly_decreasing(scores: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 EMPTY = Ranking((), np.empty(0, dtype=np.float64))
-"""The ranking without hits."""
+"""The empty ranking."""
 
 
 def round_score(score: float) -> float:
-    """`score` to 12 significant digits: what fused and reranked scores are compared by."""
+    """The score with 12 significant digits. Fused scores and reranker scores are compared with these digits."""
     return float(f"{score:.12g}")

@@ -1,4 +1,4 @@
-"""`HybridSearch`: documents in, explained hits out. `open` finds a saved index again."""
+"""`HybridSearch` makes an index and searches it. `open` opens an index that exists."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from hybridsearch.rerank import Reranker, make_reranker
 from hybridsearch.retrieval import Plan, matched_terms
 
 CONFIGURED: Final = "configured"
-"""Default of per-call arguments: what the `HybridSearch` was made with."""
+"""Default of an argument of a call: use the reranker that the `HybridSearch` was made with."""
 
 
 class SearchOptions(TypedDict, total=False):
-    """What `HybridSearch.search` takes beside the query and `top_k`; it says what each means."""
+    """The options of `HybridSearch.search`, which describes them."""
 
     filter: Mapping[str, Any] | None
     retrievers: Collection[str] | None
@@ -51,37 +51,43 @@ class SearchOptions(TypedDict, total=False):
 
 
 class HybridSearch:
-    """Search by several retrievers at once, merged, optionally reranked, and explained.
+    """A search over one index with several retrievers, whose rankings are merged, reranked if wanted, and explained.
 
     Args:
-        retrievers: encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
-        backend: where the index lives: "memory", a folder, an engine's URL, or a `Backend`. An existing index is
-            opened. Its encoders' fingerprints must be those of `retrievers`.
-        fusion: how rankings are merged. None takes that of an existing index, else `RRF()`. Names are "rrf", "minmax",
-            "zscore" and "adaptive". A path names a file of `Fusion.save` or `hs.tune`; that of `hs.tune` also says how
-            deep retrievers are read. An index that is opened with some of its retrievers keeps their weights.
-        reranker: reorders the top of the fused ranking; None for none.
-        candidates: how deep each retriever is read (at least `top_k`). None takes that of an existing index, else 100.
-        optional: names of retrievers that may fail: the results are then marked `degraded` instead of raising.
-        timeout: seconds that a retriever may take for a call (encoding and search), one for all or by name.
-        backend_options: keyword arguments of the backend that `backend` names.
-        refresh: how often searches look for changes of other processes (see the method `refresh`): seconds, or a text
-            such as "1s", "500ms" or "5m"; None for never.
+        retrievers: Encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
+        backend: Place of the index: `"memory"`, a folder, an engine's URL, or a `Backend`. If there is an index, it is
+            opened, and its fingerprints must be those of `retrievers`.
+        fusion: Method that merges the rankings: a `Fusion`, or a name (`"rrf"`, `"minmax"`, `"zscore"`, `"adaptive"`),
+            or the path of a file that `Fusion.save` or `hs.tune` wrote. A file of `hs.tune` also sets `candidates`.
+            None uses the fusion of the existing index, or `RRF()` for a new one. If you open an index with some of its
+            retrievers, these keep their weights.
+        reranker: Reranker that reorders the top of the fused ranking. None for no reranker.
+        candidates: Number of documents that are read from each retriever. A search reads at least `top_k`. None uses
+            the number of the existing index, or 100 for a new one.
+        optional: Names of the optional retrievers. If one of them fails, the search answers without it, and
+            `Results.degraded` names it.
+        timeout: Seconds that a retriever may take to encode and search in one call: one number for all retrievers, or
+            numbers by name. None for no limit.
+        backend_options: Keyword arguments of the backend that `backend` names.
+        refresh: Time between two looks for changes that other processes made (see the method `refresh`): a number of
+            seconds, or a text such as `"1s"`, `"500ms"` or `"5m"`. None for no looks.
 
     Raises:
-        FingerprintMismatchError: the index was built with another encoder.
+        FingerprintMismatchError: The index was built with another encoder.
+        InvalidArgumentError: An argument is not allowed, or the index does not have one of the retrievers.
 
-    >>> import hybridsearch as hs
-    >>> search = hs.HybridSearch({"bm25": hs.BM25()})
-    >>> report = search.index([
-    ...     hs.Document("wing", "Lift grows with the angle of attack until the flow separates."),
-    ...     hs.Document("heat", "Heat transfer in a laminar boundary layer."),
-    ... ], show_progress_bar=False)
-    >>> results = search.search("separated flow over a wing")
-    >>> [(hit.id, hit.rank, hit.retrievers["bm25"].rank) for hit in results]
-    [('wing', 1, 1)]
-    >>> sorted(results[0].explain().terms["bm25"])
-    ['flow', 'separ']
+    Examples:
+        >>> import hybridsearch as hs
+        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([
+        ...     hs.Document("wing", "Lift grows with the angle of attack until the flow separates."),
+        ...     hs.Document("heat", "Heat transfer in a laminar boundary layer."),
+        ... ], show_progress_bar=False)
+        >>> results = search.search("separated flow over a wing")
+        >>> [(hit.id, hit.rank, hit.retrievers["bm25"].rank) for hit in results]
+        [('wing', 1, 1)]
+        >>> sorted(results[0].explain().terms["bm25"])
+        ['flow', 'separ']
     """
 
     def __init__(
@@ -127,20 +133,20 @@ class HybridSearch:
             if schema is not None:
                 self._check_retrievers(schema)
                 for name in retrievers:
-                    if name not in self.optional.union(_recorded):  # these are checked when first asked
+                    if name not in self.optional.union(_recorded):  # these are checked at their first search
                         self._encoders.verified(name)
 
     @property
     def retrievers(self) -> dict[str, Encoder]:
-        """The encoders by name."""
+        """The encoder of each retriever, by the retriever's name."""
         return dict(self._encoders.given)
 
     @property
     def backend(self) -> Backend:
-        """The engine that holds the index."""
+        """The backend that holds the index."""
         return self._backend
 
-    # Documents in
+    # Adding, removing and reading documents
 
     def index(
         self,
@@ -151,27 +157,30 @@ class HybridSearch:
         sync: bool | Callable[[int], bool] = False,
         show_progress_bar: bool | None = None,
     ) -> IndexReport:
-        """Add documents, or replace those with the same id. Streams: memory does not grow with the corpus.
+        """Add documents to the index. A document replaces the stored document that has the same id.
 
-        After a crash the same call goes on: a document that is stored already, unchanged, is neither encoded nor stored
-        again. An empty index loads many documents in the fastest way of its engine. An index with documents stores one
-        batch after the other.
+        The documents are read as a stream, so they may be larger than the memory. After a crash, make the same call
+        again: documents that are stored already and have not changed are not encoded again. An empty index loads many
+        documents in the fastest way of its engine. An index that has documents stores one batch after the other.
 
         Args:
-            documents: documents or dicts, a DataFrame of pandas or polars or a table of pyarrow, or a file or folder:
-                whatever `hs.read_documents` reads. Call that for its options.
-            batch_size: documents that are encoded and stored together.
-            via: a folder that keeps what was encoded. Everything is encoded into an index in that folder, and all of
-                that index is then copied to this one. A crash in either half costs no encoding again.
-            sync: True removes from the index, at the end, documents that are not in `documents`. A function gets their
-                number, if it is not 0, and returns whether to remove them.
-            show_progress_bar: None shows it in a terminal.
+            documents: Documents or dicts, a DataFrame of pandas or polars, a table of pyarrow, or the path of a file or
+                folder. `hs.read_documents` reads them. Call it yourself if you need its options.
+            batch_size: Number of documents that are encoded and stored together.
+            via: Folder that keeps the encoded documents. All documents are first encoded into an index in this folder.
+                The index in the folder is then copied to this one. After a crash nothing is encoded twice.
+            sync: Whether to remove the documents of the index that are not in `documents`. They are removed at the end.
+                A function is called with their number, if there are any, and returns whether to remove them.
+            show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
+
+        Returns:
+            Counts of stored, unchanged and removed documents, the ids that came twice, and notes.
 
         Raises:
-            DocumentError: a document is not usable; the batches before it are stored. Or the reader skipped lines, so
-                `sync` cannot know what is gone.
-            BulkIndexError: the engine refused some documents; all others are stored. If another error ends the call,
-                that error has a note about them.
+            DocumentError: A document is not usable. The batches before it are stored. Or `sync` is given and the reader
+                skipped lines, so the missing documents are not known.
+            BulkIndexError: The engine refused some documents. All others are stored. If another error ends the call,
+                this error has a note about the refused documents.
         """
         started = time.perf_counter()
         batch_size = whole_number("batch_size", batch_size)
@@ -214,15 +223,30 @@ class HybridSearch:
     def upsert(
         self, documents: Document | Mapping[str, Any] | Table | Iterable[Document | Mapping[str, Any]]
     ) -> IndexReport:
-        """`index` for a few documents, or one, without a progress bar."""
+        """Add one document or a few, as `index` does, without a progress bar.
+
+        Args:
+            documents: One document, or anything that `index` takes.
+
+        Returns:
+            The report of `index`.
+        """
         if isinstance(documents, Document | Mapping):
             documents = [documents]
         return self.index(documents, show_progress_bar=False)
 
     def delete(self, ids: str | Iterable[str]) -> int:
-        """Remove documents by id; unknown ids are ignored. Returns how many were there.
+        """Remove documents by id.
 
-        Raises BackendError if the engine cannot delete.
+        Args:
+            ids: One document id, or several. Unknown ids are ignored.
+
+        Returns:
+            Number of documents that were removed.
+
+        Raises:
+            BackendError: The engine cannot delete.
+            IndexNotFoundError: Nothing has been indexed yet.
         """
         self._check_indexed()
         if not self._backend.capabilities.delete:
@@ -232,7 +256,17 @@ class HybridSearch:
         return self._backend.delete([form for id in arguments.ids(ids) for form in spellings(id)])
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
-        """The documents, in the order of `ids`; None for an unknown id."""
+        """Read documents by id.
+
+        Args:
+            ids: One document id, or several.
+
+        Returns:
+            One document for each id, in the order of `ids`. None for an unknown id.
+
+        Raises:
+            IndexNotFoundError: Nothing has been indexed yet.
+        """
         self._check_indexed()
         forms = [spellings(id) for id in arguments.ids(ids)]
         found = iter(self._backend.fetch(list(chain.from_iterable(forms))))
@@ -240,7 +274,18 @@ class HybridSearch:
         return [next((one for one in of_id if one is not None), None) for of_id in documents]
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
-        """How many documents there are, or how many of them `filter` lets through."""
+        """Count the documents of the index, or those that a filter allows.
+
+        Args:
+            filter: Filter in the language of `hybridsearch.filters`. None counts all documents.
+
+        Returns:
+            Number of documents. 0 if nothing has been indexed yet.
+
+        Raises:
+            FilterError: The filter is not usable.
+            BackendError: There is a filter, and the engine cannot filter.
+        """
         return self._backend.count(self._parsed(filter)) if self._is_indexed() else 0
 
     # Searching
@@ -256,22 +301,30 @@ class HybridSearch:
         fusion: Fusion | str | Path | None = None,
         reranker: Reranker | Literal["configured"] | None = CONFIGURED,
     ) -> Results:
-        """The best `top_k` documents for `query`. What is given here counts for this call only.
+        """Find the best documents for a query.
+
+        The arguments count for this call only. They do not change the settings of the `HybridSearch`.
 
         Args:
-            query: text; empty or blank text finds nothing.
-            top_k: how many hits.
-            filter: see `hybridsearch.filters`; applied before any ranking is cut.
-            retrievers: the names to ask; None asks all.
-            candidates: how deep each retriever is read; None for the configured depth.
-            fusion: None for the configured one; a name or a path as in `HybridSearch`.
-            reranker: None turns a configured one off.
+            query: Text of the query. Empty or blank text finds nothing.
+            top_k: Number of hits.
+            filter: Filter in the language of `hybridsearch.filters`. Each retriever applies it before it cuts its
+                ranking. None searches all documents.
+            retrievers: Names of the retrievers to ask. None asks all.
+            candidates: Number of documents that are read from each retriever. None uses the setting.
+            fusion: Method that merges the rankings, as in `HybridSearch`. None uses the setting.
+            reranker: Reranker of this call. `"configured"` uses the setting. None turns reranking off.
+
+        Returns:
+            The hits, best first, with notes and timings.
 
         Raises:
-            IndexNotFoundError: nothing has been indexed yet.
-            FilterError, InvalidArgumentError: an argument is not usable.
-            BackendError: there is a filter and the engine cannot filter.
-            RetrieverError, RetrieverTimeoutError: a retriever that is not optional failed or was too slow.
+            IndexNotFoundError: Nothing has been indexed yet.
+            FilterError: The filter is not usable.
+            InvalidArgumentError: Another argument is not usable.
+            BackendError: There is a filter, and the engine cannot filter.
+            RetrieverError: A retriever that is not optional failed.
+            RetrieverTimeoutError: A retriever that is not optional took longer than its timeout.
         """
         queries = _check_query(query)
         plan = self.plan(
@@ -280,10 +333,18 @@ class HybridSearch:
         return plan.results(queries)[0]
 
     def search_many(self, queries: Iterable[str], top_k: int = 10, **options: Unpack[SearchOptions]) -> list[Results]:
-        """`search` for several queries at once, with the same options: the same results as the loop, faster.
+        """Find the best documents for each of several queries, faster than a loop over `search`.
 
-        The same query vectors give exactly the same results. A neural encoder's own vectors may differ in the last
-        bits between batch shapes, and scores by as much.
+        The results are those of `search`. Scores may differ in the last digits if a neural encoder is used, because it
+        encodes the queries in one batch.
+
+        Args:
+            queries: Texts of the queries.
+            top_k: Number of hits for each query.
+            **options: The other arguments of `search`.
+
+        Returns:
+            One `Results` for each query, in the order of `queries`.
         """
         return self.plan(top_k, **options).results(queries)
 
@@ -295,32 +356,57 @@ class HybridSearch:
         retrievers: Collection[str] | None = None,
         candidates: int | None = None,
     ) -> list[dict[str, Ranking]]:
-        """What each retriever finds for each query, before anything is merged: a ranking by retriever name.
+        """Get the ranking of each retriever for each query, before the rankings are merged.
 
-        The arguments are those of `search`.
+        Args:
+            queries: Texts of the queries.
+            filter: Filter in the language of `hybridsearch.filters`. None searches all documents.
+            retrievers: Names of the retrievers to ask. None asks all.
+            candidates: Number of documents in each ranking. None uses the setting.
 
-        >>> import hybridsearch as hs
-        >>> search = HybridSearch({"bm25": hs.BM25()})
-        >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
-        >>> [{name: ranking.ids for name, ranking in found.items()} for found in search.rankings(["wing", "jet"])]
-        [{'bm25': ('a',)}, {'bm25': ('b',)}]
+        Returns:
+            For each query, in order, the rankings by retriever name.
+
+        Examples:
+            >>> import hybridsearch as hs
+            >>> search = HybridSearch({"bm25": hs.BM25()})
+            >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
+            >>> [{name: ranking.ids for name, ranking in found.items()} for found in search.rankings(["wing", "jet"])]
+            [{'bm25': ('a',)}, {'bm25': ('b',)}]
         """
         plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
         return plan.ask(queries).by_query
 
     async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
-        """`search`, with the event loop free meanwhile; the same options, the same results.
+        """Find the best documents for a query without blocking the event loop.
 
-        An engine with an asynchronous client is awaited, so that any number of searches may be on the way at once;
-        encoders, rerankers and other engines work in threads. Cancelling it, or the timeout of a retriever, cancels
-        the request. A thread ends what it has begun, and its answer is not used.
+        The results are those of `search`. If the engine has an asynchronous client, its requests are awaited.
+        Encoders, rerankers and other engines work in threads. If you cancel the call, or a retriever's timeout ends,
+        the request to the engine is cancelled. A thread finishes its work, and its answer is not used.
+
+        Args:
+            query: Text of the query.
+            top_k: Number of hits.
+            **options: The other arguments of `search`.
+
+        Returns:
+            The hits, best first, with notes and timings.
         """
         return (await self.asearch_many(_check_query(query), top_k, **options))[0]
 
     async def asearch_many(
         self, queries: Iterable[str], top_k: int = 10, **options: Unpack[SearchOptions]
     ) -> list[Results]:
-        """`search_many`, with the event loop free meanwhile."""
+        """Find the best documents for each of several queries without blocking the event loop.
+
+        Args:
+            queries: Texts of the queries.
+            top_k: Number of hits for each query.
+            **options: The other arguments of `search`.
+
+        Returns:
+            One `Results` for each query, in the order of `queries`.
+        """
         if self._is_due():
             await asyncio.to_thread(self._refresh_if_due)
         return await self.plan(top_k, **options).aresults(queries)
@@ -335,25 +421,38 @@ class HybridSearch:
         fusion: Fusion | str | Path | None = None,
         reranker: Reranker | Literal["configured"] | None = CONFIGURED,
     ) -> Plan:
-        """How a search with these arguments, which are those of `search`, would be answered.
+        """Check the arguments of a search, and make the `Plan` that answers queries with them.
 
-        All other searches are made of it: `plan.results(queries)` gives the hits, `plan.ask(queries)` what each
-        retriever says, and `aresults` and `aask` do so in an event loop.
+        `plan.results(queries)` returns the hits. `plan.ask(queries)` returns the rankings of the retrievers. In an
+        event loop, use `aresults` and `aask`. All searches of `HybridSearch` go through a plan.
+
+        Args:
+            top_k: Number of hits for each query.
+            filter: Filter in the language of `hybridsearch.filters`, or a parsed `Filter`. None searches all documents.
+            retrievers: Names of the retrievers to ask. None asks all.
+            candidates: Number of documents that are read from each retriever. None uses the setting.
+            fusion: Method that merges the rankings, as in `HybridSearch`. None uses the setting.
+            reranker: Reranker of the plan. `"configured"` uses the setting. None turns reranking off.
+
+        Returns:
+            The plan.
 
         Raises:
-            IndexNotFoundError: nothing has been indexed yet.
-            FilterError, InvalidArgumentError: an argument is not usable.
+            IndexNotFoundError: Nothing has been indexed yet.
+            FilterError: The filter is not usable.
+            InvalidArgumentError: Another argument is not usable.
 
-        >>> import hybridsearch as hs
-        >>> search = HybridSearch({"bm25": hs.BM25()})
-        >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
-        >>> plan = search.plan(top_k=1, candidates=50)
-        >>> plan.retrievers, plan.depth, plan.fusion, plan.reranker, plan.top_k
-        (('bm25',), 50, RRF(k=60), None, 1)
-        >>> [results.ids for results in plan.results(["wing", "jet"])]
-        [['a'], ['b']]
-        >>> [ranking.ids for ranking in plan.ask(["wing", "jet"]).rankings["bm25"]]
-        [('a',), ('b',)]
+        Examples:
+            >>> import hybridsearch as hs
+            >>> search = HybridSearch({"bm25": hs.BM25()})
+            >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
+            >>> plan = search.plan(top_k=1, candidates=50)
+            >>> plan.retrievers, plan.depth, plan.fusion, plan.reranker, plan.top_k
+            (('bm25',), 50, RRF(k=60), None, 1)
+            >>> [results.ids for results in plan.results(["wing", "jet"])]
+            [['a'], ['b']]
+            >>> [ranking.ids for ranking in plan.ask(["wing", "jet"]).rankings["bm25"]]
+            [('a',), ('b',)]
         """
         self._check_indexed()
         top_k = whole_number("top_k", top_k)
@@ -379,10 +478,22 @@ class HybridSearch:
     def explain(
         self, query: str, id: str, *, retrievers: Collection[str] | None = None, candidates: int | None = None
     ) -> Explanation:
-        """Why the document `id` is where it is for `query`, also when it is not among the candidates.
+        """Explain the place of one document in the results of a query.
+
+        The document may be any document of the index, even if no retriever has it among its candidates.
+
+        Args:
+            query: Text of the query.
+            id: Id of the document.
+            retrievers: Names of the retrievers to ask. None asks all.
+            candidates: Number of documents that are read from each retriever. None uses the setting.
+
+        Returns:
+            Ranks, scores and contributions of the document, and its matched terms.
 
         Raises:
-            InvalidArgumentError: there is no such document.
+            InvalidArgumentError: There is no document with this id.
+            IndexNotFoundError: Nothing has been indexed yet.
         """
         if not isinstance(id, str):
             raise InvalidArgumentError(f"The id of a document is one string, not {id!r:.80}.")
@@ -399,14 +510,21 @@ class HybridSearch:
         terms = {name: of_retriever[id] for name, of_retriever in found.items() if of_retriever}
         return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None)
 
-    # Keeping
+    # Saving, refreshing and closing
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write an in-memory index to a folder, which `hs.open` reads; all of it, or nothing.
+        """Write an index in RAM to a folder, which `hs.open` opens.
+
+        The index is written completely or not at all.
+
+        Args:
+            path: Folder of the new index.
+            overwrite: Whether to replace an index that is in the folder already.
 
         Raises:
-            IndexExistsError: there is something at `path` (an index is replaced with `overwrite=True`).
-            BackendError: the index is kept by its engine already.
+            IndexExistsError: There is something at `path`. `overwrite=True` replaces an index, and nothing else.
+            BackendError: The index is not in RAM, so its engine keeps it already.
+            IndexNotFoundError: Nothing has been indexed yet.
         """
         self._check_indexed()
         save = getattr(self._backend, "save", None)
@@ -415,26 +533,36 @@ class HybridSearch:
         save(path, overwrite=overwrite)
 
     def refresh(self) -> None:
-        """Take up what other processes have changed at this index's place.
+        """Read the changes that other processes have made to the index.
 
-        They may have stored or deleted documents, made the index, deleted it, or made another one in its place. The
-        encoders and settings of a new index count if none were given here. Searches under way keep what they began
-        with. If nothing has changed, the call costs one look at a file's time, or one request to a server. An index in
-        RAM is always up to date. So are the documents of an index on a server.
+        Other processes may have stored or deleted documents. They may also have made, deleted or replaced the index.
+        If the index was replaced, its encoders and settings are used unless you gave others. Searches that have begun
+        use the old state. If nothing has changed, the call costs one look at a file's time or one request to a server.
+        An index in RAM is always up to date. So are the documents of an index on a server.
 
         Raises:
-            IndexCorruptedError, BackendError, StorageError: as `hs.open`. Searches go on with what there was before.
-            FingerprintMismatchError, InvalidArgumentError: the new index does not fit the encoders or settings given.
+            IndexCorruptedError: A file of the index is damaged. After this or another error, searches use the old
+                state.
+            BackendError: The engine did not answer, or refused the request.
+            StorageError: A file cannot be read.
+            FingerprintMismatchError: The new index was built with another encoder than the one given.
+            InvalidArgumentError: The new index does not fit the settings given.
         """
         with self._refreshing:
             self._look_again()
 
     def close(self) -> None:
-        """Release files and connections. Idempotent."""
+        """Release the index's files and connections.
+
+        A second call does nothing.
+        """
         self._backend.close()
 
     async def aclose(self) -> None:
-        """`close`, also of the connections that `asearch` has opened in this event loop; for `contextlib.aclosing`."""
+        """Release the index's files and connections, and the connections that `asearch` opened in this event loop.
+
+        `contextlib.aclosing` calls it.
+        """
         if isinstance(self._backend, AsyncBackend):
             await self._backend.aclose()
         else:
@@ -461,21 +589,21 @@ class HybridSearch:
         return recipe, ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HybridSearch:
-        """Another search, opened at the same place, with settings of its own."""
+        """A second search, which opens the same place again. Its settings may be changed without changing this one."""
         return self._to_its_place()()
 
     def __copy__(self) -> HybridSearch:
-        """Another search on the same open index. Its settings may change; `close` closes both."""
+        """A second search on the same open index. Its settings may be changed. Closing one of the two closes both."""
         copied = object.__new__(type(self))
         vars(copied).update(vars(self))
         copied._make_locks()
         after_fork(copied, HybridSearch._make_locks)
         return copied
 
-    # How it is done
+    # Private parts
 
     def _to_its_place(self) -> _Recipe:
-        """How to open this index again with the present settings."""
+        """The recipe that opens this index again with the present settings."""
         if not self._backend.capabilities.persistent:
             raise BackendError(
                 "An index in RAM cannot be pickled or copied deeply: save it with save(folder) and pickle "
@@ -484,11 +612,11 @@ class HybridSearch:
         return self._recipe.placed(fusion=self.fusion, reranker=self.reranker, candidates=self.candidates)
 
     def _make_locks(self) -> None:
-        """Also in a forked process: a thread that held one is not there."""
+        """Make new locks. A forked process needs them, because the thread that held a lock does not exist there."""
         self._create_lock, self._refreshing = threading.Lock(), threading.Lock()
 
     def _refresh_if_due(self) -> None:
-        """One thread looks. The others go on with what there is."""
+        """Look for changes if it is time to. One thread looks, and the others use the old state."""
         if self._is_due() and self._refreshing.acquire(blocking=False):
             try:
                 self._look_again()
@@ -519,15 +647,14 @@ class HybridSearch:
         batch_size: int,
         show_progress_bar: bool | None,
     ) -> IndexReport:
-        """Encode into an index in `folder`, then copy that here."""
+        """Encode the documents into an index in `folder`, then copy that index to this one."""
         if "://" in str(folder) or str(folder) == "memory":
             raise InvalidArgumentError(f"via is a folder that keeps what was encoded, not {redacted(folder)!r}.")
         schema, given = self._new_schema(), self._encoders.given
         encoders = {name: one for name, one in given.items() if schema.retrievers[name].kind != "text"}
         if not encoders:
             raise InvalidArgumentError(
-                "The engine itself analyses the text for all retrievers, so that there is nothing to encode: "
-                "leave out via."
+                "The engine itself analyses the text for all retrievers, so there is nothing to encode: leave out via."
             )
         check_schema(schema, self._backend)  # now, not after hours of encoding
         fusion = self.fusion if len(encoders) == len(given) else None
@@ -544,8 +671,8 @@ class HybridSearch:
         if new := [name for name in self._encoders.given if name not in schema.retrievers]:
             raise InvalidArgumentError(
                 f"The index at {str(self._place)!r} has the retrievers {', '.join(map(repr, schema.retrievers))}, and "
-                f"{new[0]!r} cannot be added: index the documents into another place with all retrievers (the encoding "
-                "cache keeps what models have encoded), or leave this one out."
+                f"{new[0]!r} cannot be added. Leave out {new[0]!r}, or index the documents into another place with all "
+                "retrievers (the encoding cache keeps what models have encoded)."
             )
 
     def _check_sync(self, via: str | Path | None) -> None:
@@ -563,12 +690,12 @@ class HybridSearch:
     def _remove(
         self, ingest: Ingest, skipped: Sequence[object], sync: bool | Callable[[int], bool], batch_size: int
     ) -> int:
-        """Remove what the source no longer has. Returns how many documents that were."""
+        """Remove the documents that the source no longer has. Returns their number."""
         if skipped:
             lines = number_of(len(skipped), "line was", "lines were")
             raise DocumentError(
-                f"{lines} skipped, so it is unknown which documents the source no longer has. None was removed. Repair "
-                f"the source and index it again. The first one: {skipped[0]}"
+                f"{lines} skipped, so it is unknown which documents the source no longer has. No document was removed. "
+                f"Repair the source and index it again. The first skipped line: {skipped[0]}"
             )
         gone = ingest.gone()
         if not gone or (callable(sync) and not sync(len(gone))):
@@ -578,8 +705,8 @@ class HybridSearch:
         return removed
 
     def _create(self) -> None:
-        """Make the index, unless it is there."""
-        with self._create_lock:  # two threads may both bring the first documents
+        """Make the index if there is none."""
+        with self._create_lock:  # two threads may both add the first documents
             if self._encoders.schema is None:
                 schema = self._new_schema()
                 check_schema(schema, self._backend)
@@ -587,7 +714,7 @@ class HybridSearch:
                 self._encoders.built(schema)
 
     def _new_schema(self) -> Schema:
-        """What a new index is to remember."""
+        """The schema of a new index."""
         reranker = {} if self.reranker is None else {"reranker": self.reranker.to_json()}
         settings = {"fusion": self.fusion.to_json(), "candidates": self.candidates, **reranker}
         return Schema({name: encoder.schema() for name, encoder in self._encoders.given.items()}, settings)
@@ -597,7 +724,7 @@ class HybridSearch:
             raise IndexNotFoundError(f"Nothing is indexed at {str(self._place)!r} yet: call index(documents) first.")
 
     def _is_indexed(self) -> bool:
-        """Whether there is an index, after a look for changes of others if that is due or there was no index."""
+        """Whether there is an index. Looks for changes first if it is time to, or if there was no index."""
         self._refresh_if_due()
         if self._encoders.schema is None:
             self.refresh()
@@ -608,19 +735,19 @@ class HybridSearch:
             return None
         if not self._backend.capabilities.filters:
             raise BackendError(
-                f"The engine at {self._place} cannot filter, so it would also find documents that the filter excludes: "
-                "leave out the filter, or copy the index to an engine that can."
+                f"The engine at {self._place} cannot filter: leave out the filter, or copy the index to an engine that "
+                "can filter."
             )
         return filter if isinstance(filter, Filter) else Filter.parse(filter)
 
     def _asked(self, retrievers: Collection[str] | None, fusion: Fusion) -> list[str]:
-        """The names to ask, without those of weight 0."""
+        """The names of the retrievers to ask. Retrievers with weight 0 are left out."""
         names = list(self._encoders.given) if retrievers is None else arguments.names(retrievers)
         self._encoders.check_names(names, "retrievers")
         self._check_weights(fusion, names)
         weighted = [name for name in names if fusion.weight(name) > 0]
         if not weighted:
-            zeros = f"The fusion gives the weight 0 to {', '.join(map(repr, names))}, so none"
+            zeros = f"The fusion gives the weight 0 to {', '.join(map(repr, names))}, so no retriever"
             raise InvalidArgumentError(
                 f"{zeros if names else 'No retriever'} is left to ask: name another retriever, or give another fusion, "
                 "such as fusion='rrf'."
@@ -628,7 +755,7 @@ class HybridSearch:
         return weighted
 
     def _check_weights(self, fusion: Fusion, names: Iterable[str]) -> None:
-        """Raises InvalidArgumentError if the fusion weighs an unknown retriever, or does not weigh one of these."""
+        """Raises InvalidArgumentError if the fusion has a weight for an unknown retriever, or lacks one of these."""
         self._encoders.check_names(fusion.weights or (), "fusion weights")
         for name in names:
             fusion.weight(name)
@@ -646,21 +773,30 @@ def open(
     backend_options: Mapping[str, Any] | None = None,
     refresh: float | str | None = None,
 ) -> HybridSearch:
-    """Open a saved index: its encoders, fusion, reranker and depth are those it was made with.
+    """Open an index that exists, with the encoders, fusion, reranker and candidates that it was made with.
 
-    Models are loaded, and checked against the index, when their retriever is first asked.
+    A model is loaded and compared with the index at the first search of its retriever.
 
     Args:
-        place: a folder, or an engine's URL.
-        retrievers: encoders to use in place of the recorded ones, such as a model that has moved to another folder;
-            needed for encoders of your own.
-        fusion, reranker, candidates: replace the recorded ones; `reranker=None` turns a recorded one off.
-        optional, timeout, backend_options, refresh: as in `HybridSearch`.
+        place: Place of the index: a folder, an engine's URL, or a `Backend`.
+        retrievers: Encoders by name that replace the recorded ones, for example if a model has moved to another folder.
+            An encoder of your own must be given here, unless its class is registered.
+        fusion: Method that merges the rankings, as in `HybridSearch`. None uses the recorded fusion.
+        reranker: Reranker to use. `"configured"` uses the recorded one. None opens the index without a reranker.
+        candidates: Number of documents that are read from each retriever. None uses the recorded number.
+        optional: Names of the optional retrievers, as in `HybridSearch`.
+        timeout: Seconds that a retriever may take, as in `HybridSearch`.
+        backend_options: Keyword arguments of the backend that `place` names.
+        refresh: Time between two looks for changes that other processes made, as in `HybridSearch`.
+
+    Returns:
+        The search, ready to use. Close it with `close`, or use it as a context manager.
 
     Raises:
-        IndexNotFoundError: there is no index at `place`.
-        IndexCorruptedError: a file of it is damaged; the message names it.
-        FingerprintMismatchError: an encoder in `retrievers` is not the one the index was built with.
+        IndexNotFoundError: There is no index at `place`.
+        IndexCorruptedError: A file of the index is damaged. The message names the file.
+        FingerprintMismatchError: The index was built with another encoder than the one in `retrievers`.
+        InvalidArgumentError: An argument is not allowed, or the index does not have one of the retrievers.
     """
     options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
     settings = {"fusion": fusion, "reranker": reranker, "candidates": candidates}
@@ -696,8 +832,8 @@ def open(
             reranker = make_reranker(recorded) if recorded else None
             if "reranker" in schema.settings and recorded is None:
                 warn(
-                    f"The index at {shown!r} was made with a reranker that was not given by name, so it opens without "
-                    "one: pass reranker=..., or reranker=None if you want none."
+                    f"The index at {shown!r} was made with a reranker that it cannot make again, so it opens without "
+                    "a reranker: pass reranker=..., or reranker=None if you want no reranker."
                 )
         return HybridSearch(
             encoders,
@@ -715,7 +851,7 @@ def open(
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """How a search opened its index, by `make(place, **options)`, and how to do so again."""
+    """How a search opened its index: by `make(place, **options)`. Calling the recipe opens the index again."""
 
     make: Callable[..., HybridSearch]
     place: str | Path | Backend
@@ -730,7 +866,7 @@ class _Recipe:
         return replace(self, place=backend, options={**self.options, "backend_options": None, **named})()
 
     def placed(self, **settings: Any) -> _Recipe:
-        """The same with these settings, independent of the working folder."""
+        """The same recipe with these settings and an absolute path, so that it works in any working folder."""
         place = self.place
         if isinstance(place, str | Path) and "://" not in str(place):
             place = arguments.path("The place of the index", place).absolute()
@@ -751,7 +887,7 @@ class _Recipe:
 
 
 def _made_alike(schema: Schema, other: Schema) -> bool:
-    """Whether they differ in average lengths at most. The first documents of an index decide these."""
+    """Whether the schemas are equal, apart from average lengths. The first documents of an index decide these."""
     ours, theirs = (
         replace(one, retrievers={name: replace(r, average_length=None) for name, r in one.retrievers.items()})
         for one in (schema, other)
@@ -761,7 +897,7 @@ def _made_alike(schema: Schema, other: Schema) -> bool:
 
 @contextmanager
 def _closed_on_error(backend: Backend, place: object) -> Iterator[None]:
-    """An error closes a backend that was connected to here; one that was given ready-made stays open."""
+    """Close the backend after an error. A `Backend` that the caller gave stays open."""
     try:
         yield
     except BaseException:

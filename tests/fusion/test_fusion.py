@@ -220,7 +220,7 @@ def test_what_an_index_cannot_remember_is_refused_before_there_is_an_index(tmp_p
             return {"type": "keeping", "lock": object()}
 
     search = hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", Keeping())
-    with pytest.raises(InvalidArgumentError, match="cannot remember these settings"):
+    with pytest.raises(InvalidArgumentError, match="cannot store these settings"):
         search.index([hs.Document("a", "wing")])
     assert not (tmp_path / "index").exists()
 
