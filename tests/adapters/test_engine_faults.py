@@ -34,6 +34,8 @@ from hybridsearch.errors import BackendError, StorageError
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import check, find_all, put
 
+pytestmark = pytest.mark.filterwarnings(r"ignore:unclosed <ssl\.SSLSocket:ResourceWarning")  # as nodes.py tells
+
 Make = Callable[..., LuceneBackend]
 
 SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)
