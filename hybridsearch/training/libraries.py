@@ -1,4 +1,4 @@
-"""The libraries of the extra "training": imported where they are needed, and one error where one is missing."""
+"""Import the libraries of the extra "training", with one kind of error for a missing library."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from hybridsearch.errors import MissingExtraError
 
 
 def import_library(module: str, purpose: str, package: str | None = None) -> Any:
-    """A module of an optional library.
+    """Import a module of an optional library.
 
     Args:
-        module: its name.
-        purpose: what needs it, the start of the sentence that says so.
-        package: what pip calls the library; None for the first part of the module's name.
+        module: Name of the module.
+        purpose: What needs the module. It is the start of the error's sentence, such as "Training".
+        package: Name of the library for pip. None takes the first part of the module's name.
+
+    Returns:
+        The module.
 
     Raises:
-        MissingExtraError: the library is not installed.
+        MissingExtraError: The library is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -30,12 +33,12 @@ def import_library(module: str, purpose: str, package: str | None = None) -> Any
 
 
 def import_datasets() -> Any:
-    """The module datasets of Hugging Face. Raises MissingExtraError where it is not installed."""
+    """Import the module datasets of Hugging Face. Raises MissingExtraError if it is not installed."""
     return import_library("datasets", "Training")
 
 
 def check_libraries() -> None:
-    """Raises MissingExtraError unless what training needs is installed; imports nothing."""
+    """Raise MissingExtraError if a library that training needs is not installed. Nothing is imported."""
     for name in ("torch", "transformers", "sentence_transformers", "datasets", "accelerate"):
         if not is_installed(name):
             raise _missing(name, "Training")
@@ -45,12 +48,12 @@ def is_installed(module: str) -> bool:
     """Whether a module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # it was put out of the way
+    except ValueError:  # sys.modules has None for it
         return False
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of those that are installed."""
+    """The versions of the packages that are installed."""
     installed = {}
     for name in packages:
         with suppress(metadata.PackageNotFoundError):

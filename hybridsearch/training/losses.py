@@ -1,11 +1,11 @@
-"""Which losses fit which data, the one to take where none is asked for, and making it.
+"""Find the losses that fit some data, choose one of them, and make it.
 
-`print(explain_losses("dense"))` shows those of a kind of model. What sentence-transformers has differs:
+`print(explain_losses("dense"))` shows the losses for a kind of model. sentence-transformers has these losses:
 
-    dense         all for pairs, classes, labels, scores and tuples; of the cached ones cached-mnr
-    sparse        the same without softmax, so nothing for classes; also cached-margin-mse and cached-kl
-    CSR           as sparse, without the cached ones: their gradients are cached around SpladeLoss only
-    reranker      binary cross-entropy, MSE, cross-entropy for classes, and those on whole lists
+    dense         losses for pairs, classes, labels, scores and tuples; the only cached loss is cached-mnr
+    sparse        the same losses without softmax, so no loss for classes; also cached-margin-mse and cached-kl
+    CSR           the losses of sparse models without the cached losses, which work with SpladeLoss only
+    reranker      binary cross-entropy, MSE, cross-entropy for classes, losses on tuples, and losses on whole lists
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ if TYPE_CHECKING:
     import torch
 
 Architecture: TypeAlias = Literal["splade", "inference-free", "csr"]
-"""What a sparse model is (`hybridsearch.training.models.architectures`)."""
+"""Architecture of a sparse model (`hybridsearch.training.models.architectures`)."""
 
 RegularizerSchedule: TypeAlias = Literal["quadratic", "linear", "constant"]
 """How the weights of the regularisers of a sparse model rise from 0."""
 
-_RANKING = "without labels, the other texts of the batch serve as negatives"
+_RANKING = "the data have no labels, so the other texts of the batch serve as negatives"
 _RANKING_TUPLES = "the negatives of a row and the other texts of the batch serve as negatives"
-_CACHED = "as without 'cached', in batches larger than memory, of which mini_batch_size texts are encoded at a time"
-_ORDER = "learns the order of the scores, whatever their scale"
+_CACHED = "works as the loss without 'cached', and encodes mini_batch_size texts at a time, so batches can be large"
+_ORDER = "learns the order of the scores, on any scale"
 _TEACHER = "learns the teacher's margins between the positive and each negative"
 
 _EMBEDDING_LOSSES: dict[Kind, dict[str, str]] = {
     Kind.TEXTS: {},
-    Kind.EMBEDDED: {"mse": "brings the embeddings of the student to the teacher's"},
+    Kind.EMBEDDED: {"mse": "brings the embeddings of the student close to the embeddings of the teacher"},
     Kind.PAIRS: {"mnr": _RANKING, "cached-mnr": _CACHED},
     Kind.CLASSED: {},
     Kind.LABELLED: {
-        "online-contrastive": "learns from the pairs of a batch that are on the wrong side only",
-        "contrastive": "pulls pairs of label 1 together and pushes those of 0 apart",
-        "cosent": "takes 0 and 1 as scores; " + _ORDER,
-        "angle": "takes 0 and 1 as scores; as cosent, by angles in the complex plane",
+        "online-contrastive": "learns only from the hard pairs of a batch, which are on the wrong side",
+        "contrastive": "pulls pairs with label 1 together and pushes pairs with label 0 apart",
+        "cosent": "takes 0 and 1 as scores, and " + _ORDER,
+        "angle": "takes 0 and 1 as scores, and works as cosent with angles in the complex plane",
         "cosine": "takes 0 and 1 as cosines",
     },
     Kind.SCORED: {
         "cosent": _ORDER,
-        "angle": "as cosent, by angles in the complex plane, whose gradients do not vanish near 0 and 1",
+        "angle": "works as cosent with angles in the complex plane, so gradients do not vanish near 0 and 1",
         "cosine": "brings the cosine of each pair to its score",
     },
     Kind.TUPLES: {
         "mnr": _RANKING_TUPLES,
         "cached-mnr": _CACHED,
-        "triplet": "the positive nearer than the negative by a margin; of one negative a row",
+        "triplet": "brings the positive nearer than the negative by a margin, for rows with one negative",
     },
     Kind.SCORED_TUPLES: {
         "margin-mse": _TEACHER,
@@ -70,10 +70,10 @@ _EMBEDDING_LOSSES: dict[Kind, dict[str, str]] = {
 _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
     "dense": {
         **_EMBEDDING_LOSSES,
-        Kind.CLASSED: {"softmax": "a classifier over the two embeddings tells the class"},
+        Kind.CLASSED: {"softmax": "a classifier predicts the class from the two embeddings"},
         Kind.TUPLES: {
             **_EMBEDDING_LOSSES[Kind.TUPLES],
-            "angle": "takes the positive for a score of 1 and each negative for 0; as cosent, by angles",
+            "angle": "scores the positive 1 and each negative 0, and works as cosent with angles",
         },
         Kind.SCORED_TUPLES: {"kl": _EMBEDDING_LOSSES[Kind.SCORED_TUPLES]["kl"], "margin-mse": _TEACHER},
     },
@@ -89,44 +89,52 @@ _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
         Kind.TEXTS: {},
         Kind.EMBEDDED: {},
         Kind.PAIRS: {"mnr": _RANKING, "cached-mnr": _CACHED},
-        Kind.CLASSED: {"cross-entropy": "one output for each class"},
-        Kind.LABELLED: {"bce": "the score becomes the probability of 1", "mse": "brings the score to the label"},
-        Kind.SCORED: {"bce": "the score becomes a probability", "mse": "brings the score to the label"},
+        Kind.CLASSED: {"cross-entropy": "trains one output for each class"},
+        Kind.LABELLED: {"bce": "takes the score as the probability of 1", "mse": "brings the score to the label"},
+        Kind.SCORED: {"bce": "takes the score as a probability", "mse": "brings the score to the label"},
         Kind.TUPLES: {"mnr": _RANKING_TUPLES, "cached-mnr": _CACHED},
         Kind.SCORED_TUPLES: {"margin-mse": _TEACHER},
         Kind.LISTS: {
-            "lambda": "weighs each swap of two documents by what it changes in nDCG",
-            "list-net": "learns the distribution over the documents that the labels make",
-            "p-list-mle": "learns the order of the labels, its top above all",
+            "lambda": "weighs each swap of two documents by its change of nDCG",
+            "list-net": "learns the distribution of the labels over the documents",
+            "p-list-mle": "learns the order of the labels, and weighs the top of the order most",
             "list-mle": "learns the order of the labels",
             "rank-net": "learns which of two documents is the better one",
-            "adr-mse": "brings the ranks of the documents to those of the labels",
+            "adr-mse": "brings the ranks of the documents to the ranks of the labels",
         },
     },
 }
-"""Model kind -> kind of data -> name of a loss -> what it does; the first is the default."""
+"""What each loss does, by kind of model, kind of data and name of the loss; the first loss is the default."""
 
 _NO_SOFTMAX = (
-    ", as sentence-transformers has no softmax loss for sparse models: give scores, labels of 0 and 1, or plain pairs"
+    ", because sentence-transformers has no softmax loss for sparse models. Give scores, labels of 0 and 1, or plain "
+    "pairs"
 )
 _COSINE_TEMPERATURE = 0.05  # spreads cosines for a softmax; its inverse is the scale of MultipleNegativesRankingLoss
 _TEMPERATURES: dict[ModelKind, float] = {"dense": 1.0, "sparse": 2.0, "reranker": 1.0}  # of dot products and logits
-_MARGIN = 4.0  # how many temperatures apart a positive and a negative usually are
-_CLOSE = 4.0  # scales that differ by a smaller factor are left as they are
+_MARGIN = 4.0  # usual distance between a positive and a negative, in temperatures
+_CLOSE = 4.0  # scales that differ by a smaller factor do not change
 _READ = 10_000  # rows that are read to find a scale
-_COSINE_MARGIN = 0.2  # the margin of 5 by default is for distances between vectors of any length
+_COSINE_MARGIN = 0.2  # the default margin of 5 is for distances between vectors of any length
 _COMPARED = {Kind.SCORED_TUPLES: ("margin-mse", "kl"), Kind.LISTS: ("list-net",)}
-"""The losses that compare a teacher's scores with the student's by their size; others go by their order."""
+"""The losses that compare the size of a teacher's scores with the student's; other losses compare their order."""
 
 _BOUNDS = {"bce": (0, 1), "cosine": (-1, 1)}
-"""The least and greatest score of pairs for a loss that takes them for probabilities or cosines."""
+"""The least and greatest score of a pair for losses that take scores as probabilities or cosines."""
 
-_WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier wants embeddings of one size
+_WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier needs embeddings of one size
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A loss for some data: its name as in `explain_losses`, and the reason, a sentence to print."""
+    """A loss that was chosen for some data, and the reason.
+
+    Attributes:
+        name: Name of the loss, as in `explain_losses`.
+        reason: Reason for the choice, a sentence to print.
+        model_kind: Kind of the model: "dense", "sparse" or "reranker".
+        data_kind: Kind of the data.
+    """
 
     name: str
     reason: str
@@ -135,54 +143,67 @@ class Choice:
 
 
 def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = None) -> Choice:
-    """The loss that is asked for, here or by `data.loss`, if it fits; or else the default for this data.
+    """Choose a loss for some data: the loss that is named, or else the default for this kind of data.
+
+    Args:
+        model_kind: Kind of the model: "dense", "sparse" or "reranker".
+        data: Training data.
+        asked: Name of a loss. None takes `data.loss`, and if that is None too, the default.
+
+    Returns:
+        The name of the loss and the reason.
 
     Raises:
-        InvalidArgumentError: it does not fit this data, or none does; a note of it has the table of what fits.
+        InvalidArgumentError: The named loss does not fit this data, or no loss fits. A note of the error has the table
+            of the losses that fit.
 
     >>> data = TrainingData.from_columns(Kind.PAIRS, {"anchor": ["What is lift?"], "positive": ["A force."]}, name="qa")
     >>> choose_loss("dense", data).name
     'mnr'
     >>> print(choose_loss("dense", data).reason)
-    mnr for 'qa' (pairs): without labels, the other texts of the batch serve as negatives.
+    mnr for 'qa' (pairs): the data have no labels, so the other texts of the batch serve as negatives.
     """
     fitting = {name: what for name, what in _table(model_kind)[data.kind].items() if not _obstacle(name, data)}
     asked = asked or data.loss
     if not fitting:
         why = _NO_SOFTMAX if data.kind is Kind.CLASSED and model_kind == "sparse" else ""
         raise _misfit(
-            f"No loss trains a {model_kind} model on {data.kind.value}, which {data.name!r} holds{why}", model_kind
+            f"{data.name!r} holds {data.kind.value}. No loss trains a {model_kind} model on them{why}", model_kind
         )
     if asked is None:
         name = next(iter(fitting))
         return Choice(name, f"{name} for {data.name!r} ({data.kind.value}): {fitting[name]}.", model_kind, data.kind)
     if not any(asked in losses for kinds in _LOSSES.values() for losses in kinds.values()):
-        raise _misfit(f"There is no loss {asked!r}: for {data.name!r} there is {' or '.join(fitting)}", model_kind)
+        raise _misfit(f"There is no loss {asked!r}. For {data.name!r}, take {' or '.join(fitting)}", model_kind)
     if asked not in fitting:
         why = _obstacle(asked, data) or f"holds {data.kind.value} (columns {', '.join(data.rows.column_names)})"
         raise _misfit(
-            f"The loss {asked!r} does not fit the data {data.name!r}, which {why}: for it there is "
-            f"{' or '.join(fitting)} for a {model_kind} model",
+            f"The loss {asked!r} does not fit the data {data.name!r}, which {why}. For a {model_kind} model on this "
+            f"data, take {' or '.join(fitting)}",
             model_kind,
         )
-    return Choice(asked, f"{asked} for {data.name!r} ({data.kind.value}): asked for.", model_kind, data.kind)
+    return Choice(asked, f"{asked} for {data.name!r} ({data.kind.value}): as you asked.", model_kind, data.kind)
 
 
 def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> TrainingData:
-    """The data with the teacher's scores on the scale of the student's, with a note; unchanged if the scales are close.
+    """Multiply a teacher's scores so that they have the scale of the student's scores.
 
-    A loss compares these scores with the student's own, so the student must be able to reach them. The margins of a
-    teacher that compares by cosine are below 1, those of a sparse student's dot products about 8. Trained on such
-    margins, the student forgets all that it knew. A student with cosines cannot reach the margins of logits. The scores
-    are multiplied until the root mean square of their margins is usual for the student.
+    Some losses compare the size of the teacher's scores with the size of the student's scores. The student must be able
+    to reach the teacher's margins. The margins of a teacher with cosines are below 1. The margins of a sparse student's
+    dot products are about 8. A student that is trained on much smaller margins forgets what it knew. A student with
+    cosines cannot reach the margins of logits. The factor brings the root mean square of the margins to a usual value
+    for the student. A factor between 1/4 and 4 is not applied.
 
     Args:
-        data: of any kind; only scores of tuples and lists are compared by their size.
-        choice: of `choose_loss`, for this data.
-        model: the student; needed for a dense one, which compares by cosine or by dot product.
+        data: Training data of any kind. Only scores of tuples and lists are multiplied.
+        choice: Loss that `choose_loss` chose for this data.
+        model: Student. It is needed only for a dense model, which compares by cosine or by dot product.
+
+    Returns:
+        The data with the new scores and a note, or `data` if nothing changes.
 
     Raises:
-        InvalidArgumentError: the teacher gives all texts of a row the same score, in each row.
+        InvalidArgumentError: In every row, the teacher gives all texts the same score.
     """
     name = choice.name.removeprefix("cached-")
     if name not in _COMPARED.get(data.kind, ()):
@@ -200,8 +221,8 @@ def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> Traini
     ]
     if not margins:
         raise InvalidArgumentError(
-            f"The teacher of {data.name!r} gives all texts of a row the same score, so there is nothing to learn: take "
-            "another teacher, or other negatives."
+            f"The teacher of {data.name!r} gives all texts of a row the same score, so nothing can be learned. Take "
+            "another teacher or other negatives."
         )
     usual = math.sqrt(sum(margin * margin for margin in margins) / len(margins))
     wanted = _MARGIN * _temperature(choice.model_kind, model)
@@ -211,14 +232,21 @@ def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> Traini
     scaled = pa.array([[factor * score for score in of_row] for of_row in data.rows[label]], pa.list_(pa.float64()))
     rows = data.rows.remove_columns([label]).add_column(label, scaled)
     note = (
-        f"the teacher's scores were multiplied by {factor:g}, because its margins are about {usual:.2g} and those of "
-        f"such a student about {wanted:.2g}"
+        f"the teacher's scores were multiplied by {factor:g}, because the teacher's margins are about {usual:.2g} and "
+        f"the margins of this kind of student are about {wanted:.2g}"
     )
     return replace(data, rows=rows, notes=(*data.notes, note))
 
 
 def explain_losses(model_kind: ModelKind, kind: Kind | None = None) -> str:
-    """The losses that fit each kind of data, or one kind, the default first: a table to print.
+    """Make a table, ready to print, of the losses that fit each kind of data.
+
+    Args:
+        model_kind: Kind of the model: "dense", "sparse" or "reranker".
+        kind: Kind of data to show. None shows all kinds.
+
+    Returns:
+        The table as a text. The first loss of a line is the default.
 
     >>> print(explain_losses("dense", Kind.SCORED))
     data              columns                  losses, the default first
@@ -244,23 +272,32 @@ def build_loss(
     document_regularizer_weight: float = 1e-4,
     query_regularizer_weight: float = 1e-4,
 ) -> torch.nn.Module:
-    """The loss of sentence-transformers by that name, for its trainer.
+    """Make the chosen loss of sentence-transformers.
 
     Args:
-        choice: of `choose_loss`, for this data.
-        model: a SentenceTransformer, SparseEncoder or CrossEncoder, as the choice says.
-        data: what it will be fed.
-        matryoshka_dims: dense: dimensions to which embeddings may later be cut; the full one is added.
-        mini_batch_size: texts (or pairs) encoded at a time, of the cached losses and those on lists; 32 by default.
-        architecture: sparse: what the model is. "splade" and "inference-free" are trained by SpladeLoss (Formal et
-            al., arXiv:2205.04733), "csr" by CSRLoss (Wen et al., arXiv:2503.01776) around the loss.
-        document_regularizer_weight, query_regularizer_weight: sparse: as in `hybridsearch.train_sparse`.
+        choice: Loss that `choose_loss` chose for this data.
+        model: Model to train: a SentenceTransformer, SparseEncoder or CrossEncoder.
+        data: Training data.
+        matryoshka_dims: Numbers of dimensions to which embeddings may later be cut, for dense models only. The full
+            number is added. None trains the full number only.
+        mini_batch_size: Number of texts or pairs that the cached losses and the losses on lists encode at a time. None
+            takes 32.
+        architecture: Architecture of a sparse model. "splade" and "inference-free" put SpladeLoss (Formal et al.,
+            arXiv:2205.04733) around the loss, "csr" puts CSRLoss (Wen et al., arXiv:2503.01776) around it. None takes
+            "splade".
+        document_regularizer_weight: Weight of the regulariser of documents, as in `hybridsearch.train_sparse`.
+        query_regularizer_weight: Weight of the regulariser of queries, as in `hybridsearch.train_sparse`.
+
+    Returns:
+        The loss, ready for the trainer.
 
     Raises:
-        InvalidArgumentError: an option does not go with the loss or the model.
+        InvalidArgumentError: An option does not fit the loss or the model.
     """
     if matryoshka_dims is not None and choice.model_kind != "dense":
-        raise InvalidArgumentError(f"matryoshka_dims is an option of dense models, not of a {choice.model_kind} model.")
+        raise InvalidArgumentError(
+            f"matryoshka_dims is an option of dense models. Leave it out for a {choice.model_kind} model."
+        )
     size = 32 if mini_batch_size is None else mini_batch_size
     size = whole_number("mini_batch_size", size, sentence="{name} is at least 1, not {value}.")
     if choice.model_kind == "reranker":
@@ -278,8 +315,8 @@ def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size:
 
     if choice.name == "mse" and (size := len(data.rows[0]["label"])) != model.get_embedding_dimension():
         raise InvalidArgumentError(
-            f"The embeddings of {data.name!r} have {size} dimensions, but the model's "
-            f"{model.get_embedding_dimension()}: take a teacher with as many, or reduce its embeddings by PCA."
+            f"The embeddings of {data.name!r} have {size} dimensions, but the embeddings of the model have "
+            f"{model.get_embedding_dimension()}. Take a teacher with as many, or reduce its embeddings by PCA."
         )
     similarity = util.pairwise_cos_sim if _compares_by_cosine(model) else util.pairwise_dot_score
     make: Mapping[str, Callable[[], torch.nn.Module]] = {
@@ -330,15 +367,15 @@ def _sparse_loss(
     if architecture == "csr":
         if cached:
             raise InvalidArgumentError(
-                f"The loss {choice.name!r} is not there for a CSR model, as sentence-transformers has no cached "
-                f"CSRLoss: take {name!r}, with a smaller batch_size."
+                f"A CSR model cannot be trained by {choice.name!r}, because sentence-transformers has no cached "
+                f"CSRLoss. Take {name!r} with a smaller batch_size."
             )
         return losses.CSRLoss(model, loss)
     of_documents, of_queries = weights
     if architecture == "inference-free":
         of_queries = 0.0  # queries have as many dimensions as tokens; None would log a warning
     if min(weights) < 0:
-        raise InvalidArgumentError(f"Weights of regularisers are 0 or more, not {min(weights):g}.")
+        raise InvalidArgumentError(f"The weight of a regulariser is {min(weights):g}. Give 0 or more.")
     if cached:
         return losses.CachedSpladeLoss(
             model,
@@ -357,8 +394,8 @@ def _reranker_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_si
     wanted = count_classes(data) if choice.name == "cross-entropy" else 1
     if outputs != wanted:
         raise InvalidArgumentError(
-            f"The loss {choice.name!r} on {data.name!r} needs a model with num_labels={wanted}, "
-            f"but this one has {outputs}: load it with num_labels={wanted}."
+            f"The loss {choice.name!r} on {data.name!r} needs a model with num_labels={wanted}, but the model has "
+            f"{outputs}. Load it with num_labels={wanted}."
         )
     make: Mapping[str, Callable[[], torch.nn.Module]] = {
         "bce": lambda: losses.BinaryCrossEntropyLoss(model, pos_weight=_positive_weight(data)),
@@ -382,66 +419,75 @@ def _matryoshka(choice: Choice, model: Any, loss: torch.nn.Module, dims: Sequenc
 
     full = model.get_embedding_dimension()
     if choice.name in _WITHOUT_MATRYOSHKA:
-        raise InvalidArgumentError(f"The loss {choice.name!r} cannot be trained at several dimensions at once.")
+        raise InvalidArgumentError(
+            f"The loss {choice.name!r} does not work with matryoshka_dims. Take another loss, or leave it out."
+        )
     if not dims or min(dims) < 1 or max(dims) > full:
         raise InvalidArgumentError(
-            f"matryoshka_dims are from 1 to the model's {full} dimensions, such as {[full, full // 2, full // 4]}, "
-            f"not {list(dims)}."
+            f"matryoshka_dims is {list(dims)}. Give numbers from 1 to {full}, the dimensions of the model, such as "
+            f"{[full, full // 2, full // 4]}."
         )
     return losses.MatryoshkaLoss(model, loss, sorted({full, *dims}, reverse=True))
 
 
 def count_classes(data: TrainingData) -> int:
-    """How many classes the labels have: those with names, or the largest number and one more; at least 2."""
+    """Count the classes of the labels of some data.
+
+    Args:
+        data: Training data with classes as labels.
+
+    Returns:
+        The number of class names if the classes have names, else the largest label plus 1, and at least 2.
+    """
     feature = data.rows.features["label"]
     return int(getattr(feature, "num_classes", 0)) or max(2, max(data.rows["label"]) + 1)
 
 
 def _misfit(reason: str, model_kind: ModelKind) -> InvalidArgumentError:
     error = InvalidArgumentError(f"{reason}.")
-    error.add_note(f"What fits a {model_kind} model:\n{explain_losses(model_kind)}")
+    error.add_note(f"The losses for a {model_kind} model:\n{explain_losses(model_kind)}")
     return error
 
 
 def _table(model_kind: ModelKind) -> dict[Kind, dict[str, str]]:
     if model_kind not in _LOSSES:
-        raise InvalidArgumentError(f"A model is one of {', '.join(_LOSSES)}, not {model_kind!r}.")
+        raise InvalidArgumentError(f"The kind of model is {model_kind!r}. Give one of {', '.join(_LOSSES)}.")
     return _LOSSES[model_kind]
 
 
 def _obstacle(name: str, data: TrainingData) -> str:
-    """Why a loss does not fit this data though it fits the kind; "" where it does."""
+    """Why a loss that fits the kind of data does not fit this data; "" if it does fit."""
     negatives = sum(column.startswith("negative_") for column in data.inputs)
     if name == "triplet" and data.kind is Kind.TUPLES and negatives > 1:
-        return f"has {negatives} negatives a row, where it takes one"
+        return f"has {negatives} negatives a row, but the loss takes one"
     if name.removeprefix("cached-") == "kl" and data.kind is Kind.SCORED_TUPLES:
         scores = len(data.rows[0]["label"])
         if scores == negatives:
-            return "has margins, where it takes the score of each text"
+            return "has margins, but the loss takes the score of each text"
     if data.kind is Kind.SCORED and name in _BOUNDS:
         low, high = _BOUNDS[name]
         least, most = min(data.rows["label"]), max(data.rows["label"])
         if least < low or most > high:
-            return f"has scores from {least:.3g} to {most:.3g}, where it takes {low} to {high}"
+            return f"has scores from {least:.3g} to {most:.3g}, but the loss takes scores from {low} to {high}"
     if data.kind is Kind.LISTS and name == "lambda" and (least := min(map(min, data.rows["labels"]))) < 0:
-        return f"has scores from {least:.3g}, where it takes grades of 0 and more"
+        return f"has scores from {least:.3g}, but the loss takes grades of 0 and more"
     return ""
 
 
 def _temperature(model_kind: ModelKind, model: Any) -> float:
-    """What a model's scores are divided by, for a softmax over the texts of a row."""
+    """The number that divides a model's scores for a softmax over the texts of a row."""
     return _COSINE_TEMPERATURE if model_kind == "dense" and _compares_by_cosine(model) else _TEMPERATURES[model_kind]
 
 
 def _compares_by_cosine(model: Any) -> bool:
-    """Whether a dense model compares by cosine, or its embeddings have length 1: a dot product is then a cosine."""
+    """Whether a dense model compares by cosine, or has embeddings of length 1, whose dot product is a cosine."""
     from sentence_transformers.base.modules import Normalize
 
     return model.similarity_fn_name == "cosine" or any(isinstance(module, Normalize) for module in model)
 
 
 def _positive_weight(data: TrainingData) -> torch.Tensor | None:
-    """How many pairs of label 0 there are for one of 1; None where labels are scores."""
+    """The number of pairs with label 0 for each pair with label 1; None if the labels are scores."""
     import torch
 
     if data.kind is not Kind.LABELLED:

@@ -1,4 +1,4 @@
-"""Train a reranker: from labelled pairs, mined negatives or lists to a cross-encoder, with the proof end to end."""
+"""Train a reranker (a cross-encoder) and measure it at the end of a search, before and after training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hybridsearch.encoders.models import LazyModel, find_model
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import Teacher
@@ -49,28 +50,47 @@ def train_reranker(
     trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
-    """Train a CrossEncoder, and measure what it gives at the end of a search.
+    """Train a reranker (a CrossEncoder), save it, and measure a search that it reranks before and after training.
 
-    Tuples, such as mined negatives, become what the loss takes: labelled pairs for "bce" and "mse", a list for each
-    query for the list-wise losses such as "lambda"; for "mnr" they stay. The default for mined negatives is "bce", and
-    for all else what `hybridsearch.training.losses` says.
+    Tuples, such as mined negatives, take the form that the loss needs. "bce" and "mse" get labelled pairs. The losses
+    on lists, such as "lambda", get one list for each query. "mnr" gets the tuples. The default loss for mined negatives
+    is "bce". For other data, `hybridsearch.training.losses` has the defaults.
 
-    Before and after, the reranker reads the first 50 documents of `retriever` for each test query: what retrieval did
-    not find counts as missed. The verdict compares with the same search before training, or without a reranker where
-    the model had no trained head.
+    For each test query, the reranker reads the first 50 documents of `retriever`. Documents that the retriever did not
+    find count as missed. The verdict compares the search after training with the search before training. If the model
+    had no trained head, it compares with the search without a reranker.
 
     Args:
-        model: a folder, a name on the model hub, or a loaded CrossEncoder, which stays as it is. Any other encoder gets
-            a new head.
-        data, output, loss: as in `hybridsearch.train_dense`.
-        hard_negatives: negatives to mine for each pair, at random from ranks 6 to 40 of `retriever`; None for none.
-        teacher: as in `hybridsearch.train_dense`; tuples then stay tuples, trained by "margin-mse".
-        retriever: whose results are reranked, and mined; its index holds the documents of dev and test. None for BM25.
-        corpus: documents to mine from where there is no retriever; None for those of the data set, or the positives.
-        dev, test, evaluators, settings, trust_remote_code, show_progress_bar: as in `hybridsearch.train_dense`.
+        model: Model to train: a folder, a name on the model hub, or a loaded CrossEncoder. A loaded model is copied and
+            does not change. Any other encoder gets a new head.
+        data: Training data, as in `hybridsearch.train_dense`.
+        output: Folder for the trained model, as in `hybridsearch.train_dense`.
+        loss: Name of the loss for all data, as in `hybridsearch.train_dense`.
+        hard_negatives: Number of hard negatives to mine for each pair. They are drawn at random from ranks 6 to 40 of
+            `retriever`. None mines nothing.
+        teacher: Model whose scores the student learns, as in `hybridsearch.train_dense`. Tuples then stay tuples, and
+            the default loss is "margin-mse".
+        retriever: Index or pipeline whose results are reranked and mined. Its index must hold the documents of dev and
+            test. None searches with BM25.
+        corpus: Documents to mine from if there is no `retriever`. None takes the documents of the data set, or else the
+            positives.
+        dev: What chooses the best checkpoint, as in `hybridsearch.train_dense`.
+        test: Held-out queries with judgements, as in `hybridsearch.train_dense`.
+        evaluators: Further evaluators, as in `hybridsearch.train_dense`.
+        settings: Settings of the run. None takes the defaults.
+        trust_remote_code: Whether code in the folder of a named model may run.
+        show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
+
+    Returns:
+        The folder of the trained model, and the report of the run.
 
     Raises:
-        InvalidArgumentError and others as `hybridsearch.train_dense` says.
+        InvalidArgumentError: An argument does not fit the other arguments or the data, or the folder is taken.
+        DocumentError: A row of the data is malformed.
+        DatasetNotFoundError: There is no such data set.
+        ModelNotFoundError: There is no such model.
+        TrainingError: The loss is NaN or infinite, or the memory of the GPU is too small.
+        MissingExtraError: The extra `training` is not installed.
     """
     steps = Steps(
         "reranker", data, output, settings, corpus, dev, test, evaluators, trust_remote_code, show_progress_bar
@@ -84,20 +104,30 @@ def train_reranker(
     steps.choose_losses(loss)
     outputs = {count_classes(one) if one.kind is Kind.CLASSED else 1 for one in steps.sources.training}
     if len(outputs) > 1:
-        raise InvalidArgumentError(f"A reranker has one number of outputs, and these data need {sorted(outputs)}.")
+        raise InvalidArgumentError(
+            f"A reranker has a single number of outputs, but these data sets need {sorted(outputs)}. Train one "
+            "reranker for each number."
+        )
     seed = steps.settings.seed
     trained = load_reranker(model, outputs=max(outputs), trust_remote_code=trust_remote_code, seed=seed)
     steps.fit(trained, steps.build_losses(trained), steps.dev_evaluator(retriever), {})
-    if outputs != {1}:  # classes order nothing
+    if outputs != {1}:  # classes give no order of documents
         steps.sources = replace(steps.sources, test=None)
     before = steps.open(model) if has_head(model) else None
     return steps.conclude(model, before, steps.open(steps.output), retriever=retriever)
 
 
 def shape_for(data: TrainingData, loss: str | None) -> TrainingData:
-    """The data as the loss takes them: tuples become labelled pairs or lists; all else, and without a loss, stays.
+    """Turn tuples into the labelled pairs or lists that a loss takes, and leave all other data as they are.
 
-    A text that is a positive of a query in any row is never a negative of it, and each text of a query comes once.
+    A text that is a positive of a query in any row is never a negative of this query. Each text of a query comes once.
+
+    Args:
+        data: Training data of any kind.
+        loss: Name of the loss. None leaves the data as they are.
+
+    Returns:
+        Labelled pairs for "bce" and "mse", lists for the losses on lists, and otherwise `data`.
 
     >>> columns = {"anchor": ["q", "q"], "positive": ["a", "b"], "negative_1": ["x", "a"]}
     >>> data = TrainingData.from_columns(Kind.TUPLES, columns)
@@ -130,21 +160,28 @@ def shape_for(data: TrainingData, loss: str | None) -> TrainingData:
 def load_reranker(
     model: str | Path | CrossEncoder, *, outputs: int = 1, trust_remote_code: bool = False, seed: int = 0
 ) -> Any:
-    """A CrossEncoder to train, in float32: a copy of the given one, or of another encoder with a new head.
+    """Load a CrossEncoder to train it, in float32.
 
     Args:
-        model, trust_remote_code: as in `train_reranker`.
-        outputs: of the head; one with another number gives way to a new one.
-        seed: of the weights of a new head.
+        model: Model, as in `train_reranker`. A loaded model is copied.
+        outputs: Number of outputs of the head. If the head in a folder has another number, a new head takes its place.
+        trust_remote_code: Whether code in the folder of a named model may run.
+        seed: Seed of the weights of a new head.
+
+    Returns:
+        The CrossEncoder.
 
     Raises:
-        ModelNotFoundError: there is no such model, or it cannot be loaded.
-        InvalidArgumentError: a loaded model is no CrossEncoder, or has another number of outputs.
+        ModelNotFoundError: There is no such model, or it cannot be loaded.
+        InvalidArgumentError: A loaded model is not a CrossEncoder, or has another number of outputs.
     """
     if not isinstance(model, str | Path):
         loaded = LazyModel(model, "CrossEncoder").get()
         if loaded.num_labels != outputs:
-            raise InvalidArgumentError(f"These data need a model with {outputs} outputs; it has {loaded.num_labels}.")
+            raise InvalidArgumentError(
+                f"The model has {number_of(loaded.num_labels, 'output')}, but these data need {outputs}. Load it with "
+                f"num_labels={outputs}."
+            )
         return copy.deepcopy(loaded).float()
     folder = find_model(str(model), "CrossEncoder")
     replaced = not has_head(model) or _outputs(folder) != outputs
@@ -159,7 +196,11 @@ def load_reranker(
 
 
 def has_head(model: str | Path | CrossEncoder) -> bool:
-    """Whether a model gives one trained score already. Raises ModelNotFoundError where there is none."""
+    """Whether a model already has a trained head with one output.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+    """
     if not isinstance(model, str | Path):
         return bool(model.num_labels == 1)
     folder = find_model(str(model), "CrossEncoder")
@@ -168,7 +209,7 @@ def has_head(model: str | Path | CrossEncoder) -> bool:
 
 
 def _by_default(mined: TrainingData, loss: str | None) -> TrainingData:
-    """Mined negatives as labelled pairs, whose default loss is "bce", where no loss is asked for."""
+    """Turn mined negatives into labelled pairs, whose default loss is "bce", if no loss is given."""
     return mined if loss or mined.loss else shape_for(mined, "bce")
 
 

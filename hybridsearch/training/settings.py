@@ -1,6 +1,6 @@
-"""How a model is trained: one frozen set of values, the same for every kind of model.
+"""The settings of a training run, the same for every kind of model.
 
-The field names are the keys of a YAML file and, with hyphens, the flags of `hybridsearch train`.
+The field names are the keys of a YAML file. With hyphens, they are the flags of `hybridsearch train`.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from hybridsearch.encoders.models import Family
 from hybridsearch.errors import InvalidArgumentError
 
 ModelKind: TypeAlias = Literal["dense", "sparse", "reranker"]
-"""What is trained: a SentenceTransformer, a SparseEncoder or a CrossEncoder."""
+"""Kind of the model: a SentenceTransformer ("dense"), a SparseEncoder ("sparse") or a CrossEncoder ("reranker")."""
 
 FAMILIES: dict[ModelKind, Family] = {
     "dense": "SentenceTransformer",
     "sparse": "SparseEncoder",
     "reranker": "CrossEncoder",
 }
-"""The class of sentence-transformers that each kind of model is."""
+"""The class of sentence-transformers for each kind of model."""
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 Sampling: TypeAlias = Literal["proportional", "round-robin"]
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 
 LEARNING_RATES: dict[ModelKind, float] = {"dense": 3e-5, "sparse": 1e-4, "reranker": 5e-5}
-"""Where `TrainingSettings.learning_rate` is None."""
+"""The learning rate for each kind of model, if `TrainingSettings.learning_rate` is None."""
 
 _WHOLE_NUMBERS = {
     **dict.fromkeys(("batch_size", "accumulation", "keep_checkpoints", "max_steps", "mini_batch_size", "patience"), 1),
     "max_length": 2,
     "seed": 0,
 }
-"""The least value of each."""
+"""The least value of each whole number."""
 
 _NUMBERS: dict[str, dict[str, Any]] = {
     "epochs": {"above": 0},
@@ -45,42 +45,50 @@ _NUMBERS: dict[str, dict[str, Any]] = {
     "dropout": {"least": 0, "below": 1},
     "learning_rate": {"above": 0, "below": 1},
 }
-"""The bounds of each."""
+"""The bounds of each number."""
 
 TRACKERS = ("tensorboard", "wandb", "codecarbon")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """The settings of one training run; every value has a default that suits a small model on a CPU.
+    """The settings of one training run, with defaults that suit a small model on a CPU.
 
     Attributes:
-        epochs: how often the data are gone through; a fraction is allowed.
-        max_steps: stop after this many optimizer steps instead, whatever `epochs` says.
-        batch_size: rows of a batch on each device, before accumulation. In-batch negatives come from these rows.
-        accumulation: batches whose gradients are summed before an optimizer step.
-        mini_batch_size: rows computed at a time by the cached losses, whose memory it bounds; None for 32.
-        learning_rate: the highest of the schedule; None for that of `LEARNING_RATES`.
-        warmup_ratio: share of the steps in which the learning rate rises from 0.
-        schedule: how the learning rate falls afterwards.
-        weight_decay: AdamW's, not applied to biases and layer norms.
-        dropout: of the model's layers and attention (not of LoRA's matrices); None for the model's own. Without any a
-            step on a CPU takes half the time, as attention need not draw a random number for each pair of tokens.
-        max_length: longest text in tokens, the rest is cut off; None for the model's own. Saved with the model.
-        seed: of weights that are new, of the order of the rows, and of dropout.
-        precision: "auto" is bf16 on a GPU or processor that has it (AVX-512 BF16 or AMX, twice as fast as fp32), else
-            fp16 on a GPU, else fp32. Weights and optimizer are fp32 in all of them.
-        gradient_checkpointing: less memory for activations, for about a third more time.
-        sampling: with several data sets, each batch comes from one of them: "proportional" to their sizes until all
-            are used up, or "round-robin" until the first is.
-        evaluate_every: below 1 a share of an epoch, else a number of steps; None for once an epoch. A checkpoint is
-            written each time.
-        measure: what early stopping and the best checkpoint go by, where a retrieval data set is evaluated.
-        patience: stop after this many evaluations in a row without a better one; None never stops early.
-        keep_checkpoints: how many checkpoints stay on disk, the best one among them.
-        resume: go on from the last good checkpoint in the output folder, or start where there is none.
-        trackers: of "tensorboard", "wandb" and "codecarbon", those that record the run.
-        push_to_hub: name on the model hub to upload the result to, such as "me/my-model"; None uploads nothing.
+        epochs: Number of passes over the data, above 0. Fractions are allowed.
+        max_steps: Number of optimizer steps after which training stops. It replaces `epochs`. None trains for `epochs`.
+        batch_size: Number of rows of a batch on each device, before accumulation. In-batch negatives come from these
+            rows.
+        accumulation: Number of batches whose gradients are summed before an optimizer step.
+        mini_batch_size: Number of rows that the cached losses and the losses on lists compute at a time. A smaller
+            number needs less memory. None takes 32.
+        learning_rate: Highest learning rate of the schedule, above 0 and below 1. None takes the value for the kind of
+            model in `LEARNING_RATES`.
+        warmup_ratio: Share of the steps in which the learning rate rises from 0, from 0 to below 1.
+        schedule: How the learning rate falls after the rise: "linear", "cosine", or "constant" for no fall.
+        weight_decay: Weight decay of AdamW, 0 or more. It is not applied to biases and layer norms.
+        dropout: Dropout of the model's layers and attention, from 0 to below 1. LoRA has a dropout of its own. None
+            keeps the dropout of the model. With 0, a step on a CPU takes half the time.
+        max_length: Length of the longest text in tokens. The rest of a text is cut off. It is saved with the model.
+            None keeps the length of the model.
+        seed: Seed of new weights, of the order of the rows, and of dropout.
+        precision: Number format of the computation: "auto", "fp32", "fp16" or "bf16". "auto" takes bf16 on a GPU or
+            processor that has it (AVX-512 BF16 or AMX, twice as fast as fp32), else fp16 on a GPU, else fp32. The
+            weights and the optimizer are always fp32.
+        gradient_checkpointing: Whether activations are computed again instead of kept. This takes less memory and about
+            a third more time.
+        sampling: How batches are drawn from several data sets. Each batch comes from one data set: "proportional" to
+            the sizes until all data sets are used up, or "round-robin" until the first data set is used up.
+        evaluate_every: Time between evaluations: below 1 a share of an epoch, else a whole number of steps. None
+            evaluates once an epoch. Each evaluation writes a checkpoint.
+        measure: Measure that chooses the best checkpoint, if the model is evaluated by searching documents.
+        patience: Number of evaluations in a row without a better one after which training stops. None never stops
+            early.
+        keep_checkpoints: Number of checkpoints that stay on disk. The best checkpoint always stays.
+        resume: Whether a run continues from the last complete checkpoint in the output folder. If there is none, the
+            run starts from the beginning.
+        trackers: Trackers that record the run, from "tensorboard", "wandb" and "codecarbon".
+        push_to_hub: Name on the model hub to which the result is uploaded, such as "me/my-model". None uploads nothing.
 
     >>> TrainingSettings(epochs=1, batch_size=16).learning_rate_for("dense")
     3e-05
@@ -120,15 +128,15 @@ class TrainingSettings:
         one_of("sampling", self.sampling, get_args(Sampling))
         one_of("schedule", self.schedule, get_args(Schedule))
         if not isinstance(self.measure, str) or not self.measure.strip():
-            raise InvalidArgumentError(f"measure is the name of a measure, such as 'nDCG@10', not {self.measure!r}.")
+            raise InvalidArgumentError(f"measure is {self.measure!r}. Give the name of a measure, such as 'nDCG@10'.")
         if self.push_to_hub is not None and not (isinstance(self.push_to_hub, str) and self.push_to_hub.strip()):
-            raise InvalidArgumentError(f"push_to_hub is a name such as 'me/my-model', not {self.push_to_hub!r}.")
+            raise InvalidArgumentError(f"push_to_hub is {self.push_to_hub!r}. Give a name such as 'me/my-model'.")
         if isinstance(self.trackers, str) or _unknown(self.trackers):
-            raise InvalidArgumentError(f"trackers is a list of {', '.join(TRACKERS)}, not {self.trackers!r}.")
+            raise InvalidArgumentError(f"trackers is {self.trackers!r}. Give a list of some of {', '.join(TRACKERS)}.")
         object.__setattr__(self, "trackers", tuple(self.trackers))  # a YAML file has a list
 
     def _numbers(self) -> Iterator[tuple[str, float]]:
-        """Those that are given, checked, as plain numbers."""
+        """The names and values of the numbers that are given, checked and as plain numbers."""
         optional = {field.name for field in fields(self) if field.default is None}
         for name, least in _WHOLE_NUMBERS.items():
             if (value := getattr(self, name)) is not None or name not in optional:
@@ -144,34 +152,53 @@ class TrainingSettings:
             yield "evaluate_every", every if whole else whole_number("evaluate_every", every, sentence=sentence)
 
     def learning_rate_for(self, kind: ModelKind) -> float:
-        """The learning rate that was asked for, or the one that suits the kind of model."""
+        """The learning rate of the settings, or the default for the kind of model if it is None.
+
+        Args:
+            kind: Kind of model: "dense", "sparse" or "reranker".
+        """
         return LEARNING_RATES[kind] if self.learning_rate is None else self.learning_rate
 
     def to_dict(self, kind: ModelKind | None = None) -> dict[str, Any]:
-        """Field name -> value, ready for JSON or YAML; with the learning rate of a kind of model where it is None."""
+        """The settings as a dictionary from field names to values, ready for JSON or YAML.
+
+        Args:
+            kind: Kind of model whose default replaces a learning rate of None. None keeps it as it is.
+        """
         rate = self.learning_rate if kind is None else self.learning_rate_for(kind)
         return asdict(self) | {"trackers": list(self.trackers), "learning_rate": rate}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """The settings with the given fields, and the default for every other one.
+        """Make settings from a mapping of field names to values; other fields have their defaults.
 
-        Raises InvalidArgumentError where a name is not known, or a value not allowed.
+        Args:
+            values: Field names and values, such as those of a YAML file.
+
+        Raises:
+            InvalidArgumentError: A name is not known, or a value is not allowed.
         """
         return cls().with_values(values)
 
     def with_values(self, values: Mapping[str, Any]) -> TrainingSettings:
-        """The same settings with some fields changed. Raises InvalidArgumentError as `from_dict` does."""
+        """Copy the settings and change some of their fields.
+
+        Args:
+            values: Names of the fields that change, and their new values.
+
+        Raises:
+            InvalidArgumentError: A name is not known, or a value is not allowed.
+        """
         known = [field.name for field in fields(self)]
         if strange := [str(name) for name in values if name not in known]:
             raise InvalidArgumentError(
-                f"There is no training setting {', '.join(map(repr, strange))}; there are {', '.join(known)}."
+                f"There is no training setting {', '.join(map(repr, strange))}. The settings are {', '.join(known)}."
             )
         return replace(self, **{name: _number(name, value) for name, value in values.items()})
 
 
 def _number(name: str, value: Any) -> Any:
-    """The number that a text stands for: YAML 1.1 reads 3e-5, without a point, as a text."""
+    """Read a text as a number: YAML 1.1 reads 3e-5, which has no point, as a text."""
     if isinstance(value, str) and name in (*_NUMBERS, "evaluate_every"):
         with suppress(ValueError):
             return float(value)
@@ -179,7 +206,7 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _unknown(trackers: Any) -> list[str]:
-    """Those that are no tracker; all of them where `trackers` is no collection."""
+    """The values that are not trackers, or `trackers` itself if it is not a collection."""
     try:
         return [tracker for tracker in trackers if tracker not in TRACKERS]
     except TypeError:

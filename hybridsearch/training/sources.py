@@ -1,4 +1,4 @@
-"""What a run trains on, what chooses its best checkpoint, and what judges it. The three share no query."""
+"""Read the data of a run: training data, dev (chooses the best checkpoint) and test. The three share no query."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A source, and how `read_training_data` is to read it: its arguments by name."""
+    """A source of training data, and the arguments with which `read_training_data` reads it.
+
+    Attributes:
+        source: Anything that `read_training_data` reads.
+        arguments: Arguments of `read_training_data` by name.
+    """
 
     source: Any
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -49,21 +54,22 @@ Source: TypeAlias = "str | Path | Dataset | TrainingData | Part | datasets.Datas
 """Anything that `read_training_data` reads."""
 
 DEV_QUERIES = 100
-"""Queries, or rows, that are held out of the training data to choose the best checkpoint: a tenth, at most these."""
+"""Largest number of queries or rows that are held out of the training data for dev. Otherwise it is a tenth."""
 
-_FEWEST = 100  # rows without a test collection, below which nothing is held out
-_DOCUMENTS = 20_000  # texts of such rows that are searched
+_FEWEST = 100  # number of rows below which no rows are held out
+_DOCUMENTS = 20_000  # texts that held-out rows are searched in
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What goes into a run.
+    """The data of one training run.
 
     Attributes:
-        training: what is trained on; one or more, with names that differ.
-        dev: what chooses the best checkpoint; None keeps the last weights.
-        test: judges the result, and never chooses anything; None where there is none.
-        corpora: for each of `training` the documents to mine hard negatives from; None for its own positives.
+        training: Data to train on, one or more sets with different names.
+        dev: What chooses the best checkpoint. None keeps the last weights.
+        test: Data set that judges the result and never chooses anything, or None.
+        corpora: Documents to mine hard negatives from, one collection for each item of `training`. None in place of a
+            collection takes the positives of the rows.
     """
 
     training: tuple[TrainingData, ...]
@@ -73,7 +79,10 @@ class Sources:
 
     @property
     def chooser(self) -> str | None:
-        """What `dev` is, as far as a later run can tell; JSON for what is no test collection."""
+        """A text by which a later run knows whether `dev` is the same, or None without dev.
+
+        It is the digest of a data set, the text form of rows, and JSON for evaluators.
+        """
         if self.dev is None:
             return None
         if isinstance(self.dev, Dataset):
@@ -92,27 +101,37 @@ def gather(
     seed: int = 0,
     measured: Collection[Question] = (),
 ) -> Sources:
-    """Read the data, and hold out what is not given.
+    """Read the training data, and hold out dev and test if they are not given.
 
-    * If the first folder has splits "dev" and "test", they become dev (at most 100 of its queries) and test.
-    * If it has no dev, a tenth of the first queries with judgements, at most 100, become dev.
-    * One set of pairs or tuples with at least 100 rows gives a tenth, at most 100, to dev and to test, if these are not
-      given. Their questions must find their answers among all answers.
-    * Nothing is held out of several sets of rows, or if `dev` is given.
+    * Queries with judgements: a split "dev" of the source becomes dev (at most 100 of its queries), and a split "test"
+      becomes test. Without a split "dev", a tenth of the training queries, at most 100, becomes dev. If there are
+      several sources, the first one that can give dev or test does.
+    * One set of pairs or tuples with at least 100 rows: a tenth, at most 100 rows, becomes dev, and as many rows become
+      test. The queries of these rows search for their positives among all positives and negatives.
+    * Several sets of rows, or any rows if `dev` is given: no rows are held out.
 
-    Training data that ask a question of dev, test or an evaluator are left out. So are queries of a given dev that test
-    asks. A note says so.
+    Training rows with a query of dev, test or an evaluator are left out. Queries of a given dev that are also in test
+    are left out too. The notes of the data have the numbers.
 
     Args:
-        data: one source, several, or several by name; of the same name, later ones get a number.
-        dev, test: as in `Sources`; test also as a folder or name of `load_dataset`.
-        corpus: documents to mine in, for all data; also what `read_documents` reads. None for each data set's own.
-        seed: what is held out.
-        measured: what evaluators ask (`hybridsearch.training.measure.measuring.asked_by`).
+        data: Source of training data, a list of sources, or a mapping from names to sources. If two sources have the
+            same name, the later one gets a number.
+        dev: What chooses the best checkpoint, as in `Sources`.
+        test: Data set that judges the result, or a folder or name for `load_dataset`.
+        corpus: Documents to mine from for all data, or anything that `read_documents` reads. None takes the documents
+            of each data set.
+        seed: Seed that chooses what is held out.
+        measured: Questions of the evaluators (`hybridsearch.training.measure.measuring.asked_by`).
+
+    Returns:
+        The data of the run.
 
     Raises:
-        InvalidArgumentError: all training data ask what dev, test or an evaluator ask, or all of dev what test asks.
-        InvalidArgumentError, DocumentError, DatasetNotFoundError, MissingExtraError: as `read_training_data` says.
+        InvalidArgumentError: All training rows have queries of dev, test or an evaluator, or all queries of dev are in
+            test, or a source cannot be read (`read_training_data`).
+        DocumentError: A row of the data is malformed.
+        DatasetNotFoundError: There is no such data set.
+        MissingExtraError: A library that reads the source is not installed.
     """
     judged = test if isinstance(test, Dataset) or test is None else load_one(test, "test")
     corpus = _documents(corpus)
@@ -147,12 +166,17 @@ def gather(
 
 
 def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[Question] = ()) -> tuple[Dataset, Dataset | None]:
-    """A data set without a tenth of its queries, at most 100, and these; None where it has fewer than ten.
+    """Split a data set in two: most of its queries, and a held-out tenth of them, at most 100.
 
-    Queries of the same text stay together.
+    Queries with the same text stay together.
 
     Args:
-        closed: normalized texts of queries that are not held out, such as those of a test set.
+        dataset: Data set with judgements.
+        seed: Seed that chooses the queries.
+        closed: Normalized texts of queries that are not held out, such as the queries of a test set.
+
+    Returns:
+        The rest of the data set and the held-out data set. The second is None if there are fewer than ten queries.
 
     >>> queries = {f"q{number}": f"question {number}" for number in range(30)}
     >>> rest, held = hold_out(Dataset("mine", queries, {query: {"d": 1} for query in queries}))
@@ -164,7 +188,7 @@ def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[Question] = ())
     if held is None:
         return dataset, None
     held = replace(held, name=f"{dataset.name}/dev")
-    rest = replace(  # also the judgements of queries that are not there, to be counted
+    rest = replace(  # it keeps judgements of queries that are missing, because they are counted later
         dataset,
         queries={id: text for id, text in dataset.queries.items() if id not in held.queries},
         qrels={id: grades for id, grades in dataset.qrels.items() if id not in held.queries},
@@ -175,9 +199,16 @@ def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[Question] = ())
 def some_queries(
     dataset: Dataset, seed: int = 0, closed: Collection[Question] = (), most: int = DEV_QUERIES
 ) -> Dataset | None:
-    """Some of a data set's queries with a relevant document, drawn by seed, at most `most`; None if there are none.
+    """Draw some queries of a data set that have a relevant document.
 
-    Arguments are as in `hold_out`.
+    Args:
+        dataset: Data set with judgements.
+        seed: Seed that chooses the queries.
+        closed: Normalized texts of queries that are not drawn.
+        most: Largest number of query texts.
+
+    Returns:
+        The data set with the drawn queries only, or None if there are none.
     """
     texts = sorted(set(_texts_asked(dataset).values()) - set(closed))
     chosen = set(random.Random(seed).sample(texts, min(most, len(texts))))  # noqa: S311
@@ -195,34 +226,42 @@ def mine(
     seed: int = 0,
     show_progress_bar: bool | None = None,
 ) -> Sources:
-    """The sources with hard negatives in place of plain pairs.
+    """Mine hard negatives for all plain pairs of a run.
 
-    They are taken at random from ranks 6 to 40 of the hybrid of BM25 and the model, by reciprocal rank fusion: the
-    first ranks often hold relevant documents that nobody has judged.
+    They are drawn at random from ranks 6 to 40 of BM25 together with the model, fused by RRF. The first ranks are not
+    used, because they often hold relevant documents that nobody has judged.
 
     Args:
-        model: the model before training; None for BM25 alone.
-        output: folder for what is mined; a call that was broken off goes on.
-        retriever: what is searched instead, for all data.
+        sources: Data of the run.
+        per_query: Number of negatives for each query, at least 1.
+        model: Encoder made of the model before training. None searches with BM25 alone.
+        output: Folder for the mined negatives. If a call was interrupted, the next call continues it.
+        retriever: Index or pipeline that is searched instead of BM25 and the model, for all data.
+        seed: Seed of the random choice.
+        show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
+
+    Returns:
+        The data of the run, with tuples in place of pairs.
 
     Raises:
-        InvalidArgumentError: `per_query` is below 1, nothing among the data is pairs, or several processes train.
+        InvalidArgumentError: `per_query` is below 1, no data are pairs, or several processes train.
     """
     sentence = "{name} is a number of at least 1, or None, not {value}."
     per_query = whole_number("hard_negatives", per_query, sentence=sentence)
     pairs = [place for place, one in enumerate(sources.training) if one.kind is Kind.PAIRS]
     if not pairs:
         raise InvalidArgumentError(
-            f"Hard negatives are mined for pairs, and {sources.training[0].name!r} holds {sources.training[0].kind}: "
-            "leave hard_negatives out."
+            f"Hard negatives are mined for pairs, but {sources.training[0].name!r} holds {sources.training[0].kind}. "
+            "Leave hard_negatives out."
         )
     if has_several_processes():
         raise InvalidArgumentError(
-            "Several processes cannot mine one set of negatives: run `hybridsearch mine`, then train on its folder."
+            "Several processes cannot mine one set of negatives. Run `hybridsearch mine` first, then train on its "
+            "folder."
         )
     from hybridsearch.training.negatives.mining import mine_hard_negatives
 
-    together: dict[int, list[int]] = {}  # data that are mined in the same documents
+    together: dict[int, list[int]] = {}  # data sets that are mined from the same documents
     for place in pairs:
         together.setdefault(0 if retriever is not None else id(sources.corpora[place]), []).append(place)
     training = list(sources.training)
@@ -249,14 +288,23 @@ def mine(
 
 
 def teach(sources: Sources, teacher: Teacher | str | Path, show_progress_bar: bool | None = None) -> Sources:
-    """The sources with a teacher's scores as labels, as `add_teacher_scores` gives them.
+    """Replace the labels of all training data by a teacher's scores, with `add_teacher_scores`.
 
-    Raises InvalidArgumentError where some are plain pairs, of which a teacher sees no differences, or cannot be scored.
+    Args:
+        sources: Data of the run.
+        teacher: Teacher, as in `add_teacher_scores`.
+        show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
+
+    Returns:
+        The data of the run with the scores as labels.
+
+    Raises:
+        InvalidArgumentError: Some data are plain pairs, which have no negatives to compare, or cannot be scored.
     """
     for one in sources.training:
         if one.kind is Kind.PAIRS:
             raise InvalidArgumentError(
-                f"A teacher tells positives from negatives, and {one.name!r} holds pairs without any: set "
+                f"A teacher scores positives and negatives, but {one.name!r} holds pairs without negatives. Set "
                 "hard_negatives, or give data with negatives."
             )
     scored = (add_teacher_scores(one, teacher, show_progress_bar=show_progress_bar) for one in sources.training)
@@ -274,12 +322,12 @@ def _parts(data: Any) -> list[tuple[str | None, Part]]:
     else:
         parts = [(None, data)]
     if not parts:
-        raise InvalidArgumentError("There are no data to train on.")
+        raise InvalidArgumentError("There are no data to train on. Give at least one source.")
     return [(name, one if isinstance(one, Part) else Part(one)) for name, one in parts]
 
 
 def _judged(part: Part) -> Dataset | None:
-    """The queries with judgements that the source is, or names; None for rows."""
+    """The data set with judgements that the source is or names; None if the source holds rows."""
     if isinstance(part.source, Dataset):
         return part.source
     if "sql" not in part.arguments and is_retrieval(part.source):
@@ -288,13 +336,13 @@ def _judged(part: Part) -> Dataset | None:
 
 
 def _texts_asked(dataset: Dataset) -> dict[str, str]:
-    """Id -> normalized text of the queries with a relevant document."""
+    """The normalized texts, by id, of the queries that have a relevant document."""
     answered = (id for id, grades in dataset.qrels.items() if any(grade > 0 for grade in grades.values()))
     return {id: normalized(dataset.queries[id]) for id in answered if id in dataset.queries}
 
 
 def _own_split(source: object, split: str, training: Dataset) -> Dataset | None:
-    """The judgements of a split of a folder or name, unless they are the training data."""
+    """The data set of another split of a folder or name; None if there is none or if it is the training data."""
     if not isinstance(source, str | Path):
         return None
     try:
@@ -305,33 +353,33 @@ def _own_split(source: object, split: str, training: Dataset) -> Dataset | None:
 
 
 def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Document] | None:
-    """A corpus that can be read again and again."""
+    """Documents that can be read several times."""
     if isinstance(corpus, str | Path):
         return read_documents(corpus)
     return list(corpus) if isinstance(corpus, Iterator) else corpus
 
 
 def asked_in(of: object) -> set[Question]:
-    """What dev or test ask. What only an evaluator reads is not known here."""
+    """The questions of dev or test. For evaluators the answer is empty."""
     if isinstance(of, Dataset):
         return {normalized(text) for id, text in of.queries.items() if id in of.qrels}
     return set(questions_of(of)) if isinstance(of, TrainingData) else set()
 
 
 def _apart(dev: Dev, closed: Collection[Question], notes: list[str]) -> Dev:
-    """The given dev, without the questions of test."""
+    """The given dev without the questions of test."""
     if isinstance(dev, TrainingData):
         kept: Dev = _without(dev, closed)
     elif isinstance(dev, Dataset):
         ids = [id for id, text in dev.queries.items() if normalized(text) not in closed]
         if not ids and dev.queries:
-            raise InvalidArgumentError(f"Test asks all queries of dev ({dev.name!r}): give another dev or test.")
+            raise InvalidArgumentError(f"All queries of dev ({dev.name!r}) are also in test. Give another dev or test.")
         kept = dev if len(ids) == len(dev.queries) else with_queries(dev, dev.name, ids)
     else:
         return dev
     before, after = (len(one.queries if isinstance(one, Dataset) else one) for one in (dev, kept))
     if after < before:
-        notes.append(f"questions of dev that test asks were left out: {before - after:,}")
+        notes.append(f"questions of dev that are also in test were left out: {before - after:,}")
     return kept
 
 
@@ -344,24 +392,24 @@ def _without(data: TrainingData, closed: Collection[Question]) -> TrainingData:
         return data
     if not kept:
         raise InvalidArgumentError(
-            f"All rows of {data.name!r} ask what dev, test or an evaluator ask, so no row is left to train on: give "
-            "other training data, or measure by other data."
+            f"All rows of {data.name!r} have questions of dev, test or an evaluator, so no row is left to train on. "
+            "Give other training data, or measure with other data."
         )
-    note = f"rows that ask what dev, test or an evaluator ask were left out: {len(data) - len(kept):,}"
+    note = f"rows with a question of dev, test or an evaluator were left out: {len(data) - len(kept):,}"
     return replace(data.select(kept), notes=(*data.notes, note))
 
 
 def _hold_out_rows(
     data: TrainingData, test: Dataset | None, corpus: Iterable[Document] | None, seed: int
 ) -> tuple[TrainingData, Dataset | None, Dataset | None]:
-    """Rows to train on, and test collections of rows that share no text with them: dev, and test unless it is given."""
+    """Hold out dev, and test if it is not given, as data sets that share no text with the other rows."""
     if len(data) < _FEWEST:
         return data, None, test
     share = min(0.1, DEV_QUERIES / len(data))
     try:
         parts = split(data, (1 - 2 * share, share, share), seed)
-    except InvalidArgumentError:  # the rows hang together by their texts
-        note = "nothing was held out, as the rows hang together by their texts"
+    except InvalidArgumentError:  # rows that share texts form one group
+        note = "nothing was held out, because too many rows share their texts with other rows"
         return replace(data, notes=(*data.notes, note)), None, test
     train, dev, rest = parts
     answers = Answers.of([dev, rest, train], _DOCUMENTS)

@@ -1,4 +1,4 @@
-"""Train a sparse encoder: SPLADE, inference-free SPLADE or CSR, as sparse as asked for, with the proof."""
+"""Train a sparse encoder (SPLADE, inference-free SPLADE or CSR) and measure what the training changed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from hybridsearch.training.sources import Source, Sources
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
 
-_SAMPLED = 32  # texts of each side on which dropout's effect on sparsity is measured
-_SHOWN = 200  # texts among which the expansions that changed most are looked for
+_SAMPLED = 32  # texts of each side that show how dropout changes sparsity
+_SHOWN = 200  # texts that are searched for the expansions that changed most
 
 
 def train_sparse(
@@ -59,40 +59,62 @@ def train_sparse(
     trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
-    """Train a SparseEncoder, and measure what it gave: quality and sparsity, before and after.
+    """Train a sparse model (a SparseEncoder), save it, and measure its quality and sparsity before and after training.
 
-    Data, dev and test are as in `hybridsearch.train_dense`. Each evaluation has the active dimensions and FLOPS beside
-    the quality; each log of the training loss has the regularisers' weights and the active dimensions of its batches
-    (dropout is on in these).
+    Each evaluation reports the active dimensions and FLOPS together with the quality. Each log of the training loss
+    has the weights of the regularisers and the active dimensions of the batches, which are measured with dropout.
 
     Args:
-        model: a folder, a name on the model hub, or a loaded SparseEncoder, which stays as it is.
-        architecture: "splade" or "inference-free", from a masked language model or a SPLADE; "csr", from a dense model
-            or a CSR; None for what the model is or suits (`hybridsearch.training.models.architectures`).
-        loss: by name, for all data; None for the one that suits each (`hybridsearch.training.losses`). It goes into
-            sentence-transformers' SpladeLoss, or for CSR into CSRLoss.
-        document_regularizer_weight, query_regularizer_weight: of the FLOPS regulariser (Paria et al., arXiv:2004.05665)
-            on either side: more is sparser. The queries of an inference-free model have none, CSR has none at all.
-            On a side with a target it is only where the weight starts.
-        regularizer_schedule: how these weights rise from 0; "constant" for the full weight at once.
-        regularizer_warmup: in which share of the steps they rise, above 0 and at most 1.
-        target_active_dims: mean active dimensions that a document shall have. CSR keeps just as many, of documents and
-            queries. Of the others the weight follows what is measured, once it has risen
-            (`hybridsearch.training.models.regularization`), and a checkpoint above the target by more than a tenth is
-            chosen only where none is below. Regularisers only make vectors sparser: a target above what a model does
-            without them is not reached.
-        target_query_active_dims: the same for the queries of a SPLADE.
-        query_learning_rate: of an inference-free model's query weights; all else has that of the settings.
-        hard_negatives: as in `hybridsearch.train_dense`, from BM25 and what the model was before; from BM25 alone
-            where that is a masked language model without any training for search.
-        corpus: documents to mine from, and to count the first query weights of a new inference-free model in; None for
-            those of each data set, or its positives.
-        data, output, teacher, dev, test, evaluators, settings, trust_remote_code, show_progress_bar: as in
-            `hybridsearch.train_dense`.
+        model: Model to train: a folder, a name on the model hub, or a loaded SparseEncoder. A loaded model is copied
+            and does not change.
+        data: Training data, as in `hybridsearch.train_dense`.
+        output: Folder for the trained model, as in `hybridsearch.train_dense`.
+        architecture: Kind of sparse model. "splade" and "inference-free" start from a masked language model or a
+            SPLADE, "csr" from a dense model or a CSR. None keeps the architecture of a sparse model, makes a SPLADE of
+            a masked language model, and a CSR of a dense model.
+        loss: Name of the loss for all data. None chooses a loss for each data set (`hybridsearch.training.losses`). The
+            loss is wrapped in sentence-transformers' SpladeLoss, or in CSRLoss for CSR.
+        document_regularizer_weight: Weight of the FLOPS regulariser (Paria et al., arXiv:2004.05665) of documents, 0 or
+            more. A larger weight makes vectors sparser. CSR has no regulariser. With `target_active_dims`, this is only
+            the first value of the weight.
+        query_regularizer_weight: Weight of the FLOPS regulariser of queries, 0 or more. CSR and inference-free models
+            do not use it. With `target_query_active_dims`, this is only the first value of the weight.
+        regularizer_schedule: How the weights of the regularisers rise from 0: "quadratic", "linear", or "constant" for
+            the full weight from the first step.
+        regularizer_warmup: Share of the steps in which these weights rise, above 0 and at most 1.
+        target_active_dims: Mean number of active dimensions that a document shall have; None sets no target. CSR keeps
+            exactly this number for documents and queries. For the other architectures, the weight of the regulariser
+            follows the measured number after its rise (`hybridsearch.training.models.regularization`). A checkpoint
+            that is more than a tenth above the target is chosen only if no checkpoint is below that. Regularisers only
+            make vectors sparser, so a target above the number without regularisers is not reached.
+        target_query_active_dims: Mean number of active dimensions that a query shall have, for SPLADE only; None sets
+            no target.
+        query_learning_rate: Learning rate of the query weights of an inference-free model. All other weights have the
+            learning rate of the settings.
+        hard_negatives: Number of hard negatives to mine for each pair, as in `hybridsearch.train_dense`. They come from
+            BM25 together with the model before training. If the model is a plain masked language model, they come from
+            BM25 alone. None mines nothing.
+        teacher: Model whose scores the student learns, as in `hybridsearch.train_dense`.
+        corpus: Documents to mine from. A new inference-free model also counts its first query weights in them. None
+            takes the documents of each data set, or else its positives.
+        dev: What chooses the best checkpoint, as in `hybridsearch.train_dense`.
+        test: Held-out queries with judgements, as in `hybridsearch.train_dense`.
+        evaluators: Further evaluators, as in `hybridsearch.train_dense`.
+        settings: Settings of the run. None takes the defaults.
+        trust_remote_code: Whether code in the folder of a named model may run.
+        show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
+
+    Returns:
+        The folder of the trained model, and the report of the run.
 
     Raises:
-        InvalidArgumentError and others, as `hybridsearch.train_dense` says: also where the architecture cannot be made
-            of the model, or has no such option.
+        InvalidArgumentError: The model cannot get this architecture, the architecture does not have an option that was
+            given, or one of the reasons of `hybridsearch.train_dense`.
+        DocumentError: A row of the data is malformed.
+        DatasetNotFoundError: There is no such data set.
+        ModelNotFoundError: There is no such model.
+        TrainingError: The loss is NaN or infinite, or the memory of the GPU is too small.
+        MissingExtraError: The extra `training` is not installed.
     """
     targets = {
         "document": whole_number_or_none("target_active_dims", target_active_dims),
@@ -116,8 +138,8 @@ def train_sparse(
     made = architecture_of(trained)
     if made != "splade" and target_query_active_dims is not None:
         raise InvalidArgumentError(
-            f"target_query_active_dims is for SPLADE: the queries of {made!r} have as many active dimensions as "
-            f"{'tokens' if made == 'inference-free' else 'documents'}. Leave it out."
+            f"target_query_active_dims is only for SPLADE, and this model is {made!r}. Its queries have as many active "
+            f"dimensions as {'tokens' if made == 'inference-free' else 'documents'}. Leave the option out."
         )
     was = _kind_before(model)
     searching = _retriever(model, was, trust_remote_code)
@@ -159,7 +181,7 @@ def train_sparse(
 
 
 def _documents(sources: Sources) -> Iterator[str]:
-    """What may be searched: each corpus, and of data without one the texts that are no questions."""
+    """The texts that may be searched: each collection, and the texts that are not queries of data without one."""
     corpora = {id(corpus): corpus for corpus in sources.corpora if corpus is not None}
     for corpus in corpora.values():
         yield from (document.content for document in corpus)
@@ -176,7 +198,7 @@ def _texts(data: TrainingData, side: str) -> Iterator[str]:
 
 
 def _kind_before(model: str | Path | SparseEncoder) -> Literal["sparse", "dense", "language model"]:
-    """What the model was before: only the first two were trained to search."""
+    """What the model was before training. Only a sparse and a dense model can search."""
     if not isinstance(model, str | Path):
         return "sparse"
     family = family_of(find_model(str(model), "SparseEncoder"))
@@ -184,14 +206,14 @@ def _kind_before(model: str | Path | SparseEncoder) -> Literal["sparse", "dense"
 
 
 def _retriever(model: Any, kind: str, trust: bool) -> Encoder | None:
-    """What negatives are mined with, beside BM25."""
+    """The encoder that mines negatives together with BM25. None for a language model."""
     if kind == "language model":
         return None
     return (Dense if kind == "dense" else Sparse)(model, trust_remote_code=trust)
 
 
 def _routes(data: Iterable[TrainingData]) -> dict[str, str]:
-    """Column -> route of an inference-free model."""
+    """The route of each column through an inference-free model."""
     return {column: "query" if column == "anchor" else "document" for one in data for column in one.inputs}
 
 
@@ -202,7 +224,7 @@ def _controls(
     schedule: RegularizerSchedule,
     warmup: float,
 ) -> list[Any]:
-    """What moves the weights of the regularisers, where a loss has any."""
+    """The callbacks that move the weights of the regularisers, one for each loss that has regularisers."""
     from sentence_transformers.sparse_encoder.losses import SpladeLoss
 
     from hybridsearch.training.models.regularization import RegularizerControl
@@ -222,14 +244,14 @@ def _controls(
 
 
 def _within(evaluator: Any, targets: Mapping[str, int]) -> Any:
-    """The evaluator, to which a checkpoint above a target counts less."""
+    """The evaluator, changed so that a checkpoint above a target scores lower."""
     from hybridsearch.training.models.regularization import WithinTarget
 
     return WithinTarget(evaluator, targets) if evaluator is not None and targets else evaluator
 
 
 def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
-    """What the report says of sparsity and expansions: of the test set, else of dev, else of training texts."""
+    """Sparsity and expansions for the report, measured on test, else on dev, else on texts of the training data."""
     if not is_main_process():
         return {}
     test, on = sources.test, ""

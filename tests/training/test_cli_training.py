@@ -78,7 +78,9 @@ def test_the_loss_is_said_with_the_reason(output: list[str], pairs: Path, tiny_d
         "--model", tiny_dense, "--output", tmp_path / "out", "--max-steps", 1, *output,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    said = "40 rows; mnr for 'pairs' (pairs): without labels, the other texts of the batch serve as negatives."
+    said = (
+        "40 rows; mnr for 'pairs' (pairs): the data have no labels, so the other texts of the batch serve as negatives."
+    )
     assert result.stderr.splitlines() == ([] if output else [said])
     assert said in (json.loads(result.stdout)["summary"] if output else result.stdout.replace("\n", " "))
 
@@ -144,7 +146,9 @@ def test_what_was_left_out_is_said(pairs: Path, tiny_dense: Path, collection: Pa
         "--output", tmp_path / "out", "--max-steps", 1, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "Rows that ask what dev, test or an evaluator ask were left out: 10." in json.loads(result.stdout)["summary"]
+    assert (
+        "Rows with a question of dev, test or an evaluator were left out: 10." in json.loads(result.stdout)["summary"]
+    )
 
 
 @pytest.mark.parametrize("option", ["--dev", "--evaluator"])
@@ -160,9 +164,11 @@ def test_rows_that_an_evaluator_reads_are_not_trained_on(option: str, tiny_dense
     assert part.exit_code == 0, part.output
     summary = json.loads(part.stdout)["summary"]
     assert "3 rows; cosent for 'rows'" in summary
-    assert "Rows that ask what dev, test or an evaluator ask were left out: 3." in summary
+    assert "Rows with a question of dev, test or an evaluator were left out: 3." in summary
     command[command.index("--output") + 1] = tmp_path / "other"
-    assert "ask what dev, test or an evaluator ask" in error_of(*command, option, f"similarity={tmp_path}/rows.csv")
+    assert "have questions of dev, test or an evaluator" in error_of(
+        *command, option, f"similarity={tmp_path}/rows.csv"
+    )
 
 
 @pytest.mark.parametrize("option", ["--dev", "--evaluator"])
@@ -408,8 +414,8 @@ def test_a_loss_that_does_not_fit_comes_with_the_table(pairs: Path, tiny_dense: 
     )  # fmt: skip
     assert result.exit_code == 1
     first, second, *table = result.stderr.splitlines()
-    assert "for it there is mnr or cached-mnr" in first
-    assert second == "What fits a dense model:"
+    assert "take mnr or cached-mnr" in first
+    assert second == "The losses for a dense model:"
     assert any(line.split() == ["pairs", "anchor,", "positive", "mnr,", "cached-mnr"] for line in table)
 
 

@@ -50,5 +50,7 @@ def test_a_value_that_is_not_allowed_is_refused_by_name(name: str, value: object
 
 
 def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"no training setting 'lr'; there are epochs, .*learning_rate"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"no training setting 'lr'. The settings are epochs, .*learning_rate"
+    ):
         TrainingSettings.from_dict({"lr": 0.1})

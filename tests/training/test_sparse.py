@@ -284,7 +284,7 @@ def test_scored_tuples_distil_a_teacher(tiny_splade: Path, tiny_pairs: list[dict
         ({"regularizer_warmup": 0.0}, "regularizer_warmup"),
         ({"query_learning_rate": 2.0}, "query_learning_rate"),
         ({"architecture": "csr"}, "starts from a dense model"),
-        ({"architecture": "inference-free", "target_query_active_dims": 8}, "is for SPLADE"),
+        ({"architecture": "inference-free", "target_query_active_dims": 8}, "is only for SPLADE"),
     ],
 )
 def test_options_that_are_not_allowed_are_refused_before_training(
@@ -306,4 +306,4 @@ def test_a_sparse_student_learns_a_dense_teachers_margins_on_its_own_scale(
     scored = add_teacher_scores(read_training_data(rows), hs.Sparse(tmp_path / "out", cache=False))
     margins = np.subtract(*np.transpose(scored.rows["label"][:]))
     assert margins.mean() > 2
-    assert "The teacher's scores were multiplied by 27, because its margins are about 0.3" in result.summary
+    assert "The teacher's scores were multiplied by 27, because the teacher's margins are about 0.3" in result.summary
