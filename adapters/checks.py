@@ -1,4 +1,4 @@
-"""What every engine checks of a request, a batch and an index, said in the same words."""
+"""Checks of requests, batches, schemas and indexes that all engines share, with the same messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def retriever_of(schema: Schema, name: str) -> RetrieverSchema:
-    """Raises InvalidArgumentError where the index has none of that name."""
+    """The schema of one retriever. Raises InvalidArgumentError if the index has no retriever of that name."""
     try:
         return schema.retrievers[name]
     except KeyError:
@@ -25,7 +25,7 @@ def retriever_of(schema: Schema, name: str) -> RetrieverSchema:
 
 
 def hits_of(request: Request) -> int:
-    """How many documents are wanted; raises InvalidArgumentError where that is no whole number of at least 1."""
+    """The number of documents to find. Raises InvalidArgumentError if it is not a whole number of at least 1."""
     k: Any = request.k
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise InvalidArgumentError(f"A search asks for at least 1 document, not {k!r}.")
@@ -33,7 +33,7 @@ def hits_of(request: Request) -> int:
 
 
 def sparse_query(request: Request, retriever: RetrieverSchema) -> SparseQuery:
-    """The query; raises InvalidArgumentError where it is no sparse one."""
+    """The query of the request. Raises InvalidArgumentError if it is not a sparse query."""
     if not isinstance(request.query, SparseQuery):
         raise InvalidArgumentError(
             f"Retriever {request.retriever!r} is {retriever.kind} and takes a SparseQuery, not "
@@ -43,7 +43,7 @@ def sparse_query(request: Request, retriever: RetrieverSchema) -> SparseQuery:
 
 
 def dense_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.float32]:
-    """The query; raises InvalidArgumentError where it is no vector of the retriever's dimensions."""
+    """The query vector. Raises InvalidArgumentError if it does not have the dimensions of the retriever."""
     name, query = request.retriever, request.query
     if not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
         given = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
@@ -56,34 +56,34 @@ def dense_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.floa
 
 
 def check_explained(request: Request, retriever: RetrieverSchema) -> None:
-    """Raises InvalidArgumentError where the retriever's scores are not made of our terms."""
+    """Raises InvalidArgumentError if the retriever's scores are not sums over terms that we know."""
     if retriever.kind in ("dense", "text"):
         raise InvalidArgumentError(
-            f"Retriever {request.retriever!r} is {retriever.kind}: only lexical and sparse scores have terms."
+            f"Retriever {request.retriever!r} is {retriever.kind}. Only lexical and sparse scores have terms."
         )
 
 
 def check_batch_size(size: int) -> None:
-    """Raises InvalidArgumentError where a scan cannot have batches of this size."""
+    """Raises InvalidArgumentError if `size` is not a size for the batches of a scan."""
     if size < 1:
-        raise InvalidArgumentError(f"A scan's batches have at least 1 document, not {size!r}.")
+        raise InvalidArgumentError(f"batch_size of a scan is at least 1, not {size!r}.")
 
 
 def check_dense(name: str, retriever: RetrieverSchema) -> tuple[int, Metric]:
-    """The dimensions and the metric of a dense retriever; raises InvalidArgumentError where the schema lacks them."""
+    """The dimensions and the metric of a dense retriever. Raises InvalidArgumentError if the schema lacks them."""
     if not retriever.dimensions or not retriever.metric:
         raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
     return retriever.dimensions, retriever.metric
 
 
 def check_open(closed: bool) -> None:
-    """Raises BackendError for a backend that was closed."""
+    """Raises BackendError if the backend was closed."""
     if closed:
         raise BackendError("The index was closed: open it again to use it.")
 
 
 def opened(index: T | None, closed: bool) -> T:
-    """`index`; raises BackendError for a backend that was closed, or neither opened nor created."""
+    """`index`. Raises BackendError if the backend was closed, or if it has no index yet."""
     check_open(closed)
     if index is None:
         raise BackendError("There is no index yet: call open() or create() first.")
@@ -91,7 +91,7 @@ def opened(index: T | None, closed: bool) -> T:
 
 
 def differing_retrievers(known: Schema, new: Schema) -> list[str]:
-    """The retrievers whose queries for an index of schema `known` are none for one of schema `new`."""
+    """The names of the retrievers that need other query vectors in schema `new` than in schema `known`."""
 
     def queries(schema: Schema) -> dict[str, object]:
         return {name: (r.kind, str(r.fingerprint), r.dimensions, r.metric) for name, r in schema.retrievers.items()}
@@ -101,10 +101,10 @@ def differing_retrievers(known: Schema, new: Schema) -> list[str]:
 
 
 def check_layout(found: object, oldest: int, known: int, place: str) -> None:
-    """Raises IndexCorruptedError where the index at `place` is stored in a layout that we do not know."""
+    """Raises IndexCorruptedError if this version cannot read the layout of the index at `place`."""
     if not isinstance(found, int) or not oldest <= found <= known:
         newer = isinstance(found, int) and found > known
         raise IndexCorruptedError(
-            f"{place} has layout {found!r}, and this hybridsearch reads {known}: "
+            f"{place} has layout {found!r}, but this version of hybridsearch reads layout {known}: "
             f"{'upgrade hybridsearch, or ' if newer else ''}index the documents again under another name."
         )

@@ -23,36 +23,46 @@ from hybridsearch.errors import BackendError, InvalidArgumentError
 _SIMILARITIES = {"cosine": "cosine", "dot": "max_inner_product", "euclidean": "l2_norm"}
 _DEEPEST = 10_000  # num_candidates
 _QUANTIZATIONS = ("int8", "int4", "bbq")
-_LEAST_BBQ = 64
+_LEAST_BBQ = 64  # dimensions
 _WITHOUT_VECTORS = "mapping.exclude_source_vectors"
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
 
 class ElasticsearchBackend(LuceneBackend):
-    """An index in Elasticsearch 8.15 or newer; the basic licence is enough. The client may be of version 8 or 9.
+    """A backend that keeps an index in Elasticsearch 8.15 or newer.
+
+    The free basic licence is enough. The Python client may be version 8 or 9.
 
     Args:
-        location: `elasticsearch://host:9200/name`; `elasticsearch+https://` for TLS; several nodes with commas between.
-            Without a host, `elasticsearch:///name`, on the server of HYBRIDSEARCH_ELASTICSEARCH_URL, such as
-            https://host:9200.
-        dense: "hnsw" (approximate) or "exact"; None for what the index was made with, "hnsw" for a new one.
-        quantization: of the dense vectors that HNSW compares, for less memory: "int8", "int4" or "bbq" (1 bit); needs
-            Elasticsearch 8.18. The best candidates are scored again by the full vectors. None for what the index was
-            made with, none for a new one.
-        shards, replicas: of a new index.
-        refresh: whether a search, count or scan first makes what this object has written visible.
-        user, password, api_key: who asks; else from the URL, else from HYBRIDSEARCH_ELASTICSEARCH_USER, _PASSWORD,
-            _API_KEY. Never shown.
-        ca_file: of the authority that signed the server's certificate; else from HYBRIDSEARCH_ELASTICSEARCH_CA.
-        verify: False accepts any certificate.
-        timeout: seconds that an answer may take.
-        ef_search: how many candidates a HNSW search keeps at least; more finds more and takes longer.
-        prune: leave out the query terms of learned sparse retrievers that matter least, by the engine's own rule:
-            faster and approximate.
-        bulk_threads: requests on their way at one time while documents are written.
+        location: URL of the index: `elasticsearch://host:9200/name`, or `elasticsearch+https://host:9200/name` for TLS.
+            Commas separate several nodes of one cluster. A URL without a host (`elasticsearch:///name`) uses the
+            server in the environment variable HYBRIDSEARCH_ELASTICSEARCH_URL, such as https://host:9200.
+        dense: How dense vectors are searched: "hnsw" (fast, approximate) or "exact" (compares all vectors). Default
+            None: as the index was made. A new index gets "hnsw".
+        quantization: Compression of the dense vectors that HNSW compares: "int8", "int4" or "bbq" (1 bit). It saves
+            memory. The best candidates are scored again with the full vectors, which stay on disk. Needs Elasticsearch
+            8.18 or newer. Default None: as the index was made. A new index is not compressed.
+        shards: Number of primary shards of a new index. Default 1. An existing index keeps its number.
+        replicas: Number of copies of each shard of a new index. Default 1. Each copy takes as much disk as the shard.
+        refresh: Whether a search, count or scan first makes visible what this object has written. Default True. With
+            False, the engine decides when that becomes visible.
+        user: User name. Default None: from the URL, else from HYBRIDSEARCH_ELASTICSEARCH_USER.
+        password: Password of the user. Default None: from the URL, else from HYBRIDSEARCH_ELASTICSEARCH_PASSWORD. No
+            message shows it.
+        api_key: API key, in place of user and password. Default None: from HYBRIDSEARCH_ELASTICSEARCH_API_KEY. No
+            message shows it.
+        ca_file: Path of the certificate (PEM) of the authority that signed the server's certificate. Only with TLS.
+            Default None: from HYBRIDSEARCH_ELASTICSEARCH_CA, else the authorities that the system trusts.
+        verify: Whether the server's certificate is checked. Default True. False accepts any certificate.
+        timeout: Seconds to wait for an answer, above 0. Default 30.
+        ef_search: Least number of candidates that an HNSW search keeps. Default 100. A larger number finds more of the
+            nearest vectors and takes longer.
+        prune: Whether searches of learned sparse retrievers leave out the query terms that matter least, by a rule of
+            Elasticsearch. Default False. True is faster and approximate.
+        bulk_threads: Number of requests that are sent at the same time while documents are written. Default 3.
 
     Raises:
-        InvalidArgumentError: the location or an option is not usable.
+        InvalidArgumentError: The location or an option is not usable.
     """
 
     engine = "Elasticsearch"
@@ -114,18 +124,18 @@ class ElasticsearchBackend(LuceneBackend):
         except BackendError as error:
             if _WITHOUT_VECTORS not in str(error):
                 raise
-            del body["settings"][_WITHOUT_VECTORS]  # of an older server, which did not tell its version
+            del body["settings"][_WITHOUT_VECTORS]  # the server is older, and did not tell its version
             super().make_index(body)
 
     def dense_field(self, retriever: RetrieverSchema) -> Json:
-        # Without a type, servers quantize vectors of 384 and more dimensions on their own.
+        # Without a type, servers quantize vectors of 384 or more dimensions by default.
         kind = "hnsw" if self.approximate_dense else "flat"
         quantization, dimensions = self._options.get("quantization"), retriever.dimensions or 0
         if (quantization == "int4" and dimensions % 2) or (quantization == "bbq" and dimensions < _LEAST_BBQ):
             allowed = "an even number of dimensions" if quantization == "int4" else f"at least {_LEAST_BBQ} dimensions"
             raise InvalidArgumentError(
-                f"A dense retriever has {dimensions} dimensions, and quantization={quantization!r} takes {allowed}: "
-                "use 'int8', or leave it out."
+                f"A dense retriever has {dimensions} dimensions, but quantization={quantization!r} needs {allowed}: "
+                "use 'int8', or leave quantization out."
             )
         return {
             "type": "dense_vector",
@@ -154,7 +164,7 @@ class ElasticsearchBackend(LuceneBackend):
         return self._prune
 
     def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
-        prune = self._prune and kind == "sparse"  # said explicitly, as newer versions prune by default
+        prune = self._prune and kind == "sparse"  # always sent, because newer versions prune by default
         return {"sparse_vector": {"field": path, "query_vector": weights, "prune": prune}}
 
     def term_clause(self, path: str, term: str) -> Json:
@@ -162,7 +172,10 @@ class ElasticsearchBackend(LuceneBackend):
 
 
 class ElasticsearchTransport:
-    """elasticsearch-py, for raw requests: in plain JSON, which servers of every version take from every client."""
+    """Raw requests through elasticsearch-py.
+
+    They are plain JSON, which servers of every version accept from clients of every version.
+    """
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -204,7 +217,7 @@ class ElasticsearchTransport:
             **({} if context is None else {"ssl_context": context} if address.verify else {"verify_certs": False}),
             "request_timeout": address.timeout,
             "serializers": {kind: _Raw() for kind in (JSON, LINES, SMILE, "text/*")},
-            "max_retries": len(address.hosts),  # after a connection error, on another node
+            "max_retries": len(address.hosts),  # after a connection error, the client tries another node
             "retry_on_status": (),
             "connections_per_node": 32,
         }
@@ -215,7 +228,7 @@ class ElasticsearchTransport:
 
 
 class _Raw(elastic_transport.Serializer):
-    """Leaves bodies as they are; orjson reads them later."""
+    """Leaves bodies as they are, because orjson reads them later."""
 
     mimetype = "application/json"
 

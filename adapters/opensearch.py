@@ -22,48 +22,65 @@ from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
 
 _SPACES = {"cosine": "cosinesimil", "dot": "innerproduct", "euclidean": "l2"}
-_DEEPEST = 10_000  # of a k-NN query; deeper ones are answered exactly
+_DEEPEST = 10_000  # hits of a k-NN query; a deeper search is answered exactly
 _KNN, _NEURAL = "opensearch-knn", "opensearch-neural-search"
-_FULL_DISTRIBUTION = "opensearch-ml"  # comes with the native libraries, too
+_FULL_DISTRIBUTION = "opensearch-ml"  # this plugin comes with the distribution that has the native libraries
 _SEISMIC_SINCE, _DERIVES_SINCE = (3, 3), (3, 0)
 _COMPRESSION = {"lucene": {"int8": "4x"}, "faiss": {"fp16": "2x", "binary": "32x"}}
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
 
 class OpenSearchBackend(LuceneBackend):
-    """An index in OpenSearch 2.17 or newer, with the plugin opensearch-knn for dense vectors.
+    """A backend that keeps an index in OpenSearch 2.17 or newer.
+
+    Dense vectors need the plugin opensearch-knn.
 
     Args:
-        location: `opensearch://host:9200/name`; `opensearch+https://` for TLS; several nodes with commas between them.
-            Without a host, `opensearch:///name`, on the server of HYBRIDSEARCH_OPENSEARCH_URL, such as https://host:9200.
-        dense: "hnsw" (approximate) or "exact"; None for what the index was made with, "hnsw" for a new one.
-        engine: of HNSW: "lucene", or "faiss" on nodes that have its native library; None as for `dense`.
-        quantization: of the dense vectors that HNSW compares, for less memory: "int8" (engine lucene; of 7 bits),
-            "fp16" or "binary" (faiss); needs OpenSearch 3.1. The best candidates are scored again by the full vectors.
-            None for what the index was made with, none for a new one.
-        sparse: of learned sparse retrievers: "exact", or "seismic", which is approximate, made for millions of
-            documents, and takes more room, as searches with a filter stay exact; scores are the same. Needs OpenSearch
-            3.3 with the plugin opensearch-neural-search. None for what the index was made with, "exact" for a new one.
-        n_postings: of a new index with seismic: how many documents a term keeps in each segment, those where it weighs
-            most; None for 0.05 % of them.
-        approximate_threshold: of a new index with seismic: smaller segments are searched exactly; None for 1,000,000
-            documents.
-        query_cut: how many of a query's terms, the heaviest, seismic looks documents up by. All count in the score.
-        heap_factor: above 0; the more, the fewer clusters of documents seismic leaves out.
-        shards, replicas: of a new index.
-        refresh: whether a search, count or scan first makes what this object has written visible.
-        user, password, api_key: who asks; else from the URL, else from HYBRIDSEARCH_OPENSEARCH_USER, _PASSWORD,
-            _API_KEY. Never shown.
-        ca_file: of the authority that signed the server's certificate; else from HYBRIDSEARCH_OPENSEARCH_CA.
-        verify: False accepts any certificate.
-        timeout: seconds that an answer may take.
-        ef_search: how many candidates a HNSW search keeps at least; more finds more and takes longer.
-        two_phase: search learned sparse vectors by a query's heaviest terms first, and only what these find by all of
-            its terms: faster and approximate. Needs the plugin opensearch-neural-search.
-        bulk_threads: requests on their way at one time while documents are written.
+        location: URL of the index: `opensearch://host:9200/name`, or `opensearch+https://host:9200/name` for TLS.
+            Commas separate several nodes of one cluster. A URL without a host (`opensearch:///name`) uses the server
+            in the environment variable HYBRIDSEARCH_OPENSEARCH_URL, such as https://host:9200.
+        dense: How dense vectors are searched: "hnsw" (fast, approximate) or "exact" (compares all vectors). Default
+            None: as the index was made. A new index gets "hnsw".
+        engine: Library that does HNSW: "lucene", or "faiss", which needs its native library on every node. Default
+            None: as the index was made. A new index gets "lucene".
+        quantization: Compression of the dense vectors that HNSW compares: "int8" (engine lucene, 7 bits per number),
+            "fp16" or "binary" (engine faiss). It saves memory. The best candidates are scored again with the full
+            vectors, which stay on disk. Needs OpenSearch 3.1 or newer. Default None: as the index was made. A new
+            index is not compressed.
+        sparse: How learned sparse vectors are searched: "exact", or "seismic", which is approximate and made for
+            millions of documents. The scores are the same. "seismic" takes more disk, because the vectors are stored
+            for exact search too: searches with a filter stay exact. Needs OpenSearch 3.3 or newer with the plugin
+            opensearch-neural-search. Default None: as the index was made. A new index gets "exact".
+        n_postings: Number of documents that SEISMIC keeps for each term in each segment: the documents in which the
+            term weighs most. Only for a new index with sparse="seismic". Default None: 0.05 % of the documents.
+        approximate_threshold: Number of documents from which SEISMIC searches a segment. Smaller segments are searched
+            exactly. Only for a new index with sparse="seismic". Default None: 1,000,000 documents.
+        query_cut: Number of query terms that SEISMIC uses to find candidates: the terms with the largest weights. All
+            terms count in the score. Default 10. A larger number finds more and takes longer.
+        heap_factor: How carefully SEISMIC searches, above 0. Default 1.0. With a larger number it skips fewer clusters
+            of documents: it finds more and takes longer.
+        shards: Number of primary shards of a new index. Default 1. An existing index keeps its number.
+        replicas: Number of copies of each shard of a new index. Default 1. Each copy takes as much disk as the shard.
+        refresh: Whether a search, count or scan first makes visible what this object has written. Default True. With
+            False, the engine decides when that becomes visible.
+        user: User name. Default None: from the URL, else from HYBRIDSEARCH_OPENSEARCH_USER.
+        password: Password of the user. Default None: from the URL, else from HYBRIDSEARCH_OPENSEARCH_PASSWORD. No
+            message shows it.
+        api_key: API key, in place of user and password. Default None: from HYBRIDSEARCH_OPENSEARCH_API_KEY. No message
+            shows it.
+        ca_file: Path of the certificate (PEM) of the authority that signed the server's certificate. Only with TLS.
+            Default None: from HYBRIDSEARCH_OPENSEARCH_CA, else the authorities that the system trusts.
+        verify: Whether the server's certificate is checked. Default True. False accepts any certificate.
+        timeout: Seconds to wait for an answer, above 0. Default 30.
+        ef_search: Least number of candidates that an HNSW search keeps. Default 100. A larger number finds more of the
+            nearest vectors and takes longer.
+        two_phase: Whether learned sparse vectors are searched in two phases. The terms with the largest weights find
+            documents. Then all terms score these documents. Default False. True is faster and approximate. Needs the
+            plugin opensearch-neural-search and sparse="exact".
+        bulk_threads: Number of requests that are sent at the same time while documents are written. Default 3.
 
     Raises:
-        InvalidArgumentError: the location or an option is not usable.
+        InvalidArgumentError: The location or an option is not usable.
     """
 
     engine = "OpenSearch"
@@ -109,7 +126,10 @@ class OpenSearchBackend(LuceneBackend):
         for name, count in {"query_cut": query_cut, **given}.items():
             whole_number(name, count)
         if given and sparse != "seismic":
-            raise InvalidArgumentError(f"{next(iter(given))} is of sparse='seismic': say that too, or leave it out.")
+            name = next(iter(given))
+            raise InvalidArgumentError(
+                f"{name} is an option of sparse='seismic': give sparse='seismic' too, or leave {name} out."
+            )
         number("heap_factor", heap_factor, above=0)
         check_switches(two_phase=two_phase)
         super().__init__(
@@ -151,37 +171,37 @@ class OpenSearchBackend(LuceneBackend):
         if self.rough_sparse and (server.version < _SEISMIC_SINCE or _NEURAL not in server.plugins):
             raise BackendError(
                 f"OpenSearch at {self.address} is version {server} "
-                f"{'with' if _NEURAL in server.plugins else 'without'} the plugin {_NEURAL}; sparse='seismic' needs "
-                f"{dotted(_SEISMIC_SINCE)} or newer with it on every node: upgrade or install it, or use "
-                "sparse='exact'."
+                f"{'with' if _NEURAL in server.plugins else 'without'} the plugin {_NEURAL}. sparse='seismic' needs "
+                f"{dotted(_SEISMIC_SINCE)} or newer with that plugin on every node: upgrade the server or install the "
+                "plugin, or use sparse='exact'."
             )
         if self.rough_sparse and self._two_phase:
-            raise BackendError("two_phase is for sparse='exact', and this index has 'seismic': leave two_phase out.")
+            raise BackendError("two_phase needs sparse='exact', but this index has 'seismic': leave two_phase out.")
         if self._options["engine"] == "faiss" and _FULL_DISTRIBUTION not in server.plugins:
             raise BackendError(
-                f"OpenSearch at {self.address} is not a full distribution, and the engine faiss kills a node that "
-                "lacks its native library: use engine='lucene', or the official distribution."
+                f"OpenSearch at {self.address} is not a full distribution. The engine faiss kills a node that does "
+                "not have its native library: use engine='lucene', or install the full distribution."
             )
 
     def settings(self, schema: Schema, server: Server) -> dict[str, Json]:
         kinds = {retriever.kind for retriever in schema.retrievers.values()}
         settings: dict[str, Json] = {"knn": self.approximate_dense} if "dense" in kinds else {}
         if self.approximate_dense and settings and server.version is not None and server.version >= _DERIVES_SINCE:
-            settings["knn.derived_source.enabled"] = False  # saves half of the disk, and costs a third of the speed
+            settings["knn.derived_source.enabled"] = False  # True saves half of the disk and costs a third of the speed
         return {**settings, "sparse": True} if "sparse" in kinds and self.rough_sparse else settings
 
     def dense_field(self, retriever: RetrieverSchema) -> Json:
         field = {"type": "knn_vector", "dimension": retriever.dimensions}
         if not self.approximate_dense:
-            return field  # with the setting `knn` off there is no graph and no engine
-        # The server's default engine is faiss, which kills a node that lacks its library: always say which.
+            return field  # there is no graph and no engine, because the setting `knn` is off
+        # Always name the engine. The server's default is faiss, which kills a node that does not have its library.
         engine, quantization = self._options["engine"], self._options.get("quantization")
-        # Asked of new indexes alone: those that have faiss were made where all nodes were seen to have it.
+        # Only new indexes come here. An existing index with faiss was made after all nodes were seen to have it.
         if engine == "faiss" and self._server is not None and self._server.version is None:
             raise BackendError(
-                f"Whoever asks OpenSearch at {self.address} may not read _nodes, and the engine faiss kills a node "
-                "that lacks its native library: ask as a user with the right to cluster:monitor/nodes/info, or use "
-                "engine='lucene'."
+                f"The user may not read _nodes of OpenSearch at {self.address}. The engine faiss kills a node that "
+                "does not have its native library, and _nodes tells which nodes have it: use a user with the "
+                "permission cluster:monitor/nodes/info, or engine='lucene'."
             )
         if quantization is not None:
             field["compression_level"] = _COMPRESSION[engine][quantization]
@@ -252,7 +272,7 @@ class OpenSearchBackend(LuceneBackend):
 
 
 class OpenSearchTransport:
-    """opensearch-py, for raw requests."""
+    """Raw requests through opensearch-py."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -295,14 +315,14 @@ class OpenSearchTransport:
             **({} if context is None else {"ssl_context": context}),
             "timeout": address.timeout,
             "serializer": _Raw(),
-            "max_retries": len(address.hosts),  # after a connection error, on another node
+            "max_retries": len(address.hosts),  # after a connection error, the client tries another node
             "retry_on_status": (),
             "pool_maxsize": 32,
         }
 
     def _answer(self, error: opensearchpy.OpenSearchException, timeout: float) -> Answer:
-        """The error's HTTP status and body, if it has them."""
-        if not isinstance(error, opensearchpy.TransportError):  # an answer of another type than JSON
+        """The HTTP status and the body of the error. Raises BackendError if it has none."""
+        if not isinstance(error, opensearchpy.TransportError):  # the answer is not JSON
             return 200, str(error)
         if isinstance(error.status_code, int):
             info = error.info
@@ -312,7 +332,7 @@ class OpenSearchTransport:
 
 
 class _Raw(opensearchpy.serializer.JSONSerializer):
-    """Leaves bodies as they are; orjson reads them later."""
+    """Leaves bodies as they are, because orjson reads them later."""
 
     def loads(self, s: str) -> Any:
         return s
@@ -322,7 +342,7 @@ class _Raw(opensearchpy.serializer.JSONSerializer):
 
 
 async def _close_all(client: opensearchpy.AsyncOpenSearch) -> None:
-    """The client's own `close` leaves out connections to nodes that it takes for dead."""
+    """Close all connections. `close` of the client leaves out the connections to nodes that it takes for dead."""
     pool = client.transport.connection_pool
     for connection in getattr(pool, "orig_connections", ()):
         await connection.close()

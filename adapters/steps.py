@@ -1,8 +1,8 @@
-"""Work in steps, which does no I/O itself, so that one text serves threads and event loops.
+"""Work that is written once and runs in threads as well as in event loops.
 
-Steps are a generator. It yields calls, and each `yield` gives the answer or raises the error, as if the call were made
-there: what a step does not catch ends the work, and its `finally` blocks run. An engine says what a call is and how it
-is made, once for threads and once for event loops.
+The work is a generator of steps. It does no I/O itself: it yields calls. Each `yield` returns the answer of the call or
+raises its error. An error that the generator does not catch ends the work, and its `finally` blocks run. Each engine
+defines what a call is, and how a thread and an event loop make it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ T = TypeVar("T")
 
 
 class Pause(float):
-    """Seconds to wait, yielded in place of a call."""
+    """A number of seconds to wait. Steps yield it in place of a call."""
 
 
 Steps: TypeAlias = Generator[C | list[C] | Pause, Any, T]
-"""Yields calls of type C, is sent their answers, and returns a T. The calls of a list are on their way at once: all of
-them are waited for, and answered by a list; where some fail, the first of their errors is raised and names the others.
+"""A generator that yields calls of type C, receives their answers, and returns a T.
+
+It may yield a list of calls. They are made at the same time, and the answer is a list. If some of them fail, the first
+error is raised after all have ended, with the other errors as notes.
 """
 
 
 def run(steps: Steps[C, T], ask: Callable[[C], Any], *, at_once: int = 1) -> T:
-    """Take all steps in this thread. `ask` makes a call; those of a list are made in up to `at_once` threads."""
+    """Take all steps in this thread. `ask` makes one call. The calls of a list are made in up to `at_once` threads."""
     step = partial(next, steps)
     while True:
         try:
@@ -47,7 +49,7 @@ def run(steps: Steps[C, T], ask: Callable[[C], Any], *, at_once: int = 1) -> T:
 
 
 async def arun(steps: Steps[C, T], ask: Callable[[C], Awaitable[Any]]) -> T:
-    """`run` in the running event loop. Cancelling it cancels the calls that are on their way."""
+    """Take all steps in the running event loop. Cancelling it cancels the calls that are not answered yet."""
     step = partial(next, steps)
     while True:
         try:
@@ -62,7 +64,7 @@ async def arun(steps: Steps[C, T], ask: Callable[[C], Awaitable[Any]]) -> T:
 
 
 def through(steps: Generator[C, Any, T], ask: Callable[[C], Generator[D, Any, Any]]) -> Generator[D, Any, T]:
-    """`steps`, whose calls are answered by other steps."""
+    """The same steps, but each of their calls is answered by the steps that `ask` gives."""
     step = partial(next, steps)
     while True:
         try:
@@ -77,18 +79,18 @@ def through(steps: Generator[C, Any, T], ask: Callable[[C], Generator[D, Any, An
 
 
 def pause(first: float, failures: int, longest: float) -> Pause:
-    """How long to wait after so many failures in a row.
+    """The time to wait after some failures in a row.
 
-    It is random, up to `first` seconds after one failure, up to twice as much after each further one, and never more
-    than `longest` ("full jitter": M. Brooker, "Exponential Backoff And Jitter", 2015).
+    It is random. After one failure it is at most `first` seconds. The maximum doubles with each failure, up to
+    `longest` ("full jitter": M. Brooker, "Exponential Backoff And Jitter", 2015).
     """
     return Pause(random.uniform(0, min(first * 2.0 ** min(failures - 1, 60), longest)))  # noqa: S311 - no secret
 
 
 class LoopClients(Generic[C]):
-    """One asynchronous client for each event loop, closed when the loop ends if not before.
+    """One asynchronous client for each event loop. It is closed when the loop ends, if `close` was not called before.
 
-    An event loop closes its asynchronous generators at its end (`asyncio.run` sees to that): each client lives in one.
+    `asyncio.run` closes the asynchronous generators of its event loop at the end. So each client lives in a generator.
     """
 
     def __init__(self, make: Callable[[], C], close: Callable[[C], Awaitable[object]]) -> None:
@@ -147,6 +149,6 @@ def _all_of(outcomes: Iterable[Any]) -> list[Any]:
     errors = [answer for answer in answers if isinstance(answer, BaseException)]
     if errors:
         for other in errors[1:]:
-            errors[0].add_note(f"Another call failed, too: {other}")
+            errors[0].add_note(f"Another call failed too: {other}")
         raise errors[0]
     return answers

@@ -1,1 +1,1 @@
-"""What OpenSearch and Elasticsearch have in common: both are Lucene behind nearly the same HTTP interface."""
+"""The parts that OpenSearch and Elasticsearch share: both are Lucene behind nearly the same HTTP interface."""

@@ -1,11 +1,13 @@
-"""Names that mean an index: moving one to another index, and searching on by it while somebody moves it.
+"""Aliases: moving an alias to another index, and searching by an alias while somebody moves it.
 
-A backend that was opened by an alias asks the index that the alias meant by that index's own name, so that all parts
-of an answer are of one index. Each search also asks what the alias means, in the same round trip (`watched`). Where
-that is another index by now, or one of the same name that was made anew, the backend opens it and asks again; where its
-vectors are of other encoders, it raises FingerprintMismatchError, as queries encoded for the old one find nonsense.
+A backend that was opened by an alias sends its requests to the index itself, by the index's name. So all parts of an
+answer come from one index. Each search also asks which index the alias means, in the same round trip (`watched`). If
+the alias means another index by now, or the index was deleted and made again, the backend opens that index and asks
+again. If the new index has vectors of other encoders, the backend raises FingerprintMismatchError, because the encoded
+queries do not fit.
 
-Whoever searches by an alias needs the right to search the indexes that it means, as `papers-*` for `papers`.
+A user who searches by an alias needs the permission to search the indexes that it means, such as `papers-*` for
+`papers`.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ T = TypeVar("T")
 
 
 class Sign(NamedTuple):
-    """What a search by an alias tells of the index that it means: its name, and the oldest stamp in it.
+    """What a search by an alias tells about the index that the alias means.
 
-    An index that was deleted and made anew under the same name has younger stamps. Both are None in an empty index.
+    Attributes:
+        name: Name of the index. None if the index is empty.
+        oldest: Oldest stamp in the index. An index that was deleted and made again has younger stamps. None if the
+            index is empty.
     """
 
     name: str | None
@@ -44,13 +49,14 @@ class Sign(NamedTuple):
 
 @dataclass(slots=True)
 class Target:
-    """The index that is asked.
+    """The index that receives the requests.
 
     Attributes:
-        address: with the index's own name.
-        uuid: of the index; one made anew has another.
-        alias: by which it was opened; None if it was by its own name.
-        sign: by which searches know that the alias still means it; None before the first search.
+        address: Address with the index's name, not with the alias.
+        searcher: Searcher of the index.
+        uuid: Id of the index in the engine. An index that was deleted and made again has another id.
+        alias: Alias by which the index was opened. None if it was opened by its name.
+        sign: What searches by the alias tell while the alias means this index. None before the first search.
     """
 
     address: Address
@@ -61,15 +67,15 @@ class Target:
 
 
 class MovedError(BackendError):
-    """The alias may mean another index than the one that was asked; to be looked up, and asked again."""
+    """The alias may mean another index by now. It must be looked up, and the search repeated."""
 
     def __init__(self, alias: str, sign: Sign) -> None:
-        super().__init__(f"The alias {alias!r} was moved again and again during a search: try again later.")
+        super().__init__(f"The alias {alias!r} was moved several times during a search: try again later.")
         self.sign = sign
 
 
 def watched(rounds: Generator[list[Search], list[Json], T], target: Target) -> Generator[list[Search], list[Json], T]:
-    """`rounds`, the first of which also asks what the alias means. Raises MovedError where that has another sign."""
+    """The same rounds, but the first also asks what the alias means. Raises MovedError if the answer has changed."""
     if target.alias is None:
         return (yield from rounds)
     waiting = [target.alias]
@@ -90,33 +96,33 @@ def watched(rounds: Generator[list[Search], list[Json], T], target: Target) -> G
 
 
 def only_index(found: Json, address: Address) -> tuple[str, Json]:
-    """The name and the content of the one index that the engine knows by the address's name."""
+    """The name and the content of the index that the address's name means. It must mean one index only."""
     if len(found) != 1:
         raise BackendError(
             f"{address.index!r} at {address} is an alias of {len(found)} indexes ({', '.join(sorted(found)[:3])}): "
-            "open one of them by its name."
+            "open one of these indexes by its name."
         )
     ((name, index),) = found.items()
     return name, index
 
 
 def check_same_vectors(known: Schema, new: Schema, index: str, address: Address) -> None:
-    """Raises FingerprintMismatchError where queries for an index of schema `known` are none for one of schema `new`."""
+    """Raises FingerprintMismatchError if queries encoded for schema `known` do not fit schema `new`."""
     if differing := differing_retrievers(known, new):
         raise FingerprintMismatchError(
-            f"The alias {address.index!r} at {address} now means the index {index!r}, whose retrievers are others than "
-            f"those it was opened with ({', '.join(differing)}): open it again."
+            f"The alias {address.index!r} at {address} now means the index {index!r}, which has other retrievers "
+            f"({', '.join(differing)}): open the alias again."
         )
 
 
 def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
-    """Let `alias` mean the channel's index, as `LuceneBackend.publish` says."""
+    """Let `alias` mean the channel's index, as `LuceneBackend.publish` describes."""
     address = channel.address
     check_name(alias)
     found = channel.call("GET", f"{address.path},{quote(alias, safe='')}?ignore_unavailable=true")
     if alias in found:
         raise IndexExistsError(
-            f"{alias!r} is the name of an index at {address} itself: choose another alias, or delete that index."
+            f"{alias!r} is already the name of an index at {address}: choose another alias, or delete that index."
         )
     known_as = {name: {name, *index["aliases"]} for name, index in found.items()}
     here = [name for name, names in known_as.items() if address.index in names]
@@ -126,8 +132,8 @@ def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
     if len(here) > 1 or len(meant) > 1:
         several, indexes = (alias, meant) if len(meant) > 1 else (address.index, sorted(here))
         raise BackendError(
-            f"The alias {several!r} at {address} means {len(indexes)} indexes ({', '.join(indexes[:3])}): nothing was "
-            "changed; take it from all but one of them first."
+            f"The alias {several!r} at {address} means {len(indexes)} indexes ({', '.join(indexes[:3])}), so nothing "
+            "was changed: remove the alias from all of them but one first."
         )
     if meant == here:
         return None
@@ -136,16 +142,16 @@ def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
     if old is not None:
         if "hybridsearch" not in found[old]["mappings"].get("_meta", {}):
             raise BackendError(
-                f"The alias {alias!r} at {address} means the index {old!r}, which was not made by hybridsearch: "
-                "nothing was changed; choose another alias, or take it from that index first."
+                f"The alias {alias!r} at {address} means the index {old!r}, which was not made by hybridsearch, so "
+                "nothing was changed: choose another alias, or remove the alias from that index first."
             )
         only_alias = {"remove": {"index": old, "alias": alias, "must_exist": True}}
         actions.insert(0, {"remove_index": {"index": old}} if drop_old else only_alias)
     answer = channel.answer(Call("POST", "/_aliases", orjson.dumps({"actions": actions})))
     if answer[0] == 404:
         raise BackendError(
-            f"The alias {alias!r} at {address}, or an index that it is about, was changed by somebody else at the same "
-            "time: nothing was changed; publish again."
+            f"Somebody else changed the alias {alias!r} at {address}, or its index, at the same time, so nothing was "
+            "published: publish again."
         )
     decode(address, answer)
     return old

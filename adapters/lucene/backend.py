@@ -1,4 +1,4 @@
-"""`LuceneBackend`: all of the backend contract that does not differ between OpenSearch and Elasticsearch."""
+"""`LuceneBackend`: the part of the backend contract that OpenSearch and Elasticsearch share."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ from hybridsearch.vectors import EncodedBatch
 T = TypeVar("T")
 DenseMode: TypeAlias = Literal["hnsw", "exact"]
 
-_ATTEMPTS = 8  # of a search by an alias that is moved again and again
+_ATTEMPTS = 8  # at a search by an alias that is moved again and again
 
 
 class LuceneBackend(Dialect):
-    """An index in OpenSearch or Elasticsearch; the subclasses say how to make one. Any number of threads may use it.
+    """A backend that keeps an index in OpenSearch or Elasticsearch. Use one of its two subclasses.
 
-    Documents come back with the hits. What this object has written it finds: it refreshes the index before the next
-    search, count or scan, unless it was made with `refresh=False`.
+    Any number of threads may use one object. Hits come with their documents. A search finds everything that this
+    object has written before, because it first refreshes the index. With `refresh=False` it does not.
     """
 
     engine: ClassVar[str]
     oldest: ClassVar[tuple[int, ...]]
     rescores_since: ClassVar[tuple[int, ...]]
-    """From this version on, the scores of quantized vectors are made exact."""
+    """The first version that scores the candidates of quantized vectors again with the full vectors."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class LuceneBackend(Dialect):
         check_switches(verify=verify, refresh=refresh)
         one_of("dense", dense, (None, "hnsw", "exact"))
         if options["quantization"] is not None and dense == "exact":
-            raise InvalidArgumentError("quantization is for dense='hnsw', and exact search has none: leave one out.")
+            raise InvalidArgumentError("quantization needs dense='hnsw', but dense is 'exact': leave one of them out.")
         self.address = Address.parse(
             location,
             self.engine,
@@ -100,10 +100,10 @@ class LuceneBackend(Dialect):
         self._writer = Writer(self._channel, self.address, bulk_threads)
         self._server: Server | None = None
         self._searcher: Searcher | None = None
-        self._target: Target | None = None  # of a backend that was opened by an alias
+        self._target: Target | None = None  # set if the backend was opened by an alias
         self._uuid: str | None = None  # of the index that was opened
         self._closed = False
-        self._refreshed = 0  # of what the writer has written
+        self._refreshed = 0  # the number of writes that were followed by a refresh
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self.address}/{self.address.index}')"
@@ -114,17 +114,18 @@ class LuceneBackend(Dialect):
         found = "Elasticsearch" if server.version[0] >= 5 else "OpenSearch"
         if found != self.engine:
             raise BackendError(
-                f"{self.address} is an {found} server: write {found.lower()}:// in place of {self.engine.lower()}://."
+                f"The server at {self.address} is {found}: write {found.lower()}:// in place of "
+                f"{self.engine.lower()}://."
             )
         if server.version < self.oldest:
             raise BackendError(
-                f"{self.engine} at {self.address} is version {server}; hybridsearch needs {dotted(self.oldest)} or "
-                "newer: upgrade it."
+                f"{self.engine} at {self.address} is version {server}, but hybridsearch needs {dotted(self.oldest)} or "
+                "newer: upgrade the server."
             )
         if "quantization" in self._options and server.version < self.rescores_since:
             raise BackendError(
-                f"{self.engine} at {self.address} is version {server}, and scores of quantized vectors are made exact "
-                f"by {dotted(self.rescores_since)} or newer: upgrade it, or leave quantization out."
+                f"{self.engine} at {self.address} is version {server}, but quantization needs "
+                f"{dotted(self.rescores_since)} or newer: upgrade the server, or leave quantization out."
             )
 
     def make_index(self, body: dict[str, Json]) -> None:
@@ -140,8 +141,8 @@ class LuceneBackend(Dialect):
     @property
     def capabilities(self) -> Capabilities:
         approximate: dict[Kind, bool] = {"dense": self.approximate_dense, "sparse": self.approximate_sparse}
-        # Lucene keeps 9 significant bits of a weight, so that each is too small by less than 1/256. A distance is the
-        # root of a float32 of which 1 was subtracted: near 0 little is left of it.
+        # Lucene keeps 9 significant bits of a weight, so each weight is too small by less than 1/256. A distance is
+        # the root of a float32 from which 1 was subtracted: near 0 few of its digits are right.
         far = self._searcher is None or all(r.metric != "euclidean" for r in self._searcher.schema.retrievers.values())
         return Capabilities(
             kinds=frozenset({"lexical", "sparse", "dense", "text"}),
@@ -155,11 +156,11 @@ class LuceneBackend(Dialect):
     # ------------------------------------------------------------------------------------------- opening, closing
 
     def open(self) -> Schema | None:
-        """The schema of the index, or None if there is none.
+        """Open the index. Returns its schema, or None if there is no index.
 
         Raises:
-            BackendError: the engine cannot be used, or the index was not made by hybridsearch.
-            IndexCorruptedError: the index is of a newer version of hybridsearch.
+            BackendError: The engine cannot be used, or hybridsearch did not make the index.
+            IndexCorruptedError: A newer version of hybridsearch made the index.
         """
         check_open(self._closed)
         if self._searcher is None:
@@ -170,13 +171,14 @@ class LuceneBackend(Dialect):
         return self._current().schema
 
     def reopen(self) -> Schema | None:
-        """Use the index that the name or the alias means now. Returns its schema, or None if there is none.
+        """Open the index that the name or the alias means now. Returns its schema, or None if there is no index.
 
-        Searches find what others have written without this call. It is needed if the index was made or deleted, or if
-        its retrievers have changed.
+        Call this after somebody has made or deleted the index, or changed its retrievers. Documents that others write
+        are found without it.
 
         Raises:
-            BackendError, IndexCorruptedError: as `open`.
+            BackendError: The engine cannot be used, or hybridsearch did not make the index.
+            IndexCorruptedError: A newer version of hybridsearch made the index.
         """
         check_open(self._closed)
         status, body = self._channel.answer(Call("GET", self.address.path))
@@ -193,7 +195,7 @@ class LuceneBackend(Dialect):
         return self._current().schema
 
     def _adopt(self, found: Json) -> None:
-        """Ask the index in `found` from now on, if it is not the one that is asked already."""
+        """Use the index in `found` from now on, if it is not the index that is used already."""
         name, index = only_index(found, self.address)
         uuid, known = index["settings"]["index"].get("uuid"), self._target
         if known is not None and known.uuid == uuid:
@@ -206,7 +208,7 @@ class LuceneBackend(Dialect):
         for option, value in self._asked.items():
             if value is not None and value != options.get(option):
                 raise InvalidArgumentError(
-                    f"The index {name!r} was made with {option}={options.get(option)!r}, not {value!r}: "
+                    f"The index {name!r} was made with {option}={options.get(option)!r}, not with {value!r}: "
                     f"leave {option} out, or index the documents again under another name."
                 )
         self._options = options
@@ -220,8 +222,9 @@ class LuceneBackend(Dialect):
         """Make an empty index.
 
         Raises:
-            IndexExistsError: there is one of that name, whoever made it.
-            InvalidArgumentError, BackendError: the engine cannot store `schema`.
+            IndexExistsError: There is an index or an alias of that name already, whoever made it.
+            InvalidArgumentError: An option or a part of `schema` is not possible in the engine.
+            BackendError: The server lacks what `schema` needs, or refuses the index.
         """
         check_open(self._closed)
         if self._searcher is not None:
@@ -234,42 +237,42 @@ class LuceneBackend(Dialect):
         self._searcher = Searcher(schema, self)
 
     def close(self) -> None:
-        """Close all connections of threads; `aclose` closes those of an event loop, too. Idempotent."""
+        """Close the connections of all threads. It may be called twice. `aclose` also closes those of an event loop."""
         self._closed = True
         self._channel.close()
 
     async def aclose(self) -> None:
-        """`close`, and close what `asearch` has opened in this event loop."""
+        """Close all connections, also those that `asearch` has opened in this event loop."""
         await self._channel.aclose()
         self.close()
 
     # --------------------------------------------------------------------------------------------------- writing
 
     def upsert(self, batch: EncodedBatch) -> None:
-        """Add documents, replacing those with the same id.
+        """Add documents. A document replaces the stored document that has the same id.
 
         Raises:
-            InvalidArgumentError: the batch does not fit the schema, has an id twice, or a weight below 0.
-            BulkIndexError: some documents were refused; all others are stored.
+            InvalidArgumentError: The batch does not fit the schema, has an id twice, or has a weight below 0.
+            BulkIndexError: Some documents were refused. All others are stored.
         """
         check_batch(batch, self._current().schema)
         if len(batch):
             self._writer.upsert(self._pinned(), batch)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; unknown ids are ignored. Returns how many were there."""
+        """Remove documents. Unknown ids are ignored. Returns how many documents were removed."""
         self._current()
         distinct = [id for id in dict.fromkeys(ids) if id]
         return self._writer.send(self._pinned(), delete_lines(distinct)) if distinct else 0
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
-        """`upsert` all batches, several requests at once, then `refresh`.
+        """Add the documents of all batches with several requests at a time, then `refresh`.
 
-        Meanwhile the index refreshes seldom or never and, if it is empty, has no replicas; both are as before
-        afterwards. After a crash the next `load`, `upsert` or `refresh` restores what it was before the first.
+        During the load the index refreshes seldom or never. An index that was empty has no replicas during the load.
+        Afterwards both settings are as before. After a crash, the next `load`, `upsert` or `refresh` restores them.
 
-        The first batch decides the average lengths that lexical weights are made with. Where those of all batches turn
-        out to be more than 5 % off, `reweigh` follows.
+        The first batch decides the average document lengths that lexical weights are made with. If the average of all
+        batches differs by more than 5 %, `reweigh` follows.
         """
         self._current()
         try:
@@ -280,17 +283,19 @@ class LuceneBackend(Dialect):
         self.refresh()
 
     def reweigh(self) -> dict[str, float]:
-        """Make all lexical weights anew with the mean document length that the index has now.
+        """Compute all lexical (BM25) weights again, with the average document length that the index has now.
 
-        An index keeps the mean that its first documents had, until this is called; ranks get worse as the documents
-        become longer or shorter than those. All documents with terms are read and written once more, under their ids:
-        whoever is interrupted runs it again. What others write meanwhile may be lost.
+        BM25 weights depend on the average length. The index keeps the average of its first documents until this is
+        called. Rankings get worse if later documents are much longer or shorter.
+
+        All documents are read and written once, under the same ids. If the call is interrupted, run it again. Do not
+        write to the index meanwhile, because those changes may be lost.
 
         Returns:
-            The mean length in tokens of each lexical retriever; {} where no document has any terms.
+            The average length in tokens, by lexical retriever. It is empty if no document has terms.
 
         Raises:
-            BulkIndexError: some documents were refused; all others are weighed anew.
+            BulkIndexError: Some documents were refused. All others have new weights.
         """
         self._current()
         averages = self._writer.reweigh(self._pinned())
@@ -298,7 +303,7 @@ class LuceneBackend(Dialect):
         return averages
 
     def refresh(self) -> None:
-        """What was written before is found after this."""
+        """Make everything that was written before visible to searches."""
         self._current()
         self._writer.end_crashed_load(self._pinned())
         self._channel.run(self._refreshing(always=True))
@@ -306,30 +311,36 @@ class LuceneBackend(Dialect):
     # --------------------------------------------------------------------------------------------------- reading
 
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
-        """The documents, in the order of `ids`; None for an unknown id.
+        """The documents with these ids, in the order of `ids`. An unknown id gives None.
 
-        What another writer has changed is seen as soon as searches see it, what it has added at once.
+        Documents that another writer has added are seen at once. Documents that another writer has changed are seen as
+        soon as searches see the change.
         """
         self._current()
         self._channel.run(self._refreshing())
         return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer all requests with one `_msearch`; calls for at most 3,000 hits in all get the documents with them.
+        """Answer all requests with one `_msearch`.
 
-        A second one follows where term frequencies are not known or no longer right, and where equal scores are on
-        both sides of a cut.
+        The rankings come with their documents if the requests ask for at most 3,000 hits in all. A second `_msearch`
+        follows if term frequencies are unknown or out of date, or if the hits before and after a cut have the same
+        score.
         """
         return self._channel.run(self._searching(requests))
 
     async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
-        """`search` in the running event loop. Cancelling it closes its connection, and the engine stops searching."""
+        """Do what `search` does in the running event loop.
+
+        Cancelling it closes its connection, and the engine stops searching.
+        """
         return await self._channel.arun(self._searching(requests))
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
-        """For each id, what each matched term adds to its raw score.
+        """What each matched term adds to the raw score, for each id.
 
-        Computed from the stored float32 weights, while the engine scores with 9 significant bits of them.
+        The values are computed from the stored float32 weights. The engine itself scores with 9 significant bits of
+        them, so its scores differ slightly.
         """
         return self._channel.run(self._explaining(request, ids))
 
@@ -340,33 +351,38 @@ class LuceneBackend(Dialect):
         return self._scan(batch_size)
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many documents there are, or how many of them `filter` lets through."""
+        """The number of documents in the index, or the number that `filter` lets through."""
         return self._channel.run(self._counting(filter))
 
     # ---------------------------------------------------------------------------------------------- administration
 
     def publish(self, alias: str, drop_old: bool = True) -> str | None:
-        """Let the name `alias` mean this index, in one step; `hs.open(".../alias")` then opens it.
+        """Give this index a second name, in one step: `hs.open(".../alias")` then opens this index.
 
-        What is opened by the alias already goes on with this index, unless its retrievers are others: then it raises
+        A search that was opened by the alias before goes on with this index. If the retrievers differ, it raises
         FingerprintMismatchError until it is opened again.
 
+        Args:
+            alias: The second name. It may mean another index until now, but it must not be the name of an index.
+            drop_old: Whether the index that `alias` meant until now is deleted, with all its aliases. Default True.
+
         Returns:
-            The index that `alias` meant until now, deleted with `drop_old` together with all other aliases that it had;
-            None if there was none, or it was this one, which is then left as it is.
+            The name of the index that `alias` meant until now. None if the alias is new or means this index already.
 
         Raises:
-            IndexExistsError: `alias` is the name of an index itself.
-            InvalidArgumentError: it cannot be a name.
-            BackendError: it means several indexes, or one that hybridsearch did not make; nothing was changed.
+            IndexExistsError: `alias` is the name of an index.
+            InvalidArgumentError: `alias` is not allowed as a name.
+            BackendError: `alias` means several indexes, or an index that hybridsearch did not make. Nothing was
+                changed.
         """
-        self.refresh()  # what was written is found as soon as it is searched by the alias
+        self.refresh()  # so that searches by the alias find everything at once
         return publish(self._channel, alias, drop_old)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able facts about the engine and, where there is an index, about it; without what the user may not ask.
+        """Facts about the engine and the index that can be written as JSON.
 
-        "bytes" is of all copies on disk, in primaries and replicas; "status" of the whole cluster.
+        Facts that the user has no permission to read are left out. "bytes" is the disk use of all primary shards and
+        replicas. "status" is the status of the whole cluster.
         """
         check_open(self._closed)
         server = self._ask_server()
@@ -395,7 +411,7 @@ class LuceneBackend(Dialect):
         return msearch(target.address, watched(rounds, target))
 
     def _asking(self, ask: Callable[[Target], Steps[T]]) -> Steps[T]:
-        """What `ask` gives; where an alias was moved meanwhile, what it gives for the index that it means now."""
+        """The result of `ask`. If an alias was moved meanwhile, the result for the index that it means now."""
         attempt = 0
         while True:
             attempt += 1
@@ -411,7 +427,7 @@ class LuceneBackend(Dialect):
                     raise
 
     def _follow(self, sign: Sign | None = None) -> Steps[None]:
-        """Look up what the alias means; `sign` is what a search saw before."""
+        """Look up which index the alias means. `sign` is what a search saw before."""
         self._adopt((yield Call("GET", self.address.path)))
         if self._target is not None and sign is not None and sign.name in (None, self._target.address.index):
             self._target.sign = sign
@@ -449,13 +465,13 @@ class LuceneBackend(Dialect):
     # ------------------------------------------------------------------------------------------------- connections
 
     def _pinned(self) -> Target:
-        """The index that one call writes to, whatever happens to the alias meanwhile."""
+        """The index that one call writes to, even if the alias is moved meanwhile."""
         if self._target is not None:
             self._channel.run(self._follow())
         return self._aim()
 
     def _ask_server(self) -> Server:
-        """Versions and plugins, asked once."""
+        """The version and the plugins of the server. They are asked for once."""
         self._server = self._server or ask_nodes(self._channel)
         return self._server
 

@@ -1,4 +1,4 @@
-"""What an engine says of itself and of one index."""
+"""Facts about an engine and about one index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybridsearch.adapters.lucene.wire.refusals import decode
 
 
 def ask_nodes(channel: Channel) -> Server:
-    """What the nodes have."""
+    """The version and the plugins of the nodes."""
     answer = _asked(channel, "/_nodes/plugins?filter_path=nodes.*.version,nodes.*.plugins.name,nodes.*.modules.name")
     nodes = [] if answer is None else list(answer.get("nodes", {}).values())
     versions = [tuple(int(n) for n in node["version"].split("-")[0].split(".")) for node in nodes]
@@ -21,7 +21,7 @@ def ask_nodes(channel: Channel) -> Server:
 
 
 def describe_server(channel: Channel) -> dict[str, Any]:
-    """Its cluster's name, status and size; nothing where whoever asks may not know."""
+    """The name, the status and the size of the cluster. Empty if the user has no permission to read them."""
     health = _asked(channel, "/_cluster/health")
     if health is None:
         return {}
@@ -29,7 +29,7 @@ def describe_server(channel: Channel) -> dict[str, Any]:
 
 
 def describe_index(channel: Channel, documents: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Its name and aliases, its size (`bytes` of primaries and replicas), and how it stores vectors."""
+    """The name, aliases, size (`bytes` of primaries and replicas) and vector options of the index."""
     path = channel.address.path
     ((name, index),) = channel.call("GET", path).items()
     settings = index["settings"]["index"]
@@ -46,6 +46,6 @@ def describe_index(channel: Channel, documents: int, options: Mapping[str, Any])
 
 
 def _asked(channel: Channel, path: str) -> Json | None:
-    """The answer; None for those who may not ask."""
+    """The answer, or None if the user has no permission to ask."""
     answer = channel.answer(Call("GET", path))
     return None if answer[0] == 403 else decode(channel.address, answer)

@@ -1,4 +1,4 @@
-"""What OpenSearch and Elasticsearch do differently; fields are given by their full path."""
+"""The differences between OpenSearch and Elasticsearch. Every field is named by its full path."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the engine has; None and empty where it does not tell whoever asks.
+    """The version and the plugins of a server.
 
     Attributes:
-        version: of the oldest node.
-        plugins: that every node has.
+        version: Version of the oldest node. None if the user has no permission to read it.
+        plugins: Names of the plugins that every node has. Empty if the user has no permission to read them.
     """
 
     version: tuple[int, ...] | None = None
@@ -37,23 +37,23 @@ class Server:
 
 
 def dotted(version: tuple[int, ...]) -> str:
-    """As people write it."""
+    """A version as people write it, such as 2.17."""
     return ".".join(map(str, version))
 
 
 class Dialect(ABC):
-    """One of the two engines: its client, how it stores vectors, and how it is asked for them."""
+    """What one of the two engines does differently: its client, its fields for vectors, and its queries."""
 
     @abstractmethod
     def make_transport(self) -> Transport:
-        """The official client."""
+        """The official client of the engine."""
 
     @abstractmethod
     def check_server(self, server: Server, schema: Schema) -> None:
-        """Raise BackendError where the server lacks what an index of `schema` needs."""
+        """Raise BackendError if the server lacks something that an index of `schema` needs."""
 
     def settings(self, schema: Schema, server: Server) -> dict[str, Json]:
-        """More settings of a new index."""
+        """Additional settings of a new index."""
         return {}
 
     @abstractmethod
@@ -65,22 +65,22 @@ class Dialect(ABC):
         """The mapping of a lexical or sparse retriever's vectors."""
 
     def rough_fields(self, schema: Schema) -> dict[str, Json]:
-        """The mappings of rough vectors by retriever, see `seismic`."""
+        """The mappings of rough vectors (see `seismic`), by retriever."""
         return {}
 
     @property
     @abstractmethod
     def approximate_dense(self) -> bool:
-        """Whether dense searches may miss documents, so that ties at the cut are not looked at."""
+        """Whether dense searches may miss documents. If so, ties at the cut are not resolved."""
 
     @property
     def approximate_sparse(self) -> bool:
-        """Whether searches of learned sparse retrievers leave something out."""
+        """Whether searches of learned sparse retrievers may miss documents or terms."""
         return False
 
     @abstractmethod
     def deepest_dense(self) -> int:
-        """Most hits of one dense search; deeper ones are asked in parts."""
+        """The largest number of hits of one dense search. A deeper search is made in parts."""
 
     @abstractmethod
     def dense_clause(
@@ -89,27 +89,30 @@ class Dialect(ABC):
 
     @abstractmethod
     def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
-        """Scores by the dot product with `weights` (by encoded term, above 0, at most MAX_WEIGHT)."""
+        """The query that scores by the dot product with `weights`.
+
+        `weights` has encoded terms as keys. Its values are above 0 and at most MAX_WEIGHT.
+        """
 
     @abstractmethod
     def term_clause(self, path: str, term: str) -> Json:
-        """Matches the documents that hold the encoded term."""
+        """The query that matches the documents with this encoded term."""
 
     def pipeline(self, kind: Kind) -> Search:
-        """Further members of a search by score."""
+        """Additional members of a search by score."""
         return {}
 
     @property
     def rough_sparse(self) -> bool:
-        """Whether learned sparse searches without a filter may miss documents, so that ties are not looked at."""
+        """Whether learned sparse searches without a filter use SEISMIC. If so, ties at the cut are not resolved."""
         return False
 
     def rough_search(self, retriever: str, weights: Mapping[str, float], k: int, clause: Json) -> Search:
-        """The members of such a search for `k` documents, which `clause` scores; it counts the candidates."""
+        """The members of a SEISMIC search for `k` documents. `clause` scores them. The search counts the candidates."""
         return {"query": clause}
 
     def similarity(self, metric: Metric, score: float) -> float:
-        """The model's own similarity that a dense score stands for; both engines make scores the same way."""
+        """The similarity that a dense score of the engine stands for. Both engines compute scores the same way."""
         score = max(score, _SMALLEST)
         if metric == "cosine":
             return 2 * score - 1

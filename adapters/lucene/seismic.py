@@ -1,14 +1,17 @@
 """OpenSearch's `sparse_vector` field: approximate search of learned sparse vectors by SEISMIC.
 
-The field takes whole numbers for terms. It keeps 16 bits of them, one byte of a weight, and up to OpenSearch 3.8 it
-takes numbers from 32,768 on for negative ones. No numbering of a vocabulary of 250,000 tokens fits, so none is kept:
-a term's number is a hash of its name, the same in every process and for every writer, and several terms may share
-one. That only blurs which documents are candidates. All of them are scored again in the same request, by the field of
-the exact search, which has every term by name; a candidate that shares no more than a number with the query scores 0
-there, and is no hit. The exact field answers searches with a filter, too: this one would apply it to its best
-documents only. And it answers those for which there are fewer candidates than were asked for: either no more
-documents match, or they were lost, as OpenSearch 3.6 loses many of a segment that was merged from others with deleted
-documents.
+The field takes whole numbers as terms. It keeps 16 bits of a number and one byte of a weight. Up to version 3.8,
+OpenSearch reads numbers from 32,768 on as negative. A vocabulary of 250,000 tokens does not fit into this range. So a
+term's number is a hash of its name: the same in every process and for every writer. Several terms may share a number.
+
+Shared numbers only make the choice of candidates less sharp. The same request scores all candidates again with the
+field of the exact search, which has every term by name. A candidate that shares only a number with the query scores 0
+there and is not a hit.
+
+The exact field also answers two other kinds of searches. Searches with a filter, because the `sparse_vector` field
+applies a filter only to its best documents. And searches that give fewer candidates than were asked for: either no
+more documents match, or documents were lost. OpenSearch 3.6 loses many documents of a segment that was merged from
+segments with deleted documents.
 """
 
 from __future__ import annotations
@@ -20,17 +23,18 @@ from zlib import crc32
 from hybridsearch.adapters.lucene.wire.connection import Json
 
 MEMBER = "rough"
-"""Of a document on its way into the index, and the field: by retriever, the heaviest weight by number of a term. It is
-left out of what is stored, as `vectors` has it all."""
+"""Name of the field with the rough vectors: by retriever, the largest weight for each number of a term.
+
+The field is indexed but not stored, because `vectors` has all weights."""
 
 _NUMBERS = 1 << 15
-_CEILING = 16.0  # of a query's weights in one byte, where the mapping says nothing else
+_CEILING = 16.0  # the largest query weight that one byte holds, unless the mapping changes it
 _TIMES, _SPARE, _MOST = 2, 50, 10_000  # candidates for k hits
 
 
 @lru_cache(maxsize=1 << 18)
 def number_of(name: str) -> str:
-    """The number of an encoded term, in decimal digits.
+    """The number that stands for an encoded term, in decimal digits.
 
     >>> number_of("wing"), number_of("flow")
     ('1348', '22128')
@@ -39,7 +43,7 @@ def number_of(name: str) -> str:
 
 
 def rough_vector(weights: Mapping[str, float]) -> dict[str, float]:
-    """The heaviest weight of each number, from weights by encoded term.
+    """The largest weight of each number. `weights` has encoded terms as keys.
 
     >>> rough_vector({"wing": 2.0})
     {'1348': 2.0}
@@ -53,7 +57,7 @@ def rough_vector(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def candidates(k: int) -> int:
-    """How many documents are scored again for the best `k` of them.
+    """How many candidates are scored again to find the best `k` documents.
 
     >>> candidates(10)
     70
@@ -62,7 +66,7 @@ def candidates(k: int) -> int:
 
 
 def field(n_postings: int | None, approximate_threshold: int | None) -> Json:
-    """The mapping of a retriever's rough vectors; None is the engine's default."""
+    """The mapping of a retriever's rough vectors. None means the default of the engine."""
     given = {"n_postings": n_postings, "approximate_threshold": approximate_threshold}
     parameters = {name: value for name, value in given.items() if value is not None}
     return {"type": "sparse_vector", "method": {"name": "seismic", "parameters": parameters}}
@@ -71,7 +75,10 @@ def field(n_postings: int | None, approximate_threshold: int | None) -> Json:
 def search(
     retriever: str, weights: Mapping[str, float], k: int, clause: Json, query_cut: int, heap_factor: float
 ) -> dict[str, Json]:
-    """The query and rescoring of a search for `k` documents by weights, by encoded term, that `clause` scores."""
+    """The query and the rescoring of a search for `k` documents.
+
+    `weights` has encoded terms as keys. `clause` is the exact query, which scores the candidates.
+    """
     number = candidates(k)
     scale = _CEILING / max(weights.values())
     tokens = rough_vector({name: weight * scale for name, weight in weights.items()})

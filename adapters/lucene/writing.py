@@ -1,4 +1,4 @@
-"""Documents on their way into an index: bulk requests, the mean lengths behind the weights, relaxed settings."""
+"""Writing documents to an index: bulk requests, the average lengths behind the weights, and relaxed settings."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from hybridsearch.forks import Lock
 from hybridsearch.messages import warn
 from hybridsearch.vectors import EncodedBatch, SparseVectors
 
-_AT_ONCE = 1000  # documents that are weighed anew
-_WITH_GRAPHS = "3s"  # a vector is linked into the graph of a small segment faster; of 1 s there are too many to merge
-_TOLERATED = 0.05  # of the average length, before a load weighs anew
-_FAR, _ENOUGH = 0.25, 100  # of the average length of that many upserted documents, before there is a warning
+_AT_ONCE = 1000  # documents per batch of `reweigh`
+# The graph of a small segment grows faster. But a refresh every second makes too many segments to merge.
+_WITH_GRAPHS = "3s"
+_TOLERATED = 0.05  # relative difference of the average lengths from which a load calls `reweigh`
+_FAR, _ENOUGH = 0.25, 100  # relative difference and number of upserted documents from which there is a warning
 
 
 class Writer:
-    """Writes to the indexes that a backend means by its address.
+    """Writes to the index that a backend's address means.
 
     Attributes:
-        writes: how often something was written, or tried.
-        loads: how many are under way.
+        writes: Number of attempts to write.
+        loads: Number of loads that are running.
     """
 
     def __init__(self, channel: Channel, address: Address, threads: int) -> None:
@@ -44,8 +45,8 @@ class Writer:
         self._address = address
         self._threads = threads
         self._stamp = 0
-        self._settled = False  # an upsert has just seen that nothing is relaxed
-        self._upserted: dict[str, _Mean] = {}  # by retriever whose average length an upsert of this object decided
+        self._settled = False  # whether an upsert has just seen that no setting is relaxed
+        self._upserted: dict[str, _Mean] = {}  # for each retriever whose average length an upsert of this object set
         self._lock = Lock()
 
     def upsert(self, target: Target, batch: EncodedBatch) -> None:
@@ -53,9 +54,9 @@ class Writer:
         self.send(target, self._lines(target, batch))
 
     def load(self, target: Target, batches: Iterable[EncodedBatch], *, empty: bool) -> None:
-        """Write all batches with relaxed settings; weigh anew where the first was not like the others.
+        """Write all batches with relaxed settings. Reweigh if the first batch had another average length.
 
-        `empty` is whether there are no documents yet.
+        `empty` tells whether the index has no documents yet.
         """
         schema = self._identity(target).schema
         undecided = [name for name, r in schema.retrievers.items() if r.kind == "lexical" and r.average_length is None]
@@ -66,7 +67,7 @@ class Writer:
                 self.reweigh(target)
 
     def reweigh(self, target: Target) -> dict[str, float]:
-        """Weigh all documents anew; the average lengths by retriever."""
+        """Compute the weights of all documents again. Returns the average lengths by retriever."""
         self._channel.call("POST", f"{target.address.path}/_refresh")
         identity = self._identity(target)
         means = {name: _Mean() for name, r in identity.schema.retrievers.items() if r.kind == "lexical"}
@@ -86,13 +87,13 @@ class Writer:
         return averages
 
     def end_crashed_load(self, target: Target) -> None:
-        """Restore what a load that never ended has relaxed, unless one is under way here."""
+        """Restore the settings that an interrupted load has relaxed. Do nothing while this object runs a load."""
         if not self.loads and not self._settled:
             self._ended(target, self._identity(target))
         self._settled = False
 
     def send(self, target: Target, lines: Iterable[tuple[str, bytes]]) -> int:
-        """Send the lines of a bulk request; how many documents were stored, or deleted."""
+        """Send lines of the bulk API. Returns how many documents were stored or deleted."""
 
         def post(body: bytes) -> tuple[int, bytes]:
             path = f"{target.address.path}/_bulk?filter_path=errors,items.*.status,items.*.error"
@@ -111,7 +112,7 @@ class Writer:
         return done
 
     def _lines(self, target: Target, batch: EncodedBatch) -> Iterator[tuple[str, bytes]]:
-        # Asked each time: the bulk API would make an index anew, without our mapping, that was deleted meanwhile.
+        # Look at the index each time. If it was deleted, the bulk API would make a new one without our mapping.
         identity = self._identity(target)
         check_batch(batch, identity.schema)
         if not self.loads:
@@ -141,7 +142,7 @@ class Writer:
         return bulk_lines(batch, schema, averages, stamp, rough=rough, literal=identity.literal)
 
     def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
-        """Warn where upserts are far from an average length that the first of them decided."""
+        """Warn if the upserted documents differ much from the average length that the first batch set."""
         now = schema.retrievers
         for name, retriever in before.retrievers.items():
             if retriever.average_length is None and now[name].average_length is not None:
@@ -152,13 +153,16 @@ class Writer:
                 del self._upserted[name]
                 warn(
                     f"The {mean.documents} documents so far have {mean.value:.4g} tokens on average, but the index "
-                    f"{self._address.index!r} weighs those of {name!r} by the average of the first batch, "
-                    f"{now[name].average_length:.4g}: when all are in, call reweigh() of its backend."
+                    f"{self._address.index!r} computes the weights of {name!r} with the average of the first batch, "
+                    f"{now[name].average_length:.4g}: when all documents are stored, call reweigh() of the backend."
                 )
 
     @contextlib.contextmanager
     def _relaxed(self, target: Target, empty: bool) -> Iterator[None]:
-        """Seldom refreshing or never and, for an empty index, no replicas; as before at the end."""
+        """Relax the settings of the index, and restore them at the end.
+
+        A relaxed index refreshes seldom or never. If it is empty, it has no replicas.
+        """
         identity = self._identity(target)
         path = f"{target.address.path}/_settings"
         settings = next(iter(self._channel.call("GET", path).values()))["settings"]["index"]
@@ -185,7 +189,7 @@ class Writer:
                 with self._lock:
                     self.loads -= 1
         except BaseException:
-            with contextlib.suppress(HybridSearchError):  # of the two errors, the first tells more
+            with contextlib.suppress(HybridSearchError):  # the first error tells more than this one
                 self._restore(target, before)
             raise
 
@@ -195,7 +199,7 @@ class Writer:
         self._put_meta(target, replace(self._identity_in(self._call("GET", path)), before_load=None))
 
     def _ended(self, target: Target, identity: Identity) -> Identity:
-        """The identity once nothing is relaxed any more."""
+        """Restore relaxed settings, if there are any. Returns the identity after that."""
         if identity.before_load is not None:
             self._restore(target, identity.before_load)
         self._settled = True
@@ -205,17 +209,22 @@ class Writer:
         self._call("PUT", f"{target.address.path}/_mapping", {"_meta": identity.to_meta()})
 
     def _identity(self, target: Target) -> Identity:
-        """As it is now; another process may have changed it, deleted the index, or moved the alias (BackendError)."""
+        """The identity of the index as it is now, because another process may have changed it.
+
+        Raises:
+            IndexNotFoundError: The index was deleted.
+            BackendError: The alias was moved to another index.
+        """
         found = self._call("GET", self._address.path)
         if target.alias is not None and only_index(found, self._address)[0] != target.address.index:
             raise BackendError(
-                f"The alias {target.alias!r} at {self._address} was moved during the load, from the index "
-                f"{target.address.index!r}, which has a part of it: run it again."
+                f"The alias {target.alias!r} at {self._address} was moved while documents were written. The index "
+                f"{target.address.index!r} has only a part of them: write them again."
             )
         return self._identity_in(found)
 
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
-        """A call that may be made twice; during a load it outlasts a node that starts again, as bulk requests do."""
+        """Make a call that does no harm if it is made twice. During a load it is repeated while a node restarts."""
         return self._channel.call(method, path, body, patient=self.loads > 0)
 
     def _identity_in(self, found: Json) -> Identity:
@@ -223,7 +232,7 @@ class Writer:
 
 
 def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
-    """The schema with a mean length for each lexical retriever, which the first documents with any terms decide."""
+    """The schema with an average length for each lexical retriever. The first batch that has terms decides it."""
     retrievers = dict(schema.retrievers)
     for name, retriever in schema.retrievers.items():
         vectors = batch.vectors[name]
@@ -236,7 +245,7 @@ def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
 
 @dataclass(slots=True)
 class _Mean:
-    """Of the lengths of documents, those without any term among them."""
+    """The average length of documents. Documents that have no terms count too."""
 
     tokens: float = 0.0
     documents: int = 0
@@ -255,6 +264,6 @@ def _add_lengths(means: Mapping[str, _Mean], batch: EncodedBatch) -> None:
 
 
 def _is_off(mean: float, retriever: RetrieverSchema, tolerated: float = _TOLERATED) -> bool:
-    """Whether the average length that was frozen is too far from the mean."""
+    """Whether the average length in the schema differs from `mean` by more than is tolerated."""
     frozen = retriever.average_length
     return frozen is not None and mean > 0 and abs(frozen - mean) > tolerated * mean

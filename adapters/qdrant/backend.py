@@ -322,7 +322,7 @@ class QdrantBackend:
         """Let the name `alias` mean this index, in one step, as `hybridsearch.backends.Aliased` says.
 
         What is opened by the alias already goes on with this index, unless its retrievers are others: then it raises
-        FingerprintMismatchError until it is opened again. Raises BackendError where the alias means a collection that
+        FingerprintMismatchError until it is opened again. Raises BackendError if the alias means a collection that
         hybridsearch did not make; nothing was changed then.
         """
         self._current()

@@ -106,7 +106,7 @@ class Index:
         return f"{quote(retriever, safe='')}-{self.mark}"
 
     def check_same_vectors(self, other: Index, shown: str) -> None:
-        """Raises FingerprintMismatchError where queries for this index are none for `other`, now at `shown`."""
+        """Raises FingerprintMismatchError if queries for this index are none for `other`, now at `shown`."""
         if differing := differing_retrievers(self.schema, other.schema):
             raise FingerprintMismatchError(
                 f"{shown} now means the collection {other.collection!r}, whose retrievers are others than those it was "
@@ -149,7 +149,7 @@ def read_index(place: Place, quantization: Quantization | None) -> Steps[Index |
     made = quantization_of(info.config.params)
     if quantization not in (None, made) and any(r.kind == "dense" for r in index.schema.retrievers.values()):
         raise InvalidArgumentError(
-            f"The index at {place.shown} was made with quantization={made!r}, not {quantization!r}: leave "
+            f"The index at {place.shown} was made with quantization={made!r}, not with {quantization!r}: leave "
             "quantization out, or index the documents again under another name."
         )
     return index

@@ -80,7 +80,7 @@ class Place:
 
 
 def check_name(name: str) -> str:
-    """Raises InvalidArgumentError where `name` cannot be that of a collection."""
+    """Raises InvalidArgumentError if `name` cannot be that of a collection."""
     if not re.fullmatch(r'[^<>:"/\\|?*\x00-\x1f]{1,240}', name):
         raise InvalidArgumentError(
             f"{name!r:.80} cannot be the name of a Qdrant collection: it has up to 240 characters, no control "

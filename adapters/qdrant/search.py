@@ -146,7 +146,7 @@ class Searcher:
         return idf
 
     def _check_index(self) -> Steps[None]:
-        """Raises IndexNotFoundError where an alias means another index by now; for where no query would show that."""
+        """Raises IndexNotFoundError if an alias means another index by now; for where no query would show that."""
         if self.collection != self.index.collection:
             info = yield call(self.collection, "get_collection")
             if Index.from_metadata(info.config.metadata, self.collection).mark != self.index.mark:

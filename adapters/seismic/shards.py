@@ -307,7 +307,7 @@ def _write_job(folder: Path, name: str, views: Sequence[View], parameters: Param
 
 
 def _run_builder(folder: Path) -> None:
-    """Raises BackendError where it fails."""
+    """Raises BackendError if it fails."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-P", builder.__file__, str(folder)],
@@ -381,7 +381,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises ValueError where a file is not as it was written."""
+    """Raises ValueError if a file is not as it was written."""
     for file in manifest["indices"].values():
         if file is not None and crc32(folder / file["file"]) != file["crc32"]:
             raise ValueError(f"the checksum of {file['file']} is not what was written")

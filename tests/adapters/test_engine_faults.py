@@ -146,7 +146,7 @@ def test_a_load_whose_node_stays_away_is_one_sentence_and_is_completed_by_runnin
 ) -> None:
     backend, items = make(replicas=1), samples.random_items(2000)
     backend.create(SCHEMA)
-    with pytest.raises(BackendError, match=r"cannot be reached|run it again") as error:
+    with pytest.raises(BackendError, match=r"cannot be reached|run the call again") as error:
         backend.load(batches(items, SCHEMA, 10, node.kill))
     assert len(str(error.value).splitlines()) == 1
     node.restart()
@@ -212,7 +212,7 @@ def test_a_disk_above_its_watermark_takes_nothing_and_loses_nothing(node: Nodes,
     backend.create(SCHEMA)
     put(backend, items[:200], SCHEMA)
     query = samples.random_queries("sparse", 1)[0]
-    blocked = partial(pytest.raises, StorageError, match=r"is read-only .*free some space .*goes away by itself")
+    blocked = partial(pytest.raises, StorageError, match=r"is read-only .*free some space.* goes away by itself")
     try:
         with blocked():
             backend.load(batches(items[200:], SCHEMA, 2, lambda: fill(node, backend)))
@@ -306,9 +306,9 @@ def test_each_refusal_of_a_secure_server_has_its_sentence_and_tells_no_secret(
     wrong = node.location(index, user="elastic", password=WRONG)
     told = [repr(backend), repr(backend.address), str(backend.describe())]
     refusals: list[tuple[str, LuceneBackend]] = [
-        ("credentials are not accepted", make(password=WRONG)),
-        ("credentials are not accepted", ElasticsearchBackend(wrong, ca_file=node.ca_file)),
-        ("credentials are needed, and none were given", ElasticsearchBackend(place, ca_file=node.ca_file)),
+        ("does not accept the credentials", make(password=WRONG)),
+        ("does not accept the credentials", ElasticsearchBackend(wrong, ca_file=node.ca_file)),
+        ("needs credentials, and none were given", ElasticsearchBackend(place, ca_file=node.ca_file)),
         ("certificate .* is not trusted .* HYBRIDSEARCH_ELASTICSEARCH_CA", ElasticsearchBackend(wrong)),
         (r"speaks TLS, write elasticsearch\+https://", ElasticsearchBackend(wrong.replace("+https", ""))),
     ]
@@ -332,7 +332,8 @@ def test_a_user_who_may_only_read_searches_and_is_told_what_is_missing_when_writ
     backend, reader = make(), make(user="reader")
     backend.create(SCHEMA)
     put(backend, [samples.plain("a")], SCHEMA)
-    with pytest.raises(BackendError, match=r"may not do this .*view_index_metadata.* give it that right on the index"):
+    sentence = "no permission for this .*view_index_metadata.* give the user this permission for the index"
+    with pytest.raises(BackendError, match=sentence):
         reader.open()
     node.grant("viewer", "reader")
     deadline = time.monotonic() + 60
@@ -350,7 +351,7 @@ def test_a_user_who_may_only_read_searches_and_is_told_what_is_missing_when_writ
         lambda: make("other", user="reader").create(SCHEMA),
     ]
     for write in writes:
-        with pytest.raises(BackendError, match=r"may not do this .*unauthorized for user \[reader\]") as error:
+        with pytest.raises(BackendError, match=r"no permission for this .*unauthorized for user \[reader\]") as error:
             write()
         assert len(str(error.value).splitlines()) == 1
     assert find_all(backend, "lexical") == {"a"}

@@ -253,7 +253,7 @@ def test_a_server_that_stays_away_ends_in_one_error_that_says_how_much_is_stored
         first_wait=0.01,
         retryable=(urllib3.exceptions.HTTPError,),
     )
-    with pytest.raises(BackendError, match=r"40 documents of this call are stored.* run it again") as caught:
+    with pytest.raises(BackendError, match=r"40 documents of this call are stored.* run the call again") as caught:
         sender.send_all(lines(200))
     assert "4 attempts failed in a row" in str(caught.value)
     assert not isinstance(caught.value, BulkIndexError)

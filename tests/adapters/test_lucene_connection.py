@@ -60,7 +60,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("", "missing"), ("Upper", "lower case"), ("a*b", r"holds '\*'"), ("-a", "start"), ("a" * 300, "255 bytes")],
+    [("", "missing"), ("Upper", "lower case"), ("a*b", r"contains '\*'"), ("-a", "start"), ("a" * 300, "255 bytes")],
 )
 def test_a_name_that_engines_do_not_allow_is_refused(engine: str, name: str, problem: str) -> None:
     with pytest.raises(InvalidArgumentError, match=problem):
@@ -115,7 +115,7 @@ def test_an_unusable_url_in_the_environment_is_named_but_not_shown(
     engine: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"HYBRIDSEARCH_{engine.upper()}_URL", url)
-    with pytest.raises(InvalidArgumentError, match=r"set it to one such as https://host:9200|%2F") as error:
+    with pytest.raises(InvalidArgumentError, match=r"set .* to a URL such as https://host:9200|%2F") as error:
         ENGINES[engine](f"{engine}:///papers")
     assert "s3" not in str(error.value)
 
@@ -232,7 +232,7 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
     ("status", "body", "type", "sentence"),
     [
         (401, b"", BackendError, "credentials"),
-        (403, b'{"error":{"type":"security_exception","reason":"no"}}', BackendError, "may not"),
+        (403, b'{"error":{"type":"security_exception","reason":"no"}}', BackendError, "no permission"),
         (403, b'{"error":{"type":"cluster_block_exception","reason":"read-only"}}', StorageError, "disk"),
         (429, b'{"error":{"type":"cluster_block_exception","reason":"flood-stage watermark"}}', StorageError, "disk"),
         (503, b'{"error":{"type":"cluster_block_exception","reason":"no master"}}', BackendError, "not ready"),
@@ -240,7 +240,7 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
             400,
             b'{"error":{"type":"mapper_parsing_exception","reason":"analyzer [english] has not been configured in x"}}',
             InvalidArgumentError,
-            "no analyzer 'english': 'standard' is on every server",
+            r"no analyzer 'english'\. Every server has 'standard'",
         ),
         (500, b'{"error":{"type":"odd_exception","reason":"odd"}}', BackendError, "odd_exception: odd"),
         (
@@ -250,9 +250,9 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
             BackendError,
             "not ready .*Node not connected",
         ),
-        (200, b"<html>Welcome to nginx</html>", BackendError, "does not speak like"),
+        (200, b"<html>Welcome to nginx</html>", BackendError, "does not answer like"),
         (502, b"<html>Bad gateway</html>", BackendError, "not ready"),
-        (400, b'{"error":{"type":"media_type_header_exception","reason":"x"}}', BackendError, "do not talk"),
+        (400, b'{"error":{"type":"media_type_header_exception","reason":"x"}}', BackendError, "does not work with the"),
         (200, b'{"a":{},"b":{}}', BackendError, "alias of 2 indexes"),
     ],
 )
@@ -268,9 +268,9 @@ def test_each_refusal_has_its_sentence(
     ("engine", "version", "sentence"),
     [
         ("opensearch", b"2.3.0", "needs 2.17 or newer"),
-        ("opensearch", b"9.0.0", "is an Elasticsearch server"),
+        ("opensearch", b"9.0.0", "is Elasticsearch: write"),
         ("elasticsearch", b"7.17.3", "needs 8.15 or newer"),
-        ("elasticsearch", b"3.6.0", "is an OpenSearch server"),
+        ("elasticsearch", b"3.6.0", "is OpenSearch: write"),
     ],
 )
 def test_a_server_of_another_version_is_refused(engine: str, version: bytes, sentence: str) -> None:
@@ -317,7 +317,7 @@ def test_faiss_is_never_sent_to_nodes_that_may_not_be_asked_whether_they_have_it
     paths: list[str] = []
     with stub(refusing_nodes(paths)) as port:
         backend = OpenSearchBackend(f"opensearch://127.0.0.1:{port}/name", engine="faiss")
-        with pytest.raises(BackendError, match=r"may not read _nodes, .* cluster:monitor/nodes/info, or use .*lucene"):
+        with pytest.raises(BackendError, match=r"may not read _nodes .* cluster:monitor/nodes/info, or .*lucene"):
             backend.create(SCHEMA)
     assert paths
     assert all(path.startswith("GET") for path in paths)
@@ -380,7 +380,7 @@ def test_a_certificate_of_an_unknown_authority_is_one_sentence(engine: str, tmp_
             assert ENGINES[engine](place, verify=False).open() is None
     with (
         stub(lambda method, path: (404, b"{}")) as port,
-        pytest.raises(BackendError, match="No TLS connection"),
+        pytest.raises(BackendError, match=r"A TLS connection to .* failed"),
     ):
         ENGINES[engine](f"{engine}+https://localhost:{port}/name").open()
     with pytest.raises(InvalidArgumentError, match="CA file"):

@@ -1,1 +1,1 @@
-"""Searching: requests and filters as the query language of Lucene has them."""
+"""Searching: translates requests and filters to the query language of OpenSearch and Elasticsearch."""

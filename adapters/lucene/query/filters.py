@@ -1,4 +1,4 @@
-"""Filters as queries of Lucene on what `stored.fields` has indexed."""
+"""Translates filters to queries on the fields that `stored.fields` describes."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from hybridsearch.filters import And, Compare, Condition, Filter, Instant, Not, 
 Query: TypeAlias = dict[str, Any]
 
 MAX_CLAUSES = 600
-"""Most clauses of a compiled filter; OpenSearch answers 1024 in a query, of which the filtered search needs some."""
+"""The largest number of clauses of a compiled filter. OpenSearch allows 1024 in a query; the search needs the rest."""
 
 _TOKENS, _POINTS, _ID = "fields.tokens", "fields.points", "id"
 _MAX_TERMS = 65_536  # index.max_terms_count
-_MAX_LEVELS = 20  # Elasticsearch answers 30; a comparison takes up to 4, and the search around the filter some
-_MAX_WILDCARD_WORK = 40_000  # both engines answer 45,000 and refuse 97,000
+_MAX_LEVELS = 20  # Elasticsearch allows 30; a comparison takes up to 4, and the search around the filter some more
+_MAX_WILDCARD_WORK = 40_000  # both engines accept 45,000 and refuse 97,000
 _ALL: Query = {"match_all": {}}
 _NOTHING: Query = {"match_none": {}}
 
 
 def compile_filter(filter: Filter, *, literal: bool = False) -> Query:
-    """The query that finds the documents for which `filter.matches` is true; it gives no scores of use.
+    """The query that finds the documents for which `filter.matches` is true. Its scores mean nothing.
 
     Args:
-        filter: to be compiled; its `checks` are not.
-        literal: whether it is for a literal index (see `stored.fields`).
+        filter: The filter. Its `checks` are not part of the query.
+        literal: Whether the index is literal (see `stored.fields`).
 
     Raises:
-        FilterError: an engine would not answer: more than `MAX_CLAUSES` clauses (an equality beside others is none, a
-            range two or three), a substring of more than 4,000 characters (some hundreds where it repeats itself), or
-            a string of 8,000 or more as the bound of a range; or a literal index cannot tell.
+        FilterError: An engine would refuse the query, or a literal index cannot answer it. An engine refuses more than
+            `MAX_CLAUSES` clauses: equalities of one `$or` are one clause, a range is two or three. It also refuses a
+            substring of more than 4,000 characters (a few hundred if it repeats itself), and a range with a string of
+            8,000 or more characters.
 
     >>> compile_filter(Filter.parse({"$or": [{"language": "en"}, {"year": {"$in": [2020, 2021]}}]}))
     {'terms': {'fields.tokens': ['language="en', 'year=2020', 'year=2021']}}
@@ -53,8 +54,8 @@ def compile_filter(filter: Filter, *, literal: bool = False) -> Query:
     query = _compile(flatten(filter.condition, _MAX_LEVELS), literal)
     if (clauses := _count(query)) > MAX_CLAUSES:
         raise FilterError(
-            f"The filter comes to {clauses} clauses, and a search engine answers {MAX_CLAUSES}: use fewer ranges and "
-            "substrings, as equal values come to one clause."
+            f"The filter needs {clauses} clauses, but a search engine takes at most {MAX_CLAUSES}: use fewer ranges "
+            "and substrings. All equalities within one $or need one clause together."
         )
     return query
 
@@ -96,9 +97,9 @@ def _compare(compare: Compare) -> Query:
     if isinstance(key, str):
         found = _string_range(compare.path, compare.operator, key)
     else:
-        # the parser lets neither None nor booleans through
+        # The key is a number here, because the parser refuses None and booleans.
         found = [_point_range(name, "number", compare.operator, number_key(cast(float, key)))]
-    return _all([exists, _any(found)])  # within one document the digest of a path is unique, if not within an index
+    return _all([exists, _any(found)])  # `exists` leaves out other paths with the same digest
 
 
 def _compare_id(compare: Compare, literal: bool) -> Query:
@@ -110,7 +111,7 @@ def _compare_id(compare: Compare, literal: bool) -> Query:
         return _any([_terms(_ID, *ids), *([] if literal else [_terms(_TOKENS, *(token("id", id) for id in ids))])])
     if not isinstance(key, str):
         return _NOTHING
-    head = 'id="'  # of the tokens of those ids that are not in the composed form
+    head = 'id="'  # the start of the tokens of ids that are not in the composed form
     if compare.operator == "$contains":
         found, other = _wildcard(_ID, "", key), _wildcard(_TOKENS, head, key)
     else:
@@ -122,17 +123,20 @@ def _compare_id(compare: Compare, literal: bool) -> Query:
 
 
 def _string_range(path: str, operator: str, bound: str) -> list[Query]:
-    """Strings whose first 9 bytes differ from the bound's, by points; those in which they are the same, by tokens."""
+    """The queries of a range of strings.
+
+    Points find the strings whose first 9 bytes differ from those of the bound. Tokens find the other strings.
+    """
     if len(bound) >= 2 * STEP:
         raise FilterError(
             f"filter[{path!r:.80}][{operator!r}] compares with a string of {len(bound)} characters, but a search "
-            f"engine compares the first {2 * STEP - 1}: shorten it."
+            f"engine compares at most {2 * STEP - 1}: shorten the string."
         )
     kind = kind_of(bound)
     bound, operator = _without_surrogates(bound, operator)
     name = path_name(path)
     head = f"{name}=@" if kind == "instant" else f'{name}="'
-    start = bound.encode()[:9]  # shorter ones are the same as those that go on with NUL
+    start = bound.encode()[:9]  # a shorter string has the same point as the string filled up with NUL
     same = start.decode(errors="ignore")
     if operator in ("$gt", "$gte"):
         limits = {"lt": _after(head + same + "\0" * (9 - len(start))), operator[1:]: head + bound}
@@ -153,7 +157,10 @@ def _point_range(name: str, kind: str, operator: str, key: int) -> Query:
 
 
 def _without_surrogates(bound: str, operator: str) -> tuple[str, str]:
-    """The same comparison with a bound that is Unicode: no document has anything between U+D7FF and U+E000."""
+    """The same comparison with a bound that has no lone surrogates.
+
+    Documents have no characters between U+D7FF and U+E000, so the result is the same.
+    """
     if encodable(bound):
         return bound, operator
     valid = re.split("[\ud800-\udfff]", bound, maxsplit=1)[0]
@@ -161,7 +168,7 @@ def _without_surrogates(bound: str, operator: str) -> tuple[str, str]:
 
 
 def _after(start: str) -> str:
-    """The least string above all that begin with `start`."""
+    """The smallest string that is larger than all strings that begin with `start`."""
     last = ord(start[-1])
     if last == 0x10FFFF:
         return _after(start[:-1])
@@ -169,21 +176,23 @@ def _after(start: str) -> str:
 
 
 def _wildcard(field: str, head: str, substring: str) -> Query:
-    """Tokens that begin with `head` and hold `substring` after it."""
+    """The query for tokens that begin with `head` and contain `substring` after it."""
     if not encodable(substring):
         return _NOTHING
     if len(substring) > STEP or _wildcard_work(substring) > _MAX_WILDCARD_WORK:
         raise FilterError(
-            f"The filter looks for a substring of {len(substring)} characters, but a search engine finds those of at "
-            f"most {STEP}, and of about {math.isqrt(2 * _MAX_WILDCARD_WORK)} where they repeat themselves: shorten it."
+            f"The filter looks for a substring of {len(substring)} characters, but a search engine takes at most "
+            f"{STEP}, and about {math.isqrt(2 * _MAX_WILDCARD_WORK)} if the substring repeats itself: shorten it."
         )
     head, substring = (re.sub(r"([\\*?])", r"\\\1", text) for text in (head, substring))
     return {"wildcard": {field: {"value": f"{head}*{substring}*"}}}
 
 
 def _wildcard_work(substring: str) -> int:
-    """How many states Lucene goes through to make a substring's automaton, which it refuses to do beyond 100,000:
-    for each prefix, the number of its own prefixes that it ends with (by the failure function of Knuth, Morris, Pratt).
+    """The number of states that Lucene visits to make the automaton of a substring. It refuses more than 100,000.
+
+    The number is a sum over all prefixes of the substring. Each prefix counts the prefixes that it ends with, which the
+    failure function of Knuth, Morris and Pratt gives.
     """
     failure, work = [0] * (len(substring) + 1), [0] * (len(substring) + 1)
     matched = 0
@@ -216,7 +225,7 @@ def _any(queries: Iterable[Query]) -> Query:
 
 
 def _merge(alternatives: Iterable[Query]) -> list[Query]:
-    """All equalities on a field as one clause, in pieces of as many values as an engine takes."""
+    """Join all equalities on a field to one clause, or to several if an engine does not take as many values."""
     values: dict[str, dict[str, None]] = {}
     others = []
     for query in alternatives:
@@ -233,7 +242,10 @@ def _merge(alternatives: Iterable[Query]) -> list[Query]:
 
 
 def _count(query: Query) -> int:
-    """How many clauses Lucene sees: two for what it can look up by document, too, none for what only joins others."""
+    """The number of clauses that Lucene counts.
+
+    A query on a field with doc values counts as two, any other query as one. A `bool` query itself counts nothing.
+    """
     if "bool" in query:
         clauses = query["bool"]
         return sum(_count(inner) for kind in ("filter", "must_not", "should") for inner in clauses.get(kind, ()))

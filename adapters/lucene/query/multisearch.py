@@ -1,4 +1,4 @@
-"""Searches sent together: one `_msearch` for each round of steps."""
+"""Sends several searches together: one `_msearch` for each round."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from hybridsearch.adapters.steps import Pause, through
 T = TypeVar("T")
 
 INDEX = "_index"
-"""Member of a search that is not for the address's index, but for the one named here."""
+"""Member that names the index of a search, if it is not the index of the address."""
 
-_HITS = 200_000  # in one request, some 20 MB of ids and scores
+_HITS = 200_000  # hits in one request: about 20 MB of ids and scores
 _ATTEMPTS = 7
-_FIRST_PAUSE = 0.1  # seconds; twice as much each time
+_FIRST_PAUSE = 0.1  # seconds; each pause is twice as long as the one before
 
 
 def msearch(address: Address, rounds: Generator[list[Search], list[Json], T]) -> Steps[T]:
-    """The calls for `rounds`, each of which yields searches and is sent their responses.
+    """The calls that answer `rounds`. Each round yields searches and receives their responses.
 
-    No response is of a part of the shards only. Raises the sentence for the first search that fails for good.
+    Every response covers all shards. Raises the error of the first search that still fails after several attempts.
     """
 
     def ask(searches: list[Search]) -> Steps[list[Json]]:
@@ -39,7 +39,7 @@ def msearch(address: Address, rounds: Generator[list[Search], list[Json], T]) ->
 
 
 def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
-    """The responses to one `_msearch`; searches that the engine was too busy for are asked again."""
+    """The responses to one `_msearch`. Searches that the engine was too busy for are sent again."""
     responses: list[Json] = [None] * len(searches)
     open = list(range(len(searches)))
     for attempt in range(_ATTEMPTS):
@@ -61,7 +61,7 @@ def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
 
 
 def _parts(searches: Sequence[Search]) -> Iterator[list[Search]]:
-    """All searches at once, unless their hits together would need too much memory."""
+    """All searches in one list, or in several lists if their hits together would need too much memory."""
     part: list[Search] = []
     hits = 0
     for search in searches:

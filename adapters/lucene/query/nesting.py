@@ -1,4 +1,4 @@
-"""Filters of any depth as filters of few levels: engines refuse queries that are nested deeply."""
+"""Makes deep filters flat, because engines refuse queries that are nested deeply."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _TRUE, _FALSE = And(()), Or(())
 
 
 def flatten(condition: Condition, levels: int) -> Condition:
-    """The same condition with at most `levels` levels of `And` and `Or`, and `Not` only around comparisons.
+    """An equal condition with at most `levels` levels of `And` and `Or`, and with `Not` only around comparisons.
 
-    Where joining like levels is not enough, the condition F is cut at a part G of about half its size:
-    F = (G and F with G true) or (F with G false), which is so because F never turns false when G turns true.
+    First, levels of the same kind are joined. If that is not enough, the condition F is cut at a part G of about half
+    its size: F = (G and F with G true) or (F with G false). This holds because F never turns false when G turns true.
     (P. M. Spira, "On time-hardware complexity tradeoffs for Boolean functions", 1971.)
 
     Raises:
-        FilterError: the condition is too large for that.
+        FilterError: The condition is too large for `levels` levels.
 
     >>> a, b = Compare("a", "$eq", 1), Compare("b", "$eq", 2)
     >>> flatten(Not(And((a, Not(Or((b,)))))), 1) == Or((Not(a), b))
@@ -26,7 +26,7 @@ def flatten(condition: Condition, levels: int) -> Condition:
 
 
 def _push(condition: Condition, *, negated: bool) -> Condition:
-    """Negations moved to the comparisons, and like levels joined."""
+    """The condition with its negations moved to the comparisons, and with levels of the same kind joined."""
     match condition:
         case Compare():
             return Not(condition) if negated else condition

@@ -1,4 +1,7 @@
-"""From requests to `_msearch` bodies and back to rankings: statistics, ties, and what does not fit one search."""
+"""Translates requests to `_msearch` bodies and responses to rankings.
+
+This includes term statistics, ties at a cut, and searches that are too deep for one request.
+"""
 
 from __future__ import annotations
 
@@ -30,32 +33,34 @@ from hybridsearch.weighting import BM25Weighting
 T = TypeVar("T")
 
 Steps: TypeAlias = Generator[list[Search], list[Json], T]
-"""Yields the bodies of one `_msearch`, is sent their responses, and returns a T."""
+"""A generator that yields the bodies of one `_msearch`, receives their responses, and returns a T."""
 
 MAX_WEIGHT = 64.0
-"""Largest weight of a term in a query that Lucene's feature queries take; larger ones are scaled, and scores back."""
+"""The largest query weight that Lucene's feature queries take. Larger weights are scaled down, and the scores up."""
 
 PART_DOCUMENTS = 5000
-"""Documents in one part of a dense search whose depth the engine limits."""
+"""Number of documents in one part of a dense search that is deeper than the engine allows."""
 
 WITH_DOCUMENTS = 3000
-"""Most hits of a call that come with their documents. Of the many that many queries have in each retriever, few are in
-the final results, whose documents are then fetched at once: that is less to send, and to keep in memory."""
+"""The largest number of hits of a call that come with their documents.
 
-_ATTEMPTS = 4  # statistics that change all the time are taken as they are in the end
+With more hits, only few of them get into the final results. Their documents are fetched afterwards, all at once. That
+sends less, and needs less memory."""
+
+_ATTEMPTS = 4  # after these, statistics are used even if they change all the time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Question:
-    """A request on its way. For lexical ones `weights` are counts until idf is known."""
+    """A request that is being answered. For a lexical request, `weights` are counts until idf is known."""
 
     position: int
     request: Request
     retriever: RetrieverSchema
     filter: Json | None
     weights: Mapping[str, float] = field(default_factory=dict)
-    members: Mapping[str, Json] = field(default_factory=lambda: ID)  # of a search, for what its hits tell
-    by_id: bool = False  # ask for ties in the order of ids
+    members: Mapping[str, Json] = field(default_factory=lambda: ID)  # of the search: what each hit contains
+    by_id: bool = False  # whether the engine must order ties by id
 
     @property
     def path(self) -> str:
@@ -63,13 +68,13 @@ class _Question:
 
     @property
     def keys(self) -> list[Key]:
-        """Of the terms whose idf is needed."""
+        """The keys of the terms whose idf is needed."""
         lexical = self.retriever.kind == "lexical"
         return [(self.request.retriever, term) for term in self.weights] if lexical else []
 
 
 class Searcher:
-    """Asks one index. Keeps the document frequencies of lexical retrievers as long as the index does not change."""
+    """Searches one index. It keeps the document frequencies of lexical retrievers until the index changes."""
 
     def __init__(self, schema: Schema, dialect: Dialect, *, literal: bool = False) -> None:
         self.schema = schema
@@ -78,15 +83,16 @@ class Searcher:
         self._statistics = Statistics()
 
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
-        """The answers in order, with the documents where those are at most `WITH_DOCUMENTS`.
+        """The rankings, in the order of the requests.
 
-        One `_msearch`; another one for unknown frequencies, and for ties at a cut.
+        They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits. There is one `_msearch`, and
+        another one if frequencies are unknown or if there are ties at a cut.
         """
         filters = [request.filter for request in requests if request.filter is not None]
         return (yield from self._checked(self._search(requests), filters))
 
     def count(self, filter: Filter | None) -> Steps[int]:
-        """How many documents the filter lets through."""
+        """The number of documents that the filter lets through."""
         query: Json = {"match_all": {}} if filter is None else compile_filter(filter, literal=self._literal)
 
         def rounds() -> Steps[int]:
@@ -96,7 +102,7 @@ class Searcher:
         return (yield from self._checked(rounds(), [] if filter is None else [filter]))
 
     def _checked(self, rounds: Steps[T], filters: Sequence[Filter]) -> Steps[T]:
-        """`rounds`. The first round also asks the filters' `checks`. Raises their FilterErrors."""
+        """The same rounds, but the first also does the `checks` of the filters. Raises FilterError if one fails."""
         distinct = {id(filter): filter for filter in filters}.values() if not self._literal else ()
         waiting = [list(dict.fromkeys(check for filter in distinct for check in filter.checks()))]
 
@@ -166,7 +172,7 @@ class Searcher:
         return rankings
 
     def weights(self, request: Request) -> Steps[dict[str, float]]:
-        """What the query's terms weigh now, by term; for explanations."""
+        """The weights of the query's terms as they are now, by term. Explanations use them."""
         question, query = self._question(0, request), request.query
         if question is None or not isinstance(query, SparseQuery):
             return {}
@@ -181,11 +187,11 @@ class Searcher:
         return {term: weights[name] for term in query.terms if (name := encode_term(term)) in weights}
 
     def forget(self) -> None:
-        """Ask for all frequencies anew: this process has written."""
+        """Forget all frequencies, because this process has written to the index."""
         self._statistics = Statistics()
 
     def _question(self, position: int, request: Request) -> _Question | None:
-        """None where nothing can be found."""
+        """The question for a request. None if no document can match."""
         name, retriever, query = request.retriever, retriever_of(self.schema, request.retriever), request.query
         hits_of(request)
         filter = None if request.filter is None else compile_filter(request.filter, literal=self._literal)
@@ -199,14 +205,14 @@ class Searcher:
         values = query.weights.tolist()
         if values and min(values) < 0:
             raise InvalidArgumentError(
-                f"The query of retriever {name!r} has the weight {min(values)!r}, and Lucene has none below 0: leave "
-                "the term out, or use the memory backend."
+                f"The query of retriever {name!r} has the weight {min(values)!r}, but Lucene takes no weights below 0: "
+                "leave the term out, or use the memory backend."
             )
         weights = {encode_term(term): value for term, value in zip(query.terms, values, strict=True) if value > 0}
         return _Question(position, request, retriever, filter, weights) if weights else None
 
     def _weighed(self, question: _Question, known: Statistics) -> _Question | None:
-        """With the weights that are sent; None where no term can match."""
+        """The question with the weights to send. None if no term can match."""
         if question.retriever.kind != "lexical":
             return question
         weights = self._idf_weights(question, known)
@@ -256,7 +262,7 @@ class Searcher:
         return body
 
     def _verdict(self, question: _Question, response: Json) -> Ranking | _Question:
-        """The ranking, or how the question must be asked again."""
+        """The ranking, or the question that must be asked next."""
         request, retriever = question.request, question.retriever
         k = int(min(request.k, MAX_WINDOW - 1))
         hits = response["hits"]["hits"]
@@ -271,7 +277,7 @@ class Searcher:
                 return replace(question, by_id=True)
         elif self._is_rough(question):
             if response["hits"]["total"]["value"] < seismic.candidates(k):
-                return question  # asked again, it is searched exactly
+                return question  # the next search is exact
         elif not question.by_id and _tied(hits, k):
             return replace(question, by_id=True)
         return self._ranking(question, hits, k)
@@ -286,7 +292,7 @@ class Searcher:
             scale = _scale(question.weights)
             scores = [score * scale for score in scores]
         pairs = list(zip(found, scores, strict=True))
-        if self._is_rough(question):  # leave out candidates that turned out to have none of the terms
+        if self._is_rough(question):  # leave out candidates that have none of the query's terms
             pairs = [(id, score) for id, score in pairs if score > 0]
         ranking = Ranking.from_scores(pairs, k)
         if not len(ranking):
@@ -299,7 +305,10 @@ class Searcher:
         return first and question.retriever.kind == "sparse" and self._dialect.rough_sparse
 
     def _in_parts(self, question: _Question) -> Steps[Ranking]:
-        """A dense search that is deeper than the engine allows, or has more ties: part by part, in order of ids."""
+        """Answer a dense search that is deeper than the engine allows, or has too many ties, part by part.
+
+        Each part is a range of ids.
+        """
         k = int(min(question.request.k, MAX_WINDOW - 1))
         bounds: list[str] = []
         filters = [] if question.filter is None else [question.filter]
@@ -326,7 +335,7 @@ class Searcher:
 
 
 class _Documents(Mapping[str, Document]):
-    """The documents of hits, made when they are looked up: of all rankings, few come into the final results."""
+    """The documents of hits. A document is made when it is looked up, because few get into the final results."""
 
     def __init__(self, hits: Mapping[str, Json]) -> None:
         self._hits = hits
@@ -342,13 +351,13 @@ class _Documents(Mapping[str, Document]):
 
 
 def _scale(weights: Mapping[str, float]) -> float:
-    """The power of two by which weights are divided so that none is above MAX_WEIGHT; 1 in most cases."""
+    """The power of two by which weights are divided so that none is above MAX_WEIGHT. It is 1 in most cases."""
     largest = max(weights.values())
     return 1.0 if largest <= MAX_WEIGHT else 2.0 ** (frexp(largest / MAX_WEIGHT)[1])
 
 
 def _tied(hits: Sequence[Json], k: int) -> bool:
-    """Whether the hits on both sides of the cut have the same score."""
+    """Whether the hits before and after the cut have the same score."""
     return len(hits) > k and _score(hits[k - 1]) == _score(hits[k])
 
 

@@ -1,4 +1,4 @@
-"""How many documents hold a term, and in which state of the index that is so; for idf."""
+"""Document frequencies of terms for idf, and the state of the index that they belong to."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hybridsearch.adapters.lucene.dialect import Dialect, Search
 from hybridsearch.adapters.lucene.wire.connection import Json
 
 Key: TypeAlias = tuple[str, str]
-"""A retriever, and an encoded term."""
+"""The name of a retriever, and an encoded term."""
 
 _TERMS_REMEMBERED = 1_000_000
-_TERMS_AT_ONCE = 5000  # in one search; the engines allow 65,535 buckets
+_TERMS_AT_ONCE = 5000  # terms in one search; the engines allow 65,535 buckets
 
 
 class State(NamedTuple):
-    """What changes with every change of the index."""
+    """A state of the index: two numbers, at least one of which changes when the index changes."""
 
     documents: int
     stamp: int
@@ -25,14 +25,14 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Document frequencies in one state of the index."""
+    """The document frequencies in one state of the index."""
 
     state: State | None = None
     frequencies: dict[Key, int] = field(default_factory=dict)
 
 
 def searches_for(missing: Iterable[Key], dialect: Dialect) -> list[Search]:
-    """Each tells the state of the index and, in the same state, the frequencies of some terms in `missing`."""
+    """Searches for the frequencies of the terms in `missing`. Each one also tells the state of the index."""
     keys = sorted(missing)
     bodies = []
     for start in range(0, max(len(keys), 1), _TERMS_AT_ONCE):
@@ -45,14 +45,17 @@ def searches_for(missing: Iterable[Key], dialect: Dialect) -> list[Search]:
 
 
 def read_statistics(responses: Sequence[Json], missing: Iterable[Key], known: Statistics) -> Statistics:
-    """What the answers to `searches_for(missing)` tell, with what was `known` in the same state of the index."""
+    """The statistics in the responses to `searches_for(missing)`.
+
+    The frequencies in `known` are kept if the index is still in the same state.
+    """
     states, counts = [], []
     for response in responses:
         found = response["aggregations"]
         states.append(State(response["hits"]["total"]["value"], int(found["stamp"]["value"] or 0)))
         counts += [bucket["doc_count"] for bucket in found["terms"]["buckets"]] if "terms" in found else []
     frequencies = dict(zip(sorted(missing), counts, strict=True))
-    # Where the index changed from one part to another, the state is the older one, which no later answer confirms.
+    # If the index changed between two responses, use the older state. No later response confirms it.
     state = min(states, key=lambda state: (state.stamp, state.documents))
     if set(states) == {known.state} and len(known.frequencies) < _TERMS_REMEMBERED:
         known.frequencies.update(frequencies)

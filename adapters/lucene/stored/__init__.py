@@ -1,1 +1,1 @@
-"""What an index holds: documents as the bulk API has them, and what the index says of itself."""
+"""The content of an index: the stored documents, the mapping, and the schema in the mapping's `_meta`."""

@@ -1,26 +1,29 @@
-"""Metadata as Lucene stores it, for the queries that `filters` makes.
+"""The fields that hold metadata for filters. `query.filters` makes the queries on them.
 
-A document has two indexed fields however many keys its metadata has, so no document can use up an index's field limit.
+A document has two indexed fields, `fields.tokens` and `fields.points`, however many keys its metadata has. So no
+document can use up the field limit of an index.
 
-`fields.tokens` holds, for each path that a filter can name, tokens that look like the beginning of JSON:
+`fields.tokens` holds tokens for each path that a filter can name. A token looks like the beginning of JSON:
 
     {"year": 2020, "draft": False, "author": {"name": "Ada"}, "tags": ["gpu", None]}
     year  year=2020  draft  draft=false  author  author.name  author.name="Ada  tags  tags=[  tags="gpu  tags=null
 
-    PATH        it is there and not None      PATH=[     it is a list
-    PATH="...   a string                      PATH=~...  the digest of a long string, whose first characters are
-    PATH=+...   a further part of it          PATH="...
-    PATH=@...   an instant
+    PATH        the value is there and not None
+    PATH=[      the value is a list
+    PATH="...   the value is a string (of a long string: its first characters)
+    PATH=+...   a later part of a long string
+    PATH=~...   the digest of a long string
+    PATH=@...   the value is an instant
 
-`filters.comparable` gives the values. The title is added if the metadata has none. An id that is not in Unicode's
-composed form is added in that form.
+`filters.comparable` gives the values. If the metadata has no title, the title of the document is added. If an id is not
+in Unicode's composed form, the composed form is added.
 
-An index of an earlier version is `literal` and stays so: it has only the metadata, and strings as they came.
+An index of an earlier version is `literal` and stays so. It has only the metadata, with the strings as they came.
 
-`fields.points` is for ranges: a number of 128 bits for each number and string, which begins with a digest of the path
-and goes on in the order of the values. Lucene has one type for such numbers, made for IPv6 addresses; like all of its
-numeric types it finds a range in the time that it takes to list the hits, many times faster than a range of tokens.
-The beginning of a string decides most comparisons; where it does not, tokens do.
+`fields.points` is for ranges. It holds a number of 128 bits for each number and string of the metadata. The number
+begins with a digest of the path, and the rest is in the order of the values. Lucene's only type of this size is made
+for IPv6 addresses. It finds a range in the time that it takes to list the hits, many times faster than a range of
+tokens. Points hold only the beginning of a string. If that does not decide a comparison, tokens do.
 """
 
 from __future__ import annotations
@@ -43,16 +46,16 @@ METADATA_MAPPING: dict[str, Any] = {
 """The mapping of the field `fields`, for OpenSearch 3 and Elasticsearch 8 and 9."""
 
 STEP = 4000
-"""Characters of a string between the starts of its parts; a part has twice as many, which is the longest in a token.
+"""Number of characters between the starts of two parts of a long string. A part has twice as many characters.
 
-With 4 bytes for each of them, a path of `_MAX_NAME` characters and the sign between them, a token has at most 32,602
-bytes, and Lucene takes 32,766."""
+A token has at most a path of `_MAX_NAME` characters, a sign, and one part. With 4 bytes for each character, this is
+32,602 bytes. Lucene takes 32,766."""
 
 _MAX_NAME = 150
 
 
 def to_fields(document: Document, *, literal: bool = False) -> dict[str, Any]:
-    """What is indexed for filters, under `fields`. The id as it came is not in it: filters read the field `id`.
+    """The content of the field `fields`, which filters search. It has no id, because filters read the field `id`.
 
     >>> to_fields(Document("1", "", metadata={"draft": False, "tags": ["gpu"]}))["tokens"]
     ['draft', 'draft=false', 'tags', 'tags=[', 'tags="gpu']
@@ -69,7 +72,7 @@ def to_fields(document: Document, *, literal: bool = False) -> dict[str, Any]:
                 tokens[f"{name}=+{value[start : start + 2 * STEP]}"] = None
         for item in value if isinstance(value, list) else (value,):
             if isinstance(item, (list, dict)):
-                continue  # nothing equals these
+                continue  # no filter value equals these
             tokens[token(name, item)] = None
             if isinstance(item, str):
                 points[point(name, kind_of(item), string_key(item))] = None
@@ -82,7 +85,7 @@ def to_fields(document: Document, *, literal: bool = False) -> dict[str, Any]:
 
 
 def _fields(document: Document) -> dict[str, Any]:
-    """The value of each path; {} for a mapping."""
+    """The value of each path. A mapping has the value {}."""
     found = fields_of(document)
     fields: dict[str, Any] = {}
     for path, value in found.items():
@@ -100,13 +103,13 @@ def _literal_fields(document: Document) -> dict[str, Any]:
 
 
 def path_name(path: str) -> str:
-    """The path as it begins a token: itself, or its digest where it is long or could be taken for something else."""
+    """The start of a token: the path, or its digest if the path is long or could be mistaken for something else."""
     plain = len(path) <= _MAX_NAME and "=" not in path and not path.startswith("~") and encodable(path)
     return path if plain else "~" + _digest(path)
 
 
 def token(name: str, value: Scalar) -> str:
-    """The token that equal values of a path share, and no others."""
+    """The token of a value. Equal values of a path have the same token, and different values have different ones."""
     if isinstance(value, Instant):
         return f"{name}=@{value}"
     if isinstance(value, str):
@@ -121,7 +124,10 @@ def token(name: str, value: Scalar) -> str:
 
 
 def point(name: str, kind: str, key: int) -> str:
-    """53 bits for path and kind and 74 for the key after a 1 (addresses that begin with zeros can be IPv4 ones)."""
+    """The point of a value: a 1, then 53 bits for path and kind, then 74 bits for the key.
+
+    The 1 is there because an address that begins with zeros can be an IPv4 address.
+    """
     return (1 << 127 | _name_bits(name, kind) << 74 | key).to_bytes(16).hex(":", 2)
 
 
@@ -131,10 +137,11 @@ def _name_bits(name: str, kind: str) -> int:
 
 
 def number_key(value: float) -> int:
-    """Below 2**74, in the exact order of integers and floats: the float at or below the value, then what is above it.
+    """The key of a number: an integer below 2**74 that sorts exactly as integers and floats do.
 
-    Floats are read as integers of 64 bits that sort like them: positive ones above, negative ones turned around.
-    Between neighbouring floats lie at most 1023 integers of 64 bits.
+    The high 64 bits are the largest float that is not above the value, as an integer that sorts like the float. The low
+    10 bits are the distance from that float to the value: between two neighbouring floats lie at most 1023 integers of
+    64 bits.
     """
     below = float(value) + 0.0  # no negative zero
     if below > value:
@@ -145,17 +152,20 @@ def number_key(value: float) -> int:
 
 
 def string_key(value: str) -> int:
-    """From 1 to 2**72, in the order of the first 9 bytes of UTF-8, which is that of the code points."""
+    """The key of a string: an integer from 1 to 2**72, in the order of the first 9 bytes of its UTF-8.
+
+    This is also the order of the code points.
+    """
     return int.from_bytes(value[:9].encode()[:9].ljust(9, b"\0")) + 1
 
 
 def kind_of(value: str) -> str:
-    """Of its points."""
+    """The kind of a string's points: "instant" or "string"."""
     return "instant" if isinstance(value, Instant) else "string"
 
 
 def encodable(text: str) -> bool:
-    """Whether there is no lone surrogate in it; documents hold none, filters may."""
+    """Whether the text has no lone surrogate. Documents never have one, filters may."""
     return text.isascii() or not re.search("[\ud800-\udfff]", text)
 
 

@@ -1,4 +1,4 @@
-"""What an index says of itself in its mapping's `_meta`, so that opening it needs nothing but its URL."""
+"""The schema and the options that an index keeps in its mapping's `_meta`. So its URL is enough to open it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedError
 
 LAYOUT = 4
-"""Version of how documents and `_meta` are stored; others are refused."""
+"""The version of the layout of documents and `_meta`. Newer layouts, and those before `_LITERAL`, are refused."""
 
 _LITERAL = 3
-"""The version before values had one form for filters: see `fields`."""
+"""The last version in which the values for filters were stored as they came: see `fields`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Attributes:
-    schema: the retrievers, with their encoders' fingerprints.
-    options: how the index stores their vectors.
-    before_load: the settings that a load has relaxed and not restored yet; None when none is under way.
-    literal: whether it is of the version before: see `fields`.
+    """What an index keeps about itself.
+
+    Attributes:
+        schema: The retrievers, with the fingerprints of their encoders.
+        options: How the index stores vectors.
+        before_load: The settings that a load has relaxed and not restored yet. None if there is no such load.
+        literal: Whether the index has the layout `_LITERAL`: see `fields`.
     """
 
     schema: Schema
@@ -35,7 +37,7 @@ class Identity:
     literal: bool = False
 
     def to_meta(self) -> Json:
-        """The schema is text in it, because the engines sort the keys of objects."""
+        """The content of `_meta`. It holds the schema as text, because the engines sort the keys of objects."""
         schema = orjson.dumps(self.schema.to_json()).decode()
         version = _LITERAL if self.literal else LAYOUT
         ours: dict[str, Any] = {"version": version, "schema": schema, "options": dict(self.options)}
@@ -45,17 +47,17 @@ class Identity:
 
     @classmethod
     def from_meta(cls, meta: Json, address: Address) -> Identity:
-        """The inverse of `to_meta`.
+        """The identity in the content of `_meta`. This is the inverse of `to_meta`.
 
         Raises:
-            BackendError: the index was not made by hybridsearch.
-            IndexCorruptedError: it is of another layout or a newer schema version, or `meta` is damaged.
+            BackendError: The index was not made by hybridsearch.
+            IndexCorruptedError: The index has another layout or a newer schema version, or `meta` is damaged.
         """
         place = f"The index {address.index!r} at {address}"
         ours = meta.get("hybridsearch") if isinstance(meta, dict) else None
         if not isinstance(ours, dict):
             raise BackendError(
-                f"{place} was not made by hybridsearch: choose another name, or index its documents again under one."
+                f"{place} was not made by hybridsearch: choose another name, and index its documents again there."
             )
         check_layout(version := ours.get("version"), _LITERAL, LAYOUT, place)
         try:

@@ -1,21 +1,21 @@
-"""Documents with their vectors as lines of the bulk API, and back.
+"""Translates documents and vectors to lines of the bulk API, and stored documents back.
 
 A stored document is one object (`_source`):
 
-| member       | holds                                                                                     |
+| member       | content                                                                                   |
 |--------------|-------------------------------------------------------------------------------------------|
 | `id`         | the document's id; its `_id` is `document_key(id)`                                        |
-| `document`   | id, text, title and metadata as they came, as JSON in base64: a binary field with         |
-|              | doc values, so that a search reads it alone and no engine reads anything into it          |
-| `fields`     | what filters search, by `fields.to_fields`; absent when empty                           |
-| `vectors`    | by retriever: a list of numbers (dense, absent when all-zero), or weight by encoded term  |
-| `counts`     | by lexical retriever: term frequency by encoded term, from which its weights were made    |
-| `long_terms` | the escaped term by encoded term, for those that were too long for a name; usually absent |
+| `document`   | id, text, title and metadata as they came, as JSON in base64. It is a binary field with   |
+|              | doc values: a search can read it alone, and no engine interprets it                       |
+| `fields`     | what filters search, made by `fields.to_fields`; absent if empty                          |
+| `vectors`    | by retriever: a list of numbers (dense, absent if all are 0), or weights by encoded term  |
+| `counts`     | by lexical retriever: term frequencies by encoded term, from which the weights were made  |
+| `long_terms` | the escaped term by encoded term, for terms that are too long for a name; usually absent  |
 | `stamp`      | when this version was written, in microseconds                                            |
-| `rough`      | see `seismic`; indexed where that is asked for, never stored                              |
+| `rough`      | rough vectors, see `seismic`; only with sparse="seismic", indexed but not stored          |
 
-It is sent as SMILE (`smile`), which has all bits of a float32; engines give it back as the shortest decimals that read
-as the same float32, so that nothing is lost although Lucene scores with fewer bits.
+The object is sent as SMILE (`smile`), with all bits of a float32. Engines return a float32 as the shortest decimal that
+reads as the same float32. So nothing is lost, although Lucene scores with fewer bits.
 """
 
 from __future__ import annotations
@@ -44,18 +44,20 @@ from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vect
 from hybridsearch.weighting import BM25Weighting
 
 MAX_NAME_BYTES = 200
-"""Longest encoded term in UTF-8; a longer one is named by its hash."""
+"""The largest number of bytes of an encoded term in UTF-8. A longer term is named by its hash."""
 
 SMALLEST_WEIGHT = float(np.finfo(np.float32).smallest_normal)
-"""Lucene's feature fields refuse smaller weights."""
+"""The smallest weight that Lucene's feature fields take."""
 
-_ROWS = 1024  # documents whose numbers are Python objects at one time
+_ROWS = 1024  # documents that are translated at a time, because their numbers become Python objects
 _SPECIAL = re.compile(r"[\s\x00-\x1f\x7f.%~\ud800-\udfff]")
-_EMPTY_TERM = "%"  # escapes have two digits after it
+_EMPTY_TERM = "%"  # is not an escape, because an escape has two digits after the %
 
 
 def document_key(id: str) -> str:
-    """The engine's `_id` for a document's id: the id itself, or its hash where it could be taken for one.
+    """The engine's `_id` of a document: the id itself, or its hash if the id is not possible as an `_id`.
+
+    An id that begins with "~" is hashed too, because it looks like a hash.
 
     >>> document_key("a/b c"), document_key("~a")
     ('a/b c', '~8d5679ec94e658e1de328401393caa90b352cc5bc28b6a3601f38f7fdf1de3cb')
@@ -65,10 +67,10 @@ def document_key(id: str) -> str:
 
 
 def encode_term(term: str) -> str:
-    """The name of a term in a feature field: no two terms share one, and it has no dot, no space and 1 to 200 bytes.
+    """The name of a term in a feature field. It has 1 to 200 bytes, no dot and no space. No two terms share a name.
 
-    White space, control characters, ".", "%", "~" and lone surrogates are written as %XX, byte by byte; the empty term
-    is "%"; a term whose name would be longer than 200 bytes is "~" and its hash.
+    White space, control characters, ".", "%", "~" and lone surrogates are written as %XX, byte by byte. The empty term
+    is "%". If a name would be longer than 200 bytes, the name is "~" and the hash of the term.
 
     >>> encode_term("wing"), encode_term("1.5 m"), encode_term("")
     ('wing', '1%2E5%20m', '%')
@@ -80,7 +82,7 @@ def encode_term(term: str) -> str:
 
 
 def decode_term(name: str) -> str | None:
-    """The term that `encode_term` named, or None for the name of a long one, which only `long_terms` remembers.
+    """The term of a name that `encode_term` gave. None for a hash, whose term is in `long_terms` only.
 
     >>> decode_term("1%2E5%20m"), decode_term("~1f2e")
     ('1.5 m', None)
@@ -89,7 +91,7 @@ def decode_term(name: str) -> str | None:
 
 
 def document_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
-    """The length in tokens of each document of a lexical retriever, shape (documents,)."""
+    """The length of each document in tokens, for a lexical retriever. The shape is (documents,)."""
     ends = np.concatenate([[0.0], np.cumsum(vectors.matrix.data, dtype=np.float64)])
     lengths: NDArray[np.float64] = np.diff(ends[vectors.matrix.indptr])
     return lengths
@@ -104,17 +106,18 @@ def bulk_lines(
     rough: bool = False,
     literal: bool = False,
 ) -> Iterator[Line]:
-    """An index action and the document for each document of `batch`, in order.
+    """Lines of the bulk API that index the documents of `batch`, in order.
 
     Args:
-        batch: fits `schema`.
-        average_lengths: the mean document length in tokens that weights are made with, by lexical retriever.
-        stamp: when this version is written, in microseconds.
-        rough: whether learned sparse vectors are indexed for `seismic`, too.
-        literal: whether the index is (see `fields`).
+        batch: Documents and vectors that fit `schema`.
+        schema: Schema of the index.
+        average_lengths: Average document length in tokens that weights are made with, by lexical retriever.
+        stamp: Time of this version, in microseconds.
+        rough: Whether learned sparse vectors are also indexed for `seismic`. Default False.
+        literal: Whether the index is literal (see `fields`). Default False.
 
     Raises:
-        InvalidArgumentError: a weight is negative; nothing was yielded then.
+        InvalidArgumentError: A weight is negative. Nothing was yielded.
     """
     _check_signs(batch, schema)
     return chain.from_iterable(
@@ -124,7 +127,7 @@ def bulk_lines(
 
 
 def delete_lines(ids: Iterable[str]) -> Iterator[Line]:
-    """A delete action for each id.
+    """Lines of the bulk API that delete the documents with these ids.
 
     >>> list(delete_lines(["a"]))
     [('a', b':)\\n\\x00\\xfa\\x85delete\\xfa\\x82_id@a\\xfb\\xfb\\xff')]
@@ -134,15 +137,15 @@ def delete_lines(ids: Iterable[str]) -> Iterator[Line]:
 
 
 def read_document(text: str) -> Document:
-    """The document in a stored `document`, whose padding OpenSearch leaves out of doc values."""
+    """The document in a stored `document`. OpenSearch leaves the padding of base64 out of doc values."""
     return Document(**orjson.loads(b64decode(text + "==")))
 
 
 def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Vectors]:
-    """The vectors in some `_source`s, by retriever, bit for bit as they were given to `bulk_lines`.
+    """The vectors in stored documents (`_source`), by retriever. They have the same bits as in `bulk_lines`.
 
-    Sparse columns are in the order of their terms by code point, and sorted within a row. What cannot be stored comes
-    back as 0: weights below the smallest normal float32, and explicit zeros.
+    The terms of sparse vectors are sorted by code point, and each row is sorted. Weights below the smallest normal
+    float32 cannot be stored: they come back as 0.
     """
     vectors: dict[str, Vectors] = {}
     for name, retriever in schema.retrievers.items():
@@ -197,7 +200,7 @@ def _source(document: Document, stamp: int, literal: bool) -> dict[str, Any]:
 
 
 def _put(sources: Sequence[dict[str, Any]], member: str, name: str, vectors: SparseVectors) -> None:
-    """Add each row's value by encoded term under `member` and `name`."""
+    """Add the values of each row to its source, by encoded term, under `member` and `name`."""
     matrix, terms = vectors.matrix, vectors.vocabulary.terms
     kept = matrix.data >= SMALLEST_WEIGHT
     starts = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr].tolist()
@@ -224,7 +227,7 @@ def _put(sources: Sequence[dict[str, Any]], member: str, name: str, vectors: Spa
 
 
 def _by_name(vectors: SparseVectors) -> Iterator[dict[str, float]]:
-    """Each row's value by encoded term."""
+    """The values of each row, by encoded term."""
     matrix, terms = vectors.matrix, vectors.vocabulary.terms
     names = {column: encode_term(terms[column]) for column in np.unique(matrix.indices).tolist()}
     for start, end in pairwise(matrix.indptr.tolist()):
@@ -254,8 +257,8 @@ def _check_signs(batch: EncodedBatch, schema: Schema) -> None:
             what = "frequency" if retriever.kind == "lexical" else "weight"
             raise InvalidArgumentError(
                 f"Document {batch.documents[row].id!r:.80} has the {what} {matrix.data[negative[0]]!s} for the term "
-                f"{term!r:.80} of retriever {name!r}, and Lucene stores none below 0: leave it out, or use the memory "
-                "backend."
+                f"{term!r:.80} of retriever {name!r}, but Lucene stores no {what} below 0: leave the term out, or use "
+                "the memory backend."
             )
 
 
@@ -286,7 +289,7 @@ def _sparse(rows: Sequence[Mapping[str, float] | None], sources: Sequence[Mappin
 def _to_float32(doubles: NDArray[np.float64]) -> NDArray[np.float32]:
     """The float32 values whose shortest decimals were read as `doubles`.
 
-    Rounding twice, decimal to double to float32, goes wrong for exactly one decimal of all that there are.
+    Rounding a decimal to a double and then to a float32 is wrong for exactly one shortest decimal. It is corrected.
     """
     values = doubles.astype(np.float32)
     wrong = np.abs(doubles) == 7.038531e-26

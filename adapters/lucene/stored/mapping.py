@@ -1,4 +1,4 @@
-"""The settings and mappings of a new index; `lines` says what each field holds."""
+"""The settings and mappings of a new index. `lines` describes the content of each field."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.wire.connection import Json
 
 MAX_WINDOW = 2**31 - 1
-"""Most hits of one search; `index.max_result_window` of our indexes."""
+"""The largest number of hits of one search: the setting `index.max_result_window` of our indexes."""
 
 _UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
 
@@ -20,7 +20,10 @@ _UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
 def index_body(
     identity: Identity, dialect: Dialect, copies: Mapping[str, int], settings: Mapping[str, Json]
 ) -> dict[str, Json]:
-    """What makes the index: `copies` says how many shards and replicas, `settings` what the engine needs beside."""
+    """The body of the request that makes an index.
+
+    `copies` has the numbers of shards and replicas. `settings` has the additional settings of the engine.
+    """
     schema = identity.schema
     vectors: dict[str, Json] = {}
     texts: dict[str, Json] = {}

@@ -1,4 +1,4 @@
-"""Documents by id, and all of them, as they are stored."""
+"""Reads stored documents: by id, or all of them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from hybridsearch.messages import number_of
 from hybridsearch.vectors import EncodedBatch
 
 NO_FIELDS: Mapping[str, Json] = {"stored_fields": "_none_"}
-"""Members of a search whose hits are scores alone. Stored fields, which `_id` is one of, lie among the vectors, in
-compressed blocks: to read one of a hit takes longer than to find it."""
+"""Members of a search whose hits have only a score.
+
+Stored fields lie together with the vectors, in compressed blocks. Reading a stored field of a hit, even `_id`, takes
+longer than finding the hit."""
 
 ID: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id"]}
-"""Members of a search whose hits have what `hit_id` reads."""
+"""Members of a search whose hits have an id, for `hit_id`."""
 
 DOCUMENT: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id", "document"]}
-"""Members of a search whose hits have what `hit_id` and `hit_document` read."""
+"""Members of a search whose hits have an id and a document, for `hit_id` and `hit_document`."""
 
 _IDS_AT_ONCE = 1000
 _AT_ONCE = 2000
@@ -33,7 +35,10 @@ _SCROLL = "5m"
 
 
 def fetch(address: Address, ids: Sequence[str], members: Sequence[str]) -> Steps[list[Json | None]]:
-    """These members of the stored documents, in the order of `ids`, as last written; None for an unknown id."""
+    """These members of the stored documents as they were last written, in the order of `ids`.
+
+    An unknown id gives None.
+    """
     found: dict[str, Json] = {}
     keys = list(dict.fromkeys(document_key(id) for id in ids if id))
     for start in range(0, len(keys), _IDS_AT_ONCE):
@@ -48,7 +53,10 @@ def fetch(address: Address, ids: Sequence[str], members: Sequence[str]) -> Steps
 
 
 def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document | None]]:
-    """The documents, in the order of `ids`, as searches see them, or, where they do not yet, as last written."""
+    """The documents, in the order of `ids`, as searches see them.
+
+    A document that searches do not see yet comes as it was last written. An unknown id gives None.
+    """
     found: dict[str, Document] = {}
     keys = list(dict.fromkeys(document_key(id) for id in ids if id))
     for start in range(0, len(keys), _IDS_AT_ONCE):
@@ -70,7 +78,7 @@ def hit_document(hit: Json) -> Document:
 
 
 def hit_id(hit: Json) -> str:
-    """Its id."""
+    """The id of a hit."""
     return str(hit["fields"]["id"][0])
 
 
@@ -78,7 +86,8 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
     """All documents with their vectors, as they are when the first batch is taken.
 
     Raises:
-        BackendError: some did not come. (A page whose answer is lost is gone: asked again, the engine gives the next.)
+        BackendError: Some documents did not come. If the answer with a page is lost, the page is lost too, because the
+            engine then gives the next page.
     """
     body = {"size": min(batch_size, _AT_ONCE), "sort": ["_doc"], "track_total_hits": True}
     options = f"scroll={_SCROLL}&allow_partial_search_results=false"
@@ -92,11 +101,10 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
             missing -= len(hits)
             page = channel.call("POST", "/_search/scroll", {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]})
     finally:
-        with contextlib.suppress(HybridSearchError):  # it ends by itself, too
+        with contextlib.suppress(HybridSearchError):  # the scroll also ends by itself
             channel.call("DELETE", "/_search/scroll", {"scroll_id": page["_scroll_id"]})
     if missing:
         raise BackendError(
-            f"{number_of(missing, 'document')} of the index {address.index!r} at {address} did not "
-            "come, as the answer to some "
-            "request for them was lost: read them all again from the start."
+            f"{number_of(missing, 'document')} of the index {address.index!r} at {address} did not come, because an "
+            "answer of the engine was lost: start again and read all documents."
         )

@@ -1,1 +1,1 @@
-"""How an engine is reached: connections, requests in bulk and together, and what its refusals mean."""
+"""The requests to an engine: addresses and connections, bulk requests, and errors."""

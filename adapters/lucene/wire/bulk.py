@@ -1,4 +1,4 @@
-"""Sending lines of the bulk API: in parallel, in requests that the server takes, again what it could not take yet."""
+"""Sends lines of the bulk API in parallel. What the server could not take yet is sent again."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError
 from hybridsearch.messages import number_of
 
 Line: TypeAlias = tuple[str, bytes]
-"""A document's id, and what the bulk API reads for it: an action, and for an index action the document."""
+"""A document's id, and its bytes for the bulk API: an action and, for an index action, the document."""
 
 Send: TypeAlias = Callable[[bytes], tuple[int, bytes]]
-"""Posts one `_bulk` body; HTTP status and body. Raises one of `BulkSender`'s `retryable` types for no whole answer."""
+"""A function that posts one `_bulk` body. It returns the HTTP status and the body of the answer.
+
+It raises one of the `retryable` types of `BulkSender` if no complete answer came."""
 
 _OVERLOADED = frozenset({429, 502, 503, 504})
-_TOO_MUCH_OR_MALFORMED = frozenset({400, 413})  # the fault of some document in the request: smaller requests find it
+_TOO_MUCH_OR_MALFORMED = frozenset({400, 413})  # some document is at fault, and smaller requests find out which
 _REFUSED_FOR_ALL = frozenset({401, 403})
 _REASON_CHARACTERS = 500
 
@@ -32,31 +34,33 @@ _REASON_CHARACTERS = 500
 class BulkSender:
     """Sends lines of the bulk API to one index. Any number of threads may use one sender.
 
-    Every line names its document, so that sending it twice does no harm: whatever is in doubt is sent again. Two lines
-    of one document never travel at the same time, so that the later one wins.
+    Every line names its document, so sending it twice does no harm. A line that may not have arrived is sent again. Two
+    lines of one document are never sent at the same time, so the later line wins.
 
-    * HTTP 429, 502, 503 and 504, errors that pass (`PASSING`), and errors of the connection: the request again, in
-      smaller parts from the second time on; after one part got through, the count of failures begins anew.
-    * Items that were rejected for load under HTTP 200: those items again.
-    * HTTP 413 and 400: the request in halves, down to the document that is at fault; after a 413 all later requests
-      are smaller.
-    * Items that were refused for good (a mapping conflict): collected, and reported when all others were sent.
+    * HTTP 429, 502, 503 and 504, errors that pass (`PASSING`), and errors of the connection: the request is sent again.
+      From the second time on it is sent in smaller parts. When a part succeeds, the count of failures starts again.
+    * Items that were rejected because of load, under HTTP 200: these items are sent again.
+    * HTTP 413 and 400: the request is sent in halves, down to the document that is at fault. After a 413, all later
+      requests are smaller.
+    * Items that were refused for good, such as a mapping conflict: they are reported after all others were sent.
 
-    Between two attempts there is a `pause`. Retry-After is not heeded: neither engine sends it, and opensearch-py does
-    not show it.
+    There is a `pause` between two attempts. The header Retry-After is ignored: neither engine sends it, and
+    opensearch-py does not show it.
 
     Args:
-        send: posts one body.
-        threads: requests on their way at one time.
-        max_bytes, max_documents: of one request. A single longer line travels alone.
-        retries: failures in a row after which a request is given up, and the whole call with it.
-        first_wait, max_wait: seconds, the limits of the pauses after the first failure and after any.
-        retryable: what `send` raises where no whole answer came.
-        refusal: the error for an HTTP status and what came with it: the `error` of the answer, or its text. Its type
-            takes a message alone.
+        send: Function that posts one body.
+        threads: Number of requests that are sent at the same time. Default 3.
+        max_bytes: Largest number of bytes of one request. Default 8 MiB. A longer line is sent alone.
+        max_documents: Largest number of lines of one request. Default 500.
+        retries: Number of failures in a row after which the sender gives up. Default 12.
+        first_wait: Longest pause after the first failure, in seconds. Default 0.5.
+        max_wait: Longest pause after any failure, in seconds. Default 30.
+        retryable: Types of errors that `send` raises if no complete answer came.
+        refusal: Function that makes an error from an HTTP status and the `error` or the text of the answer. The type of
+            the error must take a message as its only argument. Default None: BackendError.
 
     Raises:
-        InvalidArgumentError: a limit is below 1, or a time below 0.
+        InvalidArgumentError: A limit is below 1, or a time is below 0.
     """
 
     def __init__(
@@ -87,19 +91,19 @@ class BulkSender:
         self._refusal = refusal or _refusal
 
     def send_all(self, lines: Iterable[Line], progress: Callable[[int], None] | None = None) -> int:
-        """Send all lines. They are taken in this thread, and only as fast as the server takes them.
+        """Send all lines. This thread reads them, not faster than the server takes them.
 
         Args:
-            lines: of index and delete actions; at most `threads` + 1 requests of them are in memory.
-            progress: called in this thread with the number of lines that were done since the last call.
+            lines: Lines with index and delete actions. At most `threads` + 1 requests of them are in memory.
+            progress: Function that this thread calls with the number of lines that were done since the last call.
 
         Returns:
-            How many documents were stored, or were there to be deleted. (A deletion whose answer was lost finds
-            nothing when it is repeated.)
+            The number of documents that were stored or deleted. A delete whose answer was lost does not count, because
+            it finds nothing when it is repeated.
 
         Raises:
-            BulkIndexError: some documents were refused; all others are stored.
-            HybridSearchError: the server takes nothing any more; the message says how much was stored before.
+            BulkIndexError: Some documents were refused. All others are stored.
+            HybridSearchError: The server takes no more documents. The message tells how many were stored before.
         """
         total, stop = _Outcome(), threading.Event()
         on_their_way: dict[Future[_Outcome], frozenset[str]] = {}
@@ -128,7 +132,7 @@ class BulkSender:
                 while on_their_way:
                     collect()
             finally:
-                stop.set()  # ends the pauses of the other threads, of which the pool waits for what is on its way
+                stop.set()  # ends the pauses of the other threads, because the pool waits for them
         if total.error is not None:
             raise _given_up(total.error, total)
         if total.refused:
@@ -136,7 +140,7 @@ class BulkSender:
         return total.stored
 
     def _requests(self, lines: Iterable[Line]) -> Iterator[list[Line]]:
-        """Lines of distinct documents, within the limits."""
+        """The lines in requests within the limits. No document is twice in one request."""
         request: list[Line] = []
         ids: set[str] = set()
         size = 0
@@ -153,7 +157,7 @@ class BulkSender:
             yield request
 
     def _deliver(self, request: Sequence[Line], stop: threading.Event) -> _Outcome:
-        """Send one request, in as many parts and as often as needed; never raises."""
+        """Send one request, in as many parts and as often as needed. Errors are returned, not raised."""
         outcome = _Outcome()
         parts = deque([request])
         failures = 0
@@ -179,7 +183,7 @@ class BulkSender:
 
     def _post(self, part: Sequence[Line]) -> _Answer:
         body = b"".join([content for _, content in part])
-        if len(part) > 1 and len(body) > self._max_bytes:  # which has shrunk since the request was made
+        if len(part) > 1 and len(body) > self._max_bytes:  # the limit has shrunk since the request was made
             return _Answer(too_large=True)
         try:
             status, content = self._send(body)
@@ -195,20 +199,20 @@ class BulkSender:
                 self._max_bytes = min(self._max_bytes, max(len(body) // 2, 1))
             if len(part) > 1:
                 return _Answer(too_large=True)
-            reason = f"one request with it alone, {len(body)} bytes, was refused with {_describe(status, error)}"
+            reason = f"a request with only this document ({len(body)} bytes) was refused: {_describe(status, error)}"
             return _Answer(_Outcome(done=1, refused=[(part[0][0], reason)]))
         if not 200 <= status < 300:
             again = (status in _OVERLOADED or _type_of(error) in PASSING) and not _is_block(status, error)
             return _Answer(again=part if again else (), error=self._refusal(status, error))
         items = None if reply is None else reply.get("items")
         if reply is not None and items is None and reply.get("errors") is False:
-            return _Answer(_Outcome(len(part), len(part)))  # the items were left out of the answer by a filter_path
+            return _Answer(_Outcome(len(part), len(part)))  # a filter_path left the items out of the answer
         if not isinstance(items, list) or len(items) != len(part):
             return _Answer(again=part, error=self._refusal(status, error))
         return self._sort_out(part, items)
 
     def _sort_out(self, part: Sequence[Line], items: Sequence[Mapping[str, Any]]) -> _Answer:
-        """What became of each line of a request that was answered with 200."""
+        """Sort the lines of a request that was answered with 200: stored, refused, or to be sent again."""
         answer = _Answer()
         again = []
         for line, item in zip(part, items, strict=True):
@@ -237,7 +241,7 @@ class _Outcome:
     done: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     error: Exception | None = None
-    failures: int = 0  # in a row, before that error
+    failures: int = 0  # failures in a row before that error
 
     def add(self, other: _Outcome) -> None:
         self.stored += other.stored
@@ -249,13 +253,13 @@ class _Outcome:
 
 @dataclass(slots=True)
 class _Answer:
-    """What became of one request.
+    """The result of one request.
 
     Attributes:
-        outcome: of the lines that are done with.
-        again: the lines to repeat.
-        error: why; without any line to repeat, why nothing that follows would get through either.
-        too_large: the request must go in halves; nothing is done.
+        outcome: Outcome of the lines that are done.
+        again: Lines to send again.
+        error: Why lines must be sent again. If there are no such lines: why no later request would succeed either.
+        too_large: Whether the request must be sent in halves. Nothing was done then.
     """
 
     outcome: _Outcome = field(default_factory=_Outcome)
@@ -265,15 +269,15 @@ class _Answer:
 
 
 def _is_block(status: int, error: Any) -> bool:
-    """Whether writing is switched off (by an administrator, or for a full disk), which waiting seldom ends.
+    """Whether writing is blocked, by an administrator or because the disk is full. Waiting seldom helps then.
 
-    The blocks with status 503 are those of a cluster that is starting or without a master: they pass.
+    A block with status 503 is different: the cluster is starting or has no master, and the block passes.
     """
     return _type_of(error) == "cluster_block_exception" and status != 503
 
 
 def _given_up(error: Exception, total: _Outcome) -> Exception:
-    """`error` with how much was stored; what is no error of ours is raised as it came."""
+    """The error with the number of stored documents in its message. An error of another library stays as it is."""
     if not isinstance(error, HybridSearchError):
         return error
     notes = [f"{number_of(len(total.refused), 'was', 'were')} refused"] if total.refused else []
@@ -281,8 +285,8 @@ def _given_up(error: Exception, total: _Outcome) -> Exception:
     again = type(error)(
         f"{str(error).rstrip('.')}. {number_of(total.stored, 'document')} of this call "
         f"{'is' if total.stored == 1 else 'are'} stored"
-        f"{' (' + ', '.join(notes) + ')' if notes else ''}: when the cause is mended, run it again, which stores the "
-        "rest and doubles nothing."
+        f"{' (' + ', '.join(notes) + ')' if notes else ''}: remove the cause and run the call again. It stores the "
+        "rest, and no document twice."
     )
     again.__cause__ = error
     return again
@@ -300,7 +304,7 @@ def _halves(part: Sequence[Line]) -> list[Sequence[Line]]:
 def _parse(content: bytes) -> Mapping[str, Any] | None:
     try:
         reply = orjson.loads(content)
-    except orjson.JSONDecodeError:  # a proxy's page, or nothing
+    except orjson.JSONDecodeError:  # the body is empty, or a page of a proxy
         return None
     return reply if isinstance(reply, Mapping) else None
 
@@ -314,7 +318,7 @@ def _type_of(error: Any) -> Any:
 
 
 def _text_of(error: Any) -> str:
-    """An engine's error as one line: the kind, the reason, and what caused it."""
+    """An engine's error as one line: the type, the reason, and the reason of its cause."""
     if not isinstance(error, Mapping):
         return _shortened(str(error))
     cause = error.get("caused_by")

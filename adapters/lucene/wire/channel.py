@@ -1,4 +1,4 @@
-"""Calls to an engine over HTTP, made again where the engine was too busy for them."""
+"""Calls to an engine over HTTP. They are repeated if the engine was too busy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BUSY_WAIT, _PATIENT_WAIT, _LONGEST_WAIT = 0.1, 0.5, 30.0  # seconds
 
 
 _parents_connections: list[Transport | None] = []
-"""What a forked process has of its parent. Python would close an object that nothing refers to."""
+"""The connections that a forked process has from its parent. They are kept here so that Python does not close them."""
 
 
 class Call(NamedTuple):
@@ -38,11 +38,11 @@ class Call(NamedTuple):
 
 
 Steps: TypeAlias = steps.Steps[Call, T]
-"""Yields calls and is sent the JSON that they answered."""
+"""A generator that yields calls, receives their answers as JSON, and returns a T."""
 
 
 class Channel:
-    """Raw requests through the official client, which is made when it is first needed."""
+    """Raw requests through the official client. The client is made when it is first needed."""
 
     def __init__(self, address: Address, make: Callable[[], Transport]) -> None:
         self.address = address
@@ -52,17 +52,17 @@ class Channel:
         after_fork(self, Channel._leave_connections)
 
     def send(self, call: Call) -> Answer:
-        """One attempt; any status."""
+        """Make a call once. Returns any status."""
         return self._transport().send(*call, timeout=self.address.timeout)
 
     async def asend(self, call: Call) -> Answer:
-        """`send` in the running event loop."""
+        """Make a call once, in the running event loop."""
         return await self._transport().asend(*call, timeout=self.address.timeout)
 
     def call(self, method: str, path: str, body: Json | None = None, *, patient: bool = False) -> Json:
         """The answer to one JSON request.
 
-        A `patient` call is made again where no answer came, for as long as bulk requests are; it may be made twice.
+        A `patient` call is repeated if no answer came, for as long as bulk requests are. So it may be made twice.
         """
         call = Call(method, path, None if body is None else orjson.dumps(body))
         for failures in range(1, _PATIENT_PAUSES + 1 if patient else 1):
@@ -72,15 +72,15 @@ class Channel:
         return decode(self.address, self.answer(call))
 
     def answer(self, call: Call) -> Answer:
-        """Any status, but where the engine was too busy only after several attempts."""
+        """The answer to a call, of any status. While the engine is too busy, the call is repeated several times."""
         return steps.run(self._attempts(call), self.send)
 
     def run(self, work: Steps[T]) -> T:
-        """Take all steps of `work`. A refused call raises its sentence there."""
+        """Take all steps of `work`. A refused call raises its error at the step that made it."""
         return steps.run(work, lambda call: decode(self.address, self.answer(call)))
 
     async def arun(self, work: Steps[T]) -> T:
-        """`run` in the running event loop."""
+        """Take all steps of `work` in the running event loop."""
 
         async def ask(call: Call) -> Json:
             return decode(self.address, await steps.arun(self._attempts(call), self.asend))
@@ -93,12 +93,12 @@ class Channel:
             self._made.close()
 
     async def aclose(self) -> None:
-        """Close those of the running event loop."""
+        """Close the connections of the running event loop."""
         if self._made is not None:
             await self._made.aclose()
 
     def _leave_connections(self) -> None:
-        """In a forked process: leave the connections of the parent, because answers on them are for the parent."""
+        """Do not use the parent's connections in a forked process, because their answers are for the parent."""
         _parents_connections.append(self._made)
         self._made, self._making = None, threading.Lock()
 
@@ -109,7 +109,7 @@ class Channel:
             return self._made
 
     def _attempts(self, call: Call) -> Steps[Answer]:
-        """The call, and again while the engine is too busy for it and may not be a little later."""
+        """Make the call, and repeat it several times while the engine is too busy."""
         for failures in range(1, _BUSY_PAUSES + 1):
             answer: Answer = yield call
             if answer[0] not in _BUSY or not isinstance(refusal(self.address, *answer), NoAnswerError):

@@ -1,4 +1,4 @@
-"""Where an engine is, who asks it, and the connections to it."""
+"""The address of an index, the credentials, and the connections to the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hybridsearch.errors import BackendError, InvalidArgumentError
 
 Json: TypeAlias = Any
 Answer: TypeAlias = tuple[int, "bytes | str"]
-"""HTTP status and body."""
+"""The HTTP status and the body of an answer."""
 
 DEFAULT_PORT = 9200
 
@@ -27,18 +27,19 @@ _NOT_IN_NAMES = '\\/*?"<>|, #:'
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an index is, and how to get there.
+    """The address of an index, and what is needed to connect to it.
 
     Attributes:
-        engine: its name for people.
-        scheme: of the hosts.
-        hosts: (name, port) of each node to ask.
-        prefix: of every path, empty or "/...", for engines behind a proxy.
-        index: the index's name.
-        headers: who asks; never shown.
-        ca_file: of the authority that signed the nodes' certificates; None for those the system trusts.
-        verify: whether certificates are checked.
-        timeout: seconds that an answer may take.
+        engine: Name of the engine, as messages show it.
+        scheme: "http" or "https".
+        hosts: Name and port of each node.
+        prefix: Start of every path, for an engine behind a proxy: empty, or "/...".
+        index: Name of the index.
+        headers: HTTP headers with the credentials. No message shows them.
+        ca_file: Certificate of the authority that signed the nodes' certificates. None for the authorities that the
+            system trusts.
+        verify: Whether certificates are checked.
+        timeout: Seconds to wait for an answer.
     """
 
     engine: str
@@ -64,14 +65,15 @@ class Address:
         verify: bool = True,
         timeout: float = 30.0,
     ) -> Address:
-        """The address in a URL such as `opensearch+https://host:9200/name`.
+        """The address that a URL such as `opensearch+https://host:9200/name` means.
 
-        A place without a host, such as `opensearch:///name`, is on the server of HYBRIDSEARCH_<ENGINE>_URL. Who asks,
-        and the CA file, come from the arguments, else from the URL (`user:password@`), else from the environment
-        (HYBRIDSEARCH_<ENGINE>_USER, _PASSWORD, _API_KEY, _CA).
+        A URL without a host, such as `opensearch:///name`, uses the server in HYBRIDSEARCH_<ENGINE>_URL. Credentials
+        come from the arguments, else from the URL (`user:password@`), else from the environment variables
+        HYBRIDSEARCH_<ENGINE>_USER, _PASSWORD and _API_KEY. The CA file comes from the argument, else from
+        HYBRIDSEARCH_<ENGINE>_CA.
 
         Raises:
-            InvalidArgumentError: the URL or an argument is not usable; secrets are not in the message.
+            InvalidArgumentError: The URL or an argument is not usable. Secrets are not in the message.
         """
         scheme, _, rest = str(location).partition("://")
         kind, _, transport = scheme.partition("+")
@@ -79,7 +81,7 @@ class Address:
         example = f"{engine.lower()}://host:{DEFAULT_PORT}/name"
         if kind != engine.lower() or transport not in ("", "http", "https"):
             raise InvalidArgumentError(
-                f"{shown!r} is not the place of an index in {engine}: write {example}, or {kind}+https:// for TLS."
+                f"{shown!r} is not the URL of an index in {engine}: write {example}, or {kind}+https:// for TLS."
             )
         environment = f"HYBRIDSEARCH_{engine.upper()}_"
         if rest.startswith("/"):
@@ -89,16 +91,16 @@ class Address:
         netloc, _, path = rest.partition("/")
         if "@" in path:
             raise InvalidArgumentError(
-                "The user's name or password in the URL has a '/' as it is, so that the host is not clear: write it as "
-                f"%2F, or give the password as {environment}PASSWORD; an '@' in the index's name is %40."
+                "The user name or the password in the URL contains '/', so the host is not clear: write '/' as %2F, or "
+                f"give the password as {environment}PASSWORD. An '@' in the name of the index must be %40."
             )
         userinfo, _, netloc = netloc.rpartition("@")
         matches = [_HOST.fullmatch(host) for host in netloc.split(",")]
         hosts = tuple((match["host"], int(match["port"] or DEFAULT_PORT)) for match in matches if match is not None)
         if len(hosts) != len(matches) or any(port > 65535 for _, port in hosts):
             raise InvalidArgumentError(
-                f"{shown!r} has no usable host: write {example}, several hosts with commas between them, and a user's "
-                "name and password with special characters as %XX."
+                f"{shown!r} has no usable host: write {example}. Separate several hosts by commas, and write special "
+                "characters of a user name or password as %XX."
             )
         *prefix, name = path.split("/")
         tls = transport == "https"
@@ -128,12 +130,12 @@ class Address:
         )
 
     def request_headers(self, content_type: str) -> dict[str, str]:
-        """Of a request with a body of this type: its answer is JSON."""
+        """The headers of a request with a body of this type. They ask for an answer in JSON."""
         return {"accept": "application/json", "content-type": content_type, **self.headers}
 
     @property
     def urls(self) -> list[str]:
-        """Of each node; without secrets, as they hold none."""
+        """The URL of each node, without credentials."""
         return [f"{self.scheme}://{host}:{port}{self.prefix}" for host, port in self.hosts]
 
     def __str__(self) -> str:
@@ -141,11 +143,15 @@ class Address:
 
     @property
     def path(self) -> str:
-        """Of the index."""
+        """The path of the index."""
         return f"/{quote(self.index, safe='')}"
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """What TLS connections check, or None for plain HTTP. Raises BackendError if it cannot be read."""
+        """The settings of TLS connections. None for plain HTTP.
+
+        Raises:
+            BackendError: The certificates cannot be read.
+        """
         if self.scheme == "http":
             return None
         try:
@@ -160,16 +166,16 @@ class Address:
 
 
 class Transport(Protocol):
-    """The official client of an engine, reduced to raw requests; raises what `refusals.no_answer` gives."""
+    """The official client of an engine, reduced to raw requests. It raises the errors of `refusals.no_answer`."""
 
     def send(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
-        """Any number of threads may send at once."""
+        """Send a request and wait for the answer. Any number of threads may do so at the same time."""
         ...
 
     def close(self) -> None: ...
 
     async def asend(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
-        """`send` in the running event loop. Cancelling it closes its connection."""
+        """Send a request in the running event loop. Cancelling it closes its connection."""
         ...
 
     async def aclose(self) -> None:
@@ -178,18 +184,18 @@ class Transport(Protocol):
 
 
 def check_name(name: str, where: str = "The name", hint: str = "") -> str:
-    """`name`, if the engines allow it for an index or an alias; else InvalidArgumentError."""
+    """`name`. Raises InvalidArgumentError if the engines do not allow it for an index or an alias."""
     problem = ""
     if not name:
         problem = "is missing"
     elif name != name.lower():
-        problem = f"{name!r} has upper case: use lower case, as in {name.lower()!r}"
+        problem = f"{name!r} has upper case: use lower case, such as {name.lower()!r}"
     elif bad := sorted(set(name) & set(_NOT_IN_NAMES)):
-        problem = f"{name!r} holds {bad[0]!r}: use letters, digits, '-', '_' and '.'"
+        problem = f"{name!r} contains {bad[0]!r}: use letters, digits, '-', '_' and '.'"
     elif name[0] in "-_+" or name in (".", ".."):
         problem = f"{name!r} does not start with a letter or digit"
     elif not name.isprintable():
-        problem = f"{name!r} holds a character that cannot be printed"
+        problem = f"{name!r} contains a character that cannot be printed"
     elif len(name.encode()) > 255:
         problem = f"{name[:40]!r}... is longer than 255 bytes"
     if problem:
@@ -198,25 +204,25 @@ def check_name(name: str, where: str = "The name", hint: str = "") -> str:
 
 
 def check_switches(**switches: object) -> None:
-    """Raises InvalidArgumentError where an option by name is neither True nor False."""
+    """Raises InvalidArgumentError if one of these options is neither True nor False."""
     for name, value in switches.items():
         if not isinstance(value, bool):
             raise InvalidArgumentError(f"{name} is {value!r}; it is True or False.")
 
 
 def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, str]:
-    """The scheme, and what follows it with `path` added, of the server's URL in an environment variable."""
+    """The scheme and the rest of the server's URL in an environment variable. `path` is added to the rest."""
     url = os.environ.get(variable, "").strip()
     if not url:
         raise InvalidArgumentError(
-            f"{shown!r} names no host, and {variable} is not set: write {example}, or set it to the server's URL, such "
-            f"as https://host:{DEFAULT_PORT}."
+            f"{shown!r} names no host, and {variable} is not set: write {example}, or set {variable} to the URL of the "
+            f"server, such as https://host:{DEFAULT_PORT}."
         )
     scheme, _, rest = url.rstrip("/").partition("://")
     if scheme not in ("http", "https") or not rest:
-        raise InvalidArgumentError(  # its value may hold a password, wherever the mistake is
-            f"{variable}, the host of {shown!r}, is not the URL of a server: set it to one such as "
-            f"https://host:{DEFAULT_PORT}, with several hosts separated by commas."
+        raise InvalidArgumentError(  # the value is not shown, because it may contain a password
+            f"{variable} (the host of {shown!r}) is not the URL of a server: set it to a URL such as "
+            f"https://host:{DEFAULT_PORT}. Separate several hosts by commas."
         )
     return scheme, rest + path
 
@@ -231,7 +237,8 @@ def _check_ca(path: str | Path, tls: bool, shown: str) -> None:
         ssl.create_default_context(cafile=str(path))
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(
-            f"The CA file {str(path)!r} cannot be used ({short(error)}): give the authority's certificate as PEM."
+            f"The CA file {str(path)!r} cannot be used ({short(error)}): give a PEM file with the authority's "
+            "certificate."
         ) from None
 
 
@@ -241,15 +248,15 @@ def _headers(user: str | None, password: str | None, api_key: str | None, engine
     if (user is None) != (password is None):
         missing = "password" if password is None else "user"
         raise InvalidArgumentError(
-            f"There is no {missing}: give it as an argument, in the URL, or as "
+            f"The {missing} is missing: give it as an argument, in the URL, or as "
             f"HYBRIDSEARCH_{engine.upper()}_{missing.upper()}."
         )
     if api_key is not None:
-        api_key = str(api_key).strip()  # what comes from a file ends with a newline
+        api_key = str(api_key).strip()  # a key from a file ends with a newline
         if not re.fullmatch("[!-~]+", api_key):
             raise InvalidArgumentError(
-                f"The API key for {engine} is empty, or has a character that is none of a key's: it is printable ASCII "
-                "without spaces, as the server gave it."
+                f"The API key for {engine} is empty or has a character that no key has. A key is printable ASCII "
+                "without spaces: give it exactly as the server showed it."
             )
         return {"authorization": f"ApiKey {api_key}"}
     if user is not None and password is not None:
@@ -259,6 +266,6 @@ def _headers(user: str | None, password: str | None, api_key: str | None, engine
 
 
 def short(error: BaseException) -> str:
-    """What an error says, without the addresses of Python objects."""
+    """The message of an error, without the addresses of Python objects."""
     text = re.sub(r"<[^<>]*object at 0x[0-9a-f]+>:?\s*", "", str(error)) or type(error).__name__
     return text.splitlines()[0][:200].strip(" .")

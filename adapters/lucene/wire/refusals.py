@@ -1,4 +1,4 @@
-"""What an engine's refusals mean, in one sentence each; secrets are in none of them."""
+"""Turns the error answers of an engine into our errors. No message contains secrets."""
 
 from __future__ import annotations
 
@@ -30,35 +30,36 @@ PASSING = frozenset(
         "unavailable_shards_exception",
     }
 )
-"""Types of errors that pass, whatever their status: of nodes that are too busy, start, or have just gone."""
+"""Types of errors that pass, whatever their status: a node is too busy, starts, or has just left the cluster."""
 
 
 class NoAnswerError(BackendError):
-    """The engine was not reached, or did not answer in time; the same call may succeed later."""
+    """The engine was not reached, or did not answer in time. The same call may succeed later."""
 
 
 def no_answer(address: Address, error: BaseException, *, timeout: float, timed_out: bool) -> BackendError:
-    """The sentence for an error of the client library, raised instead of an answer."""
+    """The error to raise if the client library raised an error instead of giving an answer."""
     causes = _causes(error)
     text = " ".join(str(cause) for cause in causes)
     if any(isinstance(cause, ssl.SSLError) for cause in causes) or "CERTIFICATE" in text.upper():
         if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
             return BackendError(
-                f"The certificate of {address.engine} at {address} is not trusted ({_certificate_problem(text)}): name "
-                f"its authority's file by ca_file or HYBRIDSEARCH_{address.engine.upper()}_CA."
+                f"The certificate of {address.engine} at {address} is not trusted ({_certificate_problem(text)}): give "
+                "the certificate file of its authority as ca_file or "
+                f"HYBRIDSEARCH_{address.engine.upper()}_CA."
             )
         return BackendError(
-            f"No TLS connection to {address.engine} at {address} could be made ({short(causes[-1])}): if the server "
-            f"speaks plain HTTP, write {address.engine.lower()}:// in place of {address.engine.lower()}+https://."
+            f"A TLS connection to {address.engine} at {address} failed ({short(causes[-1])}): if the server speaks "
+            f"plain HTTP, write {address.engine.lower()}:// in place of {address.engine.lower()}+https://."
         )
     if timed_out:
         return NoAnswerError(
-            f"{address.engine} at {address} did not answer within {timeout:g} seconds: it may be overloaded, or the "
-            "timeout is too short for this request."
+            f"{address.engine} at {address} did not answer within {timeout:g} seconds. It may be overloaded, or the "
+            "request needs a longer timeout."
         )
     hint = ""
     if address.scheme == "http" and re.search(r"closed connection|disconnected|reset|bad status", text, re.IGNORECASE):
-        hint = f" If it speaks TLS, write {address.engine.lower()}+https://."
+        hint = f" If the server speaks TLS, write {address.engine.lower()}+https://."
     return NoAnswerError(
         f"{address.engine} at {address} cannot be reached ({short(causes[-1])}): check that it runs and that the host "
         f"and port are right.{hint}"
@@ -66,36 +67,38 @@ def no_answer(address: Address, error: BaseException, *, timeout: float, timed_o
 
 
 def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSearchError:
-    """The sentence for an answer that is an error.
+    """The error to raise for an answer that is not a success.
 
     Args:
-        status: of HTTP.
-        body: the answer, or its member `error`.
+        address: Address that was asked.
+        status: HTTP status.
+        body: Body of the answer, or its member `error`.
     """
     engine, index = address.engine, address.index
     type, reason = _type_and_reason(body)
     if status == 401:
-        given = "are not accepted" if address.headers else "are needed, and none were given"
+        problem = "does not accept the credentials" if address.headers else "needs credentials, and none were given"
         return BackendError(
-            f"{engine} at {address} says that credentials {given}: give user and password, or api_key, as arguments, "
-            f"in the URL or as HYBRIDSEARCH_{engine.upper()}_USER, _PASSWORD, _API_KEY."
+            f"{engine} at {address} {problem}: give user and password, or api_key, as arguments, in the URL, or as "
+            f"HYBRIDSEARCH_{engine.upper()}_USER, _PASSWORD, _API_KEY."
         )
-    blocked = type == "cluster_block_exception" and status != 503  # with 503 it has no master, or starts
+    blocked = type == "cluster_block_exception" and status != 503  # with 503, the cluster has no master or starts
     if blocked or "index read-only" in reason or "flood-stage watermark" in reason:
         return StorageError(
-            f"The index {index!r} at {address} is read-only ({reason:.200}): if the disk is full, free some space (the "
-            "block goes away by itself), else set index.blocks.read_only_allow_delete and index.blocks.write to false."
+            f"The index {index!r} at {address} is read-only ({reason:.200}). If the disk is full, free some space, and "
+            "the block goes away by itself. Otherwise set index.blocks.read_only_allow_delete and index.blocks.write "
+            "to false."
         )
     if status == 403:
         return BackendError(
-            f"The user that asks {engine} at {address} may not do this ({reason:.200}): give it that right on the "
-            f"index {index!r}, or ask as another."
+            f"The user has no permission for this on {engine} at {address} ({reason:.200}): give the user this "
+            f"permission for the index {index!r}, or use another user."
         )
     if type == "index_not_found_exception":
-        return IndexNotFoundError(f"The index {index!r} at {address} is not there, or was deleted meanwhile.")
+        return IndexNotFoundError(f"There is no index {index!r} at {address}. It may have been deleted.")
     if type == "resource_already_exists_exception" or "already exists as alias" in reason:
         return IndexExistsError(
-            f"There is an index or alias {index!r} at {address} already: choose another name, or open it."
+            f"There is already an index or alias {index!r} at {address}: choose another name, or open it."
         )
     if type == "invalid_index_name_exception":
         return InvalidArgumentError(f"{engine} does not allow the index name {index!r}: {reason:.200}.")
@@ -106,35 +109,38 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
         )
     if type == "media_type_header_exception" or "compatible-with" in reason:
         return BackendError(
-            f"The installed client and the {engine} server at {address} are of major versions that do not talk: "
-            f"install the client of the server's major version (`pip install '{engine.lower()}<9'` for an 8.x server)."
+            f"The major version of the installed client does not work with the {engine} server at {address}: install "
+            f"the client of the server's major version (`pip install '{engine.lower()}<9'` for an 8.x server)."
         )
     if analyzer := re.search(r"analyzer \[([^\]]*)\] has not been configured", reason):
         return InvalidArgumentError(
-            f"{engine} at {address} has no analyzer {analyzer[1]!r}: 'standard' is on every server, and those of "
-            "languages, such as 'english', are where its module analysis-common is."
+            f"{engine} at {address} has no analyzer {analyzer[1]!r}. Every server has 'standard'. The analyzers of "
+            "languages, such as 'english', are in the server's module analysis-common."
         )
     if type in ("mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"):
         return BackendError(
-            f"A document or mapping does not fit the index {index!r} at {address} ({reason:.300}): change what the "
-            "reason names, or index the documents again under another name."
+            f"A document or mapping does not fit the index {index!r} at {address} ({reason:.300}): change the document "
+            "or mapping, or index the documents again under another name."
         )
     if status == 413:
-        return BackendError(f"{engine} at {address} refused a request as too large: raise its http.max_content_length.")
+        return BackendError(
+            f"{engine} at {address} refused a request because it is too large: raise http.max_content_length in the "
+            "server's configuration."
+        )
     if status in (429, 502, 503, 504) or type in PASSING:
         return NoAnswerError(
             f"{engine} at {address} is overloaded or not ready (HTTP {status} {type}: {reason:.200}): try again later."
         )
     if not type:
         return BackendError(
-            f"What answers at {address} does not speak like {engine} (HTTP {status}: {reason[:80]!r}): check host and "
-            "port, and the path if it is behind a proxy."
+            f"The server at {address} does not answer like {engine} (HTTP {status}: {reason[:80]!r}): check the host "
+            "and the port, and the path if the engine is behind a proxy."
         )
     return BackendError(f"{engine} at {address} refused a request (HTTP {status} {type}: {reason:.400}).")
 
 
 def decode(address: Address, answer: Answer) -> Json:
-    """The body of a good answer; raises the sentence of any other."""
+    """The body of a successful answer. Raises the error of any other answer."""
     status, body = answer
     if not 200 <= status < 300:
         raise refusal(address, status, body)
@@ -145,7 +151,7 @@ def decode(address: Address, answer: Answer) -> Json:
 
 
 def _type_and_reason(body: bytes | str | Json) -> tuple[str, str]:
-    """Of the first cause that an error names; without JSON, ("", the text)."""
+    """The type and the reason of the first cause that an error names. If it is not JSON: "" and the text."""
     if isinstance(body, bytes | str):
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
         try:
@@ -161,14 +167,15 @@ def _type_and_reason(body: bytes | str | Json) -> tuple[str, str]:
     deepest = causes[-1]
     while isinstance(deepest.get("caused_by"), dict):
         deepest = deepest["caused_by"]
-    told = deepest if body.get("type") == "search_phase_execution_exception" else body  # which says nothing by itself
+    # search_phase_execution_exception itself tells nothing.
+    told = deepest if body.get("type") == "search_phase_execution_exception" else body
     cause = next((cause for cause in causes[1:] if cause.get("reason")), told)
     reasons = dict.fromkeys(str(part.get("reason") or "") for part in (cause, deepest))
     return str(cause.get("type", "")), "; ".join(filter(None, reasons))
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error, what it carries and what it came from, the innermost last."""
+    """The error, the errors in it, and the errors that caused it. The innermost error is the last."""
     found: list[BaseException] = []
     waiting: list[BaseException] = [error]
     while waiting:

@@ -1,8 +1,7 @@
-"""SMILE, the binary form of JSON that OpenSearch and Elasticsearch read as well, for what is sent to them in bulk.
+"""SMILE, a binary form of JSON that OpenSearch and Elasticsearch read. Bulk requests use it.
 
-A float32 takes 6 bytes in it instead of some 12 for its shortest decimal and a comma, and neither side makes or reads
-decimals. Names and texts are written out each time, and nothing is sent as raw bytes, so that no byte of a value is
-`END`.
+A float32 takes 6 bytes. As JSON it takes about 12, for its shortest decimal and a comma, and both sides must convert
+it. This writer repeats names and texts, and it uses no raw bytes. So no byte of a value equals `END`.
 
 Format: https://github.com/FasterXML/smile-format-specification, version 0.
 """
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 END = b"\xff"
-"""After each value in a stream."""
+"""The byte after each value in a stream."""
 
 _HEADER = b":)\n\x00"
 _STRING_END = b"\xfc"
@@ -25,14 +24,14 @@ _INTEGER, _LONG, _FLOAT, _DOUBLE = b"\x24", b"\x25", 0x28, b"\x29"
 
 
 class Encoded(bytes):
-    """A value, or a part of one, that is written in SMILE already."""
+    """A value, or a part of a value, that is written in SMILE already."""
 
 
 def dumps(value: Any) -> bytes:
-    """A value of a stream, without its end.
+    """A value as SMILE, without `END`.
 
     Args:
-        value: of dicts, lists, texts, integers of 64 bits, doubles and `Encoded` parts.
+        value: Value made of dicts, lists, texts, integers of 64 bits, floats and `Encoded` parts.
 
     >>> dumps({"a": ["b", 1]})
     b':)\\n\\x00\\xfa\\x80a\\xf8@b$\\x82\\xf9\\xfb'
@@ -52,7 +51,7 @@ def name(text: str) -> bytes:
 
 
 def numbers(array: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Each float32 as a number: uint8 of shape (..., 6)."""
+    """Each float32 as a number in SMILE. The result is uint8 of shape (..., 6)."""
     bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
     written = np.empty((*bits.shape, 6), dtype=np.uint8)
     written[..., 0] = _FLOAT
@@ -62,12 +61,12 @@ def numbers(array: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def list_of(written: NDArray[np.uint8]) -> Encoded:
-    """A list of what `numbers` gave."""
+    """A list of numbers that `numbers` has written."""
     return Encoded(b"\xf8%b\xf9" % written.tobytes())
 
 
 def dict_of(members: Sequence[bytes]) -> Encoded:
-    """A dict of names and values in turns."""
+    """A dict. `members` has names and values in turn."""
     return Encoded(b"\xfa%b\xfb" % b"".join(members))
 
 
@@ -81,12 +80,12 @@ def _value(value: Any) -> bytes:
     if isinstance(value, list):
         return b"\xf8%b\xf9" % b"".join(map(_value, value))
     if isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63:
-        kind = _INTEGER if -(1 << 31) <= value < 1 << 31 else _LONG  # readers take five bytes of a long at once
+        kind = _INTEGER if -(1 << 31) <= value < 1 << 31 else _LONG  # readers read five bytes of a long at once
         return kind + _integer((value << 1) ^ (value >> 63))
     if isinstance(value, float):
         (bits,) = struct.unpack(">Q", struct.pack(">d", value))
         return _DOUBLE + bytes([bits >> shift & 0x7F for shift in range(63, -1, -7)])
-    raise TypeError(f"{value!r:.80} cannot be written.")
+    raise TypeError(f"{value!r:.80} cannot be written as SMILE.")
 
 
 def _text(text: str) -> bytes:
@@ -102,7 +101,7 @@ def _text(text: str) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    """Groups of 7 bits, the highest first; the last group has 6, and a mark."""
+    """An integer as groups of 7 bits, the highest first. The last group has 6 bits and a mark."""
     written = [0x80 | (value & 0x3F)]
     value >>= 6
     while value:
