@@ -84,7 +84,7 @@ def test_of_the_calls_of_a_list_the_first_error_is_raised_and_names_the_others(t
 
     with pytest.raises(LookupError, match="bad 1") as caught:
         take(work())
-    assert caught.value.__notes__ == ["Another call failed, too: bad 2"]
+    assert caught.value.__notes__ == ["Another call failed too: bad 2"]
 
 
 def test_cancelling_ends_the_work_and_its_call() -> None:
