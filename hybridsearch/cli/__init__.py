@@ -1,4 +1,4 @@
-"""The program `hybridsearch`: `app` with its verbs, which their modules add to it."""
+"""The command line program `hybridsearch`. Each module here adds its verbs to `app`."""
 
 from hybridsearch.cli import evaluation as evaluation
 from hybridsearch.cli import search as search

@@ -1,8 +1,13 @@
-"""The program: its verbs, what they all do about errors, and how it ends.
+"""The program `hybridsearch`: how verbs are listed, how errors are shown, and which exit code follows.
 
-Every verb prints for people, or with `--json` exactly one JSON document. It exits with 0, with 1 and one line on
-standard error (after which a table may come), with 2 where the command line itself is wrong, or with 130 after Ctrl-C.
-Libraries are imported by the verb that needs them, so that `--help` answers at once.
+Every verb prints text for people. With `--json` it prints exactly one JSON document. The exit codes are:
+
+* 0: the verb did its work.
+* 1: there was an error. One line on standard error says which. Tables may follow that line.
+* 2: the command line itself is wrong.
+* 130: the user pressed Ctrl-C.
+
+Each verb imports the libraries that it needs, so `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -16,15 +21,46 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from hybridsearch import __version__
+from hybridsearch.cli.arguments import OUTPUT
 from hybridsearch.errors import HybridSearchError
 from hybridsearch.messages import redacted
 
+SEARCHING = "Search your documents"
+MEASURING = "Measure and improve the search"
+TRAINING = "Adapt a model to your data"
+MOVING = "Move to another engine"
+CHECKING = "Check and prepare this machine"
+
+ORDER = (
+    "index", "search", "explain", "compare", "tune", "evaluate", "train", "mine", "copy", "publish", "doctor", "warmup",
+)  # fmt: skip
+"""The verbs in the order in which `hybridsearch --help` lists them: the order in which a new user needs them."""
+
+
+class Verb(TyperCommand):
+    """A verb whose help lists `--help` under the heading "Output"."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option: Any = super().get_help_option(ctx)
+        if option is not None:
+            option.rich_help_panel, option.metavar = OUTPUT, ""
+        return option
+
 
 class _Verbs(TyperGroup):
-    """The verbs, with what they all do about errors."""
+    """All verbs, in the order of `ORDER`. It shows every error as one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option: Any = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
 
     def invoke(self, ctx: Any) -> Any:
         debug = bool(ctx.params.get("debug"))
@@ -44,7 +80,7 @@ class _Verbs(TyperGroup):
         except OSError as error:
             _fail(f"{error}.", debug)
         except MemoryError:
-            _fail("There is not enough memory for this; try a smaller --batch-size.", debug)
+            _fail("There is not enough memory for this: try a smaller --batch-size.", debug)
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
                 if isinstance(message := getattr(error, "message", None), str):
@@ -59,7 +95,7 @@ class _Verbs(TyperGroup):
 
 
 def _dash_hint(error: Exception) -> str:
-    """What to do where a word of a query was taken for an option."""
+    """What to do if a word of a query was read as an option. Empty for every other error."""
     verb = getattr(getattr(error, "ctx", None), "command", None)
     takes_query = any(param.name == "words" for param in getattr(verb, "params", ()))
     if not takes_query or type(error).__name__ != "NoSuchOption" or getattr(error, "possibilities", None):
@@ -73,8 +109,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Search your text with BM25, sparse and dense retrieval, fused, reranked and explained.",
-    epilog="Start with: hybridsearch index FOLDER --index my-index, then: hybridsearch search my-index",
+    help="""Search your documents with BM25, sparse and dense retrieval, and see why each document was found.
+
+\bFirst steps, in this order (FOLDER holds .txt and .md files):
+  hybridsearch index FOLDER --index my-index    make an index
+  hybridsearch search my-index                  ask questions
+  hybridsearch compare --help                   measure which search is best
+  hybridsearch tune --help                      choose how to merge rankings
+  hybridsearch train dense --help               adapt a model to your data
+  hybridsearch copy --help                      move the index to a server
+
+Each verb has a help text with examples: `hybridsearch index --help`.
+If something does not work, run `hybridsearch doctor`.""",
 )
 
 
@@ -97,11 +143,18 @@ def main() -> None:
 @app.callback()
 def _program(
     debug: Annotated[
-        bool, typer.Option("--debug", envvar="HYBRIDSEARCH_DEBUG", help="Show the traceback of an error.")
+        bool,
+        typer.Option("--debug", envvar="HYBRIDSEARCH_DEBUG", metavar="", help="Show the traceback of an error."),
     ] = False,
     version: Annotated[
         bool,
-        typer.Option("--version", help="Print the version.", callback=lambda on: _print_version(on), is_eager=True),  # noqa: PLW0108 - is defined below
+        typer.Option(
+            "--version",
+            metavar="",
+            help="Print the version.",
+            callback=lambda on: _print_version(on),  # noqa: PLW0108 - is defined below
+            is_eager=True,
+        ),
     ] = False,
 ) -> None:
     pass
@@ -112,15 +165,15 @@ _BOTH_WAYS = re.compile(rf"\b(?P<name>\w+)(?:{_VALUE})? \((?P<option>--[\w-]+)(?
 
 
 def _with_options(message: str, verb: Any) -> str:
-    """`message` with the options of this verb in place of Python's arguments: `top_k=5` becomes `--top-k 5`.
+    """`message` with the options of this verb instead of Python's arguments: `top_k=5` becomes `--top-k 5`.
 
-    A message that says it both ways, as in `auto_id=True (--auto-id)`, keeps the option.
+    A message may name both, as in `auto_id=True (--auto-id)`. Then only the option stays.
     """
     message = _BOTH_WAYS.sub(_as_option, message)
     names = [param.name for param in verb.params if "_" in param.name and f"--{_dashed(param.name)}" in param.opts]
     if not names:
         return message
-    argument = re.compile(rf"(?<![\w/.'-])({'|'.join(names)})(=|(?![\w/'-]|\.\w))")  # and no part of a path
+    argument = re.compile(rf"(?<![\w/.'-])({'|'.join(names)})(=|(?![\w/'-]|\.\w))")  # not inside a path
     return argument.sub(lambda found: f"--{_dashed(found[1])}{' ' if found[2] else ''}", message)
 
 
@@ -136,7 +189,10 @@ def _dashed(name: str) -> str:
 
 
 def _fail(message: str, debug: bool, tables: Iterable[str] = ()) -> None:
-    """One line on standard error, what is too long for it, and exit code 1; with `debug` the traceback before it."""
+    """Print `message` as one line on standard error, then `tables`, and exit with code 1.
+
+    With `debug` the traceback comes first.
+    """
     if debug:
         import traceback
 

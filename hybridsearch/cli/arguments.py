@@ -1,33 +1,44 @@
-"""Arguments that several verbs take, and what their texts mean."""
+"""Arguments that several verbs take, and the headings under which help texts list options."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from hybridsearch.errors import InvalidArgumentError
 
+OUTPUT = "Output"
+"""The heading of `--json` and `--help`, in every verb."""
+
 
 def opt(metavar: str | None, help: str, *names: str, **others: Any) -> Any:
-    """An option of a verb; `names` are needed where they do not follow from the parameter's, as of a flag."""
+    """An option of a verb.
+
+    Args:
+        metavar: Placeholder for the value in the help text. "" for a flag. None shows the allowed values.
+        help: Help text. It begins with what the value is.
+        names: Names of the option, such as "--index". Without names, the parameter's name gives the option's name.
+        others: Other arguments of `typer.Option`.
+    """
     return typer.Option(*names, metavar=metavar, help=help, **others)
 
 
-def flag(name: str, help: str) -> Any:
-    """An option that is there or not."""
-    return typer.Option(name, help=help)
+def flag(name: str, help: str, **others: Any) -> Any:
+    """An option that takes no value."""
+    return typer.Option(name, metavar="", help=help, **others)
 
 
 def arg(metavar: str, help: str) -> Any:
-    """An argument of a verb, by its place."""
+    """A positional argument of a verb."""
     return typer.Argument(metavar=metavar, help=help, show_default=False)
 
 
 def _checked_fusion(name: str | None) -> str | None:
-    """Refuses a wrong name now, not at the first query."""
+    """Refuse a wrong name now, and not at the first query."""
     from hybridsearch.fusion import read_fusion
 
     if name is not None:
@@ -35,37 +46,72 @@ def _checked_fusion(name: str | None) -> str | None:
     return name
 
 
-Place = Annotated[str, arg("PLACE", "A folder, or an engine's URL.")]
-Json = Annotated[bool, flag("--json", "Print one JSON document and nothing else.")]
-Language = Annotated[str, typer.Option(help="Whose stemming and stop words BM25 uses; none for neither.")]
-Names = Annotated[str | None, opt("NAMES", "Ask only these, such as bm25,dense. Default: all.", "--retrievers")]
-Options = Annotated[
-    list[str] | None,
-    opt(
-        "KEY=VALUE", "An option of the engine, such as shards=3; VALUE is JSON, else text. Can be repeated.", "--option"
+# An option under a heading
+of_index = partial(opt, rich_help_panel="Index")
+of_search = partial(opt, rich_help_panel="Search")
+of_data = partial(opt, rich_help_panel="Data set")
+of_output = partial(opt, rich_help_panel=OUTPUT)
+
+MODELS = "A MODEL is a folder, or a name on the Hugging Face hub."
+
+Place = Annotated[str, arg("PLACE", "Place of the index: a folder, or the URL of an engine.")]
+Json = Annotated[bool, flag("--json", "Print one JSON document and nothing else.", rich_help_panel=OUTPUT)]
+Language = Annotated[
+    str,
+    of_index(
+        "NAME",
+        "Language of the documents. It decides the stemming and stop words of BM25. `none` uses neither of them.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Documents that are read and stored together.")]
+Names = Annotated[
+    str | None,
+    of_search(
+        "NAMES",
+        "Names of the retrievers to ask, with commas, such as bm25,dense. Default: all of them.",
+        "--retrievers",
+    ),
+]
+Options = Annotated[
+    list[str] | None,
+    of_index(
+        "KEY=VALUE",
+        "One option of the engine, such as shards=3. VALUE is read as JSON if it is valid JSON, else as text. "
+        "Can be repeated.",
+        "--option",
+    ),
+]
 FusionName = Annotated[
     str | None,
-    opt(
+    of_search(
         "NAME",
-        "rrf, minmax, zscore, adaptive, or a file that tune wrote. Default: what the index was made with (rrf).",
+        "Fusion that merges the rankings: rrf, minmax, zscore, adaptive, or a file that `hybridsearch tune --save` "
+        "wrote. Default: the fusion of the index (rrf, unless the index was made with another one).",
         "--fusion",
         callback=_checked_fusion,
     ),
 ]
 Candidates = Annotated[
-    int | None, typer.Option(help="How deep each retriever is read. Default: what the index was made with (100).")
+    int | None,
+    of_search(
+        "N",
+        "Number of documents that are read from each retriever. Default: the number of the index (100, unless the "
+        "index was made with another one).",
+    ),
+]
+Rerank = Annotated[
+    str | None, of_search("MODEL", "Cross-encoder that reorders the first documents. " + MODELS, "--rerank")
 ]
 
-_TEXTS = ("user", "password", "api_key", "ca_file")  # though they may look like a number
+_TEXTS = ("user", "password", "api_key", "ca_file")  # texts, even if they look like numbers
 
 
 def backend_options(given: list[str] | None, hnsw: bool = False, place: str = "") -> dict[str, Any] | None:
-    """The options of `--option KEY=VALUE` and `--hnsw`."""
+    """The options that `--option KEY=VALUE` and `--hnsw` give to the backend."""
     if hnsw and "://" in place:
-        raise InvalidArgumentError("--hnsw is for a folder; a URL's engine has its own options (--option dense=hnsw).")
+        raise InvalidArgumentError(
+            "--hnsw is for an index in a folder. At a URL use an option of the engine: --option dense=hnsw on "
+            "OpenSearch and Elasticsearch."
+        )
     options: dict[str, Any] = {"hnsw": True} if hnsw else {}
     for text in given or ():
         key, equals, value = text.partition("=")
@@ -81,4 +127,5 @@ def backend_options(given: list[str] | None, hnsw: bool = False, place: str = ""
 
 
 def split_names(names: str | None) -> list[str] | None:
+    """The names of a text with commas. None for None."""
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]

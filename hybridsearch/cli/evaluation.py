@@ -1,4 +1,4 @@
-"""The verbs `evaluate`, `compare` and `tune` of the command line."""
+"""The verbs that measure systems: `evaluate`, `compare` and `tune`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from hybridsearch.cli import arguments
-from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
+from hybridsearch.cli.app import MEASURING, Verb, app
+from hybridsearch.cli.arguments import (
+    MODELS,
+    arg,
+    backend_options,
+    flag,
+    of_data,
+    of_index,
+    of_output,
+    opt,
+    split_names,
+)
 from hybridsearch.cli.sources import default_retrievers, load_all, make_systems, open_source, work_folder
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
@@ -33,58 +42,125 @@ CorrectionName = StrEnum("CorrectionName", ["holm", "bonferroni", "none"])
 
 # Arguments that several verbs take
 
+_of_systems = partial(opt, rich_help_panel="Systems")
+_of_measures = partial(opt, rich_help_panel="Measures")
+_of_costs = partial(opt, rich_help_panel="Costs")
+_of_choice = partial(opt, rich_help_panel="Tuning")
+
 DatasetName = Annotated[
     str,
     arg(
         "DATASET",
-        "A folder (BEIR, or TREC topics and qrels), nanobeir/msmarco (or all of nanobeir), beir/scifact, or a "
-        "hub name.",
+        "Documents, queries and judgements: a BEIR folder, a folder of TREC topics and qrels, nanobeir/msmarco (or "
+        "another set of NanoBEIR), nanobeir (all its sets), beir/scifact (or another set of BEIR), or a name on the "
+        "Hugging Face hub.",
     ),
 ]
-Index = Annotated[str | None, opt("PLACE", "Search this index; build none.", "--index")]
-Split = Annotated[str, typer.Option(help="Whose judgements: test, train, dev ... or the name of a qrels file.")]
-DatasetId = Annotated[str | None, opt("ID", "Read a data set of that name from here instead.", "--dataset-id")]
+Index = Annotated[
+    str | None,
+    of_index("PLACE", "Place of an index to search. No index is built then.", "--index"),
+]
+Split = Annotated[
+    str, of_data("NAME", "Split of the judgements: test, train, dev, or the name of another file in qrels/.")
+]
+DatasetId = Annotated[
+    str | None,
+    of_data(
+        "ID",
+        "Folder or name on the hub from which a nanobeir or beir data set is read, such as a copy or a translation.",
+        "--dataset-id",
+    ),
+]
 Measures = Annotated[
     str | None,
-    opt(
+    _of_measures(
         "NAMES",
-        "Of ir-measures, the main one first. Default: nDCG@10,RR@10,AP,R@100. Of graded judgements, RR, AP and R "
-        "count grade 1 and up; RR(rel=2)@10 and AP(rel=2) count grade 2 and up, as is usual for DL19.",
+        "Measures of ir-measures, with commas. The first one is the main measure. Default: nDCG@10,RR@10,AP,R@100. RR, "
+        "AP and R count a document as relevant from grade 1. For data such as TREC DL19, where grade 1 is not "
+        "relevant, write RR(rel=2)@10 and AP(rel=2).",
     ),
 ]
-TopK = Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many documents a system returns.")]
-ExcludeSelf = Annotated[bool, flag("--exclude-self", "Drop the document whose id is the query's, as for ArguAna.")]
-Runs = Annotated[Path | None, opt("FOLDER", "Write each system's ranking as a TREC run file.", "--runs")]
-Work = Annotated[Path | None, opt("FOLDER", "Keep finished stages here: the next run does only what is new.", "--work")]
+TopK = Annotated[
+    int,
+    _of_measures("N", "Number of documents that each system returns. Measures see no more.", "--top-k", "-k", min=1),
+]
+ExcludeSelf = Annotated[
+    bool,
+    flag(
+        "--exclude-self",
+        "Leave out of each ranking the document that has the id of the query. ArguAna needs this.",
+        rich_help_panel="Data set",
+    ),
+]
+Runs = Annotated[
+    Path | None, of_output("FOLDER", "Folder for TREC run files, one for each system's rankings.", "--runs")
+]
+Work = Annotated[
+    Path | None,
+    of_output(
+        "FOLDER",
+        "Folder that keeps finished work. The next run does only what is new. Default: keep nothing.",
+        "--work",
+    ),
+]
+KeptWork = Annotated[
+    Path | None,
+    of_output(
+        "FOLDER",
+        "Folder that keeps the index and finished work. The next run does only what is new. Default: a folder in the "
+        "cache.",
+        "--work",
+    ),
+]
 LatencyQueries = Annotated[
-    int, typer.Option("--latency-queries", min=0, help="How many queries are timed one at a time; 0 measures no cost.")
+    int,
+    _of_costs(
+        "N",
+        "Number of queries that are asked one at a time to measure the time. 0 measures no costs.",
+        "--latency-queries",
+        min=0,
+    ),
 ]
 TimeAgain = Annotated[
-    bool, flag("--time-again", "Take all times again, also those that an earlier run has kept: when nothing else runs.")
+    bool,
+    flag(
+        "--time-again",
+        "Measure all times again, also the times that an earlier run has kept. Use it when nothing else runs on this "
+        "machine.",
+        rich_help_panel="Costs",
+    ),
 ]
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=MEASURING)
 def evaluate(
     place: arguments.Place,
     dataset: DatasetName,
     split: Split = "test",
     dataset_id: DatasetId = None,
+    exclude_self: ExcludeSelf = False,
     measures: Measures = None,
+    top_k: TopK = 100,
     retrievers: arguments.Names = None,
     candidates: arguments.Candidates = None,
     fusion: arguments.FusionName = None,
-    rerank: Annotated[str | None, opt("MODEL", "Reorder the top by this cross-encoder.")] = None,
-    top_k: TopK = 100,
-    exclude_self: ExcludeSelf = False,
+    rerank: arguments.Rerank = None,
+    option: arguments.Options = None,
     latency_queries: LatencyQueries = 50,
     time_again: TimeAgain = False,
     work: Work = None,
     runs: Runs = None,
-    option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Measure an index by a data set's queries and judgements."""
+    """Measure how good one index is on judged queries, and how fast.
+
+    The index must hold the documents of the data set. To measure several
+    systems side by side, use `hybridsearch compare`.
+
+    \bExample:
+      hybridsearch index scifact/ --index papers
+      hybridsearch evaluate papers scifact/
+    """
     import hybridsearch as hs
     from hybridsearch.evaluation import experiment
     from hybridsearch.evaluation.datasets import load_one
@@ -116,105 +192,118 @@ def evaluate(
         console_on().print(result)
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=MEASURING)
 def compare(
     dataset: DatasetName,
     retrievers: Annotated[
         str | None,
-        opt(
+        _of_systems(
             "SPEC",
-            "What to build: bm25, dense=MODEL, sparse=MODEL, joined by commas; or run files, FILE.trec or "
-            "NAME=FILE.trec. Default: bm25.",
+            "Retrievers of the index that is built, with commas: bm25, dense=MODEL, sparse=MODEL. Run files can stand "
+            f"beside them: FILE.trec or NAME=FILE.trec. {MODELS} Default: bm25.",
         ),
     ] = None,
     systems: Annotated[
         list[str] | None,
-        opt(
+        _of_systems(
             "SYSTEMS",
-            "Such as bm25,dense,rrf,ours.trec: see above. Can be repeated. Default: each retriever, rrf, minmax, "
-            "and rrf+rerank with a --reranker.",
+            "Systems to compare, with commas, such as bm25,dense,rrf,ours.trec (all forms are listed above). Can be "
+            "repeated. Default: each retriever, then rrf and minmax if there are several, then one reranked system if "
+            "--reranker is given.",
             "--systems",
         ),
     ] = None,
-    reranker: Annotated[str | None, opt("MODEL", "A cross-encoder: what `rerank` in --systems means.")] = None,
+    reranker: Annotated[
+        str | None, _of_systems("MODEL", "Cross-encoder that `rerank` in --systems stands for.")
+    ] = None,
     rerank_top_k: Annotated[
         int | None,
-        typer.Option("--rerank-top-k", min=1, help="How many documents it reads. Default: 50; with --preset 100."),
+        _of_systems(
+            "N",
+            "Number of documents that the reranker reads for each query. Default: 50, or 100 with --preset.",
+            "--rerank-top-k",
+            min=1,
+        ),
     ] = None,
     preset: Annotated[
         Preset | None,
-        typer.Option(
-            help="retrieve-rerank: --sparse, --dense and both by RRF, each without and with --reranker, by nDCG@10, "
-            "RR@10 (MRR@10) and AP (MAP)."
+        _of_systems(
+            "NAME",
+            "Name of a set of systems. There is one: retrieve-rerank. It compares --sparse, --dense and both merged "
+            "by RRF, each without and with --reranker. Its measures are nDCG@10, RR@10 (MRR@10) and AP (MAP).",
         ),
     ] = None,
-    sparse: Annotated[str | None, opt("MODEL", "For --preset: a sparse model, or bm25 (the default).")] = None,
-    dense: Annotated[str | None, opt("MODEL", "For --preset: a dense model.")] = None,
-    index: Index = None,
-    baseline: Annotated[str | None, opt("NAME", "Tested against. Default: the first.")] = None,
-    measures: Measures = None,
-    test: Annotated[TestName, typer.Option(help="Paired over queries, two-sided.")] = TestName.t,
-    correction: Annotated[
-        CorrectionName, typer.Option(help="For the number of systems that are tested.")
-    ] = CorrectionName.holm,
-    candidates: Annotated[int, typer.Option(min=1, help="How deep each retriever is read.")] = 100,
-    top_k: TopK = 100,
+    sparse: Annotated[str | None, _of_systems("MODEL", "Sparse model for --preset, or bm25. Default: bm25.")] = None,
+    dense: Annotated[str | None, _of_systems("MODEL", "Dense model for --preset.")] = None,
+    candidates: Annotated[int, _of_systems("N", "Number of documents that are read from each retriever.", min=1)] = 100,
     oracle_positives: Annotated[
         bool,
         flag(
             "--oracle-positives",
-            "Also rerank with the missed relevant documents put in, as sentence-transformers' evaluators do.",
+            "Also measure each reranked system with the missed relevant documents put before the reranker, as the "
+            "evaluators of sentence-transformers do.",
+            rich_help_panel="Systems",
         ),
     ] = False,
-    exclude_self: ExcludeSelf = False,
+    index: Index = None,
+    language: arguments.Language = "english",
+    option: arguments.Options = None,
     split: Split = "test",
     dataset_id: DatasetId = None,
-    language: arguments.Language = "english",
-    html: Annotated[Path | None, opt("FILE", "Write the report: one HTML file.")] = None,
-    markdown: Annotated[Path | None, opt("FILE", "Write the tables as Markdown.")] = None,
-    save: Annotated[Path | None, opt("FILE", "Write everything as JSON, for `Comparison.load`.")] = None,
-    runs: Runs = None,
-    work: Annotated[
-        Path | None,
-        opt(
-            "FOLDER",
-            "Keep the index and finished stages here: the next run does only what is new. "
-            "Default: in the cache folder.",
-            "--work",
-        ),
+    exclude_self: ExcludeSelf = False,
+    measures: Measures = None,
+    top_k: TopK = 100,
+    baseline: Annotated[
+        str | None, _of_measures("NAME", "System that all others are tested against. Default: the first one.")
     ] = None,
-    details: Annotated[int, typer.Option(min=0, help="How many queries the report shows in full.")] = 20,
+    test: Annotated[
+        TestName,
+        _of_measures("NAME", "Significance test, two-sided and paired over the queries: t, randomization or wilcoxon."),
+    ] = TestName.t,
+    correction: Annotated[
+        CorrectionName,
+        _of_measures("NAME", "Correction of the p-values for the number of systems: holm, bonferroni or none."),
+    ] = CorrectionName.holm,
     latency_queries: LatencyQueries = 50,
     time_again: TimeAgain = False,
-    option: arguments.Options = None,
+    html: Annotated[Path | None, of_output("FILE", "HTML file for the report. It needs no network.")] = None,
+    details: Annotated[int, of_output("N", "Number of queries that the report shows with their hits.", min=0)] = 20,
+    markdown: Annotated[Path | None, of_output("FILE", "Markdown file for the tables.")] = None,
+    save: Annotated[Path | None, of_output("FILE", "JSON file for all results. Comparison.load reads it.")] = None,
+    runs: Runs = None,
+    work: KeptWork = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Compare systems on a data set: quality with intervals and tests, and what each costs.
+    """Compare systems on judged queries: how good each is, whether differences are real, and what each costs.
 
-    What --systems takes, joined by commas:
+    \bExamples:
+      hybridsearch compare scifact/ --retrievers bm25,dense=MODEL
+      hybridsearch compare scifact/ --systems ours.trec,theirs.trec
+      hybridsearch compare scifact/ --index papers --html report.html
 
-    \b
-    bm25                       one retriever
-    bm25+dense                 both, merged by RRF
-    bm25+dense+minmax          or zscore, rrf, adaptive, a file of `tune`
-    minmax                     all retrievers, merged by min-max
-    bm25:0.3+dense:0.7+minmax  with weights
-    rrf:20                     with RRF's k
-    rrf+rerank:50              the first 50 reranked by --reranker
-    rrf+candidates:200         each retriever read 200 deep
-    ours.trec                  a run file; ours.trec.gz too
-    ours=SYSTEM                any of these under another name
+    \bForms of a system in --systems:
+      bm25                       one retriever
+      bm25+dense                 both, merged by RRF
+      bm25+dense+minmax          both, merged by min-max; or zscore, rrf,
+                                 adaptive, or a file that `tune` saved
+      minmax                     all retrievers, merged by min-max
+      bm25:0.3+dense:0.7+minmax  with weights
+      rrf:20                     RRF with k = 20
+      rrf+rerank:50              first 50 documents reranked by --reranker
+      rrf+candidates:200         200 documents read from each retriever
+      ours.trec                  a run file (also ours.trec.gz)
+      ours=SYSTEM                any of these under another name
     """
     import hybridsearch as hs
     from hybridsearch.evaluation import experiment
     from hybridsearch.evaluation.comparison import means_over
 
     if preset is None and (sparse, dense) != (None, None):
-        raise InvalidArgumentError("--sparse and --dense belong to --preset; else name models in --retrievers.")
+        raise InvalidArgumentError("--sparse and --dense need --preset. Without --preset, name models in --retrievers.")
     if preset is not None:
         retrievers = _preset_retrievers(retrievers, systems, index, sparse, dense, reranker)
     if index is not None and retrievers is not None:
-        raise InvalidArgumentError("--index searches an index that is there: leave out --retrievers.")
+        raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
     _check_outputs(html=html, markdown=markdown, save=save, runs=runs)
     depth = rerank_top_k or (50 if preset is None else 100)
     made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth)
@@ -258,7 +347,7 @@ def compare(
             if not as_json:
                 console_on().print(comparisons[name])
                 kept = folder.is_dir() and work is None and folder.parent.name == "compare"
-                print_plain(*written, *([f"Kept for the next run: {folder}"] if kept else []))
+                print_plain(*written, *([f"Work kept for the next run: {folder}"] if kept else []))
     if len(sets) == 1:
         if as_json:
             print_json(_summary(comparisons[next(iter(sets))]))
@@ -268,47 +357,70 @@ def compare(
         console_on().print(means_over(comparisons))
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=MEASURING)
 def tune(
     dataset: DatasetName,
+    index: Index = None,
     retrievers: Annotated[
         str | None,
-        opt(
+        of_index(
             "SPEC",
-            "What to merge: bm25,dense=MODEL,sparse=MODEL to build, or run files, FILE.trec or NAME=FILE.trec. "
-            "Two or more.",
+            "Two or more retrievers to merge, with commas. Either models for a new index: bm25, dense=MODEL, "
+            "sparse=MODEL. Or run files: FILE.trec or NAME=FILE.trec.",
         ),
     ] = None,
-    index: Index = None,
-    measure: Annotated[str, opt("NAME", "What to maximise, of ir-measures.")] = "nDCG@10",
-    candidates: Annotated[str, opt("NUMBERS", "Depths to try, how deep each retriever is read.")] = "50,100,200",
-    folds: Annotated[int, typer.Option(min=2, help="Into how many parts the queries are cut.")] = 5,
-    seed: Annotated[int, typer.Option(help="Decides which query is in which part.")] = 0,
+    language: arguments.Language = "english",
+    option: arguments.Options = None,
     split: Annotated[
-        str, typer.Option(help="Whose judgements; keep those you will `compare` on out of it, as far as you can.")
+        str,
+        of_data(
+            "NAME",
+            "Split of the judgements: train, dev, test, or the name of another file in qrels/. Do not tune on the "
+            "queries that you want to measure on later.",
+        ),
     ] = "train",
     dataset_id: DatasetId = None,
     exclude_self: ExcludeSelf = False,
-    language: arguments.Language = "english",
+    measure: Annotated[str, _of_choice("NAME", "Measure of ir-measures that is maximised.")] = "nDCG@10",
+    candidates: Annotated[
+        str, _of_choice("NUMBERS", "Numbers of documents to read from each retriever, with commas. Each is tried.")
+    ] = "50,100,200",
+    folds: Annotated[
+        int, _of_choice("N", "Number of parts into which the queries are cut for cross-validation.", min=2)
+    ] = 5,
+    seed: Annotated[int, _of_choice("N", "Random seed. It decides which query is in which part.")] = 0,
     save: Annotated[
-        Path | None, opt("FILE", "Write the fusion as JSON: a system of `compare`, as in bm25+dense+FILE.")
+        Path | None,
+        of_output(
+            "FILE", "JSON file for the recommended fusion. `search --fusion FILE` and `compare --systems` take it."
+        ),
     ] = None,
-    work: Work = None,
-    option: arguments.Options = None,
+    work: KeptWork = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Choose how to merge retrievers on judged queries, measured on held-out ones; or say that one alone is as good."""
+    """Choose on judged queries how to merge the rankings of several retrievers.
+
+    It tries kinds of fusion, weights and numbers of candidates. It measures
+    the choice on queries that had no part in it. If tuning is not better
+    than one retriever alone, or than equal weights, it says so.
+
+    \bExamples:
+      hybridsearch tune scifact/ --retrievers bm25,dense=MODEL
+      hybridsearch tune scifact/ --index papers --save tuned.json
+    """
     from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.evaluation.tuning import tune as tune_fusion
 
     if index is not None and retrievers is not None:
-        raise InvalidArgumentError("--index searches an index that is there: leave out --retrievers.")
+        raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
     if index is None and retrievers is None:
-        raise InvalidArgumentError("Name two or more retrievers, as in --retrievers bm25,dense=MODEL, or an --index.")
+        raise InvalidArgumentError(
+            "Give two or more retrievers, as in --retrievers bm25,dense=MODEL, or give --index PLACE."
+        )
     _check_outputs(save=save)
     depths = split_names(candidates) or []
     if not depths or not all(depth.isdecimal() and int(depth) for depth in depths):
-        raise InvalidArgumentError(f"--candidates are whole numbers, such as 50,100,200, not {candidates!r}.")
+        raise InvalidArgumentError(f"--candidates takes whole numbers, such as 50,100,200, not {candidates!r}.")
     data = load_one(dataset, split, dataset_id)
     with (
         work_folder(work, data, several=False) as folder,
@@ -317,8 +429,8 @@ def tune(
     ):
         if beside:
             raise InvalidArgumentError(
-                "--retrievers has run files and models, but runs are merged with runs: write those of the models with "
-                "`hybridsearch compare --runs FOLDER`, and name only files."
+                "--retrievers names run files and models, but runs can be merged only with runs. Write run files of "
+                "the models with `hybridsearch compare --runs FOLDER`, then name only run files."
             )
         tuned = tune_fusion(
             source,
@@ -339,7 +451,7 @@ def tune(
         print_plain(*([f"Saved: {save}"] if save is not None else []))
 
 
-# Below: what the verbs need
+# Helpers of the verbs
 
 
 def _preset_retrievers(
@@ -352,8 +464,8 @@ def _preset_retrievers(
 ) -> str:
     if retrievers is not None or systems is not None or index is not None:
         raise InvalidArgumentError(
-            "--preset makes its own systems: leave out --retrievers, --systems and --index, and name models with "
-            "--sparse, --dense and --reranker."
+            "--preset chooses the systems: leave out --retrievers, --systems and --index. Name models with --sparse, "
+            "--dense and --reranker."
         )
     if dense is None or reranker is None:
         raise InvalidArgumentError("--preset retrieve-rerank needs --dense MODEL and --reranker MODEL.")
@@ -361,7 +473,7 @@ def _preset_retrievers(
 
 
 def _check_outputs(**outputs: Path | None) -> None:
-    """Before any work: whether each can be written, and none in the place of another; `runs` is a folder."""
+    """Before any work, refuse outputs that cannot be written, and two outputs with one path. `runs` is a folder."""
     options: dict[Path, str] = {}
     for option, path in outputs.items():
         if path is None:
@@ -369,36 +481,38 @@ def _check_outputs(**outputs: Path | None) -> None:
         place = path.resolve()
         if place in options:
             raise InvalidArgumentError(
-                f"--{options[place]} and --{option} both name {str(path)!r}: give each a place of its own."
+                f"--{options[place]} and --{option} both name {str(path)!r}: give two different paths."
             )
         options[place] = option
         if option == "runs":
             if place.exists() and not place.is_dir():
-                raise InvalidArgumentError(f"--runs takes a folder, and {str(path)!r} is a file.")
+                raise InvalidArgumentError(f"--runs takes a folder, but {str(path)!r} is a file.")
         elif place.is_dir():
-            raise InvalidArgumentError(f"--{option} takes a file, and {str(path)!r} is a folder.")
+            raise InvalidArgumentError(f"--{option} takes a file, but {str(path)!r} is a folder.")
         elif not place.parent.is_dir():
-            raise InvalidArgumentError(f"There is no folder {str(place.parent)!r} to write {path.name} to.")
+            raise InvalidArgumentError(
+                f"There is no folder {str(place.parent)!r} for the file {path.name}: make it first."
+            )
 
 
 @contextmanager
 def _going_on_from(folder: Path | None) -> Iterator[None]:
-    """After Ctrl-C it says what the same command will find done."""
+    """After Ctrl-C, say which work is kept for the next run."""
     try:
         yield
     except KeyboardInterrupt:
         if folder is None or folder.parent == Path(tempfile.gettempdir()):
-            found = "nothing was kept (--work FOLDER keeps what is finished)"
+            found = "no work was kept. Use --work FOLDER to keep finished work"
         elif folder.is_dir():
-            found = f"what was finished is in {folder}, and the same command goes on from there"
+            found = f"finished work is in {folder}. Run the same command to go on from there"
         else:
-            found = "nothing was finished yet"
-        print(f"Broken off: {found}.", file=sys.stderr)
+            found = "no work was finished yet"
+        print(f"Interrupted: {found}.", file=sys.stderr)
         raise
 
 
 def _summary(found: Comparison | SystemResult) -> Any:
-    """What a program reads from standard output; what there is of each query and document belongs in files."""
+    """The figures for `--json`. The scores and rankings of single queries are only in files."""
     from hybridsearch.evaluation.plain import to_plain
 
     return to_plain(found, ("scores", "rankings", "details", "documents_histogram", "queries_histogram"))
@@ -407,7 +521,7 @@ def _summary(found: Comparison | SystemResult) -> Any:
 def _write(
     comparison: Comparison, suffix: str, html: Path | None, markdown: Path | None, save: Path | None, runs: Path | None
 ) -> list[str]:
-    """Writes what is asked for, `suffix` added to the names, and says so."""
+    """Write the files that were asked for, with `suffix` in their names. Returns a line about each."""
 
     def named(path: Path) -> Path:
         return path.with_name(f"{path.stem}{suffix}{path.suffix}")

@@ -1,4 +1,4 @@
-"""The verbs that fill and search an index: `index`, `search`, `explain`, `copy`, `publish`, `doctor` and `warmup`."""
+"""The verbs that make, search, copy and check an index."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import shlex
 import sys
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hybridsearch.cli import arguments
-from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
+from hybridsearch.cli.app import CHECKING, MOVING, SEARCHING, Verb, app
+from hybridsearch.cli.arguments import MODELS, arg, backend_options, flag, of_index, of_search, opt, split_names
 from hybridsearch.cli.terminal import WELCOME, Session, console_on, parse_filter, print_error, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
@@ -25,72 +26,120 @@ if TYPE_CHECKING:
 
 OnError = StrEnum("OnError", ["stop", "skip"])
 
+# An option of `index` or `copy`, under a heading
+_of_documents = partial(opt, rich_help_panel="Documents")
+_of_run = partial(opt, rich_help_panel="Run")
 
-@app.command()
+
+@app.command(cls=Verb, rich_help_panel=SEARCHING)
 def index(
-    corpus: Annotated[
-        Path, arg("CORPUS", "A .jsonl, .csv or .parquet file, a BEIR folder, or a folder of .txt and .md files.")
+    source: Annotated[
+        Path,
+        arg(
+            "SOURCE",
+            "Documents to read: a .jsonl, .csv, .tsv or .parquet file, a folder of .txt and .md files, or a BEIR "
+            "folder.",
+        ),
     ],
-    place: Annotated[str, opt("PLACE", "Where the index goes: a folder, or an engine's URL.", "--index")],
+    place: Annotated[
+        str, of_index("PLACE", "Place of the index: a folder, or the URL of an engine. Made if it is new.", "--index")
+    ],
     retrievers: Annotated[
         str | None,
-        opt(
+        of_index(
             "SPEC",
-            "bm25, dense=MODEL, sparse=MODEL, joined by commas; MODEL is a folder or a hub name; "
-            "native=ANALYZER for the BM25 of OpenSearch or Elasticsearch. "
-            "Default: those of the index that is there, else bm25.",
+            "Retrievers of the index, with commas: bm25, dense=MODEL, sparse=MODEL, or native=ANALYZER for the BM25 "
+            f"of OpenSearch or Elasticsearch. {MODELS} Default: the retrievers of the index; bm25 for a new index.",
         ),
     ] = None,
     language: Annotated[
         str | None,
-        typer.Option(
-            help="Whose stemming and stop words BM25 uses; none for neither. Default for a new index: english."
+        of_index(
+            "NAME",
+            "Language of the documents. It decides the stemming and stop words of BM25. `none` uses neither of them. "
+            "Default for a new index: english.",
         ),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="jsonl, csv, tsv, parquet, beir or text. Default: told by the name.")
+        str | None,
+        _of_documents(
+            "NAME", "Format of the source: jsonl, csv, tsv, parquet, beir or text. Default: decided by the file's name."
+        ),
     ] = None,
-    id_field: Annotated[str | None, typer.Option(help="The column that holds the id.")] = None,
-    text_field: Annotated[str | None, typer.Option(help="The column that holds the text.")] = None,
-    title_field: Annotated[str | None, typer.Option(help="The column that holds the title.")] = None,
-    auto_id: Annotated[bool, flag("--auto-id", "Make ids where there are none.")] = False,
+    id_field: Annotated[str | None, _of_documents("NAME", "Field (column) that holds the id.")] = None,
+    text_field: Annotated[str | None, _of_documents("NAME", "Field (column) that holds the text.")] = None,
+    title_field: Annotated[str | None, _of_documents("NAME", "Field (column) that holds the title.")] = None,
+    auto_id: Annotated[
+        bool, flag("--auto-id", "Make an id for each document that has no id.", rich_help_panel="Documents")
+    ] = False,
     type: Annotated[
         list[str] | None,
-        opt(
+        _of_documents(
             "NAME=TYPE",
-            "The type of a field of metadata, such as zip=str: str, int, float, bool, date, datetime or instant. Can "
-            "be repeated. Default: a type that fits the whole column in CSV, else the type that a value has.",
+            "Type of a metadata field, such as zip=str. TYPE is str, int, float, bool, date, datetime or instant. Can "
+            "be repeated. Default: in CSV a type that fits the whole column, else the type of each value.",
             "--type",
         ),
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(help="Encoding of text files, such as cp1252. Default: UTF-8, or by the byte order mark."),
+        _of_documents(
+            "NAME",
+            "Character encoding of text files, such as cp1252. Default: UTF-8, or the encoding that a byte order mark "
+            "shows.",
+        ),
     ] = None,
     on_error: Annotated[
-        OnError, typer.Option(help="At a line that holds no usable document: stop, or skip it and list it at the end.")
+        OnError,
+        _of_documents(
+            None,
+            "What to do at a line that holds no usable document: `stop`, or `skip` the line and list it at the end.",
+        ),
     ] = OnError.stop,
-    hnsw: Annotated[bool, flag("--hnsw", "Also make graphs for approximate dense search (`search --hnsw`).")] = False,
+    hnsw: Annotated[
+        bool,
+        flag("--hnsw", "Also make graphs for approximate dense search (see `search --hnsw`).", rich_help_panel="Index"),
+    ] = False,
     via: Annotated[
-        Path | None, opt("FOLDER", "Encode into this folder first, then load the engine from there.")
+        Path | None,
+        _of_run(
+            "FOLDER", "Folder that keeps the vectors. Encode into this folder first, then load the engine from it."
+        ),
     ] = None,
     resume: Annotated[
-        bool, flag("--resume", "Go on with what the folder of --via holds; nothing is encoded twice.")
+        bool,
+        flag(
+            "--resume",
+            "Go on with the folder of --via after an interruption. Nothing is encoded twice.",
+            rich_help_panel="Run",
+        ),
     ] = False,
     sync: Annotated[
         bool,
-        flag("--sync", "Remove from the index what CORPUS no longer has, after saying how many."),
+        flag(
+            "--sync",
+            "Also remove documents from the index that SOURCE no longer has. Their number is printed first.",
+            rich_help_panel="Run",
+        ),
     ] = False,
-    batch_size: arguments.BatchSize = 1024,
+    batch_size: Annotated[int, _of_run("N", "Number of documents that are encoded and stored together.", min=1)] = 1024,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Add documents to an index, which is made if it is not there; one with a known id replaces it."""
+    """Make an index of your documents, or add documents to an index.
+
+    A document replaces the one that has the same id. Documents that have
+    not changed are not encoded again.
+
+    \bExamples:
+      hybridsearch index papers.jsonl --index papers
+      hybridsearch index notes/ --index notes --retrievers bm25,dense=MODEL
+    """
     from hybridsearch.readers import read_documents
 
     _check_via(via, resume)
     documents = read_documents(
-        corpus,
+        source,
         format=format,
         id_field=id_field,
         text_field=text_field,
@@ -109,7 +158,7 @@ def index(
         _check_hnsw(searcher, hnsw)
 
         def going(gone: int) -> bool:
-            print_error(f"{corpus} no longer has {gone:,} of {number_of(searcher.count(), 'document')}: removing them.")
+            print_error(f"{source} no longer has {gone:,} of {number_of(searcher.count(), 'document')}: removing them.")
             return True
 
         shown = redacted(place)
@@ -151,35 +200,58 @@ def index(
     print_plain(f"{holds} Next: hybridsearch search {shlex.quote(shown)}")
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=SEARCHING)
 def search(
     place: arguments.Place,
     words: Annotated[
         list[str] | None,
         arg(
             "QUERY",
-            "What to find, in quotes or not; after -- if it starts with a dash. "
-            "Default: asks in a terminal, else reads one a line.",
+            "Query, with or without quotes. Put -- before a query that begins with a dash. Default: in a terminal you "
+            "are asked for one query after another, else each line of standard input is a query.",
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many hits.")] = 10,
-    filter: Annotated[str | None, opt("JSON", """Such as '{"year": {"$gte": 2020}}'.""")] = None,
+    top_k: Annotated[int, of_search("N", "Number of hits.", "--top-k", "-k", min=1)] = 10,
+    filter: Annotated[
+        str | None,
+        of_search(
+            "JSON",
+            """Filter on metadata. Only documents that match are searched. Example: '{"year": {"$gte": 2020}}'.""",
+        ),
+    ] = None,
     retrievers: arguments.Names = None,
     candidates: arguments.Candidates = None,
     fusion: arguments.FusionName = None,
-    rerank: Annotated[str | None, opt("MODEL", "Reorder the top by this cross-encoder.")] = None,
+    rerank: arguments.Rerank = None,
     hnsw: Annotated[
-        bool, flag("--hnsw", "Search dense vectors approximately: faster where there are very many.")
+        bool,
+        flag(
+            "--hnsw",
+            "Search dense vectors approximately. This is faster if there are very many documents, and can miss some "
+            "of the best.",
+            rich_help_panel="Search",
+        ),
     ] = False,
-    explain: Annotated[bool, flag("--explain", "Say for each hit why it is there.")] = False,
     option: arguments.Options = None,
+    explain: Annotated[
+        bool, flag("--explain", "Show for each hit why it was found.", rich_help_panel=arguments.OUTPUT)
+    ] = False,
     as_json: arguments.Json = False,
 ) -> None:
-    """Search an index."""
-    query = " ".join(words) if words else None  # a query needs no quotes
+    """Search an index and print the best documents.
+
+    The columns named after the retrievers hold the rank that each
+    retriever gave to the document.
+
+    \bExamples:
+      hybridsearch search papers "boundary layer on a wing"
+      hybridsearch search papers heat --filter '{"year": {"$gte": 1960}}'
+      hybridsearch search papers          (asks for one query after another)
+    """
+    query = " ".join(words) if words else None  # quotes around the query are optional
     asking = query is None and sys.stdin.isatty()
     if asking and as_json:
-        raise typer.BadParameter("give it a QUERY, or queries on standard input.", param_hint="--json")
+        raise typer.BadParameter("it needs a QUERY, or queries on standard input.", param_hint="--json")
     import hybridsearch as hs
 
     parsed, names = parse_filter(filter), split_names(retrievers)
@@ -205,17 +277,21 @@ def search(
                     session.show(text)
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=SEARCHING)
 def explain(
     place: arguments.Place,
-    words: Annotated[list[str], arg("QUERY", "What was asked.")],
-    id: Annotated[str, arg("ID", "The document's id.")],
+    words: Annotated[list[str], arg("QUERY", "Query, with or without quotes.")],
+    id: Annotated[str, arg("ID", "Id of the document.")],
     retrievers: arguments.Names = None,
     candidates: arguments.Candidates = None,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Say why a document is where it is for a query, or why it was not found."""
+    """Explain why a document has its rank for a query, or why it was not found.
+
+    \bExample:
+      hybridsearch explain papers "boundary layer on a wing" some-document-id
+    """
     import hybridsearch as hs
 
     with hs.open(place, backend_options=backend_options(option)) as searcher:
@@ -226,21 +302,55 @@ def explain(
         print_plain(str(explanation))
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=MOVING)
 def copy(
-    source: Annotated[str, arg("SOURCE", "A folder, or an engine's URL.")],
-    destination: Annotated[str, arg("DESTINATION", "A folder, or an engine's URL.")],
+    source: Annotated[str, arg("SOURCE", "Place of the index to copy: a folder, or the URL of an engine.")],
+    destination: Annotated[str, arg("DESTINATION", "Place of the copy: a folder, or the URL of an engine.")],
+    retrievers: Annotated[
+        str | None,
+        of_index("NAMES", "Names of the retrievers to copy, with commas, such as bm25,dense. Default: all of them."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        of_index(
+            "KEY=VALUE",
+            "One option of the destination's engine, such as shards=3. VALUE is read as JSON if it is valid JSON, else "
+            "as text. Can be repeated.",
+            "--option",
+        ),
+    ] = None,
+    source_option: Annotated[
+        list[str] | None,
+        of_index("KEY=VALUE", "One option of the source's engine. Can be repeated.", "--source-option"),
+    ] = None,
     resume: Annotated[
-        bool, flag("--resume", "Go on with a copy that was interrupted; what is there is not sent again.")
+        bool,
+        flag(
+            "--resume",
+            "Go on with a copy that was interrupted. Documents that are in the copy are not sent again.",
+            rich_help_panel="Run",
+        ),
     ] = False,
-    retrievers: Annotated[str | None, opt("NAMES", "Copy only these, such as bm25,dense. Default: all.")] = None,
-    verify: Annotated[int, typer.Option(min=0, help="How many queries compare the two rankings.")] = 20,
-    batch_size: arguments.BatchSize = 1024,
-    option: arguments.Options = None,
-    source_option: Annotated[list[str] | None, opt("KEY=VALUE", "The same for the source.", "--source-option")] = None,
+    verify: Annotated[
+        int,
+        _of_run(
+            "N",
+            "Number of documents whose vectors are used as queries to compare the two indexes. 0 compares only how "
+            "many documents there are.",
+            min=0,
+        ),
+    ] = 20,
+    batch_size: Annotated[int, _of_run("N", "Number of documents that are read and sent together.", min=1)] = 1024,
     as_json: arguments.Json = False,
 ) -> None:
-    """Copy an index with its vectors to another engine or folder, and compare the two; nothing is encoded."""
+    """Copy an index with its vectors to another folder or engine, then compare the two.
+
+    The vectors are copied, so nothing is encoded again.
+
+    \bExamples:
+      hybridsearch copy papers papers-backup
+      hybridsearch copy papers opensearch://localhost:9200/papers
+    """
     import hybridsearch as hs
 
     try:
@@ -255,7 +365,7 @@ def copy(
             destination_options=backend_options(option),
         )
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("the same command with --resume goes on with the copy.") from interrupt
+        raise KeyboardInterrupt("run the same command with --resume to go on with the copy.") from interrupt
     if as_json:
         print_json(report.to_dict())
     else:
@@ -264,32 +374,57 @@ def copy(
         raise HybridSearchError(" ".join(report.differences))
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=MOVING)
 def publish(
-    place: Annotated[str, arg("URL", "The new index.")],
-    alias: Annotated[str, arg("ALIAS", "The name to search by.")],
-    keep_old: Annotated[bool, flag("--keep-old", "Do not delete the index that ALIAS meant.")] = False,
+    place: Annotated[str, arg("URL", "URL of the new index, on OpenSearch, Elasticsearch or a Qdrant server.")],
+    alias: Annotated[str, arg("ALIAS", "Name (alias) that searches use instead of the index's own name.")],
+    keep_old: Annotated[
+        bool, flag("--keep-old", "Keep the index that ALIAS named before. Default: delete it.", rich_help_panel="Index")
+    ] = False,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Let a name mean this index, in the place of the one that it means now, which is deleted."""
+    """Replace the index behind a name by a new index, in one step and without downtime.
+
+    The index that the name stood for before is deleted, unless you give
+    --keep-old.
+
+    \bExample:
+      hybridsearch index papers.jsonl --index opensearch://localhost/papers-2
+      hybridsearch publish opensearch://localhost/papers-2 papers
+      hybridsearch search opensearch://localhost/papers "a query"
+    """
     import hybridsearch as hs
 
     old = hs.publish(place, alias, drop_old=not keep_old, backend_options=backend_options(option))
     if as_json:
         print_json({"index": redacted(place), "alias": alias, "before": old, "dropped": bool(old) and not keep_old})
         return
-    before = "" if old is None else f" It was {old} before, which is {'kept' if keep_old else 'deleted'}."
-    print_plain(f"{alias} now is {redacted(place)}.{before}")
+    before = "" if old is None else f" It stood for {old} before, which {'was kept' if keep_old else 'was deleted'}."
+    print_plain(f"{alias} now stands for {redacted(place)}.{before}")
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=CHECKING)
 def doctor(
-    place: Annotated[str | None, arg("PLACE", "An index to check, too; of a server any name, as in URL/name.")] = None,
+    place: Annotated[
+        str | None,
+        arg(
+            "PLACE",
+            "Place of an index to check too. To check only a server, give any name, as in opensearch://localhost/any.",
+        ),
+    ] = None,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """Say what is usable here: extras, engines, models, data, cache; and check an index."""
+    """Show what works on this machine, and check an index.
+
+    The table lists versions, extras, engines, models, data sets and
+    caches. It names the command that installs what is missing.
+
+    \bExamples:
+      hybridsearch doctor
+      hybridsearch doctor papers
+    """
     from hybridsearch.cli import doctor
 
     report = doctor.examine(place, backend_options(option))
@@ -301,9 +436,16 @@ def doctor(
         raise HybridSearchError(" ".join(report.problems))
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=CHECKING)
 def warmup(as_json: arguments.Json = False) -> None:
-    """Compile the search loops now, for example while an image is built, and say where they are kept."""
+    """Compile the search loops now, so that no later search waits for it.
+
+    The compiled loops are kept in a folder, whose path is printed. Use
+    this verb while you build a container image.
+
+    \bExample:
+      hybridsearch warmup
+    """
     from hybridsearch.registry import find
 
     compiled_loops = find("backend", "memory").compiled_loops
@@ -312,9 +454,7 @@ def warmup(as_json: arguments.Json = False) -> None:
     if as_json:
         print_json({"folder": str(folder), "compiled": not there, "seconds": seconds})
     else:
-        print_plain(
-            f"The search loops {'are' if there else f'were compiled in {seconds} s, and are kept'} in {folder}."
-        )
+        print_plain(f"The search loops {'are' if there else f'were compiled in {seconds} s. They are'} in {folder}.")
 
 
 # Opening
@@ -336,7 +476,7 @@ def _open_or_create(
 
 
 def _types(given: list[str] | None) -> dict[str, str]:
-    """The types of `--type NAME=TYPE`."""
+    """The type of each field that `--type NAME=TYPE` gives."""
     types: dict[str, str] = {}
     for text in given or ():
         name, equals, type = text.rpartition("=")
@@ -353,32 +493,32 @@ def _check_hnsw(searcher: HybridSearch, hnsw: bool) -> None:
     if hnsw and not any(isinstance(encoder, Dense) for encoder in searcher.retrievers.values()):
         names = ", ".join(searcher.retrievers)
         raise InvalidArgumentError(
-            f"--hnsw is for dense vectors, but this index has none (its retrievers: {names}): leave out --hnsw, or "
+            f"--hnsw is for dense vectors, but the retrievers of this index ({names}) have none. Leave out --hnsw, or "
             "make an index with --retrievers dense=MODEL."
         )
 
 
 def _how_to_go_on(searcher: HybridSearch, place: str, via: Path | None) -> str:
-    """What an interrupted `index` has stored, and what to do."""
+    """What `index` has stored when it is interrupted, and how to go on."""
     from hybridsearch.backends import Loader
 
     if via is not None:
-        return f"what was encoded is kept in {via}; the same command with --resume goes on."
+        return f"the vectors so far are in {via}. Run the same command with --resume to go on."
     try:
-        if isinstance(searcher.backend, Loader):  # it counts documents once they are searchable
+        if isinstance(searcher.backend, Loader):  # an engine counts documents only when they are searchable
             searcher.backend.refresh()
         stored = number_of(searcher.count(), "document is", "documents are")
     except HybridSearchError as error:
-        return f"how many documents are stored in {place} is not known ({error})"
-    return f"{stored} stored in {place}. The same command goes on and does not encode these again."
+        return f"the number of documents in {place} cannot be read ({error})"
+    return f"{stored} stored in {place}. Run the same command to go on: it does not encode these documents again."
 
 
 def _check_via(via: Path | None, resume: bool) -> None:
-    """What was encoded for another corpus is not loaded by accident."""
+    """Refuse a folder that may hold the vectors of other documents."""
     if resume and via is None:
-        raise InvalidArgumentError("--resume goes on with what a folder holds: name it with --via FOLDER.")
+        raise InvalidArgumentError("--resume goes on with the folder of --via: give --via FOLDER too.")
     there = via is not None and via.exists() and any(via.iterdir())
     if there and not resume:
         raise InvalidArgumentError(
-            f"--via {via} holds something already: --resume goes on with it, or choose another folder."
+            f"The folder --via {via} is not empty: give --resume to go on with it, or choose another folder."
         )

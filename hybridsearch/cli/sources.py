@@ -1,4 +1,4 @@
-"""What the verbs that measure are told to measure: data sets, the index or runs that systems search, systems."""
+"""Reading what the verbs `evaluate`, `compare` and `tune` measure: data sets, indexes, run files and systems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_all(name: str, split: str, dataset_id: str | None) -> dict[str, Dataset]:
-    """The data set by its name; or those of a collection, by theirs."""
+    """The data sets of this name, by their names: one, or several for "nanobeir"."""
     from hybridsearch.evaluation.datasets import load_dataset
 
     data: Dataset | dict[str, Dataset] = load_dataset(name, split=split, dataset_id=dataset_id)
@@ -28,7 +28,7 @@ def load_all(name: str, split: str, dataset_id: str | None) -> dict[str, Dataset
 
 @contextmanager
 def work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Path]:
-    """Where the index and finished stages are kept: as given, else in the cache folder, else for this run only."""
+    """The folder that keeps the index and finished work: `given`, else one in the cache, else a temporary one."""
     from hybridsearch.encoders.cache import cache_folder
     from hybridsearch.evaluation.plain import safe_name
     from hybridsearch.folders import can_be_written
@@ -45,7 +45,7 @@ def work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Pa
 
 
 def default_retrievers(systems: list[str], data: Dataset) -> str:
-    """BM25, unless there is nothing to index or all systems are run files."""
+    """BM25, or "" if there are no documents to index or all systems are run files."""
     from hybridsearch.evaluation.spec import is_run, named
 
     only_runs = systems and all(is_run(spec, ["bm25"]) for _, spec in named(systems, ["bm25"]))
@@ -62,7 +62,11 @@ def open_source(
     folder: Path,
     option: list[str] | None,
 ) -> Iterator[tuple[HybridSearch | Mapping[str, Run], Mapping[str, Run]]]:
-    """What systems search, and the runs beside it: an index, built where it is not there yet; else the runs alone."""
+    """What the systems search, and run files that stand alone beside it.
+
+    Systems search the index at `index`, or an index that is built here by `spec`. If `spec` names only run files, the
+    systems search those.
+    """
     import hybridsearch as hs
     from hybridsearch.cli.arguments import backend_options
     from hybridsearch.encoders.spec import make_encoders
@@ -79,7 +83,7 @@ def open_source(
         return
     encoders = make_encoders(models, language)
     if data.corpus is None:
-        raise InvalidArgumentError(f"The data set {data.name!r} has no corpus to index: compare run files on it.")
+        raise InvalidArgumentError(f"The data set {data.name!r} has no documents to index: compare run files on it.")
     with kept_index(encoders, data.corpus, folder, candidates=candidates, backend_options=options) as searcher:
         yield searcher, runs
 
@@ -90,7 +94,7 @@ def make_systems(
     runs: Mapping[str, Run],
     reranker: Reranker | None,
 ) -> dict[str, Pipeline | Run]:
-    """The systems of `--systems`, or where there are none all that makes sense; `runs` are beside an index."""
+    """The systems of `--systems`, or the default systems if there are none. `runs` stand beside an index."""
     from hybridsearch.evaluation.spec import default_systems, parse_systems
 
     names = list(source if isinstance(source, Mapping) else source.retrievers)
@@ -100,7 +104,7 @@ def make_systems(
 
 
 def _models_and_runs(spec: str) -> tuple[str, dict[str, Run]]:
-    """The part of `--retrievers` that is to be built, and the run files by name."""
+    """The models of `--retrievers`, as text, and its run files by name."""
     from hybridsearch.evaluation.spec import is_run, named
 
     texts = [text.strip() for text in spec.split(",") if text.strip()]

@@ -1,4 +1,4 @@
-"""What a person types and sees on the command line: one question after another, tables, JSON."""
+"""Reading and printing in the terminal: one query after another, tables, JSON."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from hybridsearch.hits import Results
     from hybridsearch.search import HybridSearch
 
-WELCOME = "Ask something; :help says what else there is, an empty line or Ctrl-D ends."
+WELCOME = "Type a query. :help lists commands. An empty line or Ctrl-D ends."
 _HELP = """\
-:filter JSON   only search documents that match; without JSON, search all again
+:filter JSON   search only documents that match the filter
+:filter        search all documents again
 :top N         show N hits
-:explain       say why each hit is there, or stop saying it
-Anything else is a question. An empty line or Ctrl-D ends."""
+:explain       show why each hit was found, or stop showing it
+Any other line is a query. An empty line or Ctrl-D ends."""
 
 
 @dataclass(slots=True)
 class Session:
-    """An open index and how it is searched; `interact` lets a person change how."""
+    """An open index and the settings of its searches. In `interact` a person can change the settings."""
 
     searcher: HybridSearch
     top_k: int
@@ -65,7 +66,7 @@ class Session:
         return results
 
     def interact(self) -> None:
-        """Answer one question after another; a mistake is reported and the next question awaited."""
+        """Answer one query after another. An error is printed, and the next query can follow."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - makes input() editable, with a history
         while line := _read_line("\n? "):
@@ -75,14 +76,14 @@ class Session:
                     continue
                 started = time.perf_counter()
                 results = self.show(line)
-                stages = [*results.timings.items(), ("in all", time.perf_counter() - started)]
+                stages = [*results.timings.items(), ("total", time.perf_counter() - started)]
                 spent = " · ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages)
                 console_on().print(spent, style="dim", markup=False, highlight=False, soft_wrap=True)
             except HybridSearchError as error:
                 console_on(sys.stderr).print(str(error), style="red", markup=False, highlight=False)
 
     def command(self, name: str, argument: str = "") -> None:
-        """Do what a line with a leading colon says."""
+        """Do the command of a line that begins with a colon."""
         if name == ":filter":
             self.filter = parse_filter(argument or None)
         elif name == ":top":
@@ -91,7 +92,7 @@ class Session:
             self.top_k = int(argument)
         elif name == ":explain":
             self.explain = not self.explain
-            print_plain("Explaining hits." if self.explain else "No longer explaining hits.")
+            print_plain("Hits are now explained." if self.explain else "Hits are no longer explained.")
         else:
             print_plain(_HELP)
 
@@ -111,22 +112,24 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
 
     try:
         parsed: dict[str, Any] = json.loads(text, object_pairs_hook=_without_repetition)
+    except FilterError:
+        raise
     except (ValueError, RecursionError) as error:
         raise FilterError(
-            f"""The filter {text!r:.80} is not JSON ({error}): write it like '{{"year": {{"$gte": 2020}}}}'."""
+            f"""The filter {text!r:.80} is not valid JSON ({error}): write it like '{{"year": {{"$gte": 2020}}}}'."""
         ) from error
-    Filter.parse(parsed)  # says now what is wrong with it, not at the first query
+    Filter.parse(parsed)  # refuses a wrong filter now, and not at the first query
     return parsed
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of an object that names a key twice, JSON keeps the last one only."""
+    """The object of `pairs`. A key that comes twice is an error, because `json` would keep only the last one."""
     made: dict[str, Any] = {}
     for key, value in pairs:
         if key in made:
             raise FilterError(
-                f"The filter names {key!r:.80} twice, and only the last one would count: put both conditions into one, "
-                """as in '{"year": {"$gte": 2000, "$lt": 2020}}', or both filters into a list of "$and" or "$or"."""
+                f"The filter names {key!r:.80} twice. Put both conditions into one, "
+                """as in '{"year": {"$gte": 2000, "$lt": 2020}}', or put both filters into a list of "$and" or "$or"."""
             )
         made[key] = value
     return made
@@ -148,7 +151,7 @@ def print_error(*lines: str) -> None:
 
 
 def console_on(file: TextIO | None = None) -> Console:
-    """The console, as wide as the terminal. A file or a pipe has no width."""
+    """The console. It is as wide as the terminal. In a file or a pipe, lines have no limit."""
     from rich.console import Console
 
     from hybridsearch.tables import UNLIMITED

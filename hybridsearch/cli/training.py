@@ -1,4 +1,4 @@
-"""The verbs `train` and `mine`."""
+"""The verbs that adapt models: `train` and `mine`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperOption
 
-from hybridsearch.cli.app import app
-from hybridsearch.cli.arguments import Json, Language, Options, arg, backend_options, opt
+from hybridsearch.cli.app import TRAINING, Verb, app
+from hybridsearch.cli.arguments import (
+    MODELS,
+    OUTPUT,
+    Json,
+    Language,
+    Options,
+    arg,
+    backend_options,
+    flag,
+    of_index,
+    of_output,
+    opt,
+)
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.messages import number_of
@@ -26,26 +38,30 @@ if TYPE_CHECKING:
 
 
 class KindName(StrEnum):
-    """What is trained."""
+    """The kind of model that is trained."""
 
     dense = "dense"
     sparse = "sparse"
     reranker = "reranker"
 
 
-# An option of `train`, under a heading of its help
-_of_data = partial(opt, rich_help_panel="Data")
-_of_unlabelled = partial(opt, rich_help_panel="Without labels")
-_of_training = partial(opt, rich_help_panel="How to train")
-_of_run = partial(opt, rich_help_panel="The run")
+# An option of `train` or `mine`, under a heading
+_of_model = partial(opt, rich_help_panel="Model")
+_of_data = partial(opt, rich_help_panel="Training data")
+_of_negatives = partial(opt, rich_help_panel="Hard negatives and teacher")
+_of_unlabelled = partial(opt, rich_help_panel="Training without judgements")
+_of_measuring = partial(opt, rich_help_panel="Measuring")
+_of_training = partial(opt, rich_help_panel="Training settings")
+_of_run = partial(opt, rich_help_panel="Run")
+_of_choice = partial(opt, rich_help_panel="Which documents are negatives")
 _of_dense = partial(opt, rich_help_panel="Dense models")
 _of_sparse = partial(opt, rich_help_panel="Sparse models")
 _of_reranker = partial(opt, rich_help_panel="Rerankers")
 
-_HERE = ("kind", "config", "as_json")  # of the command itself, not of the run
+_HERE = ("kind", "config", "as_json")  # parameters of the command line only
 
 _PANELS = {"Dense models": "dense", "Sparse models": "sparse", "Rerankers": "reranker"}
-"""Whose options are under a heading."""
+"""The kind of model that the options under a heading are for."""
 
 _PAIRS = "mnr, cached-mnr, cosent, angle, cosine, contrastive, online-contrastive, triplet"
 _LOSSES = {
@@ -54,13 +70,13 @@ _LOSSES = {
     "reranker": "bce, mse, cross-entropy, mnr, cached-mnr, margin-mse, lambda, list-net, list-mle, p-list-mle, "
     "rank-net or adr-mse",
 }
-"""The losses of `hybridsearch.training.losses`. That module loads too much for a help text."""
+"""The losses of `hybridsearch.training.losses`. Importing that module takes too long for a help text."""
 
 _ROLES = "anchor, positive, negative, negative_2, text, docs, label, class, score, embedding, query_id, document_id"
 
 
-class _Train(TyperCommand):
-    """`train`. Its help for one kind of model shows the options and losses of this kind."""
+class _Train(Verb):
+    """The verb `train`. Its help for one kind of model shows only the options and losses of this kind."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta["kind"] = next((one for one in args if one in _LOSSES), None)
@@ -73,159 +89,266 @@ class _Train(TyperCommand):
             for param, _, help in were if kind is not None else ():
                 param.hidden = _PANELS.get(str(param.rich_help_panel), kind) != kind
                 if param.name == "loss":
-                    param.help = f"{_LOSSES[kind]}. {help}"
+                    param.help = help.replace("Name of the loss", f"Name of the loss: {_LOSSES[kind]}")
             super().format_help(ctx, formatter)
         finally:
             for param, hidden, help in were:
                 param.hidden, param.help = hidden, help
 
 
-@app.command(cls=_Train)
+@app.command(cls=_Train, rich_help_panel=TRAINING)
 def train(
     context: typer.Context,
-    kind: Annotated[KindName, typer.Argument(help="What the model is.", show_default=False)],
+    kind: Annotated[KindName, typer.Argument(help="Kind of the model.", show_default=False)],
+    model: Annotated[str | None, _of_model("MODEL", f"Model to start from. {MODELS}")] = None,
+    output: Annotated[Path | None, _of_model("FOLDER", "Folder for the trained model.")] = None,
+    trust_remote_code: Annotated[
+        bool | None, _of_model("", "Allow Python code in the model's folder to run.", "--trust-remote-code")
+    ] = None,
     data: Annotated[
         list[str] | None,
         _of_data(
             "SOURCE",
-            "A file (CSV, TSV, JSON, JSONL, Parquet, Arrow), a BEIR folder, a database or a hub name. Repeated: "
-            "a mixture.",
+            "Training data: a file (CSV, TSV, JSON, JSONL, Parquet, Arrow), a BEIR folder, a database, or a name on "
+            "the Hugging Face hub. Can be repeated: the data sets are mixed.",
         ),
-    ] = None,
-    model: Annotated[str | None, _of_run("MODEL", "Where to start: a folder or a hub name.")] = None,
-    output: Annotated[Path | None, _of_run("FOLDER", "Where the model goes.")] = None,
-    config: Annotated[
-        Path | None,
-        _of_run("FILE", "YAML with any of these options, as in `batch_size: 64`. Options here go before it."),
     ] = None,
     columns: Annotated[
-        str | None, _of_data("ROLE=COLUMN", f"Such as anchor=q,positive=a,label=grade. Roles: {_ROLES}.")
-    ] = None,
-    ignore: Annotated[str | None, _of_data("COLUMNS", "Joined by commas: leave these out.")] = None,
-    sql: Annotated[str | None, _of_data("QUERY", "What to select where --data is a database.")] = None,
-    split: Annotated[str | None, _of_data("NAME", "Part of the data. Default: train.")] = None,
-    subset: Annotated[str | None, _of_data("NAME", "Configuration of a hub data set.")] = None,
-    limit: Annotated[int | None, _of_data("N", "Use this many rows, or of judged queries whole ones.", min=1)] = None,
-    dev: Annotated[
-        list[str] | None,
-        _of_data(
-            "DATASET",
-            "Choose the best checkpoint by its split dev, by a file of rows, or by an evaluator (TYPE=SOURCE, as "
-            "below; the first of several). Default: the split dev of --data, or a part of its queries (at least 10), "
-            "or of pairs (at least 100).",
-        ),
-    ] = None,
-    test: Annotated[
         str | None,
         _of_data(
-            "DATASET",
-            "Report before and after on its split test, which chooses nothing. Default: that of --data, if it "
-            "is a folder with one, or a part of its pairs (at least 100).",
+            "ROLE=COLUMN",
+            "Roles of the columns, with commas, such as anchor=question,positive=answer. Default: columns that "
+            f"have the name of a role. The roles are {_ROLES}.",
+        ),
+    ] = None,
+    ignore: Annotated[str | None, _of_data("COLUMNS", "Columns to leave out, with commas.")] = None,
+    sql: Annotated[str | None, _of_data("QUERY", "SQL query that selects the rows, if --data is a database.")] = None,
+    split: Annotated[str | None, _of_data("NAME", "Split of the data. Default: train.")] = None,
+    subset: Annotated[str | None, _of_data("NAME", "Subset (configuration) of a data set on the hub.")] = None,
+    limit: Annotated[
+        int | None,
+        _of_data(
+            "N", "Number of rows to use at most. A judged query is used with all of its rows or not at all.", min=1
+        ),
+    ] = None,
+    hard_negatives: Annotated[
+        int | None,
+        _of_negatives(
+            "N", "Number of hard negatives to mine for each pair, from a search with BM25 and the model.", min=1
         ),
     ] = None,
     corpus: Annotated[
-        str | None, _of_data("CORPUS", "Documents to mine negatives in. Default: that of --data.")
+        str | None,
+        _of_negatives(
+            "SOURCE", "Documents in which negatives are mined: a file or folder. Default: the documents of --data."
+        ),
     ] = None,
-    hard_negatives: Annotated[
-        int | None, _of_data("N", "Negatives mined for each pair from BM25 with the model.", min=1)
-    ] = None,
-    evaluator: Annotated[
-        list[str] | None,
-        _of_data(
-            "TYPE=SOURCE",
-            "Also measure before and after: nanobeir, sts=FOLDER, retrieval=DATASET, or reranking, triplet, "
-            "similarity, binary, translation, paraphrase-mining=FILE. Can be repeated.",
+    teacher: Annotated[
+        str | None,
+        _of_negatives(
+            "MODEL",
+            "Cross-encoder or dense model whose scores of positives and negatives the model learns. With "
+            "--unsupervised it can also be `hybrid`: the scores of a search with BM25 and the model.",
         ),
     ] = None,
     unsupervised: Annotated[
         str | None,
         _of_unlabelled(
-            "CORPUS",
-            "Train from documents alone: questions made of titles, headings and sentences, negatives mined from "
-            "BM25 with the model.",
+            "SOURCE",
+            "Documents, as a file or folder, to train on without judgements. Queries are made from titles, headings "
+            "and sentences. Hard negatives are mined with BM25 and the model.",
         ),
     ] = None,
-    generator: Annotated[str | None, _of_unlabelled("MODEL", "Also let this seq2seq model or LLM ask.")] = None,
-    per_document: Annotated[int | None, _of_unlabelled("N", "Questions made of a document, at most.", min=1)] = None,
-    teacher: Annotated[
+    generator: Annotated[
+        str | None, _of_unlabelled("MODEL", "Language model that also writes queries for the documents.")
+    ] = None,
+    per_document: Annotated[
+        int | None, _of_unlabelled("N", "Number of queries made from one document at most. Default: 3.", min=1)
+    ] = None,
+    dev: Annotated[
+        list[str] | None,
+        _of_measuring(
+            "DATASET",
+            "Data that choose the best checkpoint: a data set (its split dev), a file of rows, or an evaluator "
+            "TYPE=SOURCE (see --evaluator). Can be repeated with evaluators: the first one chooses. Default: the split "
+            "dev of --data, or a part of its queries (of 10 or more) or pairs (of 100 or more).",
+        ),
+    ] = None,
+    test: Annotated[
         str | None,
-        _of_data(
-            "MODEL",
-            "Learn the scores that this cross-encoder or dense model gives to mined or given negatives. With "
-            "--unsupervised also hybrid: BM25 with the model.",
+        _of_measuring(
+            "DATASET",
+            "Data set whose split test is measured before and after training. It chooses nothing. Default: the split "
+            "test of --data if it is a folder that has one, or a part of its pairs (of 100 or more).",
         ),
     ] = None,
-    loss: Annotated[str | None, _of_training("NAME", "Default: what suits the data, said with the reason.")] = None,
-    epochs: Annotated[float | None, _of_training("N", "Default: 3.")] = None,
-    max_steps: Annotated[int | None, _of_training("N", "Stop after these steps.")] = None,
-    batch_size: Annotated[int | None, _of_training("N", "Default: 32.")] = None,
-    accumulation: Annotated[int | None, _of_training("N", "Batches to an optimizer step. Default: 1.")] = None,
-    mini_batch_size: Annotated[int | None, _of_training("N", "Rows at a time in cached losses. Default: 32.")] = None,
-    learning_rate: Annotated[
-        float | None, _of_training("N", "Default: dense 3e-5, sparse 1e-4, reranker 5e-5.")
+    evaluator: Annotated[
+        list[str] | None,
+        _of_measuring(
+            "TYPE=SOURCE",
+            "Evaluator that is also measured before and after training: nanobeir, sts=FOLDER, retrieval=DATASET, or "
+            "reranking, triplet, similarity, binary, translation, paraphrase-mining=FILE. Can be repeated.",
+        ),
     ] = None,
-    warmup_ratio: Annotated[float | None, _of_training("N", "Default: 0.1.")] = None,
-    schedule: Annotated[str | None, _of_training("NAME", "linear, cosine or constant.")] = None,
-    weight_decay: Annotated[float | None, _of_training("N", "Default: 0.")] = None,
-    dropout: Annotated[float | None, _of_training("N", "0 is twice as fast on a CPU.")] = None,
-    max_length: Annotated[int | None, _of_training("N", "Tokens of a text, or of a reranker's pair.")] = None,
-    sampling: Annotated[str | None, _of_training("NAME", "Of a mixture: proportional or round-robin.")] = None,
-    precision: Annotated[str | None, _of_training("NAME", "fp32, fp16, bf16 or auto.")] = None,
-    gradient_checkpointing: Annotated[
-        bool | None, _of_training(None, "Save memory.", "--gradient-checkpointing")
+    measure: Annotated[
+        str | None, _of_measuring("NAME", "Measure that chooses the best checkpoint on --dev. Default: nDCG@10.")
     ] = None,
-    seed: Annotated[int | None, _of_training("N", "Default: 0.")] = None,
-    measure: Annotated[str | None, _of_run("NAME", "Chooses on --dev. Default: nDCG@10.")] = None,
     evaluate_every: Annotated[
-        float | None, _of_run("N", "Steps, or below 1 a part of an epoch. Default: an epoch.")
+        float | None,
+        _of_measuring(
+            "N", "Number of steps between two evaluations on --dev; below 1 a share of an epoch. Default: one epoch."
+        ),
     ] = None,
-    patience: Annotated[int | None, _of_run("N", "Stop after so many evaluations without a better one.")] = None,
-    keep_checkpoints: Annotated[int | None, _of_run("N", "Default: 2.")] = None,
-    resume: Annotated[bool | None, _of_run(None, "Go on after the last checkpoint.", "--resume")] = None,
-    trackers: Annotated[str | None, _of_run("NAMES", "Of tensorboard, wandb, codecarbon.")] = None,
-    push_to_hub: Annotated[str | None, _of_run("NAME", "Upload the model under this name.")] = None,
-    trust_remote_code: Annotated[
-        bool | None, _of_run(None, "Let code in the model's folder run.", "--trust-remote-code")
+    patience: Annotated[
+        int | None,
+        _of_measuring(
+            "N", "Number of evaluations in a row without a better one after which training stops. Default: never stop."
+        ),
     ] = None,
-    as_json: Annotated[bool, _of_run(None, "Print one JSON document and nothing else.", "--json")] = False,
+    loss: Annotated[
+        str | None,
+        _of_training("NAME", "Name of the loss. Default: one that suits the data. It is printed with the reason."),
+    ] = None,
+    epochs: Annotated[float | None, _of_training("N", "Number of passes over the data. Default: 3.")] = None,
+    max_steps: Annotated[int | None, _of_training("N", "Number of steps after which training stops.")] = None,
+    batch_size: Annotated[int | None, _of_training("N", "Number of rows in a batch. Default: 32.")] = None,
+    accumulation: Annotated[
+        int | None, _of_training("N", "Number of batches for one step of the optimizer. Default: 1.")
+    ] = None,
+    mini_batch_size: Annotated[
+        int | None,
+        _of_training("N", "Number of rows that a cached loss computes at a time. Fewer need less memory. Default: 32."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        _of_training("N", "Highest learning rate. Default: 3e-5 for dense, 1e-4 for sparse, 5e-5 for a reranker."),
+    ] = None,
+    warmup_ratio: Annotated[
+        float | None, _of_training("N", "Share of the steps in which the learning rate rises. Default: 0.1.")
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        _of_training("NAME", "How the learning rate falls afterwards: linear, cosine or constant. Default: linear."),
+    ] = None,
+    weight_decay: Annotated[float | None, _of_training("N", "Weight decay of AdamW. Default: 0.")] = None,
+    dropout: Annotated[
+        float | None,
+        _of_training("N", "Dropout of the model. 0 is about twice as fast on a CPU. Default: the model's value."),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        _of_training(
+            "N", "Number of tokens after which a text (for a reranker: a pair) is cut. Default: the model's value."
+        ),
+    ] = None,
+    sampling: Annotated[
+        str | None,
+        _of_training("NAME", "Order of several data sets: proportional or round-robin. Default: proportional."),
+    ] = None,
+    precision: Annotated[
+        str | None, _of_training("NAME", "Precision of the computation: fp32, fp16, bf16 or auto. Default: auto.")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None, _of_training("", "Use less memory and more time.", "--gradient-checkpointing")
+    ] = None,
+    seed: Annotated[int | None, _of_training("N", "Random seed. Default: 0.")] = None,
+    config: Annotated[
+        Path | None,
+        _of_run(
+            "FILE",
+            "YAML file with any of these options, such as `batch_size: 64`. Options of the command line replace "
+            "options of the file.",
+        ),
+    ] = None,
+    keep_checkpoints: Annotated[
+        int | None, _of_run("N", "Number of checkpoints that stay on disk. Default: 2.")
+    ] = None,
+    resume: Annotated[bool | None, _of_run("", "Go on after the last checkpoint in --output.", "--resume")] = None,
+    trackers: Annotated[
+        str | None, _of_run("NAMES", "Tools that record the run, with commas: tensorboard, wandb, codecarbon.")
+    ] = None,
+    push_to_hub: Annotated[
+        str | None, _of_run("NAME", "Name on the Hugging Face hub under which the model is uploaded.")
+    ] = None,
     matryoshka_dims: Annotated[
-        str | None, _of_dense("SIZES", "Such as 384,256,128: also train shorter vectors.")
+        str | None,
+        _of_dense("SIZES", "Shorter vector sizes that are trained too, with commas, such as 384,256,128."),
     ] = None,
-    pooling: Annotated[str | None, _of_dense("NAME", "Of a model without one: mean, cls or lasttoken.")] = None,
-    query_prompt: Annotated[str | None, _of_dense("TEXT", "Before each query.")] = None,
-    document_prompt: Annotated[str | None, _of_dense("TEXT", "Before each document.")] = None,
+    pooling: Annotated[
+        str | None,
+        _of_dense("NAME", "How token vectors become one vector: mean, cls or lasttoken. Default: the model's pooling."),
+    ] = None,
+    query_prompt: Annotated[str | None, _of_dense("TEXT", "Text that is put before each query.")] = None,
+    document_prompt: Annotated[str | None, _of_dense("TEXT", "Text that is put before each document.")] = None,
     lora: Annotated[
         int | None,
-        _of_dense("N", "Train adapters of this rank only. More of it in YAML: `lora: {rank: 16, alpha: 32}`.", min=1),
+        _of_dense(
+            "N",
+            "Rank of LoRA adapters. Only the adapters are trained. In a YAML file there is more: `lora: {rank: 16, "
+            "alpha: 32}`.",
+            min=1,
+        ),
     ] = None,
     architecture: Annotated[
-        str | None, _of_sparse("NAME", "splade, inference-free or csr. Default: the model's.")
+        str | None,
+        _of_sparse("NAME", "Architecture: splade, inference-free or csr. Default: the one that suits the model."),
+    ] = None,
+    target_active_dims: Annotated[
+        int | None, _of_sparse("N", "Number of active dimensions that a document should have on average.")
+    ] = None,
+    target_query_active_dims: Annotated[
+        int | None, _of_sparse("N", "Number of active dimensions that a query should have on average.")
     ] = None,
     document_regularizer_weight: Annotated[
-        float | None, _of_sparse("N", "Larger: sparser documents; with a target only its start.")
+        float | None,
+        _of_sparse(
+            "N",
+            "Weight that makes documents sparse. A larger one makes them sparser. With --target-active-dims it is only "
+            "the start value. Default: 1e-4.",
+        ),
     ] = None,
     query_regularizer_weight: Annotated[
-        float | None, _of_sparse("N", "Larger: sparser queries; with a target only its start.")
+        float | None,
+        _of_sparse(
+            "N",
+            "Weight that makes queries sparse. A larger one makes them sparser. With --target-query-active-dims it is "
+            "only the start value. Default: 1e-4.",
+        ),
     ] = None,
-    target_active_dims: Annotated[int | None, _of_sparse("N", "How many a document should have.")] = None,
-    target_query_active_dims: Annotated[int | None, _of_sparse("N", "The same for a query.")] = None,
     regularizer_schedule: Annotated[
-        str | None, _of_sparse("NAME", "How the weights rise: quadratic, linear or constant.")
+        str | None,
+        _of_sparse("NAME", "How these two weights rise: quadratic, linear or constant. Default: quadratic."),
     ] = None,
     regularizer_warmup: Annotated[
-        float | None, _of_sparse("N", "In which part of the steps they do. Default: a third.")
+        float | None, _of_sparse("N", "Share of the steps in which these two weights rise. Default: a third.")
     ] = None,
-    query_learning_rate: Annotated[float | None, _of_sparse("N", "Of an inference-free model's query table.")] = None,
+    query_learning_rate: Annotated[
+        float | None,
+        _of_sparse("N", "Learning rate of the query weights of an inference-free model. Default: 1e-3."),
+    ] = None,
     retriever: Annotated[
         str | None,
-        _of_reranker("SPEC", "What it reorders: bm25, dense=MODEL, sparse=MODEL, joined by commas. Default: bm25."),
+        _of_reranker(
+            "SPEC",
+            "Retrievers whose results are reranked, with commas: bm25, dense=MODEL, sparse=MODEL. Default: bm25.",
+        ),
     ] = None,
+    as_json: Annotated[
+        bool, flag("--json", "Print one JSON document and nothing else.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
-    """Train a model, and say whether it got better on queries that it did not see.
+    """Train a model on your data, and measure on unseen queries whether it got better.
 
-    Such as: hybridsearch train dense --data scifact/ --model MODEL --output out. The folder then loads with
-    sentence-transformers, and holds a model card and a report. `hybridsearch train dense --help` names the losses, and
-    only what is for dense models.
+    --model, --output and either --data or --unsupervised are required. The
+    folder of --output then holds the model, a model card and a report.
+    sentence-transformers and hybridsearch can load it from there.
+
+    `hybridsearch train dense --help` shows only the options and losses of
+    dense models. The same works for sparse and reranker.
+
+    \bExamples:
+      hybridsearch train dense --data scifact/ --model MODEL --output out
+      hybridsearch train dense --unsupervised notes/ --model MODEL --output out
     """
     from hybridsearch.cli.training_options import check_options, read_config, run_options
 
@@ -238,50 +361,87 @@ def train(
         result = run_options(kind.value, options, show_progress_bar=False if as_json else None)
     except KeyboardInterrupt:
         again = "the same command" if options.get("resume") else "the same command with --resume"
-        print(f"Broken off: {again} goes on after the last checkpoint.", file=sys.stderr)
+        print(f"Interrupted: run {again} to go on after the last checkpoint.", file=sys.stderr)
         raise
     if os.environ.get("RANK", "0") != "0":
-        return  # one of several processes of accelerate; the first one speaks
+        return  # of several processes of accelerate, only the first one prints
     if as_json:
         print_json(_as_dict(result))
         return
     print_plain(result.summary)
     if result.comparison is not None:
         console_on().print(result.comparison)
-    print_plain(f"The model is in {result.path}, with what is said here in report.md.")
+    print_plain(f"The model is in {result.path}. Its report.md has these figures too.")
 
 
-@app.command()
+@app.command(cls=Verb, rich_help_panel=TRAINING)
 def mine(
-    data: Annotated[str, arg("DATA", "A BEIR folder with train qrels, or a file with pairs.")],
-    output: Annotated[Path, opt("FOLDER", "Where the negatives go; a run that was broken off goes on there.")],
-    index: Annotated[str | None, opt("PLACE", "Search this index.", "--index")] = None,
+    data: Annotated[str, arg("DATA", "Pairs of queries and relevant documents: a BEIR folder, or a file of pairs.")],
+    output: Annotated[
+        Path, of_output("FOLDER", "Folder for the negatives. After an interruption the same command goes on.")
+    ],
+    split: Annotated[str, _of_data("NAME", "Split of the judgements.")] = "train",
+    columns: Annotated[
+        str | None,
+        _of_data("ROLE=COLUMN", "Roles of the columns, with commas, such as anchor=question,positive=answer."),
+    ] = None,
+    index: Annotated[
+        str | None,
+        of_index("PLACE", "Place of an index of the documents. It is searched for negatives.", "--index"),
+    ] = None,
     retrievers: Annotated[
         str | None,
-        opt(
+        of_index(
             "SPEC",
-            "Without --index: index the BEIR folder for bm25, dense=MODEL, sparse=MODEL, joined by commas. "
-            "Default: bm25.",
+            "Retrievers of a temporary index of the BEIR folder, if there is no --index: bm25, dense=MODEL, "
+            "sparse=MODEL, with commas. Default: bm25.",
         ),
     ] = None,
     language: Language = "english",
-    split: Annotated[str, typer.Option(help="Whose judgements.")] = "train",
-    columns: Annotated[str | None, opt("ROLE=COLUMN", "Such as anchor=q,positive=a.")] = None,
-    per_query: Annotated[int, opt("N", "Negatives of each pair.", min=1)] = 1,
-    ranks: Annotated[str, opt("FIRST-LAST", "Take them from these ranks.")] = "6-40",
-    retriever: Annotated[str | None, opt("NAME", "Take the ranking of this one. Default: all, fused.")] = None,
-    margin: Annotated[float | None, opt("N", "Score this much below the positive's, at least.")] = None,
-    percentage: Annotated[float | None, opt("N", "Score at most this part of the positive's, such as 0.95.")] = None,
-    max_score: Annotated[float | None, opt("N", "Score at most this.")] = None,
-    min_score: Annotated[float | None, opt("N", "Score at least this.")] = None,
-    reranker: Annotated[str | None, opt("MODEL", "Let this cross-encoder's scores decide about the above.")] = None,
-    sampling: Annotated[str, opt("NAME", "top or random.")] = "top",
-    seed: Annotated[int, opt("N", "For random.")] = 0,
-    output_format: Annotated[str, opt("NAME", "triplets, n-tuples, labelled pairs or lists.")] = "triplets",
     option: Options = None,
+    per_query: Annotated[int, _of_choice("N", "Number of negatives for each query.", min=1)] = 1,
+    ranks: Annotated[
+        str,
+        _of_choice(
+            "FIRST-LAST",
+            "Ranks from which negatives are taken. The first ranks often hold relevant documents that nobody judged.",
+        ),
+    ] = "6-40",
+    retriever: Annotated[
+        str | None,
+        _of_choice("NAME", "Name of the one retriever whose ranking is used. Default: all retrievers, merged."),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        _of_choice("N", "Margin by which the score of a negative is below the score of the positive at least."),
+    ] = None,
+    percentage: Annotated[
+        float | None,
+        _of_choice("N", "Share of the positive's score that a negative's score reaches at most, such as 0.95."),
+    ] = None,
+    max_score: Annotated[float | None, _of_choice("N", "Highest score of a negative.")] = None,
+    min_score: Annotated[float | None, _of_choice("N", "Lowest score of a negative.")] = None,
+    reranker: Annotated[
+        str | None,
+        _of_choice("MODEL", "Cross-encoder whose scores are used for the margin, the share and the limits above."),
+    ] = None,
+    sampling: Annotated[
+        str, _of_choice("NAME", "Choice among the documents that pass: `top` takes the best ranks, `random` takes any.")
+    ] = "top",
+    seed: Annotated[int, _of_choice("N", "Random seed of --sampling random.")] = 0,
+    output_format: Annotated[
+        str, of_output("NAME", "Format of the rows: triplets, n-tuples, labelled pairs or lists.")
+    ] = "triplets",
     as_json: Json = False,
 ) -> None:
-    """Find hard negatives for pairs: what a search ranks high and nobody judged relevant."""
+    """Find hard negatives: documents that a search ranks high although they are not judged relevant.
+
+    The rows are training data for `hybridsearch train --data FOLDER`.
+
+    \bExample:
+      hybridsearch mine scifact/ --output negatives
+      hybridsearch train dense --data negatives --model MODEL --output out
+    """
     from hybridsearch.cli.training_options import read_source
     from hybridsearch.training.data import read_training_data
     from hybridsearch.training.negatives.mining import mine_hard_negatives
@@ -308,7 +468,7 @@ def mine(
                 show_progress_bar=False if as_json else None,
             )
     except KeyboardInterrupt:
-        print(f"Broken off: the same command goes on with what is in {output}.", file=sys.stderr)
+        print(f"Interrupted: run the same command to go on with the rows in {output}.", file=sys.stderr)
         raise
     if as_json:
         print_json({"output": str(output), "rows": len(found.data), **found.summary.to_dict()})
@@ -318,14 +478,14 @@ def mine(
         print_plain(f"{rows} in {output}.")
 
 
-# How it is done
+# Helpers of the verbs
 
 
 @contextmanager
 def _searched(
     data: str, split: str, index: str | None, retrievers: str, language: str, option: list[str] | None
 ) -> Iterator[HybridSearch]:
-    """The index to mine: one that is there, or one of the BEIR folder's documents."""
+    """The index to mine: the one at `index`, or a temporary one of the BEIR folder's documents."""
     import hybridsearch as hs
     from hybridsearch.encoders.spec import make_encoders
     from hybridsearch.evaluation.datasets import load_one
@@ -336,11 +496,13 @@ def _searched(
         return
     if not Path(data).is_dir():
         raise InvalidArgumentError(
-            f"{data} has no documents to search: give the index of its documents, --index PLACE."
+            f"{data} has no documents to search: give an index of the documents with --index PLACE."
         )
     corpus = load_one(data, split).corpus
     if corpus is None:
-        raise InvalidArgumentError(f"{data} has no corpus: give the index of its documents, --index PLACE.")
+        raise InvalidArgumentError(
+            f"{data} has no documents to search: give an index of the documents with --index PLACE."
+        )
     with hs.HybridSearch(make_encoders(retrievers, language), backend_options=backend_options(option)) as search:
         search.index(corpus)
         yield search

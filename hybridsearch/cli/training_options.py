@@ -1,4 +1,4 @@
-"""A training run as options by name, as a YAML file and the command line have them."""
+"""Options of a training run, from the command line or a YAML file: their checks, and the run itself."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _ONLY: dict[str, ModelKind] = {
     "query_learning_rate": "sparse",
     "retriever": "reranker",
 }
-"""The kind of model that takes an option, where it is one kind only."""
+"""The kind of model that takes an option, for each option that only one kind takes."""
 
 _TRANSLATED = ("matryoshka_dims", "lora", "query_prompt", "document_prompt", "retriever")
-"""Those of them that are not arguments of a function as they are."""
+"""Options of `_ONLY` that no training function takes under this name."""
 
 _OF_A_SOURCE = ("columns", "ignore", "kind", "sql", "split", "subset", "score_range", "limit", "loss", "name")
 _OF_EACH_SOURCE = ("columns", "ignore", "sql", "split", "subset", "limit")
@@ -55,19 +55,21 @@ _WHOLE_NUMBERS = (
     "limit", "hard_negatives", "per_document", "target_active_dims", "target_query_active_dims",
 )  # fmt: skip
 _NUMBERS = ("document_regularizer_weight", "query_regularizer_weight", "regularizer_warmup", "query_learning_rate")
-"""The types that a YAML file must have for these options. `TrainingSettings` checks its own options."""
+"""Options whose types are checked here. `TrainingSettings` checks all other options."""
 
 _NO_YAML = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
-"""What PyYAML raises besides its own errors, such as for a date of month 99 or a thousand brackets."""
+"""Errors that PyYAML raises besides its own ones, such as for a date of month 99 or a thousand brackets."""
 
 _SPEC = re.compile(r"([a-z-]+)=(.+)", re.DOTALL)
 
 
 def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, Any]:
-    """The options of a YAML file; hyphens and underscores are the same in their names.
+    """The options of a YAML file. Hyphens and underscores in their names are the same.
 
-    Raises InvalidArgumentError where it cannot be read, is for another kind of model, or has an option that is not
-    `known` or a value that is not allowed; and MissingExtraError without PyYAML.
+    Raises:
+        InvalidArgumentError: The file cannot be read or is for another kind of model. Or it has an option that is not
+            `known`, or a value that is not allowed.
+        MissingExtraError: PyYAML is not installed.
     """
     yaml = import_library("yaml", "--config", "PyYAML")
     try:
@@ -83,7 +85,7 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
     except _NO_YAML as error:
         raise InvalidArgumentError(f"--config {path} is not valid YAML: {str(error) or 'no value'}.") from error
     if not isinstance(read, dict):
-        raise InvalidArgumentError(f"--config {path} holds no options: write lines such as `epochs: 3`.")
+        raise InvalidArgumentError(f"--config {path} has no options: write lines such as `epochs: 3`.")
     options = {str(name).removeprefix("--").replace("-", "_"): value for name, value in read.items()}
     if options.pop("kind", kind) != kind:
         raise InvalidArgumentError(
@@ -91,7 +93,7 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
         )
     if strange := [name for name in options if name not in known]:
         listed = ", ".join(name.replace("_", "-") for name in known)
-        raise InvalidArgumentError(f"--config {path} has the option {strange[0]!r}; there are {listed}.")
+        raise InvalidArgumentError(f"--config {path} has the unknown option {strange[0]!r}. The options are {listed}.")
     options = {name: _as_written(value) for name, value in options.items() if value is not None}
     try:
         _check_values(options)
@@ -104,7 +106,7 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError if a value has the wrong type, as in YAML, or is no path."""
+    """Raises InvalidArgumentError if a value has the wrong type or is not a path. YAML allows any type."""
     for name, value in options.items():
         if name in _TEXTS and not (isinstance(value, str | Path) and str(value).strip() and "\0" not in str(value)):
             raise InvalidArgumentError(f"{name} is a text, not {shown(value)}.")
@@ -123,33 +125,39 @@ def _check_values(options: Mapping[str, Any]) -> None:
 
 
 def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError where options are missing, or do not go together; loads nothing."""
+    """Raises InvalidArgumentError if options are missing or contradict each other. Loads no data and no model."""
     for name in ("model", "output"):
         if name not in options:
             raise InvalidArgumentError(
                 f"--{name} is missing: `hybridsearch train {kind} --data ... --model ... --output ...`."
             )
     if ("data" in options) == ("unsupervised" in options):
-        raise InvalidArgumentError("Give either --data SOURCE or --unsupervised CORPUS.")
+        raise InvalidArgumentError("Give either --data SOURCE or --unsupervised SOURCE.")
     true_or_false("trust_remote_code", options.get("trust_remote_code", False))
     for name, only in _ONLY.items():
         if name in options and kind != only:
-            raise InvalidArgumentError(f"{_flag(name, options)} is for {only} models, not for a {kind}.")
+            raise InvalidArgumentError(f"{_flag(name, options)} is for {only} models, and this is a {kind} model.")
     for name in _OF_PSEUDO:
         if name in options and "unsupervised" not in options and name not in _OF_EACH_SOURCE:
-            raise InvalidArgumentError(f"{_flag(name, options)} goes with --unsupervised CORPUS.")
+            raise InvalidArgumentError(f"{_flag(name, options)} needs --unsupervised SOURCE.")
     if options.get("teacher") == "hybrid" and "unsupervised" not in options:
-        raise InvalidArgumentError("--teacher hybrid goes with --unsupervised CORPUS: name a model.")
+        raise InvalidArgumentError("--teacher hybrid needs --unsupervised SOURCE. With --data give a model.")
     for name in (*_OF_EACH_SOURCE, "corpus"):
         if name in options and "unsupervised" in options and name not in _OF_PSEUDO:
-            raise InvalidArgumentError(f"{_flag(name, options)} goes with --data SOURCE.")
+            raise InvalidArgumentError(f"{_flag(name, options)} needs --data SOURCE: leave it out with --unsupervised.")
     _check_values(options)
 
 
 def run_options(
     kind: ModelKind, options: Mapping[str, Any], *, show_progress_bar: bool | None = None
 ) -> TrainingResult:
-    """Train as the options of `hybridsearch train` say: by name with underscores, checked by `check_options`."""
+    """Train a model by the options of `hybridsearch train`, which `check_options` has checked.
+
+    Args:
+        kind: Kind of the model.
+        options: Values by option name, with underscores.
+        show_progress_bar: Whether to show progress bars. None shows them in a terminal.
+    """
     from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.training.runs.record import check_output
 
@@ -192,7 +200,7 @@ def _flag(name: str, options: Mapping[str, Any]) -> str:
 
 
 def _as_written(value: Any) -> Any:
-    """YAML reads 3e-5 as a text, for want of a dot."""
+    """`value` as a number if it looks like 3e-5. YAML reads it as a text, because it has no dot."""
     number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value)
     return float(value) if number else value
 
@@ -200,7 +208,7 @@ def _as_written(value: Any) -> Any:
 def _made(
     kind: ModelKind, model: str, output: Path, options: Mapping[str, Any], arguments: dict[str, Any]
 ) -> TrainingData:
-    """Data made of documents alone; what was held out of them is put among the arguments."""
+    """Training data made from documents without judgements. Adds the data that were held out to `arguments`."""
     from hybridsearch.training.unlabelled.unsupervised import unsupervised_data
 
     made = unsupervised_data(
@@ -222,7 +230,7 @@ def _made(
 
 
 def _dev(asked: Any, options: Mapping[str, Any]) -> Any:
-    """A test collection by name, rows of a file, or specs of evaluators, such as similarity=dev.csv."""
+    """What `--dev` names: a data set, the rows of a file, or evaluators such as similarity=dev.csv."""
     from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.training.data import read_training_data
 
@@ -236,7 +244,7 @@ def _dev(asked: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _with_columns(spec: Any, options: Mapping[str, Any]) -> Any:
-    """TYPE=FILE with the columns of the training data and those to ignore, as far as the file has them."""
+    """TYPE=FILE with those options of --columns and --ignore whose columns the file has."""
     found = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
     if found is None or not Path(found[2]).is_file():
         return spec
@@ -245,7 +253,7 @@ def _with_columns(spec: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _columns_of(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of --columns and --ignore for a file to measure by. The names of other columns tell their roles."""
+    """The part of --columns and --ignore that fits a file of dev data. Other columns get roles by their names."""
     from hybridsearch.training.data.columns import role_of
     from hybridsearch.training.data.tables import open_table
 
@@ -265,7 +273,7 @@ def _columns_of(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that only this kind of model has."""
+    """The arguments that only one kind of model takes."""
     arguments = {name: options[name] for name in _ONLY if name in options and name not in _TRANSLATED}
     if "matryoshka_dims" in options:
         arguments["matryoshka_dims"] = _whole_numbers(options["matryoshka_dims"])
@@ -291,16 +299,19 @@ def _parts(options: Mapping[str, Any]) -> list[Part]:
 
 
 def read_source(asked: Mapping[str, Any]) -> Part:
-    """A source and how `read_training_data` reads it; columns also as "anchor=question,positive=answer"."""
+    """A source, and the arguments with which `read_training_data` reads it.
+
+    Columns can also be a text, such as "anchor=question,positive=answer".
+    """
     from hybridsearch.training.sources import Part
 
     arguments = {name: value for name, value in asked.items() if value is not None}
     source = arguments.pop("source", None)
     if not isinstance(source, str) or "\0" in source:
-        raise InvalidArgumentError("Each part of data is a text, or a mapping with a source: `- source: pairs.csv`.")
+        raise InvalidArgumentError("An entry of data is a text, or a mapping with a source: `- source: pairs.csv`.")
     checked_path("data", source)
     if strange := [name for name in arguments if name not in _OF_A_SOURCE]:
-        raise InvalidArgumentError(f"A part of data has no {strange[0]!r}; it has source, {', '.join(_OF_A_SOURCE)}.")
+        raise InvalidArgumentError(f"An entry of data has no {strange[0]!r}. It has source, {', '.join(_OF_A_SOURCE)}.")
     _check_values(arguments)
     if "kind" in arguments and not isinstance(arguments["kind"], str):
         raise InvalidArgumentError(
@@ -319,7 +330,7 @@ def read_source(asked: Mapping[str, Any]) -> Part:
 
 
 def _parse_columns(text: Any) -> dict[str, str]:
-    """Role -> column."""
+    """The column of each role."""
     if isinstance(text, dict) and all(isinstance(one, str) for pair in text.items() for one in pair):
         return dict(text)
     pairs = [part.partition("=") for part in text.split(",")] if isinstance(text, str) else [("", "", "")]
@@ -332,7 +343,7 @@ def _parse_columns(text: Any) -> dict[str, str]:
 
 @contextmanager
 def _reordered(spec: str | None, test: Dataset | None) -> Iterator[HybridSearch | None]:
-    """An index of the test set's documents, for what a reranker reorders."""
+    """An index of the documents of --test, whose results a reranker reorders. None without --retriever."""
     if spec is None:
         yield None
         return
@@ -340,14 +351,14 @@ def _reordered(spec: str | None, test: Dataset | None) -> Iterator[HybridSearch 
     from hybridsearch.encoders.spec import make_encoders
 
     if test is None or test.corpus is None:
-        raise InvalidArgumentError("--retriever searches the documents of --test DATASET: name that too.")
+        raise InvalidArgumentError("--retriever searches the documents of --test DATASET: give --test too.")
     with hs.HybridSearch(make_encoders(spec, "english")) as search:
         search.index(test.corpus)
         yield search
 
 
 def _listed(value: Any) -> list[Any]:
-    """Of a YAML list, or of a text with commas."""
+    """The values of a YAML list, or of a text with commas."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -356,12 +367,12 @@ def _listed(value: Any) -> list[Any]:
 def _names(name: str, value: Any) -> list[str]:
     listed = _listed(value)
     if not all(isinstance(one, str) for one in listed):
-        raise InvalidArgumentError(f"{name} is names joined by commas, not {shown(value)}.")
+        raise InvalidArgumentError(f"{name} takes names with commas, not {shown(value)}.")
     return listed
 
 
 def _whole_numbers(value: Any) -> list[int]:
     listed = [int(one) if isinstance(one, str) and one.isdecimal() else one for one in _listed(value)]
     if not all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in listed):
-        raise InvalidArgumentError(f"matryoshka_dims={shown(value)} is no list of sizes: write 384,256,128.")
+        raise InvalidArgumentError(f"matryoshka_dims={shown(value)} is not a list of sizes: write it like 384,256,128.")
     return listed

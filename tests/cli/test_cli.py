@@ -218,7 +218,7 @@ def test_a_filter_that_names_a_field_twice_is_refused_as_json_keeps_the_last_onl
     for twice in ('{"year": {"$gte": 1960}, "year": {"$lt": 1980}}', '{"$and": [{"year": {"$lt": 1, "$lt": 2}}]}'):
         result = invoke("search", place, "wing", "--filter", twice)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert "twice, and only the last one would count" in result.stderr
+        assert "The filter names 'year' twice" in result.stderr
 
 
 def test_notes_are_shown_with_the_hits(place: str) -> None:
@@ -356,8 +356,8 @@ def test_ctrl_c_in_index_says_what_is_stored_and_how_to_go_on(tmp_path: Path) ->
 
     assert process.returncode == 130
     assert one_line(error) == (
-        f"hybridsearch: interrupted: 4 documents are stored in {place}. The same command goes on and does not encode "
-        "these again.\n"
+        f"hybridsearch: interrupted: 4 documents are stored in {place}. Run the same command to go on: it does not "
+        "encode these documents again.\n"
     )
 
 
@@ -489,7 +489,8 @@ def test_a_name_is_given_to_a_new_index(corpus: Path, engine: type[Engine], flag
     said = invoke("publish", "testing://me:secret@host/papers-2", "papers", *flags)
 
     assert engine.made["papers-2"].published == [("papers", fate == "deleted")]
-    assert said.stdout == f"papers now is testing://***@host/papers-2. It was papers-1 before, which is {fate}.\n"
+    told = f"papers now stands for testing://***@host/papers-2. It stood for papers-1 before, which was {fate}.\n"
+    assert said.stdout == told
 
 
 def test_only_an_index_that_is_there_can_get_a_name(engine: type[Engine]) -> None:
@@ -528,7 +529,7 @@ def test_passwords_in_urls_are_never_printed(corpus: Path, engine: type[Engine])
     ("arguments", "said"),
     [
         (["search", "nowhere", "wing"], "nowhere"),
-        (["search", "{place}", "wing", "--filter", "{year"], "not JSON"),
+        (["search", "{place}", "wing", "--filter", "{year"], "not valid JSON"),
         (["search", "{place}", "wing", "--filter", '{"year": {"$near": 1}}'], "$near"),
         (["search", "{place}", "wing", "--retrievers", "dense"], "dense"),
         (["search", "{place}", "wing", "--candidates", "0"], "candidates"),
@@ -547,9 +548,9 @@ def test_passwords_in_urls_are_never_printed(corpus: Path, engine: type[Engine])
         (["publish", "{place}", "papers"], "no aliases"),
         (["search", "{place}", "wing", "--option", "shards"], "KEY=VALUE"),
         (["search", "{place}", "wing", "--option", "shards=3"], "shards"),
-        (["search", "opensearch://localhost/name", "wing", "--hnsw"], "--hnsw is for a folder"),
+        (["search", "opensearch://localhost/name", "wing", "--hnsw"], "--hnsw is for an index in a folder"),
         (["index", "{corpus}", "--index", "{new}", "--resume"], "--via FOLDER"),
-        (["index", "{corpus}", "--index", "{new}", "--via", "{place}"], "--resume goes on"),
+        (["index", "{corpus}", "--index", "{new}", "--via", "{place}"], "give --resume to go on"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_code_1(
@@ -760,7 +761,7 @@ def test_the_end_of_input_ends_the_questions(terminal: Terminal) -> None:
 
 
 def test_a_bad_filter_does_not_end_the_questions(terminal: Terminal) -> None:
-    assert "not JSON" in terminal.say(":filter {year\n")
+    assert "not valid JSON" in terminal.say(":filter {year\n")
     assert "$near" in terminal.say(':filter {"year": {"$near": 1}}\n')
     terminal.say(':filter {"year": {"$gt": 1970}}\n')
 

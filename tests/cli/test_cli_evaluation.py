@@ -346,9 +346,9 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
         (["--html", "one.html", "--save", "./one.html"], "--html and --save both name 'one.html'"),
         (["--runs", __file__], "--runs takes a folder"),
         (["--markdown", "/"], "--markdown takes a file"),
-        (["--dense", "a-model"], "belong to --preset"),
+        (["--dense", "a-model"], "need --preset"),
         (["--preset", "retrieve-rerank"], "needs --dense MODEL and --reranker MODEL"),
-        (["--preset", "retrieve-rerank", "--systems", "bm25"], "makes its own systems"),
+        (["--preset", "retrieve-rerank", "--systems", "bm25"], "--preset chooses the systems"),
         (["--index", "place", "--retrievers", "bm25"], "leave out --retrievers"),
         (["--html", "/nowhere/at/all/report.html"], "There is no folder '/nowhere/at/all'"),
         (["--split", "never"], "never"),
@@ -386,7 +386,7 @@ def test_models_and_runs_are_not_tuned_together(collection: Path, tmp_path: Path
     spec = f"bm25,{collection / 'a.trec'}"
     result = invoke("tune", collection, "--split", "test", "--folds", "2", "--work", tmp_path, "--retrievers", spec)
     assert result.exit_code == 1
-    assert "runs are merged with runs" in result.stderr
+    assert "runs can be merged only with runs" in result.stderr
 
 
 def test_an_index_in_the_place_of_a_data_set_is_told_from_one(collection: Path, tmp_path: Path) -> None:
@@ -419,8 +419,8 @@ def test_ctrl_c_says_what_the_same_command_will_find_done(
     for command in commands if kept else commands[1:]:
         result = invoke(*command, *work, "--latency-queries", "0")
         assert result.exit_code == 130
-        found = f"what was finished is in {tmp_path / 'work'}" if kept else "nothing was kept (--work FOLDER"
-        assert f"Broken off: {found}" in result.stderr
+        found = f"finished work is in {tmp_path / 'work'}" if kept else "no work was kept. Use --work FOLDER"
+        assert f"Interrupted: {found}" in result.stderr
 
 
 def test_a_data_set_that_is_not_there_is_named() -> None:

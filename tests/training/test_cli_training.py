@@ -359,10 +359,10 @@ def test_an_index_that_is_there_is_mined(collection: Path, pairs: Path, tmp_path
     [
         (["--model", "m", "--data", "d"], "--output is missing"),
         (["--output", "o", "--data", "d"], "--model is missing"),
-        (["--model", "m", "--output", "o"], "Give either --data SOURCE or --unsupervised CORPUS."),
+        (["--model", "m", "--output", "o"], "Give either --data SOURCE or --unsupervised SOURCE."),
         (["--model", "m", "--output", "o", "--data", "d", "--unsupervised", "c"], "Give either --data"),
-        (["--model", "m", "--output", "o", "--data", "d", "--teacher", "hybrid"], "hybrid goes with --unsupervised"),
-        (["--model", "m", "--output", "o", "--unsupervised", "c", "--corpus", "d"], "--corpus d goes with --data"),
+        (["--model", "m", "--output", "o", "--data", "d", "--teacher", "hybrid"], "hybrid needs --unsupervised"),
+        (["--model", "m", "--output", "o", "--unsupervised", "c", "--corpus", "d"], "--corpus d needs --data"),
         (["--model", "m", "--output", "o", "--data", "d", "--architecture", "csr"], "is for sparse models"),
         (["--model", "m", "--output", "o", "--data", "d", "--epochs", "-1"], "epochs is a number above 0"),
         (["--model", "m", "--output", "o", "--data", "d", "--columns", "anchor"], "--columns takes ROLE=COLUMN"),
@@ -383,13 +383,13 @@ def test_a_wrong_option_is_one_sentence(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("batch: 3", "has the option 'batch'; there are data, model"),
+        ("batch: 3", "has the unknown option 'batch'. The options are model, output"),
         ("kind: sparse", "is for `hybridsearch train sparse`, not for a dense model"),
-        ("- 1", "holds no options: write lines such as `epochs: 3`"),
+        ("- 1", "has no options: write lines such as `epochs: 3`"),
         ("epochs: 3\nlora: {", "run.yaml, line 2 is not valid YAML: expected the node content"),
         ("batch_size: many", "run.yaml: --batch-size is an integer"),
         ("data: [{file: x}]", "a mapping with a source"),
-        ("data: [{source: x, index: y}]", "run.yaml: A part of data has no 'index'"),
+        ("data: [{source: x, index: y}]", "run.yaml: An entry of data has no 'index'"),
         ("data: [{source: x, kind: twins}]", "kind is one of"),
         ("trust_remote_code: maybe", "--trust-remote-code is true or false, not 'maybe'"),
         ("lora: {r: 4}", "run.yaml: LoRA has no setting 'r'"),
@@ -435,9 +435,9 @@ def test_who_breaks_training_off_is_told_how_to_go_on(monkeypatch: pytest.Monkey
     monkeypatch.setattr("hybridsearch.cli.training_options.run_options", interrupted)
     result = invoke("train", "dense", "--data", "d", "--model", "m", "--output", tmp_path / "out")
     assert result.exit_code == 130
-    assert "--resume goes on" in result.stderr
+    assert "with --resume to go on" in result.stderr
     again = invoke("train", "dense", "--data", "d", "--model", "m", "--output", tmp_path / "out", "--resume")
-    assert "Broken off: the same command goes on" in again.stderr
+    assert "Interrupted: run the same command to go on" in again.stderr
 
 
 def test_who_breaks_mining_off_is_told_how_to_go_on(
@@ -449,7 +449,7 @@ def test_who_breaks_mining_off_is_told_how_to_go_on(
     monkeypatch.setattr("hybridsearch.training.negatives.mining.mine_hard_negatives", interrupted)
     result = invoke("mine", collection, "--output", tmp_path / "out")
     assert result.exit_code == 130
-    assert "the same command goes on with what is in" in result.stderr
+    assert "run the same command to go on" in result.stderr
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "reranker"])
@@ -459,20 +459,13 @@ def test_the_help_for_a_kind_has_its_options_losses_and_roles(kind: str) -> None
     assert {one for one in own if own[one] in text} == {kind}
     table = explain_losses(kind)  # type: ignore[arg-type]
     losses = {loss for line in table.splitlines()[1:] for loss in re.split(r"\s{2,}", line)[2].split(", ")}
-    said = re.search(r"--loss NAME (.*?)\. Default", text)
+    said = re.search(r"--loss NAME Name of the loss: (.*?)\. Default", text)
     assert said is not None
     assert set(re.split(", | or ", said[1].replace("- ", "-"))) == losses
     for role in NAMES:
         assert role in text
     everything = invoke("train", "--help").stdout
     assert all(option in everything for option in own.values())
-
-
-@pytest.mark.parametrize("verb", ["train", "train dense", "mine"])
-def test_the_help_fits_a_terminal_of_80_columns(verb: str) -> None:
-    lines = invoke(*verb.split(), "--help").stdout.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert not any("…" in line for line in lines)
 
 
 @pytest.mark.slow
