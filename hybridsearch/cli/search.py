@@ -133,7 +133,7 @@ def index(
 
     \bExamples:
       hybridsearch index papers.jsonl --index papers
-      hybridsearch index notes/ --index notes --retrievers bm25,dense=MODEL
+      hybridsearch index notes/ --index my-notes --retrievers bm25,dense=MODEL
     """
     from hybridsearch.readers import read_documents
 

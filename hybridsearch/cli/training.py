@@ -89,7 +89,7 @@ class _Train(Verb):
             for param, _, help in were if kind is not None else ():
                 param.hidden = _PANELS.get(str(param.rich_help_panel), kind) != kind
                 if param.name == "loss":
-                    param.help = help.replace("Name of the loss", f"Name of the loss: {_LOSSES[kind]}")
+                    param.help = str(help).replace("Name of the loss", f"Name of the loss: {_LOSSES[kind]}")
             super().format_help(ctx, formatter)
         finally:
             for param, hidden, help in were:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import pty
 import select
 import shlex
@@ -218,7 +219,7 @@ def test_a_filter_that_names_a_field_twice_is_refused_as_json_keeps_the_last_onl
     for twice in ('{"year": {"$gte": 1960}, "year": {"$lt": 1980}}', '{"$and": [{"year": {"$lt": 1, "$lt": 2}}]}'):
         result = invoke("search", place, "wing", "--filter", twice)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert "The filter names 'year' twice" in result.stderr
+        assert re.search(r"The filter names '(year|.lt)' twice", result.stderr)
 
 
 def test_notes_are_shown_with_the_hits(place: str) -> None:
