@@ -6,12 +6,13 @@ import html
 import re
 import subprocess
 import sys
+import textwrap
 from typing import Any
 
 from griffe import Extension, Function, Object, Parameters
 
 DOCTEST = re.compile(r"^(?P<indent> *)>>> .*(?:\n *\S.*)*", re.MULTILINE)
-VERBATIM = re.compile(r"\n\n\n(?P<lines>(?:[^\n]+\n)+)")
+VERBATIM = re.compile(r"(?<=\n\n)(?P<heading>\S[^\n]*:)\n(?P<lines>(?:  [^\n]+\n)+)")
 HELP = "<!-- The help of every verb stands here. -->"
 
 
@@ -24,7 +25,12 @@ def _help() -> str:
     command = [sys.executable, "-m", "typer", "hybridsearch.cli", "utils", "docs", "--name", "hybridsearch"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     text = html.unescape(done.stdout).partition("\n")[2]
-    return VERBATIM.sub(r"\n\n```text\n\g<lines>```\n", text)
+    return VERBATIM.sub(_verbatim, text)
+
+
+def _verbatim(match: re.Match[str]) -> str:
+    """Indented lines under a heading, such as examples, as a block of code."""
+    return f"{match['heading']}\n\n```text\n{textwrap.dedent(match['lines'])}```\n"
 
 
 class Docstrings(Extension):
