@@ -126,7 +126,7 @@ def test_the_rows_of_a_query_are_read_from_a_database_by_its_url(tmp_path: Path)
 @pytest.mark.parametrize(
     ("source", "sql", "message"),
     [
-        ("faq.db", None, "say which rows with sql="),
+        ("faq.db", None, "Choose rows with sql="),
         (
             "faq.db",
             "SELECT a FROM nowhere",
@@ -249,11 +249,11 @@ def test_a_split_of_a_folder_is_chosen_by_its_files_name(data_folder: Path) -> N
     ("source", "error", "message"),
     [
         ("no/such/file.csv", InvalidArgumentError, "There is no file or folder 'no/such/file.csv'"),
-        ("owner/nothing", DatasetNotFoundError, "neither a file nor a folder with data here"),
-        ({"question": "a"}, InvalidArgumentError, "not from dict"),
-        (7, InvalidArgumentError, "not from int"),
+        ("owner/nothing", DatasetNotFoundError, "is not a local file or folder with data"),
+        ({"question": "a"}, InvalidArgumentError, "is of type dict"),
+        (7, InvalidArgumentError, "is of type int"),
         ([], InvalidArgumentError, "has no rows"),
-        (["text"], InvalidArgumentError, "Row 1 of the training data is a mapping, not 'text'"),
+        (["text"], InvalidArgumentError, "Row 1 of the training data is 'text'. Give a mapping"),
     ],
 )
 def test_a_source_that_is_none_is_refused(source: Any, error: type[HybridSearchError], message: str) -> None:
@@ -263,7 +263,9 @@ def test_a_source_that_is_none_is_refused(source: Any, error: type[HybridSearchE
 
 def test_a_file_of_an_unknown_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_text("PK")
-    with pytest.raises(InvalidArgumentError, match=r"rows.xlsx' is not told by its name: use one of .csv"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"The name of '.*rows.xlsx' does not tell its format. Use one of the endings .csv"
+    ):
         read_training_data(tmp_path / "rows.xlsx")
 
 
@@ -324,7 +326,9 @@ def test_mapped_columns_are_read_and_the_others_left_out() -> None:
 
 
 def test_extra_columns_are_refused_by_name() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"'url', 'year' would be fed as input.*--ignore.*--columns"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"The role of the column 'url', 'year' is not known.*--ignore.*--columns"
+    ):
         read_training_data([{"url": "x", "query": "a", "answer": "b", "year": 1990}])
 
 
@@ -345,13 +349,25 @@ def test_ids_are_kept_beside_the_rows() -> None:
     [
         ({"query": "a", "question": "b", "answer": "c"}, {}, "'query' and 'question' both look like the anchor"),
         ({"query": "a", "answer": "b", "label": 1, "score": 2}, {}, "'label', 'score' could each be the label"),
-        ({"query": "a"}, {}, "'query' make no rows to train on"),
-        ({"answer": "a", "label": 1}, {}, "make no rows to train on"),
-        ({"query": "a", "docs": ["b"]}, {}, "make no rows to train on"),
-        ({"query": "a", "answer": "b"}, {"ignore": ["url"]}, "no column 'url' to ignore; there are 'query', 'answer'"),
-        ({"query": "a", "answer": "b"}, {"columns": {"anchor": "title"}}, "there is no such column; there are 'query'"),
-        ({"query": "a", "answer": "b"}, {"columns": {"colour": "query"}}, "no role 'colour'; roles are anchor"),
-        ({"query": "a", "answer": "b"}, {"kind": "triples"}, "kind is one of 'texts'"),
+        ({"query": "a"}, {}, "'query' do not make rows to train on"),
+        ({"answer": "a", "label": 1}, {}, "do not make rows to train on"),
+        ({"query": "a", "docs": ["b"]}, {}, "do not make rows to train on"),
+        (
+            {"query": "a", "answer": "b"},
+            {"ignore": ["url"]},
+            "no column 'url' to ignore. The columns are 'query', 'answer'",
+        ),
+        (
+            {"query": "a", "answer": "b"},
+            {"columns": {"anchor": "title"}},
+            "there is no such column. The columns are 'query'",
+        ),
+        (
+            {"query": "a", "answer": "b"},
+            {"columns": {"colour": "query"}},
+            "the key 'colour', which is not a role. The roles are anchor",
+        ),
+        ({"query": "a", "answer": "b"}, {"kind": "triples"}, "kind is 'triples'. Give one of 'texts'"),
         ({"query": "a", "answer": "b"}, {"kind": Kind.SCORED}, "holds pairs .*, not pairs with score"),
         ({"query": "a", "answer": "b"}, {"limit": 0}, "limit is at least 1"),
         ({"query": "a", "answer": "b", "score": 7}, {"score_range": (0, 5)}, "beyond the score_range of 0 to 5"),
@@ -368,7 +384,7 @@ def test_what_cannot_be_understood_is_refused(row: dict[str, Any], options: dict
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, r"data, row 2: the column 'answer' \(positive\) is missing \(null\), where a text is needed"),
+        (None, r"data, row 2: the column 'answer' \(positive\) is missing \(null\)\. Give a text"),
         (float("nan"), "is NaN"),
         (" \n", "is empty"),
         (7, "is the int 7"),
@@ -384,22 +400,26 @@ def test_a_text_that_is_none_is_one_error_with_its_row(answer: object, message: 
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({"score": 1}, {"score": "high"}, "row 2: the column 'score' is the text 'high', where a number is needed"),
+        ({"score": 1}, {"score": "high"}, "row 2: the column 'score' is the text 'high'. Give a number"),
         ({"score": 1}, {"score": None}, "row 2: the column 'score' is missing"),
         ({"score": 1}, {"score": float("nan")}, "row 2: the column 'score' is NaN"),
-        ({"label": 1}, {"label": "yes"}, "row 2: the column 'label' is the text 'yes', where a number is needed"),
-        ({"label": "yes"}, {"label": None}, "row 2: the column 'label' is missing or empty, where a class"),
-        ({"label": 1}, {"label": [1, 2]}, "row 2: the column 'label' is a list, where a pair has one label"),
+        ({"label": 1}, {"label": "yes"}, "row 2: the column 'label' is the text 'yes'. Give a number"),
+        ({"label": "yes"}, {"label": None}, "row 2: the column 'label' is missing or empty. Give a class"),
+        ({"label": 1}, {"label": [1, 2]}, "row 2: the column 'label' is a list, but a pair has one label"),
         ({"label": 1}, {}, "row 2: the column 'label' is missing"),
-        ({}, {"note": "x"}, "row 2: it has the field 'note', which the first row lacks"),
-        ({"negatives": ["x"]}, {"negatives": ["x", "y"]}, "row 2: it has 4 texts, and the rows before 3"),
+        ({}, {"note": "x"}, "row 2: the row has the field 'note', but the first row does not"),
+        ({"negatives": ["x"]}, {"negatives": ["x", "y"]}, "row 2: the row has 4 texts, but the rows before have 3"),
         ({"negatives": ["x"]}, {"negatives": []}, "row 2: the column 'negatives' is an empty list"),
         (
             {"negative": "x", "score": [1, 2]},
             {"negative": "x", "score": [1, 2, 3]},
-            "row 2: .* has 3 numbers, where 2 or 1",
+            "row 2: .* has 3 numbers, but needs 2 or 1",
         ),
-        ({"negative": "x", "score": [1, 2]}, {"negative": "x", "score": [1]}, "row 2: .* has 1 number, before 2"),
+        (
+            {"negative": "x", "score": [1, 2]},
+            {"negative": "x", "score": [1]},
+            "row 2: .* has 1 number, but the first row has 2",
+        ),
     ],
 )
 def test_a_row_unlike_the_others_is_one_error_with_its_place(
@@ -410,14 +430,14 @@ def test_a_row_unlike_the_others_is_one_error_with_its_place(
 
 
 def test_a_list_has_as_many_labels_as_documents() -> None:
-    with pytest.raises(DocumentError, match="row 1: the column 'labels' has 1 number, where 2"):
+    with pytest.raises(DocumentError, match="row 1: the column 'labels' has 1 number, but needs 2"):
         read_training_data([{"query": "a", "docs": ["b", "c"], "labels": [1]}])
 
 
 @pytest.mark.parametrize("as_dataset", [False, True])
 def test_forced_binary_labels_are_checked(as_dataset: bool) -> None:
     rows: Any = [{"query": "a", "answer": "b", "label": 1}, {"query": "c", "answer": "d", "label": 3}]
-    with pytest.raises(DocumentError, match="row 2: the column 'label' is 3, where a label is 0 or 1"):
+    with pytest.raises(DocumentError, match=r"row 2: the column 'label' is 3. Give 0 or 1"):
         read_training_data(datasets.Dataset.from_list(rows) if as_dataset else rows, kind=Kind.LABELLED)
 
 
@@ -425,20 +445,24 @@ def test_forced_binary_labels_are_checked(as_dataset: bool) -> None:
     ("name", "content", "message"),
     [
         ("a.csv", b'query,answer\nq1,"a\nb"\nq2,\n', "a.csv, line 4: the column 'answer' .* is empty"),
-        ("a.csv", b"query,answer\nq1,a\nq2\n", "a.csv, line 3: it has 1 value for 2 columns"),
-        ("a.csv", b'query,answer\nq1,a\nq2,"b\n', "a.csv, line 3: it is not valid CSV .* is a quote not closed"),
+        ("a.csv", b"query,answer\nq1,a\nq2\n", "a.csv, line 3: the row has 1 value for 2 columns"),
+        ("a.csv", b'query,answer\nq1,a\nq2,"b\n', "a.csv, line 3: the line is not valid CSV .* all quotes are closed"),
         ("a.csv", b"query,query\nq1,a\n", "two columns are named 'query'"),
-        ("a.csv", b"query;answer\nq1;a\n", "a.csv: its columns seem to be separated by ';': .csv files have commas"),
-        ("a.csv", b"query,answer\nq1,\xff\n", "a.csv, line 2: it is not valid UTF-8 .*: save the file as UTF-8"),
-        ("a.tsv", b"query\tanswer\nq1\ta\tb\n", "a.tsv, line 2: it has 3 values for 2 columns"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": }\n', r"line 2: it is not valid JSON \(Expecting value, character 10\)"),
+        ("a.csv", b"query;answer\nq1;a\n", "a.csv: the columns seem to be separated by ';'. Use commas"),
+        ("a.csv", b"query,answer\nq1,\xff\n", "a.csv, line 2: the line is not valid UTF-8 .* Save the file as UTF-8"),
+        ("a.tsv", b"query\tanswer\nq1\ta\tb\n", "a.tsv, line 2: the row has 3 values for 2 columns"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": }\n',
+            r"line 2: this is not valid JSON \(Expecting value, character 10\)",
+        ),
         (
             "a.jsonl",
             b'{"query": "a", "answer": "b"}\n\n{"query": "c"}\n',
             "a.jsonl, line 3: the column 'answer' is missing",
         ),
-        ("a.jsonl", b'{"query": "a", "answer": "b"}\n7\n', "a.jsonl, line 2: it is not a JSON object"),
-        ("a.json", b'[{"query": "a", "answer": "b"}, 7]', "a.json, row 2: it is not a JSON object"),
+        ("a.jsonl", b'{"query": "a", "answer": "b"}\n7\n', "a.jsonl, line 2: the line is not a JSON object"),
+        ("a.json", b'[{"query": "a", "answer": "b"}, 7]', "a.json, row 2: the row is 7. Give a JSON object"),
         ("a.parquet", b"PAR1 no more", "a.parquet is not a readable Parquet file"),
         ("a.arrow", b"ARROW no more", "a.arrow is not a readable Arrow file"),
         ("a.jsonl.gz", gzip.compress(b'{"query": "a", "answer": "b"}\n' * 999, mtime=0)[:40], "damaged or cut off"),
@@ -454,7 +478,9 @@ def test_a_malformed_file_is_one_error_with_the_line(tmp_path: Path, name: str, 
 
 
 def test_columns_of_another_kind_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="'pairs' has the columns anchor, positive, not positive, anchor"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"The columns are positive, anchor, but .* need the columns anchor, positive"
+    ):
         TrainingData.from_columns(Kind.PAIRS, {"positive": ["b"], "anchor": ["a"]})
 
 

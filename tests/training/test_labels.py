@@ -129,7 +129,7 @@ def test_classes_that_differ_in_case_are_one() -> None:
     data = of_labels(["Yes", "no", "yes"])
     assert data.rows["label"][:] == [0, 1, 0]
     assert data.rows.features["label"].names == ["Yes", "no"]
-    assert data.notes == ("classes that differ in case only were taken as one",)
+    assert data.notes == ("classes that differ only in case were taken as one class",)
 
 
 @pytest.mark.parametrize("labels", [[0, 3, 5], ["0", "4"], [0, 1, -1], [-1, 4]])
@@ -150,7 +150,7 @@ def test_whole_numbers_are_what_the_columns_say() -> None:
 
 
 def test_minus_one_beside_scores_is_asked_about() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"some are -1: .*leave these rows out"):
+    with pytest.raises(InvalidArgumentError, match=r"some are -1\. .*leave these rows out"):
         of_labels([2.5, -1.0, 5.0], "score")
     assert of_labels([0.0, -1.0, 4.0], "score", score_range=(-1, 4)).rows["label"][:] == [0.2, 0.0, 1.0]
 

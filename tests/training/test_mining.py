@@ -294,7 +294,9 @@ def test_queries_with_too_few_negatives_are_counted(small: hs.HybridSearch) -> N
     data = TrainingData.from_columns(Kind.PAIRS, {"anchor": ["speed", "absent"], "positive": ["x", "y"]})
     summary = mine_hard_negatives(data, small, per_query=2, ranks=(1, 6)).summary
     assert (summary.queries, summary.short, summary.empty, summary.kept) == (2, 2, 1, 1)
-    assert str(summary).startswith("1 negative for 2 queries, 1 row; 2 with fewer than asked for, 1 of them with none")
+    assert str(summary).startswith(
+        "1 negative for 2 queries, 1 row; 2 queries with fewer than asked for, 1 of them with none"
+    )
 
 
 def test_random_negatives_do_not_depend_on_the_batches(search: hs.HybridSearch, pairs: TrainingData) -> None:

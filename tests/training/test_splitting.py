@@ -87,7 +87,7 @@ def test_documents_of_lists_are_not_on_two_sides() -> None:
 
 @pytest.mark.parametrize("fractions", [(0.9, 0.1), (0.9, 0.2, 0.1), (1.0, 0.0, 0.0)])
 def test_fractions_that_are_none_are_refused(fractions: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="positive and sum to 1"):
+    with pytest.raises(InvalidArgumentError, match="above 0 that sum to 1"):
         split(TrainingData.from_columns(Kind.TEXTS, {"text": ["a", "b", "c"]}), fractions)
 
 
@@ -103,5 +103,5 @@ def test_what_was_made_of_one_document_is_on_one_side() -> None:
 
 def test_rows_that_all_share_a_text_cannot_be_split() -> None:
     pairs = {"anchor": [f"q{n}" for n in range(9)], "positive": ["yes"] * 9}
-    with pytest.raises(InvalidArgumentError, match="share texts and make only 1 groups"):
+    with pytest.raises(InvalidArgumentError, match="share texts and form only 1 group"):
         split(TrainingData.from_columns(Kind.PAIRS, pairs))

@@ -1,4 +1,4 @@
-"""Training data: rows of texts, what kind they are, and reading them from anything that holds rows."""
+"""Training data: rows of texts with their kind, read from files, folders, databases, data sets or Python objects."""
 
 from hybridsearch.training.data.read import is_retrieval as is_retrieval
 from hybridsearch.training.data.read import read_training_data as read_training_data

@@ -1,4 +1,4 @@
-"""What rows ask, and rows as a test collection."""
+"""Find the questions of training rows, and make a data set with documents of rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.data.rows import Kind, TrainingData, normalized
 
 Question: TypeAlias = str | frozenset[str]
-"""A normalized query; or the two normalized texts of a pair, with the question whether they belong together."""
+"""A normalized query, or the two normalized texts of a pair. A pair asks whether the two texts belong together."""
 
 _ABOUT_PAIRS = (Kind.CLASSED, Kind.LABELLED, Kind.SCORED)
 
 
 def questions_of(data: TrainingData) -> Iterator[Question]:
-    """What rows ask when they measure a model: their pairs if these have labels, else their anchors.
+    """The questions of rows that measure a model: their pairs if the pairs have labels, else their anchors.
 
-    Texts alone ask nothing.
+    Single texts have no questions.
     """
     if data.kind in _ABOUT_PAIRS:
         yield from (pair(*texts) for texts in zip(data.rows["anchor"], data.rows["positive"], strict=True))
@@ -28,9 +28,9 @@ def questions_of(data: TrainingData) -> Iterator[Question]:
 
 
 def asks(data: TrainingData, *, pairs: bool) -> Iterator[set[Question]]:
-    """For each row, the questions whose answer it teaches: its anchor, and with `pairs` also each pair with a text.
+    """For each row, the questions whose answer it teaches: its anchor, and with `pairs` also its pairs of texts.
 
-    A text with an embedding teaches the embedding. A text alone teaches no answer.
+    The question of a text with an embedding is the text. A single text has no question.
     """
     if data.kind is Kind.TEXTS:
         yield from (set() for _ in range(len(data)))
@@ -48,7 +48,7 @@ def pair(one: str, other: str) -> frozenset[str]:
 
 
 class Answers:
-    """The texts that are found, not asked, each once, under their ids where these are known."""
+    """The texts of rows that queries can find. Each text comes once, with its id if the id is known."""
 
     def __init__(self) -> None:
         self._by_text: dict[str, Document] = {}
@@ -56,7 +56,7 @@ class Answers:
 
     @classmethod
     def of(cls, data: Iterable[TrainingData], most: int | None = None) -> Answers:
-        """Those of some data, at most so many."""
+        """The positives and negatives of some data, at most `most`."""
         answers = cls()
         for one in data:
             for number, column in enumerate(one.inputs[1:]):
@@ -69,23 +69,23 @@ class Answers:
 
     @property
     def documents(self) -> list[Document]:
-        """One for each text."""
+        """One document for each text."""
         return list(self._by_text.values())
 
     def keep(self, text: str, id: str | None) -> None:
-        """Add a text that is not there yet, under an id that no other has."""
+        """Add a text that is new, with an id that no other text has."""
         if normalized(text) not in self._by_text:
             document = Document(unlike(id or f"text-{len(self._ids)}", self._ids), text)
             self._by_text[normalized(text)] = document
             self._ids.add(document.id)
 
     def id_of(self, text: str) -> str:
-        """The id of a text that was kept."""
+        """The id of a text that was added."""
         return self._by_text[normalized(text)].id
 
 
 def collection_of(data: TrainingData, answers: Answers, name: str) -> Dataset:
-    """Anchors as queries, whose positives are to be found among the answers."""
+    """Make a data set: the anchors are the queries, the answers are the documents, the positives are relevant."""
     queries: dict[str, str] = {}
     ids: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
@@ -97,12 +97,12 @@ def collection_of(data: TrainingData, answers: Answers, name: str) -> Dataset:
 
 
 def unlike(name: str, taken: Collection[str]) -> str:
-    """The name, or where it is taken the first of name-2, name-3 ... that is not."""
+    """The name, or if it is taken the first of name-2, name-3 ... that is free."""
     return next(one for one in chain([name], (f"{name}-{number}" for number in count(2))) if one not in taken)
 
 
 def _ids(data: TrainingData, name: str, place: int = 0) -> Iterable[str | None]:
-    """Row by row an id that is kept beside the rows; of lists of ids the one at this place."""
+    """One id for each row, from the ids beside the rows. If a row has a list of ids, the id at `place`."""
     if data.ids is None or name not in data.ids.column_names:
         return [None] * len(data)
     return (value[place] if isinstance(value, list) else value for value in data.ids[name])

@@ -1,4 +1,4 @@
-"""What the columns of a table are for: recognised by name or mapped, and each value checked."""
+"""Find the role of each column of a table, by its name or by a mapping, and check each value."""
 
 from __future__ import annotations
 
@@ -29,29 +29,32 @@ NAMES: dict[str, tuple[str, ...]] = {
     "query_id": ("query_id", "qid"),
     "document_id": ("document_id", "doc_id", "docid", "corpus_id", "passage_id"),
 }  # fmt: skip
-"""Role -> the names by which its column is recognised, in any case, with - for _; negatives may be numbered."""
+"""Names by which the column of each role is recognised, also in upper case, with - for _, or negatives with numbers."""
 
 IDS = ("query_id", "document_id")
-"""Roles that are kept beside the rows and never fed."""
+"""Roles that are kept beside the rows and are not given to the model."""
 
 _TARGETS = ("label", "class", "score", "embedding")
 _NUMBERED = re.compile(r"(negative|hard_negative|neg)_?(\d+)")
 _WAY_OUT = (
-    "say which columns to use with columns={'anchor': '...', 'positive': '...'} (--columns anchor=...,positive=...); "
-    "the others are then left out"
+    "Name the columns to use with columns={'anchor': '...', 'positive': '...'} (--columns anchor=...,positive=...). "
+    "All other columns are then left out"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which column has which role.
+    """The columns of a table by their roles.
 
     Attributes:
-        anchor, positive, text, docs: column names, or None.
-        negatives: column names, in order.
-        target: the column of labels, classes, scores or embeddings, or None.
-        target_role: "label", "class", "score" or "embedding"; "" without a target.
-        ids: what is kept and not fed: new name -> column name.
+        anchor: Column of the anchors, or None.
+        positive: Column of the positives, or None.
+        text: Column of single texts, or None.
+        docs: Column of lists of documents, or None.
+        negatives: Columns of the negatives, in order.
+        target: Column of labels, classes, scores or embeddings, or None.
+        target_role: Role of the target: "label", "class", "score" or "embedding", or "" without a target.
+        ids: Columns that are kept beside the rows, as pairs of new name and column name.
     """
 
     anchor: str | None = None
@@ -65,21 +68,30 @@ class Roles:
 
     @property
     def texts(self) -> list[tuple[str, str]]:
-        """(role, column) of each column that holds one text, in the order in which they are fed."""
+        """Role and column of each column that holds one text, in the order in which the model gets them."""
         first = [("text", self.text), ("anchor", self.anchor), ("positive", self.positive)]
         numbered = [(f"negative_{number}", column) for number, column in enumerate(self.negatives, 1)]
         return [(role, column) for role, column in first if column is not None] + numbered
 
 
 def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore: Sequence[str]) -> Roles:
-    """The role of each column, by its name or by `mapping` (role -> column), which then names all that are used.
+    """Find the role of each column, by its name or by a mapping.
 
-    Raises InvalidArgumentError, with the names, where a column has no role and is not ignored, where two have the same
-    role, or where the columns make no rows to train on.
+    Args:
+        columns: Names of the columns.
+        mapping: Mapping from roles to columns. Only these columns are used. None finds roles by the names.
+        ignore: Columns to leave out.
+
+    Returns:
+        The columns by their roles.
+
+    Raises:
+        InvalidArgumentError: A column has no role and is not ignored, two columns have the same role, or the columns do
+            not make rows to train on.
     """
     for name in ignore:
         if name not in columns:
-            raise InvalidArgumentError(f"There is no column {name!r} to ignore; there are {listed(columns)}.")
+            raise InvalidArgumentError(f"There is no column {name!r} to ignore. The columns are {listed(columns)}.")
     kept = [column for column in columns if column not in ignore]
     if mapping is None:
         found = {column: role_of(column) for column in kept}
@@ -87,24 +99,25 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
         for role, column in mapping.items():
             if column not in columns:
                 raise InvalidArgumentError(
-                    f"columns has {role}={column!r}, but there is no such column; there are {listed(columns)}."
+                    f"columns has {role}={column!r}, but there is no such column. The columns are {listed(columns)}."
                 )
             if role_of(role) is None:
                 raise InvalidArgumentError(
-                    f"columns has no role {role!r}; roles are {', '.join(NAMES)}, negative_2 ...."
+                    f"columns has the key {role!r}, which is not a role. The roles are {', '.join(NAMES)}, negative_2 "
+                    "and so on."
                 )
         found = {column: role_of(role) for role, column in mapping.items()}
     extra = [column for column, role in found.items() if role is None]
     if extra:
         raise InvalidArgumentError(
-            f"{listed(extra)} would be fed as input, but no role is known for such a column: leave it out with "
-            f"ignore=[...] (--ignore), or {_WAY_OUT}."
+            f"The role of the column {listed(extra)} is not known. Leave the column out with ignore=[...] (--ignore). "
+            f"Or: {_WAY_OUT}."
         )
     roles: dict[str, str] = {}
     for column, role in ((column, str(role)) for column, role in found.items()):
         if role in roles:
             raise InvalidArgumentError(
-                f"The columns {roles[role]!r} and {column!r} both look like the {role}: {_WAY_OUT}."
+                f"The columns {roles[role]!r} and {column!r} both look like the {role}. {_WAY_OUT}."
             )
         roles[role] = column
     return _assembled(roles, columns)
@@ -114,7 +127,7 @@ def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
     targets = [role for role in _TARGETS if role in roles]
     if len(targets) > 1:
         raise InvalidArgumentError(
-            f"The columns {listed([roles[role] for role in targets])} could each be the label: {_WAY_OUT}."
+            f"The columns {listed([roles[role] for role in targets])} could each be the label. {_WAY_OUT}."
         )
     negatives = sorted((role for role in roles if role.startswith("negative")), key=lambda role: int(role[9:] or 1))
     ids = [(role, column) for role, column in roles.items() if role in IDS]
@@ -137,14 +150,14 @@ def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
     )
     if not complete:
         raise InvalidArgumentError(
-            f"The columns {listed(columns)} make no rows to train on, which have an anchor and a positive (and "
-            f"negatives), or a query, docs and labels, or a text alone: {_WAY_OUT}."
+            f"The columns {listed(columns)} do not make rows to train on. Rows need an anchor and a positive (and "
+            f"negatives), or a query, docs and labels, or only a text. {_WAY_OUT}."
         )
     return found
 
 
 def role_of(name: str) -> str | None:
-    """The role of a column by its name, such as "anchor" or "negative_2"; None where it is not known."""
+    """The role of a column by its name, such as "anchor" or "negative_2", or None if it is not known."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     if numbered := _NUMBERED.fullmatch(plain):
         return f"negative_{int(numbered[2])}"
@@ -152,43 +165,45 @@ def role_of(name: str) -> str | None:
 
 
 def check_text(value: object, column: str, role: str, where: str) -> str:
-    """The text as it is. Raises DocumentError with the place where it is no text, or empty."""
+    """Return the text unchanged. Raise DocumentError with the place if it is not a text or is empty."""
     if isinstance(value, str) and value and not value.isspace():
         if not value.isascii():
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise DocumentError(f"{where}: {_called(column, role)} holds a lone surrogate, no Unicode.") from None
+                raise DocumentError(
+                    f"{where}: {_called(column, role)} holds a lone surrogate, which is not valid Unicode. Remove it."
+                ) from None
         return value
-    raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}, where a text is needed.")
+    raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}. Give a text.")
 
 
 def check_texts(value: object, column: str, role: str, where: str) -> list[str]:
-    """A list of texts, not empty."""
+    """Return a list of texts. Raise DocumentError with the place if it is not such a list or is empty."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}, where a list of texts is needed.")
+        raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}. Give a list of texts.")
     return [check_text(text, column, f"{role}, item {place}", where) for place, text in enumerate(value, 1)]
 
 
 def check_number(value: object, column: str, where: str) -> float:
-    """A finite number, or text that spells one (as in CSV)."""
+    """Return a finite number, also from a text (as in CSV). Raise DocumentError with the place if it is none."""
     number = as_number(value)
     if number is None or not math.isfinite(number):
-        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}, where a number is needed.")
+        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}. Give a number.")
     return number
 
 
 def check_numbers(value: object, column: str, where: str) -> list[float]:
-    """A list of finite numbers, not empty."""
+    """Return a list of finite numbers. Raise DocumentError with the place if it is not such a list or is empty."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}, where a list of numbers is needed.")
+        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}. Give a list of numbers.")
     return [check_number(number, column, where) for number in value]
 
 
 def as_number(value: object) -> float | None:
-    """The number that a value is or spells; None where it is none."""
+    """The number that a value is, or that its text spells, or None."""
     if isinstance(value, bool | numbers.Real):
         return float(value)
     if isinstance(value, str):
@@ -196,25 +211,31 @@ def as_number(value: object) -> float | None:
             return float(value)
         except ValueError:
             return None
-    item = getattr(value, "item", None)  # numpy's bool is no Real
+    item = getattr(value, "item", None)  # numpy's bool is not a Real
     return float(item()) if item is not None and getattr(value, "ndim", None) == 0 else None
 
 
 def values_of(rows: Iterator[tuple[str, Mapping[str, Any]]], columns: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
     """The values of these columns, row by row, with the place.
 
-    Raises DocumentError where a row lacks one of them, or has a column that the first row lacks.
+    Raises:
+        DocumentError: A row lacks one of the columns, or has a column that the first row does not have.
     """
     known: set[str] | None = None
     for where, row in rows:
         known = known or set(row)
         extra = row.keys() - known
         if extra:
-            raise DocumentError(f"{where}: it has the field {min(extra)!r}, which the first row lacks.")
+            raise DocumentError(
+                f"{where}: the row has the field {min(extra)!r}, but the first row does not. Give all rows the same "
+                "fields."
+            )
         try:
             yield where, [row[column] for column in columns]
         except KeyError as error:
-            raise DocumentError(f"{where}: the column {error.args[0]!r} is missing.") from None
+            raise DocumentError(
+                f"{where}: the column {error.args[0]!r} is missing. Give all rows the same columns."
+            ) from None
 
 
 def _called(column: str, role: str) -> str:
@@ -234,6 +255,6 @@ def _kind_of(value: object) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first dozen names, each cut to 40 characters."""
+    """The first twelve names, each cut to 40 characters."""
     shown = ", ".join(f"{name!r:.40}" for name in names[:12])
     return shown + (", ..." if len(names) > 12 else "")

@@ -1,4 +1,4 @@
-"""From the rows of a table to rows of one kind: each value checked, labels understood, texts in Arrow."""
+"""Turn the rows of a table into training data of one kind: check each value, and read the labels."""
 
 from __future__ import annotations
 
@@ -29,15 +29,24 @@ _CHUNK = 10_000  # rows of texts that are held as Python strings while reading
 def read_rows(
     table: Table, roles: Roles, kind: Kind | None, score_range: tuple[float, float] | None, limit: int | None
 ) -> TrainingData:
-    """The rows of a table, at most `limit`, of the kind that was asked for where the labels leave a choice.
+    """Read the rows of a table as training data.
 
-    Raises DocumentError with the place of a malformed row, and InvalidArgumentError where there are no rows.
+    Args:
+        table: Table to read.
+        roles: Columns by their roles.
+        kind: Kind of the rows, if the labels can have several meanings. None finds it by the values.
+        score_range: Scores that become 0 and 1. None finds them by the values.
+        limit: Largest number of rows. None reads all.
+
+    Raises:
+        DocumentError: A row is malformed. The message has its place.
+        InvalidArgumentError: There are no rows, or the meaning of the labels is not clear.
     """
     return _Reading(table, roles, kind, score_range, limit, copied=table.mapped is None).run()
 
 
 class _Columns:
-    """Rows of texts that become Arrow columns, a chunk at a time."""
+    """Rows of texts that become Arrow columns, one chunk at a time."""
 
     def __init__(self) -> None:
         self._rows: list[Mapping[str, Any]] = []
@@ -45,7 +54,7 @@ class _Columns:
         self._schema: pa.Schema | None = None
 
     def add(self, row: Mapping[str, Any], where: str) -> None:
-        """Keep a row, which has the columns of the first."""
+        """Add a row. It must have the columns of the first row."""
         if self._schema is None:
             kinds = {
                 name: pa.list_(pa.string()) if isinstance(value, list) else pa.string() for name, value in row.items()
@@ -53,8 +62,8 @@ class _Columns:
             self._schema = pa.schema(kinds)
         if len(row) != len(self._schema):
             raise DocumentError(
-                f"{where}: it has {number_of(len(row), 'text')}, and the rows before {len(self._schema)}: "
-                "give each row the same number of negatives."
+                f"{where}: the row has {number_of(len(row), 'text')}, but the rows before have {len(self._schema)}. "
+                "Give each row the same number of negatives."
             )
         self._rows.append(row)
         if len(self._rows) == _CHUNK:
@@ -79,7 +88,7 @@ class _Reading:
     score_range: tuple[float, float] | None
     limit: int | None
     count: int = 0
-    copied: bool = False  # else the texts stay where they are, unless a row has lists of them
+    copied: bool = False  # whether texts are copied; a row with lists of texts sets it
     places: list[str] = field(default_factory=list)  # of the targets
     targets: list[Any] = field(default_factory=list)
     texts: _Columns = field(default_factory=_Columns)
@@ -90,11 +99,11 @@ class _Reading:
         used = [column for _, column in roles.texts]
         used += [column for column in (roles.docs, roles.target) if column is not None]
         used += [column for _, column in roles.ids]
-        most = None if self.limit is None else min(self.limit, sys.maxsize)  # islice takes no more
+        most = None if self.limit is None else min(self.limit, sys.maxsize)  # the limit of islice
         for where, row in islice(values_of(self.table.rows(), used), most):
             self._add(where, dict(zip(used, row, strict=True)))
         if not self.count:
-            raise InvalidArgumentError(f"The training data {self.table.name!r} has no rows.")
+            raise InvalidArgumentError(f"The training data {self.table.name!r} has no rows. Give at least one row.")
         if roles.target is None:
             return self._made(Kind.TEXTS if roles.text else Kind.TUPLES if roles.negatives else Kind.PAIRS)
         if isinstance(self.targets[0], list):
@@ -124,7 +133,7 @@ class _Reading:
         self.count += 1
 
     def _target(self, value: Any, column: str, fed: Mapping[str, Any], where: str) -> Any:
-        """A list of floats where the rows want one, or else the label as it is."""
+        """A list of floats if the rows need one, or else the label unchanged."""
         wanted: tuple[int, ...]
         if "docs" in fed:
             scores, wanted = check_numbers(value, column, where), (len(fed["docs"]),)
@@ -135,14 +144,14 @@ class _Reading:
         elif "text" in fed:
             return check_numbers(value, column, where)
         elif isinstance(value, list):
-            raise DocumentError(f"{where}: the column {column!r} is a list, where a pair has one label.")
+            raise DocumentError(f"{where}: the column {column!r} is a list, but a pair has one label. Give one value.")
         else:
             return value
         if len(scores) not in wanted:
             raise DocumentError(
-                f"{where}: the column {column!r} has {number_of(len(scores), 'number')}, where "
-                f"{' or '.join(map(str, wanted))} "
-                "are needed: the score of each text, or with negatives the margin to each of them."
+                f"{where}: the column {column!r} has {number_of(len(scores), 'number')}, but needs "
+                f"{' or '.join(map(str, wanted))}. Give the score of each text, or for rows with negatives the margin "
+                "to each negative."
             )
         return scores
 
@@ -153,7 +162,8 @@ class _Reading:
             for place, target in zip(self.places, self.targets, strict=True):
                 if len(target) != length:
                     raise DocumentError(
-                        f"{place}: the column {column!r} has {number_of(len(target), 'number')}, before {length}."
+                        f"{place}: the column {column!r} has {number_of(len(target), 'number')}, but the first row has "
+                        f"{length}. Give each row the same number."
                     )
         item = pa.float32() if kind is Kind.EMBEDDED else pa.float64()
         return self._made(kind, pa.array(self.targets, pa.list_(item)))
@@ -185,8 +195,8 @@ class _Reading:
         found = list(triplets(rows["anchor"], rows["positive"], labels))
         if not found:
             raise InvalidArgumentError(
-                f"No premise of {self.table.name!r} has both an entailment and a contradiction, so that there are no "
-                "triplets: keep the pairs with kind='pairs with class'."
+                f"No premise of {self.table.name!r} has both an entailment and a contradiction, so there are no "
+                "triplets. Keep the pairs with kind='pairs with class'."
             )
         names = columns_of(Kind.TUPLES, 1)
         table = pa.table(dict(zip(names, map(list, zip(*found, strict=True)), strict=True)))
@@ -203,7 +213,7 @@ class _Reading:
         return TrainingData(self.table.name, rows, kind, ids=ids, notes=notes)
 
     def _rows(self) -> datasets.Dataset:
-        """The texts that were read; of a Dataset, mapped from its files and not copied to memory."""
+        """The texts that were read. The texts of a Dataset stay in its files and are not copied to memory."""
         if self.copied or self.table.mapped is None:
             return import_datasets().Dataset(self.texts.table())
         names = {column: role for role, column in self.roles.texts}
@@ -212,7 +222,7 @@ class _Reading:
 
 
 def _with_names(rows: datasets.Dataset, classes: Sequence[str]) -> datasets.Dataset:
-    """The same rows, whose labels have names."""
+    """The same rows, with names for the labels."""
     library = import_datasets()
     features = library.Features({**rows.features, "label": library.ClassLabel(names=list(classes))})
     return library.Dataset(rows.with_format("arrow")[:], library.DatasetInfo(features=features))

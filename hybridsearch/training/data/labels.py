@@ -1,4 +1,4 @@
-"""What labels mean: classes, 0 or 1, scores; and sentence pairs with entailments as triplets."""
+"""Find the meaning of labels (classes, 0 and 1, or scores), and make triplets of pairs with entailments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybridsearch.training.data.columns import as_number, check_number
 NLI = ("entailment", "neutral", "contradiction")
 """The classes of natural language inference, numbered as on the hub."""
 
-_WITHOUT_GOLD = ("-", "", "-1")  # where annotators of SNLI did not agree
+_WITHOUT_GOLD = ("-", "", "-1")  # the annotators of SNLI did not agree
 _NO_LABEL = -1
 """The integer for a missing label, as on the hub."""
 
@@ -24,10 +24,10 @@ class Labels:
     """The labels of pairs.
 
     Attributes:
-        meaning: "class", "0/1" or "score".
-        values: one for each row; None where the row has no label. Scores have no such rows.
-        classes: names of the classes, where they have names.
-        note: what was done to the values, or "".
+        meaning: Meaning of the labels: "class", "0/1" or "score".
+        values: One value for each row. None for a row without a label, which scores do not have.
+        classes: Names of the classes, or () if they have no names.
+        note: What was done to the values, or "".
     """
 
     meaning: str
@@ -37,7 +37,7 @@ class Labels:
 
     @property
     def nli(self) -> bool:
-        """Whether the classes are those of natural language inference."""
+        """Whether the classes are the classes of natural language inference."""
         return self.classes == NLI
 
 
@@ -51,21 +51,25 @@ def read_labels(
     score_range: tuple[float, float] | None,
     classes: bool = False,
 ) -> Labels:
-    """The labels of a column, and their meaning if it was not given.
+    """Read the labels of a column, and find their meaning if it is not given.
 
     Args:
-        raw: at least one value, as read: numbers, booleans, or strings (of CSV, numbers and booleans too).
-        places: where each value stands, for messages.
-        column: for messages.
-        meaning: "class", "0/1", "score", or None: 0 and 1 (or true and false) alone are 0/1, strings and the whole
-            numbers 0 to 2 classes, and numbers with a fraction scores. An integer of -1 is no label.
-        names: of the classes that integers stand for.
-        score_range: the scores that become 0 and 1; None takes it from the values.
-        classes: whether whole numbers other than 0 and 1 are classes, however large.
+        raw: Values as they were read, at least one: numbers, booleans or texts. In CSV, all values are texts.
+        places: Place of each value, for messages.
+        column: Name of the column, for messages.
+        meaning: Meaning of the labels: "class", "0/1" or "score". None finds it: only 0 and 1 (or true and false) are
+            0/1, texts and the whole numbers 0 to 2 are classes, and numbers with a fraction are scores. An integer of
+            -1 means no label.
+        names: Names of the classes that integers stand for.
+        score_range: Scores that become 0 and 1. None finds them by the values.
+        classes: Whether whole numbers other than 0 and 1 are classes, of any size.
+
+    Returns:
+        The labels and their meaning.
 
     Raises:
-        DocumentError: a value does not fit; the message has its place.
-        InvalidArgumentError: other whole numbers may be classes or scores; or no row has a label.
+        DocumentError: A value does not fit. The message has its place.
+        InvalidArgumentError: Whole numbers may be classes or scores, or no row has a label.
     """
     if meaning in (None, "class"):
         if names is not None:
@@ -83,15 +87,16 @@ def read_labels(
     for number, place in zip(numbers, places, strict=True):
         if not number.is_integer() or number < _NO_LABEL or (meaning == "0/1" and number > 1):
             allowed = "0 or 1" if meaning == "0/1" else "a whole number from 0"
-            raise DocumentError(f"{place}: the column {column!r} is {number:g}, where a label is {allowed}.")
+            raise DocumentError(f"{place}: the column {column!r} is {number:g}. Give {allowed} as the label.")
         labels.append(None if number == _NO_LABEL else int(number))
     return Labels(meaning, labels, note=_left_out(labels, column))
 
 
 def triplets(premises: Sequence[str], hypotheses: Sequence[str], labels: Labels) -> Iterator[tuple[str, str, str]]:
-    """(premise, what it entails, what contradicts it): of each premise that has both, as many as use each one once.
+    """Make triplets of sentence pairs: a premise, a text that it entails, and a text that contradicts it.
 
-    Sentence-transformers trains on NLI so: https://www.sbert.net/examples/sentence_transformer/training/nli/.
+    Only premises that have both give triplets. Each text of a premise is used at least once. sentence-transformers
+    trains on NLI in this way: https://www.sbert.net/examples/sentence_transformer/training/nli/.
 
     >>> labels = Labels("class", [0, 2, 2, 1], NLI)
     >>> list(triplets(["A man eats."] * 4, ["A man has food.", "He sleeps.", "He fasts.", "He eats cake."], labels))
@@ -111,7 +116,7 @@ def triplets(premises: Sequence[str], hypotheses: Sequence[str], labels: Labels)
 
 
 def _meaning(numbers: Sequence[float], column: str, classes: bool) -> str:
-    """What numbers mean. Raises InvalidArgumentError if they may be scores or classes."""
+    """The meaning of numbers. Raises InvalidArgumentError if they may be scores or classes."""
     found, low, high = set(numbers), min(numbers), max(numbers)
     if classes or (found <= {0.0, 1.0}):
         return "0/1" if high <= 1 else "class"
@@ -123,21 +128,21 @@ def _meaning(numbers: Sequence[float], column: str, classes: bool) -> str:
         return "class"  # there is no label at all
     raise InvalidArgumentError(
         f"The column {column!r} holds whole numbers from {low:g} to {high:g}. They may be scores or classes"
-        f"{' (-1 for no label)' if low < 0 else ''}: name it as score or as class beside the other columns, as in "
-        f"columns={{'anchor': '...', 'positive': '...', 'score': {column!r}}} "
+        f"{' (-1 for no label)' if low < 0 else ''}. Name the column as score or as class, together with the other "
+        f"columns: columns={{'anchor': '...', 'positive': '...', 'score': {column!r}}} "
         f"(--columns anchor=...,positive=...,score={column})."
     )
 
 
 def _name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class by its number, as on the hub; -1 and null are no label."""
+    """The name of a class by its number, as on the hub. -1 and null mean no label."""
     if isinstance(value, int) and 0 <= value < len(names):
         return names[value]
     return None if value == _NO_LABEL else value
 
 
 def _number(value: Any, column: str, place: str) -> float:
-    """The number of a value or a text; 1 and 0 for true and false."""
+    """The number of a value or text. True is 1, false is 0."""
     return float(_TRUTHS[value.strip().lower()]) if _is_truth(value) else check_number(value, column, place)
 
 
@@ -149,12 +154,12 @@ def _left_out(values: Sequence[Any], column: str) -> str:
     """The note on rows without a label. Raises InvalidArgumentError if no row has one."""
     without = sum(value is None for value in values)
     if without == len(values):
-        raise InvalidArgumentError(f"No row has a label in the column {column!r}: give data with labels.")
+        raise InvalidArgumentError(f"No row has a label in the column {column!r}. Give data with labels.")
     return f"pairs without a class were left out: {without:,}" if without else ""
 
 
 def _named_classes(raw: Sequence[Any], places: Sequence[str], column: str, hub: bool) -> Labels:
-    """Classes by name, whatever their case. Rows of the hub and of NLI may lack one."""
+    """Read classes by their names in upper or lower case. In rows of the hub and of NLI, classes may be missing."""
     found = ["" if value is None else str(value).strip() for value in raw]
     lowered = [name.lower() for name in found]
     missing = {"", str(_NO_LABEL)}
@@ -163,7 +168,7 @@ def _named_classes(raw: Sequence[Any], places: Sequence[str], column: str, hub: 
         return Labels("class", values, NLI, _left_out(values, column))
     for name, place in zip(found, places, strict=True):
         if not name and not hub:
-            raise DocumentError(f"{place}: the column {column!r} is missing or empty, where a class is needed.")
+            raise DocumentError(f"{place}: the column {column!r} is missing or empty. Give a class.")
     spelled: dict[str, str] = {}
     for name in sorted(set(found) - missing):
         spelled.setdefault(name.lower(), name)
@@ -172,34 +177,36 @@ def _named_classes(raw: Sequence[Any], places: Sequence[str], column: str, hub: 
     values = [numbers.get(name) for name in lowered]
     notes = [_left_out(values, column)]
     if len(classes) < len(set(found) - missing):
-        notes.append("classes that differ in case only were taken as one")
+        notes.append("classes that differ only in case were taken as one class")
     return Labels("class", values, classes, "; ".join(filter(None, notes)))
 
 
 def _scores(numbers: list[float], score_range: tuple[float, float] | None, column: str) -> Labels:
     low, high = score_range or _range(numbers, column)
     if not low < high:
-        raise InvalidArgumentError(f"score_range is (lowest, highest), not {score_range!r}.")
+        raise InvalidArgumentError(f"score_range is {score_range!r}. Give (lowest, highest), such as (0, 5).")
     if (low, high) in ((0.0, 1.0), (-1.0, 1.0)) and score_range is None:
         note = f"{column} of -1 and 1 was taken as a score" if set(numbers) == {-1.0, 1.0} else ""
         return Labels("score", numbers, note=note)
     if min(numbers) < low or max(numbers) > high:
         raise InvalidArgumentError(
-            f"The scores go from {min(numbers):g} to {max(numbers):g}, beyond the score_range of {low:g} to {high:g}."
+            f"The scores go from {min(numbers):g} to {max(numbers):g}, beyond the score_range of {low:g} to {high:g}. "
+            "Give a wider score_range."
         )
     note = f"scores from {low:g} to {high:g} were scaled to 0 to 1"
     return Labels("score", [(number - low) / (high - low) for number in numbers], note=note)
 
 
 def _range(numbers: Sequence[float], column: str) -> tuple[float, float]:
-    """The scale that scores are on: a usual one (STS: 0 to 5, SICK: 1 to 5), or else their own extremes."""
+    """The scale of scores: the first usual one that holds them (SICK: 1 to 5, STS: 0 to 5), or else their extremes."""
     least, most = min(numbers), max(numbers)
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0), (0.0, 100.0)):
         if low <= least and most <= high:
             return low, high
     if least == _NO_LABEL and all(number >= 0 for number in numbers if number != _NO_LABEL):
         raise InvalidArgumentError(
-            f"The scores in the column {column!r} go from 0 or more to {most:g}, but some are -1: if -1 means "
-            "no score, leave these rows out; if not, give score_range=(-1, ...) (in a --config file beside its source)."
+            f"The scores in the column {column!r} go from 0 or more to {most:g}, but some are -1. If -1 means no "
+            "score, leave these rows out. If -1 is a score, give score_range=(-1, ...), or score_range in a --config "
+            "file."
         )
     return least, most

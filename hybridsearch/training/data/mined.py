@@ -1,9 +1,9 @@
-"""Mined negatives: rows to train on, where each one came from, and why other candidates were dropped.
+"""Mined negatives: rows to train on, the source of each negative, and the reasons why candidates were dropped.
 
-`hybridsearch.training.negatives` makes them, `read_training_data` reads them. A folder of them:
+`mine_hard_negatives` makes them, and `read_training_data` reads them. A folder of mined negatives holds:
 
-    mining.json          what was asked, of which data and index
-    part-00000.parquet   the rows of one batch of queries, in one of four formats, and in its metadata the counts
+    mining.json          the settings, the data and the index
+    part-00000.parquet   the rows of one batch of queries, in one of four formats, with the counts in the metadata
 
 | format         | kind of data | columns                                   | one row for                            |
 |----------------|--------------|-------------------------------------------|----------------------------------------|
@@ -12,9 +12,10 @@
 | labelled pairs | LABELLED     | anchor, positive (here: any text), label  | each text, labelled 1 or 0             |
 | lists          | LISTS        | query, docs, labels                       | each query: positives 1.0, negatives 0 |
 
-Other columns hold the provenance and are never fed: query_id, document_id, negative_id, retriever (those that listed
-the negative, joined by "+"), rank and score in the ranking that was mined, reranker_score, and the positive's scores as
-positive_score and positive_reranker_score. They hold lists, parallel to the texts, in n-tuples and lists.
+Further columns hold the provenance, and the model does not get them: query_id, document_id, negative_id, retriever (the
+retrievers that listed the negative, joined by "+"), rank and score in the mined ranking, reranker_score, and the scores
+of the positive as positive_score and positive_reranker_score. In n-tuples and lists, the columns of negatives hold
+lists with one value for each text.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 Format: TypeAlias = Literal["triplets", "n-tuples", "labelled pairs", "lists"]
 
 MANIFEST = "mining.json"
-"""The file by which a folder of mined negatives is known."""
+"""The file that marks a folder of mined negatives."""
 
 _COUNTS = b"hybridsearch.mining"
 _LAYOUT = 1
@@ -60,21 +61,24 @@ KINDS: dict[Format, Kind] = {
     "labelled pairs": Kind.LABELLED,
     "lists": Kind.LISTS,
 }
-"""What kind of training data each format is."""
+"""The kind of training data of each format."""
 
 _TYPES = {"docs": pa.list_(pa.string()), "label": pa.int64(), "labels": pa.list_(pa.float64())}
-"""Of columns to train on that hold no text."""
+"""The types of columns to train on that do not hold one text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """One text of a query, and where it was found. Rank and score are None for a positive that the search did not find.
+    """One text of a query, with its place in the mined ranking.
 
     Attributes:
-        retriever: those that listed it, joined by "+".
-        rank, score: in the ranking that was mined, from 1.
-        reranker_score: None without a reranker.
-        document: that of the index.
+        id: Id of the document, or None if it is not known.
+        text: Text of the document.
+        retriever: Retrievers that listed the document, joined by "+", or None.
+        rank: Rank in the mined ranking, from 1, or None for a positive that the search did not find.
+        score: Score in the mined ranking, or None for a positive that the search did not find.
+        reranker_score: Score of the reranker, or None without a reranker.
+        document: Document of the index, or None.
     """
 
     id: str | None
@@ -87,14 +91,21 @@ class Mined:
 
     @property
     def judged(self) -> float:
-        """What margins and limits compare: the reranker's score, else that of the ranking, else -inf."""
+        """The score that margins and limits compare: of the reranker, else of the ranking, else -inf."""
         found = self.score if self.reranker_score is None else self.reranker_score
         return -math.inf if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
 class OfQuery:
-    """A query, its positives, and the negatives that were chosen, in the order of their ranks."""
+    """A query, its positives, and the negatives that were chosen for it.
+
+    Attributes:
+        id: Id of the query, or None if it is not known.
+        text: Text of the query.
+        positives: Texts that are known to be relevant.
+        negatives: Chosen negatives, by rank.
+    """
 
     id: str | None
     text: str
@@ -104,17 +115,17 @@ class OfQuery:
 
 @dataclass(frozen=True, slots=True)
 class MiningSummary:
-    """What was kept, and why the rest was dropped.
+    """The counts of a mining: how many negatives were kept, and why other candidates were dropped.
 
     Attributes:
-        queries: how many were searched; equal texts are one query.
-        short: queries with fewer negatives than asked for, those without any among them.
-        empty: queries without any negative.
-        rows: rows to train on.
-        candidates: documents that the rankings held, as deep as they were read.
-        kept: negatives.
-        kept_by: the negatives by the retrievers that listed them.
-        dropped: by reason, how many candidates; with `kept` they add up to `candidates`.
+        queries: Number of queries that were searched. Equal texts are one query.
+        short: Number of queries with fewer negatives than asked for, including the queries without negatives.
+        empty: Number of queries without negatives.
+        rows: Number of rows to train on.
+        candidates: Number of documents that were read from the rankings.
+        kept: Number of negatives.
+        kept_by: Number of negatives for each retriever, or group of retrievers, that listed them.
+        dropped: Number of dropped candidates for each reason. With `kept` they add up to `candidates`.
     """
 
     queries: int = 0
@@ -139,7 +150,7 @@ class MiningSummary:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict; `MiningSummary(**d)` is its inverse."""
+        """The counts as a dictionary, ready for JSON. `MiningSummary(**d)` reads it."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -152,9 +163,10 @@ class MiningSummary:
 
     @property
     def title(self) -> str:
-        """The first line: what was kept."""
+        """One line with the numbers of negatives, queries and rows."""
         found = f"{number_of(self.kept, 'negative', 'negatives')} for {number_of(self.queries, 'query', 'queries')}"
-        short = f"; {self.short:,} with fewer than asked for, {self.empty:,} of them with none" if self.short else ""
+        queries = number_of(self.short, "query", "queries")
+        short = f"; {queries} with fewer than asked for, {self.empty:,} of them with none" if self.short else ""
         return f"{found}, {number_of(self.rows, 'row', 'rows')}{short}"
 
     def _lines(self) -> Iterator[tuple[str, int]]:
@@ -170,9 +182,9 @@ class Negatives:
     """Mined negatives, ready to train on.
 
     Attributes:
-        data: the rows; `data.ids` holds their provenance.
-        summary: what was kept, and why the rest was dropped; prints well.
-        path: the folder they are in, or None.
+        data: Rows to train on. `data.ids` holds their provenance.
+        summary: Counts of kept and dropped candidates, ready to print.
+        path: Folder of the rows, or None if they are in memory.
     """
 
     data: TrainingData
@@ -181,16 +193,27 @@ class Negatives:
 
     @property
     def provenance(self) -> datasets.Dataset:
-        """Row-parallel to `data.rows`: where each negative came from (the columns are said in this module)."""
+        """The source of each negative: one row for each row of `data.rows`.
+
+        The columns are query_id, document_id, negative_id, retriever, rank, score, reranker_score, positive_score and
+        positive_reranker_score. Labelled pairs and lists do not have negative_id and the scores of the positive.
+
+        Raises:
+            InvalidArgumentError: The provenance is missing.
+        """
         if self.data.ids is None:
-            raise InvalidArgumentError("These negatives have lost their provenance: mine them again.")
+            raise InvalidArgumentError("These negatives do not have their provenance. Mine them again.")
         return self.data.ids
 
     @classmethod
     def open(cls, folder: str | Path) -> Negatives:
-        """The negatives in a folder that `mine_hard_negatives` has finished; they are mapped, not read into memory.
+        """Open the negatives in a folder of `mine_hard_negatives`. They are not read into memory.
 
-        Raises InvalidArgumentError where there are none, mining has not come to its end, or a file is damaged.
+        Args:
+            folder: Folder with the finished mining.
+
+        Raises:
+            InvalidArgumentError: The folder holds no negatives, mining is not finished, or a file is damaged.
         """
         return MiningFolder.open(folder).negatives()
 
@@ -202,12 +225,12 @@ class Negatives:
 
 
 def check_format(output_format: str) -> Format:
-    """Raises InvalidArgumentError where there is no such format."""
+    """Return the format. Raise InvalidArgumentError if there is no such format."""
     return cast(Format, one_of("output_format", output_format, KINDS))
 
 
 def columns_fed(output_format: Format, per_query: int) -> list[str]:
-    """The columns to train on; all others are provenance."""
+    """The columns to train on. All other columns are provenance."""
     return columns_of(KINDS[output_format], 1 if output_format == "triplets" else per_query)
 
 
@@ -225,18 +248,18 @@ def to_negatives(
     name: str,
     path: Path | None = None,
 ) -> Negatives:
-    """The rows, parted from their provenance."""
+    """Separate the rows from their provenance."""
     fed = columns_fed(output_format, per_query)
     rows, ids = table.select_columns(fed), table.remove_columns(fed)
     return Negatives(TrainingData(name, rows, KINDS[output_format], ids=ids), summary, path)
 
 
 def check_found(summary: MiningSummary, name: str) -> None:
-    """Raises InvalidArgumentError where nothing was mined, though there may be rows of positives."""
+    """Raise InvalidArgumentError if no negatives were mined. There may be rows of positives."""
     if not summary.kept or not summary.rows:
         error = InvalidArgumentError(
-            f"No negatives were found for {name!r}: widen ranks (as `hybridsearch mine --ranks 1-20` does, whose "
-            "folder can be trained on), or the margins and limits."
+            f"No negatives were found for {name!r}. Widen ranks, the margins or the limits (such as with "
+            "`hybridsearch mine --ranks 1-20`, whose folder can be trained on)."
         )
         error.add_note(str(summary))
         raise error
@@ -244,9 +267,13 @@ def check_found(summary: MiningSummary, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MiningFolder:
-    """Mined rows on the disk, one complete file for each of `parts` batches of queries.
+    """A folder of mined rows on the disk, with one file for each batch of queries.
 
-    `settings` is JSON-able: all that the rows depend on, "output_format" and "per_query" among it.
+    Attributes:
+        path: Folder.
+        name: Name of the data.
+        settings: Everything that the rows depend on, ready for JSON, with "output_format" and "per_query".
+        parts: Number of batches.
     """
 
     path: Path
@@ -256,9 +283,11 @@ class MiningFolder:
 
     @classmethod
     def make(cls, path: str | Path, name: str, settings: Mapping[str, Any], parts: int) -> MiningFolder:
-        """A new folder, or one in which the same mining has begun.
+        """Make a new folder, or open a folder in which the same mining has begun.
 
-        Raises InvalidArgumentError where it holds something else, and StorageError where it cannot be written.
+        Raises:
+            InvalidArgumentError: The folder holds something else.
+            StorageError: The folder cannot be written.
         """
         folder = cls(arguments.path("output", path), name, dict(settings), parts)
         if (folder.path / MANIFEST).exists():
@@ -267,10 +296,10 @@ class MiningFolder:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"The folder {folder.path} cannot be made ({error}): give another one.") from error
+            raise StorageError(f"The folder {folder.path} cannot be made ({error}). Give another folder.") from error
         if any(file.name != f"{MANIFEST}.tmp" for file in folder.path.iterdir()):
             raise InvalidArgumentError(
-                f"{folder.path} holds other files, and no {MANIFEST}: give a new folder for what is mined."
+                f"{folder.path} holds other files, but no {MANIFEST}. Give a new folder for the negatives."
             )
         manifest = {"layout": _LAYOUT, "name": name, "parts": parts, "settings": folder.settings}
         folder._write(MANIFEST, lambda path: path.write_text(json.dumps(manifest, indent=1), encoding="utf-8"))
@@ -278,33 +307,40 @@ class MiningFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> MiningFolder:
-        """Raises InvalidArgumentError where nothing was mined there."""
+        """Open a folder. Raises InvalidArgumentError if it holds no mined negatives."""
         path = arguments.path("The folder of mined negatives", path)
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except OSError as error:
-            raise InvalidArgumentError(f"{path} holds no mined negatives ({error.strerror} {MANIFEST}).") from error
+            raise InvalidArgumentError(
+                f"{path} holds no mined negatives ({MANIFEST}: {error.strerror}). Check the path."
+            ) from error
         except ValueError as error:
-            raise InvalidArgumentError(f"{path / MANIFEST} is damaged ({error}): mine into a new folder.") from error
+            raise InvalidArgumentError(f"{path / MANIFEST} is damaged ({error}). Mine into a new folder.") from error
         if manifest.get("layout") != _LAYOUT:
-            raise InvalidArgumentError(f"{path} was mined with another version of hybridsearch: mine it again.")
+            raise InvalidArgumentError(f"{path} was mined with another version of hybridsearch. Mine it again.")
         return cls(path, manifest["name"], manifest["settings"], manifest["parts"])
 
     def has(self, part: int) -> bool:
-        """Whether the rows of a batch are there, completely."""
+        """Whether the folder has all rows of a batch."""
         return self._file(part).exists()
 
     def write(self, part: int, table: pa.Table, summary: MiningSummary) -> None:
-        """Keep the rows of a batch: all of them, or after a crash none. Raises StorageError."""
+        """Write the rows of a batch. After a crash, the folder has all rows of a batch or none.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
         table = table.replace_schema_metadata({_COUNTS: json.dumps(summary.to_dict())})
         self._write(self._file(part).name, lambda path: pq.write_table(table, path))
 
     def negatives(self) -> Negatives:
-        """All rows. Raises InvalidArgumentError where batches are missing."""
+        """All rows. Raises InvalidArgumentError if batches are missing."""
         files = [self._file(part) for part in range(self.parts)]
         if missing := sum(not file.exists() for file in files):
             raise InvalidArgumentError(
-                f"{self.path} lacks {missing} of {self.parts} parts: mining was broken off; the same call goes on."
+                f"{self.path} lacks {missing} of {self.parts} parts, because mining was interrupted. Make the same "
+                "call again to continue."
             )
         counts = [self._counts(file) for file in files]
         summary = sum(counts, MiningSummary())
@@ -320,7 +356,7 @@ class MiningFolder:
         try:
             return MiningSummary(**json.loads(pq.read_schema(file).metadata[_COUNTS]))
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-            raise InvalidArgumentError(f"{file} is damaged ({error}): delete it and mine again.") from error
+            raise InvalidArgumentError(f"{file} is damaged ({error}). Delete it and mine again.") from error
 
     def _file(self, part: int) -> Path:
         return self.path / f"part-{part:05d}.parquet"
@@ -334,13 +370,15 @@ class MiningFolder:
             beside.replace(self.path / name)
             sync_folder(self.path)
         except OSError as error:
-            raise StorageError(f"{self.path / name} cannot be written ({error}): the same call goes on.") from error
+            raise StorageError(
+                f"{self.path / name} cannot be written ({error}). Make the same call again to continue."
+            ) from error
 
     def _check_same(self, there: Mapping[str, Any]) -> None:
         differing = [key for key in {**there, **self.settings} if there.get(key) != self.settings.get(key)]
         if differing:
             shown = ", ".join(f"{key} {there.get(key)!r:.60}, now {self.settings.get(key)!r:.60}" for key in differing)
-            raise InvalidArgumentError(f"{self.path} was mined in another way ({shown}): give another folder.")
+            raise InvalidArgumentError(f"{self.path} was mined in another way ({shown}). Give another folder.")
 
 
 def _schema(output_format: Format, per_query: int) -> pa.Schema:
@@ -406,7 +444,7 @@ def _where_all(mined: Sequence[Mined]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars that datasets draws."""
+    """Hide the progress bars of the library datasets."""
     datasets = import_datasets()
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

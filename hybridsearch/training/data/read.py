@@ -1,4 +1,4 @@
-"""Training data from anything that holds rows: files, databases, judged queries, mined negatives, rows at hand."""
+"""Read training data from files, folders, databases, the model hub, data sets, mined negatives or Python objects."""
 
 from __future__ import annotations
 
@@ -40,49 +40,57 @@ def read_training_data(
     limit: int | None = None,
     name: str | None = None,
 ) -> TrainingData:
-    """Training data from a file, a folder, a database, the hub, or rows at hand.
+    """Read training data from a file, a folder, a database, the model hub, a data set, or rows in memory.
 
     | source                                | rows                                                                 |
     |---------------------------------------|----------------------------------------------------------------------|
-    | .csv, .tsv                            | below a header; .tsv has no quoting                                  |
+    | .csv, .tsv                            | lines below a header; .tsv has no quoting                            |
     | .jsonl, .ndjson, .json                | one object a line, or one array of objects                           |
-    | .parquet, .arrow                      | its rows                                                             |
-    | a folder                              | of `Dataset.save_to_disk`; of mined negatives; with train.csv (or    |
-    |                                       | another format, or parts train-*.parquet); or laid out as on the hub |
-    | a BEIR folder, beir/scifact, Dataset  | each query of the split with each relevant document: pairs           |
-    | a database (SQLite file or URL)       | of the query `sql`                                                   |
-    | owner/name                            | of a data set on the hub                                             |
-    | a Dataset of datasets, or mappings    | as they are                                                          |
+    | .parquet, .arrow                      | rows of the file                                                     |
+    | a folder                              | of `Dataset.save_to_disk`, of mined negatives, with train.csv (or    |
+    |                                       | another format, or parts train-*.parquet), or with the layout of a   |
+    |                                       | data set on the hub                                                  |
+    | a BEIR folder, beir/scifact, Dataset  | pairs: each query of the split with each relevant document           |
+    | a database (SQLite file or URL)       | rows of the query `sql`                                              |
+    | owner/name                            | rows of a data set on the hub                                        |
+    | a Dataset of datasets, or mappings    | the rows themselves                                                  |
 
-    Text files may end in .gz. Columns are recognised by their names in any case, such as anchor, query, question,
-    premise or sentence1, positive, answer or sentence2, negative, negative_2 ..., label or score
-    (`hybridsearch.training.data.columns.NAMES` has all); a negative may be a list, of the same length in each row.
-    The kind follows from the columns: a label of 0 and 1, or true and false, makes pairs with 0/1, names or 0, 1 and 2
-    pairs with class, numbers with a fraction, or a column named score, pairs with score. Other whole numbers may be
-    classes or scores: name their column as "class" or "score". Rows with -1 for no label are left out. Scores on a
-    larger scale (STS: 0 to 5, SICK: 1 to 5) become 0 to 1. Pairs with the classes entailment, neutral and contradiction
-    (NLI) become triplets: a premise, what it entails, what contradicts it; kind="pairs with class" keeps them as they
-    are.
+    Text files may end in .gz. Columns are recognised by their names in upper or lower case, such as anchor, query,
+    question, premise, sentence1; positive, answer, sentence2; negative, negative_2; label, score
+    (`hybridsearch.training.data.columns.NAMES` has all names). A negative may be a list of texts, of the same length in
+    each row.
+
+    The kind of the rows follows from the columns. A label of 0 and 1, or true and false, makes pairs with 0/1. Names,
+    or the numbers 0, 1 and 2, make pairs with class. Numbers with a fraction, or a column named score, make pairs with
+    score. Other whole numbers may be classes or scores, so name their column as "class" or "score". Classes and labels
+    of -1 mean no label, and their rows are left out. Scores on a larger scale (STS: 0 to 5, SICK: 1 to 5) become scores
+    from 0 to 1. Pairs with the classes entailment, neutral and contradiction (NLI) become triplets of a premise, a text
+    that it entails and a text that contradicts it. kind="pairs with class" keeps them as pairs.
 
     Args:
-        source: as above.
-        columns: role -> column, as {"anchor": "question", "positive": "answer"}; then only these are read.
-        ignore: columns to leave out where the others are recognised.
-        kind: what the rows are, where the columns leave a choice.
-        loss: the name of a loss to train this data with.
-        split: of a folder or a data set on the hub.
-        subset: of a data set on the hub.
-        sql: the query to ask a database.
-        score_range: the scores that become 0 and 1.
-        limit: rows to read at most; of judged queries as many whole ones as fit, but at least one.
-        name: for messages and reports; by default the name of the file, folder or data set.
+        source: Source of the rows, as in the table above.
+        columns: Mapping from roles to columns, such as {"anchor": "question", "positive": "answer"}. Only these columns
+            are read. None recognises columns by their names.
+        ignore: Names of columns to leave out. All other columns must be recognised.
+        kind: Kind of the rows, if the columns allow several. None finds it by the columns.
+        loss: Name of the loss for this data, or None for the default of the kind.
+        split: Split to read of a folder or of a data set on the hub.
+        subset: Subset to read of a data set on the hub.
+        sql: SQL query for a database.
+        score_range: Scores that become 0 and 1, as (lowest, highest). None finds them by the values.
+        limit: Largest number of rows to read. None reads all. Of judged queries, as many whole queries are read as fit,
+            but at least one.
+        name: Name for messages and reports. None takes the name of the file, folder or data set.
+
+    Returns:
+        The rows with their kind.
 
     Raises:
-        InvalidArgumentError: the source is none of these, a column has no role, or the kind does not fit.
-        DocumentError: a row is malformed: a text that is missing, empty, NaN or no text, a label that is no number;
-            the message has the file and the line or row. Or a query or document id has two texts.
-        DatasetNotFoundError: there is no such data set, or it is not within reach.
-        MissingExtraError: the package datasets (or sqlalchemy, for databases other than SQLite) is not installed.
+        InvalidArgumentError: The source is not one of the table, a column has no role, or the kind does not fit.
+        DocumentError: A row is malformed: a text is missing, empty, NaN or not a text, or a label is not a number. The
+            message has the file and the line or row. Or a query or document id has two texts.
+        DatasetNotFoundError: There is no such data set, or it cannot be reached.
+        MissingExtraError: The package datasets (or sqlalchemy, for databases other than SQLite) is not installed.
 
     >>> rows = [{"question": "What is lift?", "answer": "A force.", "score": 4}]
     >>> data = read_training_data(rows, score_range=(0, 5))
@@ -97,7 +105,8 @@ def read_training_data(
     if sql is None and _is_ready(source):
         if columns is not None or ignore:
             raise InvalidArgumentError(
-                "Queries with judgements and mined negatives have no columns to map or ignore: leave these options out."
+                "Queries with judgements and mined negatives have no columns to map or ignore. Leave columns and "
+                "ignore out."
             )
         data = _ready(source, split, limit)
     else:
@@ -107,13 +116,17 @@ def read_training_data(
     if wanted is not None and data.kind is not wanted:
         raise InvalidArgumentError(
             f"{name or data.name!r} holds {data.kind.value} (columns {', '.join(data.rows.column_names)}), "
-            f"not {wanted.value}: leave kind out, or choose the columns with columns=... (--columns)."
+            f"not {wanted.value}. Leave kind out, or choose the columns with columns=... (--columns)."
         )
     return replace(data, name=name or data.name, loss=loss or data.loss)
 
 
 def is_retrieval(source: object) -> bool:
-    """Whether `source` names queries with relevance judgements."""
+    """Whether a source is the folder or the name of queries with judgements.
+
+    Args:
+        source: Any source of training data.
+    """
     if not isinstance(source, str | Path):
         return False
     path = arguments.path("The data", source)
@@ -123,7 +136,7 @@ def is_retrieval(source: object) -> bool:
 
 
 def _is_ready(source: object) -> bool:
-    """Whether no columns need to be recognised."""
+    """Whether a source has no columns that need to be recognised."""
     return isinstance(source, Dataset | TrainingData) or is_retrieval(source) or _is_mined(source)
 
 
@@ -132,7 +145,7 @@ def _is_mined(source: object) -> bool:
 
 
 def _ready(source: Any, split: str, limit: int | None) -> TrainingData:
-    """The training data that `source` is or holds, or the pairs of a retrieval data set."""
+    """The training data that a source is or holds, or the pairs of a data set with judgements."""
     if isinstance(source, Dataset):
         return _pairs_of(source, limit)
     if isinstance(source, TrainingData):
@@ -145,11 +158,11 @@ def _ready(source: Any, split: str, limit: int | None) -> TrainingData:
 
 
 def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
-    """Each query with the content of each document that is relevant to it."""
+    """Pairs of each query with the content of each document that is relevant to it."""
     if dataset.corpus is None:
         raise InvalidArgumentError(
-            f"The data set {dataset.name!r} has no corpus, so there are no texts to train on; in a BEIR folder it is "
-            "corpus.jsonl."
+            f"The data set {dataset.name!r} has no documents, so there are no texts to train on. In a BEIR folder, the "
+            "documents are in corpus.jsonl."
         )
     for id, path in dataset.repeated.items():
         raise _two_texts(path, "query", id)
@@ -163,7 +176,8 @@ def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
     left_out = len(judged) - len(kept)
     if not kept:
         raise InvalidArgumentError(
-            f"The data set {dataset.name!r} has no query with a relevant document whose text is in its corpus."
+            f"The data set {dataset.name!r} has no query with a relevant document that has a text. Check that the ids "
+            "of the judgements are the ids of the queries and documents."
         )
     return TrainingData.from_columns(
         Kind.PAIRS,
@@ -178,7 +192,7 @@ def _pairs_of(dataset: Dataset, limit: int | None) -> TrainingData:
 
 
 def _judged(dataset: Dataset, limit: int | None) -> list[tuple[str, str]]:
-    """Each query with each relevant document; of whole queries, as a positive left out could be mined as a negative."""
+    """Each query with all its relevant documents, because a positive that is left out could become a negative."""
     judged: list[tuple[str, str]] = []
     for query, grades in dataset.qrels.items():
         relevant = [(query, document) for document, grade in grades.items() if grade > 0]
@@ -189,10 +203,10 @@ def _judged(dataset: Dataset, limit: int | None) -> list[tuple[str, str]]:
 
 
 def _contents(dataset: Dataset, needed: Collection[str]) -> dict[str, str]:
-    """The contents of some documents by id; raises DocumentError where any id of the corpus has two."""
+    """The contents of some documents by id. Raises DocumentError if an id of the corpus has two contents."""
     corpus: Iterable[Document] = dataset.corpus or ()
     contents: dict[str, str] = {}
-    hashes = array("q")  # of the id and the content of each document: millions of texts need not be held
+    hashes = array("q")  # of the id and the content of each document, because the texts may not fit into memory
     for document in corpus:
         hashes.extend((hash(document.id), hash(document.content)))
         if document.id in needed:
@@ -206,4 +220,4 @@ def _contents(dataset: Dataset, needed: Collection[str]) -> dict[str, str]:
 
 
 def _two_texts(where: str, what: str, id: str) -> DocumentError:
-    return DocumentError(f"In {where}, the {what} id {id!r} has two texts: give each text an id of its own.")
+    return DocumentError(f"In {where}, the {what} id {id!r} has two texts. Give each text its own id.")

@@ -1,4 +1,4 @@
-"""Rows to train on, with their kind and its columns: what every source of training data becomes."""
+"""Training data: rows of texts, their kind, and the columns of each kind."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What the rows of training data are; losses are chosen by it (`hybridsearch.training.losses`).
+    """The kind of the rows of training data, which decides the columns and the losses (`explain_losses`).
 
-    The columns of each kind, in the order in which sentence-transformers' trainers feed them:
+    The columns of each kind, in the order in which the model gets them:
 
     | kind          | columns                                                                                 |
     |---------------|-----------------------------------------------------------------------------------------|
     | TEXTS         | text                                                                                    |
     | EMBEDDED      | text, label: the teacher's embedding of it, list of float                               |
     | PAIRS         | anchor, positive                                                                        |
-    | CLASSED       | anchor, positive (here: any other text), label: int, a ClassLabel where names are known |
+    | CLASSED       | anchor, positive (here: any other text), label: int, a ClassLabel if names are known    |
     | LABELLED      | anchor, positive (here: any other text), label: int, 0 or 1                             |
     | SCORED        | anchor, positive (here: any other text), label: float, 0 to 1 (or -1 to 1)              |
     | TUPLES        | anchor, positive, negative_1, negative_2, ...                                           |
     | SCORED_TUPLES | anchor, positive, negative_1, ..., label: list of float, see below                      |
     | LISTS         | query, docs: list of str, labels: list of float                                         |
 
-    The label of a scored tuple is the teacher's score of the positive, then of each negative; or, one shorter, the
-    margins score(positive) - score(negative).
+    The label of a scored tuple is a list of the teacher's scores: of the positive, then of each negative. It can also
+    be the list of the margins score(positive) - score(negative), one for each negative.
     """
 
     TEXTS = "texts"
@@ -52,18 +52,20 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrainingData:
-    """Rows to train on, with their kind.
+    """Rows of texts to train on, with their kind.
 
     Attributes:
-        name: for messages and reports, and the name of this part in a mixture.
-        rows: just the columns of its kind (see `Kind`), in the order in which trainers feed them.
-        kind: what the rows are.
-        loss: the name of a loss that is asked for, or None for the default of the kind; for mixtures.
-        ids: row-parallel columns that are known of the texts and never fed, such as query_id and document_id.
-        notes: what reading did to the rows, for the user to see.
+        name: Name of the data, for messages and reports. Data sets that are trained on together need different names.
+        rows: Rows as a Dataset of the datasets library, with only the columns of the kind (see `Kind`), in the order in
+            which the model gets them.
+        kind: Kind of the rows.
+        loss: Name of the loss for this data, or None for the default of the kind.
+        ids: Further columns with one value for each row, such as query_id and document_id, or None. The model does not
+            get them.
+        notes: What reading did to the rows, for the user to see.
 
     Raises:
-        InvalidArgumentError: there are no rows, or their columns are not those of the kind.
+        InvalidArgumentError: There are no rows, or their columns are not the columns of the kind.
 
     >>> pairs = {"anchor": ["What is lift?"], "positive": ["Lift is a force on a wing."]}
     >>> TrainingData.from_columns(Kind.PAIRS, pairs, name="wings")
@@ -79,17 +81,18 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         if len(self.rows) == 0:
-            raise InvalidArgumentError(f"The training data {self.name!r} has no rows.")
+            raise InvalidArgumentError(f"The training data {self.name!r} has no rows. Give at least one row.")
         columns = self.rows.column_names
         expected = columns_of(self.kind, sum(column.startswith("negative_") for column in columns))
         if columns != expected:
             raise InvalidArgumentError(
-                f"Training data of the kind {self.kind.value!r} has the columns {', '.join(expected)}, "
-                f"not {', '.join(columns)}: read_training_data finds and orders them."
+                f"The columns are {', '.join(columns)}, but training data of the kind {self.kind.value!r} need the "
+                f"columns {', '.join(expected)}. Use read_training_data, which finds and orders them."
             )
         if self.ids is not None and len(self.ids) != len(self.rows):
             raise InvalidArgumentError(
-                f"There are ids of {number_of(len(self.ids), 'row')} for {number_of(len(self.rows), 'row')}."
+                f"There are ids of {number_of(len(self.ids), 'row')} for {number_of(len(self.rows), 'row')}. Give one "
+                "id for each row."
             )
 
     @classmethod
@@ -103,23 +106,41 @@ class TrainingData:
         ids: Mapping[str, Sequence[Any]] | None = None,
         notes: Sequence[str] = (),
     ) -> TrainingData:
-        """Data whose columns are at hand, named and ordered as in `Kind`; the values are not checked."""
+        """Make training data of columns that already have the names and the order of `Kind`.
+
+        The values are not checked.
+
+        Args:
+            kind: Kind of the rows.
+            columns: Values of each column by its name.
+            name: Name of the data.
+            loss: Name of the loss for this data, or None for the default.
+            ids: Further columns with one value for each row, such as query_id, or None.
+            notes: What was done to the rows, for the user to see.
+
+        Raises:
+            InvalidArgumentError: There are no rows, or the columns are not the columns of the kind.
+        """
         make = import_datasets().Dataset
         known = None if ids is None else make(pa.table(dict(ids)))
         return cls(name, make(pa.table(dict(columns))), kind, loss, known, tuple(notes))
 
     @property
     def inputs(self) -> list[str]:
-        """The columns that hold texts, in the order in which they are fed."""
+        """The columns that hold texts, in the order in which the model gets them."""
         return [column for column in self.rows.column_names if column not in ("label", "labels")]
 
     @property
     def label(self) -> str | None:
-        """The column of labels, "label" or "labels"; None without one."""
+        """The name of the column of labels, "label" or "labels", or None without labels."""
         return next((column for column in self.rows.column_names if column in ("label", "labels")), None)
 
     def select(self, places: Iterable[int]) -> TrainingData:
-        """The rows at these places, in this order, with their ids."""
+        """Make training data of some of the rows, with their ids.
+
+        Args:
+            places: Places of the rows, from 0. The new rows have this order.
+        """
         chosen = list(places)
         ids = None if self.ids is None else self.ids.select(chosen)
         return replace(self, rows=self.rows.select(chosen), ids=ids)
@@ -134,20 +155,32 @@ class TrainingData:
 
 
 def parse_kind(kind: Kind | str) -> Kind:
-    """The kind by its value ("pairs with score") or name ("scored"), in any case; "triplets" are tuples.
+    """Find a kind by its value ("pairs with score") or its name ("scored"), in upper or lower case.
 
-    Raises InvalidArgumentError where there is no such kind.
+    "triplets" are tuples.
+
+    Args:
+        kind: Kind, or its value or name.
+
+    Raises:
+        InvalidArgumentError: There is no such kind.
     """
     plain = str(kind).strip().lower().replace("_", " ").replace("-", " ")
     aliases = {member.name.lower().replace("_", " "): member for member in Kind} | {"triplets": Kind.TUPLES}
     aliases |= {member.value: member for member in Kind}
     if plain not in aliases:
-        raise InvalidArgumentError(f"kind is one of {', '.join(repr(member.value) for member in Kind)}, not {kind!r}.")
+        kinds = ", ".join(repr(member.value) for member in Kind)
+        raise InvalidArgumentError(f"kind is {kind!r}. Give one of {kinds}.")
     return aliases[plain]
 
 
 def columns_of(kind: Kind, negatives: int) -> list[str]:
-    """The columns of a kind, in order; tuples have at least one negative."""
+    """The names of the columns of a kind, in order.
+
+    Args:
+        kind: Kind of the rows.
+        negatives: Number of negatives of a tuple, at least 1.
+    """
     pair = ["anchor", "positive"]
     tuples = pair + [f"negative_{number}" for number in range(1, max(negatives, 1) + 1)]
     return {
@@ -169,7 +202,10 @@ _DASHES = frozenset("-–—·•")
 
 
 def normalized(text: str) -> str:
-    """A key that is the same for texts that differ only in case, spaces and punctuation.
+    """Make a key that is the same for texts that differ only in case, spaces and punctuation.
+
+    Args:
+        text: Any text.
 
     >>> normalized("What is  lift?") == normalized("(what is lift)")
     True

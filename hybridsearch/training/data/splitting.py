@@ -1,7 +1,7 @@
-"""Training data and judged queries in parts that share nothing.
+"""Split training data and data sets into parts that share no text.
 
-The module is not named after its function `split`, which `hybridsearch.training.data` offers: a submodule of that name
-would take its place there whenever it is imported.
+The module does not have the name of its function `split`: a submodule of that name would hide the function in
+`hybridsearch.training.data`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.messages import number_of
 from hybridsearch.training.data.columns import IDS
 from hybridsearch.training.data.rows import TrainingData, normalized
 
@@ -24,22 +25,25 @@ Splittable = TypeVar("Splittable", TrainingData, Dataset)
 def split(
     data: Splittable, fractions: tuple[float, float, float] = (0.90, 0.01, 0.09), seed: int = 0
 ) -> tuple[Splittable, Splittable, Splittable]:
-    """(train, dev, test) that share no text, in about these fractions of the rows.
+    """Split training data or a data set into train, dev and test, which share no text.
 
-    Rows that share a text, directly or over other rows, stay together: the connected components of rows and texts
-    are dealt out at random, the large ones to train. Texts count as the same whatever their case and spaces; rows with
-    a common query_id or document_id stay together too, as those of several pseudo-queries of one document.
+    Rows that share a text stay together, also if they share it through other rows. Rows with the same query_id or
+    document_id stay together too. Texts that differ only in case, spaces and punctuation count as the same. These
+    groups are dealt out at random. Groups that are too large for dev and test go to train.
 
-    A Dataset is split by its judged queries: those of the same text, and those with a relevant document in common, stay
-    together. Each part has the whole corpus to search.
+    A Dataset is split by its judged queries. Queries with the same text, and queries that share a relevant document,
+    stay together. Each part has all documents to search.
 
     Args:
-        data: at least as many rows or queries without a common text as there are parts.
-        fractions: of train, dev and test; they sum to 1. A part of 0 is not allowed.
-        seed: the same seed gives the same parts.
+        data: Rows or judged queries. They must form at least three groups.
+        fractions: Shares of train, dev and test, each above 0. They sum to 1 and are met approximately.
+        seed: Seed that chooses the parts. The same seed gives the same parts.
+
+    Returns:
+        Train, dev and test.
 
     Raises:
-        InvalidArgumentError: the fractions are not such, or the rows hang together too much.
+        InvalidArgumentError: The fractions are not allowed, or there are fewer than three groups.
 
     >>> from hybridsearch.training.data import Kind
     >>> columns = {"anchor": ["q1", "q2", "q3", "q4"], "positive": ["a", "b", "c", "A "]}
@@ -48,7 +52,9 @@ def split(
     [['A ', 'a'], ['b'], ['c']]
     """
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise InvalidArgumentError(f"The fractions of train, dev and test are positive and sum to 1, not {fractions}.")
+        raise InvalidArgumentError(
+            f"The fractions of train, dev and test are {fractions}. Give three numbers above 0 that sum to 1."
+        )
     names = (f"{data.name}/train", f"{data.name}/dev", f"{data.name}/test")
     if isinstance(data, Dataset):
         ids = [id for id in data.queries if id in data.qrels]
@@ -64,7 +70,13 @@ def split(
 
 
 def with_queries(dataset: Dataset, name: str, ids: Iterable[str]) -> Dataset:
-    """The data set with these of its queries, and their judgements, alone."""
+    """Make a data set with only some of the queries and their judgements.
+
+    Args:
+        dataset: Data set.
+        name: Name of the new data set.
+        ids: Ids of the queries to keep.
+    """
     queries = {id: dataset.queries[id] for id in ids}
     return replace(
         dataset, name=name, queries=queries, qrels={id: dataset.qrels[id] for id in queries if id in dataset.qrels}
@@ -72,7 +84,7 @@ def with_queries(dataset: Dataset, name: str, ids: Iterable[str]) -> Dataset:
 
 
 _Columns: TypeAlias = list[tuple[str, Sequence[str | list[str] | None]]]
-"""For each row what it may share with others, one or several; "text" in the first place for texts, else any name."""
+"""Columns of values that rows may share: the name ("text" for texts, else any name), and one or more values a row."""
 
 
 def _shareable(data: TrainingData) -> _Columns:
@@ -82,7 +94,7 @@ def _shareable(data: TrainingData) -> _Columns:
 
 
 def _deal(name: str, columns: _Columns, fractions: tuple[float, float, float], seed: int) -> list[list[int]]:
-    """The rows of three parts, in order."""
+    """The rows of each of the three parts, in order."""
     groups = _components(columns)
     random.Random(seed).shuffle(groups)  # noqa: S311
     size = sum(map(len, groups))
@@ -93,21 +105,21 @@ def _deal(name: str, columns: _Columns, fractions: tuple[float, float, float], s
         place = next((place for place in (2, 1) if sizes[place] + len(group) <= wanted[place]), 0)
         parts[place].append(group)
         sizes[place] += len(group)
-    for empty in (part for part in parts if not part):  # its fraction is less than any group: it gets the smallest
+    for empty in (part for part in parts if not part):  # all groups are larger than its fraction: take the smallest
         donor = next((part for part in parts if len(part) > 1), [])
         if donor:
             empty.append(min(donor, key=len))
             donor.remove(empty[0])
     if not all(parts):
         raise InvalidArgumentError(
-            f"The {size:,} rows of {name!r} cannot be split into three parts, as they share texts and make "
-            f"only {len(groups)} groups that do not: give more rows, or data for dev and test."
+            f"The {number_of(size, 'row')} of {name!r} cannot be split into three parts, because they share texts and "
+            f"form only {number_of(len(groups), 'group')}. Give more rows, or give data for dev and test."
         )
     return [sorted(row for group in part for row in group) for part in parts]
 
 
 def _components(columns: _Columns) -> list[list[int]]:
-    """The rows in groups: those of two groups share nothing."""
+    """The rows in groups. Rows of different groups share nothing."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,4 +1,4 @@
-"""Rows from anywhere: files, folders, SQL databases, the hub, or at hand; each with the place where it stands."""
+"""Read rows from files, folders, SQL databases, the hub, or Python objects, each with its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import datasets
 
 FILES = (*TEXT_FORMATS, ".parquet", ".arrow")
-"""Endings of files that are read as tables; all but the last two may end in .gz too."""
+"""Endings of files that are read as tables. .gz may follow, except after the last two."""
 
 _ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _URL = re.compile(r"[a-z][a-z0-9+]*://", re.ASCII)
@@ -30,15 +30,14 @@ _SPLITS = ({"dev", "validation", "valid", "val"}, {"test"}, {"train"})
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Named columns, and a way to read the rows.
+    """A table: named columns, and a function that reads the rows.
 
     Attributes:
-        name: for messages.
-        columns: their names, in order.
-        rows: starts a new reading of the rows, each with its place.
-        mapped: the rows as a Dataset of the datasets library where they are one already (mapped from its files, not in
-            memory), in the same order.
-        classes: the names of the classes that a column's integers stand for, by column.
+        name: Name of the table, for messages.
+        columns: Names of the columns, in order.
+        rows: Function that starts to read the rows, each with its place.
+        mapped: Rows as a Dataset of the datasets library, in the same order, if the source is one. They stay in files.
+        classes: Names of the classes that integers stand for, by column.
     """
 
     name: str
@@ -49,10 +48,12 @@ class Table:
 
 
 def open_table(source: object, *, split: str, subset: str | None, sql: str | None) -> Table:
-    """The table that `source` names or is; see `hybridsearch.training.data.read_training_data`."""
+    """Open the table that a source is or names, as in `hybridsearch.training.data.read_training_data`."""
     if sql is not None:
         if not isinstance(source, str | Path):
-            raise InvalidArgumentError(f"sql asks a database, named by a file or URL, not {type(source).__name__}.")
+            raise InvalidArgumentError(
+                f"sql was given with a source of type {type(source).__name__}. Give the file or URL of a database."
+            )
         return _from_sql(str(source), sql)
     if isinstance(source, str | Path):
         return _from_path(source, split, subset)
@@ -63,8 +64,8 @@ def open_table(source: object, *, split: str, subset: str | None, sql: str | Non
     if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping):
         return _from_rows(source)
     raise InvalidArgumentError(
-        "Training data comes from a path, a name on the hub, a Dataset, or an iterable of mappings, "
-        f"not from {type(source).__name__}."
+        f"The source of training data is of type {type(source).__name__}. Give a path, a name on the hub, a Dataset, "
+        "or an iterable of mappings."
     )
 
 
@@ -80,11 +81,11 @@ def _from_path(source: str | Path, split: str, subset: str | None) -> Table:
         return _from_hub(str(path), split, subset)
     if _URL.match(str(source)) or path.suffix.lower() in _SQLITE:
         raise InvalidArgumentError(
-            f"{str(source)!r} is no file with rows: of a database say which rows with sql='SELECT ...' (--sql); an "
-            "index holds no training data."
+            f"{str(source)!r} is not a file with rows. If it is a database, give sql='SELECT ...' (--sql). An index "
+            "holds no training data."
         )
     if isinstance(source, Path) or path.suffix.lower() in (*FILES, ".gz") or not _ON_THE_HUB.fullmatch(source):
-        raise InvalidArgumentError(f"There is no file or folder {str(source)!r}: check the path.")
+        raise InvalidArgumentError(f"There is no file or folder {str(source)!r}. Check the path.")
     return _from_hub(source, split, subset)
 
 
@@ -94,27 +95,28 @@ def _from_file(path: Path) -> Table:
     if any(name in names for names in _SPLITS):
         name = f"{path.resolve().parent.name}/{name}"
     if suffix in _SQLITE:
-        raise InvalidArgumentError(f"{str(path)!r} is a database: say which rows with sql='SELECT ...' (--sql).")
+        raise InvalidArgumentError(f"{str(path)!r} is a database. Choose rows with sql='SELECT ...' (--sql).")
     if suffix == ".arrow":
         return _from_dataset(_arrow_file(path), name, str(path))
     if suffix == ".parquet":
         return _from_parquet(path, name)
     if suffix not in TEXT_FORMATS:
         raise InvalidArgumentError(
-            f"The format of {str(path)!r} is not told by its name: use one of {', '.join(FILES)} (text also as .gz)."
+            f"The name of {str(path)!r} does not tell its format. Use one of the endings {', '.join(FILES)} (text also "
+            "with .gz)."
         )
 
     return _with_first_columns(name, lambda: rows_of_text(path), str(path))
 
 
 def _from_files(name: str, files: Sequence[Path]) -> Table:
-    """Several files with the same columns, one after the other."""
+    """A table of several files with the same columns, one after the other."""
     tables = [_from_file(path) for path in files]
     for path, table in zip(files, tables, strict=True):
         if set(table.columns) != set(tables[0].columns):
             raise InvalidArgumentError(
-                f"{path} has the columns {listed(table.columns)}, but {files[0]} {listed(tables[0].columns)}: "
-                "give the files one by one."
+                f"{path} has the columns {listed(table.columns)}, but {files[0]} has {listed(tables[0].columns)}. Give "
+                "the files one by one."
             )
     if len(tables) == 1:
         return tables[0]
@@ -122,7 +124,7 @@ def _from_files(name: str, files: Sequence[Path]) -> Table:
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:
-    """The files of a folder that are named after a split, or else all parts of a Parquet data set."""
+    """The files of a folder that have the name of a split, or else all parts of a Parquet data set."""
     names = [split, *sorted(next((names for names in _SPLITS if split in names), {split}) - {split})]
     endings = [
         ending for suffix in FILES for ending in ((suffix, f"{suffix}.gz") if suffix != ".parquet" else (suffix,))
@@ -158,7 +160,7 @@ def _from_parquet(path: Path, name: str) -> Table:
 
 
 def _arrow_file(path: Path) -> datasets.Dataset:
-    """A file of Arrow's stream format (as the datasets library writes) or file format."""
+    """A file in Arrow's stream format (which the datasets library writes) or file format."""
     import pyarrow as pa
 
     datasets = import_datasets()
@@ -173,7 +175,7 @@ def _arrow_file(path: Path) -> datasets.Dataset:
 
 
 def _from_saved(folder: Path, split: str) -> Table:
-    """A folder that `Dataset.save_to_disk` wrote."""
+    """The table in a folder that `Dataset.save_to_disk` wrote."""
     datasets = import_datasets()
     try:
         saved = datasets.load_from_disk(str(folder))
@@ -185,7 +187,7 @@ def _from_saved(folder: Path, split: str) -> Table:
 
 
 def _from_hub(name: str, split: str, subset: str | None) -> Table:
-    """A data set by its name on the hub, or a folder laid out like one."""
+    """The table of a data set by its name on the hub, or of a folder with the same layout."""
     datasets = import_datasets()
     try:
         loaded = datasets.load_dataset(name, subset, split=split)
@@ -193,15 +195,15 @@ def _from_hub(name: str, split: str, subset: str | None) -> Table:
         raise InvalidArgumentError(f"{name!r} cannot be read as training data: {_one_line(error)}") from error
     except Exception as error:  # its client has no common base class: connections, servers, formats, disks
         raise DatasetNotFoundError(
-            f"{name!r} is neither a file nor a folder with data here, and cannot be loaded from the hub "
-            f"({_one_line(error)}): check the name, or give a file."
+            f"{name!r} is not a local file or folder with data, and cannot be loaded from the hub "
+            f"({_one_line(error)}). Check the name, or give a file."
         ) from error
     return _from_dataset(loaded, Path(name).name)
 
 
 def _of_split(parts: Mapping[str, datasets.Dataset], split: str) -> datasets.Dataset:
     if split not in parts:
-        raise InvalidArgumentError(f"There is no split {split!r}; there are {listed(list(parts)) or 'none'}.")
+        raise InvalidArgumentError(f"There is no split {split!r}. The splits are {listed(list(parts)) or 'none'}.")
     return parts[split]
 
 
@@ -229,26 +231,28 @@ def _from_rows(source: Iterable[object]) -> Table:
     def rows() -> Iterator[Placed]:
         for number, row in enumerate(kept, 1):
             if not isinstance(row, Mapping):
-                raise InvalidArgumentError(f"Row {number} of the training data is a mapping, not {row!r:.80}.")
+                raise InvalidArgumentError(
+                    f"Row {number} of the training data is {row!r:.80}. Give a mapping from columns to values."
+                )
             yield f"data, row {number}", row
 
     return _with_first_columns("data", rows)
 
 
 def _with_first_columns(name: str, rows: Callable[[], Iterator[Placed]], where: str = "The training data") -> Table:
-    """A table whose columns are told by its first row."""
+    """A table whose columns are the columns of the first row."""
     with closing(rows()) as reading:  # type: ignore[type-var]
         first = next(reading, None)
     if first is None:
-        raise InvalidArgumentError(f"{where} has no rows.")
+        raise InvalidArgumentError(f"{where} has no rows. Give at least one row.")
     return Table(name, list(first[1]), rows)
 
 
 def _from_sql(database: str, query: str) -> Table:
-    """The rows of a query, kept in memory: a database may answer differently the next time."""
+    """The table of an SQL query. Its rows are kept in memory, because a database may answer differently next time."""
     columns, rows = _sqlite(Path(database), query) if not _URL.match(database) else _sqlalchemy(database, query)
     if not rows:
-        raise InvalidArgumentError(f"The query {query!r} gives no rows.")
+        raise InvalidArgumentError(f"The query {query!r} gives no rows. Check the query.")
     name = Path(database.rpartition("/")[2]).stem if _URL.match(database) else Path(database).stem
 
     def read() -> Iterator[Placed]:
@@ -262,7 +266,7 @@ def _sqlite(path: Path, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     import sqlite3
 
     if not path.is_file():
-        raise InvalidArgumentError(f"There is no database file {str(path)!r}: check the path, or give a URL.")
+        raise InvalidArgumentError(f"There is no database file {str(path)!r}. Check the path, or give a URL.")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             cursor = connection.execute(query)

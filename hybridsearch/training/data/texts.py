@@ -1,4 +1,4 @@
-"""Rows of text files, CSV and JSON, each with the line where it stands."""
+"""Read the rows of CSV and JSON files, each with its line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from hybridsearch.messages import number_of
 from hybridsearch.readers import LONGEST_CSV_FIELD
 
 Placed: TypeAlias = tuple[str, Mapping[str, Any]]
-"""A row, and where it stands: "pairs.csv, line 12"."""
+"""A row and its place, such as "pairs.csv, line 12"."""
 
 
 def rows_of_text(path: Path) -> Iterator[Placed]:
-    """The rows of a file in one of `TEXT_FORMATS`, which may be compressed by gzip.
+    """Read the rows of a file in one of `TEXT_FORMATS`, which may be compressed by gzip.
 
-    Raises DocumentError where a row or the compressed file is damaged, and StorageError where it cannot be read.
+    Raises:
+        DocumentError: A row or the compressed file is damaged.
+        StorageError: The file cannot be read.
     """
     read = TEXT_FORMATS[Path(path.name.removesuffix(".gz")).suffix.lower()]
     with _readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -46,14 +48,15 @@ def _delimited(path: Path, lines: Iterator[bytes], delimiter: str, quoting: Any)
         other = next((mark for mark in ";\t,|" if mark != delimiter and mark in "".join(header)), None)
         if len(header) == 1 and other:
             raise DocumentError(
-                f"{path}: its columns seem to be separated by {other!r}: .csv files have commas, .tsv files tabs."
+                f"{path}: the columns seem to be separated by {other!r}. Use commas in a .csv file and tabs in a .tsv "
+                "file."
             )
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None or "" in header:
             raise DocumentError(
                 f"{path}: "
                 + (f"two columns are named {twice!r}" if twice else "a column has no name")
-                + "; the first line names the columns."
+                + ". Give each column its own name in the first line."
             )
         number = reader.line_num + 1
         for row in reader:
@@ -63,16 +66,16 @@ def _delimited(path: Path, lines: Iterator[bytes], delimiter: str, quoting: Any)
                 continue
             if len(row) != len(header):
                 values, columns = number_of(len(row), "value"), number_of(len(header), "column")
-                raise DocumentError(f"{where}: it has {values} for {columns}; is a quote missing?")
+                raise DocumentError(f"{where}: the row has {values} for {columns}. Check that no quote is missing.")
             yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise DocumentError(
-            f"{path}, line {reader.line_num}: it is not valid CSV ({error}); is a quote not closed?"
+            f"{path}, line {reader.line_num}: the line is not valid CSV ({error}). Check that all quotes are closed."
         ) from error
 
 
 def _json_rows(path: Path, lines: Iterator[bytes]) -> Iterator[Placed]:
-    """One object a line, or one array of objects in all."""
+    """Rows of one object a line, or of one array of objects."""
     texts = ((number, line) for number, line in enumerate(_decoded(path, lines), 1) if line.strip())
     first = next(texts, (1, ""))
     if first[1].lstrip().startswith("["):
@@ -82,7 +85,9 @@ def _json_rows(path: Path, lines: Iterator[bytes]) -> Iterator[Placed]:
         where = f"{path}, line {number}"
         row = _json(line, where)
         if not isinstance(row, dict):
-            raise DocumentError(f"{where}: it is not a JSON object; one object a line is needed, or one array of them.")
+            raise DocumentError(
+                f"{where}: the line is not a JSON object. Give one object a line, or one array of objects."
+            )
         yield where, row
 
 
@@ -90,7 +95,7 @@ def _json_array(path: Path, text: str) -> Iterator[Placed]:
     rows = _json(text, str(path))
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise DocumentError(f"{path}, row {number}: it is not a JSON object but {row!r:.80}.")
+            raise DocumentError(f"{path}, row {number}: the row is {row!r:.80}. Give a JSON object.")
         yield f"{path}, row {number}", row
 
 
@@ -99,7 +104,7 @@ def _json(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
-        raise DocumentError(f"{where}: it is not valid JSON ({reason}).") from error
+        raise DocumentError(f"{where}: this is not valid JSON ({reason}).") from error
 
 
 def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
@@ -108,7 +113,7 @@ def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
             yield line.decode()
         except UnicodeDecodeError as error:
             raise DocumentError(
-                f"{path}, line {number}: it is not valid UTF-8 (byte {error.start + 1}): save the file as UTF-8."
+                f"{path}, line {number}: the line is not valid UTF-8 (byte {error.start + 1}). Save the file as UTF-8."
             ) from error
 
 
@@ -119,7 +124,7 @@ TEXT_FORMATS: dict[str, Callable[[Path, Iterator[bytes]], Iterator[Placed]]] = {
     ".ndjson": _json_rows,
     ".json": _json_rows,
 }
-"""The endings of text files, and what reads each."""
+"""The endings of text files, and the function that reads each."""
 
 
 @contextmanager
