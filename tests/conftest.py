@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -37,6 +38,12 @@ NODES = frozenset({"test_engine_faults", "test_engine_cluster"})
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes minutes comes first, so that no worker is left with it while the others have nothing to do."""
     items.sort(key=lambda item: 0 if item.path.stem in NODES else 1 if "training" in item.path.parts else 2)
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays. Garbage collections, of which training asks for many, need not visit it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -702,10 +702,10 @@ def test_the_vectors_of_a_dense_retriever_are_stored_as_they_were(backend: Qdran
 
 
 def test_scifact_ranks_as_in_memory(data_folder: Path, minilm: str, folder: Path) -> None:
-    documents = list(hs.read_documents(data_folder / "scifact"))[:200]
+    documents = list(hs.read_documents(data_folder / "scifact"))[:100]
     lines = (data_folder / "scifact" / "queries.jsonl").read_text(encoding="utf-8").splitlines()[:25]
     queries = [json.loads(line)["text"] for line in lines]
-    retrievers: Any = {"bm25": hs.BM25(), "dense": hs.Dense(minilm)}
+    retrievers: Any = {"bm25": hs.BM25(), "dense": hs.Dense(minilm, max_length=64)}
     memory = hs.HybridSearch(retrievers, backend="memory")
     qdrant = hs.HybridSearch(retrievers, backend=f"qdrant://{folder}/scifact")
     for search in (memory, qdrant):
@@ -713,7 +713,7 @@ def test_scifact_ranks_as_in_memory(data_folder: Path, minilm: str, folder: Path
     qdrant.close()
     reopened = hs.open(f"qdrant://{folder}/scifact")
     for names in (["bm25"], ["dense"], ["bm25", "dense"]):
-        right, found = (search.search_many(queries, top_k=100, retrievers=names) for search in (memory, reopened))
+        right, found = (search.search_many(queries, top_k=50, retrievers=names) for search in (memory, reopened))
         for expected, results in zip(right, found, strict=True):
             assert [hit.id for hit in results] == [hit.id for hit in expected]
             assert [hit.score for hit in results] == pytest.approx([hit.score for hit in expected], rel=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import string
@@ -66,6 +67,15 @@ TOPICS = {
         ("Bulbs", "Tulip bulbs are planted in autumn and flower in spring."),
     ],
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_are_compiled_once() -> Iterator[None]:
+    """Each checkpoint has a model card. Compiling the card's template takes longer than a few steps of training."""
+    jinja2 = pytest.importorskip("jinja2", reason="pip install 'hybridsearch[training]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", functools.cache(jinja2.Environment.compile))
+        yield
 
 
 @pytest.fixture(scope="package", autouse=True)

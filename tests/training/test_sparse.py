@@ -301,7 +301,7 @@ def test_a_sparse_student_learns_a_dense_teachers_margins_on_its_own_scale(
     """Margins of cosines as they are would ask of the student to forget its own, which are some ten times as large."""
     answers = [pair["positive"] for pair in tiny_pairs]
     rows = [{**pair, "negative": answers[place - 1], "label": [0.7, 0.4]} for place, pair in enumerate(tiny_pairs)]
-    settings = SETTINGS.with_values({"epochs": 16, "learning_rate": 5e-3})
+    settings = SETTINGS.with_values({"epochs": 16, "learning_rate": 5e-3, "evaluate_every": 80})
     result = train(tiny_splade, rows, tmp_path / "out", settings=settings)
     scored = add_teacher_scores(read_training_data(rows), hs.Sparse(tmp_path / "out", cache=False))
     margins = np.subtract(*np.transpose(scored.rows["label"][:]))

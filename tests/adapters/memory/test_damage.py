@@ -259,7 +259,7 @@ UNSEEN = {
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_whatever_is_damaged_is_found_or_does_no_harm(tmp_path: Path) -> None:
-    campaign(tmp_path, 0, 8, *MODES)
+    campaign(tmp_path, 0, 5, *MODES)
 
 
 @pytest.mark.slow

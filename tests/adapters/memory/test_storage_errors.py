@@ -163,7 +163,7 @@ def campaign(library: Path, folder: Path, fewer: int) -> dict[str, dict[str, int
 
 
 def test_storage_that_fails_is_one_error_and_loses_nothing(library: Path, tmp_path: Path) -> None:
-    counts = campaign(library, tmp_path, 301)
+    counts = campaign(library, tmp_path, 601)
     assert counts["read"]["calls"] == 0  # what is open needs no file any more
 
 
