@@ -252,7 +252,7 @@ def test_known_positives_are_those_of_the_query_in_any_case(search: hs.HybridSea
 def test_the_query_itself_and_repeated_texts_are_no_negatives(small: hs.HybridSearch) -> None:
     mined = mine_hard_negatives(pair("wing", "wing lift"), small, per_query=6, ranks=(1, 6))
     assert negative_ids(mined) == ["c", "d", "e"]
-    assert mined.summary.dropped == {"the query itself": 1, "known positive": 1, "the text of a better candidate": 1}
+    assert mined.summary.dropped == {"the query itself": 1, "known positive": 1, "same text as a better candidate": 1}
 
 
 def test_nearly_the_text_of_a_positive_is_no_negative() -> None:
@@ -274,7 +274,7 @@ def test_nearly_the_text_of_a_positive_is_no_negative() -> None:
         pair("lift force", long, "Lift is the force on a flap"), search, per_query=9, ranks=(1, 9)
     )
     assert set(negative_ids(mined)) == {"words", "short"}
-    assert mined.summary.dropped == {"known positive": 3, "nearly the text of a positive": 1}
+    assert mined.summary.dropped == {"known positive": 3, "nearly the same text as a positive": 1}
 
 
 def test_the_summary_accounts_for_every_candidate(search: hs.HybridSearch, pairs: TrainingData) -> None:
@@ -443,11 +443,11 @@ def test_mining_that_was_killed_goes_on_and_ends_with_the_same_rows(tmp_path: Pa
         ({"per_query": 0}, "per_query is a whole number of at least 1"),
         ({"ranks": (5, 4)}, "Ranks 5 to 4 cannot give 1 negative a query"),
         ({"ranks": (0, 4)}, "A rank is a whole number of at least 1"),
-        ({"ranks": 4}, "ranks is the first and the last rank"),
+        ({"ranks": 4}, "ranks is 4. Give the first and the last rank"),
         ({"margin": -0.1}, "margin is -0.1"),
         ({"percentage": 1.5}, "percentage is 1.5"),
         ({"max_score": float("nan")}, "max_score is a number or None"),
-        ({"sampling": "best"}, "sampling is 'top' or 'random'"),
+        ({"sampling": "best"}, "sampling is 'best'. Give 'top' or 'random'"),
         ({"output_format": "pairs"}, "output_format is one of"),
         ({"retriever": "sparse"}, "'sparse', which is not a retriever"),
         ({"batch_size": 0}, "batch_size is a whole number"),

@@ -42,18 +42,20 @@ def read_training_data(
 ) -> TrainingData:
     """Read training data from a file, a folder, a database, the model hub, a data set, or rows in memory.
 
-    | source                                | rows                                                                 |
-    |---------------------------------------|----------------------------------------------------------------------|
-    | .csv, .tsv                            | lines below a header; .tsv has no quoting                            |
-    | .jsonl, .ndjson, .json                | one object a line, or one array of objects                           |
-    | .parquet, .arrow                      | rows of the file                                                     |
-    | a folder                              | of `Dataset.save_to_disk`, of mined negatives, with train.csv (or    |
-    |                                       | another format, or parts train-*.parquet), or with the layout of a   |
-    |                                       | data set on the hub                                                  |
-    | a BEIR folder, beir/scifact, Dataset  | pairs: each query of the split with each relevant document           |
-    | a database (SQLite file or URL)       | rows of the query `sql`                                              |
-    | owner/name                            | rows of a data set on the hub                                        |
-    | a Dataset of datasets, or mappings    | the rows themselves                                                  |
+    | source                                      | rows                                                       |
+    |---------------------------------------------|------------------------------------------------------------|
+    | .csv, .tsv                                  | lines below a header; .tsv has no quoting                  |
+    | .jsonl, .ndjson, .json                      | one object a line, or one array of objects                 |
+    | .parquet, .arrow                            | rows of the file                                           |
+    | a folder with train.csv, or another format  | rows of the file, or of parts such as train-*.parquet      |
+    | a folder of `Dataset.save_to_disk`          | rows of the split                                          |
+    | a folder with the layout of the hub         | rows of the split                                          |
+    | a folder of mined negatives                 | the mined rows                                             |
+    | a BEIR folder, "beir/scifact", `hs.Dataset` | pairs: each query of the split with each relevant document |
+    | a database (SQLite file or URL)             | rows of the query `sql`                                    |
+    | "owner/name"                                | rows of a data set on the hub                              |
+    | a Dataset of the library datasets           | its rows                                                   |
+    | an iterable of mappings                     | the mappings                                               |
 
     Text files may end in .gz. Columns are recognised by their names in upper or lower case, such as anchor, query,
     question, premise, sentence1; positive, answer, sentence2; negative, negative_2; label, score

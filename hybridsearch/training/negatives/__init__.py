@@ -1,1 +1,1 @@
-"""Hard negatives: finding them, choosing among them, and the folder that keeps them."""
+"""Mine hard negatives for training."""

@@ -1,4 +1,4 @@
-"""What becomes of the candidates of a query: which may be taken as negatives, in which order, by which scores."""
+"""Choose negatives among the candidates of a query: which are allowed, in which order, and by which scores."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ from hybridsearch.training.data.mined import Format, Mined, OfQuery
 
 Sampling: TypeAlias = Literal["top", "random"]
 
-_SAME = 0.95  # share of words in common from which two texts count as one
-_LONG = 20  # words of a text, below which each counts
+_SAME = 0.95  # share of common words from which two texts count as the same
+_LONG = 20  # words of the shortest text for which this share is used
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What scores a negative may have; `refuse` says why not."""
+    """Limits of the scores of negatives.
+
+    Attributes:
+        margin: Least distance to the score of the positive, 0 or more, or None.
+        percentage: Largest share of the score of the positive, above 0 and at most 1, or None.
+        max_score: Largest score, or None.
+        min_score: Least score, or None.
+    """
 
     margin: float | None = None
     percentage: float | None = None
@@ -45,13 +52,15 @@ class Limits:
 
     @property
     def relative(self) -> bool:
-        """Whether the positive's score counts."""
+        """Whether the limits need the score of the positive."""
         return self.margin is not None or self.percentage is not None
 
     def refuse(self, score: float, positive: float) -> str | None:
-        """Why a candidate with this score is dropped; None for one that passes.
+        """The reason why a candidate with this score is dropped, or None if it passes.
 
-        `positive` is the lowest score of a positive; -inf where the ranking does not reach it.
+        Args:
+            score: Score of the candidate.
+            positive: Lowest score of a positive, or -inf if a positive is not in the ranking.
         """
         if self.relative and positive == -math.inf:
             return "a positive is not among the candidates"
@@ -68,6 +77,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    """The options of a mining, as in `mine_hard_negatives`."""
+
     per_query: int
     ranks: tuple[int, int]
     sampling: Sampling
@@ -79,20 +90,20 @@ class Options:
         whole_number("per_query", self.per_query, sentence=ALLOWED_FIRST)
         whole_number("seed", self.seed, 0)
         if self.sampling not in ("top", "random"):
-            raise InvalidArgumentError(f"sampling is 'top' or 'random', not {self.sampling!r}.")
+            raise InvalidArgumentError(f"sampling is {self.sampling!r}. Give 'top' or 'random'.")
         if not isinstance(self.ranks, tuple | list) or len(self.ranks) != 2:
-            raise InvalidArgumentError(f"ranks is the first and the last rank, such as (6, 40), not {self.ranks!r}.")
+            raise InvalidArgumentError(f"ranks is {self.ranks!r}. Give the first and the last rank, such as (6, 40).")
         for rank in self.ranks:
             whole_number("A rank", rank, sentence=ALLOWED_FIRST)
         first, last = self.ranks
         if last - first + 1 < self.per_query:
             raise InvalidArgumentError(
-                f"Ranks {first} to {last} cannot give {number_of(self.per_query, 'negative')} a query: widen ranks, "
-                "or ask for fewer."
+                f"Ranks {first} to {last} cannot give {number_of(self.per_query, 'negative')} a query. Widen ranks, "
+                "or ask for fewer negatives."
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The options as a dictionary, ready for JSON."""
         limits = {name: getattr(self.limits, name) for name in Limits.__slots__}
         plain = {name: getattr(self, name) for name in ("per_query", "sampling", "seed", "output_format")}
         return {**plain, "ranks": list(self.ranks), **limits}
@@ -100,7 +111,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, its place among all, and all texts that are known to answer it."""
+    """A query, its number among all queries, and all texts that are known to answer it."""
 
     number: int
     id: str | None
@@ -110,14 +121,15 @@ class Query:
 
 @dataclass(slots=True)
 class Found:
-    """One query, and what becomes of its candidates.
+    """One query with its candidates: the negatives that are kept, and the counts of the others.
 
     Attributes:
-        positives: with their places in the ranking.
-        window: candidates that were not decided on yet, in the order in which they are tried.
-        candidates: how many the ranking held.
-        kept: the negatives.
-        dropped: how many others, by reason.
+        query: Query.
+        positives: Known positives, with their ranks and scores in the ranking.
+        window: Candidates that are not decided yet, in the order in which they are tried.
+        candidates: Number of documents in the ranking.
+        dropped: Number of dropped candidates for each reason.
+        kept: Negatives.
     """
 
     query: Query
@@ -129,7 +141,7 @@ class Found:
 
     @classmethod
     def make(cls, query: Query, ranking: Sequence[Mined], options: Options) -> Found:
-        """Drops what must not be taken and what is outside the window."""
+        """Drop the candidates that are not allowed, and the candidates outside the window of ranks."""
         keys = [_keys(one) for one in ranking]
         by_id = {one.id: one for one in ranking}
         by_text = {key: one for one, of_one in zip(reversed(ranking), reversed(keys), strict=True) for key in of_one}
@@ -149,9 +161,9 @@ class Found:
             if one.id in ids:
                 reason = "known positive"
             if reason is None and any(_nearly_same(key, words) for key in of_one for words in known_words):
-                reason = "nearly the text of a positive"
+                reason = "nearly the same text as a positive"
             if reason is None:
-                barred[of_one[0]] = "the text of a better candidate"
+                barred[of_one[0]] = "same text as a better candidate"
                 rank += 1
                 if rank < first:
                     reason = "ranked before the window"
@@ -167,7 +179,7 @@ class Found:
         return cls(query, positives, window, len(ranking), dropped)
 
     def decide(self, count: int, options: Options) -> None:
-        """Keep or drop the next `count` candidates by their scores."""
+        """Keep or drop the next `count` candidates, by their scores."""
         lowest = min(positive.judged for positive in self.positives)
         for one in self.window[:count]:
             reason = options.limits.refuse(one.judged, lowest)
@@ -180,18 +192,18 @@ class Found:
         del self.window[:count]
 
     def drop_the_rest(self) -> None:
-        """Decide that no other candidate is needed."""
+        """Drop all candidates that are left, because they are not needed."""
         self.dropped["not needed"] += len(self.window)
         self.window.clear()
 
     def result(self) -> OfQuery:
-        """The negatives by rank."""
+        """The query with its negatives, by rank."""
         kept = sorted(self.kept, key=lambda one: one.rank or 0)
         return OfQuery(self.query.id, self.query.text, self.positives, kept)
 
 
 def decide_by_reranker(found: Sequence[Found], reranker: Reranker, options: Options) -> None:
-    """Choose by the scores of a reranker. It scores only as many candidates as are still needed."""
+    """Choose negatives by the scores of a reranker, which scores only as many candidates as are still needed."""
     asked = [one for one in found if one.window]
     for one, scored in zip(asked, _scored(reranker, asked, [one.positives for one in asked]), strict=True):
         one.positives = scored
@@ -212,7 +224,7 @@ def _scored(reranker: Reranker, found: Sequence[Found], texts: Sequence[Sequence
 
 
 def _nearly_same(text: str, words: Counter[str]) -> bool:
-    """Whether two normalized texts have nearly the same words. In a short text every word counts."""
+    """Whether two normalized texts have nearly the same words. False if one of them is shorter than 20 words."""
     own = Counter(text.split())
     if min(own.total(), words.total()) < _LONG:
         return False
@@ -220,11 +232,11 @@ def _nearly_same(text: str, words: Counter[str]) -> bool:
 
 
 def _placed(known: Mined, there: Mined | None) -> Mined:
-    """A known positive with its place in the ranking, if it has one."""
+    """A known positive, with its rank and score if it is in the ranking."""
     return known if there is None else replace(there, id=known.id or there.id, text=known.text)
 
 
 def _keys(one: Mined) -> list[str]:
-    """Texts that stand for a candidate: its whole content first, then that without its title."""
+    """Normalized texts by which a candidate is compared: first its whole content, then its text without the title."""
     texts = [one.text] if one.document is None else [one.text, one.document.content, one.document.text]
     return [normalized(text) for text in dict.fromkeys(texts) if text.strip()] or [""]

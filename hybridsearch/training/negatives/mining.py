@@ -1,8 +1,8 @@
-"""Hard negatives: documents that a search puts high for a query, and that do not answer it.
+"""Mine hard negatives: documents that a search ranks high for a query and that are not known to be relevant.
 
-The rank window, the margins and the formats are those of sentence-transformers' `mine_hard_negatives`, and give the
-same negatives with the same dense model; here any retriever of an index is mined, or all of them fused, in batches that
-are kept as they are done.
+The window of ranks, the margins and the formats are the same as in sentence-transformers' `mine_hard_negatives`. With
+the same dense model, they give the same negatives. This function mines any retriever of an index, or all retrievers
+fused. It keeps each finished batch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 _ROWS = 4096
-"""Rows of data that are read at a time."""
+"""Number of rows that are read at a time."""
 
 
 def mine_hard_negatives(
@@ -74,43 +74,54 @@ def mine_hard_negatives(
     batch_size: int = 256,
     show_progress_bar: bool | None = None,
 ) -> Negatives:
-    """Search each query of `data`, and take as negatives what is ranked high and is not known to be relevant.
+    """Mine hard negatives: search each query, and take documents that rank high and are not known to be relevant.
 
-    Never taken are a known positive of the query (by id or text), a text of 20 words or more that shares 95% of its
-    words with one, the query itself, and the text of a better ranked candidate. The others are counted by rank, and
-    have to pass the margins and limits. These compare the scores of `reranker` where there is one, else those of the
-    ranking, with the lowest of the query's positives. A positive that the ranking does not reach scores below all
-    others, so that no candidate passes a margin. Texts count as the same whatever their blanks, case and punctuation;
-    queries of the same text are one query.
+    Some candidates are never taken: a known positive of the query (by id or text), a text of 20 words or more that
+    shares 95% of its words with a positive, the query itself, and a text that equals the text of a better candidate.
+    The other candidates are counted by rank, and must pass the margins and limits.
+
+    Margins and limits use the scores of `reranker`, or without a reranker the scores of the ranking. They compare a
+    candidate with the positive that has the lowest score. If a positive is not in the ranking, no candidate passes a
+    margin. Texts that differ only in case, spaces and punctuation count as the same. Queries with the same text are one
+    query.
 
     Args:
-        data: pairs (`Kind.PAIRS`), or what `read_training_data` makes them from, such as
-            `hs.load_dataset(folder, split="train")`. Its texts are not held in memory.
-        search: the index to mine. Its own reranker is not asked.
-        per_query: how many negatives.
-        ranks: the first and the last rank that may be taken, from 1, known positives not counted. The first ones are
-            often relevant documents that nobody has judged.
-        retriever: the one to ask; None for all, fused.
-        margin: of at least 0; a negative scores at least so much less than the positive.
-        percentage: above 0, at most 1; a negative scores at most this share of the positive's score, more precisely
-            positive - (1 - percentage) * |positive|. NV-Retriever recommends .95 (arXiv 2407.15831).
-        max_score, min_score: of a negative.
-        reranker: a cross-encoder, its name, or a `Reranker`, that scores positives and as many candidates as it takes
-            to find `per_query` anew. Without a margin, percentage or limit beside it, the margin is 0.
-        sampling: "top" takes the best ranked of those that pass, "random" any of them.
-        seed: of random sampling; each query has its own random numbers, whatever the batches are.
-        output_format: "triplets", "n-tuples", "labelled pairs" or "lists"; their columns are in
-            `hybridsearch.training.data.mined`. N-tuples leave out queries with fewer negatives than asked for,
-            lists and triplets those without any.
-        output: a folder for the rows, batch by batch: after a crash the same call goes on. None keeps them in memory.
-        batch_size: queries that are searched together.
-        show_progress_bar: None shows it in a terminal.
+        data: Pairs (`Kind.PAIRS`), or anything that `read_training_data` reads as pairs, such as
+            `hs.load_dataset(folder, split="train")`. The texts are not held in memory.
+        search: Index or pipeline to mine. Its reranker is not used.
+        per_query: Number of negatives for each query, at least 1.
+        ranks: First and last rank that may be taken, from 1. Known positives do not count. The first ranks often hold
+            relevant documents that nobody has judged.
+        retriever: Name of the retriever to search with. None fuses all retrievers.
+        margin: Least distance between the score of a negative and the score of the positive, 0 or more. None sets no
+            margin.
+        percentage: Largest score of a negative as a share of the positive's score, above 0 and at most 1. The exact
+            limit is positive - (1 - percentage) * |positive|. NV-Retriever recommends .95 (arXiv 2407.15831). None sets
+            no limit.
+        max_score: Largest score of a negative. None sets no limit.
+        min_score: Least score of a negative. None sets no limit.
+        reranker: Reranker that scores the positives and candidates again: a cross-encoder, its folder or name, or a
+            `Reranker`. It scores only as many candidates as are needed. If no margin or limit is given, the margin is
+            0. None uses the scores of the ranking.
+        sampling: How negatives are chosen among the candidates that pass: "top" takes the best ranks, "random" any.
+        seed: Seed of random sampling. The choice for a query does not depend on the batches.
+        output_format: Format of the rows: "triplets", "n-tuples", "labelled pairs" or "lists" (the columns are in
+            `hybridsearch.training.data.mined`). N-tuples leave out queries with fewer than `per_query` negatives. Lists
+            and triplets leave out queries without negatives.
+        output: Folder for the rows. Each batch is written when it is finished, and after a crash the same call
+            continues. None keeps the rows in memory.
+        batch_size: Number of queries that are searched together.
+        show_progress_bar: Whether a progress bar is shown. None shows it only in a terminal.
+
+    Returns:
+        The rows to train on, their provenance and the counts.
 
     Raises:
-        InvalidArgumentError: an argument is not usable, or the folder holds what was mined in another way.
-        IndexNotFoundError: nothing has been indexed yet.
-        RetrieverError: a retriever failed, an optional one, too.
-        StorageError: the folder cannot be written.
+        InvalidArgumentError: An argument cannot be used, no negatives were found, or the folder holds negatives that
+            were mined in another way.
+        IndexNotFoundError: Nothing has been indexed yet.
+        RetrieverError: A retriever failed. This includes optional retrievers.
+        StorageError: The folder cannot be written.
 
     >>> import hybridsearch as hs
     >>> corpus = [
@@ -211,19 +222,22 @@ def _make_reranker(reranker: Any) -> Reranker | None:
 
 
 def _identity(reranker: Reranker) -> str:
-    """What its scores depend on, as far as it says."""
+    """A text that changes when the scores of a reranker change, as far as the reranker tells it."""
     fingerprint = getattr(reranker, "fingerprint", None)
     return repr(reranker) if fingerprint is None else str(fingerprint().digest)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranker:
-    """The ranking that is mined.
+    """The search whose rankings are mined.
 
     Attributes:
-        names: the retrievers asked; with one of them, ranks and scores are its own, else the fused ones.
-        top_k: how many documents are fetched for each query.
-        candidates: how deep each retriever is read.
+        search: Index that is searched.
+        pipeline: Pipeline with the filter and the fusion.
+        names: Retrievers that are searched. With a single retriever, its ranks and scores are used, else the fused.
+        top_k: Number of documents that are fetched for each query.
+        candidates: Number of documents that are read from each retriever.
+        description: Description of the search.
     """
 
     search: HybridSearch
@@ -235,13 +249,13 @@ class _Ranker:
 
     @classmethod
     def make(cls, search: HybridSearch | Pipeline, retriever: str | None, depth: int, *, with_scores: bool) -> _Ranker:
-        """`depth`: documents needed; `with_scores`: whether the positives' scores are needed, too."""
+        """Make the search. `depth` documents are needed, and `with_scores` also the scores of the positives."""
         pipeline = Pipeline(search) if isinstance(search, HybridSearch) else search
         source = pipeline.source if isinstance(pipeline, Pipeline) else None
         if not isinstance(source, HybridSearch):
             raise InvalidArgumentError(
-                "Negatives are mined from a HybridSearch or a Pipeline over one, which has the documents, "
-                f"not {search!r:.80}."
+                f"search is {search!r:.80}. Give a HybridSearch, or a Pipeline over a HybridSearch, which has the "
+                "documents."
             )
         if retriever is not None:
             pipeline = replace(pipeline, retrievers=[retriever], fusion=RRF())
@@ -252,7 +266,7 @@ class _Ranker:
         return cls(source, pipeline, plan.retrievers, top_k, plan.depth, plan.description)
 
     def rank(self, queries: Sequence[str]) -> list[list[Mined]]:
-        """Candidates of each query, best first, and their documents."""
+        """The candidates of each query with their documents, best first."""
         answers = self.search.search_many(
             queries,
             self.top_k,
@@ -265,7 +279,7 @@ class _Ranker:
         for results in answers:
             if results.failures:
                 name, reason = next(iter(results.failures.items()))
-                raise RetrieverError(f"Mining needs all retrievers, and {name!r} failed: {reason}")
+                raise RetrieverError(f"The retriever {name!r} failed, and mining needs all retrievers: {reason}")
         return [[self._mined(hit) for hit in results] for results in answers]
 
     def _mined(self, hit: Hit) -> Mined:
@@ -276,7 +290,7 @@ class _Ranker:
         return Mined(hit.id, hit.document.content, listing, hit.rank, hit.score, document=hit.document)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: what the rankings depend on."""
+        """Everything that the rankings depend on, ready for JSON."""
         encoders = self.search.retrievers
         return {
             "search": self.description,
@@ -291,11 +305,11 @@ class _Ranker:
 
 
 class _Queries:
-    """The queries of pairs, each with all its positives, in the order of their first rows."""
+    """The queries of pairs with all their positives, in the order of their first rows."""
 
     def __init__(self, pairs: TrainingData) -> None:
         self._pairs = pairs
-        rows: dict[bytes, list[int]] = {}  # by a hash, so that the texts need not be held
+        rows: dict[bytes, list[int]] = {}  # by a hash, because the texts may not fit into memory
         digest = hashlib.sha256()
         for start in range(0, len(pairs), _ROWS):
             batch = pairs.rows[start : start + _ROWS]
@@ -334,6 +348,6 @@ def _read_pairs(data: TrainingData | Dataset | str | Path) -> TrainingData:
     pairs = data if isinstance(data, TrainingData) else read_training_data(data)
     if pairs.kind is not Kind.PAIRS:
         raise InvalidArgumentError(
-            f"Negatives are mined for pairs (anchor, positive), and {pairs.name!r} has {pairs.kind}."
+            f"{pairs.name!r} holds {pairs.kind}, but negatives are mined for pairs (anchor, positive). Give pairs."
         )
     return pairs

@@ -1,1 +1,1 @@
-"""Training data from documents that nobody has asked for yet."""
+"""Make training data of documents that have no queries."""

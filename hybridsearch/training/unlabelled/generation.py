@@ -1,4 +1,4 @@
-"""Queries written by a language model of transformers, sequence to sequence or causal."""
+"""Write queries with a language model of transformers, sequence-to-sequence or causal."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.training.libraries import import_library
 
 PROMPT = "Write one short search query that the following text answers. Give only the query.\n\nText: {text}\n\nQuery:"
-"""What a causal language model is asked."""
+"""The prompt for a causal language model."""
 
 _TEXT_TOKENS = 512
 
 
 class QueryModel:
-    """Writes queries that a text answers; a sequence-to-sequence model reads just the text, another one `prompt`.
+    """A language model that writes queries for texts.
+
+    A sequence-to-sequence model reads only the text. A causal language model reads `prompt` with the text in it. Texts
+    are cut after 512 tokens.
 
     Args:
-        model: a folder, or a name on the Hugging Face hub.
-        queries: how many for each text; they are sampled.
-        prompt: for a causal language model, with {text} in it; sent as a user's message where the model chats.
-        max_new_tokens: length of a query.
-        top_k: of the next tokens, only so many likeliest ones are sampled.
-        batch_size: texts that are read together.
-        seed: the same texts in the same order give the same queries.
-        device: such as "cuda:0"; None for the best there is.
+        model: Folder of the model, or its name on the Hugging Face hub.
+        queries: Number of queries for each text. They are sampled.
+        prompt: Prompt for a causal language model, with {text} in it. A chat model gets it as a message of the user.
+        max_new_tokens: Largest length of a query in tokens.
+        top_k: Number of likeliest tokens from which the next token is sampled.
+        batch_size: Number of texts that are read together.
+        seed: Seed of the sampling. The same texts in the same order give the same queries.
+        device: Device of the model, such as "cuda:0". None takes a GPU if there is one, else the CPU.
 
     Raises:
-        ModelNotFoundError: at first use: there is no such model, or it cannot be loaded.
+        InvalidArgumentError: The prompt has no {text}, or a number is not allowed.
+        ModelNotFoundError: There is no such model, or it cannot be loaded. This is raised at the first use.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class QueryModel:
         device: str | None = None,
     ) -> None:
         if "{text}" not in prompt:
-            raise InvalidArgumentError("The prompt has no {text}, so that the model would not see the document.")
+            raise InvalidArgumentError("The prompt has no {text}. Put {text} where the document belongs.")
         self._name = str(model)
         self._queries, self._batch_size = whole_number("queries", queries), whole_number("batch_size", batch_size)
         self._prompt, self._seed = prompt, seed
@@ -60,7 +64,17 @@ class QueryModel:
         self._loaded: tuple[Any, Any] | None = None
 
     def __call__(self, texts: Sequence[str]) -> list[list[str]]:
-        """For each text as many queries as asked for; a model may write an empty one."""
+        """Write queries for texts.
+
+        Args:
+            texts: Texts that the queries ask for.
+
+        Returns:
+            A list of queries for each text. A query may be empty.
+
+        Raises:
+            ModelNotFoundError: There is no such model, or it cannot be loaded.
+        """
         import torch
 
         model, tokenizer = self._load()
@@ -107,7 +121,7 @@ class QueryModel:
             except Exception as error:  # whatever a missing, damaged or foreign model makes the loaders raise
                 reason = str(error).strip().partition("\n")[0]
                 raise ModelNotFoundError(
-                    f"The model {self._name!r} cannot be loaded to write queries ({reason}): give the folder or the "
+                    f"The model {self._name!r} cannot be loaded to write queries ({reason}). Give the folder or the "
                     "name of a sequence-to-sequence or causal language model of transformers."
                 ) from error
             if tokenizer.pad_token is None:

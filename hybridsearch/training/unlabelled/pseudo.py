@@ -1,4 +1,4 @@
-"""Pseudo-queries: pairs to train on from documents that nobody has asked for yet."""
+"""Make pseudo-queries: training pairs from documents without queries."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from hybridsearch.training.libraries import import_datasets
 QueryKind: TypeAlias = Literal["title", "generated", "heading", "sentence"]
 
 Generator: TypeAlias = Callable[[Sequence[str]], Iterable[str | Iterable[str]]]
-"""For each text one query, or several."""
+"""A function from texts to queries: one query, or several, for each text."""
 
 SENTENCE_CHARACTERS = (20, 300)
-"""Shorter and longer sentences are no queries."""
+"""Least and greatest length, in characters, of a sentence that becomes a query."""
 
 _COLUMNS = ["anchor", "positive", "query_id", "document_id"]
 _SCHEMA = pa.schema([(name, pa.string()) for name in _COLUMNS])
-_DOCUMENTS = 256  # documents that are worked on together
+_DOCUMENTS = 256  # documents of one batch
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 _HEADING_MARK = re.compile(r"#{1,6}\s+(?P<heading>.*?)\s*#*")
 _UNDERLINE = re.compile(r"=+|-+")
@@ -42,7 +42,7 @@ _HEADING_WORDS = 12
 
 @dataclass(frozen=True, slots=True)
 class Pseudo:
-    """A query, and the text that answers it."""
+    """A pseudo-query and the text that answers it."""
 
     query: str
     answer: str
@@ -58,35 +58,38 @@ def pseudo_queries(
     name: str = "pseudo-queries",
     show_progress_bar: bool | None = None,
 ) -> TrainingData:
-    """Pairs of a query that was made of a document, and what of the document answers it.
+    """Make training pairs of documents: a query that comes from a document, and the text that answers it.
 
-    | kind      | the query                                          | the answer                        |
-    |-----------|----------------------------------------------------|-----------------------------------|
-    | title     | the title                                          | the text                          |
-    | generated | what `generator` makes of the document             | the document                      |
-    | heading   | title and heading (# marked, underlined, or alone) | the section below it              |
-    | sentence  | a sentence, chosen at random                       | the document without the sentence |
+    | kind      | query                                            | answer                            |
+    |-----------|--------------------------------------------------|-----------------------------------|
+    | title     | the title                                        | the text                          |
+    | generated | a query that `generator` writes for the document | the document                      |
+    | heading   | title and heading                                | the section below the heading     |
+    | sentence  | a sentence, chosen at random                     | the document without the sentence |
 
-    Titles, headings and sentences are taken out of what answers them, so that a model has to learn more than to find
-    copies (the inverse cloze task of Lee, Chang and Toutanova, ACL 2019).
+    A heading is a line that starts with #, is underlined by = or -, or stands between blank lines.
+
+    The answer does not contain its title, heading or sentence, so a model has to learn more than to find copies (the
+    inverse cloze task of Lee, Chang and Toutanova, ACL 2019).
 
     Args:
-        documents: documents or dicts, or a file or folder that `hs.read_documents` reads; gone through once.
-        kinds: which queries, the first ones preferred; None for all.
-        generator: a function from texts to queries; or the folder or name of a model of transformers, sequence to
-            sequence (such as a docT5query) or a causal language model.
-        per_document: queries of a document at most.
-        seed: of the choice of sentences, and of a model's sampling.
-        name: of the data.
-        show_progress_bar: None shows it in a terminal.
+        documents: Documents or dictionaries, or a file or folder that `hs.read_documents` reads. They are read once.
+        kinds: Kinds of queries, from "title", "generated", "heading" and "sentence". The first kinds are preferred.
+            None takes all in this order, and "generated" only with a generator.
+        generator: Function from texts to queries, or the folder or name of a language model of transformers:
+            sequence-to-sequence (such as docT5query) or causal. None generates no queries.
+        per_document: Largest number of queries of a document.
+        seed: Seed of the choice of sentences and of the sampling of a model.
+        name: Name of the data.
+        show_progress_bar: Whether a progress bar is shown. None shows it only in a terminal.
 
     Returns:
-        Pairs with the ids query_id ("document id/number") and document_id, and in the notes how many of each kind there
-        are, with an example.
+        Pairs with the ids query_id ("document id/number") and document_id. The notes have the number of queries of each
+        kind, with an example.
 
     Raises:
-        InvalidArgumentError: an argument is not usable, or the documents give no query.
-        ModelNotFoundError: the generator's model cannot be loaded.
+        InvalidArgumentError: An argument cannot be used, or the documents give no queries.
+        ModelNotFoundError: The model of the generator cannot be loaded.
 
     >>> documents = [Document("1", "Lift grows with the angle of attack. Then the flow separates from it.", "Wings")]
     >>> for row in pseudo_queries(documents, per_document=2, show_progress_bar=False).rows:
@@ -114,7 +117,8 @@ def pseudo_queries(
             advance(len(batch))
     if not counts:
         raise InvalidArgumentError(
-            f"The documents give no queries of the kinds {', '.join(chosen)}: they are empty, or too short."
+            f"The documents give no queries of the kinds {', '.join(chosen)}, because they are empty or too short. "
+            "Give other kinds or other documents."
         )
     table = pa.concat_tables(tables)
     fed, ids = (import_datasets().Dataset(table.select(names)) for names in (_COLUMNS[:2], _COLUMNS[2:]))
@@ -123,16 +127,16 @@ def pseudo_queries(
 
 
 def titles(document: Document) -> Iterator[Pseudo]:
-    """The title, if there is also a text."""
+    """The title of a document as a query, if the document also has a text."""
     if document.title.strip() and document.text.strip():
         yield Pseudo(_one_line(document.title), document.text)
 
 
 def headings(document: Document) -> Iterator[Pseudo]:
-    """The headings of sections that are not empty, in order.
+    """The headings of a document as queries, for sections that are not empty, in order.
 
-    A heading is a line marked by #, or above a line of = or -, or a short one between blank lines that does not end
-    like a sentence.
+    A heading is a line that starts with #, a line above a line of = or -, or a short line between blank lines that does
+    not end like a sentence.
     """
     lines = document.text.splitlines()
     starts = [(place, found) for place in range(len(lines)) if (found := _heading_at(lines, place)) is not None]
@@ -145,7 +149,10 @@ def headings(document: Document) -> Iterator[Pseudo]:
 
 
 def sentences(document: Document) -> Iterator[Pseudo]:
-    """The sentences that say something, in order; none of a text that is a single sentence."""
+    """The sentences of a document as queries, in order, if they have 20 to 300 characters.
+
+    A text of a single sentence gives no queries.
+    """
     parts = [part for part in _SENTENCE_END.split(document.text) if part.strip()]
     shortest, longest = SENTENCE_CHARACTERS
     for place, part in enumerate(parts):
@@ -160,13 +167,14 @@ def sentences(document: Document) -> Iterator[Pseudo]:
 def _of_batch(
     documents: Sequence[Document], kinds: Sequence[QueryKind], generate: Generator | None, seed: int
 ) -> Iterator[Iterator[tuple[QueryKind, Pseudo]]]:
-    """The queries of each document, those of the first kind first."""
+    """The queries of each document, by kind in the given order."""
     generated: list[str | Iterable[str]] = [()] * len(documents)
     if generate is not None:
         generated = list(generate([document.content for document in documents]))
     if len(generated) != len(documents):
         raise InvalidArgumentError(
-            f"The generator gave {number_of(len(generated), 'answer')} to {number_of(len(documents), 'text')}."
+            f"The generator gave {number_of(len(generated), 'answer')} to {number_of(len(documents), 'text')}. It must "
+            "give one answer, a query or a list of queries, for each text."
         )
     for document, queries in zip(documents, generated, strict=True):
         shuffled = list(sentences(document))
@@ -182,7 +190,7 @@ def _of_batch(
 
 
 def _distinct(made: Iterable[tuple[QueryKind, Pseudo]], count: int) -> list[tuple[QueryKind, Pseudo]]:
-    """The first ones that are not empty and differ in more than case."""
+    """The first queries that are not empty and differ in more than case."""
     first: dict[str, tuple[QueryKind, Pseudo]] = {}
     for kind, pseudo in made:
         if pseudo.query and pseudo.answer.strip():
@@ -219,9 +227,9 @@ def _check_kinds(kinds: Sequence[QueryKind] | None, generator: object) -> tuple[
     if kinds is None:
         return tuple(kind for kind in known if kind != "generated" or generator is not None)
     if isinstance(kinds, str) or not kinds or any(kind not in known for kind in kinds):
-        raise InvalidArgumentError(f"kinds are some of {', '.join(known)}, not {kinds!r}.")
+        raise InvalidArgumentError(f"kinds is {kinds!r}. Give a list of some of {', '.join(known)}.")
     if ("generated" in kinds) != (generator is not None):
-        raise InvalidArgumentError("The kind 'generated' and a generator go together: give both, or none of them.")
+        raise InvalidArgumentError("The kind 'generated' and a generator need each other. Give both or leave both out.")
     return tuple(dict.fromkeys(kinds))
 
 
@@ -231,5 +239,5 @@ def _make_generator(generator: Generator | str | Path | None, queries: int, seed
 
         return QueryModel(generator, queries=queries, seed=seed)
     if not callable(generator):
-        raise InvalidArgumentError(f"A generator is a function or the name of a model, not {generator!r:.80}.")
+        raise InvalidArgumentError(f"The generator is {generator!r:.80}. Give a function or the name of a model.")
     return generator

