@@ -130,7 +130,7 @@ def test_a_cross_encoder_is_refused(tiny_reranker: Path) -> None:
 
 
 def test_query_weights_need_documents_to_count_in(tiny_splade: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="give a corpus"):
+    with pytest.raises(InvalidArgumentError, match="Give a corpus"):
         load_sparse(tiny_splade, "inference-free")
 
 

@@ -327,7 +327,7 @@ def test_a_run_that_was_broken_off_goes_on_by_the_same_command(
     with monkeypatch.context() as patch:
         patch.setattr("hybridsearch.training.runs.loop.ProgressBar", Broken)
         assert invoke(*command).exit_code == 130
-    assert "was broken off" in error_of(*command)
+    assert "was interrupted" in error_of(*command)
 
     result = invoke(*command, "--resume")
 

@@ -140,7 +140,7 @@ def test_adapters_load_from_anywhere_and_are_trained_further(
     )
     assert {name.partition(".lora_")[1] for name in first if (first[name] != second[name]).any()} == {".lora_"}
     assert {file.name for file in (tmp_path / "second").glob("*.safetensors")} == {"adapter_model.safetensors"}
-    with pytest.raises(InvalidArgumentError, match="has adapters already"):
+    with pytest.raises(InvalidArgumentError, match="already has adapters"):
         train_dense("first", tiny_pairs, tmp_path / "third", lora=lora, settings=SETTINGS)
 
 
@@ -182,7 +182,7 @@ def test_adapters_train_nothing_else(tiny_dense: Path, tiny_pairs: list[dict[str
 def test_layers_that_the_model_lacks_are_refused(
     tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidArgumentError, match="LoRA cannot be put into this model"):
+    with pytest.raises(InvalidArgumentError, match="LoRA does not work with this model"):
         train_dense(tiny_dense, tiny_pairs, tmp_path / "output", lora=LoraSettings(targets=("nope",)))
 
 

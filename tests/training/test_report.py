@@ -157,13 +157,13 @@ def test_a_target_of_sparsity_is_held_against_what_was_reached(reached: float, s
 
 def test_the_course_of_the_run_is_one_sentence() -> None:
     assert (
-        "1 min 1 s from base. Step 20 of 20 was kept, the best on dev; computed in bf16."
+        "1 min 1 s from base. Step 20 of 20 was kept: the best on dev. It was computed in bf16."
         in report([1] * 20, [1] * 20).summary
     )
     broken = replace(course([0.5, 0.4, 0.3]), stopped_early=True, resumed_at=(10,))
     assert broken.course == (
-        "Step 10 of 20 was kept, the best on dev; training stopped early, as no better one came; "
-        "it was broken off and went on after step 10; computed in bf16."
+        "Step 10 of 20 was kept: the best on dev. Training stopped early, because later steps were not better. "
+        "The run was interrupted, and continued after step 10. It was computed in bf16."
     )
 
 

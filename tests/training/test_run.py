@@ -223,7 +223,7 @@ def test_training_stops_early_without_a_better_evaluation(train: Callable[..., t
 
 
 def test_patience_without_dev_data_is_refused(train: Callable[..., tuple[History, Any]]) -> None:
-    with pytest.raises(InvalidArgumentError, match="patience 2 stops by what dev says"):
+    with pytest.raises(InvalidArgumentError, match="patience is 2, but there are no dev data"):
         train(settings=SETTINGS.with_values({"patience": 2}), evaluate=False)
 
 
@@ -274,7 +274,7 @@ def test_fp16_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from hybridsearch.training.runs.loop import _precision
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(InvalidArgumentError, match="'fp16' needs a GPU, and there is none: leave it out"):
+    with pytest.raises(InvalidArgumentError, match=r"'fp16' needs a GPU, and there is none. Leave precision out"):
         _precision(TrainingSettings(precision="fp16"))
 
 
@@ -283,7 +283,10 @@ def test_the_precision_that_was_used_is_known(precision: str, train: Callable[..
     history, _ = train(settings=SETTINGS.with_values({"max_steps": 1, "precision": precision}), evaluate=False)
 
     assert history.precision == precision
-    assert history.course == f"Step 1 of 1 was kept, the last one, as there were no dev data; computed in {precision}."
+    assert (
+        history.course
+        == f"Step 1 of 1 was kept: the last step, because there were no dev data. It was computed in {precision}."
+    )
 
 
 def test_without_an_evaluator_the_last_weights_are_kept(train: Callable[..., tuple[History, Any]]) -> None:
@@ -342,7 +345,7 @@ def test_a_model_of_another_origin_is_not_overwritten(
 )
 def test_a_folder_that_holds_something_else_is_not_written_into(name: str, what: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(InvalidArgumentError, match=f"holds {what}.*: give another folder for the trained model"):
+    with pytest.raises(InvalidArgumentError, match=f"holds {what}.*. Give another folder for the trained model"):
         check_output(tmp_path, SETTINGS)
 
 
@@ -498,7 +501,7 @@ def test_a_hub_that_cannot_be_reached_is_known_before_training(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
-    with pytest.raises(TrainingError, match=r"push_to_hub is 'me/my-model'.*log in with `hf auth login`, or leave it"):
+    with pytest.raises(TrainingError, match=r"push_to_hub is 'me/my-model'.*Log in with `hf auth login`, or leave it"):
         train(settings=SETTINGS.with_values({"push_to_hub": "me/my-model"}))
 
     assert not (tmp_path / "output").exists()

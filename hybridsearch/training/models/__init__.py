@@ -1,1 +1,1 @@
-"""What is trained: architectures, pooling, adapters, and how sparse a model becomes."""
+"""Load models and change them for training: architectures, pooling, adapters and sparsity."""

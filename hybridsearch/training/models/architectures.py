@@ -1,10 +1,10 @@
-"""The three architectures of a sparse model, and making each from what it starts from.
+"""The three architectures of a sparse model, and the models that each can start from.
 
-| architecture   | documents                               | queries                 | starts from                   |
-|----------------|-----------------------------------------|-------------------------|-------------------------------|
-| splade         | masked language model, SPLADE pooling   | the same                | masked language model, SPLADE |
-| inference-free | masked language model, SPLADE pooling   | a weight for each token | masked language model, SPLADE |
-| csr            | dense model, sparse autoencoder on top  | the same                | dense model                   |
+| architecture   | documents                              | queries           | starts from                         |
+|----------------|----------------------------------------|-------------------|-------------------------------------|
+| splade         | masked language model, SPLADE pooling  | as documents      | masked language model, SPLADE       |
+| inference-free | masked language model, SPLADE pooling  | weights of tokens | the same, and inference-free SPLADE |
+| csr            | dense model, sparse autoencoder on top | as documents      | dense model, CSR                    |
 
 SPLADE: Formal et al., arXiv:2109.10086. Inference-free: Geng et al., arXiv:2411.04403. CSR: Wen et al.,
 arXiv:2503.01776.
@@ -36,7 +36,7 @@ _STARTS = {
     "csr": "a dense model or a CSR",
 }
 _FRESH_LATENTS = 4  # latent dimensions of a new autoencoder for each dense one
-_WIDEST_CODE = 4  # its loss also reconstructs from four times the active dimensions
+_WIDEST_CODE = 4  # the loss of CSR also reconstructs from four times the active dimensions
 
 
 def load_sparse(
@@ -48,23 +48,29 @@ def load_sparse(
     trust_remote_code: bool = False,
     seed: int = 0,
 ) -> SparseEncoder:
-    """A sparse model that can be trained, in float32.
+    """Load a sparse model to train it, in float32.
 
     Args:
-        model, trust_remote_code: as in `hybridsearch.train_sparse`; of a loaded model a copy is returned.
-        architecture: None for the model's own, else "splade" for a masked language model and "csr" for a dense model.
-        documents: for a new inference-free SPLADE: a query token starts with its inverse document frequency in them.
-        active_dims: for CSR: how many dimensions each vector keeps; None for the model's own or, of a new one, a
-            quarter of the dense dimensions.
-        seed: of the weights of a new autoencoder.
+        model: Model, as in `hybridsearch.train_sparse`. A loaded model is copied.
+        architecture: Architecture of the result. None keeps the architecture of a sparse model, makes a SPLADE of a
+            masked language model, and a CSR of a dense model.
+        documents: Texts for a new inference-free SPLADE. The weight of a query token starts as its inverse document
+            frequency in these texts.
+        active_dims: Number of active dimensions of each vector of a CSR. None keeps the number of the model. A new CSR
+            then has a quarter of the dense dimensions.
+        trust_remote_code: Whether code in the folder of a named model may run.
+        seed: Seed of the weights of a new autoencoder.
+
+    Returns:
+        The SparseEncoder.
 
     Raises:
-        ModelNotFoundError: there is no such model, or it cannot be loaded.
-        InvalidArgumentError: the architecture cannot be made of this model, or it is a cross-encoder.
+        ModelNotFoundError: There is no such model, or it cannot be loaded.
+        InvalidArgumentError: The model cannot get this architecture, or it is a cross-encoder.
     """
     if architecture is not None and architecture not in get_args(Architecture):
         raise InvalidArgumentError(
-            f"architecture is {', '.join(get_args(Architecture))} or None, not {architecture!r}."
+            f"architecture is {architecture!r}. Give {', '.join(get_args(Architecture))} or None."
         )
     loaded = _load(model, seed, trust_remote_code)
     found = architecture_of(loaded)
@@ -73,7 +79,7 @@ def load_sparse(
     if architecture not in (None, found):
         raise InvalidArgumentError(
             f"The model {model if isinstance(model, str | Path) else type(model).__name__} cannot be trained as "
-            f"{architecture!r}, which starts from {_STARTS[architecture]}: this one would be {found!r}."
+            f"{architecture!r}, which starts from {_STARTS[architecture]}. This model can be trained as {found!r}."
         )
     if found == "csr" and active_dims is not None:
         _set_active_dims(loaded, active_dims, seed)
@@ -81,7 +87,7 @@ def load_sparse(
 
 
 def architecture_of(model: SparseEncoder) -> Architecture:
-    """Which of the three a model is. Raises InvalidArgumentError where it is none of them."""
+    """The architecture of a sparse model. Raises InvalidArgumentError if it is not one of the three."""
     parts = {type(module).__name__ for module in model.modules()}
     if "SparseStaticEmbedding" in parts:
         return "inference-free"
@@ -89,11 +95,14 @@ def architecture_of(model: SparseEncoder) -> Architecture:
         return "splade"
     if "SparseAutoEncoder" in parts:
         return "csr"
-    raise InvalidArgumentError(f"A sparse model is {', '.join(get_args(Architecture))}, but this is none: {model}.")
+    raise InvalidArgumentError(
+        f"The architecture of the model is not known: {model}. Give a model of the architecture "
+        f"{', '.join(get_args(Architecture))}."
+    )
 
 
 def query_parameters(model: SparseEncoder) -> str | None:
-    """A regular expression of the names of an inference-free model's query weights; None where they are frozen."""
+    """A regular expression for the names of an inference-free model's query weights, or None if they are frozen."""
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
     places = [name for name, module in model.named_modules() if isinstance(module, SparseStaticEmbedding)]
@@ -103,10 +112,17 @@ def query_parameters(model: SparseEncoder) -> str | None:
 
 
 def idf_weights(tokenizer: Any, documents: Iterable[str]) -> torch.Tensor:
-    """Inverse document frequencies of a tokenizer's tokens: float32 of shape (vocabulary,).
+    """The inverse document frequencies of the tokens of a tokenizer: float32 of shape (vocabulary,).
 
-    They are BM25's, ln(1 + (N - n + 0.5) / (n + 0.5)) for a token in n of N documents; special tokens weigh 0.
-    Raises InvalidArgumentError where there are no documents.
+    The formula is the formula of BM25: ln(1 + (N - n + 0.5) / (n + 0.5)) for a token in n of N documents. Special
+    tokens have the weight 0.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        documents: Texts to count in.
+
+    Raises:
+        InvalidArgumentError: There are no documents.
     """
     import torch
 
@@ -119,8 +135,8 @@ def idf_weights(tokenizer: Any, documents: Iterable[str]) -> torch.Tensor:
         count += len(texts)
     if count == 0:
         raise InvalidArgumentError(
-            "The query weights of an inference-free SPLADE start as inverse document frequencies, and there are no "
-            "documents to count in: give a corpus."
+            "The query weights of an inference-free SPLADE start as inverse document frequencies, but there are no "
+            "documents to count in. Give a corpus."
         )
     weights = BM25Weighting().idf(frequency, count)
     weights[list(tokenizer.all_special_ids)] = 0
@@ -128,14 +144,14 @@ def idf_weights(tokenizer: Any, documents: Iterable[str]) -> torch.Tensor:
 
 
 def _load(model: str | Path | Any, seed: int, trust: bool) -> Any:
-    """Any model as a SparseEncoder, in the way of sentence-transformers: a dense one gets an autoencoder."""
+    """Load any model as a SparseEncoder, as sentence-transformers does it. A dense model gets an autoencoder."""
     from sentence_transformers import SparseEncoder
 
     if isinstance(model, SparseEncoder):
         return copy.deepcopy(model).float()
     if not isinstance(model, str | Path):
         raise InvalidArgumentError(
-            f"A model is a folder, a name on the model hub or a SparseEncoder, not a {type(model).__name__}."
+            f"The model is of type {type(model).__name__}. Give a folder, a name on the model hub or a SparseEncoder."
         )
     folder = find_model(str(model), "SparseEncoder")
     refuse_cross_encoder(folder)
@@ -143,13 +159,13 @@ def _load(model: str | Path | Any, seed: int, trust: bool) -> Any:
 
 
 def _inference_free(splade: Any, documents: Iterable[str]) -> SparseEncoder:
-    """Documents through the SPLADE, queries through a table of token weights."""
+    """Make a model that encodes documents with a SPLADE and queries with a table of token weights."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling
 
     weights = idf_weights(splade.tokenizer, documents)
     language_model = splade[0].auto_model
-    if language_model.config.vocab_size > len(weights):  # rows that only make its number even; queries have none
+    if language_model.config.vocab_size > len(weights):  # padding rows, which queries do not have
         with quiet():
             language_model.resize_token_embeddings(len(weights))
     for module in splade:
@@ -168,7 +184,7 @@ def _inference_free(splade: Any, documents: Iterable[str]) -> SparseEncoder:
 
 
 def _set_active_dims(model: Any, active_dims: int, seed: int) -> None:
-    """Let the autoencoder keep that many dimensions; a new one gets room for it."""
+    """Set the number of active dimensions of the autoencoder. A new autoencoder becomes larger if needed."""
     import torch
     from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
@@ -177,8 +193,8 @@ def _set_active_dims(model: Any, active_dims: int, seed: int) -> None:
     if old.hidden_dim < _WIDEST_CODE * active_dims:
         if bool(old.stats_last_nonzero.any()):
             raise InvalidArgumentError(
-                f"This CSR has {old.hidden_dim} dimensions, of which at most {old.hidden_dim // _WIDEST_CODE} can be "
-                f"active, not {active_dims}: start from the dense model, or ask for fewer."
+                f"target_active_dims is {active_dims}, but this CSR has {old.hidden_dim} dimensions, of which at most "
+                f"{old.hidden_dim // _WIDEST_CODE} can be active. Give fewer, or start from the dense model."
             )
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Models of sentence-transformers as training takes them: in float32, and what is new in them the same in each run."""
+"""Load models of sentence-transformers to train them: in float32, with new weights that depend only on the seed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ def load_to_train(
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """The model in a folder, with weights of its own or new ones where it lacks any.
+    """Load the model in a folder. Weights that are missing are new.
 
-    `family` is the class of sentence-transformers that is made, and `seed` that of new weights. `model_kwargs` are
-    further arguments of the transformer, `options` of the class. Raises ModelNotFoundError where it cannot be loaded.
+    Args:
+        folder: Folder of the model.
+        family: Class of sentence-transformers to make.
+        trust_remote_code: Whether code in the folder may run.
+        seed: Seed of new weights.
+        model_kwargs: Further arguments of the transformer.
+        options: Further arguments of the class.
+
+    Raises:
+        ModelNotFoundError: The model cannot be loaded.
     """
     import sentence_transformers
     import torch
@@ -44,7 +52,7 @@ def load_to_train(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars and the chatter of transformers and sentence-transformers."""
+    """Hide the progress bars and log lines of transformers and sentence-transformers."""
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -56,7 +64,7 @@ def quiet() -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     logger.setLevel(logging.ERROR)
     try:
-        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # torch warns where nobody has chosen
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):  # without a choice, torch warns
             yield
     finally:
         logger.setLevel(before)

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al., arXiv:2106.09685) by peft: train a large model through a few small matrices."""
+"""Train a large model through small added matrices: low-rank adapters (LoRA, Hu et al., arXiv:2106.09685) by peft."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from hybridsearch.training.libraries import import_library
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """How a model is adapted.
+    """The settings of LoRA, which trains small adapters instead of all weights of a model.
 
     Attributes:
-        rank: of the matrices that are added to each layer.
-        alpha: their product is scaled by alpha / rank.
-        dropout: of what goes into them, while training.
-        targets: names of the layers, or of their last parts, such as ("q_proj", "v_proj"); None for all linear ones.
-        merge: save a whole model, with the adapters added to its weights; else the adapters alone, which need the
-            base model where they are loaded.
+        rank: Rank of the matrices that are added to each layer, at least 1.
+        alpha: Scale of the adapters, at least 1. The product of the matrices is multiplied by alpha / rank.
+        dropout: Dropout of the input of the adapters in training, from 0 to below 1.
+        targets: Names of the layers that get adapters, or the last parts of the names, such as ("q_proj", "v_proj").
+            None takes all linear layers.
+        merge: Whether the adapters are added to the weights, so that a whole model is saved. Otherwise only the
+            adapters are saved, and loading them needs the base model.
+
+    Raises:
+        InvalidArgumentError: A value is not allowed.
 
     >>> LoraSettings(rank=8, targets=("query", "value")).to_dict()["rank"]
     8
@@ -42,37 +46,47 @@ class LoraSettings:
         if self.targets is not None:
             listed = isinstance(self.targets, list | tuple) and all(isinstance(one, str) for one in self.targets)
             if not listed or not self.targets:
-                raise InvalidArgumentError(f"LoRA's targets are a list of layer names, not {self.targets!r}.")
+                raise InvalidArgumentError(
+                    f"LoRA's targets are {self.targets!r}. Give a list of layer names, such as ['query', 'value']."
+                )
             object.__setattr__(self, "targets", tuple(self.targets))  # a YAML file has a list
 
     def to_dict(self) -> dict[str, Any]:
-        """Field name -> value, ready for JSON or YAML."""
+        """The settings as a dictionary from field names to values, ready for JSON or YAML."""
         return asdict(self) | {"targets": None if self.targets is None else list(self.targets)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LoraSettings:
-        """The settings with the given fields. Raises InvalidArgumentError where a name or value is not allowed."""
+        """Make settings from a mapping of field names to values. Other fields have their defaults.
+
+        Args:
+            values: Field names and values, such as those of a YAML file.
+
+        Raises:
+            InvalidArgumentError: A name is not known, or a value is not allowed.
+        """
         known = [field.name for field in fields(cls)]
         if strange := [str(name) for name in values if name not in known]:
-            raise InvalidArgumentError(f"LoRA has no setting {strange[0]!r}; it has {', '.join(known)}.")
+            raise InvalidArgumentError(f"LoRA has no setting {strange[0]!r}. The settings are {', '.join(known)}.")
         return cls(**values)
 
 
 def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *, seed: int = 0) -> None:
-    """Freeze the transformer of a model of sentence-transformers, and put adapters into it that are trained instead.
+    """Put adapters into a model of sentence-transformers, and freeze all other weights of its transformer.
 
     Args:
-        model: changed in place.
-        base: what the saved adapters name as their base model; None for the folder that it was loaded from.
-        seed: of their weights.
+        model: Model, which is changed in place.
+        settings: Settings of LoRA.
+        base: Name of the base model in the saved adapters. None takes the folder from which the model was loaded.
+        seed: Seed of the weights of the adapters.
 
     Raises:
-        InvalidArgumentError: no layer has a name of `settings.targets`, or the model has adapters already.
-        MissingExtraError: peft is not installed.
+        InvalidArgumentError: No layer has a name of `settings.targets`, or the model already has adapters.
+        MissingExtraError: The package peft is not installed.
     """
     peft = import_library("peft", "LoRA")
     if _has_adapters(model):
-        raise InvalidArgumentError("The model has adapters already, which are what is trained: leave lora out.")
+        raise InvalidArgumentError("The model already has adapters, which will be trained. Leave lora out.")
     config = peft.LoraConfig(
         task_type=peft.TaskType.FEATURE_EXTRACTION,
         r=settings.rank,
@@ -87,7 +101,7 @@ def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *,
             torch.manual_seed(seed)
             model.add_adapter(config)
     except ValueError as error:
-        raise InvalidArgumentError(f"LoRA cannot be put into this model: {error}") from error
+        raise InvalidArgumentError(f"LoRA does not work with this model: {error}") from error
     saved = model.transformers_model.peft_config["default"]
     base = base or saved.base_model_name_or_path
     folder = Path(base or "")
@@ -95,14 +109,14 @@ def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *,
 
 
 def thaw_adapters(model: Any) -> None:
-    """Let the adapters that a model was loaded with be trained; without any, nothing changes."""
+    """Make the adapters of a loaded model trainable. A model without adapters does not change."""
     if _has_adapters(model):
         transformer = model.transformers_model
         transformer.set_adapter(transformer.active_adapters())
 
 
 def merge_adapters(model: Any) -> None:
-    """Add the adapters to the weights that they belong to, and take them out; changes the model in place."""
+    """Add the adapters of a model to its weights, and remove the adapters. The model is changed in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     transformer = model.transformers_model

@@ -1,8 +1,8 @@
-"""How sparse a SPLADE becomes: the weights of its regularisers while it is trained.
+"""Control the weights of the regularisers of a SPLADE in training, which decide how sparse it becomes.
 
-Importing this module loads torch and sentence-transformers, whose `SpladeLoss` has the regularisers and whose schedule
-raises their weights from 0 in the first part of training. Added here is a target: the weights follow what is measured,
-until a vector has as many active dimensions as was asked for.
+The `SpladeLoss` of sentence-transformers has the regularisers. Its schedule raises their weights from 0 in the first
+part of training. This module adds a target: the weights follow the measured active dimensions until a vector has as
+many as were asked for. Importing this module loads torch and sentence-transformers.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ if TYPE_CHECKING:
 
 SIDES = ("document", "query")
 
-_SMOOTHING = 0.25  # of the newest batch in what is measured
-_PROPORTIONAL = 1.0  # how strongly a weight answers to a change of the measured dimensions
-_INTEGRAL = 12.0  # and, over a whole run, to a deviation that stays
-_LARGEST_ERROR = 1.5  # natural logarithm of measured by asked for, beyond which the answer gets no stronger
-_RANGE = 1e4  # how far a weight goes from where it started, as a factor
-_TOLERANCE = 1.1  # how much above its target a side may be, when the best checkpoint is chosen
-_COMPARISONS = 20  # of training mode with evaluation mode, in a run
+_SMOOTHING = 0.25  # share of the newest batch in the smoothed measurement
+_PROPORTIONAL = 1.0  # how strongly a weight follows a change of the measured dimensions
+_INTEGRAL = 12.0  # how strongly a weight follows a constant deviation, over a whole run
+_LARGEST_ERROR = 1.5  # largest natural logarithm of measured / target that is used
+_RANGE = 1e4  # largest factor between a weight and its first value
+_TOLERANCE = 1.1  # largest factor of the target for a checkpoint without a penalty
+_COMPARISONS = 20  # comparisons of training mode with evaluation mode in a run
 
 
 class RegularizerControl(SpladeRegularizerWeightSchedulerCallback):  # type: ignore[misc]
-    """Raises the weights of a `SpladeLoss` by a schedule; then, where there is a target, moves them towards it.
+    """A callback that raises the weights of a `SpladeLoss` by a schedule, and then moves them to reach a target.
 
-    After each step the logarithm of a side's weight changes by a proportional-integral rule on
-    e = ln(measured / target): by 1.0 times the change of e, and by 12 / steps times e. Measured are the mean active
-    dimensions of the step's batches, smoothed over steps, times the ratio of evaluation mode to training mode. This
-    ratio is taken on `samples` twenty times in a run, as dropout changes how many dimensions are active. The state is
-    in each checkpoint, so that a resumed run goes on with the same weights. Weights and active dimensions are in each
-    log of the trainer, target or not.
+    After each step, the logarithm of the weight of a side changes by a proportional-integral rule on
+    e = ln(measured / target): by 1.0 times the change of e, and by 12 / steps times e. The measured value is the mean
+    number of active dimensions of the batches, smoothed over steps, times a ratio. The ratio is active dimensions in
+    evaluation mode by active dimensions in training mode, because dropout changes their number. It is measured on
+    `samples` twenty times in a run. Each checkpoint has the state, so a resumed run continues with the same weights.
+    Each log of the trainer has the weights and the active dimensions, also without a target.
 
     Args:
-        loss: the `SpladeLoss` whose weights move; its regularisers become measuring ones.
-        schedule: how the weights rise from 0; "constant" for the full weights from the first step.
-        warmup_ratio: in which part of the steps, above 0 and at most 1. A target is followed after that.
-        targets: active dimensions by side, "document" and "query"; a side without one keeps its weight.
-        samples: a few texts by side, for the ratio; needed for each side that has a target.
-        name: of the data, so that several losses of a run keep apart in a checkpoint.
+        loss: `SpladeLoss` whose weights move. Its regularisers are replaced by regularisers that count.
+        schedule: How the weights rise from 0: "quadratic", "linear", or "constant" for the full weights from the first
+            step.
+        warmup_ratio: Share of the steps in which the weights rise, above 0 and at most 1. A target is followed after
+            these steps.
+        targets: Active dimensions by side, "document" and "query". A side without a target keeps its weight.
+        samples: A few texts by side, for the ratio. They are needed for each side that has a target.
+        name: Name of the data, which separates several losses of a run in a checkpoint.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class RegularizerControl(SpladeRegularizerWeightSchedulerCallback):  # type: ign
         super().__init__(loss, schedule if rises else "linear", warmup_ratio if rises else 1e-9)
         self._key = f"regularizers of {name}"
         self._samples = samples or {}
-        self._model = loss.model  # that of the loss is wrapped while several GPUs train
+        self._model = loss.model  # kept here, because several GPUs wrap the model of the loss
         self._sides: dict[str, _Side] = {}
         for side in SIDES:
             weight = getattr(loss, f"{side}_regularizer_weight")
@@ -76,14 +78,14 @@ class RegularizerControl(SpladeRegularizerWeightSchedulerCallback):  # type: ign
                 self._sides[side] = _Side(regularizer, weight, (targets or {}).get(side))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Also takes over what a checkpoint says."""
+        """Take over the state of a checkpoint."""
         super().on_train_begin(args, state, control, **kwargs)
         for name, values in state.stateful_callbacks.get(self._key, {}).items():
             self._sides[name].restore(values)
         self._set_highest()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measures, and moves the weights that have a target."""
+        """Measure, and move the weights that have a target."""
         compare = state.global_step % max(1, state.max_steps // _COMPARISONS) == 0
         for name, side in self._sides.items():
             side.measure()
@@ -95,7 +97,7 @@ class RegularizerControl(SpladeRegularizerWeightSchedulerCallback):  # type: ign
         state.stateful_callbacks[self._key] = {name: side.state() for name, side in self._sides.items()}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Adds weights and active dimensions to the logs of the training loss."""
+        """Add the weights and the active dimensions to the logs of the training loss."""
         if logs is None or "loss" not in logs:
             return
         figures = {}
@@ -107,21 +109,22 @@ class RegularizerControl(SpladeRegularizerWeightSchedulerCallback):  # type: ign
         state.log_history[-1].update(figures)
 
     def _set_highest(self) -> None:
-        """Hand the weights to the schedule, which is done with rising when they begin to move."""
+        """Give the weights to the schedule. Its rise is finished when the weights begin to move."""
         for name, side in self._sides.items():
             setattr(self, f"max_{name}_regularizer_weight", side.weight)
 
 
 class WithinTarget(BaseEvaluator):  # type: ignore[misc]
-    """An evaluator whose score falls by ln(measured / allowed) where a side has more active dimensions than allowed.
+    """An evaluator with a lower score for a model that has more active dimensions than allowed.
 
-    Allowed is the target and a tenth more. So a checkpoint that is sparse enough goes before any that is not, as the
-    inner evaluator's figures are between -1 and 1 and rarely far apart.
+    Allowed are the target and a tenth more. The score is lowered by ln(measured / allowed) for each side. A checkpoint
+    that is sparse enough is then usually better than a checkpoint that is not, because the scores of an evaluator are
+    between -1 and 1 and rarely far apart.
 
     Args:
-        evaluator: as `hybridsearch.training.measure.evaluators.build_evaluator` makes it; figures without active
-            dimensions, as of rows with scores, stay as they are.
-        targets: active dimensions by side, "document" and "query".
+        evaluator: Evaluator of `hybridsearch.training.measure.evaluators.build_evaluator`. Figures without active
+            dimensions, such as those of rows with scores, do not change.
+        targets: Active dimensions by side, "document" and "query".
     """
 
     def __init__(self, evaluator: BaseEvaluator, targets: Mapping[str, int]) -> None:
@@ -141,7 +144,7 @@ class WithinTarget(BaseEvaluator):  # type: ignore[misc]
 
 
 class _MeasuringFlops(FlopsLoss):  # type: ignore[misc]
-    """The FLOPS regulariser, which also counts the active dimensions of what it is given."""
+    """The FLOPS regulariser, which also counts the active dimensions of its input."""
 
     def __init__(self, model: SparseEncoder, threshold: int | None) -> None:
         super().__init__(model, threshold)
@@ -154,7 +157,7 @@ class _MeasuringFlops(FlopsLoss):  # type: ignore[misc]
         return loss
 
     def take(self) -> float | None:
-        """The mean over batches and processes since the last call; None without a batch."""
+        """The mean of active dimensions over batches and processes since the last call, or None without a batch."""
         counted, self._counted = self._counted, []
         device = counted[0].device if counted else next(self.model.parameters()).device
         total = torch.tensor([0.0, len(counted)], device=device)
@@ -167,7 +170,7 @@ class _MeasuringFlops(FlopsLoss):  # type: ignore[misc]
 
 
 class _Side:
-    """Documents or queries: the highest weight of their regulariser, and the target that moves it."""
+    """One side, documents or queries: the highest weight of its regulariser, and the target that moves the weight."""
 
     def __init__(self, regularizer: _MeasuringFlops, weight: float, target: int | None) -> None:
         self.target = target
@@ -201,7 +204,7 @@ class _Side:
 
 
 def _evaluation_by_training(model: SparseEncoder, texts: Sequence[str], side: str) -> float:
-    """Active dimensions of the texts in evaluation mode, divided by those in training mode."""
+    """The active dimensions of texts in evaluation mode, divided by their active dimensions in training mode."""
     active = {}
     before = model.training
     try:

@@ -1,11 +1,10 @@
-"""SPLADE's pooling without its logits: the same vectors and gradients, with a fraction of the work and of the memory.
+"""Compute the pooling of SPLADE without keeping all logits: the same vectors and gradients with less work and memory.
 
-A SPLADE model gives each token of a text a logit for each term of the vocabulary, and a text the largest one of each
-term (Formal et al., arXiv:2109.10086): w(term) = max over tokens of ln(1 + max(0, logit)). Only the largest logits
-count, as the function is monotone, so the logits need not be kept: they are computed for a few texts at a time, and the
-largest is taken before anything else is done to them. The gradient flows through the largest ones alone, and only where
-they are positive, so that the backward pass multiplies by a matrix with some hundred entries a text, not by one with
-an entry for each token and term.
+A SPLADE model computes a logit for each token of a text and each term of the vocabulary. The weight of a term is
+w(term) = max over tokens of ln(1 + max(0, logit)) (Formal et al., arXiv:2109.10086). The function is monotone, so only
+the largest logit of each term counts. The logits are therefore computed for a few texts at a time, and only the largest
+are kept. The gradient flows only through the largest logits that are positive. The backward pass then multiplies by a
+sparse matrix with some hundred entries a text, and not by a matrix with an entry for each token and term.
 """
 
 from __future__ import annotations
@@ -23,19 +22,25 @@ from sentence_transformers.util import batch_to_device
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
 
-_CPU_LOGITS = 2**24  # so many are computed at a time, or those of one text
+_CPU_LOGITS = 2**24  # number of logits that are computed at a time, or all logits of one text
 _GPU_LOGITS = 2**28
-_DEVICES = ("cpu", "cuda")  # others lack some products of sparse matrices
+_DEVICES = ("cpu", "cuda")  # other devices lack some products of sparse matrices
 
 _PROBE = "The boundary layer separates where the pressure rises along the wing."
 
 
 def pool_directly(model: SparseEncoder) -> SparseEncoder:
-    """Let a model compute so wherever it can, and return it; what it saves stays a plain SPLADE.
+    """Make a SPLADE model compute its pooling without keeping all logits. The saved model stays a plain SPLADE.
 
-    It can where the last thing that its language model does is a multiplication by the vocabulary's matrix, and its
-    pooling takes the maximum. Both ways are compared on a sentence. A model for which they differ is left as it is, and
-    so are models whose weights a trainer spreads over several devices. Modules of the model are changed.
+    This works if the language model ends with a multiplication by the matrix of the vocabulary and the pooling takes
+    the maximum. Both ways are compared on a sentence. A model does not change if they differ, or if a trainer spreads
+    its weights over several devices.
+
+    Args:
+        model: Model, whose modules are changed in place.
+
+    Returns:
+        The same model.
     """
     if _is_spread():
         return model
@@ -53,11 +58,11 @@ def pool_directly(model: SparseEncoder) -> SparseEncoder:
 
 
 class _LargestLogits(torch.autograd.Function):  # type: ignore[misc]
-    """For each text and term the largest logit, of a token's hidden state times the term's row plus its bias.
+    """The largest logit of each text and term: the hidden state of a token times the row of a term, plus bias.
 
-    Takes hidden states (tokens, size), the matrix (terms, size), the bias (terms,) or None, and where each text begins
-    and ends; gives (texts, terms), in autocast's precision where that is on. `needs_gradient` is whether anybody will
-    ask which token had the largest one.
+    The inputs are the hidden states (tokens, size), the matrix (terms, size), the bias (terms,) or None, and the first
+    and last token of each text. The result has the shape (texts, terms), in the precision of autocast if autocast is
+    on. `needs_gradient` tells whether the tokens of the largest logits are needed.
     """
 
     @staticmethod
@@ -103,7 +108,7 @@ class _LargestLogits(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _portions(bounds: Sequence[int], most: int) -> Iterator[range]:
-    """Runs of texts that have at most so many tokens together, or of one; texts without any are left out."""
+    """Groups of texts with at most `most` tokens together, or of one text. Texts without tokens are left out."""
     first = 0
     for text, (start, end) in enumerate(pairwise(bounds)):
         if end - bounds[first] > most or end == start:
@@ -115,7 +120,7 @@ def _portions(bounds: Sequence[int], most: int) -> Iterator[range]:
 
 
 def _forward(pooling: Any, decoder: Any, features: dict[str, Any]) -> dict[str, Any]:
-    """What SpladePooling does, where "token_embeddings" are the hidden states that `decoder` would make logits of."""
+    """Do what SpladePooling does, but with hidden states as "token_embeddings", of which `decoder` makes logits."""
     hidden = features["token_embeddings"]
     if "cu_seq_lens_q" in features:  # texts one after the other, without padding
         states, bounds = hidden.flatten(0, -2), features["cu_seq_lens_q"].tolist()
@@ -137,7 +142,7 @@ def _unchanged(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _heads(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Language models, each with the SPLADE pooling that is the only thing behind it."""
+    """The language models that are followed only by a SPLADE pooling, each with its pooling."""
     chains = [list(model)]
     for router in model:
         if isinstance(router, Router):
@@ -153,7 +158,7 @@ def _heads(model: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _decoder(transformer: Any) -> torch.nn.Linear | None:
-    """What multiplies by the vocabulary's matrix; None where that is not known, or something is put around it."""
+    """The module that multiplies by the matrix of the vocabulary, or None if it is not known or is wrapped."""
     model = getattr(transformer, "auto_model", None)
     found = None if model is None else model.get_output_embeddings()
     return found if type(found) is torch.nn.Linear and "forward" not in vars(found) else None
@@ -172,6 +177,6 @@ def _probe(transformer: Any, pooling: Any) -> torch.Tensor:
 
 
 def _is_spread() -> bool:
-    """Whether copies on several GPUs (DataParallel), or parts (FSDP, DeepSpeed), would miss the whole matrix."""
+    """Whether several GPUs have copies (DataParallel) or parts (FSDP, DeepSpeed) of the model."""
     copied = torch.cuda.device_count() > 1 and "LOCAL_RANK" not in os.environ
     return copied or "true" in (os.environ.get(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))

@@ -1,1 +1,1 @@
-"""A training run: started, continued after a kill, and recorded."""
+"""Start, continue and record training runs."""

@@ -1,4 +1,4 @@
-"""sentence-transformers' three trainers, made safe for long runs: what `hybridsearch.training.runs.run.fit` runs.
+"""The three trainers of sentence-transformers, made safe for long runs (`hybridsearch.training.runs.run.fit`).
 
 Importing this module loads torch and transformers.
 """
@@ -29,13 +29,13 @@ from hybridsearch.training.data import TrainingData
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 
 SCORE = "eval_score_to_choose_by"
-"""Where each evaluation's log has the figure by which the best checkpoint is chosen; larger is better."""
+"""Key of the figure that chooses the best checkpoint, in the log of each evaluation. Larger is better."""
 
 SECONDS = "seconds"
-"""Where each log has the time since the run began, without the time between a kill and its resumption."""
+"""Key of the time since the run began, in each log. The time between an interruption and its end is not counted."""
 
 NAMES = "names"
-"""Where each log has the names of its figures in order, which a checkpoint sorts."""
+"""Key of the names of the figures in order, in each log, because a checkpoint sorts the figures."""
 
 _LOSS_WEIGHTS = "losses.safetensors"
 
@@ -53,12 +53,19 @@ def make_trainer(
     arguments: dict[str, Any],
     resuming: bool,
 ) -> Any:
-    """The trainer, ready for `train()`; most arguments are as in `hybridsearch.training.runs.run.fit`.
+    """Make a trainer that is ready for `train()`.
 
     Args:
-        folder: where checkpoints go.
-        arguments: further ones of sentence-transformers' training arguments, such as router_mapping.
-        resuming: whether `train` will be given a checkpoint.
+        model: Model to train, as in `hybridsearch.training.runs.run.fit`.
+        kind: Kind of the model.
+        data: Training data.
+        losses: Loss of each data set by its name.
+        settings: Settings of the run.
+        folder: Folder for checkpoints.
+        evaluator: Evaluator that chooses the best checkpoint, or None.
+        callbacks: Further callbacks of the trainer.
+        arguments: Further training arguments of sentence-transformers, such as router_mapping.
+        resuming: Whether `train` will get a checkpoint.
     """
     args = getattr(sentence_transformers, f"{FAMILIES[kind]}TrainingArguments")(
         output_dir=str(folder),
@@ -70,7 +77,7 @@ def make_trainer(
         greater_is_better=True,
         **arguments,
     )
-    model.model_card_data.set_widget_examples = lambda dataset: None  # rows picked at random have no place in a card
+    model.model_card_data.set_widget_examples = lambda dataset: None  # no random rows of the data in the model card
     rows = {one.name: one.rows for one in data}
     several = len(rows) > 1
     trainer_class = getattr(sentence_transformers, f"{FAMILIES[kind]}Trainer")
@@ -93,13 +100,13 @@ def make_trainer(
 
 
 def steps_of_epoch(trainer: Any) -> int:
-    """How many optimizer steps one pass over the data takes."""
+    """The number of optimizer steps of one pass over the data."""
     batches = len(trainer.get_train_dataloader())
     return max(1, math.ceil(batches / int(trainer.args.gradient_accumulation_steps)))
 
 
 def out_of_patience(log: Sequence[dict[str, Any]], patience: int | None) -> bool:
-    """Whether none of the last `patience` evaluations was better than one before; step 0 does not count."""
+    """Whether the last `patience` evaluations were not better than an earlier one. Step 0 does not count."""
     scores = [entry[SCORE] for entry in log if SCORE in entry and entry["step"] > 0]
     return patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience if scores else False
 
@@ -144,7 +151,9 @@ def _recompute_activations(model: Any) -> None:
 def _precision(settings: TrainingSettings) -> str:
     on_gpu = torch.cuda.is_available()
     if settings.precision == "fp16" and not on_gpu:
-        raise InvalidArgumentError("precision 'fp16' needs a GPU, and there is none: leave it out, which takes fp32.")
+        raise InvalidArgumentError(
+            "precision 'fp16' needs a GPU, and there is none. Leave precision out to train without it."
+        )
     if settings.precision != "auto":
         return settings.precision
     if not on_gpu:
@@ -154,7 +163,7 @@ def _precision(settings: TrainingSettings) -> str:
 
 
 class _Careful:
-    """What our trainers do in their own way; goes before a trainer of sentence-transformers."""
+    """The changes to a trainer of sentence-transformers. This class comes before the trainer in the bases."""
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         trainer: Any = super()
@@ -162,15 +171,16 @@ class _Careful:
         if not torch.isfinite(loss):
             step = self.state.global_step + 1  # type: ignore[attr-defined]
             raise TrainingError(
-                f"The loss is {loss.item()} at step {step}: look for odd rows in the data, lower the learning rate, or "
-                "train with precision 'fp32'. The checkpoints written so far are intact."
+                f"The loss is {loss.item()} at step {step}. Look for odd rows in the data, lower the learning rate, or "
+                "train with precision 'fp32'. The checkpoints so far can be used."
             )
         return loss
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **options: Any) -> Any:
-        """Labelled rows in random order; others so that no text comes twice in a batch, where it would be a negative.
+        """Draw labelled rows in random order, and other rows so that no text comes twice in a batch.
 
-        Either order follows from seed and epoch alone, so that a resumed run sees the same batches.
+        A text that comes twice would be its own negative. Both orders depend only on seed and epoch, so a resumed run
+        sees the same batches.
         """
         if not {"label", "labels"}.isdisjoint(dataset.column_names):
             random = RandomSampler(dataset, generator=options["generator"])
@@ -179,7 +189,7 @@ class _Careful:
         return trainer.get_batch_sampler(dataset, batch_size, drop_last, **options)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Also the weights of the losses, such as softmax's classifier, which are no part of the model."""
+        """Save also the weights of the losses, such as the classifier of softmax, which are not part of the model."""
         trainer: Any = super()
         trainer._save(output_dir, state_dict)
         if weights := self._weights_of_losses():
@@ -201,12 +211,12 @@ class _Careful:
         return {name: one for name, one in losses.named_parameters() if id(one) not in of_model}
 
     def _load_best_model(self) -> None:
-        """As the trainer's, which goes on with the last weights, and a line in the log, where this fails."""
+        """Load the best checkpoint or raise an error. The trainer would only log a failure and keep other weights."""
         self._load_from_checkpoint(self.state.best_model_checkpoint)  # type: ignore[attr-defined]
 
 
 class _Shuffled(DefaultBatchSampler):  # type: ignore[misc]
-    """Random order by seed and epoch."""
+    """Batches in a random order that depends on seed and epoch."""
 
     def __iter__(self) -> Iterator[list[int]]:
         self.generator.manual_seed(self.seed + self.epoch)
@@ -214,7 +224,7 @@ class _Shuffled(DefaultBatchSampler):  # type: ignore[misc]
 
 
 class _Scored(BaseEvaluator):  # type: ignore[misc]
-    """An evaluator that also gives its primary figure, larger is better, under a name known in advance."""
+    """An evaluator that also gives its primary figure under a fixed name. Larger is better."""
 
     def __init__(self, evaluator: BaseEvaluator) -> None:
         super().__init__()
@@ -232,7 +242,7 @@ class _Scored(BaseEvaluator):  # type: ignore[misc]
 
 
 class _Clock(transformers.TrainerCallback):  # type: ignore[misc]
-    """Writes into each log how long the run has taken, over all its parts, and the order of its figures."""
+    """Write the time of the run, over all its parts, and the order of the figures into each log."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         before = max((entry.get(SECONDS, 0.0) for entry in state.log_history), default=0.0)
@@ -244,7 +254,7 @@ class _Clock(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]
-    """Stops training by its logs, which checkpoints keep."""
+    """Stop training early, by the logs, which checkpoints keep."""
 
     def __init__(self, patience: int | None) -> None:
         self._patience = patience
@@ -255,10 +265,15 @@ class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
-    """Steps done, the loss, what was last measured on the dev data, and the time left; as a context, ended in any case.
+    """A progress bar with the steps, the loss, the last score on dev and the time left. It is a context manager.
 
-    What is measured of a sparse model are the score and how many dimensions are active. Outside of a terminal, where it
-    is not asked for or forbidden, the same is a line now and then.
+    For a sparse model, it also shows the active dimensions. If the output is not a terminal and `show` is None, it
+    prints a line from time to time.
+
+    Args:
+        show: Whether the bar is shown. None shows it only in a terminal.
+        console: Console to print on. None takes stderr.
+        every: Seconds between two lines outside of a terminal.
     """
 
     def __init__(self, show: bool | None, console: Console | None = None, every: float = 30.0) -> None:
@@ -267,7 +282,7 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
         columns = (
             TextColumn("Training"),
             BarColumn(),
-            TextColumn(steps, table_column=Column()),  # of two lines in a narrow terminal, where times would be cut off
+            TextColumn(steps, table_column=Column()),  # wraps in a narrow terminal, so that the times are not cut off
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -284,7 +299,7 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar.live.is_started:  # else it would print an empty line
+        if self._bar.live.is_started:  # a bar that has not started would print an empty line
             self._bar.stop()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -312,7 +327,7 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
             if name in logs:
                 self._figures[label] = f"{logs[name]:.4f}"
         active = []
-        for side in ("document", "query"):  # of several test collections the first
+        for side in ("document", "query"):  # of several data sets, the first
             found = next((value for name, value in logs.items() if name.endswith(f"{side}_active_dims")), None)
             if found is not None:
                 active.append(f"{found:.0f} a {side}")

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder so that it can go on after a kill: a record of its course, and checkpoints."""
+"""The record and the checkpoints of a run, with which it continues after an interruption."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ _OF_OTHERS = {
     "dataset_info.json": "a data set",
     "dataset_dict.json": "a data set",
 }
-"""What a folder with this file holds, which is no place for a trained model."""
+"""Files that show that a folder holds something else, and what it holds."""
 
 _VERSIONS = ("sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured on the dev data.
+    """The measures of a model on dev at one step of training.
 
     Attributes:
-        step: optimizer steps done; 0 is the model before training.
-        epoch: passes over the data done.
-        seconds: since the run began, without the time between a kill and its resumption.
-        score: the figure by which the best checkpoint is chosen; larger is better.
-        measures: all that the evaluator gave, by its names.
+        step: Number of optimizer steps so far. 0 is the model before training.
+        epoch: Number of passes over the data so far.
+        seconds: Time since the run began, without interruptions.
+        score: Figure that chooses the best checkpoint. Larger is better.
+        measures: All figures of the evaluator by name.
     """
 
     step: int
@@ -57,17 +57,17 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The course of a run.
+    """The course of a training run: evaluations, losses, steps and time.
 
     Attributes:
-        evaluations: in order; empty without dev data.
-        losses: (step, the mean of the loss and of its parts since the last one).
-        steps: optimizer steps done in all.
-        best_step: the step whose weights were kept; the last one without dev data.
-        seconds: all the time it took, without the time between a kill and its resumption.
-        stopped_early: whether `patience` ended it.
-        resumed_at: the steps from which it went on after having been broken off.
-        precision: that it was computed in: "fp32", "bf16" or "fp16".
+        evaluations: Evaluations in order. Empty without dev.
+        losses: Pairs of a step and the means of the loss and its parts since the pair before.
+        steps: Number of optimizer steps of the run.
+        best_step: Step whose weights were kept. Without dev, the last step.
+        seconds: Time of the run in seconds, without interruptions.
+        stopped_early: Whether `patience` ended the run.
+        resumed_at: Steps at which the run continued after an interruption.
+        precision: Number format of the computation: "fp32", "bf16" or "fp16".
     """
 
     evaluations: tuple[Evaluation, ...] = ()
@@ -81,34 +81,39 @@ class History:
 
     @property
     def course(self) -> str:
-        """One sentence: which step was kept, whether it stopped early or was broken off, and the precision."""
-        chosen = "the best on dev" if self.evaluations else "the last one, as there were no dev data"
-        parts = [f"Step {self.best_step} of {self.steps} was kept, {chosen}"]
+        """A few sentences: the step that was kept, early stopping, interruptions, and the precision."""
+        chosen = "the best on dev" if self.evaluations else "the last step, because there were no dev data"
+        parts = [f"Step {self.best_step} of {self.steps} was kept: {chosen}"]
         if self.stopped_early:
-            parts.append("training stopped early, as no better one came")
+            parts.append("Training stopped early, because later steps were not better")
         if self.resumed_at:
-            parts.append(f"it was broken off and went on after step {' and '.join(map(str, self.resumed_at))}")
+            steps = " and ".join(map(str, self.resumed_at))
+            parts.append(f"The run was interrupted, and continued after step {steps}")
         if self.precision:
-            parts.append(f"computed in {self.precision}")
-        return "; ".join(parts) + "."
+            parts.append(f"It was computed in {self.precision}")
+        return ". ".join(parts) + "."
 
     @property
     def start(self) -> Evaluation | None:
-        """The evaluation before training."""
+        """The evaluation before training, or None."""
         return next((one for one in self.evaluations if one.step == 0), None)
 
     @property
     def best(self) -> Evaluation | None:
-        """The evaluation of the weights that were kept."""
+        """The evaluation of the weights that were kept, or None."""
         return next((one for one in self.evaluations if one.step == self.best_step), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `from_dict` reads it."""
+        """The history as a dictionary, ready for JSON. `from_dict` reads it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> History:
-        """What `to_dict` gave, also by way of JSON."""
+        """Read the history from the dictionary of `to_dict`, also after JSON.
+
+        Args:
+            values: Dictionary of `to_dict`.
+        """
         lists = {
             "evaluations": tuple(Evaluation(**one) for one in values["evaluations"]),
             "losses": tuple((step, parts) for step, parts in values["losses"]),
@@ -118,32 +123,40 @@ class History:
 
 
 def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, Any] | None:
-    """What `training.json` in the folder says; None where a new run may start there.
+    """Check that a run may use a folder, and read the record of the run that is there.
 
-    Raises InvalidArgumentError where the folder is not free for this run, as `fit` says, or holds something else.
+    Args:
+        output: Folder for the model.
+        settings: Settings of the run.
+
+    Returns:
+        The content of training.json for a run that continues, or None for a new run.
+
+    Raises:
+        InvalidArgumentError: The folder holds another run or something else.
     """
     output = arguments.path("output", output)
     found = _read_record(output / _RECORD)
     if output.exists() and not output.is_dir():
-        raise InvalidArgumentError(f"{output} is a file: give a folder for the trained model.")
+        raise InvalidArgumentError(f"{output} is a file. Give a folder for the trained model.")
     if found is None:
         if there := next((what for name, what in _OF_OTHERS.items() if (output / name).exists()), None):
-            raise InvalidArgumentError(f"{output} holds {there}: give another folder for the trained model.")
+            raise InvalidArgumentError(f"{output} holds {there}. Give another folder for the trained model.")
         return None
     if not settings.resume and is_main_process():
         if found["status"] == "finished":
             raise InvalidArgumentError(
-                f"{output} holds a finished run: give another folder, remove this one, or load it with resume=True "
-                "(--resume)."
+                f"{output} holds a finished run. Give another folder, remove this folder, or load the run with "
+                "resume=True (--resume)."
             )
         raise InvalidArgumentError(
-            f"{output} holds a run that was broken off: go on with it by resume=True (--resume), or remove the folder."
+            f"{output} holds a run that was interrupted. Continue it with resume=True (--resume), or remove the folder."
         )
     return found if settings.resume else None
 
 
 def last_good_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint in the folder that was written to its end; those after it are removed."""
+    """The last complete checkpoint in a folder, or None. Later checkpoints, which are not complete, are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if _is_complete(checkpoint):
             return checkpoint
@@ -153,22 +166,22 @@ def last_good_checkpoint(folder: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The number of optimizer steps after which it was written."""
+    """The number of optimizer steps after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def is_main_process() -> bool:
-    """Whether this process is the first, or the only one, of a run."""
+    """Whether this process is the first or the only process of a run."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def has_several_processes() -> bool:
-    """Whether this run is one of accelerate or torchrun with more processes than one."""
+    """Whether accelerate or torchrun runs several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def correct_paths(checkpoint: Path) -> None:
-    """Let the checkpoint find the best one where the folder was moved in between."""
+    """Correct the path of the best checkpoint in a checkpoint, in case the folder was moved."""
     path = checkpoint / "trainer_state.json"
     state = json.loads(path.read_text(encoding="utf-8"))
     if state.get("best_model_checkpoint"):
@@ -178,25 +191,30 @@ def correct_paths(checkpoint: Path) -> None:
 
 
 class Record:
-    """`training.json` of a run."""
+    """The file training.json of a run.
+
+    Args:
+        output: Folder of the run.
+        facts: Facts that a run must share to continue another run, ready for JSON.
+    """
 
     def __init__(self, output: Path, facts: Mapping[str, Any]) -> None:
         self._path = output / _RECORD
         self._facts = json.loads(json.dumps(facts))
 
     def check_same(self, found: Mapping[str, Any]) -> None:
-        """Raises InvalidArgumentError where the folder's run is not this one."""
+        """Raise InvalidArgumentError if the run in the folder is another run."""
         before = _flat(found["facts"])
         now = _flat(self._facts)
         if differ := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
             shown = "; ".join(_difference(name, before.get(name), now.get(name)) for name in differ[:3])
             raise InvalidArgumentError(
-                f"{self._path.parent} holds another run, which cannot be resumed with this one's settings ({shown}): "
-                "give the same ones, or another folder."
+                f"{self._path.parent} holds another run, which cannot continue with these settings ({shown}). Give the "
+                "same settings or another folder."
             )
 
     def write(self, **state: Any) -> None:
-        """Replace the file, so that a kill leaves the old or the new one."""
+        """Replace the file. After an interruption, the folder has the old or the new file."""
         python = platform.python_version()
         content = {**state, "facts": self._facts, "python": python, "versions": versions_of(_VERSIONS)}
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,11 +235,13 @@ def _read_record(path: Path) -> dict[str, Any] | None:
             return content
     except (OSError, ValueError, AttributeError):
         pass
-    raise InvalidArgumentError(f"{path} is damaged, or not of a training run: give another folder, or remove this one.")
+    raise InvalidArgumentError(
+        f"{path} is damaged, or is not the file of a training run. Give another folder, or remove this folder."
+    )
 
 
 def _difference(name: str, then: Any, now: Any) -> str:
-    """How a fact differs. Two digests say only that it has changed."""
+    """How a fact differs between two runs. Digests are not shown."""
     digests = all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in (then, now))
     return f"{name} has changed" if digests else f"{name}: {then!r} then, {now!r} now"
 
@@ -237,7 +257,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    """Whether all files of a checkpoint are whole; its state is the last that is written."""
+    """Whether all files of a checkpoint are complete. The state is written last."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         archives = [file for file in checkpoint.glob("*.pt") if file.stem in ("optimizer", "scheduler")]

@@ -1,11 +1,11 @@
-"""One training run in one folder: start it, go on after a kill, and know what happened.
+"""Run one training in one folder, continue it after an interruption, and record it.
 
-`fit` is the one way from here into sentence-transformers' trainers. In the output folder it keeps
+All training goes through `fit`, which calls the trainers of sentence-transformers. The output folder holds:
 
-    training.json      settings, seed, versions, what was trained on which data, and the history; its status is
-                       "running" until the model has been saved
-    checkpoints/       what a killed run goes on from
-    everything else    the model, as `save_pretrained` of sentence-transformers writes it
+    training.json      settings, seed, versions, model, data, losses and history; its status is "running" until the
+                       model is saved
+    checkpoints/       checkpoints from which an interrupted run continues
+    other files        the model, as `save_pretrained` of sentence-transformers writes it
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ _NOT_MEASURES = ("runtime", "samples_per_second", "steps_per_second", "score_to_
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """A trained model and what is known about it.
+    """The result of a training run: the folder of the model, and what was measured.
 
     Attributes:
-        path: the folder with the model, which sentence-transformers loads, and `hs.Dense` or its like.
-        history: the course of training.
-        comparison: before and after on the test queries; None where there were none.
-        figures: what `evaluators` measured: figure -> before and after.
-        summary: the verdict in a few lines; its first line says when the model got worse.
-        settings: how it was trained.
+        path: Folder of the trained model. sentence-transformers, `hs.Dense`, `hs.Sparse` and `hs.CrossEncoderReranker`
+            load it.
+        history: Course of the training.
+        comparison: Comparison of the model before and after training on the test queries, or None without test queries.
+        figures: Figures of the evaluators by name, before and after training. Before is None if there was no model.
+        summary: Report in a few lines. The first line is the verdict: whether the model got better or worse.
+        settings: Settings of the run.
     """
 
     path: Path
@@ -88,31 +89,39 @@ def fit(
     identity: Mapping[str, Any] | None = None,
     show_progress_bar: bool | None = None,
 ) -> History:
-    """Train `model` in place, keep its best weights, and save it in `output`.
+    """Train a model in place, keep its best weights, and save it in a folder.
 
-    A run that was killed goes on with `settings.resume`: from the last checkpoint that was written completely, with
-    the same batches, random numbers and steps as if nothing had happened. A finished one is not trained again: its
-    history comes back, the trained model is in the folder, and `model` stays as it is.
+    With `settings.resume`, an interrupted run continues from its last complete checkpoint. It has the same batches,
+    random numbers and steps as a run without an interruption. A finished run is not trained again. Then `fit` returns
+    its history, the trained model is in the folder, and `model` does not change.
 
     Args:
-        model: a SentenceTransformer, SparseEncoder or CrossEncoder, by `kind`.
-        data: what to train on; several are mixed by `settings.sampling`, each batch of one of them.
-        losses: for each of `data`, by name, the loss of sentence-transformers.
-        settings: how to train; `push_to_hub` is not done here but by `push`, after the report is written.
-        evaluator: of sentence-transformers. It runs before training and at each checkpoint, and its primary metric
-            chooses the best one. Without it the last weights are kept.
-        prompts: column -> text put before each of its texts, or one for all columns.
-        router_mapping: column -> route, for models with a Router.
-        learning_rate_mapping: regular expression of parameter names -> learning rate.
-        finish: called with the trained model before it is saved, such as to merge adapters.
-        identity: JSON-able facts beyond model, data, losses and settings that a resumed run must share.
+        model: SentenceTransformer, SparseEncoder or CrossEncoder to train.
+        kind: Kind of the model: "dense", "sparse" or "reranker".
+        data: Training data. If there are several sets, each batch comes from one of them (`settings.sampling`).
+        losses: Loss of sentence-transformers for each data set, by name.
+        settings: Settings of the run. `push_to_hub` is only checked here. `push` uploads the model after the report.
+        output: Folder for the model.
+        evaluator: Evaluator of sentence-transformers. It runs before training and at each checkpoint. Its primary
+            metric chooses the best checkpoint. None keeps the last weights.
+        callbacks: Further callbacks of the trainer.
+        prompts: Text that is put before each text of a column, by column, or one text for all columns.
+        router_mapping: Route of each column, for models with a Router.
+        learning_rate_mapping: Learning rates by regular expressions of parameter names.
+        finish: Function that gets the trained model before it is saved, such as to merge adapters.
+        identity: Further facts, ready for JSON, that a run must share to continue another run.
+        show_progress_bar: Whether a progress bar is shown. None shows it only in a terminal.
+
+    Returns:
+        The course of the training.
 
     Raises:
-        InvalidArgumentError: the folder holds a finished run, another run, or one that was broken off and
-            `settings.resume` is not set; there is nothing to train on; a tracker is not installed; there is patience
-            and no evaluator.
-        TrainingError: the loss is NaN, the memory of the GPU is too small, or the model hub takes no upload.
-        MissingExtraError: a library of the extra "training" is not installed.
+        InvalidArgumentError: The folder holds another run, a finished run, or an interrupted run without
+            `settings.resume`; or there are no data, a tracker is not installed, or there is patience without an
+            evaluator.
+        TrainingError: The loss is NaN or infinite, the memory of the GPU is too small, or the model hub cannot be
+            reached.
+        MissingExtraError: A library of the extra "training" is not installed.
     """
     check_libraries()
     from hybridsearch.training.runs import loop
@@ -121,8 +130,7 @@ def fit(
     _check_trackers(settings)
     if settings.patience is not None and evaluator is None:
         raise InvalidArgumentError(
-            f"patience {settings.patience} stops by what dev says, and there are no dev data: give dev, or leave "
-            "patience out."
+            f"patience is {settings.patience}, but there are no dev data to measure. Give dev, or leave patience out."
         )
     if settings.push_to_hub is not None and is_main_process():
         _check_hub(settings.push_to_hub)
@@ -172,7 +180,7 @@ def fit(
 
 
 def conclude(output: Path, report: Report, settings: TrainingSettings) -> TrainingResult:
-    """Write the report of a run beside its model, and upload both where that is asked for."""
+    """Write the report of a run into the folder of the model, and upload both if `settings.push_to_hub` is set."""
     if is_main_process():
         write_report(report, output)
         if settings.push_to_hub is not None:
@@ -181,9 +189,17 @@ def conclude(output: Path, report: Report, settings: TrainingSettings) -> Traini
 
 
 def push(output: Path, name: str) -> str:
-    """Upload a trained model, without its checkpoints and mined texts, to the model hub; returns its address.
+    """Upload a trained model to the model hub, without its checkpoints and mined texts.
 
-    Raises TrainingError where the hub cannot be reached, or does not allow it.
+    Args:
+        output: Folder of the model.
+        name: Name on the model hub, such as "me/my-model".
+
+    Returns:
+        The address of the upload.
+
+    Raises:
+        TrainingError: The hub cannot be reached, or does not allow the upload.
     """
     from huggingface_hub import HfApi
 
@@ -193,22 +209,24 @@ def push(output: Path, name: str) -> str:
         return str(HfApi().upload_folder(repo_id=repository, folder_path=output, ignore_patterns=kept_here))
     except Exception as error:  # no network, no token, no right: each hub version has its own types
         raise TrainingError(
-            f"The model is in {output} with its report.md, and cannot be uploaded as {name!r} "
-            f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, then run "
+            f"The model is in {output} with its report.md, but it cannot be uploaded as {name!r} "
+            f"({str(error).strip().splitlines()[0]}). Log in with `hf auth login`, then run "
             f"`hf upload {name} {shlex.quote(str(output))}`."
         ) from error
 
 
 def limit_length(model: Any, tokens: int) -> None:
-    """Let the model read that many tokens of a text. Raises InvalidArgumentError where it cannot read so many."""
+    """Set the length in tokens of the longest text of a model. Raises InvalidArgumentError if it is too long."""
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if limit is not None and tokens > limit:
-        raise InvalidArgumentError(f"max_length is {tokens}, and the model reads at most {limit} tokens.")
+        raise InvalidArgumentError(
+            f"max_length is {tokens}, but the model reads at most {limit} tokens. Give at most {limit}."
+        )
     model.max_seq_length = tokens
 
 
 def set_dropout(model: Any, share: float) -> None:
-    """Set the dropout of all layers and of attention, but not of adapters; the saved configuration stays as it is."""
+    """Set the dropout of all layers and of attention, but not of adapters. The saved configuration does not change."""
     import torch
 
     for name, module in model.named_modules():
@@ -222,14 +240,16 @@ def set_dropout(model: Any, share: float) -> None:
 
 
 def check_data(data: Sequence[TrainingData], losses: Mapping[str, Any]) -> None:
-    """Raises InvalidArgumentError unless there are data, names that differ, and a loss for each."""
+    """Raise InvalidArgumentError if there are no data, if two names are the same, or if a loss is missing."""
     names = [one.name for one in data]
     if not data:
-        raise InvalidArgumentError("There are no data to train on.")
+        raise InvalidArgumentError("There are no data to train on. Give at least one data set.")
     if len(set(names)) < len(names):
-        raise InvalidArgumentError(f"Data sets that are trained on together need names that differ, not {names}.")
+        raise InvalidArgumentError(f"The data sets have the names {names}. Give each data set its own name.")
     if missing := [name for name in names if name not in losses]:
-        raise InvalidArgumentError(f"There is no loss for the training data {missing[0]!r}: there are {list(losses)}.")
+        raise InvalidArgumentError(
+            f"There is no loss for the training data {missing[0]!r}. There are losses for {list(losses)}."
+        )
 
 
 def _facts(
@@ -240,7 +260,7 @@ def _facts(
     settings: TrainingSettings,
     identity: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What two runs must share for one to go on with the other."""
+    """The facts that a run must share with an interrupted run to continue it."""
     kept = {name: value for name, value in settings.to_dict().items() if name not in _MAY_DIFFER}
     return {
         "kind": kind,
@@ -265,7 +285,7 @@ def _loss_name(loss: Any) -> str:
 
 
 def _train(trainer: Any, checkpoint: Path | None, settings: TrainingSettings) -> None:
-    """Run the trainer to its end, from the checkpoint where there is one."""
+    """Run the trainer to its end, from the checkpoint if there is one."""
     import torch
 
     from hybridsearch.training.runs import loop
@@ -273,7 +293,7 @@ def _train(trainer: Any, checkpoint: Path | None, settings: TrainingSettings) ->
     if checkpoint is not None:
         correct_paths(checkpoint)
         state = trainer.state.load_from_json(str(checkpoint / "trainer_state.json"))
-        if loop.out_of_patience(state.log_history, settings.patience):  # killed after its last checkpoint
+        if loop.out_of_patience(state.log_history, settings.patience):  # interrupted after its last checkpoint
             trainer.state = state
             trainer._load_best_model()
             return
@@ -281,8 +301,8 @@ def _train(trainer: Any, checkpoint: Path | None, settings: TrainingSettings) ->
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"The GPU's memory does not hold a batch of {settings.batch_size}: lower batch_size (and raise "
-            "accumulation), set gradient_checkpointing, shorten max_length, or take a cached loss."
+            f"The memory of the GPU is too small for a batch of {settings.batch_size} rows. Lower batch_size (and "
+            "raise accumulation), set gradient_checkpointing, lower max_length, or take a cached loss."
         ) from error
 
 
@@ -320,18 +340,18 @@ def _check_trackers(settings: TrainingSettings) -> None:
     for tracker in settings.trackers:
         if not is_installed(tracker):
             raise InvalidArgumentError(
-                f"The tracker {tracker!r} is not installed: run `pip install {tracker}`, or leave it out."
+                f"The tracker {tracker!r} is not installed. Run `pip install {tracker}`, or leave it out."
             )
 
 
 def _check_hub(name: str) -> None:
-    """Raises TrainingError where nothing can be uploaded. It is better to know before hours of training."""
+    """Raise TrainingError before the training if the model cannot be uploaded after it."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().whoami()
     except Exception as error:  # no network, no token: each hub version has its own types
         raise TrainingError(
-            f"push_to_hub is {name!r}, and the model hub cannot be reached or does not know you "
-            f"({str(error).strip().splitlines()[0]}): log in with `hf auth login`, or leave it out and upload later."
+            f"push_to_hub is {name!r}, but the model hub cannot be reached or does not know you "
+            f"({str(error).strip().splitlines()[0]}). Log in with `hf auth login`, or leave it out and upload later."
         ) from error

@@ -1,4 +1,4 @@
-"""The steps of `train_dense`, `train_sparse` and `train_reranker`: what training is, whatever the model."""
+"""The steps of a training run that `train_dense`, `train_sparse` and `train_reranker` share."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """One training run, from the data to the report. Its methods are called in the order in which they stand here.
+    """One training run, from the data to the report. The methods are called in the order of this class.
 
-    The arguments are those of `hybridsearch.train_dense`. The data are read when it is made: `sources` is what is
-    trained on, what chooses the best checkpoint, and what judges the result.
+    The arguments are the arguments of `hybridsearch.train_dense`. The data are read when the object is made: `sources`
+    has the training data, dev and test.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Steps:
             data, dev=dev, test=test, corpus=corpus, seed=self.settings.seed, measured=by_dev | by_evaluator
         )
         self._shared = len(by_evaluator & (by_dev | asked_in(self.sources.dev)))
-        self._options: dict[str, Any] = {}  # JSON-able; in the report, and the same in a run that is resumed
+        self._options: dict[str, Any] = {}  # ready for JSON; for the report, and must be the same in a resumed run
         self._kind = kind
         self._trust = trust_remote_code
         self._show = show_progress_bar
@@ -81,13 +81,13 @@ class Steps:
 
     @property
     def is_compared(self) -> bool:
-        """Whether anything is measured before and after."""
+        """Whether the model is measured before and after training, by test or by evaluators."""
         return self.sources.test is not None or self._measuring is not None
 
     def mine(
         self, per_query: int | None, model: Encoder | None, retriever: HybridSearch | Pipeline | None = None
     ) -> None:
-        """Replace plain pairs by tuples with mined negatives. Nothing changes where `per_query` is None."""
+        """Replace plain pairs by tuples with mined negatives. Nothing changes if `per_query` is None."""
         self._options["hard_negatives"] = per_query
         if per_query is not None:
             self.sources = mine(
@@ -101,19 +101,19 @@ class Steps:
             )
 
     def teach(self, teacher: Teacher | str | Path | None) -> None:
-        """Replace the labels by a teacher's scores. Nothing changes without a teacher."""
+        """Replace the labels by a teacher's scores. Nothing changes if there is no teacher."""
         self._options["teacher"] = name_of(teacher)
         if teacher is not None:
             self.sources = teach(self.sources, teacher, self._show)
 
     def shape(self, shape: Callable[[TrainingData], TrainingData]) -> None:
-        """Replace each of the data by what a function makes of it."""
+        """Replace each data set by the result of a function."""
         self.sources = replace(self.sources, training=tuple(map(shape, self.sources.training)))
 
     def choose_losses(self, asked: str | None, model: Any = None) -> None:
-        """Find the loss of each of the data, and bring a teacher's scores to the student's scale.
+        """Choose the loss of each data set, and bring a teacher's scores to the scale of the student.
 
-        Print the data, the loss and the reason on stderr. Only a dense model needs `model`.
+        The data, the loss and the reason are printed on stderr. `model` is needed only for a dense model.
         """
         self._choices = [choose_loss(self._kind, one, asked) for one in self.sources.training]
         data = tuple(
@@ -137,13 +137,13 @@ class Steps:
             print(*lines, sep="\n", file=sys.stderr, flush=True)
 
     def build_losses(self, model: Any, **options: Any) -> dict[str, torch.nn.Module]:
-        """The chosen losses by the names of the data; `options` are those of `build_loss`."""
+        """Make the chosen losses, by the names of the data. `options` are options of `build_loss`."""
         size = self.settings.mini_batch_size
         chosen = zip(self.sources.training, self._choices, strict=True)
         return {one.name: build_loss(choice, model, one, mini_batch_size=size, **options) for one, choice in chosen}
 
     def dev_evaluator(self, retriever: HybridSearch | Pipeline | None = None) -> BaseEvaluator | None:
-        """What chooses the best checkpoint; None keeps the last weights."""
+        """The evaluator that chooses the best checkpoint. None keeps the last weights."""
         return self._choosing or dev_evaluator(self.sources.dev, self._kind, self.settings, retriever)
 
     def fit(
@@ -154,7 +154,7 @@ class Steps:
         options: Mapping[str, Any],
         **arguments: Any,
     ) -> None:
-        """Train. `options` are those of this kind of model alone, `arguments` further ones of `fit`."""
+        """Train. `options` are the options of this kind of model, and `arguments` are further arguments of `fit`."""
         self._options |= options
         self._history = fit(
             model,
@@ -170,7 +170,7 @@ class Steps:
         )
 
     def open(self, model: Any) -> Any:
-        """A model as comparisons take it: by its name, or loaded where code in its folder is to run."""
+        """A model for a comparison: by its name, or loaded if code in its folder may run."""
         if not self._trust or not isinstance(model, str | Path):
             return model
         return LazyModel(model, FAMILIES[self._kind], trust_remote_code=True).get()
@@ -178,22 +178,28 @@ class Steps:
     def conclude(
         self, base: Any, before: Any, after: Any, said: Mapping[str, Any] | None = None, **comparing: Any
     ) -> TrainingResult:
-        """Compare, and write the report. Of several processes the first one compares.
+        """Compare the model before and after training, and write the report. Only the first process compares.
 
-        `base` is the model that was given, `said` what else the report has to say; the others are those of
-        `compare_models`, which goes by the settings' measure first where this is one of retrieval.
+        Args:
+            base: Model that was given by the user.
+            before: Model before training, or None.
+            after: Model after training.
+            said: Further fields of the report.
+            comparing: Further arguments of `compare_models`. The first measure is the measure of the settings, if it is
+                a measure of retrieval.
         """
         test, comparison, figures = self.sources.test, None, {}
         if is_main_process():
             if test is not None:
                 measures = list(MEASURES)
-                with suppress(InvalidArgumentError):  # such as Spearman, which chose among rows
+                with suppress(InvalidArgumentError):  # such as Spearman, which is for rows with scores
                     measures = list(dict.fromkeys([str(parse_measures(self.settings.measure)[0]), *MEASURES]))
-                self._say(f"Comparing before and after on {test.name}: {len(test.queries):,} queries.")
+                queries = number_of(len(test.queries), "query", "queries")
+                self._say(f"Comparing the model before and after training on {test.name}: {queries}.")
                 comparing |= {"measures": measures, "show_progress_bar": self._show}
                 comparison = compare_models(before, after, test, self._kind, **comparing)
             if self._measuring is not None:
-                self._say("Measuring before and after by the evaluators.")
+                self._say("Measuring the model before and after training with the evaluators.")
             figures = compare_figures(before, after, self._kind, self._measuring)
         options = {name: value for name, value in self._options.items() if value is not None}
         report = Report(
@@ -211,7 +217,7 @@ class Steps:
 
 
 def prompts_of_columns(model: Any, data: Iterable[TrainingData]) -> dict[str, str]:
-    """Column -> the prompt that encoding will put before its texts: anchors are queries, all others documents."""
+    """The prompt of each column: anchors get the prompt of queries, all other columns the prompt of documents."""
     known = model.prompts
     query = known.get("query") or ""
     document = next((known[name] for name in ("document", "passage", "corpus") if known.get(name)), "")
@@ -220,7 +226,7 @@ def prompts_of_columns(model: Any, data: Iterable[TrainingData]) -> dict[str, st
 
 
 def _base_name(model: Any) -> str:
-    """The model as a reader of a report knows it."""
+    """The name of a model for a report."""
     if isinstance(model, str | Path):
         return str(model)
     return str(model.model_card_data.base_model or type(model).__name__)
