@@ -33,11 +33,17 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 MODELS = Path(os.environ.get("HYBRIDSEARCH_MODELS", SHARED / "models"))
 NODES = frozenset({"test_engine_faults", "test_engine_cluster"})
 """Modules whose tests start nodes. One worker has them all, as nodes need ports and gigabytes."""
+PROGRAMS = frozenset({"test_docs", "test_examples", "test_faults", "test_package", "test_processes"})
+"""Modules whose tests start many programs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes minutes comes first, so that no worker is left with it while the others have nothing to do."""
-    items.sort(key=lambda item: 0 if item.path.stem in NODES else 1 if "training" in item.path.parts else 2)
+    items.sort(
+        key=lambda item: (
+            0 if item.path.stem in NODES else 1 if item.path.stem in PROGRAMS or "training" in item.path.parts else 2
+        )
+    )
 
 
 def pytest_collection_finish() -> None:

@@ -77,6 +77,7 @@ def test_scifact_with_the_standard_analyzer_has_the_published_quality(
     assert scifact_ndcg(data_folder / "scifact", place("standard"), "standard") == pytest.approx(0.6606, abs=5e-5)
 
 
+@pytest.mark.slow
 def test_scifact_with_the_english_analyzer_has_the_published_quality(
     opensearch_url: str, lucene_names: Callable[[str, str], str], data_folder: Path
 ) -> None:
