@@ -114,7 +114,7 @@ def test_a_loaded_model_is_copied(tiny_splade: Path) -> None:
         ("tiny_dense", "splade", "starts from a masked language model"),
         ("tiny_dense", "inference-free", "starts from a masked language model"),
         ("tiny_splade", "csr", "starts from a dense model"),
-        ("tiny_splade", "dense", "architecture is splade, inference-free, csr or None"),
+        ("tiny_splade", "dense", "architecture is 'dense'. Give splade, inference-free, csr or None"),
     ],
 )
 def test_an_architecture_that_a_model_does_not_allow_is_refused(
