@@ -12,7 +12,8 @@ happens to it:
 
 `...` in an output stands for any text. Models come from folders under their names on the hub. A page that names a
 server (`localhost:9200` OpenSearch, `localhost:9201` Elasticsearch, `localhost:6333` Qdrant) uses the server of the
-tests, and skips if there is none. The collection `examples/helpdesk` lies in the folder under this name.
+tests, and skips if there is none. A page that speaks of the collection `examples/helpdesk` finds it
+in its folder, under this name and as `helpdesk`.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
     if "naver/splade-v3" in page.read_text(encoding="utf-8"):
         request.getfixturevalue("splade")  # skips without it
     if "helpdesk" in page.read_text(encoding="utf-8"):
-        shutil.copytree(ROOT / "examples" / "helpdesk", tmp_path / "helpdesk")
+        for name in ("helpdesk", "examples/helpdesk"):
+            shutil.copytree(ROOT / "examples" / "helpdesk", tmp_path / name)
     code, expected = program_of(blocks)
     for name, address in addresses.items():
         code = code.replace(name, address)
