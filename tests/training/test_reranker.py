@@ -116,7 +116,7 @@ def test_an_index_without_the_documents_that_are_asked_for_is_refused(
     with hs.HybridSearch({"bm25": hs.BM25()}) as search:
         search.index([hs.Document("other", "Something else.")], show_progress_bar=False)
         dev = replace(tiny_dataset, queries={"q-wing-0": "Why do wings lift?"})
-        with pytest.raises(InvalidArgumentError, match="index has none of the documents that are relevant"):
+        with pytest.raises(InvalidArgumentError, match="index of the retriever has none of the documents"):
             train(tiny_reranker, tuples, tmp_path / "out", dev=dev, retriever=search)
 
 

@@ -1,1 +1,1 @@
-"""What a run is measured by, and what is said about it."""
+"""Measure and compare models, and report the result of a run."""

@@ -1,4 +1,4 @@
-"""Before and after: a model and what was trained from it, on queries that neither saw."""
+"""Compare a model before and after training, on queries that were not used in training."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset
 
 MEASURES = ("nDCG@10", "RR@10", "R@100")
-"""Of `compare_models`, the one that decides first."""
+"""Measures of `compare_models`. The first measure decides."""
 
 _SAMPLED = 20_000  # documents whose active dimensions are counted
-_TERMS = 6  # shown of each expansion
+_TERMS = 6  # terms that are shown of each expansion
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """How the sparse vector of a text changed.
+    """The change of the sparse vector of a text by training.
 
     Attributes:
-        text: what was encoded, as a document.
-        gained: terms that it has now and had not before, with their weights, heaviest first; no words of the text.
-        lost: terms that it had before and has no more, with the weights they had, heaviest first.
+        text: Text, encoded as a document.
+        gained: Terms that only the new vector has, with their weights, heaviest first. Words of the text are left out.
+        lost: Terms that only the old vector has, with their weights, heaviest first.
     """
 
     text: str
@@ -68,28 +68,34 @@ def compare_models(
     measures: Sequence[str] = MEASURES,
     show_progress_bar: bool | None = None,
 ) -> Comparison:
-    """What training changed, on queries that it did not see.
+    """Compare a model before and after training, on queries that were not used in training.
 
-    Of a dense or sparse model the systems are "before", "after", those of `beside`, and "before + bm25" and
-    "after + bm25", the same with all of `beside` by the mean of min-max scores. Of a reranker they are "retrieval",
-    what `retriever` finds, and "before" and "after", the same with its first 50 documents reranked. The first is the
-    baseline.
+    For a dense or sparse model, the systems are "before", "after", the retrievers of `beside`, and "before + bm25" and
+    "after + bm25". These two fuse the model with all retrievers of `beside`, by the mean of min-max scores. For a
+    reranker, the systems are "retrieval" (the results of `retriever`), "before" and "after" (the same results with the
+    first 50 documents reranked). The first system is the baseline.
 
     Args:
-        before, after: folders, hub names or loaded models. `before` may be None: for a reranker whose base has no
-            trained head, and for a sparse model whose base is none; then "after" stands beside the others.
-        dataset: held-out queries and the corpus they are about.
-        kind: of both models.
-        beside: by name, other encoders; None for BM25. Not for a reranker.
-        retriever: for a reranker; None for BM25.
-        measures: the first decides.
-        show_progress_bar: None shows it in a terminal.
+        before: Model before training: a folder, a name on the hub, or a loaded model. None if the base has no trained
+            head (reranker) or is not a sparse model (sparse). Then the baseline is another retriever.
+        after: Model after training: a folder, a name on the hub, or a loaded model.
+        dataset: Held-out queries with judgements, and the documents.
+        kind: Kind of both models: "dense", "sparse" or "reranker".
+        beside: Other encoders by name, for a dense or sparse model. None takes BM25.
+        retriever: Index or pipeline whose results a reranker reads. None takes BM25.
+        measures: Names of the measures. The first measure decides.
+        show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
+
+    Returns:
+        The comparison of the systems.
 
     Raises:
-        InvalidArgumentError: the data set has no corpus, or a name in `beside` is taken.
+        InvalidArgumentError: The data set has no documents, or a name in `beside` cannot be used.
     """
     if dataset.corpus is None:
-        raise InvalidArgumentError(f"The data set {dataset.name!r} has no corpus, so nothing can be searched.")
+        raise InvalidArgumentError(
+            f"The data set {dataset.name!r} has no documents, so nothing can be searched. Give another data set."
+        )
     models = {name: model for name, model in (("before", before), ("after", after)) if model is not None}
     options: dict[str, Any] = {
         "measures": measures,
@@ -101,7 +107,7 @@ def compare_models(
         return _compare_rerankers(models, dataset, retriever, options)
     others = {"bm25": BM25()} if beside is None else dict(beside)
     if taken := [name for name in others if name in ("before", "after") or "+" in name]:
-        raise InvalidArgumentError(f"A retriever beside the model cannot have the name {taken[0]!r}: rename it.")
+        raise InvalidArgumentError(f"Another retriever cannot have the name {taken[0]!r}. Give it another name.")
     encode = Dense if kind == "dense" else Sparse
     encoders: dict[str, Encoder] = {**{name: encode(model) for name, model in models.items()}, **others}
     with HybridSearch(encoders) as search:
@@ -119,9 +125,17 @@ def compare_models(
 def compare_figures(
     before: Any, after: Any, kind: ModelKind, evaluator: BaseEvaluator | None
 ) -> dict[str, tuple[float | None, float]]:
-    """Each figure of an evaluator (of `build_evaluator`), before and after; the one that decides is the first.
+    """Measure a model with an evaluator before and after training.
 
-    `before` and `after` are as in `compare_models`; "before" is None in the answer where there is no such model.
+    Args:
+        before: Model before training, as in `compare_models`, or None.
+        after: Model after training, as in `compare_models`.
+        kind: Kind of both models.
+        evaluator: Evaluator of `build_evaluator`. None measures nothing.
+
+    Returns:
+        The values before and after training, by the name of the figure. The value before is None if there is no such
+        model. The first figure decides.
     """
     if evaluator is None:
         return {}
@@ -132,9 +146,17 @@ def compare_figures(
 
 
 def compare_sparsity(before: Any, after: Any, dataset: Dataset) -> dict[str, Sparsity]:
-    """Active dimensions and FLOPS of two sparse models, "before" and "after", on the first 20,000 documents.
+    """Count the active dimensions and FLOPS of a sparse model before and after training.
 
-    A model that is None is left out. Vectors that are in the cache are not made again.
+    At most the first 20,000 documents are encoded. Vectors in the cache are not made again.
+
+    Args:
+        before: Model before training, as in `compare_models`, or None.
+        after: Model after training, as in `compare_models`, or None.
+        dataset: Queries and documents to encode.
+
+    Returns:
+        The sparsity by name, "before" and "after". A model that is None is left out.
     """
     found = {}
     for name, model in (("before", before), ("after", after)):
@@ -148,14 +170,19 @@ def compare_sparsity(before: Any, after: Any, dataset: Dataset) -> dict[str, Spa
 
 
 def changed_expansions(before: Any, after: Any, texts: Sequence[str], *, examples: int = 5) -> tuple[Expansion, ...]:
-    """The texts whose expansion gained most weight, most first, such as "cephalalgia" that gained "headache".
+    """Find the texts whose sparse vectors gained most weight by training, such as "cephalalgia" that gained "headache".
 
-    Pieces of words and latent dimensions say nothing to people and are left out, as are texts that gained nothing.
+    Parts of words and latent dimensions are left out, because people cannot read them. Texts that gained nothing are
+    left out too.
 
     Args:
-        before, after: sparse models, as in `compare_models`; without `before` there is nothing to compare.
-        texts: encoded as documents: the side that is expanded by every sparse model.
-        examples: how many are returned, at most.
+        before: Sparse model before training, as in `compare_models`. None gives no examples.
+        after: Sparse model after training, as in `compare_models`.
+        texts: Texts, which are encoded as documents.
+        examples: Largest number of examples.
+
+    Returns:
+        The changes, by gained weight, largest first.
     """
     if before is None or not texts:
         return ()
@@ -183,7 +210,7 @@ def _compare_rerankers(
 
 
 def _weights(encoder: Sparse, texts: Sequence[str]) -> Iterator[dict[str, float]]:
-    """Weight by term of each text, without what is no word."""
+    """The weights of each text by term, for terms that are words."""
     vectors = encoder.encode_documents(list(texts))
     terms, matrix = vectors.vocabulary.terms, vectors.matrix
     for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):

