@@ -217,7 +217,7 @@ class HybridSearch:
             if sync and not empty:
                 removed = self._remove(ingest, reader.skipped, sync, batch_size)
         seconds = time.perf_counter() - started
-        notes = tuple(reader.notes)
+        notes = tuple(filter(None, [*reader.notes, reader.skipped_note]))
         return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, seconds, removed, notes)
 
     def upsert(

@@ -718,6 +718,9 @@ def test_a_report_has_the_notes_of_its_reader(tmp_path: Path) -> None:
     [note] = hs.HybridSearch({"bm25": hs.BM25()}).index(tmp_path / "c.csv").notes
     assert "'zip' is read as str (line 3 holds '02134')" in note
     assert hs.HybridSearch({"bm25": hs.BM25()}).index([{"id": "1", "text": "a", "zip": 1}]).notes == ()
+    reader = hs.read_documents([{"id": "1", "text": "a"}, {"text": "b"}], on_error="skip")
+    [note] = hs.HybridSearch({"bm25": hs.BM25()}).index(reader).notes
+    assert note.startswith("1 document was skipped: documents, number 2: there is no id")
 
 
 def test_a_data_frame_is_indexed_as_it_is() -> None:

@@ -180,7 +180,7 @@ def index(
                 "duplicates": list(report.duplicates),
                 "removed": report.removed,
                 "types": documents.types,
-                "notes": list(report.notes),
+                "notes": documents.notes,
                 "skipped": skipped,
                 "seconds": report.seconds,
             }
@@ -188,7 +188,7 @@ def index(
         return
     unchanged = f", {number_of(report.unchanged, 'was', 'were')} there already" if report.unchanged else ""
     rate = f" ({report.indexed / report.seconds:,.0f} a second)" if report.indexed and report.seconds else ""
-    print_error(*report.notes)
+    print_error(*documents.notes)
     print_plain(f"Indexed {number_of(report.indexed, 'document')} in {report.seconds:.1f} s{rate}{unchanged}.")
     if sync:
         print_plain(f"Removed {number_of(report.removed, 'document')}.")

@@ -55,16 +55,20 @@ class Fields:
         id_field, text_field, title_field = self.of_document(record)
         if text_field is None:
             raise self.without_text(record)
-        id = record[id_field] if id_field is not None else None
+        names = (id_field, text_field, title_field)
+        id, text, title = (None if name is None else _given(record[name]) for name in names)
         if id is None or id == "":
             if not self.auto_id:
                 raise self.without_id(record)
             id = f"{Path(file).name}-{number}"
         elif isinstance(id, int) and not isinstance(id, bool):
             id = _decimal(id)
-        title = record[title_field] if title_field is not None else None
-        used = (id_field, text_field, title_field)
-        metadata = {field: value for field, value in record.items() if field not in used}
+        elif isinstance(id, float):
+            raise DocumentError(
+                f"its id {id!r} is a number with a decimal point. Use whole numbers or strings: in pandas, "
+                f"df[{id_field!r:.40}] = df[{id_field!r:.40}].astype('Int64')."
+            )
+        metadata = {field: value for field, value in record.items() if field not in names}
         nested = metadata.get("metadata")
         if isinstance(nested, Mapping):
             del metadata["metadata"]
@@ -76,7 +80,7 @@ class Fields:
                 field: converted(value, self.types[field], field) if field in self.types else value
                 for field, value in metadata.items()
             }
-        return Document(id, record[text_field], "" if title is None else title, metadata)
+        return Document(id, "" if text is None else text, "" if title is None else title, metadata)
 
     def of_document(self, record: Container[str]) -> tuple[str | None, str | None, str | None]:
         """The names of the fields that hold id, text and title; the others are metadata."""
@@ -116,6 +120,12 @@ class Fields:
             f"there is no id: {_listed(self.id)} is missing or empty among its fields ({_shown(found)}); "
             "name the field with id_field (--id-field), or let ids be made with auto_id=True (--auto-id)."
         )
+
+
+def _given(value: Any) -> Any:
+    """`value`, or None if it is a missing value of pandas: NaN, NaT or NA."""
+    missing = value != value if isinstance(value, float) else type(value).__name__ in ("NaTType", "NAType")
+    return None if missing else value
 
 
 def _first(names: Sequence[str], record: Container[str]) -> str | None:

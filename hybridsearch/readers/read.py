@@ -23,6 +23,9 @@ from hybridsearch.readers.tables import arrow_rows, csv_columns, csv_rows, parqu
 from hybridsearch.readers.text import json_lines, text_document
 from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
 
+_SHOWN = 3
+"""Number of skipped records that a note names."""
+
 
 @runtime_checkable
 class Table(Protocol):
@@ -193,6 +196,8 @@ class DocumentReader(Iterable[Document]):
         self._columns: list[Column] = []
         self._kinds = Kinds()
         self._untitled = False
+        self._blank = 0
+        self._first_blank = ""
         self.skipped: list[SkippedLine] = []
         self.bytes_total = _size(source) if isinstance(source, Path) else None
 
@@ -215,6 +220,7 @@ class DocumentReader(Iterable[Document]):
         return [
             *filter(None, [types_note(str(self._source), self._columns)]),
             *self._kinds.notes(),
+            *self._blank_note(),
             *(
                 f"{argument} names {name!r:.80}, but no document has this field."
                 for argument, given in names.items()
@@ -223,9 +229,24 @@ class DocumentReader(Iterable[Document]):
             ),
         ]
 
+    @property
+    def skipped_note(self) -> str:
+        """Number of records that the latest iteration skipped, and the first of them. Empty if it skipped none."""
+        if not self.skipped:
+            return ""
+        shown = "; ".join(str(bad).rstrip(".") for bad in self.skipped[:_SHOWN])
+        more = f"; and {len(self.skipped) - _SHOWN:,} more" if len(self.skipped) > _SHOWN else ""
+        return f"{_count(self.skipped)}: {shown}{more}."
+
+    def _blank_note(self) -> Iterator[str]:
+        if self._blank:
+            have = number_of(self._blank, "document has", "documents have")
+            found = f"so no retriever finds {'it' if self._blank == 1 else 'them'}"
+            yield f"{have} neither text nor title, {found}. The first id is {self._first_blank!r:.80}."
+
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
-        self._columns, self._kinds = [], Kinds()
+        self._columns, self._kinds, self._blank = [], Kinds(), 0
         add, read, titled = self._kinds.add, 0, False
         for where, fields, number, record in self._records():
             try:
@@ -239,13 +260,16 @@ class DocumentReader(Iterable[Document]):
                 add(document.metadata)
                 read += 1
                 titled = titled or bool(document.title)
+                if _is_blank(document.text) and _is_blank(document.title):
+                    self._blank += 1
+                    self._first_blank = self._first_blank if self._blank > 1 else document.id
                 yield document
         self._untitled = bool(read) and not titled
-        if not read and isinstance(self._source, Path):
-            raise DocumentError(
-                f"{self._source} holds no document"
-                + (f": {number_of(len(skipped), 'line was', 'lines were')} skipped ({skipped[0]})." if skipped else ".")
-            )
+        if not read and (skipped or isinstance(self._source, Path)):
+            table = "the table" if isinstance(self._source, Table) else "the iterable"
+            name = self._source if isinstance(self._source, Path) else table
+            because = f": {_count(skipped)} ({skipped[0]})" if skipped else ""
+            raise DocumentError(f"{name} holds no document{because}.")
 
     def __repr__(self) -> str:
         shown = repr(str(self._source)) if isinstance(self._source, Path) else type(self._source).__name__
@@ -289,6 +313,16 @@ class DocumentReader(Iterable[Document]):
                 fields = replace(fields, types={**fields.types, **self.types})
                 plain.seek(0)
             yield from ((where, fields, number, record) for number, record in records(plain, fields))
+
+
+def _count(skipped: Sequence[SkippedLine]) -> str:
+    first = skipped[0]
+    noun = "file" if first.line is None else "document" if first.unit == "number" else first.unit
+    return f"{number_of(len(skipped), f'{noun} was', f'{noun}s were')} skipped"
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _size(path: Path) -> int | None:

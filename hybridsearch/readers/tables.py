@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -70,8 +71,9 @@ def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
     import pyarrow as pa
 
     number = 0
-    with _damage("it is not readable; each column needs one type"):
+    with _damage("it is not readable; each column needs one type", table):
         reader = pa.RecordBatchReader.from_stream(table)
+        _refuse_periods(reader.schema)
         columns = [name for name in reader.schema.names if not name.startswith("__index_level_")]
         fields.check(columns)
         wanted = _wanted(columns, fields)
@@ -87,8 +89,34 @@ def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
                 yield number, record
 
 
+def _refuse_periods(schema: pa.Schema) -> None:
+    """Refuse columns of pandas' periods: Arrow has only the numbers behind them."""
+    for name, type in zip(schema.names, schema.types, strict=True):
+        if getattr(type, "extension_name", "") == "pandas.period":
+            raise DocumentError(
+                f"the column {name!r:.80} holds periods, which cannot be stored. Convert them to text, such as "
+                f"df[{name!r:.80}] = df[{name!r:.80}].astype(str)."
+            )
+
+
+def _unlike(error: Exception, table: Any) -> str | None:
+    """What is wrong with a column of a DataFrame that Arrow cannot convert. None if the error is another one."""
+    found = re.search(r"Conversion failed for column (.*) with type", str(error.args[-1]) if error.args else "")
+    if found is None:
+        return None
+    name = found[1]
+    try:
+        kinds = sorted({type(value).__name__ for value in table[name].dropna()})
+    except Exception:  # not a DataFrame of pandas, or the name is no string
+        kinds = []
+    held = f"values of the types {', '.join(kinds[:4])}{', ...' if len(kinds) > 4 else ''}; it needs one type"
+    if len(kinds) < 2:
+        held = f"values{f' of the type {kinds[0]}' if kinds else ''} that cannot be stored"
+    return f"the column {name!r:.80} holds {held}. Convert it, such as df[{name!r:.80}] = df[{name!r:.80}].astype(str)."
+
+
 @contextmanager
-def _damage(what: str) -> Iterator[None]:
+def _damage(what: str, table: Any = None) -> Iterator[None]:
     """An error of Arrow ends the file. An error of the storage passes."""
     from pyarrow import ArrowException
 
@@ -99,6 +127,8 @@ def _damage(what: str) -> Iterator[None]:
     except (ArrowException, ValueError, TypeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if (unlike := _unlike(error, table)) is not None:
+            raise WholeFileError(unlike) from error
         raise WholeFileError(f"{what} ({' '.join(str(error).split()):.300}).") from error
 
 
