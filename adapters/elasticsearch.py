@@ -42,8 +42,10 @@ class ElasticsearchBackend(LuceneBackend):
         quantization: Compression of the dense vectors that HNSW compares: "int8", "int4" or "bbq" (1 bit). It saves
             memory. The best candidates are scored again with the full vectors, which stay on disk. Needs Elasticsearch
             8.18 or newer. Default None: as the index was made. A new index is not compressed.
-        shards: Number of primary shards of a new index. Default 1. An existing index keeps its number.
-        replicas: Number of copies of each shard of a new index. Default 1. Each copy takes as much disk as the shard.
+        shards: Number of primary shards of a new index. Default None: 1. If an existing index has another number, it
+            is refused.
+        replicas: Number of copies of each shard of a new index. Each copy takes as much disk as the shard. Default
+            None: 1. If an existing index has another number, it is refused.
         refresh: Whether a search, count or scan first makes visible what this object has written. Default True. With
             False, the engine decides when that becomes visible.
         user: User name. Default None: from the URL, else from HYBRIDSEARCH_ELASTICSEARCH_USER.
@@ -75,8 +77,8 @@ class ElasticsearchBackend(LuceneBackend):
         *,
         dense: DenseMode | None = None,
         quantization: Literal["int8", "int4", "bbq"] | None = None,
-        shards: int = 1,
-        replicas: int = 1,
+        shards: int | None = None,
+        replicas: int | None = None,
         refresh: bool = True,
         user: str | None = None,
         password: str | None = None,

@@ -59,8 +59,10 @@ class OpenSearchBackend(LuceneBackend):
             terms count in the score. Default 10. A larger number finds more and takes longer.
         heap_factor: How carefully SEISMIC searches, above 0. Default 1.0. With a larger number it skips fewer clusters
             of documents: it finds more and takes longer.
-        shards: Number of primary shards of a new index. Default 1. An existing index keeps its number.
-        replicas: Number of copies of each shard of a new index. Default 1. Each copy takes as much disk as the shard.
+        shards: Number of primary shards of a new index. Default None: 1. If an existing index has another number, it
+            is refused.
+        replicas: Number of copies of each shard of a new index. Each copy takes as much disk as the shard. Default
+            None: 1. If an existing index has another number, it is refused.
         refresh: Whether a search, count or scan first makes visible what this object has written. Default True. With
             False, the engine decides when that becomes visible.
         user: User name. Default None: from the URL, else from HYBRIDSEARCH_OPENSEARCH_USER.
@@ -99,8 +101,8 @@ class OpenSearchBackend(LuceneBackend):
         approximate_threshold: int | None = None,
         query_cut: int = 10,
         heap_factor: float = 1.0,
-        shards: int = 1,
-        replicas: int = 1,
+        shards: int | None = None,
+        replicas: int | None = None,
         refresh: bool = True,
         user: str | None = None,
         password: str | None = None,

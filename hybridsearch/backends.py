@@ -513,6 +513,13 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
                 "before the name of a folder."
             )
         scheme = "memory"
+    if scheme in ("http", "https") and scheme not in registered("backend"):
+        tls = "+https" if scheme == "https" else ""
+        raise InvalidArgumentError(
+            f"{scheme}:// does not say which engine is there: write opensearch{tls}://, elasticsearch{tls}:// or "
+            f"qdrant{tls}://{'' if tls else ', or opensearch+https:// and so on for TLS'}, as in "
+            f"opensearch{tls}://{redacted(location).partition('://')[2]}."
+        )
     factory = find("backend", scheme)
     _check_options(scheme, factory, options)
     backend: Backend = factory(None if location == "memory" else location, **options)

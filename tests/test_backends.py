@@ -15,7 +15,7 @@ from fuzzing import SIZES, count_answers, mutated, value
 import hybridsearch as hs
 from hybridsearch.backends import Capabilities, Request, Schema, connect
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.errors import BackendError, HybridSearchError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import Ranking
 from hybridsearch.registry import make, registered
@@ -179,6 +179,20 @@ _OPTIONS = (
         "",
     ),
 )
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("http://me:hunter2@host:9200/a", ["opensearch://,", "elasticsearch://", "opensearch://***@host:9200/a."]),
+        ("https://host/a", ["opensearch+https://,", "elasticsearch+https://", "as in opensearch+https://host/a."]),
+    ],
+)
+def test_the_url_of_a_web_server_is_refused_with_the_places_of_engines(place: str, shown: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError, match="does not say which engine is there") as raised:
+        connect(place)
+    assert "hunter2" not in str(raised.value)
+    assert [part for part in shown if part not in str(raised.value)] == []
 
 
 @pytest.mark.parametrize("count", SIZES)

@@ -29,7 +29,7 @@ from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
 from hybridsearch.adapters.lucene.writing import Writer
-from hybridsearch.arguments import one_of, whole_number
+from hybridsearch.arguments import one_of, whole_number, whole_number_or_none
 from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
@@ -62,8 +62,8 @@ class LuceneBackend(Dialect):
         dense: DenseMode | None,
         options: Mapping[str, Any],
         defaults: Mapping[str, Any],
-        shards: int,
-        replicas: int,
+        shards: int | None,
+        replicas: int | None,
         refresh: bool,
         user: str | None,
         password: str | None,
@@ -74,9 +74,12 @@ class LuceneBackend(Dialect):
         ef_search: int,
         bulk_threads: int,
     ) -> None:
-        for name, count in {"shards": shards, "bulk_threads": bulk_threads, "ef_search": ef_search}.items():
+        for name, count in {"bulk_threads": bulk_threads, "ef_search": ef_search}.items():
             whole_number(name, count)
-        whole_number("replicas", replicas, 0)
+        self._copies = {
+            "shards": whole_number_or_none("shards", shards),
+            "replicas": whole_number_or_none("replicas", replicas, 0),
+        }
         check_switches(verify=verify, refresh=refresh)
         one_of("dense", dense, (None, "hnsw", "exact"))
         if options["quantization"] is not None and dense == "exact":
@@ -94,7 +97,6 @@ class LuceneBackend(Dialect):
         self._asked = {"dense": dense, **options}
         self._defaults = {"dense": "hnsw", **defaults}
         self._options = {**self._defaults, **{k: v for k, v in self._asked.items() if v is not None}}
-        self._shards, self._replicas = shards, replicas
         self._refreshes, self._ef_search = refresh, ef_search
         self._channel = Channel(self.address, self.make_transport)
         self._writer = Writer(self._channel, self.address, bulk_threads)
@@ -167,7 +169,7 @@ class LuceneBackend(Dialect):
             status, body = self._channel.answer(Call("GET", self.address.path))
             if status == 404:
                 return None
-            self._adopt(decode(self.address, (status, body)))
+            self._adopt(decode(self.address, (status, body)), opening=True)
         return self._current().schema
 
     def reopen(self) -> Schema | None:
@@ -194,8 +196,11 @@ class LuceneBackend(Dialect):
             self._adopt(found)
         return self._current().schema
 
-    def _adopt(self, found: Json) -> None:
-        """Use the index in `found` from now on, if it is not the index that is used already."""
+    def _adopt(self, found: Json, *, opening: bool = False) -> None:
+        """Use the index in `found` from now on, if it is not the index that is used already.
+
+        Shards and replicas are compared only if the backend is `opening`, because they make no difference to a search.
+        """
         name, index = only_index(found, self.address)
         uuid, known = index["settings"]["index"].get("uuid"), self._target
         if known is not None and known.uuid == uuid:
@@ -211,12 +216,25 @@ class LuceneBackend(Dialect):
                     f"The index {name!r} was made with {option}={options.get(option)!r}, not with {value!r}: "
                     f"leave {option} out, or index the documents again under another name."
                 )
+        if opening:
+            self._check_copies(name, index["settings"]["index"], identity)
         self._options = options
         self._uuid = uuid
         self.check_server(self._ask_server(), schema)
         self._searcher = Searcher(schema, self, literal=identity.literal)
         if name != self.address.index:
             self._target = Target(address, self._searcher, uuid, self.address.index)
+
+    def _check_copies(self, name: str, settings: Json, identity: Identity) -> None:
+        relaxed = identity.before_load or {}  # a load sets replicas to 0 and restores them at its end
+        for option, value in self._copies.items():
+            has = value if value is None else int({**settings, **relaxed}[f"number_of_{option}"])
+            if value != has:
+                change = "change number_of_replicas in the settings of the index"
+                raise InvalidArgumentError(
+                    f"The index {name!r} has {option}={has}, not {value}: leave {option} out, or "
+                    f"{change if option == 'replicas' else 'index the documents again under another name'}."
+                )
 
     def create(self, schema: Schema) -> None:
         """Make an empty index.
@@ -231,7 +249,7 @@ class LuceneBackend(Dialect):
             raise IndexExistsError(f"There is an index or alias {self.address.index!r} at {self.address} already.")
         server = self._ask_server()
         self.check_server(server, schema)
-        copies = {"number_of_shards": self._shards, "number_of_replicas": self._replicas}
+        copies = {f"number_of_{option}": 1 if count is None else count for option, count in self._copies.items()}
         identity = Identity(schema, self._options)
         self.make_index(index_body(identity, self, copies, self.settings(schema, server)))
         self._searcher = Searcher(schema, self)
@@ -386,6 +404,8 @@ class LuceneBackend(Dialect):
         """
         check_open(self._closed)
         server = self._ask_server()
+        if self._searcher is None:
+            self.check_server(server, Schema({}))
         facts: dict[str, Any] = {
             "location": f"{self.address}{self.address.path}",
             "engine": self.engine,

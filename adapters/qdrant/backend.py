@@ -17,7 +17,7 @@ store them normalised once more, and not as they were.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from hybridsearch.adapters.qdrant.points import MAX_LOOK_UP, Terms
 from hybridsearch.adapters.qdrant.refusals import RefusedError
 from hybridsearch.adapters.qdrant.search import Searcher
 from hybridsearch.adapters.qdrant.writing import Writer
-from hybridsearch.arguments import number, one_of, whole_number
+from hybridsearch.arguments import number, one_of, whole_number, whole_number_or_none
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
@@ -65,7 +65,8 @@ class QdrantBackend:
         quantization: makes dense vectors on a server four ("int8"), 16 ("product") or 32 times ("binary") smaller in
             memory; the best candidates are scored again by the full vectors. None for what the index was made with,
             none for a new one.
-        shards, replicas: of a new index on a server; None for the server's default number of replicas.
+        shards, replicas: of a new index on a server; None for one shard, and for the server's default number of
+            replicas. An index that exists and has others is refused.
         senders: how many requests `load` keeps on the way to a server.
 
     Raises:
@@ -89,17 +90,14 @@ class QdrantBackend:
         timeout: float = 60.0,
         dense: Literal["hnsw", "exact"] = "hnsw",
         quantization: Quantization | None = None,
-        shards: int = 1,
+        shards: int | None = None,
         replicas: int | None = None,
         senders: int = 4,
     ) -> None:
         place = Place.parse(location)
-        for name, count in {
-            "shards": shards,
-            "replicas": 1 if replicas is None else replicas,
-            "senders": senders,
-        }.items():
-            whole_number(name, count)
+        for name, count in {"shards": shards, "replicas": replicas}.items():
+            whole_number_or_none(name, count)
+        whole_number("senders", senders)
         number("timeout", timeout, above=0, unit="seconds")
         one_of("dense", dense, ("hnsw", "exact"))
         if quantization is not None and (quantization not in get_args(Quantization) or place.url is None):
@@ -144,7 +142,7 @@ class QdrantBackend:
         """
         check_open(self._closed)
         if self._index is None and self._connection.exists():
-            self._index = self._connection.run(self._read())
+            self._index = self._connection.run(self._read(self._copies))
         return None if self._index is None else self._index.schema
 
     def reopen(self) -> Schema | None:
@@ -171,7 +169,8 @@ class QdrantBackend:
         if self._index is not None:
             raise IndexExistsError(f"There is an index at {self._place.shown} already: choose another name.")
         check_schema(schema, self)
-        self._index = self._connection.run(create_index(self._place, schema, self._quantization, self._copies))
+        copies = self._copies | {"shard_number": self._copies["shard_number"] or 1}
+        self._index = self._connection.run(create_index(self._place, schema, self._quantization, copies))
 
     def close(self) -> None:
         """Release the connection, and the folder of an embedded engine. Idempotent."""
@@ -292,10 +291,17 @@ class QdrantBackend:
         return self._connection.run(self._searcher().count(filter))
 
     def describe(self) -> dict[str, Any]:
-        """Figures for people: where the index is, its engine, how many documents it has, and how it stores them."""
+        """Figures for people: where the index is, its engine, how many documents it has, and how it stores them.
+
+        Without an index, only what a server is.
+        """
+        embedded = self._connection.embedded
+        if self._index is None and not embedded:
+            check_open(self._closed)
+            self._connection.run(_one(call(self._place.collection, "collection_exists")))
+            return {"location": self._place.shown, "engine": f"qdrant {self._connection.version}"}
         index = self._current()
         info = self._connection.run(_one(call(self._place.collection, "get_collection")))
-        embedded = self._connection.embedded
         return {
             "location": self._place.shown,
             "engine": "qdrant, embedded" if embedded else f"qdrant {self._connection.version}",
@@ -370,8 +376,8 @@ class QdrantBackend:
             terms = self._terms = Terms(index)
         return terms
 
-    def _read(self) -> Steps[Index | None]:
-        return read_index(self._place, self._quantization)
+    def _read(self, copies: Mapping[str, int | None] | None = None) -> Steps[Index | None]:
+        return read_index(self._place, self._quantization, copies)
 
     def _prepared(self, index: Index, batch: EncodedBatch) -> tuple[Index, list[list[models.PointStruct]]]:
         """The index as it is once its first documents are known, and the points of `batch`, request by request."""

@@ -140,8 +140,10 @@ def terms_of(collection: str) -> str:
     return f"{collection}-terms"
 
 
-def read_index(place: Place, quantization: Quantization | None) -> Steps[Index | None]:
-    """The index at a place, whose dense vectors are quantized like that, or in any way for None."""
+def read_index(
+    place: Place, quantization: Quantization | None, copies: Mapping[str, int | None] | None = None
+) -> Steps[Index | None]:
+    """The index at a place, quantized and in as many `copies` as given; None for any way and any number."""
     if not (yield call(place.collection, "collection_exists")):
         return None
     info = yield call(place.collection, "get_collection")
@@ -152,6 +154,14 @@ def read_index(place: Place, quantization: Quantization | None) -> Steps[Index |
             f"The index at {place.shown} was made with quantization={made!r}, not with {quantization!r}: leave "
             "quantization out, or index the documents again under another name."
         )
+    for option, count in (copies or {}).items():
+        has = getattr(info.config.params, option) or 1
+        if place.url is not None and count not in (None, has):
+            name = {"shard_number": "shards", "replication_factor": "replicas"}[option]
+            raise InvalidArgumentError(
+                f"The index at {place.shown} has {name}={has}, not {count}: leave {name} out, or index the documents "
+                "again under another name."
+            )
     return index
 
 

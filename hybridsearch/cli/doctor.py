@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch import __version__
-from hybridsearch.errors import BackendError, HybridSearchError, install_command
+from hybridsearch.errors import BackendError, HybridSearchError, InvalidArgumentError, install_command
 from hybridsearch.folders import cache_home, can_be_written
 from hybridsearch.messages import number_of
 from hybridsearch.registry import find
@@ -24,7 +24,7 @@ from hybridsearch.tables import Grid
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hybridsearch.backends import Described
+    from hybridsearch.backends import Backend, Described
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<extras>[\w,-]+)\])?.*;.*extra == ['\"](?P<extra>[\w-]+)['\"]")
 
@@ -73,7 +73,8 @@ def examine(place: str | Path | None = None, options: Mapping[str, Any] | None =
     No model is loaded. The network is used only if `place` is the URL of a server.
 
     Args:
-        place: Place of an index to check too: a folder, or the URL of an engine. Default: none.
+        place: Place of an index to check too: a folder, or the URL of an engine. Of a URL without the name of an index,
+            the server is described. The findings about the place come first. Default: none.
         options: Keyword arguments of the backend at `place`.
 
     >>> report = examine()
@@ -84,7 +85,7 @@ def examine(place: str | Path | None = None, options: Mapping[str, Any] | None =
     problems: tuple[str, ...] = ()
     if place is not None:
         of_place, problems = _place(place, options)
-        findings += of_place
+        findings = of_place + findings
     return Report(tuple(findings), problems)
 
 
@@ -235,15 +236,18 @@ def _cache() -> Iterator[Finding]:
 
 def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[Finding], tuple[str, ...]]:
     """The engine of a URL, and whether the index is sound. Opening a folder compares the checksums of its files."""
-    from hybridsearch.backends import Described, connect
+    from hybridsearch.backends import Described
     from hybridsearch.errors import IndexNotFoundError
     from hybridsearch.messages import redacted
 
     shown = redacted(place)
     findings: list[Finding] = []
     try:
-        backend = connect(place, options)
+        backend, has_name = _connected(place, options)
         try:
+            if not has_name and isinstance(backend, Described):
+                facts = [*_server(backend, there_is_an_index=True)]
+                return [one for one in facts if one.name != "location"], ()
             schema = backend.open()
             if "://" in str(place) and isinstance(backend, Described):
                 findings += _server(backend, there_is_an_index=schema is not None)
@@ -258,6 +262,22 @@ def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[F
     except HybridSearchError as error:
         return [*findings, Finding("index", shown, False, str(error))], (str(error),)
     return findings, ()
+
+
+def _connected(place: str | Path, options: Mapping[str, Any] | None) -> tuple[Backend, bool]:
+    """The backend of a place, and whether the place has the name of an index: a URL of a server may have none."""
+    from hybridsearch.backends import connect
+
+    try:
+        return connect(place, options), True
+    except InvalidArgumentError:
+        if not re.fullmatch(r"[\w+]+://[^/]*/?", str(place)):
+            raise
+        try:
+            return connect(f"{str(place).removesuffix('/')}/any-name", options), False
+        except InvalidArgumentError:
+            pass
+        raise
 
 
 def _server(backend: Described, there_is_an_index: bool) -> Iterator[Finding]:

@@ -408,10 +408,7 @@ def publish(
 def doctor(
     place: Annotated[
         str | None,
-        arg(
-            "PLACE",
-            "Place of an index to check too. To check only a server, give any name, as in opensearch://localhost/any.",
-        ),
+        arg("PLACE", "Place of an index to check too, or the URL of a server, such as opensearch://localhost:9200."),
     ] = None,
     option: arguments.Options = None,
     as_json: arguments.Json = False,

@@ -331,6 +331,23 @@ def test_the_doctor_shows_what_the_engine_says(filled: Callable[..., LuceneBacke
     assert findings["documents"] == "60"
 
 
+def test_the_doctor_asks_a_server_without_an_index(server: str, engine: str) -> None:
+    for place in (server, f"{server}/"):
+        report = examine(place)
+        findings = {finding.name: finding.detail for finding in report.findings if finding.part == "server"}
+        assert report.problems == ()
+        assert report.findings[0].part == "server"
+        assert findings["engine"].lower() == engine
+        assert {"version", "status", "plugins"} <= findings.keys()
+        assert "location" not in findings
+
+
+def test_the_doctor_knows_the_other_engine(server: str, engine: str) -> None:
+    other = "opensearch" if engine == "elasticsearch" else "elasticsearch"
+    (problem,) = examine(server.replace(engine, other)).problems
+    assert f"write {engine}:// in place of {other}://" in problem
+
+
 def test_reopening_follows_an_index_that_was_deleted_and_made_again(make: Make) -> None:
     reader, writer = make("again"), make("again")
     assert reader.reopen() is None

@@ -18,7 +18,7 @@ from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.backends import Request
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, IndexNotFoundError, StorageError
+from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError, StorageError
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import put
 from hybridsearch.testing.samples import Item, sparse_query
@@ -34,6 +34,29 @@ def settings(backend: LuceneBackend) -> tuple[str | None, str]:
     (found,) = backend._channel.call("GET", f"{backend.address.path}/_settings").values()
     index = found["settings"]["index"]
     return index.get("refresh_interval"), index["number_of_replicas"]
+
+
+def test_shards_and_replicas_that_an_index_does_not_have_are_refused(make: Make) -> None:
+    made = make(shards=2, replicas=0)
+    made.create(SCHEMA)
+    assert make(shards=2, replicas=0).open() == SCHEMA
+    assert make(replicas=None).open() == SCHEMA
+    with pytest.raises(InvalidArgumentError, match=r"has shards=2, not 3: leave shards out, or index"):
+        make(shards=3).open()
+    with pytest.raises(InvalidArgumentError, match=r"has replicas=0, not 1: .* change number_of_replicas"):
+        make(replicas=1).open()
+
+
+def test_the_replicas_that_a_load_turns_off_meanwhile_are_those_of_the_index(make: Make) -> None:
+    made = make(replicas=1)
+    made.create(SCHEMA)
+
+    def batches() -> Iterator[EncodedBatch]:
+        assert make(replicas=1).open() == SCHEMA
+        yield samples.encode(samples.random_items(), SCHEMA)
+
+    made.load(batches())
+    assert settings(made)[1] == "1"
 
 
 def test_a_scan_whose_page_was_lost_raises(make: Make) -> None:

@@ -26,7 +26,13 @@ import hybridsearch as hs
 from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.adapters.qdrant import QdrantBackend, connection, points
 from hybridsearch.backends import Request, Schema
-from hybridsearch.errors import BackendError, BulkIndexError, FingerprintMismatchError, IndexCorruptedError
+from hybridsearch.errors import (
+    BackendError,
+    BulkIndexError,
+    FingerprintMismatchError,
+    IndexCorruptedError,
+    InvalidArgumentError,
+)
 from hybridsearch.testing import samples
 from hybridsearch.testing.aliases import AliasTests
 from hybridsearch.testing.base import ask, check, put
@@ -118,6 +124,18 @@ class TestAliases(AliasTests):
     @pytest.fixture
     def name_of(self) -> Callable[[QdrantBackend], str]:
         return name_of
+
+
+def test_shards_and_replicas_that_an_index_does_not_have_are_refused(make: Make) -> None:
+    make("copies").create(SCHEMA)
+    assert make("copies", shards=1, replicas=1).open() == SCHEMA
+    for option in ("shards", "replicas"):
+        with pytest.raises(InvalidArgumentError, match=f"has {option}=1, not 3: leave {option} out"):
+            make("copies", **{option: 3}).open()
+
+
+def test_a_server_is_described_without_an_index(make: Make) -> None:
+    assert make("nothing").describe()["engine"].startswith("qdrant ")
 
 
 def test_searching_and_counting_by_an_alias_go_on_while_indexes_are_swapped(make: Make, filled: Make) -> None:

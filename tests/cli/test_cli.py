@@ -506,7 +506,7 @@ def test_doctor_says_what_a_server_has(place: str, engine: type[Engine]) -> None
     assert "secret" not in empty.stdout + empty.stderr
 
     invoke("copy", place, "testing://host/b")
-    found = json.loads(invoke("doctor", "testing://me:secret@host/b", "--json").stdout)["findings"][-1]
+    found = json.loads(invoke("doctor", "testing://me:secret@host/b", "--json").stdout)["findings"][2]
     assert (found["part"], found["name"], found["usable"]) == ("index", "testing://***@host/b", True)
     assert found["detail"].startswith("4 documents; bm25 (bm25 ")
 
@@ -635,7 +635,7 @@ def test_doctor_names_the_damaged_file_of_an_index(corpus: Path, tmp_path: Path)
 
     assert done.exit_code == 1
     assert part.name in one_line(done.stderr)
-    index = json.loads(done.stdout)["findings"][-1]
+    index = json.loads(done.stdout)["findings"][0]
     assert (index["part"], index["usable"]) == ("index", False)
 
 
