@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -87,6 +88,9 @@ class Explanation:
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
     def _lines(self) -> Iterator[str]:
         if self.fused_rank is None:
             yield f"{self.id}: no retriever has it among its candidates for {self.query!r}"
@@ -143,6 +147,9 @@ class Hit:
             BackendError: The hit was copied or unpickled, so it does not know its index.
         """
         return _explained([self])[0]
+
+    def _repr_html_(self) -> str:
+        return Results("", (self,), tuple(self.retrievers))._repr_html_()
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = (self.id, self.rank, self.score, self.document, self.retrievers, self.fused_score)
