@@ -170,7 +170,13 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
         timeout=280,
         check=False,
         cwd=tmp_path,
-        env=os.environ | hub | {"COLUMNS": "100", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=os.environ
+        | hub
+        | {
+            "COLUMNS": "100",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(tmp_path),  # a page may import a file that it wrote
+        },
     )
 
     printed = done.stdout
