@@ -1,4 +1,4 @@
-"""Qdrant as an engine: embedded in this process, or a server."""
+"""The Qdrant engine: embedded in this process, or on a server."""
 
 from __future__ import annotations
 

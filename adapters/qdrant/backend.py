@@ -1,18 +1,18 @@
-"""Qdrant: embedded in this process, or a server.
+"""`QdrantBackend`: an index in Qdrant, embedded in this process or on a server.
 
-A collection holds a point for each document: its dense vectors, its lexical and sparse vectors as Qdrant's sparse
-ones, and the payload that `payload` describes; `points` says how terms become numbers, `search`
-how answers become rankings. What an index must remember is in the collection's metadata.
+A Qdrant collection holds a point for each document. A point has dense vectors, sparse vectors (for lexical and sparse
+retrievers), and the payload that `payload` describes. `points` describes how terms become numbers. `search` turns
+answers into rankings. The schema of the index is in the metadata of the Qdrant collection.
 
-**BM25.** Documents are weighed when they are written, with the average length of the schema or, where that has none,
-of the first batch. The idf is that of the documents there are at the time of a search: Qdrant's own, which is the
-"lucene" variant, in an embedded engine or a single shard; else from counts, at one more request for each term, which
-are on their way at once.
-Qdrant leaves documents without a vector out of its idf's N, so one without terms gets a vector along dimension 0, which
-is no term.
+**BM25.** Term weights are computed when documents are written. They use the average length in the schema or, if there
+is none yet, the average of the first batch. The idf always fits the documents at the time of a search. In an embedded
+engine or a single shard, Qdrant computes it: its idf is the "lucene" variant. Otherwise it is computed from counts,
+with one more request for each term, all sent at the same time.
+Qdrant's idf ignores documents that have no vector. So a document that has no terms gets a vector along dimension 0,
+which is not the number of a term.
 
-**Cosine** is the inner product of vectors of length 1, which is what they are given as; Qdrant's own "Cosine" would
-store them normalised once more, and not as they were.
+**Cosine** is stored as the inner product, because the vectors have length 1 already. Qdrant's own "Cosine" would
+normalise them again and change their last digits.
 """
 
 from __future__ import annotations
@@ -44,33 +44,38 @@ from hybridsearch.vectors import EncodedBatch
 
 T = TypeVar("T")
 
-_MOVES = 8  # of an alias, that one search follows
+_MOVES = 8  # how often one search follows an alias that is moved
 
 
 class QdrantBackend:
-    """A collection of Qdrant as an index.
+    """A backend that keeps an index in Qdrant, embedded in this process or on a server of version 1.20 or newer.
 
-    The embedded engine is exact and made for up to some 20,000 documents; one process at a time may use its folder. A
-    server searches dense vectors by HNSW. Any number of threads and processes may read and write an index on a server.
+    The embedded engine is exact. It is made for up to about 20,000 documents, and one process at a time may use its
+    folder. Any number of threads and processes may use an index on a server.
 
     Args:
-        location: `qdrant://:memory:/name` (gone with this object), `qdrant:///a/folder/name`, `qdrant://host:6333/name`
-            (http) or `qdrant+https://host:6333/name`.
-        api_key: of a server; else the one in the URL (`qdrant+https://:KEY@host/name`), else that of the environment
-            variable HYBRIDSEARCH_QDRANT_API_KEY.
-        verify: False to trust any certificate.
-        ca_file: the certificates of a private authority, PEM.
-        timeout: seconds for one request.
-        dense: how a server searches dense vectors: "hnsw", or "exact", which compares with all of them.
-        quantization: makes dense vectors on a server four ("int8"), 16 ("product") or 32 times ("binary") smaller in
-            memory; the best candidates are scored again by the full vectors. None for what the index was made with,
-            none for a new one.
-        shards, replicas: of a new index on a server; None for one shard, and for the server's default number of
-            replicas. An index that exists and has others is refused.
-        senders: how many requests `load` keeps on the way to a server.
+        location: URL of the index. `qdrant://:memory:/name` is embedded and gone when this object is closed.
+            `qdrant:///a/folder/name` is embedded and kept in the folder. `qdrant://host:6333/name` and
+            `qdrant+https://host:6333/name` are on a server, without and with TLS.
+        api_key: API key of a server. Default None: from the URL (`qdrant+https://:KEY@host/name`), else from the
+            environment variable HYBRIDSEARCH_QDRANT_API_KEY. No message shows it.
+        verify: Whether the server's certificate is checked. Default True. False accepts any certificate.
+        ca_file: Path of the certificate (PEM) of a private authority that signed the server's certificate. Default
+            None: the authorities that the client trusts.
+        timeout: Seconds to wait for the answer to one request, above 0. Default 60.
+        dense: How a server searches dense vectors: "hnsw" (fast, approximate) or "exact" (compares all vectors).
+            Default "hnsw". The embedded engine is always exact.
+        quantization: Compression of the dense vectors on a server: "int8" (a quarter of the memory), "product" (1/16)
+            or "binary" (1/32). The best candidates are scored again with the full vectors. Default None: as the index
+            was made. A new index is not compressed.
+        shards: Number of shards of a new index on a server. Default None: 1. With more, BM25 needs one more request for
+            each query term. If an existing index has another number, it is refused.
+        replicas: Number of copies of each shard of a new index on a server, the shard itself included. Default None:
+            the default of the server. If an existing index has another number, it is refused.
+        senders: Number of requests that `load` sends to a server at the same time. Default 4.
 
     Raises:
-        InvalidArgumentError: the location or an option is outside its range.
+        InvalidArgumentError: The location or an option is not usable.
 
     >>> backend = QdrantBackend("qdrant://:memory:/papers")
     >>> backend.create(Schema({}))
@@ -102,8 +107,8 @@ class QdrantBackend:
         one_of("dense", dense, ("hnsw", "exact"))
         if quantization is not None and (quantization not in get_args(Quantization) or place.url is None):
             raise InvalidArgumentError(
-                f"quantization={quantization!r} is not known here: a server has 'int8', 'product' and 'binary', the "
-                "embedded Qdrant has none."
+                f"quantization={quantization!r} is not possible here: a Qdrant server takes 'int8', 'product' and "
+                "'binary', and the embedded Qdrant takes none of them."
             )
         self._place = place
         self._connection = Connection(place, api_key=api_key, verify=verify, ca_file=ca_file, timeout=timeout)
@@ -132,13 +137,13 @@ class QdrantBackend:
     # ------------------------------------------------------------------------------------------- opening, closing
 
     def open(self) -> Schema | None:
-        """The schema of the index at this place, or None if there is none.
+        """Open the index. Returns its schema, or None if there is no index.
 
         Raises:
-            IndexCorruptedError: the index is of another version of hybridsearch, or its metadata are damaged.
-            IndexLockedError: another process uses the folder.
-            BackendError: the server cannot be reached, refuses the key, or is too old; or the collection is not an
-                index of hybridsearch.
+            IndexCorruptedError: This version of hybridsearch cannot read the index, or its metadata are damaged.
+            IndexLockedError: Another process uses the folder.
+            BackendError: The server cannot be reached, refuses the key or is too old, or hybridsearch did not make the
+                collection.
         """
         check_open(self._closed)
         if self._index is None and self._connection.exists():
@@ -146,10 +151,10 @@ class QdrantBackend:
         return None if self._index is None else self._index.schema
 
     def reopen(self) -> Schema | None:
-        """Use the index that the name or the alias means now. Returns its schema, or None if there is none.
+        """Open the index that the name or the alias means now. Returns its schema, or None if there is no index.
 
-        Searches find what others have written without this call. It is needed if the index was made or deleted, or if
-        its retrievers have changed. Raises as `open`.
+        Call this after somebody has made or deleted the index, or changed its retrievers. Documents that others write
+        are found without it. It raises the same errors as `open`.
         """
         check_open(self._closed)
         found = self._connection.run(self._read()) if self._connection.exists() else None
@@ -161,9 +166,10 @@ class QdrantBackend:
         """Make an empty index.
 
         Raises:
-            IndexExistsError: there is one, or another collection of this name.
-            InvalidArgumentError: a dense retriever lacks its dimensions or metric.
-            IndexLockedError, BackendError: as in `open`.
+            IndexExistsError: There is an index or another collection of this name already.
+            InvalidArgumentError: A dense retriever has no dimensions or no metric.
+            IndexLockedError: Another process uses the folder.
+            BackendError: The server cannot be reached, refuses the key, or is too old.
         """
         check_open(self._closed)
         if self._index is not None:
@@ -173,13 +179,13 @@ class QdrantBackend:
         self._index = self._connection.run(create_index(self._place, schema, self._quantization, copies))
 
     def close(self) -> None:
-        """Release the connection, and the folder of an embedded engine. Idempotent."""
+        """Close the connection, and release the folder of an embedded engine. It may be called twice."""
         self._closed = True
         self._index = None
         self._connection.close()
 
     async def aclose(self) -> None:
-        """`close`, also of what `asearch` has opened in this event loop."""
+        """Close all connections, also those that `asearch` has opened in this event loop."""
         self._closed = True
         self._index = None
         await self._connection.aclose()
@@ -187,12 +193,15 @@ class QdrantBackend:
     # --------------------------------------------------------------------------------------------------- writing
 
     def upsert(self, batch: EncodedBatch) -> None:
-        """Add documents, replacing those with the same id; searchable when it returns.
+        """Add documents. A document replaces the stored document that has the same id.
+
+        The documents are searchable when the call returns.
 
         Raises:
-            InvalidArgumentError: the batch does not fit the schema, or has an id twice. Nothing is stored.
-            BulkIndexError: some documents were refused; all others are stored.
-            BackendError: the server refused or could not be reached. A part may be stored; the call can be repeated.
+            InvalidArgumentError: The batch does not fit the schema, or has an id twice. Nothing is stored.
+            BulkIndexError: Some documents were refused. All others are stored.
+            BackendError: The server refused a request or could not be reached. A part of the documents may be stored.
+                The call can be repeated.
         """
         index = self._pinned()
         check_batch(batch, index.schema)
@@ -201,10 +210,9 @@ class QdrantBackend:
             raise BulkIndexError(refused)
 
     def load(self, batches: Iterable[EncodedBatch]) -> None:
-        """`upsert` each batch, with `senders` requests on the way to a server at once.
+        """Add the documents of all batches. A server receives `senders` requests at the same time.
 
-        Raises:
-            InvalidArgumentError, BulkIndexError, BackendError: as `upsert`; what was on the way is waited for.
+        It raises the same errors as `upsert`, after the requests that were sent have ended.
         """
         index = self._pinned()
         if self._connection.embedded:
@@ -228,12 +236,12 @@ class QdrantBackend:
                     pending.add(pool.submit(self._connection.run, self._writer.store(index, part)))
                     if len(pending) >= 2 * self._senders:
                         collect(FIRST_COMPLETED)
-                collect(ALL_COMPLETED)  # so that a document that comes again in a later batch is replaced
+                collect(ALL_COMPLETED)  # so that a later batch can replace a document of this one
         if refused:
             raise BulkIndexError(refused)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; unknown ids are ignored. Returns how many were there."""
+        """Remove documents. Unknown ids are ignored. Returns how many documents were removed."""
         index = self._pinned()
         points = [point_id(id) for id in dict.fromkeys(ids)]
         return sum(
@@ -242,58 +250,61 @@ class QdrantBackend:
         )
 
     def refresh(self) -> None:
-        """Nothing waits: what was upserted and deleted is searchable at once."""
+        """Do nothing, because Qdrant makes each change searchable at once."""
         self._current()
 
     # --------------------------------------------------------------------------------------------------- reading
 
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
-        """The documents, in the order of `ids`; None for an unknown id."""
+        """The documents with these ids, in the order of `ids`. An unknown id gives None."""
         found = self._connection.run(self._searcher().fetch(ids))
         return [found.get(id) for id in ids]
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests, in order, in one round trip.
 
-        There are more where a term is new to this object or in no document, where an answer's last document ties with
-        the next, and where idf comes from counts (see the module). By an alias that was moved, what it means now
-        answers.
+        More round trips are needed in three cases: a term is new to this object or is in no document, the last hit
+        ties with the next document, or idf comes from counts (more than one shard). If an alias was moved, the index
+        that it means now answers.
 
         Raises:
-            InvalidArgumentError: a retriever is unknown, or a query does not fit it.
+            InvalidArgumentError: A retriever is unknown, or a query does not fit its retriever.
         """
         self._current()
         return self._connection.run(self._asking(lambda searcher: searcher.search(requests))) if requests else []
 
     async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
-        """`search`; on a server without a thread. Cancelling it frees its connection."""
+        """Do what `search` does in the running event loop. With a server, it needs no thread.
+
+        Cancelling it frees its connection.
+        """
         self._current()
         return await self._connection.arun(self._asking(lambda searcher: searcher.search(requests))) if requests else []
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
-        """For each id, what each matched term adds to its raw score, as the engine itself adds it.
+        """What each matched term adds to the raw score, for each id. Qdrant itself computes the values.
 
         Raises:
-            InvalidArgumentError: the retriever is dense or unknown.
+            InvalidArgumentError: The retriever is dense or unknown.
         """
         distinct = list(dict.fromkeys(ids))
         found = self._connection.run(self._asking(lambda searcher: searcher.explain(request, distinct)))
         return [dict(found.get(id, {})) for id in ids]
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
-        """All documents with their vectors, of one index. Those that come or go meanwhile may be in it or not."""
+        """All documents with their vectors. Documents that are added or deleted meanwhile may be missing or not."""
         check_batch_size(batch_size)
         self._current()
         return self._scan(batch_size)
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many documents there are, or how many of them `filter` lets through."""
+        """The number of documents in the index, or the number that `filter` lets through."""
         return self._connection.run(self._searcher().count(filter))
 
     def describe(self) -> dict[str, Any]:
-        """Figures for people: where the index is, its engine, how many documents it has, and how it stores them.
+        """Facts about the index: its place and engine, the number of documents, and how it stores them.
 
-        Without an index, only what a server is.
+        If there is no index on a server, only facts about the server.
         """
         embedded = self._connection.embedded
         if self._index is None and not embedded:
@@ -325,11 +336,22 @@ class QdrantBackend:
     # ----------------------------------------------------------------------------------------------------- aliases
 
     def publish(self, alias: str, drop_old: bool = True) -> str | None:
-        """Let the name `alias` mean this index, in one step, as `hybridsearch.backends.Aliased` says.
+        """Give this index a second name, in one step: `hs.open("qdrant://host/alias")` then opens this index.
 
-        What is opened by the alias already goes on with this index, unless its retrievers are others: then it raises
-        FingerprintMismatchError until it is opened again. Raises BackendError if the alias means a collection that
-        hybridsearch did not make; nothing was changed then.
+        A search that was opened by the alias before goes on with this index. If the retrievers differ, it raises
+        FingerprintMismatchError until it is opened again.
+
+        Args:
+            alias: The second name. It may mean another index until now, but it must not be the name of a collection.
+            drop_old: Whether the index that `alias` meant until now is deleted. Default True.
+
+        Returns:
+            The name of the index that `alias` meant until now. None if the alias is new or means this index already.
+
+        Raises:
+            IndexExistsError: `alias` is the name of a collection.
+            InvalidArgumentError: `alias` is not allowed as a name.
+            BackendError: `alias` means a collection that hybridsearch did not make. Nothing was changed.
         """
         self._current()
         check_name(alias)
@@ -341,13 +363,13 @@ class QdrantBackend:
         return opened(self._index, self._closed)
 
     def _pinned(self) -> Index:
-        """The index that one call writes to or reads whole, whatever happens to an alias meanwhile."""
+        """The index that one call writes to or reads, even if an alias is moved meanwhile."""
         if self._current().collection != self._place.collection:
             self._connection.run(self._follow())
         return self._current()
 
     def _asking(self, ask: Callable[[Searcher], Steps[T]]) -> Steps[T]:
-        """What `ask` gives; where the name means another index than before, what it gives for that one."""
+        """The result of `ask`. If an alias was moved meanwhile, the result for the index that it means now."""
         attempt = 0
         while True:
             attempt += 1
@@ -360,7 +382,7 @@ class QdrantBackend:
                     raise
 
     def _follow(self) -> Steps[None]:
-        """Look up what the name means, which is another index where an alias was moved."""
+        """Look up which index the name means. It is another one if an alias was moved."""
         known, found = self._current(), (yield from self._read())
         if found is not None and found.mark != known.mark:
             known.check_same_vectors(found, self._place.shown)
@@ -380,7 +402,7 @@ class QdrantBackend:
         return read_index(self._place, self._quantization, copies)
 
     def _prepared(self, index: Index, batch: EncodedBatch) -> tuple[Index, list[list[models.PointStruct]]]:
-        """The index as it is once its first documents are known, and the points of `batch`, request by request."""
+        """The index with its average lengths, and the points of `batch`, one list for each request."""
         index, parts = self._connection.run(self._writer.prepare(index, self._numbering(index), batch))
         if self._current().mark == index.mark:
             self._index = index

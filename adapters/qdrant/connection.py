@@ -1,4 +1,4 @@
-"""The connection to Qdrant, embedded in this process or by URL: calls of its client, made again where that helps."""
+"""The connection to an embedded Qdrant or to a server: calls of its client, repeated if that can help."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ from hybridsearch.errors import BackendError, HybridSearchError, IndexLockedErro
 from hybridsearch.forks import after_fork
 
 OLDEST_SERVER = (1, 20)
-"""The first version that finds substrings; from 1.19 on, idf can leave out deleted documents."""
+"""The oldest version that is supported. It is the first that finds substrings."""
 
 ATTEMPTS = {
     **dict.fromkeys(("query_batch_points", "retrieve", "scroll", "count", "get_collection", "collection_exists"), 5),
     **dict.fromkeys(("upsert", "delete"), 12),
 }
-"""How often a request is sent while the server is busy or the connection breaks, which does no harm to any of these.
-What writes, by ids, is also sent again where no answer came in time."""
+"""How many times a request is sent while the server is busy or the connection breaks. Repeating these does no harm.
+
+Writing requests are also sent again if no answer came in time, because they name the ids."""
 
 AT_ONCE = 8
-"""Most requests on the way from one call of a thread."""
+"""The largest number of requests that one call of a thread sends at the same time."""
 
 FIRST_WAIT, MAX_WAIT = 0.2, 30.0
-"""Seconds: the longest pauses after the first failure, which double, and after any."""
+"""The longest pause after the first failure, and after any failure, in seconds. It doubles with each failure."""
 
 T = TypeVar("T")
 
 
 _parents_clients: list[QdrantClient] = []
-"""What a forked process has of its parent. Python would close an object that nothing refers to."""
+"""The clients that a forked process has from its parent. They are kept here so that Python does not close them."""
 
 
 class Call(NamedTuple):
@@ -60,17 +61,18 @@ def call(collection: str, method: str, **arguments: Any) -> Call:
 
 
 Steps: TypeAlias = steps.Steps[Call, T]
-"""Yields calls and is sent what the client's methods return."""
+"""A generator that yields calls, receives what the client's methods return, and returns a T."""
 
 
 class Connection:
-    """Runs `Steps` against one Qdrant, and turns its errors into ours. Connects at the first request.
+    """Takes `Steps` with one Qdrant, and turns its errors into ours. It connects at the first request.
 
     Args:
-        place: where.
-        api_key: overrides the one in the location, which overrides the environment.
-        verify, ca_file: whether, and by which certificate authority, a server is checked.
-        timeout: seconds for one request.
+        place: Place of the collection.
+        api_key: API key. None for the key in the place, else the key in the environment.
+        verify: Whether the server's certificate is checked.
+        ca_file: Certificate of the authority that signed the server's certificate. None for the default authorities.
+        timeout: Seconds to wait for the answer to one request.
     """
 
     def __init__(
@@ -92,11 +94,11 @@ class Connection:
         after_fork(self, Connection._leave)
 
     def exists(self) -> bool:
-        """Whether there can be anything at this place; looking for it makes no folder."""
+        """Whether there may be an index at this place. No folder is made."""
         return self.place.folder is None or (self.place.folder / "meta.json").exists()
 
     def run(self, work: Steps[T]) -> T:
-        """Carry out `work`."""
+        """Take all steps of `work`."""
         client = self._connected()
 
         def ask(call: Call) -> Any:
@@ -114,7 +116,7 @@ class Connection:
             return steps.run(work, ask_embedded)
 
     async def arun(self, work: Steps[T]) -> T:
-        """`run` with the asynchronous client of this event loop; cancelling it frees the connection."""
+        """Take all steps of `work` with the asynchronous client of this event loop. Cancelling frees the connection."""
         if self.embedded:
             return await asyncio.to_thread(self.run, work)
         with self._translating():
@@ -126,7 +128,7 @@ class Connection:
         return await steps.arun(work, lambda call: steps.arun(self._attempts(call), send))
 
     def close(self) -> None:
-        """Free the connection; asynchronous clients of other event loops are left to these. Idempotent."""
+        """Close the connection. Each event loop closes its asynchronous client itself."""
         with self._lock:
             engine, client = self._engine, self._client
             self._engine = self._client = None
@@ -138,12 +140,12 @@ class Connection:
             client.close()
 
     async def aclose(self) -> None:
-        """`close`, and the asynchronous client of this event loop too."""
+        """Close the connection and the asynchronous client of this event loop."""
         await self._clients.close()
         self.close()
 
     def _attempts(self, call: Call) -> Steps[Any]:
-        """The call, and again as long as it may succeed a moment later."""
+        """Make the call, and repeat it while it may succeed a moment later."""
         failures = 0
         while True:
             try:
@@ -153,7 +155,7 @@ class Connection:
                 yield self._pause(error, call, failures)
 
     def _leave(self) -> None:
-        """In a forked process: connections and the folder of an embedded engine belong to the parent."""
+        """Do not use the parent's connections or the folder of its embedded engine in a forked process."""
         self._lock = threading.Lock()
         if self._engine is not None:
             self._forked = self._engine.folder is not None
@@ -164,8 +166,8 @@ class Connection:
     def _connected(self) -> QdrantClient:
         if self._forked:
             raise IndexLockedError(
-                f"The embedded Qdrant in {self.place.shown} belongs to the process that forked this one: "
-                "let one process use it, or run a Qdrant server."
+                f"The parent of this process uses the embedded Qdrant in {self.place.shown}: use it in one process "
+                "only, or run a Qdrant server."
             )
         with self._lock:
             if self._client is None:
@@ -185,7 +187,8 @@ class Connection:
                 verify = ssl.create_default_context(cafile=str(self._ca_file))
             except (OSError, ValueError) as error:
                 raise InvalidArgumentError(
-                    f"The certificates in ca_file={str(self._ca_file)!r} cannot be read: {error}."
+                    f"The certificates in ca_file={str(self._ca_file)!r} cannot be read ({error}): give a PEM file "
+                    "with the authority's certificate."
                 ) from error
         return {
             "url": self.place.url,
@@ -200,8 +203,8 @@ class Connection:
             version = client.info().version
             if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_SERVER:
                 raise BackendError(
-                    f"The Qdrant at {self.place.shown} has version {version}, but hybridsearch needs "
-                    f"{'.'.join(map(str, OLDEST_SERVER))} or later: upgrade the server."
+                    f"The Qdrant server at {self.place.shown} is version {version}, but hybridsearch needs "
+                    f"{'.'.join(map(str, OLDEST_SERVER))} or newer: upgrade the server."
                 )
         except Exception:
             self._client = None
@@ -210,7 +213,7 @@ class Connection:
         self.version = version
 
     def _pause(self, error: Exception, call: Call, failures: int) -> steps.Pause:
-        """How long to wait before `call` is sent again; raises where it is not."""
+        """The time to wait before `call` is sent again. Raises the error if it is not sent again."""
         more = not self.embedded and failures < ATTEMPTS.get(call.method, 1)
         if not more or not passes(error, writes=call.method in ("upsert", "delete")):
             with self._translating():
@@ -228,12 +231,12 @@ class Connection:
             translated = self._refusals.sentence(error, first=not self.embedded and not self.version)
             if translated is None:
                 raise
-            raise translated from None if self._key else error  # a cause might show the key
+            raise translated from None if self._key else error  # the cause could show the key
 
 
 @contextmanager
 def _one_commit(client: QdrantClient, call: Call) -> Iterator[None]:
-    """Sync what `call` writes once. The embedded engine would sync every point, at 20 ms each."""
+    """Write the changes of `call` to disk once. The embedded engine would do so for every point, in 20 ms each."""
     collections = getattr(client._client, "collections", {})
     storage = getattr(collections.get(call.arguments.get("collection_name")), "storage", None)
     database = getattr(storage, "storage", None)
@@ -249,7 +252,7 @@ def _one_commit(client: QdrantClient, call: Call) -> Iterator[None]:
 
 
 class _WithoutCommits:
-    """A connection whose `with` commits nothing."""
+    """A database connection that does not commit at the end of a `with` block."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -265,7 +268,7 @@ class _WithoutCommits:
 
 
 class _Embedded:
-    """One engine in this process. Qdrant lets one client use a folder, so all backends of a folder share it."""
+    """An embedded engine. Qdrant lets only one client use a folder, so all backends of a folder share one engine."""
 
     _shared: dict[Path, _Embedded] = {}  # noqa: RUF012 (the registry of the process)
     _registry = threading.Lock()
@@ -274,7 +277,7 @@ class _Embedded:
         self.folder = folder
         self.users = 0
         self.lock = threading.RLock()
-        warnings.filterwarnings("ignore", r"Local mode is not recommended .*-terms>")  # of documents, not of terms
+        warnings.filterwarnings("ignore", r"Local mode is not recommended .*-terms>")  # terms, unlike documents
         arguments = {"location": ":memory:"} if folder is None else {"path": str(folder)}
         if folder is not None:
             check_folder(folder)
@@ -300,7 +303,7 @@ class _Embedded:
             return engine
 
     def close_collection(self, name: str) -> None:
-        """Close the file of a collection before its deletion. The client would leave the file open."""
+        """Close the file of a collection before it is deleted, because the client would leave the file open."""
         collection = getattr(self.client._client, "collections", {}).get(name)
         if collection is not None:
             collection.close()
@@ -317,8 +320,11 @@ class _Embedded:
 
 
 def _checked_key(key: str | None) -> str | None:
-    """Without the newline that a file ends with; what no HTTP header can hold is refused, unseen."""
+    """The key without white space around it. Raises InvalidArgumentError, without the key, if no header can hold it."""
     key = str(key or "").strip()
     if not re.fullmatch("[!-~]*", key):
-        raise InvalidArgumentError("The API key for Qdrant has a character that is not printable ASCII, or a space.")
+        raise InvalidArgumentError(
+            "The API key for Qdrant has a space or a character that is not printable ASCII: give it exactly as the "
+            "server has it."
+        )
     return key or None

@@ -1,4 +1,4 @@
-"""Filters as conditions of Qdrant on the `payload` of points."""
+"""Translates filters to conditions of Qdrant on the `payload` of points."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hybridsearch.filters import And, Compare, Condition, Filter, Instant, Not, 
 
 @lru_cache(maxsize=256)
 def compile_filter(filter: Filter, *, literal: bool = False) -> models.Filter:
-    """The conditions that hold for exactly the documents that `filter.matches`.
+    """The conditions that are true for exactly the documents for which `filter.matches` is true.
 
     Args:
-        filter: to be compiled; its `checks` are not.
-        literal: whether it is for a literal index (see `payload`).
+        filter: The filter. Its `checks` are not part of the conditions.
+        literal: Whether the index is literal (see `payload`).
 
     Raises:
-        FilterError: a string is compared with one of more bytes than are stored for comparison; or a literal index
-            cannot tell.
+        FilterError: A range has a string with more bytes than are stored for comparison, or a literal index cannot
+            answer the filter.
     """
     return _compile((filter.literal() if literal else filter).condition, literal)
 
@@ -36,7 +36,7 @@ def _compile(condition: Condition, literal: bool) -> models.Filter:
             parts = [_compile(inner, literal) for inner in conditions]
             must: list[Any] = []
             must_not: list[Any] = []
-            for part in parts:  # merged where possible, as a server limits how deeply conditions may be nested
+            for part in parts:  # merged if possible, because a server limits how deeply conditions are nested
                 if part.should:
                     must.append(part)
                 else:
@@ -79,7 +79,7 @@ def _compile_compare(compare: Compare, literal: bool) -> models.Filter:
             return models.Filter(must=[_has(token(field, canonical(value)))])
         if not isinstance(value, str):
             return _nothing() if field == "id" else models.Filter(must=[_has(token(field, [canonical(value)]))])
-        if not value:  # is in every string
+        if not value:  # the empty string is in every string
             found: Any = models.Filter() if field == "id" else _has(token(field, {}))
         else:
             text = models.FieldCondition(key="text", match=models.MatchSubstring(substring=value))
@@ -87,14 +87,14 @@ def _compile_compare(compare: Compare, literal: bool) -> models.Filter:
         return models.Filter(should=[found, _has(token(field, [value]))])
     if isinstance(value, str) and len(value.encode()) >= ORDERED_BYTES:
         raise FilterError(
-            f"The filter compares {field!r:.80} with a string of {len(value.encode())} bytes, but Qdrant compares with "
-            f"strings of less than {ORDERED_BYTES}: shorten it."
+            f"The filter compares {field!r:.80} with a string of {len(value.encode())} bytes, but Qdrant compares "
+            f"strings of less than {ORDERED_BYTES} bytes: shorten the string."
         )
     return models.Filter(must=[_nested(field, [_compare_digits(digits(value), operator)])])
 
 
 def _compare_digits(bound: Digits, operator: str) -> models.Filter:
-    """Digits compare like numerals: the first one that differs decides."""
+    """The condition that compares digits with `bound`, like written numbers: the first different digit decides."""
     strict = operator.removesuffix("e")
     alternatives: list[Any] = []
     equal: list[Any] = []

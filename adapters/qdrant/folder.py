@@ -1,7 +1,7 @@
-"""Checks of the folder of an embedded Qdrant before Qdrant reads it.
+"""Checks the folder of an embedded Qdrant before Qdrant reads it.
 
-Qdrant pickles its points, and a pickle runs whatever it names. The names of collections become folders. A folder from
-elsewhere could therefore do anything. These checks refuse it.
+Qdrant stores points as pickles. Reading a pickle can run any code that the pickle names. And the names of collections
+become names of folders. So a folder from somebody else could do harm. These checks refuse such a folder.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _ALLOWED = {
     *((f"numpy.{part}.multiarray", name) for part in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *(("numpy", name) for name in ("ndarray", "dtype")),
 }
-"""What points of other programs may hold, besides the models of Qdrant."""
+"""The types that a point may contain, besides the models of Qdrant."""
 
 
 def check_folder(folder: Path) -> None:
-    """Raises IndexCorruptedError if a file of the embedded Qdrant in `folder` is damaged, or names anything else."""
+    """Raises IndexCorruptedError if a file of the embedded Qdrant in `folder` is damaged or not safe to read."""
     meta = folder / "meta.json"
     if not meta.exists():
         return
@@ -47,7 +47,7 @@ def check_folder(folder: Path) -> None:
 
 
 def damaged(path: Path, reason: object) -> IndexCorruptedError:
-    """The error for a file or folder that does not hold what it should."""
+    """The error for a file or folder that is damaged."""
     return IndexCorruptedError(
         f"The embedded Qdrant in {path} is damaged ({' '.join(str(reason).split()):.200}): restore it from a copy, or "
         "index the documents again."
@@ -60,7 +60,7 @@ def _check_points(path: Path) -> None:
             for (raw,) in storage.execute("SELECT point FROM points"):
                 _Point(io.BytesIO(raw)).load()
     except sqlite3.OperationalError:
-        return  # it is locked, or has no table yet: Qdrant handles both
+        return  # the file is locked or has no table yet, and Qdrant handles both
     except Exception as error:  # a damaged pickle may raise anything
         raise damaged(path, error) from error
 
@@ -69,10 +69,10 @@ class _Point(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED or (module == "qdrant_client.http.models.models" and "." not in name):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"a point names {module}.{name}, but points do not hold that")
+        raise pickle.UnpicklingError(f"a point names {module}.{name}, which points never contain")
 
 
 def _refuse_links(*paths: Path) -> None:
     for path in paths:
         if path.is_symlink():
-            raise damaged(path, "it is a link and may lead out of the index")
+            raise damaged(path, "it is a link, which may lead out of the index")

@@ -1,8 +1,8 @@
-"""The collections of an index: what they remember of it, how they are made, and the names that mean them.
+"""The Qdrant collections of an index: their metadata, how they are made, and their aliases.
 
-Each index has a mark, chosen at random when it is made, in the names of its vectors. A search names them, and so Qdrant
-refuses it where an alias means another index by then, or the collection was made anew: it is never answered by an index
-whose terms have other numbers.
+Each index gets a random mark when it is made. The mark is in the names of its vectors, and a search names the vectors.
+So Qdrant refuses a search if the alias was moved or if the collection was deleted and made again. An index whose terms
+have other numbers never answers.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from hybridsearch.vectors import EncodedBatch, SparseVectors
 from hybridsearch.weighting import BM25Weighting
 
 LAYOUT = 3
-"""Of points and metadata; a collection with another one is refused."""
+"""The version of the layout of points and metadata. Newer layouts, and those before `_LITERAL`, are refused."""
 
 _LITERAL = 2
-"""The layout before values had one form for filters: see `payload`."""
+"""The last layout in which the values for filters were stored as they came: see `payload`."""
 
 Quantization: TypeAlias = Literal["int8", "binary", "product"]
-"""What a server searches with in place of 32 bits for a number: eight, one, or two on average."""
+"""How a server compresses a number of 32 bits: to 8 bits ("int8"), 1 bit ("binary"), or 2 on average ("product")."""
 
-_METADATA_KEY = "hybridsearch"  # under which a collection's metadata has what is ours
+_METADATA_KEY = "hybridsearch"  # the key of our part of a collection's metadata
 _DISTANCES = {"cosine": models.Distance.DOT, "dot": models.Distance.DOT, "euclidean": models.Distance.EUCLID}
 _QUANTIZATIONS: dict[Quantization, Any] = {
     "int8": models.ScalarQuantization(
@@ -56,14 +56,14 @@ _QUANTIZATIONS: dict[Quantization, Any] = {
 
 @dataclass(frozen=True)
 class Index:
-    """What the metadata of a collection says.
+    """An index, as the metadata of its collection describe it.
 
     Attributes:
-        schema: of the index.
-        collection: its own name, whatever alias it was opened by.
-        mark: no other index has it.
-        idf: the lexical retrievers that Qdrant itself weighs by idf.
-        literal: whether it is of the layout before: see `payload`.
+        schema: Schema of the index.
+        collection: Name of the collection, not of an alias.
+        mark: Random text that no other index has.
+        idf: The lexical retrievers for which Qdrant itself computes idf.
+        literal: Whether the index has the layout `_LITERAL`: see `payload`.
     """
 
     schema: Schema
@@ -73,18 +73,18 @@ class Index:
     literal: bool = False
 
     def to_metadata(self) -> dict[str, Any]:
-        """The schema as text, so that every number comes back as it was."""
+        """The metadata. They hold the schema as text, so that every number comes back as it was."""
         schema = json.dumps(self.schema.to_json(), ensure_ascii=False)
         ours = {"schema": schema, "collection": self.collection, "mark": self.mark, "idf": sorted(self.idf)}
         return {_METADATA_KEY: {"layout": _LITERAL if self.literal else LAYOUT, **ours}}
 
     @classmethod
     def from_metadata(cls, metadata: Any, shown: str) -> Index:
-        """The inverse of `to_metadata`, for the collection at `shown`.
+        """The index that the metadata of the collection at `shown` describe. This is the inverse of `to_metadata`.
 
         Raises:
-            BackendError: the collection was not made by hybridsearch.
-            IndexCorruptedError: it is of another layout or a newer schema version, or `metadata` is damaged.
+            BackendError: The collection was not made by hybridsearch.
+            IndexCorruptedError: The index has another layout or a newer schema version, or `metadata` is damaged.
         """
         if not is_ours(metadata):
             raise BackendError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
@@ -98,27 +98,27 @@ class Index:
 
     @property
     def terms(self) -> str:
-        """The collection with the numbers of the terms."""
+        """The name of the collection with the numbers of the terms."""
         return terms_of(self.collection)
 
     def vector(self, retriever: str) -> str:
-        """The name of a retriever's vectors; a server makes folders of these names."""
+        """The name of a retriever's vectors. It is quoted, because a server uses it as the name of a folder."""
         return f"{quote(retriever, safe='')}-{self.mark}"
 
     def check_same_vectors(self, other: Index, shown: str) -> None:
-        """Raises FingerprintMismatchError if queries for this index are none for `other`, now at `shown`."""
+        """Raises FingerprintMismatchError if queries for this index do not fit `other`, which is now at `shown`."""
         if differing := differing_retrievers(self.schema, other.schema):
             raise FingerprintMismatchError(
-                f"{shown} now means the collection {other.collection!r}, whose retrievers are others than those it was "
-                f"opened with ({', '.join(differing)}): open it again."
+                f"{shown} now means the collection {other.collection!r}, which has other retrievers "
+                f"({', '.join(differing)}): open it again."
             )
 
     def counts_key(self, name: str) -> str:
-        """The payload key of the term frequencies of a lexical retriever, in letters that need no quoting."""
+        """The payload key of the term frequencies of a lexical retriever. It needs no quoting."""
         return f"counts{sorted(self.schema.retrievers).index(name)}"
 
     def missing_lengths(self, batch: EncodedBatch) -> dict[str, float]:
-        """The mean lengths in `batch` of the lexical retrievers whose average is not decided, where there are any."""
+        """The average lengths in `batch`, for lexical retrievers that have no average length yet."""
         means = {
             name: float(vectors.matrix.sum(dtype=np.float64)) / len(batch)
             for name, vectors in batch.vectors.items()
@@ -130,20 +130,25 @@ class Index:
 
 
 def is_ours(metadata: Any) -> bool:
-    """Whether the collection with `metadata` is an index of hybridsearch, of whatever layout."""
+    """Whether hybridsearch made the collection with `metadata`, in any layout."""
     ours = (metadata or {}).get(_METADATA_KEY)
     return isinstance(ours, dict) and "schema" in ours
 
 
 def terms_of(collection: str) -> str:
-    """The collection with the numbers of the terms of an index."""
+    """The name of the collection with the numbers of the terms of an index."""
     return f"{collection}-terms"
 
 
 def read_index(
     place: Place, quantization: Quantization | None, copies: Mapping[str, int | None] | None = None
 ) -> Steps[Index | None]:
-    """The index at a place, quantized and in as many `copies` as given; None for any way and any number."""
+    """The index at a place, or None if there is none.
+
+    Raises:
+        InvalidArgumentError: The index has another quantization, or another number of shards or replicas, than given.
+            None means any.
+    """
     if not (yield call(place.collection, "collection_exists")):
         return None
     info = yield call(place.collection, "get_collection")
@@ -168,7 +173,7 @@ def read_index(
 def create_index(
     place: Place, schema: Schema, quantization: Quantization | None, copies: Mapping[str, Any]
 ) -> Steps[Index]:
-    """Make the collections of an empty index, on a server with so many `copies`: shards and replicas."""
+    """Make the collections of an empty index. `copies` has the numbers of shards and replicas on a server."""
     name, embedded = place.collection, place.url is None
     if (yield call(name, "collection_exists")):
         raise IndexExistsError(f"There is a collection at {place.shown} already: choose another name.")
@@ -211,10 +216,12 @@ def create_index(
 
 
 def publish(place: Place, alias: str, drop_old: bool) -> Steps[str | None]:
-    """Let `alias` mean the index at `place`; what it meant before."""
+    """Let `alias` mean the index at `place`. Returns the name of the index that it meant before."""
     collections = yield Call("get_collections", {})
     if alias in {collection.name for collection in collections.collections}:
-        raise IndexExistsError(f"{alias!r} is the name of a collection itself: choose another alias, or delete it.")
+        raise IndexExistsError(
+            f"{alias!r} is already the name of a collection: choose another alias, or delete that collection."
+        )
     known = yield Call("get_aliases", {})
     meant = {known.alias_name: known.collection_name for known in known.aliases}
     this, old = meant.get(place.collection, place.collection), meant.get(alias)
@@ -225,8 +232,8 @@ def publish(place: Place, alias: str, drop_old: bool) -> Steps[str | None]:
         info = yield call(old, "get_collection")
         if not is_ours(info.config.metadata):
             raise BackendError(
-                f"The alias {alias!r} means the collection {old!r}, which was not made by hybridsearch: nothing "
-                "was changed; choose another alias, or take it from that collection first."
+                f"The alias {alias!r} means the collection {old!r}, which was not made by hybridsearch, so nothing was "
+                "changed: choose another alias, or remove the alias from that collection first."
             )
         steps.append(models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
     create = models.CreateAlias(collection_name=this, alias_name=alias)
@@ -242,7 +249,7 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
     """How the vectors of a dense retriever are stored.
 
     Raises:
-        InvalidArgumentError: the retriever lacks its dimensions or metric.
+        InvalidArgumentError: The retriever has no dimensions or no metric.
     """
     size, metric = check_dense(name, retriever)
     quantization: Any = _QUANTIZATIONS.get(quantized) if quantized else None
@@ -250,7 +257,7 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
 
 
 def quantization_of(params: models.CollectionParams) -> Quantization | None:
-    """How the dense vectors of a collection are quantized."""
+    """How the dense vectors of a collection are compressed. None if they are not."""
     vectors = params.vectors if isinstance(params.vectors, dict) else {}
     kinds = {type(stored): name for name, stored in _QUANTIZATIONS.items()}
     return next((kinds[type(of)] for v in vectors.values() if (of := v.quantization_config) is not None), None)

@@ -1,25 +1,27 @@
-"""Documents as Qdrant payload, with what filters need to know of them.
+"""The payload of Qdrant points: a document, and two arrays for filters.
 
-Qdrant compares payload by rules of its own (a float equals nothing, strings have no order, 64-bit integers are compared
-as float64), so filters never look at the metadata itself. Each point carries, beside its document, two derived arrays
-that say the same in values whose comparison is beyond doubt:
+Qdrant compares payload by different rules: a float equals nothing, strings have no order, and 64-bit integers are
+compared as float64. So filters never look at the metadata themselves. They look at two arrays that are made from the
+metadata, with values that Qdrant compares correctly:
 
     {"id": "d1",
      "document": {"text": "...", "title": "...", "metadata": "{...}"},   metadata as JSON, so that 1, 1.0, true stay
-     "tokens": ["[\\"year\\"]", "[\\"year\\",2020]", ...],                facts, compared as whole strings
-     "ordered": [{"field": "year", "n0": 2020.0}, ...]}                  values, compared digit by digit
+     "tokens": ["[\\"year\\"]", "[\\"year\\",2020]", ...],                for equality
+     "ordered": [{"field": "year", "n0": 2020.0}, ...]}                  for ranges
 
-A token is JSON: `[field]` where the field is there, `[field, value]` for each value it equals, `[field, [value]]` for
-each element of a list, and `[field, {}]` where it is one string. Numbers of equal value give equal tokens.
+A token is JSON: `[field]` if the field is there, `[field, value]` for each value that the field equals,
+`[field, [value]]` for each element of a list, and `[field, {}]` if the field is one string. Equal numbers give equal
+tokens.
 
-An ordered value is a sequence of digits that float64 holds exactly, compared like the digits of a numeral: a number is
-`n0` and, from 2**53 on, the rest `n1` that float64 cannot hold; a string is one digit `s0`, `s1`, ... for every six
-bytes of its UTF-8, whose order is the order of code points; an instant likewise `i0`, `i1`, ...
+An ordered value is a sequence of digits that float64 holds exactly. The first different digit decides a comparison. A
+number is `n0` and, from 2**53 on, the rest `n1` that float64 cannot hold. A string is one digit `s0`, `s1`, ... for
+every six bytes of its UTF-8, which sorts like the code points. An instant is `i0`, `i1`, ... in the same way.
 
-`filters.comparable` gives the values. The title is added if the metadata has none. The id is added in Unicode's
-composed form.
+`filters.comparable` gives the values. If the metadata has no title, the title of the document is added. The id is added
+in Unicode's composed form.
 
-An index of an earlier version is `literal` and stays so: it has only the metadata and the id, and strings as they came.
+An index of an earlier version is `literal` and stays so. It has only the metadata and the id, with the strings as they
+came.
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ INDEXES: Mapping[str, models.PayloadSchemaType] = {
     "ordered[].s0": models.PayloadSchemaType.FLOAT,
     "ordered[].i0": models.PayloadSchemaType.FLOAT,
 }
-"""The payload indexes that make filters fast on a server."""
+"""The payload indexes, which make filters fast on a server."""
 
 SHOWN = ["id", "document"]
-"""The part of the payload that makes a document again."""
+"""The keys of the payload from which a document is made again."""
 
 _NAMESPACE = UUID("5f1c9b1e-3f0a-5b0e-9d55-0c6a4f0d9b7e")
 _EXACT = 2**53
@@ -55,7 +57,7 @@ ORDERED_BYTES = MAX_ID_BYTES + _DIGIT_BYTES - MAX_ID_BYTES % _DIGIT_BYTES
 _LONGEST_TOKEN = 200
 
 Digits: TypeAlias = list[tuple[str, float]]
-"""Payload key and value, the most significant first."""
+"""Pairs of a payload key and a digit. The most significant digit is the first."""
 
 
 def point_id(id: str) -> str:
@@ -68,7 +70,7 @@ def point_id(id: str) -> str:
 
 
 def to_payload(document: Document, *, literal: bool = False) -> dict[str, Any]:
-    """`document`, and what filters need to know of it; `literal` says whether the index is."""
+    """The payload of a document. `literal` tells whether the index is literal."""
     tokens: dict[str, None] = {}
     found = fields_of(document)
     if literal:
@@ -91,7 +93,7 @@ def to_payload(document: Document, *, literal: bool = False) -> dict[str, Any]:
         several = isinstance(value, list)
         for item in value if several else [value]:
             if isinstance(item, list | Mapping):
-                continue  # nothing equals it, and it has no order
+                continue  # no filter value equals it, and it has no order
             tokens[token(field, canonical(item))] = None
             if several:
                 tokens[token(field, [canonical(item)])] = None
@@ -105,7 +107,7 @@ def to_payload(document: Document, *, literal: bool = False) -> dict[str, Any]:
 
 
 def from_payload(payload: Mapping[str, Any]) -> Document:
-    """The document of a point; the inverse of `to_payload`."""
+    """The document of a point. This is the inverse of `to_payload`."""
     document = payload["document"]
     return Document(payload["id"], document["text"], document["title"], load_metadata(document["metadata"]))
 
@@ -118,7 +120,7 @@ def token(*parts: Any) -> str:
 
 
 def canonical(value: Any) -> Any:
-    """Equal for values that a filter calls equal: numbers by value, booleans and instants apart."""
+    """One form for all values that are equal in a filter. Numbers are equal by value, but not to booleans."""
     if isinstance(value, Instant):
         return {"at": value}
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -142,7 +144,7 @@ def digits(value: Any) -> Digits:
 
 
 def _digit(raw: bytes) -> float:
-    """Six bytes as one number below 257**6 < 2**49; the end of the string comes before every byte."""
+    """Six bytes as one number below 257**6 < 2**49. The end of the string sorts before every byte."""
     number = 0
     for place in range(_DIGIT_BYTES):
         number = 257 * number + (raw[place] + 1 if place < len(raw) else 0)

@@ -1,4 +1,4 @@
-"""Where a collection of Qdrant is."""
+"""The place of a collection of Qdrant."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.messages import redacted
 
 API_KEY = "HYBRIDSEARCH_QDRANT_API_KEY"
-"""The environment variable with the API key, where neither the argument nor the URL has one."""
+"""The environment variable for the API key, used if neither the argument nor the URL has a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a collection is.
+    """The place of a collection.
 
     Attributes:
-        collection: its name.
-        url: of a server, else None.
-        folder: of an embedded engine that keeps its data, else None.
-        shown: the place for people, without secrets.
-        key: the API key that the location had.
+        collection: Name of the collection.
+        url: URL of the server. None for an embedded engine.
+        folder: Folder of an embedded engine. None for a server, and for an engine in RAM.
+        shown: The place as messages show it, without secrets.
+        key: API key in the URL, or None.
     """
 
     collection: str
@@ -35,10 +35,13 @@ class Place:
 
     @classmethod
     def parse(cls, location: str) -> Place:
-        """Read `qdrant://:memory:/name`, `qdrant:///a/folder/name`, `qdrant://host:6333/name` or `qdrant+https://...`.
+        """The place that a URL means.
+
+        The URL is `qdrant://:memory:/name`, `qdrant:///a/folder/name`, `qdrant://host:6333/name` or
+        `qdrant+https://host:6333/name`.
 
         Raises:
-            InvalidArgumentError: it is none of these.
+            InvalidArgumentError: The URL has none of these forms.
 
         >>> Place.parse("qdrant+https://:secret@search.example.org:6333/papers").shown
         'qdrant+https://***@search.example.org:6333/papers'
@@ -55,9 +58,7 @@ class Place:
         if not scheme and middle == ":memory:":
             return cls(name, None, None, shown)
         if not scheme and not middle.strip("/"):
-            raise InvalidArgumentError(
-                f"{shown!r:.200} names a folder or a collection only: write qdrant:///a/folder/name for both."
-            )
+            raise InvalidArgumentError(f"{shown!r:.200} lacks a folder or a collection: write qdrant:///a/folder/name.")
         if not scheme and middle.startswith("/"):
             return cls(name, None, checked_path("The folder of the index", middle), shown)
         try:
@@ -69,8 +70,8 @@ class Place:
             ) from error
         if "@" in url.path:
             raise InvalidArgumentError(
-                f"The API key in the URL has a '/' as it is, so that the host is not clear: write it as %2F, or give "
-                f"the key as {API_KEY}."
+                f"The API key in the URL contains '/', so the host is not clear: write '/' as %2F, or give the key as "
+                f"{API_KEY}."
             )
         if not host:
             raise InvalidArgumentError(f"{shown!r:.200} names no host: write qdrant://host:6333/name.")
@@ -80,10 +81,10 @@ class Place:
 
 
 def check_name(name: str) -> str:
-    """Raises InvalidArgumentError if `name` cannot be that of a collection."""
+    """`name`. Raises InvalidArgumentError if a collection cannot have this name."""
     if not re.fullmatch(r'[^<>:"/\\|?*\x00-\x1f]{1,240}', name):
         raise InvalidArgumentError(
-            f"{name!r:.80} cannot be the name of a Qdrant collection: it has up to 240 characters, no control "
-            'characters and none of <>:"/\\|?*.'
+            f"{name!r:.80} cannot be the name of a Qdrant collection: use 1 to 240 characters, no control characters "
+            'and none of <>:"/\\|?*.'
         )
     return name

@@ -1,10 +1,11 @@
-"""Points as Qdrant has them: the numbers of terms, and vectors.
+"""The numbers of terms, and the vectors of points.
 
-Qdrant numbers the dimensions of a sparse vector with 32 bits. A second collection, `NAME-terms`, says which term has
-which number: its points have the number as id and the term as payload. A term takes the first free number of a
-sequence that is hashed from the term itself; numbers are only ever inserted, never changed, so that all writers agree
-without a lock, and a number that another term has taken, as happens to a few among 100,000, is passed over. A reader
-looks up terms that it has not seen before in one small request, and never takes one term for another.
+In a sparse vector of Qdrant, a term is a number of 32 bits. A second collection, `NAME-terms`, records which term has
+which number: the id of a point is the number, and its payload is the term. Hashes of the term give a sequence of
+numbers, and the term takes the first number that is free. Of 100,000 terms, a few find their first number taken.
+
+Numbers are inserted but never changed. So all writers agree without a lock. A reader looks up new terms in one small
+request, and never takes one term for another.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from hybridsearch.vectors import SparseVectors, Vectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting
 
 MAX_LOOK_UP = 10_000
-"""Most terms or ids in one request."""
+"""The largest number of terms or ids in one request."""
 
 MAX_REMEMBERED_TERMS = 1_000_000
-"""Terms whose numbers are kept in memory, some 150 MB; then they are looked up anew."""
+"""The number of terms whose numbers are kept in memory, about 150 MB. Beyond it, all are looked up again."""
 
 _NO_TERM = 0
 
 Row: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""The numbers of the terms of one document, ascending, and their values."""
+"""The numbers of the terms of one document, in ascending order, and their values."""
 
 
 class Terms:
-    """The numbers of terms, as they are in a collection, and as far as they have been asked for."""
+    """The numbers of terms in a collection. It remembers those that were asked for."""
 
     def __init__(self, index: Index) -> None:
         self.collection = index.terms
@@ -44,7 +45,7 @@ class Terms:
         self._numbers: dict[str, int] = {}
 
     def numbers(self, terms: Sequence[str], *, insert: bool = False) -> Steps[dict[str, int]]:
-        """The number of each term; a term that no document has is left out, or gets one where `insert`."""
+        """The number of each term. A term that has no number gets one if `insert` is true, else it is left out."""
         if len(self._numbers) > MAX_REMEMBERED_TERMS:
             self._numbers = {}
         known = self._numbers
@@ -66,14 +67,14 @@ class Terms:
                         free.setdefault(number, term)
                     else:
                         del trying[term]
-                if free:  # read again afterwards: another writer may have been faster
+                if free:  # the loop reads them again, because another writer may have been faster
                     points = [models.PointStruct(id=n, vector={}, payload={"term": t}) for n, t in free.items()]
                     only_new = models.UpdateMode.INSERT_ONLY
                     yield call(self.collection, "upsert", points=points, update_mode=only_new, wait=True)
         return {term: known[term] for term in terms if term in known}
 
     def names(self, numbers: Sequence[int]) -> Steps[dict[int, str]]:
-        """The inverse of `numbers`."""
+        """The term of each number. This is the inverse of `numbers`."""
         terms: dict[int, str] = {}
         for start in range(0, len(numbers), MAX_LOOK_UP):
             ids = numbers[start : start + MAX_LOOK_UP]
@@ -83,7 +84,7 @@ class Terms:
 
 
 def number_of(term: str, attempt: int) -> int:
-    """The number that a term takes if the earlier attempts found theirs taken: 32 bits, never 0.
+    """The number that a term tries at this attempt, after other terms had the numbers before. 32 bits, never 0.
 
     >>> number_of("wing", 0) == number_of("wing", 0) != number_of("wing", 1)
     True
@@ -94,7 +95,7 @@ def number_of(term: str, attempt: int) -> int:
 
 
 def length_of(point: models.PointStruct) -> int:
-    """About how many characters a point has as JSON."""
+    """The approximate number of characters of a point as JSON."""
     payload: dict[str, Any] = point.payload or {}
     document = payload["document"]
     vectors: Any = point.vector
@@ -111,7 +112,7 @@ def used_terms(vectors: Vectors) -> Iterator[str]:
 
 
 def sparse_rows(vectors: SparseVectors, numbers: dict[str, int]) -> list[Row]:
-    """The rows of `vectors` without zeros."""
+    """The rows of `vectors`, without their zeros."""
     matrix = vectors.matrix
     number = np.array([numbers.get(term, _NO_TERM) for term in vectors.vocabulary.terms], dtype=np.int64)
     rows = []
@@ -137,7 +138,7 @@ def sparse_vector(row: Row, *, anchored: bool) -> models.SparseVector | None:
 
 
 def from_rows(rows: Sequence[tuple[list[int], list[float]]], terms: dict[int, str]) -> SparseVectors:
-    """The inverse of `sparse_rows`."""
+    """The vectors of these rows. This is the inverse of `sparse_rows`."""
     numbers = np.array([number for found, _ in rows for number in found], dtype=np.int64)
     data = np.array([value for _, values in rows for value in values], dtype=np.float32)
     ends = np.cumsum([0, *(len(found) for found, _ in rows)])

@@ -1,4 +1,4 @@
-"""What the errors of Qdrant and its client mean, in one sentence each; secrets are in none of them."""
+"""Turns the errors of Qdrant and its client into our errors. No message contains secrets."""
 
 from __future__ import annotations
 
@@ -25,17 +25,22 @@ _AT_FAULT = frozenset({400, 413, 422})
 
 
 class RefusedError(BackendError):
-    """The request itself is at fault: a document in it, its length (`too_large`), or the index that it is for."""
+    """The server refused a request because of the request itself.
+
+    The cause is a document in it, its length (`too_large`), or the index that it names.
+    """
 
     too_large = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Attributes:
-    place: that is asked.
-    key: shown by no sentence.
-    timeout: seconds for one request.
+    """Translates errors of one Qdrant.
+
+    Attributes:
+        place: Place of the collection.
+        key: API key. No message shows it.
+        timeout: Seconds to wait for the answer to one request.
     """
 
     place: Place
@@ -43,24 +48,24 @@ class Refusals:
     timeout: float
 
     def sentence(self, error: Exception, *, first: bool = False) -> HybridSearchError | None:
-        """What `error` means for a user; None for what is no error of Qdrant or of its client.
+        """The error to raise for `error`. None if `error` does not come from Qdrant or its client.
 
-        `first` is whether this is the answer to the first request, for the version.
+        `first` tells whether the request was the first one, which asks for the version.
         """
         where = f"Qdrant at {self.place.shown}"
         if first and _foreign(error):
             return BackendError(
-                f"What answers at {self.place.shown} does not speak like Qdrant: check host and port, and the path if "
-                "it is behind a proxy."
+                f"The server at {self.place.shown} does not answer like Qdrant: check the host and the port, and the "
+                "path if Qdrant is behind a proxy."
             )
         if isinstance(error, UnexpectedResponse):
             return self._response(error, where)
         if isinstance(error, ResourceExhaustedResponse):
-            return BackendError(f"The {where} is overloaded, and several attempts did not help: try again later.")
+            return BackendError(f"{where} is overloaded and refused several attempts: try again later.")
         source = error.source if isinstance(error, ResponseHandlingException) else error
         if isinstance(source, httpx.TimeoutException):
             return BackendError(
-                f"The {where} did not answer within {self.timeout:g} seconds: raise `timeout`, or lower its load."
+                f"{where} did not answer within {self.timeout:g} seconds: raise `timeout`, or send fewer requests."
             )
         if isinstance(source, httpx.TransportError):
             text = self._safe(str(source))
@@ -69,38 +74,45 @@ class Refusals:
                     f"The TLS connection to {where} failed ({text}): give `ca_file` for a private certificate "
                     "authority, and qdrant+https:// only for a server with TLS."
                 )
-            return BackendError(f"The {where} cannot be reached ({text}): is it running, and is the URL right?")
+            return BackendError(
+                f"{where} cannot be reached ({text}): check that it runs and that the host and port are right."
+            )
         if isinstance(source, RuntimeError) and "already accessed" in str(source):
             return IndexLockedError(
-                f"Another process uses the embedded Qdrant in {self.place.folder}: close it there, or run a server."
+                f"Another process uses the embedded Qdrant in {self.place.folder}: close it there, or run a Qdrant "
+                "server."
             )
         if isinstance(source, RuntimeError) and "closed" in str(source):
             return BackendError("The index was closed: open it again to use it.")
         if isinstance(source, OSError) and self.place.url is not None:
-            return BackendError(f"The {where} cannot be reached ({self._safe(str(source))}): is this machine in order?")
+            return BackendError(
+                f"{where} cannot be reached ({self._safe(str(source))}): check the network of this machine."
+            )
         if isinstance(source, OSError | sqlite3.Error):
             return StorageError(f"The embedded Qdrant in {self.place.folder} cannot be read or written: {source}.")
         if isinstance(source, ValueError | KeyError) and "not found" in str(source):
             return IndexNotFoundError(f"There is no index at {self.place.shown} any more.")
         if isinstance(error, ApiException | ValueError):
-            return BackendError(f"The {where} did not understand the request or its answer: {self._safe(str(source))}.")
+            return BackendError(
+                f"{where} or its client did not understand a request or an answer: {self._safe(str(source))}."
+            )
         return None
 
     def _response(self, error: UnexpectedResponse, where: str) -> HybridSearchError:
         said = self._safe(_said(error))
         if error.status_code in (401, 403):
-            given = "refused the API key" if self.key else "asks for an API key"
+            problem = "refused the API key" if self.key else "needs an API key"
             return BackendError(
-                f"The {where} {given} ({said}): give `api_key` or set {API_KEY}; to write, a key needs write access."
+                f"{where} {problem} ({said}): give `api_key`, or set {API_KEY}. Writing needs a key with write access."
             )
         if error.status_code == 404:
             return IndexNotFoundError(f"There is no index at {self.place.shown} ({said}).")
         if error.status_code == 409:
-            return IndexExistsError(f"There is an index at {self.place.shown} already.")
+            return IndexExistsError(f"There is already an index at {self.place.shown}: choose another name.")
         if re.search(r"no space|disk|read.?only", said, re.IGNORECASE):
-            return StorageError(f"The {where} cannot write: {said}.")
+            return StorageError(f"{where} cannot write: {said}.")
         refused = RefusedError if error.status_code in _AT_FAULT else BackendError
-        translated = refused(f"The {where} refused the request with status {error.status_code}: {said}.")
+        translated = refused(f"{where} refused a request (HTTP {error.status_code}): {said}.")
         if isinstance(translated, RefusedError):
             translated.too_large = error.status_code == 413 or "larger than allowed" in said
         return translated
@@ -110,7 +122,7 @@ class Refusals:
 
 
 def passes(error: Exception, *, writes: bool) -> bool:
-    """Whether the same request may succeed a moment later. What `writes`, by ids, may come twice."""
+    """Whether the same request may succeed a moment later. A request that `writes` may be made twice."""
     if isinstance(error, UnexpectedResponse):
         return error.status_code in (429, 502, 503, 504)
     if isinstance(error, ResponseHandlingException):
@@ -120,7 +132,7 @@ def passes(error: Exception, *, writes: bool) -> bool:
 
 
 def _foreign(error: Exception) -> bool:
-    """Whether this answer to the first request, for the version, is none of Qdrant's."""
+    """Whether this answer to the first request, for the version, does not come from Qdrant."""
     if isinstance(error, UnexpectedResponse):
         return error.status_code in (400, 404, 405)
     return isinstance(error, ValueError) or (
@@ -129,7 +141,7 @@ def _foreign(error: Exception) -> bool:
 
 
 def _said(error: UnexpectedResponse) -> str:
-    """The server's own words."""
+    """The message of the server."""
     try:
         data = json.loads(error.content)
         return str(data["status"]["error"]).rstrip(".")[:500]

@@ -1,11 +1,11 @@
-"""Searching a collection of Qdrant.
+"""Searches a collection of Qdrant.
 
-An answer that is cut within a tie is asked for again, deeper, until it holds the whole tie, as Qdrant has no second key
-to sort by. Documents come back with the hits.
+Qdrant cannot sort ties by id. So if an answer ends within a tie, the search is repeated with a larger limit, until the
+answer contains the whole tie. Hits come with their documents.
 
-The embedded engine multiplies all dense vectors with the query in one product of float32 matrices, in which equal rows
-may differ in their last digits. Its best candidates, and all within that error of the last, are scored once more in
-float64, each for itself, so that equal vectors tie wherever they are stored. A server scores each vector for itself.
+The embedded engine computes the scores of all dense vectors as one product of float32 matrices. There the scores of
+equal vectors may differ in their last digits. So its candidates are scored again in float64, one by one, and equal
+vectors get equal scores. A server scores each vector separately.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, Vector
 from hybridsearch.weighting import BM25Weighting
 
 MAX_FETCH = 256
-"""Most documents that are fetched in one request."""
+"""The largest number of documents that one request fetches."""
 
 OVERSAMPLING = 3.0
-"""Candidates of quantized vectors for one hit; their scores are those of the full vectors."""
+"""The number of candidates of quantized vectors for one hit. They are scored again with the full vectors."""
 
 _EMBEDDED_ERROR = 1e-5
-"""Of a product of two vectors in the embedded engine, relative to the product of their lengths."""
+"""The error of a dense score of the embedded engine, relative to the product of the lengths of the two vectors."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,11 @@ class Searcher:
     """Reads one collection.
 
     Attributes:
-        collection: its name, or an alias of it.
-        index, terms: what it remembers.
-        embedded: whether the engine is in this process.
-        dense: how a server searches dense vectors.
+        collection: Name of the collection, or an alias.
+        index: The index in the collection.
+        terms: The numbers of the terms.
+        embedded: Whether the engine is in this process.
+        dense: How a server searches dense vectors.
     """
 
     collection: str
@@ -93,7 +94,7 @@ class Searcher:
         ]
 
     def _weigh_queries(self, searches: Sequence[Search]) -> Steps[None]:
-        """Give each search the vector that Qdrant is asked with; None where nothing can be found."""
+        """Give each search the query vector that is sent to Qdrant. It is None if no document can match."""
         sparse = [search for search in searches if isinstance(search.request.query, SparseQuery)]
         numbers: dict[str, int] = {}
         if sparse:
@@ -120,7 +121,7 @@ class Searcher:
                 )
 
     def _count_terms(self, searches: Sequence[Search], numbers: dict[str, int]) -> Steps[dict[tuple[str, str], float]]:
-        """The idf by retriever and term, where it is not Qdrant itself that weighs by it."""
+        """The idf by retriever and term, for the retrievers for which Qdrant does not compute it."""
         retrievers = {
             (search.request.retriever, term): search.retriever
             for search in searches
@@ -146,11 +147,13 @@ class Searcher:
         return idf
 
     def _check_index(self) -> Steps[None]:
-        """Raises IndexNotFoundError if an alias means another index by now; for where no query would show that."""
+        """Raises IndexNotFoundError if an alias means another index by now. It is called if no query is sent."""
         if self.collection != self.index.collection:
             info = yield call(self.collection, "get_collection")
             if Index.from_metadata(info.config.metadata, self.collection).mark != self.index.mark:
-                raise IndexNotFoundError(f"The alias {self.collection!r} was moved again and again: try again later.")
+                raise IndexNotFoundError(
+                    f"The alias {self.collection!r} was moved several times during a search: try again later."
+                )
 
     def _checks(self, filters: Sequence[Filter]) -> list[Check]:
         if self.index.literal:
@@ -159,11 +162,11 @@ class Searcher:
         return list(dict.fromkeys(check for filter in distinct for check in filter.checks()))
 
     def _look(self, check: Check) -> models.QueryRequest:
-        """The question for any document that passes."""
+        """The question whether any document passes the check."""
         return models.QueryRequest(filter=compile_filter(Filter(check.condition)), limit=1, with_payload=False)
 
     def _query(self, search: Search, among: Sequence[str] = ()) -> models.QueryRequest:
-        """The question for the best documents; or for those `among` its hits, to get their texts."""
+        """The question for the best documents. With `among`, the question for the texts of these hits."""
         request = search.request
         filter = None if request.filter is None else compile_filter(request.filter, literal=self.index.literal)
         return models.QueryRequest(
@@ -177,7 +180,7 @@ class Searcher:
         )
 
     def _params(self, kind: Kind, name: str) -> models.SearchParams | None:
-        if self.embedded:  # is exact, and counts no deleted document
+        if self.embedded:  # it is exact, and its idf ignores deleted documents
             return None
         if kind == "dense":
             exact = self.dense == "exact"
@@ -205,7 +208,10 @@ class Searcher:
         return documents
 
     def page(self, size: int, offset: Any) -> Steps[tuple[EncodedBatch, Any]]:
-        """The documents with their vectors from `offset` on, and where the next ones begin; None at both ends."""
+        """The documents with their vectors from `offset` on, and the offset of the next page.
+
+        The first offset is None, and the offset after the last page is None.
+        """
         whole = {"with_payload": True, "with_vectors": True}
         points, following = yield call(self.collection, "scroll", limit=size, offset=offset, **whole)
         rows: dict[str, list[tuple[list[int], list[float]]]] = {}
@@ -230,7 +236,7 @@ class Searcher:
         return EncodedBatch([from_payload(point.payload) for point in points], vectors), following
 
     def explain(self, request: Request, ids: Sequence[str]) -> Steps[dict[str, dict[str, float]]]:
-        """Ask once for each term, among these documents alone: the score is what the term adds."""
+        """What each term adds to the score of each document. It asks Qdrant for the scores of each term alone."""
         search = Search(request, retriever_of(self.index.schema, request.retriever))
         check_explained(request, search.retriever)
         yield from self._weigh_queries([search])
@@ -257,15 +263,17 @@ class Searcher:
 
 @dataclass(eq=False)
 class Search:
-    """One request on its way.
+    """One request that is being answered.
 
     Attributes:
-        vector: what Qdrant is asked with; None where nothing can be found.
-        terms: of a sparse `vector`, in its order.
-        limit: for how many documents Qdrant is asked.
-        again: whether the dense candidates are scored once more here.
-        scores: by document id, of the last answer.
-        documents: that came with the answers.
+        request: The request.
+        retriever: Schema of its retriever.
+        vector: Query vector that is sent to Qdrant. None if no document can match.
+        terms: Terms of a sparse `vector`, in its order.
+        limit: Number of documents that Qdrant is asked for.
+        scores: Scores of the last answer, by document id.
+        documents: Documents that came with the answers, by id.
+        again: Whether the dense candidates are scored again here.
     """
 
     request: Request
@@ -283,7 +291,7 @@ class Search:
         (dense_query if self.retriever.kind == "dense" else sparse_query)(self.request, self.retriever)
 
     def take(self, points: Sequence[models.ScoredPoint]) -> None:
-        """Qdrant's answer to the question for `limit` documents."""
+        """Take Qdrant's answer to the question for `limit` documents."""
         sign = -1.0 if self.retriever.metric == "euclidean" else 1.0
         scores = sign * np.array([point.score for point in points], dtype=np.float64)
         if self.retriever.kind != "dense":
@@ -306,7 +314,7 @@ class Search:
                 self.documents[payload["id"]] = from_payload(payload)
 
     def cut_in_a_tie(self) -> bool:
-        """Whether documents that are not in the answer may tie with the last that counts; then asks for more."""
+        """Whether documents that are not in the answer may tie with the last hit. If so, `limit` is raised."""
         if self._undecided:
             self.limit *= 4
         return self._undecided
@@ -316,7 +324,7 @@ class Search:
 
 
 def _check(checks: Sequence[Check], found: Sequence[int]) -> None:
-    """Raises the FilterError of a check that fails, given how many documents pass each."""
+    """Raises the FilterError of a check that fails. `found` has the number of documents that pass each check."""
     for check, documents in zip(checks, found, strict=True):
         if bool(documents) is not check.some:
             raise FilterError(check.error)
@@ -327,7 +335,7 @@ def _with_ids(ids: Sequence[str]) -> models.Filter:
 
 
 def _score(query: Any, vectors: NDArray[np.float64], metric: str | None) -> NDArray[np.float64]:
-    """Each row's score depends on that row alone."""
+    """The score of each row. It depends on that row only."""
     query = np.asarray(query, dtype=np.float64)
     euclidean = metric == "euclidean"
     scores: NDArray[np.float64] = np.square(vectors - query).sum(axis=1) if euclidean else (vectors * query).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Documents on their way into a collection."""
+"""Writes documents to a collection."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _MAX_POINTS = 256  # documents in one request
 
 @dataclass(slots=True)
 class Writer:
-    """Attributes:
-    shown: the place for people.
-    max_characters: a request ends early once it is about this long, below the server's limit of 32 MB whatever the
-        script. Where a proxy takes less, requests become shorter.
+    """Writes documents to collections.
+
+    Attributes:
+        shown: The place as messages show it.
+        max_characters: Approximate number of characters at which a request ends. The default stays below the server's
+            limit of 32 MB in any script. If a proxy refuses a request as too large, later requests are shorter.
     """
 
     shown: str
@@ -32,7 +34,7 @@ class Writer:
     def prepare(
         self, index: Index, terms: Terms, batch: EncodedBatch
     ) -> Steps[tuple[Index, list[list[models.PointStruct]]]]:
-        """The index, its average lengths known, and the points of `batch`, its terms numbered, request by request."""
+        """The index with its average lengths, and the points of `batch`, one list for each request."""
         if not len(batch):
             return index, []
         index = yield from _freeze_lengths(index, batch, self.shown)
@@ -66,11 +68,14 @@ class Writer:
         return index, parts
 
     def store(self, index: Index, points: list[models.PointStruct]) -> Steps[list[tuple[str, str]]]:
-        """Store points; in halves where they are refused together. Returns (id, reason) of each that is alone, too."""
+        """Store points. If they are refused, their halves are sent, down to single points.
+
+        Returns the id and the reason of each point that is refused alone.
+        """
         try:
             yield call(index.collection, "upsert", points=points, wait=True)
         except RefusedError as error:
-            if error.too_large:  # so are the next
+            if error.too_large:  # the next requests would be too large as well
                 self.max_characters = min(self.max_characters, sum(map(length_of, points)) // 2)
             if len(points) == 1:
                 return [((points[0].payload or {})["id"], str(error))]
@@ -88,11 +93,11 @@ class Writer:
 
 
 def _freeze_lengths(index: Index, batch: EncodedBatch, shown: str) -> Steps[Index]:
-    """Let the first documents decide the average lengths that the schema leaves open."""
+    """Let the first documents decide the average lengths that the schema does not have yet."""
     if not index.missing_lengths(batch):
         return index
     info = yield call(index.collection, "get_collection")
-    index = Index.from_metadata(info.config.metadata, shown)  # another writer may have decided
+    index = Index.from_metadata(info.config.metadata, shown)  # another writer may have decided first
     means = index.missing_lengths(batch)
     if means:
         retrievers = {

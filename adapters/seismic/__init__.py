@@ -1,4 +1,4 @@
-"""Seismic as an engine: approximate search of sparse vectors in this process, for collections of millions."""
+"""The Seismic engine: approximate search of learned sparse vectors in this process, for millions of documents."""
 
 from __future__ import annotations
 

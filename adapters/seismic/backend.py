@@ -1,14 +1,17 @@
 """Approximate search of learned sparse vectors by Seismic (Bruch, Nardini, Rulli and Venturini, SIGIR 2024).
 
-Seismic's time grows much more slowly than the collection, which pays beyond half a million documents. But it has no
-updates, no deletes and no filters. So documents and vectors live in the memory backend, in RAM or in its folder, and
-Seismic indices are made over its segments, which never change. What they do not cover is searched exactly: documents
-that came since the last `refresh`, searches with a filter, weights below 0 in a query or a retriever, and searches for
-which Seismic finds fewer than k documents. A document that Seismic finds is a hit if it still is there, and its score
-is worked out anew from its stored vector. So every hit has the exact float32 score and the right place among the
-others; the one thing that can happen is that a document is missed.
+The search time of Seismic grows much more slowly than the collection. It is faster than exact search from about half a
+million documents on. But Seismic has no updates, no deletes and no filters. So the memory backend stores documents and
+vectors, in RAM or in a folder. The Seismic indexes are built over its segments, which never change.
 
-In a folder the indices lie in `seismic` beside the memory backend's files, which stay a complete index of their own.
+These searches are exact: searches of documents that were added since the last `refresh`, searches with a filter,
+queries or retrievers with weights below 0, and searches for which Seismic finds fewer than k documents.
+
+A document that Seismic finds is a hit if it was not deleted meanwhile. Its score is computed again from its stored
+vector. So every hit has the exact float32 score and the right rank among the others. But Seismic may miss a document.
+
+In a folder, the Seismic indexes are in `seismic`, beside the files of the memory backend. Those files are a complete
+index by themselves.
 """
 
 from __future__ import annotations
@@ -39,31 +42,38 @@ from hybridsearch.vectors import SparseQuery
 log = logging.getLogger(__name__)
 
 _SPARE = 16
-"""So many documents more than wanted are asked for, as Seismic's own scores come from 16-bit weights."""
+"""The number of documents that Seismic finds beyond k. They are needed because it scores with 16-bit weights."""
 
 
 class SeismicBackend(MemoryBackend):
-    """The memory backend with approximate search of large sparse retrievers.
+    """A memory backend that searches large sparse retrievers approximately with Seismic.
 
-    Lexical and dense retrievers are searched exactly, as there. Seismic indices are made by `refresh`, and by `open`
-    where one is missing, damaged or made by another version of Seismic; never by a search. That is done by a process
-    of its own and takes about 5 seconds of a core for each million of `n_postings` times the number of terms. Searches
-    go on meanwhile.
+    Lexical and dense retrievers are searched as in `MemoryBackend`. `refresh` builds Seismic indexes. `open` builds an
+    index if it is missing, damaged or made by another version of Seismic. A search never builds one. Building runs in
+    another process, and searches go on meanwhile. It takes about 5 seconds of one core for each million of `n_postings`
+    times the number of terms.
+
+    An index in a folder remembers `n_postings`, `centroid_fraction` and `summary_energy`. If other values are given
+    later, the Seismic indexes are built again.
 
     Args:
-        location: "seismic://:memory:" (or None) for RAM only, "seismic:///a/folder" or a path to keep the index there.
-        query_cut: how many of a query's terms, the heaviest, Seismic looks documents up by. All count in the score.
-            More are worth their time where many hundreds of hits are wanted.
-        heap_factor: from 0 to 1; how readily Seismic leaves out clusters of documents that promise less than the k
-            found so far. 0 leaves out none.
-        n_postings: how many documents a term keeps on average, those where it weighs most.
-        centroid_fraction: clusters of a term's documents, as a share of these.
-        summary_energy: how much of the weight of a cluster its summary keeps, from 0 to 1.
-        min_documents: fewer new documents than that get no index, as exact search is as fast.
-        hnsw, verify: as in `MemoryBackend`.
-
-    `n_postings`, `centroid_fraction` and `summary_energy` are remembered in a folder; others given later make the
-    indices anew.
+        location: Place of the index: "seismic://:memory:" for RAM, or "seismic:///a/folder" or a path for a folder.
+            Default None: RAM.
+        query_cut: Number of query terms that Seismic uses to find candidates: the terms with the largest weights. All
+            terms count in the score. Default 10. A larger number finds more and takes longer. It is useful if you want
+            many hundreds of hits.
+        heap_factor: How readily Seismic skips clusters of documents that promise less than the k documents found so
+            far, from 0 to 1. Default 0.8. With 0 it skips none. A larger number is faster and finds less.
+        n_postings: Average number of documents that Seismic keeps for each term: the documents in which the term
+            weighs most. Default None: 1000 for a new index. A larger number finds more and takes more memory.
+        centroid_fraction: Number of clusters of a term's documents, as a fraction of these documents, above 0 and at
+            most 1. Default None: 0.1 for a new index.
+        summary_energy: Fraction of the weight of a cluster that its summary keeps, above 0 and at most 1. Default
+            None: 0.4 for a new index.
+        min_documents: Smallest number of new documents for which a Seismic index is built. Default 500,000. Fewer
+            documents are searched exactly, which is as fast.
+        hnsw: Whether dense retrievers are searched approximately by HNSW. Default False. See `MemoryBackend`.
+        verify: Whether files are checked when they are opened. Default True. See `MemoryBackend`.
 
     >>> backend = SeismicBackend("seismic://:memory:")
     >>> backend.create(Schema({}))
@@ -108,7 +118,7 @@ class SeismicBackend(MemoryBackend):
         return replace(own, approximate=own.approximate | {"sparse"})
 
     def open(self) -> Schema | None:
-        """The schema of the index at this place, or None if there is none. Makes Seismic indices that are missing."""
+        """Open the index. Returns its schema, or None if there is no index. Builds Seismic indexes that are missing."""
         schema = super().open()
         if schema is not None and not self._loaded:
             with self._indexing:
@@ -120,11 +130,11 @@ class SeismicBackend(MemoryBackend):
             try:
                 self._update()
             except HybridSearchError as error:
-                log.warning("Sparse searches stay exact for now: %s", error)
+                log.warning("Sparse searches are exact until the next refresh(), because this failed: %s", error)
         return schema
 
     def reopen(self) -> Schema | None:
-        """As `MemoryBackend.reopen`; Seismic indices that another process has made are read, too."""
+        """Do what `MemoryBackend.reopen` does, and read Seismic indexes that another process has built."""
         before, schema = self._state, super().reopen()
         if self._state is not before:
             self._loaded = False
@@ -136,13 +146,13 @@ class SeismicBackend(MemoryBackend):
         self._loaded = True
 
     def refresh(self) -> None:
-        """Make the Seismic index of what came since the last call, if that is `min_documents` or more.
+        """Build the Seismic index of the documents since the last call, if there are at least `min_documents`.
 
-        What was upserted and deleted is searchable, and durable, at once in any case.
+        Upserts and deletes are searchable and stored without this call.
 
         Raises:
-            BackendError: Seismic failed; the documents are stored and searched exactly.
-            StorageError: the disk is full or refuses; likewise.
+            BackendError: Seismic failed. The documents are stored, and are searched exactly.
+            StorageError: The disk is full or cannot be written. The documents are stored, and are searched exactly.
         """
         super().refresh()
         self._update()
@@ -172,7 +182,10 @@ class SeismicBackend(MemoryBackend):
         return rankings
 
     def describe(self) -> dict[str, Any]:
-        """As `MemoryBackend.describe`; "seismic" has each index's documents and bytes, and all settings."""
+        """Facts about the index, as in `MemoryBackend.describe`.
+
+        "seismic" has the documents and bytes of each Seismic index, and all settings.
+        """
         shards = [{"documents": shard.documents, "bytes": shard.size} for shard in self._shards]
         searched = {"query_cut": self._query_cut, "heap_factor": self._heap_factor}
         return {**super().describe(), "seismic": {"indices": shards, **self._parameters, **searched}}
@@ -180,7 +193,7 @@ class SeismicBackend(MemoryBackend):
     def _answer(
         self, state: State, shards: Sequence[Shard], name: str, k: int, requests: Sequence[Request]
     ) -> list[Ranking]:
-        """Answer requests to one sparse retriever: from Seismic where it covers enough, the rest exactly."""
+        """Answer requests to one sparse retriever: with Seismic for the segments that it covers, the rest exactly."""
         queries = [cast(SparseQuery, request.query) for request in requests]
         views = {view.segment: view for view in state.views}
         covered = {segment for shard in shards for segment in shard.segments}
@@ -193,7 +206,7 @@ class SeismicBackend(MemoryBackend):
                 for left in exact:
                     left.extend(present)
                 continue
-            wanted = (k + _SPARE) * shard.documents // alive  # as some of what it finds may have been deleted
+            wanted = (k + _SPARE) * shard.documents // alive  # some of the documents may have been deleted
             rows_of = index.search(queries, wanted, self._query_cut, self._heap_factor)
             for position, (query, rows) in enumerate(zip(queries, rows_of, strict=True)):
                 best = shard.best(views, name, query, rows, k)
@@ -212,14 +225,14 @@ class SeismicBackend(MemoryBackend):
         return [Ranking.from_scores(hits, k) for hits in found]
 
     def _update(self) -> None:
-        """Make an index of all segments that have none, if it is worth it.
+        """Build a Seismic index over all segments that have none, if they have enough documents.
 
-        Indices that are at most twice as large are replaced by the new one. So there are few, and each document is
-        indexed a logarithmic number of times.
+        The new index also replaces indexes that are at most twice as large. So there are few indexes, and each
+        document is indexed a logarithmic number of times.
         """
         with self._indexing:
             if self._merger is not None:
-                self._merger.join()  # or it would replace what is indexed here
+                self._merger.join()  # or it would replace segments that are indexed here
             state = self._current()
             views = {view.segment: view for view in state.views}
 
@@ -239,7 +252,7 @@ class SeismicBackend(MemoryBackend):
             self._shards = tuple(kept)
 
     def _remove_stale(self) -> None:
-        """Delete the files of indices that are no longer used, unless another process is the writer."""
+        """Delete the files of Seismic indexes that are no longer used, unless another process is the writer."""
         used = {shard.name for shard in self._shards}
         stale = [] if self._indices is None else [path for path in self._indices.glob("*") if path.name not in used]
         if stale:
@@ -249,7 +262,7 @@ class SeismicBackend(MemoryBackend):
 
 
 def _suits(request: Request) -> bool:
-    """Whether Seismic can answer; what is wrong with other requests is found out by the exact search."""
+    """Whether Seismic can answer a request. The exact search answers other requests, or raises their errors."""
     query, k = request.query, request.k
     if request.filter is not None or not isinstance(query, SparseQuery) or not isinstance(k, int | np.integer):
         return False
@@ -257,7 +270,7 @@ def _suits(request: Request) -> bool:
 
 
 def _folder(location: str | Path | None) -> Path | None:
-    """The folder that `location` names; None for RAM."""
+    """The folder that `location` names. None for RAM."""
     if location is None or isinstance(location, Path):
         return location
     scheme, separator, rest = location.rpartition("://")
@@ -267,7 +280,7 @@ def _folder(location: str | Path | None) -> Path | None:
         return None
     if scheme != "seismic" or not rest.startswith("/"):
         raise InvalidArgumentError(
-            f"{redacted(location)!r} is not a place of a Seismic index: it is seismic:///a/folder, with three slashes, "
+            f"{redacted(location)!r} is not a place of a Seismic index: write seismic:///a/folder, with three slashes, "
             "or seismic://:memory:."
         )
     return Path(rest)

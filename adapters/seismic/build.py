@@ -1,13 +1,13 @@
-"""Builds one Seismic index, in a process of its own: `python build.py FOLDER`.
+"""A program that builds one Seismic index in a separate process: `python build.py FOLDER`.
 
-Seismic holds the interpreter lock while it builds, which takes minutes where there are many documents, and it writes
-what it does to standard output. So `shards` hands the work to this program, and everything else goes on meanwhile. It
-is run by its path, without the package around it, whose imports take longer than many an index.
+Seismic holds the interpreter lock while it builds, which takes minutes for many documents. It also prints its progress
+to standard output. So `shards` starts this program, and the calling process can go on. The program is started by its
+path and does not import the package, because the imports would take longer than building a small index.
 
-FOLDER holds, and afterwards also `index.index.seismic`:
+FOLDER contains these files. The program adds `index.index.seismic`.
 
-    job.json          {"terms": how many components there are, "parameters": of SeismicIndex.build_from_dataset}
-    rows.npy          int64, the number under which each document is to be found
+    job.json          {"terms": number of components, "parameters": of SeismicIndex.build_from_dataset}
+    rows.npy          int64, the number of each document in the index
     offsets.npy       int64, where each document begins in the next two files, and where the last one ends
     components.bin    int32, ascending within a document
     values.bin        float32
@@ -24,21 +24,21 @@ import numpy as np
 import seismic  # type: ignore[import-untyped, unused-ignore]
 
 STEM = "index"
-"""Of the file that is made; Seismic adds `.index.seismic`."""
+"""The name of the new file. Seismic adds `.index.seismic`."""
 
 _STEP = 1 << 16
-"""Documents handed over at a time, which bounds the memory for their 64-bit component numbers."""
+"""The number of documents given to Seismic at a time. It limits the memory for their 64-bit component numbers."""
 
 
 def classes(terms: int) -> tuple[Any, Any]:
-    """The classes of a dataset and an index with so many components, which are 16-bit numbers where they fit."""
+    """The classes of a dataset and an index with this number of components. Up to 65,535, they use 16-bit numbers."""
     if terms <= 65_535:
         return seismic.SeismicDataset, seismic.SeismicIndex
     return seismic.SeismicDatasetLV, seismic.SeismicIndexLV
 
 
 def build(folder: Path) -> None:
-    """Make the index that `folder` describes."""
+    """Build the index that the files in `folder` describe."""
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     rows, offsets = np.load(folder / "rows.npy"), np.load(folder / "offsets.npy")
     components = np.memmap(folder / "components.bin", np.int32, "r")

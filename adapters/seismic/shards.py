@@ -1,9 +1,9 @@
-"""Seismic indices over segments of the memory backend: how they are made, saved, read again and searched.
+"""Builds, saves, reads and searches Seismic indexes over segments of the memory backend.
 
-A shard of a folder lies in
+The files of a shard:
 
     <digest of manifest.json>/manifest.json        the segments, build parameters, terms and files
-    <digest of manifest.json>/0.index.seismic      of the first sparse retriever, and so on
+    <digest of manifest.json>/0.index.seismic      the index of the first sparse retriever, and so on
 """
 
 from __future__ import annotations
@@ -44,35 +44,35 @@ from hybridsearch.vectors import SparseQuery
 log = logging.getLogger(__name__)
 
 Parameters: TypeAlias = Mapping[str, int | float]
-"""Of `SeismicIndex.build_from_dataset`."""
+"""The parameters of `SeismicIndex.build_from_dataset`."""
 
 DEFAULTS: Parameters = {"n_postings": 1000, "centroid_fraction": 0.1, "summary_energy": 0.4}
-"""How an index is built where nothing else is said."""
+"""The default parameters of a new index."""
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1
 _ENGINE = version("pyseismic-lsr")
 
 _BATCH = 32
-"""Queries given to Seismic together; it holds the interpreter lock until all of them are answered."""
+"""The number of queries in one call of Seismic. It holds the interpreter lock until it has answered all of them."""
 
 _STEP = 1 << 16
-"""Documents written for the builder at a time."""
+"""The number of documents that are written for the builder at a time."""
 
 Source: TypeAlias = Segment | int
-"""A segment, or how many rows it had, if it is no longer there."""
+"""A segment. If the segment is gone, its number of rows."""
 
 
 class Shard:
-    """Some segments, and for each sparse retriever the Seismic index over them.
+    """The Seismic indexes over some segments, one for each sparse retriever.
 
     Attributes:
-        name: of its folder.
-        segments: those that are covered; in the index their rows are numbered one after the other.
-        starts: the number of the first row of each.
-        documents: how many were live when it was made.
-        indices: by retriever; none for a retriever with negative weights, or without any.
-        size: of the files, in bytes.
+        name: Name of its folder.
+        segments: Segments that it covers. In the index, their rows are numbered one after the other.
+        starts: Number of the first row of each segment.
+        documents: Number of documents that were not deleted when it was built.
+        indices: Seismic indexes by retriever. A retriever that has negative weights or no weights has no index.
+        size: Size of the files in bytes.
     """
 
     def __init__(
@@ -99,20 +99,22 @@ class Shard:
                 engine = index_class.load(str(folder / file["file"]))
             except Exception:
                 raise
-            except BaseException as error:  # a panic of Seismic is not an Exception
+            except BaseException as error:  # a crash inside Seismic is not an Exception
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     raise
-                raise ValueError(f"Seismic cannot read it: {error}") from error
+                raise ValueError(f"Seismic cannot read the file: {error}") from error
             indices[retriever] = Index(engine, tuple(file["terms"]))
         return cls(name, sources, manifest["documents"], indices, sum(file["size"] for file in files.values()))
 
     @classmethod
     def build(cls, place: Path | None, names: Sequence[str], views: Sequence[View], parameters: Parameters) -> Shard:
-        """A new shard over the live documents of `views`, saved in a folder of its own in `place`; None: not saved.
+        """Build a shard over the documents of `views` that are not deleted.
+
+        It is saved in a new folder in `place`. If `place` is None, it is not saved.
 
         Raises:
             BackendError: Seismic failed.
-            StorageError: the disk is full or refuses.
+            StorageError: The disk is full or cannot be written.
         """
         started = time.perf_counter()
         with _workplace(place) as work:
@@ -152,7 +154,10 @@ class Shard:
     def best(
         self, views: Mapping[Segment, View], name: str, query: SparseQuery, rows: NDArray[np.int64], k: int
     ) -> list[tuple[str, float]] | None:
-        """Ids and exact scores of the best `k` live documents of `rows` (more, if equal); None if there are fewer."""
+        """The ids and exact scores of the best `k` documents of `rows` that are not deleted.
+
+        There are more than `k` if scores are equal. The result is None if there are fewer.
+        """
         found: list[tuple[View, NDArray[np.int64], NDArray[np.float32]]] = []
         rows = np.unique(rows)
         for segment, start in zip(self.segments, self.starts, strict=True):
@@ -180,20 +185,20 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A Seismic index: documents are row numbers, and term t of `terms` is component t, both written as strings."""
+    """A Seismic index. Documents are row numbers, and the term at position t is component t, both as strings."""
 
     engine: Any
     terms: tuple[str, ...]
 
     @cached_property
     def components(self) -> dict[str, str]:
-        """The name of each term's component."""
+        """The name of the component of each term."""
         return {term: str(component) for component, term in enumerate(self.terms)}
 
     def search(
         self, queries: Sequence[SparseQuery], k: int, query_cut: int, heap_factor: float
     ) -> list[NDArray[np.int64]]:
-        """For each query the rows of up to `k` documents."""
+        """The rows of up to `k` documents for each query."""
         string = seismic.get_seismic_string()
         known = [self._known(query) for query in queries]
         components = [np.array(names, dtype=string) for names, _ in known]
@@ -207,13 +212,13 @@ class Index:
             answers = self.engine.batch_search(
                 names, components[some], weights[some], k, query_cut, heap_factor, num_threads=WORKERS
             )
-            for hits in answers:  # in any order; those without hits have no name
+            for hits in answers:  # they come in any order, and an answer without hits has no name
                 if hits:
                     found[int(hits[0][0])] = hits
         return [np.array([int(row) for _, _, row in hits], dtype=np.int64) for hits in found]
 
     def _known(self, query: SparseQuery) -> tuple[list[str], NDArray[np.float32]]:
-        """The components of the query with weights up to 1, so that no sum overflows."""
+        """The components and weights of the query. The weights are at most 1, so that no sum overflows."""
         pairs = [
             (self.components[term], weight)
             for term, weight in zip(query.terms, query.weights.tolist(), strict=True)
@@ -224,13 +229,14 @@ class Index:
 
 
 def read_shards(place: Path, stored: Sequence[View], given: Parameters) -> tuple[list[Shard], Parameters]:
-    """The saved shards that are intact and cover segments of `stored`, none of them twice; and the build parameters.
+    """The saved shards that can be used, and the build parameters.
 
-    The parameters are those of the saved shard with the most documents, or DEFAULTS without any, replaced by those that
-    are `given`; shards that were built with others are left out.
+    A shard can be used if its files are intact, if it covers segments of `stored`, if no other shard covers them, and
+    if it was built with these parameters. The parameters come from `given`, else from the saved shard with the most
+    documents, else from DEFAULTS.
 
     Raises:
-        IndexCorruptedError: `place` leads out of the index.
+        IndexCorruptedError: `place` is a link, which may lead out of the index.
     """
     views = {view.part.name: view for view in stored if view.part is not None}
     parameters = {**DEFAULTS, **given}
@@ -243,7 +249,7 @@ def read_shards(place: Path, stored: Sequence[View], given: Parameters) -> tuple
         try:
             manifest = _read_manifest(folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            log.warning("%s is damaged (%s), and its index is made again.", folder / _MANIFEST, error)
+            log.warning("%s is damaged (%s). Its Seismic index is built again.", folder / _MANIFEST, error)
             continue
         if manifest is not None:
             here = [views[name].documents for name, _ in manifest["parts"] if name in views]
@@ -258,20 +264,20 @@ def read_shards(place: Path, stored: Sequence[View], given: Parameters) -> tuple
         if not documents or parts & covered or manifest["parameters"] != parameters:
             continue
         try:
-            _check_files(folder, manifest)  # Seismic trusts what it reads
+            _check_files(folder, manifest)  # Seismic itself does not check the files that it reads
             segments = [views[name].segment if name in views else rows for name, rows in manifest["parts"]]
             shards.append(Shard.load(folder, folder.name, manifest, segments))
         except (OSError, ValueError) as error:
-            log.warning("A Seismic index in %s is damaged (%s), and is made again.", folder, error)
+            log.warning("A Seismic index in %s is damaged (%s). It is built again.", folder, error)
             continue
         covered |= parts
     return shards, parameters
 
 
 def _write_job(folder: Path, name: str, views: Sequence[View], parameters: Parameters) -> list[str] | None:
-    """Write what the builder reads. Returns the terms by component; None where there is nothing that it can index.
+    """Write the files that the builder reads. Returns the terms by component, or None if there is nothing to index.
 
-    Seismic keeps 16-bit floats. The values are multiplied by one power of two, such that the largest just fits.
+    Seismic keeps 16-bit floats. All values are multiplied by the same power of two, so that the largest just fits.
     """
     parts = [view.segment.postings(name) for view in views]
     if min((float(part.values.min(initial=0)) for part in parts), default=0.0) < 0:
@@ -307,7 +313,7 @@ def _write_job(folder: Path, name: str, views: Sequence[View], parameters: Param
 
 
 def _run_builder(folder: Path) -> None:
-    """Raises BackendError if it fails."""
+    """Run the builder. Raises BackendError if it fails."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-P", builder.__file__, str(folder)],
@@ -322,14 +328,14 @@ def _run_builder(folder: Path) -> None:
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
         raise BackendError(
-            f"Seismic could not make its index ({said}): the documents are stored and searched exactly; "
-            "free memory or disk space and call refresh() to try again."
+            f"Seismic could not build its index ({said}). The documents are stored, and are searched exactly: free "
+            "memory or disk space, and call refresh() to try again."
         )
 
 
 @contextlib.contextmanager
 def _workplace(parent: Path | None) -> Iterator[Path]:
-    """A folder to build in, gone afterwards if it was not renamed."""
+    """A folder to build in. It is deleted at the end if it was not renamed."""
     try:
         if parent is None:
             with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:
@@ -345,19 +351,19 @@ def _workplace(parent: Path | None) -> Iterator[Path]:
         if isinstance(error, HybridSearchError):
             raise
         raise StorageError(
-            f"The Seismic index could not be written to {parent or tempfile.gettempdir()}: {error}; "
-            "the documents are stored and searched exactly; free disk space and call refresh() to try again."
+            f"The Seismic index could not be written to {parent or tempfile.gettempdir()} ({error}). The documents are "
+            "stored, and are searched exactly: free disk space, and call refresh() to try again."
         ) from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """That of a shard; None for one of another version.
+    """The manifest of a shard. None if another version wrote it.
 
-    Raises OSError, ValueError, KeyError, TypeError, AttributeError or RecursionError where it is damaged.
+    Raises OSError, ValueError, KeyError, TypeError, AttributeError or RecursionError if it is damaged.
     """
     raw = (folder / _MANIFEST).read_bytes()
     if _digest(raw) != folder.name:
-        raise ValueError("its content is not what was written")
+        raise ValueError("its content has changed since it was written")
     manifest: dict[str, Any] = json.loads(raw)
     if manifest["format"] != _FORMAT or manifest["engine"] != _ENGINE:
         return None
@@ -366,25 +372,25 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         if file is not None:
             numbers += [file["size"], file["crc32"]]
             if not re.fullmatch(r"\d{1,9}\.index\.seismic", file["file"]):
-                raise ValueError(f"{file['file']!r:.80} is no name of an index")
+                raise ValueError(f"{file['file']!r:.80} is not the name of an index file")
             terms = file["terms"]
             if not all(isinstance(term, str) for term in terms) or not 0 < len(terms) == len(set(terms)):
-                raise ValueError("its terms are none")
+                raise ValueError("its terms are not valid")
     if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise ValueError("a number is none")
+        raise ValueError("one of its numbers is not valid")
     parameters = manifest["parameters"]
     if parameters.keys() != DEFAULTS.keys() or not all(type(one) in (int, float) for one in parameters.values()):
-        raise ValueError("its parameters are none")
+        raise ValueError("its parameters are not valid")
     if not all(isinstance(name, str) for name, _ in manifest["parts"]):
-        raise ValueError("its parts are none")
+        raise ValueError("its parts are not valid")
     return manifest
 
 
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises ValueError if a file is not as it was written."""
+    """Raises ValueError if a file has changed since it was written."""
     for file in manifest["indices"].values():
         if file is not None and crc32(folder / file["file"]) != file["crc32"]:
-            raise ValueError(f"the checksum of {file['file']} is not what was written")
+            raise ValueError(f"the checksum of {file['file']} is wrong")
 
 
 def _digest(manifest: bytes) -> str:

@@ -275,7 +275,9 @@ def test_qdrant_is_asked_for_quantized_vectors_and_says_later_that_it_has_them(
 
 @pytest.mark.parametrize("place", ["qdrant://localhost/index", "qdrant://:memory:/index"])
 def test_a_quantization_that_qdrant_lacks_is_refused(place: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="'int8', 'product' and 'binary', the embedded Qdrant has none"):
+    with pytest.raises(
+        InvalidArgumentError, match="'int8', 'product' and 'binary', and the embedded Qdrant takes none"
+    ):
         connect(place, {"quantization": "int4" if "localhost" in place else "int8"})
 
 

@@ -210,7 +210,7 @@ def test_an_alias_of_a_foreign_collection_is_left_alone(
     client.create_collection(foreign, {})
     action = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=foreign, alias_name=alias))
     client.update_collection_aliases([action])
-    with pytest.raises(BackendError, match=r"not made by hybridsearch: nothing was changed"):
+    with pytest.raises(BackendError, match=r"not made by hybridsearch, so nothing was changed"):
         backend.publish(alias, drop_old)
     assert {a.alias_name: a.collection_name for a in client.get_aliases().aliases}[alias] == foreign
     assert client.collection_exists(foreign)
@@ -334,7 +334,7 @@ def test_a_server_that_stays_busy_ends_a_load_in_one_error(
     backend, proxy = loaded
     monkeypatch.setattr(connection, "MAX_WAIT", 0.05)
     proxy.rule = faulty_proxy.status(503, b"busy")
-    with pytest.raises(BackendError, match="status 503"):
+    with pytest.raises(BackendError, match="HTTP 503"):
         backend.upsert(samples.encode(ITEMS[:5], SCHEMA))
     assert len(proxy.seen) == connection.ATTEMPTS["upsert"]
 
