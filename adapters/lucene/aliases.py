@@ -111,7 +111,7 @@ def check_same_vectors(known: Schema, new: Schema, index: str, address: Address)
     if differing := differing_retrievers(known, new):
         raise FingerprintMismatchError(
             f"The alias {address.index!r} at {address} now means the index {index!r}, which has other retrievers "
-            f"({', '.join(differing)}): open the alias again."
+            f"({', '.join(differing)}): open it again."
         )
 
 
@@ -122,7 +122,7 @@ def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
     found = channel.call("GET", f"{address.path},{quote(alias, safe='')}?ignore_unavailable=true")
     if alias in found:
         raise IndexExistsError(
-            f"{alias!r} is already the name of an index at {address}: choose another alias, or delete that index."
+            f"{alias!r} is the name of an index at {address}: choose another alias, or delete that index."
         )
     known_as = {name: {name, *index["aliases"]} for name, index in found.items()}
     here = [name for name, names in known_as.items() if address.index in names]

@@ -220,7 +220,7 @@ def publish(place: Place, alias: str, drop_old: bool) -> Steps[str | None]:
     collections = yield Call("get_collections", {})
     if alias in {collection.name for collection in collections.collections}:
         raise IndexExistsError(
-            f"{alias!r} is already the name of a collection: choose another alias, or delete that collection."
+            f"{alias!r} is the name of a collection: choose another alias, or delete that collection."
         )
     known = yield Call("get_aliases", {})
     meant = {known.alias_name: known.collection_name for known in known.aliases}

@@ -1,6 +1,6 @@
-"""The conformance suite: every test that a backend must pass, ours or a third party's.
+"""The conformance suite: the tests that every backend must pass.
 
-A whole test file:
+This is a complete test file of a backend:
 
     import pytest
     from hybridsearch.testing import BackendSuite
@@ -11,10 +11,10 @@ A whole test file:
         def connect(self, tmp_path):
             return lambda name: MyBackend(tmp_path / name)
 
-`connect` is the one thing to supply: a function from a name ("index", "copy") to a `Backend` that is neither opened
-nor created yet. The same name is the same place, so that the suite can close an index and open it again; another name
-is another, empty place; each test starts with empty places. A server engine makes index names from the name and
-something unique, and deletes them in the fixture's teardown:
+You write one fixture, `connect`. It is a function from a name ("index", "copy") to a `Backend`. Do not call `open` or
+`create` of the backend. The same name must give the same place, so that a test can close an index and open it again.
+Another name must give another place. Each test must start with empty places. For an engine on a server, make unique
+index names, and delete the indexes at the end of the fixture:
 
         @pytest.fixture
         def connect(self):
@@ -22,26 +22,25 @@ something unique, and deletes them in the fixture's teardown:
             yield lambda name: MyBackend(f"localhost:9200/test-{unique}-{name}")
             delete_indices(f"test-{unique}-*")
 
-The tests that change nothing can share their indexes, which matters where an engine takes long to make one. A class
-allows it with a second fixture, `connect_shared`: a function as `connect`, for places that stay until the last test of
-the class.
+If your engine takes long to make an index, let tests share indexes. Tests that change nothing then use the same index.
+For this, write a second fixture, `connect_shared`. It is a function like `connect`, for places that stay until the last
+test of the class.
 
         @pytest.fixture
         def connect_shared(self, names_of_class):  # a fixture of scope "class" that deletes the indexes
             return lambda name: MyBackend(f"localhost:9200/{names_of_class}-{name}")
 
-A test goes through several cases with one index: kinds of retrievers, cuts, odd values. Its failure says in which case
-it was.
+A test checks several cases with one index: kinds of retrievers, values of k, unusual values. A failure names the case.
 
-A backend that can be published under a second name (`hybridsearch.backends.Aliased`) has more tests, in
-`hybridsearch.testing.aliases.AliasTests`, for a class of their own.
+If your backend can be published under a second name (`hybridsearch.backends.Aliased`), also subclass
+`hybridsearch.testing.aliases.AliasTests`.
 
-What is skipped follows from the `Capabilities` that the backend declares and from nothing else: a kind it does not
-store, filters, delete, explain, scan, persistence, concurrent readers. For a kind it declares approximate, the tests
-ask for recall in place of equality. Scores are compared within `Capabilities.score_tolerance` with float64 arithmetic
-that is written out in `hybridsearch.testing.oracles`.
+The `Capabilities` of your backend decide which tests are skipped: tests of kinds that it does not store, filters,
+delete, explain, scan, persistence and concurrent readers. For an approximate kind, the tests measure recall and do not
+require equal rankings. Scores are compared with float64 arithmetic, within `Capabilities.score_tolerance`. The formulas
+are in `hybridsearch.testing.oracles`.
 
-The suite needs pytest, numpy and scipy. It takes a few seconds on an in-process engine.
+The suite needs pytest, numpy and scipy. It takes a few seconds for an engine in the same process.
 """
 
 from __future__ import annotations
@@ -57,6 +56,6 @@ except ModuleNotFoundError as error:
 
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
-from hybridsearch.testing.suite import BackendSuite  # noqa: E402 - after the line above, or asserts are not explained
+from hybridsearch.testing.suite import BackendSuite  # noqa: E402 - after the line above, so that pytest explains asserts
 
 __all__ = ["BackendSuite"]

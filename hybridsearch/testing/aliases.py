@@ -1,4 +1,4 @@
-"""Publishing: an index under a second name, which moves to another index while it is used."""
+"""Tests of publishing: an index gets a second name, which is moved to another index while it is used."""
 
 from __future__ import annotations
 
@@ -18,16 +18,21 @@ Fill: TypeAlias = Callable[..., Aliased]
 
 
 class AliasTests(Base):
-    """For an `Aliased` backend, beside `BackendSuite`; it needs the fixture `name_of`, too."""
+    """Conformance tests of a backend that can be published under a second name (`Aliased`).
+
+    Subclass it in addition to `BackendSuite`. It needs the fixtures `connect` and `name_of`.
+    """
 
     @pytest.fixture
     def name_of(self) -> Callable[[Any], str]:
-        """A function from a backend that `connect` gave to the name of its place, as `publish` takes it."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `name_of`: see hybridsearch.testing.aliases.")
+        """Write this fixture: a function from a backend that `connect` gave to the name that `publish` takes."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no fixture `name_of`: write it as hybridsearch.testing.aliases describes."
+        )
 
     @pytest.fixture
     def fill(self, connect: Callable[[str], Aliased], schema: Schema) -> Fill:
-        """Makes an index with items, by default 60."""
+        """A function that makes an index with items, by default 60."""
 
         def fill(name: str, items: list[Item] | None = None, schema: Schema = schema) -> Aliased:
             backend = connect(name)
@@ -41,18 +46,18 @@ class AliasTests(Base):
 
     @pytest.fixture(params=KINDS)
     def kind(self, request: pytest.FixtureRequest, capabilities: Capabilities) -> Kind:
-        """Each kind of retriever that the backend stores, in turn."""
+        """Each kind of retriever that the backend stores, one after the other."""
         kind: Kind = request.param
         return require_kind(kind, capabilities)
 
     @pytest.fixture
     def live(self, connect: Callable[[str], Aliased]) -> Aliased:
-        """A backend at the place of the alias, which nothing has yet."""
+        """A backend at the place of the alias. No index has this name yet."""
         return connect("live")
 
     @pytest.fixture
     def alias(self, live: Aliased, name_of: Callable[[Aliased], str]) -> str:
-        """The name of that place."""
+        """The name of the place of `live`."""
         return name_of(live)
 
     def test_an_index_is_published_in_the_place_of_the_one_before_which_is_deleted(

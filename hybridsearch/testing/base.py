@@ -1,4 +1,4 @@
-"""The fixtures and helpers that all conformance tests share."""
+"""The fixtures and functions that all conformance tests share."""
 
 from __future__ import annotations
 
@@ -26,62 +26,64 @@ KINDS: Kinds = ("lexical", "sparse", "dense")
 
 
 class Base:
-    """Gives each test an empty index with one retriever of every kind that the backend stores."""
+    """The fixtures of the conformance tests. An index has one retriever of each kind that the backend stores."""
 
     @pytest.fixture
     def connect(self) -> Connect:
-        """A function from a name to a backend, neither opened nor created; see `hybridsearch.testing`."""
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `connect`: see hybridsearch.testing.")
+        """Write this fixture: a function from a name to a backend. See `hybridsearch.testing`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no fixture `connect`: write it as hybridsearch.testing describes."
+        )
 
     @pytest.fixture
     def connect_shared(self) -> Connect | None:
-        """As `connect`, for places that stay until the last test of the class; None where there are no such places.
+        """A function like `connect`, for places that stay until the last test of the class. Default None: no sharing.
 
-        The tests that change nothing then share their indexes, which matters where making one takes long.
+        Write this fixture if making an index takes long. Tests that change nothing then share their indexes.
         """
         return None
 
     @pytest.fixture
     def capabilities(self, connect: Connect) -> Capabilities:
-        """What the backend declares."""
+        """The capabilities that the backend declares."""
         return connect("index").capabilities
 
     @pytest.fixture
     def kinds(self, capabilities: Capabilities) -> Kinds:
-        """The kinds of retrievers that the backend stores, which are also the retrievers' names.
+        """The kinds of retrievers that the backend stores. They are also the names of the retrievers.
 
-        A test makes one index and goes through them, as making an index is what takes time; `case` says which failed.
+        A test makes one index and checks all kinds, because making an index takes time. `case` tells which one failed.
         """
         return tuple(kind for kind in KINDS if kind in capabilities.kinds)
 
     @pytest.fixture
     def term_kinds(self, kinds: Kinds) -> Kinds:
-        """Those whose vectors are made of terms; skips where there is none."""
+        """The kinds whose vectors are made of terms. Skips the test if there are none."""
         return _some(tuple(kind for kind in kinds if kind != "dense"), "lexical or sparse retrievers")
 
     @pytest.fixture
     def exact_kinds(self, kinds: Kinds, capabilities: Capabilities) -> Kinds:
-        """Those that are not declared approximate; skips where there is none."""
+        """The kinds that are not declared approximate. Skips the test if there are none."""
         return _some(tuple(kind for kind in kinds if kind not in capabilities.approximate), "exact search")
 
     @pytest.fixture
     def any_kind(self, kinds: Kinds, capabilities: Capabilities) -> Kind:
-        """One kind that the backend stores, for tests of what all share; an exact one where there is one."""
+        """One kind that the backend stores, an exact one if possible. Tests that need only one kind use it."""
         return next((kind for kind in kinds if kind not in capabilities.approximate), kinds[0])
 
     @pytest.fixture
     def lexical(self, capabilities: Capabilities) -> Kind:
-        """Skips where the backend has no lexical retriever."""
+        """The kind "lexical". Skips the test if the backend does not store it."""
         return require_kind("lexical", capabilities)
 
     @pytest.fixture
     def dense(self, capabilities: Capabilities) -> Kind:
-        """Skips where the backend has no dense retriever."""
+        """The kind "dense". Skips the test if the backend does not store it."""
         return require_kind("dense", capabilities)
 
     @pytest.fixture
     def schema(self, capabilities: Capabilities) -> Schema:
-        """One retriever of each kind."""
+        """A schema with one retriever of each kind."""
         return samples.make_schema(capabilities.kinds.intersection(KINDS), average_length=frozen_average(capabilities))
 
     @pytest.fixture
@@ -96,7 +98,7 @@ class Base:
     def load(
         self, connect: Connect, connect_shared: Connect | None, schema: Schema, request: pytest.FixtureRequest
     ) -> Load:
-        """A function from a name and batches of items to an index of them, which the test must not change."""
+        """A function from a name and batches of items to an index with these items. A test must not change it."""
         share = connect_shared is not None
         owner = request.node.getparent(pytest.Class) if share else request.node
         loaded: dict[str, Backend] = owner.stash.setdefault(_LOADED, {})
@@ -115,22 +117,22 @@ class Base:
 
     @pytest.fixture
     def filled(self, load: Load) -> Backend:
-        """An index of the random items, which the test must not change."""
+        """An index with the random items. A test must not change it."""
         return load("filled", [samples.random_items()])
 
 
 @contextmanager
 def case(**names: object) -> Iterator[None]:
-    """One case of a loop: where it fails, the report says which it was."""
+    """One case of a loop. If it fails, the report names the case."""
     try:
         yield
-    except BaseException as error:  # pytest's own failures are no Exception
+    except BaseException as error:  # the failures of pytest are not of type Exception
         error.add_note("in the case " + ", ".join(f"{name} = {value!r}" for name, value in names.items()))
         raise
 
 
 def require_kind(kind: Kind, capabilities: Capabilities) -> Kind:
-    """Skip unless the backend stores it."""
+    """Skip the test unless the backend stores this kind. Returns the kind."""
     if kind not in capabilities.kinds:
         pytest.skip(f"the backend declares no {kind} retrievers")
     return kind
@@ -142,18 +144,18 @@ def _some(kinds: Kinds, what: str) -> Kinds:
 
 
 def frozen_average(capabilities: Capabilities) -> float | None:
-    """The mean document length of the suite's lexical retriever, where the backend keeps one."""
+    """The average document length in the schema of the lexical retriever. None if the backend follows the average."""
     return None if capabilities.live_average else samples.FROZEN_LENGTH
 
 
 def require(capability: bool, what: str) -> None:
-    """Skip unless the backend declares it."""
+    """Skip the test unless the backend declares this capability."""
     if not capability:
         pytest.skip(f"the backend declares that it has no {what}")
 
 
 def put(backend: Backend, items: Sequence[Item], schema: Schema) -> EncodedBatch:
-    """Upsert `items` in one batch and make them searchable."""
+    """Upsert items in one batch and make them searchable. Returns the batch."""
     batch = samples.encode(items, schema)
     backend.upsert(batch)
     backend.refresh()
@@ -167,14 +169,14 @@ def ask(backend: Backend, kind: Kind, query: QueryVector, k: int = 10, filter: F
 
 
 def find_all(backend: Backend, kind: Kind, filter: Filter | None = None) -> set[str]:
-    """The ids of all plain items that are found."""
+    """The ids of all plain items that a search finds."""
     return set(ask(backend, kind, samples.common_query(kind), 1000, filter).ids)
 
 
 def assert_same(backend: Backend, kind: Kind, one: Ranking, other: Ranking) -> None:
-    """Assert that two answers to one question are equal. Approximate scores may differ by the stated tolerance.
+    """Assert that two answers to the same request are equal. Approximate scores may differ by the declared tolerance.
 
-    The loops of a server's approximate search are compiled while it runs, which changes the last bits of a score.
+    A server compiles the loops of its approximate search while it runs, which changes the last bits of a score.
     """
     if kind not in backend.capabilities.approximate:
         assert one == other, kind
@@ -192,9 +194,9 @@ def check(
     among: Callable[[Item], bool] | None = None,
     filter: Filter | None = None,
 ) -> None:
-    """Assert that the backend, which holds `items`, answers `query` rightly; a failure names the question.
+    """Assert that a backend with exactly these items gives the right answer. A failure names the query.
 
-    `among` says which items `filter` lets through. Collection statistics are always those of all items.
+    `among` tells which items `filter` lets through. The statistics of the collection always cover all items.
     """
     right = oracles.right_scores(kind, items, query, metric, frozen_average(backend.capabilities))
     if among is not None:

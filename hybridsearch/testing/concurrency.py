@@ -1,4 +1,4 @@
-"""Many readers beside one writer: every answer belongs to one state that was committed."""
+"""Tests of several readers and one writer. Every answer must come from one committed state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCUMENTS = 24
 
 
 class ConcurrencyTests(Base):
-    """Skipped where the backend declares no concurrent readers."""
+    """Tests of threads that search while another thread writes. Some need the capability `atomic_batches`."""
 
     def test_readers_see_whole_batches_while_a_writer_replaces_them(
         self, backend: Backend, schema: Schema, kinds: Kinds
@@ -95,7 +95,7 @@ class ConcurrencyTests(Base):
 
 
 def _generation(number: int) -> list[Item]:
-    """Documents that all score the same for the common query, and differently in each generation."""
+    """Documents that have the same score for the common query. Each generation has another score."""
     vector = np.ones(samples.DIMENSIONS)
     vector[0] = 1 + number % 97
     return [

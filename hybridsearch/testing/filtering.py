@@ -1,4 +1,4 @@
-"""Filters: every operator agrees with `Filter.matches`, before the cut, in search and in count."""
+"""Tests of filters. Every operator must agree with `Filter.matches`, in `search` before the cut and in `count`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ METADATA: dict[str, dict[str, Any]] = {
 """Metadata by document id."""
 
 TITLES = {"int": "Wings", "text": "caf\u00e9", "composed": "not seen", "early": "cafe\u0301", "nested": "2020"}
-"""The titles of some of them."""
+"""The titles of some of these documents."""
 
 ITEMS = [samples.plain(id, metadata=metadata, title=TITLES.get(id, "")) for id, metadata in METADATA.items()]
 
@@ -169,7 +169,7 @@ FILTERS: list[dict[str, Any]] = [
     {"$and": [{"$or": [{"year": 2020}, {"year": 1}]}, {"$not": {"id": "int"}}], "language": {"$exists": True}},
     {"$or": [{"$and": [{"id": "int"}, {"id": "float"}]}]},
 ]
-"""Each operator, on values of every type, missing, null, nested and combined."""
+"""Filters with each operator, on values of every type, and on missing, null, nested and combined values."""
 
 REFUSED: list[dict[str, Any]] = [
     {"at": "2024-02-29"},
@@ -180,11 +180,11 @@ REFUSED: list[dict[str, Any]] = [
     {"$or": [{"year": 2020}, {"local": {"$ne": "2024-02-29T15:30:00+01:00"}}]},
     {"text": "wing"},
 ]
-"""Each would compare an instant with a time that has no offset, or read the text."""
+"""Filters that must be refused. Each compares an instant with a time that has no offset, or reads the text."""
 
 
 class FilterTests(Base):
-    """All are skipped where the backend declares that it has no filters."""
+    """Tests of filters. They are skipped if the backend declares that it has no filters."""
 
     @pytest.fixture(autouse=True)
     def _needs_filters(self, request: pytest.FixtureRequest) -> None:
@@ -193,7 +193,7 @@ class FilterTests(Base):
 
     @pytest.fixture
     def filtered(self, load: Load) -> Backend:
-        """An index of one plain item for each entry of METADATA, in two batches, which the test must not change."""
+        """An index with a plain item for each entry of METADATA, from two batches. A test must not change it."""
         return load("filtered", [ITEMS[:9], ITEMS[9:]])
 
     def test_filter_lets_through_what_the_definition_says(self, filtered: Backend, kinds: Kinds) -> None:

@@ -1,4 +1,4 @@
-"""Mistakes are answered with one of `hybridsearch.errors`, and leave the index as it was."""
+"""Tests of mistakes. Each must raise one of `hybridsearch.errors` and leave the index unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OTHER_DIMENSIONS = (DIMENSIONS - 1, DIMENSIONS + 1, 0)
 
 
 class MisuseTests(Base):
-    """Wrong arguments, wrong order of calls, NaN."""
+    """Tests of wrong arguments, of calls in the wrong order, and of NaN."""
 
     def test_creating_an_index_where_one_is_raises_index_exists_error(self, backend: Backend, schema: Schema) -> None:
         put(backend, [samples.plain("a")], schema)
@@ -173,7 +173,7 @@ def _spoilt_query(kind: Kind, value: float) -> QueryVector:
 
 
 def _spoil(vectors: Vectors, value: float) -> Callable[[], Vectors]:
-    """Makes vectors that hold `value`; the types themselves refuse it, before a backend sees it."""
+    """A function that makes vectors that contain `value`. The vector types themselves refuse NaN and infinity."""
     if isinstance(vectors, DenseVectors):
         array = vectors.array.copy()
         array[0, 0] = value

@@ -1,4 +1,4 @@
-"""The right answers, in float64, each formula written out; and how an engine's answer is compared with them."""
+"""The right answers in float64, with each formula written out, and the comparison with a backend's answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hybridsearch.testing.samples import K1, B, Item
 from hybridsearch.vectors import Metric, QueryVector, SparseQuery, TextQuery
 
 RECALL = 0.9
-"""What share of the right documents an approximate search must find on the suite's small collections."""
+"""The fraction of the right documents that an approximate search must find in the small collections of the suite."""
 
 
 def right_scores(
@@ -26,7 +26,7 @@ def right_scores(
     average_length: float | None = None,
 ) -> dict[str, float]:
     """The score of every item that is a hit, by id."""
-    assert not isinstance(query, TextQuery), "what an engine makes of a text is its own affair"
+    assert not isinstance(query, TextQuery), "only the engine knows the right scores of a text query"
     if isinstance(query, SparseQuery):
         scores = bm25(items, query, average_length) if kind == "lexical" else sparse_dot(items, query)
         return {item.id: score for item, score in zip(items, scores.tolist(), strict=True) if score > 0}
@@ -40,11 +40,14 @@ def right_scores(
 
 
 def bm25(items: Sequence[Item], query: SparseQuery, average_length: float | None = None) -> NDArray[np.float64]:
-    """Lucene's BM25 (Kamphuis et al., ECIR 2020, table 1): for each query term, count times
+    """The scores of Lucene's BM25 (Kamphuis et al., ECIR 2020, table 1).
+
+    They are the sum over the query's terms of the term's count in the query times
 
         ln(1 + (N - n + 0.5) / (n + 0.5)) * tf / (tf + k1 * (1 - b + b * length / average length))
 
-    over N documents of which n hold the term; lengths are in tokens, and the average is over all N unless it is given.
+    for N documents of which n have the term. Lengths are in tokens. The average is over all N documents unless it is
+    given.
     """
     lengths = [sum(item.counts.values()) for item in items]
     average = sum(lengths) / max(len(items), 1) if average_length is None else average_length
@@ -59,7 +62,7 @@ def bm25(items: Sequence[Item], query: SparseQuery, average_length: float | None
 
 
 def sparse_dot(items: Sequence[Item], query: SparseQuery) -> NDArray[np.float64]:
-    """The dot products, by scipy."""
+    """The dot products of the query and the items, by scipy."""
     terms = sorted({*query.terms, *(term for item in items for term in item.weights)})
     columns = {term: column for column, term in enumerate(terms)}
     documents = dok_array((len(items), len(terms)), dtype=np.float64)
@@ -73,7 +76,7 @@ def sparse_dot(items: Sequence[Item], query: SparseQuery) -> NDArray[np.float64]
 
 
 def dense_score(vector: NDArray[np.float32], query: NDArray[np.float32], metric: Metric) -> float:
-    """The inner product, or minus the distance."""
+    """The inner product. For the metric "euclidean", minus the distance."""
     v, q = vector.astype(np.float64), query.astype(np.float64)
     return -float(np.linalg.norm(v - q)) if metric == "euclidean" else float(v @ q)
 
@@ -86,20 +89,20 @@ def check_ranking(
     tolerance: float,
     approximate: bool = False,
 ) -> None:
-    """Assert that `ranking` holds the best `k` of `right`, in order, with the right scores.
+    """Assert that `ranking` has the best `k` documents of `right`, in order, with the right scores.
 
-    Two right scores closer than the tolerance may be in either order and on either side of the cut. The tolerance is
-    relative to the score, or to 1 where the score is smaller, as sums of larger terms may cancel.
+    If two right scores differ by less than the tolerance, they may be in either order and on either side of the cut.
+    The tolerance is relative to the score, or to 1 if the score is smaller, because sums of larger terms may cancel.
     """
-    assert len(set(ranking.ids)) == len(ranking.ids), "a document comes twice in one ranking"
+    assert len(set(ranking.ids)) == len(ranking.ids), "a document is twice in one ranking"
     unexpected = [id for id in ranking.ids if id not in right]
-    assert not unexpected, f"documents that are no hits were returned: {unexpected[:5]}"
+    assert not unexpected, f"documents that are not hits were returned: {unexpected[:5]}"
     scores = ranking.scores.tolist()
     assert ranking.scores.dtype == np.float64
-    assert list(ranking) == sorted(ranking, key=lambda pair: (-pair[1], pair[0])), "not ordered by score, then id"
+    assert list(ranking) == sorted(ranking, key=lambda pair: (-pair[1], pair[0])), "not in order of score, then id"
     for id, score in zip(ranking.ids, scores, strict=True):
         assert abs(score - right[id]) <= _band(right[id], tolerance), (
-            f"{id!r}: scored {score!r}, right is {right[id]!r}"
+            f"{id!r} has the score {score!r}, but {right[id]!r} is right"
         )
     best = sorted(right.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
     if approximate:
@@ -107,10 +110,10 @@ def check_ranking(
         assert len(ranking) <= k
         assert found >= RECALL * len(best), f"found {found} of the best {len(best)}"
         return
-    assert len(ranking) == len(best), f"{len(ranking)} hits, right are {len(best)}"
+    assert len(ranking) == len(best), f"there are {len(ranking)} hits, but {len(best)} is right"
     for rank, (id, (_, score)) in enumerate(zip(ranking.ids, best, strict=True), 1):
         band = 2 * _band(score, tolerance)
-        assert abs(right[id] - score) <= band, f"{id!r} is at rank {rank}, where a score of {score!r} belongs"
+        assert abs(right[id] - score) <= band, f"{id!r} is at rank {rank}, where the right score is {score!r}"
 
 
 def _band(score: float, tolerance: float) -> float:

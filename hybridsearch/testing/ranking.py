@@ -1,4 +1,4 @@
-"""Right scores and right order, against float64 arithmetic."""
+"""Tests of scores and order, which are compared with float64 arithmetic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _METRICS: tuple[Metric, ...] = ("cosine", "dot", "euclidean")
 
 
 class RankingTests(Base):
-    """Scores, order, cut, floor, batches."""
+    """Tests of scores, order, the cut at k, documents that must not be hits, and batches of requests."""
 
     def test_scores_and_order_are_right_at_every_k(self, filled: Backend, kinds: Kinds) -> None:
         items = samples.random_items()
@@ -249,7 +249,7 @@ def axis(length: float, number: int = 0) -> np.ndarray[tuple[int], np.dtype[np.f
 
 
 def plain_at(id: str, length: float) -> Item:
-    """An item with nothing but a vector along the first axis."""
+    """An item whose vector is along the first axis."""
     return Item(id, {"x": 1}, {"x": 1.0}, axis(length))
 
 

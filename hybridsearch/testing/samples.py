@@ -1,4 +1,4 @@
-"""What the conformance tests index: small documents with vectors of every kind, always the same."""
+"""The data of the conformance tests: small documents with vectors of every kind. They are always the same."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from hybridsearch.vectors import (
 )
 
 DIMENSIONS = 24
-"""Of the dense vectors, unless a test says otherwise."""
+"""The dimensions of the dense vectors, unless a test uses others."""
 
 K1, B = 1.2, 0.75
 """The BM25 parameters of the lexical retriever."""
 
 FROZEN_LENGTH = 11.5
-"""The mean document length in the schema for a backend whose lexical weights do not follow the collection's."""
+"""The average document length in the schema, for a backend without the capability `live_average`."""
 
 WORDS = [f"word{i}" for i in range(40)]
 """The terms of the random items and queries."""
@@ -38,12 +38,16 @@ WORDS = [f"word{i}" for i in range(40)]
 
 @dataclass(frozen=True)
 class Item:
-    """One document and what the encoders made of it.
+    """One document with its vectors.
 
     Attributes:
-        counts: term frequencies, of the lexical retriever.
-        weights: term weights, of the sparse retriever.
-        vector: of the dense retriever; all-zero where left out.
+        id: Id of the document.
+        counts: Term frequencies, for the lexical retriever.
+        weights: Term weights, for the sparse retriever.
+        vector: Vector, for the dense retriever. None for a vector of zeros.
+        text: Text of the document.
+        title: Title of the document.
+        metadata: Metadata of the document.
     """
 
     id: str
@@ -56,22 +60,22 @@ class Item:
 
     @property
     def document(self) -> Document:
-        """As it is stored."""
+        """The document."""
         return Document(self.id, self.text, self.title, self.metadata)
 
 
 def plain(id: str, **parts: Any) -> Item:
-    """An item that `common_query` finds in every kind of retriever, with the same score as every other plain one."""
+    """An item that `common_query` finds with every kind of retriever. All plain items have the same score."""
     return Item(id, {"common": 1}, {"common": 1.0}, unit(np.ones(DIMENSIONS)), **parts)
 
 
 def common_query(kind: Kind) -> QueryVector:
-    """Finds every plain item."""
+    """A query that finds every plain item."""
     return unit(np.ones(DIMENSIONS)) if kind == "dense" else sparse_query({"common": 1.0})
 
 
 def random_items(count: int = 60, seed: int = 0, prefix: str = "d") -> list[Item]:
-    """Items of a few words each, with random weights and random unit vectors."""
+    """Items that have a few words, random weights and random unit vectors."""
     rng = np.random.default_rng(seed)
     popularity = 1 / np.arange(1.0, len(WORDS) + 1)
     items = []
@@ -93,7 +97,7 @@ def random_items(count: int = 60, seed: int = 0, prefix: str = "d") -> list[Item
 
 
 def random_queries(kind: Kind, count: int = 8, seed: int = 1) -> list[QueryVector]:
-    """Queries of one to six words, or random unit vectors."""
+    """Queries of one to six words. For the kind "dense", random unit vectors."""
     rng = np.random.default_rng(seed)
     if kind == "dense":
         return [unit(rng.standard_normal(DIMENSIONS)) for _ in range(count)]
@@ -106,12 +110,12 @@ def random_queries(kind: Kind, count: int = 8, seed: int = 1) -> list[QueryVecto
 
 
 def sparse_query(weights: Mapping[str, float]) -> SparseQuery:
-    """A query from weight (or count) by term."""
+    """A sparse query. `weights` has the weight or the count of each term."""
     return SparseQuery(tuple(weights), np.array(list(weights.values()), dtype=np.float32))
 
 
 def unit(vector: NDArray[Any]) -> NDArray[np.float32]:
-    """`vector` at length 1, float32."""
+    """The vector with length 1, as float32."""
     unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
     return unit
 
@@ -122,7 +126,7 @@ def make_schema(
     dimensions: int = DIMENSIONS,
     average_length: float | None = None,
 ) -> Schema:
-    """One retriever of each kind, named like its kind."""
+    """A schema with one retriever of each kind. The name of a retriever is its kind."""
     retrievers: dict[str, RetrieverSchema] = {}
     for kind in sorted(kinds):
         fingerprint = Fingerprint(f"suite-{kind}", {"made": "by hand"})
@@ -137,7 +141,7 @@ def make_schema(
 
 
 def encode(items: Sequence[Item], schema: Schema) -> EncodedBatch:
-    """The batch that encoders would hand to a backend; its vocabularies hold this batch's terms alone, shuffled."""
+    """The batch that encoders would give to a backend. Its vocabularies have only the terms of this batch, shuffled."""
     vectors: dict[str, Vectors] = {}
     for name, retriever in schema.retrievers.items():
         if retriever.kind == "lexical":

@@ -1,4 +1,4 @@
-"""What is stored comes back as it was: documents, ids, terms, metadata, vectors; also after closing and opening."""
+"""Tests of storage. Documents, ids, terms, metadata and vectors must come back unchanged, also after opening again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ODD_TERMS = [
     "0", "00", "1.0", "-1", "null", "true", "t" * 3000, "t" * 3001, "ü" * 600, "<s>", "%20", "a/b", "a:b", "a^2", "a~1",
     "(a)",
 ]  # fmt: skip
-"""Terms that an engine might split, fold, truncate or take for a path."""
+"""Terms that an engine could split, change, cut off or mistake for a path."""
 
 ODD_METADATA: dict[str, Any] = {
     "nothing": None,
@@ -50,11 +50,11 @@ ODD_METADATA: dict[str, Any] = {
     "_source": 1,
     "Zoë \U0001f600": "\u65e5\u672c \x00 \" ' \\ \n\t\r\u2028",
 }
-"""Metadata whose values are easily changed on the way through JSON, a column or a mapping."""
+"""Metadata whose values JSON, a column or a mapping could easily change."""
 
 
 class StorageTests(Base):
-    """Round trips."""
+    """Tests that stored data come back unchanged."""
 
     def test_documents_come_back_in_the_order_asked(self, backend: Backend, schema: Schema) -> None:
         items = samples.random_items(20)
@@ -299,7 +299,7 @@ class StorageTests(Base):
 
 
 def _typed(value: Any) -> Any:
-    """`value` with the type beside each scalar, as 1, 1.0 and True are equal in Python."""
+    """The value with the type of each scalar, because 1, 1.0 and True are equal in Python."""
     if isinstance(value, Mapping):
         return {key: _typed(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -308,7 +308,7 @@ def _typed(value: Any) -> Any:
 
 
 def _rows(batch: EncodedBatch) -> list[tuple[Document, dict[str, Any]]]:
-    """Each document with its vectors: weight by term, or a list of floats."""
+    """Each document with its vectors: weights by term, or a list of floats."""
     return [
         (document, {name: _row(vectors, row) for name, vectors in batch.vectors.items()})
         for row, document in enumerate(batch.documents)

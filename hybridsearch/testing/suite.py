@@ -1,4 +1,4 @@
-"""The suite as a whole."""
+"""`BackendSuite`: all conformance tests in one class."""
 
 from __future__ import annotations
 
@@ -12,4 +12,7 @@ from hybridsearch.testing.updates import UpdateTests
 
 
 class BackendSuite(RankingTests, TieTests, FilterTests, UpdateTests, StorageTests, MisuseTests, ConcurrencyTests):
-    """All conformance tests. Subclass it, name the subclass `Test...`, and give it the fixture `connect`."""
+    """All conformance tests of a backend.
+
+    Subclass it, name the subclass `Test...`, and write the fixture `connect`: see `hybridsearch.testing`.
+    """

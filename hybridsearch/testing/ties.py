@@ -1,4 +1,4 @@
-"""Equal scores are ordered by document id, by code point, at every cut and in every order of insertion."""
+"""Tests of ties. Equal scores must be ordered by document id, by code point, at every cut."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ ODD_IDS = [
     ".hidden", "..", "%2e%2e", "a.b.c", "$eq", "_id", "_all", "null", "None", "true", "0", "-1", "1e5", "#?&=;,",
     "日本語", "مرحبا", "\u200b", "nul\x00inside", "nul", "x" * 512, "ü" * 256, "*", "?", "{}", "[0]", "<b>", "a|b",
 ]  # fmt: skip
-"""Ids that sort differently by locale, by UTF-16 or after normalisation, or that a path, URL or query might eat."""
+"""Ids that sort differently by locale, in UTF-16 or after normalisation, or that a path, URL or query could change."""
 
 
 class TieTests(Base):
-    """Ties and insertion order. Only for exact kinds: an approximate search may lose any of several equals."""
+    """Tests of ties and of the order of insertion.
+
+    Only exact kinds are tested, because an approximate search may miss any of several equal documents.
+    """
 
     def test_equal_scores_are_cut_by_id(self, backend: Backend, schema: Schema, exact_kinds: Kinds) -> None:
         ids = [f"d{number}" for number in range(40)]
@@ -95,7 +98,7 @@ def _shuffled_parts(items: Sequence[Item], parts: int, seed: int = 7) -> list[li
 
 
 def _twice_as_good(id: str) -> Item:
-    """Before every `_lower` item for `samples.common_query`, in every kind of retriever."""
+    """An item that scores higher than every `_lower` item for `samples.common_query`, with every kind of retriever."""
     return Item(id, {"common": 2}, {"common": 2.0}, samples.unit(np.ones(samples.DIMENSIONS)))
 
 

@@ -1,4 +1,4 @@
-"""Upserting, replacing and deleting: after any sequence of them the index answers like a fresh one."""
+"""Tests of changes. After any upserts and deletes, an index must answer like a new index."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hybridsearch.testing.samples import Item, sparse_query
 
 
 class UpdateTests(Base):
-    """Changes after the first batch."""
+    """Tests of upserts and deletes after the first batch."""
 
     @pytest.fixture
     def can_delete(self, capabilities: Capabilities) -> None:
-        """Skips where the backend cannot delete."""
+        """Skips the test if the backend cannot delete."""
         require(capabilities.delete, "delete")
 
     def test_upserting_the_same_batch_again_changes_nothing(

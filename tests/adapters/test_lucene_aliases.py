@@ -1,4 +1,4 @@
-"""Aliases of OpenSearch and Elasticsearch, moved while they are searched, and what the engines say of themselves."""
+"""Tests of aliases that are moved while they are searched, and of `describe`, on OpenSearch and Elasticsearch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCHEMA = samples.make_schema(KINDS, average_length=samples.FROZEN_LENGTH)
 
 @pytest.fixture
 def filled(make: Make) -> Callable[..., LuceneBackend]:
-    """Makes an index with items."""
+    """A function that makes an index with items."""
 
     def filled(name: str, items: list[Item] | None = None, schema: Schema = SCHEMA) -> LuceneBackend:
         backend = make(name)
@@ -51,7 +51,7 @@ def filled(make: Make) -> Callable[..., LuceneBackend]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """What goes to the engine."""
+    """The requests that are sent to the engine."""
     sent: list[Call] = []
     original = Channel.send
 
@@ -64,7 +64,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def meaning(backend: LuceneBackend, alias: str) -> dict[str, Any]:
-    """The indexes that the engine says the alias means."""
+    """The indexes that the alias means, as the engine tells."""
     return dict(call(backend.address, "GET", f"/{alias}/_alias"))
 
 
@@ -213,7 +213,7 @@ def test_searching_opening_and_counting_by_an_alias_go_on_while_indexes_are_swap
         if name != "v1":
             filled(name, items[name]).publish(live.address.index)
         assert sorted(ask(live, "sparse", samples.common_query("sparse"), 40).ids) == sorted(i.id for i in items[name])
-        enough = len(found) + 4 * len(users)  # so that the threads have searched this one, too
+        enough = len(found) + 4 * len(users)  # so that the threads have searched this index too
         while len(found) < enough and not failures:
             time.sleep(0.01)
     done.set()
@@ -258,7 +258,7 @@ def test_what_was_opened_by_an_alias_notices_an_index_made_anew_under_the_old_na
     second = filled("green", [samples.plain("x")], other_schema())
     second.publish(live.address.index)
     filled("blue", more, other_schema()).publish(live.address.index)
-    with pytest.raises(FingerprintMismatchError, match="open the alias again"):
+    with pytest.raises(FingerprintMismatchError, match="open it again"):
         ask(live, "lexical", query)
 
 
@@ -269,9 +269,9 @@ def test_an_alias_that_means_vectors_of_another_encoder_by_now_is_refused(
     filled("v1").publish(live.address.index)
     live.open()
     filled("v2", schema=other_schema()).publish(live.address.index)
-    with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open the alias again"):
+    with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
         live.load([samples.encode([samples.plain("a")], SCHEMA)])
-    with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open the alias again"):
+    with pytest.raises(FingerprintMismatchError, match=r"v2.*\(dense\).*open it again"):
         asyncio.run(live.asearch([Request("sparse", samples.common_query("sparse"), 3)]))
 
 
@@ -356,7 +356,7 @@ def test_reopening_follows_an_index_that_was_deleted_and_made_again(make: Make) 
     assert reader.reopen() is not None
     searcher = reader._searcher
     assert reader.reopen() == reader.open()
-    assert reader._searcher is searcher  # what it has learned is kept where nothing has changed
+    assert reader._searcher is searcher  # statistics are kept if nothing has changed
     call(writer.address, "DELETE", writer.address.path)
     assert reader.reopen() is None
     other = samples.make_schema(frozenset({"sparse"}))

@@ -1,4 +1,4 @@
-"""The Qdrant backend passes the conformance suite, in memory and in a folder; and what is its own."""
+"""The Qdrant backend passes the conformance suite, in memory and in a folder. More tests are about Qdrant only."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ MEMORY = "qdrant://:memory:/index"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """In RAM where there is such a place: embedded Qdrant syncs the disk once for each document."""
+    """A folder in RAM if possible, because the embedded Qdrant syncs the disk once for each document."""
     shm = Path("/dev/shm")  # noqa: S108
     path = Path(tempfile.mkdtemp(dir=shm if shm.is_dir() else None))
     yield path
@@ -96,7 +96,7 @@ class TestInAFolder(StorageTests, UpdateTests, MisuseTests):
 
 
 class TestWhereTermsCollide(RankingTests, UpdateTests):
-    """Every term's number is taken by others again and again; no score may show it."""
+    """Let other terms take the numbers of each term several times. Scores must not change."""
 
     @pytest.fixture(autouse=True)
     def _few_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +383,7 @@ def test_a_newer_layout_is_refused(folder: Path) -> None:
 
 
 class Command:
-    """What a pickle from elsewhere may hold."""
+    """A class that a pickle from somebody else could name."""
 
     def __init__(self, made: Path) -> None:
         self.made = made
@@ -468,7 +468,7 @@ def test_a_published_index_is_opened_by_its_alias(folder: Path) -> None:
     assert find_all(live, "lexical") == {"new"}
     put(live, [plain("more")], SCHEMA)
     assert new.count() == 2
-    with pytest.raises(IndexExistsError, match="already the name of a collection"):
+    with pytest.raises(IndexExistsError, match="is the name of a collection"):
         live.publish("v2")
     gone = QdrantBackend(f"qdrant://{folder}/v1")
     assert gone.open() is None
@@ -505,7 +505,7 @@ SECRET = "s3cret-key"  # noqa: S105
 
 
 class _Server(BaseHTTPRequestHandler):
-    """Answers as a Qdrant server would that has version, trouble or wrong keys as told."""
+    """An imitated Qdrant server with a given version, fault or wrong key."""
 
     script: Callable[[str], tuple[int, Any]]
     asked: list[str]
@@ -524,7 +524,7 @@ class _Server(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_GET  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
-        """Keep quiet."""
+        """Print no log."""
 
 
 @pytest.fixture
