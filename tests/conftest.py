@@ -32,13 +32,13 @@ settings.load_profile("quick")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 MODELS = Path(os.environ.get("HYBRIDSEARCH_MODELS", SHARED / "models"))
 NODES = frozenset({"test_engine_faults", "test_engine_cluster"})
-"""Modules whose tests start nodes. One worker has them all, as nodes need ports and gigabytes."""
+"""Modules whose tests start nodes. One worker runs all of them, because nodes need ports and gigabytes."""
 PROGRAMS = frozenset({"test_docs", "test_examples", "test_faults", "test_package", "test_processes"})
 """Modules whose tests start many programs."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes comes first, so that no worker is left with it while the others have nothing to do."""
+    """The slowest tests come first, so that no worker still runs them when the others have nothing to do."""
     items.sort(
         key=lambda item: (
             0 if item.path.stem in NODES else 1 if item.path.stem in PROGRAMS or "training" in item.path.parts else 2
@@ -54,7 +54,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadscope` a worker takes a whole module or class, as its tests share what they make."""
+    """With `--dist loadscope`, a worker takes a whole module or class, because its tests share fixtures."""
     if config.getoption("dist") != "loadscope":
         return None
     from xdist.scheduler import LoadScopeScheduling
@@ -69,20 +69,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Places of caches. None is made: looking for a free name takes longer the more folders there are."""
+    """Paths for caches. No folder is made, because finding a free name among many folders takes long."""
     folder = tmp_path_factory.mktemp("caches")
     return (folder / str(number) for number in itertools.count())
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has an encoding cache of its own, never the user's."""
+    """Each test has a new encoding cache, and never uses the cache of the user."""
     monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(next(_caches)))
 
 
 @pytest.fixture(scope="session")
 def compiled_loops() -> ModuleType:
-    """The compiled loops, with which all memory backends of this process search from now on."""
+    """Use the compiled loops in all memory backends of this process from now on."""
     from hybridsearch.adapters.memory import compiled, loops
 
     loops.warm_up()
@@ -93,7 +93,7 @@ def compiled_loops() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def in_a_fork() -> Callable[..., Any]:
-    """Calls a function in a forked process: what it returns there, as JSON, or its error's name and message."""
+    """A function that calls another one in a forked process. It gives the result as JSON, or the error."""
     if not hasattr(os, "fork"):
         pytest.skip("this system has no fork")
 
@@ -193,7 +193,7 @@ def qdrant_url() -> str:
 
 @pytest.fixture
 def qdrant_names() -> Iterator[Callable[[str, str], str]]:
-    """`lucene_names` for Qdrant, where an index has a second collection."""
+    """A fixture like `lucene_names` for Qdrant, where an index has a second collection."""
     from qdrant_client import QdrantClient
 
     unique = uuid.uuid4().hex[:8]
@@ -214,7 +214,7 @@ def qdrant_names() -> Iterator[Callable[[str, str], str]]:
 
 
 class _Leftovers:
-    """Indexes that tests are done with. Many are deleted together, as one takes as long as many."""
+    """Indexes that no test needs any more. Many are deleted together, because one takes as long as many."""
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {}
@@ -243,7 +243,7 @@ class _Leftovers:
         names = ",".join(self._names.pop(server))
         address = address_of(f"{server}/index")
         found = call(address, "GET", f"/{names}/_alias?ignore_unavailable=true", allowed=(404,))
-        indexes = [index for index in found if index.startswith("hstest-")]  # some names are aliases, or of nothing
+        indexes = [index for index in found if index.startswith("hstest-")]  # some names are aliases, or do not exist
         if indexes:
             call(address, "DELETE", f"/{','.join(indexes)}?ignore_unavailable=true")
 
@@ -257,13 +257,13 @@ def _leftovers() -> Iterator[_Leftovers]:
 
 @pytest.fixture
 def lucene_names(_leftovers: _Leftovers) -> Iterator[Callable[[str, str], str]]:
-    """Gives the location of an index that nobody else uses, from a server's and a name; deletes them afterwards."""
+    """A function from the URL of a server and a name to the place of a new index. Indexes are deleted afterwards."""
     with _leftovers.names() as names:
         yield names
 
 
 @pytest.fixture(scope="class")
 def lucene_names_of_class(_leftovers: _Leftovers) -> Iterator[Callable[[str, str], str]]:
-    """`lucene_names` for indexes that the tests of a class share."""
+    """A fixture like `lucene_names`, for indexes that the tests of a class share."""
     with _leftovers.names() as names:
         yield names

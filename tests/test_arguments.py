@@ -1,4 +1,4 @@
-"""The checks of arguments: the same values are refused everywhere, and what is let through is plain."""
+"""Tests of the checks of arguments: the same values are refused everywhere, and accepted values are plain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backends as the core meets them: what one declares that it cannot do is refused, never ignored."""
+"""Tests of the core with backends: what a backend declares that it cannot do is refused, not ignored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOCUMENTS = [
 
 
 class Minimal:
-    """A third party's engine that counts the terms in common, and does no more than it must."""
+    """An engine of a third party that counts common terms. It has only the required methods."""
 
     def __init__(self, **declared: object) -> None:
         self.capabilities = Capabilities(kinds=frozenset({"lexical"}), **declared)  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ class Minimal:
 
 
 class Scanning(Minimal):
-    """One that can say which documents it has."""
+    """A backend that can tell which documents it has."""
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         yield EncodedBatch(list(self.documents.values()), {})
@@ -226,7 +226,10 @@ def test_a_place_or_an_option_that_is_none_is_one_of_our_errors_without_its_pass
             raise
         finally:
             told = [text for text in messages if "user:hunter2" in text or "=hunter2" in text]
-            assert not told or not re.match(r"\w[\w+]+:?/", str(place)), (place, options)  # else it is a folder's name
+            assert not told or not re.match(r"\w[\w+]+:?/", str(place)), (
+                place,
+                options,
+            )  # without "://" it is the name of a folder
 
     assert count_answers(count, 4, call) > count // 20
 

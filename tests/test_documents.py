@@ -1,4 +1,4 @@
-"""A document is what can be stored, fetched and found, or it is refused by name."""
+"""Tests of documents: a document can be stored, fetched and found, or it is refused with its id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs in examples/ run, and print what they are said to print."""
+"""Tests that the programs in examples/ run, and print what they promise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HAVE_OWN_TESTS = {"demo.py", "train_dense.py", "custom_encoder.py"}
 
 
 def run(script: Path, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> str:
-    """What the script prints; its warnings are errors, as they are in the tests."""
+    """The output of a script. Its warnings are errors, as in the tests."""
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", script, *arguments],
         capture_output=True,

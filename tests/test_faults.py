@@ -1,6 +1,6 @@
-"""Crashes, damaged files, full disks, rival writers, wrong encoders and senseless input.
+"""Tests of crashes, damaged files, full disks, several writers, wrong encoders and senseless input.
 
-Run as a program this file is the process that gets killed: see `_serve`.
+This file is also the program that is killed: see `_serve`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def assert_answers_like_a_fresh_index(search: hs.HybridSearch, documents: list[h
 
 
 class Failing:
-    """While it is entered, the `at`-th use of a file or folder below `folder` fails with `code`."""
+    """In this block, the use number `at` of a file or folder in `folder` fails with `code`."""
 
     NAMES = ("stat", "lstat", "open", "fsync", "rename", "replace", "mkdir", "scandir", "listdir", "unlink", "rmdir")
 
@@ -153,7 +153,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fail_everywhere(use: str, files: Path, folder: Path, code: int, step: int) -> tuple[int, int]:
-    """(faults, those that were told): each `step`-th use of the storage fails, one after the other."""
+    """The number of faults and of reported faults. Every `step`-th use of the storage fails, one in each run."""
     told: list[str] = []
     for number in itertools.count():
         shutil.copytree(files, folder)
@@ -207,7 +207,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_named(
 
 
 def states(operation: str) -> list[list[hs.Document]]:
-    """What the index may hold after 0, 1, 2, ... commits of an operation."""
+    """The possible content of the index after 0, 1, 2, ... commits of an operation."""
     old, new = everything(), everything(1)
     cuts = [number * BATCH for number in range(BATCHES + 1)]
     if operation == "index":
@@ -220,7 +220,7 @@ def states(operation: str) -> list[list[hs.Document]]:
 
 
 def run_operation(operation: str, folder: Path, progress: Path) -> None:
-    """Make one commit after the other; `progress` grows by one byte after each."""
+    """Make one commit after another. The file `progress` grows by one byte after each commit."""
     with progress.open("ab", buffering=0) as done:
         if operation == "save":
             searches = [in_memory(everything(generation)) for generation in (0, 1)]
@@ -238,7 +238,7 @@ def run_operation(operation: str, folder: Path, progress: Path) -> None:
 
 
 def _serve() -> None:
-    """Fork a child for each line `operation folder progress` and say its process id; the libraries are loaded once."""
+    """Fork a child for each line `operation folder progress` and print its process id. Libraries are loaded once."""
 
     for line in sys.stdin:
         operation, folder, progress = json.loads(line)
@@ -252,7 +252,7 @@ def _serve() -> None:
 
 
 class Victims:
-    """Processes that run one operation each."""
+    """Starts processes that run one operation each."""
 
     def __init__(self) -> None:
         self.server = subprocess.Popen(
@@ -260,7 +260,7 @@ class Victims:
         )
 
     def run(self, operation: str, folder: Path, kill_after: float | None) -> tuple[int, float]:
-        """Returns the commits that were acknowledged and the seconds taken."""
+        """Run an operation. Returns the number of acknowledged commits and the seconds."""
         progress = folder.with_name(f"{folder.name}.progress")
         progress.write_bytes(b"")
         pid = int(self._say(json.dumps([operation, str(folder), str(progress)])))
@@ -299,7 +299,7 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
 
 
 def prepare(operation: str, folder: Path) -> None:
-    """The index that an operation starts from; nothing for "index"."""
+    """Make the index with which an operation starts. For "index" there is none."""
     if operation == "save":
         in_memory(everything()).save(folder)
     elif operation != "index":
@@ -376,7 +376,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def check_damaged(damaged: Path, file: Path, right: list[hs.Results]) -> None:
-    """Opening names the file, or nothing is wrong."""
+    """Assert that opening the index names the file, or that all answers are right."""
     try:
         with hs.open(damaged) as search:
             found = search.search_many(QUERIES, 20)
@@ -435,7 +435,7 @@ def test_a_manifest_that_is_something_else_is_named(intact: Path, tmp_path: Path
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB, half of it taken by a file `filler`."""
+    """A file system of 4 MiB. A file `filler` takes half of it."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
@@ -580,7 +580,7 @@ many = settings(few, max_examples=10_000)
 
 
 def try_each(check: Callable[[Any], bool], values: Any, *examples: Any, how: settings = few) -> None:
-    """Run `check` on examples and random values; it says whether a value was taken, as some must be."""
+    """Run `check` on examples and random values. It tells whether a value was accepted, and some must be."""
     taken = 0
 
     def one(value: Any) -> None:

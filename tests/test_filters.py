@@ -1,4 +1,4 @@
-"""The filter language, against a table of cases written by hand."""
+"""Tests of the filter language, with a table of cases written by hand."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_a_filter_nested_without_end_is_refused_in_one_sentence(wrap: Any) -> No
         filter = wrap(filter)
     with pytest.raises(FilterError, match="deeper than 50 levels"):
         Filter.parse(filter)
-    while filter != {"a": 1}:  # unwound by hand, as freeing it recursively may not be possible
+    while filter != {"a": 1}:  # taken apart in a loop, because freeing it recursively may not be possible
         (inner,) = filter.values()
         filter = inner[-1] if isinstance(inner, list) else inner
 

@@ -1,4 +1,4 @@
-"""Imports run one way: no circle, no step up a layer, no private name of another package."""
+"""Tests of imports: there is no circle, no import from a higher layer, and no private name of another package."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_no_module_imports_from_a_layer_above_its_own() -> None:
 
 
 def test_nothing_but_the_program_imports_the_package_as_its_users_do() -> None:
-    """The package names everything, so that a part of it that imports it would depend on every other part."""
+    """The package itself imports all parts, so a part that imports the package would depend on all of them."""
     assert [m for m in modules() if "hybridsearch" in imported(m) and not m.startswith("hybridsearch.cli.")] == []
 
 

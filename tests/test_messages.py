@@ -1,4 +1,4 @@
-"""No message shows a password or a key, wherever it was given."""
+"""Tests that no message shows a password or a key, wherever it was given."""
 
 from __future__ import annotations
 

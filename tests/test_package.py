@@ -1,4 +1,4 @@
-"""The package as it is installed: light to import, complete when built, layered as designed, documented."""
+"""Tests of the installed package: it imports quickly, is complete, has its layers, and is documented."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONTRACT = {
     "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.forks",
     "hybridsearch.messages", "hybridsearch.ranking", "hybridsearch.vectors", "hybridsearch.weighting",
 }  # fmt: skip
-"""What an adapter may import."""
+"""The modules that an adapter may import."""
 
 
 def python(code: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Several processes on one index: readers that follow a writer, forks, and searches that travel in pickles."""
+"""Tests of several processes with one index: readers that follow a writer, forks, and pickled searches."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_an_index_with_the_same_name_and_another_encoder_is_no_longer_searched(t
 def test_where_nothing_has_changed_a_refresh_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(hs.HybridSearch(bm25(), tmp_path / "index"), "a")
     reader = hs.open(tmp_path / "index", refresh=0)
-    time.sleep(0.11)  # a file that is younger is read again, since a clock may not tell two commits apart
+    time.sleep(0.11)  # a newer file is read again, because two commits may have the same time
     reader.refresh()
     monkeypatch.setattr(store_module, "_read_manifest", lambda folder: pytest.fail("the manifest was read"))
     assert found(reader) == ["a"]
@@ -173,7 +173,7 @@ print(len(set(states)))
 
 @pytest.mark.parametrize("batches", [12, pytest.param(400, marks=pytest.mark.slow)])
 def test_four_reader_processes_follow_a_writer_batch_by_batch(batches: int, tmp_path: Path) -> None:
-    """Each batch adds five documents and takes away five that no search finds, so that segments merge meanwhile."""
+    """Write batches. Each adds five documents and deletes five that no search finds, so that segments are merged."""
     writer = hs.HybridSearch(bm25(), tmp_path / "index")
 
     def batch(number: int) -> None:
@@ -197,7 +197,7 @@ def test_four_reader_processes_follow_a_writer_batch_by_batch(batches: int, tmp_
     for reader in readers:
         states, complaint = reader.communicate(timeout=240)
         assert complaint == ""
-        assert int(states) > 1  # it saw more than the first and the last
+        assert int(states) > 1  # the reader saw more states than the first and the last
 
 
 def test_searches_under_way_bear_refreshes_and_merges(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_search_with_a_place_comes_back_as_another_one_that_is_open_there(
         back = again(search)
         assert back.backend is not search.backend
         assert ask_there(back) == (["a", "b"], 8, "ScoreFusion(normalization='minmax')")
-        monkeypatch.chdir("/")  # its place is no longer relative
+        monkeypatch.chdir("/")  # its path is no longer relative
         assert ask_there(again(back)) == (["a", "b"], 8, "ScoreFusion(normalization='minmax')")
 
 

@@ -1,4 +1,4 @@
-"""Rank, tie and cut; and TREC run files. Oracles: Python's sorted, and trec_eval itself, through pytrec_eval."""
+"""Tests of ranks, ties, cuts and TREC run files, compared with Python's sorted and with trec_eval."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORES = st.dictionaries(st.text(min_size=1), st.sampled_from([-1.5, 0.0, 1.0, 1
 
 
 def in_order(scores: dict[str, float]) -> list[tuple[str, float]]:
-    """Sorted twice, as Python's sort is stable: by id, then by falling score."""
+    """The pairs sorted by id, then by descending score. Python's sort is stable."""
     return sorted(sorted(scores.items()), key=lambda pair: pair[1], reverse=True)
 
 
@@ -89,7 +89,7 @@ def test_a_run_file_is_ordered_by_score_whatever_its_rank_column_says(tmp_path: 
 def test_a_run_file_has_the_order_that_trec_eval_gives_it(
     tmp_path_factory: pytest.TempPathFactory, scores: dict[str, float]
 ) -> None:
-    """trec_eval sees each document's rank: it is the reciprocal rank where that document alone is relevant."""
+    """The rank that trec_eval gives each document, from the reciprocal rank if only this document is relevant."""
     path = tmp_path_factory.getbasetemp() / "ties.trec"
     path.write_text("".join(f"q Q0 {id} 1 {score!r} t\n" for id, score in scores.items()), encoding="utf-8")
     ranking = Ranking.from_trec(path)["q"]
@@ -202,7 +202,7 @@ def test_a_written_run_has_the_same_order_when_read_again(tmp_path: Path) -> Non
 def test_runs_that_we_wrote_are_fused_as_the_rankings_themselves(
     tmp_path_factory: pytest.TempPathFactory, fusion: Fusion, scores: list[dict[str, float]]
 ) -> None:
-    """Equal scores, which the file has to part, are equal again; else min-max would spread them over [0, 1]."""
+    """The file must make equal scores different. Reading makes them equal again, for min-max fusion."""
     folder = tmp_path_factory.getbasetemp()
     rankings = {f"r{number}": Ranking.from_scores(one) for number, one in enumerate(scores)}
     for name, ranking in rankings.items():

@@ -1,4 +1,4 @@
-"""Names of adapters, encoders, fusions and rerankers: one mechanism, of one's own classes too."""
+"""Tests of names of adapters, encoders, fusions and rerankers, also of classes that a user registers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class BordaCount(Fusion):
-    """One point for each candidate that is ranked lower."""
+    """A fusion that gives one point for each candidate with a lower rank."""
 
     name = "borda"
 
@@ -34,7 +34,7 @@ class BordaCount(Fusion):
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Remove what a test has registered."""
     before = {kind: dict(known) for kind, known in registry._REGISTERED.items()}
     yield
     registry._REGISTERED.update(before)

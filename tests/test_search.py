@@ -1,4 +1,4 @@
-"""HybridSearch from documents to explained hits, on the memory backend."""
+"""Tests of HybridSearch with the memory backend, from documents to explained hits."""
 
 from __future__ import annotations
 
@@ -412,7 +412,7 @@ def test_asearch_leaves_the_event_loop_free() -> None:
 
 
 class Awaited(MemoryBackend):
-    """The memory backend with an asynchronous search that takes its time, and knows what is on the way."""
+    """The memory backend with a slow asynchronous search. It knows which searches are running."""
 
     def __init__(self, delay: float = 0.0) -> None:
         super().__init__()

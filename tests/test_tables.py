@@ -1,4 +1,4 @@
-"""Tables lose no column, no figure and no id, however narrow the terminal."""
+"""Tests of tables: they lose no column, no figure and no id in a narrow terminal."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_hits_keep_their_ids_in_one_piece_where_they_fit(results: hs.Results, wi
 
 def test_the_text_of_a_hit_is_cut_only_where_there_is_no_room(results: hs.Results) -> None:
     assert str(results).count("…") == 1
-    assert max(map(len, str(results).splitlines())) > 100  # the id takes that
+    assert max(map(len, str(results).splitlines())) > 100  # the id takes that space
     assert "…" not in "\n".join(printed(results, UNLIMITED))
 
 
@@ -91,7 +91,7 @@ def test_a_retriever_alone_is_shown_with_its_own_scores(results: hs.Results) -> 
     own = [hit.retrievers["bm25"].score for hit in results]
     assert [f"{score:.4f}" for score in own] == [line.split()[1] for line in printed(results, UNLIMITED)[2:4]]
     assert all(f"{score:.4f}" in results._repr_html_() for score in own)
-    assert own != [hit.score for hit in results]  # which stays what the fusion made of it
+    assert own != [hit.score for hit in results]  # the score of the fusion stays
 
 
 def test_a_notebook_has_text_to_the_left_and_no_markup_of_the_data() -> None:

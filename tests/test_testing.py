@@ -1,5 +1,4 @@
-"""The conformance suite itself: a backend of a third party, written from the contract alone, passes it, and each
-fault that is known from other engines makes it fail."""
+"""Tests of the conformance suite: a backend that follows the contract passes it, and each known fault makes it fail."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, Sparse
 
 
 class PlainBackend:
-    """Items in a dict, scored by the suite's own oracles: slow, and right."""
+    """A backend with items in a dict. The oracles of the suite score them, so it is slow and right."""
 
     capabilities = Capabilities()
 

@@ -1,4 +1,4 @@
-"""What the tests of OpenSearch and Elasticsearch share: backends of indexes on real servers."""
+"""Fixtures of the tests of OpenSearch and Elasticsearch: backends of indexes on real servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybridsearch.backends import connect
 
 @pytest.fixture(params=["opensearch", "elasticsearch"])
 def engine(request: pytest.FixtureRequest) -> str:
-    """The name of an engine, also the scheme of its URLs; a module for one of them has a fixture of this name."""
+    """The name of an engine, which is also the scheme of its URLs. A module for one engine overrides this fixture."""
     return str(request.param)
 
 
@@ -24,7 +24,7 @@ def server(engine: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> Iterator[Callable[..., Any]]:
-    """Makes backends of indexes that nobody else uses and that are deleted afterwards.
+    """A function that makes backends of new indexes, which are deleted afterwards.
 
     `through` is the address of a proxy in front of the server.
     """
@@ -44,7 +44,7 @@ def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> I
 
 @pytest.fixture
 def make_shared(server: str, lucene_names_of_class: Callable[[str, str], str]) -> Callable[..., Any]:
-    """`make` for indexes that the tests of a class share, who close them."""
+    """A function like `make`, for indexes that the tests of a class share. The tests close the backends."""
 
     def make(name: str, **options: Any) -> Any:
         return connect(lucene_names_of_class(server, name), {"replicas": 0, "dense": "exact", **options})

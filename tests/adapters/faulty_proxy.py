@@ -1,11 +1,11 @@
-"""An HTTP proxy in front of a real server that misbehaves on demand.
+"""An HTTP proxy in front of a real server. It makes faults on demand.
 
     with FaultyProxy(backend.address) as proxy:
         proxy.faults += [status(429), reset_after(0.5)]     # for the next two requests whose path has "_bulk"
         ... requests to proxy.url ...
         assert not proxy.faults
 
-A fault is a function of the `Exchange`; faults that answer for themselves keep the server from seeing the request.
+A fault is a function of the `Exchange`. If a fault answers by itself, the server does not see the request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Fault: TypeAlias = Callable[["Exchange"], None]
 
 
 class Exchange:
-    """One request to the proxy, which a fault answers."""
+    """One request to the proxy. A fault answers it."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, upstream: Address | None) -> None:
         self._handler = handler
@@ -39,7 +39,7 @@ class Exchange:
         self.body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
 
     def forward(self, body: bytes | None = None) -> tuple[int, bytes, Mapping[str, str]]:
-        """The server's answer: status, body, headers."""
+        """The status, the body and the headers of the server's answer."""
         handler, upstream = self._handler, self._upstream
         assert upstream is not None, "there is no server behind this proxy"
         (host, port), context = upstream.hosts[0], upstream.ssl_context()
@@ -58,7 +58,7 @@ class Exchange:
             connection.close()
 
     def reply(self, status: int, body: bytes, headers: Mapping[str, str] | None = None, length: int = 0) -> None:
-        """Answer; a `length` beyond the body's makes the client wait for more."""
+        """Send an answer. If `length` is larger than the body, the client waits for more."""
         handler = self._handler
         handler.send_response(status)
         for name, value in (headers or {"Content-Type": "application/json"}).items():
@@ -71,17 +71,17 @@ class Exchange:
         handler.wfile.flush()
 
     def reset(self) -> None:
-        """End the connection by a TCP reset."""
+        """End the connection with a TCP reset."""
         self._handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._handler.close_connection = True
 
     def ended(self) -> bool:
-        """Waits for the client to close the connection; False where it sends something instead."""
+        """Wait until the client closes the connection. Returns False if it sends something."""
         return not self._handler.connection.recv(1)
 
 
 def passing(exchange: Exchange) -> None:
-    """No fault."""
+    """Make no fault: the request goes to the server."""
     exchange.reply(*exchange.forward())
 
 
@@ -96,7 +96,7 @@ def reset_before(exchange: Exchange) -> None:
 
 
 def reset_after(share: float = 0.5) -> Fault:
-    """Reset the connection in the middle of the answer, when the server has done what it was asked."""
+    """Reset the connection in the middle of the answer. The server has done its work by then."""
 
     def fault(exchange: Exchange) -> None:
         code, body, headers = exchange.forward()
@@ -107,7 +107,7 @@ def reset_after(share: float = 0.5) -> Fault:
 
 
 def slow(seconds: float) -> Fault:
-    """Answer late; the server has done what it was asked at once."""
+    """Answer late. The server has done its work at once."""
 
     def fault(exchange: Exchange) -> None:
         answer = exchange.forward()
@@ -118,12 +118,12 @@ def slow(seconds: float) -> Fault:
 
 
 def too_large_above(limit: int) -> Fault:
-    """413 for a larger body, as a payload limit does."""
+    """Answer with 413 if the body is larger, like a payload limit."""
     return lambda exchange: exchange.reply(413, b"") if len(exchange.body) > limit else passing(exchange)
 
 
 def rejecting(among: Callable[[int], bool], code: int, kind: str, reason: str = "queue is full") -> Fault:
-    """Reject the items of a bulk request whose number `among` picks, under HTTP 200; the server sees the others."""
+    """Reject the items of a bulk request that `among` picks by number, under HTTP 200. The server sees the others."""
 
     def fault(exchange: Exchange) -> None:
         items: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ def rejecting(among: Callable[[int], bool], code: int, kind: str, reason: str = 
 
 
 def busy_searches(among: Callable[[int], bool]) -> Fault:
-    """Refuse the searches of an `_msearch` whose number `among` picks for load, under HTTP 200."""
+    """Refuse the searches of an `_msearch` that `among` picks by number because of load, under HTTP 200."""
     error = {"type": "es_rejected_execution_exception", "reason": "queue is full"}
 
     def fault(exchange: Exchange) -> None:
@@ -166,15 +166,15 @@ def busy_searches(among: Callable[[int], bool]) -> Fault:
 class FaultyProxy:
     """Listens on a free port of the loopback interface.
 
-    What it passes on goes to the server by TLS, and with credentials, if the address of `upstream` has them. Without a
-    server, `rule` answers everything.
+    Requests go to the server by TLS and with credentials, if the address of `upstream` has them. Without a server,
+    `rule` answers all requests.
 
     Attributes:
-        url: where it listens.
-        faults: for the coming requests whose path has `on` in it, one each; then `rule` holds.
-        rule: what is done without a fault; `passing` unless it is set.
-        seen: (path, bytes of the body) of each such request.
-        most_at_once: how many such requests were under way at one time.
+        url: URL of the proxy.
+        faults: Faults for the next requests whose path contains `on`, one for each request. After them, `rule` is used.
+        rule: Fault of requests that have no other fault. Default: `passing`.
+        seen: Path and number of bytes of each request whose path contains `on`.
+        most_at_once: Largest number of these requests at the same time.
     """
 
     def __init__(self, upstream: Address | None, on: str = "_bulk") -> None:

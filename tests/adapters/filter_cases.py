@@ -1,4 +1,4 @@
-"""Random documents and filters, and what is right: every engine's tests draw from here."""
+"""Random documents and filters, and the right answers. The tests of all engines use them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scalars(more: Strategy) -> Strategy:
 
 
 def documents(more: Strategy = _NOTHING, keys: Sequence[str] = (), most: int = 8) -> Strategy:
-    """Some documents with different ids; `more` values and `keys` beside our own."""
+    """Some documents with different ids. Their metadata also use the values in `more` and the keys in `keys`."""
     scalar = scalars(more)
     key = st.sampled_from([*KEYS, *keys])
     value = st.recursive(
@@ -77,7 +77,7 @@ def descriptions(more: Strategy = _NOTHING, fields: Sequence[str] = ()) -> Strat
 
 
 def right(filter: Filter, documents: Sequence[Document]) -> set[str] | None:
-    """The ids of the documents that the filter lets through, by the definition; None where an index refuses it."""
+    """The ids of the documents that the filter lets through, by definition. None if an index must refuse it."""
     for check in filter.checks():
         if any(holds(check.condition, document) for document in documents) is not check.some:
             return None

@@ -1,4 +1,4 @@
-"""Random content of files and arguments, and what may come of it: an answer, or one of our errors."""
+"""Random content of files and arguments. It must give an answer or one of our errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hybridsearch.errors import HybridSearchError
 
 SIZES = [300, pytest.param(10_000, marks=pytest.mark.slow)]
-"""How many inputs a parser gets."""
+"""The number of inputs for each parser."""
 
 _VALUES: Sequence[Any] = (
     *(None, True, False, 0, 1, -1, 60, 0.5, 1e300, 10**400, float("nan"), float("inf")),
@@ -22,7 +22,7 @@ _VALUES: Sequence[Any] = (
 
 
 def value(rng: random.Random, words: Sequence[str], depth: int = 0) -> Any:
-    """Something that JSON can hold, with `words` as keys and among the texts."""
+    """A random value that JSON can hold. `words` are its keys and some of its texts."""
     kind = rng.random()
     if depth > 3 or kind < 0.6:
         return rng.choice(words) if rng.random() < 0.5 else copy.copy(rng.choice(_VALUES))
@@ -31,7 +31,7 @@ def value(rng: random.Random, words: Sequence[str], depth: int = 0) -> Any:
 
 
 def mutated(rng: random.Random, content: Any, words: Sequence[str]) -> Any:
-    """JSON-able `content` with one to three of its values changed, added or gone."""
+    """`content` with one to three values changed, added or removed. JSON can hold it."""
     content = json.loads(json.dumps(content))
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         holder, key = rng.choice(list(_places(content)) or [({}, "")])
@@ -46,7 +46,7 @@ def mutated(rng: random.Random, content: Any, words: Sequence[str]) -> Any:
 
 
 def as_file(rng: random.Random, content: Any) -> bytes:
-    """JSON, now and then cut off, too deep or with a number that is too long."""
+    """Random JSON. Sometimes it is cut off, too deep, or has a number that is too long."""
     text = json.dumps(content)
     kind = rng.random()
     if kind < 0.1:
@@ -66,7 +66,7 @@ def _places(content: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def count_answers(count: int, seed: int, call: Callable[[random.Random], Any]) -> int:
-    """How many of `count` random calls gave an answer; all others raise one of our errors, or the test fails."""
+    """The number of random calls that gave an answer. If a call raises an error that is not ours, the test fails."""
     answers = 0
     for number in range(count):
         try:

@@ -1,16 +1,16 @@
-"""Nodes of one's own for tests that kill, freeze and fill them: started by the script that SEARCH_SERVERS names.
+"""Starts nodes for tests that kill, freeze and fill them, with the script that SEARCH_SERVERS names.
 
 The script is a Python file that can be imported, with
 
 * `start(engine, nodes, secure, heap)`, which starts nodes with empty data and returns when they answer,
-* `pids(name)`, the process id of each running node by its number as text; `name` is the engine's, with "-secure" after
-  it for nodes with TLS and passwords,
-* `unpack(part)` and `java_home(engine)`, where programs are, and `command(engine, base, java, run, heap)`, how one node
-  is started whose files are in the folder `run`: arguments and environment,
+* `pids(name)`, the process id of each running node by its number as text; `name` is the name of the engine, followed by
+  "-secure" for nodes with TLS and passwords,
+* `unpack(part)` and `java_home(engine)`, the folders of programs, and `command(engine, base, java, run, heap)`, the
+  arguments and the environment that start a node whose files are in the folder `run`,
 * HOME, below which each node has the folder `run/<name>/<number>`; PORTS, the first port by name; USER, who runs nodes,
   or None; PASSWORD, of the users "elastic" and "reader" of secure nodes.
 
-It is imported under another name with a HOME and PORTS of its own, so that nobody else's nodes are touched.
+It is imported under another name, with another HOME and other PORTS, so that other nodes are not touched.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ class Nodes:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a backend needs to do everything here."""
+        """The arguments of a backend that may do everything on these nodes."""
         return {"user": "elastic", "password": self.password, "ca_file": self.ca_file} if self.secure else {}
 
     def ask(self, method: str, path: str, body: Any = None, number: int = 1) -> Any:
-        """One node's answer, by nothing but the standard library."""
+        """The answer of one node to a request, which uses the standard library only."""
         url = f"{'https' if self.secure else 'http'}://{self.hosts[number - 1]}{path}"
         request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), method=method)  # noqa: S310
         request.add_header("Content-Type", "application/json")
@@ -92,26 +92,26 @@ class Nodes:
             raise
 
     def grant(self, role: str, user: str) -> None:
-        """One of Elasticsearch's own roles; the node notices some seconds later."""
+        """Give a user one of the roles of Elasticsearch. The node notices it some seconds later."""
         with (self.folder / "1" / "config" / "users_roles").open("a") as roles:
             roles.write(f"{role}:{user}\n")
 
     def kill(self, number: int = 1) -> None:
-        """As a power cut would."""
+        """Kill a node without warning, like a power cut."""
         pid = self._running(number)
         os.killpg(pid, signal.SIGKILL)
         while str(number) in self._script.pids(self._name):
             time.sleep(0.02)
 
     def freeze(self, number: int = 1) -> None:
-        """Its connections stay, and nothing answers."""
+        """Freeze a node: its connections stay open, and it does not answer."""
         os.killpg(self._running(number), signal.SIGSTOP)
 
     def thaw(self, number: int = 1) -> None:
         os.killpg(self._running(number), signal.SIGCONT)
 
     def restart(self, number: int = 1) -> None:
-        """Start a killed node with the data that it had; returns when all nodes answer."""
+        """Start a killed node with its old data. Returns when all nodes answer."""
         script, run = self._script, self.folder / str(number)
         argv, env = script.command(self.engine, script.unpack(self.engine), script.java_home(self.engine), run, HEAP)
         user = {} if script.USER is None else {"user": script.USER, "extra_groups": []}
@@ -126,7 +126,7 @@ class Nodes:
         self.wait(len(self.numbers), number=number)
 
     def wait(self, nodes: int, status: str = "yellow", number: int = 1) -> None:
-        """Until so many nodes are together and all shards are there ("yellow"), replicas too ("green")."""
+        """Wait for this number of nodes in the cluster, and for all shards ("yellow") and replicas ("green")."""
         deadline = time.monotonic() + PATIENCE
         health: Any = None
         while time.monotonic() < deadline:
@@ -139,7 +139,7 @@ class Nodes:
         pytest.fail(f"no cluster of {nodes} nodes: {health}\n{log.read_text()[-2000:]}")
 
     def end(self) -> None:
-        """Without farewell, as nobody needs the data."""
+        """Kill all nodes, because nobody needs the data."""
         for pid in self._script.pids(self._name).values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -156,7 +156,7 @@ class Nodes:
 
 @contextlib.contextmanager
 def start_nodes(engine: str, nodes: int = 1, *, secure: bool = False) -> Iterator[Nodes]:
-    """Nodes of one's own; they end with the block. Skips where there is no script."""
+    """New nodes, which end with the block. Skips the test if there is no script."""
     path = os.environ.get(VARIABLE, "")
     if not Path(path).is_file():
         pytest.skip(f"no nodes to kill: set {VARIABLE} to a script that starts some, as tests/adapters/nodes.py says")
@@ -191,7 +191,7 @@ def _load(path: Path) -> ModuleType:
 
 
 def _free_port(nodes: int) -> int:
-    """The first of so many free ports in a row; so are those 100 above, for the nodes among themselves."""
+    """The first of some free ports in a row. The ports 100 above are free too, for connections between nodes."""
     while True:
         first = random.randrange(20_000, 30_000)
         with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
@@ -202,10 +202,10 @@ def _free_port(nodes: int) -> int:
 
 @contextlib.contextmanager
 def _careless() -> Iterator[None]:
-    """Ignores what Python says of processes that are forgotten, and of answers and sockets that are left open.
+    """Ignore the warnings of Python about forgotten processes, and about answers and sockets that stay open.
 
-    Processes are known by their ids here. The module `ssl` leaves the socket of a connection that is reset before its
-    TLS handshake, as a node that is killed does.
+    Processes are known by their ids here. If a connection is reset before its TLS handshake, as by a killed node, the
+    module `ssl` leaves the socket open.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)

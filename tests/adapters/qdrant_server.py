@@ -1,4 +1,4 @@
-"""The embedded Qdrant behind the HTTP interface of a server, for tests of what only a server's clients do.
+"""An embedded Qdrant behind the HTTP interface of a server, for tests of clients of a server.
 
     with QdrantServer() as server:
         QdrantBackend(f"qdrant://{server.host}/name")
@@ -19,7 +19,7 @@ from qdrant_client import QdrantClient, models
 
 
 class QdrantServer:
-    """Listens on a free port of the loopback interface."""
+    """A server on a free port of the loopback interface."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -46,7 +46,7 @@ class QdrantServer:
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
 
             def log_message(self, *_: object) -> None:
-                """Keep quiet."""
+                """Print no log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""What tests of faults send, and whether an index then holds exactly that."""
+"""The documents that tests of faults send, and a check that an index has exactly these."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = 100
 def batches(
     items: Sequence[Item], schema: Schema, at: int | None = None, happens: Callable[[], object] = lambda: None
 ) -> Iterator[EncodedBatch]:
-    """All items; something happens before the batch number `at` is taken, while those before it are on their way."""
+    """All items in batches. Something happens before batch `at` is taken, while earlier batches are being sent."""
     for number, start in enumerate(range(0, len(items), BATCH)):
         if number == at:
             happens()
@@ -24,7 +24,7 @@ def batches(
 
 
 def assert_holds(backend: Backend, items: Sequence[Item], schema: Schema) -> None:
-    """The index has these items and no others, each once, with the vectors that they were sent with."""
+    """Assert that the index has exactly these items, each once, with the vectors that were sent."""
     found = [row for batch in backend.scan() for row in _rows(batch)]
     by_id = dict(found)
     assert len(found) == len(by_id), "a document is there twice"
@@ -37,7 +37,7 @@ def assert_holds(backend: Backend, items: Sequence[Item], schema: Schema) -> Non
 
 
 def _rows(batch: EncodedBatch) -> list[tuple[str, dict[str, Any]]]:
-    """Each document's vectors by its id: weight by term, or the bytes of a dense vector."""
+    """The vectors of each document, by id: weights by term, or the bytes of a dense vector."""
     rows: list[tuple[str, dict[str, Any]]] = [(document.id, {}) for document in batch.documents]
     for name, vectors in batch.vectors.items():
         for number, (_, row) in enumerate(rows):

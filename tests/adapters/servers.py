@@ -1,7 +1,7 @@
-"""Servers to test with, and requests to them past the library, as somebody else would make them.
+"""The servers of the tests, and requests to them without the library, as another program would make them.
 
-The URL of a server may be of https and have `user:password@`; who asks and the CA file may also be in the environment,
-as `Address` takes them, so that the same tests run against a secured server.
+The URL of a server may use https and have `user:password@`. Credentials and the CA file may also be in the environment,
+as for `Address`. So the same tests run with a secured server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ENGINES = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}
 
 
 def server_of(*engines: str) -> str:
-    """`ENGINE://host:port` of the first of the engines that HYBRIDSEARCH_TEST_<ENGINE> names; skips without any."""
+    """`ENGINE://host:port` of the first engine that HYBRIDSEARCH_TEST_<ENGINE> names. Skips if there is none."""
     for engine in engines:
         if url := os.environ.get(f"HYBRIDSEARCH_TEST_{engine.upper()}"):
             scheme, _, rest = url.rstrip("/").partition("://")
@@ -32,14 +32,14 @@ def server_of(*engines: str) -> str:
 
 
 def address_of(location: str) -> Address:
-    """Of an index by its URL."""
+    """The address of an index, from its URL."""
     return Address.parse(location, _ENGINES[location.partition(":")[0].partition("+")[0]])
 
 
 def call(address: Address, method: str, path: str, body: Any = None, *, allowed: Collection[int] = ()) -> Any:
-    """The answer to one request, again where other tests keep the server busy.
+    """The answer to one request. It is repeated while other tests keep the server busy.
 
-    The body is JSON, or as bytes a stream of SMILE or lines of JSON. Fails for an error, unless its HTTP status is
+    The body is JSON. Bytes are a stream of SMILE or lines of JSON. An error fails the test, unless its HTTP status is
     `allowed`.
     """
     raw = body if body is None or isinstance(body, bytes) else orjson.dumps(body)

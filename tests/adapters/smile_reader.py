@@ -1,4 +1,4 @@
-"""Reads SMILE, by its specification, and gives a float32 as engines do: by its shortest decimal."""
+"""Reads SMILE by its specification. A float32 comes as its shortest decimal, like from the engines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def documents(stream: bytes) -> list[Any]:
-    """The values of a stream, each with the header before and the mark after it."""
+    """The values of a stream. Each has a header before it and a mark after it."""
     return [_Reader(part).document() for part in stream.split(b"\xff")[:-1]]
 
 

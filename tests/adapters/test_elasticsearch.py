@@ -33,7 +33,7 @@ class TestWithHnsw(BackendSuite):
         return partial(make_shared, dense="hnsw")
 
 
-class TestExact(RankingTests, TieTests, FilterTests):  # what else there is does not depend on it
+class TestExact(RankingTests, TieTests, FilterTests):  # the other tests do not depend on it
     @pytest.fixture
     def connect(self, make: Make) -> Make:
         return make

@@ -1,4 +1,4 @@
-"""The Elasticsearch backend with a client of version 8, which is installed beside the one of the environment."""
+"""Tests of the Elasticsearch backend with a client of version 8, which is installed in another folder."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def written_out(rankings: list[Ranking]) -> list[list[list[object]]]:
 
 
 def use(location: str) -> None:
-    """Write to the index and ask it, in a process of its own."""
+    """Write to the index and search it, in another process."""
     backend = ElasticsearchBackend(location)
     schema = backend.open()
     assert schema is not None

@@ -1,4 +1,4 @@
-"""A cluster of three nodes that loses one under load; documents and searches find their way to the others."""
+"""Tests of a cluster of three nodes that loses one under load: documents and searches go to the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cluster() -> Iterator[Nodes]:
 
 @pytest.fixture
 def make(cluster: Nodes) -> Iterator[Make]:
-    """Makes backends of one index, by a URL that names all three nodes."""
+    """A function that makes backends of one index, with a URL that names all three nodes."""
     location = cluster.location(f"index-{next(_numbers)}")
     made: list[OpenSearchBackend] = []
 
@@ -62,7 +62,7 @@ def opened(make: Make) -> OpenSearchBackend:
 
 
 class Searching:
-    """Searches without a pause, in two threads and in an event loop, from when the block begins until it ends."""
+    """Search without pauses, in two threads and in an event loop, until the block ends."""
 
     def __init__(self, make: Make) -> None:
         self.answered = 0

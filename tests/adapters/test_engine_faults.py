@@ -1,7 +1,7 @@
-"""Real nodes that are killed, frozen, filled up and locked: nothing is lost, nothing is there twice, nothing is told.
+"""Tests of real nodes that are killed, frozen, full or locked. No document is lost or doubled, and no secret is shown.
 
-Bulk requests through a proxy that resets, delays and refuses are in test_lucene_bulk.py, a cluster that loses a node
-is in test_engine_cluster.py, hostile strings are in test_engine_hostile.py.
+Bulk requests through a proxy that makes faults are in test_lucene_bulk.py. A cluster that loses a node is in
+test_engine_cluster.py. Hostile strings are in test_engine_hostile.py.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module", params=["opensearch", "elasticsearch"])
 def node(request: pytest.FixtureRequest) -> Iterator[Nodes]:
-    """A node of one's own of either engine; Elasticsearch with TLS and passwords."""
+    """A new node of each engine. Elasticsearch has TLS and passwords."""
     with start_nodes(request.param, secure=request.param == "elasticsearch") as node:
         yield node
 
 
 @pytest.fixture
 def make(node: Nodes) -> Iterator[Make]:
-    """Makes backends of an index that no other test has; several of the same name are of the same index."""
+    """A function that makes backends of new indexes. The same name means the same index."""
     number = next(_numbers)
     made: list[LuceneBackend] = []
 
@@ -87,7 +87,7 @@ def opened(make: Make) -> LuceneBackend:
 
 
 def relaxed(node: Nodes, backend: LuceneBackend) -> tuple[str | None, str]:
-    """Refresh interval and replicas."""
+    """The refresh interval and the number of replicas of the index."""
     (found,) = node.ask("GET", f"{backend.address.path}/_settings").values()
     return found["settings"]["index"].get("refresh_interval"), found["settings"]["index"]["number_of_replicas"]
 
@@ -150,7 +150,7 @@ def test_a_load_whose_node_stays_away_is_one_sentence_and_is_completed_by_runnin
         backend.load(batches(items, SCHEMA, 10, node.kill))
     assert len(str(error.value).splitlines()) == 1
     node.restart()
-    assert relaxed(node, backend) == ("-1", "0")  # nobody was there to restore them
+    assert relaxed(node, backend) == ("-1", "0")  # nobody has restored them
     backend.load(batches(items, SCHEMA))
     assert_holds(backend, items, SCHEMA)
     assert relaxed(node, backend) == (None, "1")
@@ -233,7 +233,7 @@ def test_a_disk_above_its_watermark_takes_nothing_and_loses_nothing(node: Nodes,
 
 
 def fill(node: Nodes, backend: LuceneBackend) -> None:
-    """Let the node find less free space than it wants; returns when it has blocked the index."""
+    """Let the node find too little free space. Returns when it has blocked the index."""
     wanted = f"{NEVER}gb"
     watermarks = {f"cluster.routing.allocation.disk.watermark.{level}": wanted for level in ("low", "high")}
     settings = {

@@ -1,4 +1,4 @@
-"""Strings that a parser, a path, a mapping or a terminal might take for something else, wherever one can be given."""
+"""Tests of strings that a parser, a path, a mapping or a terminal could mistake for something else."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ PIECES = [
     "[MASK]", "##ing",
 ]  # fmt: skip
 SURROGATES = ["\ud800", "\udfff", "\udc80", "\ude00\ud83d"]
-"""Halves of characters: no valid text, so that documents refuse them; a token of a model's vocabulary may hold them."""
+"""Lone surrogates. Documents refuse them, because they are not valid text, but a token of a model may have them."""
 
 
 def hostile_strings(count: int) -> list[str]:
-    """So many distinct strings, always the same, most of them beside one that is nearly the same."""
+    """This number of distinct strings, always the same. Most of them differ only slightly from another one."""
     rng = random.Random(count)
     strings: dict[str, None] = {}
     while len(strings) < count:
@@ -69,7 +69,7 @@ def is_text(string: str) -> bool:
 
 
 def item_of(number: int, string: str) -> Item:
-    """A document with `string` in every place where it may be; its weights are found by "common", too."""
+    """A document with `string` in every possible place. The term "common" finds it too."""
     terms = {string: 1, "common": 1}
     if not is_text(string):
         return Item(f"surrogate{number}", terms, terms)
@@ -78,7 +78,7 @@ def item_of(number: int, string: str) -> Item:
 
 
 def questions(item: Item) -> Iterator[Request]:
-    """What only this document answers; of filters, also those whose string is the same in another form."""
+    """Queries and filters that only this document matches, also in other forms of the same string."""
     string = string_of(item)
     everything = sparse_query({"common": 1.0})
     yield Request("lexical", sparse_query({string: 1.0}), 10)
@@ -88,7 +88,7 @@ def questions(item: Item) -> Iterator[Request]:
         yield Request("sparse", everything, 10, Filter.parse({"value": string}))
         if len(string) < LONGEST_BOUND:
             yield Request("lexical", everything, 10, Filter.parse({"value": {"$gte": string, "$lte": string}}))
-        if not string.startswith("$"):  # which no filter can name
+        if not string.startswith("$"):  # no filter can name it
             yield Request("sparse", everything, 10, Filter.parse({string: "here"}))
             yield Request("sparse", everything, 10, Filter.parse({string: {"$exists": True}}))
 
@@ -99,7 +99,7 @@ def string_of(item: Item) -> str:
 
 
 def right(items: Sequence[Item], item: Item, question: Request) -> set[str]:
-    """What answers a question about `item`."""
+    """The ids that match a query or a filter of `item`."""
     if question.filter is None:
         return {item.id}
     string = composed(string_of(item))

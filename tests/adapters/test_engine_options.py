@@ -1,6 +1,6 @@
-"""How the server engines store vectors where options say so: quantization, SEISMIC, faiss; against real servers.
+"""Tests of the options for storing vectors on real servers: quantization, SEISMIC and faiss.
 
-What a server of another version or with other plugins would be sent is seen by a server that pretends to be one.
+Servers of other versions or with other plugins are imitated.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ quantized = pytest.mark.parametrize(("engine", "quantization"), QUANTIZED)
 
 @contextmanager
 def pretending(scheme: str, version: str, *plugins: str, **options: Any) -> Iterator[tuple[Backend, list[Any]]]:
-    """A backend of a server that says it is of `version` with `plugins`; and the bodies it is sent for new indexes."""
+    """A backend of an imitated server with `version` and `plugins`, and the bodies of new indexes that it gets."""
     made: list[Any] = []
     nodes = {"nodes": {"a": {"version": version, "plugins": [{"name": plugin} for plugin in plugins]}}}
 
@@ -210,7 +210,7 @@ def test_vectors_are_kept_by_a_server_that_does_not_tell_its_version(
 
 @contextmanager
 def qdrant_server(collection: dict[str, Any] | None) -> Iterator[tuple[str, list[Any]]]:
-    """What a Qdrant server with `collection`, or with none, says of it; its place, and the bodies it is sent."""
+    """An imitated Qdrant server with `collection` or with none: its place, and the bodies that it gets."""
     made: list[Any] = []
 
     def rule(exchange: Exchange) -> None:
@@ -318,7 +318,7 @@ def test_a_full_distribution_is_sent_the_engine_that_was_asked_for(
 
 
 class Sparse:
-    """Only what learned sparse retrievers do; the others do not depend on the options."""
+    """Only learned sparse retrievers, because the others do not depend on the options."""
 
     @pytest.fixture
     def capabilities(self, connect: Connect) -> Capabilities:
@@ -341,7 +341,7 @@ class TestSeismic(Sparse, RankingTests, FilterTests, UpdateTests):
 
 @pytest.fixture
 def mixtures(data_folder: Path) -> tuple[csr_array[np.float32, tuple[int, int]], list[str]]:
-    """SPLADE-v3 vectors of 20 questions, then of 1,500 documents that are mixtures of other questions; their terms."""
+    """SPLADE-v3 vectors of 20 questions and of 1,500 documents, mixtures of other questions, and their terms."""
     path = data_folder / "splade_v3_queries" / "msmarco-dev.tsv.gz"
     if not path.is_file():
         pytest.skip(f"no SPLADE vectors at {path}")

@@ -1,4 +1,4 @@
-"""What OpenSearch and Elasticsearch have in common, against real servers of both."""
+"""Tests of the code that OpenSearch and Elasticsearch share, with real servers of both."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def backend(make: Make) -> LuceneBackend:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """What goes to the engine."""
+    """The requests that are sent to the engine."""
     sent: list[Call] = []
     original = Channel.send
 
@@ -72,7 +72,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 def every_request(k: int = 10) -> list[Request]:
-    """Some of each kind whose answers have no ties at the cut."""
+    """Some requests of each kind whose answers have no ties at the cut."""
     return [Request(kind, query, k) for kind in sorted(KINDS) for query in samples.random_queries(kind, 4)]
 
 
@@ -255,7 +255,9 @@ def test_scores_are_too_small_by_no_more_than_the_tolerance_that_is_declared(mak
         lost[kind] = 1 - ranking.scores / right[kind][[int(id[1:]) for id in ranking.ids]]
         assert lost[kind].min() > -1e-6
         assert lost[kind].max() < backend.capabilities.score_tolerance[kind]
-    assert lost["sparse"].max() > 0.99 * backend.capabilities.score_tolerance["sparse"]  # which is no wider than needed
+    assert (
+        lost["sparse"].max() > 0.99 * backend.capabilities.score_tolerance["sparse"]
+    )  # the tolerance is not wider than needed
 
 
 # --------------------------------------------------------------------------------------------------------- identity
@@ -308,7 +310,7 @@ def test_documents_that_do_not_fit_the_mapping_are_named_with_the_engines_reason
     backend.create(SCHEMA)
     (found,) = call(backend.address, "GET", backend.address.path).values()
     call(backend.address, "DELETE", backend.address.path)
-    found["mappings"]["properties"]["id"] = {"type": "long"}  # which somebody else has made of it
+    found["mappings"]["properties"]["id"] = {"type": "long"}  # as if another program had made the index
     call(backend.address, "PUT", backend.address.path, {"mappings": found["mappings"]})
     again = make()
     again.open()
@@ -446,7 +448,9 @@ def test_loading_after_a_crash_restores_what_was_before_it(make: Make, monkeypat
 
     def batches() -> Iterator[Any]:
         yield samples.encode(samples.random_items(), SCHEMA)
-        monkeypatch.setattr(backend._channel, "call", lambda *_, **__: {"_": {"mappings": mappings}})  # killed here
+        monkeypatch.setattr(
+            backend._channel, "call", lambda *_, **__: {"_": {"mappings": mappings}}
+        )  # the process is killed here
 
     (found,) = call(backend.address, "GET", f"{backend.address.path}/_mapping").values()
     mappings = found["mappings"]
@@ -496,7 +500,7 @@ def test_asearch_gives_what_search_gives(backend: LuceneBackend) -> None:
             *(backend.asearch([request]) for request in requests * 5), backend.asearch(requests)
         )
 
-    for _ in range(2):  # each in an event loop of its own
+    for _ in range(2):  # each in another event loop
         *single, together = asyncio.run(ask_all())
         assert together == backend.search(requests)
         assert [ranking for (ranking,) in single] == together * 5
@@ -552,7 +556,7 @@ def test_a_slow_server_is_one_sentence(backend: LuceneBackend, make: Make, serve
 
 @contextmanager
 def proxy(server: str) -> Iterator[tuple[str, threading.Event, threading.Event]]:
-    """A way to the server that holds answers back while an event is set, and sets another when a client hangs up."""
+    """A proxy that holds answers back while an event is set, and sets another event when a client disconnects."""
     host, _, port = server.rpartition("://")[2].partition(":")
     hold, cut, done = threading.Event(), threading.Event(), threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Bulk requests reach a real server whole, whatever happens on the way."""
+"""Tests of bulk requests: all documents reach a real server, whatever faults there are."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hybridsearch.adapters.lucene.wire.bulk import BulkSender
 from hybridsearch.errors import BackendError, BulkIndexError, InvalidArgumentError, StorageError
 
 DEAD = "http://127.0.0.1:1"
-"""Where no server listens."""
+"""An address at which no server listens."""
 
 
 ENGINES = ("opensearch", "elasticsearch")
-"""Most tests need a server of either kind, some ask both."""
+"""The engines. Most tests use one of them, and some use both."""
 
 both_engines = pytest.mark.parametrize("index", ENGINES, indirect=True)
 
@@ -39,7 +39,7 @@ class Index:
         self.pool = urllib3.PoolManager(timeout=20, retries=False)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The server's answer, past the proxy."""
+        """The answer of the server to a request that does not use the proxy."""
         return call(self.address, method, f"{self.address.path}{path}", body)
 
     def send(self, body: bytes, to: str | None = None) -> tuple[int, bytes]:
@@ -61,7 +61,7 @@ class Index:
 
 @pytest.fixture(scope="module")
 def names() -> Iterator[dict[str, str]]:
-    """The index that the tests of this module share on each server; made when it is first asked for."""
+    """The index that the tests of this module share on each server. It is made when it is first needed."""
     names: dict[str, str] = {}
     yield names
     for server, name in names.items():
@@ -349,7 +349,7 @@ def test_lines_are_taken_only_as_fast_as_the_server_takes_them(index: Index) -> 
 
     index.proxy.rule = fault
     index.sender(threads=2).send_all(counted())
-    assert max(waiting) <= 20 * 3 + 20  # two requests on their way, one ready, one whose answer is not yet collected
+    assert max(waiting) <= 20 * 3 + 20  # two requests are sent, one is ready, and the answer of one is not read yet
 
 
 @pytest.mark.parametrize("error", [ValueError("no more"), KeyboardInterrupt()])

@@ -1,4 +1,4 @@
-"""What OpenSearch and Elasticsearch have in common that needs no server: places, secrets, refusals, mappings."""
+"""Tests of the code that OpenSearch and Elasticsearch share and that need no server: places, secrets and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENGINES = {"opensearch": OpenSearchBackend, "elasticsearch": ElasticsearchBacken
 
 @pytest.fixture(autouse=True)
 def _closed_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Connections end with their test, not with whichever test Python frees them in."""
+    """End connections with their test, and not when Python frees them during another test."""
     made: list[LuceneBackend] = []
     for engine, backend in list(ENGINES.items()):
 
@@ -53,7 +53,7 @@ FORBIDDEN = b'{"error":{"type":"security_exception","reason":"no permissions for
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a server that the other tests may run against."""
+    """Ignore the settings of the servers of other tests."""
     for engine, what in product(ENGINES, ("URL", "USER", "PASSWORD", "API_KEY", "CA")):
         monkeypatch.delenv(f"HYBRIDSEARCH_{engine.upper()}_{what}", raising=False)
 
@@ -259,7 +259,7 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
 def test_each_refusal_has_its_sentence(
     engine: str, status: int, body: bytes, type: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybridsearch.adapters.lucene.wire.channel._BUSY_WAIT", 0.0)  # some are tried again
+    monkeypatch.setattr("hybridsearch.adapters.lucene.wire.channel._BUSY_WAIT", 0.0)  # some requests are repeated
     with stub(lambda method, path: (status, body)) as port, pytest.raises(type, match=sentence):
         ENGINES[engine](f"{engine}://127.0.0.1:{port}/name").open()
 
@@ -304,7 +304,7 @@ def test_faiss_is_never_sent_to_a_node_that_may_lack_it() -> None:
 
 
 def refusing_nodes(paths: list[str]) -> Callable[[str, str], tuple[int, bytes]]:
-    """Answers of a server whose user may not read `_nodes`; all that it is asked goes to `paths`."""
+    """The answers of a server whose user may not read `_nodes`. The paths of its requests are added to `paths`."""
 
     def answer(method: str, path: str) -> tuple[int, bytes]:
         paths.append(f"{method} {path}")
@@ -401,7 +401,7 @@ def stub(
     context: ssl.SSLContext | None = None,
     heard: list[str | None] | None = None,
 ) -> Iterator[int]:
-    """A server that answers as told; its port. What each request has in the header Authorization goes to `heard`."""
+    """The port of a server that gives these answers. The Authorization headers of requests are added to `heard`."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""Faults between the engines' own clients and a real server: loads lose nothing, searches are asked again."""
+"""Tests of faults between the clients and a real server: loads lose nothing, and searches are repeated."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def filled(make: Make) -> LuceneBackend:
 
 @pytest.fixture
 def proxy(filled: LuceneBackend) -> Iterator[faulty_proxy.FaultyProxy]:
-    """In front of the searches of that index."""
+    """A proxy for the searches of that index."""
     with faulty_proxy.FaultyProxy(filled.address, on="_msearch") as proxy:
         yield proxy
 
 
 @pytest.fixture
 def requests() -> list[Request]:
-    """They need one `_msearch`: all hits, so that there are no ties at a cut, of kinds without term frequencies."""
+    """Requests that need one `_msearch`: they ask for all hits, so there are no ties, and need no term frequencies."""
     return [Request(kind, query, 60) for kind in ("dense", "sparse") for query in samples.random_queries(kind, 3)]
 
 

@@ -1,4 +1,4 @@
-"""Bulk lines hold documents and vectors without loss, under names and keys that an engine takes."""
+"""Tests of bulk lines: they keep documents and vectors without loss, under names that an engine accepts."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_documents_and_vectors_come_back_bit_for_bit(items: list[Item]) -> None:
 def test_every_kind_of_float32_comes_back(sign: int) -> None:
     rng = np.random.default_rng(0)
     bits = rng.integers(1, 0x7F800000, 40_000, dtype=np.uint32)
-    bits[:3] = 0x15AE43FD, 0x15AE43FE, 0x15AE43FC  # the only decimal whose float32 differs when read by way of a double
+    bits[:3] = 0x15AE43FD, 0x15AE43FE, 0x15AE43FC  # the decimal that a double would change
     array = sign * bits.view(np.float32).reshape(-1, 5)
     batch = _dense_only(array)
     back = vectors_from_source(sources_of(batch, _dense_schema()), _dense_schema())["dense"]

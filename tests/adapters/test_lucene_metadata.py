@@ -1,4 +1,4 @@
-"""Metadata in Lucene: what a compiled filter finds on real servers is what `Filter.matches` says."""
+"""Tests of filters on real servers: a compiled filter finds the documents for which `Filter.matches` is true."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILTER_LEVELS = 20
 
 @dataclass
 class Index:
-    """An index on a real server. Documents are found within the batch in which they were indexed."""
+    """An index on a real server. A filter is applied to the documents of one batch."""
 
     address: Address
 

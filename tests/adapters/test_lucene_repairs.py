@@ -1,4 +1,4 @@
-"""What may not be lost or left behind when answers are lost, processes die and aliases move, against real servers."""
+"""Tests of repairs on real servers, after lost answers, killed processes and moved aliases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEXICAL = samples.make_schema(frozenset({"lexical"}))
 
 
 def settings(backend: LuceneBackend) -> tuple[str | None, str]:
-    """Refresh interval and replicas."""
+    """The refresh interval and the number of replicas of the index."""
     (found,) = backend._channel.call("GET", f"{backend.address.path}/_settings").values()
     index = found["settings"]["index"]
     return index.get("refresh_interval"), index["number_of_replicas"]
@@ -138,7 +138,7 @@ def test_a_load_that_began_with_a_short_document_ranks_by_the_mean_of_all(make: 
     assert stored is not None
     assert stored.retrievers["lexical"].average_length == pytest.approx(mean)
     (ranking,) = backend.search([Request("lexical", sparse_query({"x": 1.0}), 20)])
-    idf = math.log(1 + 0.5 / (len(items) + 0.5))  # of a term that all documents have
+    idf = math.log(1 + 0.5 / (len(items) + 0.5))  # the idf of a term that all documents have
     found = dict(zip(ranking.ids, ranking.scores.tolist(), strict=True))
     for item in items:
         tf, length = item.counts["x"], sum(item.counts.values())

@@ -1,4 +1,4 @@
-"""The engine's own BM25 over texts that it analyses itself."""
+"""Tests of the BM25 of the engine, which analyses the texts itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCUMENTS = [
 
 @pytest.fixture(params=["opensearch", "elasticsearch"])
 def place(request: pytest.FixtureRequest) -> Callable[[str], str]:
-    """Places of new indexes on each engine."""
+    """A function that gives places of new indexes on each engine."""
     url = request.getfixturevalue(f"{request.param}_url")
     names = request.getfixturevalue("lucene_names")
     return lambda name: str(names(url, name))

@@ -51,7 +51,7 @@ SCHEMA = make_schema(frozenset({"lexical", "sparse", "dense"}), "dot", dimension
 
 
 class AnySequence(RuleBasedStateMachine):
-    """Upserts, deletes, merges and reopenings in any order, beside a dict of what must be there."""
+    """Makes upserts, deletes, merges and reopenings in any order, and compares the index with a dict."""
 
     def __init__(self) -> None:
         super().__init__()

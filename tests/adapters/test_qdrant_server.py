@@ -1,6 +1,6 @@
-"""Qdrant on a server: aliases that move during searches, trouble during loads, and connections that are given up.
+"""Tests of Qdrant on a server: aliases that are moved during searches, faults during loads, and cancelled requests.
 
-Each runs against an imitation of a server, and against the real one that HYBRIDSEARCH_TEST_QDRANT names.
+Each test uses an imitated server, and the real server that HYBRIDSEARCH_TEST_QDRANT names.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def make(server: str, qdrant_names: Callable[[str, str], str]) -> Iterator[Make]:
-    """Makes backends of collections that nobody else uses and that are deleted afterwards."""
+    """A function that makes backends of new collections, which are deleted afterwards."""
     made: list[QdrantBackend] = []
 
     def make(name: str = "index", **options: Any) -> QdrantBackend:
@@ -71,7 +71,7 @@ def make(server: str, qdrant_names: Callable[[str, str], str]) -> Iterator[Make]
 
 @pytest.fixture
 def filled(make: Make) -> Make:
-    """Makes an index with items."""
+    """A function that makes an index with items."""
 
     def filled(name: str, items: list[Item] | None = None, schema: Schema = SCHEMA) -> QdrantBackend:
         backend = make(name)
@@ -84,7 +84,7 @@ def filled(make: Make) -> Make:
 
 @pytest.fixture
 def client(server: str) -> Iterator[QdrantClient]:
-    """Past the backend, as somebody else would."""
+    """A client that does not use the backend, like another program."""
     client = QdrantClient(url=f"http{server.removeprefix('qdrant')}", check_compatibility=False)
     yield client
     client.close()
@@ -113,7 +113,7 @@ class TestOnAnImitatedServer(StorageTests):
 class TestAliases(AliasTests):
     @pytest.fixture(autouse=True)
     def few_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """So that terms have other numbers in each index."""
+        """Items whose terms have other numbers in each index."""
         number_of = points.number_of
         monkeypatch.setattr(points, "number_of", lambda term, attempt: number_of(term, attempt) % 101 + 1)
 
@@ -177,7 +177,7 @@ def test_searching_and_counting_by_an_alias_go_on_while_indexes_are_swapped(make
         if name != "v1":
             filled(name, items[name]).publish(name_of(live))
         assert {id[:2] for id in ask(live, "sparse", samples.common_query("sparse"), 40).ids} == {name}
-        enough = len(found) + 4 * len(users)  # so that the threads have searched this one, too
+        enough = len(found) + 4 * len(users)  # so that the threads have searched this index too
         while len(found) < enough and not failures:
             time.sleep(0.01)
     done.set()
@@ -229,7 +229,7 @@ def test_an_index_of_an_older_layout_is_replaced_by_publishing_a_new_one(
 
 
 def address_of(server: str) -> Address:
-    """Of a server without TLS, for the proxy."""
+    """The address of a server without TLS, for the proxy."""
     host, _, port = server.removeprefix("qdrant://").rpartition(":")
     return Address("Qdrant", "http", ((host, int(port)),), "", "", {})
 
@@ -239,7 +239,7 @@ def address_of(server: str) -> Address:
 
 @pytest.fixture
 def loaded(server: str, make: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[QdrantBackend, FaultyProxy]]:
-    """An empty index behind a proxy, whose faults are for requests that store or delete points."""
+    """An empty index behind a proxy. Its faults apply to requests that store or delete points."""
     monkeypatch.setattr(connection, "FIRST_WAIT", 0.01)
     direct = make()
     direct.create(SCHEMA)

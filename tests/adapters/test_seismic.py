@@ -1,4 +1,4 @@
-"""Seismic passes the conformance suite, survives what Seismic itself cannot do, and finds nearly everything."""
+"""Tests of Seismic: it passes the conformance suite, handles what Seismic alone cannot do, and has a high recall."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from hybridsearch.adapters.seismic import SeismicBackend  # noqa: E402 - after t
 from hybridsearch.adapters.seismic.shards import read_shards  # noqa: E402
 
 SMALL = 16
-"""So few documents get an index here that the tests are not answered by exact search."""
+"""The smallest number of documents with a Seismic index. It is small, so that the tests do not use exact search."""
 
 SCHEMA = make_schema(frozenset({"sparse"}))
 
@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def exact_search_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what Seismic alone answers is answered."""
+    """Make exact search fail, so that only Seismic can answer."""
 
     def fail(state: State, requests: Sequence[Request]) -> None:
         raise AssertionError("exact search was asked")
@@ -74,7 +74,7 @@ def exact_search_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(items: Sequence[Item], folder: Path | None = None, *, n_postings: int | None = None) -> SeismicBackend:
-    """A backend with `items`, indexed, in which Seismic leaves out no clusters, so that few documents suffice."""
+    """A backend with a Seismic index of `items`. Seismic skips no clusters, so that few documents are enough."""
     backend = SeismicBackend(folder, min_documents=SMALL, heap_factor=0.0, n_postings=n_postings)
     backend.create(SCHEMA)
     put(backend, items, SCHEMA)
@@ -470,7 +470,7 @@ def test_an_index_is_made_and_opened_by_its_url(folder: Path) -> None:
 
 
 def splade_like(path: Path, documents: int, queries: int) -> tuple[SparseVectors, list[SparseQuery]]:
-    """Documents mixed from three SPLADE vectors of questions each, and other questions.
+    """Documents that are mixtures of the SPLADE vectors of three questions, and other questions.
 
     A line holds each token as often as its weight says, times 100.
     """

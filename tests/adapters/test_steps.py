@@ -1,4 +1,4 @@
-"""Steps in threads and in event loops: the same answers, and no error lost."""
+"""Tests of steps in threads and in event loops: the answers are the same, and no error is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installed program, and its verbs in process."""
+"""Tests of the installed program, and of its verbs in this process."""
 
 from __future__ import annotations
 
@@ -347,7 +347,7 @@ def test_ctrl_c_in_index_says_what_is_stored_and_how_to_go_on(tmp_path: Path) ->
     process.stdin.write("".join(json.dumps({"id": str(n), "text": "a wing"}) + "\n" for n in range(4)))
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:  # until both batches are committed, while the reader waits for more
+    while time.monotonic() < deadline:  # wait until both batches are committed, while the reader waits for more
         with contextlib.suppress(hs.errors.HybridSearchError), hs.open(place) as search:
             if search.count() == 4:
                 break
@@ -397,7 +397,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> type[Engine]:
 
 
 class Engine(MemoryBackend):
-    """The memory backend at a URL; what it holds outlives `close`."""
+    """The memory backend at a URL. It keeps its content after `close`."""
 
     made: ClassVar[dict[str, Engine]] = {}
 
@@ -661,7 +661,7 @@ def test_a_reader_that_goes_away_is_no_error(place: str) -> None:
 
 
 def heed_interrupts() -> None:
-    """A process in the background of a script ignores Ctrl-C, and so would its children."""
+    """A background process of a script ignores Ctrl-C, and its children would ignore it too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -679,7 +679,7 @@ def test_ctrl_c_ends_quietly_with_130(place: str) -> None:
     assert process.stdout is not None
     process.stdin.write("lift\n" * 2000)
     process.stdin.flush()
-    assert process.stdout.readline()  # libraries are loaded by now, which may swallow an interrupt
+    assert process.stdout.readline()  # libraries, which may swallow an interrupt, are loaded by now
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
 
@@ -691,7 +691,7 @@ def test_ctrl_c_ends_quietly_with_130(place: str) -> None:
 
 
 class Terminal:
-    """The program in a terminal of its own."""
+    """The program in another terminal."""
 
     def __init__(self, *arguments: str) -> None:
         self._master, slave = pty.openpty()

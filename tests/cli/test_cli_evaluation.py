@@ -150,7 +150,7 @@ def test_the_index_of_a_corpus_that_has_changed_is_removed(collection: Path, tmp
     compared(data, "--work", work)
     (first,) = work.glob("index-*")
     compared(data, "--work", work, "--retrievers", "bm25", "--language", "german")
-    assert len(list(work.glob("index-*"))) == 2  # that of other retrievers stays
+    assert len(list(work.glob("index-*"))) == 2  # the settings of other retrievers stay
     with (data / "corpus.jsonl").open("a") as file:
         file.write('\n{"_id": "jet", "title": "", "text": "A jet in a cross flow."}')
     compared(data, "--work", work)

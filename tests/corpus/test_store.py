@@ -1,4 +1,4 @@
-"""The encoded-corpus store by itself: encode once, read anywhere."""
+"""Tests of the store of encoded documents: they are encoded once and read anywhere."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def batch(start: int, stop: int, prefix: str = "w") -> EncodedBatch:
 
 
 def content(batches: list[EncodedBatch]) -> dict[str, object]:
-    """Everything by id, with sparse vectors as mappings, whatever the vocabulary's order."""
+    """All documents by id, with sparse vectors as mappings, so that the order of the vocabulary does not matter."""
     found: dict[str, object] = {}
     for part in batches:
         lexical, dense = part.vectors["bm25"], part.vectors["a/b é"]

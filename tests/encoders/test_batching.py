@@ -1,4 +1,4 @@
-"""Batches by token count, and workers that leave torch as they found it."""
+"""Tests of batches by number of tokens, and of workers that do not change the settings of torch."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ PLAIN = BM25(None)
 def scores(
     weighting: BM25Weighting, vectors: SparseVectors, query: list[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores of all documents in float64, and each term's idf."""
+    """The scores of all documents in float64, and the idf of each term."""
     matrix = vectors.matrix
     lengths = np.asarray(matrix.sum(axis=1), dtype=np.float32)
     weighted = matrix.copy()
@@ -57,7 +57,7 @@ def scores(
 
 
 def of_missing_terms(weighting: BM25Weighting, vectors: SparseVectors) -> NDArray[np.float64]:
-    """What bm25s and rank-bm25 give each document for the query terms that it lacks, by the formulas at tf = 0."""
+    """What bm25s and rank-bm25 add to each document for query terms that it does not have (tf = 0)."""
     k1, delta = weighting.k1, weighting.delta or 0.0
     at_zero = {"bm25l": (k1 + 1) * delta / (k1 + delta), "bm25+": delta}.get(weighting.variant, 0.0)
     _, idf = scores(weighting, vectors, QUERY)
@@ -97,7 +97,7 @@ def test_atire_equals_rank_bm25_okapi_given_the_same_idf() -> None:
     vectors = PLAIN.encode_documents(TEXTS)
     peer = rank_bm25.BM25Okapi([PLAIN.tokenize(text) for text in TEXTS], k1=1.5, b=0.75)
     ours, idf = scores(weighting, vectors, QUERY)
-    peer.idf = dict(zip(vectors.vocabulary.terms, idf, strict=True))  # its own is robertson's with another floor
+    peer.idf = dict(zip(vectors.vocabulary.terms, idf, strict=True))  # its formula is robertson's with another minimum
     np.testing.assert_allclose(ours, peer.get_scores(QUERY), rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The encoding cache: what it keeps, and that nothing that happens to it is ever fatal."""
+"""Tests of the encoding cache: what it keeps, and that no damage to it stops the program."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HYBRIDSEARCH_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it does for a user whom no file knows
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user who is in no file
     assert cache_folder() is None
     assert open_cache(True, FINGERPRINT) is None
 

@@ -1,4 +1,4 @@
-"""Dense vectors equal those of SentenceTransformer, whatever the batches, prompts, metric and cache."""
+"""Dense vectors equal those of SentenceTransformer, with any batches, prompts, metric and cache."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_arguments_outside_their_range_are_refused(options: dict[str, Any]) -> N
 def test_a_forked_process_encodes_though_its_parent_computed_with_several_threads(
     in_a_fork: Callable[..., Any], minilm: str
 ) -> None:
-    """It would wait forever for those threads."""
+    """A forked process would wait forever for threads of its parent."""
     import torch
 
     threads, texts = torch.get_num_threads(), ["a long text about wings " * 12] * 2
@@ -295,7 +295,9 @@ def test_a_forked_process_encodes_though_its_parent_computed_with_several_thread
         found, shape = in_a_fork(
             lambda: [
                 dense.encode_queries(texts)[0].tolist(),
-                Dense(minilm, cache=False).encode_documents(texts).array.shape,  # a model that is loaded there
+                Dense(minilm, cache=False)
+                .encode_documents(texts)
+                .array.shape,  # a model that is loaded in that process
             ]
         )
     finally:

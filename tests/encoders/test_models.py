@@ -1,4 +1,4 @@
-"""Finding a model without a network, and knowing its content."""
+"""Tests of finding a model without a network, and of the digest of its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's own BM25: what travels to it. How it ranks is tested with the engines."""
+"""Tests of what is sent to the BM25 of an engine. Its rankings are tested with the engines."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ def _bert(folder: Path, tokenizer_from: str, cls: str, vocabulary: int = 30522) 
     )
     model = getattr(transformers, cls)(config)
     if cls == "BertForMaskedLM":
-        torch.nn.init.constant_(model.cls.predictions.bias, -0.2)  # leaves most dimensions at zero, as in a trained one
+        torch.nn.init.constant_(
+            model.cls.predictions.bias, -0.2
+        )  # leaves most dimensions at zero, as in a trained model
     model.save_pretrained(folder / "bert")
     transformers.AutoTokenizer.from_pretrained(tokenizer_from).save_pretrained(folder / "bert")
     return str(folder / "bert")

@@ -89,7 +89,7 @@ def test_folded_accents_leave_vowel_signs_and_voiced_kana_alone() -> None:
 
 
 def test_folded_accents_are_those_of_lucene(opensearch_url: str) -> None:
-    """All letters of Latin-1, Latin Extended-A and Vietnamese, but those that NFKC makes two characters."""
+    """All letters of Latin-1, Latin Extended-A and Vietnamese, except those that NFKC turns into two characters."""
     codes = [*range(0xC0, 0x180), *range(0x1EA0, 0x1EFA)]
     letters = [chr(c) for c in codes if chr(c).isalpha() and len(unicodedata.normalize("NFKC", chr(c))) == 1]
     analysis = {"tokenizer": "whitespace", "filter": ["asciifolding", "lowercase"], "text": " ".join(letters)}
@@ -116,7 +116,7 @@ def test_a_query_is_cut_into_pairs_so_that_the_order_of_characters_counts() -> N
 
 
 def test_the_first_version_of_the_rules_gives_the_terms_that_it_gave() -> None:
-    """An index that was made with it is opened with it, as its schema names no version."""
+    """An index whose schema names no version was made with the first version, and is opened with it."""
     first, folding = (make_encoder({"type": "bm25", "language": None, "fold_accents": fold}) for fold in (False, True))
     assert isinstance(first, BM25)
     assert isinstance(folding, BM25)

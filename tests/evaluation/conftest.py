@@ -40,11 +40,11 @@ WORDS = ("wing", "lift", "drag", "shock layer", "heat panel", "laminar", "<scrip
 def make_comparison(queries: int = 60, seed: int = 7) -> Comparison:
     """Seven systems of every kind on `queries` made-up queries, with details of a few of them.
 
-    Names and texts hold markup, so that a report which does not escape them shows it.
+    Names and texts contain markup, so that a report that does not escape them is noticed.
     """
     random = np.random.default_rng(seed)
     ids = [f"q{number}" for number in range(1, queries + 1)]
-    hard = random.beta(1.6, 0.8, size=queries)  # how easy each query is, for all systems
+    hard = random.beta(1.6, 0.8, size=queries)  # how easy each query is for all systems
     scores = {
         name: {
             measure: np.clip(
@@ -79,7 +79,7 @@ def comparison() -> Comparison:
 
 @pytest.fixture
 def twins(comparison: Comparison) -> Comparison:
-    """With one more fused system, "twin", which is like the baseline on every query."""
+    """The comparison with one more fused system, "twin", which equals the baseline on every query."""
     rrf, baseline = comparison["rrf"], comparison[comparison.baseline]
     nothing = Versus(Interval(0.0, 0.0, 0.0), 1.0, 1.0, 0, 0, comparison.dataset.queries)
     versus = dict.fromkeys(MEASURES, nothing)

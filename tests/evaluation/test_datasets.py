@@ -1,4 +1,4 @@
-"""Collections from folders laid out as the hub, BEIR and TREC lay them out; sentence-transformers is an oracle."""
+"""Tests of data sets in folders in the forms of the hub, BEIR and TREC. sentence-transformers is an oracle."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def front_matter(configs: str) -> str:
 
 
 def write_nanobeir(folder: Path, splits: list[str]) -> Path:
-    """As sentence-transformers/NanoBEIR-en: three subsets, one split a set, no scores."""
+    """A folder like sentence-transformers/NanoBEIR-en: three subsets, one split for each data set, no scores."""
     lines = []
     for subset in ("corpus", "queries", "qrels"):
         lines += [f"- config_name: {subset}", "  data_files:"]
@@ -142,7 +142,7 @@ def test_a_folder_laid_out_as_the_hub_needs_only_the_split(nanobeir: Path) -> No
     assert (dataset.name, dataset.qrels) == ("NanoBEIR-en/NanoNQ", QRELS)
     (nanobeir / "README.md").rename(nanobeir / "elsewhere")
     try:
-        assert load_dataset(nanobeir, split="NanoNQ") == dataset  # the file names say as much
+        assert load_dataset(nanobeir, split="NanoNQ") == dataset  # the names of the files tell it
     finally:
         (nanobeir / "elsewhere").rename(nanobeir / "README.md")
 
@@ -489,7 +489,7 @@ def test_offline_a_cache_that_holds_other_sets_only_is_not_complete(cache: Path)
 
 
 def write_beir_repositories(place: Callable[[str], Path]) -> None:
-    """As BeIR/scifact and BeIR/scifact-qrels: no `configs`, compressed lines, judgements apart."""
+    """Folders like BeIR/scifact and BeIR/scifact-qrels: no `configs`, compressed lines, separate judgements."""
     folder, qrels = place("BeIR/scifact"), place("BeIR/scifact-qrels")
     write_beir(folder)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
@@ -518,7 +518,7 @@ def test_a_set_of_beir_that_was_copied_as_the_message_says_is_loaded(tmp_path: P
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
-    """What huggingface_hub asks of the hub to download one data set: its commit, its files, their content."""
+    """The answers of the hub that huggingface_hub needs for a download: the commit, the files and their content."""
 
     root: Path
     sha = "1" * 40
@@ -563,7 +563,7 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[tuple[str, type[_Hub]]]:
-    """A server that speaks the part of the hub's API that a download needs."""
+    """A server with the part of the hub's API that a download needs."""
     handler = type("Handler", (_Hub,), {"root": tmp_path / "repositories", "served": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)

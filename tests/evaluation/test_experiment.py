@@ -1,4 +1,4 @@
-"""Systems are measured as they answer, shared work is done once, and a broken-off comparison goes on."""
+"""Tests of comparisons: rankings are measured as returned, shared work is done once, and runs can go on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUICK: dict[str, Any] = {"latency_queries": 0, "show_progress_bar": False}
 
 
 class Hashing:
-    """A dense encoder whose vectors are made from the words; counts the queries it is given."""
+    """A dense encoder whose vectors depend on the words. It counts its queries."""
 
     def __init__(self, name: str = "hashing", log: Path | None = None) -> None:
         self.name, self.log = name, log
@@ -77,7 +77,7 @@ class Hashing:
 
 
 class Overlap:
-    """A reranker that counts pairs; with a fingerprint, so that its scores are shared."""
+    """A reranker that counts pairs. It has a fingerprint, so that its scores are shared."""
 
     def __init__(self, top_k: int = 20, log: Path | None = None, slow: float = 0) -> None:
         self.top_k, self.log, self.slow = top_k, log, slow
@@ -107,7 +107,7 @@ class Overlap:
 
 
 class Listwise(Overlap):
-    """Its scores depend on all documents of a query, so that it has no fingerprint."""
+    """A reranker whose scores depend on all documents of a query. So it has no fingerprint."""
 
     fingerprint = None  # type: ignore[assignment]
 
@@ -467,7 +467,7 @@ def test_dropping_equals_an_index_without_the_query_document(options: dict[str, 
     documents = list(dataset.corpus or ())
     queries = {document.id: document.text for document in documents[:10]}  # so that each finds itself first
     own = Dataset("self", queries, {query: {"d1": 1, "d2": 1} for query in queries}, documents)
-    encoders = {name: Hashing(name) for name in ("first", "second")}  # scores depend on no other document
+    encoders = {name: Hashing(name) for name in ("first", "second")}  # scores do not depend on other documents
     with hs.HybridSearch(encoders, candidates=30) as search:
         search.index(documents, show_progress_bar=False)
         system = Pipeline(search, **options)
@@ -759,7 +759,7 @@ def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path) -> N
     after = counts()
     assert after["documents"] == 400
     assert after["queries"] == 300
-    assert after["pairs"] < before["pairs"] + 6000 - 1000  # all but the last chunk was kept
+    assert after["pairs"] < before["pairs"] + 6000 - 1000  # all chunks except the last one were kept
     assert Comparison.load(tmp_path / "result.json")["reranked"].means["nDCG@10"].mean > 0
 
 

@@ -1,4 +1,4 @@
-"""An index that a comparison built is found again, and one that no longer fits goes when its replacement is there."""
+"""Tests of indexes that a comparison builds: they are used again, and replaced when they no longer fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOCUMENTS = [Document("d1", "wing lift"), Document("d2", "heat panel")]
 
 
 class Breaking:
-    """A corpus that can be read once, for its digest, and not a second time."""
+    """Documents that can be read only once, for their digest."""
 
     def __init__(self) -> None:
         self.reads = 0

@@ -1,4 +1,4 @@
-"""Measures equal trec_eval's (through pytrec_eval), on the ranking as returned; qrels files go round."""
+"""Measures equal those of trec_eval (by pytrec_eval) on the ranking as returned, and qrels files can be read back."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ grades_of_query = st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(0, 3),
 def test_measures_equal_trec_evals_on_random_runs_with_ties(
     runs: dict[str, dict[str, float]], qrels: dict[str, dict[str, int]]
 ) -> None:
-    """trec_eval gets the tied scores as they are, but documents renamed so that its rule for ties is ours.
+    """Give trec_eval the tied scores unchanged, with documents renamed so that its order of ties equals ours.
 
-    It puts the greater document number first, we the smaller: with every number mirrored they agree.
+    It puts the larger document number first, and we put the smaller number first. So the numbers are mirrored.
     """
     mirror = dict(zip(DOCUMENTS, reversed(DOCUMENTS), strict=True))
     theirs = pytrec_eval.RelevanceEvaluator(
@@ -192,7 +192,7 @@ def test_a_document_is_dropped_and_the_order_stays() -> None:
     ],
 )  # fmt: skip
 def test_runs_of_trec_dl19_have_the_figures_of_trec_eval(data_folder: Path, run: str, expected: float) -> None:
-    """Published ones, and those of each query; most hits of repllama share their score with another one."""
+    """The published values, and the values of each query. Most hits of repllama have the score of another hit."""
     folder = data_folder / "trec_dl19_pool"
     path, qrels = folder / "runs" / f"{run}.trec", read_qrels(folder / "qrels" / "test_full.tsv")
     values = score_rankings(Ranking.from_trec(path), qrels, ["nDCG@10", "AP"])

@@ -1,4 +1,4 @@
-"""Files from anywhere: whatever bytes they hold, they are read, or refused by an error of ours."""
+"""Tests of files from anybody: whatever bytes they have, they are read or refused with one of our errors."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ PARSERS: dict[str, tuple[Parse, Seeds]] = {
 
 
 def damaged(seed: bytes, random: random.Random) -> bytes:
-    """`seed` after a few changes; now and then compressed, and damaged again."""
+    """`seed` after a few changes. Sometimes it is compressed and damaged again."""
     raw = bytearray(seed)
     for _ in range(random.choice([1, 1, 1, 1, 2, 3, 6])):
         place, length = random.randrange(len(raw) + 1), random.choice([1, 1, 2, 5, 40])

@@ -1,4 +1,4 @@
-"""The HTML report, looked at in a real browser."""
+"""Tests of the HTML report in a real browser."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ WIDTHS = (360, 1600)
 
 @dataclass
 class Opened:
-    """A report in the browser, with what it asked for and complained about."""
+    """A report in the browser, with the requests and errors of the page."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
     def overflow(self) -> int:
-        """Pixels by which the page is wider than the window."""
+        """The number of pixels by which the page is wider than the window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - innerWidth"))
 
     def column(self, place: int) -> list[str]:
@@ -73,7 +73,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def look(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Opens the report of a comparison; afterwards no page may have asked for anything, or have complained."""
+    """A function that opens the report of a comparison. At the end, no page may have made a request or an error."""
     every: list[Opened] = []
 
     def opener(comparison: Comparison, width: int = 1280, scheme: str = "light", script: bool = True) -> Opened:
@@ -458,7 +458,7 @@ def test_every_element_is_closed_and_every_id_is_there_once(comparison: Comparis
     checker.close()
     assert checker.open == []
     assert len(checker.ids) == len(set(checker.ids))
-    assert checker.styled == []  # the content security policy would not allow these
+    assert checker.styled == []  # the content security policy does not allow these
 
 
 def test_the_same_comparison_gives_the_same_file(comparison: Comparison) -> None:
@@ -485,7 +485,7 @@ def test_the_front_has_exactly_what_nothing_beats(points: list[tuple[float, floa
 
 
 class _Checker(HTMLParser):
-    """Follows start and end tags; HTML's and SVG's elements without content need no end."""
+    """Checks start and end tags. Elements of HTML and SVG that have no content need no end tag."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -514,7 +514,7 @@ class _Checker(HTMLParser):
 
 
 def _with_queries(of: Comparison, count: int) -> Comparison:
-    """As if `count` queries had been asked; their scores are those of the ones there, again and again."""
+    """The comparison with `count` queries. The scores of its queries are repeated."""
 
     def repeated(scores: Mapping[str, float]) -> dict[str, float]:
         values = list(scores.values())
@@ -535,7 +535,7 @@ def _with_costs(of: Comparison, change: Callable[[Cost], Cost]) -> Comparison:
 
 
 def _in_every_text(value: Any, change: Callable[[str], str]) -> Any:
-    """`value` with every text in it changed, names of measures, systems, queries and documents alike."""
+    """`value` with all its texts changed: names of measures, systems, queries and documents."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Intervals, paired tests and corrections: scipy is the oracle."""
+"""Tests of intervals, paired tests and corrections, compared with scipy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paire
 
 
 def systems(queries: int, seed: int = 0) -> np.ndarray:
-    """Two systems' values, on a grid as nDCG and AP have, with ties between them and many zeros."""
+    """The values of two systems on a grid, like those of nDCG and AP, with ties and many zeros."""
     generator = np.random.default_rng(seed)
     values = np.round(generator.random((2, queries)) * 10) / 10
     values[1, : queries // 3] = values[0, : queries // 3]

@@ -1,4 +1,4 @@
-"""Tuning: it finds what is known to be best, reports no figure that it was tuned on, and says when fusion is no use."""
+"""Tests of tuning: it finds the best weights, reports only figures of other queries, and tells if fusion is useless."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Runs = dict[str, dict[str, Ranking]]
 
 
 def collection(noise: dict[str, float], queries: int = 60, documents: int = 60, seed: int = 0) -> tuple[Runs, Dataset]:
-    """Every document has a relevance of its own, which each retriever sees through noise of the given deviation."""
+    """Retrievers that see the relevance of each document with noise of the given standard deviation."""
     random = np.random.default_rng(seed)
     runs: Runs = {name: {} for name in noise}
     qrels = {}
@@ -101,7 +101,7 @@ def test_a_document_that_only_one_retriever_lists_is_found_by_the_depth_that_rea
 
 
 def test_where_labels_have_nothing_to_do_with_rankings_the_held_out_figure_is_chance() -> None:
-    """Nothing leaks: the best of 132 fusions looks better than chance on the queries it was chosen on, and there only.
+    """The best of 132 fusions looks better than chance only on the queries on which it was chosen.
 
     Chance is exact: 5 of 40 documents are relevant, so each of the first ten ranks has one with probability 1/8.
     """
@@ -123,7 +123,7 @@ def test_where_labels_have_nothing_to_do_with_rankings_the_held_out_figure_is_ch
 
 
 def test_held_out_queries_have_no_part_in_the_choice() -> None:
-    """The judgements of one fold decide nothing about what the fold is measured with."""
+    """The judgements of a fold do not change the fusion that is measured on this fold."""
     runs, data = collection({"a": 1.0, "b": 1.2})
     fold = np.array_split(np.random.default_rng(0).permutation(60), 5)[0]
     changed = {
@@ -288,7 +288,9 @@ def test_what_a_fusion_remembers_of_its_queries_is_small_and_tells_how_many_of_o
 
 def test_records_of_32_bits_are_still_read_and_what_may_be_chance_counts_as_none() -> None:
     others = digests(40_000, 100_000)
-    alarm = min(others)[:8]  # of 32 bits, about one in five such pairs of data sets has one by chance
+    alarm = min(others)[
+        :8
+    ]  # with 32 bits, about one in five pairs of data sets this large has an equal digest by chance
     first = frozenset({alarm, *(digest[:8] for digest in digests(20_000))})
     assert share_tuned_on(digests(50), first) == 1
     assert share_tuned_on(others, first) == 0

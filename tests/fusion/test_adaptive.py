@@ -1,4 +1,4 @@
-"""Adaptive fusion: what decides how far a retriever is trusted, and that it stays a fusion like the others."""
+"""Tests of adaptive fusion: what decides how much a retriever is trusted, and that it works like other fusions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def listed(ids: str) -> Ranking:
 def test_support_is_the_discounted_mean_of_damped_reciprocal_ranks_in_the_other_ranking() -> None:
     found = support({"bm25": listed("abc"), "dense": listed("xab")})
     discounts = [1 / math.log2(2), 1 / math.log2(3), 1 / math.log2(4)]
-    ranks = {"bm25": [2, 3, 4], "dense": [4, 1, 2]}  # in the other; what it does not list has rank 3 + 1
+    ranks = {
+        "bm25": [2, 3, 4],
+        "dense": [4, 1, 2],
+    }  # the rank in the other ranking; an unlisted document has rank 3 + 1
     for name, of_retriever in ranks.items():
         expected = sum(d * 11 / (10 + rank) for d, rank in zip(discounts, of_retriever, strict=True)) / sum(discounts)
         assert found[name] == pytest.approx(expected)
@@ -56,7 +59,7 @@ def test_two_rankings_of_a_kind_do_not_vouch_for_each_other() -> None:
 
 
 def test_the_one_document_that_has_an_identifier_comes_first() -> None:
-    """A lexical list that is short because it is sure, beside a full dense one."""
+    """A lexical ranking that is short because few documents match, and a full dense ranking."""
     fused = AdaptiveFusion().fuse({"bm25": listed("z"), "dense": listed("abcdefghijklmnopqrst")})
     assert fused.ids[0] == "z"
 
@@ -73,7 +76,7 @@ def test_a_retriever_that_prefers_its_first_documents_outweighs_one_that_scores_
 
 
 def test_trust_falls_with_the_square_of_the_repetitions() -> None:
-    """Of two queries `once` shows no document again, `often` one of its ten: on the mean .1 of another query's."""
+    """For two queries, `once` repeats no document, and `often` repeats one of ten: on average 0.1 of a query."""
     samples = [
         {"once": listed("abcdefghij"), "often": listed("0123456789")},
         {"once": listed("klmnopqrst"), "often": listed("0ABCDEFGHI")},

@@ -1,4 +1,4 @@
-"""Fusion by the single definitions, against ranx where it has the same ones."""
+"""Tests of fusion by its definitions, compared with ranx if it has the same definition."""
 
 from __future__ import annotations
 
@@ -193,14 +193,14 @@ def test_a_fusion_may_be_given_by_the_name_that_the_command_line_takes(name: str
 
 
 class Mine(Fusion):
-    """Only what a fusion must have."""
+    """A fusion that has only the required methods."""
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         return {name: np.full(len(ranking), 7.0) for name, ranking in rankings.items()}
 
 
 class Steeper(RRF):
-    """Another one under the roof of one of ours."""
+    """A fusion that is a subclass of one of ours."""
 
 
 def test_a_fusion_of_your_own_is_remembered_by_its_class_and_never_taken_for_another(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Indexes that move between backends with their vectors; and documents that reach an engine by way of a folder."""
+"""Tests of copying indexes with their vectors between backends, and of indexing by way of a folder."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SCHEMA = Schema(
 
 
 def encoded(numbers: Iterable[int]) -> EncodedBatch:
-    """Documents by number, each with vectors that depend on its number alone; every seventh one is empty."""
+    """Numbered documents whose vectors depend on the number only. Every seventh document is empty."""
     documents, frequencies, weights, points = [], [], [], []
     for number in numbers:
         rng = np.random.default_rng(number)
@@ -93,7 +93,7 @@ def source(tmp_path: Path) -> str:
 
 
 class Declaring(MemoryBackend):
-    """The memory backend, which declares something else and remembers what it was given."""
+    """The memory backend with other declared capabilities. It remembers its input."""
 
     def __init__(self, **declared: Any) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Declaring(MemoryBackend):
 
 
 class Hasty(Declaring):
-    """A loader that has every batch on the way at once, and the last one arriving first."""
+    """A loader that sends all batches at the same time. The last one arrives first."""
 
     loads = 0
 
@@ -128,7 +128,7 @@ class Hasty(Declaring):
 
 
 class Unrefreshed(Hasty):
-    """A loader whose documents are counted once they are refreshed."""
+    """A loader whose documents are counted only after a refresh."""
 
     refreshed = False
 
@@ -140,7 +140,7 @@ class Unrefreshed(Hasty):
 
 
 def vectors_of(backend: Backend) -> dict[str, Any]:
-    """Every document with its vectors, by id, in comparable form."""
+    """All documents with their vectors, by id, in a form that can be compared."""
     found = {}
     for batch in backend.scan(17):
         for row, document in enumerate(batch.documents):
@@ -367,7 +367,7 @@ DOCUMENTS = [hs.Document(f"d{i}", f"wing number{i} in a flow", metadata={"n": i}
 
 
 class Counting(hs.BM25):
-    """Remembers what it encoded, and breaks where it is told to."""
+    """An encoder that remembers its documents, and fails at a given one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -523,7 +523,7 @@ def test_refused_documents_are_named_after_all_others_are_indexed() -> None:
 
 
 class Analysing(Declaring):
-    """Declares that it analyses texts itself; only the other retrievers are kept here."""
+    """A backend that declares that it analyses texts itself. It stores only the other retrievers."""
 
     def __init__(self) -> None:
         super().__init__(kinds=frozenset[Kind]({"lexical", "text"}))
@@ -727,7 +727,7 @@ def test_texts_that_an_engine_analyses_itself_are_left_out_where_there_is_none(
 
 
 class Failing(MemoryBackend):
-    """A source that is gone in the middle of its last scan."""
+    """A source that disappears in the middle of its last scan."""
 
     def __init__(self, folder: str, scans: int) -> None:
         super().__init__(folder)
@@ -742,7 +742,7 @@ class Failing(MemoryBackend):
 
 
 def test_a_copy_to_an_engine_that_broke_off_in_the_middle_is_resumed(place: Callable[[str], str], source: str) -> None:
-    failing = Failing(source, scans=2)  # the first one is for the mean length
+    failing = Failing(source, scans=2)  # the first scan is for the average length
     with pytest.raises(BackendError, match="The source is gone"):
         hs.copy(failing, place("copy"), batch_size=10)
     with contextlib.closing(connect(place("copy"))) as half:

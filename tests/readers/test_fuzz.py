@@ -1,4 +1,4 @@
-"""Whatever a file of documents holds, reading it gives documents or an error of ours that names the file."""
+"""Whatever a file contains, reading it gives documents or one of our errors, which names the file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def records(rng: random.Random) -> list[dict[str, Any]]:
 
 
 def content(rng: random.Random, format: str) -> bytes:
-    """A file that is nearly right."""
+    """A file that is almost correct."""
     rows = records(rng)
     if format == "parquet":
         texts = [{name: None if value is None else repr(value) for name, value in row.items()} for row in rows]
@@ -106,7 +106,7 @@ def read(rng: random.Random, format: str, path: Path) -> Iterator[Document]:
 
 
 def campaign(format: str, path: Path, count: int) -> int:
-    """Returns how many of the files were read."""
+    """Read random files. Returns how many were read without an error."""
     whole = 0
     for seed in range(count):
         try:

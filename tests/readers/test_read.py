@@ -40,7 +40,7 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def read_or_fail(path: Path, skip: bool) -> tuple[list[Document], HybridSearchError | None]:
-    """All documents, or the error of ours; any other error goes through."""
+    """All documents, or our error. Any other error is raised."""
     try:
         return list(read_documents(path, on_error="skip" if skip else "stop", auto_id=True)), None
     except HybridSearchError as error:
@@ -156,7 +156,7 @@ def test_a_metadata_mapping_is_merged_and_fields_beside_it_win() -> None:
 
 
 def metadata_of(path: Path, **options: Any) -> dict[str, list[Any]]:
-    """By column of metadata, its values; None where one is missing."""
+    """The values of each column of metadata. A missing value is None."""
     documents = list(read_documents(path, **options))
     names = dict.fromkeys(name for document in documents for name in document.metadata)
     return {name: [document.metadata.get(name) for document in documents] for name in names}

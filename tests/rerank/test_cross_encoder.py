@@ -1,4 +1,4 @@
-"""Scores equal those of CrossEncoder, whatever the batches; wrong models are refused in a sentence."""
+"""Scores equal those of CrossEncoder, with any batches. Wrong models are refused with one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, and a small corpus, for tests of training."""
+"""Tiny models with random weights, and a small collection, for tests of training."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _templates_are_compiled_once() -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tiny models are faster without threads, most of all where other processes keep the cores busy."""
+    """Use one thread, because tiny models are faster without threads, above all on a busy machine."""
     torch: Any = pytest.importorskip("torch", reason="pip install 'hybridsearch[training]'")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -121,7 +121,7 @@ def other_questions(tiny_dataset: hs.Dataset) -> hs.Dataset:
 
 @pytest.fixture(scope="session")
 def long_questions(tiny_dataset: hs.Dataset) -> hs.Dataset:
-    """`tiny_dataset` with queries that name all documents besides their own, so that BM25 finds enough to mine."""
+    """`tiny_dataset` with queries that match all documents, so that BM25 finds enough documents to mine."""
     titles = ", ".join(document.title for document in tiny_dataset.corpus or ())
     queries = {id: f"{text} Unlike {titles}." for id, text in tiny_dataset.queries.items()}
     return hs.Dataset("tiny", queries, tiny_dataset.qrels, tiny_dataset.corpus)
@@ -131,7 +131,7 @@ def long_questions(tiny_dataset: hs.Dataset) -> hs.Dataset:
 def tiny_tokenizer(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tokenizer that knows the words of `tiny_corpus`, a thousand others, and all letters.
 
-    Models with MiniLM's whole vocabulary spend nearly all their time on tokens that no text has.
+    With the whole vocabulary of MiniLM, a model spends nearly all its time on tokens that no text has.
     """
     pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
     transformers: Any = pytest.importorskip("transformers")
@@ -184,7 +184,7 @@ def tiny_masked(tiny_bert: dict[str, Any], tiny_tokenizer: Path, tmp_path_factor
 
 @pytest.fixture(scope="session")
 def tiny_splade(tiny_masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a SPLADE with random weights, whose vectors have some hundreds of active dimensions."""
+    """The folder of a SPLADE with random weights, whose vectors have a few hundred active dimensions."""
     import sentence_transformers
 
     folder = tmp_path_factory.mktemp("models") / "tiny-splade"
@@ -215,7 +215,7 @@ def _save_bert(architecture: Any, settings: dict[str, Any], tokenizer: Path, fol
         torch.manual_seed(0)
         model = architecture(transformers.BertConfig(**settings))
     if isinstance(model, transformers.BertForMaskedLM):
-        model.cls.predictions.bias.data.fill_(-0.22)  # without it nearly all tokens of the vocabulary are active
+        model.cls.predictions.bias.data.fill_(-0.22)  # without this, nearly all tokens of the vocabulary are active
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return folder

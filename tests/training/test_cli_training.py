@@ -29,7 +29,7 @@ def invoke(*arguments: object) -> Any:
 
 
 def error_of(*arguments: object) -> str:
-    """The one line that a command which must fail prints."""
+    """The only line that a failing command prints."""
     result = invoke(*arguments)
     assert result.exit_code == 1, result.output
     assert len(result.stderr.splitlines()) == 1
@@ -38,7 +38,7 @@ def error_of(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def collection(long_questions: hs.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BEIR folder whose 40 queries are in train, but for every fourth, which is in test."""
+    """A BEIR folder with 40 queries. Every fourth query is in test, and the others are in train."""
     folder = tmp_path_factory.mktemp("data") / "tiny"
     (folder / "qrels").mkdir(parents=True)
     corpus = [{"_id": one.id, "title": one.title, "text": one.text} for one in long_questions.corpus or ()]
@@ -484,7 +484,7 @@ def test_two_processes_train_one_model(collection: Path, tiny_dense: Path, tmp_p
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["history"]["steps"] == 3  # of 27 rows, four at a time in each process
+    assert found["history"]["steps"] == 3  # 27 rows, four at a time in each process
     assert done.stderr.count("27 rows; mnr for 'tiny/train'") == 1
     assert [one["step"] for one in found["history"]["evaluations"]] == [0, 3]
     assert found["comparison"]["dataset"]["queries"] == 10

@@ -1,4 +1,4 @@
-"""Training data: what it is read from, and what kind it is."""
+"""Tests of training data: its sources and its kinds."""
 
 from __future__ import annotations
 

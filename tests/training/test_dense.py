@@ -1,4 +1,4 @@
-"""Dense models are trained by one call: what is held out, prompts, pooling, adapters and the report."""
+"""Tests of training dense models: held-out data, prompts, pooling, adapters and the report."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_ruined_model_is_called_worse_by_an_evaluator(
 
     assert list(result.figures) == ["its-own Spearman", "its-own Pearson"]
     before, after = result.figures["its-own Spearman"]
-    assert before == pytest.approx(1)  # the labels are what the model said
+    assert before == pytest.approx(1)  # the labels are the scores of the model
     loaded = sentence_transformers.SentenceTransformer(str(result.path), device="cpu")
     assert after == pytest.approx(build_evaluator(evaluators, "dense")(loaded)["its-own Spearman"], abs=1e-4)
     assert result.summary.startswith("LOWER: its-own Spearman from 1.0000 to")

@@ -1,4 +1,4 @@
-"""Scores of teachers, against sentence-transformers' own and the search's."""
+"""Tests of scores of teachers, compared with sentence-transformers and with searches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def search(tiny_dense: Path, tiny_corpus: list[hs.Document]) -> hs.HybridSearch:
 
 
 def texts_of(data: TrainingData) -> list[list[str]]:
-    """The texts beside the query, a list for each row."""
+    """The texts of each row without the query."""
     return [[row[column] for column in data.inputs[1:]] for row in data.rows]
 
 

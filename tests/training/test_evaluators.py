@@ -1,4 +1,4 @@
-"""Evaluators by name."""
+"""Tests of evaluators that are given by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def data(kind: Kind, **columns: list[Any]) -> TrainingData:
 
 @pytest.fixture(scope="module")
 def texts(tiny_pairs: list[dict[str, str]]) -> dict[str, list[str]]:
-    """Columns of as many rows as there are pairs; the negative is the positive of the row before."""
+    """Columns with a row for each pair. The negative of a row is the positive of the row before."""
     positives = [pair["positive"] for pair in tiny_pairs]
     return {
         "anchor": [pair["anchor"] for pair in tiny_pairs],
@@ -52,7 +52,7 @@ def cross_encoder(tiny_reranker: Path) -> Any:
 
 
 def measured(model: Any, dataset: hs.Dataset, *measures: str) -> dict[str, float]:
-    """What the library measures when it searches with the model."""
+    """The values that hybridsearch measures if it searches with the model."""
     encoder = hs.Dense(model) if type(model) is st.SentenceTransformer else hs.Sparse(model)
     search = hs.HybridSearch({"model": encoder})
     search.index(dataset.corpus or (), show_progress_bar=False)

@@ -1,4 +1,4 @@
-"""What labels mean: classes, 0 or 1, scores, and entailments that become triplets."""
+"""Tests of labels: classes, 0 or 1, scores, and entailments that become triplets."""
 
 from __future__ import annotations
 

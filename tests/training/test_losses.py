@@ -1,4 +1,4 @@
-"""The losses that fit some data are those that sentence-transformers' trainers can take a step with."""
+"""Tests of losses: those that fit the data are those with which sentence-transformers can train."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHERS = ANSWERS[1:] + ANSWERS[:1]
 
 
 def data_of(kind: Kind, negatives: int = 1, dimensions: int = 32) -> TrainingData:
-    """Four rows of a kind."""
+    """Four rows of one kind of data."""
     pairs = {"anchor": QUERIES, "positive": ANSWERS}
     tuples = pairs | {f"negative_{number}": OTHERS for number in range(1, negatives + 1)}
     scores = [[5.0 + row, *[-3.0] * negatives] for row in range(4)]
@@ -49,7 +49,7 @@ def data_of(kind: Kind, negatives: int = 1, dimensions: int = 32) -> TrainingDat
 
 
 def fitting() -> list[Any]:
-    """(model kind, kind, loss) as the printed tables have them."""
+    """The kind of model, the kind of data and the loss of each row of the printed tables."""
     found = []
     kinds: tuple[ModelKind, ...] = ("dense", "sparse", "reranker")
     for model_kind in kinds:
@@ -75,7 +75,7 @@ def models(tiny_dense: Path, tiny_splade: Path, tiny_reranker: Path) -> dict[str
 
 @pytest.fixture(scope="module")
 def trainers(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A trainer of each model; their data and loss are changed by the tests, as making one takes a second."""
+    """A trainer of each model. Tests change its data and its loss, because making a trainer takes a second."""
     import sentence_transformers as st
 
     of_kind = {
@@ -96,7 +96,7 @@ def trainers(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def one_step(trainer: Any, data: TrainingData, loss: Any) -> float:
-    """The loss of a batch of all rows, after its gradients were found to be finite and not all zero."""
+    """The loss of a batch of all rows. Its gradients are checked: they must be finite and not all zero."""
     import torch
 
     trainer.train_dataset, trainer.loss = data.rows, loss
@@ -231,7 +231,7 @@ def test_margins_are_not_taken_for_scores() -> None:
 
 @pytest.fixture(scope="module")
 def students(models: dict[str, Any], tiny_dense: Path) -> dict[str, tuple[ModelKind, Any, float]]:
-    """Kind, model, and how far a positive is from a negative, in scores of such a model."""
+    """The kind of model, the model, and the usual difference of its scores of a positive and a negative."""
     import sentence_transformers as st
 
     by_dot = st.SentenceTransformer(str(tiny_dense), device="cpu", similarity_fn_name="dot")
@@ -362,7 +362,7 @@ def test_softmax_is_not_trained_at_several_dimensions(models: dict[str, Any]) ->
 
 
 def _without_dropout(model: Any) -> Any:
-    """The model, whose passes are then the same each time."""
+    """The model without dropout, so that each pass gives the same result."""
     import torch
 
     for module in model.modules():

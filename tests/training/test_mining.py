@@ -1,4 +1,4 @@
-"""Hard negatives, against sentence-transformers' own and by what a reader can check by hand."""
+"""Tests of mined hard negatives, compared with sentence-transformers and with results checked by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def search(model: Any, tiny_corpus: list[hs.Document]) -> hs.HybridSearch:
 
 @pytest.fixture(scope="module")
 def pairs(tiny_corpus: list[hs.Document]) -> TrainingData:
-    """A query for each document, and for every third one a second document that answers it, too."""
+    """A query for each document. Every third query has a second relevant document."""
     queries = [(f"What is {document.title.lower()}?", document.content) for document in tiny_corpus]
     more = [(queries[place][0], tiny_corpus[place - 1].content) for place in range(0, len(queries), 3)]
     anchors, positives = zip(*queries, *more, strict=True)
@@ -203,7 +203,7 @@ def test_ranks_and_scores_of_one_retriever_are_its_own(search: hs.HybridSearch, 
 
 @pytest.fixture
 def small() -> hs.HybridSearch:
-    """Six documents that all match "wing"; the longer, the worse."""
+    """Six documents that match "wing". Longer documents have lower scores."""
     search = hs.HybridSearch({"bm25": hs.BM25()})
     search.index(
         [

@@ -1,4 +1,4 @@
-"""What all three kinds of training share: models that come with code of their own."""
+"""Tests of models that come with Python code, for all three kinds of training."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def own_code(tiny_bert: dict[str, Any], tiny_tokenizer: Path, tmp_path: Path) ->
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")  # sentence-transformers says it once a process
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")  # sentence-transformers prints it once in a process
 @pytest.mark.parametrize(
     ("train", "encode"), [(hs.train_dense, hs.Dense), (hs.train_sparse, hs.Sparse), (hs.train_reranker, None)]
 )

@@ -1,4 +1,4 @@
-"""Queries made of documents."""
+"""Tests of queries that are made from documents."""
 
 from __future__ import annotations
 

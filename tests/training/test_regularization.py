@@ -1,4 +1,4 @@
-"""The weights of the regularisers while a SPLADE is trained."""
+"""Tests of the weights of the regularisers during the training of a SPLADE."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = 12
 
 
 class Run:
-    """A trainer's callbacks in its order, over batches of the same texts without an optimizer."""
+    """Run the callbacks of a trainer in its order, on batches of the same texts, without an optimizer."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.model = load_sparse(folder)

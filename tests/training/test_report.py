@@ -1,4 +1,4 @@
-"""Before and after training, and what is written about it."""
+"""Tests of the comparison before and after training, and of the report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(ranks: list[int]) -> dict[str, hs.Ranking]:
 
 
 def report(before: list[int], after: list[int], **hybrid: list[int]) -> Report:
-    """Of a comparison of runs; `hybrid` are further systems."""
+    """The report of a comparison of runs. `hybrid` has more systems."""
     systems = {"before": run(before), "after": run(after), **{name: run(ranks) for name, ranks in hybrid.items()}}
     comparison = hs.compare(systems, hs.Dataset("exam", QUERIES, QRELS), show_progress_bar=False)
     return Report(
@@ -44,7 +44,7 @@ def report(before: list[int], after: list[int], **hybrid: list[int]) -> Report:
 
 
 def course(scores: list[float]) -> History:
-    """Of a run that was measured on dev every ten steps, first before training."""
+    """The history of a run that was measured on dev before training and every ten steps."""
     evaluations = [
         Evaluation(10 * place, place, 10.0 * place, score, {"exam/dev nDCG@10": score})
         for place, score in enumerate(scores)

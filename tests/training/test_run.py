@@ -1,4 +1,4 @@
-"""A run in a folder: it finishes after a kill with the same steps, and says what is wrong with data and folders."""
+"""Tests of a run in a folder: after a kill it goes on with the same steps, and it reports wrong data and folders."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def triplets_of(pairs: list[dict[str, str]]) -> Any:
 
 @pytest.fixture
 def train(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) -> Callable[..., tuple[History, Any]]:
-    """Trains the tiny model on the given data, the pairs by default, in a folder below `tmp_path`."""
+    """A function that trains the tiny model on the given data (default: the pairs) in a folder in `tmp_path`."""
     import sentence_transformers
 
     def run(
@@ -517,7 +517,7 @@ def test_a_tracker_that_is_not_installed_is_named(
 
 
 class Interrupt:
-    """A callback that breaks training off at a step, as Ctrl-C does."""
+    """A callback that stops the training at a step, like Ctrl-C."""
 
     @staticmethod
     def at(step: int) -> Any:

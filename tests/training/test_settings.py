@@ -1,4 +1,4 @@
-"""Settings of a run: what they refuse, and that they survive a file."""
+"""Tests of the settings of a run: wrong values are refused, and a file keeps them."""
 
 from __future__ import annotations
 

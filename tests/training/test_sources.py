@@ -1,4 +1,4 @@
-"""What is trained on, what chooses and what judges share no query."""
+"""Tests that training data, the data that choose a model, and the test data share no query."""
 
 from __future__ import annotations
 

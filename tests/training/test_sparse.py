@@ -55,7 +55,7 @@ def train_to_target(
     resume: bool = False,
     end: Callable[[], None] | None = None,
 ) -> TrainingResult:
-    """Ten steps, towards few active dimensions from the second one on; `end` is called after the seventh."""
+    """Ten steps of training. From the second on, active dimensions are reduced. `end` is called after the seventh."""
     from hybridsearch.training.models.regularization import RegularizerControl
 
     class Ending(RegularizerControl):
@@ -83,7 +83,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(tiny_splade: Path, tiny_dataset: hs.Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    """A SPLADE trained on the questions, tested on four of them: with random weights half the vocabulary is active."""
+    """A SPLADE that is trained on the questions and tested on four. Random weights activate half the vocabulary."""
     output = tmp_path_factory.mktemp("trained") / "splade"
     queries = dict(list(tiny_dataset.queries.items())[:4])
     test = replace(tiny_dataset, queries=queries, qrels={query: tiny_dataset.qrels[query] for query in queries})
@@ -298,7 +298,7 @@ def test_options_that_are_not_allowed_are_refused_before_training(
 def test_a_sparse_student_learns_a_dense_teachers_margins_on_its_own_scale(
     tiny_splade: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    """Margins of cosines as they are would ask of the student to forget its own, which are some ten times as large."""
+    """The student's margins are about ten times as large as those of cosines, so the teacher's must be scaled."""
     answers = [pair["positive"] for pair in tiny_pairs]
     rows = [{**pair, "negative": answers[place - 1], "label": [0.7, 0.4]} for place, pair in enumerate(tiny_pairs)]
     settings = SETTINGS.with_values({"epochs": 16, "learning_rate": 5e-3, "evaluate_every": 80})

@@ -1,4 +1,4 @@
-"""SPLADE's pooling without its logits: what sentence-transformers' own modules give, forwards and backwards."""
+"""Tests of SPLADE pooling without storing logits: results and gradients equal those of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plain(tiny_splade: Path) -> Any:
 
 
 def trainable(folder: Path) -> Any:
-    """In training mode, as the plain model's gradient needs, but without dropout."""
+    """The model in training mode, which the gradient of the plain model needs, but without dropout."""
     model = SparseEncoder(str(folder), device="cpu").train()
     set_dropout(model, 0)
     return model
@@ -43,7 +43,7 @@ def is_direct(model: Any) -> bool:
 
 
 def vectors_and_gradients(model: Any, texts: list[str], task: str = "document") -> tuple[Any, dict[str, Any]]:
-    """The gradients are those of a weighted sum of all entries."""
+    """The results, and the gradients of a weighted sum of all entries."""
     model.zero_grad()
     vectors = model(model.preprocess(texts, task=task), task=task)["sentence_embedding"]
     weights = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
@@ -52,7 +52,7 @@ def vectors_and_gradients(model: Any, texts: list[str], task: str = "document") 
 
 
 def assert_alike(found: tuple[Any, dict[str, Any]], wanted: tuple[Any, dict[str, Any]]) -> None:
-    """Gradients differ by their sums' order alone.
+    """Assert that gradients differ only because of the order of summation.
 
     An entry is a sum of terms as large as the largest entry, up to 55 here. Each order rounds such terms by some units
     in the last place (1.2e-7 of them), also where the terms nearly cancel. Sixteen units are allowed.

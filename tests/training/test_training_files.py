@@ -1,4 +1,4 @@
-"""YAML files of `hybridsearch train`, at random: each is used, or refused by one error of this library."""
+"""Tests of random YAML files of `hybridsearch train`: each is used, or refused with one of our errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def value_of(chance: random.Random, files: list[str], depth: int = 0) -> Any:
 
 
 def text_of(chance: random.Random, files: list[str]) -> str:
-    """A file that is right but for some options, values or characters."""
+    """A file that is correct except for some options, values or characters."""
     if chance.random() < 0.01:
         return "[" * chance.choice([10, 3000])
     options: dict[Any, Any] = {"data": chance.choice(files), "model": "m", "output": files[0] + ".out"}
@@ -73,7 +73,7 @@ def text_of(chance: random.Random, files: list[str]) -> str:
 
 
 def read_all(kind: Any, data: Any, arguments: dict[str, Any]) -> None:
-    """What a run does with its arguments before a model is loaded."""
+    """The checks of a run before it loads a model."""
     specs = arguments.get("evaluators")
     evaluator = None if specs is None else build_evaluator(specs, kind, arguments["settings"])
     sources = gather(data, dev=arguments.get("dev"), test=arguments.get("test"), measured=asked_by(evaluator))

@@ -1,4 +1,4 @@
-"""Training data from documents alone."""
+"""Tests of training data that are made from documents only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest.importorskip("datasets")
 
 @pytest.fixture(scope="module")
 def long_corpus(tiny_corpus: list[hs.Document]) -> list[hs.Document]:
-    """Documents of several sentences, each with those of the rest of its topic."""
+    """Documents of several sentences. Each has its text and the texts of the first nine documents."""
     return [
         hs.Document(one.id, " ".join([one.text, *(other.text for other in tiny_corpus[:9])]), one.title)
         for one in tiny_corpus

@@ -20,7 +20,7 @@ DIMENSIONS = 8
 
 
 class Samples:
-    """Documents whose content follows from their id and a version, so that any two indexes of them can be compared."""
+    """Documents whose content depends only on their id and a version, so that two indexes can be compared."""
 
     def schema(self, metric: Metric = "cosine") -> Schema:
         return Schema(
@@ -78,4 +78,4 @@ def samples() -> Samples:
 
 @pytest.fixture(scope="session", autouse=True)
 def _by_compiled_loops(compiled_loops: ModuleType) -> None:
-    """What is tested here are the compiled loops; `test_loops.py` compares those that answer before them."""
+    """Use the compiled loops in these tests. `test_loops.py` compares them with the loops of NumPy."""

@@ -1,4 +1,4 @@
-"""The memory backend as a whole: what it holds after any sequence of changes."""
+"""Tests of the memory backend as a whole: its content after any sequence of changes."""
 
 from __future__ import annotations
 

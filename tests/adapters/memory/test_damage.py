@@ -1,7 +1,7 @@
-"""Folders that are damaged or hostile: whatever is wrong is found or does no harm, and nothing crashes.
+"""Tests of damaged and hostile folders: damage is found or does no harm, and nothing crashes.
 
-Run as a program, this file damages copies of an index and tries each in a process of its own: `python test_damage.py
-FOLDER SEED COUNT MODES...`. It prints one JSON line with what came of them.
+This file is also a program: `python test_damage.py FOLDER SEED COUNT MODES...`. It damages copies of an index and uses
+each copy in another process. It prints the results as one line of JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IDS = [str(number) for number in range(4200)]
 FILTERS = [Filter.parse(filter) for filter in ({"n": 3}, {"v": {"$gte": 1}}, {"n": {"$in": [1, 2]}}, {"id": "17"})]
 
 MODES = ("verify", "quick", "bounds", "hostile")
-"""Checksums of all files; of small ones, which is verify=False; of none; and of all, noted anew after the damage."""
+"""The checksums to compare: of all files, of small files (verify=False), of none, or of all after new checksums."""
 
 
 def sample_maker() -> Any:
@@ -49,7 +49,7 @@ def sample_maker() -> Any:
 
 
 def make(folder: Path) -> None:
-    """An index with a segment that has arrays, small ones without, and deleted documents."""
+    """An index with a segment that has arrays, small segments without arrays, and deleted documents."""
     sample = sample_maker()
     backend = sample.backend(folder, IDS)
     backend.upsert(sample.batch(["small", "7"], 1))
@@ -58,7 +58,7 @@ def make(folder: Path) -> None:
 
 
 def answers(backend: MemoryBackend) -> Any:
-    """All that can be asked, as plain values."""
+    """The answers to all kinds of requests, as plain values."""
     requests = sample_maker().requests()
     found = [(ranking.ids, ranking.scores.tolist()) for ranking in backend.search(requests)]
     filtered = [type(requests[0])(r.retriever, r.query, r.k, f) for r in requests[::4] for f in FILTERS]
@@ -78,7 +78,7 @@ def answers(backend: MemoryBackend) -> Any:
 
 
 def change(backend: MemoryBackend) -> list[str]:
-    """Some changes and a merge; what is there afterwards."""
+    """Make some changes and a merge. Returns the content after them."""
     sample = sample_maker()
     backend.upsert(sample.batch(["new", "17"], 2))
     backend.delete(["18"])
@@ -97,7 +97,7 @@ ODD: list[Any] = [
 
 
 def spoil_bytes(raw: bytes, rng: random.Random) -> bytes:
-    """`raw` with something changed in it."""
+    """`raw` with a random change."""
     at = rng.randrange(len(raw))
     length = rng.choice([1, 2, 4, 8, 64])
     kind = rng.choice(["bit", "random", "zero", "ones", "swap", "head", "cut", "more"])
@@ -118,7 +118,7 @@ def spoil_bytes(raw: bytes, rng: random.Random) -> bytes:
 
 
 def spoil_json(content: Any, rng: random.Random) -> None:
-    """Put something odd in the place of one value, however deep."""
+    """Replace one value at any depth by an odd one."""
     while True:
         keys = list(content) if isinstance(content, dict) else list(range(len(content)))
         if not keys:
@@ -142,7 +142,7 @@ def spoil_json(content: Any, rng: random.Random) -> None:
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """With its checksum, as the store does."""
+    """Write a file and its checksum, like the store."""
     content = {key: value for key, value in content.items() if key != "checksum"}
     checksum = zlib.crc32(json.dumps(content, indent=1).encode())
     raw = json.dumps({**content, "checksum": checksum}, indent=1).encode() + b"\n"
@@ -150,7 +150,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def damage(folder: Path, rng: random.Random, hostile: bool) -> str:
-    """Returns which file."""
+    """Damage a random file. Returns its path."""
     files = files_of(folder)
     path = rng.choice(files)
     if path.name == "manifest.json" or (hostile and rng.random() < 0.4):
@@ -186,7 +186,7 @@ def damage(folder: Path, rng: random.Random, hostile: bool) -> str:
 
 
 def outcome(folder: Path, mode: str, right: Any, after: list[str]) -> str:
-    """What comes of a damaged index: "found", "same", "wrong", or an error that is not ours."""
+    """The result of using a damaged index: "found", "same", "wrong", or an error that is not ours."""
     try:
         if mode == "bounds":
             store_module.SMALL_FILE = -1
@@ -210,7 +210,7 @@ def outcome(folder: Path, mode: str, right: Any, after: list[str]) -> str:
 
 
 def in_a_process(work: Callable[[], str], seconds: float = 60.0) -> str:
-    """What `work` returns in a forked process; "crash" or "hang"."""
+    """The result of `work` in a forked process, or "crash" or "hang"."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -231,7 +231,7 @@ def in_a_process(work: Callable[[], str], seconds: float = 60.0) -> str:
 
 
 def campaign(folder: Path, seed: int, count: int, *modes: str) -> dict[str, dict[str, int]]:
-    """Counts by mode, after all of them were right."""
+    """The counts by mode. All results were right."""
     command = [sys.executable, __file__, str(folder), str(seed), str(count), *modes]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr
@@ -254,7 +254,7 @@ UNSEEN = {
         *(f"retriever-{n}.{name}" for n in (0, 1) for name in ("rows", "values", "terms", "term_starts", "indptr")),
     )
 }
-"""Files of which no checksum is compared may hold other values that are possible too."""
+"""If the checksum of a file is not compared, the file may have other possible values."""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -314,7 +314,7 @@ def test_a_manifest_that_says_something_impossible_is_refused(intact: Path, chan
 
 
 def nothing_in_place_of(table: pa.Table, column: str) -> pa.Table:
-    """With a null among the terms, the values or the texts."""
+    """Write a file that has a null among its terms, values or texts."""
     number = table.schema.get_field_index(column)
     kept = table.column(column).to_pylist()
     odd = [[*kept[0][:-1], None], *kept[1:]] if isinstance(kept[0], list) else [None, *kept[1:]]

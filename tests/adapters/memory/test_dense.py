@@ -1,4 +1,4 @@
-"""Exact dense search against numpy in float64."""
+"""Tests of exact dense search, compared with numpy in float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METRICS = get_args(Metric)
 
 
 def oracle(array: NDArray[np.float32], query: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
-    """Scores by extended precision, -inf for rows that are no hits."""
+    """The scores in extended precision. Rows that are not hits have -inf."""
     x, q = array.astype(np.longdouble), query.astype(np.longdouble)
     scores = -np.sqrt(((x - q) ** 2).sum(axis=1)) if metric == "euclidean" else (x * q).sum(axis=1)
     scores[~array.any(axis=1)] = -np.inf

@@ -1,4 +1,4 @@
-"""Filters as masks: they agree with `Filter.matches`, the reference, on every document."""
+"""Tests of filters as masks: they agree with `Filter.matches` on every document."""
 
 from __future__ import annotations
 

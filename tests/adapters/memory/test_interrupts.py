@@ -1,7 +1,7 @@
-"""Ctrl-C at any instant: what was committed stays whole, and the object that was interrupted goes on.
+"""Tests of Ctrl-C at any moment: committed changes stay whole, and the interrupted object can be used.
 
-Run as a program, this file is the process that is interrupted by real signals: `python test_interrupts.py FOLDER SEED
-INTERRUPTS`. It prints one JSON line with its counts.
+This file is also the program that real signals interrupt: `python test_interrupts.py FOLDER SEED INTERRUPTS`. It prints
+its counts as one line of JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IDS = [f"d{number:04}" for number in range(600)]
 
 
 class Hashed:
-    """A dense encoder without a model: random vectors that follow from the text."""
+    """A dense encoder without a model. Its vectors are random and depend on the text."""
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
         return DenseVectors(np.stack([self._vector(text) for text in texts]))
@@ -69,7 +69,7 @@ def document(id: str, version: int) -> hs.Document:
 
 
 def interrupted(work: Callable[[], Any], delay: float) -> bool:
-    """Do `work` with a real SIGINT after `delay` seconds. Returns whether it came before the end of the work."""
+    """Do `work` with a real SIGINT after `delay` seconds. Returns whether the signal came before the end."""
     done = False
 
     def send() -> None:
@@ -86,11 +86,11 @@ def interrupted(work: Callable[[], Any], delay: float) -> bool:
     except KeyboardInterrupt:
         sender.join()
         return not done
-    return False  # it came while an object was freed, where Python prints it and goes on
+    return False  # Python prints an interrupt that comes while an object is freed, and goes on
 
 
 class Campaign:
-    """One index under interrupts, and what it may hold: version by id."""
+    """An index that is interrupted, and its possible content: versions by id."""
 
     def __init__(self, folder: Path | None, seed: int, at: Path) -> None:
         self.rng = random.Random(seed)
@@ -135,7 +135,9 @@ class Campaign:
             assert not self.held
             return
         held = self.stored(search)
-        if not held and not self.held:  # nothing was ever stored: the interrupted call may have made the index, or not
+        if (
+            not held and not self.held
+        ):  # nothing was stored before, so the interrupted call may have made the index or not
             return
         assert held in possible, f"after {name}: {len(held)} documents, allowed {[len(p) for p in possible]}"
         self.held = held
@@ -146,7 +148,7 @@ class Campaign:
             self.compare(search)
 
     def compare(self, search: hs.HybridSearch) -> None:
-        """All answers are those of a fresh index."""
+        """Assert that all answers are those of a new index."""
         if not self.held:
             return
         with hs.HybridSearch(retrievers()) as fresh:
@@ -156,7 +158,7 @@ class Campaign:
                 assert [hit.document for hit in got] == [hit.document for hit in right]
 
     def end(self) -> None:
-        """The index as others find it."""
+        """The index as another process finds it."""
         self.search.upsert([document("last", 0)])
         self.held["last"] = 0
         if self.folder is None:
@@ -220,7 +222,7 @@ class Campaign:
 
 
 def run(folder: Path, seed: int, interrupts: int) -> Counter[str]:
-    """The campaign in a process of its own; how many interrupts came in each kind of call."""
+    """Run this program in another process. Returns the number of interrupts in each kind of call."""
     folder.mkdir()
     command = [sys.executable, __file__, str(folder), str(seed), str(interrupts)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -287,7 +289,7 @@ def test_an_index_whose_creation_was_interrupted_is_used_by_the_next_call(
 
 
 def main(folder: Path, seed: int, interrupts: int) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may be born without it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may start without it
     faulthandler.enable()
     faulthandler.dump_traceback_later(240, exit=True)
     campaign = Campaign(folder / "index" if seed % 4 else None, seed, folder)

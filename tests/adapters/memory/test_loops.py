@@ -1,4 +1,4 @@
-"""The loops of NumPy answer as the compiled ones do, to the last bit; these come when they are worth it."""
+"""Tests of the search loops: NumPy and compiled loops give the same bits, and the latter are read when needed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ search = hs.HybridSearch({"bm25": hs.BM25()}, *sys.argv[1:])
 search.index([hs.Document(f"d{number}", f"wing {'jet ' * number}") for number in range(10)], show_progress_bar=False)
 hits = [[hit.id, hit.score] for hit in search.search("jet wing")]
 """
-"""A first use: ten documents are indexed and searched."""
+"""A program that indexes ten documents and searches them."""
 
 SHOWN = "print(json.dumps([hits, time.process_time(), 'numba' in sys.modules]))"
 
 
 def python(code: str, *arguments: str | Path, **environment: str) -> str:
-    """What a clean process prints. Everything that it says on standard error is an error here."""
+    """The output of a new process. Any text on standard error makes the test fail."""
     settings = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"} | environment
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False)
@@ -67,7 +67,7 @@ def test_both_find_the_same_documents_with_the_same_float32_scores(
     share: float | None,
     part: bool,
 ) -> None:
-    """With values of many magnitudes, so that the order of summation shows, or with few, so that ties are common."""
+    """Postings with values of many magnitudes, to test the order of summation, or with few values, to test ties."""
     rng = np.random.default_rng(seed)
     matrix = csc_array(random_array((documents, 10), density=density, rng=rng, dtype=np.float32))
     matrix.sort_indices()
@@ -123,7 +123,7 @@ def test_both_multiply_alike_up_to_the_order_of_summation(
 
 
 def test_no_call_compiles_anything_more(compiled_loops: ModuleType) -> None:
-    """The declared types are those of the calls: another one would cost the caller 20 seconds."""
+    """The calls have the declared types. With another type, the caller would wait 20 seconds for the compiler."""
     import hybridsearch as hs
 
     search = hs.HybridSearch({"bm25": hs.BM25()})
@@ -222,7 +222,7 @@ def test_code_is_kept_in_the_users_cache_else_in_a_private_temporary_folder_else
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     places = [tmp_path / "file" / "__pycache__", tmp_path / "cache", tmp_path / "temporary"]
-    (tmp_path / "file").touch()  # in which no folder can be made, not even by root
+    (tmp_path / "file").touch()  # not even root can make a folder here
     monkeypatch.setattr(compiled, "_places", lambda: ((place, False) for place in places))
     kept = compiled._writable()
     assert kept.parent == tmp_path / "cache"
@@ -252,7 +252,7 @@ def test_code_is_not_read_from_where_another_user_can_write(monkeypatch: pytest.
     assert compiled.find() is None
     with pytest.raises(StorageError):
         compiled._writable()
-    folder.parent.chmod(0o1777)  # as /tmp: others may write there, but not move what is not theirs
+    folder.parent.chmod(0o1777)  # like /tmp: others may write there, but not move the files of this user
     assert compiled.find() == folder
     if os.geteuid() == 0:
         os.chown(folder, 65534, 65534)
@@ -266,13 +266,13 @@ def test_code_is_not_read_from_where_another_user_can_write(monkeypatch: pytest.
 
 
 SOMEBODY = 54321
-"""A user whom no file knows, as in a container: without a name and without a home."""
+"""A user without a name and without a home, as in a container."""
 
 AS_SOMEBODY = [
     *("setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"),
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 ]
-"""Somebody may read everything, as this checkout may lie in a private folder, and write nothing."""
+"""Let another user read all files and write none, because this folder may be private."""
 
 
 def as_somebody(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The inverted index against scipy: same scores, same order, same ties, whatever the layout."""
+"""Tests of the inverted index: the scores, the order and the ties are those of scipy, in every layout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def vectors_of(matrix: csr_array, prefix: str = "t") -> SparseVectors:
 
 
 def random_matrix(documents: int, terms: int, density: float, seed: int = 0, levels: int = 6) -> csr_array:
-    """Few distinct values, so that equal scores are common."""
+    """Vectors with few distinct values, so that equal scores are common."""
     matrix = csr_array(random_array((documents, terms), density=density, rng=seed, dtype=np.float32))
     matrix.data = np.ceil(matrix.data * levels).astype(np.float32) / 2
     return matrix
@@ -48,7 +48,7 @@ def random_queries(number: int, terms: int, length: int, seed: int = 1, unknown:
 
 
 def scipy_scores(matrix: csr_array, query: SparseQuery) -> NDArray[np.float32]:
-    """All scores by scipy. The values of these tests are multiples of 1/4, so every sum is exact in any order."""
+    """All scores by scipy. The values are multiples of 1/4, so sums are exact in any order."""
     dense = np.zeros(matrix.shape[1], dtype=np.float32)
     for term, weight in zip(query.terms, query.weights, strict=True):
         if term.startswith("t"):
@@ -72,7 +72,7 @@ def as_lists(hits: tuple[NDArray[np.int32], NDArray[np.float32]]) -> tuple[list[
 
 
 def same(left: Postings, right: Postings) -> bool:
-    """Equal up to the order of the columns."""
+    """Whether two are equal, except for the order of the columns."""
     if sorted(left.terms) != sorted(right.terms) or not np.array_equal(left.lengths, right.lengths):
         return False
     for term in left.terms:
@@ -120,7 +120,7 @@ def test_hits_over_several_blocks_equal_those_of_scipy(density: float, k: int, s
 
 
 def zipfian_matrix(documents: int, terms: int, seed: int, spread: float) -> csr_array:
-    """Term t is `1 / (1 + t)` times as frequent as the first and counts for more, so that searches leave terms out."""
+    """Term t is `1 / (1 + t)` times as frequent as the first and weighs more, so that searches skip terms."""
     rng = np.random.default_rng(seed)
     columns = []
     for term in range(terms):
@@ -142,7 +142,7 @@ def test_terms_that_are_left_out_of_the_walk_change_no_hit(
     seed: int, spread: float, k: int, share: float | None, clusters: bool
 ) -> None:
     matrix = zipfian_matrix(40_000, 25, seed, spread)
-    if clusters:  # documents of a kind lie together
+    if clusters:  # documents of one kind are neighbours
         matrix = csr_array(matrix[np.argsort(matrix[:, [3]].toarray()[:, 0], kind="stable")])
     rng = np.random.default_rng(seed)
     order = rng.permutation(40_000).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The hint that depends on the inner modules of numba: what happens once they have changed."""
+"""Tests of the hint that uses inner modules of numba, for the case that these have changed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Storage that fails in the midst of a call: one error of ours, and nothing that was stored is lost.
+"""Tests of storage that fails during a call: there is one error of ours, and nothing that was stored is lost.
 
-The failures are real ones of the system calls: `failing_storage.c` is loaded before the C library. Run as a program,
-this file makes them: `LD_PRELOAD=... python test_storage_errors.py FOLDER FEWER`. It prints one JSON line.
+The system calls really fail, because `failing_storage.c` is loaded before the C library. This file is also the program
+that uses it: `LD_PRELOAD=... python test_storage_errors.py FOLDER FEWER`. It prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CODES = [errno.EIO, errno.ENOSPC, errno.EACCES]
 
 
 class Storage:
-    """The system calls on files below a folder."""
+    """Makes system calls on files in a folder fail."""
 
     def __init__(self, folder: Path) -> None:
         self._library = ctypes.CDLL(None)
@@ -40,7 +40,7 @@ class Storage:
 
     @contextlib.contextmanager
     def failing(self, first: int, number: int, code: int) -> Any:
-        """From the first-th on, so many calls fail."""
+        """Let this number of calls fail, from the call with the number `first` on."""
         plan = self._library.fail_plan
         plan(ctypes.c_char_p(self._folder), ctypes.c_long(first), ctypes.c_long(number), code)
         try:
@@ -49,7 +49,7 @@ class Storage:
             plan(b"", ctypes.c_long(-1), ctypes.c_long(0), 0)
 
     def calls(self) -> int:
-        """How many there were since the last plan began."""
+        """The number of calls since the last plan began."""
         return int(self._library.fail_count())
 
 
@@ -66,7 +66,7 @@ def opened_at(folder: Path) -> Any:
 
 
 class Case:
-    """An index in a folder, fresh for each failure, and one thing that is done with it."""
+    """A new index in a folder for each failure, and one action on it."""
 
     def __init__(self, folder: Path, samples: Any) -> None:
         self.folder, self.samples = folder / "storage", samples
@@ -88,7 +88,7 @@ class Case:
 
 
 def actions(samples: Any, case: Case) -> dict[str, tuple[bool, Callable[[MemoryBackend], Any]]]:
-    """By name: whether the index is opened before, and what is done."""
+    """By name: whether the index is opened before, and the action."""
     return {
         "open": (False, lambda backend: backend.open()),
         "create": (False, lambda backend: samples.backend(case.folder / "new", IDS[:60]).close()),
@@ -150,7 +150,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def campaign(library: Path, folder: Path, fewer: int) -> dict[str, dict[str, int]]:
-    """Counts by action, after each `fewer`-th call failed, alone and with all that came after it."""
+    """The counts by action, after every `fewer`-th call failed: once alone, and once with all later calls."""
     command = [sys.executable, __file__, str(folder), str(fewer)]
     environment = {**os.environ, "LD_PRELOAD": str(library)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=7200, check=False)
@@ -164,7 +164,7 @@ def campaign(library: Path, folder: Path, fewer: int) -> dict[str, dict[str, int
 
 def test_storage_that_fails_is_one_error_and_loses_nothing(library: Path, tmp_path: Path) -> None:
     counts = campaign(library, tmp_path, 601)
-    assert counts["read"]["calls"] == 0  # what is open needs no file any more
+    assert counts["read"]["calls"] == 0  # an open index needs no file any more
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""An index on disk: damage is named, leftovers do no harm, readers in other processes are never disturbed."""
+"""Tests of an index on disk: damage is named, leftovers do no harm, and readers are not disturbed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IDS = [str(number) for number in range(4200)]
 
 @pytest.fixture
 def index(tmp_path: Path, samples: Any) -> Path:
-    """A folder with a segment that has arrays, a small one without, and tombstones."""
+    """A folder with a segment that has arrays, a small segment without arrays, and tombstones."""
     backend = samples.backend(tmp_path / "index", IDS)
     backend.upsert(samples.batch(["small"]))
     backend.delete(["7"])
@@ -195,7 +195,7 @@ def test_a_file_in_the_place_of_the_folder_is_a_storage_error(tmp_path: Path, sa
 
 
 def interrupted_after(function: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
-    """`function` as it is when Ctrl-C comes while it returns."""
+    """The function with a Ctrl-C that comes while it returns."""
 
     def interrupted(*arguments: Any, **keywords: Any) -> Any:
         result = function(*arguments, **keywords)
@@ -352,7 +352,7 @@ def test_what_a_killed_save_left_is_removed_by_the_next_writer_and_a_living_one_
 
 @pytest.fixture
 def read_only(index: Path) -> Iterator[Path]:
-    """The folder on a file system that takes no writes."""
+    """The folder on a file system that cannot be written."""
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if mount is None or umount is None:
         pytest.skip("no mount")
