@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is loaded by now stays. Garbage collections, of which training asks for many, need not visit it."""
+    """Keep all objects that are loaded now. The many garbage collections of training then skip them."""
     gc.collect()
     gc.freeze()
 
