@@ -361,7 +361,7 @@ def test_without_pytest_one_sentence_says_how_to_install_it() -> None:
 
 def test_the_example_in_the_documentation_is_a_whole_test_file(tmp_path: Path) -> None:
     example = textwrap.dedent(
-        (hybridsearch.testing.__doc__ or "").partition("A whole test file:\n")[2].split("\n`connect`")[0]
+        (hybridsearch.testing.__doc__ or "").partition("complete test file of a backend:\n")[2].split("\nYou write")[0]
     )
     package = tmp_path / "my_package.py"
     package.write_text(
