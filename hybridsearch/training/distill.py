@@ -67,7 +67,8 @@ def add_teacher_scores(
     Args:
         data: Training data: pairs with or without labels, tuples, or lists.
         teacher: Model or search that gives the scores: a cross-encoder, a dense or a sparse model (loaded, or a folder
-            or name), a `Reranker`, an encoder such as `hs.Dense(...)`, or an index or pipeline that has the documents.
+            or name), a `Reranker`, or an encoder such as `hs.Dense(...)`. It can also be an index or a pipeline that
+            has the documents.
             An index gives the score of its reranker, if it has one, else the fused score. The fused score of a document
             that no retriever lists is 0. An index with a single retriever gives the score of this retriever. A document
             that it does not list gets the lowest score of the ranking.
@@ -113,7 +114,10 @@ def add_teacher_scores(
 
 
 def name_of(teacher: Teacher | str | Path | None) -> str | None:
-    """The name of a teacher for settings and reports: its folder or name, or else its class; None for no teacher."""
+    """The name of a teacher for settings and reports.
+
+    It is the folder or name of the model, or else its class. It is None if there is no teacher.
+    """
     return str(teacher) if isinstance(teacher, str | Path) else None if teacher is None else type(teacher).__name__
 
 

@@ -33,12 +33,18 @@ def import_library(module: str, purpose: str, package: str | None = None) -> Any
 
 
 def import_datasets() -> Any:
-    """Import the module datasets of Hugging Face. Raises MissingExtraError if it is not installed."""
+    """Import the module datasets of Hugging Face.
+
+    Raises MissingExtraError if it is not installed.
+    """
     return import_library("datasets", "Training")
 
 
 def check_libraries() -> None:
-    """Raise MissingExtraError if a library that training needs is not installed. Nothing is imported."""
+    """Raise MissingExtraError if a library that training needs is not installed.
+
+    Nothing is imported.
+    """
     for name in ("torch", "transformers", "sentence_transformers", "datasets", "accelerate"):
         if not is_installed(name):
             raise _missing(name, "Training")

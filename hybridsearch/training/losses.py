@@ -143,7 +143,7 @@ class Choice:
 
 
 def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = None) -> Choice:
-    """Choose a loss for some data: the loss that is named, or else the default for this kind of data.
+    """Choose a loss that fits some data: the given loss, or the default for this kind of data.
 
     Args:
         model_kind: Kind of the model: "dense", "sparse" or "reranker".

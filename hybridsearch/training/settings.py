@@ -170,7 +170,9 @@ class TrainingSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """Make settings from a mapping of field names to values; other fields have their defaults.
+        """Make settings from a mapping of field names to values.
+
+        Other fields have their defaults.
 
         Args:
             values: Field names and values, such as those of a YAML file.

@@ -166,7 +166,7 @@ def gather(
 
 
 def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[Question] = ()) -> tuple[Dataset, Dataset | None]:
-    """Split a data set in two: most of its queries, and a held-out tenth of them, at most 100.
+    """Split a data set into most of its queries and a held-out tenth of them, at most 100.
 
     Queries with the same text stay together.
 
@@ -360,7 +360,10 @@ def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Docum
 
 
 def asked_in(of: object) -> set[Question]:
-    """The questions of dev or test. For evaluators the answer is empty."""
+    """The questions of dev or test.
+
+    For evaluators the answer is empty.
+    """
     if isinstance(of, Dataset):
         return {normalized(text) for id, text in of.queries.items() if id in of.qrels}
     return set(questions_of(of)) if isinstance(of, TrainingData) else set()

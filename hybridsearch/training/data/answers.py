@@ -48,7 +48,10 @@ def pair(one: str, other: str) -> frozenset[str]:
 
 
 class Answers:
-    """The texts of rows that queries can find. Each text comes once, with its id if the id is known."""
+    """The texts of rows that queries can find.
+
+    Each text comes once, with its id if the id is known.
+    """
 
     def __init__(self) -> None:
         self._by_text: dict[str, Document] = {}

@@ -165,7 +165,10 @@ def role_of(name: str) -> str | None:
 
 
 def check_text(value: object, column: str, role: str, where: str) -> str:
-    """Return the text unchanged. Raise DocumentError with the place if it is not a text or is empty."""
+    """Check that a value is a text, and return it.
+
+    Raises DocumentError with the place if the value is not a text or is empty.
+    """
     if isinstance(value, str) and value and not value.isspace():
         if not value.isascii():
             try:
@@ -179,14 +182,20 @@ def check_text(value: object, column: str, role: str, where: str) -> str:
 
 
 def check_texts(value: object, column: str, role: str, where: str) -> list[str]:
-    """Return a list of texts. Raise DocumentError with the place if it is not such a list or is empty."""
+    """Check that a value is a list of texts, and return it.
+
+    Raises DocumentError with the place if the value is another one or is empty.
+    """
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}. Give a list of texts.")
     return [check_text(text, column, f"{role}, item {place}", where) for place, text in enumerate(value, 1)]
 
 
 def check_number(value: object, column: str, where: str) -> float:
-    """Return a finite number, also from a text (as in CSV). Raise DocumentError with the place if it is none."""
+    """Return the finite number that a value or its text is.
+
+    Raises DocumentError with the place if the value is not a finite number.
+    """
     number = as_number(value)
     if number is None or not math.isfinite(number):
         raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}. Give a number.")
@@ -194,7 +203,10 @@ def check_number(value: object, column: str, where: str) -> float:
 
 
 def check_numbers(value: object, column: str, where: str) -> list[float]:
-    """Return a list of finite numbers. Raise DocumentError with the place if it is not such a list or is empty."""
+    """Check that a value is a list of finite numbers, and return it.
+
+    Raises DocumentError with the place if the value is another one or is empty.
+    """
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:

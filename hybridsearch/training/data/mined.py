@@ -12,10 +12,14 @@
 | labelled pairs | LABELLED     | anchor, positive (here: any text), label  | each text, labelled 1 or 0             |
 | lists          | LISTS        | query, docs, labels                       | each query: positives 1.0, negatives 0 |
 
-Further columns hold the provenance, and the model does not get them: query_id, document_id, negative_id, retriever (the
-retrievers that listed the negative, joined by "+"), rank and score in the mined ranking, reranker_score, and the scores
-of the positive as positive_score and positive_reranker_score. In n-tuples and lists, the columns of negatives hold
-lists with one value for each text.
+Further columns hold the provenance, and the model does not get them:
+
+    query_id, document_id, negative_id         ids of the query, the positive and the negative
+    retriever                                  retrievers that listed the negative, joined by "+"
+    rank, score, reranker_score                of the negative, in the mined ranking and by the reranker
+    positive_score, positive_reranker_score    scores of the positive
+
+In n-tuples and lists, the columns of negatives hold lists with one value for each text.
 """
 
 from __future__ import annotations
@@ -91,7 +95,10 @@ class Mined:
 
     @property
     def judged(self) -> float:
-        """The score that margins and limits compare: of the reranker, else of the ranking, else -inf."""
+        """The score that margins and limits compare.
+
+        It is the score of the reranker, else the score of the ranking, else -inf.
+        """
         found = self.score if self.reranker_score is None else self.reranker_score
         return -math.inf if found is None else found
 
@@ -115,7 +122,7 @@ class OfQuery:
 
 @dataclass(frozen=True, slots=True)
 class MiningSummary:
-    """The counts of a mining: how many negatives were kept, and why other candidates were dropped.
+    """The counts of a mining: kept negatives, and dropped candidates by reason.
 
     Attributes:
         queries: Number of queries that were searched. Equal texts are one query.
@@ -150,7 +157,10 @@ class MiningSummary:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts as a dictionary, ready for JSON. `MiningSummary(**d)` reads it."""
+        """The counts as a dictionary, ready for JSON.
+
+        `MiningSummary(**d)` reads it.
+        """
         return asdict(self)
 
     def __str__(self) -> str:
@@ -159,7 +169,7 @@ class MiningSummary:
 
     def __rich__(self) -> RenderableType:
         rows = [[[f"{count:,}"], [f"{count / max(self.candidates, 1):.1%}"], [what]] for what, count in self._lines()]
-        return Grid(self.title, ["documents", "share", "what became of them"], rows, texts=(2,))
+        return Grid(self.title, ["documents", "share", "result"], rows, texts=(2,))
 
     @property
     def title(self) -> str:
@@ -193,7 +203,7 @@ class Negatives:
 
     @property
     def provenance(self) -> datasets.Dataset:
-        """The source of each negative: one row for each row of `data.rows`.
+        """The ids, retrievers, ranks and scores of the texts, as one row for each row of `data.rows`.
 
         The columns are query_id, document_id, negative_id, retriever, rank, score, reranker_score, positive_score and
         positive_reranker_score. Labelled pairs and lists do not have negative_id and the scores of the positive.
@@ -207,7 +217,9 @@ class Negatives:
 
     @classmethod
     def open(cls, folder: str | Path) -> Negatives:
-        """Open the negatives in a folder of `mine_hard_negatives`. They are not read into memory.
+        """Open the negatives in a folder of `mine_hard_negatives`.
+
+        They are not read into memory.
 
         Args:
             folder: Folder with the finished mining.
@@ -225,12 +237,18 @@ class Negatives:
 
 
 def check_format(output_format: str) -> Format:
-    """Return the format. Raise InvalidArgumentError if there is no such format."""
+    """Check the name of a format and return it.
+
+    Raise InvalidArgumentError if there is no such format.
+    """
     return cast(Format, one_of("output_format", output_format, KINDS))
 
 
 def columns_fed(output_format: Format, per_query: int) -> list[str]:
-    """The columns to train on. All other columns are provenance."""
+    """The columns to train on.
+
+    All other columns are provenance.
+    """
     return columns_of(KINDS[output_format], 1 if output_format == "triplets" else per_query)
 
 
@@ -255,7 +273,10 @@ def to_negatives(
 
 
 def check_found(summary: MiningSummary, name: str) -> None:
-    """Raise InvalidArgumentError if no negatives were mined. There may be rows of positives."""
+    """Raise InvalidArgumentError if no negatives were mined.
+
+    There may be rows of positives.
+    """
     if not summary.kept or not summary.rows:
         error = InvalidArgumentError(
             f"No negatives were found for {name!r}. Widen ranks, the margins or the limits (such as with "
@@ -307,7 +328,10 @@ class MiningFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> MiningFolder:
-        """Open a folder. Raises InvalidArgumentError if it holds no mined negatives."""
+        """Open a folder of mined negatives.
+
+        Raises InvalidArgumentError if it holds no mined negatives.
+        """
         path = arguments.path("The folder of mined negatives", path)
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -326,7 +350,9 @@ class MiningFolder:
         return self._file(part).exists()
 
     def write(self, part: int, table: pa.Table, summary: MiningSummary) -> None:
-        """Write the rows of a batch. After a crash, the folder has all rows of a batch or none.
+        """Write the rows of a batch.
+
+        After a crash, the folder has all rows of a batch or none.
 
         Raises:
             StorageError: The file cannot be written.
@@ -335,7 +361,10 @@ class MiningFolder:
         self._write(self._file(part).name, lambda path: pq.write_table(table, path))
 
     def negatives(self) -> Negatives:
-        """All rows. Raises InvalidArgumentError if batches are missing."""
+        """All rows of the folder, as mined negatives.
+
+        Raises InvalidArgumentError if batches are missing.
+        """
         files = [self._file(part) for part in range(self.parts)]
         if missing := sum(not file.exists() for file in files):
             raise InvalidArgumentError(

@@ -57,10 +57,17 @@ def read_training_data(
     | a Dataset of the library datasets           | its rows                                                   |
     | an iterable of mappings                     | the mappings                                               |
 
-    Text files may end in .gz. Columns are recognised by their names in upper or lower case, such as anchor, query,
-    question, premise, sentence1; positive, answer, sentence2; negative, negative_2; label, score
-    (`hybridsearch.training.data.columns.NAMES` has all names). A negative may be a list of texts, of the same length in
-    each row.
+    Text files may end in .gz. Columns are recognised by their names, in upper or lower case
+    (`hybridsearch.training.data.columns.NAMES` has all names):
+
+    | role     | some of its names                             |
+    |----------|-----------------------------------------------|
+    | anchor   | anchor, query, question, premise, sentence1   |
+    | positive | positive, answer, passage, sentence2          |
+    | negative | negative, negative_1, negative_2, negatives   |
+    | label    | label, class, score                           |
+
+    A negative may be a list of texts, of the same length in each row.
 
     The kind of the rows follows from the columns. A label of 0 and 1, or true and false, makes pairs with 0/1. Names,
     or the numbers 0, 1 and 2, make pairs with class. Numbers with a fraction, or a column named score, make pairs with

@@ -73,19 +73,19 @@ _KEYS = ("type", "data", "name", "split", "columns", "ignore", "limit", "documen
 def build_evaluator(
     specs: Spec | Sequence[Spec], kind: ModelKind, settings: TrainingSettings | None = None
 ) -> BaseEvaluator:
-    """Make one evaluator of one or several descriptions; the first figure of the first evaluator decides.
+    """Make one evaluator of one or several descriptions.
 
-    `evaluator(model)` gives a flat dictionary: `{"dev nDCG@10": 0.71, "dev R@100": ..., "sequential_score": 0.71}`.
-    Larger is better. For sparse models, it also has "dev document_active_dims", "dev query_active_dims" and "dev
-    flops". The `primary_metric` of the evaluator is "sequential_score".
+    The first figure of the first evaluator decides, and larger is better. `evaluator(model)` gives a dictionary such as
+    `{"dev nDCG@10": 0.71, "dev R@100": 0.9, "sequential_score": 0.71}`. Its `primary_metric` is "sequential_score". For
+    sparse models, it also gives "dev document_active_dims", "dev query_active_dims" and "dev flops".
 
     Args:
         specs: Description of an evaluator, or a list of these. A description is a text, such as "similarity=dev.csv" or
-            "nanobeir", a mapping, or an evaluator of sentence-transformers. A mapping has a "type" of the table in
-            `hybridsearch.training.measure.evaluators` and, if the type needs them, "data" (anything that
-            `read_training_data` reads; for retrieval, anything that `load_dataset` reads), "split" (default: dev),
-            "name", "columns", "ignore", "limit", "documents" (of `retrieval_evaluator`), "teacher" (of mse) and
-            "dataset_id" (of nanobeir).
+            "nanobeir", a mapping, or an evaluator of sentence-transformers. A mapping has a "type", which is one of
+            the table in `hybridsearch.training.measure.evaluators`. Its "data" are anything that `read_training_data`
+            reads, or for retrieval, anything that `load_dataset` reads. Further keys are "split" (default: dev),
+            "name", "columns", "ignore" and "limit", and for one type each "documents" (retrieval), "teacher" (mse) and
+            "dataset_id" (nanobeir).
         kind: Kind of the model: "dense", "sparse" or "reranker".
         settings: Settings whose `measure` decides if documents are searched. None takes the defaults.
 
@@ -178,7 +178,9 @@ def sts_suite(
     split: str = "test",
     limit: int | None = None,
 ) -> BaseEvaluator:
-    """Make an evaluator of the usual STS sets: Spearman's correlation on each set, and the mean, which decides.
+    """Make an evaluator that measures Spearman's correlation on the usual STS sets.
+
+    The mean of the sets decides.
 
     Args:
         source: Folder with one or more of the sets. Each set is a folder or a file with its name, such as stsb/test.tsv

@@ -160,7 +160,10 @@ class Measured:
 def in_sequence(
     evaluators: Sequence[Any], decide: Callable[[Sequence[float]], float] = lambda scores: scores[0]
 ) -> BaseEvaluator:
-    """Make one evaluator that runs several in order. `decide` makes the deciding figure of their first figures."""
+    """Make one evaluator that runs several in order.
+
+    `decide` computes the deciding figure from the first figure of each evaluator.
+    """
     module = import_library("sentence_transformers.base.evaluation", "An evaluator")
     sequence = module.SequentialEvaluator(evaluators, main_score_function=decide)
     sequence.primary_metric = "sequential_score"  # otherwise it is known only after the first evaluation
@@ -168,14 +171,20 @@ def in_sequence(
 
 
 def make_evaluator(kind: ModelKind, evaluator: str, /, *arguments: Any, **options: Any) -> Any:
-    """Make an evaluator of sentence-transformers for a kind of model. `evaluator` is its class for dense models."""
+    """Make an evaluator of sentence-transformers for a kind of model.
+
+    `evaluator` is its class for dense models.
+    """
     package, start = _CLASSES[kind]
     module = import_library(f"sentence_transformers.{package}.evaluation", f"The evaluator {evaluator}")
     return getattr(module, start + evaluator)(*arguments, write_csv=False, **options)
 
 
 def asked_by(evaluator: Any) -> set[Question]:
-    """The questions of an evaluator of sentence-transformers or of this library. Other evaluators have none."""
+    """The questions of an evaluator of sentence-transformers or of this library.
+
+    Other evaluators have none.
+    """
     inner = getattr(evaluator, "inner", None) or getattr(evaluator, "suite", None)
     if inner is not None:
         return asked_by(inner)
@@ -200,7 +209,10 @@ def asked_by(evaluator: Any) -> set[Question]:
 
 
 def figures_of(measures: Iterable[tuple[str, int]]) -> dict[str, str]:
-    """The patterns of sentence-transformers' keys by our names. A key may begin with the name of a similarity."""
+    """The patterns of sentence-transformers' keys by our names.
+
+    A key may begin with the name of a similarity.
+    """
     similarity = "((cosine|dot|euclidean|manhattan)_)?"
     return {
         f"{name}@{k}" if k else name: f"{similarity}{_ST_MEASURES[name][0]}" + (f"@{k}" if k else "")

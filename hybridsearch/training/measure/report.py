@@ -30,7 +30,9 @@ _DENSER = 1.5  # factor of active dimensions that is told in the first line
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The report of a training run. Its text form is the `summary`.
+    """The report of a training run.
+
+    Its text form is the `summary`.
 
     Attributes:
         kind: Kind of the model: "dense", "sparse" or "reranker".

@@ -87,7 +87,10 @@ def load_sparse(
 
 
 def architecture_of(model: SparseEncoder) -> Architecture:
-    """The architecture of a sparse model. Raises InvalidArgumentError if it is not one of the three."""
+    """The architecture of a sparse model.
+
+    Raises InvalidArgumentError if it is not one of the three.
+    """
     parts = {type(module).__name__ for module in model.modules()}
     if "SparseStaticEmbedding" in parts:
         return "inference-free"
@@ -112,10 +115,10 @@ def query_parameters(model: SparseEncoder) -> str | None:
 
 
 def idf_weights(tokenizer: Any, documents: Iterable[str]) -> torch.Tensor:
-    """The inverse document frequencies of the tokens of a tokenizer: float32 of shape (vocabulary,).
+    """The inverse document frequencies of the tokens of a tokenizer.
 
-    The formula is the formula of BM25: ln(1 + (N - n + 0.5) / (n + 0.5)) for a token in n of N documents. Special
-    tokens have the weight 0.
+    The result is float32 of shape (vocabulary,). The formula is the formula of BM25: ln(1 + (N - n + 0.5) / (n + 0.5))
+    for a token in n of N documents. Special tokens have the weight 0.
 
     Args:
         tokenizer: Tokenizer of the model.

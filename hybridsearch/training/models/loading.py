@@ -20,7 +20,9 @@ def load_to_train(
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """Load the model in a folder. Weights that are missing are new.
+    """Load the model in a folder.
+
+    Weights that are missing are new.
 
     Args:
         folder: Folder of the model.

@@ -57,7 +57,9 @@ class LoraSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LoraSettings:
-        """Make settings from a mapping of field names to values. Other fields have their defaults.
+        """Make settings from a mapping of field names to values.
+
+        Other fields have their defaults.
 
         Args:
             values: Field names and values, such as those of a YAML file.
@@ -109,14 +111,20 @@ def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *,
 
 
 def thaw_adapters(model: Any) -> None:
-    """Make the adapters of a loaded model trainable. A model without adapters does not change."""
+    """Make the adapters of a loaded model trainable.
+
+    A model without adapters does not change.
+    """
     if _has_adapters(model):
         transformer = model.transformers_model
         transformer.set_adapter(transformer.active_adapters())
 
 
 def merge_adapters(model: Any) -> None:
-    """Add the adapters of a model to its weights, and remove the adapters. The model is changed in place."""
+    """Add the adapters of a model to its weights, and remove the adapters.
+
+    The model is changed in place.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     transformer = model.transformers_model

@@ -117,9 +117,9 @@ class RegularizerControl(SpladeRegularizerWeightSchedulerCallback):  # type: ign
 class WithinTarget(BaseEvaluator):  # type: ignore[misc]
     """An evaluator with a lower score for a model that has more active dimensions than allowed.
 
-    Allowed are the target and a tenth more. The score is lowered by ln(measured / allowed) for each side. A checkpoint
-    that is sparse enough is then usually better than a checkpoint that is not, because the scores of an evaluator are
-    between -1 and 1 and rarely far apart.
+    Allowed are the target and a tenth more. The score is lowered by ln(measured / allowed) for each side. The scores of
+    evaluators are between -1 and 1 and rarely far apart. A checkpoint that is sparse enough is therefore usually better
+    than a checkpoint that is not.
 
     Args:
         evaluator: Evaluator of `hybridsearch.training.measure.evaluators.build_evaluator`. Figures without active

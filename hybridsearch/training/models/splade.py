@@ -4,7 +4,7 @@ A SPLADE model computes a logit for each token of a text and each term of the vo
 w(term) = max over tokens of ln(1 + max(0, logit)) (Formal et al., arXiv:2109.10086). The function is monotone, so only
 the largest logit of each term counts. The logits are therefore computed for a few texts at a time, and only the largest
 are kept. The gradient flows only through the largest logits that are positive. The backward pass then multiplies by a
-sparse matrix with some hundred entries a text, and not by a matrix with an entry for each token and term.
+sparse matrix with some hundred entries a text. A full matrix would have an entry for each token and term.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _PROBE = "The boundary layer separates where the pressure rises along the wing."
 
 
 def pool_directly(model: SparseEncoder) -> SparseEncoder:
-    """Make a SPLADE model compute its pooling without keeping all logits. The saved model stays a plain SPLADE.
+    """Make a SPLADE model compute its pooling without keeping all logits.
+
+    The saved model stays a plain SPLADE.
 
     This works if the language model ends with a multiplication by the matrix of the vocabulary and the pooling takes
     the maximum. Both ways are compared on a sentence. A model does not change if they differ, or if a trainer spreads

@@ -77,7 +77,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of a mining, as in `mine_hard_negatives`."""
+    """The options of a mining, which are arguments of `mine_hard_negatives`.
+
+    Attributes:
+        per_query: Number of negatives for each query.
+        ranks: First and last rank that may be taken.
+        sampling: "top" or "random".
+        seed: Seed of random sampling.
+        output_format: Format of the rows.
+        limits: Limits of the scores.
+    """
 
     per_query: int
     ranks: tuple[int, int]
@@ -111,7 +120,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, its number among all queries, and all texts that are known to answer it."""
+    """A query with all texts that are known to answer it.
+
+    Attributes:
+        number: Number of the query among all queries, from 0.
+        id: Id of the query, or None if it is not known.
+        text: Text of the query.
+        positives: Texts that are known to answer it.
+    """
 
     number: int
     id: str | None

@@ -74,10 +74,15 @@ def mine_hard_negatives(
     batch_size: int = 256,
     show_progress_bar: bool | None = None,
 ) -> Negatives:
-    """Mine hard negatives: search each query, and take documents that rank high and are not known to be relevant.
+    """Mine hard negatives, which are documents that rank high for a query and are not known to be relevant.
 
-    Some candidates are never taken: a known positive of the query (by id or text), a text of 20 words or more that
-    shares 95% of its words with a positive, the query itself, and a text that equals the text of a better candidate.
+    Each query is searched. Some candidates are never taken:
+
+    * a known positive of the query, by id or text
+    * a text of 20 words or more that shares 95% of its words with a positive
+    * the query itself
+    * a text that equals the text of a better candidate
+
     The other candidates are counted by rank, and must pass the margins and limits.
 
     Margins and limits use the scores of `reranker`, or without a reranker the scores of the ranking. They compare a

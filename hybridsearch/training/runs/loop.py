@@ -106,7 +106,10 @@ def steps_of_epoch(trainer: Any) -> int:
 
 
 def out_of_patience(log: Sequence[dict[str, Any]], patience: int | None) -> bool:
-    """Whether the last `patience` evaluations were not better than an earlier one. Step 0 does not count."""
+    """Whether the last `patience` evaluations were not better than an earlier one.
+
+    Step 0 does not count.
+    """
     scores = [entry[SCORE] for entry in log if SCORE in entry and entry["step"] > 0]
     return patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience if scores else False
 
@@ -265,7 +268,9 @@ class _EarlyStop(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
-    """A progress bar with the steps, the loss, the last score on dev and the time left. It is a context manager.
+    """A progress bar with the steps, the loss, the last score on dev and the time left.
+
+    It is a context manager.
 
     For a sparse model, it also shows the active dimensions. If the output is not a terminal and `show` is None, it
     prints a line from time to time.
@@ -303,6 +308,7 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
             self._bar.stop()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show the bar, or start to print lines."""
         self._said = time.monotonic()
         self._began = (state.global_step, self._said)
         if not state.is_world_process_zero:
@@ -312,6 +318,7 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
             self._bar.add_task("", total=state.max_steps, completed=state.global_step, figures="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show the step, and print a line if it is time."""
         self._update(state.global_step)
         now = time.monotonic()
         if self._lines is not None and now - self._said >= self._every:
@@ -323,6 +330,7 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
             print(f"{line} · {rate:.3g} steps/s · {_duration(left)} left", file=self._lines, flush=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        """Take the figures of a log, and show them."""
         for label, name in (("loss", "loss"), ("dev", SCORE)):
             if name in logs:
                 self._figures[label] = f"{logs[name]:.4f}"

@@ -104,7 +104,10 @@ class History:
         return next((one for one in self.evaluations if one.step == self.best_step), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The history as a dictionary, ready for JSON. `from_dict` reads it."""
+        """The history as a dictionary, ready for JSON.
+
+        `from_dict` reads it.
+        """
         return asdict(self)
 
     @classmethod
@@ -156,7 +159,10 @@ def check_output(output: str | Path, settings: TrainingSettings) -> dict[str, An
 
 
 def last_good_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint in a folder, or None. Later checkpoints, which are not complete, are removed."""
+    """The last complete checkpoint in a folder, or None.
+
+    Later checkpoints, which are not complete, are removed.
+    """
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         if _is_complete(checkpoint):
             return checkpoint
@@ -214,7 +220,10 @@ class Record:
             )
 
     def write(self, **state: Any) -> None:
-        """Replace the file. After an interruption, the folder has the old or the new file."""
+        """Replace the file.
+
+        After an interruption, the folder has the old or the new file.
+        """
         python = platform.python_version()
         content = {**state, "facts": self._facts, "python": python, "versions": versions_of(_VERSIONS)}
         self._path.parent.mkdir(parents=True, exist_ok=True)

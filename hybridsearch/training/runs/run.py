@@ -116,9 +116,8 @@ def fit(
         The course of the training.
 
     Raises:
-        InvalidArgumentError: The folder holds another run, a finished run, or an interrupted run without
-            `settings.resume`; or there are no data, a tracker is not installed, or there is patience without an
-            evaluator.
+        InvalidArgumentError: The folder holds another run, or a run and `settings.resume` is not set. Or there are no
+            data, a tracker is not installed, or there is patience without an evaluator.
         TrainingError: The loss is NaN or infinite, the memory of the GPU is too small, or the model hub cannot be
             reached.
         MissingExtraError: A library of the extra "training" is not installed.
@@ -216,7 +215,10 @@ def push(output: Path, name: str) -> str:
 
 
 def limit_length(model: Any, tokens: int) -> None:
-    """Set the length in tokens of the longest text of a model. Raises InvalidArgumentError if it is too long."""
+    """Set the length in tokens of the longest text of a model.
+
+    Raises InvalidArgumentError if it is too long.
+    """
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if limit is not None and tokens > limit:
         raise InvalidArgumentError(
@@ -226,7 +228,10 @@ def limit_length(model: Any, tokens: int) -> None:
 
 
 def set_dropout(model: Any, share: float) -> None:
-    """Set the dropout of all layers and of attention, but not of adapters. The saved configuration does not change."""
+    """Set the dropout of all layers and of attention, but not of adapters.
+
+    The saved configuration does not change.
+    """
     import torch
 
     for name, module in model.named_modules():

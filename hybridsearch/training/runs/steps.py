@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """One training run, from the data to the report. The methods are called in the order of this class.
+    """One training run, from the data to the report.
+
+    The methods are called in the order of this class.
 
     The arguments are the arguments of `hybridsearch.train_dense`. The data are read when the object is made: `sources`
     has the training data, dev and test.
@@ -87,7 +89,10 @@ class Steps:
     def mine(
         self, per_query: int | None, model: Encoder | None, retriever: HybridSearch | Pipeline | None = None
     ) -> None:
-        """Replace plain pairs by tuples with mined negatives. Nothing changes if `per_query` is None."""
+        """Replace plain pairs by tuples with mined negatives.
+
+        Nothing changes if `per_query` is None.
+        """
         self._options["hard_negatives"] = per_query
         if per_query is not None:
             self.sources = mine(
@@ -101,7 +106,10 @@ class Steps:
             )
 
     def teach(self, teacher: Teacher | str | Path | None) -> None:
-        """Replace the labels by a teacher's scores. Nothing changes if there is no teacher."""
+        """Replace the labels by a teacher's scores.
+
+        Nothing changes if there is no teacher.
+        """
         self._options["teacher"] = name_of(teacher)
         if teacher is not None:
             self.sources = teach(self.sources, teacher, self._show)
@@ -137,13 +145,19 @@ class Steps:
             print(*lines, sep="\n", file=sys.stderr, flush=True)
 
     def build_losses(self, model: Any, **options: Any) -> dict[str, torch.nn.Module]:
-        """Make the chosen losses, by the names of the data. `options` are options of `build_loss`."""
+        """Make the chosen losses, by the names of the data.
+
+        `options` are options of `build_loss`.
+        """
         size = self.settings.mini_batch_size
         chosen = zip(self.sources.training, self._choices, strict=True)
         return {one.name: build_loss(choice, model, one, mini_batch_size=size, **options) for one, choice in chosen}
 
     def dev_evaluator(self, retriever: HybridSearch | Pipeline | None = None) -> BaseEvaluator | None:
-        """The evaluator that chooses the best checkpoint. None keeps the last weights."""
+        """The evaluator that chooses the best checkpoint.
+
+        None keeps the last weights.
+        """
         return self._choosing or dev_evaluator(self.sources.dev, self._kind, self.settings, retriever)
 
     def fit(
@@ -154,7 +168,10 @@ class Steps:
         options: Mapping[str, Any],
         **arguments: Any,
     ) -> None:
-        """Train. `options` are the options of this kind of model, and `arguments` are further arguments of `fit`."""
+        """Train.
+
+        `options` are the options of this kind of model, and `arguments` are further arguments of `fit`.
+        """
         self._options |= options
         self._history = fit(
             model,
@@ -178,7 +195,9 @@ class Steps:
     def conclude(
         self, base: Any, before: Any, after: Any, said: Mapping[str, Any] | None = None, **comparing: Any
     ) -> TrainingResult:
-        """Compare the model before and after training, and write the report. Only the first process compares.
+        """Compare the model before and after training, and write the report.
+
+        Only the first process compares.
 
         Args:
             base: Model that was given by the user.

@@ -42,7 +42,12 @@ _HEADING_WORDS = 12
 
 @dataclass(frozen=True, slots=True)
 class Pseudo:
-    """A pseudo-query and the text that answers it."""
+    """A pseudo-query and the text that answers it.
+
+    Attributes:
+        query: Query.
+        answer: Text that answers the query.
+    """
 
     query: str
     answer: str
@@ -58,7 +63,7 @@ def pseudo_queries(
     name: str = "pseudo-queries",
     show_progress_bar: bool | None = None,
 ) -> TrainingData:
-    """Make training pairs of documents: a query that comes from a document, and the text that answers it.
+    """Make training pairs of documents, each of a query from a document and the text that answers it.
 
     | kind      | query                                            | answer                            |
     |-----------|--------------------------------------------------|-----------------------------------|
@@ -69,8 +74,8 @@ def pseudo_queries(
 
     A heading is a line that starts with #, is underlined by = or -, or stands between blank lines.
 
-    The answer does not contain its title, heading or sentence, so a model has to learn more than to find copies (the
-    inverse cloze task of Lee, Chang and Toutanova, ACL 2019).
+    The answer does not contain its title, heading or sentence, so a model has to learn more than to find copies. This
+    is the inverse cloze task of Lee, Chang and Toutanova (ACL 2019).
 
     Args:
         documents: Documents or dictionaries, or a file or folder that `hs.read_documents` reads. They are read once.
@@ -135,8 +140,8 @@ def titles(document: Document) -> Iterator[Pseudo]:
 def headings(document: Document) -> Iterator[Pseudo]:
     """The headings of a document as queries, for sections that are not empty, in order.
 
-    A heading is a line that starts with #, a line above a line of = or -, or a short line between blank lines that does
-    not end like a sentence.
+    A heading is a line that starts with #, or a line above a line of = or -. A short line between blank lines is also a
+    heading, if it does not end like a sentence.
     """
     lines = document.text.splitlines()
     starts = [(place, found) for place in range(len(lines)) if (found := _heading_at(lines, place)) is not None]
