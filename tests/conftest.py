@@ -28,6 +28,7 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
 settings.load_profile("quick")
+gc.disable()  # until all modules are loaded, which makes no garbage to speak of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 MODELS = Path(os.environ.get("HYBRIDSEARCH_MODELS", SHARED / "models"))
@@ -50,6 +51,7 @@ def pytest_collection_finish() -> None:
     """Keep all objects that are loaded now. The many garbage collections of training then skip them."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -69,14 +69,14 @@ def test_run_files_are_fused_by_rank(tmp_path: Path) -> None:
 
 
 def test_the_demo_answers_builds_once_and_says_what_to_type_next(minilm: str, tmp_path: Path) -> None:
-    arguments = ["--packages", "networkx", "--limit", "40"]
+    arguments = ["--packages", "networkx", "--limit", "15"]
     pytest.importorskip("networkx")
 
     first = run(ROOT / "examples" / "demo.py", *arguments, folder=tmp_path)
     second = run(ROOT / "examples" / "demo.py", *arguments, folder=tmp_path)
 
-    assert "Indexing 40 docstrings" in first
-    assert "Reusing demo-index: 40 documents" in second
+    assert "Indexing 15 docstrings" in first
+    assert "Reusing demo-index: 15 documents" in second
     answers = first.partition("\n\n")[2].partition("Done in")[0]
     assert "matched: " in answers
     assert "dense 1" in answers

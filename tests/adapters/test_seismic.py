@@ -492,13 +492,13 @@ def splade_like(path: Path, documents: int, queries: int) -> tuple[SparseVectors
 
 
 def test_nine_of_ten_documents_are_found_at_default_parameters(data_folder: Path) -> None:
-    vectors, queries = splade_like(data_folder / "splade_v3_queries" / "msmarco-dev.tsv.gz", 20_000, 100)
+    vectors, queries = splade_like(data_folder / "splade_v3_queries" / "msmarco-dev.tsv.gz", 10_000, 100)
     backend = SeismicBackend(min_documents=1000)
     schema = Schema({"sparse": SCHEMA.retrievers["sparse"]})
     backend.create(schema)
     backend.upsert(EncodedBatch([Document(str(row), "") for row in range(len(vectors))], {"sparse": vectors}))
     backend.refresh()
-    assert indexed(backend) == [20_000]
+    assert indexed(backend) == [10_000]
     requests = [Request("sparse", query, 10) for query in queries]
     found = backend.search(requests)
     assert found == [backend.search([request])[0] for request in requests]
