@@ -64,9 +64,9 @@ class Fields:
         elif isinstance(id, int) and not isinstance(id, bool):
             id = _decimal(id)
         elif isinstance(id, float):
+            pandas = "" if Path(file).suffix else f": in pandas, df[{id_field!r:.40}].astype('Int64')"
             raise DocumentError(
-                f"its id {id!r} is a number with a decimal point. Use whole numbers or strings: in pandas, "
-                f"df[{id_field!r:.40}] = df[{id_field!r:.40}].astype('Int64')."
+                f"its id {id!r} is a number with a decimal point. Use whole numbers or strings{pandas}."
             )
         metadata = {field: value for field, value in record.items() if field not in names}
         nested = metadata.get("metadata")

@@ -106,7 +106,7 @@ def _json_object(line: str) -> Record:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        return DocumentError(f"it is not valid JSON ({error.msg} at character {error.pos + 1}).")
+        return DocumentError(f"it is not valid JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1}).")
     except RecursionError:
         return DocumentError("its JSON is nested too deeply.")
     except ValueError:
