@@ -1,4 +1,4 @@
-"""The embedded engine: exact sparse, dense and lexical search in this process, in RAM or in a folder."""
+"""The embedded engine: exact lexical, sparse and dense search in this process, in RAM or in a folder."""
 
 from __future__ import annotations
 

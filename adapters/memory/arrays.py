@@ -1,6 +1,7 @@
-"""Checks of arrays from a file, before loops without bounds checks walk them.
+"""Checks arrays from files before loops read them, because the loops do not check bounds.
 
-Each check is one pass of NumPy at most. Every opening of an index makes them: a folder may come from anywhere.
+Each check is one pass of NumPy at most. All checks run whenever an index is opened, because a folder may come from
+anybody.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from hybridsearch.corpus.store import read_array
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
 Layout: TypeAlias = Mapping[str, tuple[type[np.generic], int]]
-"""Type and number of dimensions of each array of a group."""
+"""The type and the number of dimensions of each array of a group."""
 
 
 class DamagedArrayError(Exception):
-    """An array does not fit the others.
+    """An array does not fit the other arrays.
 
     Attributes:
-        name: the array.
+        name: Name of the array.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -33,11 +34,11 @@ class DamagedArrayError(Exception):
 
 
 def read_group(folder: Path, group: str, layout: Layout, optional: Collection[str] = ()) -> dict[str, NDArray[Any]]:
-    """The arrays of `folder/<group>.<name>.npy`, mapped.
+    """The arrays in the files `folder/<group>.<name>.npy`, memory-mapped.
 
     Raises:
-        FileNotFoundError: an array is missing and not `optional`.
-        IndexCorruptedError: an array does not have the type and dimensions of `layout`.
+        FileNotFoundError: An array is missing and not `optional`.
+        IndexCorruptedError: An array does not have the type and dimensions of `layout`.
     """
     arrays = {}
     for name, (dtype, dimensions) in layout.items():
@@ -54,7 +55,10 @@ def check_length(arrays: Arrays, name: str, length: int) -> None:
 
 
 def check_starts(arrays: Arrays, name: str, length: int | None, end: int, *, empty: bool = True) -> None:
-    """Raises DamagedArrayError unless the array rises from 0 to `end`, in `length` pieces that may be `empty`."""
+    """Raises DamagedArrayError unless the array rises from 0 to `end` in `length` steps.
+
+    With `empty`, neighbouring numbers may be equal.
+    """
     starts = arrays[name]
     if length is not None:
         check_length(arrays, name, length + 1)
@@ -73,7 +77,7 @@ def check_numbers(arrays: Arrays, name: str, below: int) -> None:
 
 
 def check_permutation(arrays: Arrays, name: str, length: int) -> None:
-    """Raises DamagedArrayError unless the array holds each number from 0 to `length` - 1 once."""
+    """Raises DamagedArrayError unless the array has each number from 0 to `length` - 1 once."""
     check_length(arrays, name, length)
     check_numbers(arrays, name, length)
     there = np.zeros(length, dtype=np.bool_)
@@ -83,7 +87,7 @@ def check_permutation(arrays: Arrays, name: str, length: int) -> None:
 
 
 def check_sizes(arrays: Arrays, name: str, length: int) -> None:
-    """Raises DamagedArrayError unless the array holds `length` numbers of at least 0."""
+    """Raises DamagedArrayError unless the array has `length` numbers of at least 0."""
     check_length(arrays, name, length)
     if length and not arrays[name].min() >= 0:  # also false for NaN
         raise DamagedArrayError(name, "it has numbers below 0, or NaN")

@@ -1,4 +1,4 @@
-"""The embedded engine: exact, in RAM or in a folder, for one machine."""
+"""`MemoryBackend`: an index in this process, in RAM or in a folder."""
 
 from __future__ import annotations
 
@@ -51,23 +51,26 @@ from hybridsearch.vectors import EncodedBatch
 log = logging.getLogger(__name__)
 
 SMALL_ROWS = 4096
-"""A segment with fewer documents is stored as its Parquet part alone; its arrays are made when the index is opened."""
+"""A segment with fewer documents is stored only as a Parquet file. Its arrays are made when the index is opened."""
 
 
 class MemoryBackend:
-    """An index in this process. Any number of threads may search while one writes; none waits for another.
+    """A backend that keeps an index in this process, in RAM or in a folder.
 
-    In a folder, each `upsert` and `delete` is atomic, and durable when it returns. One process at a time may write, and
-    any number may read. A reader sees the index as it was opened, until `reopen`. Segments are merged in the
-    background. An interrupt (Ctrl-C) never leaves a change half done.
+    Any number of threads may search while one thread writes. Searches do not wait for the writer.
+
+    In a folder, each `upsert` and `delete` is atomic, and is on disk when it returns. One process at a time may write,
+    and any number of processes may read. A reader sees the index as it was when it was opened, until `reopen`. Segments
+    are merged in the background. An interrupt (Ctrl-C) never leaves a change half done.
 
     Args:
-        location: None for RAM only; a folder to keep the index there.
-        hnsw: search dense vectors of large segments approximately, by a graph (extra `hnsw`), instead of exactly.
-            Searches with a filter stay exact.
-        verify: compare the checksums of all files on `open`, which reads them all once. Without it, `open` compares
-            the checksums of files up to `hybridsearch.corpus.store.SMALL_FILE`, and checks all positions in larger
-            files. It then misses changed texts, weights and vectors in larger files, and answers are wrong.
+        location: Folder of the index. Default None: the index is in RAM only.
+        hnsw: Whether dense vectors of large segments are searched approximately, with an HNSW graph. Default False:
+            exactly. Needs the extra `hnsw`. Searches with a filter stay exact.
+        verify: Whether `open` compares the checksums of all files, which reads all files once. Default True. False
+            opens a large index faster: only files of up to 4 MiB are compared, and larger files are checked only for
+            positions that are out of range. Then damaged texts, weights and vectors in larger files can give wrong
+            results.
 
     >>> backend = MemoryBackend()
     >>> backend.create(Schema({}))
@@ -100,13 +103,13 @@ class MemoryBackend:
 
     @staticmethod
     def compiled_loops(*, make: bool = False) -> Path | None:
-        """The folder that keeps the compiled search loops for this machine; None if there is none.
+        """The folder with the compiled search loops for this machine. None if there is none.
 
         Args:
-            make: compile them first if there is none. This takes 20 seconds.
+            make: Whether to compile the loops if there is none. Default False. Compiling takes about 20 seconds.
 
         Raises:
-            StorageError: there is no folder that could keep them.
+            StorageError: No folder can keep the compiled loops.
         """
         if make:
             loops.warm_up()
@@ -115,11 +118,11 @@ class MemoryBackend:
     # ------------------------------------------------------------------------------------------- opening, closing
 
     def open(self) -> Schema | None:
-        """The schema of the index at this place, or None if there is none.
+        """Open the index. Returns its schema, or None if there is no index.
 
         Raises:
-            IndexCorruptedError: a file is damaged or missing; the message names it.
-            StorageError: the folder cannot be read.
+            IndexCorruptedError: A file is damaged or missing. The message names the file.
+            StorageError: The folder cannot be read.
         """
         with self._writer:
             check_open(self._closed)
@@ -137,12 +140,14 @@ class MemoryBackend:
             return None if self._state is None else self._state.schema
 
     def reopen(self) -> Schema | None:
-        """Take up what other processes have committed, or the index that was made in the place of this one.
+        """Read the changes of other processes, or the index that replaced this one. Returns its schema.
 
-        If nothing was committed, this is one look at the manifest's size and time. Otherwise only new parts are read.
+        If nothing has changed, this only looks at the size and the time of the manifest. Otherwise it reads the new
+        parts.
 
         Raises:
-            IndexCorruptedError, StorageError: as `open`. The backend goes on with what it had.
+            IndexCorruptedError: A file is damaged or missing. The backend keeps the documents that it had.
+            StorageError: The folder cannot be read. The backend keeps the documents that it had.
         """
         if self._folder is None or self._state is None:
             return self.open()
@@ -157,7 +162,7 @@ class MemoryBackend:
             if stamp == () or stamp != self._stamp:
                 changed = self._store.reload()
                 if changed:
-                    self._store.close()  # the lock may be that of an index that is gone
+                    self._store.close()  # the lock may belong to an index that is gone
                 if changed or self._is_behind(self._store):
                     self._state = self._read(self._store)
                 self._stamp = stamp
@@ -168,26 +173,27 @@ class MemoryBackend:
         """Make an empty index and become its writer.
 
         Raises:
-            IndexExistsError: there is one, or the folder holds something else.
-            IndexLockedError: another process is making one there.
-            BackendError, InvalidArgumentError: `schema` cannot be stored.
+            IndexExistsError: There is an index already, or the folder has other files.
+            IndexLockedError: Another process is making an index there.
+            BackendError: The backend cannot store a retriever of `schema`.
+            InvalidArgumentError: `schema` is not valid.
         """
         with self._writer:
             check_open(self._closed)
             if self._state is not None:
-                raise IndexExistsError("This backend holds an index already: make another MemoryBackend for a new one.")
+                raise IndexExistsError("This backend already has an index: make another MemoryBackend for a new index.")
             self._check_schema(schema)
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema)
             self._state = State(schema, approximate=self._hnsw)
 
     def close(self) -> None:
-        """Wait for a merge in progress and release files and the writer's lock. Idempotent."""
+        """Wait for a running merge, and release the files and the writer's lock. It may be called twice."""
         self._closing = True
         try:
             if self._merger is not None:
                 self._merger.join()
-        except BaseException:  # an interrupt: the index stays open
+        except BaseException:  # after an interrupt the index stays open
             self._closing = False
             raise
         self._close()
@@ -203,12 +209,14 @@ class MemoryBackend:
     # --------------------------------------------------------------------------------------------------- writing
 
     def upsert(self, batch: EncodedBatch) -> None:
-        """Add documents, replacing those with the same id: all of them or, on an error, none.
+        """Add documents. A document replaces the stored document that has the same id.
+
+        If there is an error, no document of the batch is stored.
 
         Raises:
-            InvalidArgumentError: the batch does not fit the schema, or has an id twice.
-            IndexLockedError: another process is writing.
-            StorageError: the disk is full or refuses.
+            InvalidArgumentError: The batch does not fit the schema, or has an id twice.
+            IndexLockedError: Another process is writing.
+            StorageError: The disk is full or cannot be written.
         """
         self._wait_if_behind()
         self._upsert(batch)
@@ -228,7 +236,7 @@ class MemoryBackend:
 
     @whole
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; unknown ids are ignored. Returns how many were there."""
+        """Remove documents. Unknown ids are ignored. Returns how many documents were removed."""
         with self._writing() as state:
             views = self._without(state, list(dict.fromkeys(ids)))
             removed = state.documents - sum(view.documents for view in views)
@@ -239,16 +247,16 @@ class MemoryBackend:
         return removed
 
     def refresh(self) -> None:
-        """Merge all segments after a bulk load, that is, if half of the documents came since the last call.
+        """Merge all segments if at least half of the documents were added since the last call.
 
-        What was upserted and deleted is searchable, and durable, at once in any case.
+        Upserts and deletes are searchable and stored without this call.
         """
         if 2 * self._added >= self._current().documents > 0:
             self.optimize()
         self._added = 0
 
     def optimize(self) -> None:
-        """Merge all segments into as few as possible now, for the fastest searches. An interrupt ends it early."""
+        """Merge all segments into as few as possible now, for the fastest searches. An interrupt stops it early."""
         done = False
         while not done:
             merger = self._merger
@@ -258,7 +266,7 @@ class MemoryBackend:
 
     @whole
     def _optimize(self, merger: threading.Thread | None) -> bool:
-        """Merge all. Returns False if another `merger` was started meanwhile and must end first."""
+        """Merge all segments. Returns False if another `merger` was started meanwhile and must end first."""
         with self._writing() as state:
             if self._merger is not merger:
                 return False
@@ -268,14 +276,18 @@ class MemoryBackend:
             return True
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the index as it is now into a folder, from which `MemoryBackend(path)` opens it.
+        """Write the index as it is now to a folder. `MemoryBackend(path)` opens it from there.
 
-        The folder appears complete or not at all; an index that is overwritten stays as it was until then. Saving into
-        the backend's own folder does nothing: that is always up to date.
+        The folder appears when it is complete. An index that is overwritten stays unchanged until then. Saving to the
+        folder that this backend uses does nothing, because that folder is always up to date.
+
+        Args:
+            path: Folder to write to.
+            overwrite: Whether an index in the folder is replaced. Default False.
 
         Raises:
-            IndexExistsError: there is an index and not `overwrite`, or the folder holds something else.
-            StorageError: the disk is full or refuses.
+            IndexExistsError: The folder has an index and `overwrite` is False, or it has other files.
+            StorageError: The disk is full or cannot be written.
         """
         state, path = self._current(), checked_path("path", path).absolute()
         with storage_errors(path):
@@ -297,7 +309,7 @@ class MemoryBackend:
     # --------------------------------------------------------------------------------------------------- reading
 
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
-        """The documents, in the order of `ids`; None for an unknown id."""
+        """The documents with these ids, in the order of `ids`. An unknown id gives None."""
         return self._current().fetch(ids)
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
@@ -305,10 +317,10 @@ class MemoryBackend:
         return self._current().search(requests)
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
-        """For each id, what each matched term adds to its raw score.
+        """What each matched term adds to the raw score, for each id.
 
         Raises:
-            InvalidArgumentError: the retriever is dense or unknown.
+            InvalidArgumentError: The retriever is dense or unknown.
         """
         return self._current().explain(request, ids)
 
@@ -318,11 +330,11 @@ class MemoryBackend:
         return self._current().scan(batch_size)
 
     def count(self, filter: Filter | None = None) -> int:
-        """How many documents there are, or how many of them `filter` lets through."""
+        """The number of documents in the index, or the number that `filter` lets through."""
         return self._current().count(filter)
 
     def describe(self) -> dict[str, Any]:
-        """Figures for people: documents, segments, deleted documents, bytes of arrays and on disk, by retriever too."""
+        """Facts about the index: documents, deleted documents, segments, bytes in memory and on disk, retrievers."""
         state = self._current()
         rows = sum(len(view.segment) for view in state.views)
         return {
@@ -345,15 +357,15 @@ class MemoryBackend:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[State]:
-        """The latest state, for the one thread and the one process that may change it now."""
+        """The latest state, for the only thread of the only process that may change it now."""
         with self._writer:
             self._current()
             store = self._store
             if store is not None and (store.lock() or self._is_behind(store)):  # another process has changed the folder
                 if differing := differing_retrievers(self._current().schema, store.schema):
                     raise IndexNotFoundError(
-                        f"Another index is in {store.folder} now: its {', '.join(map(repr, differing))} was made by "
-                        "another encoder. Nothing was written now. Open it again."
+                        f"Another index is in {store.folder} now, and its retrievers differ "
+                        f"({', '.join(map(repr, differing))}). Nothing was written: open the index again."
                     )
                 self._state = self._read(store)
             yield self._current()
@@ -362,11 +374,11 @@ class MemoryBackend:
         return self._state is None or tuple(view.part for view in self._state.views) != store.parts
 
     def _forget_threads(self) -> None:
-        """In a forked process: a thread of the parent may hold the lock, but is not here."""
+        """Make a new lock in a forked process, because a thread of the parent may hold the old one."""
         self._writer, self._merger = threading.RLock(), None
 
     def _check_schema(self, schema: Schema) -> None:
-        """Raises InvalidArgumentError or BackendError if this backend cannot hold an index with this schema."""
+        """Raises InvalidArgumentError or BackendError if this backend cannot store an index with this schema."""
         check_schema(schema, self)
         arrow_schema(schema)
         for name, retriever in schema.retrievers.items():
@@ -387,10 +399,10 @@ class MemoryBackend:
         return State(store.schema, views, approximate=self._hnsw)
 
     def _read_segment(self, store: CorpusStore, part: Part) -> Segment:
-        """A stored segment: its arrays mapped, or made again from the Parquet part where one is missing."""
+        """A stored segment. Its arrays are memory-mapped, or made from the Parquet file if an array is missing."""
         arrays = [name for name in part.files if name not in (PART, part.deleted)]
         if arrays and all(store.path(part, name).exists() for name in arrays):
-            if self._hnsw:  # the library that reads graphs does not check them
+            if self._hnsw:  # check the graphs here, because the library that reads them does not
                 for name in arrays:
                     if name.endswith(".graph.npy"):
                         store.check(part, name)
@@ -403,17 +415,17 @@ class MemoryBackend:
         return segment
 
     def _save_over(self, path: Path, state: State, *, overwrite: bool) -> None:
-        """Put `state` into a folder that holds something."""
+        """Write `state` to a folder that is not empty."""
         if not (path.is_dir() and exists(path)):
-            raise IndexExistsError(f"{path} holds something that is not an index: choose another folder.")
+            raise IndexExistsError(f"{path} has files that are not an index: choose another folder.")
         if not overwrite:
             raise IndexExistsError(
-                f"There is an index in {path} already: choose another folder, or replace it with overwrite=True."
+                f"There is already an index in {path}: choose another folder, or replace the index with overwrite=True."
             )
         try:
             store = CorpusStore.open(path, verify=False)
         except IndexCorruptedError as error:
-            raise IndexCorruptedError(f"{error} To save in its place, delete {path} first.") from error
+            raise IndexCorruptedError(f"{error} To save a new index there, delete {path} first.") from error
         self._write_all(store, state)
 
     def _without(self, state: State, ids: Sequence[str]) -> list[View]:
@@ -424,7 +436,7 @@ class MemoryBackend:
 
     @contextlib.contextmanager
     def _adding(self, segment: Segment, tables: Any) -> Iterator[View]:
-        """`segment` as a view, stored where there is a store; its files are removed again if it was not committed."""
+        """A view of `segment`, which is stored if there is a store. If it is not committed, its files are removed."""
         if self._hnsw:
             segment.build_graphs()
         store = self._store
@@ -433,7 +445,7 @@ class MemoryBackend:
             return
         part = store.add_part(tables, segment.arrays() if len(segment) >= SMALL_ROWS else ())
         try:
-            if len(segment) >= SMALL_ROWS:  # from now on the files, not the heap, hold the arrays
+            if len(segment) >= SMALL_ROWS:  # use the files from now on, to free the memory of the arrays
                 with storage_errors(store.folder):
                     segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
             yield View(segment, None, part)
@@ -441,7 +453,7 @@ class MemoryBackend:
             store.discard([part], keep=store.parts)
 
     def _commit(self, views: Sequence[View]) -> None:
-        """Make `views` the content of the index; readers see all of it or nothing."""
+        """Make `views` the content of the index. Readers see the whole change or none of it."""
         state = self._current()
         views = [view for view in views if view.documents]
         store = self._store
@@ -461,14 +473,14 @@ class MemoryBackend:
         try:
             if store is not None:
                 store.commit(parts)
-        finally:  # an error after the commit leaves the new index
+        finally:  # after an error that came after the commit, the new index stays
             if store is None or store.parts == tuple(parts):
                 self._state = after
 
     # --------------------------------------------------------------------------------------------------- merging
 
     def _merge_later(self) -> None:
-        """Start merging in the background if there is something to merge and nobody does it yet."""
+        """Start merging in the background if there are segments to merge and no thread merges them yet."""
         with self._writer:
             busy = self._merger is not None and self._merger.is_alive()
             if busy or self._closing or self._state is None or not merging.choose(self._state.views):
@@ -489,14 +501,14 @@ class MemoryBackend:
                 except StorageError:
                     state = self._state
                     if state is not None and {v.segment for v in chosen} <= {v.segment for v in state.views}:
-                        raise  # otherwise another thread has removed a part and its files
+                        raise  # if not, another thread has removed a part and its files
         except HybridSearchError as error:
-            log.warning("Merging segments failed, and is tried again after the next change: %s", error)
+            log.warning("Merging segments failed. It is tried again after the next change: %s", error)
         except Exception:
-            log.exception("Merging segments failed; the index is intact.")
+            log.exception("Merging segments failed. The index is not damaged.")
 
     def _merge(self, chosen: Sequence[View]) -> None:
-        """Replace segments by one with their live documents. Others may write meanwhile."""
+        """Replace some segments by one segment with their documents. Other threads may write meanwhile."""
         segment = Segment.merge([(view.segment, view.live) for view in chosen])
         store = self._store
         tables = (
@@ -537,7 +549,7 @@ class MemoryBackend:
 
 
 def _survivors(then: View, now: View | None) -> Mask:
-    """Of the documents that were live in `then`, in order, which still are."""
+    """A mask over the documents of `then` that were not deleted: True for those that are still there."""
     there = np.zeros(len(then.segment), dtype=np.bool_) if now is None else now.live
     if there is None:
         return np.ones(then.documents, dtype=np.bool_)
@@ -545,7 +557,7 @@ def _survivors(then: View, now: View | None) -> Mask:
 
 
 def _check_distinct(views: Sequence[View], store: CorpusStore) -> None:
-    """Raises IndexCorruptedError if a live document is there twice."""
+    """Raises IndexCorruptedError if the index has a document twice."""
 
     def live_hashes(view: View) -> NDArray[np.uint64]:
         segment = view.segment
@@ -559,5 +571,5 @@ def _check_distinct(views: Sequence[View], store: CorpusStore) -> None:
         rows = view.segment.hashed_rows[np.isin(view.segment.hashes, again)]
         for id in view.segment.ids.take(rows if view.live is None else rows[view.live[rows]]):
             if id in ids:
-                raise IndexCorruptedError(f"The index in {store.folder} holds the document {id!r:.80} twice: {REPAIR}.")
+                raise IndexCorruptedError(f"The index in {store.folder} has the document {id!r:.80} twice: {REPAIR}.")
             ids.add(id)

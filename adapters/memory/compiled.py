@@ -1,16 +1,16 @@
-"""Where the machine code of `kernels` is kept, and how it gets there.
+"""Compiles `kernels` and keeps the machine code.
 
-Compiling takes some 20 seconds. Reading compiled code takes a tenth of a second. Code is read from the first of these
-places that has it, and new code goes to the first that can be written:
+Compiling takes about 20 seconds. Reading compiled code takes a tenth of a second. Code is read from the first of these
+folders that has it. New code is written to the first folder that can be written:
 
-    $NUMBA_CACHE_DIR            if it is set, no other place is tried
-    __pycache__ beside this     for whoever installs the package or builds an image
+    $NUMBA_CACHE_DIR            if it is set, no other folder is tried
+    __pycache__ beside this     for those who install the package or build an image
     $XDG_CACHE_HOME/hybridsearch or ~/.cache/hybridsearch
     hybridsearch-<user id>      in the folder for temporary files, or in /dev/shm
 
-A user who can write to such a folder could run code in every process that reads it. A folder is therefore used only if
-it belongs to this user, to root or to the owner of this file, and if nobody else can write to it or replace it. Only
-$NUMBA_CACHE_DIR is not checked: its owner answers for it.
+A user who can write to this folder could run code in every process that reads it. So a folder is used only if it
+belongs to this user, to root or to the owner of this file, and if nobody else can write to it or replace it.
+$NUMBA_CACHE_DIR is not checked: the person who sets it is responsible for it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from hybridsearch.folders import cache_home
 
 _COMPLETE = "complete"
 _SOURCES = ("kernels.py", "prefetch.py")
-_WAY_OUT = "set NUMBA_CACHE_DIR to a folder that can be written, or run `hybridsearch warmup` where this is installed"
+_WAY_OUT = (
+    "set NUMBA_CACHE_DIR to a folder that can be written, or run `hybridsearch warmup` as the user who installed it"
+)
 _CHILD = (
     "import os, sys; sys.path[:] = sys.argv[1:]; getattr(os, 'nice', int)(10); "
     "from hybridsearch.adapters.memory.compiled import make; make()"
@@ -48,7 +50,7 @@ _importing = threading.Lock()
 
 
 class Locator:
-    """Tells numba that the code of the functions in this Python package lies in `folder`, which may be read-only."""
+    """Tells numba that the code of the functions in this package is in `folder`, which may be read-only."""
 
     folder: ClassVar[Path]
 
@@ -63,26 +65,26 @@ class Locator:
         return str(self.folder)
 
     def ensure_cache_path(self) -> None:
-        """Nothing to do: the folder is there."""
+        """Do nothing, because the folder is there."""
 
     def get_source_stamp(self) -> str:
-        return self.folder.name  # the name holds a digest of the sources
+        return self.folder.name  # the name has a digest of the sources
 
     def get_disambiguator(self) -> str:
         return ""
 
 
 def load() -> ModuleType | None:
-    """`kernels` with the code that is kept for this machine; None if there is none.
+    """`kernels` with the compiled code for this machine. None if there is none.
 
-    Raises what numba raises if the code cannot be read, for instance because it is damaged.
+    If the code cannot be read, for example because it is damaged, numba's error is raised.
     """
     folder = find()
     return None if folder is None else _kernels(folder)
 
 
 def find() -> Path | None:
-    """The folder that has the code for this machine; None if there is none."""
+    """The folder with the compiled code for this machine. None if there is none."""
     for place, trusted in _places():
         folder = place / _name()
         if (folder / _COMPLETE).is_file() and (trusted or _safe(folder)):
@@ -91,10 +93,12 @@ def find() -> Path | None:
 
 
 def make() -> ModuleType:
-    """`kernels` with its code, compiled now unless it is kept already. Processes of one machine wait for each other.
+    """`kernels` with its code. It is compiled now if there is no compiled code yet.
+
+    Only one process of a machine compiles at a time. The others wait.
 
     Raises:
-        StorageError: there is no folder that could keep the code.
+        StorageError: No folder can keep the code.
     """
     folder = _writable()
     with contextlib.suppress(filelock.Timeout), filelock.FileLock(f"{folder}.lock", timeout=300):
@@ -105,19 +109,19 @@ def make() -> ModuleType:
                 file.chmod(0o644)
             (folder / _COMPLETE).touch(0o644)
         return kernels
-    return _kernels(folder)  # another process holds the lock for too long
+    return _kernels(folder)  # another process has held the lock for too long
 
 
 def make_elsewhere() -> subprocess.Popen[bytes]:
-    """`make` in another process, which goes on after this one has ended.
+    """Run `make` in another process, which goes on after this process has ended.
 
     Raises:
-        StorageError: there is no folder that could keep the code, or no Python to start.
+        StorageError: No folder can keep the code, or there is no Python to start.
     """
     _writable()
     program = Path(sys.executable or "")
     if not program.name.lower().startswith(("python", "pypy")):
-        raise StorageError(f"{program.name or 'This program'} cannot compile beside its other work: {_WAY_OUT}.")
+        raise StorageError(f"{program.name or 'This program'} cannot compile in the background: {_WAY_OUT}.")
     path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100 - only the working folder is added
     return subprocess.Popen(  # noqa: S603
         [program, "-P", "-c", _CHILD, *path],
@@ -129,7 +133,7 @@ def make_elsewhere() -> subprocess.Popen[bytes]:
 
 
 def _places() -> Iterator[tuple[Path, bool]]:
-    """The folders above, each with whether it is used unchecked."""
+    """The folders listed above. Each comes with whether it is used without checks."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(given).absolute(), True
         return
@@ -143,7 +147,7 @@ def _places() -> Iterator[tuple[Path, bool]]:
 
 
 def _writable() -> Path:
-    """The first folder that can keep code for this machine. It is made if it is not there."""
+    """The first folder that can keep code for this machine. It is made if it does not exist."""
     for place, trusted in _places():
         mode = 0o755 if trusted or place.name == "__pycache__" else 0o700
         folder = place / _name()
@@ -154,13 +158,13 @@ def _writable() -> Path:
             tempfile.TemporaryFile(dir=folder).close()
             if trusted or _safe(folder):
                 return folder
-    raise StorageError(f"There is no folder that could keep the compiled search loops: {_WAY_OUT}.")
+    raise StorageError(f"No folder can keep the compiled search loops: {_WAY_OUT}.")
 
 
 def _safe(folder: Path) -> bool:
-    """Whether nobody but this user, root and the owner of this file can write to `folder`, or replace it."""
+    """Whether only this user, root and the owner of this file can write to `folder` or replace it."""
     if os.name != "posix":
-        return True  # nobody else can write to the folders of a user
+        return True  # no other user can write to the folders of a user
     owners = {0, os.geteuid(), Path(__file__).stat().st_uid}
     folder = folder.resolve()
     for path in (folder, *folder.iterdir()):
@@ -191,7 +195,7 @@ def _name() -> str:
 
 
 def _kernels(folder: Path) -> ModuleType:
-    """`kernels`, its code read from `folder` or compiled into it."""
+    """`kernels`. Its code is read from `folder`, or compiled and written to `folder`."""
     from numba import config
 
     with _importing:
@@ -199,7 +203,7 @@ def _kernels(folder: Path) -> ModuleType:
         before = config.CACHE_LOCATOR_CLASSES
         usual = "UserProvidedCacheLocator,InTreeCacheLocator,UserWideCacheLocator,IPythonCacheLocator,ZipCacheLocator"
         config.CACHE_LOCATOR_CLASSES = f"{__name__}.{Locator.__name__},{before or usual}"
-        try:  # `Locator` leaves functions of others, which threads may compile meanwhile, where they always go
+        try:  # other threads may compile functions of other packages meanwhile, and `Locator` ignores these
             kernels = importlib.import_module("hybridsearch.adapters.memory.kernels")
         finally:
             config.CACHE_LOCATOR_CLASSES = before

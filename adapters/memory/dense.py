@@ -1,8 +1,8 @@
 """Exact dense search.
 
-One pass over the float32 matrix gives approximate scores; every row whose approximate score is within the proven
-rounding error of the k-th best is scored again in float64, always by the same sum. So the hits are exact, and scores
-do not depend on how many queries are asked at once, on threads, or on which segment holds a document.
+One pass over the float32 matrix gives approximate scores. Then the rows that may be among the best k are scored again
+in float64: those whose score is within the proven rounding error of the k-th best. They are always summed in the same
+order. So the hits are exact, and scores do not depend on the number of queries, on threads, or on segments.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import DenseVectors, Metric
 
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
-"""Rows and scores, best first."""
+"""Rows and scores, in descending order of score."""
 
 _BATCH = 4
-"""From this many queries on, a matrix product is faster than one pass over the matrix for each."""
+"""The number of queries from which one matrix product is faster than one pass over the matrix for each query."""
 
 _PRODUCT = 1 << 23
-"""Scores that a matrix product holds at once (32 MiB)."""
+"""The largest number of scores of one matrix product (32 MiB)."""
 
 _SELECTIVE = 8
-"""With fewer than one row in this many allowed, the allowed rows are gathered first."""
+"""If fewer than one row in this many is allowed, the allowed rows are copied first."""
 
 _WORTH_SHARING = 1 << 20
-"""Matrix elements (about 0.1 ms of work) from which handing some to another thread pays."""
+"""The number of matrix elements (about 0.1 ms of work) from which several threads are faster than one."""
 
 
 class DenseMatrix:
-    """The dense vectors of one segment, immutable.
+    """The dense vectors of one segment. They never change.
 
     Attributes:
-        array: (rows, dimensions) float32, C-contiguous. An all-zero row is never a hit.
-        norms: (rows,) float32 Euclidean lengths, rounded up; 0 for all-zero rows only.
-        metric: as in `hybridsearch.vectors.DenseVectors`.
-        graph: for approximate search, where there is one.
+        array: Vectors, float32 of shape (rows, dimensions), C-contiguous. A row of zeros is never a hit.
+        norms: Euclidean lengths rounded up, float32 of shape (rows,). Only rows of zeros have 0.
+        metric: Metric, as in `hybridsearch.vectors.DenseVectors`.
+        graph: Graph for approximate search, or None.
     """
 
     LAYOUT: ClassVar[Layout] = {"vectors": (np.float32, 2), "norms": (np.float32, 1), "graph": (np.uint8, 1)}
-    """The layout of `arrays`; the graph may be missing."""
+    """The layout of `arrays`. The graph may be missing."""
 
     def __init__(
         self, array: NDArray[np.float32], norms: NDArray[np.float32], metric: Metric, graph: Graph | None = None
@@ -61,12 +61,12 @@ class DenseMatrix:
 
     @classmethod
     def from_vectors(cls, vectors: DenseVectors) -> DenseMatrix:
-        array = np.array(vectors.array, order="C")  # the caller may change its own
+        array = np.array(vectors.array, order="C")  # a copy, because the caller may change its array
         return cls(array, _norms(array), vectors.metric)
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[DenseMatrix, NDArray[np.bool_] | None]]) -> DenseMatrix:
-        """The rows of all parts, each with a mask of those to keep (None keeps all)."""
+        """The rows of all parts. Each part has a mask of the rows to keep. None keeps all rows."""
         rows = sum(len(part.array) if keep is None else int(keep.sum()) for part, keep in parts)
         array = np.empty((rows, parts[0][0].array.shape[1]), dtype=np.float32)
         start = 0
@@ -82,10 +82,10 @@ class DenseMatrix:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, rows: int, dimensions: int, metric: Metric) -> DenseMatrix:
-        """The inverse of `arrays`, for so many rows, without copying.
+        """A matrix with `rows` rows over these arrays, without copying. This is the inverse of `arrays`.
 
         Raises:
-            DamagedArrayError: the arrays do not fit together.
+            DamagedArrayError: The arrays do not fit together.
         """
         check_length(arrays, "vectors", rows)
         if arrays["vectors"].shape[1] != dimensions:
@@ -95,7 +95,7 @@ class DenseMatrix:
         return cls(arrays["vectors"], arrays["norms"], metric, graph)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything as plain arrays, to save."""
+        """The whole matrix as plain arrays, to save them."""
         arrays: dict[str, NDArray[Any]] = {"vectors": self.array, "norms": self.norms}
         return arrays if self.graph is None else {**arrays, "graph": self.graph.to_array()}
 
@@ -104,20 +104,20 @@ class DenseMatrix:
         return self.array.nbytes + self.norms.nbytes
 
     def build_graph(self) -> None:
-        """Make `graph`, if there is none; some seconds for each ten thousand rows."""
+        """Make `graph` if there is none. This takes some seconds for each ten thousand rows."""
         if self.graph is None:
             self.graph = Graph.build(self.array, self.metric, self._nonzero)
 
     def search(
         self, queries: NDArray[np.float32], k: int, order: NDArray[np.int32], allowed: NDArray[np.bool_] | None
     ) -> list[Hits]:
-        """The best `k` rows for each query, exactly.
+        """The exact best `k` rows for each query.
 
         Args:
-            queries: (queries, dimensions) float32. An all-zero query has no hits.
-            k: at least 1.
-            order: (rows,) decides between equal scores, ascending.
-            allowed: (rows,) rows that may be hits; None for all.
+            queries: Query vectors, float32 of shape (queries, dimensions). A query of zeros has no hits.
+            k: Number of rows, at least 1.
+            order: Numbers that order equal scores, ascending, shape (rows,).
+            allowed: Mask of the rows that may be hits, shape (rows,). None allows all rows.
         """
         if self._nonzero is not None:
             allowed = self._nonzero if allowed is None else allowed & self._nonzero
@@ -153,12 +153,12 @@ class DenseMatrix:
         k: int,
         allowed: NDArray[np.bool_] | None,
     ) -> NDArray[np.int64]:
-        """The rows that may be among the best `k`, given float32 inner products in any order of summation.
+        """The rows that may be among the best `k`, from float32 inner products that were summed in any order.
 
-        With u = 2^-24, such a product of d terms errs by at most d u / (1 - d u) |x| |q| (Higham, Accuracy and
-        Stability of Numerical Algorithms, section 3.1), plus d times the smallest normal number where terms underflow.
-        Euclidean distance is ordered by 2 x.q - |x|^2, which errs by twice that and a few roundings more; the last term
-        is for distances that differ, but not in float64.
+        With u = 2^-24, the error of a product of d terms is at most d u / (1 - d u) |x| |q| (Higham, Accuracy and
+        Stability of Numerical Algorithms, section 3.1). If terms underflow, d times the smallest normal number is
+        added. Euclidean distance is ordered by 2 x.q - |x|^2. Its error is twice as large, plus a few roundings. The
+        last term is for distances that differ, but are equal in float64.
         """
         length = float(np.linalg.norm(query.astype(np.float64)))
         if length == 0.0:
@@ -166,7 +166,7 @@ class DenseMatrix:
         u = 2.0**-24
         d = len(query)
         error = 1.01 * (d + 8) * u * self._longest * length + d * 2.0**-126
-        if self._longest * max(length, self._longest) > 1e37:  # float32 may overflow: no row can be ruled out
+        if self._longest * max(length, self._longest) > 1e37:  # float32 may overflow, so all rows are kept
             return np.arange(len(products)) if allowed is None else np.flatnonzero(allowed)
         scores = products
         if self.metric == "euclidean":
@@ -177,8 +177,8 @@ class DenseMatrix:
         bound = _kth(scores, k) - 2 * error
         if np.isnan(bound):
             raise IndexCorruptedError(
-                f"A vector of the index is damaged: it holds NaN. Open it with verify=True, which names the file; then "
-                f"{REPAIR}."
+                f"A vector of the index is damaged: it contains NaN. Open the index with verify=True, which names the "
+                f"damaged file. Then {REPAIR}."
             )
         near = np.flatnonzero(scores >= np.nextafter(np.float32(bound), np.float32(-np.inf)))
         return near if allowed is None else near[allowed[near]]
@@ -209,18 +209,18 @@ def _norms(array: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _kth(scores: NDArray[np.float32], k: int) -> float:
-    """The k-th largest score; minus infinity where there are fewer."""
+    """The k-th largest score. Minus infinity if there are at most k scores."""
     if len(scores) <= k:
         return -np.inf
     columns = len(scores) // 64
-    if columns > 4 * k:  # k blocks have a maximum of at least the k-th largest maximum, so k scores are at least that
+    if columns > 4 * k:  # at least k scores reach the k-th largest of the maxima, so smaller scores can be left out
         highest = scores[: 64 * columns].reshape(64, columns).max(axis=0)
         scores = scores[scores >= np.partition(highest, columns - k)[columns - k]]
     return float(np.partition(scores, len(scores) - k)[len(scores) - k])
 
 
 def _products(array: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`array @ query`, several times as fast as BLAS, which is slow at one vector."""
+    """`array @ query`. This is several times as fast as BLAS, which is slow for a single vector."""
     array, query = read_only(np.ascontiguousarray(array)), read_only(np.ascontiguousarray(query))
     out = np.empty(len(array), dtype=np.float32)
     parts = threads.WORKERS if array.size > _WORTH_SHARING else 1

@@ -1,7 +1,7 @@
-"""Metadata in columns, and filters as masks over them.
+"""Stores metadata in columns, and turns filters into masks over documents.
 
-The distinct values of a field are stored once, as they came. Documents refer to them by number. The filter language's
-own `Compare` decides a comparison once for each distinct value. The result is spread over the documents.
+The distinct values of a field are stored once, as they came. Documents refer to them by number. `Compare` of the filter
+language decides a comparison once for each distinct value. The results are then copied to the documents.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import And, Compare, Condition, Not, Or, comparable, composed, enclosing, fields_of
 
 _EXACT = 2**53
-"""Integers up to here are exact in float64, so comparing them there is comparing them."""
+"""Integers up to this number are exact in float64, so they can be compared as float64."""
 
 _ON_NUMBERS = {"$eq": np.equal, "$gt": np.greater, "$gte": np.greater_equal, "$lt": np.less, "$lte": np.less_equal}
 
 
 def mask_of(condition: Condition, test: Callable[[Compare], NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """(documents,) True where `condition` holds; `test` decides comparisons."""
+    """A mask over the documents for which `condition` is true, shape (documents,). `test` decides comparisons."""
     match condition:
         case Compare():
             return test(condition)
@@ -48,14 +48,15 @@ def mask_of(condition: Condition, test: Callable[[Compare], NDArray[np.bool_]]) 
 
 
 class MetadataColumns:
-    """The metadata of one segment, immutable.
+    """The metadata of one segment. They never change.
 
     Attributes:
-        fields: the name of every field that a filter can reach, nested ones by their dotted path.
-        ends: (fields, 2) int64; where the entries and the values of each field end.
-        rows: (entries,) int32 documents that have the field, ascending within a field.
-        codes: (entries,) int32 which of the field's values each of them has.
-        values: the distinct values of all fields, as JSON.
+        documents: Number of documents.
+        fields: Names of all fields that a filter can use. Nested fields have a dotted path.
+        ends: End of the entries and of the values of each field, int64 of shape (fields, 2).
+        rows: Documents that have a field, ascending within the field, int32 of shape (entries,).
+        codes: Number of the value that each of these documents has, int32 of shape (entries,).
+        values: The distinct values of all fields, as JSON.
     """
 
     LAYOUT: ClassVar[Layout] = {
@@ -94,7 +95,7 @@ class MetadataColumns:
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[MetadataColumns, NDArray[np.bool_] | None]]) -> MetadataColumns:
-        """The columns of all parts, each with a mask of the documents to keep (None keeps all)."""
+        """The columns of all parts. Each part has a mask of the documents to keep. None keeps all documents."""
         columns: dict[str, _Column] = {}
         start = 0
         for part, keep in parts:
@@ -123,10 +124,10 @@ class MetadataColumns:
 
     @classmethod
     def from_arrays(cls, documents: int, arrays: Arrays) -> MetadataColumns:
-        """The inverse of `arrays`, without copying.
+        """The columns over these arrays, without copying. This is the inverse of `arrays`.
 
         Raises:
-            DamagedArrayError: the arrays do not fit together.
+            DamagedArrayError: The arrays do not fit together.
         """
         ends, rows, codes = arrays["ends"], arrays["rows"], arrays["codes"]
         fields = Strings.from_arrays(arrays, "fields", "field_starts", len(ends))
@@ -141,11 +142,11 @@ class MetadataColumns:
         check_numbers(arrays, "rows", documents)
         of_field = np.diff(bounds, axis=0)
         if len(codes) and (codes.min() < 0 or (codes >= np.repeat(of_field[:, 1], of_field[:, 0])).any()):
-            raise DamagedArrayError("codes", "it has numbers of values that are not there")
+            raise DamagedArrayError("codes", "it has numbers of values that do not exist")
         return cls(documents, fields, ends, rows, codes, values)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything as plain arrays, to save."""
+        """All columns as plain arrays, to save them."""
         return {
             "fields": self.fields.blob,
             "field_starts": self.fields.starts,
@@ -161,7 +162,7 @@ class MetadataColumns:
         return sum(array.nbytes for array in self.arrays().values())
 
     def compare(self, compare: Compare) -> NDArray[np.bool_]:
-        """(documents,) whether each one's metadata matches."""
+        """A mask over the documents whose metadata match, shape (documents,)."""
         mask = np.full(self.documents, compare.test_key(None), dtype=np.bool_)
         for name in self._number:
             if compare.path in enclosing(name):
@@ -172,7 +173,7 @@ class MetadataColumns:
         return mask
 
     def _test_values(self, compare: Compare) -> NDArray[np.bool_]:
-        """Which of the field's distinct values pass."""
+        """A mask over the distinct values of the field: True for those that pass."""
         if compare.path not in self._parsed:
             texts = self._texts(compare.path)
             try:
@@ -182,7 +183,7 @@ class MetadataColumns:
             if len(parsed) != len(texts):
                 raise IndexCorruptedError(
                     f"A value of the field {compare.field!r:.80} is damaged. Open the index with verify=True, which "
-                    f"names the file; then {REPAIR}."
+                    f"names the damaged file. Then {REPAIR}."
                 )
             self._parsed[compare.path] = parsed, _numbers(parsed)
         keys, numbers = self._parsed[compare.path]
@@ -207,7 +208,7 @@ _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class _Column:
-    """A field while it is being gathered."""
+    """A field whose values are being collected."""
 
     def __init__(self) -> None:
         self._code: dict[Any, int] = {}
@@ -228,7 +229,7 @@ class _Column:
         self.entries += 1
 
     def extend(self, rows: NDArray[np.integer], codes: NDArray[np.int32], values: list[str]) -> None:
-        """Add many entries whose `codes` refer to `values`; values that none of them has are left out."""
+        """Add many entries whose `codes` refer to `values`. Values that no entry has are left out."""
         used = np.zeros(len(values), dtype=np.bool_)
         used[codes] = True
         renamed = np.zeros(len(values), dtype=np.int32)
@@ -250,7 +251,7 @@ class _Column:
 
 
 def _numbers(values: list[Any]) -> NDArray[np.float64] | None:
-    """`values` as float64 if all are numbers that are exact there."""
+    """The values as float64, or None if some value is not a number that is exact in float64."""
     if all(_exact(value) for value in values):
         return np.array(values, dtype=np.float64)
     return None

@@ -1,4 +1,4 @@
-"""Approximate dense search by a graph of neighbours (HNSW), from usearch."""
+"""Approximate dense search with a graph of neighbours (HNSW) by the library usearch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybridsearch.errors import IndexCorruptedError, MissingExtraError
 from hybridsearch.vectors import Metric
 
 MIN_ROWS = 8192
-"""Smaller segments are searched exactly: that takes a fraction of a millisecond and misses nothing."""
+"""The smallest segment that gets a graph. Exact search of a smaller segment takes a fraction of a millisecond."""
 
 _CONNECTIVITY = 16
 _EXPANSION_ADD = 128
@@ -22,7 +22,7 @@ _WAY_OUT = f"Open it without hnsw, or {REPAIR}."
 
 
 class Graph:
-    """A navigable small-world graph over the rows of one matrix (Malkov and Yashunin, 2016), with bfloat16 copies."""
+    """A navigable small-world graph over the rows of a matrix (Malkov and Yashunin, 2016). Its vectors are bfloat16."""
 
     def __init__(self, rows: int, index: Any = None, raw: NDArray[np.uint8] | None = None) -> None:
         self._rows, self._raw = rows, raw
@@ -31,11 +31,11 @@ class Graph:
 
     @cached_property
     def _index(self) -> Any:
-        """Restored on first use, so that an index with a graph can be searched exactly without usearch."""
+        """The graph of usearch. It is read when it is first used, so that exact search works without usearch."""
         restore = _usearch().restore
         try:
             index = restore(self._raw, view=True)
-        except Exception as error:  # its reader may raise anything
+        except Exception as error:  # usearch may raise any error
             raise IndexCorruptedError(f"A graph of the index is damaged ({error}). {_WAY_OUT}") from error
         if index is None:
             raise IndexCorruptedError(f"A graph of the index is damaged. {_WAY_OUT}")
@@ -44,7 +44,11 @@ class Graph:
 
     @classmethod
     def build(cls, array: NDArray[np.float32], metric: Metric, wanted: NDArray[np.bool_] | None) -> Graph:
-        """Connect the rows that are `wanted` (None for all). Raises MissingExtraError without usearch."""
+        """A new graph of the rows in the mask `wanted`, or of all rows for None.
+
+        Raises:
+            MissingExtraError: usearch is not installed.
+        """
         index = _usearch()(
             ndim=array.shape[1],
             metric="l2sq" if metric == "euclidean" else "ip",
@@ -61,17 +65,17 @@ class Graph:
 
     @classmethod
     def from_array(cls, raw: NDArray[np.uint8], rows: int) -> Graph:
-        """The inverse of `to_array`, without copying, for a matrix with so many rows."""
+        """The graph in these bytes, for a matrix with `rows` rows, without copying. The inverse of `to_array`."""
         return cls(rows, raw=raw)
 
     def to_array(self) -> NDArray[np.uint8]:
-        """The whole graph as bytes, to save."""
+        """The whole graph as bytes, to save it."""
         if self._raw is not None:
             return self._raw
         return np.frombuffer(self._index.save(), dtype=np.uint8)
 
     def search(self, query: NDArray[np.float32], k: int, live: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        """At least `k` live rows close to `query`, or all there are; a few more, so that rounding decides nothing."""
+        """Rows near `query` that are not deleted: a few more than `k`, because of rounding, or all rows."""
         wanted = k + 16
         while True:
             keys = self._index.search(query, min(wanted, len(self._index))).keys

@@ -1,10 +1,10 @@
-"""Changes that no interrupt cuts in half.
+"""Protects changes from interrupts.
 
 Python runs signal handlers in the main thread, between any two of its steps. They may raise an error such as
-KeyboardInterrupt in any line. While a change is made, signals are noted. They are handled after it.
+KeyboardInterrupt in any line. So signals are only recorded while a change runs. They are handled after it.
 
-A change in another thread would not help. An interrupt in an import can leave Python's import lock taken, and then only
-the main thread goes on.
+Making the change in another thread would not help. An interrupt during an import can leave Python's import lock taken,
+and then only the main thread can go on.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 def whole(change: Callable[P, T]) -> Callable[P, T]:
-    """`change`, which no interrupt leaves half done.
+    """The same function, but no interrupt leaves it half done.
 
-    A long change asks `interrupted` at points where it can stop.
+    A long change calls `interrupted` at points where it can stop.
 
     >>> whole(sum)([1, 2])
     3
@@ -40,7 +40,7 @@ def whole(change: Callable[P, T]) -> Callable[P, T]:
 
 
 def interrupted() -> bool:
-    """Whether a signal waits for the present change of the main thread to end."""
+    """Whether a signal waits for the end of the change that the main thread is making."""
     return bool(_waiting)
 
 
@@ -49,7 +49,7 @@ _waiting: list[tuple[int, FrameType | None]] = []
 
 
 class _Deferred:
-    """Notes signals that have a handler in Python, and calls the handlers at the end."""
+    """Records signals that have a handler in Python, and calls the handlers at the end."""
 
     def __init__(self) -> None:
         self._handlers: dict[int, Any] = {}
@@ -58,7 +58,7 @@ class _Deferred:
         try:
             for number in signal.valid_signals():
                 handler = signal.getsignal(number)
-                if callable(handler) and handler is not _note:  # `_note` means that this change is part of another one
+                if callable(handler) and handler is not _note:  # with `_note`, this change is part of another change
                     if not self._handlers:
                         _waiting.clear()
                     self._handlers[number] = handler
@@ -76,7 +76,7 @@ class _Deferred:
                 self._handlers[number](number, frame)
 
     def _restore(self) -> None:
-        for number in sorted(self._handlers, key=signal.SIGINT.__eq__):  # the interrupt last: it may come at once
+        for number in sorted(self._handlers, key=signal.SIGINT.__eq__):  # SIGINT last, because it may come at once
             signal.signal(number, self._handlers[number])
 
 

@@ -1,13 +1,13 @@
-"""The compiled loops: the walk over an inverted index that finds the best documents, and two smaller ones.
+"""The compiled loops: the loop that finds the best documents in an inverted index, and two smaller loops.
 
-`loops` calls them, and until they are compiled their equals in `plain`, which give the same hits with the same scores.
-Nothing else imports this module, as that loads the compiler.
+`loops` calls them. Until they are compiled, it calls the loops in `plain`, which find the same hits with the same
+scores. No other module may import this one, because importing it loads the compiler.
 
-Every function releases the interpreter lock and none starts threads of its own, so that they can run side by side from
-any number of Python threads. Throughout, an inverted index is three arrays in column order (CSC): `indptr`
-(columns + 1, int64), `rows` (int32, ascending within a column) and `values` (float32).
+Every function releases the interpreter lock, and no function starts threads. So any number of Python threads can run
+them at the same time. An inverted index is three arrays in column order (CSC): `indptr` (columns + 1, int64), `rows`
+(int32, ascending within a column) and `values` (float32).
 
-Positions in the hot loops are unsigned, for which numba leaves out the test for negative indices.
+Positions in the inner loops are unsigned, because numba then leaves out the test for negative indices.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.memory.prefetch import prefetch
 
 BLOCK = 8192
-"""Documents scored together, so that their accumulators (32 KiB) stay in the fastest cache."""
+"""The number of documents that are scored together. Their scores (32 KiB) stay in the fastest cache."""
 
 SCAN = 64
-"""Scores that one vectorised comparison covers; BLOCK is a multiple."""
+"""The number of scores in one vectorised comparison. BLOCK is a multiple of it."""
 
 LANES = 8
-"""How many lanes a hit has in the first guess of the threshold."""
+"""The number of lanes for each hit in the first guess of the threshold."""
 
 REVISIT = 16
-"""A block with fewer postings than one for this many documents is read back through its postings, not scanned."""
+"""If a block has less than one posting for this many documents, its scores are read through the postings."""
 
 AHEAD = 256
-"""How many postings ahead memory is asked for: short runs of many columns defeat the processor's own guesses."""
+"""How many postings ahead memory is loaded. The processor cannot predict short runs of many columns."""
 
 SMALLEST: np.float32 = np.nextafter(np.float32(0), np.float32(1))
-"""The threshold as long as there are fewer than k hits: any score above 0 passes."""
+"""The threshold while there are fewer than k hits. Every score above 0 passes."""
 
 TOLERATED = 0.3
-"""The share of the threshold that the terms left out of the walk may reach together."""
+"""The largest sum of the bounds of the skipped terms, as a fraction of the threshold."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _compiled(**options: Any) -> Callable[[F], F]:
-    """Compiles a function that `loops` calls. Its machine code is kept, with that of the functions in it."""
+    """Compiles a function that `loops` calls. Its machine code is kept, with the functions that it calls."""
     return cast(Callable[[F], F], njit(nogil=True, cache=True, **options))
 
 
@@ -79,21 +79,34 @@ def top_k(
 ) -> None:
     """The best `k` documents of [first, last) for each of the queries [first_query, last_query), best first.
 
-    Query q has the terms `columns[starts[q]:starts[q + 1]]` (-1 for an unknown one). Documents are scored a block at a
-    time, term after term, and a block's scores are compared with the k-th best so far before the next block is begun.
+    Query q has the terms `columns[starts[q]:starts[q + 1]]`. An unknown term is -1. Documents are scored in blocks,
+    term after term. The scores of a block are compared with the k-th best score so far before the next block begins.
 
-    Once there is a k-th best score, terms with many postings and little to add are left out of the walk, as in MaxScore
-    (Turtle and Flood, "Query evaluation: strategies and optimizations", 1995): only a document whose score comes so
-    near the threshold that they could lift it there is looked up in them, and its score then summed anew in the order
-    of the query's terms. The hits are the same, to the last tie.
+    When there is a k-th best score, terms with many postings and small contributions are skipped, as in MaxScore
+    (Turtle and Flood, "Query evaluation: strategies and optimizations", 1995). A document is looked up in the skipped
+    terms only if they could lift its score to the threshold. Then its score is summed again in the order of the
+    query's terms. The hits are the same as without skipping, including ties.
 
     Args:
-        peaks: (columns,) the largest magnitude of a column's values; negative ones are not known yet, and filled in.
-        order: decides between equal scores, the smaller first.
-        allowed: one flag a document, or empty where all are.
-        shared: (all queries,) a k-th best score that other calls, for other documents, have reached; 0 at first.
-            Documents below it may be missing.
-        out_rows, out_scores: (all queries, k); out_counts: (all queries,), how many of the k there are.
+        indptr: Start of the postings of each column.
+        rows: Documents of the postings.
+        values: Values of the postings.
+        peaks: Largest magnitude of the values of each column. A negative number is unknown, and is filled in.
+        columns: Columns of the terms of all queries.
+        weights: Weights of these terms.
+        starts: Start of the terms of each query.
+        order: Numbers that order equal scores, the smallest first.
+        allowed: One flag for each document. Empty if all documents are allowed.
+        first_query: First query.
+        last_query: Query after the last one.
+        first: First document.
+        last: Document after the last one.
+        k: Number of hits of a query.
+        shared: For each query, a k-th best score that calls for other documents have reached. 0 at first. Documents
+            with smaller scores may be missing.
+        out_rows: Rows of the hits, shape (all queries, k).
+        out_scores: Scores of the hits, shape (all queries, k).
+        out_counts: Number of hits of each query, shape (all queries,).
     """
     longest = 0
     for query in range(first_query, last_query):
@@ -126,21 +139,21 @@ def top_k(
                     gains[terms] = bounds[terms] / (ends[terms] - cursors[terms] + 1)
                 terms += 1
         choosable = terms if last - first > BLOCK else 0
-        cheapest = np.argsort(gains[:choosable])  # the least to lose for a posting that need not be read
+        cheapest = np.argsort(gains[:choosable])  # terms with the smallest contribution per posting come first
         rounding = 2.0**-22 * (terms + 2) * bounds[:choosable].sum()
         hits = 0
         threshold = SMALLEST
         high = first
         while True:
             threshold = max(threshold, shared[query])
-            missing = rounding  # what the terms left out may add at most, errors of summation included
+            missing = rounding  # the most that the skipped terms can add, including rounding errors
             omitted = 0
             walked[:terms] = True
             while omitted < choosable and missing + bounds[cheapest[omitted]] <= TOLERATED * threshold:
                 missing += bounds[cheapest[omitted]]
                 walked[cheapest[omitted]] = False
                 omitted += 1
-            low = last  # a block begins at the first document that any of the other terms still has
+            low = last  # a block begins at the first document that one of the other terms still has
             for term in range(terms):
                 if walked[term]:
                     cursors[term] = begins[term] = _seek(rows, cursors[term], ends[term], high, last)
@@ -189,7 +202,7 @@ def top_k(
                     hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
                     if hits == k:
                         threshold = max(threshold, out_scores[query, 0])
-            shared[query] = max(shared[query], threshold)  # two calls may come here at once: either score holds
+            shared[query] = max(shared[query], threshold)  # two calls may come here at once, and both scores are valid
         out_counts[query] = hits
         _sort_hits(hits, out_scores[query], out_rows[query], ranks)
 
@@ -212,10 +225,10 @@ def _scan(
     near: NDArray[np.int32],
     partial: NDArray[np.float32],
 ) -> int:
-    """Move the documents of a block whose score reaches the cutoff to `near` and `partial`; set all scores to 0."""
+    """Copy the documents whose score reaches the cutoff to `near` and `partial`. Then set all scores to 0."""
     count = 0
     for begin in range(0, high - low, SCAN):
-        passing = np.int32(0)  # as wide as a score: twice as fast as 64 bits
+        passing = np.int32(0)  # as wide as a score, which is twice as fast as 64 bits
         for i in range(SCAN):
             passing = np.int32(passing + np.int32(scores[np.uint64(begin + i)] >= cutoff))
         if passing:
@@ -241,7 +254,7 @@ def _revisit(
     near: NDArray[np.int32],
     partial: NDArray[np.float32],
 ) -> int:
-    """What `_scan` does, for a block with so few postings that reading them once more is less work."""
+    """Do what `_scan` does, for a block with so few postings that reading them again is faster."""
     count = 0
     for term in range(terms):
         if walked[term]:
@@ -271,9 +284,9 @@ def _score_block(
     ends: NDArray[np.int64],
     scores: NDArray[np.float32],
 ) -> int:
-    """Add the contributions of the terms that are walked to the documents of [low, high); returns how many there were.
+    """Add the contributions of the terms in `walked` to the scores of [low, high). Returns their number.
 
-    `cursors` move from the first posting of the block to the first one behind it.
+    `cursors` move from the first posting of the block to the first posting after it.
     """
     one, run, ahead = np.uint64(1), np.uint64(16), np.uint64(AHEAD)
     postings = 0
@@ -298,15 +311,15 @@ def _score_block(
 
 @_inner
 def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
-    """A score that at least `k` of the first `width` documents reach, or the smallest above 0 where that is not cheap.
+    """A score that at least `k` of the first `width` documents reach. SMALLEST if finding it is not cheap.
 
-    The scores are dealt out to more than k lanes; every lane's best is another document, so the k-th best of those
-    is reached by k. The first block's threshold then does not have to climb there through the heap.
+    The scores are divided into more than k lanes. The best scores of the lanes belong to different documents. So at
+    least k documents reach the k-th best of them. This saves raising the threshold of the first block step by step.
     """
     lanes = (k * LANES + SCAN - 1) // SCAN * SCAN
     if lanes * 4 > width:
         return SMALLEST
-    bits = scores.view(np.int32)  # floats above 0 are ordered like their bits, and integers have a vector maximum
+    bits = scores.view(np.int32)  # floats above 0 sort like their bits, and integers have a vectorised maximum
     best = np.zeros(lanes, dtype=np.int32)
     for begin in range(0, width - lanes + 1, lanes):
         for lane in range(lanes):
@@ -317,7 +330,7 @@ def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
 
 @_inner
 def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int:
-    """The first position of [begin, end) whose row is `row` or later."""
+    """The first position in [begin, end) whose row is `row` or larger."""
     while begin < end:
         middle = begin + (end - begin) // 2
         if rows[middle] < row:
@@ -329,7 +342,7 @@ def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int
 
 @_inner
 def _seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> int:
-    """`_lower_bound` where the answer is near `begin`, or where evenly spread rows below `last` would have it."""
+    """Do what `_lower_bound` does. It is faster if the answer is near `begin`, or if the rows are evenly spread."""
     if begin >= end or rows[begin] >= row:
         return begin
     guess = begin + (row - rows[begin]) * (end - begin) // (last - rows[begin])
@@ -357,7 +370,7 @@ def _offer(
     rows: NDArray[np.int32],
     ranks: NDArray[np.int32],
 ) -> int:
-    """Put a document into the heap of the best, whose root is the worst; returns how many the heap holds then."""
+    """Put a document into the heap of the best documents, whose root is the worst. Returns the size of the heap."""
     if hits < len(ranks):
         child = hits
         while child > 0:
@@ -421,7 +434,7 @@ def score_rows(
     wanted: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """The scores of the `wanted` rows, ascending: float32 sums in the order of the query's terms, as in `top_k`."""
+    """The scores of the `wanted` rows, which are ascending. They are float32 sums in the order of the query's terms."""
     out[:] = 0
     for term in range(len(columns)):
         if columns[term] < 0:
@@ -472,12 +485,12 @@ _SIGNATURES = {
     ),
     multiply: (_read(types.float32, 2), _read(types.float32), types.int64, types.int64, _changed(types.float32)),
 }
-"""The only types of arguments with which each is called."""
+"""The types of the arguments of each function. It is called with no other types."""
 
 
 def compile_all() -> None:
-    """Read each function from its cache, or compile it and keep it there if possible."""
+    """Read each function from its cache, or compile it and write it to the cache if possible."""
     for function, arguments in _SIGNATURES.items():
-        if isinstance(function, Dispatcher):  # it is a plain function if NUMBA_DISABLE_JIT is set
-            with contextlib.suppress(OSError):  # code that could not be kept works all the same
+        if isinstance(function, Dispatcher):  # if NUMBA_DISABLE_JIT is set, it is a plain function
+            with contextlib.suppress(OSError):  # code that could not be written to the cache still works
                 function.compile(arguments)

@@ -1,9 +1,9 @@
-"""The loops that search: those of `plain` first, those of `kernels` as soon as they are compiled and worth it.
+"""The search loops: those of `plain` at first, and those of `kernels` as soon as they are compiled and worth it.
 
-Reading compiled code costs as much as thousands of searches of a small index. Compiling it costs as much as a hundred
-thousand. So a process begins with NumPy. Once its searches have taken `PATIENCE` seconds of processor time, a thread
-reads the code. If there is none, another process compiles it, and NumPy goes on until then. Both find the same hits
-with the same scores. A short process pays for neither, a busy one for a few seconds.
+Reading compiled code takes as long as thousands of searches of a small index. Compiling takes as long as a hundred
+thousand searches. So a process begins with NumPy. When its searches have taken `PATIENCE` seconds of processor time, a
+thread reads the compiled code. If there is none, another process compiles it, and this process goes on with NumPy. Both
+find the same hits with the same scores. A short process neither reads nor compiles.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PATIENCE = 1.0
-"""Seconds of processor time that NumPy's loops may take before compiled ones are fetched."""
+"""The seconds of processor time that NumPy's loops may take before the compiled loops are read."""
 
 
 def top_k(
@@ -54,7 +54,7 @@ def top_k(
 ) -> None:
     """The best `k` documents of [first, last) for each of the queries [first_query, last_query), best first.
 
-    The arguments are those of `kernels.top_k`.
+    It has the arguments of `kernels.top_k`.
     """
     for query in range(first_query, last_query):
         kernels = _fetcher.kernels
@@ -80,9 +80,12 @@ def score_rows(
     weights: NDArray[np.float32],
     wanted: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """The scores of the `wanted` rows, ascending: float32 sums in the order of the query's terms."""
+    """The scores of the `wanted` rows, which are ascending. They are float32 sums in the order of the query's terms."""
     out = np.empty(len(wanted), dtype=np.float32)
-    weights, wanted = np.array(weights, np.float32), np.array(wanted, np.int64)  # compiled for arrays that are its own
+    weights, wanted = (
+        np.array(weights, np.float32),
+        np.array(wanted, np.int64),
+    )  # the compiled loop needs arrays that can be written
     arguments = (indptr, rows, values, columns, weights, wanted, out)
     if _fetcher.kernels is not None:
         _fetcher.kernels.score_rows(*arguments)
@@ -102,16 +105,16 @@ def multiply(
 
 
 def warm_up() -> None:
-    """Fetch the compiled loops now. This takes 20 seconds if they are not kept yet.
+    """Read the compiled loops now, or compile them, which takes about 20 seconds.
 
     Raises:
-        StorageError: there is no folder that could keep them.
+        StorageError: No folder can keep the compiled loops.
     """
     _fetcher.kernels = compiled.load() or compiled.make()
 
 
 def _counted(loop: Callable[..., T], *arguments: Any) -> T:
-    """Call a loop of `plain`. Fetch the compiled loops once these have taken long."""
+    """Call a loop of `plain`. Start reading the compiled loops when these calls have taken long."""
     started = time.thread_time()
     found = loop(*arguments)
     _fetcher.spent += time.thread_time() - started
@@ -121,11 +124,11 @@ def _counted(loop: Callable[..., T], *arguments: Any) -> T:
 
 
 class _Fetcher:
-    """Fetches the compiled loops, one step at each call of `go_on`. No call waits.
+    """Reads or compiles the compiled loops. Each call of `go_on` takes one step, and does not wait.
 
     Attributes:
-        kernels: the module, once it may be used.
-        spent: seconds of processor time that the loops of `plain` have taken.
+        kernels: Module with the compiled loops. None until it can be used.
+        spent: Seconds of processor time that the loops of `plain` have taken.
     """
 
     def __init__(self) -> None:
@@ -142,8 +145,8 @@ class _Fetcher:
         try:
             if not (self._thread and self._thread.is_alive()) and not (self._child and self._child.poll() is None):
                 self._thread = threading.Thread(target=self._fetch, name="hybridsearch-loops")
-                self._thread.start()  # Python waits for it at its end, a second at most
-        except RuntimeError:  # the process ends, or has no thread left
+                self._thread.start()  # at the end of the process, Python waits for it, a second at most
+        except RuntimeError:  # the process is ending, or cannot start more threads
             self._over = True
         finally:
             self._lock.release()
@@ -153,32 +156,35 @@ class _Fetcher:
             self.kernels = compiled.load()
             if self.kernels is None and self._child is None:
                 log.info(
-                    "Compiling the search loops in the background. Until then NumPy finds the same hits, more slowly."
+                    "Compiling the search loops in the background. Until then, searches use NumPy: the hits are the "
+                    "same, but it takes longer."
                 )
                 self._child = compiled.make_elsewhere()
                 return
             if self.kernels is None:
-                log.warning("The search loops could not be compiled, so NumPy goes on: try `hybridsearch warmup`.")
+                log.warning(
+                    "The search loops could not be compiled, so searches go on with NumPy: try `hybridsearch warmup`."
+                )
         except HybridSearchError as error:
-            log.warning("Searches stay several times slower on large indexes, with the same hits. %s", error)
-        except Exception as error:  # a compiler may raise anything, and NumPy can search
-            log.warning("The compiled search loops cannot be used, so NumPy goes on (%r).", error)
+            log.warning("Searches of large indexes stay several times slower. The hits are the same. %s", error)
+        except Exception as error:  # a compiler may raise any error, and NumPy can search
+            log.warning("The compiled search loops cannot be used, so searches go on with NumPy (%r).", error)
         self._over = True
 
     def settle(self) -> None:
-        """Before a fork: wait for an import that this thread has begun. The new process would wait for it forever."""
+        """Before a fork, wait for an import that the thread has begun. The new process would wait for it forever."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def forget(self) -> None:
-        """After a fork: forget what the parent has begun."""
+        """After a fork, forget the lock and the thread of the parent."""
         self._lock, self._thread = threading.Lock(), None
 
     def leave(self) -> None:
-        """At the end: let a compiler go on, for later processes."""
+        """At the end of the process, let the compiling process go on, for later processes."""
         if self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0  # otherwise Python warns of a child that is still running
+            self._child.returncode = 0  # without this, Python warns about a child that is still running
 
 
 _fetcher = _Fetcher()

@@ -1,7 +1,8 @@
-"""Which segments to merge: a policy that writes each document a logarithmic number of times.
+"""Chooses the segments to merge, so that each document is written a logarithmic number of times.
 
-Segments form tiers by size, each tier FACTOR times the one below. As soon as a tier holds FACTOR segments they become
-one. So a million documents lie in a few dozen segments, and a small addition never rewrites a large segment.
+Segments form tiers by size. The segments of a tier are FACTOR times as large as those of the tier below. When a tier
+has FACTOR segments, they are merged into one. So a million documents are in a few dozen segments, and adding a few
+documents never rewrites a large segment.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from hybridsearch.adapters.memory.state import View
 
 FACTOR = 8
 SMALLEST_TIER = 2048
-"""Segments with fewer documents than this are one tier: rewriting them takes milliseconds."""
+"""Segments with fewer documents form the lowest tier. Rewriting them takes milliseconds."""
 
 MAX_BYTES = 512 << 20
-"""Arrays of a merged segment, at most, which bounds the memory that merging needs."""
+"""The largest size of the arrays of a merged segment. It limits the memory that merging needs."""
 
 MAX_WAITING = 4 * FACTOR
-"""With so many segments in one tier, a writer waits until merging has caught up."""
+"""The number of segments in one tier from which a writer waits for the merging."""
 
 
 def choose(views: Sequence[View]) -> list[View]:
-    """The segments to merge next; empty if all is well. One alone is to be rewritten without its deleted documents."""
+    """The segments to merge next. Empty if there is nothing to do.
+
+    A single segment is rewritten without its deleted documents.
+    """
     for view in views:
         if 2 * view.documents < len(view.segment):
             return [view]
@@ -37,12 +41,12 @@ def choose(views: Sequence[View]) -> list[View]:
 
 
 def behind(views: Sequence[View]) -> bool:
-    """Whether merging has fallen so far behind that adding more must wait."""
+    """Whether there are so many segments to merge that a writer must wait."""
     return any(len(members) > MAX_WAITING for members in _tiers(views).values())
 
 
 def group_by_size(views: Sequence[View]) -> list[list[View]]:
-    """`views` in order, cut into groups that fit into one segment each."""
+    """The views in groups, in order. Each group fits into one segment."""
     groups: list[list[View]] = []
     size = 0.0
     for view in views:
@@ -55,7 +59,7 @@ def group_by_size(views: Sequence[View]) -> list[list[View]]:
 
 
 def live_bytes(view: View) -> float:
-    """The share of a segment's arrays that its live documents take."""
+    """The bytes of a segment's arrays that belong to documents that are not deleted."""
     return view.segment.nbytes * view.documents / max(1, len(view.segment))
 
 

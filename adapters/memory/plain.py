@@ -1,6 +1,6 @@
-"""The loops of `kernels` by NumPy: the same hits with the same scores, several times slower on much data.
+"""The loops of `kernels` in NumPy. They find the same hits with the same scores, but are several times slower.
 
-They need no compiler, and answer until the compiled loops are there.
+They need no compiler. Searches use them until the compiled loops are ready.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def top_k(
     out_rows: NDArray[np.int32],
     out_scores: NDArray[np.float32],
 ) -> int:
-    """`kernels.top_k` for one query with the terms `columns`. Fills the outputs and returns how many hits they hold.
+    """Do what `kernels.top_k` does, for one query with the terms `columns`. Returns the number of hits in the outputs.
 
-    No document has a term twice, so a fancy index can add to all scores of a term at once. The sums are float32, in the
-    order of the terms, as in the compiled loop.
+    No document has a term twice, so fancy indexing can add to all scores of a term at once. The sums are float32, in
+    the order of the terms, as in the compiled loop.
     """
     scores = np.zeros(last - first, dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -57,7 +57,7 @@ def score_rows(
     wanted: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """`kernels.score_rows`."""
+    """Do what `kernels.score_rows` does."""
     out[:] = 0
     for column, weight in zip(columns.tolist(), weights, strict=True):
         if column >= 0:
@@ -70,5 +70,5 @@ def score_rows(
 def multiply(
     array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
 ) -> None:
-    """`kernels.multiply`, which may sum in any order."""
+    """Do what `kernels.multiply` does. It may sum in any order."""
     np.matmul(array[first:last], query, out=out[first:last])

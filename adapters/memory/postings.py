@@ -1,4 +1,4 @@
-"""The inverted index of one segment and one retriever: for each term the documents that have it, and their values."""
+"""The inverted index of a segment and a retriever: the documents that have each term, with their values."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 _PIECE = 1 << 22
-"""Postings moved at a time. This bounds the memory needed."""
+"""The number of postings that are processed at a time. It limits the memory."""
 
 
 class Postings:
-    """For each term the documents that have it, ascending, and their values. Immutable.
+    """An inverted index: for each term the documents that have it, ascending, and their values. It never changes.
 
     Attributes:
-        documents: how many there are, with or without any term.
-        indptr: (terms + 1,) int64; the postings of term t are `rows[indptr[t]:indptr[t + 1]]` and `values` likewise.
-        rows: (postings,) int32 document numbers.
-        values: (postings,) float32, never 0.
-        lengths: (documents,) float32 row sums: document lengths, where the values are term frequencies.
-        peaks: (terms,) float32, the largest magnitude of each term's values, -1 until a search needs it.
+        documents: Number of documents, with or without terms.
+        indptr: Start of the postings of each term, int64 of shape (terms + 1,). The postings of term t are
+            `rows[indptr[t]:indptr[t + 1]]` and `values[indptr[t]:indptr[t + 1]]`.
+        rows: Document numbers, int32 of shape (postings,).
+        values: Values, never 0, float32 of shape (postings,).
+        lengths: Sums of the values of each document, float32 of shape (documents,). If the values are term
+            frequencies, these are document lengths.
+        peaks: Largest magnitude of the values of each term, float32 of shape (terms,). -1 until a search needs it.
 
     >>> matrix = csr_array(np.array([[1, 0, 2], [0, 0, 3]], dtype=np.float32))
     >>> postings = Postings.from_vectors(SparseVectors(matrix, Vocabulary(["wing", "lift", "flow"])))
@@ -72,7 +74,7 @@ class Postings:
 
     @classmethod
     def from_vectors(cls, vectors: SparseVectors) -> Postings:
-        """Transpose; columns without a value other than 0 are dropped."""
+        """The inverted index of these vectors. Terms whose values are all 0 are left out."""
         matrix = vectors.matrix
         vocabulary = vectors.vocabulary
         columns = csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), matrix.shape).tocsc()
@@ -88,9 +90,9 @@ class Postings:
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[Postings, NDArray[np.bool_] | None]]) -> Postings:
-        """Put indices one after the other, each with a mask of the documents to keep (None keeps all).
+        """Join inverted indexes. Each has a mask of the documents to keep. None keeps all documents.
 
-        The kept documents are numbered from 0 in the order of `parts`. Needs memory for the result and little more.
+        The documents are numbered from 0 in the order of `parts`. The call needs little more memory than the result.
         """
         union: dict[str, int] = {}
         targets = [
@@ -137,10 +139,12 @@ class Postings:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, documents: int) -> Postings:
-        """The inverse of `arrays`, for so many documents, without copying, for instance over memory-mapped files.
+        """The inverted index over these arrays, for this number of documents, without copying.
+
+        This is the inverse of `arrays`. The arrays may be memory-mapped files.
 
         Raises:
-            DamagedArrayError: the arrays do not fit together, so that a search would read beyond them.
+            DamagedArrayError: The arrays do not fit together, so a search could read beyond their ends.
         """
         indptr, rows = arrays["indptr"], arrays["rows"]
         check_starts(arrays, "indptr", None, len(rows), empty=False)
@@ -159,7 +163,7 @@ class Postings:
         return cls(indptr, rows, arrays["values"], arrays["lengths"], (arrays["terms"], arrays["term_starts"]))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything as plain arrays to save; the terms as `terms` (UTF-8 bytes) and `term_starts` (terms + 1)."""
+        """All data as plain arrays, to save them. Terms are `terms` (UTF-8 bytes) and `term_starts` (terms + 1)."""
         if isinstance(self._terms, Vocabulary):
             encoded = [term.encode("utf-8", "surrogatepass") for term in self._terms.terms]
             starts = _starts(np.fromiter(map(len, encoded), np.int64, len(encoded)))
@@ -181,7 +185,7 @@ class Postings:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The terms that have a posting, by column; decoded on first use."""
+        """The terms that have a posting, by column. They are decoded when they are first used."""
         if isinstance(self._terms, Vocabulary):
             return self._terms
         blob, starts = self._terms
@@ -190,8 +194,8 @@ class Postings:
             return Vocabulary([raw[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(bounds)])
         except UnicodeDecodeError as error:
             raise IndexCorruptedError(
-                f"A term of the index is damaged ({error}). Open it with verify=True, which names the file; then "
-                f"{REPAIR}."
+                f"A term of the index is damaged ({error}). Open the index with verify=True, which names the damaged "
+                f"file. Then {REPAIR}."
             ) from error
 
     @property
@@ -201,16 +205,16 @@ class Postings:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays; the terms once decoded are not counted."""
+        """The bytes of the arrays. Decoded terms are not counted."""
         return sum(array.nbytes for array in (self.indptr, self.rows, self.values, self.lengths))
 
     def columns(self, terms: Iterable[str]) -> NDArray[np.int64]:
-        """The column of each term, -1 for one that no document has."""
+        """The column of each term. A term that no document has gets -1."""
         column = self.vocabulary.index.get
         return np.array([column(term, -1) for term in terms], dtype=np.int64)
 
     def document_frequency(self, terms: Sequence[str], live: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        """How many documents have each term, those only that are `live`. Without `live` it costs next to nothing."""
+        """The number of documents in the mask `live` that have each term. None is fast: all documents count."""
         columns = self.columns(terms)
         if live is not None:
             spans = [self._span(column) for column in columns.tolist()]
@@ -221,7 +225,7 @@ class Postings:
         return np.where(columns >= 0, self.indptr[known + 1] - self.indptr[known], 0)
 
     def to_vectors(self, rows: NDArray[np.integer] | None = None) -> SparseVectors:
-        """The documents as CSR rows, or only `rows` in that order, over a vocabulary of the terms that they have."""
+        """The vectors of all documents, or of `rows` in that order. The vocabulary has the terms of these documents."""
         if rows is None:
             first, last = 0, self.documents
             wanted = slots = np.arange(self.documents, dtype=np.int32)
@@ -244,11 +248,11 @@ class Postings:
         return SparseVectors(matrix, vocabulary)
 
     def _span(self, column: int) -> slice:
-        """Where the postings of a column lie; empty for -1, an unknown term."""
+        """The range of the postings of a column. It is empty for -1, which is an unknown term."""
         return slice(0, 0) if column < 0 else slice(int(self.indptr[column]), int(self.indptr[column + 1]))
 
     def _pieces(self) -> Iterator[tuple[int, int, slice]]:
-        """Ranges of columns with the place of their postings, small enough to bound the memory."""
+        """Ranges of columns, and the ranges of their postings. They are small, to limit the memory."""
         cuts = np.searchsorted(self.indptr, np.arange(0, len(self.rows), _PIECE), side="right") - 1
         for first, last in pairwise([*np.unique(cuts).tolist(), len(self.indptr) - 1]):
             if first < last:
@@ -256,11 +260,11 @@ class Postings:
 
 
 _CHECKED = 1 << 17
-"""Postings checked at a time. They stay in the processor's cache."""
+"""The number of postings that are checked at a time. They stay in the processor's cache."""
 
 
 class Weighting(Protocol):
-    """What turns term frequencies into values, such as `hybridsearch.weighting.BM25Weighting`."""
+    """Formulas that turn term frequencies into values, such as `hybridsearch.weighting.BM25Weighting`."""
 
     def idf(self, document_frequency: NDArray[np.int64], documents: int) -> NDArray[np.float64]:
         """The factor of each query term, for frequencies from 1 to `documents`."""
@@ -269,23 +273,23 @@ class Weighting(Protocol):
     def term_weights(
         self, frequency: NDArray[np.float32], length: NDArray[np.float32], average_length: float
     ) -> NDArray[np.float32]:
-        """The value of each posting, elementwise."""
+        """The value of each posting. It is computed element by element."""
         ...
 
 
 class TermStatistics:
-    """What a lexical score needs to know about the whole collection, for one state of it.
+    """The facts about the whole collection that lexical scores depend on, in one state of the index.
 
-    The idf of a term is worked out when it is first asked for, and remembered.
+    The idf of a term is computed when it is first needed, and remembered.
 
     Attributes:
-        weighting: whose idf it is.
-        documents: how many are live.
-        average_length: of those, in tokens; 0 without any.
+        weighting: Formulas of idf and term weights.
+        documents: Number of documents that are not deleted.
+        average_length: Average length of these documents in tokens. 0 if there are none.
     """
 
     def __init__(self, parts: Sequence[tuple[Postings, NDArray[np.bool_] | None]], weighting: Weighting) -> None:
-        """`parts` are the indices of all segments, each with a mask of its live documents (None: all)."""
+        """`parts` has the inverted index of each segment, and a mask of the documents that are not deleted, or None."""
         self._parts = parts
         self.weighting = weighting
         self._idf: dict[str, float] = {}
@@ -295,7 +299,7 @@ class TermStatistics:
         self.average_length = tokens / self.documents if self.documents else 0.0
 
     def idf(self, terms: Sequence[str]) -> list[float]:
-        """The idf of each term, 0 for one that no live document has."""
+        """The idf of each term. A term that no document has gets 0."""
         known = self._idf
         for term in terms:
             if term not in known:
@@ -304,11 +308,11 @@ class TermStatistics:
         return [known.get(term, 0.0) for term in terms]
 
     def weigh(self, query: SparseQuery) -> SparseQuery:
-        """The query with each weight, a count, multiplied by the term's idf."""
+        """The query with its weights, which are counts, multiplied by idf."""
         return SparseQuery(query.terms, (np.array(self.idf(query.terms)) * query.weights).astype(np.float32))
 
     def _learn(self, terms: Sequence[str]) -> None:
-        """Remember the idf of those terms that some document has: what people mistype has no end."""
+        """Remember the idf of the terms that some document has. Unknown terms are not kept, as there is no limit."""
         terms = [term for term in terms if any(term in postings.vocabulary.index for postings, _ in self._parts)]
         if not terms:
             return
@@ -320,11 +324,11 @@ class TermStatistics:
 
 
 class LexicalWeights:
-    """The values of lexical postings for a given average document length, worked out term by term when first asked for.
+    """The values of lexical postings for one average document length. A term is computed when it is first needed.
 
-    The average changes with every document that comes or goes, but few of the terms are ever searched before it changes
-    again. Each value depends on its own frequency and length and on the average alone, so scores equal a fresh index's.
-    Threads may share one object: two that fill the same term write the same values.
+    The average changes with every document that is added or deleted, and only few terms are searched before it changes
+    again. Each value depends only on its frequency, on its document's length, and on the average. So scores are equal
+    to those of a new index. Threads may share one object: if two compute the same term, they write the same values.
     """
 
     def __init__(self, postings: Postings, weighting: Weighting, average_length: float) -> None:
@@ -334,12 +338,14 @@ class LexicalWeights:
         self._values = np.empty(len(postings.values), dtype=np.float32)
         self._fresh: set[str] = set()
         self.values = read_only(self._values)
-        """(postings,) float32, parallel to `Postings.values`; valid for the terms given to `ensure`."""
+        """The values, float32 of shape (postings,), in the order of `Postings.values`.
+
+        They are valid for the terms that were given to `ensure`."""
         self.peaks = _unknown(len(postings.peaks))
-        """As `Postings.peaks`, of these values."""
+        """The largest magnitude of the values of each term, as in `Postings.peaks`."""
 
     def ensure(self, terms: Iterable[str]) -> None:
-        """Make `values` valid for these terms; unknown ones are ignored."""
+        """Make `values` valid for these terms. Unknown terms are ignored."""
         index = self._postings.vocabulary.index
         columns = {term: index[term] for term in terms if term not in self._fresh and term in index}
         if not columns:
@@ -364,7 +370,7 @@ class LexicalWeights:
 
 
 def read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
-    """A plain read-only view: loops are compiled for this kind of array only."""
+    """A plain read-only view of an array. The loops are compiled for this kind of array only."""
     if type(array) is np.ndarray and not array.flags.writeable:
         return array
     view: NDArray[Scalar] = array.view(np.ndarray)
@@ -377,18 +383,18 @@ def _empty(postings: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
 
 
 def _unknown(terms: int) -> NDArray[np.float32]:
-    """Peaks that are not known yet. Threads that find one at the same time write the same number."""
+    """Peaks that are not known yet. Threads that compute a peak at the same time write the same number."""
     return np.full(terms, -1, dtype=np.float32)
 
 
 def _starts(counts: NDArray[np.integer | np.bool_]) -> NDArray[np.int64]:
-    """0 and the running sums of `counts`."""
+    """0, followed by the running sums of `counts`."""
     starts = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=starts[1:])
     return starts
 
 
 def _sums(flags: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many flags are set between each two of `starts`. The flags begin at the first one."""
+    """The number of flags that are set between neighbouring `starts`. The first flag is at the first start."""
     sums: NDArray[np.int64] = np.diff(_starts(flags)[starts - starts[0]])
     return sums

@@ -1,7 +1,7 @@
-"""Asking for memory before it is read, where the installed numba can.
+"""Tells the processor to load memory before it is read, if the installed numba supports this.
 
-The hint reaches into the inner modules of numba and llvmlite, which may change in any release. Where they do not give
-it, `prefetch` does nothing: searches are slower then, with the same hits.
+It uses inner modules of numba and llvmlite, which may change in any release. If they do not support it, `prefetch` does
+nothing. Then searches are slower, and the hits are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ try:
 
     @intrinsic  # type: ignore[untyped-decorator]
     def prefetch(context: Any, array: Any, position: Any) -> Any:
-        """Ask for the cache line of `array[position]`, which may lie beyond the end of the array."""
+        """Load the cache line of `array[position]`. The position may be beyond the end of the array."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> None:
             data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -37,7 +37,7 @@ try:
 
     _tried(np.zeros(1, dtype=np.float32))
     HAS_HINT = True
-except Exception:  # of any kind: nobody knows what inner modules raise once they have changed
+except Exception:  # inner modules that have changed may raise any error
     HAS_HINT = False
 
     @njit  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""One segment: some documents, immutable, as arrays that live in RAM or in memory-mapped files."""
+"""A segment: documents as arrays in RAM or in memory-mapped files. It never changes."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ _CACHED_MASKS = 16
 
 
 class Segment:
-    """Documents with everything that finds them.
+    """Some documents, with all data that is needed to search them.
 
     Attributes:
-        ids: one id a row.
-        texts: title, text and metadata (as JSON) of row 0, of row 1, and so on.
-        hashes, hashed_rows: 64-bit hashes of the ids, ascending, and the row of each: how an id is found.
-        order: (rows,) int32 rank of each id within the segment by code point.
-        metadata: for filters.
-        indices: of each retriever.
+        ids: Id of each row.
+        texts: Title, text and metadata (as JSON) of row 0, then of row 1, and so on.
+        hashes: 64-bit hashes of the ids, ascending. Documents are found by them.
+        hashed_rows: Row of each hash.
+        order: Rank of each id within the segment by code point, int32 of shape (rows,).
+        metadata: Metadata in columns, for filters.
+        indices: Inverted index or matrix of each retriever.
     """
 
     LAYOUT: ClassVar[Layout] = {
@@ -60,7 +61,7 @@ class Segment:
         "hashed_rows": (np.int32, 1),
         "order": (np.int32, 1),
     }
-    """Of the arrays that belong to no retriever and no field."""
+    """The layout of the arrays that do not belong to a retriever or a field."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class Segment:
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[Segment, Mask | None]]) -> Segment:
-        """One segment of the documents of several, each with a mask of those to keep (None keeps all)."""
+        """Join segments. Each has a mask of the documents to keep. None keeps all documents."""
         ids = Strings.concat([(segment.ids, keep) for segment, keep in parts])
         texts = Strings.concat([(s.texts, None if keep is None else np.repeat(keep, 3)) for s, keep in parts])
         hashes = np.concatenate([_kept(segment._hashes_by_row(), keep) for segment, keep in parts])
@@ -106,14 +107,14 @@ class Segment:
 
     @classmethod
     def from_files(cls, folder: Path, schema: Schema, rows: int) -> Segment:
-        """Map the arrays that were saved as `<name>.npy`, of `rows` documents.
+        """A segment with `rows` documents over the arrays in the files `<name>.npy`, memory-mapped.
 
-        All positions are checked to lie within the arrays that they point into. The content of texts, weights and
-        vectors is not checked: only a checksum can do that.
+        All positions are checked, so that no search reads beyond an array. The content of texts, weights and vectors
+        is not checked, because only a checksum can do that.
 
         Raises:
-            FileNotFoundError: an array is missing.
-            IndexCorruptedError: an array does not fit the others.
+            FileNotFoundError: An array is missing.
+            IndexCorruptedError: An array does not fit the others.
         """
         group = "documents"
         try:
@@ -143,7 +144,7 @@ class Segment:
         return cls(ids, texts, hashes, base["hashed_rows"], base["order"], metadata, indices)
 
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Everything as plain arrays with the names under which `from_files` finds them."""
+        """All data as plain arrays, with the names that `from_files` reads."""
         base: dict[str, NDArray[Any]] = {
             "ids": self.ids.blob,
             "id_starts": self.ids.starts,
@@ -165,18 +166,18 @@ class Segment:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """The bytes of all arrays."""
         base = (self.hashes, self.hashed_rows, self.order, self.ids, self.texts, self.metadata)
         return sum(part.nbytes for part in base) + sum(index.nbytes for index in self.indices.values())
 
     def build_graphs(self) -> None:
-        """Make the graphs for approximate dense search, where the segment is large enough to gain from one."""
+        """Make the graphs for approximate dense search, if the segment is large enough."""
         for index in self.indices.values():
             if isinstance(index, DenseMatrix) and len(self) >= MIN_ROWS:
                 index.build_graph()
 
     def find(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> list[tuple[int, int]]:
-        """(position in `ids`, row) of every id that is here. `hashes` is `hash_ids(ids)`."""
+        """The position in `ids` and the row of every id in this segment. `hashes` is `hash_ids(ids)`."""
         if not len(self):
             return []
         at = np.searchsorted(self.hashes, hashes)
@@ -197,14 +198,14 @@ class Segment:
         title, text, metadata = self.texts.slice(3 * row, 3 * row + 3)
         try:
             return Document(self.ids[row], text, title, load_metadata(metadata))
-        except (ValueError, RecursionError) as error:  # it was valid when it was stored
+        except (ValueError, RecursionError) as error:  # the document was valid when it was stored
             raise IndexCorruptedError(
-                f"The document {self.ids[row]!r:.80} of the index is damaged ({error!s:.200}). Open it with "
-                f"verify=True, which names the file; then {REPAIR}."
+                f"The document {self.ids[row]!r:.80} of the index is damaged ({error!s:.200}). Open the index with "
+                f"verify=True, which names the damaged file. Then {REPAIR}."
             ) from error
 
     def mask(self, filter: Filter) -> Mask:
-        """(rows,) True where `filter` lets the document through. Not to be changed."""
+        """A mask over the documents that `filter` lets through, shape (rows,). It must not be changed."""
         mask = self._masks.get(filter)
         if mask is None:
             mask = mask_of(filter.condition, self._compare)
@@ -212,12 +213,12 @@ class Segment:
             while len(self._masks) > _CACHED_MASKS:
                 try:
                     self._masks.popitem(last=False)
-                except KeyError:  # another thread was faster
+                except KeyError:  # another thread has removed it first
                     break
         return mask
 
     def lexical_weights(self, name: str, weighting: Weighting, average_length: float) -> LexicalWeights:
-        """The BM25 weights of a lexical retriever; those for the latest average length are remembered."""
+        """The BM25 weights of a lexical retriever. Those for the latest average length are remembered."""
         known = self._weights.get(name)
         if known is not None and known[0] == average_length:
             return known[1]
@@ -232,9 +233,9 @@ class Segment:
         return index
 
     def batches(self, live: Mask | None, size: int) -> Iterator[EncodedBatch]:
-        """The live documents with their vectors, at most `size` at a time."""
+        """The documents in the mask `live` with their vectors, at most `size` at a time."""
         rows = np.arange(len(self)) if live is None else np.flatnonzero(live)
-        step = max(size, 8192)  # taking rows out of an inverted index costs one pass over it
+        step = max(size, 8192)  # large steps, because reading rows from an inverted index is a pass over all of it
         for start in range(0, len(rows), step):
             taken = rows[start : start + step]
             documents = [self.document(row) for row in taken.tolist()]
@@ -264,7 +265,7 @@ class Segment:
 
     @cached_property
     def _decomposed(self) -> dict[int, str]:
-        """By row, the composed form of ids that are not in Unicode's composed form."""
+        """The composed form of ids that are not in Unicode's composed form, by row."""
         foreign = np.searchsorted(self.ids.starts, np.flatnonzero(self.ids.blob & 0x80), side="right") - 1
         ids = {row: self.ids[row] for row in np.unique(foreign).tolist()}
         return {row: key for row, id in ids.items() if (key := composed(id)) != id}
@@ -276,7 +277,7 @@ class Segment:
 
 
 def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each id, the same in every process."""
+    """A 64-bit hash of each id. It is the same in every process."""
     digests = (hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids)
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64, copy=False)
 

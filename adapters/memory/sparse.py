@@ -1,8 +1,7 @@
-"""Exact search over the postings of some segments.
+"""Exact lexical and sparse search over segments.
 
-`search` walks the postings of the query's terms only, with the top k as part of the walk (see `loops`). Its scores
-are float32 sums in the order of the query's terms, so that they do not depend on batches, threads or how documents are
-spread over segments.
+`search` reads only the postings of the query's terms, and finds the best k documents in the same pass (see `loops`).
+Scores are float32 sums in the order of the query's terms. So they do not depend on batches, threads or segments.
 """
 
 from __future__ import annotations
@@ -24,18 +23,19 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseQuery
 
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32]]
-"""Rows and scores, best first."""
+"""Rows and scores, in descending order of score."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseSlice:
-    """One segment as a search sees it.
+    """The data of one segment that a search needs.
 
     Attributes:
-        postings: the segment's index.
-        order: (documents,) int32, the rank of each document's id within the segment; it decides between equal scores.
-        allowed: (documents,) bool, the documents that may be hits (live and passing the filter); None for all.
-        weights: to be used instead of `postings.values`, valid for the query's terms; None for those.
+        postings: Inverted index of the segment.
+        order: Rank of each document's id within the segment, int32 of shape (documents,). It orders equal scores.
+        allowed: Mask of the documents that may be hits, shape (documents,): they are not deleted, and the filter lets
+            them through. None allows all documents.
+        weights: Weights to use in place of `postings.values`, valid for the query's terms. None for those values.
     """
 
     postings: Postings
@@ -60,20 +60,21 @@ def search(
     statistics: TermStatistics | None = None,
     threads: int | None = None,
 ) -> list[list[Hits]]:
-    """The best `k` documents of every slice for every query, exactly. Safe to call from many threads at once.
+    """The exact best `k` documents of every slice for every query. Many threads may call it at the same time.
 
-    A hit has a score above 0. The score is the sum of query weight times value, in float32, in the order of the query's
-    terms. Hits are in descending order of score; equal scores are ordered by `SparseSlice.order`, also at the cut.
+    A hit has a score above 0. The score is the float32 sum of query weight times value, in the order of the query's
+    terms. Hits are in descending order of score. Equal scores are ordered by `SparseSlice.order`, also at the cut.
 
     Args:
-        slices: the segments.
-        queries: may have terms that no document has; a negative weight counts against a document.
-        k: how many hits a slice may have; more than it has documents is fine.
-        statistics: where query weights are counts, to be multiplied by the idf of their terms (as its `weigh` does).
-        threads: at most so many work on this call, where there is enough to do; None for one a core.
+        slices: Segments to search.
+        queries: Queries. Terms that no document has are ignored. A negative weight lowers the score of a document.
+        k: Largest number of hits of a slice, at least 1.
+        statistics: Statistics whose idf the query weights are multiplied by. Default None: the weights are used as they
+            are.
+        threads: Largest number of threads of this call. Default None: one for each core.
 
     Returns:
-        For each query, for each slice, the rows and scores of at most `k` hits.
+        The rows and scores of at most `k` hits, for each slice, for each query.
 
     Raises:
         InvalidArgumentError: `k` is below 1.
@@ -98,9 +99,9 @@ def search(
 
 
 def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list[dict[str, float]]:
-    """For each of `rows`, what every matching query term adds to its score, by term, in the order of the query.
+    """What each matched term adds to the score of each row, by term, in the order of the query.
 
-    The float32 sum of a row's contributions, in order, is its score.
+    The float32 sum of the values of a row, in order, is its score.
     """
     postings = slice.postings
     wanted = np.fromiter(rows, np.int64)
@@ -118,17 +119,17 @@ def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list
 
 
 _WORTH_SHARING = 200_000
-"""Postings (about 0.1 ms of work) from which handing some to another thread pays."""
+"""The number of postings (about 0.1 ms of work) from which several threads are faster than one."""
 
 _HEAD_START = 70_000
-"""Postings that a thread walks while another one wakes up."""
+"""The number of postings that a thread reads while another thread wakes up."""
 
 _ALL_ALLOWED = np.empty(0, dtype=np.bool_)
 _ALL_ALLOWED.flags.writeable = False
 
 
 class _Batch:
-    """Queries as flat arrays; the terms of query q are those of [starts[q], starts[q + 1])."""
+    """Queries as flat arrays. The terms of query q are at [starts[q], starts[q + 1])."""
 
     __slots__ = ("queries", "starts", "terms", "weights")
 
@@ -143,7 +144,7 @@ class _Batch:
 
 
 class _Walk:
-    """The search of one slice: the arguments of the loop, and the pieces that its results come in."""
+    """The search of one slice: the arguments of the loop, and the pieces of its results."""
 
     __slots__ = ("_batch", "_columns", "_k", "_pieces", "_shared", "_slice")
 
@@ -154,19 +155,19 @@ class _Walk:
         self._pieces: list[_Piece] = []
 
     def postings(self) -> int:
-        """How many this walk has before it."""
+        """The number of postings that the search reads."""
         known = self._columns[self._columns >= 0]
         indptr = self._slice.postings.indptr
         return int((indptr[known + 1] - indptr[known]).sum())
 
     def whole(self) -> None:
-        """Do it."""
+        """Search the whole slice in this thread."""
         self._walk(self._new_piece(), 0, self._batch.queries, 0, self._slice.postings.documents)
 
     def share(self, postings: int, threads: float) -> list[Callable[[], None]]:
-        """Calls that do it together, for so many threads: each takes some queries, or some documents.
+        """Calls that search the slice together, for this number of threads. Each takes some queries or some documents.
 
-        The first is the caller's, who is at work while the others are still being woken up.
+        The first call has more work than the others, because its thread starts first.
         """
         queries, documents, parts = self._batch.queries, self._slice.postings.documents, max(1, round(threads))
         if queries < 4 * parts:
@@ -178,7 +179,7 @@ class _Walk:
         return [partial(self._walk, piece, a, b, 0, documents) for a, b in pairwise(cuts)]
 
     def hits(self) -> list[Hits]:
-        """The hits of each query, once the walk is done."""
+        """The hits of each query, after the search."""
         found = [
             [
                 (of_query[:n], of_scores[:n])
@@ -229,4 +230,4 @@ class _Walk:
 
 
 _Piece: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]
-"""For every query rows and scores, of shape (queries, k), and how many of the k there are."""
+"""Rows and scores, both of shape (queries, k), and the number of hits of each query."""

@@ -1,7 +1,6 @@
-"""What the index holds at one instant, and every way to read it.
+"""The content of an index at one moment, and all ways to read it.
 
-A `State` never changes: a writer makes a new one. A reader that holds one sees neither half of a change, however long
-it takes, and waits for nobody.
+A `State` never changes: a writer makes a new one. So a reader never sees half of a change, and never waits.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ _REMEMBERED_FILTERS = 1000
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A segment without the documents that were deleted since it was made.
+    """A segment without its deleted documents.
 
     Attributes:
-        segment: all of it.
-        live: (rows,) False for deleted documents; None as long as there are none.
-        part: where it is stored; None for one that is only in RAM.
+        segment: The whole segment.
+        live: Mask that is False for deleted documents, shape (rows,). None if no document was deleted.
+        part: The part of the folder that stores the segment. None for a segment in RAM.
     """
 
     segment: Segment
@@ -48,11 +47,11 @@ class View:
 
     @cached_property
     def documents(self) -> int:
-        """How many are live."""
+        """The number of documents that are not deleted."""
         return len(self.segment) if self.live is None else int(np.count_nonzero(self.live))
 
     def without(self, rows: Sequence[int]) -> View:
-        """The view after deleting `rows`."""
+        """The view without the documents in `rows`."""
         if not rows:
             return self
         live = np.ones(len(self.segment), dtype=np.bool_) if self.live is None else self.live.copy()
@@ -60,7 +59,7 @@ class View:
         return replace(self, live=live)
 
     def allowed(self, filter: Filter | None) -> Mask | None:
-        """(rows,) the live documents that `filter` lets through; None for all rows."""
+        """A mask of the documents that are not deleted and that `filter` lets through. None allows all rows."""
         if filter is None:
             return self.live
         mask = self.segment.mask(filter)
@@ -68,12 +67,13 @@ class View:
 
 
 class State:
-    """The content of an index at one instant.
+    """The content of an index at one moment.
 
     Attributes:
-        schema: its retrievers.
-        views: its segments; no live document is in two.
-        approximate: whether dense search may use graphs.
+        schema: Schema of the index.
+        views: Segments of the index. No document is in two of them.
+        approximate: Whether dense search may use graphs.
+        documents: Number of documents.
     """
 
     def __init__(self, schema: Schema, views: Iterable[View] = (), *, approximate: bool = False) -> None:
@@ -85,7 +85,7 @@ class State:
         self._checked: set[Filter] = set()
 
     def find(self, ids: Sequence[str]) -> list[tuple[int, int, int]]:
-        """(position in `ids`, number of the view, row) of every live document among `ids`."""
+        """The position in `ids`, the number of the view and the row of every document with one of the ids."""
         hashes = hash_ids(ids)
         return [
             (position, number, row)
@@ -112,7 +112,7 @@ class State:
             yield from view.segment.batches(view.live, batch_size)
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer each request; those that differ only in the query are answered together."""
+        """Answer all requests. Requests that differ only in the query are answered together."""
         groups: dict[tuple[str, int, int], list[int]] = {}
         for position, request in enumerate(requests):
             groups.setdefault((request.retriever, request.k, id(request.filter)), []).append(position)
@@ -136,7 +136,7 @@ class State:
         return explained
 
     def _answer(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer requests that share retriever, k and filter."""
+        """Answer requests that have the same retriever, k and filter."""
         name, filter = requests[0].retriever, requests[0].filter
         retriever, k = retriever_of(self.schema, name), hits_of(requests[0])
         if filter is not None:
@@ -152,7 +152,7 @@ class State:
         return [self._ranking(hits, k) for hits in found]
 
     def _check(self, filter: Filter) -> None:
-        """Raises FilterError if the filter has no answer: see `Filter.checks`."""
+        """Raises FilterError if the filter cannot be answered: see `Filter.checks`."""
         if filter in self._checked:
             return
         for check in filter.checks():
@@ -190,7 +190,7 @@ class State:
         return slices
 
     def _lexical(self, name: str, retriever: RetrieverSchema) -> TermStatistics | None:
-        """What BM25 needs to know about all live documents; None for a retriever that is not lexical."""
+        """The statistics that BM25 needs. None for a retriever that is not lexical."""
         if retriever.kind != "lexical":
             return None
         if name not in self._statistics:
@@ -199,7 +199,7 @@ class State:
         return self._statistics[name]
 
     def _ranking(self, hits: Sequence[tuple[NDArray[np.int32], NDArray[Any]]], k: int) -> Ranking:
-        """The best `k` of the hits of all views; each view's are in order."""
+        """The best `k` of the hits of all views. The hits of each view are in order."""
         if len(hits) == 1:
             rows, scores = hits[0]
             return Ranking(tuple(self.views[0].segment.ids.take(rows)), scores.astype(np.float64))
@@ -218,8 +218,8 @@ class State:
 
 
 def weighting_of(name: str, retriever: RetrieverSchema) -> BM25Weighting:
-    """The weighting of a lexical retriever. Raises InvalidArgumentError if its schema describes none."""
+    """The weighting of a lexical retriever. Raises InvalidArgumentError if its schema has no valid one."""
     try:
         return BM25Weighting(**(retriever.weighting or {}))
     except TypeError as error:
-        raise InvalidArgumentError(f"The weighting of retriever {name!r} is not that of BM25: {error}.") from error
+        raise InvalidArgumentError(f"The BM25 weighting of retriever {name!r} is not valid: {error}.") from error

@@ -1,4 +1,4 @@
-"""Many strings as two arrays, so that millions of them cost no Python objects and can be memory-mapped."""
+"""Many strings as two arrays, without Python objects. The arrays can be memory-mapped."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hybridsearch.errors import IndexCorruptedError
 
 
 class Strings:
-    """An immutable list of strings.
+    """A list of strings that never changes.
 
     Attributes:
-        blob: (bytes,) uint8, the strings in UTF-8, one after the other.
-        starts: (strings + 1,) int64; string i is `blob[starts[i]:starts[i + 1]]`.
+        blob: The strings in UTF-8, one after the other, uint8 of shape (bytes,).
+        starts: Start of each string, int64 of shape (strings + 1,). String i is `blob[starts[i]:starts[i + 1]]`.
 
     >>> strings = Strings.of(["b", "", "ä"])
     >>> strings.take(np.array([2, 0])), strings.order().tolist()
@@ -36,10 +36,12 @@ class Strings:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, blob: str, starts: str, length: int | None, *, empty: bool = True) -> Strings:
-        """The strings of two arrays from files, without copying: `length` of them, some maybe `empty`.
+        """The strings in two arrays from files, without copying.
+
+        There must be `length` strings, or any number for None. If `empty` is False, no string may be empty.
 
         Raises:
-            DamagedArrayError: the arrays do not fit together.
+            DamagedArrayError: The arrays do not fit together.
         """
         check_starts(arrays, starts, length, len(arrays[blob]), empty=empty)
         return cls(arrays[blob], arrays[starts])
@@ -53,7 +55,7 @@ class Strings:
 
     @classmethod
     def concat(cls, parts: Sequence[tuple[Strings, NDArray[np.bool_] | None]]) -> Strings:
-        """The strings of all parts, each with a mask of those to keep (None keeps all)."""
+        """The strings of all parts. Each part has a mask of the strings to keep. None keeps all strings."""
         lengths = [np.diff(part.starts) if keep is None else np.diff(part.starts)[keep] for part, keep in parts]
         starts = np.zeros(sum(map(len, lengths)) + 1, dtype=np.int64)
         np.cumsum(np.concatenate([np.empty(0, dtype=np.int64), *lengths]), out=starts[1:])
@@ -101,7 +103,7 @@ class Strings:
             raise _damaged(error) from error
 
     def check_unicode(self, name: str) -> None:
-        """Raises DamagedArrayError, with this name, where a string is not UTF-8."""
+        """Raises DamagedArrayError with this name if a string is not UTF-8."""
         try:
             pa.LargeStringArray.from_buffers(
                 len(self), pa.py_buffer(self.starts.data), pa.py_buffer(self._raw)
@@ -110,7 +112,7 @@ class Strings:
             raise DamagedArrayError(name, str(error)) from error
 
     def order(self) -> NDArray[np.int32]:
-        """The rank of each string among all, by code point (which is the order of UTF-8 bytes)."""
+        """The rank of each string among all, by code point, which is also the order of the UTF-8 bytes."""
         array = pa.LargeBinaryArray.from_buffers(
             pa.large_binary(), len(self), [None, pa.py_buffer(self.starts.data), pa.py_buffer(self._raw)]
         )
@@ -121,12 +123,13 @@ class Strings:
 
 def _damaged(error: UnicodeDecodeError) -> IndexCorruptedError:
     return IndexCorruptedError(
-        f"A text of the index is damaged ({error}). Open it with verify=True, which names the file; then {REPAIR}."
+        f"A text of the index is damaged ({error}). Open the index with verify=True, which names the damaged file. "
+        f"Then {REPAIR}."
     )
 
 
 def _runs(rows: int, keep: NDArray[np.bool_] | None) -> Iterable[tuple[int, int]]:
-    """The stretches of rows that are kept."""
+    """The ranges of rows that are kept."""
     if keep is None:
         return [(0, rows)]
     edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]]))).tolist()

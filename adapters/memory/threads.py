@@ -1,4 +1,4 @@
-"""A few threads for the compiled loops, which release the interpreter lock."""
+"""A pool of threads for the compiled loops, which release the interpreter lock."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def run(tasks: Sequence[Callable[[], None]]) -> None:
-    """Do all tasks, with the pool's help.
+    """Run all tasks, with the help of the pool.
 
-    The caller takes tasks too and never waits for one that nobody has begun, so calls that run at the same time,
-    however many, cannot block each other.
+    The caller runs tasks too, and never waits for a task that has not begun. So calls that run at the same time cannot
+    block each other.
     """
     global _pool  # noqa: PLW0603
     waiting = deque(tasks)
@@ -41,7 +41,7 @@ def run(tasks: Sequence[Callable[[], None]]) -> None:
 
 
 def _forget_pool() -> None:
-    """A forked process has none of its parent's threads, so it starts a pool of its own."""
+    """Forget the pool in a forked process, which does not have the threads of its parent. It starts another pool."""
     global _pool  # noqa: PLW0603
     _pool = None
 

@@ -187,7 +187,7 @@ def test_where_compiling_fails_numpy_goes_on_and_says_so_once(
         time.sleep(0.01)
     fetcher.go_on()
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "The search loops could not be compiled, so NumPy goes on: try `hybridsearch warmup`."
+        "The search loops could not be compiled, so searches go on with NumPy: try `hybridsearch warmup`."
     ]
 
 
@@ -205,7 +205,7 @@ loops._fetcher._thread.join()
 print(loops._fetcher.kernels, len(search.search("jet")))
 """
     said, result = python("import sys" + code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines()
-    assert "cannot be used, so NumPy goes on" in said
+    assert "cannot be used, so searches go on with NumPy" in said
     assert result == "None 9"
 
 

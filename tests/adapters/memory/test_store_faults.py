@@ -296,7 +296,7 @@ def test_a_reader_does_not_write_into_an_index_of_another_encoder(index: Path, s
     writer.create(other)
     writer.close()
     for _ in range(2):
-        with pytest.raises(IndexNotFoundError, match="'dense' was made by another encoder"):
+        with pytest.raises(IndexNotFoundError, match=r"its retrievers differ \('dense'\)"):
             reader.upsert(samples.batch(["mine"]))
     assert reader.count() == len(IDS)
     reader.close()
