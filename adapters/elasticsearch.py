@@ -31,17 +31,19 @@ _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 class ElasticsearchBackend(LuceneBackend):
     """A backend that keeps an index in Elasticsearch 8.15 or newer.
 
-    The free basic licence is enough. The Python client may be version 8 or 9.
+    The free basic licence is enough. The Python client may be version 8 or 9. For an existing index, leave out the
+    options of new indexes, or give the values that it was made with. Other values raise InvalidArgumentError.
 
     Args:
         location: URL of the index: `elasticsearch://host:9200/name`, or `elasticsearch+https://host:9200/name` for TLS.
             Commas separate several nodes of one cluster. A URL without a host (`elasticsearch:///name`) uses the
             server in the environment variable HYBRIDSEARCH_ELASTICSEARCH_URL, such as https://host:9200.
         dense: How dense vectors are searched: "hnsw" (fast, approximate) or "exact" (compares all vectors). Default
-            None: as the index was made. A new index gets "hnsw".
+            None: "hnsw" for a new index. An existing index keeps the value that it was made with.
         quantization: Compression of the dense vectors that HNSW compares: "int8", "int4" or "bbq" (1 bit). It saves
             memory. The best candidates are scored again with the full vectors, which stay on disk. Needs Elasticsearch
-            8.18 or newer. Default None: as the index was made. A new index is not compressed.
+            8.18 or newer. Default None: no compression of a new index. An existing index keeps the value that it was
+            made with.
         shards: Number of primary shards of a new index. Default None: 1. If an existing index has another number, it
             is refused.
         replicas: Number of copies of each shard of a new index. Each copy takes as much disk as the shard. Default

@@ -33,24 +33,26 @@ _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 class OpenSearchBackend(LuceneBackend):
     """A backend that keeps an index in OpenSearch 2.17 or newer.
 
-    Dense vectors need the plugin opensearch-knn.
+    Dense vectors need the plugin opensearch-knn. For an existing index, leave out the options of new indexes, or give
+    the values that it was made with. Other values raise InvalidArgumentError.
 
     Args:
         location: URL of the index: `opensearch://host:9200/name`, or `opensearch+https://host:9200/name` for TLS.
             Commas separate several nodes of one cluster. A URL without a host (`opensearch:///name`) uses the server
             in the environment variable HYBRIDSEARCH_OPENSEARCH_URL, such as https://host:9200.
         dense: How dense vectors are searched: "hnsw" (fast, approximate) or "exact" (compares all vectors). Default
-            None: as the index was made. A new index gets "hnsw".
+            None: "hnsw" for a new index. An existing index keeps the value that it was made with.
         engine: Library that does HNSW: "lucene", or "faiss", which needs its native library on every node. Default
-            None: as the index was made. A new index gets "lucene".
+            None: "lucene" for a new index. An existing index keeps the value that it was made with.
         quantization: Compression of the dense vectors that HNSW compares: "int8" (engine lucene, 7 bits per number),
             "fp16" or "binary" (engine faiss). It saves memory. The best candidates are scored again with the full
-            vectors, which stay on disk. Needs OpenSearch 3.1 or newer. Default None: as the index was made. A new
-            index is not compressed.
+            vectors, which stay on disk. Needs OpenSearch 3.1 or newer. Default None: no compression of a new index. An
+            existing index keeps the value that it was made with.
         sparse: How learned sparse vectors are searched: "exact", or "seismic", which is approximate and made for
             millions of documents. The scores are the same. "seismic" takes more disk, because the vectors are stored
             for exact search too: searches with a filter stay exact. Needs OpenSearch 3.3 or newer with the plugin
-            opensearch-neural-search. Default None: as the index was made. A new index gets "exact".
+            opensearch-neural-search. Default None: "exact" for a new index. An existing index keeps the value that it
+            was made with.
         n_postings: Number of documents that SEISMIC keeps for each term in each segment: the documents in which the
             term weighs most. Only for a new index with sparse="seismic". Default None: 0.05 % of the documents.
         approximate_threshold: Number of documents from which SEISMIC searches a segment. Smaller segments are searched

@@ -127,7 +127,7 @@ def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
     known_as = {name: {name, *index["aliases"]} for name, index in found.items()}
     here = [name for name, names in known_as.items() if address.index in names]
     if not here:
-        raise IndexNotFoundError(f"The index {address.index!r} at {address} is not there, or was deleted meanwhile.")
+        raise IndexNotFoundError(f"There is no index {address.index!r} at {address}. It may have been deleted.")
     meant = sorted(name for name, names in known_as.items() if alias in names)
     if len(here) > 1 or len(meant) > 1:
         several, indexes = (alias, meant) if len(meant) > 1 else (address.index, sorted(here))

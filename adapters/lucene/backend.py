@@ -142,6 +142,7 @@ class LuceneBackend(Dialect):
 
     @property
     def capabilities(self) -> Capabilities:
+        """The kinds of retrievers that this index stores, and how exactly it searches them."""
         approximate: dict[Kind, bool] = {"dense": self.approximate_dense, "sparse": self.approximate_sparse}
         # Lucene keeps 9 significant bits of a weight, so each weight is too small by less than 1/256. A distance is
         # the root of a float32 from which 1 was subtracted: near 0 few of its digits are right.
@@ -348,7 +349,7 @@ class LuceneBackend(Dialect):
         return self._channel.run(self._searching(requests))
 
     async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Do what `search` does in the running event loop.
+        """Answer all requests like `search`, in the running event loop.
 
         Cancelling it closes its connection, and the engine stops searching.
         """

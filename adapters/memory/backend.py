@@ -94,6 +94,7 @@ class MemoryBackend:
 
     @property
     def capabilities(self) -> Capabilities:
+        """The kinds of retrievers that this index stores, and how exactly it searches them."""
         return Capabilities(
             persistent=self._folder is not None,
             # Sparse scores are float32 sums over a query's terms, often a hundred of them.

@@ -66,8 +66,8 @@ class QdrantBackend:
         dense: How a server searches dense vectors: "hnsw" (fast, approximate) or "exact" (compares all vectors).
             Default "hnsw". The embedded engine is always exact.
         quantization: Compression of the dense vectors on a server: "int8" (a quarter of the memory), "product" (1/16)
-            or "binary" (1/32). The best candidates are scored again with the full vectors. Default None: as the index
-            was made. A new index is not compressed.
+            or "binary" (1/32). The best candidates are scored again with the full vectors. Default None: no
+            compression of a new index. An existing index keeps the value that it was made with.
         shards: Number of shards of a new index on a server. Default None: 1. With more, BM25 needs one more request for
             each query term. If an existing index has another number, it is refused.
         replicas: Number of copies of each shard of a new index on a server, the shard itself included. Default None:
@@ -125,6 +125,7 @@ class QdrantBackend:
 
     @property
     def capabilities(self) -> Capabilities:
+        """The kinds of retrievers that this index stores, and how exactly it searches them."""
         hnsw = not self._connection.embedded and self._dense == "hnsw"
         return Capabilities(
             persistent=self._place.url is not None or self._place.folder is not None,
@@ -274,7 +275,7 @@ class QdrantBackend:
         return self._connection.run(self._asking(lambda searcher: searcher.search(requests))) if requests else []
 
     async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Do what `search` does in the running event loop. With a server, it needs no thread.
+        """Answer all requests like `search`, in the running event loop. With a server, it needs no thread.
 
         Cancelling it frees its connection.
         """

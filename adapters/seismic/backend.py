@@ -114,6 +114,7 @@ class SeismicBackend(MemoryBackend):
 
     @property
     def capabilities(self) -> Capabilities:
+        """The kinds of retrievers that this index stores, and how exactly it searches them."""
         own = super().capabilities
         return replace(own, approximate=own.approximate | {"sparse"})
 
@@ -142,6 +143,7 @@ class SeismicBackend(MemoryBackend):
         return schema
 
     def create(self, schema: Schema) -> None:
+        """Make an empty index. It raises the same errors as `MemoryBackend.create`."""
         super().create(schema)
         self._loaded = True
 
@@ -159,6 +161,7 @@ class SeismicBackend(MemoryBackend):
         self._remove_stale()
 
     def close(self) -> None:
+        """Wait for a running merge, and release the files and the writer's lock. It may be called twice."""
         super().close()
         self._shards = ()
 
