@@ -90,7 +90,7 @@ _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
         Kind.EMBEDDED: {},
         Kind.PAIRS: {"mnr": _RANKING, "cached-mnr": _CACHED},
         Kind.CLASSED: {"cross-entropy": "trains one output for each class"},
-        Kind.LABELLED: {"bce": "takes the score as the probability of 1", "mse": "brings the score to the label"},
+        Kind.LABELLED: {"bce": "takes the score as the probability of label 1", "mse": "brings the score to the label"},
         Kind.SCORED: {"bce": "takes the score as a probability", "mse": "brings the score to the label"},
         Kind.TUPLES: {"mnr": _RANKING_TUPLES, "cached-mnr": _CACHED},
         Kind.SCORED_TUPLES: {"margin-mse": _TEACHER},
@@ -299,7 +299,7 @@ def build_loss(
             f"matryoshka_dims is an option of dense models. Leave it out for a {choice.model_kind} model."
         )
     size = 32 if mini_batch_size is None else mini_batch_size
-    size = whole_number("mini_batch_size", size, sentence="{name} is at least 1, not {value}.")
+    size = whole_number("mini_batch_size", size, sentence="{name} is {value}. Give at least 1.")
     if choice.model_kind == "reranker":
         return _reranker_loss(choice, model, data, size)
     if choice.model_kind == "sparse":

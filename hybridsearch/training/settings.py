@@ -81,7 +81,7 @@ class TrainingSettings:
             the sizes until all data sets are used up, or "round-robin" until the first data set is used up.
         evaluate_every: Time between evaluations: below 1 a share of an epoch, else a whole number of steps. None
             evaluates once an epoch. Each evaluation writes a checkpoint.
-        measure: Measure that chooses the best checkpoint, if the model is evaluated by searching documents.
+        measure: Measure that chooses the best checkpoint and stops early, if dev is measured by searching documents.
         patience: Number of evaluations in a row without a better one after which training stops. None never stops
             early.
         keep_checkpoints: Number of checkpoints that stay on disk. The best checkpoint always stays.
@@ -140,13 +140,13 @@ class TrainingSettings:
         optional = {field.name for field in fields(self) if field.default is None}
         for name, least in _WHOLE_NUMBERS.items():
             if (value := getattr(self, name)) is not None or name not in optional:
-                sentence = f"{{name}} is an integer of at least {least}, not {{value}}."
+                sentence = f"{{name}} is {{value}}. Give a whole number of at least {least}."
                 yield name, whole_number(name, value, least, sentence=sentence)
         for name, bounds in _NUMBERS.items():
             if (value := getattr(self, name)) is not None or name not in optional:
                 yield name, number(name, value, **bounds, sentence=ALLOWED_FIRST)
         if self.evaluate_every is not None:
-            sentence = "{name} is a number below 1 (a share of an epoch) or a whole number of steps, not {value}."
+            sentence = "{name} is {value}. Give a number below 1 (a share of an epoch) or a whole number of steps."
             every = number("evaluate_every", self.evaluate_every, above=0, sentence=sentence)
             whole = every < 1 or float(every).is_integer()
             yield "evaluate_every", every if whole else whole_number("evaluate_every", every, sentence=sentence)

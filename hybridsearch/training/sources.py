@@ -54,7 +54,7 @@ Source: TypeAlias = "str | Path | Dataset | TrainingData | Part | datasets.Datas
 """Anything that `read_training_data` reads."""
 
 DEV_QUERIES = 100
-"""Largest number of queries or rows that are held out of the training data for dev. Otherwise it is a tenth."""
+"""Largest number of queries or rows that are held out for dev. Of fewer than 1,000, a tenth is held out."""
 
 _FEWEST = 100  # number of rows below which no rows are held out
 _DOCUMENTS = 20_000  # texts that held-out rows are searched in
@@ -246,7 +246,7 @@ def mine(
     Raises:
         InvalidArgumentError: `per_query` is below 1, no data are pairs, or several processes train.
     """
-    sentence = "{name} is a number of at least 1, or None, not {value}."
+    sentence = "{name} is {value}. Give a whole number of at least 1, or None."
     per_query = whole_number("hard_negatives", per_query, sentence=sentence)
     pairs = [place for place, one in enumerate(sources.training) if one.kind is Kind.PAIRS]
     if not pairs:

@@ -387,7 +387,7 @@ def test_a_wrong_option_is_one_sentence(
         ("kind: sparse", "is for `hybridsearch train sparse`, not for a dense model"),
         ("- 1", "has no options: write lines such as `epochs: 3`"),
         ("epochs: 3\nlora: {", "run.yaml, line 2 is not valid YAML: expected the node content"),
-        ("batch_size: many", "run.yaml: --batch-size is an integer"),
+        ("batch_size: many", "run.yaml: --batch-size is 'many'. Give a whole number"),
         ("data: [{file: x}]", "a mapping with a source"),
         ("data: [{source: x, index: y}]", "run.yaml: An entry of data has no 'index'"),
         ("data: [{source: x, kind: twins}]", "kind is one of"),

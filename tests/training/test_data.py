@@ -369,7 +369,7 @@ def test_ids_are_kept_beside_the_rows() -> None:
         ),
         ({"query": "a", "answer": "b"}, {"kind": "triples"}, "kind is 'triples'. Give one of 'texts'"),
         ({"query": "a", "answer": "b"}, {"kind": Kind.SCORED}, "holds pairs .*, not pairs with score"),
-        ({"query": "a", "answer": "b"}, {"limit": 0}, "limit is at least 1"),
+        ({"query": "a", "answer": "b"}, {"limit": 0}, "limit is 0. Give at least 1"),
         ({"query": "a", "answer": "b", "score": 7}, {"score_range": (0, 5)}, "beyond the score_range of 0 to 5"),
     ],
 )

@@ -285,7 +285,7 @@ def test_a_taken_folder_is_refused_before_anything_is_read(tmp_path: Path) -> No
     [
         ({"pooling": "first"}, "pooling is one of"),
         ({"prompts": {"title": "x"}}, "prompts has the key 'title'"),
-        ({"hard_negatives": 0}, "hard_negatives is a number of at least 1"),
+        ({"hard_negatives": 0}, "hard_negatives is 0. Give a whole number"),
         ({"loss": "cosent"}, "does not fit"),
         ({"settings": SETTINGS.with_values({"max_length": 1000})}, "the model reads at most 64"),
     ],

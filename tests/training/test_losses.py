@@ -336,7 +336,7 @@ def test_rare_positives_weigh_more_in_the_binary_loss(models: dict[str, Any]) ->
     ("model_kind", "options", "message"),
     [
         ("dense", {"matryoshka_dims": [64]}, "from 1 to 32, the dimensions of the model"),
-        ("dense", {"mini_batch_size": 0}, "mini_batch_size is at least 1"),
+        ("dense", {"mini_batch_size": 0}, "mini_batch_size is 0. Give at least 1"),
         ("sparse", {"matryoshka_dims": [8]}, "an option of dense models"),
         ("sparse", {"document_regularizer_weight": -1.0}, "0 or more"),
     ],

@@ -446,7 +446,7 @@ def test_mining_that_was_killed_goes_on_and_ends_with_the_same_rows(tmp_path: Pa
         ({"ranks": 4}, "ranks is 4. Give the first and the last rank"),
         ({"margin": -0.1}, "margin is -0.1"),
         ({"percentage": 1.5}, "percentage is 1.5"),
-        ({"max_score": float("nan")}, "max_score is a number or None"),
+        ({"max_score": float("nan")}, "max_score is nan. Give a number or None"),
         ({"sampling": "best"}, "sampling is 'best'. Give 'top' or 'random'"),
         ({"output_format": "pairs"}, "output_format is one of"),
         ({"retriever": "sparse"}, "'sparse', which is not a retriever"),

@@ -110,7 +110,7 @@ def read_training_data(
     """
     wanted = None if kind is None else parse_kind(kind)
     if limit is not None:
-        limit = whole_number("limit", limit, sentence="{name} is at least 1, not {value}.")
+        limit = whole_number("limit", limit, sentence="{name} is {value}. Give at least 1.")
     if sql is None and _is_ready(source):
         if columns is not None or ignore:
             raise InvalidArgumentError(

@@ -26,7 +26,7 @@ class Kind(StrEnum):
     | kind          | columns                                                                                 |
     |---------------|-----------------------------------------------------------------------------------------|
     | TEXTS         | text                                                                                    |
-    | EMBEDDED      | text, label: the teacher's embedding of it, list of float                               |
+    | EMBEDDED      | text, label: the teacher's embedding of the text, list of float                         |
     | PAIRS         | anchor, positive                                                                        |
     | CLASSED       | anchor, positive (here: any other text), label: int, a ClassLabel if names are known    |
     | LABELLED      | anchor, positive (here: any other text), label: int, 0 or 1                             |

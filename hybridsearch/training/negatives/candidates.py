@@ -43,7 +43,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("margin", "percentage", "max_score", "min_score"):
             if (value := getattr(self, name)) is not None:
-                plain = number(name, value, sentence="{name} is a number or None, not {value}.")
+                plain = number(name, value, sentence="{name} is {value}. Give a number or None.")
                 object.__setattr__(self, name, plain)
         if self.margin is not None:
             number("margin", self.margin, least=0)

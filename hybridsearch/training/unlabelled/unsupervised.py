@@ -29,7 +29,7 @@ from hybridsearch.training.settings import ModelKind
 from hybridsearch.training.unlabelled.pseudo import Generator, pseudo_queries
 
 HELD_OUT = 100
-"""Largest number of documents that are held out for dev, and for test. Otherwise it is a tenth each."""
+"""Largest number of documents that are held out for dev, and as many for test. Of fewer than 1,000, a tenth is."""
 
 
 @dataclass(frozen=True, slots=True)
