@@ -390,7 +390,7 @@ def test_a_wrong_option_is_one_sentence(
         ("batch_size: many", "run.yaml: --batch-size is 'many'. Give a whole number"),
         ("data: [{file: x}]", "a mapping with a source"),
         ("data: [{source: x, index: y}]", "run.yaml: An entry of data has no 'index'"),
-        ("data: [{source: x, kind: twins}]", "kind is one of"),
+        ("data: [{source: x, kind: twins}]", "kind is 'twins'. Give one of"),
         ("trust_remote_code: maybe", "--trust-remote-code is true or false, not 'maybe'"),
         ("lora: {r: 4}", "run.yaml: LoRA has no setting 'r'"),
     ],
