@@ -159,6 +159,7 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
     code, expected = program_of(blocks)
     for name, address in addresses.items():
         code = code.replace(name, address)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     script = tmp_path.parent / f"{tmp_path.name}.py"
     script.write_text(code, encoding="utf-8")
 
@@ -170,13 +171,7 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
         timeout=280,
         check=False,
         cwd=tmp_path,
-        env=os.environ
-        | hub
-        | {
-            "COLUMNS": "100",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(tmp_path),  # a page may import a file that it wrote
-        },
+        env=os.environ | hub | {"COLUMNS": "100", "PATH": path, "PYTHONPATH": str(tmp_path)},
     )
 
     printed = done.stdout
