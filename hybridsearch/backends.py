@@ -43,9 +43,8 @@ class Fingerprint:
         name: Name of the encoder's type.
         settings: Settings that the vectors depend on. JSON can hold them.
 
-    Examples:
-        >>> str(Fingerprint("bm25", {"language": "english"}))
-        'bm25 1b3e695c8bfa'
+    >>> str(Fingerprint("bm25", {"language": "english"}))
+    'bm25 1b3e695c8bfa'
     """
 
     name: str

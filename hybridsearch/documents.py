@@ -44,9 +44,8 @@ class Document:
     Raises:
         DocumentError: A part has a type or a value that cannot be stored.
 
-    Examples:
-        >>> Document("1", "Lift grows with the angle of attack.", "Wings", {"year": 1958}).content
-        'Wings Lift grows with the angle of attack.'
+    >>> Document("1", "Lift grows with the angle of attack.", "Wings", {"year": 1958}).content
+    'Wings Lift grows with the angle of attack.'
     """
 
     id: str
@@ -115,10 +114,9 @@ def plain(value: Any) -> Scalar:
     Raises:
         ValueError: `value` cannot be converted. The message is the end of a sentence that begins with "... is".
 
-    Examples:
-        >>> import datetime as dt
-        >>> plain(dt.datetime(2024, 3, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=9)))), plain(float("nan"))
-        ('2024-02-29T15:30:00+00:00', None)
+    >>> import datetime as dt
+    >>> plain(dt.datetime(2024, 3, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=9)))), plain(float("nan"))
+    ('2024-02-29T15:30:00+00:00', None)
     """
     if value is None or isinstance(value, bool):
         return value
@@ -160,9 +158,8 @@ def plain(value: Any) -> Scalar:
 def spellings(id: str) -> list[str]:
     """The spellings of an id that Unicode treats as equal: as given, composed (NFC) and decomposed (NFD), each once.
 
-    Examples:
-        >>> [len(form) for form in spellings("caf\u00e9")], spellings("cafe")
-        ([4, 5], ['cafe'])
+    >>> [len(form) for form in spellings("caf\u00e9")], spellings("cafe")
+    ([4, 5], ['cafe'])
     """
     return [id] if id.isascii() else list(dict.fromkeys([id, *(unicodedata.normalize(f, id) for f in ("NFC", "NFD"))]))
 

@@ -94,11 +94,10 @@ class Instant(str):
 def comparable(value: Any) -> Any:
     """Convert a value to the form that filters compare: an `Instant`, a string in NFC, a list of these, or the value.
 
-    Examples:
-        >>> comparable("2024-03-01T00:30:00+09:00") == comparable("2024-02-29 15:30Z")
-        True
-        >>> comparable("2024-02-29 15:30"), comparable("e\u0301") == "\u00e9"
-        ('2024-02-29T15:30:00', True)
+    >>> comparable("2024-03-01T00:30:00+09:00") == comparable("2024-02-29 15:30Z")
+    True
+    >>> comparable("2024-02-29 15:30"), comparable("e\u0301") == "\u00e9"
+    ('2024-02-29T15:30:00', True)
     """
     if isinstance(value, str):
         if value[4:5] == "-" and len(value) >= 16 and (match := _DATE_TIME.fullmatch(value)):
@@ -218,10 +217,9 @@ Condition: TypeAlias = Compare | And | Or | Not
 class Filter:
     """A filter that was parsed and checked. It can be hashed, so that backends can cache its compiled form.
 
-    Examples:
-        >>> f = Filter.parse({"year": {"$gte": 2020}, "tags": {"$contains": "gpu"}})
-        >>> f.matches(Document("1", "...", metadata={"year": 2021, "tags": ["gpu", "sparse"]}))
-        True
+    >>> f = Filter.parse({"year": {"$gte": 2020}, "tags": {"$contains": "gpu"}})
+    >>> f.matches(Document("1", "...", metadata={"year": 2021, "tags": ["gpu", "sparse"]}))
+    True
     """
 
     condition: Condition
@@ -270,11 +268,10 @@ class Filter:
         Usually at least one document has the field. Usually at least one value of the field has the kind (number,
         string, boolean, instant) that the filter compares with.
 
-        Examples:
-            >>> for expected in Filter.parse({"year": {"$gte": 2020}}).expectations():
-            ...     print(expected.error)
-            The filter asks about 'year', but no document has this field.
-            The filter compares 'year' with a number, but all values of this field are of another kind.
+        >>> for expected in Filter.parse({"year": {"$gte": 2020}}).expectations():
+        ...     print(expected.error)
+        The filter asks about 'year', but no document has this field.
+        The filter compares 'year' with a number, but all values of this field are of another kind.
         """
         return tuple(
             dict.fromkeys(expected for compare in _compares(self.condition) for expected in _expected(compare))
@@ -423,9 +420,8 @@ def fields_of(document: Document) -> dict[str, Any]:
     A mapping that is empty or has only None values has the value {}. Another mapping is given by its fields, and
     `enclosing` gives its path. The document's id and title are left out.
 
-    Examples:
-        >>> fields_of(Document("1", "", metadata={"year": 1958, "author": {"name": "Ada", "born": None}, "of": {}}))
-        {'year': 1958, 'author.name': 'Ada', 'of': {}}
+    >>> fields_of(Document("1", "", metadata={"year": 1958, "author": {"name": "Ada", "born": None}, "of": {}}))
+    {'year': 1958, 'author.name': 'Ada', 'of': {}}
     """
     found: dict[str, tuple[tuple[int, ...], Any]] = {}
 
@@ -452,9 +448,8 @@ def fields_of(document: Document) -> dict[str, Any]:
 def enclosing(path: str) -> Iterator[str]:
     """The paths of the mappings that may contain a value at `path`.
 
-    Examples:
-        >>> list(enclosing("author.born.year"))
-        ['author', 'author.born']
+    >>> list(enclosing("author.born.year"))
+    ['author', 'author.born']
     """
     place = path.find(".")
     while place >= 0:

@@ -250,12 +250,11 @@ class Results(Sequence[Hit]):
         Raises:
             MissingExtraError: pandas is not installed.
 
-        Examples:
-            >>> import hybridsearch as hs
-            >>> search = hs.HybridSearch({"bm25": hs.BM25()})
-            >>> report = search.index([{"id": "a", "text": "a wing", "year": 1958}], show_progress_bar=False)
-            >>> search.search("wing").to_pandas()[["rank", "id", "bm25.rank", "metadata.year"]].to_dict("records")
-            [{'rank': 1, 'id': 'a', 'bm25.rank': 1, 'metadata.year': 1958}]
+        >>> import hybridsearch as hs
+        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([{"id": "a", "text": "a wing", "year": 1958}], show_progress_bar=False)
+        >>> search.search("wing").to_pandas()[["rank", "id", "bm25.rank", "metadata.year"]].to_dict("records")
+        [{'rank': 1, 'id': 'a', 'bm25.rank': 1, 'metadata.year': 1958}]
         """
         columns: dict[str, list[Any]] = {
             "rank": [hit.rank for hit in self.hits],

@@ -30,10 +30,9 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         scores: Scores in the order of `ids`, as float64. No score is higher than the one before it.
         documents: The documents by id if the engine sent them with the ranking, else None.
 
-    Examples:
-        >>> ranking = Ranking.from_scores({"b": 1.0, "c": 2.0, "a": 1.0}, k=2)
-        >>> ranking.ids, ranking.scores.tolist()
-        (('c', 'a'), [2.0, 1.0])
+    >>> ranking = Ranking.from_scores({"b": 1.0, "c": 2.0, "a": 1.0}, k=2)
+    >>> ranking.ids, ranking.scores.tolist()
+    (('c', 'a'), [2.0, 1.0])
     """
 
     ids: tuple[str, ...]

@@ -76,18 +76,17 @@ class HybridSearch:
         FingerprintMismatchError: The index was built with another encoder.
         InvalidArgumentError: An argument is not allowed, or the index does not have one of the retrievers.
 
-    Examples:
-        >>> import hybridsearch as hs
-        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
-        >>> report = search.index([
-        ...     hs.Document("wing", "Lift grows with the angle of attack until the flow separates."),
-        ...     hs.Document("heat", "Heat transfer in a laminar boundary layer."),
-        ... ], show_progress_bar=False)
-        >>> results = search.search("separated flow over a wing")
-        >>> [(hit.id, hit.rank, hit.retrievers["bm25"].rank) for hit in results]
-        [('wing', 1, 1)]
-        >>> sorted(results[0].explain().terms["bm25"])
-        ['flow', 'separ']
+    >>> import hybridsearch as hs
+    >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+    >>> report = search.index([
+    ...     hs.Document("wing", "Lift grows with the angle of attack until the flow separates."),
+    ...     hs.Document("heat", "Heat transfer in a laminar boundary layer."),
+    ... ], show_progress_bar=False)
+    >>> results = search.search("separated flow over a wing")
+    >>> [(hit.id, hit.rank, hit.retrievers["bm25"].rank) for hit in results]
+    [('wing', 1, 1)]
+    >>> sorted(results[0].explain().terms["bm25"])
+    ['flow', 'separ']
     """
 
     def __init__(
@@ -367,12 +366,11 @@ class HybridSearch:
         Returns:
             For each query, in order, the rankings by retriever name.
 
-        Examples:
-            >>> import hybridsearch as hs
-            >>> search = HybridSearch({"bm25": hs.BM25()})
-            >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
-            >>> [{name: ranking.ids for name, ranking in found.items()} for found in search.rankings(["wing", "jet"])]
-            [{'bm25': ('a',)}, {'bm25': ('b',)}]
+        >>> import hybridsearch as hs
+        >>> search = HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
+        >>> [{name: ranking.ids for name, ranking in found.items()} for found in search.rankings(["wing", "jet"])]
+        [{'bm25': ('a',)}, {'bm25': ('b',)}]
         """
         plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
         return plan.ask(queries).by_query
@@ -442,17 +440,16 @@ class HybridSearch:
             FilterError: The filter is not usable.
             InvalidArgumentError: Another argument is not usable.
 
-        Examples:
-            >>> import hybridsearch as hs
-            >>> search = HybridSearch({"bm25": hs.BM25()})
-            >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
-            >>> plan = search.plan(top_k=1, candidates=50)
-            >>> plan.retrievers, plan.depth, plan.fusion, plan.reranker, plan.top_k
-            (('bm25',), 50, RRF(k=60), None, 1)
-            >>> [results.ids for results in plan.results(["wing", "jet"])]
-            [['a'], ['b']]
-            >>> [ranking.ids for ranking in plan.ask(["wing", "jet"]).rankings["bm25"]]
-            [('a',), ('b',)]
+        >>> import hybridsearch as hs
+        >>> search = HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([hs.Document("a", "a wing"), hs.Document("b", "a jet")], show_progress_bar=False)
+        >>> plan = search.plan(top_k=1, candidates=50)
+        >>> plan.retrievers, plan.depth, plan.fusion, plan.reranker, plan.top_k
+        (('bm25',), 50, RRF(k=60), None, 1)
+        >>> [results.ids for results in plan.results(["wing", "jet"])]
+        [['a'], ['b']]
+        >>> [ranking.ids for ranking in plan.ask(["wing", "jet"]).rankings["bm25"]]
+        [('a',), ('b',)]
         """
         self._check_indexed()
         top_k = whole_number("top_k", top_k)
