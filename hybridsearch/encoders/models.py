@@ -1,6 +1,7 @@
-"""What the encoders and the reranker that run a sentence-transformers model share.
+"""Models of sentence-transformers, for the encoders and the reranker that run one.
 
-`LazyModel` finds a model without a network where it can, says what its content is, and loads it on first use.
+`LazyModel` finds a model, without a network if it can. It computes a digest of the model's content, and loads the model
+at first use.
 """
 
 from __future__ import annotations
@@ -24,29 +25,34 @@ from hybridsearch.forks import after_fork
 from hybridsearch.messages import warn
 
 Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
-"""The class of sentence-transformers that a model is for."""
+"""Class of sentence-transformers that runs a model."""
 
 _HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "cross-encoder"}
 
 _CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
 _NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
-_NOT_CONTENT |= {"training.json", "report.json"}  # of hybridsearch.training
+_NOT_CONTENT |= {"training.json", "report.json"}  # files of hybridsearch.training
 _NOT_FETCHED = ["*.h5", "*.msgpack", "*.ot", "*.pt", "*.pkl", "pytorch_model*", "training_args.bin", "flax*", "rust*"]
 
 
 class LazyModel:
-    """A model of sentence-transformers: found when asked for, loaded on first use, by one thread at a time.
+    """A model of sentence-transformers that is loaded at first use, by one thread.
 
     Args:
-        model: a folder, a name on the Hugging Face hub, or a loaded model.
-        family: what it must be.
-        max_length, device, backend, model_kwargs, trust_remote_code, revision: as for `hybridsearch.Dense`.
-        to_search: whether its dense vectors are searched. A model that was not trained for that brings a warning.
+        model: Folder of the model, its name on the Hugging Face hub, or a loaded model.
+        family: Class that must run the model.
+        max_length: Number of tokens that the model reads of a text. None for the model's limit.
+        device: Device that computes, as in `hybridsearch.Dense`.
+        backend: Library that computes, as in `hybridsearch.Dense`.
+        model_kwargs: Arguments for the library, as in `hybridsearch.Dense`.
+        trust_remote_code: Whether code in the model's folder may run.
+        revision: Revision of a model on the hub.
+        to_search: Whether its dense vectors are searched. If the model was not trained for search, there is a warning.
 
     Attributes:
-        name: the model as it was given.
-        settings: those of the above that vectors depend on and that were given.
-        lock: to hold while the model tokenizes; tokenizers do not bear several threads.
+        name: Name of the model as it was given.
+        settings: Settings that were given and that vectors depend on.
+        lock: Lock to hold while the model tokenizes, because a tokenizer works in one thread at a time.
     """
 
     def __init__(
@@ -92,13 +98,13 @@ class LazyModel:
             )
         if self.settings or device or revision:
             raise InvalidArgumentError(
-                f"max_length, device, backend, model_kwargs and revision are for a model given by name; "
-                f"set them on the {family} itself."
+                f"max_length, device, backend, model_kwargs and revision need a model that is given by name: "
+                f"set them on the {family} object, or give the model's name."
             )
         self._model = model
 
     def written(self, **settings: Any) -> str:
-        """The name and the other settings, written as the arguments of the owner's constructor.
+        """Write the name and the settings as the arguments of a constructor.
 
         >>> LazyModel("a/model", "CrossEncoder", max_length=64).written(top_k=20)
         "'a/model', max_length=64, top_k=20"
@@ -107,12 +113,12 @@ class LazyModel:
         return ", ".join([repr(self.name), *(f"{name}={value!r}" for name, value in given.items())])
 
     def get(self) -> Any:
-        """The loaded model, in evaluation mode.
+        """Load the model if it is not loaded yet, and return it in evaluation mode.
 
         Raises:
-            ModelNotFoundError: it is nowhere to be found, or what is there cannot be loaded.
+            ModelNotFoundError: There is no such model, or it cannot be loaded.
             MissingExtraError: sentence-transformers is not installed.
-            InvalidArgumentError: its weights are pickled, it is of another family, or it lacks weights that it needs.
+            InvalidArgumentError: The weights are pickled, the model has another class, or some weights are missing.
         """
         _torch.use()
         if self._model is None:
@@ -124,7 +130,7 @@ class LazyModel:
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickles and copies. They load a model that was given by name again."""
+        """The state of pickles and copies. They load a model again if it was given by name."""
         state = {name: value for name, value in vars(self).items() if name != "lock"}
         return {**state, "_model": None, "_digest": None} if self.is_named else state
 
@@ -133,20 +139,21 @@ class LazyModel:
         after_fork(self, LazyModel._in_a_new_process)
 
     def _in_a_new_process(self) -> None:
-        """In a forked process: neither the threads that hold the lock nor those that compute a model are here."""
+        """Reset a forked process: the threads that hold the lock or compute the model do not exist there."""
         self.lock = threading.RLock()
         if self._backend != "torch" and self.is_named:
-            self._model = None  # it is loaded again, with threads of this process
+            self._model = None  # the next use loads it again, with threads of this process
 
     @property
     def on_torch_cpu(self) -> bool:
-        """Whether torch computes it on this machine's processor; loads the model."""
+        """Whether torch runs the model on this machine's CPU. The model is loaded."""
         return self._backend == "torch" and self.get().device.type == "cpu"
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits over the model's content, wherever it lies; reads files but loads nothing.
+        """Compute sixteen hexadecimal digits that stand for the model's content. The folder's name does not count.
 
-        Once the model is loaded it stays that of what was loaded, whatever happens to the folder.
+        Files are read, but no model is loaded. If the model is loaded already, the digest is that of the loaded files,
+        even if the folder has changed.
         """
         if not self.is_named:
             state = (_weights_state(self._model), _object_settings(self._model))
@@ -156,13 +163,17 @@ class LazyModel:
         return self._digest or folder_digest(self.folder(), self._backend, with_code=self._trust)
 
     def folder(self) -> Path:
-        """Where the model's files are. Raises ModelNotFoundError."""
+        """Find the folder with the model's files.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
         return find_model(self.name, self.family, self._backend, self._revision)
 
     def arguments(self) -> dict[str, Any] | None:
-        """The arguments that make this again from an index's schema; None for a model that was given as an object.
+        """Collect the arguments that make this model again, for an index. None for a model that was given as an object.
 
-        `trust_remote_code` is never among them: an index file must not make anyone run code.
+        `trust_remote_code` is never among them, because an index must not make its user run code.
         """
         if not self.is_named:
             return None
@@ -174,14 +185,14 @@ class LazyModel:
         if taken := {"trust_remote_code", "use_safetensors"} & self._model_kwargs.keys():
             raise InvalidArgumentError(
                 f"model_kwargs cannot hold {', '.join(sorted(taken))}: weights are read from safetensors only, and "
-                "trust_remote_code is a parameter of its own."
+                "trust_remote_code is a separate argument."
             )
         try:
             json.dumps(self._model_kwargs)
         except TypeError as error:
             raise InvalidArgumentError(
-                f"model_kwargs must be JSON-able, because an index remembers them ({error}): write a dtype as a "
-                "string, such as 'float32'."
+                f"model_kwargs are stored in an index, and JSON cannot hold them ({error}): write a dtype as a string, "
+                "such as 'float32'."
             ) from None
 
     def _load(self) -> Any:
@@ -198,9 +209,9 @@ class LazyModel:
                     backend=self._backend,
                     model_kwargs=kwargs,
                     trust_remote_code=self._trust,
-                    local_files_only=not self._trust,  # its code may be in another repository
+                    local_files_only=not self._trust,  # the model's code may be in another repository
                 )
-        except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
+        except Exception as error:  # a damaged folder may make the loaders raise anything
             raise unloadable(folder, error) from error
         _check_weights(folder, model, lacking)
         if self._to_search:
@@ -209,7 +220,7 @@ class LazyModel:
             limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
             if limit is not None and self._max_length > limit:
                 raise InvalidArgumentError(
-                    f"max_length is {self._max_length}, and the model {self.name!r} reads at most {limit} tokens."
+                    f"max_length is {self._max_length}, but the model {self.name!r} reads at most {limit} tokens."
                 )
             model.max_seq_length = self._max_length
         self._digest = digest
@@ -217,7 +228,7 @@ class LazyModel:
 
 
 class _Torch:
-    """What a forked process does before torch computes. It would wait forever for the threads of its parent."""
+    """Prepares torch in a forked process, which would otherwise wait forever for the threads of its parent."""
 
     def __init__(self) -> None:
         self._inherited = False
@@ -229,7 +240,7 @@ class _Torch:
         self._inherited = "torch" in sys.modules
 
     def use(self) -> None:
-        """Let one thread compute if the parent may have used several. Torch's own forked workers do the same."""
+        """Use one thread if the parent may have used several. The forked workers of torch do the same."""
         if self._inherited:
             self._inherited = False
             sys.modules["torch"].set_num_threads(1)
@@ -239,15 +250,17 @@ _torch = _Torch()
 
 
 def find_model(name: str, family: Family, backend: str = "torch", revision: str | None = None) -> Path:
-    """The folder of a model: the one that `name` is, else in the hub's local cache, else downloaded where possible.
+    """Find the folder of a model: a folder of this name, a folder in the hub's local cache, or a download.
 
-    Raises ModelNotFoundError, which names the folder that was looked in.
+    Raises:
+        ModelNotFoundError: There is no such model. The message names the folder that was searched.
     """
     folder = arguments.path("The model", name)
     if folder.is_dir():
         if not any((folder / file).exists() for file in ("modules.json", "config.json")):
             raise ModelNotFoundError(
-                f"The folder {folder.absolute()} holds no model: it has neither a modules.json nor a config.json."
+                f"The folder {folder.absolute()} holds no model, because it has no modules.json and no config.json: "
+                "give the folder that save_pretrained wrote."
             )
         return folder
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name or folder.is_file():
@@ -262,18 +275,17 @@ def find_model(name: str, family: Family, backend: str = "torch", revision: str 
 
 
 def unloadable(folder: Path, error: Exception) -> ModelNotFoundError:
-    """What to raise where the libraries cannot load the model in a folder."""
+    """The error for a folder whose model the libraries cannot load."""
     if "trust_remote_code" in str(error):
         return ModelNotFoundError(
-            f"The model in {folder} comes with code of its own, which runs only where you allow it: read that code, "
-            "then set trust_remote_code."
+            f"The model in {folder} has code that runs only if you allow it: read the code, then set trust_remote_code."
         )
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}")
 
 
 def family_of(folder: Path) -> Family | None:
-    """The class that the model in a folder was saved by; None for a language model, or where nothing tells."""
+    """The class that saved the model in a folder. None for a language model, or if the files do not tell."""
     said, modules, architectures = _described(folder)
     if said in get_args(Family):
         known: Family = said
@@ -284,7 +296,7 @@ def family_of(folder: Path) -> Family | None:
 
 
 def refuse_cross_encoder(folder: Path) -> None:
-    """Raises InvalidArgumentError where the model in a folder has scores of pairs and no vectors of texts."""
+    """Raises InvalidArgumentError if the model in a folder is a cross-encoder."""
     if family_of(folder) == "CrossEncoder":
         raise InvalidArgumentError(
             f"The model in {folder} is a cross-encoder, which scores pairs and makes no vectors: use it as a reranker, "
@@ -293,10 +305,11 @@ def refuse_cross_encoder(folder: Path) -> None:
 
 
 def folder_digest(folder: Path, backend: str = "torch", *, with_code: bool = False) -> str:
-    """Sixteen hexadecimal digits over the files that a model's vectors depend on, whatever folder they lie in.
+    """Sixteen hexadecimal digits that stand for the files that a model's vectors depend on.
 
-    These are configuration, tokenizer and weights of the model and of the modules that its modules.json lists;
-    not its README, training logs or checkpoints. Files that did not change since the last call are not read again.
+    The files are the configuration, the tokenizer and the weights of the model, and of the modules in its modules.json.
+    The README, training logs and checkpoints do not count. A file that has not changed since the last call is not read
+    again.
     """
     suffixes = _CONTENT_SUFFIXES | ({".py"} if with_code else set())
     files = {file for file in folder.iterdir() if file.suffix in suffixes}
@@ -321,7 +334,8 @@ def check_texts(texts: Sequence[str]) -> None:
                 text.encode()
             except UnicodeEncodeError:
                 raise InvalidArgumentError(
-                    f"Text number {number} ({text!r:.60}) holds a lone surrogate, which is not valid Unicode."
+                    f"Text number {number} ({text!r:.60}) holds a lone surrogate, which is not valid Unicode: repair "
+                    "the text."
                 ) from None
 
 
@@ -343,13 +357,13 @@ def _find_on_hub(names: Sequence[str], folder: Path, backend: str, revision: str
                 return Path(found)
             except HFValidationError as error:
                 reason = str(error)
-            except Exception as error:  # not there, not allowed, no network: each hub version has its own types
+            except Exception as error:  # each version of the hub's library has other types of errors
                 if online:
                     reason = str(error).strip().partition("\n")[0]
     raise ModelNotFoundError(
         f"The model {names[-1]!r} is neither a folder ({folder.absolute()}) nor in the hub's local cache "
         f"({Path(cache).absolute()}), and cannot be downloaded ({reason}): give a model folder, or run "
-        f"`hf download {names[0]}` where there is a network."
+        f"`hf download {names[0]}` with a network."
     )
 
 
@@ -367,8 +381,8 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
     for part in (folder, *_module_folders(folder)) if backend == "torch" else ():
         if any(part.glob("pytorch_model*.bin")) and not any(part.glob("*.safetensors")):
             raise InvalidArgumentError(
-                f"The weights in {part} are pickled (pytorch_model.bin), which can run code when loaded: load them "
-                "where you trust them and save the model again with save_pretrained, which writes safetensors."
+                f"The weights in {part} are pickled (pytorch_model.bin), so loading them can run code: if you trust "
+                "them, load the model yourself and save it again with save_pretrained, which writes safetensors."
             )
     said, modules, architectures = _described(folder)
     if said == family:
@@ -383,7 +397,7 @@ def _check_folder(folder: Path, family: Family, backend: str) -> None:
     if family == "CrossEncoder" and not re.search("ForSequenceClassification|ForCausalLM", architectures):
         raise InvalidArgumentError(
             f"The model in {folder} is no cross-encoder: its architecture {architectures or 'unknown'!r} has no "
-            "trained head for scores. Train one with hybridsearch.train_reranker, or give another model."
+            "trained head for scores. Train a reranker with hybridsearch.train_reranker, or give another model."
         )
     is_sparse = "sparse" in modules.lower() or (not modules and "ForMaskedLM" in architectures)
     if family == "SparseEncoder" and not is_sparse:
@@ -400,7 +414,7 @@ def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
     if needed:
         raise InvalidArgumentError(
             f"The model in {folder} lacks {len(needed)} of its weights ({', '.join(needed[:3])}"
-            f"{', ...' if needed[3:] else ''}). These would be random numbers: give a complete model, saved by "
+            f"{', ...' if needed[3:] else ''}), which would be random numbers: give a complete model, saved by "
             "save_pretrained, or a model of the right kind."
         )
 
@@ -416,7 +430,7 @@ def _warn_of_untrained(folder: Path) -> None:
 
 
 def _described(folder: Path) -> tuple[Any, str, str]:
-    """By a model's files: its family, the types of its modules, its architectures."""
+    """The family, the types of the modules, and the architectures that a model's files name."""
     modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
     architectures = " ".join(_read_json(folder / "config.json", {}).get("architectures") or [])
     return _read_json(folder / "config_sentence_transformers.json", {}).get("model_type"), modules, architectures
@@ -428,7 +442,7 @@ def _module_folders(folder: Path) -> list[Path]:
 
 
 def _read_json(file: Path, default: Any) -> Any:
-    """The file's content, or `default` where it is missing, unreadable or of another type."""
+    """The file's content. `default` if the file is missing, cannot be read, or has another type."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -443,18 +457,18 @@ def _file_digest(file: Path, stamp: tuple[int, ...]) -> str:
 
 
 def _object_settings(model: Any) -> str:
-    """What the vectors of a loaded model depend on beside its weights."""
+    """The settings of a loaded model that its vectors depend on."""
     limits = [getattr(model, name, None) for name in ("max_seq_length", "truncate_dim", "max_active_dims")]
     return repr((str(model), model.prompts, model.default_prompt_name, limits))
 
 
 def _weights_state(model: Any) -> tuple[tuple[int, int], ...]:
-    """Changes when training changes a weight; cheap, unlike a hash of all weights."""
+    """A value that changes if training changes a weight. It is cheaper than a digest of all weights."""
     return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters())
 
 
 def _object_digest(model: Any) -> str:
-    """Like `folder_digest`, over a loaded model."""
+    """The digest of a loaded model, in place of `folder_digest`."""
     import torch
 
     total = hashlib.sha256(_object_settings(model).encode())
@@ -468,7 +482,7 @@ def _object_digest(model: Any) -> str:
 
 @contextmanager
 def _made_up() -> Iterator[set[str]]:
-    """A context that gives the names of weights that the files lack and transformers fills with random numbers."""
+    """Collects the names of weights that are missing in the files, which transformers fills with random numbers."""
     from transformers import PreTrainedModel
 
     lacking: set[str] = set()
@@ -480,7 +494,7 @@ def _made_up() -> Iterator[set[str]]:
         lacking.update(found["missing_keys"])
         return (model, found) if asked else model
 
-    with _torch.loading:  # only transformers says what was lacking
+    with _torch.loading:  # only this method of transformers tells which weights are missing
         PreTrainedModel.from_pretrained = classmethod(from_pretrained)
         try:
             yield lacking
@@ -490,7 +504,7 @@ def _made_up() -> Iterator[set[str]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bars that transformers draws while it loads weights."""
+    """Hides the progress bars that transformers draws while it loads weights."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""BM25 as the engine itself computes it, over texts that it analyses itself."""
+"""BM25 of OpenSearch and Elasticsearch, over texts that the engine analyses."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from hybridsearch.vectors import SparseVectors, TextQuery, Vocabulary
 
 
 class NativeBM25:
-    """The lexical retriever of OpenSearch or Elasticsearch: its analyzer, its index, its scores.
+    """BM25 of OpenSearch or Elasticsearch, with the engine's analyzer, index and scores.
 
-    Use it where other programs search the same index, or for an analyzer that only the engine has. `BM25` instead gives
+    Use it if other programs search the same index, or if you need an analyzer that only the engine has. `BM25` gives
     the same ranking on every engine.
 
     Args:
-        analyzer: of the engine, such as "standard" or "english"; one that the server lacks is an error at creation.
-        k1, b: as of `hybridsearch.weighting.BM25Weighting`.
+        analyzer: Name of an analyzer of the engine, such as `"standard"` or `"english"`. If the server does not have
+            it, the index cannot be made.
+        k1: Number that decides how slowly the weight grows with repetitions of a term, at least 0.
+        b: Strength of the correction for long documents, from 0 (none) to 1 (full).
 
     Raises:
-        InvalidArgumentError: an argument is outside its range.
+        InvalidArgumentError: An argument is outside its range.
 
     >>> NativeBM25("english").encode_queries(["separated flow"])
     [TextQuery(text='separated flow')]
@@ -38,21 +40,21 @@ class NativeBM25:
         self._arguments: dict[str, Any] = {"analyzer": analyzer, "k1": k1, "b": b}
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
-        """Vectors without a term: the engine reads the documents themselves."""
+        """Make vectors without terms, because the engine reads the texts of the documents."""
         starts = np.zeros(len(texts) + 1, dtype=np.int32)
         nothing = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int32), starts
         return SparseVectors(csr_array(nothing, shape=(len(texts), 0)), Vocabulary([]))
 
     def encode_queries(self, texts: Sequence[str]) -> list[TextQuery]:
-        """The texts as they are."""
+        """Wrap each text as a `TextQuery`, because the engine analyses it."""
         return [TextQuery(text) for text in texts]
 
     def fingerprint(self) -> Fingerprint:
-        """The analyzer and the parameters."""
+        """Name the analyzer and the parameters that the scores depend on."""
         return Fingerprint("native", self._arguments)
 
     def schema(self) -> RetrieverSchema:
-        """What an index remembers."""
+        """Describe the retriever for the index."""
         return RetrieverSchema(
             "text", self.fingerprint(), encoder={"type": "native", **self._arguments}, weighting=self._arguments
         )

@@ -1,4 +1,4 @@
-"""Learned sparse vectors by a SparseEncoder model: SPLADE, inference-free SPLADE, CSR."""
+"""The encoder of sparse models (SPLADE, inference-free SPLADE, CSR), which runs a SparseEncoder."""
 
 from __future__ import annotations
 
@@ -25,31 +25,42 @@ if TYPE_CHECKING:
 
 CPU_BATCH_TOKENS = 512
 GPU_BATCH_TOKENS = 8192
-"""Less than for dense models, because each token has a row of logits as wide as the vocabulary."""
+"""Fewer tokens than for dense models, because each token has a row of logits as wide as the vocabulary."""
 
 Columns: TypeAlias = NDArray[np.int32] | NDArray[np.intp]
 Row: TypeAlias = tuple[Columns, NDArray[np.float32]]
 
 
 class Sparse:
-    """An encoder that runs a model of sentence-transformers' class `SparseEncoder`, of any of its architectures.
+    """An encoder for sparse search with a trained model, which runs a `SparseEncoder` of sentence-transformers.
 
-    SPLADE gives a weight to words of the tokenizer's vocabulary, also to ones that the text does not hold.
-    Inference-free SPLADE does so for documents and looks query tokens up in a table. CSR gives weights to latent
-    dimensions, whose terms are "0", "1" and so on.
+    All architectures of `SparseEncoder` work. SPLADE gives weights to words of the tokenizer's vocabulary, also to
+    words that the text does not contain. Inference-free SPLADE does this for documents, and looks up the weights of
+    query words in a table. CSR gives weights to latent dimensions, whose terms are `"0"`, `"1"` and so on.
 
-    As `hybridsearch.Dense` it loads nothing before the first text, and keeps the vectors of documents on disk.
+    The model is loaded when the first text is encoded. The vectors of documents are kept on disk
+    (`hybridsearch.encoders.cache`).
 
     Args:
-        model: a folder, a name on the Hugging Face hub, or a loaded `SparseEncoder`.
-        max_active_dims: keep at most this many largest weights of a document; None for the model's own limit.
-        query_max_active_dims: the same for a query.
-        query_prompt, document_prompt, max_length, device, batch_tokens, cache, backend, model_kwargs,
-            trust_remote_code, revision: as for `Dense`; None for `batch_tokens` is 512 on a CPU and 8,192 elsewhere.
+        model: Folder of the model, its name on the Hugging Face hub, or a loaded `SparseEncoder`.
+        query_prompt: Text that is put before each query. None for the model's prompt, `""` for no prompt.
+        document_prompt: Text that is put before each document. None for the model's prompt, `""` for no prompt.
+        max_active_dims: Number of active dimensions to keep of a document, the largest weights. None for the model's
+            limit.
+        query_max_active_dims: Number of active dimensions to keep of a query. None for the model's limit.
+        max_length: Number of tokens that the model reads of a text. The rest is cut off. None for the model's limit.
+        device: Device that computes, such as `"cpu"` or `"cuda:0"`. None for the best device there is.
+        batch_tokens: Number of tokens of a batch, after padding. None for 512 on a CPU, 8,192 on other devices.
+        cache: Folder that keeps vectors. True for the usual folder, False for no cache.
+        backend: Library that computes: `"torch"`, `"onnx"` or `"openvino"`.
+        model_kwargs: Arguments for the library, such as `{"dtype": "bfloat16"}`. JSON must be able to hold them.
+        trust_remote_code: Whether code in the model's folder may run. An index never stores this setting.
+        revision: Revision of a model on the hub, such as a branch or a commit. None for the newest.
 
     Raises:
-        InvalidArgumentError: an argument is not allowed; at first use also: the model is not a sparse one.
-        ModelNotFoundError: at first use: there is no such model.
+        InvalidArgumentError: An argument is not allowed. At first use it may also mean that the model is not sparse, or
+            that its weights are pickled.
+        ModelNotFoundError: There is no such model. The error comes at first use.
     """
 
     def __init__(
@@ -87,17 +98,25 @@ class Sparse:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The name of each dimension: the tokenizer's tokens, or "0", "1" ... for latent ones. Loads the model."""
+        """Name of each dimension: a token of the tokenizer, or a number for a latent dimension. The model is loaded."""
         if self._vocabulary is None:
-            # get_embedding_dimension is wrong for models with a SpladePooling that have not run yet
+            # get_embedding_dimension is wrong for models with a SpladePooling that have not run yet.
             dimensions = self._dense_rows(["dimensions"], "query").shape[1]
             self._vocabulary = Vocabulary(_term_names(self.model.get(), dimensions))
         return self._vocabulary
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
-        """One row a text, in order; an empty row for a blank text.
+        """Encode the texts of documents.
 
-        Raises EncodingError where the model gives NaN or infinity.
+        Args:
+            texts: Texts of the documents. A blank text gets an empty row.
+            show_progress_bar: Whether to show a progress bar on standard error.
+
+        Returns:
+            Weights as a float32 matrix of shape (texts, dimensions), in the order of `texts`.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
         """
         check_texts(texts)
         counts, columns, weights = [np.zeros(1, np.int64)], [np.empty(0, "<i4")], [np.empty(0, "<f4")]
@@ -114,9 +133,16 @@ class Sparse:
         return SparseVectors(matrix, self.vocabulary)
 
     def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
-        """One query a text, in order, its terms by descending weight, then by name; without terms for a blank text.
+        """Encode the texts of queries.
 
-        Raises EncodingError where the model gives NaN or infinity.
+        Args:
+            texts: Texts of the queries. A blank text gets a query without terms.
+
+        Returns:
+            For each text, in order, its terms with their weights, the largest first, then by name.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
         """
         check_texts(texts)
         filled = [number for number, text in enumerate(texts) if text.strip()]
@@ -129,7 +155,11 @@ class Sparse:
         return [queries.get(number, blank) for number in range(len(texts))]
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """For each query a sentence if the model does not read all of it, else ""."""
+        """Write a note on each query that is longer than the model reads.
+
+        Returns:
+            One sentence for each text, or `""` if the model reads all of it.
+        """
         return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
 
     @overload
@@ -141,12 +171,17 @@ class Sparse:
     def decode(
         self, vector: str | SparseQuery | SparseVectors, top_k: int | None = None
     ) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
-        """What a vector says: its terms and weights, by descending weight, then by name.
+        """List the terms of a vector with their weights, the largest first, then by name.
 
         Args:
-            vector: the text of a document, a query from `encode_queries`, or documents from `encode_documents`
-                (then there is one list for each).
-            top_k: how many terms at most; None for all.
+            vector: Text of a document, a query from `encode_queries`, or documents from `encode_documents`.
+            top_k: Largest number of terms. None for all.
+
+        Returns:
+            Pairs of term and weight. For documents, one list of pairs for each.
+
+        Raises:
+            InvalidArgumentError: The vectors were made by an encoder with another vocabulary.
         """
         top_k = whole_number_or_none("top_k", top_k)
         if isinstance(vector, SparseQuery):
@@ -154,26 +189,38 @@ class Sparse:
         if isinstance(vector, str):
             return self.decode(self.encode_documents([vector]), top_k)[0]
         if vector.vocabulary.fingerprint != self.vocabulary.fingerprint:
-            raise InvalidArgumentError("These vectors have another vocabulary than the encoder that is to decode them.")
+            raise InvalidArgumentError(
+                "These vectors have another vocabulary than this encoder: decode them with the encoder that made them."
+            )
         places = [slice(start, end) for start, end in itertools.pairwise(vector.matrix.indptr.tolist())]
         rows = [self._ordered(vector.matrix.indices[place], vector.matrix.data[place]) for place in places]
         return [_pairs(terms, weights)[:top_k] for terms, weights in rows]
 
     def intersection(self, query: str, document: str, top_k: int | None = None) -> list[tuple[str, float]]:
-        """Why a query and a document match: each shared term and what it adds to the score, the largest first.
+        """List the terms that a query and a document share, with the part of the score that each adds.
 
-        The score is the sum of all of them.
+        Args:
+            query: Text of the query.
+            document: Text of the document.
+            top_k: Largest number of terms. None for all.
+
+        Returns:
+            Pairs of term and part of the score, the largest first. The parts of all terms sum to the score.
         """
         asked = dict(self.decode(self.encode_queries([query])[0]))
         shared = [(term, asked[term] * weight) for term, weight in self.decode(document) if term in asked]
         return sorted(shared, key=lambda pair: (-pair[1], pair[0]))[:top_k]
 
     def sparsity(self, queries: Sequence[str] = (), documents: Sequence[str] = ()) -> dict[str, dict[str, float]]:
-        """How sparse vectors are, for queries and documents apart.
+        """Measure how sparse the vectors of queries and of documents are.
+
+        Args:
+            queries: Texts of queries.
+            documents: Texts of documents.
 
         Returns:
-            For "queries" and "documents", where any are given: "active_dims", the mean number of terms of a vector,
-            and "sparsity_ratio", the mean share of dimensions that are zero.
+            Two numbers for `"queries"` and for `"documents"`, if texts are given: `"active_dims"` is the mean number of
+            active dimensions, and `"sparsity_ratio"` is the mean share of dimensions that are zero.
         """
         active = {
             "queries": [len(query.terms) for query in self.encode_queries(queries)],
@@ -186,14 +233,15 @@ class Sparse:
         }
 
     def fingerprint(self) -> Fingerprint:
-        """The model's content and the settings that vectors depend on; reads files but loads nothing.
+        """Name the model's content and the settings that vectors depend on. Files are read, but no model is loaded.
 
-        Raises ModelNotFoundError where there is no such model.
+        Raises:
+            ModelNotFoundError: There is no such model.
         """
         return Fingerprint("sparse", {"model": self.model.digest(), **self.model.settings, **self._settings})
 
     def schema(self) -> RetrieverSchema:
-        """What an index must remember; loads the model, as one that cannot encode must make no index."""
+        """Describe the retriever for the index. The model is loaded, so that a broken model raises before indexing."""
         self.model.get()
         arguments = self.model.arguments()
         encoder = None if arguments is None else {"type": "sparse", **arguments, **self._settings}
@@ -207,15 +255,15 @@ class Sparse:
     def _embedded(
         self, texts: Sequence[str], numbers: Sequence[int], task: Task
     ) -> Iterator[tuple[NDArray[np.intp], list[Row]]]:
-        """Batches of positions with their rows; `numbers` are those of the texts for messages."""
+        """Batches of positions with their rows. `numbers` are the numbers of the texts in messages."""
         width = len(self.vocabulary) if texts else 0
 
         def embed(batch: NDArray[np.intp]) -> list[Row]:
             dense = self._dense_rows([texts[position] for position in batch], task)
             if dense.shape[1] != width:
                 raise EncodingError(
-                    f"The model {self.model.name!r} gives vectors of {dense.shape[1]} dimensions on one side and "
-                    f"{width} on the other."
+                    f"The model {self.model.name!r} gives vectors of {dense.shape[1]} dimensions for one side (queries "
+                    f"or documents) and {width} for the other: give a model with one vocabulary for both."
                 )
             rows: list[Row] = []
             for row, position in zip(dense, batch, strict=True):
@@ -233,7 +281,7 @@ class Sparse:
         )
 
     def _dense_rows(self, texts: Sequence[str], task: Task) -> NDArray[np.float32]:
-        """Vectors with all their zeros, shape (texts, dimensions)."""
+        """The vectors as a full matrix of shape (texts, dimensions), zeros included."""
         from sentence_transformers.util import select_max_active_dims
 
         own = self._settings.get("query_max_active_dims" if task == "query" else "max_active_dims")
@@ -256,11 +304,11 @@ def _pairs(terms: Sequence[str], weights: NDArray[np.float32]) -> list[tuple[str
 
 
 def _term_names(model: Any, dimensions: int) -> list[str]:
-    """Distinct names: tokens where dimensions are the tokenizer's vocabulary, numbers where they are latent."""
+    """Distinct names of the dimensions: tokens of the tokenizer, or numbers for latent dimensions."""
     if any(type(module).__name__ == "SparseAutoEncoder" for module in model.modules()):
         return [str(dimension) for dimension in range(dimensions)]
     names: dict[str, None] = {}
     for dimension, token in enumerate(model.tokenizer.convert_ids_to_tokens(list(range(dimensions)))):
-        name = str(token) if token else f"[{dimension}]"  # rows that only fill the matrix up have no token
+        name = str(token) if token else f"[{dimension}]"  # dimensions that only pad the matrix have no token
         names[name if name not in names else f"{name}[{dimension}]"] = None
     return list(names)

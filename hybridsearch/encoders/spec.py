@@ -1,4 +1,4 @@
-"""Encoders in one line of text, as the command line takes them: `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`."""
+"""Encoders from one line of text, for the command line: `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
 
 
 def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
-    """The encoders of `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`, by name; the language of BM25 may be "none"."""
+    """Make the encoders that a text such as `bm25,dense=MODEL` describes.
+
+    Args:
+        spec: Encoders between commas: `bm25`, `dense=MODEL`, `sparse=MODEL`, `native=ANALYZER`.
+        language: Language of BM25, or `"none"`.
+
+    Returns:
+        The encoders by name.
+
+    Raises:
+        InvalidArgumentError: A part of the text is not an encoder, or an encoder comes twice.
+    """
     encoders: dict[str, Encoder] = {}
     for part in spec.split(","):
         name, given, model = (text.strip() for text in part.partition("="))
@@ -23,7 +34,9 @@ def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
                 f"as in {EXAMPLE}."
             )
         if name in encoders:
-            raise InvalidArgumentError(f"--retrievers has {name!r} twice; from Python an index can have several.")
+            raise InvalidArgumentError(
+                f"--retrievers has {name!r} twice: name it once. In Python an index can have several of them."
+            )
         if name == "bm25":
             if given:
                 raise InvalidArgumentError("--retrievers: bm25 takes no model; its option is --language.")

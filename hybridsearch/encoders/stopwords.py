@@ -1,7 +1,7 @@
-"""Stop words by language: words so common that searching for them says nothing.
+"""Stop words by language: words that are too common to search for.
 
-The lists of the Snowball project, those beyond English as PostgreSQL ships them
-(BSD licences; Copyright 2001 Martin Porter, 2002 Richard Boulton).
+These are the lists of the Snowball project. The lists of languages other than English have the form that PostgreSQL
+ships (BSD licences; Copyright 2001 Martin Porter, 2002 Richard Boulton).
 """
 
 STOP_WORDS: dict[str, frozenset[str]] = {

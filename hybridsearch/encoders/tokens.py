@@ -1,7 +1,7 @@
-"""From text to terms: the tokenisation of `hybridsearch.BM25`.
+"""The tokenisation of `hybridsearch.BM25`, which makes terms from texts.
 
-Text is normalised and cut into words by one regular expression (`Tokenizer.splitter`); each distinct word becomes a
-term, or none, once (`Tokenizer.stemmer`), and `TermTable` remembers the outcome.
+`Tokenizer.splitter` normalises a text and cuts it into words. `Tokenizer.stemmer` turns a word into a term, or drops
+it. `TermTable` does this once for each distinct word.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ LANGUAGES: tuple[str, ...] = tuple(sorted({*Stemmer.algorithms()} - {"porter", "
 """Languages with a Snowball stemmer."""
 
 TOKENIZER_VERSION = 2
-"""Part of every fingerprint; to be raised when the same settings give other terms. An index keeps the version that it
-was made with, so every version stays readable. Version 1 had no single characters of unspaced scripts in documents,
-kept the dot of a lower-cased "İ", and folded only those accents that Unicode parts from their letter."""
+"""Version of the rules, a part of every fingerprint. It grows if the same settings give other terms.
+
+An index keeps the version that it was made with, so the rules of every version stay in the code. Version 1 gave no
+single characters of unspaced scripts in documents. It kept the dot of a lower-cased "İ". It folded only accents that
+Unicode separates from their letter."""
 
 MAX_WORD = 255
-"""Characters of a word that count. Longer ones are no words but data, and engines refuse them."""
+"""Number of characters of a word that count. Longer words are usually data, and engines refuse them."""
 
-_ELIDING = frozenset({"catalan", "french", "irish", "italian"})  # l'homme, dell'arte: the apostrophe parts two words
+_ELIDING = frozenset({"catalan", "french", "irish", "italian"})  # the apostrophe separates two words: l'homme
 _IGNORED = re.compile(  # invisible within words: soft hyphen, joiners, direction marks, variation selectors
     "[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe0e\ufe0f\ufeff]"
 )
-_LONE_POINT = re.compile(r"\.(?:(?<![0-9]\.)|(?![0-9]))")  # any but that of a decimal number
+_LONE_POINT = re.compile(r"\.(?:(?<![0-9]\.)|(?![0-9]))")  # every point except that of a decimal number
 _RARE = re.compile(r"[^\x00-\x7f]+")
-_UNSPACED = (  # scripts whose words are not parted by spaces, and Hangul, whose particles stick to the word
+_UNSPACED = (  # scripts without spaces between words, and Hangul, whose particles are attached to the word
     range(0x0E00, 0x0F00),  # Thai, Lao
     range(0x1000, 0x10A0),  # Myanmar
     range(0x1100, 0x1200),  # Hangul letters
@@ -50,7 +52,7 @@ _UNSPACED = (  # scripts whose words are not parted by spaces, and Hangul, whose
 )
 
 
-_FOLDED = {  # letters that Unicode does not part, as Lucene's ASCIIFoldingFilter writes them
+_FOLDED = {  # letters that Unicode does not decompose, as Lucene's ASCIIFoldingFilter writes them
     "Æ": "AE", "æ": "ae", "Œ": "OE", "œ": "oe", "ẞ": "SS", "ß": "ss", "Þ": "TH", "þ": "th",
     "Ð": "D", "ð": "d", "Ŋ": "N", "ŋ": "n", "ĸ": "q", "ı": "i", "ȷ": "j",
 }  # fmt: skip
@@ -60,19 +62,20 @@ _CHANGED_LETTER = re.compile(r"LATIN (CAPITAL|SMALL) LETTER ([A-Z]) WITH [A-Z ]+
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """How a text becomes terms.
+    """The rules that turn a text into terms.
 
     Attributes:
-        language: of the stemmer and of elisions such as "l'homme", one of `LANGUAGES`; None for none.
-        stemming: whether words are reduced to stems.
-        stop_words: words that are no terms, compared without regard to case.
-        lowercase: whether case is ignored (Unicode case folding).
-        fold_accents: whether "naïve" is "naive" and "Øre" is "ore"; vowel signs of Indic and other scripts are letters
-            and stay.
-        bigrams: whether a run of Chinese, Japanese, Korean, Thai, Lao, Khmer or Burmese characters gives its
-            overlapping pairs, as in Lucene's CJKAnalyzer, or is one word. A document also gives the characters
-            themselves, so that a query of one character finds it; in a query only a lone character gives itself.
-        version: of these rules, at most `TOKENIZER_VERSION`.
+        language: Language of the stemmer and of elisions such as "l'homme", one of `LANGUAGES`. None for no language.
+        stemming: Whether words are reduced to stems.
+        stop_words: Words that give no terms. Case is ignored.
+        lowercase: Whether case is ignored (Unicode case folding).
+        fold_accents: Whether "naïve" equals "naive", and "Øre" equals "ore". Vowel signs of Indic and other scripts
+            are letters, and stay.
+        bigrams: Whether a run of Chinese, Japanese, Korean, Thai, Lao, Khmer or Burmese characters gives its
+            overlapping pairs, as in Lucene's CJKAnalyzer. If not, it is one word. A document also gives the single
+            characters, so that a query of one character finds it. In a query, only a run of one character gives a
+            single character.
+        version: Version of the rules, at most `TOKENIZER_VERSION`.
     """
 
     language: str | None
@@ -84,10 +87,11 @@ class Tokenizer:
     version: int = TOKENIZER_VERSION
 
     def splitter(self, *, of_query: bool = False) -> Callable[[str], list[str]]:
-        """A function from the text of a document, or of a query, to its words, neither stemmed nor stopped yet.
+        """Make a function that cuts the text of a document or of a query into words.
 
-        A word may have the edges that `stemmer` takes off. ASCII, where most of the time goes, is split on spaces
-        after everything else has become one; this gives the words that the regular expressions give, faster.
+        The words are not stemmed, and stop words are still there. A word may have edge characters, which `stemmer`
+        removes. An ASCII text takes a faster way, which gives the same words as the regular expressions: all separators
+        become spaces, and the text is split at spaces.
         """
         apostrophe = "" if self.language in _ELIDING else "'"
         in_word = frozenset(f"{ascii_letters}{digits}_.{apostrophe}")
@@ -107,7 +111,7 @@ class Tokenizer:
         return split
 
     def normalise(self, text: str) -> str:
-        """Unicode NFKC without invisible characters, with case and accents folded as asked."""
+        """Normalise a text by Unicode NFKC, remove invisible characters, and fold case and accents if wanted."""
         if _IGNORED.search(_beyond_ascii(text)):
             text = _IGNORED.sub("", text)
         text = unicodedata.normalize("NFKC", text).replace("’", "'")
@@ -126,7 +130,10 @@ class Tokenizer:
         return text
 
     def stemmer(self) -> Callable[[str], str]:
-        """A function from a word to its term, or to "" for none. Not for two threads at once."""
+        """Make a function that turns a word into its term, or into `""` if the word gives no term.
+
+        Two threads cannot use the function at once.
+        """
         stem = Stemmer.Stemmer(self.language, 0).stemWord if self.stemming and self.language else None
         stop_words = {self.normalise(word).lower() for word in self.stop_words}
 
@@ -142,7 +149,10 @@ class Tokenizer:
 
 
 class TermTable(dict[str, int]):
-    """Word to term number, -1 for a word that is no term; fills itself. Any number of threads may look words up."""
+    """The number of each word's term, or -1 for a word without a term.
+
+    A word is added when it is looked up. Any number of threads may look up words.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -164,19 +174,19 @@ class TermTable(dict[str, int]):
 
 
 def stop_words_of(language: str | None) -> frozenset[str]:
-    """The language's list, empty where there is none."""
+    """The stop words of a language. The set is empty if there is no list."""
     return STOP_WORDS.get(language or "", frozenset())
 
 
 def _is_accent(character: str) -> bool:
-    """Whether this is a mark above, below or through a letter, or an Arabic or Hebrew point, by combining class."""
+    """Whether a character is a mark above, below or through a letter, or an Arabic or Hebrew point."""
     place = unicodedata.combining(character)
     return place == 1 or 10 <= place <= 36 or place >= 200
 
 
 @cache
 def _folded_letters() -> dict[int, str]:
-    """Letters with a stroke, hook or the like, and ligatures, to plain letters."""
+    """Plain letters for ligatures, and for letters with a stroke, a hook or a similar mark."""
     folded = {ord(letter): plain for letter, plain in _FOLDED.items()}
     for code in (code for block in _LATIN for code in block):
         if changed := _CHANGED_LETTER(unicodedata.name(chr(code), "")):
@@ -198,17 +208,17 @@ def _characters_and_pairs(run: re.Match[str]) -> str:
 
 
 def _word(characters: str) -> str:
-    """The pattern of a word; the parts of a decimal or version number stay together."""
+    """The pattern of a word. A decimal number or a version number is one word."""
     return rf"[{characters}]+(?:(?<=\d)\.(?=\d)[{characters}]+)*"
 
 
 def _beyond_ascii(text: str) -> str:
-    """What the costly classes below need to look at: in most texts a few characters, or nothing."""
+    """The characters of a text that are not ASCII. The slow classes below need to see only these."""
     return " ".join(_RARE.findall(text))
 
 
-# Python's \w leaves out combining marks, without which Hindi or Thai words fall apart. The classes below take some
-# milliseconds to make and are slow to match, so only text that needs them meets them.
+# Python's \w does not match combining marks, so it would cut Hindi and Thai words apart. The classes below match them.
+# They take some milliseconds to make and are slow to match, so they are used only for texts that need them.
 
 
 @cache
@@ -244,7 +254,7 @@ def _unspaced() -> str:
 
 
 def _character_class(codes: Iterable[int]) -> str:
-    """The inside of a regular expression's [...] for ascending code points."""
+    """The content of a character class [...] of a regular expression, for ascending code points."""
     spans: list[list[int]] = []
     for code in codes:
         if spans and spans[-1][1] == code - 1:

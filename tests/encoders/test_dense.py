@@ -184,7 +184,7 @@ def test_max_length_cuts_texts(minilm: str, model: Any) -> None:
 def test_a_query_that_the_model_does_not_read_to_its_end_is_noted(minilm: str, model: Any) -> None:
     ours, limit = Dense(minilm), model.max_seq_length
     fits, longer = " ".join(["wing"] * (limit - 2)), " ".join(["wing"] * (limit - 1))
-    note = f"the query has {limit + 1} tokens, but the model reads {limit}; the rest is cut off."
+    note = f"the query has {limit + 1} tokens, but the model reads only {limit}."
     assert ours.query_notes(["wing", fits, longer]) == ["", "", note]
     assert Dense(minilm, query_prompt="query: ").query_notes([fits])[0].startswith(f"the query has {limit + 2} tokens")
     search = hs.HybridSearch({"dense": ours})

@@ -180,7 +180,7 @@ def test_model_kwargs_cannot_loosen_the_safety(kwargs: dict[str, Any]) -> None:
 def test_model_kwargs_must_be_json_able() -> None:
     import torch
 
-    with pytest.raises(InvalidArgumentError, match="JSON-able"):
+    with pytest.raises(InvalidArgumentError, match="JSON cannot hold"):
         dense("a/model", model_kwargs={"dtype": torch.float16})
 
 

@@ -75,5 +75,5 @@ def test_a_model_with_code_of_its_own_is_adapted_to_a_raw_corpus(
     trusted = CliRunner().invoke(app, [*map(str, command), "--trust-remote-code"])
 
     assert refused.exit_code == 1
-    assert "comes with code of its own, which runs only where you allow it" in refused.stderr
+    assert "has code that runs only if you allow it" in refused.stderr
     assert trusted.exit_code == 0, trusted.output
