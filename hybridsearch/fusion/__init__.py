@@ -1,7 +1,7 @@
-"""Merging the rankings of several retrievers into one.
+"""Fusions merge the rankings of several retrievers into one ranking.
 
-A fusion is a subclass of `Fusion` with one method: what each listed document earns from each retriever. The rest
-(summing, ties, weights) is the same for all.
+A fusion is a subclass of `Fusion` with one method, `contributions`. `Fusion` sums the contributions, applies weights
+and orders equal scores.
 """
 
 from hybridsearch.fusion.adaptive import AdaptiveFusion as AdaptiveFusion

@@ -1,25 +1,26 @@
-"""How far to trust each retriever, told from rankings alone; no labels.
+"""Adaptive fusion, which estimates from the rankings how good each retriever is. It needs no judgements.
 
-Two signs of one query that a retriever is lost, and neither is sure:
+The rankings of one query have two signs that a retriever has found the wrong documents. Neither sign is certain.
 
-* It fills its top ranks with documents that no other retriever would show: `support`, from the ranks of the other
-  lists. Predicting how well a list answers a query from its similarity to others is Markovits, Shtok, Kurland and
-  Carmel's (Predicting Query Performance for Fusion-Based Retrieval, CIKM 2012).
-* All its candidates score about the same: `commitment`, from the shape of its own scores. That the scores of good
-  lists are further apart is the idea of NQC (Shtok, Kurland, Carmel, Raiber and Markovits, Predicting Query Performance
-  by Query-Drift Estimation, ACM TOIS 30(2), 2012).
+* The retriever's first documents have low ranks with the other retrievers (`support`). Markovits, Shtok, Kurland and
+  Carmel predict from such similarities how good a ranking is (Predicting Query Performance for Fusion-Based Retrieval,
+  CIKM 2012).
+* The retriever's candidates have nearly equal scores (`commitment`). The scores of good rankings are further apart.
+  This is the idea of NQC (Shtok, Kurland, Carmel, Raiber and Markovits, Predicting Query Performance by Query-Drift
+  Estimation, ACM TOIS 30(2), 2012).
 
-Weighting a fusion by such predictions, query by query, is studied by Santra, Basuchowdhuri and Ganguly (Beyond
+Santra, Basuchowdhuri and Ganguly study weights of a fusion that such predictions give for each query (Beyond
 Correlations, arXiv 2601.17339).
 
-Two more that the rankings of many queries show (`trust`), where each of them alone looks like any other:
+The rankings of many queries have two more signs (`trust`), which no single query shows.
 
-* It shows the same few documents again and again, whatever is asked: such hubs are near to everything and say nothing
+* The retriever finds the same few documents for many different queries. These hubs are near to all queries
   (Radovanović, Nanopoulos and Ivanović, Hubs in Space, JMLR 11, 2010).
-* It is the twin of another retriever, so that one opinion has two votes. Weights for estimates whose errors are
-  correlated are Bates and Granger's (The Combination of Forecasts, Operational Research Quarterly 20(4), 1969).
+* The retriever finds the same documents as another retriever, so that one opinion counts twice. Bates and Granger
+  compute weights for estimates with correlated errors (The Combination of Forecasts, Operational Research Quarterly
+  20(4), 1969).
 
-benchmarks/adaptive_fusion.py measures each sign, all, and others that were tried.
+benchmarks/adaptive_fusion.py measures each sign, all signs together, and other signs that were tried.
 """
 
 from __future__ import annotations
@@ -37,32 +38,39 @@ from hybridsearch.fusion.score import normalize
 from hybridsearch.ranking import Ranking
 
 TOP = 10
-"""How many first documents of a retriever the others are asked about: a page of results."""
+"""Number of first documents of a ranking that are compared with the other rankings: one page of results."""
 
 DAMPING = 10.0
-"""The k of the reciprocal ranks: how slowly support falls with the other's rank (half of it is left at rank k + 2).
+"""The k of the reciprocal ranks, which decides how slowly support falls with the rank. Half is left at rank k + 2.
 
-Of order `TOP`, so that an other that has all ten on its own first page supports them well, in whatever order."""
+It is about as large as `TOP`, so that a ranking with the same ten documents on its first page gives good support."""
 
 FEW_REPEATS = 0.1
-"""Repetitions that are taken for none: of a first document in the first ten of this many other queries."""
+"""Number of repetitions that count as none, as a mean number of other queries with the same first document."""
 
 LEAST_TRUST = 0.1
-"""Of a retriever that repeats more than others: with queries that are few or alike it may be right to."""
+"""Least factor of a retriever that repeats documents. If queries are few or similar, it may be right to repeat."""
 
 LEAST_SHARE = 0.05
-"""Of a vote, for a retriever that only repeats what several others say."""
+"""Least share of a retriever whose documents several other retrievers find as well."""
 
 
 class AdaptiveFusion(Fusion):
-    """Weighted mean of min-max scores whose weights are chosen for each query, from its rankings alone.
+    """Score fusion by min-max whose weights are computed for each query from the rankings.
 
-    The weight of a retriever is its own (1 unless given) times how well the others' rankings support its first ten
-    documents (`support`), times how clearly its scores prefer them (`commitment`). Else it is `ScoreFusion("minmax")`.
+    The weight of a retriever has three factors: the given weight (1 by default), the support of its first ten documents
+    in the other rankings (`support`), and how clearly its scores prefer its first documents (`commitment`). Scores are
+    merged as by `ScoreFusion("minmax")`.
 
-    No ranking of one query shows that a retriever is weak on the whole collection; those of many queries do, without a
-    judgement: `calibrated` takes its weights from them (`trust`). benchmarks/adaptive_fusion.py
-    says what either is worth. Where there are judged queries, `hybridsearch.evaluation.tuning.tune` does better.
+    The rankings of one query do not show whether a retriever is weak on the whole collection. The rankings of many
+    queries do, without judgements: `calibrated` computes weights from them. benchmarks/adaptive_fusion.py measures the
+    effect of both. If you have judged queries, `hs.tune` gives better results.
+
+    Args:
+        weights: Weights by retriever name, at least 0. None gives all retrievers the same weight.
+
+    Raises:
+        InvalidArgumentError: A weight is not allowed.
 
     >>> bm25 = Ranking.from_scores({"a": 9.0, "b": 7.0, "c": 5.0})
     >>> dense = Ranking.from_scores({"x": 0.9, "a": 0.8, "b": 0.7})
@@ -74,13 +82,16 @@ class AdaptiveFusion(Fusion):
 
     @classmethod
     def calibrated(cls, samples: Iterable[Mapping[str, Ranking]]) -> AdaptiveFusion:
-        """An adaptive fusion whose weights say how far each retriever is to be trusted at all, from unjudged queries.
+        """Make an adaptive fusion whose weights are computed from the rankings of many queries, without judgements.
 
         Args:
-            samples: the rankings of a hundred queries or more, as `HybridSearch.rankings` gives them.
+            samples: Rankings of a hundred queries or more, as `HybridSearch.rankings` returns them.
+
+        Returns:
+            The fusion, with the weights of `hybridsearch.fusion.adaptive.trust`.
 
         Raises:
-            InvalidArgumentError: there is no query, or not every query has the same retrievers.
+            InvalidArgumentError: There is no query, or two queries have different retrievers.
 
         >>> good = [Ranking.from_scores({f"a{query}": 2.0, f"b{query}": 1.0}) for query in range(100)]
         >>> hubs = [Ranking.from_scores({"x": 2.0, "y": 1.0})] * 100
@@ -91,6 +102,7 @@ class AdaptiveFusion(Fusion):
         return cls(trust(samples))
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        """Compute the min-max score times the weight's share of all weights, for each document of each ranking."""
         depth = max((len(ranking) for ranking in rankings.values()), default=0)
         scores = {name: normalize(ranking.scores, "minmax") for name, ranking in rankings.items()}
         weights = {
@@ -102,13 +114,19 @@ class AdaptiveFusion(Fusion):
 
 
 def support(rankings: Mapping[str, Ranking]) -> dict[str, float]:
-    """How well the other rankings support each one's first documents: in (0, 1], by retriever name.
+    """Compute how well the other rankings support each ranking's first documents.
 
-    The support that one ranking gives another is the mean of (k + 1) / (k + rank) over the other's first ten documents,
-    discounted as in DCG by 1 / log2(position + 1). A document that it does not list has the rank after the longest
-    list, so that a short list (few documents have the term) does not support what it never listed. What counts is the
-    least supporter: with two of a kind and one stranger, the two do not vouch for each other. Where there is no other,
-    or none found anything, it is 1.
+    Ranking A supports ranking B by a weighted mean over the first ten documents of B. A document counts
+    (k + 1) / (k + its rank in A), with the discount of DCG, 1 / log2(its rank in B + 1). A document that is not in A
+    has the rank after the end of the longest ranking. So a short ranking does not support documents that it does not
+    have. The result is the least support that any other ranking gives. So two similar retrievers cannot raise each
+    other's support.
+
+    Args:
+        rankings: Rankings of one query by retriever name.
+
+    Returns:
+        A number above 0 and up to 1 by retriever name. It is 1 if no other ranking has a document.
 
     >>> bm25 = Ranking.from_scores({"a": 9.0, "b": 7.0, "c": 5.0})
     >>> dense = Ranking.from_scores({"x": 0.9, "a": 0.8, "b": 0.7})
@@ -133,14 +151,18 @@ def support(rankings: Mapping[str, Ranking]) -> dict[str, float]:
 
 
 def commitment(scores: NDArray[np.float64], depth: int) -> float:
-    """How much a retriever prefers its first documents: 1 over the square root of its mean min-max score; 1 or more.
+    """Compute how clearly the scores of a retriever prefer its first documents.
 
-    As a weight of min-max scores it is halfway (by the geometric mean) between leaving them alone and making the
-    scores of every retriever sum to the same (the "sum" normalisation of Montague and Aslam, CIKM 2001).
+    The result is 1 over the square root of the mean min-max score. As a weight, it is the geometric mean of two
+    others: 1, and the weight that gives the scores of every retriever the same sum (the "sum" normalisation of Montague
+    and Aslam, CIKM 2001).
 
     Args:
-        scores: min-max scores of all its candidates, shape (n,), n <= depth.
-        depth: length of the longest list; what a shorter one does not list counts 0.
+        scores: Min-max scores of all candidates, of shape (n,) with n at most `depth`.
+        depth: Length of the longest ranking. A shorter ranking is filled up with the score 0.
+
+    Returns:
+        A number of at least 1.
 
     >>> commitment(np.array([1.0, 0.2, 0.1, 0.0]), 4) > commitment(np.array([1.0, 0.9, 0.8, 0.0]), 4)
     True
@@ -150,20 +172,26 @@ def commitment(scores: NDArray[np.float64], depth: int) -> float:
 
 
 def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
-    """A weight for each retriever, by what it does over many queries: the greatest is 1.
+    """Compute a weight for each retriever from its rankings of many queries.
 
-    Of each query's first ten documents it counts in how many other queries' first ten they are, too. A retriever with
-    the mean count c has the weight ((least c + 0.1) / (c + 0.1))^2, but 0.1 at least: what all retrievers repeat alike
-    is what the queries have in common, and only repeating more speaks against one. That is multiplied by its part in
-    S^-1 1, where S holds the mean overlaps (Jaccard) of the first ten documents of any two: the weights with the least
-    variance for estimates that are correlated so, by which twins share a vote.
+    The weight has two factors.
+
+    * Repetition: for each document among a query's first ten, the other queries are counted that have it among their
+      first ten. A retriever with the mean count c gets ((least c + 0.1) / (c + 0.1))^2, but at least 0.1. The least c
+      of all retrievers is what the queries have in common. Only more repetition lowers the weight.
+    * Overlap: the retriever's part of S^-1 1, but at least 0.05. S has the mean Jaccard overlap of the first ten
+      documents of any two retrievers. These are the weights with the least variance for estimates that are correlated
+      by S. Two retrievers with the same documents share one weight.
 
     Args:
-        samples: by retriever name the rankings of each query: of a hundred queries or more, as people ask them. With
-            few queries, or of unlike topics in a huge collection, nothing is repeated and all are trusted alike.
+        samples: Rankings by retriever name, for each of a hundred queries or more that people ask. If the queries are
+            few, or the collection is very large, no document is repeated, and repetition gives all the same factor.
+
+    Returns:
+        Weights by retriever name. The largest is 1.
 
     Raises:
-        InvalidArgumentError: there is no query, or not every query has the same retrievers.
+        InvalidArgumentError: There is no query, or two queries have different retrievers.
 
     >>> bm25 = [Ranking.from_scores({f"d{query}": 2.0, f"e{query}": 1.0}) for query in range(100)]
     >>> lost = [Ranking.from_scores({"hub": 2.0, f"d{query}": 1.0}) for query in range(100)]
@@ -173,7 +201,10 @@ def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
     """
     tops = [{name: ranking.ids[:TOP] for name, ranking in sample.items()} for sample in samples]
     if not tops or any(one.keys() != tops[0].keys() for one in tops):
-        raise InvalidArgumentError("Trust is learned from the rankings of one or more queries by the same retrievers.")
+        raise InvalidArgumentError(
+            "The samples have no query, or two queries have different retrievers: give rankings of one or more queries "
+            "by the same retrievers."
+        )
     names = list(tops[0])
     repeats = np.array([_repeats([one[name] for one in tops]) for name in names])
     overlaps = np.array([[np.mean([_overlap(one[a], one[b]) for one in tops]) for b in names] for a in names])
@@ -184,13 +215,13 @@ def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
 
 
 def _repeats(tops: Iterable[tuple[str, ...]]) -> float:
-    """The mean, over all documents that were shown, of how many other queries show the same one."""
+    """The mean number of other queries that have the same document, over all documents."""
     counts = Counter(id for top in tops for id in top)
     shown = counts.total()
     return sum(count * (count - 1) for count in counts.values()) / shown if shown else 0.0
 
 
 def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> float:
-    """Jaccard's similarity."""
+    """The Jaccard similarity of two sets of documents."""
     both = set(one) | set(other)
     return len(set(one) & set(other)) / len(both) if both else 1.0

@@ -1,4 +1,4 @@
-"""What every fusion shares: weights, sums and ties. A fusion adds what each listed document earns."""
+"""The base class of all fusions, with weights, sums and the order of equal scores."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ from hybridsearch.readers.lines import writable
 
 
 class Fusion(ABC):
-    """How rankings are merged: the fused score of a document is the sum of what it earns from each retriever.
+    """Base class of fusions, which merge the rankings of several retrievers into one ranking.
 
-    A fusion of your own that an index is to find again is registered (`hybridsearch.registry.register`) by its `name`,
-    which is that of its class unless it has another.
+    The fused score of a document is the sum of its contributions, one from each retriever that has the document in its
+    ranking. A subclass needs the method `contributions`. Register the subclass by `hybridsearch.registry.register` if a
+    saved index must find it again. It is registered by its `name`.
 
     Args:
-        weights: non-negative weight by retriever name, with an entry for every retriever that is fused; None = all
-            equal. Weight 0 is the same as leaving the retriever out.
+        weights: Weights by retriever name, at least 0, with a weight for each retriever that is fused. None gives all
+            retrievers the same weight. The weight 0 leaves a retriever out.
 
     Raises:
-        InvalidArgumentError: a weight is negative, not finite, or all are 0.
+        InvalidArgumentError: A weight is negative or not finite, or all weights are 0.
     """
 
     name: ClassVar[str]
+    """Name of the fusion in an index. The default is the name of the class."""
 
     weights: dict[str, float] | None = None
+    """Weights by retriever name. None if all retrievers have the same weight."""
 
     tuned_on: frozenset[str] = frozenset()
-    """Digests of the queries that `hs.tune` chose it by: `hybridsearch.evaluation.tuned.kept_digests`."""
+    """Digests of the queries that `hs.tune` chose the fusion by (`hybridsearch.evaluation.tuned.kept_digests`)."""
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         if weights is not None:
@@ -51,30 +54,47 @@ class Fusion(ABC):
                 for name, weight in weights.items()
             }
             if not any(self.weights.values()):
-                raise InvalidArgumentError("All fusion weights are 0, so nothing could be found; raise one of them.")
+                raise InvalidArgumentError("All fusion weights are 0, so nothing could be found: raise one of them.")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "name" not in vars(cls):  # the name of its base class would be found again as that class
+        if "name" not in vars(cls):  # an inherited name would stand for the base class
             cls.name = cls.__name__
 
     @abstractmethod
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
-        """What each document of each ranking earns, parallel to that ranking's ids; no ranking has weight 0 here."""
-
-    def fuse(self, rankings: Mapping[str, Ranking]) -> Ranking:
-        """The fused ranking of one query.
-
-        Sums are exactly rounded and compared after rounding to 12 significant digits, so that the order of the
-        retrievers cannot decide; equal scores are ordered by document id.
+        """Compute what each document of each ranking adds to its fused score.
 
         Args:
-            rankings: by retriever name; all of those asked, also the empty ones.
+            rankings: Rankings of one query by retriever name. Retrievers with weight 0 are left out.
+
+        Returns:
+            By retriever name, one finite float64 number for each document, in the order of the ranking.
+        """
+
+    def fuse(self, rankings: Mapping[str, Ranking]) -> Ranking:
+        """Merge the rankings of one query.
+
+        Scores are compared with 12 significant digits, so that the order of the retrievers has no effect. Documents
+        with equal scores are ordered by id.
+
+        Args:
+            rankings: Rankings by retriever name, one of each retriever that was asked. A ranking may be empty.
+
+        Returns:
+            The fused ranking.
         """
         return self.explain(rankings)[0]
 
     def explain(self, rankings: Mapping[str, Ranking]) -> tuple[Ranking, dict[str, dict[str, float]]]:
-        """The fused ranking, and by retriever name and document id what each listing contributed to its score."""
+        """Merge the rankings of one query, and return the contributions too.
+
+        Args:
+            rankings: Rankings by retriever name, one of each retriever that was asked. A ranking may be empty.
+
+        Returns:
+            The fused ranking, and the contributions by retriever name and document id.
+        """
         used = {name: ranking for name, ranking in rankings.items() if self.weight(name) > 0}
         contributions = {
             name: dict(zip(used[name].ids, values.tolist(), strict=True))
@@ -90,7 +110,7 @@ class Fusion(ABC):
         return Ranking.from_scores(zip(parts, scores, strict=True)), contributions
 
     def _checked(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
-        """`contributions`, checked. Raises RetrieverError if it fails or does not give finite numbers."""
+        """The checked contributions. Raises RetrieverError if `contributions` fails or gives a wrong result."""
         try:
             given = {name: np.asarray(of, dtype=np.float64) for name, of in self.contributions(rankings).items()}
         except HybridSearchError:
@@ -99,27 +119,44 @@ class Fusion(ABC):
             raise RetrieverError(f"The fusion {self!r} failed: {type(error).__name__}: {error}") from error
         for name, values in given.items():
             if name not in rankings or values.shape != (len(rankings[name]),) or not np.isfinite(values).all():
-                raise RetrieverError(f"The fusion {self!r} gave no finite number for each document of {name!r}.")
+                raise RetrieverError(
+                    f"The fusion {self!r} did not give one finite number for each document of {name!r}: repair its "
+                    "method contributions."
+                )
         return given
 
     def weight(self, retriever: str) -> float:
-        """The weight of one retriever. Raises InvalidArgumentError where `weights` leaves it open."""
+        """Look up the weight of one retriever.
+
+        Raises:
+            InvalidArgumentError: `weights` has no weight for the retriever.
+        """
         if self.weights is None:
             return 1.0
         if retriever not in self.weights:
             raise InvalidArgumentError(
                 f"The fusion has weights for {', '.join(map(repr, self.weights))} but none for {retriever!r}: "
-                "give it one (0 leaves the retriever out)."
+                f"give {retriever!r} a weight (0 leaves the retriever out)."
             )
         return self.weights[retriever]
 
     def to_json(self) -> dict[str, Any]:
-        """`{"type": name, **constructor arguments}`, with `tuned_on` if there is any; `make_fusion` is its inverse."""
+        """Convert the fusion to a dict that JSON can hold: `{"type": name, **constructor arguments}`.
+
+        If the fusion was tuned, the dict also has `tuned_on`. `make_fusion` makes the fusion again.
+        """
         tuned_on = {"tuned_on": " ".join(sorted(self.tuned_on))} if self.tuned_on else {}
         return {"type": self.name, "weights": self.weights, **tuned_on}
 
     def save(self, path: str | Path) -> None:
-        """Write a small JSON file, which is taken wherever a fusion is. Raises StorageError where that fails."""
+        """Write the fusion to a small JSON file. Every argument `fusion` takes the file's path.
+
+        Args:
+            path: Path of the file. Its name must end with `.json`.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
         with writable(path) as place:
             place.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
 

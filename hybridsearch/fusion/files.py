@@ -1,4 +1,4 @@
-"""Fusions by name, and from what an index or a file remembers of them."""
+"""Fusions from their names, from files, and from the settings of an index."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hybridsearch.fusion.base import Fusion
 from hybridsearch.registry import make, registered
 
 TUNED = "tuned"
-"""The type of a file of `hs.tune`, which has a fusion, how deep to read for it, and the figures that say why."""
+"""Type of a file that `hs.tune` wrote, with a fusion, the number of candidates for it, and its measures."""
 
 
 def fusion_names() -> list[str]:
-    """What `named_fusion` takes.
+    """List the names that `named_fusion` takes.
 
     >>> fusion_names()
     ['rrf', 'minmax', 'zscore', 'adaptive']
@@ -27,7 +27,11 @@ def fusion_names() -> list[str]:
 
 
 def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusion:
-    """The fusion of one of `fusion_names`, with its default settings and these weights.
+    """Make a fusion from its name, with default settings and the given weights.
+
+    Args:
+        name: One of `fusion_names`.
+        weights: Weights by retriever name. None gives all retrievers the same weight.
 
     >>> named_fusion("minmax", {"bm25": 1, "dense": 2})
     ScoreFusion(weights={'bm25': 1.0, 'dense': 2.0}, normalization='minmax')
@@ -37,20 +41,25 @@ def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusio
 
 
 def make_fusion(description: Mapping[str, Any]) -> Fusion:
-    """The fusion of `Fusion.to_json`. Raises InvalidArgumentError where it is not one."""
+    """Make the fusion that `Fusion.to_json` described.
+
+    Raises:
+        InvalidArgumentError: The dict does not describe a fusion.
+    """
     arguments = dict(description) if isinstance(description, Mapping) else {}
     tuned_on = arguments.pop("tuned_on", "")
     if not isinstance(tuned_on, str):
-        raise InvalidArgumentError(f"tuned_on of a fusion is a text of digests, not {shown(tuned_on)}.")
+        raise InvalidArgumentError(f"tuned_on of a fusion is a string of digests, not {shown(tuned_on)}.")
     fusion: Fusion = make("fusion", arguments or description)
     fusion.tuned_on = frozenset(tuned_on.split())
     return fusion
 
 
 def restricted(description: Mapping[str, Any], retrievers: Collection[str]) -> Mapping[str, Any]:
-    """The description of `Fusion.to_json` for some of its retrievers, with their weights alone.
+    """Restrict the description of a fusion to some of its retrievers.
 
-    If all of these are 0, the retrievers become equal: the zeros only say that other retrievers are better.
+    If the weights of these retrievers are all 0, they get the same weight. Their zeros only mean that the other
+    retrievers are better.
 
     >>> restricted({"type": "rrf", "k": 60, "weights": {"bm25": 1, "dense": 2}}, ["dense"])
     {'type': 'rrf', 'k': 60, 'weights': {'dense': 2}}
@@ -63,13 +72,17 @@ def restricted(description: Mapping[str, Any], retrievers: Collection[str]) -> M
 
 
 def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fusion, int | None]:
-    """The fusion, and the depth that a file of `hs.tune` was tuned at where `candidates` is None.
+    """Make a fusion from an argument `fusion`.
 
     Args:
-        fusion: one of `fusion_names`, a path, or a fusion, which is returned.
+        fusion: Fusion, one of `fusion_names`, or the path of a file.
+        candidates: Number of candidates that the user gave. None if a file of `hs.tune` may decide it.
+
+    Returns:
+        The fusion and the number of candidates.
 
     Raises:
-        InvalidArgumentError: there is no such file, or it holds something else.
+        InvalidArgumentError: There is no such file, or it does not describe a fusion.
     """
     if isinstance(fusion, Fusion):
         return fusion, candidates
@@ -91,7 +104,11 @@ def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fu
 
 
 def read_content(path: str | Path) -> Any:
-    """The JSON in the file of a fusion. Raises InvalidArgumentError where there is none."""
+    """Read the JSON in the file of a fusion.
+
+    Raises:
+        InvalidArgumentError: The file cannot be read, or it is not JSON.
+    """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -100,7 +117,7 @@ def read_content(path: str | Path) -> Any:
 
 @contextmanager
 def content_of_tune() -> Iterator[None]:
-    """What is read in it is the content of a file of `hs.tune`; raises InvalidArgumentError where it turns out not."""
+    """Turns errors of reading a file of `hs.tune` into InvalidArgumentError."""
     try:
         yield
     except (TypeError, KeyError, AttributeError, ValueError) as error:

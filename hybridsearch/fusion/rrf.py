@@ -1,4 +1,4 @@
-"""Reciprocal rank fusion."""
+"""Reciprocal rank fusion (RRF)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ from hybridsearch.ranking import Ranking
 
 
 class RRF(Fusion):
-    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): sum of weight / (k + rank), rank from 1.
+    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), which merges rankings by ranks alone.
 
-    A retriever that does not list a document adds nothing.
+    A retriever adds weight / (k + rank) to the fused score of each document in its ranking. Ranks count from 1. It adds
+    nothing to other documents.
+
+    Args:
+        k: Number that is added to each rank, at least 0. A large number makes the first ranks count less.
+        weights: Weights by retriever name, at least 0. None gives all retrievers the same weight.
+
+    Raises:
+        InvalidArgumentError: An argument is outside its range.
 
     >>> from hybridsearch.ranking import round_score
     >>> bm25, dense = Ranking.from_scores({"a": 9.0, "b": 7.0}), Ranking.from_scores({"b": 0.8})
@@ -32,9 +40,11 @@ class RRF(Fusion):
         self.k = number("RRF's k", k, least=0, sentence="{name} is {value}; it is a number >= 0, usually 60.")
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        """Compute weight / (k + rank) for each document of each ranking."""
         return {
             name: self.weight(name) / (self.k + np.arange(1.0, len(ranking) + 1)) for name, ranking in rankings.items()
         }
 
     def to_json(self) -> dict[str, Any]:
+        """Convert the fusion to a dict that JSON can hold."""
         return {**super().to_json(), "k": self.k}

@@ -1,4 +1,4 @@
-"""Fusion by normalised scores."""
+"""Score fusion, which merges rankings by normalised scores."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ Normalization = Literal["minmax", "zscore", "none"]
 
 
 class ScoreFusion(Fusion):
-    """Weighted mean of normalised scores, over all retrievers asked; one that does not list a document counts 0.
+    """Score fusion, whose fused score is the weighted mean of normalised scores.
 
-    Scores are normalised per query and retriever over its candidates: "minmax" to [0, 1], "zscore" to mean 0 and
-    (population) standard deviation 1, "none" leaves them. A list of equal scores, also a list of one, becomes 1.0
-    under "minmax" and "zscore".
+    The mean is over all retrievers that were asked. A retriever that does not have a document in its ranking counts 0.
+    Scores are normalised for each query and retriever, over the candidates of the retriever. With `"minmax"` and
+    `"zscore"`, candidates with equal scores, and a single candidate, get 1.0.
+
+    Args:
+        normalization: Method that normalises scores: `"minmax"` to the range from 0 to 1, `"zscore"` to mean 0 and
+            (population) standard deviation 1, `"none"` leaves scores as they are.
+        weights: Weights by retriever name, at least 0. None gives all retrievers the same weight.
+
+    Raises:
+        InvalidArgumentError: The normalisation is unknown, or a weight is not allowed.
 
     >>> bm25, dense = Ranking.from_scores({"a": 9.0, "b": 7.0, "c": 5.0}), Ranking.from_scores({"b": 0.8})
     >>> list(ScoreFusion("minmax").fuse({"bm25": bm25, "dense": dense}))
@@ -37,6 +45,7 @@ class ScoreFusion(Fusion):
         self.normalization = normalization
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+        """Compute the normalised score times the weight's share of all weights, for each document of each ranking."""
         total = math.fsum(self.weight(name) for name in rankings)
         return {
             name: normalize(ranking.scores, self.normalization) * (self.weight(name) / total)
@@ -44,15 +53,17 @@ class ScoreFusion(Fusion):
         }
 
     def to_json(self) -> dict[str, Any]:
+        """Convert the fusion to a dict that JSON can hold."""
         return {**super().to_json(), "normalization": self.normalization}
 
 
 def normalize(scores: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float64]:
+    """Normalise the scores of one retriever for one query, as `ScoreFusion` describes."""
     if normalization == "none" or not len(scores):
         return scores
     if scores.min() == scores.max():
         return np.ones_like(scores)
-    scaled = scores / float(np.abs(scores).max()) / 2  # neither differences nor squares leave float64 now
+    scaled = scores / float(np.abs(scores).max()) / 2  # so that differences and squares cannot overflow
     if normalization == "minmax":
         low, high = float(scaled.min()), float(scaled.max())
         return (scaled - low) / (high - low)

@@ -1,4 +1,7 @@
-"""Rerankers read query and document together and score the pair: slower than retrieval, and better at the top."""
+"""Rerankers score query and document together, for the first documents of a fused ranking.
+
+They are slower than retrievers, and they order the first documents better.
+"""
 
 from hybridsearch.rerank.base import Reranker as Reranker
 from hybridsearch.rerank.base import make_reranker as make_reranker

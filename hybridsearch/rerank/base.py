@@ -1,4 +1,4 @@
-"""What every reranker is, whoever wrote it."""
+"""The methods that every reranker has."""
 
 from __future__ import annotations
 
@@ -15,39 +15,44 @@ from hybridsearch.registry import make
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Gives new scores to the first `top_k` documents of a fused ranking."""
+    """An object that gives new scores to the first documents of a fused ranking."""
 
     @property
     def top_k(self) -> int:
-        """How many documents of each fused ranking are scored; at least 1."""
+        """Number of documents of each fused ranking that get new scores, at least 1."""
         ...
 
     def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
-        """Scores of each query's documents, larger is better.
+        """Score the first documents of each query. A larger score is better.
 
         Args:
-            queries: all queries of a search, so that work can be shared.
-            documents: for each query its candidates, in fused order.
+            queries: All queries of a search, so that the reranker can make larger batches.
+            documents: For each query, its first documents in fused order.
 
         Returns:
-            For each query one float64 array, as long as its candidates and in their order. Raises EncodingError
-            where the model gives NaN.
+            For each query, one float64 array with a score for each document, in order.
+
+        Raises:
+            EncodingError: The model gives NaN.
         """
         ...
 
     def to_json(self) -> dict[str, Any] | None:
-        """`{"type": registered name, **constructor arguments}`; None for one that only the caller can make."""
+        """Convert the reranker to a dict that JSON can hold: `{"type": registered name, **constructor arguments}`.
+
+        Return None for a reranker that only the caller can make.
+        """
         ...
 
 
 def score_pairs(
     reranker: Reranker, queries: Sequence[str], documents: Sequence[Sequence[Document]]
 ) -> list[NDArray[np.float64]]:
-    """`reranker.rerank`, whoever wrote it, with its answer checked.
+    """Call a reranker, and check its scores.
 
     Raises:
-        RetrieverError: it failed with an error that is none of ours.
-        EncodingError: it did not give one finite score for each document.
+        RetrieverError: The reranker failed with an error that is not a `HybridSearchError`.
+        EncodingError: The reranker did not give one finite score for each document.
     """
     try:
         scores = [np.asarray(of_query, dtype=np.float64) for of_query in reranker.rerank(queries, documents)]
@@ -63,6 +68,10 @@ def score_pairs(
 
 
 def make_reranker(description: Mapping[str, Any]) -> Reranker:
-    """The reranker of `Reranker.to_json`. Raises InvalidArgumentError as `hybridsearch.registry.make` does."""
+    """Make the reranker that `Reranker.to_json` described.
+
+    Raises:
+        InvalidArgumentError: The type is not known, or its class does not take the arguments.
+    """
     reranker: Reranker = make("reranker", description)
     return reranker

@@ -1,4 +1,4 @@
-"""Reranking by a CrossEncoder model."""
+"""The reranker that runs a CrossEncoder model."""
 
 from __future__ import annotations
 
@@ -23,25 +23,31 @@ if TYPE_CHECKING:
 GPU_BATCH_TOKENS = 65536
 
 WINDOW = 4096
-"""Pairs that are sorted by length and held in memory at a time."""
+"""Number of pairs that are sorted by length and held in memory at a time."""
 
 
 class CrossEncoderReranker:
-    """A reranker that runs a model of sentence-transformers' class `CrossEncoder` with one output.
+    """A reranker that runs a `CrossEncoder` model of sentence-transformers with one output.
 
-    The pairs of all queries are sorted by length in tokens and scored in batches of similar length; the scores are
-    those of `CrossEncoder.predict`. Nothing is imported or loaded before the first pair.
+    The pairs of all queries are scored in batches of similar length. The scores are those of `CrossEncoder.predict`.
+    The model is loaded when the first pair is scored.
 
     Args:
-        model: a folder, a name on the Hugging Face hub, or a loaded `CrossEncoder`.
-        top_k: how many documents of each fused ranking are reranked; those below keep their order.
-        max_length: longest pair in tokens, the longer text is cut off; None for the model's own.
-        device, batch_tokens, backend, model_kwargs, trust_remote_code, revision: as for `hybridsearch.Dense`.
+        model: Folder of the model, its name on the Hugging Face hub, or a loaded `CrossEncoder`.
+        top_k: Number of documents of each fused ranking that are reranked. Documents after them keep their order.
+        max_length: Number of tokens that the model reads of a pair. The longer text is cut off. None for the model's
+            limit.
+        device: Device that computes, such as `"cpu"` or `"cuda:0"`. None for the best device there is.
+        batch_tokens: Number of tokens of a batch, after padding. None for 1,024 on a CPU, 65,536 on other devices.
+        backend: Library that computes: `"torch"`, `"onnx"` or `"openvino"`.
+        model_kwargs: Arguments for the library, such as `{"dtype": "bfloat16"}`. JSON must be able to hold them.
+        trust_remote_code: Whether code in the model's folder may run. An index never stores this setting.
+        revision: Revision of a model on the hub, such as a branch or a commit. None for the newest.
 
     Raises:
-        InvalidArgumentError: an argument is not allowed; at first use also: the model has no trained head for scores,
-            or more than one output.
-        ModelNotFoundError: at first use: there is no such model.
+        InvalidArgumentError: An argument is not allowed. At first use it may also mean that the model has no trained
+            head for scores, or more than one output.
+        ModelNotFoundError: There is no such model. The error comes at first use.
     """
 
     def __init__(
@@ -67,7 +73,19 @@ class CrossEncoderReranker:
         return f"CrossEncoderReranker({self.model.written(top_k=self.top_k)})"
 
     def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
-        """Scores of each query's documents, as `Reranker.rerank` says."""
+        """Score the first documents of each query. A larger score is better.
+
+        Args:
+            queries: Texts of the queries.
+            documents: For each query, its documents.
+
+        Returns:
+            For each query, one float64 array with a score for each document, in order.
+
+        Raises:
+            EncodingError: The model gives NaN.
+            InvalidArgumentError: There is not one list of documents for each query.
+        """
         if len(queries) != len(documents):
             raise InvalidArgumentError(
                 f"{number_of(len(queries), 'query needs', 'queries need')} one list of documents "
@@ -82,11 +100,11 @@ class CrossEncoderReranker:
         return np.split(scores, ends[:-1]) if len(documents) else []
 
     def fingerprint(self) -> Fingerprint:
-        """The model's content and the settings that scores depend on; reads files but loads nothing."""
+        """Name the model's content and the settings that scores depend on. Files are read, but no model is loaded."""
         return Fingerprint("cross-encoder", {"model": self.model.digest(), **self.model.settings})
 
     def to_json(self) -> dict[str, Any] | None:
-        """The arguments that make this reranker again, as `Reranker.to_json` says."""
+        """Convert the reranker to a dict that JSON can hold. None if the model was given as an object."""
         arguments = self.model.arguments()
         return None if arguments is None else {"type": "cross-encoder", **arguments, "top_k": self.top_k}
 
