@@ -202,7 +202,7 @@ def test_max_length_is_set_on_the_loaded_model(minilm: str) -> None:
 def test_options_are_not_set_on_a_model_of_the_callers(minilm: str) -> None:
     from sentence_transformers import SentenceTransformer
 
-    with pytest.raises(InvalidArgumentError, match="set them on the SentenceTransformer itself"):
+    with pytest.raises(InvalidArgumentError, match="set them on the SentenceTransformer object"):
         dense(SentenceTransformer(minilm, device="cpu"), max_length=64)
 
 

@@ -148,7 +148,7 @@ def test_a_fusion_survives_json(fusion: Fusion) -> None:
         (lambda: RRF(k=10**5000), "number >= 0"),
         (lambda: make_fusion({"type": "magic"}), "'magic'"),
         (lambda: make_fusion(["rrf"]), "described as"),  # type: ignore[arg-type]
-        (lambda: make_fusion({"type": ["rrf"]}), "known by a name"),
+        (lambda: make_fusion({"type": ["rrf"]}), "has a name"),
         (lambda: make_fusion({"type": "rrf", "tuned_on": 5}), "tuned_on"),
         (lambda: read_fusion("max", None), "'rrf', 'minmax', 'zscore', 'adaptive'"),
         (lambda: make_fusion({"type": "rrf", "depth": 3}), "depth"),
