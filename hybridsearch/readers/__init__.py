@@ -1,6 +1,6 @@
-"""Documents from files, tables in memory and iterables; streamed, one at a time.
+"""Readers give the documents of files, of tables in memory and of iterables, as a stream.
 
-A module reads a family of formats; `read.py` has the table of formats and finds the files.
+Each module reads some formats. `read.py` has the table of all formats, and finds the files.
 """
 
 from hybridsearch.readers.read import DocumentReader as DocumentReader

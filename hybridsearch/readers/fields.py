@@ -1,4 +1,4 @@
-"""What a record of a file is, and which of its fields become what in its document."""
+"""Records of a file, and the rules that make documents from their fields."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ TEXT_FIELDS = ("text", "contents", "content", "body")
 TITLE_FIELDS = ("title",)
 
 Record: TypeAlias = "Mapping[str, Any] | Document | DocumentError"
-"""What one record says, or what is wrong with it."""
+"""Fields of one record, a document, or the error of the record."""
 
 Numbered: TypeAlias = tuple[int, Record]
-"""A record and its 1-based line or row."""
+"""A line or row number, from 1, and its record."""
 
 
 class WholeFileError(Exception):
-    """The file as a whole cannot be read as documents, so that skipping lines does not help."""
+    """No line of the file can be read as a document, so skipping lines does not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Which fields of a record become what in its document.
+    """The rules that make a document from the fields of a record.
 
     Attributes:
-        id, text, title: names of fields, of which the first that a record has is used.
-        metadata: the fields to keep beside these; None keeps all.
-        auto_id: whether records without an id get one.
-        types: of metadata, by field.
-        encoding: of text files; None tells it by their first bytes.
+        id: Names of fields. The first field that the record has is the id.
+        text: Names of fields. The first field that the record has is the text.
+        title: Names of fields. The first field that the record has is the title.
+        metadata: Names of the fields to keep as metadata. None keeps all other fields.
+        auto_id: Whether records that have no id get one.
+        types: Types of metadata, by field.
+        encoding: Encoding of text files. None finds it from their first bytes.
     """
 
     id: tuple[str, ...]
@@ -48,6 +50,11 @@ class Fields:
     encoding: str | None = None
 
     def document(self, record: Record, file: str, number: int | None) -> Document:
+        """Make the document of a record.
+
+        Raises:
+            DocumentError: The record is not a usable document.
+        """
         if isinstance(record, Document):
             return record
         if isinstance(record, DocumentError):
@@ -83,16 +90,20 @@ class Fields:
         return Document(id, "" if text is None else text, "" if title is None else title, metadata)
 
     def of_document(self, record: Container[str]) -> tuple[str | None, str | None, str | None]:
-        """The names of the fields that hold id, text and title; the others are metadata."""
+        """Find the names of the fields with the id, the text and the title. All other fields are metadata."""
         id_field, text_field, title_field = (_first(names, record) for names in (self.id, self.text, self.title))
         return id_field, text_field, title_field
 
     def check(self, columns: Sequence[str]) -> None:
-        """Refuse a table at once that lacks what every row needs."""
+        """Check that a table has the columns that every row needs.
+
+        Raises:
+            DocumentError: A column is missing, or two columns have the same name.
+        """
         counts = Counter(columns)
         twice = next((name for name, count in counts.items() if count > 1), None)
         if twice is not None:
-            raise DocumentError(f"two columns are named {twice!r:.80}; names must differ.")
+            raise DocumentError(f"two columns are named {twice!r:.80}: rename one of them.")
         id_field, text_field, _ = self.of_document(counts)
         if text_field is None:
             raise self.without_text(columns)
@@ -101,24 +112,26 @@ class Fields:
         unknown = next((name for name in self.types if name not in counts), None)
         if unknown is not None:
             raise DocumentError(
-                f"types (--type) names {unknown!r:.80}, which is no column; the columns are {_shown(columns)}."
+                f"types (--type) names {unknown!r:.80}, which is not a column. The columns are {_shown(columns)}."
             )
         if self.title != TITLE_FIELDS and self.title[0] not in counts:
             raise DocumentError(
-                f"title_field (--title-field) is {self.title[0]!r:.80}, which is no column; the columns are "
+                f"title_field (--title-field) is {self.title[0]!r:.80}, which is not a column. The columns are "
                 f"{_shown(columns)}."
             )
 
     def without_text(self, found: Iterable[str]) -> DocumentError:
+        """The error of a record that has no text."""
         return DocumentError(
-            f"there is no text: {_listed(self.text)} is not among its fields ({_shown(found)}); "
-            "name the field with text_field (--text-field)."
+            f"there is no text: {_listed(self.text)} is not among its fields ({_shown(found)}). "
+            "Name the field with text_field (--text-field)."
         )
 
     def without_id(self, found: Iterable[str]) -> DocumentError:
+        """The error of a record that has no id."""
         return DocumentError(
-            f"there is no id: {_listed(self.id)} is missing or empty among its fields ({_shown(found)}); "
-            "name the field with id_field (--id-field), or let ids be made with auto_id=True (--auto-id)."
+            f"there is no id: {_listed(self.id)} is missing or empty among its fields ({_shown(found)}). "
+            "Name the field with id_field (--id-field), or number the records with auto_id=True (--auto-id)."
         )
 
 
@@ -143,5 +156,5 @@ def _shown(fields: Iterable[str]) -> str:
 
 def _decimal(value: int) -> str:
     if value.bit_length() > 1024:
-        raise DocumentError("its id is an integer of hundreds of digits; write it as a string.")
+        raise DocumentError("its id is an integer of hundreds of digits: write it as a string.")
     return str(value)

@@ -1,4 +1,4 @@
-"""Text files of lines with columns between blanks or tabs: runs, judgements, queries, topics."""
+"""Text files whose lines have columns between blanks or tabs: run files, judgements, queries, topics."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError, StorageError
 
 BLANKS = " \t\r\n\f\v"
-"""What separates columns: the blanks of ASCII, as in C. An id may hold others, such as a no-break space."""
+"""Characters that separate columns: the blanks of ASCII, as in C. An id may contain other blanks of Unicode."""
 
 _WORD = re.compile(f"[^{BLANKS}]+")
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """(line number, line) of a text file in UTF-8, without its blank lines. A line ends at a line feed, nowhere else.
+    """Read the lines of a text file in UTF-8, without its blank lines.
 
-    A gzip file is recognised by its first two bytes, whatever its name.
+    Only a line feed ends a line. A gzip file is recognised by its first two bytes, and not by its name.
+
+    Yields:
+        Pairs of line number, from 1, and line.
 
     Raises:
-        InvalidArgumentError: there is no such file, or it is not UTF-8.
-        StorageError: it cannot be read.
+        InvalidArgumentError: There is no such file, or it is not UTF-8.
+        StorageError: The file cannot be read.
     """
     number = 0
     try:
@@ -45,11 +48,11 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     except (OSError, EOFError, zlib.error) as error:
         raise StorageError(f"{path} cannot be read: {error}.") from error
     except ValueError as error:  # the path holds a null character
-        raise InvalidArgumentError(f"The path {str(path)!r} cannot be that of a file ({error}).") from error
+        raise InvalidArgumentError(f"The path {str(path)!r} cannot be the path of a file ({error}).") from error
 
 
 def words(line: str) -> list[str]:
-    """The columns of a line, without the blanks between them.
+    """Split a line into its columns, without the blanks between them.
 
     >>> words("q1 Q0 d\\u2028 1\\n")
     ['q1', 'Q0', 'd\\u2028', '1']
@@ -59,11 +62,11 @@ def words(line: str) -> list[str]:
 
 @contextmanager
 def writable(path: str | Path) -> Iterator[Path]:
-    """A context to write the text file `path` in. It gives the path, and its errors are those of this package.
+    """Gives the path of a text file to write, and turns errors of writing into errors of this package.
 
     Raises:
-        InvalidArgumentError: the text holds a lone surrogate, or `path` cannot be that of a file.
-        StorageError: the file cannot be written.
+        InvalidArgumentError: The text has a lone surrogate, or `path` cannot be the path of a file.
+        StorageError: The file cannot be written.
     """
     place = arguments.path("The path of the file", path)
     try:

@@ -1,4 +1,4 @@
-"""Documents from files, tables and iterables: streamed, one at a time."""
+"""`read_documents` reads documents from files, tables and iterables, as a stream."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _SHOWN = 3
 
 @runtime_checkable
 class Table(Protocol):
-    """A table in memory, such as a DataFrame of pandas or polars: Arrow's interface in Python."""
+    """A table in memory with Arrow's interface in Python, such as a DataFrame of pandas or polars."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How the files of one format are read.
+    """The functions that read the files of one format.
 
     Attributes:
-        suffixes: of their names, without .gz.
-        records: gives the records of an open file, by line or row; None if a file is one document.
-        columns: reads an open file for the types of its columns; None if it needs no look.
-        document: makes a record of a whole file, given its content, path, id and encoding.
-        unit: what a record's number counts.
-        compressed: whether files may end in .gz.
+        suffixes: Endings of the files' names, without .gz.
+        records: Function that gives the records of an open file with their numbers. None if a file is one document.
+        columns: Function that finds the types of an open file's columns. None if the file has its types.
+        document: Function that makes a record of a whole file from its content, path, id and encoding.
+        unit: Word for what a record's number counts.
+        compressed: Whether names may end with .gz.
     """
 
     suffixes: tuple[str, ...]
@@ -67,7 +67,13 @@ _FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class SkippedLine:
-    """A record that is no document: its file, its 1-based line (or row, or None for a whole file), and why.
+    """A record that was skipped because it is not a usable document.
+
+    Attributes:
+        file: File of the record.
+        line: Line or row of the record, from 1. None for a whole file.
+        reason: Reason why the record is not usable.
+        unit: Word for what `line` counts, such as `"line"` or `"row"`.
 
     >>> print(SkippedLine("corpus.jsonl", 12, "is not valid JSON"))
     corpus.jsonl, line 12: is not valid JSON
@@ -95,44 +101,58 @@ def read_documents(
     encoding: str | None = None,
     on_error: Literal["stop", "skip"] | str = "stop",
 ) -> DocumentReader:
-    """Stream documents from files, a table of pandas, polars or pyarrow, or any iterable of documents and mappings.
+    """Read documents from files, from a table of pandas, polars or pyarrow, or from an iterable, as a stream.
 
-    | source                              | records                                              |
-    |-------------------------------------|------------------------------------------------------|
-    | .jsonl, .ndjson, .json              | one JSON object a line                               |
-    | .csv, .tsv                          | rows below a header; .tsv has no quoting             |
-    | .parquet, a table in memory         | rows                                                 |
-    | a folder with corpus.jsonl          | its lines (a BEIR dataset)                           |
-    | any other folder, or .txt, .md      | the .txt and .md files in it and below, none hidden  |
+    | source                          | records                                                            |
+    |---------------------------------|--------------------------------------------------------------------|
+    | `.jsonl`, `.ndjson`, `.json`    | one JSON object on each line                                       |
+    | `.csv`, `.tsv`                  | one row on each line, below a header (quotes only in `.csv`)       |
+    | `.parquet`, a table in memory   | rows                                                               |
+    | a folder with `corpus.jsonl`    | the lines of this file (a BEIR data set)                           |
+    | another folder, `.txt`, `.md`   | each `.txt` and `.md` file in the folder and below, if not hidden  |
 
-    All but Parquet may be compressed (.gz). Text is UTF-8, or what its byte order mark says. A .csv file has commas,
-    semicolons, tabs or bars between its columns, as its header shows. A record's id is its field id, _id or docid
-    (integers become strings), its text the field text, contents, content or body, its title the field title, whichever
-    comes first in this order. Everything else is metadata. A mapping in the field "metadata" is merged into it. The id
-    of a text file is its path below the folder. Its title is the first Markdown heading, or else its name.
+    All files but Parquet may be compressed (`.gz`). Text is UTF-8, or has the encoding of its byte order mark. The
+    columns of a `.csv` file are separated by commas, semicolons, tabs or bars, as its header shows.
 
-    A column of CSV or TSV has one type: whole numbers, numbers, true or false, dates, dates with times, instants, or
-    else text. A first pass over the whole file finds it. A leading zero makes a column text. An empty cell is missing.
-    A pipe is first copied to a temporary file. `notes` says what was found.
+    The fields of a record become a document. The first field that exists is used:
+
+    * The id is the field `id`, `_id` or `docid`. Integers become strings.
+    * The text is the field `text`, `contents`, `content` or `body`.
+    * The title is the field `title`.
+    * All other fields are metadata. A mapping in the field `metadata` is merged into the metadata.
+
+    The id of a text file is its path below the folder. Its title is its first Markdown heading, or its name.
+
+    Each column of CSV or TSV has one type: whole number, number, true or false, date, date with time, instant, or text.
+    A first pass over the whole file finds the types. A number with a leading zero makes its column text. An empty cell
+    is a missing value. A pipe is copied to a temporary file first. `DocumentReader.notes` names the types.
 
     Args:
-        source: a path, a table in memory (anything that has `__arrow_c_stream__`), or documents and mappings; a
-            `DocumentReader` is returned as it is.
-        format: "jsonl", "csv", "tsv", "parquet", "beir" or "text"; None tells it by the name.
-        id_field, text_field, title_field: fields to use instead of the recognised ones.
-        metadata_fields: the only fields to keep as metadata; None keeps all.
-        auto_id: number the records that have no id as "<file name>-<line>"; two files of the same name collide.
-        types: types of fields of metadata, such as `{"zip": "str"}`: "str", "int", "float", "bool", "date",
-            "datetime" (without a zone) or "instant" (with one). A value of another type makes its record unusable.
-        encoding: the encoding of text files, such as "cp1252"; None for UTF-8, or what a byte order mark says.
-        on_error: what to do about a record that is no usable document. "stop" raises DocumentError with the file and
-            line. "skip" lists it in the reader's `skipped` and goes on.
+        source: Path of a file or folder, a table in memory (an object with `__arrow_c_stream__`), or documents and
+            mappings. A `DocumentReader` is returned as it is.
+        format: Format of the file: `"jsonl"`, `"csv"`, `"tsv"`, `"parquet"`, `"beir"` or `"text"`. None finds it from
+            the name.
+        id_field: Field of the id, in place of the fields above.
+        text_field: Field of the text, in place of the fields above.
+        title_field: Field of the title, in place of `title`.
+        metadata_fields: Fields to keep as metadata. None keeps all.
+        auto_id: Whether a record that has no id gets the id `<file name>-<line>`. Two files of the same name in
+            different folders then give the same ids.
+        types: Types of metadata fields, such as `{"zip": "str"}`. The types are `"str"`, `"int"`, `"float"`, `"bool"`,
+            `"date"`, `"datetime"` (without a time zone) and `"instant"` (with a time zone). A record with a value of
+            another type is not usable.
+        encoding: Encoding of text files, such as `"cp1252"`. None for UTF-8 or the encoding of the byte order mark.
+        on_error: Reaction to a record that is not a usable document. `"stop"` raises DocumentError with the file and
+            the line. `"skip"` adds the record to `DocumentReader.skipped`, and continues.
+
+    Returns:
+        An iterable of documents. The source is read while you iterate.
 
     Raises:
-        InvalidArgumentError: an argument is not one of those above.
-        DocumentError: there is no such file or folder, or its format is not recognised. While iterating: a record is
-            no document, a file holds none, or its encoding is another one.
-        StorageError: the file cannot be read.
+        InvalidArgumentError: An argument is not allowed.
+        DocumentError: There is no such file or folder, or its format is not recognised. During the iteration: a record
+            is not a usable document, a file has no document, or a file has another encoding.
+        StorageError: The file cannot be read.
 
     >>> documents = [{"_id": 7, "title": "Wings", "contents": "Lift grows.", "year": 1958}]
     >>> next(iter(read_documents(documents)))
@@ -171,14 +191,13 @@ def read_documents(
 
 
 class DocumentReader(Iterable[Document]):
-    """Documents that are read while they are iterated; made by `read_documents`.
+    """An iterable of documents that reads its source during the iteration. `read_documents` makes it.
 
-    Iterating again reads again, except from an iterator or a pipe.
+    A second iteration reads the source again. This does not work for an iterator or a pipe.
 
     Attributes:
-        skipped: what the latest iteration skipped so far, with on_error="skip".
-        types: by column of metadata, the type that the latest iteration found in a CSV or TSV file.
-        bytes_total: size of the file; None where it is not known, as for a folder or an iterable.
+        skipped: Records that the latest iteration has skipped, with `on_error="skip"`.
+        bytes_total: Size of the file in bytes. None if it is not known, for example for a folder or an iterable.
     """
 
     def __init__(
@@ -203,16 +222,17 @@ class DocumentReader(Iterable[Document]):
 
     @property
     def bytes_read(self) -> int:
-        """How much of the file the latest iteration has read, for a progress bar."""
+        """Number of bytes of the file that the latest iteration has read, for a progress bar."""
         return self._position()
 
     @property
     def types(self) -> dict[str, str]:
+        """Types of metadata columns that the latest iteration found in a CSV or TSV file, by column."""
         return {column.name: column.type for column in self._columns}
 
     @property
     def notes(self) -> list[str]:
-        """What the latest iteration found, one sentence each: types of columns, fields of several kinds."""
+        """Sentences about the latest iteration: types of columns, fields of several kinds, fields that do not exist."""
         fields, seen = self._fields, self._kinds.fields
         names = {"types (--type)": fields.types, "metadata_fields": sorted(fields.metadata or ())}
         if self._untitled and fields.title != TITLE_FIELDS:
@@ -276,7 +296,7 @@ class DocumentReader(Iterable[Document]):
         return f"DocumentReader({shown}{f', format={self._format!r}' if self._format else ''})"
 
     def _records(self) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
-        """(where, its fields, number, record or what is wrong with it); `where` names the file and the unit."""
+        """The place (file and unit), the fields, the number, and the record or its error, for each record."""
         source, fields = self._source, self._fields
         if isinstance(source, Path):
             format = _FORMATS[self._format or "text"]
@@ -291,7 +311,7 @@ class DocumentReader(Iterable[Document]):
         yield from ((where, fields, number, _mapping(record)) for number, record in enumerate(source, start=1))
 
     def _of_files(self, source: Path, format: _Format) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
-        """Files that are one document each."""
+        """The records of files that are one document each."""
         with _readable(SkippedLine(str(source), None, "")):
             for path in _files(source, format):
                 id = path.name if path == source else path.relative_to(source).as_posix()
@@ -299,7 +319,7 @@ class DocumentReader(Iterable[Document]):
                 yield SkippedLine(str(path), None, ""), self._fields, None, document
 
     def _of_file(self, source: Path, format: _Format) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
-        """One file of many records."""
+        """The records of one file."""
         where, fields = SkippedLine(str(source), None, "", format.unit), self._fields
         records, columns = format.records, format.columns
         if records is None:
@@ -328,14 +348,14 @@ def _is_blank(text: str) -> bool:
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size if path.is_file() else None
-    except OSError:  # opening it will raise the error
+    except OSError:  # the error is raised again when the file is opened
         return None
 
 
 def _locate(path: Path, format: str | None) -> tuple[Path, str]:
-    """The file or folder to read, and its format."""
+    """Find the file or folder to read, and its format."""
     if not path.exists():
-        way_out = "standard input is /dev/stdin" if str(path) == "-" else "check the path"
+        way_out = "write /dev/stdin for standard input" if str(path) == "-" else "check the path"
         raise DocumentError(f"There is no file or folder {str(path)!r}: {way_out}.")
     if not path.is_dir():
         suffix = path.with_suffix("").suffix if _is_gzip(path) else path.suffix
@@ -343,8 +363,8 @@ def _locate(path: Path, format: str | None) -> tuple[Path, str]:
         format = format or by_suffix.get(suffix.lower())
         if format is None:
             raise DocumentError(
-                f"The format of {str(path)!r} is not told by its name: use one of {', '.join(by_suffix)} "
-                f"(.gz too), or say format={'|'.join(_FORMATS)} (--format)."
+                f"The name of {str(path)!r} does not show its format: use a name that ends with "
+                f"{', '.join(by_suffix)} (or .gz after these), or give format={'|'.join(_FORMATS)} (--format)."
             )
         return path, format
     if format in (None, "beir"):
@@ -355,13 +375,13 @@ def _locate(path: Path, format: str | None) -> tuple[Path, str]:
         return path, "text"
     end = f", which format={format!r} needs: give the file itself" if format else ": give one file, or another folder"
     raise DocumentError(
-        f"The folder {str(path)!r} holds neither corpus.jsonl (a BEIR dataset) nor .txt or .md files{end}."
+        f"The folder {str(path)!r} holds neither corpus.jsonl (a BEIR data set) nor .txt or .md files{end}."
     )
 
 
 @contextmanager
 def _readable(where: SkippedLine) -> Iterator[None]:
-    """Damage that ends a file becomes a DocumentError that names it."""
+    """Turns errors that end the reading of a file into errors of this package that name the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -379,7 +399,7 @@ def _mapping(value: object) -> Record:
 
 
 def _files(path: Path, format: _Format) -> Iterator[Path]:
-    """The file itself, or those of the format in a folder, sorted within each folder."""
+    """The file, or the files of the format in a folder, sorted by name within each folder."""
     if path.is_file():
         yield path
         return
@@ -402,7 +422,7 @@ def _is_gzip(path: Path) -> bool:
 
 @contextmanager
 def _seekable(file: IO[bytes], needed: bool) -> Iterator[IO[bytes]]:
-    """`file`, or a copy of it if it is `needed` twice and is a pipe."""
+    """Gives the file, or a copy if the file must be read twice and is a pipe."""
     if not needed or file.seekable():
         yield file
         return
@@ -436,7 +456,7 @@ def _checked_encoding(encoding: str | None) -> str | None:
             codecs.lookup(encoding)
     except (LookupError, ValueError, TypeError):
         raise InvalidArgumentError(
-            f"No encoding {encoding!r:.80} is known; allowed are names such as utf-8, cp1252 and utf-16."
+            f"The encoding {encoding!r:.80} is not known: give a name such as utf-8, cp1252 or utf-16."
         ) from None
     return encoding
 

@@ -1,4 +1,4 @@
-"""Tables: CSV, TSV and Parquet."""
+"""Readers of tables: CSV, TSV, Parquet, and tables in memory."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LONGEST_CSV_FIELD = 2**27
-"""Characters; the csv module's own limit of 131,072 refuses long documents, and none at all an unclosed quote."""
+"""Number of characters of the longest field in a CSV file.
+
+The limit of the csv module, 131,072, is too small for long documents. Without a limit, an unclosed quote would read the
+whole file as one field."""
 
 _DELIMITERS = ",;\t|"
-_PARQUET_BATCH = 256  # rows; a batch of long documents should still fit into memory with ease
+_PARQUET_BATCH = 256  # rows, so that a batch of long documents fits into memory
 
 
 def csv_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
-    """Rows below a header, with values in quotes where they need them."""
+    """Read the rows of a CSV file below its header. Values may be in quotes."""
     return _records(file, fields, _DELIMITERS, csv.QUOTE_MINIMAL)
 
 
 def tsv_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
-    """Rows below a header, without quoting."""
+    """Read the rows of a TSV file below its header. Quotes have no meaning."""
     return _records(file, fields, "\t", csv.QUOTE_NONE)
 
 
 def csv_columns(file: IO[bytes], fields: Fields) -> list[Column]:
-    """The columns of metadata whose types are not given, after a look at all rows."""
+    """Find the types of the metadata columns of a CSV file whose types are not given, from all its rows."""
     return _columns(file, fields, _DELIMITERS, csv.QUOTE_MINIMAL)
 
 
 def tsv_columns(file: IO[bytes], fields: Fields) -> list[Column]:
-    """As `csv_columns`."""
+    """Find the types of the metadata columns of a TSV file whose types are not given, from all its rows."""
     return _columns(file, fields, "\t", csv.QUOTE_NONE)
 
 
 def parquet_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
-    """Rows, read some at a time."""
+    """Read the rows of a Parquet file in batches."""
     import pyarrow.parquet as pq
 
     with _damage("it is not a readable Parquet file"):
@@ -67,11 +70,11 @@ def parquet_rows(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
 
 
 def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
-    """Rows of a table in memory."""
+    """Read the rows of a table in memory in batches."""
     import pyarrow as pa
 
     number = 0
-    with _damage("it is not readable; each column needs one type", table):
+    with _damage("it is not readable, and each column needs one type", table):
         reader = pa.RecordBatchReader.from_stream(table)
         _refuse_periods(reader.schema)
         columns = [name for name in reader.schema.names if not name.startswith("__index_level_")]
@@ -90,7 +93,7 @@ def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
 
 
 def _refuse_periods(schema: pa.Schema) -> None:
-    """Refuse columns of pandas' periods: Arrow has only the numbers behind them."""
+    """Refuse columns with periods of pandas, because Arrow has only their numbers."""
     for name, type in zip(schema.names, schema.types, strict=True):
         if getattr(type, "extension_name", "") == "pandas.period":
             raise DocumentError(
@@ -100,14 +103,14 @@ def _refuse_periods(schema: pa.Schema) -> None:
 
 
 def _unlike(error: Exception, table: Any) -> str | None:
-    """What is wrong with a column of a DataFrame that Arrow cannot convert. None if the error is another one."""
+    """The error of a DataFrame's column that Arrow cannot convert. None for any other error."""
     found = re.search(r"Conversion failed for column (.*) with type", str(error.args[-1]) if error.args else "")
     if found is None:
         return None
     name = found[1]
     try:
         kinds = sorted({type(value).__name__ for value in table[name].dropna()})
-    except Exception:  # not a DataFrame of pandas, or the name is no string
+    except Exception:  # not a DataFrame of pandas, or the name is not a string
         kinds = []
     held = f"values of the types {', '.join(kinds[:4])}{', ...' if len(kinds) > 4 else ''}; it needs one type"
     if len(kinds) < 2:
@@ -117,7 +120,7 @@ def _unlike(error: Exception, table: Any) -> str | None:
 
 @contextmanager
 def _damage(what: str, table: Any = None) -> Iterator[None]:
-    """An error of Arrow ends the file. An error of the storage passes."""
+    """Turns an error of Arrow into a WholeFileError. An error of the storage stays as it is."""
     from pyarrow import ArrowException
 
     try:
@@ -143,7 +146,7 @@ def _wanted(columns: list[str], fields: Fields) -> list[str]:
 def _table(
     file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[0, 3]
 ) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str] | DocumentError]]]]:
-    """The header, and each row or its error with its line."""
+    """Opens a table. Gives its header, and the number of each line with its row or its error."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_FIELD))
     with decoded(file, fields.encoding, "") as text:
         first = text.readline().removeprefix("\ufeff")
@@ -154,7 +157,7 @@ def _table(
                 raise wrong
             header = next(lines, [])
             if not header:
-                raise DocumentError("the first line is empty, but should name the columns.")
+                raise DocumentError("the first line is empty, but must name the columns.")
             fields.check(header)
         except (csv.Error, DocumentError) as error:
             raise WholeFileError(str(error)) from error
@@ -179,7 +182,7 @@ def _table(
 
 
 def _delimiter(header: str, fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> str:
-    """The first one that gives a header with what a document needs; else the most frequent, for the error."""
+    """The first delimiter that gives a usable header. If there is none, the most frequent one, for the error."""
     for delimiter in delimiters:
         with contextlib.suppress(csv.Error, DocumentError):
             fields.check(next(csv.reader([header], delimiter=delimiter, quoting=quoting), []))
@@ -213,7 +216,7 @@ def _columns(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[
 
 
 def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """`batch` with float32 as float64 of the same decimals: 4.99, not 4.989999771118164."""
+    """The batch with float32 columns as float64 with the same short decimals: 4.99, not 4.989999771118164."""
     import pyarrow as pa
 
     short = pa.float32()
@@ -222,7 +225,7 @@ def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _arrow_records(batch: pa.RecordBatch) -> Iterator[Record]:
-    broken = (ValueError, OverflowError)  # bytes that are no UTF-8, a time in nanoseconds, a year beyond 9999
+    broken = (ValueError, OverflowError)  # bytes that are not UTF-8, a time in nanoseconds, a year after 9999
     try:
         records = _with_decimals(batch).to_pylist()
     except broken as error:

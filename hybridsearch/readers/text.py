@@ -1,4 +1,4 @@
-"""Text: its encoding, JSON lines, and files that are one document each."""
+"""Readers of text: encodings, JSON lines, and files that are one document each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybridsearch.errors import DocumentError
 from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
-_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+_MARKS = {  # UTF-32 comes first, because its mark begins with the mark of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -27,13 +27,17 @@ _START = 64
 
 @contextmanager
 def decoded(file: IO[bytes], encoding: str | None, newline: str) -> Iterator[TextIO]:
-    """`file` as text, from its position on. It stays open.
+    """Gives a file as text, from its position on. The file stays open.
 
-    Bytes that the encoding does not allow become lone surrogates, so only their own line is wrong. `newline` is as in
-    `open`.
+    Bytes that the encoding does not allow become lone surrogates, so that only their line is wrong.
+
+    Args:
+        file: File to decode.
+        encoding: Encoding of the file. None finds it from the first bytes.
+        newline: Newline mode, as in `open`.
 
     Raises:
-        WholeFileError: the encoding is another one, or unknown.
+        WholeFileError: The file has another encoding, or its encoding is unknown.
     """
     peek = getattr(file, "peek", None)
     name = _encoding_of(peek(_START)[:_START] if peek else b"", encoding)
@@ -47,7 +51,7 @@ def decoded(file: IO[bytes], encoding: str | None, newline: str) -> Iterator[Tex
 
 
 def json_lines(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
-    """One JSON object a line."""
+    """Read a file that has one JSON object on each line."""
     with decoded(file, fields.encoding, "\n") as text:
         for number, line in enumerate(text, start=1):
             raw = line.removeprefix("\ufeff") if number == 1 else line
@@ -56,7 +60,10 @@ def json_lines(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
 
 
 def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Record:
-    """A whole file, with its first Markdown heading, or else its name, as the title."""
+    """Make a document of a whole file.
+
+    Its title is its first Markdown heading, or its name if there is no heading.
+    """
     try:
         text = raw.decode(_encoding_of(raw[:_START], encoding), "surrogateescape").removeprefix("\ufeff")
         if (invalid := invalid_text(text, encoding)) is not None:
@@ -73,7 +80,7 @@ def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Reco
 
 
 def invalid_text(text: str, encoding: str | None) -> DocumentError | None:
-    """The error of a text from `decoded`; None if it is valid."""
+    """The error of a text that `decoded` gave. None if the text is valid."""
     if text.isascii():
         return None
     try:
@@ -110,9 +117,9 @@ def _json_object(line: str) -> Record:
     except RecursionError:
         return DocumentError("its JSON is nested too deeply.")
     except ValueError:
-        return DocumentError("it holds an integer of thousands of digits; write it as a string.")
+        return DocumentError("it holds an integer of thousands of digits: write it as a string.")
     if isinstance(record, dict):
         return record
     if isinstance(record, list):
-        return DocumentError("it is a JSON array: one object a line is needed (`jq -c '.[]'` makes them of an array).")
+        return DocumentError("it is a JSON array: write one object on each line (`jq -c '.[]'` converts an array).")
     return DocumentError(f"it is not a JSON object but a single {type(record).__name__}.")

@@ -1,4 +1,4 @@
-"""Types of metadata: the type of a column of texts, values of one type, and fields that hold several kinds."""
+"""Types of metadata: how a type is found for a column of texts, and how values are converted to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INT = re.compile(r"0|-?[1-9]\d{0,18}", re.ASCII)
 _FLOAT = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _DATETIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
-_EXACT = 2**53  # beyond it a float skips whole numbers
+_EXACT = 2**53  # a float cannot hold all larger whole numbers
 _MOST_VALUES = 4096
 _MOST_FIELDS = 1000
 _SHOWN = 12
@@ -70,10 +70,10 @@ _PARSERS: Mapping[str, Callable[[str], Any]] = {
     "datetime": _datetime,
     "instant": _instant,
 }
-"""By type, what reads a text as a value or raises ValueError. A column gets the first type that fits all of it."""
+"""For each type, a function that converts a text or raises ValueError. A column gets the first type that fits it."""
 
 TYPES = ("str", *_PARSERS)
-"""What `types` may name. A datetime has no zone; an instant is a date and time with one."""
+"""Names of all types. A datetime has no time zone. An instant is a date and time with a time zone."""
 
 _WORDS = {
     "str": "a text",
@@ -87,7 +87,10 @@ _WORDS = {
 
 
 def converted(value: Any, type: str, field: str) -> Any:
-    """`value` as one of `TYPES`, a list value by value; None stays None. Raises DocumentError.
+    """Convert a value to one of `TYPES`. Each element of a list is converted. None stays None.
+
+    Raises:
+        DocumentError: The value does not have this type.
 
     >>> converted(90210, "str", "zip"), converted(["4.50", 10], "float", "price")
     ('90210', [4.5, 10.0])
@@ -107,12 +110,13 @@ def converted(value: Any, type: str, field: str) -> Any:
 
 
 class Column:
-    """One column of texts while it is looked at.
+    """A column of texts whose type is found from its values.
 
     Attributes:
-        name: in the header.
-        place: in a row, from 0.
-        misfit: (line, value) of the value that made the column text, though others have a narrower type; else None.
+        name: Name of the column in the header.
+        place: Position of the column in a row, from 0.
+        misfit: Line and value that decided that the column is text, although other values have a narrower type. None if
+            there is no such value.
     """
 
     def __init__(self, name: str, place: int) -> None:
@@ -123,11 +127,15 @@ class Column:
 
     @property
     def type(self) -> str:
-        """The narrowest of `TYPES` that fits all of its values; "str" if there are none."""
+        """The narrowest of `TYPES` that fits all values of the column. `"str"` if there are no values."""
         return self._fitting[0] if self._seen and self._fitting else "str"
 
     def look(self, value: str, line: int) -> bool:
-        """Take a value into account; an empty one is missing. Returns False once the column can only be text."""
+        """Look at one more value. An empty value counts as missing.
+
+        Returns:
+            False if the column can only be text, so that no more values need a look.
+        """
         if value in self._seen or not (stripped := value.strip()):
             return True
         self._fitting = tuple(type for type in self._fitting if _fits(stripped, type))
@@ -149,7 +157,7 @@ def _fits(text: str, type: str) -> bool:
 
 
 def types_note(file: str, columns: Iterable[Column]) -> str:
-    """The types that were decided and how to change them; empty if there was nothing to decide."""
+    """A note on the types that were found, and how to change them. Empty if no type was found."""
     said = []
     for column in columns:
         because = "" if column.misfit is None else f" (line {column.misfit[0]} holds {column.misfit[1]!r:.40})"
@@ -158,21 +166,21 @@ def types_note(file: str, columns: Iterable[Column]) -> str:
         return ""
     more = f" and {len(said) - _SHOWN:,} more" if len(said) > _SHOWN else ""
     read = ", ".join(said[:_SHOWN]).replace(" as ", " is read as ", 1)
-    return f"{file}: column {read}{more}. To change that: types={{'NAME': 'TYPE'}} (--type NAME=TYPE)."
+    return f"{file}: column {read}{more}. To change a type, give types={{'NAME': 'TYPE'}} (--type NAME=TYPE)."
 
 
 class Kinds:
-    """Counts the kinds of values of each field, to note fields that hold several: a filter compares one kind only.
+    """Counts the kinds of values of each field, because a filter compares only one kind.
 
     Attributes:
-        fields: the names that were seen.
+        fields: Number of documents by kind, by field.
     """
 
     def __init__(self) -> None:
         self.fields: dict[str, dict[str, int]] = {}
 
     def add(self, metadata: Mapping[str, Any]) -> None:
-        """Take a document's metadata into account."""
+        """Count the kinds of one document's metadata."""
         for field, value in metadata.items():
             kinds = self.fields.get(field)
             if kinds is None:
@@ -183,14 +191,14 @@ class Kinds:
                 kinds[kind] = kinds.get(kind, 0) + 1
 
     def notes(self) -> Iterator[str]:
-        """A sentence for each field that holds several kinds."""
+        """Write a sentence for each field that has values of several kinds."""
         for field, counts in self.fields.items():
             several = {kind: count for kind, count in counts.items() if kind}
             if len(several) > 1:
                 shown = " and ".join(f"{kind} ({number_of(count, 'document')})" for kind, count in several.items())
                 yield (
-                    f"The field {field!r:.80} holds {shown}, but a filter compares one kind only. To have one kind: "
-                    f"types={{{field!r:.80}: 'str'}} (--type {shlex.quote(field[:80] + '=str')})."
+                    f"The field {field!r:.80} holds {shown}, but a filter compares one kind only. To get one kind, "
+                    f"give types={{{field!r:.80}: 'str'}} (--type {shlex.quote(field[:80] + '=str')})."
                 )
 
 

@@ -259,7 +259,7 @@ def test_a_row_whose_quote_is_wrong_does_not_swallow_others_in_silence(tmp_path:
 
 def test_a_told_field_that_no_document_has_is_an_error_or_a_note(tmp_path: Path) -> None:
     path = write_columns(tmp_path / "c.csv", {"year": ["1958"]})
-    with pytest.raises(DocumentError, match=r"'headline', which is no column; the columns are 'id', 'text', 'year'"):
+    with pytest.raises(DocumentError, match=r"'headline', which is not a column. The columns are 'id', 'text', 'year'"):
         list(read_documents(path, title_field="headline"))
     record = {"id": "1", "text": "Lift grows.", "year": 1958}
     reader = read_documents([record], title_field="headline", metadata_fields=["yaer"])
@@ -275,7 +275,9 @@ def test_a_told_field_that_no_document_has_is_an_error_or_a_note(tmp_path: Path)
 
 def test_a_told_type_of_no_field_is_an_error_or_a_note(tmp_path: Path) -> None:
     path = write_columns(tmp_path / "c.csv", {"year": ["1958"]})
-    with pytest.raises(DocumentError, match=r"names 'yaer', which is no column; the columns are 'id', 'text', 'year'"):
+    with pytest.raises(
+        DocumentError, match=r"names 'yaer', which is not a column. The columns are 'id', 'text', 'year'"
+    ):
         list(read_documents(path, types={"yaer": "int"}))
     reader = read_documents([WINGS], types={"yaer": "int"})
     assert len(list(reader)) == 1
@@ -354,7 +356,7 @@ def test_another_encoding_is_an_error_that_says_how_to_name_it(
     path = write(tmp_path / name, content.encode(encoding))
     with pytest.raises(DocumentError, match=rf"{name}.*--encoding .*{named}"):
         list(read_documents(path))
-    with pytest.raises(InvalidArgumentError, match="No encoding 'nosuch' is known"):
+    with pytest.raises(InvalidArgumentError, match="The encoding 'nosuch' is not known"):
         read_documents(path, encoding="nosuch")
 
 
@@ -594,7 +596,7 @@ def test_items_that_are_no_documents_are_named_by_number() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("c.csv", b"", "should name the columns"),
+        ("c.csv", b"", "must name the columns"),
         ("c.csv", b"id,words\n1,a\n", r"no text.*'id', 'words'.*--text-field"),
         ("c.csv", b"text\na\n", r"no id.*--auto-id"),
         ("c.csv", b"id,text,text\n", "two columns are named 'text'"),
@@ -617,7 +619,7 @@ def test_a_file_that_is_no_table_of_documents_is_refused_as_a_whole(
 
 def test_a_place_without_documents_is_refused_at_once(tmp_path: Path) -> None:
     write(tmp_path / "c.xml", "<a/>")
-    with pytest.raises(DocumentError, match="standard input is /dev/stdin"):
+    with pytest.raises(DocumentError, match="write /dev/stdin for standard input"):
         read_documents("-")
     for place, reason in (("nowhere", "no file or folder"), ("c.xml", "format"), (".", "neither corpus.jsonl")):
         with pytest.raises(DocumentError, match=reason):
