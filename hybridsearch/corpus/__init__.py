@@ -1,11 +1,11 @@
-"""The encoded-corpus store: documents with their vectors, encoded once, in Parquet files that every tool reads.
+"""The store of encoded documents, in Parquet files that many tools can read.
 
     store = CorpusStore.create("corpus", schema)
-    store.append(batch)                      # as often as you like; each call is durable when it returns
+    store.append(batch)                      # any number of times; the documents are on the disk when it returns
     for batch in CorpusStore.open("corpus").batches():
         backend.upsert(batch)                # any backend
 
-The memory backend keeps its index in the same folders, with its search arrays beside each part.
+The embedded engine keeps an index in the same folder, with its search arrays beside each part.
 """
 
 from __future__ import annotations

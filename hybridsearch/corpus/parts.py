@@ -1,14 +1,14 @@
-"""The Parquet form of encoded batches.
+"""The Parquet files that store encoded documents.
 
-| column           | type                           | holds                                         |
-|------------------|--------------------------------|-----------------------------------------------|
-| id, title, text  | string                         | the document                                  |
-| metadata         | string                         | its metadata as one JSON object               |
-| `<name>.terms`   | list<string>, dictionary coded | of a lexical or sparse retriever              |
-| `<name>.values`  | list<float>                    | its term frequencies or weights, in that order |
-| `<name>`         | fixed_size_list<float>         | of a dense retriever                          |
+| column           | type                           | content                                                        |
+|------------------|--------------------------------|----------------------------------------------------------------|
+| id, title, text  | string                         | the document                                                   |
+| metadata         | string                         | its metadata as one JSON object                                |
+| `<name>.terms`   | list<string>, dictionary coded | its terms, for a lexical or sparse retriever                   |
+| `<name>.values`  | list<float>                    | the term frequencies or weights, in the order of the terms     |
+| `<name>`         | fixed_size_list<float>         | its vector, for a dense retriever                              |
 
-DuckDB, Spark, Ray and pandas read these files as they are.
+DuckDB, Spark, Ray and pandas can read these files.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, Stora
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
 
 GROUP_ROWS = 8192
-"""Most documents in one row group, the unit that is read and written at once."""
+"""Largest number of documents in a row group. A row group is read and written at once."""
 
 GROUP_CHARACTERS = 1 << 25
-"""A row group ends early once its texts are this long, so that long documents do not need much memory."""
+"""Number of characters that ends a row group early, so that long documents do not need much memory."""
 
 ArrowArray: TypeAlias = Any
 """pyarrow's stubs do not follow nested arrays."""
@@ -46,7 +46,7 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     """The columns of a part.
 
     Raises:
-        InvalidArgumentError: two retrievers, or a retriever and a document column, would share a column.
+        InvalidArgumentError: Two retrievers, or a retriever and the document, would have the same column.
     """
     fields: list[tuple[str, Any]] = [(name, pa.large_string()) for name in _DOCUMENT_COLUMNS]
     for name, retriever in schema.retrievers.items():
@@ -67,7 +67,7 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 
 
 def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
-    """`batch` as Arrow tables, each small enough for one row group."""
+    """Convert a batch to Arrow tables, each small enough for one row group."""
     columns = arrow_schema(schema)
     start = 0
     while start < len(batch):
@@ -85,14 +85,14 @@ def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
 
 
 def from_table(table: pa.Table, schema: Schema) -> EncodedBatch:
-    """The inverse of `to_tables`, for one table."""
+    """Convert one table of `to_tables` back to a batch."""
     columns: list[list[Any]] = [table.column(name).to_pylist() for name in _DOCUMENT_COLUMNS]
     documents = [Document(id, text, title, load_metadata(data)) for id, title, text, data in zip(*columns, strict=True)]
     return EncodedBatch(documents, {name: _vectors(table, name, r) for name, r in schema.retrievers.items()})
 
 
 def write_part(path: Path, tables: Iterable[pa.Table], schema: Schema) -> int:
-    """Write `tables` as one Parquet file, small ones joined into larger row groups. Returns the number of rows."""
+    """Write tables to one Parquet file. Small tables share a row group. Returns the number of rows."""
     columns = arrow_schema(schema)
     leaves = {name: _leaf(name, columns) for name in columns.names}
     rows = 0
@@ -112,12 +112,12 @@ def write_part(path: Path, tables: Iterable[pa.Table], schema: Schema) -> int:
 
 
 def read_part(path: Path, live: NDArray[np.bool_] | None = None) -> Iterator[pa.Table]:
-    """The row groups of a part, without the rows that are False in `live`.
+    """Read the row groups of a part, without the rows that are False in `live`.
 
     Raises:
-        IndexCorruptedError: the file is damaged.
-        StorageError: it cannot be read.
-        FileNotFoundError: it is gone.
+        IndexCorruptedError: The file is damaged.
+        StorageError: The file cannot be read.
+        FileNotFoundError: The file is missing.
     """
     start = 0
     try:
@@ -143,7 +143,7 @@ def dump_metadata(document: Document) -> str:
 
 
 def load_metadata(text: str) -> dict[str, object]:
-    """The inverse of `dump_metadata`."""
+    """A document's metadata from the JSON of `dump_metadata`."""
     data: dict[str, object] = {} if text == "{}" else json.loads(text)
     return data
 
@@ -200,7 +200,7 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema) -> Vectors:
 
 
 def _joined(tables: Iterable[pa.Table], columns: pa.Schema) -> Iterator[pa.Table]:
-    """`tables` in groups of at most about GROUP_ROWS, each column one chunk with one dictionary."""
+    """The tables in groups of at most about GROUP_ROWS rows. Each column is one chunk with one dictionary."""
     waiting: list[pa.Table] = []
     for table in tables:
         together = sum(map(len, waiting)) + len(table)
@@ -224,7 +224,7 @@ def _concat(tables: list[pa.Table], columns: pa.Schema) -> pa.Table:
 
 
 def _one(column: ArrowArray) -> ArrowArray:
-    """`column` as one array; lists of dictionary codes are joined under one dictionary."""
+    """A column as one array. Lists of dictionary codes share one dictionary."""
     array: ArrowArray
     if column.num_chunks == 1:
         array = column.chunk(0)

@@ -5,12 +5,12 @@
     segments/<name>/part.parquet      some documents with their vectors (see `hybridsearch.corpus.parts`)
     segments/<name>/*.npy             arrays that a backend derived from the part, and rows deleted since
 
-The manifest is the truth. A file is complete and synced before a manifest names it, is never changed afterwards, and a
-new manifest replaces the old one by a rename. So a crash at any instant leaves what was last committed. A reader never
-waits and never sees half a change. The next writer removes what a crashed one left behind.
+The manifest decides what the store holds. A file is complete and synced before a manifest names it, and is never
+changed afterwards. A new manifest replaces the old one by a rename. So a crash at any time leaves the last commit. A
+reader never waits, and never sees half of a change. The next writer removes the files that a crashed writer left.
 
-A folder may come from anywhere, so the manifest is checked: names stay in their folder, folders are no links, numbers
-are whole, files have the noted sizes, and most of them the noted checksums.
+A folder may come from a stranger, so the manifest is checked. Names stay in their folder, folders are not links,
+numbers are whole, files have the noted sizes, and most files have the noted checksums.
 """
 
 from __future__ import annotations
@@ -59,27 +59,32 @@ _MANIFEST = "manifest.json"
 _LOCK = "write.lock"
 _SEGMENTS = "segments"
 _parents_locks: list[filelock.BaseFileLock] = []
-"""The locks of the parent, in a forked process. Python would release a lock that nothing refers to."""
+"""Locks of the parent, in a forked process. They are kept here, because Python would release a lock without a name."""
 _OURS = {_MANIFEST, f"{_MANIFEST}.tmp", _LOCK, _SEGMENTS}
 _YOUNG = 100_000_000
-"""Nanoseconds. Two commits within one tick of the file system's clock may have the same time."""
+"""Age in nanoseconds from which a manifest's time is reliable. Two commits within one clock tick have the same time."""
 _UNFINISHED = ".saving"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-"""The names that parts and their files may have."""
+"""Names that parts and their files may have."""
 
 REPAIR = "restore the index from a copy, or index the documents again"
-"""What to do about a damaged file."""
+"""Advice for a damaged file."""
 
 SMALL_FILE = 1 << 22
-"""Bytes. Checksums of files up to this size are compared even without `verify`, in a few milliseconds at most."""
+"""Size in bytes up to which checksums are compared even without `verify`. It takes a few milliseconds at most."""
 
 MOST_ROWS = 2**31 - 1
-"""Documents of one part. Their numbers have 32 bits."""
+"""Largest number of documents in one part, because their numbers have 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """Size in bytes and CRC-32 of a file as it was written."""
+    """Size and checksum of a file as it was written.
+
+    Attributes:
+        size: Size in bytes.
+        crc32: CRC-32 of the content.
+    """
 
     size: int
     crc32: int
@@ -87,13 +92,13 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some documents of a store.
+    """One part of a store, which holds some of its documents.
 
     Attributes:
-        name: its folder under segments/.
-        rows: documents in the Parquet file, deleted ones included.
-        files: all files of the part by name.
-        deleted: which of them lists the deleted rows; None as long as there are none.
+        name: Name of the part's folder under segments/.
+        rows: Number of documents in the Parquet file, including deleted documents.
+        files: Files of the part, by name.
+        deleted: Name of the file that lists the deleted rows. None if no row is deleted.
     """
 
     name: str
@@ -103,17 +108,17 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Size of all files of the part in bytes."""
         return sum(file.size for file in self.files.values())
 
 
 class CorpusStore:
-    """One folder with encoded documents. Any number of processes may read it while one writes.
+    """A folder with encoded documents. Any number of processes may read it while one process writes.
 
     Attributes:
-        folder: where it lives.
-        schema: the retrievers whose vectors it holds.
-        parts: what was last committed (by this object, or before it was opened).
+        folder: Path of the folder.
+        schema: Schema with the retrievers whose vectors the store holds.
+        parts: Parts of the last commit that this object knows.
 
     >>> from hybridsearch.backends import Fingerprint, RetrieverSchema
     >>> from hybridsearch.documents import Document
@@ -139,12 +144,12 @@ class CorpusStore:
 
     @classmethod
     def create(cls, folder: str | Path, schema: Schema) -> CorpusStore:
-        """Make an empty store and hold its writer's lock.
+        """Make an empty store, and become its writer.
 
         Raises:
-            IndexExistsError: the folder holds an index, or files of something else.
-            IndexLockedError: another process is making one there.
-            InvalidArgumentError: `schema` cannot be stored.
+            IndexExistsError: The folder holds an index, or other files.
+            IndexLockedError: Another process is making an index in the folder.
+            InvalidArgumentError: The schema cannot be stored.
         """
         folder = checked_path("folder", folder).absolute()
         arrow_schema(schema)
@@ -179,17 +184,17 @@ class CorpusStore:
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = True) -> CorpusStore:
-        """Read the manifest and check that every file is there and as it was written.
+        """Open a store, and check that its files are there and not damaged.
 
         Args:
-            folder: of the store.
-            verify: read all files and compare checksums. Without it, checksums of files up to `SMALL_FILE` and the
-                sizes of all files are compared.
+            folder: Folder of the store.
+            verify: Whether to read all files and compare their checksums. If not, only the sizes of all files and the
+                checksums of small files (up to `SMALL_FILE`) are compared.
 
         Raises:
-            IndexNotFoundError: there is none.
-            IndexCorruptedError: a file is damaged or missing; the message names it.
-            StorageError: the folder cannot be read.
+            IndexNotFoundError: There is no store in the folder.
+            IndexCorruptedError: A file is damaged or missing. The message names the file.
+            StorageError: The folder cannot be read.
         """
         folder = checked_path("folder", folder).absolute()
         if not exists(folder):
@@ -199,11 +204,18 @@ class CorpusStore:
         return store
 
     def load(self, read: Callable[[Part], T], *, verify: bool = True) -> list[T]:
-        """`read(part)` for every part, after checking its files. Starts again if a writer replaced parts.
+        """Check the files, and call a function with each part. If a writer replaces parts, this starts again.
+
+        Args:
+            read: Function that is called with each part.
+            verify: Whether to compare the checksums of all files, as in `open`.
+
+        Returns:
+            The results of the function.
 
         Raises:
-            IndexCorruptedError: a file is damaged or missing.
-            StorageError: one cannot be read.
+            IndexCorruptedError: A file is damaged or missing.
+            StorageError: A file cannot be read.
         """
         while True:
             with storage_errors(self.folder):
@@ -217,10 +229,13 @@ class CorpusStore:
                         raise IndexCorruptedError(f"{error.filename or error} is missing: {REPAIR}.") from error
 
     def reload(self) -> bool:
-        """Read the manifest again. Returns whether another process has committed since.
+        """Read the manifest again.
+
+        Returns:
+            Whether another process has committed.
 
         Raises:
-            IndexNotFoundError: the index is gone.
+            IndexNotFoundError: The index was deleted or moved.
         """
         try:
             schema, parts, generation = _read_manifest(self.folder)
@@ -232,18 +247,21 @@ class CorpusStore:
         return True
 
     def check(self, part: Part, file: str) -> None:
-        """Compare the checksum of one file, unless that was done before. Raises IndexCorruptedError."""
+        """Compare the checksum of one file, unless it was compared before. Raises IndexCorruptedError if it differs."""
         with storage_errors(self.folder):
             if (part.name, file) not in self._verified:
                 _compare(self.path(part, file), part.files[file], crc32(self.path(part, file)))
                 self._verified.add((part.name, file))
 
     def lock(self) -> bool:
-        """Become the writer, until `close`. Returns whether another process has committed since this store was read.
+        """Become the writer, until `close`.
+
+        Returns:
+            Whether another process has committed since this store was read.
 
         Raises:
-            IndexLockedError: another process, or another object in this one, is the writer.
-            IndexNotFoundError: the folder was deleted, moved or replaced since.
+            IndexLockedError: Another process, or another object in this process, is the writer.
+            IndexNotFoundError: The folder was deleted, moved or replaced.
         """
         if self._lock is not None:
             if self._lock_file != self._identity():
@@ -262,11 +280,15 @@ class CorpusStore:
         return changed
 
     def path(self, part: Part, file: str = PART) -> Path:
-        """Where a file of `part` lies."""
+        """The path of a file of a part."""
         return self.folder / _SEGMENTS / part.name / file
 
     def tombstones(self, part: Part) -> NDArray[np.bool_] | None:
-        """(part.rows,) True for documents that are still there; None where no row is deleted."""
+        """Read which documents of a part are not deleted.
+
+        Returns:
+            An array of shape (part.rows,), True for each document that is not deleted. None if no row is deleted.
+        """
         if part.deleted is None:
             return None
         path = self.path(part, part.deleted)
@@ -276,14 +298,14 @@ class CorpusStore:
         return ~np.unpackbits(packed, count=part.rows).astype(bool)
 
     def add_part(self, tables: Iterable[pa.Table], arrays: Iterable[tuple[str, NDArray[Any]]] = ()) -> Part:
-        """Write a part that the next `commit` may name; until then no reader sees it.
+        """Write a new part. Readers see it after the next `commit` that names it.
 
         Args:
-            tables: from `to_tables` or `read_part`.
-            arrays: what a backend wants to keep beside it, as `<name>.npy`.
+            tables: Tables from `to_tables` or `read_part`.
+            arrays: Arrays that a backend keeps beside the documents, by name. The files are `<name>.npy`.
 
         Raises:
-            StorageError: the disk is full or refuses; nothing is left behind.
+            StorageError: The disk is full, or refuses to write. No file is left.
         """
         self.lock()
         name = uuid.uuid4().hex[:16]
@@ -306,7 +328,7 @@ class CorpusStore:
         return Part(name, rows, files)
 
     def with_tombstones(self, part: Part, live: NDArray[np.bool_]) -> Part:
-        """`part` with the rows that are False in `live` deleted, for the next `commit`."""
+        """Delete the rows of a part that are False in `live`. Returns the changed part for the next `commit`."""
         self.lock()
         name = f"deleted-{uuid.uuid4().hex[:8]}.npy"
         path = self.path(part, name)
@@ -322,12 +344,12 @@ class CorpusStore:
         return replace(part, files={**files, name: file}, deleted=name)
 
     def commit(self, parts: Sequence[Part], schema: Schema | None = None) -> None:
-        """Make `parts` the content of the store, atomically and durably. Files of parts that left are removed.
+        """Make `parts` the content of the store, atomically and durably. Files that it no longer needs are removed.
 
         Raises:
-            IndexLockedError: another process has committed since this store was read.
-            StorageError: the disk is full or refuses; the store holds what it held before, and the files of parts that
-                it does not hold are removed.
+            IndexLockedError: Another process has committed since this store was read.
+            StorageError: The disk is full, or refuses to write. The store keeps its old content, and the files of new
+                parts are removed.
         """
         if self.lock():
             raise IndexLockedError(f"Another process has changed the index in {self.folder}: open it again.")
@@ -343,7 +365,7 @@ class CorpusStore:
                     os.fsync(file.fileno())
                 beside.replace(manifest)
                 self.schema, self.parts, self._generation = schema, tuple(parts), self._generation + 1
-            except BaseException:  # an interrupt may come just after the rename: look into the folder
+            except BaseException:  # an interrupt may come just after the rename, so look into the folder
                 beside.unlink(missing_ok=True)
                 if self.parts == before and not (manifest.exists() and self.reload()):
                     self.discard(parts, keep=before)
@@ -353,7 +375,7 @@ class CorpusStore:
         self.discard(before, keep=self.parts)
 
     def discard(self, parts: Sequence[Part], keep: Sequence[Part] = ()) -> None:
-        """Remove the files of `parts` that `keep` does not use."""
+        """Remove the files of `parts` that no part in `keep` uses."""
         kept = {part.name: part for part in keep}
         for part in parts:
             if part.name not in kept:
@@ -366,11 +388,11 @@ class CorpusStore:
     def append(self, batch: EncodedBatch) -> None:
         """Add documents with new ids, durably.
 
-        Whether an id is new is for the caller to know; the memory backend does, and replaces.
+        The caller must know that the ids are new. The embedded engine does, and replaces documents.
 
         Raises:
-            InvalidArgumentError: the batch does not fit the schema.
-            StorageError: the disk is full or refuses.
+            InvalidArgumentError: The batch does not fit the schema.
+            StorageError: The disk is full, or refuses to write.
         """
         check_batch(batch, self.schema)
         if len(batch):
@@ -378,17 +400,17 @@ class CorpusStore:
             self.commit((*self.parts, self.add_part(to_tables(batch, self.schema))))
 
     def batches(self) -> Iterator[EncodedBatch]:
-        """All documents with their vectors, in stored order, some thousand at a time."""
+        """Read all documents with their vectors, in stored order, some thousands at a time."""
         for part in self.parts:
             with storage_errors(self.folder):
                 yield from self.part_batches(part, self.tombstones(part))
 
     def part_batches(self, part: Part, live: NDArray[np.bool_] | None = None) -> Iterator[EncodedBatch]:
-        """The documents of one part, without the rows that are False in `live`.
+        """Read the documents of one part, without the rows that are False in `live`.
 
         Raises:
-            IndexCorruptedError: the part does not hold what its manifest and schema say.
-            FileNotFoundError: the part is gone.
+            IndexCorruptedError: The part does not fit the manifest and the schema.
+            FileNotFoundError: The part is missing.
         """
         path, rows = self.path(part), 0
         for table in read_part(path, live):
@@ -407,18 +429,18 @@ class CorpusStore:
             raise damaged(path, f"it has {rows} documents, but its manifest has another number")
 
     def __len__(self) -> int:
-        """How many documents there are."""
+        """The number of documents that are not deleted."""
         lives = [(part, self.tombstones(part)) for part in self.parts]
         return sum(part.rows if live is None else int(live.sum()) for part, live in lives)
 
     def close(self) -> None:
-        """Stop being the writer. Idempotent."""
+        """Stop being the writer. A second call does nothing."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def _leave_lock(self) -> None:
-        """In a forked process: the lock belongs to the parent. Releasing it here would release it there."""
+        """Give up the lock in a forked process. It belongs to the parent, and a release here would release it there."""
         if self._lock is not None:
             _parents_locks.append(self._lock)
             self._lock = None
@@ -437,7 +459,7 @@ class CorpusStore:
             self._lock, self._lock_file = lock, self._identity()
 
     def _identity(self) -> tuple[int, ...]:
-        """Identifies the lock file. It changes with the folder and is () if the file is gone."""
+        """A value that identifies the lock file. It changes if the folder is replaced, and is () without a file."""
         try:
             found = (self.folder / _LOCK).stat()
         except FileNotFoundError:
@@ -453,7 +475,7 @@ class CorpusStore:
         )
 
     def _remove_garbage(self) -> None:
-        """Remove what a crashed writer left. Only the writer may call this, before it adds anything."""
+        """Remove the files that a crashed writer left. Only the writer may call this, before it adds parts."""
         used = {part.name: part for part in self.parts}
         with contextlib.suppress(OSError):  # the next writer tries again
             (self.folder / f"{_MANIFEST}.tmp").unlink(missing_ok=True)
@@ -467,9 +489,9 @@ class CorpusStore:
         remove_unfinished(self.folder)
 
     def _check_files(self, verify: bool) -> None:
-        """Raises IndexCorruptedError for a damaged file, FileNotFoundError for a missing one that nothing can replace.
+        """Raises IndexCorruptedError for a damaged file, and FileNotFoundError for a missing file.
 
-        Arrays that a backend derived from a part may be missing: they can be made again.
+        Arrays that a backend derived from a part may be missing, because they can be made again.
         """
         _refuse_links(self.folder / _SEGMENTS, *(self.path(part).parent for part in self.parts))
         unread: list[tuple[tuple[str, str], Path, StoredFile]] = []
@@ -499,7 +521,7 @@ class CorpusStore:
 
 
 def exists(folder: Path) -> bool:
-    """Whether `folder` holds a store. Raises IndexCorruptedError if it holds parts without a manifest."""
+    """Whether a folder holds a store. Raises IndexCorruptedError if the folder holds parts but no manifest."""
     manifest = folder / _MANIFEST
     with storage_errors(folder):
         if manifest.is_file():
@@ -510,14 +532,14 @@ def exists(folder: Path) -> bool:
 
 
 def unfinished(folder: Path) -> Path:
-    """A new hidden folder beside `folder`. The index in it is renamed to `folder` once it is complete."""
+    """A new hidden folder beside `folder`. When the index in it is complete, it is renamed to `folder`."""
     return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the hidden folders that killed processes left of an index that was to become `folder`.
+    """Remove the hidden folders of `unfinished` that killed processes left.
 
-    The folder of a living process stays: that process holds its lock, or made the folder a moment ago.
+    The folder of a running process stays: the process holds its lock, or made the folder a moment ago.
     """
     with contextlib.suppress(OSError):
         for left in [path for path in folder.parent.iterdir() if _is_unfinished(path.name, folder.name)]:
@@ -531,7 +553,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 _JUST_NOW = 60
-"""Seconds. A living process has locked the folder that it made by then."""
+"""Number of seconds after which a running process has locked the folder that it made."""
 
 
 def _is_unfinished(name: str, of: str) -> bool:
@@ -539,16 +561,16 @@ def _is_unfinished(name: str, of: str) -> bool:
 
 
 def damaged(path: Path, reason: str) -> IndexCorruptedError:
-    """The error for a file that does not hold what it should."""
+    """The error for a file with wrong content."""
     return IndexCorruptedError(f"{path} is damaged ({' '.join(reason.split()):.200}): {REPAIR}.")
 
 
 def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
-    """Map a `.npy` file, whose type and number of dimensions are known.
+    """Map a `.npy` file whose type and number of dimensions are known.
 
     Raises:
-        FileNotFoundError: the file is missing.
-        IndexCorruptedError: it is no `.npy` file, or holds something else.
+        FileNotFoundError: The file is missing.
+        IndexCorruptedError: The file is not a `.npy` file, or has an array of another type or shape.
     """
     try:
         with path.open("rb") as file:
@@ -563,7 +585,7 @@ def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
     if found != np.dtype(dtype) or fortran or len(shape) != dimensions or min(shape, default=0) < 0:
         raise damaged(path, f"it holds an array of {found} and shape {shape}")
     if start + prod(shape) * found.itemsize != size:
-        raise damaged(path, f"it has {size} bytes, but an array of shape {shape} takes another number")
+        raise damaged(path, f"it has {size} bytes, but an array of shape {shape} needs another number")
     if not prod(shape):
         return np.empty(shape, dtype=found)
     try:
@@ -573,7 +595,7 @@ def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
 
 
 def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
-    """Changes with each commit; None without a manifest, () if the manifest is too young for its time to tell."""
+    """A value that changes with each commit. None without a manifest, () if the manifest is too young to be sure."""
     try:
         found = (folder / _MANIFEST).stat()
     except FileNotFoundError:
@@ -585,7 +607,7 @@ def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new files in `folder` durable (where the system can)."""
+    """Make renames and new files in a folder durable, if the system can."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -596,7 +618,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def seal(path: Path) -> StoredFile:
-    """Sync a finished file to the disk and note its size and checksum."""
+    """Sync a finished file to the disk. Returns its size and its checksum."""
     with path.open("r+b") as file:
         try:
             os.fsync(file.fileno())
@@ -606,7 +628,7 @@ def seal(path: Path) -> StoredFile:
 
 
 def crc32(path: Path) -> int:
-    """The checksum of a file."""
+    """The CRC-32 checksum of a file."""
     crc, buffer = 0, bytearray(1 << 20)
     view = memoryview(buffer)
     with path.open("rb", buffering=0) as file:
@@ -666,7 +688,7 @@ def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
 
 
 def _part(data: Mapping[str, Any]) -> Part:
-    """The part that `data` describes. Raises ValueError, KeyError, TypeError or AttributeError if it is not usable."""
+    """The part that `data` describes. Raises ValueError, KeyError, TypeError or AttributeError for wrong data."""
     name, rows, deleted = data["name"], data["rows"], data["deleted"]
     files = {file: StoredFile(of_file["size"], of_file["crc32"]) for file, of_file in data["files"].items()}
     for one in (name, *files):
@@ -686,7 +708,7 @@ def _is_count(value: object) -> bool:
 
 
 def _refuse_links(*paths: Path) -> None:
-    """Raises IndexCorruptedError if a file or folder to write in is a link: a link may lead out of the index."""
+    """Raises IndexCorruptedError if a path is a link, because a link may lead out of the index."""
     for path in paths:
         if path.is_symlink():
             raise damaged(path, "it is a link and may lead out of the index")
@@ -701,7 +723,7 @@ def _compare(path: Path, file: StoredFile, crc: int) -> None:
 
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
-    """An OSError becomes a StorageError that names the file and says what to do."""
+    """Turns an OSError into a StorageError that names the file and tells what to do."""
     try:
         yield
     except OSError as error:
@@ -711,14 +733,15 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """`error` with the name of its file."""
+    """The error with the name of its file."""
     return error if error.filename else OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def _storage_error(folder: Path, error: OSError) -> StorageError:
     advice = _ADVICE.get(error.errno or 0, "free space or fix permissions")
     return StorageError(
-        f"The storage of {folder} refused: {error}. What was committed before is intact; {advice}, and try again."
+        f"The storage of {folder} refused: {error}. Everything that was committed before is intact. To go on, "
+        f"{advice}, and try again."
     )
 
 

@@ -1,1 +1,1 @@
-"""Documents on their way into an index, and indexes on their way to another engine."""
+"""Storing documents in an index, and copying an index to another place."""

@@ -1,4 +1,4 @@
-"""Moving an index between engines with its vectors, nothing encoded again; and putting it in the place of another."""
+"""Copies an index with its vectors to another place, and publishes an index under an alias."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from hybridsearch.messages import number_of, redacted
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What `copy` did and found.
+    """Report of a copy, with a comparison of the two indexes.
 
     Attributes:
-        source, destination: the places, without passwords.
-        copied: documents that were stored.
-        unchanged: documents that were there already, exactly so.
-        documents: how many the destination has now.
-        checks: by retriever, the comparison of rankings.
-        differences: what is not as it should be, a sentence each; empty for a faithful copy.
-        seconds: for everything.
+        source: Place of the source, without passwords.
+        destination: Place of the copy, without passwords.
+        copied: Number of documents that were stored.
+        unchanged: Number of documents that were in the destination already, with the same content.
+        documents: Number of documents that the destination has now.
+        checks: Comparison of the rankings of each retriever.
+        differences: Sentences about differences that the precision of the engines does not explain. It is empty if the
+            copy is right.
+        seconds: Duration of the copy.
     """
 
     source: str
@@ -42,7 +44,7 @@ class CopyReport:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """Convert the report to a dict that JSON can hold."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -76,27 +78,34 @@ def copy(
     source_options: Mapping[str, Any] | None = None,
     destination_options: Mapping[str, Any] | None = None,
 ) -> CopyReport:
-    """Copy an index with its vectors to another place, of the same engine or another one; then compare the two.
+    """Copy an index with its vectors to another place, and compare the copy with the source.
 
-    The copy opens with the same encoders, fusion and reranker. An engine that keeps the mean document length that BM25
-    weights were made with gets the exact one of the documents, which takes a first pass over them.
+    Nothing is encoded again. The copy opens with the same encoders, fusion and reranker. Some engines store the mean
+    document length for BM25 (see `Capabilities.live_average`). For them, a first pass over the documents computes it.
 
     Args:
-        source, destination: a folder, an engine's URL, or a `Backend`, which stays open.
-        retrievers: the names to copy; None copies all.
-        batch_size: documents that are read and sent together.
-        resume: go on with a copy that was interrupted: documents that are there already, exactly so, are not sent
-            again. Without it, an index at the destination is an error.
-        verify: how many documents' own vectors are used as queries to compare the rankings; 0 compares only counts.
-        show_progress_bar: None shows it in a terminal.
-        source_options, destination_options: keyword arguments of the two backends.
+        source: Place of the index to copy: a folder, an engine's URL, or a `Backend`, which stays open.
+        destination: Place of the copy: a folder, an engine's URL, or a `Backend`, which stays open.
+        retrievers: Names of the retrievers to copy. None copies all.
+        batch_size: Number of documents that are read and sent together.
+        resume: Whether to continue a copy that was interrupted. Documents that are in the destination already are not
+            sent again. Without `resume`, an index at the destination is an error.
+        verify: Number of documents whose vectors are used as queries, to compare the rankings of both indexes. 0
+            compares only the numbers of documents.
+        show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
+        source_options: Keyword arguments of the source's backend.
+        destination_options: Keyword arguments of the destination's backend.
+
+    Returns:
+        The numbers of documents, and the differences that were found.
 
     Raises:
-        IndexNotFoundError: there is no index at `source`.
-        IndexExistsError: there is one at `destination`, and not `resume`.
-        FingerprintMismatchError: with `resume`, the index at `destination` holds other vectors.
-        BackendError: the destination cannot store a kind of retriever, or the source cannot be read back.
-        BulkIndexError: documents were refused; all others are stored.
+        IndexNotFoundError: There is no index at `source`.
+        IndexExistsError: There is an index at `destination`, and `resume` was not given.
+        FingerprintMismatchError: The index at `destination` was built with other encoders.
+        BackendError: The destination cannot store a retriever, or the source cannot give its vectors.
+        BulkIndexError: The destination refused some documents. All others are stored.
+        InvalidArgumentError: An argument is not allowed, or source and destination are the same place.
 
     >>> import hybridsearch as hs
     >>> search = hs.HybridSearch({"bm25": hs.BM25()}, "papers")
@@ -118,12 +127,12 @@ def copy(
         existing = there.open()
         if existing is not None and not resume:
             raise IndexExistsError(
-                f"There is an index at {there_name!r} already: choose another place, or go on with a copy that was "
-                "interrupted with resume=True (--resume)."
+                f"There is an index at {there_name!r} already: choose another place, or give resume=True (--resume) to "
+                "continue a copy that was interrupted."
             )
         if not there.capabilities.persistent and not isinstance(destination, Backend):
             raise InvalidArgumentError(
-                f"A copy to {there_name!r} is lost at once: give a folder or a URL, or a Backend that stays open."
+                f"A copy to {there_name!r} would be lost at once: give a folder, a URL, or a Backend that stays open."
             )
         transfer = Transfer(here, there, batch_size, show_progress_bar, sample=verify)
         transfer.run(schema, existing)
@@ -141,30 +150,31 @@ def copy(
 def publish(
     place: str | Path | Backend, alias: str, *, drop_old: bool = True, backend_options: Mapping[str, Any] | None = None
 ) -> str | None:
-    """Let the name `alias` mean the index at `place`, in one step, and delete the index that it meant before.
+    """Point an alias to an index in one step, and delete the index that the alias pointed to before.
 
-    This is how documents are indexed anew while searches go on: searches use the alias, as in
-    `hs.open("opensearch://host:9200/papers")`; the new index is built beside the old one, at ".../papers-2"; then
-    `publish(".../papers-2", "papers")` swaps them.
+    With an alias, you can build a new index while searches use the old one. Searches open the alias, as in
+    `hs.open("opensearch://host:9200/papers")`. The new index is built at `".../papers-2"`. Then
+    `publish(".../papers-2", "papers")` lets the searches use it.
 
     Args:
-        place: an engine's URL, or a `Backend`, which stays open.
-        alias: the name to search by.
-        drop_old: whether the index that `alias` meant before is deleted.
-        backend_options: keyword arguments of the backend.
+        place: Place of the index: an engine's URL, or a `Backend`, which stays open.
+        alias: Name of the alias.
+        drop_old: Whether to delete the index that the alias pointed to before.
+        backend_options: Keyword arguments of the backend.
 
     Returns:
-        The name of the index that `alias` meant before; None if it is new.
+        Name of the index that the alias pointed to before. None if the alias is new.
 
     Raises:
-        IndexNotFoundError: there is no index at `place`.
-        BackendError: the engine has no aliases.
+        IndexNotFoundError: There is no index at `place`.
+        IndexExistsError: `alias` is the name of an index.
+        BackendError: The engine has no aliases.
     """
     with _connected(place, backend_options) as backend:
         if not isinstance(backend, Aliased):
             raise BackendError(
-                f"The engine of {place_name(place)!r} has no aliases, as servers of OpenSearch, Elasticsearch and "
-                "Qdrant have: open the new index by its own name."
+                f"The engine of {place_name(place)!r} has no aliases (servers of OpenSearch, Elasticsearch and Qdrant "
+                "have them): open the new index by its own name."
             )
         if backend.open() is None:
             raise IndexNotFoundError(f"There is no index at {place_name(place)!r} to publish: check the place.")
@@ -172,7 +182,7 @@ def publish(
 
 
 def _count_difference(read: int, there: int) -> str:
-    reason = "it had others before" if there > read else "copy again with resume=True (--resume)"
+    reason = "it had other documents before" if there > read else "copy again with resume=True (--resume)"
     return f"The source gave {number_of(read, 'document')} and the destination has {there:,}: {reason}."
 
 
@@ -186,11 +196,13 @@ def _only(schema: Schema, retrievers: Collection[str] | None) -> Schema:
     for name in asked:
         if name not in schema.retrievers:
             raise InvalidArgumentError(
-                f"retrievers names {name!r}, which the source does not have; it has "
+                f"retrievers names {name!r}, which the source does not have. Its retrievers are "
                 f"{', '.join(map(repr, schema.retrievers))}."
             )
     if not asked:
-        raise InvalidArgumentError("No retriever is left to copy.")
+        raise InvalidArgumentError(
+            "No retriever is left to copy: name at least one, or leave out retrievers to copy all."
+        )
     chosen = {name: of_retriever for name, of_retriever in schema.retrievers.items() if name in asked}
     settings = dict(schema.settings)
     if "fusion" in settings:
@@ -208,7 +220,7 @@ def _same_place(one: str | Path | Backend, other: str | Path | Backend) -> bool:
 
 @contextmanager
 def _connected(place: str | Path | Backend, options: Mapping[str, Any] | None) -> Iterator[Backend]:
-    """The backend; closed afterwards where it was given by name."""
+    """Gives the backend of a place. It is closed at the end if it was given by its place."""
     backend = connect(place, options)
     try:
         yield backend

@@ -1,4 +1,4 @@
-"""Documents on their way into an index: batches, duplicate ids, the progress bar and the report."""
+"""Stores the documents of one call in an index, in batches, and reports what was done."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _BATCH_CHARACTERS = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What `HybridSearch.index` did.
+    """Report of one call of `HybridSearch.index`.
 
     Attributes:
-        indexed: documents encoded and stored.
-        unchanged: documents that were stored already, just like this; nothing was done for them.
-        duplicates: ids that came more than once in the call; the last one is stored.
-        seconds: for everything.
-        removed: documents that the index had and the source does not, with `sync`.
-        notes: what to know about the types of metadata, one sentence each.
+        indexed: Number of documents that were encoded and stored.
+        unchanged: Number of documents that were in the index already, with the same content.
+        duplicates: Ids that came more than once in the call. The last document of each id is stored.
+        seconds: Duration of the call.
+        removed: Number of documents that `sync` removed, because the source no longer has them.
+        notes: Sentences about the types of metadata.
     """
 
     indexed: int
@@ -41,7 +41,7 @@ class IndexReport:
 
 
 def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    """Lists of at most `size` documents and about `_BATCH_CHARACTERS` characters."""
+    """Group documents into lists of at most `size` documents and about `_BATCH_CHARACTERS` characters."""
     batch: list[Document] = []
     characters = 0
     for document in documents:
@@ -55,26 +55,29 @@ def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]
 
 
 def is_last(batch: Sequence[Document], size: int) -> bool:
-    """Whether this batch of `batches` is the last one."""
+    """Whether a batch is the last batch of `batches`."""
     return len(batch) < size and sum(len(document.text) for document in batch) < _BATCH_CHARACTERS
 
 
 def is_empty(backend: Backend) -> bool:
-    """Whether the opened index is empty. A refresh first shows what a broken load left."""
+    """Whether an open index is empty. A refresh comes first, to show documents of a load that was interrupted."""
     if isinstance(backend, Loader):
         backend.refresh()
     return backend.count() == 0
 
 
 class SeenIds:
-    """Finds ids that come twice, in eight bytes an id (hashes; a false alarm has odds of 1 in 10^7 at 10^6 ids)."""
+    """Finds ids that come twice.
+
+    It keeps a hash of eight bytes for each id. With 10^6 ids, an id is wrongly found with a chance of 1 in 10^7.
+    """
 
     def __init__(self) -> None:
         self.twice: dict[str, None] = {}  # the ids that came again, in order
         self._runs: list[NDArray[np.int64]] = []  # sorted hashes, each run more than twice as long as the next
 
     def add(self, ids: Sequence[str]) -> set[str]:
-        """Returns those that came before, in this call or an earlier one."""
+        """Add ids. Returns those that came before, in this call or in an earlier call."""
         hashes = _hashes(ids)
         unique, first = np.unique(hashes, return_index=True)
         again = self._known(hashes)
@@ -88,7 +91,7 @@ class SeenIds:
         return set(known)
 
     def missing(self, ids: Sequence[str]) -> list[str]:
-        """Those that never came."""
+        """The ids that were never added."""
         return [ids[i] for i in np.flatnonzero(~self._known(_hashes(ids))).tolist()]
 
     def _known(self, hashes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -104,11 +107,12 @@ def _hashes(ids: Sequence[str]) -> NDArray[np.int64]:
 
 
 class Ingest:
-    """Stores the documents of one call, and knows what became of them.
+    """Stores the documents of one call, and counts them.
 
     Attributes:
-        indexed, unchanged: as in `IndexReport`.
-        refused: (id, reason) of each document that the engine did not take.
+        indexed: Number of documents that were encoded and stored.
+        unchanged: Number of documents that were in the index already, with the same content.
+        refused: A pair of id and reason for each document that the engine refused.
     """
 
     def __init__(self, backend: Backend, encoders: IndexEncoders, batch_size: int) -> None:
@@ -121,20 +125,20 @@ class Ingest:
 
     @property
     def duplicates(self) -> tuple[str, ...]:
-        """The ids that came again, in order."""
+        """The ids that came more than once, in order."""
         return tuple(self._seen.twice)
 
     def add(self, batches: Iterable[list[Document]], *, empty: bool = False) -> None:
-        """Store new and changed documents, one batch after the other; `empty` says that the index has none."""
+        """Store new and changed documents, one batch after the other. `empty` tells that the index has no documents."""
         for batch in batches:
             known = self._seen.add([document.id for document in batch])
             self._change({document.id: document for document in batch}.values(), compare=not empty or bool(known))
         self._backend.refresh()
 
     def load(self, batches: Iterable[list[Document]]) -> None:
-        """`add` for an empty index: nothing is asked, and the engine may have several batches on the way at once.
+        """Store documents in an empty index, where nothing is compared and the engine may take several batches at once.
 
-        Documents whose id came before are held back, up to a batch of them, until all before them are stored.
+        A document whose id came before waits until all earlier documents are stored. At most a batch of them waits.
         """
         source, exhausted = iter(batches), False
         again: dict[str, Document] = {}
@@ -158,7 +162,7 @@ class Ingest:
                 self._backend.refresh()
 
     def gone(self) -> list[str]:
-        """The ids of documents in the index that were not among those given."""
+        """The ids of documents in the index that did not come in this call."""
         batches = self._backend.scan(self._batch_size)
         return [id for batch in batches for id in self._seen.missing([document.id for document in batch.documents])]
 
@@ -178,12 +182,12 @@ class Ingest:
 
 
 def same_document(new: Document, old: Document | None) -> bool:
-    """Whether storing `new` would change nothing. In metadata 1, 1.0 and True differ; the order of keys is ignored."""
+    """Whether two documents are equal. In metadata, 1, 1.0 and True differ, and the order of keys does not count."""
     return old is not None and new == old and _typed(new.metadata) == _typed(old.metadata)
 
 
 def _typed(value: Any) -> Any:
-    """`value` with its types, so 1, 1.0 and True differ."""
+    """A value with its types, so that 1, 1.0 and True differ."""
     if isinstance(value, Mapping):
         return {key: _typed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -192,7 +196,7 @@ def _typed(value: Any) -> Any:
 
 
 def send(backend: Backend, batches: Iterable[EncodedBatch], refused: list[tuple[str, str]]) -> None:
-    """Store all batches, by `load` if the backend has it, and refresh. Refused documents go to `refused`.
+    """Store all batches, by `load` if the backend has it, and refresh. Refused documents are added to `refused`.
 
     If `batches` raises an error, the batches before it are stored first.
     """
@@ -218,7 +222,7 @@ def send(backend: Backend, batches: Iterable[EncodedBatch], refused: list[tuple[
 
 @contextmanager
 def reporting(refused: list[tuple[str, str]]) -> Iterator[None]:
-    """Raises BulkIndexError at the end if documents were refused. Another error gets a note about them."""
+    """Raises BulkIndexError at the end if documents were refused. Another error gets a note about these documents."""
     try:
         yield
     except BaseException as error:
@@ -231,7 +235,7 @@ def reporting(refused: list[tuple[str, str]]) -> Iterator[None]:
 
 @contextmanager
 def collecting(refused: list[tuple[str, str]]) -> Iterator[None]:
-    """Appends the documents of a BulkIndexError, so that the others can go on."""
+    """Adds the documents of a BulkIndexError to `refused`, so that the call can continue with other documents."""
     try:
         yield
     except BulkIndexError as error:

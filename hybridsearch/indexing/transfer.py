@@ -1,4 +1,4 @@
-"""Documents with their vectors on the way from one backend to another, and whether they arrived."""
+"""Sends documents with their vectors from one backend to another, and compares the two."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from hybridsearch.vectors import (
 )
 
 DEPTH = 10
-"""How many hits of each ranking are compared."""
+"""Number of hits of each ranking that are compared."""
 
 RECALL = 0.9
-"""What share of an exact engine's hits one that searches approximately must find."""
+"""Share of an exact engine's hits that an approximate engine must find."""
 
 _QUERY_TERMS = 16
 _SAME_LENGTH = 1e-6
@@ -40,16 +40,16 @@ _SAME_LENGTH = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class RetrieverCheck:
-    """How one retriever of the copy compares with the original.
+    """Comparison of one retriever of a copy with the source.
 
     Attributes:
-        retriever: its name.
-        queries: how many were asked, made from vectors of stored documents.
-        overlap: the mean share of the original's best `DEPTH` that are the copy's as well; None without queries.
-        deviation: the largest difference of a document's two scores, relative to the score, or to 1 where that is
-            smaller; None without queries.
-        miscounted: how many queries have another number of hits in the copy; 0 where a search is approximate.
-        note: why nothing was asked; else empty.
+        retriever: Name of the retriever.
+        queries: Number of queries that were asked. They are vectors of stored documents.
+        overlap: Mean share of the source's best 10 hits that the copy has among its best 10. None without queries.
+        deviation: Largest difference of a document's two scores, relative to the score, or to 1 if the score is less
+            than 1. None without queries.
+        miscounted: Number of queries that have another number of hits in the copy. 0 if a search is approximate.
+        note: Reason why no query was asked, or `""`.
     """
 
     retriever: str
@@ -62,13 +62,17 @@ class RetrieverCheck:
 
 @dataclass
 class Transfer:
-    """Documents with their vectors on the way from one backend to another.
+    """Sends documents with their vectors from one backend to another.
 
     Attributes:
-        source, destination: the backends, opened.
-        batch_size, show: as in `copy`.
-        sample: how many documents to make queries of.
-        copied, unchanged, total: what was stored, was there already, and was read.
+        source: Open backend to read.
+        destination: Open backend to write.
+        batch_size: Number of documents that are read and sent together.
+        show: Whether to show a progress bar. None shows one in a terminal.
+        sample: Number of documents whose vectors become queries.
+        copied: Number of documents that were stored.
+        unchanged: Number of documents that were in the destination already, with the same content.
+        total: Number of documents that were read.
     """
 
     source: Backend
@@ -83,11 +87,11 @@ class Transfer:
     _picked: list[tuple[int, str, Mapping[str, QueryVector]]] = field(default_factory=list)
 
     def run(self, schema: Schema, existing: Schema | None) -> None:
-        """Store all that `schema` names in the destination's index `existing`, or in a new one; raises as `copy`."""
+        """Store the retrievers of `schema` in the index `existing` or in a new one. Raises the errors of `copy`."""
         if not self.source.capabilities.scan:
             raise BackendError(
-                "The source's engine does not give vectors back: copy from where the index was made "
-                "(such as the folder of `hybridsearch index --via`), or index the documents again."
+                "The source's engine cannot give its vectors: copy from another place that has them (such as the "
+                "folder of `hybridsearch index --via`), or index the documents again."
             )
         check_schema(schema, self.destination)
         if existing is None:
@@ -112,12 +116,12 @@ class Transfer:
                 send(self.destination, batches(), refused)
 
     def compare(self, name: str) -> RetrieverCheck:
-        """Ask both for the neighbours of the sampled documents."""
+        """Ask both backends for the neighbours of the sampled documents, and compare the rankings."""
         if note := self._incomparable(name):
             return RetrieverCheck(name, 0, note=note)
         requests = [Request(name, queries[name], DEPTH) for _, _, queries in sorted(self._picked) if name in queries]
         if not requests:
-            return RetrieverCheck(name, 0, note="no document was sampled that has such a vector")
+            return RetrieverCheck(name, 0, note="no document of the sample has a vector of this retriever")
         pairs = list(zip(self.source.search(requests), self.destination.search(requests), strict=True))
         exact = self._schema_of(self.source, name).kind not in self._approximate | {"text"}
         overlaps = [len({*right.ids} & {*found.ids}) / len(right) for right, found in pairs if len(right)]
@@ -130,7 +134,7 @@ class Transfer:
         )
 
     def differences(self, check: RetrieverCheck) -> Iterator[str]:
-        """What `check` found beyond what the two engines' stated precision explains, a sentence each."""
+        """Write a sentence on each difference that the precision of the two engines does not explain."""
         if check.overlap is None or check.deviation is None:
             return
         overlap, deviation = self._allowed(check.retriever)
@@ -141,15 +145,15 @@ class Transfer:
                 "number of hits in the copy."
             )
         if check.deviation > deviation:
-            explained = f"and the two engines' precision explains {deviation:.2g}."
+            explained = f"but the two engines' precision explains only {deviation:.2g}."
             found.append(f"scores differ by up to {check.deviation:.2g}, {explained}")
         if check.overlap < overlap:
-            expected = f"and {overlap:.0%} are expected of an approximate search."
+            expected = f"but an approximate search should find {overlap:.0%}."
             found.append(f"the copy finds {check.overlap:.0%} of the source's best {DEPTH} hits, {expected}")
         yield from (f"Retriever {check.retriever!r}: {sentence}" for sentence in found)
 
     def _allowed(self, name: str) -> tuple[float, float]:
-        """The least overlap and the largest deviation that the two engines' stated precision explains."""
+        """The least overlap and the largest deviation that the precision of the two engines explains."""
         kind = self._schema_of(self.source, name).kind
         if kind == "text":  # each engine scores texts in its own way
             return RECALL, math.inf
@@ -162,7 +166,7 @@ class Transfer:
         return self.source.capabilities.approximate | self.destination.capabilities.approximate
 
     def _with_average_lengths(self, schema: Schema) -> Schema:
-        """`schema` with the exact mean document lengths, where the destination keeps what it is given."""
+        """The schema with the exact mean document lengths, if the destination stores them."""
         lexical = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind == "lexical"]
         lengths: dict[str, float | None] = dict.fromkeys(lexical)
         if lexical and not self.destination.capabilities.live_average:
@@ -196,7 +200,7 @@ class Transfer:
                 self._tokens[name] = self._tokens.get(name, 0.0) + float(vectors.matrix.data.sum(dtype="float64"))
 
     def _pick(self, batch: EncodedBatch, schema: Schema) -> None:
-        """Keep queries of the documents whose ids have the lowest checksums: a sample that no order decides."""
+        """Keep queries of the documents whose ids have the lowest checksums. The order of documents has no effect."""
         for row, document in enumerate(batch.documents):
             order = -zlib.crc32(document.id.encode())
             if len(self._picked) < self.sample:
@@ -205,7 +209,7 @@ class Transfer:
                 heapq.heapreplace(self._picked, (order, document.id, _queries(batch, row, schema)))
 
     def _average_length(self, name: str) -> float | None:
-        """In tokens, over all documents, also those without any; None where there are no tokens."""
+        """The mean length of all documents in tokens. Empty documents count, too. None if there are no tokens."""
         return self._tokens.get(name, 0.0) / self.total or None if self.total else None
 
     def _without_unchanged(self, batch: EncodedBatch) -> EncodedBatch:
@@ -222,7 +226,7 @@ class Transfer:
         return EncodedBatch([batch.documents[row] for row in rows], vectors)
 
     def _incomparable(self, name: str) -> str:
-        """Why the two sides' scores differ by definition: they weigh by different mean lengths. Else empty."""
+        """A note if scores must differ, because the two sides use different mean document lengths. Otherwise ""."""
         if self._schema_of(self.source, name).kind != "lexical":
             return ""
         live = self._average_length(name)
@@ -233,15 +237,15 @@ class Transfer:
         if used[0] is None or used[1] is None or math.isclose(used[0], used[1], rel_tol=_SAME_LENGTH):
             return ""
         return (
-            f"the source weighs by a mean document length of {used[0]:.6g} tokens and the copy by {used[1]:.6g}, "
-            "so their scores differ by definition"
+            f"the source computes scores with a mean document length of {used[0]:.6g} tokens and the copy with "
+            f"{used[1]:.6g}, so their scores differ by definition"
         )
 
     @staticmethod
     def _schema_of(engine: Backend, name: str) -> RetrieverSchema:
         schema = engine.open()
         if schema is None:
-            raise BackendError("The index went away while it was copied: copy again.")
+            raise BackendError("The index was deleted while it was copied: copy again.")
         return schema.retrievers[name]
 
 
@@ -249,7 +253,7 @@ class Transfer:
 
 
 def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVector]:
-    """By retriever: a dense row as it is, the heaviest terms of a sparse one, the first words of a text; if any."""
+    """Queries from one document, by retriever: its dense vector, its largest terms, or its first words."""
     queries: dict[str, QueryVector] = {}
     for name, vectors in batch.vectors.items():
         if schema.retrievers[name].kind == "text":
@@ -278,9 +282,10 @@ def _take(vectors: Vectors, rows: Sequence[int]) -> Vectors:
 
 
 def _deviation(right: Ranking, found: Ranking, *, by_rank: bool) -> float:
-    """The largest relative difference of scores: of the same document and, with `by_rank`, at the same rank.
+    """The largest relative difference of the scores of the same document and, with `by_rank`, of the same rank.
 
-    Where scores differ little, so do those at each rank, whatever near-ties do to the order.
+    If the scores of documents differ little, the scores at each rank differ little, too, even if near-ties change the
+    order.
     """
     scores = dict(found)
     pairs = [(score, scores[id]) for id, score in right if id in scores]
@@ -290,17 +295,17 @@ def _deviation(right: Ranking, found: Ranking, *, by_rank: bool) -> float:
 
 
 def _check_same(schema: Schema, existing: Schema) -> None:
-    """The index at the destination holds the same vectors as the source, retriever by retriever."""
+    """Raises FingerprintMismatchError if the destination has other retrievers or encoders than the source."""
     if schema.retrievers.keys() != existing.retrievers.keys():
         raise FingerprintMismatchError(
-            f"The index at the destination has the retrievers {', '.join(map(repr, existing.retrievers))}, and "
+            f"The index at the destination has the retrievers {', '.join(map(repr, existing.retrievers))}, but "
             f"{', '.join(map(repr, schema.retrievers))} would be copied: choose another place, or name the retrievers."
         )
     for name, ours in schema.retrievers.items():
         theirs = existing.retrievers[name]
         if ours.fingerprint.digest != theirs.fingerprint.digest:
             raise FingerprintMismatchError(
-                f"Retriever {name!r}: the destination was built with {theirs.fingerprint} and the source with "
+                f"Retriever {name!r}: the destination was built with {theirs.fingerprint}, but the source with "
                 f"{ours.fingerprint} ({theirs.fingerprint.difference(ours.fingerprint) or 'another kind'}). "
                 "Copy to another place."
             )

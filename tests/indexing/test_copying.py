@@ -344,7 +344,7 @@ def test_refused_documents_are_reported_by_id_after_all_others_are_stored(source
         (lambda s, t: hs.copy(s, t / "b", retrievers=[]), InvalidArgumentError, "No retriever"),
         (lambda s, t: hs.copy(s, t / "b", batch_size=0), InvalidArgumentError, "batch_size is 0"),
         (lambda s, t: hs.copy(s, t / "b", verify=-1), InvalidArgumentError, "verify is -1"),
-        (lambda s, t: hs.copy(made(Declaring(scan=False)), t / "b"), BackendError, "give vectors back"),
+        (lambda s, t: hs.copy(made(Declaring(scan=False)), t / "b"), BackendError, "give its vectors"),
         (lambda s, t: publish(s, "name"), BackendError, "no aliases"),
     ],
 )
