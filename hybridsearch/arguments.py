@@ -1,7 +1,7 @@
-"""The checks of numbers, words, names and ids that everyone shares.
+"""Checks of arguments: numbers, words, names, paths and ids.
 
-Each returns what it was given as a plain value (an `int`, a `float`, a list), so that it can be stored as JSON. Numbers
-of numpy count as numbers. Booleans do not: `top_k=True` is a mistake.
+Each check returns the argument as a plain value (an `int`, a `float`, a list), so that JSON can hold it. Numbers of
+numpy are numbers. Booleans are not, because `top_k=True` is a mistake.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _LONGEST_NAME = 255  # bytes, on all usual file systems
 
 GIVEN_FIRST = "{name} is {value}; it is {allowed}."
 ALLOWED_FIRST = "{name} is {allowed}, not {value}."
-"""The two ways of saying what is wrong. Callers may write a sentence of their own with the same three fields."""
+"""Sentences of errors. A caller may give another sentence with the same three fields."""
 
 
 def whole_number(name: str, value: object, least: int = 1, *, sentence: str = GIVEN_FIRST) -> int:
-    """`value`, a whole number of at least `least`. Raises InvalidArgumentError.
+    """Return `value` if it is a whole number of at least `least`. Otherwise raise InvalidArgumentError.
 
     >>> whole_number("top_k", 0)
     Traceback (most recent call last):
@@ -38,7 +38,7 @@ def whole_number(name: str, value: object, least: int = 1, *, sentence: str = GI
 
 
 def whole_number_or_none(name: str, value: object, least: int = 1) -> int | None:
-    """As `whole_number`, or None for None."""
+    """Return None for None, and check any other value as `whole_number` does."""
     return None if value is None else whole_number(name, value, least)
 
 
@@ -53,15 +53,20 @@ def number(
     unit: str = "",
     sentence: str = GIVEN_FIRST,
 ) -> float:
-    """`value`, a number within the bounds; an `int` stays one. Raises InvalidArgumentError.
+    """Return `value` if it is a number within the bounds. An `int` stays an `int`.
 
     Args:
-        name: of the argument.
-        value: what was given.
-        least, above: the lower bound, itself allowed or not.
-        most, below: the upper bound, itself allowed or not; infinity is allowed only by `most=math.inf`.
-        unit: of the number, such as "seconds".
-        sentence: of the error.
+        name: Name of the argument.
+        value: Value that was given.
+        least: Smallest allowed number.
+        above: Lower bound that is not allowed itself.
+        most: Largest allowed number. Only `math.inf` allows infinity.
+        below: Upper bound that is not allowed itself.
+        unit: Unit of the number, such as `"seconds"`.
+        sentence: Sentence of the error.
+
+    Raises:
+        InvalidArgumentError: The value is not a number within the bounds.
 
     >>> number("dropout", 1, least=0, below=1)
     Traceback (most recent call last):
@@ -82,7 +87,10 @@ def number(
 
 
 def seconds(name: str, value: object) -> float:
-    """A time in seconds, given as a number of at least 0 or as a text with a unit. Raises InvalidArgumentError.
+    """Return a time in seconds, from a number of at least 0 or from a text with a unit.
+
+    Raises:
+        InvalidArgumentError: The value is not a time.
 
     >>> seconds("refresh", 2), seconds("refresh", "1.5s"), seconds("refresh", "500ms"), seconds("refresh", "5m")
     (2, 1.5, 0.5, 300.0)
@@ -96,14 +104,14 @@ def seconds(name: str, value: object) -> float:
 
 
 def true_or_false(name: str, value: object) -> bool:
-    """`value`, a boolean. Raises InvalidArgumentError."""
+    """Return `value` if it is a boolean. Otherwise raise InvalidArgumentError."""
     if not isinstance(value, bool):
         raise _refusal(ALLOWED_FIRST, name, value, "true or false")
     return value
 
 
 def one_of(name: str, value: T, allowed: Iterable[object]) -> T:
-    """`value`, which is among `allowed`. Raises InvalidArgumentError.
+    """Return `value` if it is one of `allowed`. Otherwise raise InvalidArgumentError.
 
     >>> one_of("metric", "l2", ("cosine", "dot"))
     Traceback (most recent call last):
@@ -115,7 +123,10 @@ def one_of(name: str, value: T, allowed: Iterable[object]) -> T:
 
 
 def path(name: str, value: str | Path) -> Path:
-    """`value` as a path, with the home folder for "~". Raises InvalidArgumentError.
+    """Return `value` as a path, with the home folder in place of "~".
+
+    Raises:
+        InvalidArgumentError: The value is not a path.
 
     >>> path("via", "encoded").name
     'encoded'
@@ -135,13 +146,16 @@ def path(name: str, value: str | Path) -> Path:
     except RuntimeError:
         user = Path(value).parts[0]
         raise InvalidArgumentError(
-            f"{name} is {str(value)!r:.80}, but no home folder of {user!r:.80} is known: write ./{user} for a folder "
-            "of that name."
+            f"{name} is {str(value)!r:.80}, but the home folder of {user!r:.80} is not known: write ./{user} for a "
+            "folder of this name."
         ) from None
 
 
 def names(value: str | Iterable[str]) -> list[str]:
-    """One name or several, as a list without repetitions. Raises InvalidArgumentError if one is not a string.
+    """Return one name or several names as a list without repetitions.
+
+    Raises:
+        InvalidArgumentError: A name is not a string.
 
     >>> names("bm25"), names(("bm25", "dense", "bm25"))
     (['bm25'], ['bm25', 'dense'])
@@ -156,7 +170,7 @@ def names(value: str | Iterable[str]) -> list[str]:
 
 
 def ids(value: str | Iterable[str]) -> list[str]:
-    """One document id, or several, as a list. Raises InvalidArgumentError where one is not a string."""
+    """Return one document id or several ids as a list. Raises InvalidArgumentError if an id is not a string."""
     if isinstance(value, str):
         return [value]
     if is_keyed(value):
@@ -166,12 +180,12 @@ def ids(value: str | Iterable[str]) -> list[str]:
     listed = list(value)
     for id in listed:
         if not isinstance(id, str):
-            raise InvalidArgumentError(f"A document id is a string, not {id!r:.80}; write {str(id)!r:.80}.")
+            raise InvalidArgumentError(f"A document id is a string, not {id!r:.80}: write {str(id)!r:.80}.")
     return listed
 
 
 def texts(value: Sequence[str]) -> Sequence[str]:
-    """Texts to encode, a list of strings. Raises InvalidArgumentError."""
+    """Return the texts to encode if they are a list of strings. Otherwise raise InvalidArgumentError."""
     if isinstance(value, str):
         raise InvalidArgumentError(f"texts is a list of strings, not one string: write [{value[:40]!r}].")
     if is_keyed(value):
@@ -183,29 +197,29 @@ def texts(value: Sequence[str]) -> Sequence[str]:
 
 
 def is_keyed(value: object) -> bool:
-    """Whether it iterates over keys or names of columns, which nobody means by a list: a mapping, a DataFrame."""
+    """Whether a value is a mapping or a DataFrame, which iterates over keys or column names."""
     return isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "__arrow_c_stream__"))
 
 
 def keyed(value: object) -> str:
-    """`value`, which is keyed, in the words of a message."""
+    """The words of a message for a mapping or a DataFrame."""
     return f"the mapping {shown(value)}" if isinstance(value, Mapping) else "a table: give one of its columns"
 
 
 def shown(value: object) -> str:
-    """`value` as messages show it: the beginning of its `repr`, or its type if that fails.
+    """A value in a message: the beginning of its `repr`, or its type if `repr` fails.
 
     >>> shown("a" * 100) == "'" + "a" * 79, shown(10**5000)
     (True, 'an int')
     """
     try:
         return f"{value!r:.80}"
-    except Exception:  # a __repr__ may raise anything, and Python does not write out long integers
+    except Exception:  # a __repr__ may raise anything, and Python refuses to write very long integers
         return f"an {type(value).__name__}" if isinstance(value, int) else f"a {type(value).__name__}"
 
 
 def _finite(value: float) -> bool:
-    """Whether it is finite. An `int` may be too long to be a `float`."""
+    """Whether a number is finite. An `int` that is too long for a `float` is not."""
     try:
         return math.isfinite(value)
     except OverflowError:

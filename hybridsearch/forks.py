@@ -1,7 +1,7 @@
-"""What to reset in a process that `fork` made: it has the memory of its parent, but not the parent's threads.
+"""Resets objects in a forked process, which has the memory of its parent, but not the parent's threads.
 
-A lock stays held if a thread of the parent held it. Both processes would read from one connection. A writer's lock
-belongs to the parent. An object that holds one of these registers here how a new process resets it.
+A lock would stay held if a thread of the parent held it. Both processes would read from one connection. A writer's lock
+belongs to the parent. An object with one of these registers a function here that resets it in the new process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _resets: dict[int, tuple[ref[Any], Callable[[Any], None]]] = {}
 
 
 def after_fork(owner: T, reset: Callable[[T], None]) -> None:
-    """Call `reset(owner)` in each process that is forked from this one, as long as `owner` lives."""
+    """Call `reset(owner)` in each process that is forked from this process, as long as `owner` exists."""
     key = id(owner)
     _resets[key] = ref(owner, lambda _: _resets.pop(key, None)), reset
 

@@ -1,4 +1,4 @@
-"""What messages are made of: counts, places without their passwords, and warnings that point to the caller."""
+"""Parts of messages: counts, places without passwords, and warnings that point to the caller."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ _SECRET_OPTION = re.compile(rf"((?:^|[^\w])(?:{_NAMES})=)(?!\.\.\.)([^\s&'\",;)]
 _SECRET_ENTRY = re.compile(rf"""((["'])(?:{_NAMES})\2\s*:\s*(["'])).*?(?=\3)""", re.IGNORECASE)
 _SECRET_WORD = re.compile(rf"^([\w-]*=)??((?:{_NAMES})=).*", re.IGNORECASE | re.DOTALL)
 
-# A user and a password, then an "@"; a colon before a port begins no password. The password may hold anything: without
-# spaces it ends at the last "@" before one, with spaces at the first "@" within the quotes or the line.
+# A user and a password are followed by an "@". A colon before a port does not begin a password. A password may contain
+# any character. Without spaces, it ends at the last "@" before a space. With spaces, it ends at the first "@" within
+# the quotes or the line.
 _USER = r"""[^\s:/@"'\[]"""
 _NO_PORT = r""":(?!\d*(?:[\s,"']|$))"""
 _NO_PORT_OR_PATH = r""":(?!\d*(?:[/\s,"']|$))"""
-_SCHEME = r"(?:(?<=[\w+.-]{2}):/{1,2}|(?<![:/])//)"  # one slash where a pathlib.Path was made of it, or no colon
+_SCHEME = r"(?:(?<=[\w+.-]{2}):/{1,2}|(?<![:/])//)"  # a pathlib.Path of a URL has one slash
 _USER_INFO = re.compile(rf"""({_SCHEME})(?:{_USER}*{_NO_PORT}\S*|{_USER}*{_NO_PORT_OR_PATH}[^"'\n]*?|{_USER}+)@""")
 
 
 def redacted(text: object) -> str:
-    """`text`, such as a place, a message or a command, as it may be shown: without passwords and keys.
+    """Replace passwords and keys in a text by "***", so that the text can be shown.
 
-    What a URL has before an "@" becomes "***", and so does what stands after "password=", "api_key=" and the like.
+    In a URL, everything before the "@" is replaced. After "password=", "api_key=" and similar words, the value is
+    replaced.
 
     >>> redacted("opensearch+https://me:secret@host:9200/papers")
     'opensearch+https://***@host:9200/papers'
@@ -44,7 +46,7 @@ def redacted(text: object) -> str:
 
 
 def redacted_command(words: Sequence[str]) -> str:
-    """A command line as it may be shown, quoted for a shell.
+    """A command line without passwords and keys, quoted for a shell.
 
     >>> redacted_command(["hybridsearch", "search", "opensearch://me:secret@host/papers", "--option", "password=a b"])
     "hybridsearch search 'opensearch://***@host/papers' --option 'password=***'"
@@ -53,7 +55,7 @@ def redacted_command(words: Sequence[str]) -> str:
 
 
 def number_of(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun, which takes an "s" where no plural is given.
+    """A number with its noun. The plural adds an "s" if no other plural is given.
 
     >>> number_of(1, "document"), number_of(2000, "query", "queries")
     ('1 document', '2,000 queries')
@@ -62,7 +64,7 @@ def number_of(number: int, one: str, many: str | None = None) -> str:
 
 
 def warn(message: str) -> None:
-    """A warning that points to the line which called this package, however deep the package is in itself."""
+    """Warn, and point to the line outside of this package that called it."""
     frame: FrameType | None = sys._getframe()
     level = inside = 0
     while frame is not None:

@@ -1,4 +1,4 @@
-"""The progress bar."""
+"""The progress bar of long tasks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from contextlib import contextmanager
 def progress_bar(
     description: str, source: object, show: bool | None, unit: str = "documents"
 ) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of things done since the last call.
+    """Show a progress bar. Gives a function to call with the number of things done since the last call.
 
     Args:
-        source: what is worked through. Its end is known by its length, or by `bytes_read` and `bytes_total`.
-        show: None shows the bar only in a terminal.
-        unit: what is counted.
+        description: Text before the bar.
+        source: Source of the things. Its length, or its `bytes_read` and `bytes_total`, tell how much is left.
+        show: Whether to show the bar. None shows it only in a terminal.
+        unit: Word for the things that are counted.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn

@@ -1,6 +1,6 @@
-"""Names of adapters, encoders, fusions and rerankers, and the class that each stands for.
+"""The registry of backends, encoders, fusions and rerankers, where each name stands for a class.
 
-An index remembers what it was made with by these names alone. A file never says which module to import.
+An index stores only these names. So a file of an index cannot decide which module is imported.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from hybridsearch.errors import HybridSearchError, InvalidArgumentError, Missing
 Kind: TypeAlias = Literal["backend", "encoder", "fusion", "reranker"]
 
 ENTRY_POINTS = "hybridsearch.backends"
-"""Entry-point group of third-party adapters: scheme = "module:Class", called as `Class(location, **options)`."""
+"""Entry-point group of backends in other packages: scheme = "module:Class", called as `Class(location, **options)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
     target: str | type
-    extra: str = ""  # what installs the packages it needs
+    extra: str = ""  # extra that installs the packages of the class
 
     @property
     def path(self) -> str:
@@ -57,16 +57,17 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
 
 
 def register(kind: Kind, name: str, target: str | type, extra: str = "") -> None:
-    """Let `name` stand for a class, so that a saved index can make it again.
+    """Register a class under a name, so that `hs.open` can make it again.
 
     Args:
-        kind: "backend", "encoder", "fusion" or "reranker".
-        name: for a backend the scheme of its URLs; else the "type" of what its `to_json` or schema says.
-        target: the class, or "module:Class", which is imported at first use.
-        extra: of hybridsearch, which installs the packages that the class needs.
+        kind: Kind of the class: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`.
+        name: Name to register. For a backend it is the scheme of its URLs. For another kind it is the `"type"` in the
+            class's `to_json` or schema.
+        target: Class, or `"module:Class"`, which is imported at first use.
+        extra: Extra of hybridsearch that installs the packages of the class. `""` for no extra.
 
     Raises:
-        InvalidArgumentError: the name stands for another class already, or an argument is not such.
+        InvalidArgumentError: The name stands for another class already, or an argument is not allowed.
     """
     given = _Registered(target, extra)
     if not isinstance(name, str) or not name:
@@ -76,12 +77,18 @@ def register(kind: Kind, name: str, target: str | type, extra: str = "") -> None
     there = _of_kind(kind).setdefault(name, given)
     if there.path != given.path:
         raise InvalidArgumentError(
-            f"The {kind} {name!r} is registered as {there.path}, so {given.path} needs another name."
+            f"The {kind} {name!r} is registered as {there.path} already: register {given.path} under another name."
         )
 
 
 def registered(kind: Kind) -> Mapping[str, str]:
-    """Name -> "module:Class" of all that are known, in the order of their names; read-only.
+    """List the registered classes of one kind.
+
+    Args:
+        kind: Kind of the classes: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`.
+
+    Returns:
+        A read-only mapping from name to `"module:Class"`, ordered by name.
 
     >>> list(registered("fusion"))
     ['adaptive', 'rrf', 'score']
@@ -93,15 +100,22 @@ def registered(kind: Kind) -> Mapping[str, str]:
 
 
 def find(kind: Kind, name: str) -> Any:
-    """The class that `name` stands for, imported if it was not yet.
+    """Find the class that a name stands for, and import it if necessary.
+
+    Args:
+        kind: Kind of the class: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`.
+        name: Name of the class.
+
+    Returns:
+        The class.
 
     Raises:
-        InvalidArgumentError: none is known by that name.
-        MissingExtraError: a package that it needs is not installed.
+        InvalidArgumentError: The name is not known.
+        MissingExtraError: A package that the class needs is not installed.
     """
     known = _of_kind(kind)
     if not isinstance(name, str):
-        raise InvalidArgumentError(f"A {kind} is known by a name, such as {next(iter(known))!r}, not by {shown(name)}.")
+        raise InvalidArgumentError(f"A {kind} has a name, such as {next(iter(known))!r}, but {shown(name)} was given.")
     if one := known.get(name):
         if not isinstance(one.target, str):
             return one.target
@@ -116,17 +130,24 @@ def find(kind: Kind, name: str) -> Any:
         if point.name == name:
             return point.load()
     others = ", or a folder's path" if kind == "backend" else ""
-    own = "" if kind == "backend" else f" (hybridsearch.registry.register adds a {kind} of your own)"
+    own = "" if kind == "backend" else f" (hybridsearch.registry.register adds your own {kind})"
     raise InvalidArgumentError(
         f"No {kind} {shown(name)} is known: known are {', '.join(registered(kind))}{others}{own}."
     )
 
 
 def make(kind: Kind, description: Mapping[str, Any]) -> Any:
-    """What an index remembers as `{"type": name, **constructor arguments}`.
+    """Make the object that an index stores as `{"type": name, **constructor arguments}`.
+
+    Args:
+        kind: Kind of the object: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`.
+        description: Name and arguments of the object.
+
+    Returns:
+        The object.
 
     Raises:
-        InvalidArgumentError: the name is not known, or its class does not take the arguments.
+        InvalidArgumentError: The name is not known, or its class does not take the arguments.
 
     >>> make("fusion", {"type": "rrf", "k": 10})
     RRF(k=10)
@@ -135,7 +156,7 @@ def make(kind: Kind, description: Mapping[str, Any]) -> Any:
         raise InvalidArgumentError(f"A {kind} is described as {{'type': name, ...}}, not as {shown(description)}.")
     arguments = dict(description)
     name = arguments.pop("type", None)
-    if "trust_remote_code" in arguments:  # we never write it: who opens a file need not trust who made it
+    if "trust_remote_code" in arguments:  # never stored, because a user may not trust the author of a file
         raise InvalidArgumentError(
             f"A file cannot let a {kind} run the code of its model: make the {kind} yourself, with "
             "trust_remote_code=True, and pass it."
@@ -151,5 +172,5 @@ def make(kind: Kind, description: Mapping[str, Any]) -> Any:
 
 def _of_kind(kind: Kind) -> dict[str, _Registered]:
     if not isinstance(kind, str) or kind not in _REGISTERED:
-        raise InvalidArgumentError(f"What is registered is a {', '.join(_REGISTERED)}, not a {shown(kind)}.")
+        raise InvalidArgumentError(f"A kind is one of {', '.join(_REGISTERED)}, not {shown(kind)}.")
     return _REGISTERED[kind]

@@ -1,4 +1,4 @@
-"""How queries are answered: requests, rankings, fusion, documents, reranking; in threads, or in an event loop."""
+"""`Plan` answers queries: it asks the retrievers, merges their rankings, reads the documents and reranks them."""
 
 from __future__ import annotations
 
@@ -41,24 +41,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How queries are answered, with all settings known and checked; `HybridSearch.plan` makes one.
+    """The checked settings of a search, which answer queries. `HybridSearch.plan` makes a plan.
 
-    Retrievers that may neither fail nor time out are asked in one call of the backend, others each in a call of its
-    own. `aask` and `aresults` wait for an `AsyncBackend` without a thread; the work of encoders, fusion and reranker,
-    and all of another backend, goes to threads. The results are the same.
+    If no retriever is optional and none has a timeout, one call of the backend asks all retrievers. Otherwise each
+    retriever is asked in a separate call. `aask` and `aresults` give the same answers in an event loop. They await an
+    `AsyncBackend`. Other backends, encoders, fusion and reranker work in threads.
 
     Attributes:
-        retrievers: the names to ask, each with a weight above 0.
-        depth: how deep each retriever is read.
-        filter: applied before any ranking is cut.
-        fusion: how rankings are merged.
-        reranker: reorders the top of the fused ranking; None for none.
-        top_k: how many hits; None for all candidates.
-        backend: the engine that is asked.
-        encoder: by name, the encoder that the index was built with; raises FingerprintMismatchError for another one.
-        optional: retrievers that may fail.
-        timeout: seconds by retriever.
-        known: expectations of filters that some document met. It grows, so each is looked up once.
+        retrievers: Names of the retrievers to ask. Each has a weight above 0.
+        depth: Number of documents that are read from each retriever.
+        filter: Filter that each retriever applies before it cuts its ranking. None searches all documents.
+        fusion: Method that merges the rankings.
+        reranker: Reranker that reorders the top of the fused ranking. None for no reranker.
+        top_k: Number of hits. None for all candidates.
+        backend: Backend that is asked.
+        encoder: Function that returns the encoder of a retriever. It raises FingerprintMismatchError if the index was
+            built with another encoder.
+        optional: Names of the retrievers that may fail.
+        timeout: Seconds that a retriever may take, by name.
+        known: Expectations of filters that some document meets. The set grows, so that each is looked up once.
     """
 
     retrievers: tuple[str, ...]
@@ -74,22 +75,43 @@ class Plan:
     known: set[Condition] = field(default_factory=set)
 
     def results(self, queries: Iterable[str]) -> list[Results]:
-        """Hits for each query, as `HybridSearch.search_many` returns them."""
+        """Find the best documents for each of several queries.
+
+        Args:
+            queries: Texts of the queries.
+
+        Returns:
+            One `Results` for each query, in order.
+        """
         queries = _check_queries(queries)
         return self.merge(queries, self.ask(queries)) if queries else []
 
     async def aresults(self, queries: Iterable[str]) -> list[Results]:
-        """`results`, with the event loop free meanwhile."""
+        """Find the best documents for each of several queries without blocking the event loop.
+
+        Args:
+            queries: Texts of the queries.
+
+        Returns:
+            One `Results` for each query, in order.
+        """
         queries = _check_queries(queries)
         if not isinstance(self.backend, AsyncBackend):
             return await asyncio.to_thread(self.results, queries)
         return await asyncio.to_thread(self.merge, queries, await self.aask(queries)) if queries else []
 
     def ask(self, queries: Iterable[str]) -> Answers:
-        """The retrievers' rankings, before anything is merged.
+        """Get the rankings of the retrievers, before they are merged.
+
+        Args:
+            queries: Texts of the queries.
+
+        Returns:
+            The requests, rankings, notes and failures of the retrievers.
 
         Raises:
-            RetrieverError, RetrieverTimeoutError: one that is not optional failed, or all did.
+            RetrieverError: A retriever that is not optional failed, or all retrievers failed.
+            RetrieverTimeoutError: A retriever that is not optional took longer than its timeout.
         """
         queries = _check_queries(queries)
         if not queries:
@@ -111,7 +133,16 @@ class Plan:
         return self._gather(given, timings)
 
     async def aask(self, queries: Iterable[str]) -> Answers:
-        """`ask`. Cancelling it, or a timeout, cancels what an `AsyncBackend` does for it."""
+        """Get the rankings of the retrievers without blocking the event loop.
+
+        If the call is cancelled, or a timeout ends, the requests of an `AsyncBackend` are cancelled.
+
+        Args:
+            queries: Texts of the queries.
+
+        Returns:
+            The requests, rankings, notes and failures of the retrievers.
+        """
         queries, backend = _check_queries(queries), self.backend
         if not isinstance(backend, AsyncBackend):
             return await asyncio.to_thread(self.ask, queries)
@@ -145,12 +176,12 @@ class Plan:
         return _joined([self._encode(name, queries) for name in self.retrievers])
 
     def _encode(self, name: str, queries: Sequence[str]) -> Answers:
-        """The requests to one retriever, no rankings yet."""
+        """The requests to one retriever, without rankings."""
         timings: dict[str, float] = {}
         encoder = self.encoder(name)
         with _timed(timings, f"encode {name}"), _blame(f"Retriever {name!r}"):
             vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
-            query_notes = getattr(encoder, "query_notes", None)  # `Noting`, without a slow isinstance
+            query_notes = getattr(encoder, "query_notes", None)  # faster than isinstance(encoder, Noting)
             notes: Sequence[str] = [""] * len(queries) if query_notes is None else query_notes(queries)
         if len(vectors) != len(queries):
             raise EncodingError(
@@ -162,7 +193,7 @@ class Plan:
         return Answers({name: requests}, {}, notes={name: said}, timings=timings)
 
     def _gather(self, given: Mapping[str, Answers | BaseException], timings: dict[str, float]) -> Answers:
-        """The answers of all retrievers as one; errors are raised, or noted where the retriever is optional."""
+        """The answers of all retrievers as one. Raises the error of a retriever that is not optional."""
         failures: dict[str, str] = {}
         good: list[Answers] = []
         for name, answer in given.items():
@@ -180,12 +211,20 @@ class Plan:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
             raise RetrieverError(f"No retriever answered: {reasons}.")
         joined = _joined(good)
-        # Retrievers encode side by side, and then search.
+        # The retrievers encode side by side, so the longest encoding is subtracted.
         timings["search"] -= max(joined.timings.values(), default=0.0)
         return replace(joined, failures=failures, timings=timings | joined.timings)
 
     def merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:
-        """The hits for each query: the answers of `ask`, fused, fetched and reranked."""
+        """Merge the rankings of `ask`, read the documents, and rerank them.
+
+        Args:
+            queries: Texts of the queries.
+            answers: Answers of `ask` to these queries.
+
+        Returns:
+            One `Results` for each query, in order.
+        """
         top_k, reranker, timings, by_query = self.top_k, self.reranker, answers.timings, answers.by_query
         with _timed(timings, "fuse"):
             fused = [self.fusion.explain(of_query) for of_query in by_query]
@@ -201,7 +240,7 @@ class Plan:
             with _timed(timings, "rerank"):
                 reranked = score_pairs(reranker, queries, heads)
         of_all = [f"Without {name}: {reason}" for name, reason in answers.failures.items()]
-        if not of_all:  # else the engine may not answer this either
+        if not of_all:  # after a failure, the engine may not answer this either
             of_all = self._filter_notes()
         results = []
         for i, query in enumerate(queries):
@@ -210,21 +249,19 @@ class Plan:
             hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
             notes = of_all + answers.notes_of(i) if query.strip() else ["The query is blank, so it finds nothing."]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
-                notes.append(
-                    f"{gone} of the documents found {'was' if gone == 1 else 'were'} deleted during the search."
-                )
+                notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
             names = tuple(answers.rankings)
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results
 
     def _filter_notes(self) -> list[str]:
-        """Notes on fields of the filter that no document has: most often they are misspelt, or of another type."""
+        """Notes on fields of the filter that no document has. Most often they are misspelt or have another type."""
         notes: dict[str, str] = {}
         for expected in self.filter.expectations() if self.filter else ():
             if expected.condition not in self.known and expected.field not in notes:
                 try:
                     there = self.backend.count(Filter(expected.condition))
-                except HybridSearchError:  # the search itself went well
+                except HybridSearchError:  # the search succeeded, so a note must not end it
                     continue
                 if there:
                     self.known.add(expected.condition)
@@ -233,18 +270,18 @@ class Plan:
         return list(notes.values())
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
-        """The documents by id; one that was deleted since the search is left out."""
+        """The documents by id. A document that was deleted since the search is left out."""
         sent = [r.documents for of_query in by_query for r in of_query.values() if r.documents is not None]
         place = {id: documents for documents in sent for id in documents}
         ids = list(ids)
-        found = {id: place[id][id] for id in ids if id in place}  # an engine may make documents as they are looked up
+        found = {id: place[id][id] for id in ids if id in place}  # an engine may make a document when it is looked up
         missing = [id for id in ids if id not in found]
         fetched = self.backend.fetch(missing) if missing else []
         found.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
         return found
 
     def _explain(self, query: str, requests: Mapping[str, Request], hits: Sequence[Hit]) -> list[Explanation]:
-        """Of hits for one query, in one call of the backend for each retriever."""
+        """Explanations of hits for one query, in one call of the backend for each retriever."""
         listed = {name: [hit.id for hit in hits if name in hit.retrievers] for name in requests}
         found = {name: matched_terms(self.backend, requests[name], ids) for name, ids in listed.items() if ids}
         return [
@@ -264,7 +301,7 @@ class Plan:
 
 
 def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dict[str, dict[str, float]]:
-    """By document id the matched terms, the heaviest first; nothing of a retriever that is not lexical or sparse."""
+    """The matched terms by document id, the largest first. Empty for a dense or text retriever."""
     if not isinstance(request.query, SparseQuery) or not backend.capabilities.explain:
         return {}
     found = backend.explain(request, ids)
@@ -276,9 +313,14 @@ def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dic
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the retrievers said. By name: a request, a ranking and a note for each query, or why an optional one failed.
+    """The answers of the retrievers to several queries.
 
-    A note is a sentence, or "".
+    Attributes:
+        requests: One request for each query, by retriever name.
+        rankings: One ranking for each query, by retriever name.
+        failures: Reason by name, for each optional retriever that failed or was too slow.
+        notes: One sentence or `""` for each query, by retriever name.
+        timings: Seconds of each stage.
     """
 
     requests: Mapping[str, Sequence[Request]]
@@ -288,12 +330,12 @@ class Answers:
     timings: dict[str, float] = field(default_factory=dict)
 
     def notes_of(self, number: int) -> list[str]:
-        """The notes on one query, each with the retriever's name."""
+        """Collect the notes on one query. Each note begins with the retriever's name."""
         return [f"{name}: {of_retriever[number]}" for name, of_retriever in self.notes.items() if of_retriever[number]]
 
     @property
     def by_query(self) -> list[dict[str, Ranking]]:
-        """The rankings of each query, by retriever."""
+        """Rankings of each query, by retriever name."""
         return [
             dict(zip(self.rankings, of_query, strict=True)) for of_query in zip(*self.rankings.values(), strict=True)
         ]
@@ -304,20 +346,24 @@ def _check_queries(queries: Iterable[str]) -> list[str]:
         values = ": write list(queries.values())" if isinstance(queries, Mapping) else ""
         raise InvalidArgumentError(f"queries is a list of strings, not {arguments.keyed(queries)}{values}.")
     if isinstance(queries, str) or not isinstance(queries, Iterable):
-        raise InvalidArgumentError(f"search_many takes a list of queries, not {queries!r:.80}; use search for one.")
+        raise InvalidArgumentError(
+            f"search_many takes a list of queries, not {queries!r:.80}: use search for one query."
+        )
     queries = list(queries)
     for number, query in enumerate(queries):
         if not isinstance(query, str):
-            raise InvalidArgumentError(f"Query {number} is of type {type(query).__name__}; queries are strings.")
+            raise InvalidArgumentError(f"Query {number} is of type {type(query).__name__}, but queries are strings.")
         try:
             query.encode()
         except UnicodeEncodeError:
-            raise InvalidArgumentError(f"Query {number} holds a lone surrogate, which is not valid Unicode.") from None
+            raise InvalidArgumentError(
+                f"Query {number} holds a lone surrogate, which is not valid Unicode: repair the text."
+            ) from None
     return queries
 
 
 def _note_of(query: QueryVector) -> str:
-    """A note if the vector of a query is empty, for example with stop words alone; else ""."""
+    """A note if the vector of a query is empty, for example because all words are stop words. Otherwise ""."""
     if isinstance(query, TextQuery):
         return ""
     weights = query.weights if isinstance(query, SparseQuery) else query
@@ -329,7 +375,7 @@ def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:
 
 
 def _with_rankings(answers: Answers, flat: Sequence[Ranking]) -> Answers:
-    """`flat` is in the order of `_flat(answers.requests)`."""
+    """The answers with their rankings, which `flat` has in the order of `_flat(answers.requests)`."""
     rest = iter(flat)
     return replace(answers, rankings={name: [next(rest) for _ in asked] for name, asked in answers.requests.items()})
 
@@ -345,7 +391,7 @@ def _joined(parts: Sequence[Answers]) -> Answers:
 
 @contextmanager
 def _blame(who: str) -> Iterator[None]:
-    """Whatever an encoder or engine raises becomes one of our errors, which says whose it was."""
+    """Turns any error of an encoder or engine into an error of this package that names the retriever."""
     try:
         yield
     except HybridSearchError:
@@ -366,13 +412,13 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
 def _ask_in_threads(
     calls: Mapping[str, Callable[[], T]], timeouts: Mapping[str, float]
 ) -> dict[str, T | BaseException]:
-    """Run `calls` side by side; what each returned or raised. The answer of a call that is too slow is not used."""
+    """Run `calls` side by side. Returns the result or the error of each call, or an error if it was too slow."""
     answers: dict[str, T | BaseException] = {}
 
     def run(name: str) -> None:
         try:
             answers[name] = calls[name]()
-        except BaseException as error:  # handed to the caller, who decides
+        except BaseException as error:  # the caller decides whether to raise it
             answers[name] = error
 
     started = time.perf_counter()
@@ -389,7 +435,7 @@ def _ask_in_threads(
 async def _ask_in_tasks(
     calls: Mapping[str, Callable[[], Awaitable[T]]], timeouts: Mapping[str, float]
 ) -> dict[str, T | BaseException]:
-    """`_ask_in_threads` for coroutines. A call that is too slow is cancelled; all are when the caller is."""
+    """`_ask_in_threads` for coroutines. A call that is too slow is cancelled, and all are if the caller is."""
 
     async def run(name: str) -> T | BaseException:
         try:
@@ -402,14 +448,14 @@ async def _ask_in_tasks(
 
 
 async def _in_a_thread(call: Callable[[], T]) -> T:
-    """`asyncio.to_thread` in a thread of its own. If it hangs, no other call and no exit waits for it."""
+    """`asyncio.to_thread` in a new thread. If the call hangs, no other call waits for it, and the process can exit."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()  # from now on `cancel` does nothing, so that the thread can always answer
 
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # handed to the waiting task
+        except BaseException as error:  # the waiting task raises it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

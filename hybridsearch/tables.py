@@ -1,6 +1,6 @@
-"""Tables as people see them: in a terminal of any width, as text, as Markdown, in a notebook.
+"""Tables for a terminal of any width, for text files, for Markdown and for notebooks.
 
-No column and no figure is ever cut. Where a terminal is too narrow for a table, each row becomes a block of lines.
+No column and no number is cut. If a terminal is too narrow for a table, each row becomes a block of lines.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 UNLIMITED = 1_000_000
-"""The width where nothing has to fit, as in a file."""
+"""Width of a medium without a limit, such as a file."""
 
 _GAP = 2
-_HEAD = 14  # a head of up to so many characters has one line, even above short cells
+_HEAD = 14  # a head of up to this many characters has one line, even above short cells
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """One table; rich prints it.
+    """One table, which rich can print.
 
     Attributes:
-        title: in the first line; "" for none.
-        columns: the head of each column.
-        rows: the cells of each row, and the lines of each cell. The first line is the main one.
-        notes: sentences below.
-        texts: places of the columns with text, which are aligned left; all others are aligned right.
-        wide: the place of the column that takes the rest of a line and shrinks first; its cells have one line.
-        cut: whether a text that does not fit into the wide column is cut, not wrapped.
+        title: Title in the first line, or `""`.
+        columns: Head of each column.
+        rows: Cells of each row. A cell is a list of lines, and the first line is the main line.
+        notes: Sentences below the table.
+        texts: Positions of the columns with text, which are aligned left. All other columns are aligned right.
+        wide: Position of the column that takes the rest of a line and shrinks first. Its cells have one line.
+        cut: Whether a text that does not fit into the wide column is cut. If not, it is wrapped.
 
     >>> print(as_text(Grid("Mean", ["system", "nDCG@10"], [[["bm25"], ["0.31", "0.2–0.4"]]]), 80))
     Mean
@@ -70,7 +70,7 @@ class Grid:
         return Measurement(self._least(), max(self._least(), options.max_width))
 
     def to_html(self) -> str:
-        """For a notebook: text to the left, figures to the right."""
+        """Convert the table to HTML for a notebook, with text aligned left and numbers aligned right."""
         sides = ["left" if place in self.texts else "right" for place in range(len(self.columns))]
         heads = "".join(
             f'<th style="text-align: {side}">{html.escape(column)}</th>'
@@ -90,7 +90,7 @@ class Grid:
         return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{notes}"
 
     def to_markdown(self) -> str:
-        """For a README or an issue."""
+        """Convert the table to Markdown, for a README or an issue."""
 
         def line(cells: Iterable[str]) -> str:
             return f"| {' | '.join(_escaped(cell).replace(chr(10), '<br>') for cell in cells)} |"
@@ -100,10 +100,10 @@ class Grid:
         lines += [line("\n".join(cell) for cell in row) for row in self.rows]
         return "\n".join([*lines, *(f"\n{_escaped(note)}" for note in self.notes)])
 
-    # How it is done
+    # Private parts
 
     def _widths(self) -> list[int]:
-        """The least width of each column: that of its longest line, but at most 20 for the wide one. Heads may wrap."""
+        """The least width of each column: the width of its longest line. It is at most 20 for the wide column."""
         widths = []
         for place, column in enumerate(self.columns):
             cells = max((_length(line) for row in self.rows for line in row[place]), default=0)
@@ -145,7 +145,7 @@ class Grid:
             yield line
 
     def _as_blocks(self, room: int) -> Iterator[Text]:
-        """Each row as its first cell and below it the others, each with its column's head."""
+        """Each row as a block of lines: the first cell, and below it each other cell with its column's head."""
         from rich.text import Text
 
         label = max((_length(column) for column in self.columns[1:]), default=0)
@@ -167,7 +167,7 @@ class Grid:
 
 
 def rich_tables(grids: Iterable[Grid]) -> RenderableType:
-    """The tables, one below the other, for rich."""
+    """The tables, one below the other, in a form that rich can print."""
     from rich.console import Group
     from rich.text import Text
 
@@ -175,7 +175,7 @@ def rich_tables(grids: Iterable[Grid]) -> RenderableType:
 
 
 def as_text(shown: RenderableType, width: int) -> str:
-    """What rich prints of `shown`, without colours: `width` wide, or wider if its tables need that."""
+    """The text that rich prints, without colours. It is `width` wide, or wider if a table needs it."""
     from rich.console import Console
 
     console = Console(width=UNLIMITED, color_system=None)
@@ -187,19 +187,19 @@ def as_text(shown: RenderableType, width: int) -> str:
 
 
 def _rest(cell: Sequence[str]) -> str:
-    """The lines of a cell after the first, to be written behind it."""
+    """The lines of a cell after the first line, as one text that follows the first line."""
     return "".join(f"  {_clean(line)}" for line in cell[1:] if line)
 
 
 def _length(line: str) -> int:
-    """The width in a terminal. A Chinese character takes two places."""
+    """The width of a line in a terminal. A Chinese character is two places wide."""
     from rich.cells import cell_len
 
     return cell_len(_clean(line))
 
 
 def _clean(line: str) -> str:
-    """`line` with blanks for characters that would begin a new line or control the terminal."""
+    """The line with blanks in place of characters that begin a new line or control the terminal."""
     return _CONTROLS.sub(" ", line)
 
 
@@ -211,7 +211,7 @@ def _cut(line: str, width: int) -> str:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """Lines of at most `width`, at blanks where there are some."""
+    """The line as lines of at most `width`, broken at blanks if there are any."""
     from rich.console import Console
     from rich.text import Text
 
@@ -221,14 +221,14 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """`text` for Markdown, with the characters of table cells, tags and emphasis escaped."""
+    """The text for Markdown, where the characters of table cells, tags and emphasis are escaped."""
     for character, shown in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("*", "\\*"), ("_", "\\_")):
         text = text.replace(character, shown)
     return text
 
 
 def import_pandas() -> Any:
-    """The module. Raises MissingExtraError where it is not installed."""
+    """The module pandas. Raises MissingExtraError if pandas is not installed."""
     try:
         import pandas
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""The vectors that travel from encoders to backends.
+"""The types of vectors that encoders give to backends.
 
-A backend sees only these types: `SparseVectors` and `DenseVectors` for documents, `SparseQuery` or one
-float32 row for a query, and `EncodedBatch`, some documents with their vectors of every retriever.
+Documents have `SparseVectors` or `DenseVectors`. A query is a `SparseQuery`, a float32 row or a `TextQuery`. An
+`EncodedBatch` has some documents with the vectors of all retrievers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,20 @@ from hybridsearch.errors import EncodingError
 from hybridsearch.messages import number_of
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
+"""Metric that compares dense vectors."""
 
 
 class Vocabulary:
-    """The names of the columns of a sparse matrix: words, subword tokens, or latent dimensions.
+    """Names of the columns of a sparse matrix: words, subword tokens or latent dimensions.
 
-    A model has one fixed vocabulary; BM25 makes a new one for each batch, holding that batch's terms.
-    Backends therefore match columns by name, never by number.
+    A model has one fixed vocabulary. BM25 makes a new vocabulary for each batch. So backends match columns by name, and
+    never by number.
+
+    Args:
+        terms: Names of the columns.
+
+    Attributes:
+        terms: Names of the columns, as a tuple.
 
     >>> vocabulary = Vocabulary(["wing", "flow"])
     >>> vocabulary.index["flow"], len(vocabulary)
@@ -42,12 +49,12 @@ class Vocabulary:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Column number by term."""
+        """Number of each term's column, by term."""
         return {term: column for column, term in enumerate(self.terms)}
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change when any term or its place changes."""
+        """Sixteen hexadecimal digits that change if a term or its place changes."""
         digest = hashlib.blake2b(digest_size=8)
         for term in self.terms:
             raw = term.encode("utf-8", "surrogatepass")
@@ -57,16 +64,16 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class SparseVectors:
-    """Sparse document vectors, one row a document.
+    """Sparse vectors of documents, with one row for each document.
 
     Attributes:
-        matrix: (documents, len(vocabulary)) CSR, float32, finite, without duplicates within a row. For a lexical
-            retriever the values are term frequencies and the row sum is the document's length in tokens;
-            for a learned sparse retriever they are weights.
-        vocabulary: the names of the columns.
+        matrix: CSR matrix of shape (documents, len(vocabulary)), float32, finite, without duplicates in a row. The
+            values of a lexical retriever are term frequencies, and the sum of a row is the document's length in tokens.
+            The values of a sparse retriever are weights.
+        vocabulary: Names of the columns.
 
     Raises:
-        EncodingError: a value is NaN or infinite, or the shape does not fit the vocabulary.
+        EncodingError: A value is NaN or infinite, or the shape does not fit the vocabulary.
     """
 
     matrix: csr_array[np.float32, tuple[int, int]]
@@ -75,8 +82,8 @@ class SparseVectors:
     def __post_init__(self) -> None:
         if self.matrix.shape[1] != len(self.vocabulary):
             raise EncodingError(
-                f"The sparse matrix has {number_of(self.matrix.shape[1], 'column')} but its "
-                f"vocabulary {number_of(len(self.vocabulary), 'term')}."
+                f"The sparse matrix has {number_of(self.matrix.shape[1], 'column')}, but its vocabulary has "
+                f"{number_of(len(self.vocabulary), 'term')}: give one term for each column."
             )
         bad = np.flatnonzero(~np.isfinite(self.matrix.data))
         if bad.size:
@@ -89,17 +96,19 @@ class SparseVectors:
 
 @dataclass(frozen=True, slots=True)
 class DenseVectors:
-    """Dense document vectors, one row a document.
+    """Dense vectors of documents, with one row for each document.
 
-    An all-zero row means "no vector": such a document is never a hit of this retriever (empty text has no meaning to
-    compare, and engines refuse to store a zero vector under cosine).
+    An all-zero row means that the document has no vector. It is never a hit of this retriever. Empty texts have no
+    vector, and engines cannot store a zero vector with the metric `"cosine"`.
 
     Attributes:
-        array: (documents, dimensions) C-contiguous float32, finite; rows of unit length (or zero) under "cosine".
-        metric: "cosine" and "dot" score by inner product, "euclidean" by minus the distance. Larger is better in all.
+        array: C-contiguous array of shape (documents, dimensions), float32, finite. With `"cosine"` each row has unit
+            length or is zero.
+        metric: Metric of the scores, where a larger score is better. `"cosine"` and `"dot"` score by the inner product,
+            `"euclidean"` by minus the distance.
 
     Raises:
-        EncodingError: a value is NaN or infinite.
+        EncodingError: A value is NaN or infinite, or the array has another shape or type.
     """
 
     array: NDArray[np.float32]
@@ -123,11 +132,14 @@ Vectors: TypeAlias = SparseVectors | DenseVectors
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseQuery:
-    """One sparse query vector, by term name, so that every engine can use it.
+    """Sparse vector of one query, with the names of its terms.
 
     Attributes:
-        terms: distinct terms. Scores are summed in this order.
-        weights: float32, same length. Term counts for a lexical retriever, weights for a learned sparse one.
+        terms: Distinct terms. Scores are summed in this order.
+        weights: Weights in the order of `terms`, as float32. A lexical retriever has term counts.
+
+    Raises:
+        EncodingError: There is not one finite weight for each term.
     """
 
     terms: tuple[str, ...]
@@ -140,18 +152,30 @@ class SparseQuery:
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
-    """A query for an engine that analyses texts itself."""
+    """Text of one query, for an engine that analyses texts.
+
+    Attributes:
+        text: Text of the query.
+    """
 
     text: str
 
 
 QueryVector: TypeAlias = SparseQuery | TextQuery | NDArray[np.float32]
-"""What a retriever is asked with: a `SparseQuery`, a float32 row of shape (dimensions,), or a text."""
+"""Query of a retriever: a `SparseQuery`, a float32 vector of shape (dimensions,), or a `TextQuery`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """Documents with distinct ids and, by retriever name, their vectors in the same order."""
+    """Documents with their vectors.
+
+    Attributes:
+        documents: Documents with distinct ids.
+        vectors: Vectors by retriever name, in the order of the documents.
+
+    Raises:
+        EncodingError: A retriever does not have one vector for each document.
+    """
 
     documents: Sequence[Document]
     vectors: Mapping[str, Vectors]

@@ -1,4 +1,4 @@
-"""BM25's formulas: how term frequencies become scores. Encoders and backends share them."""
+"""The formulas of BM25, which compute scores from term frequencies. Encoders and backends share them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _DELTAS = {"bm25l": 0.5, "bm25+": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class BM25Weighting:
-    """How term frequencies become scores: score(d) = sum over query terms of count * idf(term) * weight(term, d).
+    """Formula of BM25, which computes scores from term frequencies.
 
-    The variants are those of Kamphuis et al., "Which BM25 do you mean?" (ECIR 2020), with N documents of which n
-    hold the term, term frequency tf, document length L in tokens and B = 1 - b + b * L / average length:
+    The score of document d is the sum, over the query's terms, of count * idf(term) * weight(term, d). The variants are
+    those of Kamphuis et al., "Which BM25 do you mean?" (ECIR 2020). N is the number of documents, n the number of
+    documents with the term, tf the term frequency, L the document's length in tokens, and
+    B = 1 - b + b * L / average length.
 
     | variant   | idf                                   | weight                              |
     |-----------|---------------------------------------|-------------------------------------|
@@ -31,19 +33,19 @@ class BM25Weighting:
     | bm25l     | ln((N + 1) / (n + 0.5))               | (k1 + 1) (c + delta) / (k1 + c + delta), c = tf / B |
     | bm25+     | ln((N + 1) / n)                       | (k1 + 1) tf / (tf + k1 B) + delta   |
 
-    The sum is over the terms that the document holds, as published. bm25s for "bm25l" and "bm25+", and rank-bm25 for
-    the latter, add what a frequency of 0 would weigh for each query term that a document lacks, so that every document
-    is a hit; their scores differ from these by exactly that amount. (rank-bm25's BM25L also has one factor tf more.)
-    In "robertson" a term in more than half of the documents counts nothing rather than against a document, as in bm25s.
+    Only terms that the document contains are summed, as published. Two libraries also add the weight of frequency 0 for
+    query terms that the document does not contain: bm25s with "bm25l" and "bm25+", and rank-bm25 with "bm25+". There
+    every document is a hit, and scores are larger by this amount. BM25L of rank-bm25 has one more factor tf. In
+    "robertson" a term in more than half of the documents counts 0, and not a negative number, as in bm25s.
 
     Attributes:
-        variant: see the table.
-        k1: how slowly further occurrences stop to count; at least 0.
-        b: how much longer documents are held back, from 0 (not at all) to 1.
-        delta: of "bm25l" (default 0.5) and "bm25+" (default 1.0); None for the others.
+        variant: Name of the variant in the table.
+        k1: Number that decides how slowly the weight grows with repetitions of a term, at least 0.
+        b: Strength of the correction for long documents, from 0 (none) to 1 (full).
+        delta: Parameter of `"bm25l"` (default 0.5) and `"bm25+"` (default 1.0), at least 0. None for other variants.
 
     Raises:
-        InvalidArgumentError: a parameter is outside its range.
+        InvalidArgumentError: A parameter is outside its range.
 
     >>> BM25Weighting().term_weights(np.float32([1, 2]), np.float32([10, 10]), 10.0).round(4).tolist()
     [0.4544999897480011, 0.625]
@@ -57,7 +59,7 @@ class BM25Weighting:
     def __post_init__(self) -> None:
         if self.variant not in get_args(Variant):
             raise InvalidArgumentError(
-                f"No BM25 variant {self.variant!r} is known: known are {', '.join(get_args(Variant))}."
+                f"The BM25 variant {self.variant!r} is not known: known are {', '.join(get_args(Variant))}."
             )
         self._check_number("k1")
         self._check_number("b", most=1)
@@ -65,7 +67,8 @@ class BM25Weighting:
             object.__setattr__(self, "delta", _DELTAS.get(self.variant))
         elif self.variant not in _DELTAS:
             raise InvalidArgumentError(
-                f"delta = {self.delta!r} was given for the variant {self.variant!r}: only bm25l and bm25+ have one."
+                f"delta = {self.delta!r} was given for the variant {self.variant!r}, but only bm25l and bm25+ have a "
+                "delta: leave it out."
             )
         else:
             self._check_number("delta")
@@ -74,14 +77,14 @@ class BM25Weighting:
         object.__setattr__(self, name, number(f"BM25's {name}", getattr(self, name), least=0, most=most))
 
     def idf(self, document_frequency: NDArray[np.int64], documents: int) -> NDArray[np.float64]:
-        """The query side.
+        """Compute the idf of terms, which is the weight of a term in a query.
 
         Args:
-            document_frequency: how many documents hold each term, each from 1 to `documents`; any shape.
-            documents: how many documents there are.
+            document_frequency: Number of documents with each term, from 1 to `documents`. The array has any shape.
+            documents: Number of all documents.
 
         Returns:
-            float64, same shape, at least 0; each value depends on its own frequency alone.
+            The idf of each term as float64, in the same shape, at least 0. It depends only on the term's frequency.
         """
         n = np.asarray(document_frequency, dtype=np.float64)
         if self.variant == "lucene":
@@ -97,16 +100,16 @@ class BM25Weighting:
     def term_weights(
         self, frequency: NDArray[np.float32], length: NDArray[np.float32], average_length: float
     ) -> NDArray[np.float32]:
-        """The document side: how much an occurrence of a term counts, before its idf.
+        """Compute the weights of terms in documents, without their idf.
 
         Args:
-            frequency: how often a document holds a term, above 0; any shape.
-            length: of that document, in tokens; same shape, or one that broadcasts to it.
-            average_length: over all documents.
+            frequency: Frequency of a term in a document, above 0. The array has any shape.
+            length: Length of the document in tokens, in the same shape or in a shape that broadcasts to it.
+            average_length: Mean length of all documents in tokens.
 
         Returns:
-            float32, within a few units in the last place. A value depends on its own inputs alone, never on its
-            neighbours, so that a part of an index weighs like the whole.
+            The weights as float32, in the same shape, precise to a few units in the last place. A weight depends only
+            on its own inputs, so that a part of an index gives the same weights as the whole index.
         """
         tf = np.asarray(frequency, dtype=np.float32)
         slope = self.b / average_length if average_length > 0 else 0.0

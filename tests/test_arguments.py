@@ -198,5 +198,5 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "c.jsonl").write_text('{"id": "1", "text": "a"}')
     assert [document.id for document in hs.read_documents("~/c.jsonl")] == ["1"]
-    with pytest.raises(InvalidArgumentError, match=r"'~no-such-user/x', but no home folder.*write \./~no-such-user"):
+    with pytest.raises(InvalidArgumentError, match=r"'~no-such-user/x', but the home folder.*write \./~no-such-user"):
         arguments.path("via", "~no-such-user/x")

@@ -104,7 +104,7 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_a_file_never_names_what_is_imported(tmp_path: Path) -> None:
     for kind in KINDS:
         for name in ("os:system", "hybridsearch.fusion.rrf:RRF", None):
-            with pytest.raises(InvalidArgumentError, match=r"is known: known are|known by a name"):
+            with pytest.raises(InvalidArgumentError, match=r"is known: known are|has a name"):
                 make(kind, {"type": name})
 
 

@@ -156,10 +156,10 @@ def test_a_query_needs_no_quotes(place: str) -> None:
 def test_what_a_message_says_both_ways_is_said_once(place: str, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("number,text\n1,wing\n")
     said = invoke("index", str(tmp_path / "rows.csv"), "--index", str(tmp_path / "index")).stderr
-    assert "name the field with --id-field, or let ids be made with --auto-id." in said
+    assert "Name the field with --id-field, or number the records with --auto-id." in said
     invoke("copy", place, str(tmp_path / "copy"))
     assert (
-        "go on with a copy that was interrupted with --resume." in invoke("copy", place, str(tmp_path / "copy")).stderr
+        "give --resume to continue a copy that was interrupted." in invoke("copy", place, str(tmp_path / "copy")).stderr
     )
 
 
