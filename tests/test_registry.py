@@ -85,7 +85,7 @@ def test_a_class_may_be_named_and_is_imported_at_first_use() -> None:
 
 def test_one_name_stands_for_one_class() -> None:
     register("fusion", "rrf", RRF)  # what it is already
-    with pytest.raises(InvalidArgumentError, match=r"'rrf' is registered as hybridsearch.fusion.rrf:RRF, so .*Borda"):
+    with pytest.raises(InvalidArgumentError, match=r"'rrf' is registered as hybridsearch.fusion.rrf:RRF already.*Borda"):
         register("fusion", "rrf", BordaCount)
     assert find("fusion", "rrf") is RRF
 
