@@ -178,7 +178,7 @@ def train(
         str | None,
         _of_measuring(
             "DATASET",
-            "Data set whose split test is measured before and after training. It chooses nothing. Default: the split "
+            "Data set that is measured before and after training (split test). It chooses nothing. Default: the split "
             "test of --data if it is a folder that has one, or a part of its pairs (of 100 or more).",
         ),
     ] = None,
@@ -207,7 +207,7 @@ def train(
     ] = None,
     loss: Annotated[
         str | None,
-        _of_training("NAME", "Name of the loss. Default: one that suits the data. It is printed with the reason."),
+        _of_training("NAME", "Name of the loss. Default: a loss that suits the data. It is printed with the reason."),
     ] = None,
     epochs: Annotated[float | None, _of_training("N", "Number of passes over the data. Default: 3.")] = None,
     max_steps: Annotated[int | None, _of_training("N", "Number of steps after which training stops.")] = None,
@@ -291,7 +291,7 @@ def train(
     ] = None,
     architecture: Annotated[
         str | None,
-        _of_sparse("NAME", "Architecture: splade, inference-free or csr. Default: the one that suits the model."),
+        _of_sparse("NAME", "Architecture: splade, inference-free or csr. Default: decided by the model."),
     ] = None,
     target_active_dims: Annotated[
         int | None, _of_sparse("N", "Number of active dimensions that a document should have on average.")

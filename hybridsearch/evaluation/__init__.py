@@ -1,1 +1,1 @@
-"""Measuring retrieval: data sets, measures, statistics, experiments, tuning and the report."""
+"""Measuring search: data sets, measures, statistics, comparisons, tuning and the report."""

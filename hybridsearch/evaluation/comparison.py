@@ -1,4 +1,4 @@
-"""What `compare` and `evaluate` return: results that print, are kept as JSON, and become Markdown, HTML, TREC runs."""
+"""The results that `compare` and `evaluate` return. They print as tables and can be saved in several formats."""
 
 from __future__ import annotations
 
@@ -31,19 +31,23 @@ _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni"}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SystemResult(SystemRecord):
-    """One system on one data set; it prints as a table. The fields are those of `SystemRecord`."""
+    """The results of one system on one data set. They print as a table. The fields are those of `SystemRecord`."""
 
     def ranking(self, query_id: str) -> Ranking:
-        """What it returned for one query."""
+        """The ranking that the system returned for one query. It is empty for an unknown query id."""
         pairs = self.rankings.get(query_id, ())
         return Ranking(tuple(id for id, _ in pairs), np.array([score for _, score in pairs], dtype=np.float64))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """All fields as a dict that `json` can write."""
         return dict(to_plain(self))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a query, by its id, and one column a measure. Raises MissingExtraError without pandas."""
+        """The scores as a DataFrame, with a row for each query and a column for each measure.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
         return import_pandas().DataFrame(self.scores).rename_axis("query")
 
     def __rich__(self) -> RenderableType:
@@ -65,49 +69,68 @@ class SystemResult(SystemRecord):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison(ComparisonRecord):
-    """Several systems on one data set; it prints as tables. The fields are those of `ComparisonRecord`."""
+    """The results of several systems on one data set. They print as tables.
+
+    The fields are those of `ComparisonRecord`.
+    """
 
     systems: tuple[SystemResult, ...]
 
     def __getitem__(self, name: str) -> SystemResult:
-        """A system by name."""
+        """The results of the system of this name."""
         for system in self.systems:
             if system.name == name:
                 return system
         raise KeyError(f"{name!r} was not compared; {', '.join(repr(one.name) for one in self.systems)} were.")
 
-    # Keeping
+    # Saving
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict; `from_dict` is its inverse."""
+        """All fields as a dict that `json` can write. `from_dict` reads it."""
         return dict(to_plain(self))
 
     def to_json(self, indent: int | None = None) -> str:
-        """One JSON document."""
+        """All fields as one JSON document. `indent` is as in `json.dumps`."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
-        """Raises InvalidArgumentError where `data` is not what `to_dict` gives."""
+        """The comparison of a dict that `to_dict` made.
+
+        Raises:
+            InvalidArgumentError: `data` has another form.
+        """
         return from_plain(cls, data)
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON to a file. Raises StorageError if that fails."""
+        """Write all results to a JSON file. `load` reads it.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
         with writable(path) as place:
             place.write_text(self.to_json() + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
-        """Read what `save` wrote. Raises InvalidArgumentError where the file cannot be read, or holds another thing."""
+        """Read a comparison from a file that `save` wrote.
+
+        Raises:
+            InvalidArgumentError: The file cannot be read, or does not hold a comparison.
+        """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError) as error:
             raise InvalidArgumentError(f"{path} does not hold a saved comparison ({error}).") from error
 
     def save_runs(self, folder: str | Path) -> dict[str, Path]:
-        """Write each system's rankings as the TREC run file `NAME.trec`. Returns the paths by system name.
+        """Write the rankings of each system to a TREC run file `NAME.trec` in `folder`.
 
-        Raises StorageError if a file cannot be written.
+        Returns:
+            The paths of the files, by system name.
+
+        Raises:
+            StorageError: A file cannot be written.
         """
         with writable(folder) as place:
             place.mkdir(parents=True, exist_ok=True)
@@ -121,11 +144,12 @@ class Comparison(ComparisonRecord):
         return paths
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a system, by name: the mean of each measure, how it stands against the baseline, and what it costs.
+        """The results as a DataFrame with one row for each system.
 
-        The columns are the measures, then of the main measure `difference`, `low`, `high` (the interval of the
-        difference), `p` (corrected) and `best_single` (that retriever's mean), then `milliseconds` (the median of a
-        query) and `bytes` (of the index); NaN where there is none. `comparison["name"].to_pandas()` has the queries.
+        The first columns are the means of the measures. Five columns are about the main measure: `difference` from the
+        baseline, `low` and `high` (the interval of the difference), `p` (corrected), and `best_single` (the mean of the
+        best single retriever). The last columns are `milliseconds` (median time of a query) and `bytes` (size of the
+        index). A missing value is NaN. `comparison["name"].to_pandas()` has the values of each query.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -149,11 +173,15 @@ class Comparison(ComparisonRecord):
     # Showing
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report, one file that needs no network."""
+        """Write the report as one HTML file, which needs no network.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
         report.write_html(self, path)
 
     def to_markdown(self) -> str:
-        """The tables for a README or an issue."""
+        """The tables as Markdown text, for a README or an issue."""
         return "\n\n".join(grid.to_markdown() for grid in _grids(self)) + "\n"
 
     def __rich__(self) -> RenderableType:
@@ -171,7 +199,10 @@ class Comparison(ComparisonRecord):
 
 
 def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
-    """The mean over data sets of each measure, for rich; of the systems that were compared on all of them."""
+    """A table of the mean of each measure over several data sets, for rich.
+
+    It has the systems that were compared on all of the data sets.
+    """
     first = next(iter(comparisons.values()))
     names = [one.name for one in first.systems if all(one.name in other.names for other in comparisons.values())]
     rows = []
@@ -183,7 +214,7 @@ def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:
 
 
 def _grids(comparison: Comparison) -> list[Grid]:
-    """Quality, differences, cost, and the retrievers; those that would be empty are left out."""
+    """The tables of quality, differences, costs and retrievers. Empty tables are left out."""
     found = [_quality(comparison), _differences(comparison), *_of_costs(comparison.systems, comparison.machine)]
     return [grid for grid in found if grid.rows]
 
@@ -226,7 +257,7 @@ def _differences(comparison: Comparison) -> Grid:
 
 
 def _answer(comparison: Comparison) -> Iterable[str]:
-    """Which system is best and, where it merges or reranks, how much that adds."""
+    """A sentence that names the best system, and how much it adds to its best single retriever."""
     real = [one for one in comparison.systems if one.kind != "oracle-positives"]
     if len(real) < 2:
         return
@@ -237,57 +268,59 @@ def _answer(comparison: Comparison) -> Iterable[str]:
         return
     adds = best.best_single.versus[comparison.main]
     if adds.same:
-        yield f"{found}, on every query the same as {best.best_single.retriever}, the better of its single retrievers."
+        yield f"{found}. On every query it is equal to {best.best_single.retriever}, its best single retriever."
         return
     yield (
-        f"{found}: {formats.difference(adds.difference.mean, 4)} {formats.signed_interval(adds.difference)} over "
-        f"{best.best_single.retriever}, the better of its single retrievers (corrected "
+        f"{found}. That is {formats.difference(adds.difference.mean, 4)} {formats.signed_interval(adds.difference)} "
+        f"compared with {best.best_single.retriever}, its best single retriever (corrected "
         f"{formats.p_value(adds.p_adjusted)}; {adds.wins:,} wins, {adds.losses:,} losses)."
     )
 
 
 def _explanations(comparison: Comparison) -> Iterable[str]:
-    yield f"With each mean its {100 * comparison.level:g} % bootstrap interval over queries."
+    yield f"Under each mean: its {100 * comparison.level:g} % bootstrap interval over the queries."
     uncut = [name for name in comparison.measures if "@" not in name]
     if uncut and comparison.top_k:
         yield (
-            f"{' and '.join(uncut)} {'sees' if len(uncut) == 1 else 'see'} the first {comparison.top_k:,} documents of "
-            "each query, and would be greater or equal with more of them (--top-k)."
+            f"{' and '.join(uncut)} {'looks' if len(uncut) == 1 else 'look'} at the first {comparison.top_k:,} "
+            "documents of each query. With more documents (--top-k) the values are equal or greater."
         )
     for system in comparison.systems:
         asked, answered = len(next(iter(system.scores.values()))), sum(map(bool, system.rankings.values()))
         if answered < asked:
             yield (
                 f"{system.name} has results for {answered:,} of "
-                f"{number_of(asked, 'query', 'queries')}; the others count 0."
+                f"{number_of(asked, 'query', 'queries')}. The others count 0."
             )
     family = sum(1 for one in comparison.systems if one.versus)
     if family:
         correction = _CORRECTIONS.get(comparison.correction)
         corrected = f", {correction} correction for {family} systems" if correction and family > 1 else ""
         test = formats.TESTS.get(comparison.test, comparison.test)
-        yield f"* differs from {comparison.baseline} ({test}{corrected}, p < {ALPHA:g})."
+        yield f"*: differs significantly from {comparison.baseline} ({test}{corrected}, p < {ALPHA:g})."
     if any(one.best_single for one in comparison.systems):
         yield (
-            f"best single: of the retrievers that the system asks, the better one by {comparison.main}, alone; and how "
-            "much the system adds to it (* significant in the same way)."
+            f"best single: the best one of the system's retrievers by {comparison.main}, alone. Under it: how much the "
+            "system adds (*: significant, by the same test)."
         )
     if any(one.kind == "oracle-positives" for one in comparison.systems):
         yield (
-            "oracle positives: relevant documents that retrieval missed are put before the reranker, which no real "
-            "system can do; compare these rows with published figures of that kind only. All other rows are end to end."
+            "oracle positives: the reranker also got the relevant documents that retrieval missed. No real system can "
+            "do that. Compare these rows only with published values of the same kind. All other rows are end to end."
         )
 
 
 def _of_system(system: SystemResult) -> Grid:
     rows = [[[name], [formats.figure(of.mean)], [formats.interval(of, 4)]] for name, of in system.means.items()]
     queries = len(next(iter(system.scores.values()), {}))
-    notes = [*system.warnings, "The interval is the bootstrap one over queries."]
+    notes = [*system.warnings, "interval: the bootstrap interval over the queries."]
     if (best := system.best_single) is not None:
         found = ", ".join(
             f"{name} {formats.figure(mean)} ({_signed(best.versus[name])})" for name, mean in best.means.items()
         )
-        notes.append(f"The best single retriever is {best.retriever}: {found}; in parentheses what the system adds.")
+        notes.append(
+            f"The best single retriever is {best.retriever}: {found}. In parentheses: how much the system adds."
+        )
     return Grid(
         f"{system.description}: {number_of(queries, 'query', 'queries')}", ["measure", "mean", "interval"], rows, notes
     )
@@ -306,18 +339,18 @@ def _costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Grid:
     counts = sorted({cost.queries for _, cost in costs})
     note = f"{' to '.join(f'{count:,}' for count in (counts[:1] + counts[1:][-1:]))} queries asked one at a time"
     if any(cost.total_ms for _, cost in costs):
-        note += f" for {LATENCY_TOP_K} hits, nothing from a cache; total has fetching the documents too"
+        note += f" for {LATENCY_TOP_K} hits, without any cache; total includes fetching the documents"
     timed = sorted({cost.timed for _, cost in costs if cost.timed})
     if timed:
-        note += f"; timed {timed[0]}{f' to {timed[-1]}' if len(timed) > 1 else ''}"
+        note += f"; measured {timed[0]}{f' to {timed[-1]}' if len(timed) > 1 else ''}"
     return Grid(
-        "Milliseconds a query: the median, then the 95th percentile",
+        "Milliseconds for a query: median, then 95th percentile",
         ["system", "encode", "search", "fuse", "rerank", "total", "index"],
         rows,
         [
             f"{note}.",
             *formats.loaded(cost for _, cost in costs),
-            *([f"On {formats.machine(machine)}."] if machine else []),
+            *([f"Machine: {formats.machine(machine)}."] if machine else []),
         ],
     )
 
@@ -336,9 +369,9 @@ def _retrievers(systems: Sequence[SystemResult]) -> Grid:
     told = [name if names.count(name) == 1 else f"{name} of {', '.join(users)}" for (name, *_), users in rows.items()]
     return Grid(
         "Retrievers",
-        ["retriever", "documents encoded a second", "active dimensions, document", "query", "FLOPS"],
+        ["retriever", "documents encoded per second", "active dimensions, document", "query", "FLOPS"],
         [[[name], *([cell] for cell in cells)] for name, (_, *cells) in zip(told, rows, strict=True)],
-        ["FLOPS: expected multiplications to score one document for one query."] if rows else (),
+        ["FLOPS: expected number of multiplications to score one document for one query."] if rows else (),
     )
 
 

@@ -1,4 +1,4 @@
-"""What systems cost: latency a stage with nothing from a cache, index size, encoding speed, sparsity."""
+"""What systems cost: time of each stage without any cache, index size, encoding speed, sparsity."""
 
 from __future__ import annotations
 
@@ -31,31 +31,40 @@ from hybridsearch.vectors import QueryVector, SparseQuery, SparseVectors
 T = TypeVar("T")
 
 SECONDS = 20.0
-"""A slow system is timed on fewer queries: after this long no further one is asked, once there are `FEWEST`."""
+"""Seconds after which no more queries are asked to measure a slow system, if `FEWEST` have been asked."""
 
 FEWEST = 5
+"""Number of queries that are always asked."""
 
 SCANNED = 50_000
-"""Documents whose vectors are read for the sparsity of a retriever."""
+"""Number of documents, at most, whose vectors are read to measure the sparsity of a retriever."""
 
 ENCODED = 1024
-"""Documents that are encoded, at most, to time a retriever."""
+"""Number of documents, at most, that are encoded to measure the speed of a retriever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Documents a second."""
+    """The speed of encoding.
+
+    Attributes:
+        documents_per_second: Number of documents that are encoded in a second.
+    """
 
     documents_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds of each query that was timed, in order (empty for a stage that there is not).
+    """Milliseconds of each query whose time was measured, in order. A stage that the system lacks is empty.
 
     Attributes:
-        at: when, in UTC to the minute.
-        load: as in `Cost`.
+        search: Milliseconds of searching.
+        fuse: Milliseconds of merging the rankings.
+        rerank: Milliseconds of reranking.
+        total: Milliseconds of all stages together.
+        at: Time of the measurement, in UTC, to the minute.
+        load: Load of the machine, as in `Cost`.
     """
 
     search: tuple[float, ...] = ()
@@ -69,10 +78,11 @@ class Times:
 def measure_costs(
     plans: Sequence[SystemPlan], stages: Stages, queries: int, time_again: bool = False
 ) -> dict[str, Cost]:
-    """The cost of each system by name, timed on `queries` of the queries, spread over all of them.
+    """The costs of each system by name. The time is measured on `queries` queries, spread over all of them.
 
-    Encoding is timed once for each retriever, so that systems with the same retrievers have the same times; all else
-    is timed for each system. The stages keep the figures, so nothing is measured twice unless `time_again`.
+    The encoding time is measured once for each retriever. So systems with the same retrievers have the same encoding
+    time. All other times are measured for each system. `stages` keeps the times. Nothing is measured twice unless
+    `time_again` is true.
     """
     plans = [plan for plan in plans if isinstance(plan.source, HybridSearch) or plan.kind in ("fused", "reranked")]
     plans = [plan for plan in plans if not plan.oracle]
@@ -87,7 +97,7 @@ def measure_costs(
 
 
 def measure_sparsity(documents: Iterable[SparseVectors], queries: Sequence[SparseQuery]) -> Sparsity:
-    """Active dimensions and FLOPS; see `Sparsity`.
+    """Count active dimensions and FLOPS of sparse vectors (see `Sparsity`).
 
     >>> from scipy.sparse import csr_array
     >>> from hybridsearch.vectors import Vocabulary
@@ -120,7 +130,7 @@ def measure_sparsity(documents: Iterable[SparseVectors], queries: Sequence[Spars
 
 
 def histogram(counts: ArrayLike, bins: int = 24) -> Histogram:
-    """Of whole numbers, in bins of equal whole width from 0.
+    """The histogram of whole numbers, in bins of equal whole width from 0.
 
     >>> histogram([0, 1, 1, 5], bins=3)
     Histogram(edges=(0.0, 2.0, 4.0, 6.0), counts=(3, 0, 1))
@@ -133,13 +143,13 @@ def histogram(counts: ArrayLike, bins: int = 24) -> Histogram:
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items, at equal distances; all where there are fewer."""
+    """`count` of the items at equal distances, or all items if there are fewer."""
     places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[place] for place in places.tolist()]
 
 
 class _Encoders:
-    """Times of encoding each query of the sample alone, by index and retriever, and the vectors."""
+    """Encoding times and vectors of each query of the sample, by index and retriever."""
 
     def __init__(self, stages: Stages, sample: Sequence[str], time_again: bool) -> None:
         self._stages, self.time_again = stages, time_again
@@ -173,7 +183,7 @@ class _Encoders:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """An encoder for one query, whose vector is there already."""
+    """An encoder for one query whose vector is known already."""
 
     vector: QueryVector
 
@@ -215,19 +225,19 @@ def _timed(plan: SystemPlan, stages: Stages, sample: Sequence[str], encoders: _E
 
 
 def _loaded(make: Callable[[], Times]) -> Times:
-    """The result of `make`, with the greater of the machine's loads before and after it."""
+    """The result of `make`, with the load of the machine: the greater one of the loads before and after."""
     before = _load()
     times = make()
     return replace(times, load=max(before, _load()))
 
 
 def _load() -> float:
-    """Running and waiting processes per core over the last minute; 0 if the system does not tell."""
+    """Running and waiting processes per core in the last minute. 0 if the system does not tell."""
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
 
 
 def _within(seconds: float, measure: Callable[[int], T], count: int) -> list[T]:
-    """`measure` of 0, 1 ... until time is up; of 0 once before, to load models."""
+    """The results of `measure` for 0, 1 ... until the time is up. One call before them loads models."""
     measure(0)
     ended = time.perf_counter() + seconds
     found: list[T] = []
@@ -273,7 +283,7 @@ def _timing(milliseconds: Sequence[float]) -> Timing | None:
 
 
 def _identity(plan: SystemPlan, stages: Stages, sample: Sequence[str]) -> list[Any]:
-    """What a timing depends on, as far as it can be told."""
+    """Everything known on which a time depends."""
     source = plan.source
     asked: list[Any]
     if isinstance(source, HybridSearch):
@@ -305,7 +315,7 @@ def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages, time_again: 
 
 
 def index_bytes(search: HybridSearch, names: Sequence[str]) -> int | None:
-    """Bytes of the retrievers' vectors where the engine tells them apart, else of the whole index, else None."""
+    """Bytes of the retrievers' vectors if the engine tells them, else of the whole index, else None."""
     if not isinstance(search.backend, Described):
         return None
     facts = search.backend.describe()
@@ -316,7 +326,7 @@ def index_bytes(search: HybridSearch, names: Sequence[str]) -> int | None:
 
 
 def _encoding_rate(encoder: Any, corpus: Iterable[Document]) -> Rate:
-    """From batches that double until one takes a second."""
+    """The encoding speed of the last batch. Batches get twice as large until one takes a second."""
     documents = spread(list(islice(corpus, 4 * ENCODED)), ENCODED)
     texts = [document.content for document in documents]
     size, start, rate = 16, 0, 0.0
@@ -350,9 +360,9 @@ def _sparsity(search: HybridSearch, name: str, queries: Mapping[str, SparseQuery
 
 
 def machine_facts() -> dict[str, str]:
-    """What costs are measured on: CPU, cores that this process may use, memory, operating system, Python.
+    """Facts about this machine: CPU, cores that this process may use, memory, operating system, Python.
 
-    Where torch is in use, also how it computes.
+    If torch is loaded, also its version, threads and device.
 
     >>> {"CPU", "cores", "memory", "OS", "Python"} <= machine_facts().keys()
     True
@@ -372,7 +382,7 @@ def machine_facts() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The model's name, which Python knows only on some systems."""
+    """The name of the processor."""
     described = Path("/proc/cpuinfo")
     lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Test collections: documents, queries and relevance judgements, from the hub or from files, and their checks."""
+"""Data sets: documents, queries and judgements, from files or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ NANOBEIR = {
     "scifact": "NanoSciFact",
     "touche2020": "NanoTouche2020",
 }
-"""The 13 sets of NanoBEIR, by the names that sentence-transformers gives them, and their splits on the hub."""
+"""The 13 sets of NanoBEIR: the name of each in sentence-transformers, and its split on the hub."""
 
 NANOBEIR_ID = "sentence-transformers/NanoBEIR-en"
+"""Name of NanoBEIR on the hub."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _EXAMPLES = 5  # ids shown for a problem
@@ -54,15 +55,15 @@ _GRADE_FIELDS = ("score", "relevance", "label")
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Queries with relevance judgements, and the documents they are about.
+    """Queries with judgements, and the documents that they are about.
 
     Attributes:
-        name: for tables.
-        queries: query id -> text. A loaded data set keeps the judged ones only, unless asked for all.
-        qrels: query id -> document id -> grade; 0 is judged and not relevant, 1 and more is relevant.
-        corpus: the documents, read again from their files at each iteration; None where only runs are compared.
-        left_out: how many queries were not kept because they have no judgement.
-        repeated: query ids that came with several texts, of which the last one counts -> the file.
+        name: Name of the data set, for tables.
+        queries: Query id -> text. A loaded data set has only judged queries, unless `all_queries` was given.
+        qrels: Judgements: query id -> document id -> grade. Grade 0 is not relevant, grade 1 and above is relevant.
+        corpus: Documents. They are read from their files again at each iteration. None if only runs are compared.
+        left_out: Number of queries that were left out because they have no judgement.
+        repeated: Query ids that have several texts -> their file. The last text is used.
 
     >>> dataset = Dataset("mine", {"q1": "wing lift"}, {"q1": {"d1": 1}}, [Document("d1", "Lift grows.")])
     >>> print(dataset.check())
@@ -79,11 +80,14 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not isinstance(self.queries, Mapping):
-            raise InvalidArgumentError(f"queries is a mapping from id to text, not {arguments.shown(self.queries)}.")
+            raise InvalidArgumentError(
+                f"queries is a mapping from query id to text, not {arguments.shown(self.queries)}."
+            )
         object.__setattr__(self, "qrels", _plain_qrels(self.qrels))
         if isinstance(self.corpus, Iterator):
             raise InvalidArgumentError(
-                "The corpus is read several times, and an iterator only once: give a list, or hs.read_documents(path)."
+                "The corpus is read several times, but an iterator can be read only once: give a list, or "
+                "hs.read_documents(path)."
             )
 
     @classmethod
@@ -97,20 +101,21 @@ class Dataset:
         topic_field: Literal["title", "desc", "narr"] = "title",
         all_queries: bool = False,
     ) -> Dataset:
-        """A data set of single files, such as TREC's.
+        """Make a data set from a file of queries, a file of judgements and documents.
 
         Args:
-            queries: TREC topics in the classic format (`<top> <num> ... <title> ...`), or `id<TAB>text` lines (.tsv,
-                .txt), or JSON lines, CSV or Parquet with an id and a text; .gz too.
-            qrels: as in `hybridsearch.evaluation.measures.read_qrels`, or JSON lines or Parquet with query-id,
-                corpus-id and score.
-            corpus: anything that `read_documents` reads, or None.
-            name: for tables; the name of the queries file by default.
-            topic_field: which part of a classic topic is the query.
-            all_queries: keep queries without judgements too.
+            queries: File of queries: TREC topics (`<top> <num> ... <title> ...`), lines `id<TAB>text` (.tsv, .txt), or
+                JSON lines, CSV or Parquet with an id and a text. It can be compressed (.gz).
+            qrels: File of judgements: a file that `hybridsearch.evaluation.measures.read_qrels` reads, or JSON lines
+                or Parquet with the fields query-id, corpus-id and score.
+            corpus: Documents: anything that `read_documents` reads. None for no documents.
+            name: Name of the data set, for tables. None takes the name of the queries file.
+            topic_field: Part of a TREC topic that is the query: "title", "desc" or "narr".
+            all_queries: Whether to keep queries without judgements too.
 
         Raises:
-            InvalidArgumentError, DocumentError: a file is missing or malformed (named with the line).
+            InvalidArgumentError: A file of queries or judgements is missing or malformed. The message names the line.
+            DocumentError: A file of documents is missing or malformed.
         """
         documents = None if corpus is None else read_documents(corpus)
         name = name or Path(queries).name.split(".")[0]
@@ -118,12 +123,12 @@ class Dataset:
 
     def __repr__(self) -> str:
         judgements = number_of(sum(map(len, self.qrels.values())), "judgement")
-        corpus = "no corpus" if self.corpus is None else "a corpus"
+        corpus = "no documents" if self.corpus is None else "with documents"
         return f"Dataset({self.name!r}: {number_of(len(self.queries), 'query', 'queries')}, {judgements}, {corpus})"
 
     @property
     def digest(self) -> str:
-        """A fingerprint of queries and judgements, 16 hexadecimal digits; the documents are not part of it."""
+        """A digest of the queries and judgements, as 16 hexadecimal digits. It does not cover the documents."""
         content = [
             sorted(self.queries.items()),
             sorted((query, sorted(of.items())) for query, of in self.qrels.items()),
@@ -132,21 +137,24 @@ class Dataset:
 
     @property
     def query_digests(self) -> frozenset[str]:
-        """Twelve hexadecimal digits for each judged query, of its id and text. They show what data sets share."""
+        """A digest of the id and text of each judged query, as 12 hexadecimal digits. It shows shared queries."""
         pairs = [[id, text] for id, text in self.queries.items() if id in self.qrels]
         return frozenset(hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:12] for pair in pairs)
 
     def check(self) -> DatasetReport:
-        """Count what there is, and what looks wrong with it; reads the whole corpus, and keeps its ids in memory."""
+        """Count documents, queries and judgements, and look for problems.
+
+        It reads all documents and keeps their ids in memory.
+        """
         judged = {id for grades in self.qrels.values() for id in grades}
         found = {
-            "judged queries that have no text": self.qrels.keys() - self.queries.keys(),
+            "judged queries without a text": self.qrels.keys() - self.queries.keys(),
             "queries without judgements": self.queries.keys() - self.qrels.keys(),
             "queries without a relevant document": {
                 query for query, grades in self.qrels.items() if all(grade < 1 for grade in grades.values())
             },
             "queries with an empty text": {query for query, text in self.queries.items() if not text.strip()},
-            "query ids that come with several texts": set(self.repeated),
+            "query ids with several texts": set(self.repeated),
         }
         documents = None
         if self.corpus is not None:
@@ -159,7 +167,7 @@ class Dataset:
             documents = len(ids)
             found["judged documents that are not in the corpus"] = judged - ids.keys()
             found["documents with an empty text"] = empty
-            found["document ids that come more than once"] = {id for id, times in ids.items() if times > 1}
+            found["document ids that occur more than once"] = {id for id, times in ids.items() if times > 1}
         grades = [grade for of_query in self.qrels.values() for grade in of_query.values()]
         return DatasetReport(
             self.name,
@@ -173,7 +181,7 @@ class Dataset:
 
 
 def _plain_qrels(qrels: Any) -> Qrels:
-    """`qrels` itself where its grades are plain integers, else a copy that has them. Raises InvalidArgumentError."""
+    """`qrels` with grades that are plain integers. Raises InvalidArgumentError for another form."""
     if not isinstance(qrels, Mapping) or not all(isinstance(grades, Mapping) for grades in qrels.values()):
         raise InvalidArgumentError(
             "qrels is a mapping from query id to a mapping from document id to grade, such as {'q1': {'d1': 1}}, not "
@@ -182,7 +190,7 @@ def _plain_qrels(qrels: Any) -> Qrels:
     for query, grades in qrels.items():
         for id in (query, *grades):
             if not isinstance(id, str):
-                raise InvalidArgumentError(f"An id in qrels is a string, not {id!r:.80}; write {str(id)!r:.80}.")
+                raise InvalidArgumentError(f"An id in qrels is a string, not {id!r:.80}: write {str(id)!r:.80}.")
     if all(type(grade) is int for grades in qrels.values() for grade in grades.values()):
         return qrels
     return {
@@ -192,19 +200,25 @@ def _plain_qrels(qrels: Any) -> Qrels:
 
 
 def _grade(grade: Any, query: object, document: object) -> int:
-    """Numbers of numpy and pandas count, as do 2.0 and True."""
+    """`grade` as an integer. Numbers of numpy and pandas are allowed, and so are 2.0 and True."""
     number = float(grade) if isinstance(grade, Real) else math.nan
     if not number.is_integer() or abs(number) >= 2**31:
         raise InvalidArgumentError(
-            f"The grade of document {document!r:.80} for query {query!r:.80} is {arguments.shown(grade)}; a grade is "
-            "a whole number, 0 for not relevant."
+            f"The grade of document {document!r:.80} for query {query!r:.80} is {arguments.shown(grade)}. A grade must "
+            "be a whole number: 0 for not relevant, 1 or more for relevant."
         )
     return int(number)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in a data set that looks wrong: what, how many, and some of the ids."""
+    """One kind of problem in a data set.
+
+    Attributes:
+        what: Description of the problem.
+        count: Number of ids that have the problem.
+        examples: Some of these ids.
+    """
 
     what: str
     count: int
@@ -217,14 +231,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class DatasetReport:
-    """What `Dataset.check` counted and found.
+    """The counts and problems that `Dataset.check` found. It prints as text.
 
     Attributes:
-        documents: distinct ids in the corpus; None without a corpus.
-        queries, judgements: how many.
-        relevant: judgements with a grade of 1 or more.
-        left_out: queries that were not loaded because they have no judgement.
-        problems: empty where all is well.
+        name: Name of the data set.
+        documents: Number of different document ids. None if the data set has no documents.
+        queries: Number of queries.
+        judgements: Number of judgements.
+        relevant: Number of judgements with a grade of 1 or more.
+        left_out: Number of queries that were left out because they have no judgement.
+        problems: Problems that were found. Empty if there are none.
     """
 
     name: str
@@ -236,11 +252,11 @@ class DatasetReport:
     problems: tuple[Problem, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict."""
+        """All fields as a dict that `json` can write."""
         return asdict(self)
 
     def __str__(self) -> str:
-        documents = "no corpus" if self.documents is None else number_of(self.documents, "document")
+        documents = "no documents" if self.documents is None else number_of(self.documents, "document")
         queries, judgements = number_of(self.queries, "query", "queries"), number_of(self.judgements, "judgement")
         lines = [f"{self.name}: {documents}, {queries}, {judgements} ({self.relevant:,} relevant)"]
         if self.left_out:
@@ -279,34 +295,37 @@ def load_dataset(
     revision: str | None = None,
     all_queries: bool = False,
 ) -> Dataset | dict[str, Dataset]:
-    """Load a test collection by name or from a folder.
+    """Load a data set from a folder or from the Hugging Face hub.
 
-    | name                 | what                                                                             |
-    |----------------------|----------------------------------------------------------------------------------|
-    | path/to/folder       | a BEIR folder; or a data set as the hub stores it; or topics, qrels and a corpus |
-    | nanobeir/msmarco ... | one of the 13 sets of NanoBEIR (50 queries each)                                 |
-    | nanobeir             | all of them: a dict, name -> Dataset                                             |
-    | beir/scifact ...     | one of BEIR: BeIR/scifact and BeIR/scifact-qrels on the hub                      |
-    | owner/name           | any data set on the hub with corpus, queries and qrels in the form of BEIR       |
+    | name                 | data set                                                                        |
+    |----------------------|---------------------------------------------------------------------------------|
+    | path/to/folder       | a BEIR folder, a copy of a data set of the hub, or topics, qrels and documents  |
+    | nanobeir/msmarco ... | one of the 13 sets of NanoBEIR (50 queries each)                                |
+    | nanobeir             | all 13 sets: a dict from name to `Dataset`                                      |
+    | beir/scifact ...     | one set of BEIR: BeIR/scifact and BeIR/scifact-qrels on the hub                 |
+    | owner/name           | a data set on the hub that has corpus, queries and qrels in the format of BEIR  |
 
-    A folder of that name goes before the hub. What the hub has is downloaded once, only the files needed, to its usual
-    cache, and found there without a connection; `HF_HUB_OFFLINE=1` forbids asking. Identifiers are strings, as written;
-    judgements without a score have the grade 1. Documents are streamed, not kept.
+    If a folder has the name, the folder is read. From the hub only the needed files are downloaded, once, into the
+    usual cache. Later the cache is read, also without a network. `HF_HUB_OFFLINE=1` forbids all downloads. Ids are
+    strings. A judgement without a score has the grade 1. Documents are streamed and not kept in memory.
 
     Args:
-        name: as above.
-        split: of the judgements: "test", "train", "dev" (or "validation"), or a file's name: "test_full" reads
-            qrels/test_full.tsv. Nothing to choose for NanoBEIR.
-        dataset_id: with "nanobeir..." or "beir/...", where to read it instead: another data set on the hub (such as
-            a translation of NanoBEIR), or a folder that holds a copy.
-        revision: of the data set on the hub: a branch, tag or commit.
-        all_queries: keep queries without judgements too; they are not measured.
+        name: Folder or name, as in the table.
+        split: Split of the judgements: "test", "train", "dev" (or "validation"), or the name of another file in
+            qrels/: "test_full" reads qrels/test_full.tsv. NanoBEIR has no splits.
+        dataset_id: Folder or name on the hub from which a "nanobeir" or "beir" data set is read instead, such as a
+            local copy or a translation of NanoBEIR.
+        revision: Branch, tag or commit of the data set on the hub. None takes the main branch.
+        all_queries: Whether to keep queries without judgements too. They are never measured.
+
+    Returns:
+        The data set. For "nanobeir" a dict with all 13 sets by name.
 
     Raises:
-        DatasetNotFoundError: there is no such folder or data set, or it is not at hand and the hub cannot be reached;
-            the message says what to download.
-        InvalidArgumentError, DocumentError: a file is malformed (named with the line or row), or there is no such
-            split; or the name is that of an index.
+        DatasetNotFoundError: There is no such folder or data set. Or it is not in the cache and the hub cannot be
+            reached: then the message tells what to download.
+        InvalidArgumentError: A file is malformed, the split does not exist, or the name is that of an index.
+        DocumentError: A file of documents is malformed. The message names the line or row.
         MissingExtraError: huggingface_hub is not installed.
     """
     arguments.path("The data set", name)
@@ -315,12 +334,12 @@ def load_dataset(
         place = redacted(name)
         quoted = shlex.quote(place)
         raise InvalidArgumentError(
-            f"{place!r} is an index, but a data set is needed, with queries and judgements: `hybridsearch evaluate "
-            f"{quoted} DATASET` measures the index, and `hybridsearch compare DATASET --index {quoted}` its systems."
+            f"{place!r} is an index, but a data set with queries and judgements is needed. `hybridsearch evaluate "
+            f"{quoted} DATASET` measures the index. `hybridsearch compare DATASET --index {quoted}` compares systems."
         )
     if Path(name).is_dir():
         if dataset_id is not None:
-            raise InvalidArgumentError(f"{str(name)!r} is a folder already, so dataset_id has no meaning beside it.")
+            raise InvalidArgumentError(f"{str(name)!r} is a folder, so dataset_id has no meaning: leave it out.")
         label = Path(name).resolve().name + ("" if split == "test" else f"/{split}")
         return _from_layout(label, hub.Layout(Path(name)), split, all_queries)
     if family == "nanobeir":
@@ -338,17 +357,21 @@ def load_dataset(
         label = str(name if dataset_id is None else dataset_id) + ("" if split == "test" else f"/{split}")
         return _from_layout(label, layout, split, all_queries, qrels)
     raise DatasetNotFoundError(
-        f"There is no folder {str(name)!r}, and it is no name of a data set: those are nanobeir, nanobeir/msmarco "
-        "(or another of its sets), beir/scifact (or another of BEIR), and owner/name on the hub."
+        f"There is no folder {str(name)!r}, and it is not the name of a data set. Names are nanobeir, nanobeir/msmarco "
+        "(or another set of NanoBEIR), beir/scifact (or another set of BEIR), and owner/name on the hub."
     )
 
 
 def load_one(name: str | Path, split: str = "test", dataset_id: str | Path | None = None) -> Dataset:
-    """`load_dataset`. Raises InvalidArgumentError where the name is that of several data sets."""
+    """Load one data set by name, as `load_dataset` does.
+
+    Raises:
+        InvalidArgumentError: The name is that of several data sets.
+    """
     loaded: Dataset | dict[str, Dataset] = load_dataset(name, split=split, dataset_id=dataset_id)
     if isinstance(loaded, dict):
         raise InvalidArgumentError(
-            f"{name} is {len(loaded)} data sets: name one of them, {', '.join(f'{name}/{one}' for one in loaded)}."
+            f"{name} is {len(loaded)} data sets, and one is needed: {', '.join(f'{name}/{one}' for one in loaded)}."
         )
     return loaded
 
@@ -369,14 +392,14 @@ def _layout(where: str | Path, splits: Sequence[str], revision: str | None) -> h
 def _from_layout(name: str, layout: hub.Layout, split: str, all_queries: bool, qrels: Sequence[Path] = ()) -> Dataset:
     qrels = qrels or layout.files("qrels", split)
     if not qrels:
-        there = f"they are looked for as qrels/{split}.tsv and the like"
+        there = f"They are expected in a file such as qrels/{split}.tsv"
         if known := layout.splits("qrels"):
-            there = f"it has {', '.join(map(repr, known))}"
-        raise InvalidArgumentError(f"{layout.folder} has no judgements for the split {split!r}; {there}.")
+            there = f"Its splits are {', '.join(map(repr, known))}"
+        raise InvalidArgumentError(f"{layout.folder} has no judgements for the split {split!r}. {there}.")
     queries = layout.files("queries", split)
     if not queries:
         raise InvalidArgumentError(
-            f"{layout.folder} has no queries; they are looked for as queries.jsonl, topics.* and the like."
+            f"{layout.folder} has no queries. They are expected in a file such as queries.jsonl or topics.*."
         )
     corpus = _Corpus(layout.files("corpus", split))
     return _dataset(name, queries, qrels, corpus if corpus.files else None, "title", all_queries)
@@ -384,7 +407,7 @@ def _from_layout(name: str, layout: hub.Layout, split: str, all_queries: bool, q
 
 @dataclass(frozen=True, slots=True)
 class _Corpus(Iterable[Document]):
-    """Documents of one or more files, read anew at each iteration."""
+    """Documents of one or more files. They are read again at each iteration."""
 
     files: list[Path]
 
@@ -420,14 +443,14 @@ def _dataset(
     kept = texts if all_queries else {query: text for query, text in texts.items() if query in judgements}
     if texts.keys().isdisjoint(judgements):
         raise InvalidArgumentError(
-            f"No query of {queries[0]} has a judgement in {qrels[0]}: their ids differ, such as "
-            f"{next(iter(texts), None)!r:.80} and {next(iter(judgements), None)!r:.80}."
+            f"No query of {queries[0]} has a judgement in {qrels[0]}, because their query ids differ: "
+            f"{next(iter(texts), None)!r:.80} in the one, {next(iter(judgements), None)!r:.80} in the other."
         )
     return Dataset(name, kept, judgements, corpus, len(texts) - len(kept), repeated)
 
 
 def _read_queries(path: Path, topic_field: str) -> Iterator[tuple[str, str]]:
-    """(query id, text) of a file of queries, in any of the formats of `Dataset.from_files`."""
+    """The id and text of each query of a file, in any format that `Dataset.from_files` allows."""
     if _suffix(path) in (".jsonl", ".json", ".parquet", ".csv"):
         for document in read_documents(path, metadata_fields=[]):
             yield document.id, document.text
@@ -440,18 +463,18 @@ def _read_queries(path: Path, topic_field: str) -> Iterator[tuple[str, str]]:
         id, tab, text = line.rstrip("\r\n").partition("\t")
         id = id.strip(BLANKS)
         if not tab or not id:
-            raise InvalidArgumentError(f"{path}, line {number}: a query is `id<TAB>text`, not {line.strip()[:80]!r}.")
+            raise InvalidArgumentError(
+                f"{path}, line {number}: a query is a line `id<TAB>text`, not {line.strip()[:80]!r}."
+            )
         if number > 1 or id.lower() not in ("id", "_id", *_QUERY_FIELDS):
             yield id, text.strip()
 
 
 def _topics(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterator[tuple[str, str]]:
-    """Topics of TREC's classic format, whose tags are not closed: `<top> <num> Number: 301 <title> ... </top>`."""
+    """The queries of TREC topics. Their tags are not closed: `<top> <num> Number: 301 <title> ... </top>`."""
     starts = [place for place, (_, line) in enumerate(lines) if line.lstrip().lower().startswith("<top>")]
     if not starts:
-        raise InvalidArgumentError(
-            f"{path} holds no <top>: topics are in TREC's classic format or `id<TAB>text` lines."
-        )
+        raise InvalidArgumentError(f"{path} has no <top>: queries are TREC topics with <top>, or lines `id<TAB>text`.")
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         topic = "".join(line for _, line in lines[start:end])
         number = re.search(r"<num>\s*(?:Number\s*:)?\s*([^\s<]+)", topic, re.IGNORECASE)
@@ -462,7 +485,7 @@ def _topics(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterato
 
 
 def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """("file, line or row", fields) of JSON lines or Parquet."""
+    """The place ("file, line 3") and the fields of each record of JSON lines or Parquet."""
     if _suffix(path) == ".parquet":
         yield from _parquet_records(path)
         return
@@ -471,9 +494,9 @@ def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InvalidArgumentError(f"{where}: it is not valid JSON ({error}).") from error
+            raise InvalidArgumentError(f"{where}: the line is not valid JSON ({error}).") from error
         if not isinstance(record, dict):
-            raise InvalidArgumentError(f"{where}: it is not a JSON object.")
+            raise InvalidArgumentError(f"{where}: the line is not a JSON object.")
         yield where, record
 
 
@@ -484,12 +507,12 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         rows = pq.ParquetFile(path).read().to_pylist()
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise DocumentError(f"{path} is not a readable Parquet file ({error}).") from error
+        raise DocumentError(f"{path} cannot be read as Parquet ({error}).") from error
     yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
 
 
 def _add_record(qrels: dict[str, dict[str, int]], record: Mapping[str, Any], where: str) -> None:
-    """One judgement, or one query's list of relevant documents."""
+    """Add one judgement, or the list of relevant documents of one query."""
     query, documents, grade = (
         next((record[name] for name in names if name in record), None)
         for names in (_QUERY_FIELDS, _DOCUMENT_FIELDS, _GRADE_FIELDS)
@@ -499,8 +522,8 @@ def _add_record(qrels: dict[str, dict[str, int]], record: Mapping[str, Any], whe
     for id in (query, *ids):
         if isinstance(id, bool) or not isinstance(id, str | int):
             raise InvalidArgumentError(
-                f"{where}: a judgement has the fields query-id, corpus-id and, if graded, score, "
-                f"not {', '.join(map(str, record))[:200] or 'none'}, with ids that are strings or integers."
+                f"{where}: a judgement has the fields query-id, corpus-id and, if it has a grade, score, "
+                f"not {', '.join(map(str, record))[:200] or 'none'}. Ids are strings or integers."
             )
     if isinstance(grade, bool) or not isinstance(grade, int | float) or not float(grade).is_integer():
         raise InvalidArgumentError(f"{where}: the score of a judgement is an integer, not {grade!r}.")

@@ -1,4 +1,4 @@
-"""The queries most worth reading, with what each system returned for them and why."""
+"""The queries that are most worth reading, with the hits of each system and the reasons for them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ _EXCERPT = 240
 
 
 def pick_queries(scores: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
-    """Query ids: in turn the next worst one over all systems, and the next on which they differ most; worst first.
+    """The ids of the `count` queries that are most worth reading, the worst first.
+
+    Two lists are read in turn: the queries with the worst mean over all systems, and the queries on which the systems
+    differ most.
 
     Args:
-        scores: system name -> query id -> figure.
+        scores: System name -> query id -> value of the measure.
+        count: Number of queries to pick.
 
     >>> pick_queries({"a": {"q1": 0.9, "q2": 0.0, "q3": 1.0}, "b": {"q1": 0.8, "q2": 0.1, "q3": 0.2}}, 2)
     ['q2', 'q3']
@@ -46,7 +50,7 @@ def make_details(
     rankings: Mapping[str, Mapping[str, Ranking]],
     qrels: Mapping[str, Mapping[str, int]],
 ) -> tuple[QueryDetail, ...]:
-    """The first hits of each of `plans` for `queries`; `rankings` are by system name and query id."""
+    """The first hits of each system of `plans` for `queries`. `rankings` are by system name and query id."""
     shown = {plan.name: {query: rankings[plan.name].get(query) for query in queries} for plan in plans}
     relevant = {query: [id for id, grade in qrels[query].items() if grade > 0] for query in queries}
     ids = [id for of_system in shown.values() for ranking in of_system.values() if ranking for id in ranking.ids[:HITS]]
@@ -103,7 +107,7 @@ def make_details(
 
 
 def _terms(plan: SystemPlan, name: str, query: str, stages: Stages, ids: list[str]) -> dict[str, dict[str, float]]:
-    """What matched terms added to one retriever's score of each document, the heaviest first."""
+    """What each matched term added to the score that a retriever gave a document, the largest first."""
     search, vector = plan.source, stages.asked(plan, name).vectors.get(query)
     if vector is None or not ids or not isinstance(search, HybridSearch):
         return {}
@@ -112,14 +116,14 @@ def _terms(plan: SystemPlan, name: str, query: str, stages: Stages, ids: list[st
 
 
 def title(document: Document | None) -> str:
-    """The title or the first words; "" for no document."""
+    """The title of a document, or its first words. "" for None."""
     if document is None:
         return ""
     return _shortened(" ".join((document.title or document.text[: 4 * _TITLE]).split()), _TITLE)
 
 
 def excerpt(document: Document | None) -> str:
-    """The beginning of the text, after what `title` has of it; "" for no document."""
+    """The beginning of the text, after the words that `title` shows. "" for None."""
     if document is None:
         return ""
     text = " ".join(document.text[: 4 * (_TITLE + _EXCERPT)].split())

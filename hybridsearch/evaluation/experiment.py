@@ -1,4 +1,4 @@
-"""`evaluate` one system, or `compare` several: the same queries, shared work done once, honest statistics."""
+"""`compare` measures several systems on the same judged queries, and `evaluate` measures one."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["RETRIEVE_RERANK_MEASURES", "Pipeline", "compare", "evaluate", "retrieve_rerank"]
 
 RETRIEVE_RERANK_MEASURES = ("nDCG@10", "RR@10", "AP")
-"""Of the preset; `RR@10` is what others call MRR@10, and `AP` MAP."""
+"""Measures of the preset retrieve-rerank. `RR@10` is also called MRR@10, and `AP` is also called MAP."""
 
 Scores = Mapping[str, Mapping[str, float]]
-"""Measure name -> query id -> figure."""
+"""Measure name -> query id -> value of the measure."""
 
 
 def evaluate(
@@ -54,9 +54,24 @@ def evaluate(
     time_again: bool = False,
     show_progress_bar: bool | None = None,
 ) -> SystemResult:
-    """How good one system is on one data set: measures with intervals, and what it costs. Prints as a table.
+    """Measure how good one system is on a data set, and what it costs.
 
-    The arguments are those of `compare`.
+    Args:
+        system: System to measure: an index, a `Pipeline`, a TREC run file, or rankings by query id.
+        dataset: Data set whose queries are asked and whose judgements are used.
+        measures: Names of the measures, as ir-measures writes them. The first one is the main measure.
+        top_k: Number of documents that the system returns. No measure may look deeper.
+        exclude_self: Whether the document that has the id of the query is left out of each ranking.
+        work_folder: Folder that keeps finished work for the next run. None keeps nothing.
+        latency_queries: Number of queries that are asked one at a time to measure the time. 0 measures no costs.
+        time_again: Whether to measure all times again, also those that the work folder has.
+        show_progress_bar: Whether to show progress bars. None shows them in a terminal.
+
+    Returns:
+        The measures with their intervals, the scores of each query, the rankings and the costs. It prints as a table.
+
+    Raises:
+        InvalidArgumentError: An argument is not usable, or the system is of another data set.
 
     >>> import hybridsearch as hs
     >>> from hybridsearch.evaluation.datasets import Dataset
@@ -101,37 +116,52 @@ def compare(
     details: int = 20,
     show_progress_bar: bool | None = None,
 ) -> Comparison:
-    """Measure several systems on one data set, and say which differences are real and what each system costs.
+    """Measure several systems on one data set: how good each is, whether differences are real, and what each costs.
 
-    Each system returns what `search_many` would return for all queries of the data set. What systems have in common
-    is done once: a retriever of an index is asked once, as deep as any system reads it, and a reranker scores each
-    pair of a query and a document once.
+    Each system returns what `search_many` would return for the queries of the data set. Shared work is done once. Each
+    retriever of an index is asked once for each query. Each reranker scores a pair of query and document once.
 
     Args:
-        systems: by name: an index, a `Pipeline`, a TREC run file, or rankings by query id.
-        dataset: its queries are asked and its judgements measure. Every judged query counts: one without results
-            counts 0.
-        measures: names as ir-measures parses them; the first one orders systems and chooses single retrievers.
-        baseline: the system that all others are tested against; None for the first.
-        test: "t", "randomization" or "wilcoxon", paired over queries, two-sided.
-        correction: of the p-values of one measure for the number of systems: "holm", "bonferroni" or "none".
-        level: of the bootstrap intervals.
-        top_k: how many documents each system returns; no measure may look deeper.
-        exclude_self: drop the document whose id is the query's id from what every retriever returns, as ArguAna needs
-            it; each is then read one document deeper.
-        oracle_positives: for each system with a reranker add one named "... (oracle positives)", where the relevant
-            documents that retrieval missed are put before the reranker too. No real system can do that; it is what
-            sentence-transformers' CrossEncoderRerankingEvaluator and CrossEncoderNanoBEIREvaluator report.
-        work_folder: keeps finished stages, so that a comparison that was broken off, or is made again with more
-            systems, does only what is new.
-        latency_queries: how many queries are asked one at a time, with nothing from a cache, to time the stages; a slow
+        systems: Systems by name: an index, a `Pipeline`, a TREC run file, or rankings by query id.
+        dataset: Data set whose queries are asked and whose judgements are used. Every judged query counts. A query
+            without results counts 0.
+        measures: Names of the measures, as ir-measures writes them. The first one is the main measure: it decides
+            which system and which single retriever is the best.
+        baseline: Name of the system that all others are tested against. None takes the first one.
+        test: Name of the significance test: "t", "randomization" or "wilcoxon". All are two-sided and paired over the
+            queries.
+        correction: Name of the correction of the p-values for the number of systems: "holm", "bonferroni" or "none".
+            Each measure is corrected alone.
+        level: Confidence level of the bootstrap intervals, between 0 and 1.
+        top_k: Number of documents that each system returns. No measure may look deeper.
+        exclude_self: Whether the document that has the id of the query is left out of each ranking. ArguAna needs
+            this. Each retriever is then read one document deeper.
+        oracle_positives: Whether to add a system "NAME (oracle positives)" for each system with a reranker. There the
+            reranker also gets the relevant documents that retrieval missed. No real system can do that. The evaluators
+            CrossEncoderRerankingEvaluator and CrossEncoderNanoBEIREvaluator of sentence-transformers report it.
+        work_folder: Folder that keeps finished work. An interrupted comparison, or one with more systems, then does
+            only what is new. None keeps nothing.
+        latency_queries: Number of queries that are asked one at a time, without any cache, to measure the time. A slow
             system is asked fewer. 0 measures no costs.
-        time_again: take all times again, also those that the work folder has.
-        details: how many queries are kept with what each system returned for them.
-        show_progress_bar: None shows it in a terminal.
+        time_again: Whether to measure all times again, also those that the work folder has.
+        details: Number of queries that are kept with the first hits of each system.
+        show_progress_bar: Whether to show progress bars. None shows them in a terminal.
+
+    Returns:
+        The results of all systems. They print as tables, and can be saved as JSON, HTML, Markdown or run files.
 
     Raises:
-        InvalidArgumentError: an argument is not usable, or a run has no query of the data set.
+        InvalidArgumentError: An argument is not usable, or a system is of another data set.
+
+    >>> import hybridsearch as hs
+    >>> documents = [hs.Document("d1", "lift of a wing"), hs.Document("d2", "heat in a nozzle")]
+    >>> dataset = hs.Dataset("tiny", {"q1": "wing", "q2": "nozzle"}, {"q1": {"d1": 1}, "q2": {"d2": 1}}, documents)
+    >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+    >>> report = search.index(documents, show_progress_bar=False)
+    >>> run = {"q1": hs.Ranking.from_scores({"d1": 2.0})}
+    >>> comparison = compare({"bm25": search, "run": run}, dataset, measures=["nDCG@10"], show_progress_bar=False)
+    >>> comparison["bm25"].means["nDCG@10"].mean, comparison["run"].means["nDCG@10"].mean
+    (1.0, 0.5)
     """
     started = time.perf_counter()
     check_dataset(dataset)
@@ -143,7 +173,9 @@ def compare(
     baseline = _check_baseline(baseline, systems)
     qrels = {query: dataset.qrels[query] for query in dataset.queries if query in dataset.qrels}
     if not qrels:
-        raise InvalidArgumentError(f"No query of the data set {dataset.name!r} has a judgement: check its qrels.")
+        raise InvalidArgumentError(
+            f"No query of the data set {dataset.name!r} has a judgement: check the ids in its qrels."
+        )
     texts = {query: dataset.queries[query] for query in qrels}
     stages = Stages(texts, dataset.corpus, work_folder, show_progress_bar, exclude_self)
     check_sources(plans, qrels, dataset.name)
@@ -193,12 +225,15 @@ def compare(
 def retrieve_rerank(
     search: HybridSearch, reranker: Reranker, *, sparse: str = "sparse", dense: str = "dense"
 ) -> dict[str, Pipeline]:
-    """The six systems of the usual retrieve-and-rerank table: each retriever and both by RRF, then all three reranked.
+    """The six systems of a retrieve-and-rerank table, for `compare`.
+
+    They are the sparse retriever, the dense retriever and both merged by RRF, each without and with the reranker.
 
     Args:
-        search: an index with both retrievers.
-        reranker: reads as many documents of each ranking as its `top_k` says.
-        sparse, dense: names of the retrievers.
+        search: Index that has both retrievers.
+        reranker: Reranker. It reads the first `top_k` documents of each ranking.
+        sparse: Name of the sparse retriever, or of a BM25 retriever.
+        dense: Name of the dense retriever.
     """
     asked = {sparse: [sparse], dense: [dense], f"{sparse}+{dense}": [sparse, dense]}
     return {
@@ -208,13 +243,13 @@ def retrieve_rerank(
     }
 
 
-# How it is done
+# Helpers
 
 
 def _rankings(
     plans: Sequence[SystemPlan], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, dict[str, Ranking]]:
-    """What every system returns, by name and query id."""
+    """The ranking that each system returns, by system name and query id."""
     stages.retrieve(plans)
     fused: dict[str, dict[str, Ranking]] = {}
     for plan in plans:
@@ -239,7 +274,7 @@ def _rankings(
 def _heads(
     plan: SystemPlan, depth: int, fused: Mapping[str, Ranking], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, list[Document]]:
-    """What goes to the reranker, by query id."""
+    """The documents that the reranker reads, by query id."""
     wanted = {query: list(ranking.ids[:depth]) for query, ranking in fused.items()}
     if plan.oracle:
         for query, ids in wanted.items():
@@ -251,13 +286,13 @@ def _heads(
         raise InvalidArgumentError(
             f"System {plan.name!r} cannot rerank {number_of(len(missing), 'document')} such as "
             f"{missing[0]!r}, which are neither "
-            "in its index nor in the data set's corpus: rerank runs only with the corpus they were made of."
+            "in its index nor in the data set: use the data set that the runs were made with."
         )
     return {query: [documents[id] for id in ids if id in documents] for query, ids in wanted.items()}
 
 
 def _with_own_scores(ranking: Ranking, plan: SystemPlan, stages: Stages, query: str) -> Ranking:
-    """A single retriever's own scores say more than what a fusion makes of one list."""
+    """`ranking`, with the retriever's scores instead of fused scores if the system is a single retriever."""
     if plan.kind != "single":
         return ranking
     scores = dict(stages.ranking(plan, plan.retrievers[0], query))
@@ -265,7 +300,7 @@ def _with_own_scores(ranking: Ranking, plan: SystemPlan, stages: Stages, query: 
 
 
 def _with_head(ranking: Ranking, head: Sequence[str]) -> Ranking:
-    """`ranking` starting with `head`, which may hold documents that it does not list."""
+    """`ranking` with `head` first. `head` can hold documents that `ranking` does not list."""
     if list(ranking.ids[: len(head)]) == list(head):
         return ranking
     scores = dict(ranking)
@@ -274,7 +309,7 @@ def _with_head(ranking: Ranking, head: Sequence[str]) -> Ranking:
 
 
 class _Singles:
-    """How good each retriever is alone."""
+    """The scores of each retriever alone. Each is computed once."""
 
     def __init__(
         self, stages: Stages, qrels: Mapping[str, Mapping[str, int]], measures: Sequence[Any], top_k: int
@@ -283,7 +318,7 @@ class _Singles:
         self._known: dict[Any, Scores] = {}
 
     def best(self, plan: SystemPlan) -> tuple[str, Scores]:
-        """The plan's retriever with the best main measure, the first of equal ones, and its scores."""
+        """The retriever of `plan` with the best main measure, and its scores. Of equal ones it is the first."""
         main = str(self._measures[0])
         scores = {name: self._score(plan, name) for name in plan.retrievers}
         name = max(scores, key=lambda name: float(np.mean(_values(scores[name][main]))))
@@ -305,7 +340,10 @@ def _tested(
     correction: str,
     level: float,
 ) -> list[SystemResult]:
-    """`results` with how they stand against the baseline, and against `best`, a retriever and its scores by system."""
+    """`results`, each compared with the baseline and with its best single retriever.
+
+    `best` has the name and the scores of that retriever, by system name.
+    """
     scores = {one.name: one.scores for one in results}
     others = [one.name for one in results if one.name != baseline and one.kind != "oracle-positives"]
     versus = _versus({name: (scores[name], scores[baseline]) for name in others}, test, correction, level)
@@ -320,7 +358,7 @@ def _tested(
 def _versus(
     pairs: Mapping[str, tuple[Scores, Scores]], test: str, correction: str, level: float
 ) -> dict[str, dict[str, Versus]]:
-    """System name -> measure -> the first of each pair against the second."""
+    """System name -> measure -> the comparison of the first scores of a pair with the second."""
     result: dict[str, dict[str, Versus]] = {name: {} for name in pairs}
     for measure in next(iter(pairs.values()))[0] if pairs else ():
         values = {name: (_values(ours[measure]), _values(other[measure])) for name, (ours, other) in pairs.items()}
@@ -333,7 +371,7 @@ def _versus(
 
 
 def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
-    """A note if the fusion of `plan` was tuned on these queries: its figures are then too good."""
+    """The notes of `plan`, and a warning if its fusion was tuned on these queries."""
     asked = dataset.query_digests
     share = share_tuned_on(asked, plan.fusion.tuned_on)
     if not share or len(plan.retrievers) < 2:
@@ -342,19 +380,19 @@ def _warnings(plan: SystemPlan, dataset: Dataset) -> tuple[str, ...]:
     return (
         *plan.notes,
         f"The fusion of {plan.name} was tuned on {about}{max(1, round(share * len(asked))):,} of these {len(asked):,} "
-        "queries, so its figures are too good: measure it on queries that had no part in tuning.",
+        "queries, so its values are too good: measure it on queries that it was not tuned on.",
     )
 
 
 def _no_judged(plan: SystemPlan, qrels: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    """A sentence on each run that lists no judged document, for example because its ids are written otherwise."""
+    """A warning about each run that lists no judged document, for example because its ids are different."""
     for name, run in plan.source.items() if isinstance(plan.source, Mapping) else ():
         listed = [(query, id) for query in qrels if query in run for id in run[query].ids]
         if listed and not any(id in qrels[query] for query, id in listed):
             judged = next(iter(next(of_query for of_query in qrels.values() if of_query)))
             yield (
-                f"{name} lists no judged document, so all of its figures are 0: its ids are like "
-                f"{listed[0][1]!r:.80}, those of the judgements like {judged!r:.80}."
+                f"{name} lists no judged document, so all of its values are 0. The run has ids such as "
+                f"{listed[0][1]!r:.80}, and the judgements have ids such as {judged!r:.80}."
             )
 
 
@@ -364,7 +402,9 @@ def _values(of_queries: Mapping[str, float]) -> np.ndarray[tuple[int], np.dtype[
 
 def _make_plans(systems: Mapping[str, HybridSearch | Pipeline | Run], top_k: int, oracle: bool) -> list[SystemPlan]:
     if not isinstance(systems, Mapping) or not systems:
-        raise InvalidArgumentError("systems is a mapping with at least one system, such as {'hybrid': search}.")
+        raise InvalidArgumentError(
+            "systems is a mapping from names to one or more systems, such as {'hybrid': search}."
+        )
     plans: list[SystemPlan] = []
     for name, system in systems.items():
         if not isinstance(name, str) or not name.strip():
@@ -377,7 +417,7 @@ def _make_plans(systems: Mapping[str, HybridSearch | Pipeline | Run], top_k: int
     for name in names:
         if names.count(name) > 1:
             raise InvalidArgumentError(
-                f"There are two systems {name!r}, one of them made by oracle_positives: rename the other."
+                f"There are two systems {name!r}. oracle_positives made one of them: rename the other."
             )
     return plans
 
@@ -391,7 +431,7 @@ def _check_baseline(baseline: str | None, systems: Mapping[str, Any]) -> str:
 
 
 def _check_statistics(test: str, correction: str, level: float, latency_queries: int) -> None:
-    """Before anything is asked, what is needed only when all is measured."""
+    """Check arguments before the work begins, because they are used only at its end."""
     paired_test([0.0], [0.0], test)
     adjust([], correction)
     bootstrap_interval([0.0], level, samples=100)
@@ -402,7 +442,7 @@ def _check_cutoffs(names: Iterable[str], cutoffs: Iterable[int | None], top_k: i
     for name, cutoff in zip(names, cutoffs, strict=True):
         if cutoff is not None and cutoff > top_k:
             raise InvalidArgumentError(
-                f"The measure {name} looks at {cutoff} documents but systems return {top_k}: give top_k={cutoff}."
+                f"The measure {name} looks at {cutoff} documents, but systems return {top_k}: give top_k={cutoff}."
             )
 
 

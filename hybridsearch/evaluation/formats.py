@@ -1,4 +1,4 @@
-"""How the figures of a comparison are written for people."""
+"""How numbers of a comparison are written for people."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hybridsearch.evaluation.results import Cost
 from hybridsearch.evaluation.statistics import Interval
 
 NOTHING = "–"
-"""Stands where a figure was not measured."""
+"""The text for a value that was not measured."""
 
 TESTS = {"t": "paired t test", "randomization": "paired randomization test", "wilcoxon": "Wilcoxon signed-rank test"}
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A measure.
+    """The text of a measure's value.
 
     >>> figure(0.74312), figure(1.0), figure(-0.0521, 3), figure(None), figure(25.0)
     ('0.7431', '1.0000', '−0.052', '–', '25.00')
@@ -28,7 +28,7 @@ def figure(value: float | None, digits: int = 4) -> str:
 
 
 def difference(value: float | None, digits: int = 3) -> str:
-    """A difference with its sign; what rounds to nothing has none.
+    """The text of a difference with its sign. A difference that rounds to 0 has no sign.
 
     >>> difference(0.0521), difference(-0.0521), difference(0.00004)
     ('+0.052', '−0.052', '0')
@@ -40,7 +40,7 @@ def difference(value: float | None, digits: int = 3) -> str:
 
 
 def interval(of: Interval, digits: int = 3) -> str:
-    """Both ends of an interval of a measure.
+    """The text of both ends of a measure's interval.
 
     >>> interval(Interval(0.5, 0.41, 0.63))
     '0.410–0.630'
@@ -49,7 +49,7 @@ def interval(of: Interval, digits: int = 3) -> str:
 
 
 def signed_interval(of: Interval, digits: int = 3) -> str:
-    """Both ends of an interval of a difference.
+    """The text of both ends of a difference's interval, with signs.
 
     >>> signed_interval(Interval(0.01, -0.02, 0.04))
     '[−0.020, +0.040]'
@@ -58,7 +58,7 @@ def signed_interval(of: Interval, digits: int = 3) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p value with its relation.
+    """The text of a p-value, such as "p < 0.001".
 
     >>> p_value(0.0000021), p_value(0.0341), p_value(1.0)
     ('p < 0.001', 'p = 0.034', 'p = 1')
@@ -71,7 +71,7 @@ def p_value(p: float) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Milliseconds with two significant digits or the whole number, without the unit.
+    """The text of milliseconds, without the unit: two significant digits, or a whole number.
 
     >>> milliseconds(0.0421), milliseconds(3.14), milliseconds(31.4), milliseconds(12345.6)
     ('0.042', '3.1', '31', '12,346')
@@ -84,7 +84,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes in decimal units.
+    """The text of a number of bytes, in decimal units.
 
     >>> size(950), size(2_150_400), size(3.2e9)
     ('950 B', '2.2 MB', '3.2 GB')
@@ -99,7 +99,7 @@ def size(count: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    """A whole number with separators, or with two digits where it is small and not whole.
+    """The text of a number: whole with separators, or with two digits if it is below 10 and not whole.
 
     >>> count(5183), count(34.25), count(8.2), count(0.731)
     ('5,183', '34', '8.2', '0.73')
@@ -112,7 +112,7 @@ def count(number: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours.
+    """The text of a duration, in seconds, minutes or hours.
 
     >>> duration(12.34), duration(250), duration(9000)
     ('12.3 s', '4 min 10 s', '2 h 30 min')
@@ -126,7 +126,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(created: str) -> str:
-    """An ISO date and time to the minute; anything else as it is.
+    """The text of an ISO date and time, to the minute. Other texts stay as they are.
 
     >>> moment("2026-11-21T17:55:00+00:00")
     '2026-11-21 17:55 UTC'
@@ -140,21 +140,21 @@ def moment(created: str) -> str:
 
 
 def loaded(costs: Iterable[Cost]) -> Iterator[str]:
-    """A sentence if something else was running while systems were timed.
+    """A warning if other programs were running while the times were measured.
 
     >>> [sentence[:55] for load in (0.6, 3.94) for sentence in loaded([Cost(load=load)])]
-    ['Something else was running: up to 3.9 processes a core ']
+    ['Other programs were running while this was measured: up']
     """
     load = max((cost.load for cost in costs), default=0.0)
     if load > 1:
         yield (
-            f"Something else was running: up to {load:.1f} processes a core while this was timed, so the times are "
-            "too long. Take them again with --time-again (time_again=True) when nothing else runs."
+            f"Other programs were running while this was measured: up to {load:.1f} processes per core. So the times "
+            "are too long. Measure them again with --time-again (time_again=True) when nothing else runs."
         )
 
 
 def machine(facts: Mapping[str, str]) -> str:
-    """What costs were measured on, in one line.
+    """The facts about a machine in one line.
 
     >>> machine({"CPU": "AMD EPYC 7763", "cores": "2", "OS": "Linux 6.1", "Python": "3.12.3"})
     'AMD EPYC 7763, cores 2, Linux 6.1, Python 3.12.3'

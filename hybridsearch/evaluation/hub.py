@@ -1,8 +1,8 @@
-"""Data sets as the Hugging Face hub stores them: which files hold a subset, and fetching just those.
+"""Data sets as the Hugging Face hub stores them: which files hold a subset, and how to download only those.
 
-A data set is a folder. Its README.md may say, in `configs`, which files hold which split of which subset; where it
-does not, the usual names do (`corpus.jsonl.gz`, `corpus/test-00000-of-00001.parquet`, `qrels/test.tsv` ...). On the hub
-or on this disk, the folder is read the same way; from the hub, only the files that are asked for are downloaded.
+A data set is a folder. Its README.md can tell, in `configs`, which files hold which split of which subset. If it does
+not, the usual names are used (`corpus.jsonl.gz`, `corpus/test-00000-of-00001.parquet`, `qrels/test.tsv` ...). A folder
+on the hub and a folder on this disk are read in the same way. From the hub only the needed files are downloaded.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, MissingExtraError
 
 SUBSETS = {"corpus": ("corpus",), "queries": ("queries", "query", "topics"), "qrels": ("qrels", "default")}
-"""What a subset may be called; judgements are the default subset of some data sets."""
+"""Names of each subset. In some data sets the judgements are the default subset."""
 
 _SPLIT_NAMES = ({"dev", "validation", "valid"}, {"test"}, {"train"})
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".tsv", ".tsv.gz")
 
 
 class Layout:
-    """Where the files of a data set are in its folder.
+    """The files of a data set in its folder.
 
     Attributes:
-        folder: on this disk.
+        folder: Folder on this disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +32,7 @@ class Layout:
         self._configs = _read_configs(folder / "README.md")
 
     def files(self, subset: str, split: str) -> list[Path]:
-        """The files of one split of a subset ("corpus", "queries" or "qrels"), in order; empty without any."""
+        """The files of one split of a subset ("corpus", "queries" or "qrels"), in order. Empty if there are none."""
         try:
             if "**" in split:  # an error of `glob` itself before Python 3.13
                 raise ValueError("it holds '**'")
@@ -40,22 +40,22 @@ class Layout:
                 found = {path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()}
                 if found:
                     return sorted(found)
-        except (NotImplementedError, ValueError, OSError) as error:  # of an absolute path; of one that is too long
+        except (NotImplementedError, ValueError, OSError) as error:  # for an absolute path or a path that is too long
             raise InvalidArgumentError(
-                f"{self.folder} has no {subset} of the split {split!r:.80}, which is no name of a split "
+                f"{self.folder} has no {subset} of the split {split!r:.80}, because a split cannot have this name "
                 f"({str(error)[:200]})."
             ) from error
         return []
 
     def splits(self, subset: str) -> list[str]:
-        """The names of the splits that a subset has, as far as they can be told."""
+        """The names of the splits that a subset has, as far as they are known."""
         if config := self._config(subset):
             return list(config)
         paths = (path for name in SUBSETS[subset] for path in self.folder.glob(f"{name}/*"))
         return sorted({path.name.split(".")[0].split("-0")[0] for path in paths if path.name.endswith(_SUFFIXES)})
 
     def alternatives(self, subset: str, split: str) -> list[list[str]]:
-        """File patterns for one split of a subset; of these lists, the first with a file counts, and all of it."""
+        """Lists of file patterns for one split of a subset. The first list that finds files is used."""
         if config := self._config(subset):
             name = _choose(config, subset, split)
             return [] if name is None else [config[name]]
@@ -76,11 +76,11 @@ class Layout:
         return [[pattern] for pattern in patterns]
 
     def _config(self, subset: str) -> dict[str, list[str]]:
-        """Split -> file patterns of a subset, from the README's `configs`; empty where it says nothing."""
+        """Split -> file patterns of a subset, from the README's `configs`. Empty if it has none."""
         for name in SUBSETS[subset]:
             if name in self._configs:
                 return self._configs[name]
-        if subset != "qrels":  # some name the splits so, and not the subsets
+        if subset != "qrels":  # some data sets give these names to splits instead of subsets
             for config in self._configs.values():
                 if found := {name: config[name] for name in SUBSETS[subset] if name in config}:
                     return found
@@ -88,10 +88,16 @@ class Layout:
 
 
 def fetch(repository: str, subsets: Iterable[str], splits: Sequence[str], revision: str | None = None) -> Layout:
-    """A data set on the hub, with the files of these subsets and splits; from the cache where it can be.
+    """Download these subsets and splits of a data set on the hub. Files in the cache are used.
+
+    Args:
+        repository: Name of the data set on the hub.
+        subsets: Subsets to download: "corpus", "queries" or "qrels".
+        splits: Splits to download.
+        revision: Branch, tag or commit. None takes the main branch.
 
     Raises:
-        DatasetNotFoundError: it is not on the hub, or neither in the cache nor within reach.
+        DatasetNotFoundError: The hub has no such data set. Or the cache lacks it and the hub cannot be reached.
         MissingExtraError: huggingface_hub is not installed.
     """
     layout = Layout(_snapshot(repository, ["README.md"], revision))
@@ -99,18 +105,18 @@ def fetch(repository: str, subsets: Iterable[str], splits: Sequence[str], revisi
     patterns = [pattern for several in wanted.values() for patterns in several for pattern in patterns]
     _snapshot(repository, ["README.md", *patterns], layout.folder.name)  # the same commit
     for (subset, split), alternatives in wanted.items():
-        elsewhere = subset == "qrels" and not layout.splits("qrels")  # maybe in a repository of their own
+        elsewhere = subset == "qrels" and not layout.splits("qrels")  # perhaps they are in another repository
         if alternatives and not elsewhere and not layout.files(subset, split):
             raise DatasetNotFoundError(
-                f"The data set {repository!r} has no file with the {subset} of {split!r} in {layout.folder}: if it is "
-                f"not complete there, run {_commands(repository)} where the hub can be reached, copy that folder here, "
-                "and load it by its path or with dataset_id='path/to/it'."
+                f"The data set {repository!r} has no file with the {subset} of {split!r} in {layout.folder}. If that "
+                f"folder is not complete, run {_commands(repository)} where the hub can be reached. Copy the new "
+                "folder here, and load it by its path or with dataset_id='path/to/it'."
             )
     return layout
 
 
 def _choose(config: Mapping[str, list[str]], subset: str, split: str) -> str | None:
-    """The split asked for; a corpus and queries may also have a single split, or one named like the subset."""
+    """The name of the split in `config`. Documents and queries can also have one split, or a split of their name."""
     found = next((name for name in _same(split) if name in config), None)
     if found is None and subset != "qrels":
         found = next((name for name in SUBSETS[subset] if name in config), None)
@@ -137,7 +143,7 @@ def _read_configs(readme: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def _splits(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """`data_files` is a pattern, a list of patterns, a mapping of splits, or a list of {split, path}."""
+    """Split -> file patterns of `data_files`: a pattern, a list, a mapping of splits, or a list of {split, path}."""
     given, below = config["data_files"], str(config.get("data_dir") or "").strip("/")
     if isinstance(given, str):
         given = {"train": given}
@@ -150,7 +156,7 @@ def _splits(config: Mapping[str, Any]) -> dict[str, list[str]]:
     patterns = {split: [path] if isinstance(path, str) else list(path) for split, path in given.items()}
     for path in (path for paths in patterns.values() for path in (below, *paths)):
         if "://" in path or path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"{path!r} is no file inside the folder")
+            raise ValueError(f"{path!r} is not inside the folder")
     return {split: [f"{below}/{path}".lstrip("/") for path in paths] for split, paths in patterns.items()}
 
 
@@ -162,13 +168,13 @@ def _snapshot(repository: str, patterns: list[str], revision: str | None) -> Pat
         return Path(hub.snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
         raise DatasetNotFoundError(
-            f"The data set {repository!r} is not complete in the cache {hub.constants.HF_HUB_CACHE} and the hub cannot "
-            f"be reached: where it can, run {_commands(repository)}, copy that folder here, and load it by its path "
-            "or with dataset_id='path/to/it'."
+            f"The data set {repository!r} is not complete in the cache {hub.constants.HF_HUB_CACHE}, and the hub "
+            f"cannot be reached. Run {_commands(repository)} where it can be reached. Copy the new folder here, and "
+            "load it by its path or with dataset_id='path/to/it'."
         ) from error
     except RepositoryNotFoundError as error:
         raise DatasetNotFoundError(
-            f"The hub has no data set {repository!r} that you may read: check its name, or log in with `hf auth login`."
+            f"The hub has no data set {repository!r} that you may read: check the name, or log in with `hf auth login`."
         ) from error
     except Exception as error:  # its client has no common base class: connections, servers, disks, names
         reason = " ".join(str(error).split()).rstrip(".")
@@ -176,7 +182,7 @@ def _snapshot(repository: str, patterns: list[str], revision: str | None) -> Pat
 
 
 def _commands(repository: str) -> str:
-    """What downloads a data set, with its judgements where they have a repository of their own, into one folder."""
+    """The commands that download a data set into one folder, with judgements that are in another repository."""
     owner, _, name = repository.removesuffix("-qrels").rpartition("/")
     download = f"`hf download {owner}/{name} --repo-type dataset --local-dir {name}`"
     if owner != "BeIR" and not repository.endswith("-qrels"):
@@ -185,7 +191,7 @@ def _commands(repository: str) -> str:
 
 
 def _import_hub() -> Any:
-    """The module huggingface_hub."""
+    """The module `huggingface_hub`."""
     try:
         import huggingface_hub
     except ImportError as error:

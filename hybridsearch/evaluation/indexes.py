@@ -1,4 +1,4 @@
-"""Indexes that comparisons build in their work folder, and find again."""
+"""Indexes that comparisons build in their work folder and use again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ def kept_index(
     candidates: int = 100,
     backend_options: Mapping[str, Any] | None = None,
 ) -> Iterator[HybridSearch]:
-    """The index of `corpus` by `retrievers` in `folder`: built, or finished, or found complete.
+    """The index of `corpus` with `retrievers` in `folder`. It is built if it is missing or not complete.
 
-    It is named `index-ASKED-MADE`: a digest of the retrievers as they are given, and one of the documents and the
-    models' content. One with the same first part and another second one was made of a corpus or model that has
-    changed since; it is removed once its replacement is complete.
+    The index is named `index-ASKED-MADE`. ASKED is a digest of the retrievers as they are given. MADE is a digest of
+    the documents and of the models' content. An index with the same ASKED and another MADE was made of documents or
+    models that have changed. It is removed when the new index is complete.
+
+    Args:
+        retrievers: Encoders by retriever name.
+        corpus: Documents.
+        folder: Folder in which the index is kept.
+        candidates: Number of documents that are read from each retriever.
+        backend_options: Keyword arguments of the backend.
     """
     asked = _digest([[name, repr(encoder)] for name, encoder in retrievers.items()], backend_options)
     made = _digest(

@@ -1,7 +1,7 @@
-"""Effectiveness of rankings, by ir-measures; relevance judgements from and to files.
+"""Measures of rankings, computed by ir-measures, and reading and writing of judgements.
 
-The measures see the ranking as it was returned. Tools of the trec_eval family re-sort by score and break ties their own
-way, so they are handed strictly decreasing scores made from the ranks, never the retriever's scores.
+The measures see each ranking in the order in which it was returned. trec_eval sorts by score and orders equal scores by
+its own rule. So it gets falling scores made from the ranks, and never the scores of the retriever.
 """
 
 from __future__ import annotations
@@ -21,24 +21,31 @@ if TYPE_CHECKING:
     from ir_measures import Measure
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Query id -> document id -> grade: 0 is judged and not relevant, 1 and more is relevant."""
+"""Judgements: query id -> document id -> grade. Grade 0 is not relevant, grade 1 and above is relevant."""
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
+"""Measures that `compare` and `evaluate` compute by default."""
 
 _GRADE_COLUMNS = ("score", "grade", "label", "rel", "relevance")
 _INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?", re.ASCII)
 
 
 def parse_measures(names: str | Measure | Iterable[str | Measure]) -> tuple[Measure, ...]:
-    """Measures by name, each once, in the order given.
+    """The measures of these names, each once, in the order given.
 
-    Any name of ir-measures works that needs nothing beyond what is installed: nDCG@k, RR@k (or MRR@k), AP (or MAP,
-    AP@k), R@k (or Recall@k), P@k, Success@k, Judged@k, Bpref ... All but nDCG count a grade of 1 as relevant: where
-    judgements are graded and 1 means no more than related, as in TREC's DL tracks, take `RR(rel=2)@10`, `AP(rel=2)` and
-    `R(rel=2)@100`. `str(measure)` is the name under which `score_rankings` reports it.
+    All names of ir-measures are allowed if the packages that compute them are installed: nDCG@k, RR@k (or MRR@k), AP
+    (or MAP, AP@k), R@k (or Recall@k), P@k, Success@k, Judged@k, Bpref and more. All but nDCG count a document as
+    relevant from grade 1. In the data of TREC's DL tracks grade 1 is not relevant. There use `RR(rel=2)@10`,
+    `AP(rel=2)` and `R(rel=2)@100`.
+
+    Args:
+        names: One or more names, or measures of ir-measures.
+
+    Returns:
+        Measures of ir-measures. `str(measure)` is the name under which `score_rankings` reports a measure.
 
     Raises:
-        InvalidArgumentError: a name is not a measure, or computing it needs something that is not installed.
+        InvalidArgumentError: A name is not a measure, or a package that computes it is not installed.
         MissingExtraError: ir-measures is not installed.
 
     >>> [str(measure) for measure in parse_measures(["nDCG@10", "MRR@10", "RR@10", "AP(rel=2)"])]
@@ -61,8 +68,8 @@ def parse_measures(names: str | Measure | Iterable[str | Measure]) -> tuple[Meas
         except (ValueError, NameError, TypeError, AttributeError, AssertionError, KeyError) as error:
             reason = re.sub(r"<object .*?>", "nothing", " ".join(str(error).split()))[:200]
             raise InvalidArgumentError(
-                f"{name!r:.60} is not a measure that can be computed ({reason}): "
-                "measures are named as in ir-measures, such as nDCG@10, RR@10, AP, R@100, P@5 or Success@1."
+                f"{name!r:.60} is not a measure that can be computed ({reason}). "
+                "Use a name of ir-measures, such as nDCG@10, RR@10, AP, R@100, P@5 or Success@1."
             ) from error
         measures[str(measure)] = measure
     return tuple(measures.values())
@@ -71,23 +78,23 @@ def parse_measures(names: str | Measure | Iterable[str | Measure]) -> tuple[Meas
 def score_rankings(
     rankings: Mapping[str, Ranking], qrels: Qrels, measures: str | Measure | Iterable[str | Measure] = DEFAULT_MEASURES
 ) -> dict[str, dict[str, float]]:
-    """The measures of each query, on the rankings in the order in which they are.
+    """Compute measures for each query of some rankings.
 
-    Every query of `qrels` is in the result, in their order: one that `rankings` lacks, or whose ranking is empty, has
-    0.0. Queries without judgements are ignored, and documents without a judgement count as not relevant.
+    The result has every query of `qrels`, in their order. A query without a ranking, or with an empty one, has 0.0.
+    Queries without judgements are ignored. Documents without a judgement count as not relevant.
 
     Args:
-        rankings: by query id; they are not cut, so cut them yourself where a measure without a cutoff (AP) should not
-            see all of one.
-        qrels: query id -> document id -> grade.
-        measures: as in `parse_measures`.
+        rankings: Rankings by query id. They are used in the order in which they are. They are not cut: if AP must not
+            see a whole ranking, cut it before.
+        qrels: Judgements: query id -> document id -> grade.
+        measures: Names of measures, as in `parse_measures`.
 
     Returns:
         Measure name -> query id -> value.
 
     Raises:
-        InvalidArgumentError: as in `parse_measures`; or a measure cannot work with these judgements, such as ERR@10,
-            whose program takes numbers only for query ids.
+        InvalidArgumentError: A name is not a measure that can be computed. Or a measure cannot use these judgements:
+            for example, ERR@10 needs query ids that are numbers.
 
     >>> found = {"q1": Ranking.from_scores({"d1": 2.0, "d2": 1.0})}
     >>> score_rankings(found, {"q1": {"d2": 1}, "q2": {"d9": 1}}, ["RR@10", "R@100"])
@@ -110,24 +117,28 @@ def score_rankings(
         reason = " ".join(str(error).split())
         raise InvalidArgumentError(
             f"{', '.join(scores)} cannot be computed from these judgements ({type(error).__name__}: {reason[:200]}): "
-            "leave out the measure that is not of the usual ones."
+            "leave out the less usual measures."
         ) from error
     return scores
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Read relevance judgements: TREC qrels or a BEIR tsv, told by the number of columns; may be compressed (.gz).
+    """Read judgements from a file of TREC or BEIR.
 
-    TREC: `query-id iteration document-id grade`, four columns apart by spaces or tabs. BEIR: three columns apart by
-    tabs, `query-id  corpus-id  score`, with or without these names in the first line.
+    A TREC file has four columns, with spaces or tabs between them: `query-id iteration document-id grade`. A BEIR file
+    has three columns with tabs between them: `query-id corpus-id score`. Its first line can hold these names. The
+    number of columns decides which format it is.
+
+    Args:
+        path: File to read. It can be compressed (.gz).
 
     Returns:
         Query id -> document id -> grade, in the order of the file.
 
     Raises:
-        InvalidArgumentError: there is no such file, or a line is malformed or contradicts an earlier one (named by
-            file and line number).
-        StorageError: the file cannot be read.
+        InvalidArgumentError: There is no such file, or a line is malformed or contradicts an earlier line. The message
+            names the file and the line.
+        StorageError: The file cannot be read.
     """
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
@@ -144,7 +155,8 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         if width not in (3, 4) or len(columns) != width or not _INTEGER.fullmatch(grade):
             raise InvalidArgumentError(
                 f"{path}, line {number}: a judgement is `query-id 0 document-id grade`, or query-id, corpus-id and "
-                f"score apart by tabs, with an integer grade, the same in all lines; not {line.strip()[:80]!r}."
+                f"score with tabs between them, not {line.strip()[:80]!r}. All lines need the same format, and grades "
+                "are whole numbers."
             )
         add_judgement(qrels, columns[0], columns[-2], int(float(grade)), f"{path}, line {number}")
     if not qrels:
@@ -153,24 +165,24 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
 
 
 def write_qrels(qrels: Qrels, path: str | Path, format: Literal["trec", "beir"] | None = None) -> None:
-    """Write judgements, for `read_qrels` and every other tool; the inverse of `read_qrels`.
+    """Write judgements to a file of TREC or BEIR. `read_qrels` reads it.
 
     Args:
-        qrels: query id -> document id -> grade.
-        path: the file; what it held is replaced.
-        format: "trec" (`query-id 0 document-id grade`) or "beir" (tab-separated with names in the first line); None
-            takes "beir" for a path that ends in .tsv.
+        qrels: Judgements: query id -> document id -> grade.
+        path: File to write. An existing file is replaced.
+        format: "trec" (`query-id 0 document-id grade`) or "beir" (columns with tabs between them, and their names in
+            the first line). None takes "beir" if the path ends with .tsv, else "trec".
 
     Raises:
-        InvalidArgumentError: an id cannot be written in the format (TREC allows no spaces, BEIR no tabs or line ends).
-        StorageError: the file cannot be written.
+        InvalidArgumentError: The format cannot hold an id. TREC allows no spaces, and BEIR no tabs and line ends.
+        StorageError: The file cannot be written.
     """
     path = Path(path)
     beir = format == "beir" or (format is None and path.suffix == ".tsv")
     for id in (id for query, grades in qrels.items() for id in (query, *grades)):
         if (id != id.strip(BLANKS) or not id or any(c in id for c in "\t\r\n")) if beir else words(id) != [id]:
-            wrong = "a tab or line end, or blanks around it" if beir else "a space"
-            raise InvalidArgumentError(f"The id {id!r} is empty or holds {wrong}, which the file cannot hold.")
+            wrong = "has a tab, a line end or blanks around it" if beir else "has a space"
+            raise InvalidArgumentError(f"The id {id!r} is empty or {wrong}, so this format cannot hold it.")
     with writable(path), path.open("w", encoding="utf-8", newline="\n") as file:
         if beir:
             file.write("query-id\tcorpus-id\tscore\n")
@@ -180,18 +192,19 @@ def write_qrels(qrels: Qrels, path: str | Path, format: Literal["trec", "beir"] 
 
 
 def add_judgement(qrels: dict[str, dict[str, int]], query: str, document: str, grade: int, where: str) -> None:
-    """Add one judgement, read at `where`; the same once more is no error, a contradiction is."""
+    """Add one judgement, which was read at `where`. A judgement that contradicts an earlier one is an error."""
     if not query or not document:
         raise InvalidArgumentError(f"{where}: the query id or the document id is empty.")
     earlier = qrels.setdefault(query, {}).setdefault(document, grade)
     if earlier != grade:
         raise InvalidArgumentError(
-            f"{where}: document {document!r} of query {query!r} has the grade {grade}, but {earlier} further up."
+            f"{where}: document {document!r} of query {query!r} has the grade {grade}, but an earlier line has "
+            f"the grade {earlier}."
         )
 
 
 def without(ranking: Ranking, id: str) -> Ranking:
-    """`ranking` without one document, in the same order; such as the query itself, where queries are documents.
+    """`ranking` without the document `id`, in the same order.
 
     >>> without(Ranking.from_scores({"a": 3.0, "b": 1.0}), "a").ids
     ('b',)

@@ -1,4 +1,4 @@
-"""`Pipeline`: how one system answers, from an index or from saved runs; and what that comes to, checked."""
+"""`Pipeline` describes a system that `compare` measures. Here its arguments are checked and completed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from hybridsearch.rerank import Reranker
 from hybridsearch.retrieval import Plan
 from hybridsearch.search import CONFIGURED, HybridSearch
 
-_LOOKED_UP = 1000  # judged documents, of which an index must have one
+_LOOKED_UP = 1000  # number of judged documents; an index must have at least one of them
 
 Run: TypeAlias = Mapping[str, Ranking] | str | Path
-"""Rankings by query id, or the TREC run file that holds them."""
+"""A run: rankings by query id, or a TREC run file that holds them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """How one system answers. What is left out is as the source was made.
+    """One system that `compare`, `evaluate` or `tune` measures: an index or runs, and how they are searched.
 
     Attributes:
-        source: an index, or runs by retriever name, to be fused as if an index had given them.
-        retrievers: the names to ask; None asks all.
-        fusion: None for the index's own, for runs RRF; a path is that of a file of `Fusion.save` or `hs.tune`.
-        candidates: how deep each retriever is read; None for the index's own depth, for runs 100.
-        reranker: None for none; "configured" for the index's own, for runs none. Over runs it reads the documents in
-            the data set's corpus.
-        filter: see `hybridsearch.filters`; only of an index.
+        source: Index, or runs by retriever name. The runs are fused as if an index had returned them.
+        retrievers: Names of the retrievers to ask. None asks all of them.
+        fusion: Fusion that merges the rankings, or the path of a file that `Fusion.save` or `hs.tune` wrote. None takes
+            the fusion of the index, and RRF for runs.
+        candidates: Number of documents that are read from each retriever. None takes the number of the index, and 100
+            for runs.
+        reranker: Reranker. "configured" takes the reranker of the index, and none for runs. None takes none. For runs
+            it reads the documents of the data set.
+        filter: Filter of the documents (see `hybridsearch.filters`). Only an index can have one.
 
     >>> import hybridsearch as hs
     >>> runs = {"bm25": {"q1": hs.Ranking.from_scores({"a": 2.0})}, "dense": {"q1": hs.Ranking.from_scores({"b": 0.5})}}
@@ -58,10 +60,14 @@ class Pipeline:
         return f"Pipeline({', '.join([source, *set_here])})"
 
     def resolve(self, name: str, top_k: int) -> SystemPlan:
-        """What asking for `top_k` documents comes to, under the name of the system.
+        """Check all arguments and fill in the defaults.
+
+        Args:
+            name: Name of the system, for messages and tables.
+            top_k: Number of documents that the system returns.
 
         Raises:
-            InvalidArgumentError: an argument is not usable, such as a retriever that the source does not have.
+            InvalidArgumentError: An argument is not usable, such as a retriever that the source does not have.
         """
         self._check_tuned()
         if isinstance(self.source, HybridSearch):
@@ -78,7 +84,7 @@ class Pipeline:
         return self._resolve_runs(name, top_k)
 
     def _check_tuned(self) -> None:
-        """A file of `hs.tune` is for the retrievers that it was tuned with; of fewer it would say nothing."""
+        """Refuse a file of `hs.tune` if retrievers are missing that it was tuned with."""
         if self.retrievers is None or self.fusion is None or isinstance(self.fusion, Fusion):
             return
         weights = read_fusion(self.fusion, None)[0].weights or {}
@@ -87,16 +93,20 @@ class Pipeline:
         if left_out:
             raise InvalidArgumentError(
                 f"{self.fusion} was tuned with {', '.join(map(repr, left_out))} too, but only "
-                f"{', '.join(map(repr, asked))} is asked: ask all that it was tuned with, or leave it out."
+                f"{', '.join(map(repr, asked))} is asked. Ask all retrievers that it was tuned with, or use another "
+                "fusion."
             )
 
     def _resolve_runs(self, name: str, top_k: int) -> SystemPlan:
         if not isinstance(self.source, Mapping) or not self.source:
             raise InvalidArgumentError(
-                f"The source of system {name!r} is a HybridSearch, or runs by retriever name, not {self.source!r:.80}."
+                f"The source of system {name!r} must be a HybridSearch or runs by retriever name, not "
+                f"{self.source!r:.80}."
             )
         if self.filter is not None:
-            raise InvalidArgumentError(f"System {name!r} is made of runs, which cannot be filtered: leave out filter.")
+            raise InvalidArgumentError(
+                f"System {name!r} has runs as its source, and runs cannot be filtered: leave out filter."
+            )
         asked = list(self.source) if self.retrievers is None else arguments.names(self.retrievers)
         fusion, candidates = read_fusion(RRF() if self.fusion is None else self.fusion, self.candidates)
         if candidates is not None:
@@ -105,11 +115,13 @@ class Pipeline:
         for one in [*asked, *(fusion.weights or ())]:
             if one not in self.source:
                 raise InvalidArgumentError(
-                    f"System {name!r} names {one!r}, which is not one of its runs {', '.join(map(repr, self.source))}."
+                    f"System {name!r} names {one!r}, which is not one of its runs: {', '.join(map(repr, self.source))}."
                 )
         names = tuple(one for one in asked if fusion.weight(one) > 0)
         if not names:
-            raise InvalidArgumentError(f"System {name!r} has no run with a weight above 0.")
+            raise InvalidArgumentError(
+                f"System {name!r} has no run with a weight above 0: give at least one such weight."
+            )
         runs, ties = _read_runs({one: self.source[one] for one in names})
         reranker = None if isinstance(self.reranker, str) else self.reranker
         depth = max(top_k, 100 if candidates is None else candidates)
@@ -118,16 +130,20 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SystemPlan:
-    """A system with all its arguments known.
+    """A system with all its arguments checked and filled in.
 
     Attributes:
-        source: an index, or rankings by retriever name and query id.
-        retrievers: those asked, each with a weight above 0; empty for a run that stands alone.
-        depth: how deep each retriever is read.
-        top_k: how many documents it returns.
-        oracle: whether relevant documents that retrieval missed are put before the reranker.
-        file: the path of a run that stands alone, where it was read from one.
-        notes: one sentence for each run file with equal scores.
+        name: Name of the system.
+        source: Index, or rankings by retriever name and query id.
+        retrievers: Names of the retrievers that are asked. Each has a weight above 0. Empty for a single run.
+        fusion: Fusion that merges the rankings.
+        depth: Number of documents that are read from each retriever.
+        reranker: Reranker. None for none.
+        filter: Filter of the documents. None for none.
+        top_k: Number of documents that the system returns.
+        oracle: Whether the reranker also gets the relevant documents that retrieval missed.
+        file: Path of the run file of a single run. "" for rankings from memory.
+        notes: A sentence for each run file with equal scores, or with ranks that contradict the scores.
     """
 
     name: str
@@ -143,9 +159,12 @@ class SystemPlan:
     notes: tuple[str, ...] = ()
 
     def asks(self, search: HybridSearch, names: Collection[str] | None = None, depth: int | None = None) -> Plan:
-        """How its index `search` is asked, by these retrievers (None for all its own) read this deep.
+        """How the index `search` is asked. Every retriever must answer, also an optional one.
 
-        All of them at once; each answers, or there is an error.
+        Args:
+            search: Index of the system.
+            names: Retrievers to ask. None asks the retrievers of the system.
+            depth: Number of documents to read from each retriever. None takes the number of the system.
         """
         plan = search.plan(
             1,
@@ -159,6 +178,7 @@ class SystemPlan:
 
     @property
     def kind(self) -> Kind:
+        """The kind of the system (see `Kind`)."""
         if self.oracle:
             return "oracle-positives"
         if self.reranker is not None:
@@ -168,7 +188,7 @@ class SystemPlan:
 
     @property
     def description(self) -> str:
-        """Of its parts, for people."""
+        """A text that names the parts of the system, for people."""
         if not self.retrievers:
             return f"run file {self.file}" if self.file else "rankings"
         parts = [" + ".join(self.retrievers)]
@@ -178,11 +198,11 @@ class SystemPlan:
             parts += [repr(self.fusion), f"{self.depth} candidates"]
         if self.reranker is not None:
             parts.append(repr(self.reranker))
-        return ", ".join(parts) + (", missed relevant documents put in" if self.oracle else "")
+        return ", ".join(parts) + (", with missed relevant documents" if self.oracle else "")
 
 
 def _read_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Mapping[str, Ranking]], tuple[str, ...]]:
-    """The rankings of each run by query id, and sentences on files with equal scores or contrary ranks."""
+    """The rankings of each run by query id, and notes on files with equal scores or contradicting ranks."""
     read: dict[str, Mapping[str, Ranking]] = {}
     notes = []
     for name, run in runs.items():
@@ -191,31 +211,33 @@ def _read_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Mapping[str, Ranking]
             if ties:
                 hits = sum(map(len, read[name].values()))
                 notes.append(
-                    f"{run}: {ties:,} of {hits:,} hits share their score with another hit of their query. They are "
-                    "ordered as by trec_eval (id, descending), not by the file's ranks."
+                    f"{run}: {ties:,} of {hits:,} hits have the same score as another hit of their query. They are "
+                    "ordered as trec_eval orders them (id, descending), and not by the ranks in the file."
                 )
             if upside_down:
                 notes.append(
-                    f"{run}: in {upside_down:,} of {len(read[name]):,} queries the hit with the file's first rank has "
-                    "a lower score than the hit with its last rank. The highest score counts as the best, as in "
-                    "trec_eval: write distances as negative numbers."
+                    f"{run}: in {upside_down:,} of {len(read[name]):,} queries the first rank in the file has a lower "
+                    "score than the last rank. The highest score is taken as the best, as in trec_eval. If the scores "
+                    "are distances, write them as negative numbers."
                 )
         elif isinstance(run, Mapping) and all(isinstance(ranking, Ranking) for ranking in run.values()):
             read[name] = run
         else:
-            raise InvalidArgumentError(f"Run {name!r} is a TREC run file or rankings by query id, not {run!r:.80}.")
+            raise InvalidArgumentError(
+                f"Run {name!r} must be a TREC run file or rankings by query id, not {run!r:.80}."
+            )
     return read, tuple(notes)
 
 
 def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> SystemPlan:
-    """The plan of anything that `compare` takes as a system."""
+    """The plan of a system, in any form that `compare` takes."""
     if isinstance(system, HybridSearch):
         system = Pipeline(system)
     if isinstance(system, Pipeline):
         return system.resolve(name, top_k)
     if not isinstance(system, str | Path | Mapping):
         raise InvalidArgumentError(
-            f"System {name!r} is a HybridSearch, a Pipeline or a run (a TREC file, or rankings by query id), "
+            f"System {name!r} must be a HybridSearch, a Pipeline or a run (a TREC file, or rankings by query id), "
             f"not {system!r:.80}."
         )
     file = "" if isinstance(system, Mapping) else str(system)
@@ -224,19 +246,19 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> S
 
 
 def check_dataset(dataset: object) -> None:
-    """Raises InvalidArgumentError if `dataset` is not one data set, but for example a name or several."""
+    """Raises InvalidArgumentError if `dataset` is not one `Dataset`, for example if it is a name or several sets."""
     if not hasattr(dataset, "qrels"):
-        several = ", or one after the other of these" if isinstance(dataset, Mapping) else ""
+        several = " Use the values of this mapping one by one." if isinstance(dataset, Mapping) else ""
         raise InvalidArgumentError(
-            f"The data set is a Dataset, as hs.load_dataset(name) or Dataset.from_files gives it{several}, not "
-            f"{dataset!r:.80}."
+            f"The data set must be a Dataset, from hs.load_dataset(name) or Dataset.from_files, not {dataset!r:.80}."
+            f"{several}"
         )
 
 
 def check_sources(plans: Iterable[SystemPlan], qrels: Mapping[str, Mapping[str, int]], dataset: str) -> None:
-    """Raises InvalidArgumentError where what `plans` ask is of another data set.
+    """Raises InvalidArgumentError if a system of `plans` is of another data set.
 
-    That is a run with none of the queries, or an index with none of the first judged documents.
+    It is of another one if a run has none of the queries, or an index has none of the first judged documents.
     """
     queries, judged = list(qrels), list(dict.fromkeys(id for grades in qrels.values() for id in grades))[:_LOOKED_UP]
     checked: list[HybridSearch] = []
@@ -245,13 +267,13 @@ def check_sources(plans: Iterable[SystemPlan], qrels: Mapping[str, Mapping[str, 
             if plan.source not in checked and not any(plan.source.get(judged)):
                 raise InvalidArgumentError(
                     f"The index of system {plan.name!r} has none of the documents that are judged in the data set "
-                    f"{dataset!r}, such as {judged[0]!r}: it is of another collection, or has other ids."
+                    f"{dataset!r}, such as {judged[0]!r}. It holds other documents, or the same with other ids."
                 )
             checked.append(plan.source)
             continue
         for name, run in plan.source.items():
             if not any(query in run for query in queries):
                 raise InvalidArgumentError(
-                    f"Run {name!r} has no query of the data set {dataset!r}: its query ids are like "
-                    f"{next(iter(run), '')!r}, the data set's like {next(iter(queries))!r}."
+                    f"Run {name!r} has no query of the data set {dataset!r}. The run has query ids such as "
+                    f"{next(iter(run), '')!r}, and the data set has query ids such as {next(iter(queries))!r}."
                 )

@@ -1,4 +1,4 @@
-"""How results are kept in files: frozen dataclasses as JSON and back, by their type hints."""
+"""Saving results in files: frozen dataclasses as JSON and back, by their type hints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any, leave_out: Collection[str] = ()) -> Any:
-    """`value` as dicts, lists, strings and numbers, without the fields of the names in `leave_out`."""
+    """`value` as dicts, lists, strings and numbers, without the fields that `leave_out` names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field.name for field in dataclasses.fields(value) if field.name not in leave_out]
         return {name: to_plain(getattr(value, name), leave_out) for name in fields}
@@ -29,13 +29,13 @@ def to_plain(value: Any, leave_out: Collection[str] = ()) -> Any:
 
 
 def from_plain(cls: type[T], data: Any) -> T:
-    """The inverse of `to_plain` for dataclasses of dataclasses, mappings, tuples, strings, numbers and None.
+    """An object of the dataclass `cls`, from data that `to_plain` made.
 
-    Keys that the class does not have are ignored, and missing ones take their defaults, so that a file of another
-    version can be read where that makes sense.
+    Unknown keys are ignored, and missing keys take their defaults. So a file of another version can often be read.
+    Fields can be dataclasses, mappings, tuples, strings, numbers and None.
 
     Raises:
-        InvalidArgumentError: `data` is not of that form.
+        InvalidArgumentError: `data` has another form.
     """
     try:
         made: T = _make(cls, data)
@@ -45,7 +45,7 @@ def from_plain(cls: type[T], data: Any) -> T:
 
 
 def safe_name(name: str) -> str:
-    """`name` as a part of a file name."""
+    """`name`, changed so that it can be part of a file name."""
     return re.sub(r"[^\w.+=-]+", "-", name).strip("-.") or "unnamed"
 
 

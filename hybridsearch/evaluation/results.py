@@ -1,4 +1,4 @@
-"""What a comparison found, as plain records; `hybridsearch.evaluation.comparison` prints and keeps them."""
+"""The records of a comparison. `hybridsearch.evaluation.comparison` adds printing and saving to them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.messages import number_of
 
 Kind: TypeAlias = Literal["single", "fused", "reranked", "oracle-positives", "run"]
-"""What a system is: one retriever; several, fused; reranked end to end (only what retrieval found); reranked with the
-missed relevant documents put in, which no real system can do; or rankings read from a file."""
+"""The kind of a system.
+
+* "single": one retriever.
+* "fused": several retrievers, whose rankings are merged.
+* "reranked": the documents that retrieval found are reranked (end to end).
+* "oracle-positives": the reranker also gets the relevant documents that retrieval missed. No real system can do that.
+* "run": rankings from a file or from memory.
+"""
 
 ALPHA = 0.05
-"""Below this adjusted p-value a difference is called significant."""
+"""A difference is significant if its adjusted p-value is below this."""
 
 LATENCY_TOP_K = 10
-"""How many hits a query asks for where it is timed: what a user sees, not what a measure looks at."""
+"""Number of hits of a query whose time is measured: as many as a user sees, not as many as a measure needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds a query, median and 95th percentile over queries asked one at a time for `LATENCY_TOP_K` hits."""
+    """The time of a query in milliseconds, over queries that are asked one at a time for `LATENCY_TOP_K` hits.
+
+    Attributes:
+        p50: Median.
+        p95: 95th percentile.
+    """
 
     p50: float
     p95: float
@@ -30,7 +41,13 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """`counts[i]` values lie in [edges[i], edges[i + 1]), in the last bin also at its right edge."""
+    """A histogram.
+
+    Attributes:
+        edges: Edges of the bins, in rising order. There is one more edge than there are bins.
+        counts: Number of values in each bin. Bin i holds values from `edges[i]` to below `edges[i + 1]`. The last bin
+            also holds its right edge.
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -41,11 +58,13 @@ class Sparsity:
     """How sparse the vectors of a lexical or sparse retriever are.
 
     Attributes:
-        documents_mean, queries_mean: active dimensions of a document, of a query.
-        flops: expected number of multiplications to score one query against one document, which is the sum over terms
-            of the probability that a query has it times the probability that a document has it (Paria et al., ICLR
+        documents_mean: Mean number of active dimensions of a document.
+        queries_mean: Mean number of active dimensions of a query.
+        flops: Expected number of multiplications to score one document for one query. It is the sum over all terms of
+            the probability that a query has the term, times the probability that a document has it (Paria et al., ICLR
             2020; Formal et al., SPLADE, SIGIR 2021).
-        documents_histogram, queries_histogram: of active dimensions.
+        documents_histogram: Histogram of the active dimensions of documents.
+        queries_histogram: Histogram of the active dimensions of queries.
     """
 
     documents_mean: float
@@ -57,19 +76,21 @@ class Sparsity:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a system costs. A stage that it does not have, or that could not be measured, is None.
+    """The costs of a system. A stage that the system does not have, or that was not measured, is None.
 
     Attributes:
-        queries: how many queries were asked, one at a time, for the times.
-        timed: when the oldest of the times was taken, in UTC to the minute; a work folder keeps them.
-        load: processes that ran or waited, a core, in the last minute of timing; above 1 others took time from it.
-        encode_ms: encoding the query for all retrievers, none of it from a cache.
-        search_ms: searching all retrievers.
-        fuse_ms, rerank_ms: merging the rankings, reranking.
-        total_ms: all of a query together, with fetching the documents it shows.
-        index_bytes: of the vectors of its retrievers where the engine tells them apart, else of the whole index.
-        documents_per_second: encoded by each retriever, none of it from a cache.
-        sparsity: of each lexical or sparse retriever.
+        queries: Number of queries that were asked one at a time to measure the times.
+        timed: Time at which the oldest of the times was measured, in UTC, to the minute. A work folder keeps times.
+        load: Running and waiting processes per core, in the last minute of the measurement. Above 1, other programs
+            made the times longer.
+        encode_ms: Time to encode the query for all retrievers, without a cache.
+        search_ms: Time to search with all retrievers.
+        fuse_ms: Time to merge the rankings.
+        rerank_ms: Time to rerank.
+        total_ms: Time of the whole query, including fetching the documents.
+        index_bytes: Bytes of the retrievers' vectors, if the engine tells them, else of the whole index.
+        documents_per_second: Documents that each retriever encodes in a second, without a cache.
+        sparsity: Sparsity of each lexical or sparse retriever.
     """
 
     queries: int = 0
@@ -87,13 +108,15 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Versus:
-    """One system against another on the same queries, by one measure.
+    """The comparison of one system with another on the same queries, by one measure.
 
     Attributes:
-        difference: mean of the system's figure minus the other's, with its bootstrap interval.
-        p_value: of the paired test.
-        p_adjusted: corrected for the number of systems compared.
-        wins, losses, ties: queries on which the system is better, worse, equal.
+        difference: Mean of the system's value minus the other's value, with its bootstrap interval.
+        p_value: p-value of the paired test.
+        p_adjusted: p-value, corrected for the number of systems.
+        wins: Number of queries on which the system is better.
+        losses: Number of queries on which the system is worse.
+        ties: Number of queries on which both are equal.
     """
 
     difference: Interval
@@ -110,18 +133,19 @@ class Versus:
 
     @property
     def same(self) -> bool:
-        """Whether no query tells the two apart."""
+        """Whether both have the same value on every query."""
         return not self.wins and not self.losses
 
 
 @dataclass(frozen=True, slots=True)
 class BestSingle:
-    """The better single retriever of a fused or reranked system, by the main measure on the same queries.
+    """The best single retriever of a fused or reranked system, by the main measure.
 
     Attributes:
-        retriever: its name in the system's index.
-        means: by measure.
-        versus: by measure, the system against this retriever; corrected over all systems that have one.
+        retriever: Name of the retriever.
+        means: Mean of each measure for this retriever alone.
+        versus: Comparison of the system with this retriever, by measure. p-values are corrected for the number of
+            systems that have a best single retriever.
     """
 
     retriever: str
@@ -131,20 +155,20 @@ class BestSingle:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SystemRecord:
-    """One system on one data set.
+    """The results of one system on one data set.
 
     Attributes:
-        name: as given to `compare`.
-        description: such as "bm25 + dense, RRF(k=60), 100 candidates".
-        retrievers: the names of those it asks; empty for a run file.
-        kind: see `Kind`.
-        scores: measure -> query id -> figure, for every judged query; one without results has 0.
-        means: measure -> mean with its bootstrap interval.
-        versus: measure -> against the baseline; empty for the baseline itself.
-        best_single: None for single retrievers and run files.
-        cost: None for run files.
-        rankings: query id -> (document id, score), best first, to the depth that was kept.
-        warnings: one sentence each on what to know of its figures, such as that the fusion was tuned on these queries.
+        name: Name of the system, as given to `compare`.
+        description: Parts of the system, such as "bm25 + dense, RRF(k=60), 100 candidates".
+        retrievers: Names of the retrievers that the system asks. Empty for a run file.
+        kind: Kind of the system (see `Kind`).
+        scores: Measure -> query id -> value, for every judged query. A query without results has 0.
+        means: Measure -> mean over the queries, with its bootstrap interval.
+        versus: Measure -> comparison with the baseline. Empty for the baseline.
+        best_single: Best single retriever of the system. None for single retrievers and run files.
+        cost: Costs of the system. None for run files, and if no costs were measured.
+        rankings: Query id -> pairs of document id and score, the best first, `top_k` at most.
+        warnings: Sentences about values that can mislead, such as values of a fusion that was tuned on these queries.
     """
 
     name: str
@@ -165,11 +189,14 @@ class DetailHit:
     """One hit of one system.
 
     Attributes:
-        title: the document's title or first words.
-        grade: its judgement; None where it has none.
-        retrievers: the rank at which each retriever listed it; those that did not are left out.
-        terms: of each lexical or sparse retriever, what matched terms added to its score, the heaviest first.
-        text: the beginning of its text, after what `title` has of it.
+        id: Id of the document.
+        title: Title of the document, or its first words.
+        rank: Rank of the document, from 1.
+        score: Score of the document.
+        grade: Grade of the document for the query. None if it was not judged.
+        retrievers: Rank that each retriever gave to the document. Retrievers that did not find it are left out.
+        terms: What each matched term added to the score of a lexical or sparse retriever, the largest first.
+        text: Beginning of the text, after the words that `title` shows.
     """
 
     id: str
@@ -184,12 +211,13 @@ class DetailHit:
 
 @dataclass(frozen=True, slots=True)
 class QueryDetail:
-    """One query that is worth reading: the systems do badly on it, or differ.
+    """One query that is worth reading, because the systems are bad at it or differ on it.
 
     Attributes:
-        text: of the query.
-        relevant: (document id, grade, title or first words) of its relevant documents, the best grades first.
-        systems: system name -> its first hits.
+        id: Id of the query.
+        text: Text of the query.
+        relevant: Relevant documents: document id, grade, and title or first words. The highest grades come first.
+        systems: System name -> its first hits.
     """
 
     id: str
@@ -200,13 +228,14 @@ class QueryDetail:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What was searched.
+    """Facts about the data set of a comparison.
 
     Attributes:
-        documents: None where the data set has no corpus.
-        queries: all that were asked; each of them has judgements.
-        judgements: pairs of a query and a document.
-        problems: one sentence each, from the data set's check.
+        name: Name of the data set.
+        documents: Number of documents. None if the data set has no documents.
+        queries: Number of queries that were asked. Each has judgements.
+        judgements: Number of judgements.
+        problems: Sentences about problems in the data set.
     """
 
     name: str
@@ -223,21 +252,23 @@ class DatasetFacts:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ComparisonRecord:
-    """Several systems on one data set.
+    """The results of several systems on one data set.
 
     Attributes:
-        measures: names, the main one first.
-        baseline: the system that the others are tested against.
-        test, correction: names of the paired test, and of the correction for the number of systems.
-        systems: in the order given; those with oracle positives follow theirs.
-        details: the queries most worth reading, worst first.
-        seconds: that the comparison took.
-        created: date and time in ISO form, UTC.
-        version: of hybridsearch.
-        command: the command line, where there was one.
-        level: of the intervals.
-        machine: what the costs were measured on, such as {"CPU": "AMD EPYC 7763", "cores": "2"}; empty where not known.
-        top_k: how many documents of each query count; 0 where not known.
+        dataset: Facts about the data set.
+        measures: Names of the measures. The first one is the main measure.
+        baseline: Name of the system that the others are tested against.
+        test: Name of the significance test.
+        correction: Name of the correction for the number of systems.
+        systems: Results of the systems, in the order given. A system with oracle positives follows its own system.
+        details: Queries that are most worth reading, the worst first.
+        seconds: Duration of the comparison.
+        created: Date and time of the comparison, in ISO format, UTC.
+        version: Version of hybridsearch.
+        command: Command line. None if the comparison was not made on the command line.
+        level: Confidence level of the intervals.
+        machine: Facts about the machine, such as {"CPU": "AMD EPYC 7763", "cores": "2"}. Empty if not known.
+        top_k: Number of documents that each system returns. 0 if not known.
     """
 
     dataset: DatasetFacts
@@ -257,15 +288,15 @@ class ComparisonRecord:
 
     @property
     def names(self) -> list[str]:
-        """Of the systems."""
+        """The names of the systems."""
         return [system.name for system in self.systems]
 
     @property
     def main(self) -> str:
-        """The first measure: what systems are ordered and single retrievers chosen by."""
+        """The main measure: the first one. It decides which system and which single retriever is the best."""
         return self.measures[0]
 
     @property
     def tested_against(self) -> SystemRecord:
-        """The baseline."""
+        """The results of the baseline."""
         return next(system for system in self.systems if system.name == self.baseline)

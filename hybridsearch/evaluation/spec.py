@@ -1,15 +1,15 @@
-"""Systems in one line of text, as the command line takes them.
+"""Systems as texts, in the form that the command line takes.
 
 bm25                        one retriever
 bm25+dense                  both, merged by RRF
-bm25+dense+minmax           both, merged by min-max; or zscore, rrf, adaptive, or a file that `tune` wrote
+bm25+dense+minmax           both, merged by min-max; or zscore, rrf, adaptive, or a file that `tune` saved
 minmax                      all retrievers, merged by min-max
 bm25:0.3+dense:0.7+minmax   with weights
-bm25+dense+rrf:20           with RRF's k
-bm25+dense+rerank:50        and the first 50 reranked (rerank alone: as many as the reranker is made for)
-bm25+dense+candidates:200   each retriever read 200 deep
-ours=bm25+dense+minmax      under another name
-runs/ours.trec              a TREC run file, named after it: ours; ours.trec.gz too
+bm25+dense+rrf:20           RRF with k = 20
+bm25+dense+rerank:50        first 50 documents reranked (`rerank` alone: as many as the reranker's `top_k`)
+bm25+dense+candidates:200   200 documents read from each retriever
+ours=bm25+dense+minmax      any of these under another name
+runs/ours.trec              a TREC run file (also ours.trec.gz), under the name "ours"
 theirs=runs/ours.trec       a run file under another name
 """
 
@@ -28,16 +28,16 @@ from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
 RUN_SUFFIXES = (".trec", ".run")
-"""Names of run files end so, also in capitals or with .gz. Any other existing file is a run file, too."""
+"""Endings of run files, also in capitals or with .gz. Any other existing file is a run file too."""
 
 LONGEST = 1000
-"""Characters of a system, at most."""
+"""Number of characters that the text of a system has at most."""
 
 _GZ = re.compile(r"\.gz$", re.IGNORECASE)
 
 
 def default_systems(retrievers: Sequence[str], reranker: Reranker | None) -> list[str]:
-    """What to compare where nobody said: each retriever, two fusions, and the first of these reranked.
+    """The systems to compare by default: each retriever, two fusions, and the first fusion with the reranker.
 
     >>> default_systems(["bm25", "dense"], None)
     ['bm25', 'dense', 'rrf', 'minmax']
@@ -52,21 +52,22 @@ def parse_systems(
     reranker: Reranker | None = None,
     runs: Mapping[str, Run] | None = None,
 ) -> dict[str, Pipeline | Run]:
-    """The systems of `texts`, by name; a name that is the path of a run file is that run.
+    """The systems of `texts`, by name.
 
     Args:
-        source: an index, or runs by name, whose retrievers the texts name.
-        reranker: what `rerank` means.
-        runs: more runs by name, which stand alone beside the index.
+        texts: Systems as texts, in the forms that this module lists.
+        source: Index, or runs by name. The texts name its retrievers or runs.
+        reranker: Reranker that `rerank` stands for.
+        runs: More runs by name. Each is a system beside the index.
 
     Raises:
-        InvalidArgumentError: a text is not as above, or names what is not there; or two systems have one name.
+        InvalidArgumentError: A text has another form, names a part that does not exist, or repeats a name.
     """
     for text in texts:
         if len(text) > LONGEST:
             raise InvalidArgumentError(
-                f"The system {text[:60]!r} ... has {len(text):,} characters, more than {LONGEST:,}: a system is a few "
-                "names joined by +, or a path."
+                f"The system {text[:60]!r} ... has {len(text):,} characters, and at most {LONGEST:,} are allowed: "
+                "write a few names with + between them, or a path."
             )
     runs = dict(runs or {})
     known = [*(source.retrievers if isinstance(source, HybridSearch) else source), *runs]
@@ -77,7 +78,9 @@ def parse_systems(
         if not name or not spec:
             raise InvalidArgumentError(f"The system {text!r} is empty: write it like bm25+dense or ours=bm25+dense.")
         if name in systems:
-            raise InvalidArgumentError(f"There are two systems {name!r}: give one another name, as in ours={spec}.")
+            raise InvalidArgumentError(
+                f"There are two systems {name!r}: give one of them another name, as in ours={spec}."
+            )
         if is_run(spec, known):
             systems[name] = spec
         else:
@@ -86,9 +89,9 @@ def parse_systems(
 
 
 def named(texts: Sequence[str], known: Collection[str]) -> list[tuple[str, str]]:
-    """(name, system) of each text; a run file without a name is named after its file.
+    """The name and the system of each text. A run file without a name is named after the file.
 
-    Where that is taken, by one of `known` or another text, it has as many of its folders before it as tell it apart.
+    If `known` or another text has that name already, the name gets folders of the path until it is unique.
 
     >>> named(["ours=bm25+dense", "bm25", "a/bm25.trec", "b/bm25.trec", "b/tasb.trec"], ["bm25"])[2:]
     [('a/bm25', 'a/bm25.trec'), ('b/bm25', 'b/bm25.trec'), ('tasb', 'b/tasb.trec')]
@@ -101,7 +104,7 @@ def named(texts: Sequence[str], known: Collection[str]) -> list[tuple[str, str]]
 
 
 def is_run(spec: str, known: Collection[str]) -> bool:
-    """Whether a system is a run file: by its name or because the file exists. A retriever `known` is none.
+    """Whether a system is a run file, by its ending or because the file exists. A retriever in `known` is never one.
 
     >>> [is_run(spec, ["bm25"]) for spec in ("a/ours.TREC.gz", "ours.run", "bm25", "bm25+dense", "tuned.json")]
     [True, True, False, False, False]
@@ -124,7 +127,7 @@ def _is_file(text: str) -> bool:
 
 
 def _short_names(files: Sequence[str], taken: Collection[str]) -> list[str]:
-    """A name for each path: its stem, or the shortest end of the path that is no other's and not `taken`."""
+    """A name for each path: its stem, or the shortest end of the path that is unique and not in `taken`."""
     parts = [Path(_GZ.sub("", file)).with_suffix("").parts for file in files]
     names = [of_file[-1] for of_file in parts]
     for depth in range(2, max(map(len, parts), default=0) + 1):
@@ -157,14 +160,14 @@ def _parse(
             candidates = _whole(value, part, spec)
         elif name in runs:
             raise InvalidArgumentError(
-                f"The system {spec!r} merges the run {name!r} with an index, but runs are merged with runs: write "
-                "those of the index with --runs FOLDER, and name the files in --retrievers."
+                f"The system {spec!r} merges the run {name!r} with an index, but runs can be merged only with runs. "
+                "Write run files of the index with --runs FOLDER, and name the files in --retrievers."
             )
         else:
-            retrievers, fusions = ", ".join(known) or "there is none", ", ".join(fusion_names())
+            retrievers, fusions = ", ".join(known) or "none is given", ", ".join(fusion_names())
             raise InvalidArgumentError(
-                f"The system {spec!r} has the part {part!r}, which is no retriever ({retrievers}), no fusion "
-                f"({fusions}, or a file of `tune`), neither rerank nor candidates:N, and no run file that is there."
+                f"The system {spec!r} has the unknown part {part!r}. A part is a retriever ({retrievers}), a fusion "
+                f"({fusions}, or a file that `tune` saved), rerank, candidates:N, or an existing run file."
             )
     asked = list(weights) or known
     weighted = any(value is not None for value in weights.values())
@@ -180,19 +183,21 @@ def _part(part: str, spec: str) -> tuple[str, float | None]:
         return name, float(value)
     except ValueError:
         raise InvalidArgumentError(
-            f"The system {spec!r} has {part!r}; after the colon stands a number, such as bm25:0.3 or rerank:50."
+            f"The system {spec!r} has {part!r}, but a colon needs a number after it, such as bm25:0.3 or rerank:50."
         ) from None
 
 
 def _whole(value: float, part: str, spec: str) -> int:
     if not value.is_integer() or value < 1:  # neither are nan and inf
-        raise InvalidArgumentError(f"The system {spec!r} has {part!r}; that is a whole number of at least 1.")
+        raise InvalidArgumentError(
+            f"The system {spec!r} has {part!r}, but this number must be a whole number of at least 1."
+        )
     return int(value)
 
 
 def _reranker(reranker: Reranker | None, top_k: float | None, spec: str) -> Reranker:
     if reranker is None:
-        raise InvalidArgumentError(f"The system {spec!r} reranks, but no reranker is given: name one with --reranker.")
+        raise InvalidArgumentError(f"The system {spec!r} needs a reranker, but none is given: add --reranker MODEL.")
     if top_k is None:
         return reranker
     deeper = copy.copy(reranker)  # shares the model
@@ -203,10 +208,12 @@ def _reranker(reranker: Reranker | None, top_k: float | None, spec: str) -> Rera
 def _fusion(given: tuple[str, float | None] | None, weights: Mapping[str, float] | None, spec: str) -> Fusion | str:
     name, value = given or ("rrf", None)
     if value is not None and name != "rrf":
-        raise InvalidArgumentError(f"The system {spec!r} has {name}:{value:g}, but only rrf takes a number, its k.")
+        raise InvalidArgumentError(f"The system {spec!r} has {name}:{value:g}, but only rrf takes a number (its k).")
     if name.endswith(".json"):
         if weights is not None:
-            raise InvalidArgumentError(f"The system {spec!r} has weights beside those of {name}: leave them out.")
+            raise InvalidArgumentError(
+                f"The system {spec!r} has weights, but the file {name} has weights already: leave them out."
+            )
         return name
     if name == "rrf" and value is not None:
         return RRF(value, weights)

@@ -1,11 +1,11 @@
-"""The work that systems share, done once: retrievers asked, pairs reranked, documents fetched; kept in a folder.
+"""The work that systems share. It is done once, and kept in a work folder.
 
-    rankings/NAME-DIGEST.parquet     what one retriever returned for all queries
-    rerankers/NAME-DIGEST.sqlite     scores of pairs of a query and a document
+    rankings/NAME-DIGEST.parquet     rankings of one retriever for all queries
+    rerankers/NAME-DIGEST.sqlite     scores of pairs of query and document
     costs/DIGEST.json                times and sizes of one system or retriever
 
-A digest is of everything that the content depends on: queries, index, encoder, depth, filter. A file is complete, or
-not there. So a comparison that was broken off, or is made again with other systems, does only what is new.
+A digest covers everything on which the content depends: queries, index, encoder, depth, filter. A file is complete or
+does not exist. So an interrupted comparison, or one with other systems, does only what is new.
 """
 
 from __future__ import annotations
@@ -41,31 +41,37 @@ from hybridsearch.vectors import SparseQuery
 T = TypeVar("T")
 
 PAIRS = 1024
-"""About how many pairs are reranked between two savings."""
+"""About the number of pairs that are reranked before their scores are saved."""
 
 _ENGINE = ("location", "engine", "version", "options", "seismic")
-"""Facts that an engine tells of itself and that its answers and times depend on; the others change on their own."""
+"""Facts about an engine on which its answers and times depend. Other facts change without an effect on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one retriever returned, by query id, and for a lexical or sparse one the vectors of the queries."""
+    """The answers of one retriever.
+
+    Attributes:
+        rankings: Rankings by query id.
+        vectors: Vectors of the queries, by query id. Only lexical and sparse retrievers have them.
+    """
 
     rankings: Mapping[str, Ranking]
     vectors: Mapping[str, SparseQuery] = field(default_factory=dict)
 
 
 class Stages:
-    """Answers of retrievers and scores of rerankers for one set of queries, each made once.
+    """The answers of retrievers and scores of rerankers for one set of queries. Each is made once.
 
     Args:
-        queries: query id -> text.
-        corpus: documents for what no index has; None for none.
-        folder: keeps everything; None for memory only.
-        show: progress bars; None shows them in a terminal.
-        exclude_self: drop the document whose id is the query's from what every retriever returns.
+        queries: Query id -> text.
+        corpus: Documents that no index has. None for none.
+        folder: Work folder that keeps everything. None keeps it in memory only.
+        show: Whether to show progress bars. None shows them in a terminal.
+        exclude_self: Whether the document that has the id of the query is left out of each ranking.
 
-    Raises InvalidArgumentError where the folder cannot be made.
+    Raises:
+        InvalidArgumentError: The folder cannot be made.
     """
 
     def __init__(
@@ -89,7 +95,7 @@ class Stages:
     # Retrieval
 
     def retrieve(self, plans: Sequence[SystemPlan]) -> None:
-        """Ask every retriever of every index, as deep as any of `plans` reads it. A deep enough answer is kept."""
+        """Ask each retriever of each index, as deep as any system of `plans` reads it."""
         depths: dict[Any, int] = {}
         sources: dict[Any, tuple[HybridSearch, str, SystemPlan]] = {}
         for plan in plans:
@@ -106,18 +112,18 @@ class Stages:
                 advance(len(self.queries))
 
     def asked(self, plan: SystemPlan, name: str) -> Asked:
-        """What one retriever of `plan` returned to all queries, at least as deep as the plan reads it."""
+        """The answers of one retriever of `plan` to all queries, at least as deep as `plan` reads it."""
         if not isinstance(plan.source, HybridSearch):
             return Asked(plan.source[name])
         return self._asked[_asked_key(plan.source, plan, name)][1]
 
     def rankings(self, plan: SystemPlan, query: str) -> dict[str, Ranking]:
-        """The rankings of one query that `plan` fuses, by retriever."""
+        """The rankings of one query that `plan` fuses, by retriever name."""
         names = plan.retrievers or plan.source
         return {name: self.ranking(plan, name, query) for name in names}  # type: ignore[union-attr]
 
     def ranking(self, plan: SystemPlan, name: str, query: str) -> Ranking:
-        """What `plan` reads of one retriever for one query."""
+        """The part of a retriever's ranking that `plan` reads, for one query."""
         ranking = self.asked(plan, name).rankings.get(query, EMPTY)
         return (without(ranking, query) if self.exclude_self else ranking).top(plan.depth)
 
@@ -142,13 +148,14 @@ class Stages:
         return asked
 
     def fingerprint(self, search: HybridSearch, name: str) -> list[str]:
-        """What a retriever's answers depend on beside the documents."""
+        """Everything on which a retriever's answers depend, apart from the documents."""
         return [name, search.retrievers[name].fingerprint().digest, *sorted(search.backend.capabilities.approximate)]
 
     def index_digest(self, search: HybridSearch) -> str:
-        """Changes with every change of the index or engine. If the index is in no folder, its documents are read.
+        """A digest that changes with every change of the index or engine.
 
-        Without a folder that keeps answers, it only tells the indexes of this run apart.
+        If the index is not in a folder, its documents are read for it. Without a work folder the digest only tells the
+        indexes of this run apart.
         """
         if self.folder is None:
             return str(id(search))
@@ -162,7 +169,7 @@ class Stages:
             elif backend.capabilities.scan:
                 hashes = (_digest(document.to_dict()) for batch in backend.scan() for document in batch.documents)
                 digest = _digest(engine, sorted(hashes))
-            else:  # cannot be told, so nothing of it is found again
+            else:  # changes cannot be seen, so no kept work is used
                 digest = uuid.uuid4().hex
             self._digests[id(search)] = digest
         return self._digests[id(search)]
@@ -170,7 +177,7 @@ class Stages:
     # Documents
 
     def documents(self, ids: Iterable[str], plans: Sequence[SystemPlan]) -> dict[str, Document]:
-        """Those that an index of `plans`, tried in order, or else the corpus has."""
+        """The documents of these ids, from the indexes of `plans` in their order, else from the corpus."""
         ids = list(dict.fromkeys(ids))
         found: dict[str, Document] = {}
         for search in [plan.source for plan in plans if isinstance(plan.source, HybridSearch)]:
@@ -196,10 +203,11 @@ class Stages:
     def rerank(
         self, heads: Mapping[str, tuple[Reranker, Mapping[str, Sequence[Document]]]]
     ) -> dict[str, dict[str, dict[str, float]]]:
-        """Scores by system name, query id and document id; `heads` has its reranker and documents of each system.
+        """The scores of rerankers, by system name, query id and document id.
 
-        Systems whose rerankers have one fingerprint share pairs: a score of such a reranker depends on nothing but the
-        pair. One without the method `fingerprint` gets each system's documents as `search` hands them over.
+        `heads` has the reranker of each system, and the documents that it reads for each query. Systems whose rerankers
+        have the same fingerprint share scores, because a score then depends only on the pair. A reranker without the
+        method `fingerprint` reads the documents of each system separately.
         """
         result: dict[str, dict[str, dict[str, float]]] = {}
         groups: dict[str, list[str]] = {}
@@ -230,7 +238,7 @@ class Stages:
     def _rerank_pairs(
         self, reranker: Reranker, wanted: Sequence[Mapping[str, Sequence[Document]]]
     ) -> dict[str, dict[str, float]]:
-        """Scores by text of the query and content of the document."""
+        """The scores, by the text of the query and the content of the document."""
         pairs: dict[str, dict[str, Document]] = {}
         for of_system in wanted:
             for query, documents in of_system.items():
@@ -265,7 +273,7 @@ class Stages:
     # Costs
 
     def keep(self, cls: type[T], what: Sequence[Any], make: Callable[[], T], anew: bool = False) -> T:
-        """`make()`, or its result that was kept under `what`. `anew` ignores results of other runs."""
+        """The result of `make()`, or the result that is kept for `what`. `anew` ignores results of other runs."""
         digest = _digest(cls.__name__, *what)
         if digest not in self._kept:
             self._kept[digest] = make() if self.folder is None else self._found(cls, digest, make, anew)
@@ -285,16 +293,19 @@ class Stages:
 
 
 def reordered(fused: Ranking, scores: Mapping[str, float], head: int) -> Ranking:
-    """As `search` returns it: the first `head` documents by reranker score, equal ones by fused rank, then the tail."""
+    """`fused` as `search` returns it after reranking.
+
+    The first `head` documents are ordered by reranker score. Equal scores keep the fused order. All others follow.
+    """
     pairs = list(fused)
     new = [(id, round_score(scores[id])) for id, _ in pairs[:head]]
-    new.sort(key=lambda pair: -pair[1])  # stable, so that equal ones stay in fused order
+    new.sort(key=lambda pair: -pair[1])  # the sort is stable, so equal scores keep the fused order
     new += pairs[head:]
     return Ranking(tuple([id for id, _ in new]), np.array([score for _, score in new], dtype=np.float64))
 
 
 class _PairScores:
-    """The scores of one reranker that a folder keeps; None keeps nothing."""
+    """The scores of one reranker that a folder keeps. A folder of None keeps nothing."""
 
     def __init__(self, folder: Path | None, reranker: Reranker) -> None:
         fingerprint: Fingerprint = getattr(reranker, "fingerprint")()  # noqa: B009 - not of the protocol
@@ -314,7 +325,7 @@ class _PairScores:
 
 
 def _asked_key(search: HybridSearch, plan: SystemPlan, name: str) -> tuple[Any, ...]:
-    """Equal for plans that can share an answer: an approximate search of another depth is another search."""
+    """A key that is equal for plans that share answers. An approximate search of another depth has other answers."""
     approximate = search.backend.capabilities.approximate
     return id(search), name, repr(plan.filter), plan.depth if approximate else None
 
@@ -343,7 +354,7 @@ def _write_asked(asked: Asked, path: Path) -> None:
 
 
 def _read_asked(path: Path) -> Asked | None:
-    """What `_write_asked` wrote; None for a file that is damaged."""
+    """The answers that `_write_asked` wrote. None for a damaged file."""
     try:
         rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
         rankings = {row["query"]: Ranking(tuple(row["ids"]), np.array(row["scores"], dtype=np.float64)) for row in rows}

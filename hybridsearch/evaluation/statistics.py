@@ -1,4 +1,4 @@
-"""How sure a mean over queries is, and whether two systems differ: bootstrap intervals, paired tests, corrections."""
+"""Statistics over queries: bootstrap intervals, paired significance tests and corrections of p-values."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from hybridsearch.arguments import number, one_of, whole_number
 from hybridsearch.errors import InvalidArgumentError
 
 Test: TypeAlias = Literal["t", "randomization", "wilcoxon"]
+"""Name of a significance test (see `paired_test`)."""
+
 Correction: TypeAlias = Literal["holm", "bonferroni", "none"]
+"""Name of a correction of p-values (see `adjust`)."""
 
 _CELLS = 2**20
-"""Numbers that are resampled at once; bounds the memory for collections with thousands of queries."""
+"""Number of values that are resampled at once. It limits the memory for thousands of queries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its confidence interval, low <= mean <= high but for rare, very skewed values.
+    """A mean with its confidence interval.
+
+    Attributes:
+        mean: Mean of the values.
+        low: Lower end of the interval. For very skewed values it can, rarely, be above the mean.
+        high: Upper end of the interval. For very skewed values it can, rarely, be below the mean.
 
     >>> print(Interval(0.679, 0.634, 0.722))
     0.679 [0.634, 0.722]
@@ -36,26 +44,26 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def to_dict(self) -> dict[str, float]:
-        """A JSON-able dict; `Interval(**d)` is its inverse."""
+        """The fields as a dict that `json` can write. `Interval(**d)` reads it."""
         return asdict(self)
 
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95, *, samples: int = 10_000, seed: int = 0) -> Interval:
-    """The mean of `values`, one a query, and its percentile bootstrap interval.
+    """Compute the mean of `values` and its percentile bootstrap interval.
 
-    Queries are drawn with replacement, as many as there are, `samples` times; the interval holds the middle `level` of
+    `samples` times, n queries are drawn with replacement from the n queries. The interval holds the middle `level` of
     the means (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; Sakai, SIGIR 2006, for
-    retrieval). Give differences of two systems, query by query, for the interval of the difference. Equal input gives
-    equal output. Of a single value the interval is that value: there is nothing to resample.
+    retrieval). For the interval of a difference of two systems, give the differences of the queries. Equal input gives
+    equal output. The interval of a single value is that value.
 
     Args:
-        values: shape (n,), finite, n >= 1.
-        level: between 0 and 1.
-        samples: resamples, 100 or more.
-        seed: of numpy's default generator.
+        values: Values, one for each query: shape (n,), finite, n of at least 1.
+        level: Confidence level, between 0 and 1.
+        samples: Number of resamples, at least 100.
+        seed: Seed of numpy's default generator.
 
     Raises:
-        InvalidArgumentError: an argument is not as above.
+        InvalidArgumentError: An argument is outside its range.
 
     >>> print(bootstrap_interval([0.0, 0.5, 1.0, 1.0]))
     0.625 [0.250, 1.000]
@@ -75,23 +83,26 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, *, samples: int =
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: int = 9_999, seed: int = 0) -> float:
-    """The two-sided p value of "systems a and b do not differ", from their values on the same queries; scipy's.
+    """Compute the two-sided p-value of a paired test of two systems on the same queries, by scipy.
 
-    * "t": the paired t test (`scipy.stats.ttest_rel`), which agrees with the randomization test on retrieval
-      measures (Smucker, Allan and Carterette, CIKM 2007; Urbano, Lima and Hanjalic, SIGIR 2019) and is far faster.
-    * "randomization": Fisher's: in each of `samples` rounds every query's two values change places with probability
-      1/2; exact, without chance, where all 2^n exchanges are no more than `samples` (`scipy.stats.permutation_test`).
-    * "wilcoxon": the signed-rank test (`scipy.stats.wilcoxon`); it ignores queries without a difference.
+    * "t" is the paired t test (`scipy.stats.ttest_rel`). On measures of retrieval it agrees with the randomization
+      test (Smucker, Allan and Carterette, CIKM 2007; Urbano, Lima and Hanjalic, SIGIR 2019) and is much faster.
+    * "randomization" is Fisher's test (`scipy.stats.permutation_test`). In each of `samples` rounds, the two values of
+      each query change places with probability 1/2. If there are at most `samples` exchanges (2^n), all are computed,
+      and the result is exact.
+    * "wilcoxon" is the signed-rank test (`scipy.stats.wilcoxon`). It ignores queries without a difference.
 
-    Systems that agree on every query have 1.0; so have any two on a single query, which the t test cannot judge.
+    The p-value is 1.0 if both systems have equal values on every query, or if there is only one query.
 
     Args:
-        a, b: shape (n,), finite, in the same order of queries.
-        test: one of the above.
-        samples, seed: of the randomization test.
+        a: Values of the first system: shape (n,), finite.
+        b: Values of the second system: shape (n,), finite, in the same order of queries.
+        test: Name of the test: "t", "randomization" or "wilcoxon".
+        samples: Number of rounds of the randomization test.
+        seed: Seed of the randomization test.
 
     Raises:
-        InvalidArgumentError: an argument is not as above.
+        InvalidArgumentError: An argument is outside its range.
 
     >>> round(paired_test([0.5, 0.7, 0.9, 0.4], [0.4, 0.5, 0.6, 0.4]), 4)
     0.1027
@@ -103,7 +114,7 @@ def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: 
     from scipy import stats
 
     with warnings.catch_warnings():
-        # A constant difference is "nearly identical data" to the t test; its p value of almost 0 is right.
+        # scipy warns of "nearly identical data" if all differences are equal. The p-value of almost 0 is right.
         warnings.simplefilter("ignore", RuntimeWarning)
         if test == "t":
             return float(stats.ttest_rel(first, second).pvalue)
@@ -122,13 +133,17 @@ def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: 
 
 
 def adjust(p_values: Sequence[float], method: Correction | str = "holm") -> list[float]:
-    """p values adjusted for making that many comparisons at once, in the order given.
+    """Correct p-values for the number of comparisons, in the order given.
 
-    With "holm" or "bonferroni", the chance that any of the comparisons at or below 0.05 is a false alarm is at most
-    0.05. Holm's never exceeds Bonferroni's p * m (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979).
+    With "holm" or "bonferroni", the probability of any false alarm at or below 0.05 is at most 0.05. Holm's p-values
+    are never larger than Bonferroni's (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979).
+
+    Args:
+        p_values: p-values, each between 0 and 1.
+        method: Name of the correction: "holm", "bonferroni" or "none".
 
     Raises:
-        InvalidArgumentError: a p value is not between 0 and 1, or the method not one of those named.
+        InvalidArgumentError: A p-value is not between 0 and 1, or the method is unknown.
 
     >>> adjust([0.01, 0.04, 0.03, 0.005])
     [0.03, 0.06, 0.06, 0.02]
@@ -136,7 +151,7 @@ def adjust(p_values: Sequence[float], method: Correction | str = "holm") -> list
     one_of("The correction", method, get_args(Correction))
     p: NDArray[np.float64] = np.array(p_values, dtype=np.float64)
     if not np.all((p >= 0) & (p <= 1)):
-        raise InvalidArgumentError(f"p values lie between 0 and 1, unlike one of {p.tolist()}.")
+        raise InvalidArgumentError(f"p-values are between 0 and 1, but one of {p.tolist()} is not.")
     if method == "bonferroni":
         p = p * len(p)
     elif method == "holm":
@@ -146,7 +161,7 @@ def adjust(p_values: Sequence[float], method: Correction | str = "holm") -> list
 
 
 def wins_losses_ties(a: ArrayLike, b: ArrayLike) -> tuple[int, int, int]:
-    """On how many queries `a` is above, below and equal to `b`; values within 1e-9 are equal.
+    """Count the queries on which `a` is above, below and equal to `b`. Values within 1e-9 are equal.
 
     >>> wins_losses_ties([0.5, 0.2, 1.0], [0.4, 0.3, 1.0])
     (1, 1, 1)
@@ -161,8 +176,8 @@ def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
     first, second = _numbers(a, "a"), _numbers(b, "b")
     if len(first) != len(second):
         raise InvalidArgumentError(
-            f"Two systems are compared on the same queries, but {len(first)} values are given for one and "
-            f"{len(second)} for the other."
+            f"Both systems need a value for each query, but {len(first)} values are given for one and {len(second)} "
+            "for the other."
         )
     return first, second
 
@@ -170,5 +185,5 @@ def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
 def _numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
-        raise InvalidArgumentError(f"{name} is a list of one or more finite numbers, one a query.")
+        raise InvalidArgumentError(f"{name} is a list of one or more finite numbers, one for each query.")
     return numbers

@@ -1,4 +1,4 @@
-"""What tuning found: the fusion it recommends, with the figures that say why, and its file."""
+"""The result of tuning: the recommended fusion, the values that support it, and its file."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 KEPT = 1000
-"""Digests that a fusion remembers, at most. They take 13 kB in each index."""
+"""Number of query digests that a fusion keeps at most. They take 13 kB in each index."""
 
 DIGITS = 12
-"""Hexadecimal digits of a digest."""
+"""Number of hexadecimal digits of a digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One fold: what the other queries chose, and how that did on this fold's.
+    """One part of the queries, and how good the choice of all other queries is on it.
 
     Attributes:
-        queries: how many the fold has.
-        fusion, candidates: chosen on all other queries.
-        value: mean of the measure on this fold.
-        best_single: the best retriever on all other queries.
-        best_single_value: its mean on this fold.
+        queries: Number of queries of the fold.
+        fusion: Fusion that was chosen on all other queries.
+        candidates: Number of candidates that was chosen on all other queries.
+        value: Mean of the measure of this choice, on this fold.
+        best_single: Best retriever on all other queries.
+        best_single_value: Mean of the measure of that retriever, on this fold.
     """
 
     queries: int
@@ -50,13 +51,13 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """What the tuned fusion is measured against, on the same queries.
+    """A system that the tuned fusion is compared with, on the same queries.
 
     Attributes:
-        name: a retriever, one of `UNTUNED`, or "calibrated".
-        held_out: its figure.
-        difference: held-out figure of the tuned fusion minus this one's.
-        p_value: of the paired t test of the two.
+        name: Name of a retriever, a name of `UNTUNED`, or "calibrated".
+        held_out: Mean of the measure, with its interval.
+        difference: Mean of the tuned fusion minus this mean, with its interval.
+        p_value: p-value of the paired t test of both.
     """
 
     name: str
@@ -66,31 +67,38 @@ class Rival:
 
     @property
     def beaten(self) -> bool:
-        """Whether the tuned fusion is better, significantly."""
+        """Whether the tuned fusion is significantly better than this system."""
         return self.difference.mean > 0 and self.p_value < ALPHA
 
     @property
     def verdict(self) -> str:
-        """What the tuned fusion is, compared with this one."""
+        """The tuned fusion compared with this system: "better", "not significantly better" or "not better"."""
         return "better" if self.beaten else "not significantly better" if self.difference.mean > 0 else "not better"
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What was learned. `HybridSearch(fusion=..., candidates=...)` takes the first two; the command line a file.
+    """The result of `tune`: which fusion to use, and how good it is on queries that had no part in the choice.
+
+    Give `fusion` and `candidates` to `HybridSearch`. On the command line, `--fusion` takes the file of `save`. It
+    prints as tables with a recommendation.
 
     Attributes:
-        fusion: recommended: the best single retriever (weight 0 for the others) unless it is beaten; else the best
-            one of `untuned` unless that is beaten; else `tuned`.
-        candidates: how deep each retriever is to be read for it.
-        tuned, tuned_candidates: the best fusion found on all queries, recommended or not.
-        measure: what was maximised, and all figures are of.
-        dataset, queries: whose queries, and how many.
-        held_out: of the tuned fusion, on queries that had no part in choosing it.
-        best_single: the best retriever on all queries; its figure is that of the best retriever chosen and measured as
-            the fusion was.
-        untuned: those of `UNTUNED` and "calibrated", read `UNTUNED_CANDIDATES` deep.
-        folds: what each fold chose; that they differ shows how unsure the choice is.
+        fusion: Recommended fusion. It is `tuned` if that is significantly better than all others. Else it is the best
+            one of `untuned`, if `tuned` is better than the best single retriever. Else it is the best single retriever
+            alone: all other retrievers have the weight 0.
+        candidates: Number of documents to read from each retriever with `fusion`.
+        tuned: Best fusion that was found on all queries, recommended or not.
+        tuned_candidates: Number of documents to read from each retriever with `tuned`.
+        measure: Name of the measure that was maximised. All values are of this measure.
+        dataset: Name of the data set.
+        queries: Number of queries.
+        held_out: Mean of the tuned fusion on queries that had no part in choosing it, with its interval.
+        best_single: Best single retriever on all queries. Its mean is of the retriever that the other queries chose, as
+            for the tuned fusion.
+        untuned: Fusions that need no judgements: those of `UNTUNED`, and "calibrated". Each retriever is read
+            `UNTUNED_CANDIDATES` deep.
+        folds: Choices of the folds. If they differ much, the choice is not sure.
     """
 
     fusion: Fusion
@@ -107,28 +115,28 @@ class Tuned:
 
     @property
     def better(self) -> bool:
-        """Whether the tuned fusion is the one recommended."""
+        """Whether the tuned fusion is the recommended one."""
         return self.best_single.beaten and self.best_untuned.beaten
 
     @property
     def best_untuned(self) -> Rival:
-        """The best one of `untuned`."""
+        """The best fusion of `untuned`."""
         return max(self.untuned, key=lambda rival: rival.held_out.mean)
 
     @property
     def recommendation(self) -> str:
-        """What to do, and why, for people."""
+        """What to use and why, in two or three sentences for people."""
         single, untuned = self.best_single, self.best_untuned
         if not single.beaten:
             use = f"{single.name} alone"
         elif not untuned.beaten:
-            use = f"{untuned.name} untuned, over which tuning gains nothing"
+            use = f"{untuned.name} without tuning, because tuning is not significantly better"
         else:
             use = f"{_written(self.tuned)} with {self.tuned_candidates} candidates"
         return (
             f"Use {use}. On {self.queries:,} held-out queries the tuned fusion is {single.verdict} than {single.name}, "
-            f"the best single retriever ({self._figures(single)}), and {untuned.verdict} than {untuned.name} untuned "
-            f"({self._figures(untuned)})."
+            f"the best single retriever ({self._figures(single)}). It is {untuned.verdict} than {untuned.name} without "
+            f"tuning ({self._figures(untuned)})."
         )
 
     def _figures(self, rival: Rival) -> str:
@@ -137,7 +145,7 @@ class Tuned:
         return f"{self.measure} {means}, {formats.difference(rival.difference.mean, 4)} {sure}"
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dict; `Tuned.from_dict` is its inverse."""
+        """All fields as a dict that `json` can write. `Tuned.from_dict` reads it."""
         return {
             "type": TUNED,
             "fusion": self.fusion.to_json(),
@@ -150,7 +158,11 @@ class Tuned:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tuned:
-        """The inverse of `to_dict`. Raises InvalidArgumentError where `data` is something else."""
+        """The result of a dict that `to_dict` made.
+
+        Raises:
+            InvalidArgumentError: `data` has another form.
+        """
         with content_of_tune():
             if data["type"] != TUNED:
                 raise ValueError(f"its type is {data['type']!r:.40}")
@@ -164,7 +176,11 @@ class Tuned:
             return cls(**kept)
 
     def save(self, path: str | Path) -> None:
-        """Write a small JSON file. Raises StorageError where that is not possible."""
+        """Write the result to a JSON file. `HybridSearch(fusion=...)`, `--fusion` and `load_tuned` read it.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
         with writable(path) as place:
             place.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
@@ -208,31 +224,36 @@ class Tuned:
             cells = [[value], [fold.best_single], [single], [f"{fold.queries:,}"]]
             rows.append([[_written(fold.fusion), f"{fold.candidates} candidates"], *cells])
         columns = ["tuned", self.measure, "best single", self.measure, "queries"]
-        folds = Grid("What each fold was measured with, chosen on the other queries", columns, rows)
+        folds = Grid("Choices of each fold, made on all other queries and measured on the fold", columns, rows)
         return [figures, folds]
 
 
 def load_tuned(path: str | Path) -> Tuned:
-    """What `Tuned.save` wrote. Raises InvalidArgumentError where there is no such file, or it holds something else."""
+    """Read a result of `tune` from a file that `Tuned.save` wrote.
+
+    Raises:
+        InvalidArgumentError: There is no such file, or it holds something else.
+    """
     return Tuned.from_dict(read_content(path))
 
 
 def kept_digests(queries: Collection[str]) -> frozenset[str]:
-    """What a fusion remembers of the queries that it was tuned on: the `KEPT` smallest of `Dataset.query_digests`."""
+    """The digests that a fusion keeps of its tuning queries: the `KEPT` smallest ones of `Dataset.query_digests`."""
     return frozenset(sorted(queries)[:KEPT])
 
 
 def share_tuned_on(queries: Collection[str], tuned_on: Collection[str]) -> float:
-    """The share of `queries` that a fusion was tuned on, from 0 to 1; exact for fewer than `KEPT` tuned queries.
+    """The share of `queries` on which a fusion was tuned, from 0 to 1.
 
-    Of more, the share is that of the queries whose digests would be among the kept ones. It misses a query with the
-    probability that its digest is not: for 50 queries of 10,000 that were tuned on, all are missed once in 200 times.
-    It is never 0 for the same queries. Digests of 48 bits collide by chance with a probability of 2.5e-8 for 7,000
-    queries. Records of the first version have 32 bits, and all queries: what may be chance counts as none.
+    The share is exact if the fusion was tuned on fewer than `KEPT` queries. Else it is an estimate from the queries
+    whose digests would be among the kept ones. If a fusion was tuned on 10,000 queries and 50 of them are measured,
+    it finds none of these once in 200 times. It is never 0 if `queries` are all tuning queries. The probability that
+    digests are equal by chance is 2.5e-8 for 7,000 queries. Files of the first version have shorter digests. There, a
+    share that can be chance counts as 0.
 
     Args:
-        queries: `Dataset.query_digests`.
-        tuned_on: as `kept_digests` gave them, or eight digits of each query.
+        queries: Digests of the queries (`Dataset.query_digests`).
+        tuned_on: Digests that `kept_digests` returned, or the first eight digits of each query's digest.
 
     >>> share_tuned_on(["0a" * 6, "1b" * 6], kept_digests(["0a" * 6])), share_tuned_on(["0a" * 6], ["0a" * 4])
     (0.5, 1.0)
@@ -248,7 +269,7 @@ def share_tuned_on(queries: Collection[str], tuned_on: Collection[str]) -> float
 
 
 def _written(fusion: Fusion) -> str:
-    """A weighted fusion as `compare --systems` takes it.
+    """The text of a weighted fusion, as `compare --systems` takes it.
 
     >>> _written(ScoreFusion("minmax", {"bm25": 0.3, "dense": 0.7, "sparse": 0.0}))
     'bm25:0.3+dense:0.7+minmax'

@@ -1,11 +1,12 @@
-"""`tune`: how to merge the rankings of several retrievers, learned from judged queries, and what that is worth.
+"""`tune` chooses on judged queries how to merge the rankings of several retrievers, and measures the choice.
 
-What is tuned always looks good on the queries it was tuned on. So the figure reported is that of queries which had no
-part in the choice: the queries are cut into folds, the whole choice is made anew without each fold (by a
-cross-validation of its own), and measured on that fold (nested cross-validation: Varma and Simon, Bias in Error
-Estimation When Using Cross-Validation for Model Selection, BMC Bioinformatics 7:91, 2006). It stands beside that of the
-best single retriever, chosen and measured the same way, and those of fusions with equal weights, which need no choice.
-Recommended is the simplest of these that tuning is not better than.
+A choice always looks good on the queries on which it was made. So it is measured on queries that had no part in it, by
+nested cross-validation (Varma and Simon, Bias in Error Estimation When Using Cross-Validation for Model Selection, BMC
+Bioinformatics 7:91, 2006). The queries are cut into folds. For each fold the whole choice is made again on all other
+queries, by another cross-validation. Then it is measured on the fold.
+
+The best single retriever is chosen and measured in the same way. Fusions with equal weights need no choice. If tuning
+is not significantly better than one of these, the simplest of them is recommended.
 """
 
 from __future__ import annotations
@@ -34,20 +35,22 @@ from hybridsearch.ranking import Ranking
 from hybridsearch.search import HybridSearch
 
 KINDS = (ScoreFusion("minmax"), AdaptiveFusion(), RRF(60), RRF(20), RRF(5), ScoreFusion("zscore"))
-"""What is tried, each with all weights; of equally good ones the first wins."""
+"""Kinds of fusion that are tried, each with all weights. Of equally good ones the first is taken."""
 
 CANDIDATES = (50, 100, 200)
-"""How deep each retriever is read."""
+"""Numbers of documents to read from each retriever that are tried."""
 
 UNTUNED: Mapping[str, Fusion] = {"rrf": RRF(), "minmax": ScoreFusion("minmax")}
-"""What anybody can have without a judgement, all weights being equal, as is `AdaptiveFusion.calibrated` on the same
-queries: what tuning has to beat to be worth it."""
+"""Fusions with equal weights, which need no judgements. Tuning is worth it only if it is better than these.
+
+`AdaptiveFusion.calibrated` of the same queries is compared too.
+"""
 
 UNTUNED_CANDIDATES = 100
-"""How deep the retrievers are read for these."""
+"""Number of documents that are read from each retriever for the fusions of `UNTUNED`."""
 
-_WEIGHTINGS = 70  # at most, for one kind of fusion
-_DEPTH = 100  # how far measures without a cutoff look
+_WEIGHTINGS = 70  # most sets of weights for one kind of fusion
+_DEPTH = 100  # number of documents at which measures without a cutoff look
 
 
 def tune(
@@ -64,29 +67,33 @@ def tune(
     work_folder: str | Path | None = None,
     show_progress_bar: bool | None = None,
 ) -> Tuned:
-    """Choose the kind of fusion, its weights and the depth on judged queries, and say what that is worth on others.
+    """Choose on judged queries the fusion, its weights and the candidates, and measure the choice on other queries.
 
-    Every retriever is asked once; what follows works on its rankings. All kinds are tried at all depths with a grid of
-    weights (steps of 0.1 for two or three retrievers, coarser for more), which also has each retriever alone. The
-    weights of each kind and depth are fitted on a part of the queries and judged on the rest, so that no kind wins by
-    having more to fit. Those of the best are then fitted on all queries.
+    Each retriever is asked once for each query. All kinds of fusion are tried with all numbers of candidates and a
+    grid of weights. The grid has steps of 0.1 for two or three retrievers, and larger steps for more. It also has
+    each retriever alone. The weights of each kind and number are fitted on a part of the queries and measured on the
+    rest. So no kind wins because it has more to fit. At the end the weights of the best kind are fitted on all
+    queries.
 
     Args:
-        source: an index, or runs (rankings by query id, or TREC run files) by retriever name.
-        dataset: its judged queries; use the training split, and keep the test split for `compare`.
-        retrievers: which to merge; None for all.
-        measure: to maximise; any that `parse_measures` knows.
-        kinds: fusions to try, without weights.
-        candidates: depths to try.
-        folds: how many parts the queries are cut into, for the outer and for the inner cross-validation.
-        seed: decides which query is in which fold. Equal arguments give equal results.
-        exclude_self: drop the document whose id is the query's, as for ArguAna.
-        work_folder: keeps what the retrievers returned, as in `compare`.
-        show_progress_bar: None shows it in a terminal.
+        source: Index, or runs by retriever name. A run is a TREC run file, or rankings by query id.
+        dataset: Data set with judged queries. Use the train split, and keep the test split for `compare`.
+        retrievers: Names of the retrievers to merge. None takes all of them.
+        measure: Name of the measure to maximise (see `parse_measures`).
+        kinds: Fusions to try, without weights.
+        candidates: Numbers of documents to read from each retriever that are tried.
+        folds: Number of parts into which the queries are cut, for the outer and the inner cross-validation.
+        seed: Random seed. It decides which query is in which fold. Equal arguments give equal results.
+        exclude_self: Whether the document that has the id of the query is left out of each ranking, as for ArguAna.
+        work_folder: Folder that keeps the rankings of the retrievers for the next run, as in `compare`.
+        show_progress_bar: Whether to show progress bars. None shows them in a terminal.
+
+    Returns:
+        The recommended fusion, and the values that support it. It prints as tables and can be saved.
 
     Raises:
-        InvalidArgumentError: there are fewer than two retrievers, or too few judged queries for the folds; a run has no
-            query of the data set; or another argument is not as above.
+        InvalidArgumentError: There are fewer than two retrievers, or fewer than two judged queries for each fold. Or a
+            run or an index is of another data set, or another argument is not usable.
 
     >>> from hybridsearch.ranking import Ranking
     >>> good = {f"q{i}": Ranking.from_scores({f"d{i}": 2.0, "x": 1.0}) for i in range(20)}
@@ -103,19 +110,19 @@ def tune(
     plan = Pipeline(source, retrievers, RRF(), max(*candidates, UNTUNED_CANDIDATES), None).resolve("tune", 1)
     if len(plan.retrievers) < 2:
         raise InvalidArgumentError(
-            f"Tuning merges two or more retrievers, and there is {', '.join(map(repr, plan.retrievers))}: "
-            "`evaluate` measures a single one."
+            f"Tuning needs two or more retrievers, but there is only {', '.join(map(repr, plan.retrievers))}: use "
+            "`evaluate` to measure a single one."
         )
     qrels = {query: grades for query, grades in dataset.qrels.items() if query in dataset.queries}
     queries = list(qrels)
     if len(queries) < 2 * folds:
         raise InvalidArgumentError(
             f"The data set {dataset.name!r} has "
-            f"{number_of(len(queries), 'judged query', 'judged queries')}; {folds} folds need {2 * folds} or more."
+            f"{number_of(len(queries), 'judged query', 'judged queries')}, but {folds} folds need {2 * folds} or more."
         )
     parsed = parse_measures(measure)
     if len(parsed) != 1:
-        raise InvalidArgumentError(f"One measure is maximised, not {len(parsed)}.")
+        raise InvalidArgumentError(f"measure is the name of one measure, but {len(parsed)} are given.")
     check_sources([plan], qrels, dataset.name)
     texts = {query: text for query, text in dataset.queries.items() if query in qrels}
     stages = Stages(texts, dataset.corpus, work_folder, show_progress_bar, exclude_self)
@@ -128,13 +135,15 @@ def tune(
 def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed: int) -> None:
     if not kinds or not all(isinstance(kind, Fusion) for kind in kinds):
         raise InvalidArgumentError(
-            f"kinds are one or more fusions, such as [RRF(), ScoreFusion('minmax')], not {kinds!r}."
+            f"kinds is a list of one or more fusions, such as [RRF(), ScoreFusion('minmax')], not {kinds!r}."
         )
     for kind in kinds:
         if kind.weights is not None:
-            raise InvalidArgumentError(f"kinds are fusions without weights, which are what is tuned, not {kind!r}.")
+            raise InvalidArgumentError(
+                f"kinds are fusions without weights, because the weights are tuned: leave out those of {kind!r}."
+            )
     if not candidates:
-        raise InvalidArgumentError("candidates are one or more whole numbers of at least 1, and none is given.")
+        raise InvalidArgumentError("candidates is empty: give one or more whole numbers of at least 1.")
     for depth in candidates:
         whole_number("One of the candidates", depth)
     whole_number("folds", folds, 2, sentence="{name} is 2 or more, not {value}.")
@@ -142,7 +151,7 @@ def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed:
 
 
 def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
-    """The outer cross-validation, and the choice on all queries."""
+    """Do the outer cross-validation, and make the choice on all queries."""
     everything = np.arange(len(table.queries))
     shuffled = np.random.default_rng(seed).permutation(everything)
     held_out, alone = np.zeros(len(shuffled)), np.zeros(len(shuffled))
@@ -188,15 +197,15 @@ def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
 
 
 class _Table:
-    """The measure of every kind, depth and weighting on every query, and choices by it.
+    """The measure of every kind of fusion, depth and weighting on every query, and the choices by it.
 
     Attributes:
-        names: of the retrievers.
-        queries: their ids; below, a query is its place in here.
-        singles: shape (retrievers, queries), each retriever alone.
-        weightings: shape (weightings, retrievers), rows with sum 1; equal weights first, then the less equal.
-        families: every kind at every depth.
-        values: shape (families, weightings, queries).
+        names: Names of the retrievers.
+        queries: Ids of the queries. Below, a query is its place in this list.
+        singles: Measure of each retriever alone: shape (retrievers, queries).
+        weightings: Sets of weights: shape (weightings, retrievers). Each row has the sum 1. Equal weights come first.
+        families: Each kind of fusion with each depth.
+        values: Measure: shape (families, weightings, queries).
     """
 
     def __init__(
@@ -226,7 +235,7 @@ class _Table:
                     advance(1)
 
     def choose(self, queries: NDArray[np.intp], folds: int) -> tuple[Fusion, int]:
-        """The fusion and depth for `queries`: the family by cross-validation, its weights by all of them."""
+        """The fusion and depth for `queries`. Cross-validation chooses the family, then all queries fit the weights."""
         inner = np.zeros(len(self.families))
         for part in np.array_split(queries, min(folds, len(queries))):
             rest = queries[~np.isin(queries, part)]
@@ -239,18 +248,18 @@ class _Table:
         return make_fusion({**kind.to_json(), "weights": weights}), depth
 
     def best_single(self, queries: NDArray[np.intp]) -> int:
-        """The place of the best retriever alone."""
+        """The place of the retriever that is the best alone."""
         return int(_best(self.singles[:, queries].mean(axis=1)[None])[0])
 
     def measured(self, fusion: Fusion, depth: int, queries: NDArray[np.intp]) -> NDArray[np.float64]:
-        """What `fusion` itself gives on `queries`."""
+        """The measure of `fusion` on each of `queries`."""
         asked = [self.queries[place] for place in queries]
         fused = {query: fusion.fuse(self._rankings(query, depth)).top(self.cutoff) for query in asked}
         found = score_rankings(fused, {query: self.qrels[query] for query in asked}, self.measure)
         return np.array([found[self.measure][query] for query in asked])
 
     def rankings(self, depth: int) -> list[dict[str, Ranking]]:
-        """Those of all queries, cut at `depth`."""
+        """The rankings of all queries by retriever name, cut at `depth`."""
         return [self._rankings(query, depth) for query in self.queries]
 
     def _rankings(self, query: str, depth: int) -> dict[str, Ranking]:
@@ -263,10 +272,11 @@ class _Table:
 
 
 def merge(kind: Fusion, rankings: Mapping[str, Ranking], weightings: NDArray[np.float64], top: int) -> list[Ranking]:
-    """What `kind` makes of `rankings` under each row of `weightings`, cut at `top`; as `Fusion.fuse`, but at once.
+    """The fused ranking for each row of `weightings`, cut at `top`. It is what `Fusion.fuse` returns, but faster.
 
-    What a retriever contributes is proportional to its weight, up to a factor that all share; a weight of 0 leaves it
-    out. So the contributions are asked for once for each set of retrievers that have a weight.
+    The contribution of a retriever is proportional to its weight, up to a factor that all retrievers share. A weight
+    of 0 leaves the retriever out. So contributions are computed once for each set of retrievers that have a weight
+    above 0.
     """
     names = list(rankings)
     ids = sorted({id for ranking in rankings.values() for id in ranking.ids})
@@ -283,7 +293,7 @@ def merge(kind: Fusion, rankings: Mapping[str, Ranking], weightings: NDArray[np.
             places = [place[id] for id in subset[name].ids]
             matrix[names.index(name), places] = values
             listed[places] = True
-        found = np.flatnonzero(listed)  # ascending by id, and so are equal scores after a stable sort
+        found = np.flatnonzero(listed)  # in rising order of ids; a stable sort keeps it for equal scores
         scores = weightings[rows] @ matrix[:, found]
         scale = np.abs(scores).max(axis=1, keepdims=True, initial=1e-300)
         order = np.argsort(-np.round(scores / scale, 12), axis=1, kind="stable")[:, :top]
@@ -293,9 +303,9 @@ def merge(kind: Fusion, rankings: Mapping[str, Ranking], weightings: NDArray[np.
 
 
 def _weightings(retrievers: int) -> NDArray[np.float64]:
-    """All weights with sum 1 in equal steps, the finest of which there are not too many; the most equal ones first."""
+    """All sets of weights with the sum 1, in the smallest steps that do not give too many. Equal weights come first."""
     steps = max(s for s in range(1, 11) if s == 1 or math.comb(s + retrievers - 1, retrievers - 1) <= _WEIGHTINGS)
-    places = steps + retrievers - 1  # of stars and bars: each set of bars is one way to hand out the steps
+    places = steps + retrievers - 1  # stars and bars: each set of bars distributes the steps in one way
     bars = itertools.combinations(range(places), retrievers - 1)
     rows = [(np.diff([-1, *one, places]) - 1) / steps for one in bars]
     grid = np.unique(np.array([np.full(retrievers, 1 / retrievers), *rows]), axis=0)
@@ -303,6 +313,6 @@ def _weightings(retrievers: int) -> NDArray[np.float64]:
 
 
 def _best(means: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The place of the highest value in each row, the first of those that differ only by rounding."""
+    """The place of the highest value in each row. If several differ only by rounding, it is the first."""
     places: NDArray[np.intp] = np.round(means, 12).argmax(axis=1)
     return places

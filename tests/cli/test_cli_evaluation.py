@@ -78,7 +78,7 @@ def test_compare_builds_an_index_and_prints_tables(collection: Path, tmp_path: P
     assert result.exit_code == 0, result.output
     assert "planes: 4 documents, 3 queries, 3 judgements" in result.stdout
     assert "nDCG@10 against bm25" in result.stdout
-    assert "Milliseconds a query" in result.stdout
+    assert "Milliseconds for a query" in result.stdout
 
 
 def test_the_installed_program_has_the_verbs(collection: Path, tmp_path: Path) -> None:
@@ -321,17 +321,17 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
     assert Comparison.load(tmp_path / "found-msmarco.json")["bm25"].means["RR@10"].mean == 1
     refused = invoke("evaluate", tmp_path, "nanobeir", "--dataset-id", tmp_path / "nano")
     assert refused.exit_code == 1
-    assert "name one of them, nanobeir/arguana" in refused.stderr
+    assert "one is needed: nanobeir/arguana" in refused.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--systems", "bm25+splade"], "has the part 'splade', which is no retriever (bm25)"),
+        (["--systems", "bm25+splade"], "has the unknown part 'splade'. A part is a retriever (bm25)"),
         (["--systems", "bm25,bm25"], "two systems 'bm25'"),
         (["--systems", "bm25+rrf+minmax"], "two fusions"),
         (["--systems", "bm25+rerank"], "--reranker"),
-        (["--systems", "bm25:much"], "after the colon stands a number"),
+        (["--systems", "bm25:much"], "but a colon needs a number after it"),
         (["--systems", "minmax:3"], "only rrf takes a number"),
         (["--systems", "bm25+candidates:1.5"], "whole number"),
         (["--systems", "bm25+candidates:inf"], "whole number"),
@@ -352,8 +352,8 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
         (["--index", "place", "--retrievers", "bm25"], "leave out --retrievers"),
         (["--html", "/nowhere/at/all/report.html"], "There is no folder '/nowhere/at/all'"),
         (["--split", "never"], "never"),
-        (["--split", "/etc/never"], "no name of a split"),
-        (["--split", "**never"], "no name of a split"),
+        (["--split", "/etc/never"], "a split cannot have this name"),
+        (["--split", "**never"], "a split cannot have this name"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], message: str, collection: Path, tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def test_times_of_a_busy_machine_are_said_and_taken_again_when_asked(
     options: dict[str, Any] = {"work_folder": tmp_path, "latency_queries": 3, "show_progress_bar": False}
     monkeypatch.setattr(os, "getloadavg", lambda: (3.5 * (os.cpu_count() or 1), 0.0, 0.0))
     busy = compare({"both": search}, dataset, **options)
-    said = "up to 3.5 processes a core while this was timed"
+    said = "Other programs were running while this was measured: up to 3.5 processes per core"
     assert said in str(busy)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.0, 0.0))
     assert compare({"both": search}, dataset, **options)["both"].cost == busy["both"].cost
@@ -400,12 +400,12 @@ def test_a_run_whose_ids_are_written_otherwise_is_told_from_a_bad_one(dataset: D
     assert found["bad"].warnings == ()
     (told,) = found["other"].warnings
     assert told.startswith("other lists no judged document")
-    assert "its ids are like 'D-1', those of the judgements like 'd" in told
+    assert "has ids such as 'D-1', and the judgements have ids such as 'd" in told
 
 
 def test_how_deep_a_measure_without_a_cutoff_looks_is_said(search: hs.HybridSearch, dataset: Dataset) -> None:
     found = compare({"both": search}, dataset, measures=["AP", "nDCG@10"], top_k=30, **QUICK)
-    assert "AP sees the first 30 documents of each query" in " ".join(str(found).split())
+    assert "AP looks at the first 30 documents of each query" in " ".join(str(found).split())
     assert "the first" not in str(compare({"both": search}, dataset, measures=["nDCG@10"], top_k=30, **QUICK))
     deeper = compare({"both": search}, dataset, measures=["AP"], top_k=100, **QUICK)
     assert deeper["both"].means["AP"].mean > found["both"].means["AP"].mean
@@ -436,7 +436,7 @@ def test_equal_scores_in_a_run_file_are_counted_and_no_other_run_is_spoken_of(da
     systems = {**runs, "ready": {"q1": Ranking.from_scores(hits)}, "both": Pipeline(runs)}
     found = compare(systems, dataset, **QUICK)
     (told,) = found["tied"].warnings
-    assert told.startswith(f"{tmp_path / 'tied.trec'}: 2 of 4 hits share their score with another hit of their query")
+    assert told.startswith(f"{tmp_path / 'tied.trec'}: 2 of 4 hits have the same score as another hit of their query")
     assert [found[name].warnings for name in ("ours", "ready", "both")] == [(), (), (told,)]
     assert found["tied"].ranking("q1").ids == (first, third, second, fourth)
 
@@ -444,7 +444,7 @@ def test_equal_scores_in_a_run_file_are_counted_and_no_other_run_is_spoken_of(da
 def test_a_run_file_of_distances_is_told(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "far.trec").write_text("".join(f"q1 Q0 {id} {rank} {rank} t\n" for rank, id in enumerate("abc", 1)))
     found = compare({"far": tmp_path / "far.trec"}, dataset, **QUICK)
-    assert any("in 1 of 1 queries the hit with the file's first rank has a lower" in w for w in found["far"].warnings)
+    assert any("in 1 of 1 queries the first rank in the file has a lower" in w for w in found["far"].warnings)
     assert found["far"].ranking("q1").ids == ("c", "b", "a")
 
 
@@ -584,7 +584,9 @@ def test_documents_that_are_nowhere_cannot_be_reranked(dataset: Dataset) -> None
 
 
 def test_a_run_of_other_queries_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(InvalidArgumentError, match="query ids are like '7', the data set's like 'q0'"):
+    with pytest.raises(
+        InvalidArgumentError, match="query ids such as '7', and the data set has query ids such as 'q0'"
+    ):
         compare({"run": {"7": Ranking.from_scores({"d1": 1.0})}}, dataset, **QUICK)
 
 
@@ -610,8 +612,8 @@ def test_a_saved_run_of_one_retriever_has_its_own_scores(
 @pytest.mark.parametrize(
     ("systems", "options", "message"),
     [
-        ({}, {}, "at least one"),
-        ({"run": 3}, {}, "System 'run' is a HybridSearch, a Pipeline or a run"),
+        ({}, {}, "one or more systems"),
+        ({"run": 3}, {}, "System 'run' must be a HybridSearch, a Pipeline or a run"),
         ({"run": {"q0": {"d1": 1.0}}}, {}, "rankings by query id"),
         ({"run": "missing.trec"}, {}, "missing.trec"),
         (None, {"baseline": "none"}, "The baseline 'none' is not one of the systems 'run'"),
@@ -839,7 +841,7 @@ def test_a_comparison_tells_the_machine_below_its_costs(search: hs.HybridSearch,
     found = compare({"rrf": search}, dataset, latency_queries=2, show_progress_bar=False)
     assert found.machine["Python"] == platform.python_version()
     assert int(found.machine["cores"]) <= (os.cpu_count() or 1)
-    line = f"On {', '.join([found.machine['CPU'], 'cores ' + found.machine['cores']])}"
+    line = f"Machine: {', '.join([found.machine['CPU'], 'cores ' + found.machine['cores']])}"
     assert line in " ".join(str(found).split())
     assert line in found.to_markdown()
     assert Comparison.from_dict({k: v for k, v in found.to_dict().items() if k != "machine"}).machine == {}

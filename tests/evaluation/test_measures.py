@@ -239,7 +239,7 @@ def test_ids_with_spaces_go_into_beir_files_only(tmp_path: Path) -> None:
     qrels = {"q 1": {"d 1": 1}}
     write_qrels(qrels, tmp_path / "test.tsv")
     assert read_qrels(tmp_path / "test.tsv") == qrels
-    with pytest.raises(InvalidArgumentError, match="'q 1' is empty or holds a space"):
+    with pytest.raises(InvalidArgumentError, match="'q 1' is empty or has a space"):
         write_qrels(qrels, tmp_path / "qrels.txt")
 
 

@@ -141,7 +141,7 @@ def test_sorting_by_cost_begins_with_the_cheapest_and_ends_with_what_has_none(
     look: Open, comparison: Comparison
 ) -> None:
     opened = look(comparison)
-    head = opened.page.locator("#results th", has_text="ms a query").first
+    head = opened.page.locator("#results th", has_text="ms/query").first
     head.locator("button").focus()
     opened.page.keyboard.press("Enter")
     assert opened.column(1)[0].startswith("bm25")
@@ -176,7 +176,7 @@ def test_a_table_that_goes_on_says_so_until_its_end_is_reached(
 
 def test_the_legend_says_what_bold_and_p_mean(look: Open, comparison: Comparison) -> None:
     legend = look(comparison).page.locator("#results .legend").inner_text()
-    assert "bold is best in its column, oracle positives apart" in " ".join(legend.split())
+    assert "bold: best in its column (without oracle positives)" in " ".join(legend.split())
     assert "p is corrected (Holm’s correction for 6 comparisons)" in legend
     legend = look(replace(comparison, correction="none")).page.locator("#results .legend").inner_text()
     assert "p is not corrected for the number of systems" in legend
@@ -378,7 +378,7 @@ def test_only_runs_are_said_to_have_no_cost_because_they_are_runs(comparison: Co
         return replace(of, systems=tuple(kept))
 
     page = render(without_cost(comparison))
-    assert "because they are run files: elsewhere.trec." in page
+    assert "Run files have no costs: elsewhere.trec." in page
 
 
 # Comparisons with little in them

@@ -118,8 +118,8 @@ def test_warnings_are_the_first_notes(comparison: Comparison) -> None:
 
 def test_notes_say_what_marks_and_kinds_mean(comparison: Comparison) -> None:
     text = printed(comparison, 300)
-    assert "* differs from bm25 (paired t test, Holm correction for 6 systems, p < 0.05)." in text
-    assert "no real system can do" in text
+    assert "*: differs significantly from bm25 (paired t test, Holm correction for 6 systems, p < 0.05)." in text
+    assert "No real system can" in text
     assert "2 documents have an empty text." in text
 
 
@@ -174,7 +174,7 @@ def test_texts_of_objects_that_hold_much_are_short_whatever_they_hold() -> None:
     pipeline = Pipeline(runs, fusion=hs.RRF(5))
     shown = [documents[0], dataset, ranking, results, results[0], batch, tuned, pipeline, pipeline.resolve("x", 5)]
     assert [len(repr(one)) for one in shown if len(repr(one)) > 700] == []
-    assert repr(dataset) == "Dataset('many': 50 queries, 50 judgements, a corpus)"
+    assert repr(dataset) == "Dataset('many': 50 queries, 50 judgements, with documents)"
     assert repr(ranking).startswith("Ranking([('d0', 1.5), ('d1', 1.5), ")
     assert repr(ranking).endswith(", ... 300 in all])")
     assert repr(pipeline) == "Pipeline(runs 'a', 'b', fusion=RRF(k=5))"

@@ -52,8 +52,8 @@ def test_of_two_equally_noisy_retrievers_the_untuned_fusion_is_recommended_for_t
     assert tuned.tuned.weight("a") == pytest.approx(0.5, abs=0.15)
     assert tuned.fusion.weight("a") == pytest.approx(tuned.fusion.weight("b"), abs=0.1)
     assert tuned.candidates == 100
-    untuned = f"{tuned.best_untuned.name} untuned"
-    assert tuned.recommendation.startswith(f"Use {untuned}, over which tuning gains nothing. On 200 held-out")
+    use = f"Use {tuned.best_untuned.name} without tuning, because tuning is not significantly better. On 200 held-out"
+    assert tuned.recommendation.startswith(use)
 
 
 def test_the_tuned_fusion_is_recommended_where_it_beats_single_retrievers_and_equal_weights() -> None:

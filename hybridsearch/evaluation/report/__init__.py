@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that people like to look at."""
+"""The report: a comparison as one HTML file."""
 
 from hybridsearch.evaluation.report.page import render, write_html
 

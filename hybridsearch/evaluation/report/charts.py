@@ -1,4 +1,4 @@
-"""The plots of the report, as SVG without styles of its own: colours come from the page's style sheet by class."""
+"""Drawing the plots of the report as SVG. Colours come from the style sheet of the page, by class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from hybridsearch.evaluation.statistics import Interval
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One system in a scatter plot: `y` is its quality, `x` what it costs; `front`: nothing cheaper is as good."""
+    """One system in a scatter plot.
+
+    Attributes:
+        name: Name of the system.
+        kind: Kind of the system.
+        x: Cost.
+        y: Quality, with its interval.
+        note: Text of the tooltip.
+        front: Whether the system is on the Pareto front: no cheaper system is as good.
+    """
 
     name: str
     kind: str
@@ -26,7 +35,7 @@ class Point:
 
 
 def mark(kind: str, x: float = 8, y: float = 8, radius: float = 5, **attributes: object) -> Markup:
-    """The shape that stands for a kind of system everywhere in the report, so that colour is not needed to read it."""
+    """The shape for a kind of system. Each kind has its own shape, so the report can be read without colours."""
     attributes["class_"] = f"mark k-{kind}"
     if kind == "single":
         return element("circle", cx=x, cy=y, r=radius, **attributes)
@@ -36,19 +45,19 @@ def mark(kind: str, x: float = 8, y: float = 8, radius: float = 5, **attributes:
     if kind == "fused":
         reach = radius * 1.25
         corners = [(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y)]
-    else:  # reranked: a triangle; with oracle positives: one that the style sheet leaves hollow
+    else:  # a triangle for "reranked"; for "oracle-positives" the style sheet leaves it hollow
         reach = radius * 1.3
         corners = [(x, y - reach), (x + reach, y + reach * 0.75), (x - reach, y + reach * 0.75)]
     return element("polygon", points=" ".join(f"{left:.1f},{top:.1f}" for left, top in corners), **attributes)
 
 
 def legend_mark(kind: str) -> Markup:
-    """`mark` as an image of its own."""
+    """`mark` as a small image."""
     return element("svg", mark(kind), class_="legend-mark", viewBox="0 0 16 16", aria_hidden="true")
 
 
 def forest(of: Interval, kind: str, low: float, high: float, reference: float | None) -> Markup:
-    """A mean with its interval on the axis from `low` to `high`, with a line at `reference`."""
+    """A mean with its interval, on an axis from `low` to `high`. There is a line at `reference`."""
     width, height, pad = 136, 26, 8
 
     def place(value: float) -> float:
@@ -68,7 +77,7 @@ def forest(of: Interval, kind: str, low: float, high: float, reference: float | 
 
 
 def stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
-    """One bar of parts (class, size), `total` being the full width."""
+    """One bar that is made of parts (class, size). `total` is the full width."""
     bars, left = [], 0.0
     for name, length in parts:
         width = 100 * length / total if total else 0.0
@@ -78,10 +87,10 @@ def stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
 
 
 def sorted_bars(values: Sequence[float], reach: float, **attributes: object) -> Markup:
-    """One bar for each of `values`, given in falling order, from the zero line up or down; the axis ends at ±`reach`.
+    """One bar for each of `values`, which are in falling order. The axis ends at ±`reach`.
 
-    All bars above zero are one path, and so are all below, which keeps a plot of a thousand queries small. Where no
-    value is negative the zero line is at the bottom.
+    All bars above zero are one path, and all bars below zero are another. This keeps a plot of a thousand queries
+    small. If no value is negative, the zero line is at the bottom.
     """
     n = len(values)
     zero, scale = (50.0, 50.0) if n and values[-1] < 0 else (100.0, 100.0)
@@ -114,7 +123,7 @@ def sorted_bars(values: Sequence[float], reach: float, **attributes: object) -> 
 
 
 def columns(of: Histogram) -> Markup:
-    """A histogram's bars; its bins may differ in width."""
+    """The bars of a histogram. Its bins can have different widths."""
     if not of.counts:
         return Markup("")
     first, last, most = of.edges[0], of.edges[-1], max(of.counts) or 1
@@ -135,7 +144,7 @@ def columns(of: Histogram) -> Markup:
 
 
 def small_bars(values: Sequence[tuple[str, float]], most: float) -> Markup:
-    """One thin bar for each (kind, value): how the systems did on one query, at a glance."""
+    """One thin bar for each (kind, value). It shows the values of all systems on one query."""
     wide, bars = 9 * len(values), []
     for place, (kind, value) in enumerate(values):
         tall = 22 * value / most
@@ -146,7 +155,7 @@ def small_bars(values: Sequence[tuple[str, float]], most: float) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What the axes of a scatter plot are called, and how their figures are written."""
+    """The names of the axes of a scatter plot, and how their numbers are written."""
 
     x_name: str
     y_name: str
@@ -155,9 +164,10 @@ class Axes:
 
 
 def scatter(points: Sequence[Point], axes: Axes, width: int, height: int, label: str) -> Markup:
-    """Quality against cost, with intervals and the Pareto front: the best quality at no more than each cost.
+    """A scatter plot of quality and cost, with intervals and the Pareto front.
 
-    The cost axis is logarithmic where the dearest system costs eight times the cheapest or more.
+    The Pareto front is the best quality at each cost. The cost axis is logarithmic if the most expensive system costs
+    at least eight times as much as the cheapest one.
     """
     frame = Box(50, 14, width - 14, height - 44)
     at_x, ticks_x, logarithmic = _cost_scale([point.x for point in points], frame, most=7 if width > 500 else 4)
@@ -203,7 +213,9 @@ def scatter(points: Sequence[Point], axes: Axes, width: int, height: int, label:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which (cost, quality) pairs are on the front: no other costs no more and is better, or costs less and is as good.
+    """Whether each pair (cost, quality) is on the Pareto front.
+
+    A pair is on it if no other pair is better at the same or a lower cost, or as good at a lower cost.
 
     >>> pareto([(1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6)])
     [True, False, True, False]
@@ -217,7 +229,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def padded(intervals: Sequence[Interval]) -> tuple[float, float]:
-    """The ends of an axis that holds all `intervals` with some room."""
+    """The ends of an axis that has room for all `intervals`."""
     every = [end for one in intervals for end in (one.low, one.mean, one.high) if math.isfinite(end)]
     low, high = min(every, default=0.0), max(every, default=1.0)
     room = 0.06 * (high - low) or 0.05
@@ -226,7 +238,7 @@ def padded(intervals: Sequence[Interval]) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle; `top` is above `bottom`, so it is the smaller number."""
+    """A rectangle. `top` is above `bottom`, so it is the smaller number."""
 
     left: float
     top: float
@@ -234,20 +246,20 @@ class Box:
     bottom: float
 
     def overlap(self, other: Box) -> float:
-        """The area that both cover."""
+        """The area that both rectangles cover."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.bottom, other.bottom) - max(self.top, other.top)
         return wide * high if wide > 0 and high > 0 else 0.0
 
     def outside(self, frame: Box) -> float:
-        """How far it sticks out of `frame`."""
+        """How far the rectangle is outside of `frame`."""
         across = max(0.0, frame.left - self.left) + max(0.0, self.right - frame.right)
         return across + max(0.0, frame.top - self.top) + max(0.0, self.bottom - frame.bottom)
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where a label is written; `far` from its point it needs a line to it."""
+    """The place of a label. If it is `far` from its point, a line joins them."""
 
     x: float
     y: float
@@ -256,7 +268,7 @@ class Spot:
 
 
 def _cost_scale(costs: Sequence[float], frame: Box, most: int) -> tuple[Callable[[float], float], list[float], bool]:
-    """From a cost to its place, the ticks, and whether the scale is logarithmic."""
+    """A function from a cost to its place, the ticks, and whether the scale is logarithmic."""
     wide = frame.right - frame.left
     if min(costs) > 0 and max(costs) >= 8 * min(costs):
         room = (max(costs) / min(costs)) ** 0.07
@@ -268,7 +280,7 @@ def _cost_scale(costs: Sequence[float], frame: Box, most: int) -> tuple[Callable
 
 
 def _front(steps: Sequence[tuple[float, float]], right: float) -> Markup | None:
-    """The front as a staircase that goes on to the right."""
+    """The Pareto front as stairs that end at `right`."""
     if not steps:
         return None
     stairs = "".join(f"H{_short(x)}V{_short(y)}" for x, y in steps[1:])
@@ -276,7 +288,7 @@ def _front(steps: Sequence[tuple[float, float]], right: float) -> Markup | None:
 
 
 def _front_boxes(steps: Sequence[tuple[float, float]], right: float) -> list[Box]:
-    """What the staircase covers, for labels to keep clear of."""
+    """The rectangles that the stairs cover. Labels should not be there."""
     ends = [x for x, _ in steps[1:]] + [right]
     level = [Box(x, y - 1, end, y + 1) for (x, y), end in zip(steps, ends, strict=False)]
     return level + [Box(x - 1, y, x + 1, before) for (_, before), (x, y) in pairwise(steps)]
@@ -289,9 +301,9 @@ def _place_labels(
     first: Sequence[bool],
     covered: Sequence[Box],
 ) -> list[Spot]:
-    """Where each name goes.
+    """The place of each name.
 
-    Greedy: those to be placed `first`, then top down, each at the spot that covers the least of what is there.
+    Names of `first` are placed first, then all others from top to bottom. Each gets the spot that covers the least.
     """
     taken = [*covered, *(Box(x - 8, y - 8, x + 8, y + 8) for x, y in points)]
     inner = Box(frame.left, frame.top + 18, frame.right, frame.bottom)
@@ -310,7 +322,7 @@ def _place_labels(
 
 
 def _spots(x: float, y: float, wide: float) -> Iterator[tuple[Spot, Box]]:
-    """Places for a label around a point, near ones first, with the room it takes there."""
+    """Places for a label around a point, the nearest first, each with the rectangle that the label covers."""
     for distance in (11, 18, 28, 42, 60, 84):
         for turn in (0, 180, 270, 90, 315, 225, 45, 135, 340, 20, 200, 160):
             across, down = math.cos(math.radians(turn)), math.sin(math.radians(turn))
@@ -321,7 +333,7 @@ def _spots(x: float, y: float, wide: float) -> Iterator[tuple[Spot, Box]]:
 
 
 def _width(name: str) -> float:
-    """About how wide a name is at 12 pixels."""
+    """The approximate width of a name, at 12 pixels."""
     return sum(13.0 if unicodedata.east_asian_width(letter) in "WF" else 6.9 for letter in name)
 
 
@@ -334,7 +346,7 @@ def _share(value: float, low: float, high: float) -> float:
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers from `low` to `high`, about `most` of them."""
+    """About `most` round numbers from `low` to `high`."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * 0.999)

@@ -1,4 +1,4 @@
-"""HTML and SVG whose every text is escaped because there is no other way to write one."""
+"""Writing HTML and SVG. Every text is escaped."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _SVG_EMPTY = frozenset({"circle", "line", "path", "polygon", "rect"})
 
 
 class Markup(str):
-    """Text that is HTML already; `element` makes it."""
+    """Text that is HTML already. `element` makes it."""
 
     __slots__ = ()
 
 
 Child: TypeAlias = "str | int | Sequence[Child] | None"
-"""What an element can hold: text, which is escaped, `Markup`, which is not, and sequences of these; None is nothing."""
+"""The content of an element: text (escaped), `Markup` (not escaped), sequences of these, or None for nothing."""
 
 
 def escape(text: object) -> Markup:
-    """`text` with markup characters escaped, and characters that HTML cannot hold replaced by U+FFFD."""
+    """`text` with markup characters escaped. Characters that HTML cannot hold become U+FFFD."""
     return Markup(html.escape(_FORBIDDEN.sub("\ufffd", str(text))))
 
 
 def join(*children: Child) -> Markup:
-    """Children one after another.
+    """The children, one after another.
 
     >>> join("a < b", element("b"), None, ["c"])
     'a &lt; b<b></b>c'
@@ -37,10 +37,11 @@ def join(*children: Child) -> Markup:
 
 
 def element(name: str, /, *children: Child, **attributes: object) -> Markup:
-    """One element. An attribute's name is written with `_` for `-`, and one that Python reserves with a `_` at the end.
+    """One element.
 
-    An attribute that is None or False is left out; True stands for an attribute without a value. Floats are written
-    with two digits after the point at most.
+    In the name of an attribute write `_` instead of `-`. Add `_` to a name that Python reserves, such as `class_`. An
+    attribute that is None or False is left out. True gives an attribute without a value. Floats get at most two digits
+    after the point.
 
     >>> element("td", "a & b", class_="name", data_v=0.5, hidden=True, colspan=None)
     '<td class="name" data-v="0.5" hidden>a &amp; b</td>'

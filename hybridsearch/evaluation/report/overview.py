@@ -1,4 +1,4 @@
-"""The first and the last part of the report: the answers in short, and how they were found."""
+"""The first and the last part of the report: the main answers, and how they were measured."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from hybridsearch.evaluation.results import ComparisonRecord, SystemRecord, Vers
 from hybridsearch.messages import number_of
 
 _MEASURES = {
-    "nDCG": "gain by grade, discounted by rank, over the best possible",
-    "RR": "one over the rank of the first relevant document (its mean is MRR)",
-    "AP": "precision at each relevant document, averaged (its mean is MAP)",
+    "nDCG": "gain by grade, reduced by rank, divided by the best possible gain",
+    "RR": "1 divided by the rank of the first relevant document (the mean is MRR)",
+    "AP": "mean of the precision at each relevant document (the mean over queries is MAP)",
     "R": "share of the relevant documents that were found",
-    "P": "share of what was returned that is relevant",
-    "Success": "whether anything relevant was returned",
+    "P": "share of the returned documents that are relevant",
+    "Success": "whether a relevant document was returned",
 }
 
 
 def header(comparison: ComparisonRecord) -> Markup:
-    """Title, facts, and the answers that most people came for."""
+    """The title, facts and main answers."""
     facts = [
         number_of(len(comparison.systems), "system"),
         number_of(comparison.dataset.queries, "query", "queries"),
@@ -29,7 +29,7 @@ def header(comparison: ComparisonRecord) -> Markup:
     ]
     headline = element(
         "div",
-        element("p", "Retrieval compared", class_="kicker"),
+        element("p", "Comparison of search systems", class_="kicker"),
         element("h1", comparison.dataset.name, dir="auto"),
         element("p", [element("span", fact) for fact in facts if fact], class_="facts"),
         class_="headline",
@@ -39,7 +39,7 @@ def header(comparison: ComparisonRecord) -> Markup:
 
 
 def method(comparison: ComparisonRecord) -> Markup:
-    """Data, measures, statistics, systems, and how to do it again."""
+    """The data, measures, statistics and systems, and how to repeat the comparison."""
     data = comparison.dataset
     counts = [
         None if data.documents is None else number_of(data.documents, "document"),
@@ -52,13 +52,13 @@ def method(comparison: ComparisonRecord) -> Markup:
         for name in comparison.measures
         for stem in [name.split("@")[0].split("(")[0]]
     ]
-    depth = f", the first {comparison.top_k:,} documents of each query" if comparison.top_k else ""
+    depth = f", for the first {comparison.top_k:,} documents of each query" if comparison.top_k else ""
     rows: list[tuple[str, Child]] = [
         ("Data", [element("bdi", data.name), ": ", ", ".join(count for count in counts if count)]),
-        ("Problems in the data", problems if data.problems else "none found"),
+        ("Problems in the data", problems if data.problems else "none were found"),
         ("Measures", measures),
-        ("Rankings", f"measured in the order returned{depth}; a query without results counts 0"),
-        ("Intervals", f"{100 * comparison.level:g}%, bootstrap over queries"),
+        ("Rankings", f"measured in the order in which they were returned{depth}; a query without results counts 0"),
+        ("Intervals", f"{100 * comparison.level:g}% bootstrap intervals over the queries"),
     ]
     compared = sum(1 for one in comparison.systems if one.versus)
     if compared:
@@ -66,7 +66,10 @@ def method(comparison: ComparisonRecord) -> Markup:
         correction = CORRECTIONS.get(comparison.correction)
         rows += [
             ("Test", [f"{formats.TESTS.get(comparison.test, comparison.test)}, each system against ", against]),
-            ("Correction", f"{correction}, for {number_of(compared, 'comparison')}" if correction else "none"),
+            (
+                "Correction",
+                f"{correction} correction for {number_of(compared, 'comparison')}" if correction else "none",
+            ),
         ]
     systems = [
         element("li", element("b", element("bdi", one.name)), f": {one.description or KINDS[one.kind]}", dir="auto")
@@ -88,21 +91,23 @@ def _tiles(comparison: ComparisonRecord) -> list[Markup]:
     sure = f"{100 * comparison.level:g}% interval {formats.interval(best.means[main])}"
     tiles = [_tile(f"Best {main}", formats.figure(best.means[main].mean), best, sure)]
     if main in best.versus:
-        tiles.append(_gain_tile(f"Best over the baseline, {comparison.baseline}", best.versus[main], best))
+        tiles.append(
+            _gain_tile(f"Best system compared with the baseline, {comparison.baseline}", best.versus[main], best)
+        )
     gains = [(one.best_single.versus[main], one) for one in real if one.best_single and main in one.best_single.versus]
     if gains:
         versus, hybrid = max(gains, key=lambda pair: pair[0].difference.mean)
         above = sum(one.significant and one.difference.mean > 0 for one, _ in gains)
         single = hybrid.best_single.retriever if hybrid.best_single else ""
-        note = f"{above} of {number_of(len(gains), 'fused or reranked system')} significantly above the best single"
-        tiles.append(_gain_tile(f"Best gain over its best single retriever, {single}", versus, hybrid, note))
+        note = f"{above} of {number_of(len(gains), 'fused or reranked system')} significantly above their best single"
+        tiles.append(_gain_tile(f"Largest gain over a best single retriever ({single})", versus, hybrid, note))
     timed = [(milliseconds, one) for one in real if (milliseconds := total_ms(one)) is not None]
     if len(timed) > 1:
         front = charts.pareto([(milliseconds, one.means[main].mean) for milliseconds, one in timed])
         milliseconds, quick = min((pair for pair, on in zip(timed, front, strict=True) if on), key=lambda pair: pair[0])
         slow = total_ms(best)
-        rest = "" if slow is None else f"; the best takes {formats.milliseconds(slow)} ms"
-        rest = "; it is the best" if best is quick else rest
+        rest = "" if slow is None else f"; the best system takes {formats.milliseconds(slow)} ms"
+        rest = "; it is also the best system" if best is quick else rest
         note = f"{main} {formats.figure(quick.means[main].mean)}{rest}"
         tiles.append(_tile("Fastest", f"{formats.milliseconds(milliseconds)} ms", quick, note))
     return tiles
@@ -110,7 +115,7 @@ def _tiles(comparison: ComparisonRecord) -> list[Markup]:
 
 def _gain_tile(label: str, versus: Versus, system: SystemRecord, note: str = "") -> Markup:
     sure = f"{formats.signed_interval(versus.difference)}, {formats.p_value(versus.p_adjusted)}"
-    sure = "on every query the same" if versus.same else sure
+    sure = "equal on every query" if versus.same else sure
     value = join(formats.difference(versus.difference.mean), verdict(versus))
     return _tile(label, value, system, f"{sure}; {note}" if note else sure)
 

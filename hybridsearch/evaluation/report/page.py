@@ -1,7 +1,7 @@
-"""The whole page: tables and plots that need no network, and no JavaScript to be read.
+"""The whole page of the report. It needs no network, and can be read without JavaScript.
 
-Everything is made here, as HTML and SVG; `report.js` adds sorting, tooltips and a choice of theme and measure. A
-content security policy in the page allows its own style sheet and script, by hash, and nothing else.
+All tables and plots are made here, as HTML and SVG. `report.js` adds sorting, tooltips, and the choice of theme and
+measure. A content security policy allows only the style sheet and the script of this page, by their hashes.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from hybridsearch.messages import number_of
 from hybridsearch.readers.lines import writable
 
 MOST_VALUES = 200_000
-"""Per-query figures that are kept for tooltips, at about five bytes each; further measures have plots without them."""
+"""Number of per-query values that are kept for tooltips, of about five bytes each. Further measures have none."""
 
 
 def write_html(comparison: ComparisonRecord, path: str | Path) -> None:
-    """Write `comparison` as one self-contained HTML file. Raises StorageError where the file cannot be written."""
+    """Write `comparison` as one HTML file. Raises StorageError if the file cannot be written."""
     page = render(comparison)
     with writable(path) as place:
         place.write_text(page, encoding="utf-8")
 
 
 def render(comparison: ComparisonRecord) -> str:
-    """The page that `write_html` writes."""
+    """The HTML of the page that `write_html` writes."""
     sections = [
         ("results", "Results", tables.results(comparison)),
         ("cost", "Quality and cost", _costs(comparison)),
@@ -82,7 +82,7 @@ def _costs(comparison: ComparisonRecord) -> Markup | None:
     if not costed:
         return None
     missing = [one.name for one in comparison.systems if one.cost is None and one.kind != "oracle-positives"]
-    note = f"Without cost, because they are run files: {', '.join(missing)}."
+    note = f"Run files have no costs: {', '.join(missing)}."
     return join(
         plots.quality_and_cost(comparison),
         element("p", note, class_="note", dir="auto") if missing else None,
@@ -91,7 +91,7 @@ def _costs(comparison: ComparisonRecord) -> Markup | None:
 
 
 def _embedded(comparison: ComparisonRecord) -> Markup:
-    """What tooltips of the per-query plots say, as JSON that cannot end its script element."""
+    """The data of the tooltips in per-query plots, as JSON that cannot end its script element."""
     ids = list(comparison.systems[0].scores[comparison.main])
     names = [one.name for one in comparison.systems]
     kept = comparison.measures[: MOST_VALUES // max(len(ids) * len(names), 1)]

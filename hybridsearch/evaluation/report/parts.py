@@ -1,4 +1,4 @@
-"""What several parts of the report are made of."""
+"""Pieces that several parts of the report use."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CORRECTIONS = {"holm": "Holm’s", "bonferroni": "Bonferroni’s"}
 
 
 def name_of(system: SystemRecord, tag: str | None = None) -> Markup:
-    """A system's mark and name."""
+    """The mark and the name of a system."""
     written = [element("bdi", system.name), element("span", tag, class_="tag") if tag else None]
     return element("div", charts.legend_mark(system.kind), element("span", written), class_="name")
 
 
 def verdict(versus: Versus | None) -> Markup | None:
-    """An arrow where the difference is significant."""
+    """An arrow if the difference is significant."""
     if versus is None or not versus.significant:
         return None
     word, arrow = ("better", "▲") if versus.difference.mean > 0 else ("worse", "▼")
@@ -34,7 +34,7 @@ def verdict(versus: Versus | None) -> Markup | None:
 
 
 def table(caption: str, heads: Sequence[Child], rows: Sequence[Child], class_: str = "sortable") -> Markup:
-    """A table in a region that scrolls sideways on its own, also by keyboard; where it does, the script says so."""
+    """A table that scrolls sideways, also by keyboard. If it does, the script shows a note."""
     inside = element(
         "table",
         element("caption", caption, class_="unseen"),
@@ -42,12 +42,12 @@ def table(caption: str, heads: Sequence[Child], rows: Sequence[Child], class_: s
         element("tbody", *rows),
         class_=class_,
     )
-    goes_on = element("p", "The table goes on to the right →", class_="goes-on", hidden=True)
+    goes_on = element("p", "The table continues to the right →", class_="goes-on", hidden=True)
     return join(goes_on, element("div", inside, class_="scroll", tabindex=0, role="region", aria_label=caption))
 
 
 def head(name: str, note: str | None = None, first: str = "desc", class_: str | None = None) -> Markup:
-    """A column's head; `first` is the order that the first click on it gives."""
+    """The head of a column. `first` is the order after the first click on it."""
     noted = small(note) if note else None
     return element("th", element("span", name), noted, scope="col", data_first=first, class_=class_)
 
@@ -55,23 +55,23 @@ def head(name: str, note: str | None = None, first: str = "desc", class_: str | 
 def cell(
     *children: Child, sort: float | str | None = None, title: str | None = None, class_: str | None = None
 ) -> Markup:
-    """A cell that sorts by `sort`; None goes last."""
+    """A cell that sorts by `sort`. Cells with None come last."""
     key = sort if sort is None or isinstance(sort, str) else repr(float(sort))
     return element("td", *children, data_sort=key, title=title, class_=class_)
 
 
 def nothing() -> Markup:
-    """The cell of a figure that there is not."""
+    """The cell of a missing value."""
     return cell(element("span", formats.NOTHING, class_="muted"))
 
 
 def small(*children: Child) -> Markup:
-    """A second, smaller line."""
+    """A second line in small letters."""
     return element("div", *children, class_="small")
 
 
 def switch(comparison: ComparisonRecord) -> Markup | None:
-    """A choice of measure, which the script shows and answers."""
+    """Buttons to choose a measure. The script shows them."""
     if len(comparison.measures) < 2:
         return None
     options = [
@@ -82,7 +82,7 @@ def switch(comparison: ComparisonRecord) -> Markup | None:
 
 
 def for_each_measure(comparison: ComparisonRecord, draw: Callable[[str], Markup]) -> Markup:
-    """One drawing for each measure, all but the main one hidden until the reader switches."""
+    """One drawing for each measure. All but the first are hidden until the reader chooses them."""
     drawn = [
         element("div", draw(name), data_measure=place, hidden=place > 0)
         for place, name in enumerate(comparison.measures)
@@ -91,10 +91,10 @@ def for_each_measure(comparison: ComparisonRecord, draw: Callable[[str], Markup]
 
 
 def total_ms(system: SystemRecord) -> float | None:
-    """Median milliseconds a query."""
+    """The median time of a query in milliseconds. None if it was not measured."""
     return system.cost.total_ms.p50 if system.cost and system.cost.total_ms else None
 
 
 def index_bytes(system: SystemRecord) -> float | None:
-    """What its retrievers, or all of its index, take."""
+    """The size of the index in bytes. None if it is not known."""
     return system.cost.index_bytes if system.cost else None

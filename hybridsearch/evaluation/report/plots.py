@@ -1,4 +1,4 @@
-"""The plots of the report with their words: quality against cost, query by query, sparsity."""
+"""The plots of the report and their texts: quality and cost, single queries, sparsity."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hybridsearch.evaluation.report.parts import for_each_measure, index_bytes, 
 from hybridsearch.evaluation.results import ComparisonRecord, Histogram, Sparsity, SystemRecord
 
 MOST_BARS = 2_000
-"""Bars of one plot; of more queries, that many are drawn at equal steps."""
+"""Number of bars in one plot. Of more queries, this many are drawn at equal steps."""
 
 
 def quality_and_cost(comparison: ComparisonRecord) -> Markup | None:
-    """Both scatter plots; None where fewer than two systems have a cost."""
+    """Both scatter plots. None if fewer than two systems have costs."""
     figures = [
         _scatter(
-            comparison, "Quality and latency", "median milliseconds a query", total_ms, formats.milliseconds, " ms"
+            comparison, "Quality and latency", "median milliseconds for a query", total_ms, formats.milliseconds, " ms"
         ),
         _scatter(comparison, "Quality and index size", "index size", index_bytes, formats.size, ""),
     ]
@@ -26,7 +26,7 @@ def quality_and_cost(comparison: ComparisonRecord) -> Markup | None:
 
 
 def differences(comparison: ComparisonRecord) -> Markup:
-    """Sorted bars, one a query: of each system against the baseline, or of its scores where there is one system."""
+    """Sorted bars, one for each query: differences from the baseline, or the values of a single system."""
     several = len(comparison.systems) > 1
     shown = [
         (place, one) for place, one in enumerate(comparison.systems) if one.name != comparison.baseline or not several
@@ -40,14 +40,20 @@ def differences(comparison: ComparisonRecord) -> Markup:
         return element("div", figures, class_="grid-of-bars")
 
     against = element("bdi", comparison.baseline)
-    told = ["Each bar is one query: its score less that of ", against, ", sorted. All plots have one scale."]
-    keys = element("span", " Point at a bar, or use the arrow keys, to see its query.", class_="needs-js", hidden=True)
-    lead = element("p", told if several else "Each bar is one query, sorted by score.", keys, class_="lead")
+    told = [
+        "Each bar is one query: the value of the system minus the value of ",
+        against,
+        ". All plots have one scale.",
+    ]
+    keys = element("span", " Point at a bar or use the arrow keys to see its query.", class_="needs-js", hidden=True)
+    lead = element(
+        "p", told if several else "Each bar is one query. The bars are sorted by value.", keys, class_="lead"
+    )
     return join(lead, switch(comparison), for_each_measure(comparison, draw))
 
 
 def sparsities(comparison: ComparisonRecord) -> Markup | None:
-    """How many dimensions vectors have, for each lexical and sparse retriever; None where there is none."""
+    """The active dimensions of each lexical or sparse retriever. None if there is no such retriever."""
     found: list[tuple[str, Sparsity, list[str]]] = []
     for one in comparison.systems:
         for retriever, sparsity in (one.cost.sparsity if one.cost else {}).items():
@@ -62,12 +68,12 @@ def sparsities(comparison: ComparisonRecord) -> Markup | None:
         _sparsity(retriever if names.count(retriever) == 1 else f"{retriever} of {', '.join(users)}", sparsity)
         for retriever, sparsity, users in found
     ]
-    told = "How many dimensions of a vector are not zero, which is what a search has to walk through."
+    told = "Active dimensions are those that are not zero. A search with fewer of them is faster."
     return join(element("p", told, class_="lead"), element("div", figures, class_="pair"))
 
 
 def units(value: float) -> int:
-    """A figure in the ten-thousandths that the page keeps, so that Python and JavaScript sort alike."""
+    """A value in ten-thousandths. The page keeps these, so Python and JavaScript sort in the same way."""
     return round(value * 10_000)
 
 
@@ -93,14 +99,16 @@ def _scatter(
             lines = [one.name, f"{measure} {formats.figure(of.mean)} ({formats.interval(of)})", written(value) + unit]
             lines += ["on the Pareto front"] if one.name in front else []
             points.append(charts.Point(one.name, one.kind, value, of, "\n".join(lines), one.name in front))
-        label = f"{measure} against {x_name}; on the Pareto front: {', '.join(one.name for one in points if one.front)}"
+        label = f"{measure} and {x_name}; on the Pareto front: {', '.join(one.name for one in points if one.front)}"
         axes = charts.Axes(x_name, measure, written, lambda value: formats.figure(value, 2))
         return join(
             element("div", charts.scatter(points, axes, 610, 400, label), class_="when-wide"),
             element("div", charts.scatter(points, axes, 350, 380, label), class_="when-narrow"),
         )
 
-    told = "Up and left is better. The dashed line is the Pareto front: the best quality for at most that cost."
+    told = (
+        "Better systems are higher and further left. The dashed line is the best quality at each cost (Pareto front)."
+    )
     caption = element("figcaption", element("h3", heading), element("p", told))
     return element("figure", caption, for_each_measure(comparison, draw), class_="card")
 
@@ -134,7 +142,7 @@ def _thinned(values: Sequence[float]) -> Sequence[float]:
 
 
 def _sparsity(name: str, sparsity: Sparsity) -> Markup:
-    flops = f"{formats.count(sparsity.flops)} multiplications expected for one query and one document (FLOPS)"
+    flops = f"{formats.count(sparsity.flops)} expected multiplications for one query and one document (FLOPS)"
     sides = [
         _histogram("documents", sparsity.documents_mean, sparsity.documents_histogram),
         _histogram("queries", sparsity.queries_mean, sparsity.queries_histogram),
@@ -147,6 +155,6 @@ def _histogram(what: str, mean: float, of: Histogram) -> Markup:
     ends = [of.edges[0], of.edges[-1]] if of.edges else []
     axis = [element("span", formats.count(round(end))) for end in ends]
     middle = element("span", "active dimensions")
-    told = element("p", element("b", formats.count(mean)), f" active dimensions in {what}, on average")
+    told = element("p", element("b", formats.count(mean)), f" active dimensions in {what} on average")
     below = element("div", axis[:1], middle, axis[1:], class_="columns-axis", aria_hidden="true") if axis else None
     return element("div", told, charts.columns(of), below, class_="histogram")

@@ -1,4 +1,4 @@
-"""The part of the report that shows single queries: what each system returned, and why."""
+"""The part of the report about single queries: what each system returned, and why."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MOST_TERMS = 5
 
 
 def readable(comparison: ComparisonRecord) -> Markup | None:
-    """The section's content; None where no query was kept with its hits."""
+    """The content of the section. None if no query was kept with its hits."""
     if not comparison.details:
         return None
     text = (
-        "The queries on which the systems do worst or differ most, with the first hits of each: what was judged "
-        "relevant, where each retriever had it, and which terms matched."
+        "These are the queries on which the systems are worst or differ most. Each has the first hits of every system, "
+        "with their judgements, the rank that each retriever gave, and the terms that matched."
     )
     words = element("input", type="search", id="find", placeholder="words or id", autocomplete="off")
     expand = element("button", "Expand all", type="button", id="expand")
@@ -53,9 +53,9 @@ def _query(comparison: ComparisonRecord, place: int, detail: QueryDetail) -> Mar
 
 
 def _relevant(systems: Sequence[SystemRecord], detail: QueryDetail) -> Markup:
-    """Where each relevant document is in each system's ranking."""
+    """The rank of each relevant document in each system."""
     if not detail.relevant:
-        return element("p", "No document is judged relevant.", class_="note")
+        return element("p", "No document was judged relevant.", class_="note")
     ranks = {one.name: {id: rank for rank, (id, _) in enumerate(one.rankings.get(detail.id, ()), 1)} for one in systems}
     depth = max((len(of) for of in ranks.values()), default=0)
     heads = [
@@ -71,7 +71,7 @@ def _relevant(systems: Sequence[SystemRecord], detail: QueryDetail) -> Markup:
     rest = len(detail.relevant) - MOST_RELEVANT
     more = f"{number_of(rest, 'more relevant document')} not shown. " if rest > 0 else ""
     caption = f"Ranks of the relevant documents for query {detail.id}"
-    note = f"{more}The figures are ranks; {formats.NOTHING} is not among the first {depth}."
+    note = f"{more}The numbers are ranks. {formats.NOTHING} means: not among the first {depth}."
     return join(table(caption, heads, rows, "ranks"), element("p", note, class_="note"))
 
 
@@ -119,7 +119,7 @@ def _grade(grade: int | None) -> Markup:
 
 
 def _terms(retriever: str, terms: Mapping[str, float]) -> Markup:
-    """The terms that matched, each with what it added to the score."""
+    """The terms that matched, each with the amount that it added to the score."""
     heaviest = list(terms.items())[:MOST_TERMS]
     rest = len(terms) - len(heaviest)
     chips = [

@@ -1,4 +1,4 @@
-// Sorting, tooltips, and the choice of theme and measure. The page can be read without any of it.
+// Sorting, tooltips, and the choice of theme and measure. The page can be read without this script.
 "use strict";
 
 const root = document.documentElement;
@@ -34,7 +34,7 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
-  // Says of a table that is wider than its place that there is more of it, until its end is reached.
+  // Shows a note above a table that is too wide, until its right end is reached.
   function goesOn(note) {
     const place = note.nextElementSibling;
     const look = () => { note.hidden = place.scrollLeft + place.clientWidth >= place.scrollWidth - 1; };
@@ -43,7 +43,7 @@ document.addEventListener("DOMContentLoaded", () => {
     look();
   }
 
-  // A click on a head sorts by that column, another one turns the order round; rows without a figure stay last.
+  // A click on a head sorts by that column. A second click reverses the order. Rows without a value stay last.
   function sortable(table) {
     const heads = all("thead th", table), body = table.tBodies[0];
     heads.forEach((head, column) => {
@@ -80,14 +80,14 @@ document.addEventListener("DOMContentLoaded", () => {
     }));
   }
 
-  // The browser's own titles become one tooltip that also answers to the keyboard and to touch.
+  // One tooltip replaces the titles of the browser. It also works with the keyboard and with touch.
   function tooltip() {
     const box = document.createElement("div");
     box.id = "tip";
     box.setAttribute("role", "status");
     box.hidden = true;
     document.body.append(box);
-    let again = null; // shows what the keyboard is on once more, after the page has scrolled to it
+    let again = null; // shows the tooltip of the focused element again after the page has scrolled
     const show = (text, x, y) => {
       box.replaceChildren(...text.split("\n").map((line) => {
         const row = document.createElement("div");
@@ -140,7 +140,7 @@ document.addEventListener("DOMContentLoaded", () => {
     return { show, stay, hide };
   }
 
-  // Bars of the per-query plots say which query they are; Enter or a click opens it where it is shown below.
+  // Bars of the per-query plots show their query. Enter or a click opens the query further below.
   function bars(tip) {
     const data = JSON.parse(document.getElementById("data").textContent);
     const number = (units) => (units / 10000).toFixed(3).replace("-", "−");
@@ -172,7 +172,7 @@ document.addEventListener("DOMContentLoaded", () => {
           lines.push(`${data.names[data.baseline]}: ${number(other[query])}`);
           lines.push(`difference: ${gain[query] > 0 ? "+" : ""}${number(gain[query])}`);
         }
-        if (data.details[id]) lines.push("Click or press Enter to read it");
+        if (data.details[id]) lines.push("Click or press Enter to read this query");
         if (x === undefined) {
           tip.stay(() => {
             const box = plot.getBoundingClientRect();
@@ -209,7 +209,7 @@ document.addEventListener("DOMContentLoaded", () => {
           event.preventDefault();
           place(step);
         } else if (event.key === "Enter") {
-          event.preventDefault(); // or it would go on to the summary, and close it again
+          event.preventDefault(); // else Enter would also reach the summary and close it
           open();
         }
       });

@@ -1,4 +1,4 @@
-"""The tables of the report: quality, every difference, and cost."""
+"""The tables of the report: quality, differences and costs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STAGES = (("encode", "Encode"), ("search", "Search"), ("fuse", "Fuse"), ("reran
 
 
 def results(comparison: ComparisonRecord) -> Markup:
-    """The main table; columns that would be empty are left out."""
+    """The main table. Empty columns are left out."""
     main, systems = comparison.main, comparison.systems
     several, singles = len(systems) > 1, any(one.best_single for one in systems)
     timed = any(total_ms(one) is not None for one in systems)
@@ -37,10 +37,10 @@ def results(comparison: ComparisonRecord) -> Markup:
         head("System", first="asc", class_="system"),
         head(main, sure),
         element("th", ends, scope="col", class_="axis-head", aria_label=f"{main} on one axis"),
-        head("Over the baseline", "won · tied · lost") if several else None,
+        head("Against the baseline", "won · tied · lost") if several else None,
         *[head(name, "interval") for name in comparison.measures[1:]],
         head("Best single", f"{main}, gain over it") if singles else None,
-        head("ms a query", "median, 95th", first="asc") if timed else None,
+        head("ms/query", "median, 95th", first="asc") if timed else None,
         head("Index", first="asc") if sized else None,
     ]
     real = [one for one in systems if one.kind != "oracle-positives"]
@@ -68,7 +68,7 @@ def results(comparison: ComparisonRecord) -> Markup:
 
 
 def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup:
-    """Milliseconds of each stage, drawn and written, index size and encoding speed; and on what machine."""
+    """The table of costs: milliseconds of each stage, index size, encoding speed, and the machine."""
     used = [(stage, heading) for stage, heading in _STAGES if any(getattr(one.cost, f"{stage}_ms") for one in systems)]
     totals = any(total_ms(one) is not None for one in systems)
     sized = any(index_bytes(one) is not None for one in systems)
@@ -76,11 +76,11 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
     longest = max(sum(length for _, length in _parts(one)) for one in systems)
     heads = [
         head("System", first="asc", class_="system"),
-        element("th", "Median milliseconds, one scale", scope="col") if used else None,
+        element("th", "Median milliseconds (one scale)", scope="col") if used else None,
         *[head(heading, "ms", first="asc") for _, heading in used],
         head("Total", "ms", first="asc") if totals else None,
         head("Index", first="asc") if sized else None,
-        head("Documents encoded", "a second", first="desc") if encoded else None,
+        head("Documents encoded", "per second", first="desc") if encoded else None,
     ]
     rows = [
         element(
@@ -96,12 +96,12 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
     ]
     legend = [element("span", element("i", class_=f"swatch stage-{stage}"), heading) for stage, heading in used]
     if totals:
-        legend.append(element("span", element("i", class_="swatch stage-rest"), "The rest, such as fetching documents"))
+        legend.append(element("span", element("i", class_="swatch stage-rest"), "All else, such as fetching documents"))
     asked = max((one.cost.queries for one in systems if one.cost), default=0)
     sample = number_of(asked, "query", "queries")
-    asking = f" for {LATENCY_TOP_K} hits, nothing from a cache" if totals else ""
+    asking = f" for {LATENCY_TOP_K} hits, without any cache" if totals else ""
     how = f"{sample} asked one at a time{asking}." if asked else ""
-    explained = f"Large figures are medians, small ones 95th percentiles. {how}" if used else how
+    explained = f"Large numbers are medians, small numbers are 95th percentiles. {how}" if used else how
     loaded = formats.loaded(one.cost for one in systems if one.cost)
     return join(
         element("h3", "What each stage costs"),
@@ -113,7 +113,7 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
 
 
 def _parts(system: SystemRecord) -> list[tuple[str, float]]:
-    """Class and median milliseconds of each stage, and what the total has beyond them."""
+    """The class and median milliseconds of each stage, and the rest of the total."""
     timings = {stage: getattr(system.cost, f"{stage}_ms", None) for stage, _ in _STAGES}
     staged = [(f"stage-{stage}", timing.p50) for stage, timing in timings.items() if timing is not None]
     return [*staged, ("stage-rest", max((total_ms(system) or 0.0) - sum(length for _, length in staged), 0.0))]
@@ -131,8 +131,8 @@ def _legend(comparison: ComparisonRecord) -> Markup:
     kinds = list(dict.fromkeys(one.kind for one in comparison.systems))
     legend = [element("span", charts.legend_mark(kind), KINDS[kind]) for kind in kinds]
     if len(comparison.systems) > 1:
-        others = ", oracle positives apart" if "oracle-positives" in kinds else ""
-        legend.append(element("span", element("b", "bold", class_="number"), f" is best in its column{others}"))
+        others = " (without oracle positives)" if "oracle-positives" in kinds else ""
+        legend.append(element("span", element("b", "bold", class_="number"), f": best in its column{others}"))
     if any(one.versus for one in comparison.systems):
         up, down = element("b", "▲", class_="better"), element("b", "▼", class_="worse")
         sure = f", p < {formats.figure(ALPHA, 2)}"
@@ -142,8 +142,8 @@ def _legend(comparison: ComparisonRecord) -> Markup:
         corrected = f"corrected ({correction} correction for {number_of(compared, 'comparison')})"
         legend.append(element("span", f"p is {corrected if correction else 'not corrected for the number of systems'}"))
     oracle = (
-        "Rows with oracle positives were given the relevant documents that retrieval had missed, which no real system "
-        "can do: compare them with published figures of that kind only."
+        "In rows with oracle positives the reranker also got the relevant documents that retrieval missed. No real "
+        "system can do that. Compare these rows only with published values of the same kind."
     )
     noted = element("p", oracle, class_="note") if "oracle-positives" in kinds else None
     return join(element("p", legend, class_="legend"), noted)
@@ -165,8 +165,8 @@ def _every_difference(comparison: ComparisonRecord) -> Markup:
         for one in comparison.systems
         for name, versus in one.versus.items()
     ]
-    summary = element("summary", "Every measure against the baseline")
-    inside = table(f"Every difference from {comparison.baseline}", [head(name) for name in names], rows)
+    summary = element("summary", "All measures compared with the baseline")
+    inside = table(f"All differences from {comparison.baseline}", [head(name) for name in names], rows)
     return element("details", summary, inside, class_="more")
 
 
@@ -180,7 +180,7 @@ def _name_cell(system: SystemRecord, is_baseline: bool) -> Markup:
 def _measure_cell(system: SystemRecord, measure: str, best: float | None) -> Markup:
     of, versus = system.means[measure], system.versus.get(measure)
     number = element("b" if of.mean == best else "span", formats.figure(of.mean), class_="number")
-    title = None if versus is None else f"{system.name}, {measure}, against the baseline\n{_told(versus)}"
+    title = None if versus is None else f"{system.name}, {measure}, compared with the baseline\n{_told(versus)}"
     return cell(number, verdict(versus), small(formats.interval(of)), sort=of.mean, title=title)
 
 
