@@ -1,20 +1,20 @@
-# make demo   index the docstrings of the installed scientific packages and search them
-# make test   the whole test suite
-# make docs   the documentation site, in site/
-# make lint   style, format and types (of the installed package, where adapters/ is hybridsearch.adapters)
-# `make test WORKERS=4` runs as many tests at a time; two are good for two cores.
-# Each makes .venv where there is none; `make PYTHON=python3.12 test` takes another interpreter.
+# make demo   index the docstrings of the installed scientific packages, and search them
+# make test   run all tests
+# make docs   build the documentation site in site/
+# make lint   check style, format and types (types in the installed package, where adapters/ is hybridsearch.adapters)
+# `make test WORKERS=4` runs four tests at a time. The default is two, which is good for two cores.
+# If .venv does not exist, each command makes it. `make PYTHON=python3.12 test` uses another Python.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 WORKERS ?= 2
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-unexport PYTHONDONTWRITEBYTECODE # the programs that tests start would compile every module anew
+unexport PYTHONDONTWRITEBYTECODE # else programs that tests start compile all modules again
 
 .PHONY: demo docs test lint clean
 
-# The package as it is installed, for the programs that read its sources.
+# Install the package in build/types, for programs that read its sources.
 installed = rm -rf build && $(PIP) --no-deps --target build/types .
 
 demo: $(VENV)/demo.stamp
@@ -37,7 +37,7 @@ lint: $(VENV)/dev.stamp
 clean:
 	rm -rf $(VENV) demo-index build dist site *.egg-info
 
-# An extra is installed again when the requirements change, and only then.
+# Install an extra again only when the requirements change.
 $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing hybridsearch[$*] into $(VENV) (a few minutes the first time) ..."
 	$(PIP) -e '.[$*]'

@@ -1,7 +1,7 @@
-"""What the benchmark scripts share: options, the machine, repeated timings, tables, and the JSON line at the end.
+"""Code that the benchmark scripts share: options, the machine, repeated measurements, tables, the JSON line at the end.
 
-A script reads `options = arguments(__doc__)`, measures with `best_of`, prints with `table`, and ends with
-`finish(options, {...})`, which prints one JSON object as the last line where `--json` was given.
+A script reads `options = arguments(__doc__)`, measures with `best_of` and prints with `table`. It ends with
+`finish(options, {...})`, which prints one JSON object as the last line if `--json` is given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else UNLIMI
 def arguments(description: str, **extra: Mapping[str, Any]) -> argparse.Namespace:
     """Parse `--full`, `--json` and the `extra` options: `arguments(__doc__, queries={"type": int, "default": 200})`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="also the sizes that take longer than five minutes")
+    parser.add_argument("--full", action="store_true", help="measure also the sizes that take longer than five minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     for name, keywords in extra.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **keywords)
@@ -36,17 +36,17 @@ def arguments(description: str, **extra: Mapping[str, Any]) -> argparse.Namespac
 
 
 def data_folder() -> Path:
-    """The folder with real collections, from HYBRIDSEARCH_DATA or ../shared/data; exits with a sentence without it."""
+    """The folder of real collections, from HYBRIDSEARCH_DATA or ../shared/data. Without it the script ends."""
     folder = Path(os.environ.get("HYBRIDSEARCH_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     if not folder.is_dir():
-        raise SystemExit(f"No real collections in {folder}: set HYBRIDSEARCH_DATA to a folder that holds them.")
+        raise SystemExit(f"There is no folder {folder}: set HYBRIDSEARCH_DATA to a folder of real collections.")
     return folder
 
 
 def best_of(function: Callable[[], object], repeats: int = 5, *, seconds: float = 10.0) -> float:
-    """The shortest of `repeats` timings of `function()`, in seconds; stops early once `seconds` have passed.
+    """The shortest time of `repeats` calls of `function()`, in seconds. It stops early after `seconds`.
 
-    The shortest, because whatever else runs on the machine can only add time.
+    The shortest time counts, because other programs on the machine can only add time.
     """
     best, deadline = float("inf"), time.perf_counter() + seconds
     for _ in range(repeats):
@@ -60,15 +60,15 @@ def best_of(function: Callable[[], object], repeats: int = 5, *, seconds: float 
 
 
 def read_bandwidth(threads: int = 1, megabytes: int = 512) -> float:
-    """Bytes a second that `threads` threads read from an array larger than the caches (numpy sum of int64)."""
-    numbers = np.arange(megabytes * 2**17, dtype=np.int64)  # not ones: a host may keep equal pages once
+    """Bytes that `threads` threads read in a second from an array larger than the caches (numpy sum of int64)."""
+    numbers = np.arange(megabytes * 2**17, dtype=np.int64)  # all different, because a host can share equal pages
     parts = np.array_split(numbers, threads)
     with ThreadPoolExecutor(threads) as pool:
         return numbers.nbytes / best_of(lambda: list(pool.map(np.sum, parts)), 7)
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the versions that a figure depends on."""
+    """The machine and the versions on which the results depend."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -83,14 +83,14 @@ def machine() -> dict[str, Any]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
-    """Print a table: the first column to the left, the others to the right; floats with three significant digits."""
+    """Print a table. Numbers have three significant digits."""
     console.print(Grid(title, columns, [[_cell(value).split("\n") for value in row] for row in rows]))
     if note:
         console.print(note)
 
 
 def finish(options: argparse.Namespace, results: Mapping[str, Any]) -> None:
-    """Print the machine, and with `--json` the results and the machine as one JSON object on the last line."""
+    """Print the machine. With `--json` print the results and the machine as a JSON object on the last line."""
     facts = machine()
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()), style="dim")
     if options.json:

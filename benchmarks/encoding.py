@@ -1,11 +1,12 @@
-"""Encoding SciFact's documents with all-MiniLM-L6-v2: batches by token count against batches by text count.
+"""Measure how fast all-MiniLM-L6-v2 encodes SciFact's documents: batches by tokens against batches by number of texts.
 
     python benchmarks/encoding.py [--full] [--json] [--budgets]
 
-The peers run in the same process and on the same model object: a loop of `model.encode` over batches of 32 in stored
-order, as a program that streams documents writes it, and one `model.encode` over the whole list, which sorts by
-characters but holds everything. Times are seconds of wall clock, the best of the rounds; the three take turns, so that
-whatever else runs on the machine meets all of them. `--budgets` compares sizes of token batches instead.
+All three ways run in the same process with the same model object. The first peer is a loop of `model.encode` over
+batches of 32 documents in stored order, as in a program that streams documents. The second peer is one `model.encode`
+over the whole list, which sorts by characters but holds everything in memory. The times are seconds of wall clock, the
+best of several rounds. The three ways take turns, so other programs on the machine disturb all of them alike.
+`--budgets` compares sizes of token batches instead.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def read_texts() -> list[str]:
 def in_turns(
     functions: dict[str, Callable[[], NDArray[np.float32]]], rounds: int
 ) -> tuple[dict[str, float], dict[str, NDArray[np.float32]]]:
-    """Best wall-clock seconds and the vectors of each function; they take turns."""
+    """The best seconds and the vectors of each function. The functions take turns."""
     best, vectors = dict.fromkeys(functions, float("inf")), {}
     for _ in range(rounds):
         for name, function in functions.items():
@@ -46,9 +47,9 @@ def in_turns(
 def main() -> None:
     options = arguments(
         __doc__,
-        documents={"type": int, "default": 320, "help": "how many (all 5,183 with --full)"},
-        rounds={"type": int, "default": 3, "help": "how often each is timed (once with --full)"},
-        budgets={"action": "store_true", "help": "compare batches of several sizes in tokens"},
+        documents={"type": int, "default": 320, "help": "number of documents (5,183 with --full)"},
+        rounds={"type": int, "default": 3, "help": "number of rounds (1 with --full)"},
+        budgets={"action": "store_true", "help": "compare several sizes of token batches"},
     )
     texts = read_texts()
     if not options.full:

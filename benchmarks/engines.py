@@ -1,27 +1,26 @@
-"""OpenSearch and Elasticsearch: the same ranking as in memory, and how fast documents go in and queries are answered.
+"""Measure OpenSearch and Elasticsearch: do they rank as the memory engine does, and how fast do they load and answer.
 
     export HYBRIDSEARCH_TEST_OPENSEARCH=http://127.0.0.1:9200 HYBRIDSEARCH_TEST_ELASTICSEARCH=http://127.0.0.1:9201
     python benchmarks/engines.py [--documents N] [--queries N] [--json]
 
-Ranking: SciFact with BM25, a SPLADE model and all-MiniLM-L6-v2, encoded once and copied from the memory backend to each
-engine, where the search of dense vectors is exact: nDCG@10 side by side, and how much of the memory backend's top 100
-each engine returns. Engine-native lexical: SciFact by the engine's own analyzers and BM25.
+Ranking: SciFact with BM25, a SPLADE model and all-MiniLM-L6-v2 is encoded once and copied from memory to each engine.
+The dense search there is exact. The table shows nDCG@10, and how much of the top 100 in memory each engine returns. A
+second table shows the engine's own BM25 with its own analyzers.
 
-Ingest: the texts of SciFact, Cranfield and MedQuAD with MiniLM's vectors of SciFact's abstracts (mixtures of two
-beyond the 5,183) and mixtures of real SPLADE-v3 vectors of about 110 terms, into a new index each time, one shard, no
-replicas, refreshed at the end. Ours: `backend.load`, which sends SMILE. Peers, which send JSON: the client's
-`helpers.bulk` and `helpers.parallel_bulk` (two threads) as they are by default, over dicts with the same fields, under
-the same settings and mapping; sentence-transformers' own loop (sparse only, no text, no dense vectors) where the server
-takes its mapping. After a warm-up the ways take turns, and the best of the rounds counts for each.
+Loading: the documents are the texts of SciFact, Cranfield and MedQuAD. Their dense vectors are MiniLM's vectors of
+SciFact's abstracts (beyond 5,183 documents, mixtures of two). Their sparse vectors are mixtures of real SPLADE-v3
+vectors of about 110 terms. Each load makes a new index with one shard and no replicas, and refreshes it at the end.
+Ours is `backend.load`, which sends SMILE. The peers send JSON: the client's `helpers.bulk` and `helpers.parallel_bulk`
+(two threads) with their defaults, the same fields, settings and mapping. The loop of sentence-transformers is a third
+peer (sparse vectors only, no text), if the server takes its mapping. After a warm-up the ways take turns, and the best
+round counts for each. A load of 10,000 documents takes only four seconds, so its ratios are lower and differ more.
 
-A load of 10,000 documents lasts only four seconds: ratios are lower there, and differ more from run to run.
-
-Search: three retrievers a query (BM25, sparse, dense), 100 hits each, over the first 10,000 documents. "three
-requests": the client's `search`, one retriever after the other, with the bodies that we send. "raw": our own `_msearch`
-bodies once more through the client's transport alone; what our call takes beyond that is our own work. Ours asks again
-where equal hits lie on both sides of a cut, so that the smaller ids are returned; the others leave that to chance. "all
-in one call": all queries at once, their three rankings merged by RRF, and the documents of the best ten of each query.
-sentence-transformers' loop asks the sparse retriever alone, and gets ids.
+Search: each query asks three retrievers (BM25, sparse, dense) for 100 hits each, over the first 10,000 documents.
+"three requests" is the client's `search`, one retriever after the other, with the request bodies that we send. "raw"
+sends our own `_msearch` bodies again with nothing but the client's transport: the rest of our time is our own work. If
+equal scores lie on both sides of the cut, ours asks again, so that the smaller ids are returned. The others do not.
+"all in one call" asks all queries at once, merges their rankings by RRF and fetches the best ten documents of each
+query. The loop of sentence-transformers asks only the sparse retriever and gets only ids.
 """
 
 from __future__ import annotations
@@ -55,11 +54,11 @@ from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, Sparse
 DIMENSIONS = 384
 DEPTH = 100
 PASSES = 3
-"""How often each query is asked in each way."""
+"""Number of times that each query is asked in each way."""
 
 SEARCHED = 10_000
 MIXED = 4
-"""SPLADE queries that make one document of about 110 terms."""
+"""Number of SPLADE queries that make one document of about 110 terms."""
 
 WAYS = {
     "ours": "ours, one query a call",
@@ -73,7 +72,7 @@ ENGINES = {"opensearch": "opensearchpy", "elasticsearch": "elasticsearch"}
 
 
 class Collection:
-    """Documents with three kinds of vectors, and queries, all made once."""
+    """Documents with three kinds of vectors, and queries. All are made once."""
 
     def __init__(self, documents: int, queries: int) -> None:
         folder = data_folder()
@@ -122,7 +121,7 @@ class Collection:
             yield EncodedBatch(self.documents[rows], vectors)
 
     def pairs(self) -> list[list[tuple[str, float]]]:
-        """Sparse vectors as sentence-transformers' `decode` gives them."""
+        """Sparse vectors in the form of `decode` in sentence-transformers."""
         terms, matrix = self.vocabulary.terms, self.sparse
         names = [terms[column] for column in matrix.indices.tolist()]
         pairs = list(zip(names, matrix.data.tolist(), strict=True))
@@ -130,7 +129,7 @@ class Collection:
 
 
 class Engine:
-    """One server: our backends there, the official client, and what our backends send through it."""
+    """One server, with our backends, the official client, and the requests of our backends."""
 
     def __init__(self, name: str, url: str) -> None:
         self.name, self.url = name, url
@@ -164,7 +163,7 @@ class Engine:
         self.made = [but] if but else []
 
     def like(self, index: str) -> str:
-        """A new index with the settings and the mapping of another one."""
+        """Make a new index with the settings and the mapping of another one."""
         made = self.new_index()
         settings = dict(self.client.indices.get_settings(index=index))[index]["settings"]["index"]
         own = ("uuid", "creation_date", "provided_name", "version", "routing", "replication")
@@ -178,7 +177,7 @@ class Engine:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[list[tuple[str, str, Any, Any]]]:
-        """The requests that go through the client's transport: method, target, headers, body."""
+        """Record the requests of the client's transport: method, target, headers, body."""
         transport = self.client.transport.__class__
         real, seen = transport.perform_request, []
 
@@ -194,12 +193,12 @@ class Engine:
 
 
 def ingest(engine: Engine, collection: Collection, rounds: int) -> dict[str, float]:
-    """Documents per second by way of loading."""
+    """Documents per second of each way of loading."""
     encoded = list(collection.batches(lexical=False))
     pattern = engine.new_index()
     backend = engine.backend(pattern)
     backend.create(collection.schema(lexical=False))
-    backend.load(encoded[:2])  # also warms the server up
+    backend.load(encoded[:2])  # this also warms up the server
     sources = peer_sources(engine, pattern, collection)
     backend.close()
 
@@ -245,7 +244,7 @@ def ingest(engine: Engine, collection: Collection, rounds: int) -> dict[str, flo
 
 
 def peer_sources(engine: Engine, index: str, collection: Collection) -> list[dict[str, Any]]:
-    """What a user would hand to the client: the `_source` of our documents as Python dicts."""
+    """The documents as a user gives them to the client: the `_source` as Python dicts."""
     first = engine.client.search(index=index, body={"size": 1, "query": {"ids": {"values": ["d0000000"]}}})
     source = dict(first)["hits"]["hits"][0]["_source"]
     names = dict(zip(collection.vocabulary.terms, encoded_terms(collection.vocabulary), strict=True))
@@ -264,9 +263,9 @@ def encoded_terms(vocabulary: Vocabulary) -> list[str]:
 
 
 def helper_loop(engine: Engine, documents: Sequence[list[tuple[str, float]]], queries: Any) -> float:
-    """sentence-transformers' loops: indexes the documents, and returns the seconds in which it asked the queries.
+    """Index and ask with the loops of sentence-transformers. Returns the seconds of asking.
 
-    They talk to localhost:9200; here to the engine's own address.
+    The loops use localhost:9200. Here they get the address of the engine.
     """
     from sentence_transformers.sparse_encoder import search_engines
 
@@ -283,7 +282,7 @@ def helper_loop(engine: Engine, documents: Sequence[list[tuple[str, float]]], qu
 
 
 def search_times(engine: Engine, collection: Collection) -> dict[str, float]:
-    """Milliseconds a query by way of asking: percentiles and means."""
+    """Milliseconds of a query for each way of asking: percentiles and means."""
     index = engine.new_index()
     backend = engine.backend(index)
     backend.create(collection.schema(lexical=True))
@@ -295,7 +294,9 @@ def search_times(engine: Engine, collection: Collection) -> dict[str, float]:
             backend.search(of_query)
         sent.append(seen[0])
         twice += len(seen) > 1
-    console.print(f"{twice} of {len(sent)} queries took a second request, as hits on both sides of the cut were equal.")
+    console.print(
+        f"{twice} of {len(sent)} queries needed a second request, because scores on both sides of the cut were equal."
+    )
 
     def ours(row: int) -> None:
         backend.search(collection.requests[row])
@@ -313,7 +314,11 @@ def search_times(engine: Engine, collection: Collection) -> dict[str, float]:
     rows = range(len(collection.requests))
     times: dict[str, list[float]] = {"ours": [], "raw": [], "three": []}
     for row in [*rows] * PASSES:
-        for name, ask in (("ours", ours), ("raw", raw), ("three", three)):  # what else happens here meets all alike
+        for name, ask in (
+            ("ours", ours),
+            ("raw", raw),
+            ("three", three),
+        ):  # in turns, so other programs disturb all alike
             start = time.perf_counter()
             ask(row)
             times[name].append((time.perf_counter() - start) * 1e3)
@@ -330,7 +335,7 @@ def search_times(engine: Engine, collection: Collection) -> dict[str, float]:
     }
     found |= {f"{name}_mean_ms": statistics.fmean(values) for name, values in times.items()}
     found["batch_mean_ms"] = statistics.median(batches)
-    with contextlib.suppress(engine.refusals):  # said when documents were loaded
+    with contextlib.suppress(engine.refusals):  # printed when documents were loaded
         queries = [
             list(zip(sparse.query.terms, sparse.query.weights.tolist(), strict=True))
             for _, sparse, _ in collection.requests
@@ -340,7 +345,7 @@ def search_times(engine: Engine, collection: Collection) -> dict[str, float]:
 
 
 def search_all(backend: Any, requests: Sequence[Sequence[Request]]) -> dict[str, hs.Document]:
-    """All queries in one call, their rankings merged, and the documents of the best ten of each."""
+    """Ask all queries in one call, merge their rankings, and fetch the best ten documents of each."""
     rankings = iter(backend.search([request for of_query in requests for request in of_query]))
     fusion = hs.RRF()
     best = [fusion.fuse({request.retriever: next(rankings) for request in of_query}).ids[:10] for of_query in requests]
@@ -349,7 +354,7 @@ def search_all(backend: Any, requests: Sequence[Sequence[Request]]) -> dict[str,
 
 
 def same_rankings(engines: Sequence[Engine]) -> list[tuple[object, ...]]:
-    """Rows of (engine, retriever, nDCG@10, share of the memory backend's top 100)."""
+    """Rows of engine, retriever, nDCG@10 and share of the top 100 in memory."""
     import ir_measures
 
     folder = data_folder()
@@ -402,7 +407,7 @@ def same_rankings(engines: Sequence[Engine]) -> list[tuple[object, ...]]:
 
 
 def native(engine: Engine) -> Iterator[tuple[object, ...]]:
-    """Rows of (engine, analyzer, nDCG@10) of SciFact, for the analyzers that the server has."""
+    """Rows of engine, analyzer and nDCG@10 on SciFact, for the analyzers of the server."""
     import ir_measures
 
     folder = data_folder() / "scifact"
@@ -424,7 +429,7 @@ def native(engine: Engine) -> Iterator[tuple[object, ...]]:
 
 
 def read_texts(folder: Path) -> list[str]:
-    """About 22,000 texts in random order; all different, so that equal scores are as rare as they are elsewhere."""
+    """About 22,000 texts in random order. All are different, so equal scores are rare."""
     places = {"scifact/corpus.jsonl": "text", "cranfield/corpus.jsonl": "text", "medquad/pairs.jsonl": "answer"}
     texts = [
         json.loads(line)[field] for file, field in places.items() for line in (folder / file).open(encoding="utf-8")
@@ -434,7 +439,7 @@ def read_texts(folder: Path) -> list[str]:
 
 
 def _more_like(vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """Those vectors, and beyond them mixtures of two: distances between them are more real than between random ones."""
+    """`count` vectors: the given ones, then mixtures of two, whose distances are more real than random ones."""
     rng = np.random.default_rng(0)
     first = np.arange(count) % len(vectors)
     share = np.where(np.arange(count) < len(vectors), 0.0, rng.uniform(0.1, 0.5, count))[:, None]
@@ -461,10 +466,10 @@ def _bytes(body: Any) -> bytes:
 def main() -> None:
     options = arguments(
         __doc__,
-        documents={"type": int, "default": 50_000, "help": "for ingest"},
+        documents={"type": int, "default": 50_000, "help": "number of documents to load"},
         queries={"type": int, "default": 300},
-        rounds={"type": int, "default": 2, "help": "of ingest"},
-        skip_ranking={"action": "store_true", "help": "leave out SciFact, which needs the models"},
+        rounds={"type": int, "default": 2, "help": "number of rounds of loading"},
+        skip_ranking={"action": "store_true", "help": "leave out the tables of SciFact, which need the models"},
     )
     urls = {name: os.environ.get(f"HYBRIDSEARCH_TEST_{name.upper()}", "") for name in ENGINES}
     engines = [Engine(name, url) for name, url in urls.items() if url]
@@ -476,14 +481,14 @@ def main() -> None:
         for engine in engines:
             rates = ingest(engine, collection, options.rounds)
             table(
-                f"{engine.name}: {options.documents:,} documents in",
-                ["", "documents a second", "ours is faster"],
+                f"{engine.name}: loading {options.documents:,} documents",
+                ["", "documents per second", "ours is faster"],
                 [(way, rate, rates["ours"] / rate) for way, rate in rates.items()],
             )
             times = search_times(engine, collection)
             table(
                 f"{engine.name}: {options.queries} queries, three retrievers, {DEPTH} hits each",
-                ["milliseconds a query", "median", "p95", "p99", "mean"],
+                ["milliseconds for a query", "median", "p95", "p99", "mean"],
                 [
                     (label, *(times.get(f"{name}_{figure}_ms", "") for figure in ("p50", "p95", "p99", "mean")))
                     for name, label in WAYS.items()
@@ -499,7 +504,7 @@ def main() -> None:
             }
         if not options.skip_ranking:
             rows = same_rankings(engines)
-            table("SciFact, the same vectors", ["retriever", "engine", "nDCG@10", "of memory's top 100"], rows)
+            table("SciFact, the same vectors", ["retriever", "engine", "nDCG@10", "share of top 100 in memory"], rows)
             results["rankings"] = rows
             rows = [row for engine in engines for row in native(engine)]
             table("SciFact, the engine's own BM25", ["engine", "analyzer", "nDCG@10"], rows)

@@ -1,11 +1,11 @@
-"""Latency of one hybrid query at 100 thousand documents: BM25 + 384 dense dimensions, RRF, documents fetched.
+"""Measure the latency of one hybrid query at 100 thousand documents: BM25, 384 dense dimensions, RRF, fetching.
 
     python benchmarks/hybrid_latency.py [--documents N] [--json]
 
-The model's forward pass is left out: query vectors are looked up. What an exact dense search cannot avoid is one
-read of the matrix; `overhead_ms` is the latency less one read of as many bytes by all cores, timed in turns. The
-second row answers the dense part by HNSW. Texts are drawn from a Zipf vocabulary of 50,000 words, 80 a document;
-vectors are 1,000 clusters with noise. Needs the extra `hnsw`.
+The model's forward pass is not measured, because the query vectors are looked up. An exact dense search has to read the
+matrix once. `overhead_ms` is the latency minus one read of as many bytes by all cores, measured in turns. The second
+row answers the dense part by HNSW. Each text has 80 words from a Zipf vocabulary of 50,000 words. The vectors are 1,000
+clusters with noise. It needs the extra `hnsw`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QUERIES = 200
 
 
 class Precomputed:
-    """An encoder that looks its vectors up, so that no model's time is measured."""
+    """An encoder that looks up its vectors, so that no time of a model is measured."""
 
     def __init__(self, vectors: dict[str, NDArray[np.float32]]) -> None:
         self._vectors = vectors
@@ -64,7 +64,7 @@ def generate(documents: int) -> tuple[list[hs.Document], list[str], dict[str, ND
 
 
 def latency(search: hs.HybridSearch, queries: list[str], **arguments: object) -> list[float]:
-    """Milliseconds of each query, one at a time, after a warm-up."""
+    """Milliseconds of each query. Queries are asked one at a time, after a warm-up."""
     times = []
     for query in [*queries[:20], *queries]:
         started = time.perf_counter()
@@ -74,7 +74,7 @@ def latency(search: hs.HybridSearch, queries: list[str], **arguments: object) ->
 
 
 def overhead(search: hs.HybridSearch, queries: list[str], megabytes: int) -> tuple[float, float]:
-    """Milliseconds that one read of the matrix takes, and that a query takes beyond that; medians.
+    """Median milliseconds of one read of the matrix, and of the rest of a query.
 
     Both are measured in turns of twenty queries, because the bandwidth of a shared machine changes within seconds.
     """
@@ -89,7 +89,7 @@ def overhead(search: hs.HybridSearch, queries: list[str], megabytes: int) -> tup
 
 
 def growth(documents: int) -> dict[str, float]:
-    """Median milliseconds of an exact hybrid query, and of its parts alone."""
+    """Median milliseconds of an exact hybrid query and of its parts."""
     texts, queries, vectors = generate(documents)
     search = hs.HybridSearch({"bm25": hs.BM25(), "dense": Precomputed(vectors)})
     search.index(texts, batch_size=20_000)
@@ -124,7 +124,7 @@ def main() -> None:
         len(set(a) & set(b)) / len(a) for a, b in zip(top["exact"], top["hnsw"], strict=True)
     )
     table(
-        f"one hybrid query, {options.documents:,} documents, top 10 of 100 candidates each, milliseconds",
+        f"Milliseconds of one hybrid query: {options.documents:,} documents, top 10, 100 candidates each",
         ["dense search", "hybrid p50", "hybrid p95", "BM25 alone p50", "dense alone p50", "index s"],
         rows,
         f"one read of the dense matrix by all cores: {found['read_ms']:.2f} ms; "
@@ -132,7 +132,7 @@ def main() -> None:
     )
     found["growth"] = [growth(size) for size in [10_000, 30_000] + [1_000_000] * options.full]
     table(
-        "How an exact hybrid query's cost grows, milliseconds",
+        "Milliseconds of an exact hybrid query by number of documents",
         ["documents", "hybrid p50", "BM25 alone p50", "dense alone p50"],
         [(f"{row['documents']:,}", *list(row.values())[1:]) for row in found["growth"]],
     )

@@ -1,10 +1,10 @@
-"""BM25 against bm25s (numba backend) and rank-bm25 on SciFact and the answers of MedQuAD, in one process.
+"""Compare BM25 with bm25s (numba backend) and rank-bm25, on SciFact and the answers of MedQuAD, in one process.
 
-All get the same tokens (of `hybridsearch.BM25`), Lucene's formula with k1 = 1.2 and b = 0.75 (rank-bm25 has only its
-own formula), k = 10, after a warm-up. bm25s is given lists of tokens, hybridsearch `SparseQuery`s of term counts:
-looking terms up, weighing them by their idf and the top 10 are inside the timing of both. "build" starts from token
-numbers and their vocabulary, and ends with an index whose weights are all computed; "texts to index" includes each
-library's own tokenisation. The hits of hybridsearch and bm25s are compared, too.
+All libraries get the same tokens (of `hybridsearch.BM25`) and use k1 = 1.2, b = 0.75 and k = 10, after a warm-up. The
+formula is Lucene's. Only rank-bm25 has its own formula. bm25s gets lists of tokens, and hybridsearch gets
+`SparseQuery`s of term counts. Both times include looking up the terms, weighing them by idf, and the top 10. "build"
+starts from token numbers and their vocabulary, and ends with an index whose weights are all computed. "texts to index"
+also includes the tokenisation of each library. The hits of hybridsearch and bm25s are compared too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Numbered = tuple[list[list[int]], dict[str, int]]
 
 
 class Index:
-    """One segment of the memory backend with BM25 weights."""
+    """One segment of the embedded engine with BM25 weights."""
 
     def __init__(self, vectors: SparseVectors, encoder: BM25) -> None:
         postings = Postings.from_vectors(vectors)
@@ -52,7 +52,7 @@ class Index:
 
 
 def count(numbered: Numbered) -> SparseVectors:
-    """Token numbers to term frequencies, as `BM25.encode_documents` does it."""
+    """Count term frequencies of token numbers, as `BM25.encode_documents` does."""
     rows, vocabulary = numbered
     starts = np.concatenate([[0], np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))])
     columns = np.fromiter(chain.from_iterable(rows), np.int32, int(starts[-1]))
@@ -68,7 +68,7 @@ def build_bm25s(tokens: object) -> bm25s.BM25:
 
 
 def same_hits(ours: Sequence[list[Hits]], documents: np.ndarray, scores: np.ndarray) -> int:
-    """How many of the queries have the same documents, equal scores at the cut aside."""
+    """The number of queries with the same documents, apart from equal scores at the cut."""
     same = 0
     for ((rows, mine),), their_rows, theirs in zip(ours, documents, scores, strict=True):
         if np.allclose(mine, theirs[theirs > 0], rtol=1e-4):
@@ -157,7 +157,7 @@ def measure(name: str, texts: list[str], questions: list[str]) -> tuple[list[Row
 
 
 def growth(documents: int) -> dict[str, float]:
-    """Milliseconds of a single query, one thread, over generated texts: 80 words of a Zipf vocabulary of 50,000."""
+    """Milliseconds of a single query with one thread. Texts have 80 words of a Zipf vocabulary of 50,000."""
     rng = np.random.default_rng(0)
     odds = np.cumsum(1 / np.arange(1, 50_001))
     drawn = np.searchsorted(odds / odds[-1], rng.random((documents + 200, 80)))
@@ -198,11 +198,11 @@ def main() -> None:
             f"BM25 on {name}: {len(texts):,} documents, {len(questions)} queries; milliseconds, best of several runs",
             ["", "hybridsearch", "bm25s", "times faster", "rank-bm25", "times faster"],
             rows,
-            note="Same tokens; the same documents found as by bm25s on every query.",
+            note="All got the same tokens. hybridsearch and bm25s found the same documents on every query.",
         )
     grown = [growth(size) for size in [10_000, 100_000] + [1_000_000] * options.full]
     table(
-        "How a single query's cost grows, generated texts, one thread, milliseconds",
+        "Milliseconds of a single query by number of documents: generated texts, one thread",
         ["documents", "hybridsearch", "bm25s", "times faster"],
         [(f"{row['documents']:,}", *list(row.values())[1:]) for row in grown],
     )

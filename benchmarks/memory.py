@@ -1,9 +1,9 @@
-"""Peak memory of indexing one million generated documents from JSONL with BM25 into a folder, by the command line.
+"""Measure the peak memory of indexing one million generated documents from JSONL with BM25, on the command line.
 
     python benchmarks/memory.py [--documents N] [--into opensearch://localhost:9200/million] [--json]
 
-The file is written to a temporary folder first (about 500 MB). The figure is the maximal resident set size of the
-indexing process, as the operating system counts it; with `--into` (a new index), that of the client.
+The documents are first written to a temporary folder (about 500 MB). The result is the maximal resident set size of the
+indexing process, as the operating system counts it. With `--into` (a new index) it is the size of the client.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import hybridsearch as hs
 
 
 def write_corpus(path: Path, documents: int) -> None:
-    """Texts of 40 to 120 words from a Zipf vocabulary of 200,000."""
+    """Write texts of 40 to 120 words from a Zipf vocabulary of 200,000 words."""
     rng = np.random.default_rng(0)
     words = np.array([f"w{i}" for i in range(200_000)])
     odds = 1 / np.arange(1, len(words) + 1)
@@ -47,7 +47,7 @@ def main() -> None:
     options = arguments(
         __doc__,
         documents={"type": int, "default": 1_000_000},
-        into={"metavar": "URL", "help": "a new index of an engine, in place of a folder"},
+        into={"metavar": "URL", "help": "URL of a new index on an engine. Default: a folder"},
     )
     with tempfile.TemporaryDirectory() as folder:
         corpus, index = Path(folder, "corpus.jsonl"), options.into or str(Path(folder, "index"))
@@ -73,7 +73,7 @@ def main() -> None:
         "corpus_gib": size / 2**30,
         "index_gib": stored / 2**30,
     }
-    table("indexing JSONL with BM25", ["what", "value"], [[name, value] for name, value in found.items()])
+    table("Indexing JSONL with BM25", ["what", "value"], [[name, value] for name, value in found.items()])
     finish(options, found)
 
 

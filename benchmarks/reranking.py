@@ -1,9 +1,9 @@
-"""Reranking 50 candidates for each SciFact query: all pairs at once by token count against a `CrossEncoder.rank` loop.
+"""Compare two ways to rerank 50 candidates of each SciFact query: by token count, or a loop of `CrossEncoder.rank`.
 
     python benchmarks/reranking.py [--full] [--json]
 
-The model is a cross-encoder made from MiniLM with an untrained head, which costs what a trained one costs; the
-candidates are the best 50 by BM25. Both sides use the same model object, in the same process, and take turns.
+The model is a cross-encoder made from MiniLM with an untrained head. It costs as much as a trained one. The candidates
+are the best 50 documents by BM25. Both ways use the same model object in the same process, and take turns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_jsonl(name: str) -> list[dict[str, Any]]:
 
 
 def candidates(queries: list[str]) -> list[list[hs.Document]]:
-    """The best documents by BM25."""
+    """The best documents of each query by BM25."""
     search = hs.HybridSearch({"bm25": hs.BM25()})
     documents = (hs.Document(line["_id"], line["text"], line["title"]) for line in read_jsonl("corpus.jsonl"))
     search.index(documents, show_progress_bar=False)
@@ -51,8 +51,8 @@ def untrained_cross_encoder() -> CrossEncoder:
 def main() -> None:
     options = arguments(
         __doc__,
-        queries={"type": int, "default": 10, "help": "how many (100 with --full)"},
-        rounds={"type": int, "default": 2, "help": "how often each side is timed (once with --full)"},
+        queries={"type": int, "default": 10, "help": "number of queries (100 with --full)"},
+        rounds={"type": int, "default": 2, "help": "number of rounds (1 with --full)"},
     )
     queries = [line["text"] for line in read_jsonl("queries.jsonl")][: 100 if options.full else options.queries]
     documents = candidates(queries)
@@ -84,7 +84,7 @@ def main() -> None:
         f"Reranking {CANDIDATES} candidates for each of {len(queries)} SciFact queries",
         ["", "seconds", "pairs/s", "times the loop"],
         [(name, seconds, pairs / seconds, loop / seconds) for name, seconds in best.items()],
-        note=f"largest difference of a score: {difference:.1e}",
+        note=f"The largest difference of two scores is {difference:.1e}.",
     )
     finish(options, {"times_rank_loop": loop / mine, "max_score_difference": difference, "seconds": best})
 

@@ -1,18 +1,18 @@
-"""How large to make OpenSearch and Elasticsearch: bytes on disk by kind of field, how many shards, how much heap.
+"""Measure what an index on OpenSearch or Elasticsearch needs: bytes on disk by kind of field, shards, and heap.
 
     export HYBRIDSEARCH_TEST_OPENSEARCH=http://127.0.0.1:9200 HYBRIDSEARCH_TEST_ELASTICSEARCH=http://127.0.0.1:9201
     python benchmarks/sizing.py [--documents N] [--full] [--json]
 
-Documents as in engines.py: real texts, 384-dimensional vectors, mixtures of SPLADE-v3 vectors of about 110 terms. One
-index for each kind of field, one shard, no replicas, merged into one segment before it is measured; what the documents
-themselves take is measured alone and subtracted.
+The documents are those of engines.py: real texts, 384-dimensional vectors, and mixtures of SPLADE-v3 vectors of about
+110 terms. There is one index for each kind of field, with one shard and no replicas. It is merged into one segment
+before it is measured. The size of the documents alone is measured too, and subtracted.
 
-Shards: 10,000 and 50,000 documents (`--full`: also 200,000) with BM25, sparse and dense vectors in 1, 2 and 4 shards of
-one node, as they are after loading; one query at a time with three retrievers of 100 hits each, and the same queries
-from as many threads as the machine has cores and one more.
+Shards: 10,000 and 50,000 documents (with `--full` also 200,000) with BM25, sparse and dense vectors are loaded into 1,
+2 and 4 shards of one node. They are measured as they are after loading. Each query asks three retrievers for 100 hits.
+The queries are asked one at a time, then by several threads: one more than the machine has cores.
 
-The heap figures are the peak of the old generation since the node was started, and how often a circuit breaker refused
-a request: start the node anew, with another heap, for figures of this run alone.
+Heap: the values are the peak of the old generation since the node was started, and how often a circuit breaker refused
+a request. For values of this run alone, start the node again, with another heap, before the run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIELDS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "dense 384, HNSW": ("dense", {"dense": "hnsw"}),
     "dense 384, exact": ("dense", {"dense": "exact"}),
 }
-"""The retriever that an index has, and how its backend is made."""
+"""The retriever of each index, and the options of its backend."""
 
 SHARDS = (1, 2, 4)
 SIZES = (10_000, 50_000)
@@ -49,7 +49,7 @@ QUERIES = 200
 def measure(
     engine: Engine, collection: Collection, retriever: str | None, options: dict[str, Any]
 ) -> tuple[int, float]:
-    """Bytes on disk of the merged index, and documents a second on the way in."""
+    """Bytes on disk of the merged index, and documents loaded per second."""
     index = engine.new_index()
     backend = engine.backend(index, **options)
     native = hs.NativeBM25()
@@ -69,14 +69,14 @@ def measure(
     rate = len(collection.documents) / (time.perf_counter() - start)
     engine.client.indices.forcemerge(index=index, max_num_segments=1)
     engine.client.indices.flush(index=index)
-    engine.client.indices.refresh(index=index)  # lets go of what was merged
+    engine.client.indices.refresh(index=index)  # frees the segments that were merged
     size = int(backend.describe()["bytes"])
     backend.close()
     return size, rate
 
 
 def by_shards(engine: Engine, collection: Collection, documents: int, shards: int) -> dict[str, float]:
-    """Documents a second on the way in, milliseconds of one query, and queries a second of several threads."""
+    """Documents loaded per second, milliseconds of one query, and queries per second of several threads."""
     backend = engine.backend(engine.new_index(), shards=shards)
     backend.create(collection.schema(lexical=True))
     encoded = list(collection.batches(lexical=True, end=documents))
@@ -130,13 +130,13 @@ def main() -> None:
         ]
         table(
             f"{engine.name}: {options.documents:,} documents, one segment",
-            ["field", "bytes a document", "documents a second"],
+            ["field", "bytes per document", "documents per second"],
             rows,
-            note="Each row but the first is what the field adds to the document itself.",
+            note="The first row is the document itself. Each other row is what the field adds to it.",
         )
         table(
-            f"{engine.name}: shards of one node",
-            ["documents", "shards", "documents a second in", "ms a query, median", "queries a second"],
+            f"{engine.name}: shards on one node",
+            ["documents", "shards", "documents loaded per second", "ms per query, median", "queries per second"],
             [(f"{n:,}", shards, *figures.values()) for (n, shards), figures in timed.items()],
             note=heap(engine),
         )

@@ -1,14 +1,15 @@
-"""Exact top-10 of learned sparse vectors against scipy, from 10 thousand to 500 thousand documents (1 million: --full).
+"""Compare the exact top 10 of learned sparse vectors with scipy, at 10,000 to 500,000 documents (--full: a million).
 
-Queries are held-out SPLADE-v3 vectors of MS MARCO questions. Documents are made from the other ones: each is a weighted
-sum of six (about 140 terms), so that terms occur together, and are common or rare, as in real vectors.
-scipy: `Q @ D.T` row by row, which is how it multiplies, with `D.T` kept in CSR form, then argpartition over the scores
-that are not 0; one thread, all it has. Ours: one query a call by one and by two threads, then all queries in one call
-("batch", two threads), where nobody waits for a thread to wake up. Both must find the same scores. "bandwidth": the
-postings of the query's terms, 8 bytes each, by the time of one query on two threads, as a share of what two threads
-can read from memory, which is measured in the same run.
+The queries are SPLADE-v3 vectors of MS MARCO questions that are held out. Each document is a weighted sum of six other
+vectors (about 140 terms). So terms occur together, and are common or rare, as in real vectors.
 
-The last table is about the public API: a saved index of 499,000 documents is opened, and 1,000 are added to it.
+scipy computes `Q @ D.T` row by row, with `D.T` in CSR form, then argpartition over the scores that are not 0. It uses
+one thread, which is all that it can. Ours answers one query in a call, with one and with two threads. "batch" answers
+all queries in one call with two threads, where no query waits for a thread to wake up. Both must find the same scores.
+"bandwidth" compares our speed with the memory: the postings of the query's terms (8 bytes each), divided by the time of
+one query on two threads, as a share of what two threads can read from memory in the same run.
+
+The last table is about the public API. It opens a saved index of 499,000 documents and adds 1,000 documents.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
 K = 10
 MIXED = 6
-"""Queries that make a document."""
+"""Number of queries that make a document."""
 
 
 def read_queries(path: Path) -> tuple[csr_array, Vocabulary]:
-    """The SPLADE vectors of the file, whose lines hold each token as often as its weight says (times 100)."""
+    """The SPLADE vectors of the file. A line repeats each token as often as its weight, times 100."""
     columns: dict[str, int] = {}
     indices: list[int] = []
     values: list[float] = []
@@ -53,7 +54,7 @@ def read_queries(path: Path) -> tuple[csr_array, Vocabulary]:
 
 
 def make_documents(source: csr_array, documents: int, seed: int = 0, mixed: int = MIXED) -> csr_array:
-    """Random mixtures of `mixed` rows of `source` each."""
+    """Random mixtures, each of `mixed` rows of `source`."""
     rng = np.random.default_rng(seed)
     parts = []
     for start in range(0, documents, 100_000):
@@ -76,7 +77,7 @@ def scipy_top(queries: csr_array, row: int, transposed: csr_array) -> tuple[np.n
 
 
 def measure(matrix: csr_array, vocabulary: Vocabulary, asked: csr_array, bandwidth: float) -> dict[str, float]:
-    """Milliseconds per query and the rest of a row of the first table."""
+    """One row of the first table: milliseconds per query and more."""
     documents, number = matrix.shape[0], asked.shape[0]
     vectors = SparseVectors(matrix, vocabulary)
     start = time.perf_counter()
@@ -164,7 +165,7 @@ def measure_index(matrix: csr_array, vocabulary: Vocabulary, folder: Path) -> di
 
 
 def main() -> None:
-    options = arguments(__doc__, queries={"type": int, "default": 200, "help": "how many queries to ask"})
+    options = arguments(__doc__, queries={"type": int, "default": 200, "help": "number of queries"})
     warm_up()
     source, vocabulary = read_queries(data_folder() / "splade_v3_queries" / "msmarco-dev.tsv.gz")
     held_out = source.shape[0] * 4 // 5
@@ -174,7 +175,7 @@ def main() -> None:
     matrix = make_documents(csr_array(source[:held_out]), sizes[-1])
     measured = {size: measure(csr_array(matrix[:size]), vocabulary, asked, bandwidth[2]) for size in sizes}
     table(
-        f"Exact top-{K} of sparse vectors, milliseconds a query, best of several runs",
+        f"Milliseconds per query for the exact top {K} of sparse vectors, best of several runs",
         ["documents", "scipy", "1 thread", "2 threads", "× scipy", "batch", "× scipy", "bandwidth", "build, s"],
         [
             (
@@ -191,7 +192,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         index = measure_index(csr_array(matrix[:500_000]), vocabulary, Path(folder))
     table(
-        "An index of 499,000 documents through the public API, seconds",
+        "Seconds for an index of 499,000 documents through the public API",
         ["", "s"],
         [
             ("index and save", index["index_s"]),

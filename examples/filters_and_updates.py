@@ -1,4 +1,4 @@
-"""Filter by metadata, change documents, save the index, and open it again. Needs no model.
+"""Filter by metadata, change documents, save the index, and open it again. It needs no model.
 
 Run it: `python examples/filters_and_updates.py`
 """
@@ -21,7 +21,8 @@ search.index(
 )
 
 print(search.search("transport protocol", filter={"year": {"$gte": 2000}, "layer": "transport"}))
-print(search.count({"$or": [{"year": {"$lt": 1990}}, {"layer": {"$exists": False}}]}), "are early, or have no layer.\n")
+early_or_bare = {"$or": [{"year": {"$lt": 1990}}, {"layer": {"$exists": False}}]}
+print(search.count(early_or_bare), "documents are early or have no layer.\n")
 
 search.upsert({"id": "rfc9293", "text": "Transmission control protocol, revised.", "metadata": {"year": 2022}})
 search.delete("rfc793")

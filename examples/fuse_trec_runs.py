@@ -1,4 +1,4 @@
-"""Fuse TREC run files of any search engines, and write the result as one. Needs no model and no index.
+"""Merge TREC run files of any search engines, and write the merged run. It needs no model and no index.
 
 Run it: `python examples/fuse_trec_runs.py RUN RUN [RUN ...] > fused.run`
 """
@@ -20,7 +20,7 @@ SAMPLES = {
 with tempfile.TemporaryDirectory() as folder:
     paths = [Path(argument) for argument in sys.argv[1:]]
     if not paths:
-        print("No run files given, so two small ones are fused.", file=sys.stderr)
+        print("No run files are given, so two small ones are merged.", file=sys.stderr)
         for name, lines in SAMPLES.items():
             paths.append(Path(folder, name))
             paths[-1].write_text(lines, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Index a few texts with BM25 and a dense model, search them, and see why the best hit is there.
+"""Index a few texts with BM25 and a dense model, search them, and see why the best hit was found.
 
 Run it: `python examples/quickstart.py [MODEL]`
 """

@@ -1,4 +1,4 @@
-"""Let a cross-encoder read the best candidates again, and see what it moved.
+"""Rerank the best candidates with a cross-encoder, and see which documents it moved.
 
 Run it: `python examples/rerank.py [RERANKER]`
 """
@@ -22,5 +22,5 @@ search.index(
 for hit in search.search("when does the train to Zurich leave"):
     print(f"{hit.rank} (was {hit.rank_before_reranking})  {hit.score:8.4f}  {hit.document.text}")
 
-print("\nWithout it, for this call only:")
+print("\nWithout the reranker, for this call only:")
 print(search.search("when does the train to Zurich leave", reranker=None).ids)

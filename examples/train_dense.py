@@ -1,7 +1,7 @@
-"""Train a dense model twice: by one call, and as a loop in PyTorch that shows what the call does. Same result.
+"""Train a dense model in two ways with the same result: by one call, and by a loop in PyTorch that shows its steps.
 
-The loss is in both cases the multiple negatives ranking loss (Henderson et al., arXiv:1705.00652): of all answers in
-the batch, each question is to be nearest to its own.
+Both use the multiple negatives ranking loss (Henderson et al., arXiv:1705.00652). It makes each question nearest to its
+own answer, among all answers of the batch.
 
 Run it: `python examples/train_dense.py [MODEL]`
 """
@@ -37,11 +37,11 @@ PAIRS = {
     "What does oedema mean?": "A swelling by water in the tissue.",
 }
 EPOCHS, BATCH, LEARNING_RATE, SEED = 3, 4, 3e-5, 0
-SCALE = 20.0  # by which cosines are multiplied before the softmax
+SCALE = 20.0  # factor of the cosines before the softmax
 
 
 def by_one_call(model: SentenceTransformer) -> list[float]:
-    """Train `model` in place; returns the mean loss of each epoch."""
+    """Train `model` in place by one call. Returns the mean loss of each epoch."""
     rows = [{"anchor": question, "positive": answer} for question, answer in PAIRS.items()]
     settings = TrainingSettings(
         epochs=EPOCHS, batch_size=BATCH, learning_rate=LEARNING_RATE, seed=SEED, precision="fp32"
@@ -52,7 +52,7 @@ def by_one_call(model: SentenceTransformer) -> list[float]:
 
 
 def by_hand(model: SentenceTransformer) -> list[float]:
-    """The same, step by step."""
+    """Train `model` in place, step by step. Returns the mean loss of each epoch."""
     rows = datasets.Dataset.from_dict({"anchor": list(PAIRS), "positive": list(PAIRS.values())})
     sampler = NoDuplicatesBatchSampler(rows, BATCH, drop_last=False, generator=torch.Generator(), seed=SEED)
     steps = EPOCHS * len(sampler)
@@ -85,7 +85,7 @@ name = sys.argv[1] if len(sys.argv) > 1 else "sentence-transformers/all-MiniLM-L
 model = SentenceTransformer(name)
 for module in model.modules():
     if isinstance(module, torch.nn.Dropout):
-        module.p = 0.0  # dropout draws random numbers, which the two ways would take in different order
+        module.p = 0.0  # the two ways would draw the random numbers of dropout in different orders
 other = copy.deepcopy(model)
 
 one, two = by_one_call(model), by_hand(other)

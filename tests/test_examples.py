@@ -76,7 +76,7 @@ def test_the_demo_answers_builds_once_and_says_what_to_type_next(minilm: str, tm
     second = run(ROOT / "examples" / "demo.py", *arguments, folder=tmp_path)
 
     assert "Indexing 15 docstrings" in first
-    assert "Reusing demo-index: 15 documents" in second
+    assert "Using the index in demo-index: 15 documents" in second
     answers = first.partition("\n\n")[2].partition("Done in")[0]
     assert "matched: " in answers
     assert "dense 1" in answers
