@@ -448,7 +448,8 @@ def tune(
         print_json(tuned.to_dict())
     else:
         console_on().print(tuned)
-        print_plain(*([f"Saved: {save}"] if save is not None else []))
+        if save is not None:
+            print_plain(f"Saved: {save} holds the recommended fusion, {tuned.recommended}.")
 
 
 # Helpers of the verbs

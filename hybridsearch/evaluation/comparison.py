@@ -121,7 +121,10 @@ class Comparison(ComparisonRecord):
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError) as error:
-            raise InvalidArgumentError(f"{path} does not hold a saved comparison ({error}).") from error
+            raise InvalidArgumentError(
+                f"{path} does not hold a saved comparison ({error}). Write the file by `hybridsearch compare "
+                "--save FILE` or `Comparison.save`. The output of --json is a summary that cannot be loaded."
+            ) from error
 
     def save_runs(self, folder: str | Path) -> dict[str, Path]:
         """Write the rankings of each system to a TREC run file `NAME.trec` in `folder`.

@@ -394,7 +394,10 @@ def _from_layout(name: str, layout: hub.Layout, split: str, all_queries: bool, q
     if not qrels:
         there = f"They are expected in a file such as qrels/{split}.tsv"
         if known := layout.splits("qrels"):
-            there = f"Its splits are {', '.join(map(repr, known))}"
+            by_path = "Load it by its path" if split in NANOBEIR.values() else "Choose one"
+            there = (
+                f"It has {', '.join(map(repr, known))}. {by_path}, such as with split={known[0]!r} (--split {known[0]})"
+            )
         raise InvalidArgumentError(f"{layout.folder} has no judgements for the split {split!r}. {there}.")
     queries = layout.files("queries", split)
     if not queries:

@@ -63,8 +63,11 @@ def _make(kind: Any, data: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: _make(arguments[1], item) for key, item in _expect(dict, data).items()}
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        fields = _hints(kind)
-        return kind(**{name: _make(fields[name], item) for name, item in _expect(dict, data).items() if name in fields})
+        fields, given = _hints(kind), _expect(dict, data)
+        for one in dataclasses.fields(kind):
+            if one.name not in given and one.default is one.default_factory is dataclasses.MISSING:
+                raise ValueError(f"{kind.__name__} has no {one.name}")
+        return kind(**{name: _make(fields[name], item) for name, item in given.items() if name in fields})
     return float(data) if kind is float else _expect(kind, data)
 
 

@@ -124,19 +124,24 @@ class Tuned:
         return max(self.untuned, key=lambda rival: rival.held_out.mean)
 
     @property
+    def recommended(self) -> str:
+        """Name of the recommended fusion, such as "dense alone" or "minmax without tuning"."""
+        if not self.best_single.beaten:
+            return f"{self.best_single.name} alone"
+        if not self.best_untuned.beaten:
+            return f"{self.best_untuned.name} without tuning"
+        return f"{_written(self.tuned)} with {self.tuned_candidates} candidates"
+
+    @property
     def recommendation(self) -> str:
         """What to use and why, in two or three sentences for people."""
         single, untuned = self.best_single, self.best_untuned
-        if not single.beaten:
-            use = f"{single.name} alone"
-        elif not untuned.beaten:
-            use = f"{untuned.name} without tuning, because tuning is not significantly better"
-        else:
-            use = f"{_written(self.tuned)} with {self.tuned_candidates} candidates"
+        gains_nothing = single.beaten and not untuned.beaten
+        because = ", because tuning is not significantly better" if gains_nothing else ""
         return (
-            f"Use {use}. On {self.queries:,} held-out queries the tuned fusion is {single.verdict} than {single.name}, "
-            f"the best single retriever ({self._figures(single)}). It is {untuned.verdict} than {untuned.name} without "
-            f"tuning ({self._figures(untuned)})."
+            f"Use {self.recommended}{because}. On {self.queries:,} held-out queries the tuned fusion is "
+            f"{single.verdict} than {single.name}, the best single retriever ({self._figures(single)}). It is "
+            f"{untuned.verdict} than {untuned.name} without tuning ({self._figures(untuned)})."
         )
 
     def _figures(self, rival: Rival) -> str:

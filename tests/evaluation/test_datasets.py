@@ -197,10 +197,14 @@ def test_dev_and_validation_are_one_split(tmp_path: Path) -> None:
 
 def test_a_split_that_is_not_there_is_answered_with_those_that_are(nanobeir: Path, tmp_path: Path) -> None:
     write_beir(tmp_path / "x", "train")
-    with pytest.raises(InvalidArgumentError, match=r"no judgements for the split 'test'\. Its splits are 'train'"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"split 'test'\. It has 'train'\. Choose .*split='train' \(--split train"
+    ):
         load_dataset(tmp_path / "x")
-    with pytest.raises(InvalidArgumentError, match=r"split 'test'\. Its splits are 'NanoArguAna', "):
+    with pytest.raises(InvalidArgumentError, match=r"split 'test'\. It has 'NanoArguAna', .*split='NanoArguAna'"):
         load_dataset(nanobeir)
+    with pytest.raises(InvalidArgumentError, match=r"split 'NanoNQ'.*Load it by its path, such as with split='train'"):
+        load_dataset("nanobeir/nq", dataset_id=tmp_path / "x")
 
 
 MTEB = """\

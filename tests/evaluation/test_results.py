@@ -52,6 +52,14 @@ def test_a_file_that_holds_something_else_is_named(content: str | None, tmp_path
         Comparison.load(path)
 
 
+def test_the_summary_that_json_prints_is_answered_with_what_to_save(comparison: Comparison, tmp_path: Path) -> None:
+    summary = comparison.to_dict()
+    del summary["systems"][0]["scores"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InvalidArgumentError, match=r"SystemResult has no scores.*--save FILE.*--json is a summary"):
+        Comparison.load(tmp_path / "summary.json")
+
+
 def test_a_kind_that_is_not_one_is_refused(comparison: Comparison) -> None:
     data = comparison.to_dict()
     data["systems"][0]["kind"] = "magic"

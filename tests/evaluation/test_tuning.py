@@ -384,7 +384,9 @@ def test_the_command_prints_and_saves_what_the_function_returns(folder: Path) ->
         {name: folder / f"{name}.trec" for name in "ab"}, load_dataset(str(folder), split="train"), candidates=[10, 30]
     )
     assert load_tuned(saved).to_dict() == expected.to_dict()
-    assert " ".join(expected.recommendation.split()[:6]) in " ".join(result.output.split())
+    shown = " ".join(result.output.split())
+    assert " ".join(expected.recommendation.split()[:6]) in shown
+    assert f"holds the recommended fusion, {expected.recommended}." in shown
 
 
 def test_the_command_prints_json(folder: Path) -> None:
