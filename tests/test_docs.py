@@ -31,6 +31,8 @@ from typing import Final
 import pytest
 from servers import address_of, call, server_of
 
+import hybridsearch as hs
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HAVE_OWN_TESTS: Final = {"processes.md"}
@@ -198,3 +200,11 @@ def test_no_block_of_a_page_escapes_the_test(page: Path) -> None:
         if block.kind == "sh" and block.title is None:
             stray = [line for line in re.sub(r"\\\n", "", block.body).splitlines() if not SETS_UP.match(line)]
             assert stray == [], f"{page.name}, line {block.line}: `sh` is for commands that set something up"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: hybridsearch\.([\w.]+)$", pages, re.MULTILINE))
+    homes = {name: getattr(hs, name).__module__ for name in hs.__all__ if name != "__version__"}
+    missing = {n for n, home in homes.items() if n not in shown and home.removeprefix("hybridsearch.") not in shown}
+    assert missing == set()
