@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,9 @@ from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
 
 T = TypeVar("T")
+
+BLANK: Final = "The query is blank, so it finds nothing."
+"""Note on a query without a character that can be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Plan:
             One `Results` for each query, in order.
         """
         queries = _check_queries(queries)
-        return self.merge(queries, self.ask(queries)) if queries else []
+        return self.merge(queries, self.ask(queries)) if _is_asked(queries) else self._of_blank(queries)
 
     async def aresults(self, queries: Iterable[str]) -> list[Results]:
         """Find the best documents for each of several queries without blocking the event loop.
@@ -98,7 +101,9 @@ class Plan:
         queries = _check_queries(queries)
         if not isinstance(self.backend, AsyncBackend):
             return await asyncio.to_thread(self.results, queries)
-        return await asyncio.to_thread(self.merge, queries, await self.aask(queries)) if queries else []
+        if not _is_asked(queries):
+            return self._of_blank(queries)
+        return await asyncio.to_thread(self.merge, queries, await self.aask(queries))
 
     def ask(self, queries: Iterable[str]) -> Answers:
         """Get the rankings of the retrievers, before they are merged.
@@ -168,6 +173,10 @@ class Plan:
 
     def _at_once(self) -> bool:
         return not self.timeout and not set(self.optional).intersection(self.retrievers)
+
+    def _of_blank(self, queries: Sequence[str]) -> list[Results]:
+        """The results of blank queries. No model is loaded for them."""
+        return [Results(query, (), self.retrievers, notes=(BLANK,)) for query in queries]
 
     def _nothing(self) -> Answers:
         return Answers(dict.fromkeys(self.retrievers, ()), dict.fromkeys(self.retrievers, ()))
@@ -247,7 +256,7 @@ class Plan:
             requests = {name: answers.requests[name][i] for name in answers.rankings}
             explain = partial(self._explain, query, requests)
             hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
-            notes = of_all + answers.notes_of(i) if query.strip() else ["The query is blank, so it finds nothing."]
+            notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
             names = tuple(answers.rankings)
@@ -360,6 +369,10 @@ def _check_queries(queries: Iterable[str]) -> list[str]:
                 f"Query {number} holds a lone surrogate, which is not valid Unicode: repair the text."
             ) from None
     return queries
+
+
+def _is_asked(queries: Sequence[str]) -> bool:
+    return any(query.strip() for query in queries)
 
 
 def _note_of(query: QueryVector) -> str:

@@ -304,6 +304,19 @@ def test_a_query_without_a_term_is_noted_and_one_with_a_term_is_not(query: str, 
     assert search.search(" ").notes == ("The query is blank, so it finds nothing.",)
 
 
+def test_a_blank_query_loads_no_model() -> None:
+    class NotAsked(hs.BM25):
+        def encode_queries(self, queries: Sequence[str]) -> Any:
+            raise AssertionError("a blank query was encoded")
+
+    search = hs.HybridSearch({"bm25": NotAsked()})
+    search.index(DOCUMENTS)
+    found = [search.search(" \n"), asyncio.run(search.asearch("")), *search.search_many(["", "\t"])]
+    assert [(results.ids, results.retrievers, results.notes) for results in found] == 4 * [
+        ([], ("bm25",), ("The query is blank, so it finds nothing.",))
+    ]
+
+
 def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
     search = hybrid()
     note = "The filter asks about 'yaer', but no document has this field."
