@@ -307,7 +307,7 @@ def test_a_document_that_no_request_can_carry_is_reported_and_the_others_are_sto
         backend.upsert(batch) if way == "upsert" else backend.load([batch])
     ((id, reason),) = caught.value.failed
     assert id == "giant"
-    assert "status 413" in reason
+    assert "HTTP 413" in reason
     sent.assert_holds(backend, ITEMS[:80], SCHEMA)
 
 
