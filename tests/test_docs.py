@@ -6,9 +6,11 @@ happens to it:
 * with `title="NAME"`: a file of that name is written.
 * `python`: the code runs.
 * `console`: each line that begins with `$ ` runs. The other lines are what it prints. If there are none, it may print
-  anything. It must exit with 0, unless a line that is shown begins with "Error".
+  anything. It must exit with 0, unless a line that is shown begins with "Error" or "hybridsearch: ".
 * `text` or `json` right after one of these: what it prints.
 * `sh`: commands that install, start or fetch something. They do not run here.
+
+A line `--8<-- "PATH"` stands for the file of the repository that is at this path.
 
 `...` in an output stands for any text. Models come from folders under their names on the hub. A page that names a
 server (`localhost:9200` OpenSearch, `localhost:9201` Elasticsearch, `localhost:6333` Qdrant) uses the server of the
@@ -37,6 +39,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HAVE_OWN_TESTS: Final = {"processes.md"}
 FENCE: Final = re.compile(r"^```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+SNIPPET: Final = re.compile(r'^--8<-- "([^"]+)"\n', re.MULTILINE)
 TITLE: Final = re.compile(r'title="([^"]+)"')
 SETS_UP: Final = re.compile(r"(\$ )?(pip|make|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|#|$)")
 SERVERS: Final = {"localhost:9200": "opensearch", "localhost:9201": "elasticsearch", "localhost:6333": "qdrant"}
@@ -69,6 +72,7 @@ class Block:
 
 def blocks_of(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
+    text = SNIPPET.sub(lambda match: (ROOT / match[1]).read_text(encoding="utf-8"), text)
     found: list[Block] = []
     end = 0
     for match in FENCE.finditer(text):
@@ -185,7 +189,7 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
         if shown is not None:
             assert same(output, shown), f"{page.name}, {where}, printed:\n{output}"
         if code_of_exit.strip() not in ("", "0"):
-            assert re.search(r"^Error", shown or "", re.MULTILINE), f"{page.name}, {where}:\n{output}"
+            assert re.search(r"^(Error|hybridsearch: )", shown or "", re.MULTILINE), f"{page.name}, {where}:\n{output}"
     assert done.returncode == 0, f"{page.name}, after {expected[len(parts) - 1][0]}:\n{parts[-1]}"
     assert len(parts) == len(expected) + 1
 
