@@ -89,7 +89,7 @@ def train_reranker(
         DocumentError: A row of the data is malformed.
         DatasetNotFoundError: There is no such data set.
         ModelNotFoundError: There is no such model.
-        TrainingError: The loss is NaN or infinite, or the memory of the GPU is too small.
+        TrainingError: The loss is NaN or infinite, the memory of the GPU is too small, or the model cannot be uploaded.
         MissingExtraError: The extra `training` is not installed.
     """
     steps = Steps(

@@ -276,7 +276,7 @@ def test_a_run_is_not_resumed_with_other_data(
 def test_a_taken_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[]")
 
-    with pytest.raises(InvalidArgumentError, match="give another folder"):
+    with pytest.raises(InvalidArgumentError, match="Give another folder"):
         train_dense("nowhere/nothing", [], tmp_path)
 
 

@@ -110,8 +110,8 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
     extra = [column for column, role in found.items() if role is None]
     if extra:
         raise InvalidArgumentError(
-            f"The role of the column {listed(extra)} is not known. Leave the column out with ignore=[...] (--ignore). "
-            f"Or: {_WAY_OUT}."
+            f"No role is known for the column {listed(extra)}. Leave columns out with "
+            f"ignore=[...] (--ignore). Or {_WAY_OUT[0].lower()}{_WAY_OUT[1:]}."
         )
     roles: dict[str, str] = {}
     for column, role in ((column, str(role)) for column, role in found.items()):

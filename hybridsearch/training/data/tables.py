@@ -146,7 +146,7 @@ def _from_parquet(path: Path, name: str) -> Table:
     try:
         columns = pq.read_schema(path).names
     except damage as error:
-        raise DocumentError(f"{path} is not a readable Parquet file ({error}).") from error
+        raise DocumentError(f"{path} is not a readable Parquet file ({error}). Check the file.") from error
 
     def rows() -> Iterator[Placed]:
         number = count(1)
@@ -154,7 +154,7 @@ def _from_parquet(path: Path, name: str) -> Table:
             for batch in pq.ParquetFile(path).iter_batches(_BATCH):
                 yield from ((f"{path}, row {next(number)}", row) for row in batch.to_pylist())
         except damage as error:
-            raise DocumentError(f"{path} is damaged after row {next(number) - 1} ({error}).") from error
+            raise DocumentError(f"{path} is damaged after row {next(number) - 1} ({error}). Write it again.") from error
 
     return Table(name, columns, rows)
 
@@ -171,7 +171,7 @@ def _arrow_file(path: Path) -> datasets.Dataset:
             with pa.memory_map(str(path)) as file:
                 return datasets.Dataset(pa.ipc.open_file(file).read_all())
         except (pa.ArrowException, ValueError, OSError) as error:
-            raise DocumentError(f"{path} is not a readable Arrow file ({error}).") from error
+            raise DocumentError(f"{path} is not a readable Arrow file ({error}). Check the file.") from error
 
 
 def _from_saved(folder: Path, split: str) -> Table:
@@ -180,7 +180,7 @@ def _from_saved(folder: Path, split: str) -> Table:
     try:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError) as error:
-        raise DocumentError(f"{folder} is not a readable saved data set ({error}).") from error
+        raise DocumentError(f"{folder} is not a readable saved data set ({error}). Save it again.") from error
     if isinstance(saved, datasets.DatasetDict):
         saved = _of_split(saved, split)
     return _from_dataset(saved, folder.name, str(folder))

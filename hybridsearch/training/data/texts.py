@@ -132,7 +132,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile) as error:
-        raise DocumentError(f"{path}: the compressed file is damaged or cut off ({error}).") from error
+        raise DocumentError(f"{path}: the compressed file is damaged or cut off ({error}). Write it again.") from error
     except OSError as error:
         if isinstance(error, StorageError | DocumentError):
             raise

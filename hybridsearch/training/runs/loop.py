@@ -154,9 +154,7 @@ def _recompute_activations(model: Any) -> None:
 def _precision(settings: TrainingSettings) -> str:
     on_gpu = torch.cuda.is_available()
     if settings.precision == "fp16" and not on_gpu:
-        raise InvalidArgumentError(
-            "precision 'fp16' needs a GPU, and there is none. Leave precision out to train without it."
-        )
+        raise InvalidArgumentError("precision 'fp16' needs a GPU, and there is none. Leave precision out.")
     if settings.precision != "auto":
         return settings.precision
     if not on_gpu:

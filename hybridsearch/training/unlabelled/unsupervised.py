@@ -77,7 +77,8 @@ def unsupervised_data(
         generator: Generator of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
         per_document: Largest number of queries of a document.
         teacher: Teacher that scores the texts, as in `hybridsearch.training.distill.add_teacher_scores`, or "hybrid"
-            for the search that negatives are mined from. None trains on labels only.
+            for the search that negatives are mined from. None trains on labels only: the text that a query was made of
+            is relevant.
         hard_negatives: Number of hard negatives of each pseudo-query, from ranks 6 to 40.
         output: Folder for the pseudo-queries and their negatives, as in `mine_hard_negatives`. None keeps them in
             memory.
