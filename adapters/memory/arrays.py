@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.corpus.store import read_array
+from hybridsearch.corpus.files import read_array
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 

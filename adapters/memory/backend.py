@@ -20,17 +20,15 @@ from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View, weighting_of
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
+from hybridsearch.corpus.files import REPAIR, storage_errors, sync_folder
 from hybridsearch.corpus.parts import arrow_schema, read_part, to_tables
 from hybridsearch.corpus.store import (
     PART,
-    REPAIR,
     CorpusStore,
     Part,
     exists,
     manifest_stamp,
     remove_unfinished,
-    storage_errors,
-    sync_folder,
     unfinished,
 )
 from hybridsearch.documents import Document

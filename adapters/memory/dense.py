@@ -18,7 +18,7 @@ from hybridsearch.adapters.memory import loops, threads
 from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, Layout, check_length, check_sizes
 from hybridsearch.adapters.memory.hnsw import Graph
 from hybridsearch.adapters.memory.postings import read_only
-from hybridsearch.corpus.store import REPAIR
+from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import DenseVectors, Metric
 

@@ -23,7 +23,7 @@ from hybridsearch.adapters.memory.arrays import (
     check_starts,
 )
 from hybridsearch.adapters.memory.strings import Strings
-from hybridsearch.corpus.store import REPAIR
+from hybridsearch.corpus.files import REPAIR
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import And, Compare, Condition, Not, Or, comparable, composed, enclosing, fields_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.corpus.store import REPAIR
+from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError, MissingExtraError
 from hybridsearch.vectors import Metric
 

@@ -18,7 +18,7 @@ from hybridsearch.adapters.memory.arrays import (
     check_length,
     check_starts,
 )
-from hybridsearch.corpus.store import REPAIR
+from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 

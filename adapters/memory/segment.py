@@ -25,8 +25,8 @@ from hybridsearch.adapters.memory.hnsw import MIN_ROWS
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, Weighting
 from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.backends import Schema
+from hybridsearch.corpus.files import REPAIR, damaged
 from hybridsearch.corpus.parts import dump_metadata, load_metadata
-from hybridsearch.corpus.store import REPAIR, damaged
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import Compare, Filter, composed

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, check_starts
-from hybridsearch.corpus.store import REPAIR
+from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError
 
 

@@ -32,7 +32,7 @@ from hybridsearch.adapters.seismic.shards import DEFAULTS, Parameters, Shard, re
 from hybridsearch.arguments import number, whole_number, whole_number_or_none
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema
-from hybridsearch.corpus.store import storage_errors
+from hybridsearch.corpus.files import storage_errors
 from hybridsearch.errors import HybridSearchError, IndexLockedError, InvalidArgumentError
 from hybridsearch.forks import Lock
 from hybridsearch.messages import redacted

@@ -37,7 +37,7 @@ from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.adapters.memory.state import View
 from hybridsearch.adapters.memory.threads import WORKERS
 from hybridsearch.adapters.seismic import build as builder
-from hybridsearch.corpus.store import crc32, damaged, seal, sync_folder
+from hybridsearch.corpus.files import crc32, damaged, seal, sync_folder
 from hybridsearch.errors import BackendError, HybridSearchError, StorageError
 from hybridsearch.vectors import SparseQuery
 

@@ -10,6 +10,7 @@ The embedded engine keeps an index in the same folder, with its search arrays be
 
 from __future__ import annotations
 
-from hybridsearch.corpus.store import CorpusStore, Part, StoredFile
+from hybridsearch.corpus.files import StoredFile
+from hybridsearch.corpus.store import CorpusStore, Part
 
 __all__ = ["CorpusStore", "Part", "StoredFile"]

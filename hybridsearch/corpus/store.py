@@ -16,7 +16,6 @@ numbers are whole, files have the noted sizes, and most files have the noted che
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -28,7 +27,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +37,20 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Schema, check_batch
+from hybridsearch.corpus.files import (
+    REPAIR,
+    StoredFile,
+    compare,
+    crc32,
+    damaged,
+    named,
+    read_array,
+    refuse_links,
+    seal,
+    storage_error,
+    storage_errors,
+    sync_folder,
+)
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables, write_part
 from hybridsearch.errors import (
     HybridSearchError,
@@ -67,27 +79,11 @@ _UNFINISHED = ".saving"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 """Names that parts and their files may have."""
 
-REPAIR = "restore the index from a copy, or index the documents again"
-"""Advice for a damaged file."""
-
 SMALL_FILE = 1 << 22
 """Size in bytes up to which checksums are compared even without `verify`. It takes a few milliseconds at most."""
 
 MOST_ROWS = 2**31 - 1
 """Largest number of documents in one part, because their numbers have 32 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """Size and checksum of a file as it was written.
-
-    Attributes:
-        size: Size in bytes.
-        crc32: CRC-32 of the content.
-    """
-
-    size: int
-    crc32: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +246,7 @@ class CorpusStore:
         """Compare the checksum of one file, unless it was compared before. Raises IndexCorruptedError if it differs."""
         with storage_errors(self.folder):
             if (part.name, file) not in self._verified:
-                _compare(self.path(part, file), part.files[file], crc32(self.path(part, file)))
+                compare(self.path(part, file), part.files[file], crc32(self.path(part, file)))
                 self._verified.add((part.name, file))
 
     def lock(self) -> bool:
@@ -448,7 +444,7 @@ class CorpusStore:
     def _acquire(self) -> None:
         path = self.folder / _LOCK
         with storage_errors(self.folder):
-            _refuse_links(self.folder / _SEGMENTS, path)
+            refuse_links(self.folder / _SEGMENTS, path)
             lock = filelock.FileLock(path, timeout=0, thread_local=False)
             try:
                 lock.acquire()
@@ -465,7 +461,7 @@ class CorpusStore:
         except FileNotFoundError:
             return ()
         except OSError as error:
-            raise _storage_error(self.folder, error) from error
+            raise storage_error(self.folder, error) from error
         return found.st_dev, found.st_ino
 
     def _gone(self) -> IndexNotFoundError:
@@ -493,7 +489,7 @@ class CorpusStore:
 
         Arrays that a backend derived from a part may be missing, because they can be made again.
         """
-        _refuse_links(self.folder / _SEGMENTS, *(self.path(part).parent for part in self.parts))
+        refuse_links(self.folder / _SEGMENTS, *(self.path(part).parent for part in self.parts))
         unread: list[tuple[tuple[str, str], Path, StoredFile]] = []
         for part in self.parts:
             for name, file in part.files.items():
@@ -516,7 +512,7 @@ class CorpusStore:
                     unread.append(((part.name, name), path, file))
         with ThreadPoolExecutor(2) as pool:
             for (_, path, file), crc in zip(unread, pool.map(crc32, (path for _, path, _ in unread)), strict=True):
-                _compare(path, file, crc)
+                compare(path, file, crc)
         self._verified.update(key for key, _, _ in unread)
 
 
@@ -560,40 +556,6 @@ def _is_unfinished(name: str, of: str) -> bool:
     return name.startswith(f".{of}.") and name.endswith(_UNFINISHED) and len(name) == len(of) + 10 + len(_UNFINISHED)
 
 
-def damaged(path: Path, reason: str) -> IndexCorruptedError:
-    """The error for a file with wrong content."""
-    return IndexCorruptedError(f"{path} is damaged ({' '.join(reason.split()):.200}): {REPAIR}.")
-
-
-def read_array(path: Path, dtype: Any, dimensions: int) -> NDArray[Any]:
-    """Map a `.npy` file whose type and number of dimensions are known.
-
-    Raises:
-        FileNotFoundError: The file is missing.
-        IndexCorruptedError: The file is not a `.npy` file, or has an array of another type or shape.
-    """
-    try:
-        with path.open("rb") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("another version of the format")
-            shape, fortran, found = np.lib.format.read_array_header_1_0(file)
-            start, size = file.tell(), path.stat().st_size
-    except OSError as error:
-        raise _named(error, path) from error
-    except Exception as error:  # NumPy parses a header as Python code and may raise anything
-        raise damaged(path, str(error)) from error
-    if found != np.dtype(dtype) or fortran or len(shape) != dimensions or min(shape, default=0) < 0:
-        raise damaged(path, f"it holds an array of {found} and shape {shape}")
-    if start + prod(shape) * found.itemsize != size:
-        raise damaged(path, f"it has {size} bytes, but an array of shape {shape} needs another number")
-    if not prod(shape):
-        return np.empty(shape, dtype=found)
-    try:
-        return np.asarray(np.memmap(path, found, "r", start, shape))
-    except OSError as error:
-        raise _named(error, path) from error
-
-
 def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
     """A value that changes with each commit. None without a manifest, () if the manifest is too young to be sure."""
     try:
@@ -601,43 +563,9 @@ def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _storage_error(folder, error) from error
+        raise storage_error(folder, error) from error
     young = abs(time.time_ns() - found.st_mtime_ns) < _YOUNG
     return () if young else (found.st_mtime_ns, found.st_size, found.st_ino)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and new files in a folder durable, if the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def seal(path: Path) -> StoredFile:
-    """Sync a finished file to the disk. Returns its size and its checksum."""
-    with path.open("r+b") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise _named(error, path) from error
-    return StoredFile(path.stat().st_size, crc32(path))
-
-
-def crc32(path: Path) -> int:
-    """The CRC-32 checksum of a file."""
-    crc, buffer = 0, bytearray(1 << 20)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        try:
-            while size := file.readinto(buffer):
-                crc = zlib.crc32(view[:size], crc)
-        except OSError as error:
-            raise _named(error, path) from error
-    return crc
 
 
 def _render(schema: Schema, parts: Sequence[Part], generation: int) -> bytes:
@@ -657,7 +585,7 @@ def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
     except FileNotFoundError:
         raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.") from None
     except OSError as error:
-        raise _storage_error(folder, _named(error, path)) from error
+        raise storage_error(folder, named(error, path)) from error
     try:
         content = json.loads(raw)
         content.pop("checksum")
@@ -705,53 +633,3 @@ def _part(data: Mapping[str, Any]) -> Part:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
-
-
-def _refuse_links(*paths: Path) -> None:
-    """Raises IndexCorruptedError if a path is a link, because a link may lead out of the index."""
-    for path in paths:
-        if path.is_symlink():
-            raise damaged(path, "it is a link and may lead out of the index")
-
-
-def _compare(path: Path, file: StoredFile, crc: int) -> None:
-    if crc != file.crc32:
-        raise IndexCorruptedError(
-            f"{path} is damaged: its checksum is {crc:08x}, but {file.crc32:08x} was written: {REPAIR}."
-        )
-
-
-@contextlib.contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
-    """Turns an OSError into a StorageError that names the file and tells what to do."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, HybridSearchError):
-            raise
-        raise _storage_error(folder, error) from error
-
-
-def _named(error: OSError, path: Path) -> OSError:
-    """The error with the name of its file."""
-    return error if error.filename else OSError(error.errno, error.strerror or str(error), str(path))
-
-
-def _storage_error(folder: Path, error: OSError) -> StorageError:
-    advice = _ADVICE.get(error.errno or 0, "free space or fix permissions")
-    return StorageError(
-        f"The storage of {folder} refused: {error}. Everything that was committed before is intact. To go on, "
-        f"{advice}, and try again."
-    )
-
-
-_ADVICE = {
-    errno.EIO: "check the disk or the network that it is on",
-    errno.ENOSPC: "free space",
-    errno.EDQUOT: "free space, or ask for a larger quota",
-    errno.EROFS: "mount it so that it can be written to, or copy the index elsewhere",
-    errno.EACCES: "fix the permissions of the folder",
-    errno.EPERM: "fix the permissions of the folder",
-    errno.EMFILE: "let this process open more files (ulimit -n)",
-    errno.ENOENT: "see that nobody else removes its files",
-}

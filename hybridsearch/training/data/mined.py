@@ -39,7 +39,7 @@ import pyarrow.parquet as pq
 
 from hybridsearch import arguments
 from hybridsearch.arguments import one_of
-from hybridsearch.corpus.store import sync_folder
+from hybridsearch.corpus.files import sync_folder
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.messages import number_of
