@@ -93,7 +93,9 @@ class ElasticsearchBackend(LuceneBackend):
         bulk_threads: int = 3,
     ) -> None:
         if quantization not in (None, *_QUANTIZATIONS):
-            raise InvalidArgumentError(f"quantization is {quantization!r}; it is one of {', '.join(_QUANTIZATIONS)}.")
+            raise InvalidArgumentError(
+                f"quantization is {quantization!r}, but it must be one of {', '.join(_QUANTIZATIONS)}."
+            )
         check_switches(prune=prune)
         super().__init__(
             location,

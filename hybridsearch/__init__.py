@@ -1,6 +1,6 @@
-"""hybridsearch: sparse, dense and lexical retrieval, fused, reranked and explained.
+"""Hybrid search: lexical, sparse and dense retrievers, whose rankings are merged, reranked and explained.
 
-Names are imported on first use, so that `import hybridsearch` loads neither a model library nor a client.
+A name is imported at its first use. So `import hybridsearch` loads no model library and no client of an engine.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
 
 
-if not TYPE_CHECKING:  # for a type checker a misspelt name is an error
+if not TYPE_CHECKING:  # so that a type checker finds misspelt names
 
     def __getattr__(name: str) -> Any:
         home = _HOMES.get(name)

@@ -1,4 +1,4 @@
-"""`python -m hybridsearch` is the program `hybridsearch`."""
+"""`python -m hybridsearch` runs the program `hybridsearch`."""
 
 from hybridsearch.cli.app import main
 

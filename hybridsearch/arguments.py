@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _LONGEST_NAME = 255  # bytes, on all usual file systems
 
-GIVEN_FIRST = "{name} is {value}; it is {allowed}."
+GIVEN_FIRST = "{name} is {value}, but it must be {allowed}."
 ALLOWED_FIRST = "{name} is {allowed}, not {value}."
 """Sentences of errors. A caller may give another sentence with the same three fields."""
 
@@ -30,7 +30,7 @@ def whole_number(name: str, value: object, least: int = 1, *, sentence: str = GI
 
     >>> whole_number("top_k", 0)
     Traceback (most recent call last):
-    hybridsearch.errors.InvalidArgumentError: top_k is 0; it is a whole number of at least 1.
+    hybridsearch.errors.InvalidArgumentError: top_k is 0, but it must be a whole number of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise _refusal(sentence, name, value, f"a whole number of at least {least}")
@@ -70,7 +70,7 @@ def number(
 
     >>> number("dropout", 1, least=0, below=1)
     Traceback (most recent call last):
-    hybridsearch.errors.InvalidArgumentError: dropout is 1; it is a number from 0 to below 1.
+    hybridsearch.errors.InvalidArgumentError: dropout is 1, but it must be a number from 0 to below 1.
     """
     if not isinstance(value, bool) and isinstance(value, Real):
         plain = int(value) if isinstance(value, Integral) else float(value)
@@ -134,13 +134,15 @@ def path(name: str, value: str | Path) -> Path:
     if not isinstance(value, str | Path):
         raise _refusal(GIVEN_FIRST, name, value, "a path, a string or a pathlib.Path")
     if "\0" in str(value):
-        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a path cannot hold a zero byte.")
+        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}, but a path cannot hold a zero byte.")
     try:
         longest = max(map(len, map(os.fsencode, Path(value).parts)), default=0)
     except UnicodeEncodeError:
-        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a path cannot hold a lone surrogate.") from None
+        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}, but a path cannot hold a lone surrogate.") from None
     if longest > _LONGEST_NAME:
-        raise InvalidArgumentError(f"{name} is {str(value)!r:.80}; a name in a path has at most {_LONGEST_NAME} bytes.")
+        raise InvalidArgumentError(
+            f"{name} is {str(value)!r:.80}, but a name in a path has at most {_LONGEST_NAME} bytes."
+        )
     try:
         return Path(value).expanduser()
     except RuntimeError:

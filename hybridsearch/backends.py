@@ -502,7 +502,9 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
     if not location.strip():
         raise InvalidArgumentError("The backend's place is empty: give 'memory', a folder or a URL.")
     if "\0" in location:
-        raise InvalidArgumentError(f"The place of the index is {redacted(location)!r:.80}; it cannot hold a zero byte.")
+        raise InvalidArgumentError(
+            f"The place of the index is {redacted(location)!r:.80}, but it cannot hold a zero byte."
+        )
     head, colon, rest = location.partition(":")
     scheme = head.partition("+")[0]
     if not rest.startswith("//"):

@@ -140,18 +140,19 @@ def plain(value: Any) -> Scalar:
         value = float(value)
     if isinstance(value, int):
         if abs(value) >= 2**63:
-            raise ValueError("an integer beyond 64 bits; use a string")
+            raise ValueError("an integer beyond 64 bits: use a string")
         return int(value)
     if isinstance(value, float):
         if math.isinf(value):
-            raise ValueError(f"{value}, but a number must be finite; leave it out or use None")
+            raise ValueError(f"{value}, but a number must be finite: leave it out, or use None")
         return None if math.isnan(value) else float(value)
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, dt.timedelta):
-        raise ValueError("a duration; use a number, such as its seconds")
+        raise ValueError("a duration: use a number, such as its seconds")
     raise ValueError(
-        f"of type {type(value).__name__}; allowed are strings, numbers, booleans, None, dates, times, UUIDs and enums"
+        f"of type {type(value).__name__}, but only strings, numbers, booleans, None, dates, times, UUIDs and enums are "
+        "allowed"
     )
 
 
@@ -170,7 +171,7 @@ def _shown(text: str) -> str:
 
 def _iso(value: dt.date | dt.time) -> str:
     if isinstance(value, dt.time) and value.tzinfo is not None:
-        raise ValueError("a time with a zone but without a date; leave out the zone, or add the date")
+        raise ValueError("a time with a zone but without a date: leave out the zone, or add the date")
     if isinstance(value, dt.datetime) and value.utcoffset() is not None:
         try:
             return value.astimezone(dt.UTC).isoformat()
@@ -180,7 +181,7 @@ def _iso(value: dt.date | dt.time) -> str:
 
 
 def _dimensions(value: Any) -> int | None:
-    """The number of dimensions of an array or a numpy scalar; None for anything else."""
+    """The number of dimensions of an array or a numpy scalar. None for any other value."""
     dimensions = getattr(value, "ndim", None) if hasattr(value, "dtype") else None
     return dimensions if isinstance(dimensions, int) else None
 
@@ -198,7 +199,7 @@ def _from_array(value: Any) -> Any:
         clock += ":00" * (2 - clock.count(":")) if clock else ""
         return day + (f"T{clock}" if clock else "") + (f".{fraction:0<{places}}" if fraction else "")
     if kind == "m":
-        raise ValueError("a duration; use a number, such as its seconds")
+        raise ValueError("a duration: use a number, such as its seconds")
     if kind == "f":
         return float(text)  # the short decimal of a float32, without the extra digits of a float64
     return value.item()

@@ -143,7 +143,7 @@ class BulkIndexError(BackendError):
         shown = "; ".join(f"{id!r}: {reason}" for id, reason in self.failed[:3])
         more = f" and {len(self.failed) - 3} more" if len(self.failed) > 3 else ""
         were = number_of(len(self.failed), "document was", "documents were")
-        super().__init__(f"{were} refused ({shown}{more}); all others are stored.")
+        super().__init__(f"{were} refused ({shown}{more}). All others are stored.")
 
 
 class RetrieverError(BackendError):

@@ -506,14 +506,14 @@ def _parse(filter: Any, where: str, depth: int) -> Condition:
             f"{where} is {_show(filter)}, but a filter is a mapping such as {{'year': {{'$gte': 2020}}}}."
         )
     if not filter:
-        raise FilterError(f"{where} is empty; leave the filter out to search everything.")
+        raise FilterError(f"{where} is empty: leave the filter out to search everything.")
     conditions = [_parse_entry(key, value, where, depth) for key, value in filter.items()]
     return conditions[0] if len(conditions) == 1 else And(tuple(conditions))
 
 
 def _parse_entry(key: Any, value: Any, where: str, depth: int) -> Condition:
     if not isinstance(key, str) or not key:
-        raise FilterError(f"{where} has the field {_show(key)}; a field is a non-empty string.")
+        raise FilterError(f"{where} has the field {_show(key)}, but a field is a non-empty string.")
     if not key.startswith("$"):
         return _parse_field(str.__str__(key), value, where)
     inner = f"{where}[{key!r:.80}]"
@@ -525,8 +525,8 @@ def _parse_entry(key: Any, value: Any, where: str, depth: int) -> Condition:
         parts = tuple(_parse(item, f"{inner}[{i}]", depth + 1) for i, item in enumerate(value))
         return And(parts) if key == "$and" else Or(parts)
     allowed = ", ".join(_LOGICAL_OPERATORS)
-    hint = f"; write it under a field: {{'field': {{{key!r}: ...}}}}" if key in _FIELD_OPERATORS else ""
-    raise FilterError(f"{where} has the operator {key!r:.80} in place of a field; allowed there: {allowed}{hint}.")
+    hint = f", or write it under a field: {{'field': {{{key!r}: ...}}}}" if key in _FIELD_OPERATORS else ""
+    raise FilterError(f"{where} has the operator {key!r:.80} in place of a field: use one of {allowed}{hint}.")
 
 
 def _parse_field(field: str, value: Any, where: str) -> Condition:
@@ -535,7 +535,7 @@ def _parse_field(field: str, value: Any, where: str) -> Condition:
         scalar = _scalar(value, inner, "use $in for one of several, $contains for a list")
         return _checked(Compare(field, "$eq", scalar), inner)
     if not value:
-        raise FilterError(f"{inner} is empty; give it an operator such as {{'$exists': True}}.")
+        raise FilterError(f"{inner} is empty: give an operator, such as {{'$exists': True}}.")
     conditions = [_parse_operator(field, operator, operand, inner) for operator, operand in value.items()]
     return conditions[0] if len(conditions) == 1 else And(tuple(conditions))
 
@@ -543,7 +543,7 @@ def _parse_field(field: str, value: Any, where: str) -> Condition:
 def _parse_operator(field: str, operator: Any, operand: Any, where: str) -> Condition:
     if operator not in _FIELD_OPERATORS:
         raise FilterError(
-            f"{where} has the unknown operator {_show(operator)}; known are {', '.join(_FIELD_OPERATORS)}."
+            f"{where} has the unknown operator {_show(operator)}: known are {', '.join(_FIELD_OPERATORS)}."
         )
     inner = f"{where}[{operator!r}]"
     if operator in ("$in", "$nin"):
@@ -577,7 +577,7 @@ def _scalar(given: Any, where: str, hint: str) -> Scalar:
         value = plain(given)
     except ValueError as error:
         if str(error).startswith("of type"):
-            error = ValueError(f"{_show(given)}, but it takes a string, number, boolean or None; {hint}")
+            error = ValueError(f"{_show(given)}, but it takes a string, number, boolean or None: {hint}")
         raise FilterError(f"{where} is {error}.") from None
     if value is None and given is not None:
         raise FilterError(f"{where} is {given}, which is no value: write None to find documents without a value.")

@@ -33,7 +33,7 @@ class RetrieverHit:
 
     Attributes:
         rank: Rank of the document in the retriever's ranking, from 1.
-        score: Score that the retriever gave. Each retriever has a scale of its own.
+        score: Score that the retriever gave. The scores of different retrievers have different scales.
         contribution: Number that the retriever added to the fused score.
     """
 

@@ -66,7 +66,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         negated = -np.array(values, dtype=np.float64)
         if np.isnan(negated).any():
             id = ids[int(np.isnan(negated).argmax())]
-            raise InvalidArgumentError(f"The score of document {id!r} is NaN; scores must be numbers.")
+            raise InvalidArgumentError(f"The score of document {id!r} is NaN, but a score must be a number.")
         if len(set(ids)) != len(ids):
             raise InvalidArgumentError("A document id comes twice in one ranking: give each id once.")
         ordered = sorted(zip(negated.tolist(), ids, strict=True))[:k]

@@ -212,7 +212,7 @@ class HybridSearch:
             if ingest.duplicates:
                 shown = ", ".join(map(repr, ingest.duplicates[:5])) + (", ..." if len(ingest.duplicates) > 5 else "")
                 came = number_of(len(ingest.duplicates), "document id came", "document ids came")
-                warn(f"{came} more than once; the last one of each is stored: {shown}.")
+                warn(f"{came} more than once, and the last document of each is stored: {shown}.")
             if sync and not empty:
                 removed = self._remove(ingest, reader.skipped, sync, batch_size)
         seconds = time.perf_counter() - started
@@ -526,7 +526,7 @@ class HybridSearch:
         self._check_indexed()
         save = getattr(self._backend, "save", None)
         if save is None:
-            raise BackendError(f"The index at {self._place} is kept by its engine; there is nothing to save.")
+            raise BackendError(f"The engine at {self._place} stores the index, so there is nothing to save.")
         save(path, overwrite=overwrite)
 
     def refresh(self) -> None:
@@ -909,7 +909,7 @@ def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str])
     for name, seconds in by_name.items():
         if name not in names:
             raise InvalidArgumentError(
-                f"timeout names {name!r}, which is not a retriever; they are {', '.join(names)}."
+                f"timeout names {name!r}, which is not a retriever. The retrievers are {', '.join(names)}."
             )
         by_name[name] = arguments.number(f"The timeout of {name!r}", seconds, above=0, most=math.inf, unit="seconds")
     return by_name
@@ -923,5 +923,7 @@ def _check_reranker(reranker: Reranker | str | None) -> Reranker | None:
 
 def _check_query(query: str) -> list[str]:
     if not isinstance(query, str):
-        raise InvalidArgumentError(f"A query is a string, not {type(query).__name__}; see search_many for several.")
+        raise InvalidArgumentError(
+            f"A query is a string, not {type(query).__name__}: use search_many for several queries."
+        )
     return [query]

@@ -31,7 +31,9 @@ def test_a_whole_number_is_let_through_exactly_from_the_least_one(value: int, le
     if value >= least:
         assert whole_number("n", value, least) == value
     else:
-        with pytest.raises(InvalidArgumentError, match=f"^n is {value}; it is a whole number of at least {least}.$"):
+        with pytest.raises(
+            InvalidArgumentError, match=f"^n is {value}, but it must be a whole number of at least {least}.$"
+        ):
             whole_number("n", value, least)
 
 
@@ -42,7 +44,7 @@ def test_an_integer_of_numpy_becomes_a_plain_one(kind: Callable[[int], Any], val
 
 @pytest.mark.parametrize("value", NOT_WHOLE, ids=repr)
 def test_what_is_no_whole_number_is_refused(value: object) -> None:
-    with pytest.raises(InvalidArgumentError, match="it is a whole number of at least 1"):
+    with pytest.raises(InvalidArgumentError, match="it must be a whole number of at least 1"):
         whole_number("n", value)
 
 
@@ -63,7 +65,7 @@ def test_a_number_is_let_through_exactly_within_its_bounds(value: float, most: f
 
 @pytest.mark.parametrize("value", [True, np.True_, None, "0.5", 0.5j, [0.5], np.array(0.5)], ids=repr)
 def test_what_is_no_number_is_refused(value: object) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"share is .+; it is a number"):
+    with pytest.raises(InvalidArgumentError, match=r"share is .+, but it must be a number"):
         number("share", value)
 
 
@@ -80,7 +82,7 @@ def test_what_is_no_number_is_refused(value: object) -> None:
     ],
 )
 def test_the_sentence_says_what_is_allowed(bounds: dict[str, Any], allowed: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"^x is 0; it is {allowed}.$"):
+    with pytest.raises(InvalidArgumentError, match=f"^x is 0, but it must be {allowed}.$"):
         number("x", 0, **bounds)
     with pytest.raises(InvalidArgumentError, match=f"^x is {allowed}, not 0.$"):
         number("x", 0, **bounds, sentence=ALLOWED_FIRST)

@@ -228,7 +228,7 @@ def test_an_id_that_looks_like_an_instant_is_a_string() -> None:
         ("year", 'filter is "year"', "a filter is a mapping"),
         (None, "filter is null", "a filter is a mapping"),
         ({}, "filter is empty", "leave the filter out"),
-        ({"year": {}}, "filter['year'] is empty", "give it an operator"),
+        ({"year": {}}, "filter['year'] is empty", "give an operator"),
         ({"year": {"$between": [1, 2]}}, '"$between"', "known are $eq, $ne"),
         ({"year": {"gte": 1}}, '"gte"', "known are $eq, $ne"),
         ({"$gte": 1}, "'$gte' in place of a field", "write it under a field"),

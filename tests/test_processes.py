@@ -72,7 +72,7 @@ def test_with_an_interval_searches_look_for_themselves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("refresh", ["soon", "1 week", -1, True, "", float("nan")])
 def test_an_interval_that_is_none_is_refused(refresh: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"^refresh is .*; it is a number of"):
+    with pytest.raises(InvalidArgumentError, match=r"^refresh is .*, but it must be a number of"):
         hs.HybridSearch(bm25(), refresh=refresh)
 
 

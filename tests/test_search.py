@@ -695,7 +695,7 @@ def test_documents_that_the_engine_refused_are_told_where_the_reader_fails_too(l
     search = hs.HybridSearch({"bm25": hs.BM25()}, (Loading if loads else Refusing)())
     with pytest.raises(DocumentError, match="number 3") as failed:
         search.index([{"id": "a", "text": "x"}, {"id": "b", "text": "x"}, {"id": "c"}], batch_size=1)
-    assert failed.value.__notes__ == ["2 documents were refused ('a': too long; 'b': too long); all others are stored."]
+    assert failed.value.__notes__ == ["2 documents were refused ('a': too long; 'b': too long). All others are stored."]
     with pytest.raises(BulkIndexError, match="1 document was refused"):
         search.upsert({"id": "a", "text": "x"})
 

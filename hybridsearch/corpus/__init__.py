@@ -1,7 +1,7 @@
 """The store of encoded documents, in Parquet files that many tools can read.
 
     store = CorpusStore.create("corpus", schema)
-    store.append(batch)                      # any number of times; the documents are on the disk when it returns
+    store.append(batch)                      # any number of times, and durable when it returns
     for batch in CorpusStore.open("corpus").batches():
         backend.upsert(batch)                # any backend
 

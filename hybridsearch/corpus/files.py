@@ -150,5 +150,5 @@ _ADVICE = {
     errno.EACCES: "fix the permissions of the folder",
     errno.EPERM: "fix the permissions of the folder",
     errno.EMFILE: "let this process open more files (ulimit -n)",
-    errno.ENOENT: "see that nobody else removes its files",
+    errno.ENOENT: "check that nobody else removes the folder's files",
 }

@@ -39,7 +39,7 @@ def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
             )
         if name == "bm25":
             if given:
-                raise InvalidArgumentError("--retrievers: bm25 takes no model; its option is --language.")
+                raise InvalidArgumentError("--retrievers: bm25 takes no model. Set its language with --language.")
             encoders[name] = BM25(language=None if language == "none" else language)
         elif name == "native":
             encoders[name] = NativeBM25(model or "standard")

@@ -48,7 +48,7 @@ class Fusion(ABC):
                 raise InvalidArgumentError(
                     f"weights are numbers by retriever name, such as {{'bm25': 1, 'dense': 2}}, not {shown(weights)}."
                 )
-            sentence = "{name} is {value}; weights are numbers >= 0."
+            sentence = "{name} is {value}, but a weight must be a number >= 0."
             self.weights = {
                 name: float(number(f"The weight of {name!r}", weight, least=0, below=1e300, sentence=sentence))
                 for name, weight in weights.items()

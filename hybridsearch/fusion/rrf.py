@@ -37,7 +37,7 @@ class RRF(Fusion):
 
     def __init__(self, k: float = 60, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(weights)
-        self.k = number("RRF's k", k, least=0, sentence="{name} is {value}; it is a number >= 0, usually 60.")
+        self.k = number("RRF's k", k, least=0, sentence="{name} is {value}, but it must be a number >= 0, usually 60.")
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         """Compute weight / (k + rank) for each document of each ranking."""

@@ -170,13 +170,13 @@ def _table(
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    yield number, DocumentError(f"it is not valid CSV ({error}); is a quote not closed?")
+                    yield number, DocumentError(f"it is not valid CSV ({error}). Perhaps a quote is not closed.")
                     continue
                 if len(row) == len(header):
                     yield number, invalid_text(delimiter.join(row), fields.encoding) or row
                 elif row:
                     values, columns = number_of(len(row), "value"), number_of(len(header), "column")
-                    yield number, DocumentError(f"it has {values} for {columns}; is a quote missing?")
+                    yield number, DocumentError(f"it has {values} for {columns}. Perhaps a quote is missing.")
 
         yield header, rows()
 

@@ -112,7 +112,7 @@ class CrossEncoderReranker:
         model = self.model.get()
         if model.num_labels != 1:
             raise InvalidArgumentError(
-                f"The cross-encoder {self.model.name!r} has {model.num_labels} outputs; a reranker needs one."
+                f"The cross-encoder {self.model.name!r} has {model.num_labels} outputs, but a reranker needs one."
             )
         texts = [(query, document.content) for query, document in pairs]
         scores = np.empty(len(pairs), dtype=np.float64)

@@ -449,10 +449,10 @@ def test_seismic_is_refused_by_a_server_that_lacks_it(version: str, plugins: tup
     ("options", "problem"),
     [
         ({"sparse": "hnsw"}, "sparse is 'hnsw'; it is 'exact' or 'seismic'"),
-        ({"sparse": "seismic", "n_postings": 0}, "n_postings is 0; it is a whole number of at least 1"),
+        ({"sparse": "seismic", "n_postings": 0}, "n_postings is 0, but it must be a whole number of at least 1"),
         ({"n_postings": 100}, "n_postings is an option of sparse='seismic'"),
         ({"sparse": "seismic", "query_cut": 2.5}, r"query_cut is 2\.5"),
-        ({"sparse": "seismic", "heap_factor": 0}, "heap_factor is 0; it is a number above 0"),
+        ({"sparse": "seismic", "heap_factor": 0}, "heap_factor is 0, but it must be a number above 0"),
     ],
 )
 def test_options_of_seismic_outside_their_range_are_refused(options: dict[str, Any], problem: str) -> None:

@@ -182,7 +182,7 @@ def test_requests_shrink_below_a_payload_limit_and_stay_there(index: Index) -> N
 
 def test_a_document_that_no_request_can_carry_is_reported_and_the_others_are_stored(index: Index) -> None:
     index.proxy.rule = faulty_proxy.too_large_above(5000)
-    with pytest.raises(BulkIndexError, match="all others are stored") as caught:
+    with pytest.raises(BulkIndexError, match="All others are stored") as caught:
         index.sender().send_all([*lines(30), line("giant", 1, 6000), *lines(30, 30)])
     ((id, reason),) = caught.value.failed
     assert id == "giant"

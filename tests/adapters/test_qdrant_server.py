@@ -303,7 +303,7 @@ def test_a_document_that_no_request_can_carry_is_reported_and_the_others_are_sto
     giant = samples.plain("giant", text="x" * 200_000)
     proxy.rule = faulty_proxy.too_large_above(150_000)
     batch = samples.encode([*ITEMS[:50], giant, *ITEMS[50:80]], SCHEMA)
-    with pytest.raises(BulkIndexError, match="all others are stored") as caught:
+    with pytest.raises(BulkIndexError, match="All others are stored") as caught:
         backend.upsert(batch) if way == "upsert" else backend.load([batch])
     ((id, reason),) = caught.value.failed
     assert id == "giant"
