@@ -39,7 +39,7 @@ class Document:
         title: Title of the document, or `""`. Encoders read title and text together (`content`).
         metadata: Values for filters and for display, by name: strings, finite numbers, booleans, None, and lists and
             mappings of these. Sets become sorted lists, and arrays become lists. `plain` describes what happens to
-            other values. The metadata is a copy that cannot be changed. To get one that can, call `copy.deepcopy`.
+            other values. The metadata cannot be changed. `copy.deepcopy` makes a copy that can be changed.
 
     Raises:
         DocumentError: A part has a type or a value that cannot be stored.

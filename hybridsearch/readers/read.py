@@ -106,7 +106,7 @@ def read_documents(
     | source                          | records                                                            |
     |---------------------------------|--------------------------------------------------------------------|
     | `.jsonl`, `.ndjson`, `.json`    | one JSON object on each line                                       |
-    | `.csv`, `.tsv`                  | one row on each line, below a header (quotes only in `.csv`)       |
+    | `.csv`, `.tsv`                  | rows below a header (quotes have a meaning in `.csv` only)         |
     | `.parquet`, a table in memory   | rows                                                               |
     | a folder with `corpus.jsonl`    | the lines of this file (a BEIR data set)                           |
     | another folder, `.txt`, `.md`   | each `.txt` and `.md` file in the folder and below, if not hidden  |
