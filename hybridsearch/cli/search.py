@@ -216,7 +216,8 @@ def search(
         str | None,
         of_search(
             "JSON",
-            """Filter on metadata. Only documents that match are searched. Example: '{"year": {"$gte": 2020}}'.""",
+            "Filter on metadata, title or id. Only documents that match are searched. Example: "
+            """'{"year": {"$gte": 2020}}'.""",
         ),
     ] = None,
     retrievers: arguments.Names = None,

@@ -276,7 +276,8 @@ def _answer(comparison: Comparison) -> Iterable[str]:
     yield (
         f"{found}. That is {formats.difference(adds.difference.mean, 4)} {formats.signed_interval(adds.difference)} "
         f"compared with {best.best_single.retriever}, its best single retriever (corrected "
-        f"{formats.p_value(adds.p_adjusted)}; {adds.wins:,} wins, {adds.losses:,} losses)."
+        f"{formats.p_value(adds.p_adjusted)}; {number_of(adds.wins, 'win')}, "
+        f"{number_of(adds.losses, 'loss', 'losses')})."
     )
 
 

@@ -398,7 +398,7 @@ def test_an_index_in_the_place_of_a_data_set_is_told_from_one(collection: Path, 
     ):
         for arguments in (["compare", place], ["evaluate", collection, place]):
             told = " ".join(invoke(*arguments).stderr.split())
-            assert f"'{shown}' is an index, but a data set is needed" in told
+            assert f"'{shown}' is an index, but a data set with queries and judgements is needed" in told
             assert re.search(rf"`hybridsearch compare DATASET --index '?{re.escape(str(shown))}'?`", told)
             assert "secret" not in told
 
