@@ -10,7 +10,7 @@ happens to it:
 * `text` or `json` right after one of these: what it prints.
 * `sh`: commands that install, start or fetch something. They do not run here.
 
-A line `--8<-- "PATH"` stands for the file of the repository that is at this path.
+A path between two lines `--8<--` stands for the file of the repository that is there.
 
 `...` in an output stands for any text. Models come from folders under their names on the hub. A page that names a
 server (`localhost:9200` OpenSearch, `localhost:9201` Elasticsearch, `localhost:6333` Qdrant) uses the server of the
@@ -39,7 +39,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PAGES: Final = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HAVE_OWN_TESTS: Final = {"processes.md"}
 FENCE: Final = re.compile(r"^```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
-SNIPPET: Final = re.compile(r'^--8<-- "([^"]+)"\n', re.MULTILINE)
+SNIPPET: Final = re.compile(r"^--8<--\n(.+)\n--8<--\n", re.MULTILINE)
 TITLE: Final = re.compile(r'title="([^"]+)"')
 SETS_UP: Final = re.compile(r"(\$ )?(pip|make|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|#|$)")
 SERVERS: Final = {"localhost:9200": "opensearch", "localhost:9201": "elasticsearch", "localhost:6333": "qdrant"}

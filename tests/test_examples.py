@@ -15,7 +15,7 @@ NEEDS_MODEL = {
     "quickstart.py": "sentence-transformers/all-MiniLM-L6-v2",
     "rerank.py": "cross-encoder/ms-marco-MiniLM-L6-v2",
 }
-HAVE_OWN_TESTS = {"demo.py", "train_dense.py", "custom_encoder.py"}
+HAVE_OWN_TESTS = {"demo.py", "train_dense.py", "custom_encoder.py", "existing_index.py"}
 
 
 def run(script: Path, *arguments: str, folder: Path, environment: dict[str, str] | None = None) -> str:
