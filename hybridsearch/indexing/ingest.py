@@ -29,7 +29,7 @@ class IndexReport:
         duplicates: Ids that came more than once in the call. The last document of each id is stored.
         seconds: Duration of the call.
         removed: Number of documents that `sync` removed, because the source no longer has them.
-        notes: Sentences about the types of metadata.
+        notes: Sentences about the types of metadata, empty documents, and records that were skipped.
     """
 
     indexed: int
