@@ -312,7 +312,7 @@ def test_documents_that_do_not_fit_the_mapping_are_named_with_the_engines_reason
     call(backend.address, "DELETE", backend.address.path)
     found["mappings"]["properties"]["id"] = {"type": "long"}  # as if another program had made the index
     call(backend.address, "PUT", backend.address.path, {"mappings": found["mappings"]})
-    again = make()
+    again = make(replicas=None)
     again.open()
     with pytest.raises(BulkIndexError) as caught:
         again.upsert(samples.encode([samples.plain("7"), samples.plain("seven")], SCHEMA))
