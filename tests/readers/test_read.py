@@ -560,7 +560,7 @@ def test_bad_rows_of_a_table_are_named_and_can_be_skipped(tmp_path: Path) -> Non
     rows = b'id,text,x\n1,a,1\n2,b\n3,\xff,1\n"4\n5",c,1\n,d,1\n6,e,1\n'
     reader = read_documents(write(tmp_path / "c.csv", rows), on_error="skip")
     assert [document.id for document in reader] == ["1", "4\n5", "6"]
-    assert [(skipped.line, skipped.reason.split(";")[0][:37]) for skipped in reader.skipped] == [
+    assert [(skipped.line, skipped.reason.split(". ")[0][:37]) for skipped in reader.skipped] == [
         (3, "it has 2 values for 3 columns"),
         (4, "it is not valid UTF-8 (character 3): "),
         (7, "there is no id: id, _id or docid is m"),
