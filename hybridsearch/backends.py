@@ -26,10 +26,10 @@ from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
 """Kind of a retriever.
 
-* `"lexical"`: its vectors are term frequencies, and the backend computes their weights.
-* `"sparse"`: its vectors are weights.
-* `"dense"`: its vectors are dense.
-* `"text"`: it has no vectors. The engine analyses and scores `Document.content`.
+- `"lexical"`: its vectors are term frequencies, and the backend computes their weights.
+- `"sparse"`: its vectors are weights.
+- `"dense"`: its vectors are dense.
+- `"text"`: it has no vectors. The engine analyses and scores `Document.content`.
 """
 
 
@@ -475,7 +475,7 @@ def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = No
 
     Args:
         target: Place of the index: `"memory"`, a folder, a URL such as `"opensearch://host:9200/name"`, or a `Backend`.
-        options: Keyword arguments of the backend's class. They are allowed only with a folder or a URL or `"memory"`.
+        options: Keyword arguments of the backend's class. They are allowed only with `"memory"`, a folder or a URL.
 
     Returns:
         The backend. A `Backend` is returned as it is.

@@ -18,24 +18,24 @@ this key is meant, and not the title of the document. A filter cannot select by 
 
 `$and` and `$or` take a list of filters, and `$not` takes a filter. They may be nested.
 
-* If the value in the metadata is a list, `$eq`, `$in` and the order operators match if they match any element.
-* `$ne` and `$nin` are the opposites of `$eq` and `$in`. So they match documents that do not have the field.
-* A mapping and an empty list exist, and are equal to nothing.
-* Numbers are compared by value: 1 equals 1.0. A boolean equals only a boolean.
-* Strings and ids are compared in Unicode's composed form (NFC). The two spellings of "é" are equal.
-* If a path has two meanings, because one key is "a.b" and another is "a", the longer key counts.
-* A path cannot name an empty key, or a top-level key that begins with "$".
+- If the value in the metadata is a list, `$eq`, `$in` and the order operators match if they match any element.
+- `$ne` and `$nin` are the opposites of `$eq` and `$in`. So they match documents that do not have the field.
+- A mapping and an empty list exist, and are equal to nothing.
+- Numbers are compared by value: 1 equals 1.0. A boolean equals only a boolean.
+- Strings and ids are compared in Unicode's composed form (NFC). The two spellings of "é" are equal.
+- If a path has two meanings, because one key is "a.b" and another is "a", the longer key counts.
+- A path cannot name an empty key, or a top-level key that begins with "$".
 
 Dates and times are strings:
 
-* An ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants are compared
+- An ISO 8601 date and time with an offset, such as "2024-03-01T00:30:00+09:00", is an instant. Instants are compared
   with instants, in UTC.
-* A date and time without an offset is compared as a string. Its spellings are equal ("T" or a space, with or without
+- A date and time without an offset is compared as a string. Its spellings are equal ("T" or a space, with or without
   ":00"). It comes after the string of its date.
-* An instant cannot be compared with a date, a time, a year or a month, because these have no offset. A filter raises
+- An instant cannot be compared with a date, a time, a year or a month, because these have no offset. A filter raises
   FilterError in two cases: it gives one of these and a document has an instant in the field, or it gives an instant and
   a document has a string in the field that begins with a digit. Documents that other conditions exclude do not count.
-* An instant is not equal to any other string, and has no order with it.
+- An instant is not equal to any other string, and has no order with it.
 
 An index that an earlier version made on a server has no titles, does not see mappings, compares strings as they were
 written, and refuses instants. Index its documents again, or copy the index.

@@ -240,10 +240,10 @@ class Results(Sequence[Hit]):
 
         The columns are:
 
-        * `rank`, `score`, `id`, `title` and `text`,
-        * `NAME.rank` and `NAME.score` for each retriever,
-        * `reranker_score` if documents were reranked,
-        * `metadata.FIELD` for each field of metadata.
+        - `rank`, `score`, `id`, `title` and `text`,
+        - `NAME.rank` and `NAME.score` for each retriever,
+        - `reranker_score` if documents were reranked,
+        - `metadata.FIELD` for each field of metadata.
 
         A missing value is NaN or None.
 

@@ -51,7 +51,9 @@ class SearchOptions(TypedDict, total=False):
 
 
 class HybridSearch:
-    """A search over one index with several retrievers, whose rankings are merged, reranked if wanted, and explained.
+    """An index with one or more retrievers, and the search in it.
+
+    A search merges the rankings of the retrievers, and can rerank the first documents. Each hit explains its rank.
 
     Args:
         retrievers: Encoders by name, such as `{"bm25": hs.BM25(), "dense": hs.Dense("...")}`.
@@ -169,15 +171,15 @@ class HybridSearch:
             via: Folder that keeps the encoded documents. All documents are first encoded into an index in this folder.
                 The index in the folder is then copied to this one. After a crash nothing is encoded twice.
             sync: Whether to remove the documents of the index that are not in `documents`. They are removed at the end.
-                A function is called with their number, if there are any, and returns whether to remove them.
+                A function gets the number of these documents, if there are any, and returns whether to remove them.
             show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
 
         Returns:
             Counts of stored, unchanged and removed documents, the ids that came twice, and notes.
 
         Raises:
-            DocumentError: A document is not usable. The batches before it are stored. Or `sync` is given and the reader
-                skipped lines, so the missing documents are not known.
+            DocumentError: A document is not usable. The batches before it are stored. The error also comes if `sync` is
+                given and the reader skipped lines, because the missing documents are not known then.
             BulkIndexError: The engine refused some documents. All others are stored. If another error ends the call,
                 this error has a note about the refused documents.
         """

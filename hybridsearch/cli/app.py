@@ -2,10 +2,10 @@
 
 Every verb prints text for people. With `--json` it prints exactly one JSON document. The exit codes are:
 
-* 0: the verb did its work.
-* 1: there was an error. One line on standard error says which. Tables may follow that line.
-* 2: the command line itself is wrong.
-* 130: the user pressed Ctrl-C.
+- 0: the verb did its work.
+- 1: there was an error. One line on standard error says which. Tables may follow that line.
+- 2: the command line itself is wrong.
+- 130: the user pressed Ctrl-C.
 
 Each verb imports the libraries that it needs, so `--help` answers at once.
 """

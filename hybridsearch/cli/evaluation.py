@@ -82,7 +82,7 @@ Measures = Annotated[
 ]
 TopK = Annotated[
     int,
-    _of_measures("N", "Number of documents that each system returns. Measures see no more.", "--top-k", "-k", min=1),
+    _of_measures("N", "Number of documents that each system returns. No measure looks deeper.", "--top-k", "-k", min=1),
 ]
 ExcludeSelf = Annotated[
     bool,
@@ -240,8 +240,8 @@ def compare(
         bool,
         flag(
             "--oracle-positives",
-            "Also measure each reranked system with the missed relevant documents put before the reranker, as the "
-            "evaluators of sentence-transformers do.",
+            "Also measure each reranked system with a reranker that gets all relevant documents, also those that the "
+            "retrievers missed. The evaluators of sentence-transformers do this.",
             rich_help_panel="Systems",
         ),
     ] = False,

@@ -229,7 +229,7 @@ def search(
         flag(
             "--hnsw",
             "Search dense vectors approximately. This is faster if there are very many documents, and can miss some "
-            "of the best.",
+            "of the best documents.",
             rich_help_panel="Search",
         ),
     ] = False,

@@ -171,7 +171,8 @@ def train(
             "DATASET",
             "Data that choose the best checkpoint: a data set (its split dev), a file of rows, or an evaluator "
             "TYPE=SOURCE (see --evaluator). Can be repeated with evaluators: the first one chooses. Default: the split "
-            "dev of --data, or a part of its queries (of 10 or more) or pairs (of 100 or more).",
+            "dev of --data. Without this split, a tenth of the judged queries (if there are 10 or more) or of the "
+            "pairs (if there are 100 or more) of --data.",
         ),
     ] = None,
     test: Annotated[
@@ -179,15 +180,16 @@ def train(
         _of_measuring(
             "DATASET",
             "Data set that is measured before and after training (split test). It chooses nothing. Default: the split "
-            "test of --data if it is a folder that has one, or a part of its pairs (of 100 or more).",
+            "test of a data set in --data, or a tenth of the pairs in --data (if there are 100 or more).",
         ),
     ] = None,
     evaluator: Annotated[
         list[str] | None,
         _of_measuring(
             "TYPE=SOURCE",
-            "Evaluator that is also measured before and after training: nanobeir, sts=FOLDER, retrieval=DATASET, or "
-            "reranking, triplet, similarity, binary, translation, paraphrase-mining=FILE. Can be repeated.",
+            "Evaluator that also measures the model before and after training: nanobeir, sts=FOLDER, "
+            "retrieval=DATASET, or TYPE=FILE with one of the types reranking, triplet, similarity, binary, translation "
+            "and paraphrase-mining. Can be repeated.",
         ),
     ] = None,
     measure: Annotated[
@@ -196,13 +198,17 @@ def train(
     evaluate_every: Annotated[
         float | None,
         _of_measuring(
-            "N", "Number of steps between two evaluations on --dev; below 1 a share of an epoch. Default: one epoch."
+            "N",
+            "Number of steps between two evaluations on --dev. A number below 1 is a share of an epoch. Default: one "
+            "epoch.",
         ),
     ] = None,
     patience: Annotated[
         int | None,
         _of_measuring(
-            "N", "Number of evaluations in a row without a better one after which training stops. Default: never stop."
+            "N",
+            "Number of evaluations. Training stops if so many in a row are not better than an earlier one. Default: "
+            "never stop.",
         ),
     ] = None,
     loss: Annotated[
@@ -213,7 +219,7 @@ def train(
     max_steps: Annotated[int | None, _of_training("N", "Number of steps after which training stops.")] = None,
     batch_size: Annotated[int | None, _of_training("N", "Number of rows in a batch. Default: 32.")] = None,
     accumulation: Annotated[
-        int | None, _of_training("N", "Number of batches for one step of the optimizer. Default: 1.")
+        int | None, _of_training("N", "Number of batches for one step of the optimiser. Default: 1.")
     ] = None,
     mini_batch_size: Annotated[
         int | None,
@@ -284,8 +290,8 @@ def train(
         int | None,
         _of_dense(
             "N",
-            "Rank of LoRA adapters. Only the adapters are trained. In a YAML file there is more: `lora: {rank: 16, "
-            "alpha: 32}`.",
+            "Rank of LoRA adapters. Only the adapters are trained. The file of --config can set more: `lora: {rank: "
+            "16, alpha: 32}`.",
             min=1,
         ),
     ] = None,
@@ -413,11 +419,11 @@ def mine(
     ] = None,
     margin: Annotated[
         float | None,
-        _of_choice("N", "Margin by which the score of a negative is below the score of the positive at least."),
+        _of_choice("N", "Least distance between the score of a negative and the score of the positive."),
     ] = None,
     percentage: Annotated[
         float | None,
-        _of_choice("N", "Share of the positive's score that a negative's score reaches at most, such as 0.95."),
+        _of_choice("N", "Highest score of a negative as a share of the positive's score, such as 0.95."),
     ] = None,
     max_score: Annotated[float | None, _of_choice("N", "Highest score of a negative.")] = None,
     min_score: Annotated[float | None, _of_choice("N", "Lowest score of a negative.")] = None,

@@ -31,19 +31,22 @@ _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni"}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SystemResult(SystemRecord):
-    """The results of one system on one data set. They print as a table. The fields are those of `SystemRecord`."""
+    """The results of one system on one data set, which print as a table.
+
+    The fields are those of `hybridsearch.evaluation.results.SystemRecord`.
+    """
 
     def ranking(self, query_id: str) -> Ranking:
-        """The ranking that the system returned for one query. It is empty for an unknown query id."""
+        """Return the ranking of the system for one query. It is empty for an unknown query id."""
         pairs = self.rankings.get(query_id, ())
         return Ranking(tuple(id for id, _ in pairs), np.array([score for _, score in pairs], dtype=np.float64))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as a dict that `json` can write."""
+        """Convert the results to a dict that JSON can hold."""
         return dict(to_plain(self))
 
     def to_pandas(self) -> pd.DataFrame:
-        """The scores as a DataFrame, with a row for each query and a column for each measure.
+        """Convert the scores to a DataFrame with a row for each query and a column for each measure.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -69,9 +72,10 @@ class SystemResult(SystemRecord):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison(ComparisonRecord):
-    """The results of several systems on one data set. They print as tables.
+    """The results of several systems on one data set, which print as tables.
 
-    The fields are those of `ComparisonRecord`.
+    The fields are those of `hybridsearch.evaluation.results.ComparisonRecord`. `comparison["name"]` returns the results
+    of one system.
     """
 
     systems: tuple[SystemResult, ...]
@@ -86,16 +90,20 @@ class Comparison(ComparisonRecord):
     # Saving
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as a dict that `json` can write. `from_dict` reads it."""
+        """Convert the comparison to a dict that JSON can hold. `from_dict` converts it back."""
         return dict(to_plain(self))
 
     def to_json(self, indent: int | None = None) -> str:
-        """All fields as one JSON document. `indent` is as in `json.dumps`."""
+        """Convert the comparison to one JSON document.
+
+        Args:
+            indent: Number of spaces of an indentation. None writes one line.
+        """
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
-        """The comparison of a dict that `to_dict` made.
+        """Make a comparison from a dict that `to_dict` made.
 
         Raises:
             InvalidArgumentError: `data` has another form.
@@ -147,7 +155,7 @@ class Comparison(ComparisonRecord):
         return paths
 
     def to_pandas(self) -> pd.DataFrame:
-        """The results as a DataFrame with one row for each system.
+        """Convert the results to a DataFrame with one row for each system.
 
         The first columns are the means of the measures. Five columns are about the main measure: `difference` from the
         baseline, `low` and `high` (the interval of the difference), `p` (corrected), and `best_single` (the mean of the
@@ -184,7 +192,7 @@ class Comparison(ComparisonRecord):
         report.write_html(self, path)
 
     def to_markdown(self) -> str:
-        """The tables as Markdown text, for a README or an issue."""
+        """Make the tables as Markdown text, for a README or an issue."""
         return "\n\n".join(grid.to_markdown() for grid in _grids(self)) + "\n"
 
     def __rich__(self) -> RenderableType:

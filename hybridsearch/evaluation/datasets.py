@@ -252,7 +252,7 @@ class DatasetReport:
     problems: tuple[Problem, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as a dict that `json` can write."""
+        """Convert the report to a dict that JSON can hold."""
         return asdict(self)
 
     def __str__(self) -> str:

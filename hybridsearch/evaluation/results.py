@@ -12,11 +12,11 @@ from hybridsearch.messages import number_of
 Kind: TypeAlias = Literal["single", "fused", "reranked", "oracle-positives", "run"]
 """The kind of a system.
 
-* "single": one retriever.
-* "fused": several retrievers, whose rankings are merged.
-* "reranked": the documents that retrieval found are reranked (end to end).
-* "oracle-positives": the reranker also gets the relevant documents that retrieval missed. No real system can do that.
-* "run": rankings from a file or from memory.
+- "single": one retriever.
+- "fused": several retrievers, whose rankings are merged.
+- "reranked": the documents that retrieval found are reranked (end to end).
+- "oracle-positives": the reranker also gets the relevant documents that retrieval missed. No real system can do that.
+- "run": rankings from a file or from memory.
 """
 
 ALPHA = 0.05
@@ -128,7 +128,7 @@ class Versus:
 
     @property
     def significant(self) -> bool:
-        """Whether the adjusted p-value is below `ALPHA`."""
+        """Whether the corrected p-value is below 0.05."""
         return self.p_adjusted < ALPHA
 
     @property

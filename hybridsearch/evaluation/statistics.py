@@ -85,12 +85,12 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, *, samples: int =
 def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: int = 9_999, seed: int = 0) -> float:
     """Compute the two-sided p-value of a paired test of two systems on the same queries, by scipy.
 
-    * "t" is the paired t test (`scipy.stats.ttest_rel`). On measures of retrieval it agrees with the randomization
+    - "t" is the paired t test (`scipy.stats.ttest_rel`). On measures of retrieval it agrees with the randomization
       test (Smucker, Allan and Carterette, CIKM 2007; Urbano, Lima and Hanjalic, SIGIR 2019) and is much faster.
-    * "randomization" is Fisher's test (`scipy.stats.permutation_test`). In each of `samples` rounds, the two values of
+    - "randomization" is Fisher's test (`scipy.stats.permutation_test`). In each of `samples` rounds, the two values of
       each query change places with probability 1/2. If there are at most `samples` exchanges (2^n), all are computed,
       and the result is exact.
-    * "wilcoxon" is the signed-rank test (`scipy.stats.wilcoxon`). It ignores queries without a difference.
+    - "wilcoxon" is the signed-rank test (`scipy.stats.wilcoxon`). It ignores queries without a difference.
 
     The p-value is 1.0 if both systems have equal values on every query, or if there is only one query.
 

@@ -80,13 +80,13 @@ class Rival:
 class Tuned:
     """The result of `tune`: which fusion to use, and how good it is on queries that had no part in the choice.
 
-    Give `fusion` and `candidates` to `HybridSearch`. On the command line, `--fusion` takes the file of `save`. It
-    prints as tables with a recommendation.
+    It prints as tables with a recommendation. Give `fusion` and `candidates` to `HybridSearch`. On the command line,
+    `--fusion` takes the file of `save`.
 
     Attributes:
-        fusion: Recommended fusion. It is `tuned` if that is significantly better than all others. Else it is the best
-            one of `untuned`, if `tuned` is better than the best single retriever. Else it is the best single retriever
-            alone: all other retrievers have the weight 0.
+        fusion: Recommended fusion. It is `tuned` if `tuned` is significantly better than all others. Else it is the
+            best fusion of `untuned`, if `tuned` is significantly better than the best single retriever. Else it is the
+            best single retriever alone: all other retrievers have the weight 0.
         candidates: Number of documents to read from each retriever with `fusion`.
         tuned: Best fusion that was found on all queries, recommended or not.
         tuned_candidates: Number of documents to read from each retriever with `tuned`.
@@ -150,7 +150,7 @@ class Tuned:
         return f"{self.measure} {means}, {formats.difference(rival.difference.mean, 4)} {sure}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as a dict that `json` can write. `Tuned.from_dict` reads it."""
+        """Convert the result to a dict that JSON can hold. `Tuned.from_dict` converts it back."""
         return {
             "type": TUNED,
             "fusion": self.fusion.to_json(),
@@ -163,7 +163,7 @@ class Tuned:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tuned:
-        """The result of a dict that `to_dict` made.
+        """Make a result from a dict that `to_dict` made.
 
         Raises:
             InvalidArgumentError: `data` has another form.

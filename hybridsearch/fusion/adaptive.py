@@ -2,10 +2,10 @@
 
 The rankings of one query have two signs that a retriever has found the wrong documents. Neither sign is certain.
 
-* The retriever's first documents have low ranks with the other retrievers (`support`). Markovits, Shtok, Kurland and
+- The retriever's first documents have low ranks with the other retrievers (`support`). Markovits, Shtok, Kurland and
   Carmel predict from such similarities how good a ranking is (Predicting Query Performance for Fusion-Based Retrieval,
   CIKM 2012).
-* The retriever's candidates have nearly equal scores (`commitment`). The scores of good rankings are further apart.
+- The retriever's candidates have nearly equal scores (`commitment`). The scores of good rankings are further apart.
   This is the idea of NQC (Shtok, Kurland, Carmel, Raiber and Markovits, Predicting Query Performance by Query-Drift
   Estimation, ACM TOIS 30(2), 2012).
 
@@ -14,9 +14,9 @@ Correlations, arXiv 2601.17339).
 
 The rankings of many queries have two more signs (`trust`), which no single query shows.
 
-* The retriever finds the same few documents for many different queries. These hubs are near to all queries
+- The retriever finds the same few documents for many different queries. These hubs are near to all queries
   (Radovanović, Nanopoulos and Ivanović, Hubs in Space, JMLR 11, 2010).
-* The retriever finds the same documents as another retriever, so that one opinion counts twice. Bates and Granger
+- The retriever finds the same documents as another retriever, so that one opinion counts twice. Bates and Granger
   compute weights for estimates with correlated errors (The Combination of Forecasts, Operational Research Quarterly
   20(4), 1969).
 
@@ -176,10 +176,10 @@ def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
 
     The weight has two factors.
 
-    * Repetition: for each document among a query's first ten, the other queries are counted that have it among their
+    - Repetition: for each document among a query's first ten, the other queries are counted that have it among their
       first ten. A retriever with the mean count c gets ((least c + 0.1) / (c + 0.1))^2, but at least 0.1. The least c
       of all retrievers is what the queries have in common. Only more repetition lowers the weight.
-    * Overlap: the retriever's part of S^-1 1, but at least 0.05. S has the mean Jaccard overlap of the first ten
+    - Overlap: the retriever's part of S^-1 1, but at least 0.05. S has the mean Jaccard overlap of the first ten
       documents of any two retrievers. These are the weights with the least variance for estimates that are correlated
       by S. Two retrievers with the same documents share one weight.
 

@@ -116,10 +116,10 @@ def read_documents(
 
     The fields of a record become a document. The first field that exists is used:
 
-    * The id is the field `id`, `_id` or `docid`. Integers become strings.
-    * The text is the field `text`, `contents`, `content` or `body`. A missing value is an empty text.
-    * The title is the field `title`.
-    * All other fields are metadata. A mapping in the field `metadata` is merged into the metadata.
+    - The id is the field `id`, `_id` or `docid`. Integers become strings.
+    - The text is the field `text`, `contents`, `content` or `body`. A missing value is an empty text.
+    - The title is the field `title`.
+    - All other fields are metadata. A mapping in the field `metadata` is merged into the metadata.
 
     The id of a text file is its path below the folder. Its title is its first Markdown heading, or its name.
 

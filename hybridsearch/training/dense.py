@@ -73,8 +73,8 @@ def train_dense(
             takes. It scores the given tuples or the mined negatives. None trains on labels only.
         corpus: Documents to mine from, or their file or folder. None takes the documents of the data set, or else the
             positives.
-        dev: What chooses the best checkpoint: a data set with documents (`Dataset`), training data, or evaluators such
-            as "similarity=dev.csv" (`build_evaluator`).
+        dev: Data or evaluators that choose the best checkpoint: a data set with documents (`Dataset`), training data,
+            or evaluators such as "similarity=dev.csv" (`build_evaluator`).
         test: Held-out queries with judgements, which are measured before and after training.
         evaluators: Further evaluators, measured before and after training, as `build_evaluator` takes them. They do not
             choose the checkpoint.

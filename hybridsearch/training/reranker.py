@@ -74,7 +74,7 @@ def train_reranker(
             test. None searches with BM25.
         corpus: Documents to mine from if there is no `retriever`. None takes the documents of the data set, or else the
             positives.
-        dev: What chooses the best checkpoint, as in `hybridsearch.train_dense`.
+        dev: Data or evaluators that choose the best checkpoint, as in `hybridsearch.train_dense`.
         test: Held-out queries with judgements, as in `hybridsearch.train_dense`.
         evaluators: Further evaluators, as in `hybridsearch.train_dense`.
         settings: Settings of the run. None takes the defaults.

@@ -56,10 +56,10 @@ class TrainingSettings:
 
     Attributes:
         epochs: Number of passes over the data, above 0. Fractions are allowed.
-        max_steps: Number of optimizer steps after which training stops. It replaces `epochs`. None trains for `epochs`.
+        max_steps: Number of optimiser steps after which training stops. It replaces `epochs`. None trains for `epochs`.
         batch_size: Number of rows of a batch on each device, before accumulation. In-batch negatives come from these
             rows.
-        accumulation: Number of batches whose gradients are summed before an optimizer step.
+        accumulation: Number of batches whose gradients are summed before an optimiser step.
         mini_batch_size: Number of rows that the cached losses and the losses on lists compute at a time. A smaller
             number needs less memory. None takes 32.
         learning_rate: Highest learning rate of the schedule, above 0 and below 1. None takes the value for the kind of
@@ -74,16 +74,16 @@ class TrainingSettings:
         seed: Seed of new weights, of the order of the rows, and of dropout.
         precision: Number format of the computation: "auto", "fp32", "fp16" or "bf16". "auto" takes bf16 on a GPU or
             processor that has it (AVX-512 BF16 or AMX, twice as fast as fp32), else fp16 on a GPU, else fp32. The
-            weights and the optimizer are always fp32.
+            weights and the optimiser are always fp32.
         gradient_checkpointing: Whether activations are computed again instead of kept. This takes less memory and about
             a third more time.
         sampling: How batches are drawn from several data sets. Each batch comes from one data set: "proportional" to
             the sizes until all data sets are used up, or "round-robin" until the first data set is used up.
-        evaluate_every: Time between evaluations: below 1 a share of an epoch, else a whole number of steps. None
+        evaluate_every: Number of steps between two evaluations. A number below 1 is a share of an epoch. None
             evaluates once an epoch. Each evaluation writes a checkpoint.
         measure: Measure that chooses the best checkpoint and stops early, if dev is measured by searching documents.
-        patience: Number of evaluations in a row without a better one after which training stops. None never stops
-            early.
+        patience: Number of evaluations. Training stops if so many in a row are not better than an earlier one. None
+            never stops early.
         keep_checkpoints: Number of checkpoints that stay on disk. The best checkpoint always stays.
         resume: Whether a run continues from the last complete checkpoint in the output folder. If there is none, the
             run starts from the beginning.
@@ -152,7 +152,7 @@ class TrainingSettings:
             yield "evaluate_every", every if whole else whole_number("evaluate_every", every, sentence=sentence)
 
     def learning_rate_for(self, kind: ModelKind) -> float:
-        """The learning rate of the settings, or the default for the kind of model if it is None.
+        """Return the learning rate of the settings, or the default for the kind of model if it is None.
 
         Args:
             kind: Kind of model: "dense", "sparse" or "reranker".
@@ -160,7 +160,7 @@ class TrainingSettings:
         return LEARNING_RATES[kind] if self.learning_rate is None else self.learning_rate
 
     def to_dict(self, kind: ModelKind | None = None) -> dict[str, Any]:
-        """The settings as a dictionary from field names to values, ready for JSON or YAML.
+        """Convert the settings to a dict of field names and values, for JSON or YAML.
 
         Args:
             kind: Kind of model whose default replaces a learning rate of None. None keeps it as it is.

@@ -66,7 +66,7 @@ class Sources:
 
     Attributes:
         training: Data to train on, one or more sets with different names.
-        dev: What chooses the best checkpoint. None keeps the last weights.
+        dev: Data or evaluators that choose the best checkpoint. None keeps the last weights.
         test: Data set that judges the result and never chooses anything, or None.
         corpora: Documents to mine hard negatives from, one collection for each item of `training`. None in place of a
             collection takes the positives of the rows.
@@ -103,12 +103,12 @@ def gather(
 ) -> Sources:
     """Read the training data, and hold out dev and test if they are not given.
 
-    * Queries with judgements: a split "dev" of the source becomes dev (at most 100 of its queries), and a split "test"
+    - Queries with judgements: a split "dev" of the source becomes dev (at most 100 of its queries), and a split "test"
       becomes test. Without a split "dev", a tenth of the training queries, at most 100, becomes dev. If there are
       several sources, the first one that can give dev or test does.
-    * One set of pairs or tuples with at least 100 rows: a tenth, at most 100 rows, becomes dev, and as many rows become
+    - One set of pairs or tuples with at least 100 rows: a tenth, at most 100 rows, becomes dev, and as many rows become
       test. The queries of these rows search for their positives among all positives and negatives.
-    * Several sets of rows, or any rows if `dev` is given: no rows are held out.
+    - Several sets of rows, or any rows if `dev` is given: no rows are held out.
 
     Training rows with a query of dev, test or an evaluator are left out. Queries of a given dev that are also in test
     are left out too. The notes of the data have the numbers.
@@ -116,7 +116,7 @@ def gather(
     Args:
         data: Source of training data, a list of sources, or a mapping from names to sources. If two sources have the
             same name, the later one gets a number.
-        dev: What chooses the best checkpoint, as in `Sources`.
+        dev: Data or evaluators that choose the best checkpoint, as in `Sources`.
         test: Data set that judges the result, or a folder or name for `load_dataset`.
         corpus: Documents to mine from for all data, or anything that `read_documents` reads. None takes the documents
             of each data set.
@@ -173,7 +173,7 @@ def hold_out(dataset: Dataset, seed: int = 0, closed: Collection[Question] = ())
     Args:
         dataset: Data set with judgements.
         seed: Seed that chooses the queries.
-        closed: Normalized texts of queries that are not held out, such as the queries of a test set.
+        closed: Normalised texts of queries that are not held out, such as the queries of a test set.
 
     Returns:
         The rest of the data set and the held-out data set. The second is None if there are fewer than ten queries.
@@ -204,7 +204,7 @@ def some_queries(
     Args:
         dataset: Data set with judgements.
         seed: Seed that chooses the queries.
-        closed: Normalized texts of queries that are not drawn.
+        closed: Normalised texts of queries that are not drawn.
         most: Largest number of query texts.
 
     Returns:
@@ -336,7 +336,7 @@ def _judged(part: Part) -> Dataset | None:
 
 
 def _texts_asked(dataset: Dataset) -> dict[str, str]:
-    """The normalized texts, by id, of the queries that have a relevant document."""
+    """The normalised texts, by id, of the queries that have a relevant document."""
     answered = (id for id, grades in dataset.qrels.items() if any(grade > 0 for grade in grades.values()))
     return {id: normalized(dataset.queries[id]) for id in answered if id in dataset.queries}
 

@@ -82,12 +82,12 @@ def train_sparse(
         regularizer_schedule: How the weights of the regularisers rise from 0: "quadratic", "linear", or "constant" for
             the full weight from the first step.
         regularizer_warmup: Share of the steps in which these weights rise, above 0 and at most 1.
-        target_active_dims: Mean number of active dimensions that a document shall have; None sets no target. CSR keeps
+        target_active_dims: Mean number of active dimensions that a document should have. None sets no target. CSR keeps
             exactly this number for documents and queries. For the other architectures, the weight of the regulariser
-            follows the measured number after its rise (`hybridsearch.training.models.regularization`). A checkpoint
-            that is more than a tenth above the target is chosen only if no checkpoint is below that. Regularisers only
-            make vectors sparser, so a target above the number without regularisers is not reached.
-        target_query_active_dims: Mean number of active dimensions that a query shall have, for SPLADE only; None sets
+            first rises, and then follows the measured number (`hybridsearch.training.models.regularization`). A
+            checkpoint that is more than a tenth above the target is chosen only if there is no other checkpoint.
+            Regularisers only make vectors sparser, so a target above the number without regularisers is not reached.
+        target_query_active_dims: Mean number of active dimensions that a query should have, for SPLADE only. None sets
             no target.
         query_learning_rate: Learning rate of the query weights of an inference-free model. All other weights have the
             learning rate of the settings.
@@ -97,7 +97,7 @@ def train_sparse(
         teacher: Model whose scores the student learns, as in `hybridsearch.train_dense`.
         corpus: Documents to mine from. A new inference-free model also counts its first query weights in them. None
             takes the documents of each data set, or else its positives.
-        dev: What chooses the best checkpoint, as in `hybridsearch.train_dense`.
+        dev: Data or evaluators that choose the best checkpoint, as in `hybridsearch.train_dense`.
         test: Held-out queries with judgements, as in `hybridsearch.train_dense`.
         evaluators: Further evaluators, as in `hybridsearch.train_dense`.
         settings: Settings of the run. None takes the defaults.

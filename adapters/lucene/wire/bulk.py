@@ -37,12 +37,12 @@ class BulkSender:
     Every line names its document, so sending it twice does no harm. A line that may not have arrived is sent again. Two
     lines of one document are never sent at the same time, so the later line wins.
 
-    * HTTP 429, 502, 503 and 504, errors that pass (`PASSING`), and errors of the connection: the request is sent again.
+    - HTTP 429, 502, 503 and 504, errors that pass (`PASSING`), and errors of the connection: the request is sent again.
       From the second time on it is sent in smaller parts. When a part succeeds, the count of failures starts again.
-    * Items that were rejected because of load, under HTTP 200: these items are sent again.
-    * HTTP 413 and 400: the request is sent in halves, down to the document that is at fault. After a 413, all later
+    - Items that were rejected because of load, under HTTP 200: these items are sent again.
+    - HTTP 413 and 400: the request is sent in halves, down to the document that is at fault. After a 413, all later
       requests are smaller.
-    * Items that were refused for good, such as a mapping conflict: they are reported after all others were sent.
+    - Items that were refused for good, such as a mapping conflict: they are reported after all others were sent.
 
     There is a `pause` between two attempts. The header Retry-After is ignored: neither engine sends it, and
     opensearch-py does not show it.

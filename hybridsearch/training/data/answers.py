@@ -11,7 +11,7 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.data.rows import Kind, TrainingData, normalized
 
 Question: TypeAlias = str | frozenset[str]
-"""A normalized query, or the two normalized texts of a pair. A pair asks whether the two texts belong together."""
+"""A normalised query, or the two normalised texts of a pair. A pair asks whether the two texts belong together."""
 
 _ABOUT_PAIRS = (Kind.CLASSED, Kind.LABELLED, Kind.SCORED)
 

@@ -50,7 +50,7 @@ Spec: TypeAlias = "str | Mapping[str, Any] | BaseEvaluator"
 """An evaluator: a text ("similarity=dev.csv"), a mapping ({"type": "similarity", "data": "dev.csv"}), or an object."""
 
 Dev: TypeAlias = "Dataset | TrainingData | Spec | Sequence[Spec]"
-"""What chooses the best checkpoint: a data set with documents, rows, or evaluators for `build_evaluator`."""
+"""Data or evaluators that choose the best checkpoint. Data are a data set with documents, or rows."""
 
 STS = {
     "STS12": "mteb/sts12-sts",
@@ -141,7 +141,7 @@ def dev_evaluator(
     for a reranker by nDCG@10. Lists are measured by nDCG@10.
 
     Args:
-        dev: What chooses the best checkpoint. None makes no evaluator.
+        dev: Data or evaluators that choose the best checkpoint. None makes no evaluator.
         kind: Kind of the model: "dense", "sparse" or "reranker".
         settings: Settings with the measure.
         retriever: Index or pipeline whose results a reranker reads. None takes BM25.

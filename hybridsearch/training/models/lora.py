@@ -52,7 +52,7 @@ class LoraSettings:
             object.__setattr__(self, "targets", tuple(self.targets))  # a YAML file has a list
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as a dictionary from field names to values, ready for JSON or YAML."""
+        """Convert the settings to a dict of field names and values, for JSON or YAML."""
         return asdict(self) | {"targets": None if self.targets is None else list(self.targets)}
 
     @classmethod

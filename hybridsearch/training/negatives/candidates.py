@@ -240,7 +240,7 @@ def _scored(reranker: Reranker, found: Sequence[Found], texts: Sequence[Sequence
 
 
 def _nearly_same(text: str, words: Counter[str]) -> bool:
-    """Whether two normalized texts have nearly the same words. False if one of them is shorter than 20 words."""
+    """Whether two normalised texts have nearly the same words. False if one of them is shorter than 20 words."""
     own = Counter(text.split())
     if min(own.total(), words.total()) < _LONG:
         return False
@@ -253,6 +253,6 @@ def _placed(known: Mined, there: Mined | None) -> Mined:
 
 
 def _keys(one: Mined) -> list[str]:
-    """Normalized texts by which a candidate is compared: first its whole content, then its text without the title."""
+    """Normalised texts by which a candidate is compared: first its whole content, then its text without the title."""
     texts = [one.text] if one.document is None else [one.text, one.document.content, one.document.text]
     return [normalized(text) for text in dict.fromkeys(texts) if text.strip()] or [""]

@@ -78,10 +78,10 @@ def mine_hard_negatives(
 
     Each query is searched. Some candidates are never taken:
 
-    * a known positive of the query, by id or text
-    * a text of 20 words or more that shares 95% of its words with a positive
-    * the query itself
-    * a text that equals the text of a better candidate
+    - a known positive of the query, by id or text
+    - a text of 20 words or more that shares 95% of its words with a positive
+    - the query itself
+    - a text that equals the text of a better candidate
 
     The other candidates are counted by rank, and must pass the margins and limits.
 

@@ -100,7 +100,7 @@ def make_trainer(
 
 
 def steps_of_epoch(trainer: Any) -> int:
-    """The number of optimizer steps of one pass over the data."""
+    """The number of optimiser steps of one pass over the data."""
     batches = len(trainer.get_train_dataloader())
     return max(1, math.ceil(batches / int(trainer.args.gradient_accumulation_steps)))
 

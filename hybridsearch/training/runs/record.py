@@ -41,7 +41,7 @@ class Evaluation:
     """The measures of a model on dev at one step of training.
 
     Attributes:
-        step: Number of optimizer steps so far. 0 is the model before training.
+        step: Number of optimiser steps so far. 0 is the model before training.
         epoch: Number of passes over the data so far.
         seconds: Time since the run began, without interruptions.
         score: Figure that chooses the best checkpoint. Larger is better.
@@ -62,7 +62,7 @@ class History:
     Attributes:
         evaluations: Evaluations in order. Empty without dev.
         losses: Pairs of a step and the means of the loss and its parts since the pair before.
-        steps: Number of optimizer steps of the run.
+        steps: Number of optimiser steps of the run.
         best_step: Step whose weights were kept. Without dev, the last step.
         seconds: Time of the run in seconds, without interruptions.
         stopped_early: Whether `patience` ended the run.
@@ -172,7 +172,7 @@ def last_good_checkpoint(folder: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The number of optimizer steps after which a checkpoint was written."""
+    """The number of optimiser steps after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
