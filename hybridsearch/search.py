@@ -178,8 +178,9 @@ class HybridSearch:
             Counts of stored, unchanged and removed documents, the ids that came twice, and notes.
 
         Raises:
-            DocumentError: A document is not usable. The batches before it are stored. The error also comes if `sync` is
-                given and the reader skipped lines, because the missing documents are not known then.
+            DocumentError: A document is not usable. The batches before it are stored. With `sync`, the error also comes
+                if the reader skipped lines, because the missing documents are not known then, and if the source is
+                empty.
             BulkIndexError: The engine refused some documents. All others are stored. If another error ends the call,
                 this error has a note about the refused documents.
         """
@@ -204,6 +205,11 @@ class HybridSearch:
 
                 source = batches(reader, batch_size)
                 first = list(islice(source, 1))  # an error here makes no index
+                if sync and not first and not reader.skipped:
+                    raise DocumentError(
+                        "The source holds no document, so sync (--sync) would remove every document of the index. No "
+                        "document was removed. Check the source. To empty an index, call delete with its ids."
+                    )
                 few, new = all(is_last(batch, batch_size) for batch in first), self._encoders.schema is None
                 empty = new or (not few and is_empty(self._backend))
                 self._create()

@@ -721,6 +721,10 @@ def test_sync_removes_nothing_where_it_cannot_know_what_is_gone(tmp_path: Path) 
     (tmp_path / "c.jsonl").write_text("")
     with pytest.raises(DocumentError, match="holds no document"):
         search.index(tmp_path / "c.jsonl", sync=True)
+    nothing: list[Iterable[hs.Document]] = [[], iter(())]
+    for source in nothing:
+        with pytest.raises(DocumentError, match="would remove every document"):
+            search.index(source, sync=True)
     with pytest.raises(InvalidArgumentError, match="--via"):
         search.index([], sync=True, via=tmp_path / "via")
     assert search.count() == 2
