@@ -118,11 +118,11 @@ class OpenSearchBackend(LuceneBackend):
     ) -> None:
         one_of("engine", engine, (None, "lucene", "faiss"))
         if sparse not in (None, "exact", "seismic"):
-            raise InvalidArgumentError(f"sparse is {sparse!r}; it is 'exact' or 'seismic' (approximate).")
+            raise InvalidArgumentError(f"sparse is {sparse!r}, but it must be 'exact' or 'seismic' (approximate).")
         known = _COMPRESSION[engine or "lucene"]
         if quantization is not None and quantization not in list(known):
             raise InvalidArgumentError(
-                f"quantization is {quantization!r}; with the engine {engine or 'lucene'} it is "
+                f"quantization is {quantization!r}, but with the engine {engine or 'lucene'} it must be "
                 f"{' or '.join(map(repr, known))}."
             )
         built = {"n_postings": n_postings, "approximate_threshold": approximate_threshold}

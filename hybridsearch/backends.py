@@ -537,5 +537,5 @@ def _check_options(scheme: str, factory: Callable[..., Backend], options: Mappin
     known = [p.name for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     unknown = [name for name in options if name not in known]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        has = f"it has {', '.join(known)}" if known else "it has none"
-        raise InvalidArgumentError(f"The {scheme} backend has no option {unknown[0]!r}; {has}.")
+        has = f"Its options are {', '.join(known)}" if known else "It has none"
+        raise InvalidArgumentError(f"The {scheme} backend has no option {unknown[0]!r}. {has}.")

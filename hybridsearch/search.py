@@ -830,7 +830,7 @@ def open(
                 )
         if given:
             raise InvalidArgumentError(
-                f"The index has no retriever {next(iter(given))!r}; it has {', '.join(map(repr, encoders))}."
+                f"The index has no retriever {next(iter(given))!r}. It has {', '.join(map(repr, encoders))}."
             )
         if isinstance(reranker, str) and reranker == CONFIGURED:
             recorded = schema.settings.get("reranker")

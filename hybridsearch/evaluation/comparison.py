@@ -85,7 +85,8 @@ class Comparison(ComparisonRecord):
         for system in self.systems:
             if system.name == name:
                 return system
-        raise KeyError(f"{name!r} was not compared; {', '.join(repr(one.name) for one in self.systems)} were.")
+        names = ", ".join(repr(one.name) for one in self.systems)
+        raise KeyError(f"{name!r} was not compared. The systems are {names}.")
 
     # Saving
 

@@ -379,7 +379,7 @@ def load_one(name: str | Path, split: str = "test", dataset_id: str | Path | Non
 def _nanobeir_set(member: str) -> str:
     key = member.lower().replace("-", "").removeprefix("nano")
     if key not in NANOBEIR:
-        raise DatasetNotFoundError(f"NanoBEIR has no set {member!r}; it has {', '.join(NANOBEIR)}.")
+        raise DatasetNotFoundError(f"NanoBEIR has no set {member!r}. The sets are {', '.join(NANOBEIR)}.")
     return key
 
 

@@ -140,7 +140,7 @@ def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed:
     for kind in kinds:
         if kind.weights is not None:
             raise InvalidArgumentError(
-                f"kinds are fusions without weights, because the weights are tuned: leave out those of {kind!r}."
+                f"kinds are fusions without weights, because the weights are tuned: leave out the weights of {kind!r}."
             )
     if not candidates:
         raise InvalidArgumentError("candidates is empty: give one or more whole numbers of at least 1.")

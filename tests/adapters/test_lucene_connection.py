@@ -205,7 +205,7 @@ def test_the_switch_that_makes_an_engine_approximate_is_true_or_false() -> None:
 
 
 def test_an_unknown_option_is_answered_with_those_that_there_are(engine: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"has no option 'hnsw'; it has dense, .*, ef_search, "):
+    with pytest.raises(InvalidArgumentError, match=r"has no option 'hnsw'. Its options are dense, .*, ef_search, "):
         connect(f"{engine}://localhost/name", {"hnsw": True})
 
 

@@ -415,7 +415,7 @@ def test_the_digest_depends_on_queries_and_judgements_and_not_on_their_order() -
         ("scifact", "There is no folder 'scifact'.*nanobeir/msmarco"),
         ("no/such/folder", "There is no folder"),
         (Path("owner/name"), "There is no folder"),
-        ("nanobeir/trec", "NanoBEIR has no set 'trec'; it has arguana, "),
+        ("nanobeir/trec", "NanoBEIR has no set 'trec'. The sets are arguana, "),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_known_ones(name: str | Path, message: str) -> None:

@@ -207,7 +207,7 @@ def check_switches(**switches: object) -> None:
     """Raises InvalidArgumentError if one of these options is neither True nor False."""
     for name, value in switches.items():
         if not isinstance(value, bool):
-            raise InvalidArgumentError(f"{name} is {value!r}; it is True or False.")
+            raise InvalidArgumentError(f"{name} is {value!r}, but it must be True or False.")
 
 
 def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, str]:
