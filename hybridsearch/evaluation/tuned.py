@@ -94,8 +94,9 @@ class Tuned:
         dataset: Name of the data set.
         queries: Number of queries.
         held_out: Mean of the tuned fusion on queries that had no part in choosing it, with its interval.
-        best_single: Best single retriever on all queries. Its mean is of the retriever that the other queries chose, as
-            for the tuned fusion.
+        best_single: The retriever that is the best alone on all queries, with its own mean on all queries, as `compare`
+            measures it. This retriever was chosen on the queries on which it is measured, so tuning has to beat the
+            highest mean of a single retriever. That can make tuning look worse than it is, but never better.
         untuned: Fusions that need no judgements: those of `UNTUNED`, and "calibrated". Each retriever is read
             `UNTUNED_CANDIDATES` deep.
         folds: Choices of the folds. If they differ much, the choice is not sure.

@@ -5,8 +5,10 @@ nested cross-validation (Varma and Simon, Bias in Error Estimation When Using Cr
 Bioinformatics 7:91, 2006). The queries are cut into folds. For each fold the whole choice is made again on all other
 queries, by another cross-validation. Then it is measured on the fold.
 
-The best single retriever is chosen and measured in the same way. Fusions with equal weights need no choice. If tuning
-is not significantly better than one of these, the simplest of them is recommended.
+It is compared with systems that need no folds, each measured on all queries: the best single retriever, and fusions
+with equal weights. The best one of each is chosen on these same queries, which can only favour it. If tuning is not
+significantly better than the best single retriever, this retriever is recommended. Else, if tuning is not significantly
+better than the best untuned fusion, that fusion is recommended.
 """
 
 from __future__ import annotations
@@ -154,18 +156,18 @@ def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
     """Do the outer cross-validation, and make the choice on all queries."""
     everything = np.arange(len(table.queries))
     shuffled = np.random.default_rng(seed).permutation(everything)
-    held_out, alone = np.zeros(len(shuffled)), np.zeros(len(shuffled))
+    held_out = np.zeros(len(shuffled))
     choices = []
     for fold in np.array_split(shuffled, folds):
         rest = shuffled[~np.isin(shuffled, fold)]
         fusion, depth = table.choose(rest, folds)
         single = table.best_single(rest)
         held_out[fold] = table.measured(fusion, depth, fold)
-        alone[fold] = table.singles[single, fold]
-        means = float(held_out[fold].mean()), float(alone[fold].mean())
+        means = float(held_out[fold].mean()), float(table.singles[single, fold].mean())
         choices.append(Fold(len(fold), fusion, depth, means[0], table.names[single], means[1]))
     tuned, depth = table.choose(shuffled, folds)
     tuned.tuned_on = kept_digests(dataset.query_digests)
+    best = table.best_single(everything)
 
     def rival(name: str, values: NDArray[np.float64]) -> Rival:
         of, difference = (bootstrap_interval(one, seed=seed) for one in (values, held_out - values))
@@ -184,7 +186,7 @@ def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
         dataset=dataset.name,
         queries=len(shuffled),
         held_out=bootstrap_interval(held_out, seed=seed),
-        best_single=rival(table.names[table.best_single(everything)], alone),
+        best_single=rival(table.names[best], table.singles[best]),
         untuned=tuple(rival(name, values) for name, values in untuned.items()),
         folds=tuple(choices),
     )

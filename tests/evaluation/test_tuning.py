@@ -76,6 +76,18 @@ def test_untuned_fusions_are_measured_on_the_same_queries_as_the_tuned_one() -> 
         assert rival.difference.mean == pytest.approx(tuned.held_out.mean - rival.held_out.mean)
 
 
+def test_the_best_single_retriever_is_one_retriever_measured_on_all_queries_although_folds_chose_others() -> None:
+    runs, data = collection({"a": 1.0, "b": 1.02}, queries=40)
+    tuned = tuned_on(runs, data)
+    assert {fold.best_single for fold in tuned.folds} == {"a", "b"}
+    systems = {name: Pipeline(runs, [name]) for name in runs}
+    expected = compare(systems, data, measures=["nDCG@10"], show_progress_bar=False)
+    means = {name: expected[name].means["nDCG@10"].mean for name in runs}
+    assert means[tuned.best_single.name] == max(means.values())
+    assert tuned.best_single.held_out.mean == pytest.approx(max(means.values()))
+    assert tuned.best_single.difference.mean == pytest.approx(tuned.held_out.mean - max(means.values()))
+
+
 def test_the_less_noisy_retriever_gets_the_weight_that_averaging_measurements_gives_it() -> None:
     """The best weights of independent measurements are as 1 / variance: 0.69 for deviations of 0.8 and 1.2."""
     tuned = tuned_on(*collection({"sharp": 0.8, "dull": 1.2}, queries=300))
