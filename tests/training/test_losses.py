@@ -185,6 +185,18 @@ def test_the_loss_of_a_part_of_a_mixture_is_asked_for_by_its_data() -> None:
     assert choose_loss("dense", replace(data_of(Kind.SCORED), loss="angle"), "cosine").name == "cosine"
 
 
+def test_the_page_on_training_data_has_the_losses() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "training-data.md"
+    kinds = {str(kind) for kind in Kind}
+    cells = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if "|" in line]
+    table = {row[0]: [cell.strip() for cell in row[1:]] for row in cells if row[0] in kinds}
+    for place, model_kind in enumerate(("dense", "sparse", "reranker")):
+        for kind in Kind:
+            line = explain_losses(model_kind, kind).splitlines()[1:]  # type: ignore[arg-type]
+            shown = (*table.get(str(kind), []), "", "", "")[place]
+            assert shown == (re.split(r"\s{2,}", line[0])[2] if line else "")
+
+
 def test_a_loss_that_does_not_fit_is_refused_with_the_table() -> None:
     with pytest.raises(
         InvalidArgumentError, match="'softmax' does not fit the data 'four', which holds pairs"

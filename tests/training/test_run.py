@@ -270,6 +270,16 @@ def test_the_precision_is_what_the_hardware_is_fast_in(
     assert _precision(TrainingSettings()) == expected
 
 
+def test_data_that_do_not_fill_a_batch_in_each_process_are_refused() -> None:
+    from hybridsearch.training.runs.loop import steps_of_epoch
+
+    arguments = SimpleNamespace(gradient_accumulation_steps=1, per_device_train_batch_size=8, world_size=2)
+    trainer = SimpleNamespace(get_train_dataloader=list, args=arguments)
+
+    with pytest.raises(InvalidArgumentError, match=r"a batch of 8 rows in each of 2 processes. Lower batch_size"):
+        steps_of_epoch(trainer)
+
+
 def test_fp16_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from hybridsearch.training.runs.loop import _precision
 

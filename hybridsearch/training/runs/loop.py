@@ -100,8 +100,16 @@ def make_trainer(
 
 
 def steps_of_epoch(trainer: Any) -> int:
-    """The number of optimiser steps of one pass over the data."""
+    """The number of optimiser steps of one pass over the data.
+
+    Raises InvalidArgumentError if the data do not fill a batch in each of several processes, which drop smaller ones.
+    """
     batches = len(trainer.get_train_dataloader())
+    if not batches:
+        raise InvalidArgumentError(
+            f"The data do not fill a batch of {trainer.args.per_device_train_batch_size} rows in each of "
+            f"{trainer.args.world_size} processes. Lower batch_size, or train in fewer processes."
+        )
     return max(1, math.ceil(batches / int(trainer.args.gradient_accumulation_steps)))
 
 
