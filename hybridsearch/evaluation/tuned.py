@@ -94,12 +94,11 @@ class Tuned:
         dataset: Name of the data set.
         queries: Number of queries.
         held_out: Mean of the tuned fusion on queries that had no part in choosing it, with its interval.
-        best_single: The retriever that is the best alone on all queries, with its own mean on all queries, as `compare`
-            measures it. This retriever was chosen on the queries on which it is measured, so tuning has to beat the
-            highest mean of a single retriever. That can make tuning look worse than it is, but never better.
-        untuned: Fusions that need no judgements: those of `UNTUNED`, and "calibrated". Each retriever is read
-            `UNTUNED_CANDIDATES` deep.
-        folds: Choices of the folds. If they differ much, the choice is not sure.
+        best_single: Best single retriever on all queries, with its mean on all queries, as `compare` measures it. It
+            was chosen on the queries on which it is measured. So tuning can look worse than it is, but never better.
+        untuned: Fusions that need no judgements: "rrf" and "minmax" with equal weights, and "calibrated", which
+            computes its weights from the same queries. Each retriever is read 100 documents deep.
+        folds: Choices of the folds. If they differ much, there are too few queries for a sure choice.
     """
 
     fusion: Fusion
