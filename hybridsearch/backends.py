@@ -438,6 +438,22 @@ class Loader(Backend, Protocol):
         ...
 
 
+class OldIndex(str):
+    """Name of the index that an alias pointed to before.
+
+    Attributes:
+        kept_for: Other aliases that point to the index, so that it was kept although it should have been deleted.
+    """
+
+    __slots__ = ("kept_for",)
+    kept_for: tuple[str, ...]
+
+    def __new__(cls, name: str, kept_for: Iterable[str] = ()) -> OldIndex:
+        old = super().__new__(cls, name)
+        old.kept_for = tuple(kept_for)
+        return old
+
+
 @runtime_checkable
 class Aliased(Backend, Protocol):
     """A backend whose index can have an alias, so that a new index can replace an old one."""
@@ -447,10 +463,12 @@ class Aliased(Backend, Protocol):
 
         Args:
             alias: Name of the alias.
-            drop_old: Whether to delete the index that the alias pointed to before.
+            drop_old: Whether to delete the index that the alias pointed to before. If another alias points to it, it
+                is kept.
 
         Returns:
-            Name of the index that the alias pointed to before. None if there was no such index.
+            Name of the index that the alias pointed to before, as an `OldIndex` if it was kept for other aliases. None
+            if there was no such index.
 
         Raises:
             IndexExistsError: `alias` is the name of an index.

@@ -28,7 +28,7 @@ from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_name
 from hybridsearch.adapters.lucene.wire.refusals import decode
 from hybridsearch.adapters.steps import through
-from hybridsearch.backends import Schema
+from hybridsearch.backends import OldIndex, Schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexExistsError, IndexNotFoundError
 
 T = TypeVar("T")
@@ -96,14 +96,33 @@ def watched(rounds: Generator[list[Search], list[Json], T], target: Target) -> G
 
 
 def only_index(found: Json, address: Address) -> tuple[str, Json]:
-    """The name and the content of the index that the address's name means. It must mean one index only."""
+    """The name and the content of the index that the address's name means.
+
+    Raises:
+        BackendError: The name means several indexes, or it is an alias with a filter or a routing value.
+    """
     if len(found) != 1:
         raise BackendError(
             f"{address.index!r} at {address} is an alias of {len(found)} indexes ({', '.join(sorted(found)[:3])}): "
             "open one of these indexes by its name."
         )
     ((name, index),) = found.items()
+    check_plain(index["aliases"].get(address.index, {}), address.index, name, address)
     return name, index
+
+
+def check_plain(properties: Json, alias: str, index: str, address: Address, done: str = "") -> None:
+    """Raises BackendError if the alias has a filter or a routing value, because requests go to the index itself."""
+    if "filter" in properties:
+        raise BackendError(
+            f"The alias {alias!r} at {address} has a filter, which would not be applied{done}: open the index "
+            f"{index!r} itself, and give the filter with each search."
+        )
+    if "index_routing" in properties or "search_routing" in properties:
+        raise BackendError(
+            f"The alias {alias!r} at {address} has a routing value, which would not be applied{done}: open the index "
+            f"{index!r} itself."
+        )
 
 
 def check_same_vectors(known: Schema, new: Schema, index: str, address: Address) -> None:
@@ -115,7 +134,7 @@ def check_same_vectors(known: Schema, new: Schema, index: str, address: Address)
         )
 
 
-def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
+def publish(channel: Channel, alias: str, drop_old: bool) -> OldIndex | None:
     """Let `alias` mean the channel's index, as `LuceneBackend.publish` describes."""
     address = channel.address
     check_name(alias)
@@ -135,18 +154,22 @@ def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
             f"The alias {several!r} at {address} means {len(indexes)} indexes ({', '.join(indexes[:3])}), so nothing "
             "was changed: remove the alias from all of them but one first."
         )
+    for name in meant:
+        check_plain(found[name]["aliases"][alias], alias, name, address, ", so nothing was changed")
     if meant == here:
         return None
     this, old = here[0], meant[0] if meant else None
     actions: list[Json] = [{"add": {"index": this, "alias": alias}}]
+    others: list[str] = []
     if old is not None:
         if "hybridsearch" not in found[old]["mappings"].get("_meta", {}):
             raise BackendError(
                 f"The alias {alias!r} at {address} means the index {old!r}, which was not made by hybridsearch, so "
                 "nothing was changed: choose another alias, or remove the alias from that index first."
             )
+        others = sorted(set(found[old]["aliases"]) - {alias}) if drop_old else []
         only_alias = {"remove": {"index": old, "alias": alias, "must_exist": True}}
-        actions.insert(0, {"remove_index": {"index": old}} if drop_old else only_alias)
+        actions.insert(0, {"remove_index": {"index": old}} if drop_old and not others else only_alias)
     answer = channel.answer(Call("POST", "/_aliases", orjson.dumps({"actions": actions})))
     if answer[0] == 404:
         raise BackendError(
@@ -154,4 +177,4 @@ def publish(channel: Channel, alias: str, drop_old: bool) -> str | None:
             "published: publish again."
         )
     decode(address, answer)
-    return old
+    return None if old is None else OldIndex(old, kept_for=others)

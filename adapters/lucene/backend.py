@@ -30,7 +30,7 @@ from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_sw
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
 from hybridsearch.adapters.lucene.writing import Writer
 from hybridsearch.arguments import one_of, whole_number, whole_number_or_none
-from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch
+from hybridsearch.backends import Capabilities, Kind, OldIndex, Request, Schema, check_batch
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -162,7 +162,8 @@ class LuceneBackend(Dialect):
         """Open the index. Returns its schema, or None if there is no index.
 
         Raises:
-            BackendError: The engine cannot be used, or hybridsearch did not make the index.
+            BackendError: The engine cannot be used, hybridsearch did not make the index, or the name is an alias with a
+                filter or a routing value.
             IndexCorruptedError: A newer version of hybridsearch made the index.
         """
         check_open(self._closed)
@@ -180,7 +181,8 @@ class LuceneBackend(Dialect):
         are found without it.
 
         Raises:
-            BackendError: The engine cannot be used, or hybridsearch did not make the index.
+            BackendError: The engine cannot be used, hybridsearch did not make the index, or the name is an alias with a
+                filter or a routing value.
             IndexCorruptedError: A newer version of hybridsearch made the index.
         """
         check_open(self._closed)
@@ -375,7 +377,7 @@ class LuceneBackend(Dialect):
 
     # ---------------------------------------------------------------------------------------------- administration
 
-    def publish(self, alias: str, drop_old: bool = True) -> str | None:
+    def publish(self, alias: str, drop_old: bool = True) -> OldIndex | None:
         """Give this index a second name, in one step: `hs.open(".../alias")` then opens this index.
 
         A search that was opened by the alias before goes on with this index. If the retrievers differ, it raises
@@ -383,16 +385,18 @@ class LuceneBackend(Dialect):
 
         Args:
             alias: The second name. It may mean another index until now, but it must not be the name of an index.
-            drop_old: Whether the index that `alias` meant until now is deleted, with all its aliases. Default True.
+            drop_old: Whether the index that `alias` meant until now is deleted. Default True. If another alias means it
+                too, it is kept.
 
         Returns:
-            The name of the index that `alias` meant until now. None if the alias is new or means this index already.
+            The name of the index that `alias` meant until now, with the other aliases that it was kept for. None if the
+            alias is new or means this index already.
 
         Raises:
             IndexExistsError: `alias` is the name of an index.
             InvalidArgumentError: `alias` is not allowed as a name.
-            BackendError: `alias` means several indexes, or an index that hybridsearch did not make. Nothing was
-                changed.
+            BackendError: `alias` means several indexes or an index that hybridsearch did not make, or it has a filter
+                or a routing value. Nothing was changed.
         """
         self.refresh()  # so that searches by the alias find everything at once
         return publish(self._channel, alias, drop_old)

@@ -35,7 +35,7 @@ from hybridsearch.adapters.qdrant.refusals import RefusedError
 from hybridsearch.adapters.qdrant.search import Searcher
 from hybridsearch.adapters.qdrant.writing import Writer
 from hybridsearch.arguments import number, one_of, whole_number, whole_number_or_none
-from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
+from hybridsearch.backends import Capabilities, OldIndex, Request, Schema, check_batch, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -336,7 +336,7 @@ class QdrantBackend:
 
     # ----------------------------------------------------------------------------------------------------- aliases
 
-    def publish(self, alias: str, drop_old: bool = True) -> str | None:
+    def publish(self, alias: str, drop_old: bool = True) -> OldIndex | None:
         """Give this index a second name, in one step: `hs.open("qdrant://host/alias")` then opens this index.
 
         A search that was opened by the alias before goes on with this index. If the retrievers differ, it raises
@@ -344,10 +344,12 @@ class QdrantBackend:
 
         Args:
             alias: The second name. It may mean another index until now, but it must not be the name of a collection.
-            drop_old: Whether the index that `alias` meant until now is deleted. Default True.
+            drop_old: Whether the index that `alias` meant until now is deleted. Default True. If another alias means it
+                too, it is kept.
 
         Returns:
-            The name of the index that `alias` meant until now. None if the alias is new or means this index already.
+            The name of the index that `alias` meant until now, with the other aliases that it was kept for. None if the
+            alias is new or means this index already.
 
         Raises:
             IndexExistsError: `alias` is the name of a collection.

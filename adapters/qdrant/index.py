@@ -21,7 +21,7 @@ from hybridsearch.adapters.checks import check_dense, check_layout, differing_re
 from hybridsearch.adapters.qdrant.connection import Call, Steps, call
 from hybridsearch.adapters.qdrant.payload import INDEXES
 from hybridsearch.adapters.qdrant.place import Place
-from hybridsearch.backends import RetrieverSchema, Schema
+from hybridsearch.backends import OldIndex, RetrieverSchema, Schema
 from hybridsearch.errors import (
     BackendError,
     FingerprintMismatchError,
@@ -215,7 +215,7 @@ def create_index(
     return index
 
 
-def publish(place: Place, alias: str, drop_old: bool) -> Steps[str | None]:
+def publish(place: Place, alias: str, drop_old: bool) -> Steps[OldIndex | None]:
     """Let `alias` mean the index at `place`. Returns the name of the index that it meant before."""
     collections = yield Call("get_collections", {})
     if alias in {collection.name for collection in collections.collections}:
@@ -239,10 +239,13 @@ def publish(place: Place, alias: str, drop_old: bool) -> Steps[str | None]:
     create = models.CreateAlias(collection_name=this, alias_name=alias)
     steps.append(models.CreateAliasOperation(create_alias=create))
     yield Call("update_collection_aliases", {"change_aliases_operations": steps})
-    if old is not None and drop_old:
+    if old is None:
+        return None
+    others = sorted(name for name, of in meant.items() if of == old and name != alias) if drop_old else []
+    if drop_old and not others:
         for name in (old, terms_of(old)):
             yield call(name, "delete_collection")
-    return old
+    return OldIndex(old, kept_for=others)
 
 
 def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization | None) -> models.VectorParams:

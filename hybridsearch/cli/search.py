@@ -388,7 +388,7 @@ def publish(
     """Replace the index behind a name by a new index, in one step and without downtime.
 
     The index that the name stood for before is deleted, unless you give
-    --keep-old.
+    --keep-old or another alias stands for it.
 
     \bExample:
       hybridsearch index papers.jsonl --index opensearch://localhost/papers-2
@@ -398,11 +398,16 @@ def publish(
     import hybridsearch as hs
 
     old = hs.publish(place, alias, drop_old=not keep_old, backend_options=backend_options(option))
+    kept_for = [] if old is None else list(old.kept_for)
     if as_json:
-        print_json({"index": redacted(place), "alias": alias, "before": old, "dropped": bool(old) and not keep_old})
+        dropped = bool(old) and not keep_old and not kept_for
+        told = {"index": redacted(place), "alias": alias, "before": old, "dropped": dropped, "kept_for": kept_for}
+        print_json(told)
         return
-    before = "" if old is None else f" It stood for {old} before, which {'was kept' if keep_old else 'was deleted'}."
-    print_plain(f"{alias} now stands for {redacted(place)}.{before}")
+    fate = "was kept" if keep_old or kept_for else "was deleted"
+    reason = f", because it has other aliases ({', '.join(kept_for)})" if kept_for else ""
+    before = "" if old is None else f" It stood for {old} before, which {fate}{reason}."
+    print_plain(f"{alias} now stands for the index at {redacted(place)}.{before}")
 
 
 @app.command(cls=Verb, rich_help_panel=CHECKING)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hybridsearch import arguments
 from hybridsearch.arguments import names, whole_number
-from hybridsearch.backends import Aliased, Backend, Schema, connect, place_name
+from hybridsearch.backends import Aliased, Backend, OldIndex, Schema, connect, place_name
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.fusion.files import restricted
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
@@ -149,7 +149,7 @@ def copy(
 
 def publish(
     place: str | Path | Backend, alias: str, *, drop_old: bool = True, backend_options: Mapping[str, Any] | None = None
-) -> str | None:
+) -> OldIndex | None:
     """Point an alias to an index in one step, and delete the index that the alias pointed to before.
 
     With an alias, you can build a new index while searches use the old one. Searches open the alias, as in
@@ -159,16 +159,18 @@ def publish(
     Args:
         place: Place of the index: an engine's URL, or a `Backend`, which stays open.
         alias: Name of the alias.
-        drop_old: Whether to delete the index that the alias pointed to before.
+        drop_old: Whether to delete the index that the alias pointed to before. If another alias points to it, it is
+            kept.
         backend_options: Keyword arguments of the backend.
 
     Returns:
-        Name of the index that the alias pointed to before. None if the alias is new.
+        Name of the index that the alias pointed to before, as an `OldIndex`. Its `kept_for` has the other aliases that
+        the index was kept for. None if the alias is new.
 
     Raises:
         IndexNotFoundError: There is no index at `place`.
         IndexExistsError: `alias` is the name of an index.
-        BackendError: The engine has no aliases.
+        BackendError: The engine has no aliases, or `alias` has a filter or a routing value.
     """
     with _connected(place, backend_options) as backend:
         if not isinstance(backend, Aliased):
@@ -178,7 +180,8 @@ def publish(
             )
         if backend.open() is None:
             raise IndexNotFoundError(f"There is no index at {place_name(place)!r} to publish: check the place.")
-        return backend.publish(alias, drop_old)
+        old = backend.publish(alias, drop_old)
+        return None if old is None else OldIndex(old, getattr(old, "kept_for", ()))
 
 
 def _count_difference(read: int, there: int) -> str:

@@ -79,6 +79,23 @@ class AliasTests(Base):
         assert old.count() == 1
         assert old.publish(alias, drop_old=False) == name_of(new)
 
+    def test_the_index_before_is_kept_if_another_alias_means_it(
+        self, connect: Any, fill: Fill, alias: str, name_of: Any
+    ) -> None:
+        old, new = fill("v1", [samples.plain("old")]), fill("v2", [samples.plain("new")])
+        others = sorted(name_of(connect(name)) for name in ("second", "third"))
+        for name in (alias, *others):
+            old.publish(name)
+        before = new.publish(alias)
+        assert before == name_of(old)
+        assert getattr(before, "kept_for", None) == tuple(others)
+        second = connect("second")
+        second.open()
+        assert second.count() == 1
+        for name in others:
+            new.publish(name)
+        assert connect("v1").open() is None
+
     def test_publishing_what_the_alias_means_already_changes_nothing(
         self, fill: Fill, live: Aliased, alias: str
     ) -> None:

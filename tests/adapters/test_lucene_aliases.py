@@ -16,6 +16,7 @@ from servers import call
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
+import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.backends import Described, Fingerprint, Request, Schema
@@ -127,6 +128,56 @@ def test_an_alias_of_a_foreign_index_is_left_alone(
     with pytest.raises(BackendError, match="not made by hybridsearch"):
         backend.publish(alias, drop_old)
     assert list(meaning(foreign, alias)) == [foreign.address.index]
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({"filter": {"term": {"id": "d1"}}}, "has a filter.*give the filter with each search"),
+        ({"routing": "a"}, "has a routing value"),
+        ({"search_routing": "a"}, "has a routing value"),
+        ({"index_routing": "a"}, "has a routing value"),
+    ],
+)
+def test_an_alias_that_hides_documents_is_refused_and_not_ignored(
+    make: Make, filled: Callable[..., LuceneBackend], properties: dict[str, Any], reason: str
+) -> None:
+    backend, live, other = filled("v1"), make("live"), filled("v2")
+    alias, name = live.address.index, backend.address.index
+    backend.publish(alias)
+    live.open()
+    call(backend.address, "PUT", f"{backend.address.path}/_alias/{alias}", properties)
+    reason = rf"{alias}.*{reason}"
+    uses: list[Callable[[], Any]] = [
+        live.reopen,
+        lambda: live.delete(["d1"]),
+        lambda: list(live.scan()),
+        lambda: make("live").open(),
+        lambda: hs.open(f"{live.address.engine.lower()}://{live.address.urls[0].partition('://')[2]}/{alias}"),
+        lambda: backend.publish(alias),
+        lambda: other.publish(alias),
+    ]
+    for use in uses:
+        with pytest.raises(BackendError, match=reason) as caught:
+            use()
+        assert repr(name) in str(caught.value)
+    assert meaning(backend, alias)[name]["aliases"][alias]  # as it was
+    assert backend.count() == 60
+
+
+@pytest.mark.parametrize("properties", [{"is_write_index": True}, {"is_hidden": True}])
+def test_an_alias_that_hides_no_document_is_opened(
+    make: Make, filled: Callable[..., LuceneBackend], properties: dict[str, Any]
+) -> None:
+    backend, live = filled("v1"), make("live")
+    path = f"{backend.address.path}/_alias"
+    call(backend.address, "PUT", f"{path}/{live.address.index}", properties)
+    filtered = make("filtered").address.index
+    call(backend.address, "PUT", f"{path}/{filtered}", {"filter": {"term": {"id": "d1"}}})  # another alias
+    live.open()
+    assert live.count() == 60
+    backend.reopen()
+    assert backend.count() == 60
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "a,b", "a*", "-a", "_all", "a/b", ".."])

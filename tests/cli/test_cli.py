@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 import hybridsearch as hs
 from hybridsearch import backends, registry
 from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.backends import Capabilities
+from hybridsearch.backends import Capabilities, OldIndex
 from hybridsearch.cli.app import app
 
 PROGRAM = Path(sys.executable).with_name("hybridsearch")
@@ -490,8 +490,21 @@ def test_a_name_is_given_to_a_new_index(corpus: Path, engine: type[Engine], flag
     said = invoke("publish", "testing://me:secret@host/papers-2", "papers", *flags)
 
     assert engine.made["papers-2"].published == [("papers", fate == "deleted")]
-    told = f"papers now stands for testing://***@host/papers-2. It stood for papers-1 before, which was {fate}.\n"
-    assert said.stdout == told
+    told = "papers now stands for the index at testing://***@host/papers-2. It stood for papers-1 before"
+    assert one_line(said.stdout) == f"{told}, which was {fate}."
+
+
+def test_an_index_that_is_kept_for_another_alias_is_not_called_deleted(
+    corpus: Path, engine: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "publish", lambda *_: OldIndex("papers-1", ["other"]))
+    invoke("index", str(corpus), "--index", "testing://host/papers-2")
+
+    said = one_line(invoke("publish", "testing://host/papers-2", "papers").stdout)
+    told = json.loads(invoke("publish", "testing://host/papers-2", "papers", "--json").stdout)
+
+    assert said.endswith("It stood for papers-1 before, which was kept, because it has other aliases (other).")
+    assert (told["before"], told["dropped"], told["kept_for"]) == ("papers-1", False, ["other"])
 
 
 def test_only_an_index_that_is_there_can_get_a_name(engine: type[Engine]) -> None:
