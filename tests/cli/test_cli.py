@@ -491,7 +491,7 @@ def test_a_name_is_given_to_a_new_index(corpus: Path, engine: type[Engine], flag
 
     assert engine.made["papers-2"].published == [("papers", fate == "deleted")]
     told = "papers now stands for the index at testing://***@host/papers-2. It stood for papers-1 before"
-    assert one_line(said.stdout) == f"{told}, which was {fate}."
+    assert one_line(said.stdout).strip() == f"{told}, which was {fate}."
 
 
 def test_an_index_that_is_kept_for_another_alias_is_not_called_deleted(
@@ -500,7 +500,7 @@ def test_an_index_that_is_kept_for_another_alias_is_not_called_deleted(
     monkeypatch.setattr(engine, "publish", lambda *_: OldIndex("papers-1", ["other"]))
     invoke("index", str(corpus), "--index", "testing://host/papers-2")
 
-    said = one_line(invoke("publish", "testing://host/papers-2", "papers").stdout)
+    said = one_line(invoke("publish", "testing://host/papers-2", "papers").stdout).strip()
     told = json.loads(invoke("publish", "testing://host/papers-2", "papers", "--json").stdout)
 
     assert said.endswith("It stood for papers-1 before, which was kept, because it has other aliases (other).")
