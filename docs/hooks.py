@@ -13,11 +13,13 @@ from griffe import Extension, Function, Object, Parameters
 
 DOCTEST = re.compile(r"^(?P<indent> *)>>> .*(?:\n *\S.*)*", re.MULTILINE)
 VERBATIM = re.compile(r"(?<=\n\n)(?P<heading>\S[^\n]*:)\n(?P<lines>(?:  [^\n]+\n)+)")
+NOTE = re.compile(r"^> `make docs` fills this page .*\n\n", re.MULTILINE)
 HELP = "<!-- The help of every verb stands here. -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts the help of every verb into the page that asks for it."""
+    """Puts the help of every verb into the page that asks for it, and drops what only readers of the file need."""
+    markdown = NOTE.sub("", markdown)
     return markdown.replace(HELP, _help()) if HELP in markdown else markdown
 
 
