@@ -153,3 +153,23 @@ def test_searches_are_asked_again_later_and_later_until_all_are_answered() -> No
     bodies = [call.body.split(b"\n")[1:-1:2] for call in calls if call.body is not None]
     assert bodies == [[b'{"size":0}', b'{"size":1}', b'{"size":2}'], [b'{"size":0}', b'{"size":2}'], [b'{"size":2}']]
     assert pauses == [Pause(0.1), Pause(0.2)]
+
+
+def test_a_node_that_does_not_answer_is_named_without_the_nodes_that_were_not_asked(make: Make) -> None:
+    direct = make()
+    direct.create(SCHEMA)
+    put(direct, samples.random_items(), SCHEMA)
+    request = Request("lexical", samples.random_queries("lexical", 1)[0], 5)
+    with faulty_proxy.FaultyProxy(direct.address, on="_msearch") as proxy:
+        proxy.rule = faulty_proxy.slow(2)
+        ((host, port),) = direct.address.hosts
+        backend = make(through=f"{proxy.url},{host}:{port}", timeout=0.5)
+        backend.open()
+        told = []
+        for _ in range(3):  # the nodes are asked in turn
+            try:
+                backend.search([request])
+            except BackendError as error:
+                told.append(str(error))
+    assert told
+    assert all(f"at {proxy.url} did not answer" in text for text in told)

@@ -54,8 +54,8 @@ def no_answer(address: Address, error: BaseException, *, timeout: float, timed_o
         )
     if timed_out:
         return NoAnswerError(
-            f"{address.engine} at {address} did not answer within {timeout:g} seconds. It may be overloaded, or the "
-            "request needs a longer timeout."
+            f"{address.engine} at {_asked(address, text)} did not answer within {timeout:g} seconds. It may be "
+            "overloaded, or the request needs a longer timeout."
         )
     hint = ""
     if address.scheme == "http" and re.search(r"closed connection|disconnected|reset|bad status", text, re.IGNORECASE):
@@ -172,6 +172,18 @@ def _type_and_reason(body: bytes | str | Json) -> tuple[str, str]:
     cause = next((cause for cause in causes[1:] if cause.get("reason")), told)
     reasons = dict.fromkeys(str(part.get("reason") or "") for part in (cause, deepest))
     return str(cause.get("type", "")), "; ".join(filter(None, reasons))
+
+
+def _asked(address: Address, text: str) -> str:
+    """The URL of the node that the text of an error names. If it names none, the URLs of all nodes."""
+    named = [
+        url
+        for url, (host, port) in zip(address.urls, address.hosts, strict=True)
+        if f"host='{host.strip('[]')}', port={port})" in text
+    ]
+    if named:
+        return named[0]
+    return f"one of {address}" if len(address.hosts) > 1 else str(address)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
