@@ -10,7 +10,7 @@ import math
 import numbers
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
@@ -156,6 +156,15 @@ def plain(value: Any) -> Scalar:
     )
 
 
+def in_order(items: Iterable[Any]) -> list[Any]:
+    """The elements of a set in an order that is the same in every process.
+
+    >>> in_order({"b", 2, "a"})
+    [2, 'a', 'b']
+    """
+    return sorted(items, key=lambda item: (type(item).__name__, json.dumps(item, default=str)))
+
+
 def spellings(id: str) -> list[str]:
     """The spellings of an id that Unicode treats as equal: as given, composed (NFC) and decomposed (NFD), each once.
 
@@ -267,7 +276,7 @@ def _clean(value: Any, where: str, depth: int) -> Any:
             return _FrozenList(_clean(item, where, depth + 1) for item in value)
         if isinstance(value, set | frozenset):
             items = [_clean(item, where, depth + 1) for item in value]
-            return _FrozenList(sorted(items, key=lambda item: (type(item).__name__, json.dumps(item))))
+            return _FrozenList(in_order(items))
     try:
         scalar = plain(value)
     except ValueError as error:

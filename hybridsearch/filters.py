@@ -71,6 +71,7 @@ _DATE_TIME = re.compile(
     re.ASCII,
 )
 _WITHOUT_OFFSET = re.compile(r"\d{4}(-\d\d(-\d\d([Tt ].*)?)?)?|\d\d:\d\d(:.*)?", re.ASCII | re.DOTALL)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _FIRST_INSTANT = "0001-01-01T00:00:00+23:59:59"
 
 _OF_KIND: dict[str, tuple[Operator, Any]] = {
@@ -265,8 +266,9 @@ class Filter:
     def expectations(self) -> tuple[Check, ...]:
         """List what is usually true for the documents of an index. If a check fails, the results have a note.
 
-        Usually at least one document has the field. Usually at least one value of the field has the kind (number,
-        string, boolean, instant) that the filter compares with.
+        - At least one document has the field.
+        - At least one value of the field has the kind (number, string, boolean, instant) that the filter compares with.
+        - If the filter compares with a date, no document has midnight of this day, which is another value.
 
         >>> for expected in Filter.parse({"year": {"$gte": 2020}}).expectations():
         ...     print(expected.error)
@@ -404,6 +406,15 @@ def _expected(compare: Compare) -> Iterator[Check]:
         held = tuple(Compare(field, *_OF_KIND[kind]) for kind in kinds)
         named = f"The filter compares {shown} with {' or '.join(kinds)}"
         yield Check(field, Or(held), True, f"{named}, but all values of this field are of another kind.")
+    dates = [key for key in compare.keys if type(key) is str and _DATE.fullmatch(key)]
+    if dates and compare.operator in ("$eq", "$in", "$gt", "$lte"):
+        midnights = tuple(f"{date}T00:00:00" for date in dates)
+        error = (
+            f"The filter compares {shown} with the date {dates[0]!r}, but some documents have a date and time, such as "
+            f"{midnights[0]!r}, which is not equal to the date and comes after it. Give the time in the filter, or "
+            f"store dates: types={{{field!r:.80}: 'date'}}."
+        )
+        yield Check(field, Compare(field, "$in", midnights), False, error)
 
 
 def _kind(key: Any) -> str | None:

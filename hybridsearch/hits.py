@@ -271,7 +271,13 @@ class Results(Sequence[Hit]):
             columns["reranker_score"] = [hit.reranker_score for hit in self.hits]
         for field_name in dict.fromkeys(name for hit in self.hits for name in hit.document.metadata):
             columns[f"metadata.{field_name}"] = [hit.document.metadata.get(field_name) for hit in self.hits]
-        return import_pandas().DataFrame(columns)
+        pandas = import_pandas()
+        frame = pandas.DataFrame(columns)
+        if not self.hits:  # then pandas does not know the types
+            texts = pandas.Series([""]).dtype
+            types = {"rank": "int64", "score": "float64", "id": texts, "title": texts, "text": texts}
+            frame = frame.astype({name: types[name.rpartition(".")[2]] for name in columns})
+        return frame
 
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.ids[:_SHOWN])) + (", ..." if len(self) > _SHOWN else "")

@@ -62,7 +62,7 @@ class Plan:
             built with another encoder.
         optional: Names of the retrievers that may fail.
         timeout: Seconds that a retriever may take, by name.
-        known: Expectations of filters that some document meets. The set grows, so that each is looked up once.
+        known: Conditions of expectations that are met. The set grows, so that each is looked up once.
     """
 
     retrievers: tuple[str, ...]
@@ -272,7 +272,7 @@ class Plan:
                     there = self.backend.count(Filter(expected.condition))
                 except HybridSearchError:  # the search succeeded, so a note must not end it
                     continue
-                if there:
+                if bool(there) == expected.some:
                     self.known.add(expected.condition)
                 else:
                     notes[expected.field] = expected.error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import hashlib
 import pickle
 import time
@@ -759,7 +760,31 @@ def test_results_become_a_data_frame() -> None:
     for name in found.retrievers:
         ranks = [hit.retrievers[name].rank if name in hit.retrievers else None for hit in found]
         assert [None if pandas.isna(rank) else rank for rank in frame[f"{name}.rank"]] == ranks
-    assert list(search.search("", top_k=3).to_pandas().columns[:5]) == ["rank", "score", "id", "title", "text"]
+    nothing = search.search("", top_k=3).to_pandas()
+    assert list(nothing.columns[:5]) == ["rank", "score", "id", "title", "text"]
+    assert {name: nothing[name].dtype for name in nothing} == {
+        name: "int64" if name.endswith("rank") else frame[name].dtype for name in nothing
+    }
+
+
+def test_a_filter_by_a_date_on_datetimes_is_noted() -> None:
+    pandas = pytest.importorskip("pandas")
+    days = pandas.to_datetime(["2024-03-01", "2024-03-02"])
+    table = pandas.DataFrame({"id": ["a", "b"], "text": ["a wing", "a jet wing"], "d": days})
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index(table)
+    first = dt.date(2024, 3, 1)
+    for test in (first, "2024-03-01", {"$lte": first}, {"$gt": first}, {"$in": [first]}, {"$ne": first}):
+        (note,) = search.search("wing", filter={"d": test}).notes
+        assert note.startswith(
+            "The filter compares 'd' with the date '2024-03-01', but some documents have a date and time, such as "
+            "'2024-03-01T00:00:00', which is not equal to the date"
+        )
+    for test in ({"$gte": first}, {"$lt": first}, pandas.Timestamp(first), dt.date(2024, 3, 9)):
+        assert search.search("wing", filter={"d": test}).notes == ()
+    search.index(hs.read_documents(table, types={"d": "date"}))
+    found = search.search("wing", filter={"d": {"$lte": first}})
+    assert (found.ids, found.notes) == (["a"], ())
 
 
 def test_a_retriever_that_an_index_lacks_is_refused_with_the_way_out(tmp_path: Path) -> None:

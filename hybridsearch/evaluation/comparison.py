@@ -158,10 +158,16 @@ class Comparison(ComparisonRecord):
     def to_pandas(self) -> pd.DataFrame:
         """Convert the results to a DataFrame with one row for each system.
 
-        The first columns are the means of the measures. Five columns are about the main measure: `difference` from the
-        baseline, `low` and `high` (the interval of the difference), `p` (corrected), and `best_single` (the mean of the
-        best single retriever). The last columns are `milliseconds` (median time of a query) and `bytes` (size of the
-        index). A missing value is NaN. `comparison["name"].to_pandas()` has the values of each query.
+        The columns are:
+
+        - the mean of each measure,
+        - by the main measure, `difference` from the baseline, `low` and `high` (the interval of the difference), and
+          `p` (corrected),
+        - by the main measure, `best_single` (the mean of the best single retriever), and `best_single_difference`,
+          `best_single_low`, `best_single_high` and `best_single_p`: the same comparison with this retriever,
+        - `milliseconds` (median time of a query) and `bytes` (size of the index).
+
+        A missing value is NaN. `comparison["name"].to_pandas()` has the values of each query.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -169,14 +175,11 @@ class Comparison(ComparisonRecord):
         rows = []
         for one in self.systems:
             versus, best, cost = one.versus.get(self.main), one.best_single, one.cost or Cost()
-            difference = None if versus is None else versus.difference
             rows.append({
                 **{name: of.mean for name, of in one.means.items()},
-                "difference": None if difference is None else difference.mean,
-                "low": None if difference is None else difference.low,
-                "high": None if difference is None else difference.high,
-                "p": None if versus is None else versus.p_adjusted,
+                **_columns("", versus),
                 "best_single": None if best is None else best.means[self.main],
+                **_columns("best_single_", None if best is None else best.versus[self.main]),
                 "milliseconds": None if cost.total_ms is None else cost.total_ms.p50,
                 "bytes": cost.index_bytes,
             })  # fmt: skip
@@ -208,6 +211,17 @@ class Comparison(ComparisonRecord):
     def __repr__(self) -> str:
         names = ", ".join(system.name for system in self.systems)
         return f"Comparison({self.dataset.name!r}, {names}; {', '.join(self.measures)})"
+
+
+def _columns(prefix: str, versus: Versus | None) -> dict[str, float | None]:
+    """The columns of a comparison with another system. All are None if there is none."""
+    of = None if versus is None else versus.difference
+    return {
+        f"{prefix}difference": None if of is None else of.mean,
+        f"{prefix}low": None if of is None else of.low,
+        f"{prefix}high": None if of is None else of.high,
+        f"{prefix}p": None if versus is None else versus.p_adjusted,
+    }
 
 
 def means_over(comparisons: Mapping[str, Comparison]) -> RenderableType:

@@ -20,7 +20,7 @@ from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgu
 from hybridsearch.evaluation import hub
 from hybridsearch.evaluation.measures import Qrels, add_judgement, read_qrels
 from hybridsearch.messages import number_of, redacted
-from hybridsearch.readers import read_documents
+from hybridsearch.readers import Table, read_documents
 from hybridsearch.readers.lines import BLANKS, read_lines
 
 if TYPE_CHECKING:
@@ -88,6 +88,13 @@ class Dataset:
             raise InvalidArgumentError(
                 "The corpus is read several times, but an iterator can be read only once: give a list, or "
                 "hs.read_documents(path)."
+            )
+        first = next(iter(self.corpus), None) if isinstance(self.corpus, list | tuple) else None
+        if isinstance(self.corpus, str | Path | Mapping | Table) or not isinstance(first, Document | None):
+            values = f" of {type(first).__name__}" if isinstance(self.corpus, list | tuple) else ""
+            raise InvalidArgumentError(
+                f"corpus is an iterable of documents, not a {type(self.corpus).__name__}{values}: give "
+                "hs.read_documents(corpus), which makes documents of it."
             )
 
     @classmethod

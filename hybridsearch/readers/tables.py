@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from hybridsearch.documents import in_order
 from hybridsearch.errors import DocumentError
 from hybridsearch.messages import number_of
 from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
@@ -74,6 +77,7 @@ def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
     import pyarrow as pa
 
     number = 0
+    table = _without_sets(table)
     with _damage("it is not readable, and each column needs one type", table):
         reader = pa.RecordBatchReader.from_stream(table)
         _refuse_periods(reader.schema)
@@ -90,6 +94,19 @@ def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
             for record in _arrow_records(rows.slice(start, _PARQUET_BATCH)):
                 number += 1
                 yield number, record
+
+
+def _without_sets(table: Any) -> Any:
+    """The table with sorted lists in place of sets. Arrow would order their elements anew in each process."""
+    if not hasattr(table, "isetitem"):  # only a DataFrame of pandas can hold sets
+        return table
+    found = table
+    for place, kind in enumerate(table.dtypes):
+        if str(kind) == "object" and any(isinstance(value, set | frozenset) for value in table.iloc[:, place]):
+            found = table.copy(deep=False) if found is table else found
+            listed = [in_order(v) if isinstance(v, set | frozenset) else v for v in table.iloc[:, place]]
+            found.isetitem(place, type(table.iloc[:, place])(listed, index=table.index, dtype=object))
+    return found
 
 
 def _refuse_periods(schema: pa.Schema) -> None:
@@ -216,11 +233,19 @@ def _columns(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[
 
 
 def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with float32 columns as float64 with the same short decimals: 4.99, not 4.989999771118164."""
+    """The batch with float16 and float32 as float64 with the same short decimals: 4.99, not 4.989999771118164."""
     import pyarrow as pa
 
-    short = pa.float32()
-    columns = [c.cast(pa.string()).cast(pa.float64()) if c.type == short else c for c in batch.columns]
+    def longer(column: pa.Array) -> pa.Array:
+        if column.type == pa.float32():
+            return column.cast(pa.string()).cast(pa.float64())
+        if column.type == pa.float16():
+            return pa.array(
+                [None if v is None else float(str(np.float16(v))) for v in column.to_pylist()], pa.float64()
+            )
+        return column
+
+    columns = [longer(column) for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 

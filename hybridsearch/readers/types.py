@@ -89,6 +89,8 @@ _WORDS = {
 def converted(value: Any, type: str, field: str) -> Any:
     """Convert a value to one of `TYPES`. Each element of a list is converted. None stays None.
 
+    A datetime at midnight that has no zone is a date.
+
     Raises:
         DocumentError: The value does not have this type.
 
@@ -104,6 +106,8 @@ def converted(value: Any, type: str, field: str) -> Any:
         text = ("true" if given else "false") if isinstance(given, bool) else str(given)
         if type == "str":
             return text
+        if type == "date" and not isinstance(value, str):
+            text = text.removesuffix("T00:00:00")  # pandas keeps dates as datetimes at midnight
         return _PARSERS[type](text.strip().removesuffix(".0") if type == "int" else text.strip())  # "1958.0" is whole
     except ValueError:
         raise DocumentError(f"{value!r:.80} in {field!r:.80} is not {_WORDS[type]}.") from None

@@ -23,6 +23,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.datasets import NANOBEIR, Dataset, Problem, load_dataset
 from hybridsearch.evaluation.measures import write_qrels
+from hybridsearch.readers import read_documents
 
 CORPUS = {"10": "Lift grows with the angle of attack.", "11": "A wing stalls at high angles.", "12": "Shock waves."}
 QUERIES = {"1": "what makes lift", "2": "when does a wing stall", "3": "nobody judged this"}
@@ -394,6 +395,20 @@ def test_check_counts_what_is_wrong(tmp_path: Path) -> None:
 def test_a_corpus_that_can_be_read_only_once_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="an iterator can be read only once"):
         Dataset("x", {"1": "a"}, {"1": {"d": 1}}, iter([Document("d", "text")]))
+
+
+def test_a_corpus_that_holds_no_documents_is_refused_and_read_documents_makes_it_usable(tmp_path: Path) -> None:
+    rows = [{"id": "d", "text": "a"}]
+    for corpus, given in [
+        (pa.table({"id": ["d"], "text": ["a"]}), "Table"),
+        (rows, "list of dict"),
+        (str(tmp_path), "str"),
+        (rows[0], "dict"),
+    ]:
+        with pytest.raises(InvalidArgumentError, match=f"iterable of documents, not a {given}: give hs.read_documents"):
+            Dataset("x", {"1": "a"}, {"1": {"d": 1}}, corpus)
+    assert Dataset("x", {"1": "a"}, {"1": {"d": 1}}, read_documents(rows)).check().documents == 1
+    assert Dataset("x", {"1": "a"}, {"1": {"d": 1}}, []).check().documents == 0
 
 
 def test_queries_without_judgements_are_counted_where_they_are_kept() -> None:

@@ -152,7 +152,13 @@ def test_a_data_frame_has_a_row_a_system_or_a_row_a_query(comparison: Comparison
     assert list(frame.index) == comparison.names
     assert frame.loc["rrf", "nDCG@10"] == comparison["rrf"].means["nDCG@10"].mean
     assert frame.loc["rrf", "p"] == comparison["rrf"].versus["nDCG@10"].p_adjusted
-    assert frame.loc["bm25"].isna()[["difference", "p", "best_single"]].all()
+    assert frame.loc["bm25"].isna()[["difference", "p", "best_single", "best_single_p"]].all()
+    single = comparison["rrf"].best_single
+    assert single is not None
+    versus = single.versus["nDCG@10"]
+    of = versus.difference
+    columns = ["best_single_difference", "best_single_low", "best_single_high", "best_single_p"]
+    assert frame.loc["rrf", columns].tolist() == [of.mean, of.low, of.high, versus.p_adjusted]
     assert frame.loc["elsewhere.trec"].isna()[["milliseconds", "bytes"]].all()
     assert set(map(str, frame.dtypes)) == {"float64"}
     queries = comparison["rrf"].to_pandas()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -408,6 +409,39 @@ def test_a_table_in_memory_that_holds_no_documents_says_why() -> None:
     reader = read_documents(pandas.DataFrame({"id": [1.0, 2.0], "text": ["a", "b"]}), on_error="skip")
     with pytest.raises(DocumentError, match=r"the table holds no document: 2 rows were skipped .*astype\('Int64'\)"):
         list(reader)
+
+
+def test_datetimes_at_midnight_are_dates_if_the_type_says_so() -> None:
+    pandas = pytest.importorskip("pandas")
+    days = pandas.to_datetime(["2024-03-01", None])
+    table = pandas.DataFrame({"id": ["1", "2"], "text": ["a", "b"], "d": days, "s": days.astype("datetime64[s]")})
+    types = {"d": "date", "s": "date"}
+    records = [{"id": 1, "text": "a", "d": dt.datetime(2024, 3, 1), "s": np.datetime64("2024-03-01T00:00")}]
+    for source in (table, pa.Table.from_pandas(table), records):
+        assert next(iter(read_documents(source, types=types))).metadata == {"d": "2024-03-01", "s": "2024-03-01"}
+    table.loc[1, "d"] = pandas.Timestamp("2024-03-01 12:00")
+    with pytest.raises(DocumentError, match=r"the table, row 2: .*12.* in 'd' is not a date such as 2024-03-01"):
+        list(read_documents(table, types=types))
+    table["d"] = days.tz_localize("UTC")
+    with pytest.raises(DocumentError, match=r"the table, row 1: .*UTC.* in 'd' is not a date"):
+        list(read_documents(table, types=types))
+
+
+def test_sets_in_a_data_frame_are_sorted_lists_and_its_short_numbers_keep_their_digits() -> None:
+    pandas = pytest.importorskip("pandas")
+    columns = {
+        "id": [1, 2, 3],
+        "text": ["a", "b", "c"],
+        "tags": [{"wheel", "brake", "rain"}, None, frozenset("b")],
+        "days": [{dt.date(2024, 3, 2), dt.date(2024, 3, 1)}, set(), {dt.date(2023, 1, 1)}],
+        "half": np.array([0.1, np.nan, 2.5], "float16"),
+    }
+    table = pandas.DataFrame(columns, index=["x", "x", "y"])
+    given = table.copy()
+    first, second, _ = [document.metadata for document in read_documents(table)]
+    assert first == {"tags": ["brake", "rain", "wheel"], "days": ["2024-03-01", "2024-03-02"], "half": 0.1}
+    assert second == {"tags": None, "days": [], "half": None}
+    pandas.testing.assert_frame_equal(table, given)
 
 
 def test_columns_of_a_table_that_cannot_be_stored_are_named_with_the_remedy() -> None:
