@@ -236,7 +236,7 @@ def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with float16 and float32 as float64 with the same short decimals: 4.99, not 4.989999771118164."""
     import pyarrow as pa
 
-    def longer(column: pa.Array) -> pa.Array:
+    def longer(column: pa.Array[Any]) -> pa.Array[Any]:
         if column.type == pa.float32():
             return column.cast(pa.string()).cast(pa.float64())
         if column.type == pa.float16():
