@@ -248,9 +248,14 @@ def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[F
             if not has_name and isinstance(backend, Described):
                 facts = [*_server(backend, there_is_an_index=True)]
                 return [one for one in facts if one.name != "location"], ()
-            schema = backend.open()
-            if "://" in str(place) and isinstance(backend, Described):
-                findings += _server(backend, there_is_an_index=schema is not None)
+            described = backend if "://" in str(place) and isinstance(backend, Described) else None
+            try:
+                schema = backend.open()
+            except BackendError:
+                findings += [] if described is None else _server(described, there_is_an_index=False)
+                raise
+            if described is not None:
+                findings += _server(described, there_is_an_index=schema is not None)
             if schema is None:
                 raise IndexNotFoundError(
                     f"There is no index at {shown!r}: check the place, or make an index with `hybridsearch index`."

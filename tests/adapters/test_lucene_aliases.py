@@ -393,6 +393,18 @@ def test_the_doctor_asks_a_server_without_an_index(server: str, engine: str) -> 
         assert "location" not in findings
 
 
+def test_the_doctor_describes_the_server_of_a_foreign_index(make: Make, server: str, engine: str) -> None:
+    foreign = make("foreign")
+    call(foreign.address, "PUT", foreign.address.path, {})
+    report = examine(f"{server}/{foreign.address.index}")
+    findings = {finding.name: finding.detail for finding in report.findings if finding.part == "server"}
+    assert findings["engine"].lower() == engine
+    assert {"version", "status", "plugins"} <= findings.keys()
+    (problem,) = report.problems
+    assert "was not made by hybridsearch" in problem
+    assert "a backend of your own" in problem
+
+
 def test_the_doctor_knows_the_other_engine(server: str, engine: str) -> None:
     other = "opensearch" if engine == "elasticsearch" else "elasticsearch"
     (problem,) = examine(server.replace(engine, other)).problems

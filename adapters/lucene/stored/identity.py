@@ -57,7 +57,8 @@ class Identity:
         ours = meta.get("hybridsearch") if isinstance(meta, dict) else None
         if not isinstance(ours, dict):
             raise BackendError(
-                f"{place} was not made by hybridsearch: choose another name, and index its documents again there."
+                f"{place} was not made by hybridsearch: choose another name and index its documents again there, or "
+                "read it with a backend of your own (see the documentation, An index that exists already)."
             )
         check_layout(version := ours.get("version"), _LITERAL, LAYOUT, place)
         try:

@@ -115,7 +115,8 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
     if analyzer := re.search(r"analyzer \[([^\]]*)\] has not been configured", reason):
         return InvalidArgumentError(
             f"{engine} at {address} has no analyzer {analyzer[1]!r}. Every server has 'standard'. The analyzers of "
-            "languages, such as 'english', are in the server's module analysis-common."
+            "languages, such as 'english', are in the server's module analysis-common. An index template can define "
+            "others."
         )
     if type in ("mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"):
         return BackendError(
