@@ -139,8 +139,8 @@ def read_documents(
         auto_id: Whether a record that has no id gets the id `<file name>-<line>`. Two files of the same name in
             different folders then give the same ids.
         types: Types of metadata fields, such as `{"zip": "str"}`. The types are `"str"`, `"int"`, `"float"`, `"bool"`,
-            `"date"`, `"datetime"` (without a time zone) and `"instant"` (with a time zone). A record with a value of
-            another type is not usable.
+            `"date"` (also from a datetime at midnight), `"datetime"` (without a time zone) and `"instant"` (with a time
+            zone). A record with a value of another type is not usable.
         encoding: Encoding of text files, such as `"cp1252"`. None for UTF-8 or the encoding of the byte order mark.
         on_error: Reaction to a record that is not a usable document. `"stop"` raises DocumentError with the file and
             the line. `"skip"` adds the record to `DocumentReader.skipped`, and continues.
