@@ -166,6 +166,7 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
     for name, address in addresses.items():
         code = code.replace(name, address)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     script = tmp_path.parent / f"{tmp_path.name}.py"
     script.write_text(code, encoding="utf-8")
 
@@ -177,7 +178,7 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
         timeout=280,
         check=False,
         cwd=tmp_path,
-        env=os.environ | hub | {"COLUMNS": "100", "PATH": path, "PYTHONPATH": str(tmp_path)},
+        env=outside | hub | {"COLUMNS": "100", "PATH": path, "PYTHONPATH": str(tmp_path)},
     )
 
     printed = done.stdout

@@ -80,8 +80,8 @@ def background() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def opened(make: Make) -> LuceneBackend:
-    backend = make()
+def opened(make: Make, **options: Any) -> LuceneBackend:
+    backend = make(**options)
     assert backend.open() is not None
     return backend
 
@@ -220,7 +220,7 @@ def test_a_disk_above_its_watermark_takes_nothing_and_loses_nothing(node: Nodes,
             backend.upsert(samples.encode(items[500:], SCHEMA))
         with blocked():
             backend.delete([items[0].id])
-        for one in (backend, opened(make)):
+        for one in (backend, opened(make, replicas=1)):
             assert one.fetch([item.id for item in items[:200]]) == [item.document for item in items[:200]]
             stored = {document.id for batch in one.scan() for document in batch.documents}
             assert stored >= {item.id for item in items[:200]}
