@@ -75,6 +75,11 @@ class Fields:
             raise DocumentError(
                 f"its id {id!r} is a number with a decimal point. Use whole numbers or strings{pandas}."
             )
+        if text is None:
+            raise DocumentError(
+                "its text is missing (null or NaN). Give a text, write an empty one, or leave such records out with "
+                "on_error='skip' (--on-error skip)."
+            )
         metadata = {field: value for field, value in record.items() if field not in names}
         nested = metadata.get("metadata")
         if isinstance(nested, Mapping):
@@ -87,7 +92,7 @@ class Fields:
                 field: converted(value, self.types[field], field) if field in self.types else value
                 for field, value in metadata.items()
             }
-        return Document(id, "" if text is None else text, "" if title is None else title, metadata)
+        return Document(id, text, "" if title is None else title, metadata)
 
     def of_document(self, record: Container[str]) -> tuple[str | None, str | None, str | None]:
         """Find the names of the fields with the id, the text and the title. All other fields are metadata."""

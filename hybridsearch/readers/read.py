@@ -117,7 +117,7 @@ def read_documents(
     The fields of a record become a document. The first field that exists is used:
 
     - The id is the field `id`, `_id` or `docid`. Integers become strings.
-    - The text is the field `text`, `contents`, `content` or `body`. A missing value is an empty text.
+    - The text is the field `text`, `contents`, `content` or `body`. It may be empty, but not null or NaN.
     - The title is the field `title`.
     - All other fields are metadata. A mapping in the field `metadata` is merged into the metadata.
 

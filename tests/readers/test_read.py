@@ -459,13 +459,12 @@ def test_columns_of_a_table_that_cannot_be_stored_are_named_with_the_remedy() ->
         assert len(list(read_documents(table))) == 2
 
 
-def test_a_missing_text_is_an_empty_text_in_every_format_and_noted(tmp_path: Path) -> None:
+def test_empty_texts_are_stored_and_noted(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     sources: list[Any] = [
         write(tmp_path / "c.csv", "id,text\n1,a\n2,\n3,\n"),
-        write(tmp_path / "c.jsonl", '{"id": "1", "text": "a"}\n{"id": "2", "text": null}\n{"id": "3", "text": " "}\n'),
-        pandas.DataFrame({"id": [1, 2, 3], "text": ["a", None, ""]}),
-        [{"id": "1", "text": "a"}, {"id": "2", "text": math.nan}, {"id": "3", "text": pandas.NA}],
+        write(tmp_path / "c.jsonl", '{"id": "1", "text": "a"}\n{"id": "2", "text": ""}\n{"id": "3", "text": " "}\n'),
+        pandas.DataFrame({"id": [1, 2, 3], "text": ["a", "", ""]}),
     ]
     for source in sources:
         reader = read_documents(source)
@@ -473,6 +472,19 @@ def test_a_missing_text_is_an_empty_text_in_every_format_and_noted(tmp_path: Pat
         assert reader.notes == [
             "2 documents have neither text nor title, so no retriever finds them. The first id is '2'."
         ]
+
+
+def test_a_text_that_is_null_or_nan_is_an_error(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    sources: list[Any] = [
+        write(tmp_path / "c.jsonl", '{"id": "1", "text": "a"}\n{"id": "2", "text": null}\n'),
+        pandas.DataFrame({"id": [1, 2], "text": ["a", None]}),
+        *([{"id": "1", "text": "a"}, {"id": "2", "text": missing}] for missing in (math.nan, pandas.NA, None)),
+    ]
+    for source in sources:
+        with pytest.raises(DocumentError, match=r"2: its text is missing \(null or NaN\).*on_error='skip'"):
+            list(read_documents(source))
+        assert [document.id for document in read_documents(source, on_error="skip")] == ["1"]
     with pytest.raises(DocumentError, match="there is no id"):
         list(read_documents([{"id": math.nan, "text": "a"}]))
 
@@ -557,6 +569,7 @@ BAD_LINES = [
     (b'"word"', "not a JSON object but a single str"),
     (b'{"id": "1"}', "no text"),
     (b'{"id": "1", "text": 5}', "text is a string, not int"),
+    (b'{"id": "1", "text": null}', "its text is missing"),
     (b'{"id": true, "text": "a"}', "id is a non-empty string, not True"),
     (b'{"id": 1.5, "text": "a"}', r"id 1\.5 is a number with a decimal point. Use whole numbers or strings\.$"),
     (b'{"id": 1' + b"0" * 400 + b', "text": "a"}', "hundreds of digits"),
@@ -606,8 +619,8 @@ def test_bad_rows_of_parquet_are_named_and_can_be_skipped(tmp_path: Path) -> Non
     table = pa.table({"id": ["1", "2", "3", "4"], "text": spoilt, "x": [1.0, 1.0, math.inf, 1.0]})
     pq.write_table(table, tmp_path / "c.parquet")
     reader = read_documents(tmp_path / "c.parquet", on_error="skip")
-    assert [(document.id, document.text) for document in reader] == [("1", "good"), ("4", "")]
-    assert [(skipped.unit, skipped.line) for skipped in reader.skipped] == [("row", 2), ("row", 3)]
+    assert [document.id for document in reader] == ["1"]
+    assert [(skipped.unit, skipped.line) for skipped in reader.skipped] == [("row", 2), ("row", 3), ("row", 4)]
     with pytest.raises(DocumentError, match=r"c\.parquet, row 2: it holds a value that cannot be read"):
         list(read_documents(tmp_path / "c.parquet"))
 
