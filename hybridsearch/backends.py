@@ -18,7 +18,7 @@ from hybridsearch.arguments import shown
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
-from hybridsearch.messages import redacted
+from hybridsearch.messages import number_of, redacted
 from hybridsearch.ranking import Ranking
 from hybridsearch.registry import find, registered
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
@@ -82,6 +82,8 @@ class RetrieverSchema:
             `{"analyzer": ..., "k1": ..., "b": ...}` for a text retriever, else None.
         average_length: Mean document length in tokens that the weights of a lexical retriever were computed with. It is
             used by engines without `Capabilities.live_average`. None if the first documents decide it.
+        passages: Whether the retriever reads passages, so that it has one vector for each passage. If not, it reads
+            whole documents. All numbers of BM25 (documents, document frequencies, mean length) then count passages.
     """
 
     kind: Kind
@@ -91,6 +93,7 @@ class RetrieverSchema:
     metric: Metric | None = None
     weighting: Mapping[str, Any] | None = None
     average_length: float | None = None
+    passages: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +103,25 @@ class Schema:
     Attributes:
         retrievers: Description of each retriever, by name.
         settings: Settings of `HybridSearch` (fusion, reranker, candidates). JSON can hold them.
-        version: Version of the layout. An index with a newer version cannot be opened.
+        passages: Settings of the passages of an index that stores passages, else None. JSON can hold them.
     """
 
     retrievers: Mapping[str, RetrieverSchema]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    version: int = 1
+    passages: Mapping[str, Any] | None = None
+
+    @property
+    def version(self) -> int:
+        """Version of the layout: 2 with passages, else 1. An index with a newer version cannot be opened."""
+        return 1 if self.passages is None else 2
 
     def to_json(self) -> dict[str, Any]:
         """Convert the schema to a dict that JSON can hold. `from_json` converts it back."""
+        passages = {} if self.passages is None else {"passages": dict(self.passages)}
         return {
             "version": self.version,
             "settings": dict(self.settings),
+            **passages,
             "retrievers": {
                 name: {
                     "kind": r.kind,
@@ -121,6 +131,7 @@ class Schema:
                     "metric": r.metric,
                     "weighting": None if r.weighting is None else dict(r.weighting),
                     "average_length": r.average_length,
+                    **({"passages": True} if r.passages else {}),
                 }
                 for name, r in self.retrievers.items()
             },
@@ -134,13 +145,16 @@ class Schema:
             IndexCorruptedError: `data` is not a schema, or it has a newer version.
         """
         try:
-            if data["version"] > 1:
+            if data["version"] > 2:
                 raise IndexCorruptedError(
-                    f"The index has schema version {data['version']}, and this hybridsearch reads up to 1: "
+                    f"The index has schema version {data['version']}, and this hybridsearch reads up to 2: "
                     "upgrade hybridsearch, or index the documents again."
                 )
             retrievers = {name: _retriever_from_json(r) for name, r in _mapping(data["retrievers"]).items()}
-            return cls(retrievers, _mapping(data["settings"]), data["version"])
+            passages = _mapping(data["passages"]) if data["version"] == 2 else None
+            if passages is None and any(r.passages for r in retrievers.values()):
+                raise ValueError("a retriever reads passages that the index does not have")
+            return cls(retrievers, _mapping(data["settings"]), passages)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise IndexCorruptedError(
                 f"The schema of the index is not readable ({error!r}): index the documents again."
@@ -153,6 +167,8 @@ def _retriever_from_json(data: Mapping[str, Any]) -> RetrieverSchema:
     average = data.get("average_length")
     known = data["kind"] in get_args(Kind) and data["metric"] in (None, *get_args(Metric))
     numbers = [(data["dimensions"], int), (average, int | float)]
+    reads_passages = data.get("passages", False)
+    known = known and isinstance(reads_passages, bool)
     known = known and all(
         n is None or (isinstance(n, kind) and n is not True and 0 <= n < 2**31) for n, kind in numbers
     )
@@ -164,6 +180,7 @@ def _retriever_from_json(data: Mapping[str, Any]) -> RetrieverSchema:
         dimensions=data["dimensions"],
         metric=data["metric"],
         average_length=average,
+        passages=reads_passages,
         **optional,
     )
 
@@ -185,8 +202,19 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
             f"The batch has vectors of {_names(batch.vectors)}, but the index has the retrievers "
             f"{_names(schema.retrievers)}: encode with exactly these."
         )
+    if (batch.passages is None) != (schema.passages is None):
+        raise InvalidArgumentError(
+            f"The batch has {'no ' if batch.passages is None else ''}passages, and the index has "
+            f"{'no passages' if schema.passages is None else 'passages'}: both must have them, or none."
+        )
     for name, retriever in schema.retrievers.items():
         vectors = batch.vectors[name]
+        if len(vectors) != (len(batch.passages or ()) if retriever.passages else len(batch)):
+            reads = "passages" if retriever.passages else "whole documents"
+            raise InvalidArgumentError(
+                f"Retriever {name!r} reads {reads}, but it has {number_of(len(vectors), 'vector')} for "
+                f"{number_of(len(batch), 'document')} and {number_of(len(batch.passages or ()), 'passage')}."
+            )
         if isinstance(vectors, DenseVectors) != (retriever.kind == "dense"):
             raise InvalidArgumentError(f"Retriever {name!r} is {retriever.kind}, but got {type(vectors).__name__}.")
         if isinstance(vectors, DenseVectors):
@@ -207,7 +235,7 @@ def check_schema(schema: Schema, backend: Backend) -> None:
     """Check that an engine can store the retrievers of a schema.
 
     Raises:
-        BackendError: The engine cannot store one of the retrievers.
+        BackendError: The engine cannot store one of the retrievers, or passages.
         InvalidArgumentError: JSON cannot hold the schema.
     """
     try:
@@ -217,6 +245,8 @@ def check_schema(schema: Schema, backend: Backend) -> None:
             f"An index cannot store these settings ({error}): to_json of a fusion or reranker, and the schema of an "
             "encoder, may only have strings, numbers, lists and dicts."
         ) from error
+    if schema.passages is not None and not backend.capabilities.passages:
+        raise BackendError("The engine stores no passages: leave out passages (--passages), or choose another engine.")
     kinds = backend.capabilities.kinds
     lacking = [name for name, of_retriever in schema.retrievers.items() if of_retriever.kind not in kinds]
     if lacking:
@@ -243,12 +273,15 @@ class Request:
         query: Vector or text of the query.
         k: Number of documents.
         filter: Filter that the documents must pass. None for all documents.
+        passages: Number of passages to list for each document in `Ranking.passages`. 0 lists none. A retriever that
+            reads whole documents ignores it.
     """
 
     retriever: str
     query: QueryVector
     k: int
     filter: Filter | None = None
+    passages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +301,7 @@ class Capabilities:
             requests see the same state. If not, the documents of a batch appear one after the other.
         live_average: Whether lexical scores use the present mean document length of the collection. If not, they use
             `RetrieverSchema.average_length`. The idf is up to date in both cases.
+        passages: Whether the backend stores passages. If not, an index with passages is refused.
     """
 
     kinds: frozenset[Kind] = frozenset({"lexical", "sparse", "dense"})
@@ -282,6 +316,7 @@ class Capabilities:
     )
     atomic_batches: bool = True
     live_average: bool = True
+    passages: bool = False
 
 
 @runtime_checkable
@@ -352,6 +387,9 @@ class Backend(Protocol):
         with a score above 0. A document whose dense vector is all zero is never a hit. A query whose dense vector is
         all zero has no hits.
 
+        The score of a document is that of its best passage if the retriever reads passages. Its passages with a score
+        above 0 (dense: with a vector that is not all zero) can be listed, see `Request.passages`.
+
         Returns:
             One ranking for each request, in the order of `requests`.
 
@@ -365,8 +403,9 @@ class Backend(Protocol):
         """Find the matched terms of documents. Only lexical and sparse retrievers have terms.
 
         Returns:
-            For each id, the part of the score that each matched term adds. The parts sum to the score. An unknown id,
-            or a document without a matched term, has an empty dict.
+            For each id, the part of the score that each matched term adds. The parts sum to the score. For a retriever
+            that reads passages, they are those of the best passage. An unknown id, or a document without a matched
+            term, has an empty dict.
         """
         ...
 

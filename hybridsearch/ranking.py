@@ -6,9 +6,10 @@ There is one exception: a run file that was read has the order of trec_eval (`Ra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,20 @@ _SHOWN = 5
 """Number of documents that `repr` of a ranking shows."""
 
 
+class PassageScore(NamedTuple):
+    """A passage of a document with the score that a retriever gave it.
+
+    Attributes:
+        start: First character of the passage in `Document.text`.
+        end: Character after the last character of the passage.
+        score: Score of the passage.
+    """
+
+    start: int
+    end: int
+    score: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     """Documents for one query, best first, with their scores.
@@ -29,6 +44,9 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         ids: Distinct document ids. `ids[0]` has rank 1.
         scores: Scores in the order of `ids`, as float64. No score is higher than the one before it.
         documents: The documents by id if the engine sent them with the ranking, else None.
+        passages: The best passages of each document by document id, best first, and equal scores by `start`. The first
+            passage has the score of the document. None if the retriever reads whole documents, or if the request did
+            not ask for passages.
 
     >>> ranking = Ranking.from_scores({"b": 1.0, "c": 2.0, "a": 1.0}, k=2)
     >>> ranking.ids, ranking.scores.tolist()
@@ -38,6 +56,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     ids: tuple[str, ...]
     scores: NDArray[np.float64]
     documents: Mapping[str, Document] | None = field(default=None, repr=False)
+    passages: Mapping[str, Sequence[PassageScore]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.scores):
@@ -92,7 +111,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         """Cut the ranking after the first `k` documents."""
         if len(self.ids) <= k:
             return self
-        return Ranking(self.ids[:k], self.scores[:k], self.documents)
+        return Ranking(self.ids[:k], self.scores[:k], self.documents, self.passages)
 
     @staticmethod
     def from_trec(path: str | Path) -> dict[str, Ranking]:

@@ -1,13 +1,13 @@
 """The types of vectors that encoders give to backends.
 
 Documents have `SparseVectors` or `DenseVectors`. A query is a `SparseQuery`, a float32 row or a `TextQuery`. An
-`EncodedBatch` has some documents with the vectors of all retrievers.
+`EncodedBatch` has some documents with the vectors of all retrievers, and with the `PassageSpans` of the documents.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
@@ -165,27 +165,105 @@ QueryVector: TypeAlias = SparseQuery | TextQuery | NDArray[np.float32]
 """Query of a retriever: a `SparseQuery`, a float32 vector of shape (dimensions,), or a `TextQuery`."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PassageSpans:
+    """The passages of some documents, as spans of `Document.text`.
+
+    The passages are numbered through all documents. The spans of a document are in order, and together they cover the
+    text. Every document has at least one passage.
+
+    Attributes:
+        offsets: int64 array of shape (documents + 1,). The passages of document i have the numbers from `offsets[i]` to
+            `offsets[i + 1] - 1`.
+        spans: int32 array of shape (passages, 2), with the first character of each passage and the character after the
+            last.
+
+    Raises:
+        EncodingError: A document has no passage, or the arrays do not fit each other.
+
+    >>> passages = PassageSpans.of([[(0, 4), (4, 9)], [(0, 3)]])
+    >>> passages.offsets.tolist(), len(passages), passages.take([1]).spans.tolist()
+    ([0, 2, 3], 3, [[0, 3]])
+    """
+
+    offsets: NDArray[np.int64]
+    spans: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        offsets, spans = self.offsets, self.spans
+        fits = offsets.ndim == 1 and len(offsets) and spans.ndim == 2 and spans.shape[1] == 2
+        if not fits or offsets[0] != 0 or offsets[-1] != len(spans) or (np.diff(offsets) < 1).any():
+            raise EncodingError("Each document needs at least one passage, and each passage a start and an end.")
+        starts, ends = spans[:, 0], spans[:, 1]
+        inner = np.delete(np.arange(len(spans)), offsets[:-1])  # passages that are not the first of their document
+        if (starts < 0).any() or (ends < starts).any() or (starts[inner] < starts[inner - 1]).any():
+            raise EncodingError("The passages of a document are spans [start, end) in order, from 0.")
+
+    @classmethod
+    def of(cls, documents: Iterable[Sequence[tuple[int, int]]]) -> PassageSpans:
+        """Make the spans from a list of pairs (start, end) for each document."""
+        of_documents = list(documents)
+        offsets = np.cumsum([0, *map(len, of_documents)], dtype=np.int64)
+        flat = [bound for spans in of_documents for span in spans for bound in span]
+        return cls(offsets, np.array(flat, dtype=np.int32).reshape(-1, 2))
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return len(self.offsets) - 1
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """Number of the document that each passage belongs to, of shape (passages,)."""
+        return np.repeat(np.arange(self.documents), np.diff(self.offsets))
+
+    def rows(self, documents: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+        """Numbers of the passages of some documents, in the order of `documents`."""
+        chosen = np.asarray(documents, dtype=np.int64)
+        counts = self.offsets[chosen + 1] - self.offsets[chosen]
+        first = np.repeat(self.offsets[chosen] - np.cumsum(counts) + counts, counts)
+        return first + np.arange(len(first))
+
+    def take(self, documents: Sequence[int] | NDArray[np.integer]) -> PassageSpans:
+        """The passages of some documents, in the order of `documents`."""
+        chosen = np.asarray(documents, dtype=np.int64)
+        counts = self.offsets[chosen + 1] - self.offsets[chosen]
+        return PassageSpans(np.concatenate([[0], np.cumsum(counts)]), self.spans[self.rows(chosen)])
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
     """Documents with their vectors.
 
     Attributes:
         documents: Documents with distinct ids.
-        vectors: Vectors by retriever name, in the order of the documents.
+        vectors: Vectors by retriever name: one vector for each document, in the order of the documents. A retriever
+            that reads passages has one vector for each passage, in the order of `passages`.
+        passages: Passages of the documents. None for an index without passages.
 
     Raises:
-        EncodingError: A retriever does not have one vector for each document.
+        EncodingError: A retriever does not have one vector for each document or each passage.
     """
 
     documents: Sequence[Document]
     vectors: Mapping[str, Vectors]
+    passages: PassageSpans | None = None
 
     def __post_init__(self) -> None:
+        if self.passages is not None and self.passages.documents != len(self.documents):
+            raise EncodingError(
+                f"There are passages of {number_of(self.passages.documents, 'document')} for "
+                f"{number_of(len(self.documents), 'document')}."
+            )
         for name, vectors in self.vectors.items():
-            if len(vectors) != len(self.documents):
+            if len(vectors) != len(self.documents) and (self.passages is None or len(vectors) != len(self.passages)):
+                also = "" if self.passages is None else f" and {number_of(len(self.passages), 'passage')}"
                 raise EncodingError(
                     f"Retriever {name!r} has {number_of(len(vectors), 'vector')} for "
-                    f"{number_of(len(self.documents), 'document')}."
+                    f"{number_of(len(self.documents), 'document')}{also}."
                 )
 
     def __len__(self) -> int:

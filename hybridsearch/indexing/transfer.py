@@ -83,6 +83,7 @@ class Transfer:
     copied: int = 0
     unchanged: int = 0
     total: int = 0
+    _passages: int = 0
     _tokens: dict[str, float] = field(default_factory=dict)
     _picked: list[tuple[int, str, Mapping[str, QueryVector]]] = field(default_factory=list)
 
@@ -105,7 +106,7 @@ class Transfer:
                 for batch in self._scan(schema):
                     self._measure(batch, schema)
                     self._pick(batch, schema)
-                    new = self._without_unchanged(batch) if compare else batch
+                    new = self._without_unchanged(batch, schema) if compare else batch
                     if len(new):
                         yield new
                         self.copied += len(new)
@@ -175,8 +176,8 @@ class Transfer:
                 for batch in self._scan(only):
                     self._measure(batch, only)
                     advance(len(batch))
-            lengths = {name: self._average_length(name) for name in lexical}
-            self.total, self._tokens = 0, {}
+            lengths = {name: self._average_length(name, only.retrievers[name]) for name in lexical}
+            self.total, self._passages, self._tokens = 0, 0, {}
         retrievers = {
             name: replace(of_retriever, average_length=lengths[name]) if name in lengths else of_retriever
             for name, of_retriever in schema.retrievers.items()
@@ -185,15 +186,15 @@ class Transfer:
 
     def _scan(self, schema: Schema) -> Iterator[EncodedBatch]:
         for batch in self.source.scan(self.batch_size):
-            nothing = SparseVectors(csr_array(np.zeros((len(batch), 0), dtype=np.float32)), Vocabulary([]))
             vectors = {
-                name: nothing if of_retriever.kind == "text" else batch.vectors[name]
+                name: _nothing(batch, of_retriever) if of_retriever.kind == "text" else batch.vectors[name]
                 for name, of_retriever in schema.retrievers.items()
             }
-            yield EncodedBatch(batch.documents, vectors)
+            yield EncodedBatch(batch.documents, vectors, batch.passages)
 
     def _measure(self, batch: EncodedBatch, schema: Schema) -> None:
         self.total += len(batch)
+        self._passages += len(batch.passages or ())
         for name, of_retriever in schema.retrievers.items():
             vectors = batch.vectors[name]
             if of_retriever.kind == "lexical" and isinstance(vectors, SparseVectors):
@@ -208,11 +209,12 @@ class Transfer:
             elif self.sample and (order, document.id) > self._picked[0][:2]:
                 heapq.heapreplace(self._picked, (order, document.id, _queries(batch, row, schema)))
 
-    def _average_length(self, name: str) -> float | None:
-        """The mean length of all documents in tokens. Empty documents count, too. None if there are no tokens."""
-        return self._tokens.get(name, 0.0) / self.total or None if self.total else None
+    def _average_length(self, name: str, retriever: RetrieverSchema) -> float | None:
+        """The mean length of all texts in tokens. Empty texts count, too. None if there are no tokens."""
+        texts = self._passages if retriever.passages else self.total
+        return self._tokens.get(name, 0.0) / texts or None if texts else None
 
-    def _without_unchanged(self, batch: EncodedBatch) -> EncodedBatch:
+    def _without_unchanged(self, batch: EncodedBatch, schema: Schema) -> EncodedBatch:
         there = self.destination.fetch([document.id for document in batch.documents])
         rows = [
             row
@@ -222,14 +224,13 @@ class Transfer:
         self.unchanged += len(batch) - len(rows)
         if len(rows) == len(batch):
             return batch
-        vectors = {name: _take(of_retriever, rows) for name, of_retriever in batch.vectors.items()}
-        return EncodedBatch([batch.documents[row] for row in rows], vectors)
+        return _taken(batch, rows, schema)
 
     def _incomparable(self, name: str) -> str:
         """A note if scores must differ, because the two sides use different mean document lengths. Otherwise ""."""
         if self._schema_of(self.source, name).kind != "lexical":
             return ""
-        live = self._average_length(name)
+        live = self._average_length(name, self._schema_of(self.source, name))
         used = [
             live if engine.capabilities.live_average else self._schema_of(engine, name).average_length
             for engine in (self.source, self.destination)
@@ -253,13 +254,20 @@ class Transfer:
 
 
 def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVector]:
-    """Queries from one document, by retriever: its dense vector, its largest terms, or its first words."""
+    """Queries from one document, by retriever: its dense vector, its largest terms, or its first words.
+
+    If the retriever reads passages, they are from the document's first passage.
+    """
+    document = row
     queries: dict[str, QueryVector] = {}
     for name, vectors in batch.vectors.items():
         if schema.retrievers[name].kind == "text":
-            if words := batch.documents[row].content.split()[:_QUERY_TERMS]:
+            if words := batch.documents[document].content.split()[:_QUERY_TERMS]:
                 queries[name] = TextQuery(" ".join(words))
             continue
+        row = document
+        if batch.passages is not None and schema.retrievers[name].passages:
+            row = int(batch.passages.offsets[document])
         if isinstance(vectors, DenseVectors):
             if vectors.array[row].any():
                 queries[name] = vectors.array[row].copy()
@@ -273,6 +281,26 @@ def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVe
             chosen, values = zip(*heaviest, strict=True)
             queries[name] = SparseQuery(chosen, np.array(values, dtype=np.float32))
     return queries
+
+
+def _nothing(batch: EncodedBatch, retriever: RetrieverSchema) -> SparseVectors:
+    """The vectors of a retriever whose texts the engine analyses: rows without terms."""
+    rows = len(batch.passages or ()) if retriever.passages else len(batch)
+    return SparseVectors(csr_array(np.zeros((rows, 0), dtype=np.float32)), Vocabulary([]))
+
+
+def _taken(batch: EncodedBatch, rows: Sequence[int], schema: Schema) -> EncodedBatch:
+    """Some documents of a batch."""
+    passages = batch.passages
+    vectors = {
+        name: _take(
+            of_retriever,
+            rows if passages is None or not schema.retrievers[name].passages else passages.rows(rows).tolist(),
+        )
+        for name, of_retriever in batch.vectors.items()
+    }
+    kept = None if passages is None else passages.take(rows)
+    return EncodedBatch([batch.documents[row] for row in rows], vectors, kept)
 
 
 def _take(vectors: Vectors, rows: Sequence[int]) -> Vectors:
@@ -300,6 +328,11 @@ def _check_same(schema: Schema, existing: Schema) -> None:
         raise FingerprintMismatchError(
             f"The index at the destination has the retrievers {', '.join(map(repr, existing.retrievers))}, but "
             f"{', '.join(map(repr, schema.retrievers))} would be copied: choose another place, or name the retrievers."
+        )
+    if schema.passages != existing.passages:
+        raise FingerprintMismatchError(
+            f"The index at the destination was made with passages={dict(existing.passages or {}) or None}, but the "
+            f"source with passages={dict(schema.passages or {}) or None}: choose another place."
         )
     for name, ours in schema.retrievers.items():
         theirs = existing.retrievers[name]
