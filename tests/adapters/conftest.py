@@ -43,6 +43,22 @@ def make(engine: str, server: str, lucene_names: Callable[[str, str], str]) -> I
 
 
 @pytest.fixture
+def never_refreshed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
+    """A function that takes a backend without an index: the engine never refreshes the index that it creates.
+
+    The setting is part of the request that makes the index. After a later change, a refresh that the engine has
+    already scheduled may still run.
+    """
+
+    def never_refreshed(backend: Any) -> Any:
+        settings = backend.settings
+        monkeypatch.setattr(backend, "settings", lambda *of: {**settings(*of), "refresh_interval": "-1"})
+        return backend
+
+    return never_refreshed
+
+
+@pytest.fixture
 def make_shared(server: str, lucene_names_of_class: Callable[[str, str], str]) -> Callable[..., Any]:
     """A function like `make`, for indexes that the tests of a class share. The tests close the backends."""
 

@@ -402,10 +402,11 @@ def test_an_alias_is_opened_like_its_index(make: Make, backend: LuceneBackend) -
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
-def test_without_refreshing_writes_appear_when_refresh_is_called(make: Make) -> None:
-    backend = make(refresh=False)
+def test_without_refreshing_writes_appear_when_refresh_is_called(
+    make: Make, never_refreshed: Callable[[LuceneBackend], LuceneBackend]
+) -> None:
+    backend = never_refreshed(make(refresh=False))
     backend.create(SCHEMA)
-    call(backend.address, "PUT", f"{backend.address.path}/_settings", {"index": {"refresh_interval": "-1"}})
     backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
     assert backend.fetch(["a"]) != [None]
     assert backend.count() == 0

@@ -86,10 +86,11 @@ class TestAliases(AliasTests):
         return lambda backend: backend.address.index
 
 
-def test_documents_are_found_by_the_alias_at_once(make: Make) -> None:
-    backend, live = make("v1"), make("live")
+def test_documents_are_found_by_the_alias_at_once(
+    make: Make, never_refreshed: Callable[[LuceneBackend], LuceneBackend]
+) -> None:
+    backend, live = never_refreshed(make("v1")), make("live")
     backend.create(SCHEMA)
-    call(backend.address, "PUT", f"{backend.address.path}/_settings", {"index": {"refresh_interval": "-1"}})
     backend.upsert(samples.encode([samples.plain("a")], SCHEMA))
     backend.publish(live.address.index)
     live.open()
