@@ -6,10 +6,11 @@ Your own encoder is any object with the methods of `Encoder`. `hs.open` needs to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.documents import Document
 from hybridsearch.registry import make
 from hybridsearch.vectors import QueryVector, Vectors
 
@@ -59,6 +60,25 @@ class Encoder(Protocol):
         ...
 
 
+class Reading(Encoder, Protocol):
+    """An encoder that reads other parts of a document than `Document.content`, for example its metadata."""
+
+    def encode_fields(self, documents: Sequence[Document]) -> Vectors:
+        """Encode documents. An index calls this method in place of `encode_documents`.
+
+        Args:
+            documents: Documents to encode. If the index has passages, each is one passage with the title and the
+                metadata of its document.
+
+        Returns:
+            Sparse or dense vectors with one row for each document, in order.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
+        ...
+
+
 class Noting(Encoder, Protocol):
     """An encoder that can tell which part of a query it does not use, for `Results.notes`."""
 
@@ -69,6 +89,22 @@ class Noting(Encoder, Protocol):
             One sentence for each text, or `""` if there is nothing to say.
         """
         ...
+
+
+def encode(encoder: Encoder, documents: Sequence[Document]) -> Vectors:
+    """Encode documents by `encode_fields` if the encoder has it (`Reading`), else their `content`.
+
+    Raises:
+        EncodingError: The model gives NaN or infinity.
+
+    >>> from hybridsearch.encoders.bm25 import BM25
+    >>> encode(BM25(), [Document("1", "A wing in a slipstream.", "Lift")]).vocabulary.terms
+    ('lift', 'slipstream', 'wing')
+    """
+    encode_fields: Callable[[Sequence[Document]], Vectors] | None = getattr(encoder, "encode_fields", None)
+    if encode_fields is not None:
+        return encode_fields(documents)
+    return encoder.encode_documents([document.content for document in documents])
 
 
 def make_encoder(description: Mapping[str, Any]) -> Encoder:

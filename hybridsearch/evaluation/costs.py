@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from hybridsearch.backends import Described
 from hybridsearch.documents import Document
+from hybridsearch.encoders import encode
 from hybridsearch.encoders.cache import no_cache
 from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, Histogram, Sparsity, Timing
@@ -303,8 +304,8 @@ def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages, time_again: 
     for name in plan.retrievers:
         identity = [*stages.fingerprint(search, name), stages.index_digest(search)]
         if stages.corpus is not None:
-            encode = partial(_encoding_rate, search.retrievers[name], stages.corpus)
-            rates[name] = stages.keep(Rate, ["documents", *identity], encode, time_again).documents_per_second
+            measure = partial(_encoding_rate, search.retrievers[name], stages.corpus)
+            rates[name] = stages.keep(Rate, ["documents", *identity], measure, time_again).documents_per_second
         vectors = stages.asked(plan, name).vectors
         if vectors and search.backend.capabilities.scan:
             scan = partial(_sparsity, search, name, vectors)
@@ -328,15 +329,14 @@ def index_bytes(search: HybridSearch, names: Sequence[str]) -> int | None:
 def _encoding_rate(encoder: Any, corpus: Iterable[Document]) -> Rate:
     """The encoding speed of the last batch. Batches get twice as large until one takes a second."""
     documents = spread(list(islice(corpus, 4 * ENCODED)), ENCODED)
-    texts = [document.content for document in documents]
     size, start, rate = 16, 0, 0.0
     with no_cache():
-        if texts:
-            encoder.encode_documents(texts[:1])  # loads the model
-        while start < len(texts):
-            batch = texts[start : start + size]
+        if documents:
+            encode(encoder, documents[:1])  # loads the model
+        while start < len(documents):
+            batch = documents[start : start + size]
             started = time.perf_counter()
-            encoder.encode_documents(batch)
+            encode(encoder, batch)
             seconds = time.perf_counter() - started
             rate = len(batch) / max(seconds, 1e-9)
             if seconds > 1:

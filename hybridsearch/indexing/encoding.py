@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
-from hybridsearch.encoders import Encoder
+from hybridsearch.encoders import Encoder, encode
 from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.vectors import EncodedBatch
 
@@ -86,5 +86,4 @@ class IndexEncoders:
                 f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: open it with these "
                 "retrievers, too, to add documents."
             )
-        texts = [document.content for document in documents]
-        return EncodedBatch(documents, {name: self.verified(name).encode_documents(texts) for name in self.given})
+        return EncodedBatch(documents, {name: encode(self.verified(name), documents) for name in self.given})
