@@ -157,7 +157,14 @@ class ElasticsearchBackend(LuceneBackend):
         return _DEEPEST
 
     def dense_clause(
-        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
+        self,
+        path: str,
+        retriever: RetrieverSchema,
+        vector: NDArray[np.float32],
+        k: int,
+        filter: Json | None,
+        *,
+        listed: bool,
     ) -> Json:
         candidates = min(max(k, self._ef_search), _DEEPEST)
         clause: dict[str, Json] = {"field": path, "query_vector": vector, "k": k, "num_candidates": candidates}

@@ -219,13 +219,26 @@ class OpenSearchBackend(LuceneBackend):
         if not self.rough_sparse:
             return {}
         field = seismic.field(self._options.get("n_postings"), self._options.get("approximate_threshold"))
-        return {name: field for name, retriever in schema.retrievers.items() if retriever.kind == "sparse"}
+        sparse = {name: retriever for name, retriever in schema.retrievers.items() if retriever.kind == "sparse"}
+        if by_passage := [name for name, retriever in sparse.items() if retriever.passages]:
+            raise InvalidArgumentError(
+                f"sparse='seismic' finds whole documents, but retriever {by_passage[0]!r} reads passages: use "
+                f"sparse='exact', or let it read whole documents (whole=({by_passage[0]!r},))."
+            )
+        return dict.fromkeys(sparse, field)
 
     def deepest_dense(self) -> int:
         return 2**31 - 1
 
     def dense_clause(
-        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
+        self,
+        path: str,
+        retriever: RetrieverSchema,
+        vector: NDArray[np.float32],
+        k: int,
+        filter: Json | None,
+        *,
+        listed: bool,
     ) -> Json:
         if self.approximate_dense and k <= _DEEPEST:
             clause: dict[str, Json] = {"vector": vector, "k": k}
@@ -235,8 +248,10 @@ class OpenSearchBackend(LuceneBackend):
                 clause["method_parameters"] = {"ef_search": self._ef_search}
             if filter is not None:
                 clause["filter"] = filter
+            if listed:
+                clause["expand_nested_docs"] = True  # else only the best passage of each document is a hit
             return {"knn": {path: clause}}
-        conditions = [{"exists": {"field": path}}, *([] if filter is None else [filter])]
+        conditions = [{"exists": {"field": path}}, *([] if filter is None or retriever.passages else [filter])]
         space = _SPACES[retriever.metric or "cosine"]
         script = {"field": path, "query_value": vector, "space_type": space}
         return {

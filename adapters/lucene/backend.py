@@ -23,7 +23,7 @@ from hybridsearch.adapters.lucene.query.multisearch import msearch
 from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
-from hybridsearch.adapters.lucene.stored.mapping import index_body
+from hybridsearch.adapters.lucene.stored.mapping import PASSAGES, index_body
 from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
@@ -154,6 +154,7 @@ class LuceneBackend(Dialect):
             score_tolerance={"lexical": 1 / 256, "sparse": 1 / 256, "dense": 1e-5 if far else 5e-4, "text": 1e-5},
             atomic_batches=False,
             live_average=False,
+            passages=True,
         )
 
     # ------------------------------------------------------------------------------------------- opening, closing
@@ -472,12 +473,13 @@ class LuceneBackend(Dialect):
         searcher, name = target.searcher, request.retriever
         check_explained(request, retriever_of(searcher.schema, name))
         weights = yield from self._ask(target, searcher.weights(request))
-        found = yield from fetch(target.address, ids, [f"vectors.{name}"])
+        path = f"{PASSAGES}.vectors.{name}" if searcher.schema.retrievers[name].passages else f"vectors.{name}"
+        found = yield from fetch(target.address, ids, [path])
         explained = []
         for source in found:
-            vector = {} if source is None else source.get("vectors", {}).get(name, {})
-            values = {term: weight * vector.get(encode_term(term), 0.0) for term, weight in weights.items()}
-            explained.append({term: value for term, value in values.items() if value})
+            held: Sequence[Json] = [] if source is None else source.get(PASSAGES, [source])
+            parts = (_parts_of(passage.get("vectors", {}).get(name, {}), weights) for passage in held)
+            explained.append(max(parts, key=lambda values: sum(values.values()), default={}))
         return explained
 
     def _scan(self, batch_size: int) -> Iterator[EncodedBatch]:
@@ -505,3 +507,9 @@ class LuceneBackend(Dialect):
 
     def _aim(self) -> Target:
         return self._target or Target(self.address, self._current())
+
+
+def _parts_of(vector: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """What each term adds to the dot product of a stored vector and the weights of a query."""
+    values = {term: weight * vector.get(encode_term(term), 0.0) for term, weight in weights.items()}
+    return {term: value for term, value in values.items() if value}

@@ -84,8 +84,20 @@ class Dialect(ABC):
 
     @abstractmethod
     def dense_clause(
-        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], k: int, filter: Json | None
-    ) -> Json: ...
+        self,
+        path: str,
+        retriever: RetrieverSchema,
+        vector: NDArray[np.float32],
+        k: int,
+        filter: Json | None,
+        *,
+        listed: bool,
+    ) -> Json:
+        """The query for the nearest `k` documents that `filter` lets through.
+
+        If the retriever reads passages, this is the query within the `nested` query. The filter speaks of documents and
+        may be left to the search around it. `listed` tells whether each hit lists its passages.
+        """
 
     @abstractmethod
     def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:

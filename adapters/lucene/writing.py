@@ -11,7 +11,7 @@ from itertools import chain
 
 from hybridsearch.adapters.lucene.aliases import Target, only_index
 from hybridsearch.adapters.lucene.stored.identity import Identity
-from hybridsearch.adapters.lucene.stored.lines import bulk_lines, document_lengths
+from hybridsearch.adapters.lucene.stored.lines import bulk_lines, text_lengths
 from hybridsearch.adapters.lucene.stored.reading import read_batches
 from hybridsearch.adapters.lucene.wire.bulk import BulkSender
 from hybridsearch.adapters.lucene.wire.channel import SMILE, Call, Channel
@@ -20,14 +20,14 @@ from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.backends import RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.forks import Lock
-from hybridsearch.messages import warn
+from hybridsearch.messages import number_of, warn
 from hybridsearch.vectors import EncodedBatch, SparseVectors
 
 _AT_ONCE = 1000  # documents per batch of `reweigh`
 # The graph of a small segment grows faster. But a refresh every second makes too many segments to merge.
 _WITH_GRAPHS = "3s"
 _TOLERATED = 0.05  # relative difference of the average lengths from which a load calls `reweigh`
-_FAR, _ENOUGH = 0.25, 100  # relative difference and number of upserted documents from which there is a warning
+_FAR, _ENOUGH = 0.25, 100  # relative difference and number of upserted texts from which there is a warning
 
 
 class Writer:
@@ -149,10 +149,11 @@ class Writer:
                 self._upserted[name] = _Mean()
         _add_lengths(self._upserted, batch)
         for name, mean in list(self._upserted.items()):
-            if mean.documents >= _ENOUGH and _is_off(mean.value, now[name], _FAR):
+            if mean.texts >= _ENOUGH and _is_off(mean.value, now[name], _FAR):
                 del self._upserted[name]
+                what = "passage" if now[name].passages else "document"
                 warn(
-                    f"The {mean.documents} documents so far have {mean.value:.4g} tokens on average, but the index "
+                    f"The {number_of(mean.texts, what)} so far have {mean.value:.4g} tokens on average, but the index "
                     f"{self._address.index!r} computes the weights of {name!r} with the average of the first batch, "
                     f"{now[name].average_length:.4g}: when all documents are stored, call reweigh() of the backend."
                 )
@@ -237,7 +238,7 @@ def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
     for name, retriever in schema.retrievers.items():
         vectors = batch.vectors[name]
         if retriever.kind == "lexical" and retriever.average_length is None and isinstance(vectors, SparseVectors):
-            average = float(document_lengths(vectors).mean())
+            average = float(text_lengths(vectors).mean())
             if average > 0:
                 retrievers[name] = replace(retriever, average_length=average)
     return replace(schema, retrievers=retrievers) if retrievers != schema.retrievers else schema
@@ -245,22 +246,22 @@ def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
 
 @dataclass(slots=True)
 class _Mean:
-    """The average length of documents. Documents that have no terms count too."""
+    """The average length of documents or passages. Those that have no terms count too."""
 
     tokens: float = 0.0
-    documents: int = 0
+    texts: int = 0
 
     @property
     def value(self) -> float:
-        return self.tokens / self.documents if self.documents else 0.0
+        return self.tokens / self.texts if self.texts else 0.0
 
 
 def _add_lengths(means: Mapping[str, _Mean], batch: EncodedBatch) -> None:
     for name, mean in means.items():
         vectors = batch.vectors[name]
         if isinstance(vectors, SparseVectors):
-            mean.tokens += float(document_lengths(vectors).sum())
-            mean.documents += len(batch)
+            mean.tokens += float(text_lengths(vectors).sum())
+            mean.texts += len(vectors)
 
 
 def _is_off(mean: float, retriever: RetrieverSchema, tolerated: float = _TOLERATED) -> bool:

@@ -23,7 +23,7 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
-from hybridsearch.adapters.lucene.stored.identity import LAYOUT
+from hybridsearch.adapters.lucene.stored.identity import LAYOUT, PASSAGES_LAYOUT
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import AsyncBackend, Loader, Request
@@ -322,7 +322,9 @@ def test_documents_that_do_not_fit_the_mapping_are_named_with_the_engines_reason
     assert again.count() == 1
 
 
-@pytest.mark.parametrize(("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LAYOUT - 2, "index the documents again")])
+@pytest.mark.parametrize(
+    ("version", "way_out"), [(PASSAGES_LAYOUT + 1, "upgrade"), (LAYOUT - 2, "index the documents again")]
+)
 def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out: str) -> None:
     backend = make()
     call(

@@ -23,9 +23,9 @@ from hybridsearch.adapters.lucene.stored.lines import (
     decode_term,
     delete_lines,
     document_key,
-    document_lengths,
     encode_term,
     read_document,
+    text_lengths,
     vectors_from_source,
 )
 from hybridsearch.adapters.lucene.wire.connection import Address
@@ -235,7 +235,7 @@ def test_lexical_weights_are_those_of_the_average_length_given() -> None:
     lexical = batch.vectors["lexical"]
     assert isinstance(lexical, SparseVectors)
     lengths = np.asarray(lexical.matrix.sum(axis=1)).ravel()
-    assert document_lengths(lexical).tolist() == lengths.tolist()
+    assert text_lengths(lexical).tolist() == lengths.tolist()
     for average in (0.0, 1.0, 300.0):
         for row, source in enumerate(sources_of(batch, _schema_of_24(), average)):
             for name, count in source["counts"]["lexical"].items():

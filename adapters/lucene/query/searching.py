@@ -5,8 +5,9 @@ This includes term statistics, ties at a cut, and searches that are too deep for
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import frexp
 from typing import TypeAlias, TypeVar
 
@@ -18,7 +19,7 @@ from hybridsearch.adapters.lucene.dialect import Dialect, Search
 from hybridsearch.adapters.lucene.query.filters import compile_filter
 from hybridsearch.adapters.lucene.query.statistics import Key, Statistics, read_statistics, searches_for
 from hybridsearch.adapters.lucene.stored.lines import encode_term
-from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW
+from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW, PASSAGES
 from hybridsearch.adapters.lucene.stored.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
 from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.adapters.steps import through
@@ -26,7 +27,7 @@ from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
-from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.ranking import EMPTY, PassageScore, Ranking
 from hybridsearch.vectors import SparseQuery, TextQuery
 from hybridsearch.weighting import BM25Weighting
 
@@ -64,13 +65,19 @@ class _Question:
 
     @property
     def path(self) -> str:
-        return f"{'content' if self.retriever.kind == 'text' else 'vectors'}.{self.request.retriever}"
+        within = f"{PASSAGES}." if self.retriever.passages else ""
+        return f"{within}{'content' if self.retriever.kind == 'text' else 'vectors'}.{self.request.retriever}"
 
     @property
     def keys(self) -> list[Key]:
         """The keys of the terms whose idf is needed."""
         lexical = self.retriever.kind == "lexical"
-        return [(self.request.retriever, term) for term in self.weights] if lexical else []
+        return [(self.path, term) for term in self.weights] if lexical else []
+
+    @property
+    def listed(self) -> int:
+        """The number of passages to list for each document."""
+        return self.request.passages if self.retriever.passages else 0
 
 
 class Searcher:
@@ -220,12 +227,11 @@ class Searcher:
 
     def _idf_weights(self, question: _Question, known: Statistics) -> dict[str, float]:
         weighting = BM25Weighting(**(question.retriever.weighting or {}))
-        documents = 0 if known.state is None else known.state.documents
         found = [known.frequencies.get(key, 0) for key in question.keys]
         held = [(term, n) for term, n in zip(question.weights, found, strict=True) if n > 0]
         if not held:
             return {}
-        idf = weighting.idf(np.array([n for _, n in held], dtype=np.int64), documents).tolist()
+        idf = weighting.idf(np.array([n for _, n in held], dtype=np.int64), known.texts(question.path)).tolist()
         weights = {term: question.weights[term] * value for (term, _), value in zip(held, idf, strict=True)}
         return {term: weight for term, weight in weights.items() if weight > 0}
 
@@ -239,21 +245,25 @@ class Searcher:
             size = k if question.by_id or not exact else k + 1
             depth = deepest if question.by_id else min(size, deepest)
             vector = np.ascontiguousarray(request.query, dtype=np.float32)
-            body["query"] = self._dialect.dense_clause(question.path, retriever, vector, depth, question.filter)
+            clause = self._dialect.dense_clause(
+                question.path, retriever, vector, depth, question.filter, listed=question.listed > 0
+            )
             body["track_total_hits"] = question.by_id
         else:
             size = k if question.by_id else k + 1
             if isinstance(request.query, TextQuery):
-                clause: Json = {"match": {question.path: {"query": request.query.text}}}
+                clause = {"match": {question.path: {"query": request.query.text}}}
             else:
                 scale = _scale(question.weights)
                 weights = {term: weight / scale for term, weight in question.weights.items()}
                 clause = self._dialect.sparse_clause(question.path, weights, retriever.kind)
                 if self._is_rough(question):
                     return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
-            body["query"] = (
-                clause if question.filter is None else {"bool": {"must": [clause], "filter": [question.filter]}}
-            )
+        if retriever.passages:
+            clause = _of_passages(clause, question.listed)
+        if question.filter is not None and (retriever.kind != "dense" or retriever.passages):
+            clause = {"bool": {"must": [clause], "filter": [question.filter]}}
+        body["query"] = clause
         body["size"] = size
         if question.by_id:
             body["sort"] = ["_score", "id"]
@@ -284,25 +294,30 @@ class Searcher:
 
     def _ranking(self, question: _Question, hits: Sequence[Json], k: int) -> Ranking:
         found = {hit_id(hit): hit for hit in hits}
-        scores = [_score(hit) for hit in hits]
-        metric = question.retriever.metric
-        if metric is not None:
-            scores = [self._dialect.similarity(metric, score) for score in scores]
-        elif question.retriever.kind != "text":
-            scale = _scale(question.weights)
-            scores = [score * scale for score in scores]
-        pairs = list(zip(found, scores, strict=True))
+        scored = self._score_of(question)
+        pairs = [(id, scored(_score(hit))) for id, hit in found.items()]
         if self._is_rough(question):  # leave out candidates that have none of the query's terms
             pairs = [(id, score) for id, score in pairs if score > 0]
         ranking = Ranking.from_scores(pairs, k)
         if not len(ranking):
             return EMPTY
-        sent = question.members is DOCUMENT
-        return Ranking(ranking.ids, ranking.scores, _Documents({id: found[id] for id in ranking.ids}) if sent else None)
+        found = {id: found[id] for id in ranking.ids}
+        documents = _Documents(found) if question.members is DOCUMENT else None
+        listed = {id: _passages(hit, scored) for id, hit in found.items()} if question.listed else None
+        return Ranking(ranking.ids, ranking.scores, documents, listed)
+
+    def _score_of(self, question: _Question) -> Callable[[float], float]:
+        """The function that turns the engine's scores into ours."""
+        metric = question.retriever.metric
+        if metric is not None:
+            return partial(self._dialect.similarity, metric)
+        scale = 1.0 if question.retriever.kind == "text" else _scale(question.weights)
+        return lambda score: score * scale
 
     def _is_rough(self, question: _Question) -> bool:
         first = question.filter is None and not question.by_id
-        return first and question.retriever.kind == "sparse" and self._dialect.rough_sparse
+        kind = question.retriever.kind
+        return first and kind == "sparse" and self._dialect.rough_sparse and not question.retriever.passages
 
     def _in_parts(self, question: _Question) -> Steps[Ranking]:
         """Answer a dense search that is deeper than the engine allows, or has too many ties, part by part.
@@ -348,6 +363,31 @@ class _Documents(Mapping[str, Document]):
 
     def __len__(self) -> int:
         return len(self._hits)
+
+
+def _of_passages(clause: Json, listed: int) -> Json:
+    """The query that ranks documents by their best passage. `clause` ranks passages.
+
+    Hits come with their best `listed` passages. The engines order passages of equal score as they are stored.
+    """
+    nested: dict[str, Json] = {"path": PASSAGES, "score_mode": "max", "query": clause}
+    if listed:
+        members = {**NO_FIELDS, "_source": False, "docvalue_fields": [f"{PASSAGES}.start", f"{PASSAGES}.end"]}
+        nested["inner_hits"] = {"size": min(listed, MAX_WINDOW - 1), **members}
+    return {"nested": nested}
+
+
+def _passages(hit: Json, scored: Callable[[float], float]) -> tuple[PassageScore, ...]:
+    """The best passages of a hit."""
+    inner = hit["inner_hits"][PASSAGES]["hits"]["hits"]
+    return tuple(
+        PassageScore(
+            passage["fields"][f"{PASSAGES}.start"][0],
+            passage["fields"][f"{PASSAGES}.end"][0],
+            scored(float(passage["_score"])),
+        )
+        for passage in inner
+    )
 
 
 def _scale(weights: Mapping[str, float]) -> float:

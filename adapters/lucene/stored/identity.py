@@ -13,8 +13,9 @@ from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedError
 
-LAYOUT = 4
-"""The version of the layout of documents and `_meta`. Newer layouts, and those before `_LITERAL`, are refused."""
+LAYOUT, PASSAGES_LAYOUT = 4, 5
+"""The versions of the layout of documents and `_meta`, of an index without and with passages. Newer layouts, and those
+before `_LITERAL`, are refused."""
 
 _LITERAL = 3
 """The last version in which the values for filters were stored as they came: see `fields`."""
@@ -39,7 +40,7 @@ class Identity:
     def to_meta(self) -> Json:
         """The content of `_meta`. It holds the schema as text, because the engines sort the keys of objects."""
         schema = orjson.dumps(self.schema.to_json()).decode()
-        version = _LITERAL if self.literal else LAYOUT
+        version = _LITERAL if self.literal else LAYOUT if self.schema.passages is None else PASSAGES_LAYOUT
         ours: dict[str, Any] = {"version": version, "schema": schema, "options": dict(self.options)}
         if self.before_load is not None:
             ours["before_load"] = dict(self.before_load)
@@ -60,7 +61,7 @@ class Identity:
                 f"{place} was not made by hybridsearch: choose another name and index its documents again there, or "
                 "read it with a backend of your own (see the documentation, An index that exists already)."
             )
-        check_layout(version := ours.get("version"), _LITERAL, LAYOUT, place)
+        check_layout(version := ours.get("version"), _LITERAL, PASSAGES_LAYOUT, place)
         try:
             schema = Schema.from_json(orjson.loads(ours["schema"]))
             return cls(schema, dict(ours["options"]), ours.get("before_load"), version == _LITERAL)

@@ -13,6 +13,11 @@ A stored document is one object (`_source`):
 | `long_terms` | the escaped term by encoded term, for terms that are too long for a name; usually absent  |
 | `stamp`      | when this version was written, in microseconds                                            |
 | `rough`      | rough vectors, see `seismic`; only with sparse="seismic", indexed but not stored          |
+| `content`    | title and text, for the engine's own analysis; only with a text retriever                 |
+| `passages`   | list of passages in the order of the text; only in an index with passages                 |
+
+A passage is an object with `start`, `end`, `vectors`, `counts`, `long_terms` and `content`. The last four are as above,
+for the retrievers that read passages. `content` of a passage is indexed but not stored.
 
 The object is sent as SMILE (`smile`), with all bits of a float32. Engines return a float32 as the shortest decimal that
 reads as the same float32. So nothing is lost, although Lucene scores with fewer bits.
@@ -23,6 +28,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from itertools import chain, pairwise
 from typing import Any
@@ -35,12 +41,13 @@ from scipy.sparse import csr_array
 
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.stored.fields import to_fields
+from hybridsearch.adapters.lucene.stored.mapping import PASSAGES
 from hybridsearch.adapters.lucene.wire import smile
 from hybridsearch.adapters.lucene.wire.bulk import Line
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import MAX_ID_BYTES, Document
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
+from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting
 
 MAX_NAME_BYTES = 200
@@ -49,7 +56,7 @@ MAX_NAME_BYTES = 200
 SMALLEST_WEIGHT = float(np.finfo(np.float32).smallest_normal)
 """The smallest weight that Lucene's feature fields take."""
 
-_ROWS = 1024  # documents that are translated at a time, because their numbers become Python objects
+_ROWS = 1024  # documents or passages that are translated at a time, because their numbers become Python objects
 _SPECIAL = re.compile(r"[\s\x00-\x1f\x7f.%~\ud800-\udfff]")
 _EMPTY_TERM = "%"  # is not an escape, because an escape has two digits after the %
 
@@ -90,8 +97,8 @@ def decode_term(name: str) -> str | None:
     return None if name.startswith("~") else _unescape(name)
 
 
-def document_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
-    """The length of each document in tokens, for a lexical retriever. The shape is (documents,)."""
+def text_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
+    """The length of each text (document or passage) in tokens, for a lexical retriever. The shape is (texts,)."""
     ends = np.concatenate([[0.0], np.cumsum(vectors.matrix.data, dtype=np.float64)])
     lengths: NDArray[np.float64] = np.diff(ends[vectors.matrix.indptr])
     return lengths
@@ -121,8 +128,7 @@ def bulk_lines(
     """
     _check_signs(batch, schema)
     return chain.from_iterable(
-        _lines_of(batch, slice(start, start + _ROWS), schema, average_lengths, stamp, rough, literal)
-        for start in range(0, len(batch), _ROWS)
+        _lines_of(batch, rows, schema, average_lengths, stamp, rough, literal) for rows in _parts(batch)
     )
 
 
@@ -148,11 +154,28 @@ def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) ->
     float32 cannot be stored: they come back as 0.
     """
     vectors: dict[str, Vectors] = {}
+    passages = [passage for source in sources for passage in source.get(PASSAGES, ())]
     for name, retriever in schema.retrievers.items():
         member = "counts" if retriever.kind == "lexical" else "vectors"
-        rows = [source.get(member, {}).get(name) for source in sources]
-        vectors[name] = _dense(rows, retriever) if retriever.kind == "dense" else _sparse(rows, sources)
+        held = passages if retriever.passages else sources
+        rows = [source.get(member, {}).get(name) for source in held]
+        vectors[name] = _dense(rows, retriever) if retriever.kind == "dense" else _sparse(rows, held)
     return vectors
+
+
+def spans_from_source(sources: Sequence[Mapping[str, Any]]) -> PassageSpans:
+    """The passages in stored documents (`_source`) of an index with passages."""
+    return PassageSpans.of([[(passage["start"], passage["end"]) for passage in source[PASSAGES]] for source in sources])
+
+
+def _parts(batch: EncodedBatch) -> Iterator[slice]:
+    """The documents in parts of at most `_ROWS` documents and passages. A document with more is a part."""
+    offsets = np.arange(len(batch) + 1) if batch.passages is None else batch.passages.offsets
+    start = 0
+    while start < len(batch):
+        most = int(np.searchsorted(offsets, offsets[start] + _ROWS, side="right")) - 1
+        yield slice(start, max(most, start + 1))
+        start = max(most, start + 1)
 
 
 def _lines_of(
@@ -166,24 +189,30 @@ def _lines_of(
 ) -> Iterator[Line]:
     documents = batch.documents[rows]
     sources: list[dict[str, Any]] = [_source(document, stamp, literal) for document in documents]
-    if any(retriever.kind == "text" for retriever in schema.retrievers.values()):
-        for document, source in zip(documents, sources, strict=True):
+    passages, of_passages = _add_passages(sources, batch, rows)
+    of_text = {retriever.passages for retriever in schema.retrievers.values() if retriever.kind == "text"}
+    for document, source in zip(documents, sources, strict=True):
+        if False in of_text:
             source["content"] = document.content
+        if True in of_text:
+            for passage in source[PASSAGES]:
+                passage["content"] = replace(document, text=document.text[passage["start"] : passage["end"]]).content
     for name, retriever in schema.retrievers.items():
         vectors = batch.vectors[name]
+        held, read = (passages, of_passages) if retriever.passages else (sources, rows)
         if isinstance(vectors, DenseVectors):
-            array = vectors.array[rows]
+            array = vectors.array[read]
             written = smile.numbers(array)
             for row in np.flatnonzero(array.any(axis=1)).tolist():
-                sources[row]["vectors"][name] = smile.list_of(written[row])
+                held[row]["vectors"][name] = smile.list_of(written[row])
             continue
-        part = SparseVectors(vectors.matrix[rows], vectors.vocabulary)
+        part = SparseVectors(vectors.matrix[read], vectors.vocabulary)
         if retriever.kind == "lexical":
-            _put(sources, "counts", name, part)
+            _put(held, "counts", name, part)
             part = _weighted(part, BM25Weighting(**(retriever.weighting or {})), average_lengths[name])
-        _put(sources, "vectors", name, part)
+        _put(held, "vectors", name, part)
         if rough and retriever.kind == "sparse":
-            for source, weights in zip(sources, _by_name(part), strict=True):
+            for source, weights in zip(held, _by_name(part), strict=True):
                 if weights:
                     source.setdefault(seismic.MEMBER, {})[name] = seismic.rough_vector(weights)
     for document, source in zip(documents, sources, strict=True):
@@ -197,6 +226,21 @@ def _source(document: Document, stamp: int, literal: bool) -> dict[str, Any]:
     if fields := to_fields(document, literal=literal):
         source["fields"] = fields
     return source
+
+
+def _add_passages(
+    sources: Sequence[dict[str, Any]], batch: EncodedBatch, rows: slice
+) -> tuple[list[dict[str, Any]], slice]:
+    """Add their passages to the documents `rows`. Returns all these passages, and their rows."""
+    if batch.passages is None:
+        return [], slice(0)
+    offsets = batch.passages.offsets[rows.start : rows.stop + 1].tolist()
+    of_passages = slice(offsets[0], offsets[-1])
+    spans = batch.passages.spans[of_passages].tolist()
+    passages: list[dict[str, Any]] = [{"start": start, "end": end, "vectors": {}} for start, end in spans]
+    for source, (first, last) in zip(sources, pairwise(offsets), strict=True):
+        source[PASSAGES] = passages[first - offsets[0] : last - offsets[0]]
+    return passages, of_passages
 
 
 def _put(sources: Sequence[dict[str, Any]], member: str, name: str, vectors: SparseVectors) -> None:
@@ -237,7 +281,7 @@ def _by_name(vectors: SparseVectors) -> Iterator[dict[str, float]]:
 
 def _weighted(frequencies: SparseVectors, weighting: BM25Weighting, average_length: float) -> SparseVectors:
     matrix = frequencies.matrix
-    lengths = np.repeat(document_lengths(frequencies).astype(np.float32), np.diff(matrix.indptr))
+    lengths = np.repeat(text_lengths(frequencies).astype(np.float32), np.diff(matrix.indptr))
     weights = np.zeros_like(matrix.data)
     held = matrix.data > 0
     weights[held] = weighting.term_weights(matrix.data[held], lengths[held], average_length)
@@ -253,6 +297,8 @@ def _check_signs(batch: EncodedBatch, schema: Schema) -> None:
         negative = np.flatnonzero(matrix.data < 0)
         if negative.size:
             row = int(np.searchsorted(matrix.indptr, negative[0], side="right")) - 1
+            if retriever.passages and batch.passages is not None:
+                row = int(batch.passages.owners[row])
             term = vectors.vocabulary.terms[matrix.indices[negative[0]]]
             what = "frequency" if retriever.kind == "lexical" else "weight"
             raise InvalidArgumentError(

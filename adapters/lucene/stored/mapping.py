@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hybridsearch.adapters.checks import check_dense
 from hybridsearch.adapters.lucene import seismic
@@ -14,7 +15,14 @@ from hybridsearch.adapters.lucene.wire.connection import Json
 MAX_WINDOW = 2**31 - 1
 """The largest number of hits of one search: the setting `index.max_result_window` of our indexes."""
 
+PASSAGES = "passages"
+"""The nested field with one object for each passage of a document."""
+
 _UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
+_STORED = {"type": "object", "enabled": False}
+_OFFSET = {"type": "integer", "index": False}
+_UNLIMITED = {"mapping.nested_objects.limit": MAX_WINDOW, "max_inner_result_window": MAX_WINDOW}
+"""Settings of an index with passages: any number of passages in a document, and in a hit."""
 
 
 def index_body(
@@ -25,42 +33,66 @@ def index_body(
     `copies` has the numbers of shards and replicas. `settings` has the additional settings of the engine.
     """
     schema = identity.schema
-    vectors: dict[str, Json] = {}
-    texts: dict[str, Json] = {}
+    of_document, of_passage = _Fields(), _Fields()
     similarity: dict[str, Json] = {}
     for name, retriever in schema.retrievers.items():
+        fields = of_passage if retriever.passages else of_document
         if retriever.kind == "text":
             weighting = dict(retriever.weighting or {})
-            texts[name] = {"type": "text", "analyzer": weighting.pop("analyzer", "standard"), "similarity": name}
+            fields.texts[name] = {"type": "text", "analyzer": weighting.pop("analyzer", "standard"), "similarity": name}
             similarity[name] = {"type": "BM25", **weighting}
         elif retriever.kind == "dense":
             check_dense(name, retriever)
-            vectors[name] = dialect.dense_field(retriever)
+            fields.vectors[name] = dialect.dense_field(retriever)
         else:
-            vectors[name] = dialect.sparse_field()
+            fields.vectors[name] = dialect.sparse_field()
     rough = dialect.rough_fields(schema)
-    stored = {"type": "object", "enabled": False}
+    # The texts of passages are parts of `document`, so they are indexed and not stored.
+    excluded = [*([seismic.MEMBER] if rough else []), *([f"{PASSAGES}.content"] if of_passage.texts else [])]
     return {
         "settings": {
             **copies,
             "max_result_window": MAX_WINDOW,
             **({"similarity": similarity} if similarity else {}),
+            **({} if schema.passages is None else _UNLIMITED),
             **settings,
         },
         "mappings": {
             "_meta": identity.to_meta(),
-            **({"_source": {"excludes": [seismic.MEMBER]}} if rough else {}),
+            **({"_source": {"excludes": excluded}} if excluded else {}),
             "dynamic": False,
             "properties": {
                 "id": {"type": "keyword"},
                 "document": {"type": "binary", "doc_values": True},
-                "counts": stored,
-                "long_terms": stored,
                 "stamp": {"type": "long"},
-                "vectors": {"type": "object", "dynamic": False, "properties": vectors},
                 "fields": METADATA_MAPPING,
-                **({"content": {**_UNINDEXED, "fields": texts}} if texts else {}),
+                **of_document.mapping(),
+                **({} if schema.passages is None else {PASSAGES: of_passage.nested()}),
                 **({seismic.MEMBER: {"type": "object", "dynamic": False, "properties": rough}} if rough else {}),
             },
         },
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The fields of what retrievers read: of documents, or of passages."""
+
+    vectors: dict[str, Json] = field(default_factory=dict)
+    texts: dict[str, Json] = field(default_factory=dict)
+
+    def mapping(self) -> dict[str, Json]:
+        return {
+            "counts": _STORED,
+            "long_terms": _STORED,
+            "vectors": {"type": "object", "dynamic": False, "properties": self.vectors},
+            **({"content": {**_UNINDEXED, "fields": self.texts}} if self.texts else {}),
+        }
+
+    def nested(self) -> Json:
+        """The mapping of `PASSAGES`. Lucene stores a document and its nested objects as one block."""
+        return {
+            "type": "nested",
+            "dynamic": False,
+            "properties": {"start": _OFFSET, "end": _OFFSET, **self.mapping()},
+        }

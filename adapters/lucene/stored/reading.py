@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
-from hybridsearch.adapters.lucene.stored.lines import document_key, read_document, vectors_from_source
+from hybridsearch.adapters.lucene.stored.lines import (
+    document_key,
+    read_document,
+    spans_from_source,
+    vectors_from_source,
+)
+from hybridsearch.adapters.lucene.stored.mapping import PASSAGES
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import refusal
@@ -30,7 +36,7 @@ DOCUMENT: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id", "document
 """Members of a search whose hits have an id and a document, for `hit_id` and `hit_document`."""
 
 _IDS_AT_ONCE = 1000
-_AT_ONCE = 2000
+_AT_ONCE = 2000  # documents, or about as many passages
 _SCROLL = "5m"
 
 
@@ -89,7 +95,10 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
         BackendError: Some documents did not come. If the answer with a page is lost, the page is lost too, because the
             engine then gives the next page.
     """
-    body = {"size": min(batch_size, _AT_ONCE), "sort": ["_doc"], "track_total_hits": True}
+    size = min(batch_size, _AT_ONCE)
+    if schema.passages is not None:
+        size = max(1, min(size, int(_AT_ONCE / _passages_of_a_document(channel, address))))
+    body = {"size": size, "sort": ["_doc"], "track_total_hits": True}
     options = f"scroll={_SCROLL}&allow_partial_search_results=false"
     page = channel.call("POST", f"{address.path}/_search?{options}", body)
     missing = int(page["hits"]["total"]["value"])
@@ -97,7 +106,8 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
         while hits := page["hits"]["hits"]:
             sources = [hit["_source"] for hit in hits]
             documents = [read_document(source["document"]) for source in sources]
-            yield EncodedBatch(documents, vectors_from_source(sources, schema))
+            spans = None if schema.passages is None else spans_from_source(sources)
+            yield EncodedBatch(documents, vectors_from_source(sources, schema), spans)
             missing -= len(hits)
             page = channel.call("POST", "/_search/scroll", {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]})
     finally:
@@ -108,3 +118,12 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
             f"{number_of(missing, 'document')} of the index {address.index!r} at {address} did not come, because an "
             "answer of the engine was lost: start again and read all documents."
         )
+
+
+def _passages_of_a_document(channel: Channel, address: Address) -> float:
+    """The mean number of passages, at least 1."""
+    body = {"size": 0, "track_total_hits": True, "aggs": {PASSAGES: {"nested": {"path": PASSAGES}}}}
+    answer = channel.call("POST", f"{address.path}/_search?allow_partial_search_results=false", body)
+    documents: int = answer["hits"]["total"]["value"]
+    passages: int = answer["aggregations"][PASSAGES]["doc_count"]
+    return max(passages / max(documents, 1), 1.0)
