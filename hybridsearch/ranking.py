@@ -122,7 +122,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         descending. The rank column is ignored. A file that `to_trec` wrote keeps its order and its equal scores.
 
         Args:
-            path: Path of the file, which may be compressed by gzip.
+            path: Path of the file, which may be compressed by gzip, bzip2, xz or Zstandard.
 
         Returns:
             Rankings by query id, in the order of the file.

@@ -21,6 +21,7 @@ from hybridsearch.evaluation import hub
 from hybridsearch.evaluation.measures import Qrels, add_judgement, read_qrels
 from hybridsearch.messages import number_of, redacted
 from hybridsearch.readers import Table, read_documents
+from hybridsearch.readers.compression import plain_name
 from hybridsearch.readers.lines import BLANKS, read_lines
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Dataset:
 
         Args:
             queries: File of queries: TREC topics (`<top> <num> ... <title> ...`), lines `id<TAB>text` (.tsv, .txt), or
-                JSON lines, CSV or Parquet with an id and a text. It can be compressed (.gz).
+                JSON lines, CSV or Parquet with an id and a text. It can be compressed.
             qrels: File of judgements: a file that `hybridsearch.evaluation.measures.read_qrels` reads, or JSON lines
                 or Parquet with the fields query-id, corpus-id and score.
             corpus: Documents: anything that `read_documents` reads. None for no documents.
@@ -542,4 +543,4 @@ def _add_record(qrels: dict[str, dict[str, int]], record: Mapping[str, Any], whe
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    return Path(plain_name(path.name.lower())).suffix

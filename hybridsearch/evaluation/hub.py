@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, MissingExtraError
+from hybridsearch.readers.compression import SUFFIXES
 
 SUBSETS = {"corpus": ("corpus",), "queries": ("queries", "query", "topics"), "qrels": ("qrels", "default")}
 """Names of each subset. In some data sets the judgements are the default subset."""
 
 _SPLIT_NAMES = ({"dev", "validation", "valid"}, {"test"}, {"train"})
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".tsv", ".tsv.gz")
+_PACKED = ("", *SUFFIXES)
+_SUFFIXES = (*(f".jsonl{packed}" for packed in _PACKED), ".parquet", *(f".tsv{packed}" for packed in _PACKED))
 
 
 class Layout:
@@ -66,7 +68,11 @@ class Layout:
                 patterns += [f"{name}/{of_split}{suffix}" for suffix in _SUFFIXES]
             patterns += [f"{name}{suffix}" for suffix in _SUFFIXES]
             if subset != "qrels":
-                patterns += [f"{name}/*.parquet", f"{name}/*.jsonl", f"{name}/*.jsonl.gz", f"{name}-*.parquet"]
+                patterns += [
+                    f"{name}/*.parquet",
+                    *(f"{name}/*.jsonl{packed}" for packed in _PACKED),
+                    f"{name}-*.parquet",
+                ]
         if subset == "queries":
             patterns += ["queries.txt", "topics*"]  # TREC gives them all kinds of names
         if subset == "qrels":

@@ -130,7 +130,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     number of columns decides which format it is.
 
     Args:
-        path: File to read. It can be compressed (.gz).
+        path: File to read. It can be compressed (gzip, bzip2, xz or Zstandard).
 
     Returns:
         Query id -> document id -> grade, in the order of the file.

@@ -16,7 +16,6 @@ theirs=runs/ours.trec       a run file under another name
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -24,16 +23,15 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.pipeline import Pipeline, Run
 from hybridsearch.fusion import RRF, Fusion
 from hybridsearch.fusion.files import fusion_names, named_fusion
+from hybridsearch.readers.compression import plain_name
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
 RUN_SUFFIXES = (".trec", ".run")
-"""Endings of run files, also in capitals or with .gz. Any other existing file is a run file too."""
+"""Endings of run files, also in capitals or compressed. Any other existing file is a run file too."""
 
 LONGEST = 1000
 """Number of characters that the text of a system has at most."""
-
-_GZ = re.compile(r"\.gz$", re.IGNORECASE)
 
 
 def default_systems(retrievers: Sequence[str], reranker: Reranker | None) -> list[str]:
@@ -111,7 +109,7 @@ def is_run(spec: str, known: Collection[str]) -> bool:
     """
     if spec in known or spec in fusion_names() or spec.endswith(".json"):
         return False
-    return _GZ.sub("", spec).lower().endswith(RUN_SUFFIXES) or _is_file(spec)
+    return plain_name(spec).lower().endswith(RUN_SUFFIXES) or _is_file(spec)
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -128,7 +126,7 @@ def _is_file(text: str) -> bool:
 
 def _short_names(files: Sequence[str], taken: Collection[str]) -> list[str]:
     """A name for each path: its stem, or the shortest end of the path that is unique and not in `taken`."""
-    parts = [Path(_GZ.sub("", file)).with_suffix("").parts for file in files]
+    parts = [Path(plain_name(file)).with_suffix("").parts for file in files]
     names = [of_file[-1] for of_file in parts]
     for depth in range(2, max(map(len, parts), default=0) + 1):
         names = [

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, cast, runtime_checkable
+from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError, StorageError
 from hybridsearch.messages import number_of
+from hybridsearch.readers.compression import SUFFIXES, decompressed, plain_name
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields, Numbered, Record, WholeFileError
 from hybridsearch.readers.tables import arrow_rows, csv_columns, csv_rows, parquet_rows, tsv_columns, tsv_rows
 from hybridsearch.readers.text import json_lines, text_document
 from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
+
+BEIR_NAMES = tuple(f"corpus.jsonl{packed}" for packed in ("", *SUFFIXES))
+"""Names of the file with the documents in a BEIR data set."""
+
+LARGEST_FILE = 2**28
+"""Number of bytes of the largest file that is read as one document, after it is decompressed."""
 
 _SHOWN = 3
 """Number of skipped records that a note names."""
@@ -39,12 +44,12 @@ class _Format:
     """The functions that read the files of one format.
 
     Attributes:
-        suffixes: Endings of the files' names, without .gz.
+        suffixes: Endings of the files' names, without those of compressed files.
         records: Function that gives the records of an open file with their numbers. None if a file is one document.
         columns: Function that finds the types of an open file's columns. None if the file has its types.
         document: Function that makes a record of a whole file from its content, path, id and encoding.
         unit: Word for what a record's number counts.
-        compressed: Whether names may end with .gz.
+        compressed: Whether files may be compressed.
     """
 
     suffixes: tuple[str, ...]
@@ -111,8 +116,9 @@ def read_documents(
     | a folder with `corpus.jsonl`    | the lines of this file (a BEIR data set)                           |
     | another folder, `.txt`, `.md`   | each `.txt` and `.md` file in the folder and below, if not hidden  |
 
-    All files but Parquet may be compressed (`.gz`). Text is UTF-8, or has the encoding of its byte order mark. The
-    columns of a `.csv` file are separated by commas, semicolons, tabs or bars, as its header shows.
+    All files but Parquet may be compressed by gzip, bzip2, xz or Zstandard. Their first bytes show how, so their names
+    may end with `.gz`, `.bz2`, `.xz` or `.zst`, but need not. Text is UTF-8, or has the encoding of its byte order
+    mark. The columns of a `.csv` file are separated by commas, semicolons, tabs or bars, as its header shows.
 
     The fields of a record become a document. The first field that exists is used:
 
@@ -326,12 +332,11 @@ class DocumentReader(Iterable[Document]):
             return
         with _readable(where), source.open("rb") as opened, _seekable(opened, columns is not None) as file:
             self._position = lambda: (self.bytes_total or 0) if file.closed else file.tell()
-            packed = format.compressed and _is_gzip(source)
-            plain = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
             if columns is not None:
-                self._columns = columns(plain, fields)
+                self._columns = columns(decompressed(file), fields)
                 fields = replace(fields, types={**fields.types, **self.types})
-                plain.seek(0)
+                file.seek(0)
+            plain = decompressed(file) if format.compressed else file
             yield from ((where, fields, number, record) for number, record in records(plain, fields))
 
 
@@ -358,17 +363,18 @@ def _locate(path: Path, format: str | None) -> tuple[Path, str]:
         way_out = "write /dev/stdin for standard input" if str(path) == "-" else "check the path"
         raise DocumentError(f"There is no file or folder {str(path)!r}: {way_out}.")
     if not path.is_dir():
-        suffix = path.with_suffix("").suffix if _is_gzip(path) else path.suffix
+        suffix = Path(plain_name(path.name)).suffix
         by_suffix = {suffix: name for name, one in _FORMATS.items() for suffix in one.suffixes}
         format = format or by_suffix.get(suffix.lower())
         if format is None:
             raise DocumentError(
                 f"The name of {str(path)!r} does not show its format: use a name that ends with "
-                f"{', '.join(by_suffix)} (or .gz after these), or give format={'|'.join(_FORMATS)} (--format)."
+                f"{', '.join(by_suffix)} (compressed files: and then "
+                f"{', '.join(SUFFIXES)}), or give format={'|'.join(_FORMATS)} (--format)."
             )
         return path, format
     if format in (None, "beir"):
-        for name in ("corpus.jsonl", "corpus.jsonl.gz"):
+        for name in BEIR_NAMES:
             if (path / name).is_file():
                 return path / name, "beir"
     if format == "text" or (format is None and next(_files(path, _FORMATS["text"]), None) is not None):
@@ -384,8 +390,6 @@ def _readable(where: SkippedLine) -> Iterator[None]:
     """Turns errors that end the reading of a file into errors of this package that name the file."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DocumentError(f"{where.file}: the compressed file is damaged or cut off ({error}).") from error
     except OSError as error:
         raise StorageError(f"{where.file} cannot be read: {error.strerror or error}.") from error
     except WholeFileError as error:
@@ -406,18 +410,19 @@ def _files(path: Path, format: _Format) -> Iterator[Path]:
     for folder, below, names in os.walk(path, onerror=_raise):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
-            if name.lower().removesuffix(".gz").endswith(format.suffixes) and not name.startswith("."):
+            if plain_name(name.lower()).endswith(format.suffixes) and not name.startswith("."):
                 yield Path(folder, name)
 
 
 def _content(path: Path) -> bytes:
     with _readable(SkippedLine(str(path), None, "")):
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if _is_gzip(path) else raw
-
-
-def _is_gzip(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
+        with path.open("rb") as file:
+            raw = decompressed(file).read(LARGEST_FILE + 1)
+        if len(raw) > LARGEST_FILE:
+            raise WholeFileError(
+                f"it has more than {LARGEST_FILE:,} bytes, which is too long for one document. Split the file."
+            )
+        return raw
 
 
 @contextmanager

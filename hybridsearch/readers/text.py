@@ -13,6 +13,7 @@ from typing import IO, TextIO
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError
+from hybridsearch.readers.compression import plain_name
 from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
 
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
@@ -23,6 +24,9 @@ _MARKS = {  # UTF-32 comes first, because its mark begins with the mark of UTF-1
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _START = 64
+
+LONGEST_LINE = 2**27
+"""Number of characters or bytes of the longest line that is read."""
 
 
 @contextmanager
@@ -53,9 +57,14 @@ def decoded(file: IO[bytes], encoding: str | None, newline: str) -> Iterator[Tex
 def json_lines(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
     """Read a file that has one JSON object on each line."""
     with decoded(file, fields.encoding, "\n") as text:
-        for number, line in enumerate(text, start=1):
+        for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE + 1), ""), start=1):
             raw = line.removeprefix("\ufeff") if number == 1 else line
-            if not raw.isspace() and raw:
+            if len(line) > LONGEST_LINE:
+                yield number, DocumentError(f"it has more than {LONGEST_LINE:,} characters. Split the document.")
+                rest = line
+                while rest and not rest.endswith("\n"):
+                    rest = text.readline(LONGEST_LINE)
+            elif not raw.isspace() and raw:
                 yield number, invalid_text(raw, fields.encoding) or _json_object(raw)
 
 
@@ -68,7 +77,7 @@ def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Reco
         text = raw.decode(_encoding_of(raw[:_START], encoding), "surrogateescape").removeprefix("\ufeff")
         if (invalid := invalid_text(text, encoding)) is not None:
             return invalid
-        name = Path(path.stem if path.suffix.lower() == ".gz" else path.name)
+        name = Path(plain_name(path.name))
         heading = None if name.suffix.lower() == ".txt" else _HEADING.search(text.partition("\n```")[0])
         return Document(id, text, heading[1] if heading else name.stem)
     except UnicodeError as error:

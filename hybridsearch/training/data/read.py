@@ -16,6 +16,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.messages import number_of
+from hybridsearch.readers.read import BEIR_NAMES
 from hybridsearch.training.data.columns import find_roles
 from hybridsearch.training.data.conversion import read_rows
 from hybridsearch.training.data.mined import MANIFEST, Negatives
@@ -57,7 +58,7 @@ def read_training_data(
     | a Dataset of the library datasets           | its rows                                                   |
     | an iterable of mappings                     | the mappings                                               |
 
-    Text files may end in .gz. Columns are recognised by their names, in upper or lower case
+    Text files may be compressed. Columns are recognised by their names, in upper or lower case
     (`hybridsearch.training.data.columns.NAMES` has all names):
 
     | role     | some of its names                             |
@@ -140,7 +141,7 @@ def is_retrieval(source: object) -> bool:
         return False
     path = arguments.path("The data", source)
     if path.is_dir():
-        return any((path / name).exists() for name in ("qrels", "corpus.jsonl", "corpus.jsonl.gz"))
+        return any((path / name).exists() for name in ("qrels", *BEIR_NAMES))
     return str(source).partition("/")[0] in ("beir", "nanobeir") and "/" in str(source)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
+from hybridsearch.readers.compression import SUFFIXES, plain_name
 from hybridsearch.training.data.columns import listed
 from hybridsearch.training.data.texts import TEXT_FORMATS, Placed, rows_of_text
 from hybridsearch.training.libraries import import_datasets, import_library
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import datasets
 
 FILES = (*TEXT_FORMATS, ".parquet", ".arrow")
-"""Endings of files that are read as tables. .gz may follow, except after the last two."""
+"""Endings of files that are read as tables. All but the last two may be compressed, such as .csv.gz."""
 
 _ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _URL = re.compile(r"[a-z][a-z0-9+]*://", re.ASCII)
@@ -84,13 +85,13 @@ def _from_path(source: str | Path, split: str, subset: str | None) -> Table:
             f"{str(source)!r} is not a file with rows. If it is a database, give sql='SELECT ...' (--sql). An index "
             "holds no training data."
         )
-    if isinstance(source, Path) or path.suffix.lower() in (*FILES, ".gz") or not _ON_THE_HUB.fullmatch(source):
+    if isinstance(source, Path) or path.suffix.lower() in (*FILES, *SUFFIXES) or not _ON_THE_HUB.fullmatch(source):
         raise InvalidArgumentError(f"There is no file or folder {str(source)!r}. Check the path.")
     return _from_hub(source, split, subset)
 
 
 def _from_file(path: Path) -> Table:
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    suffix = Path(plain_name(path.name)).suffix.lower()
     name = path.name.split(".")[0]
     if any(name in names for names in _SPLITS):
         name = f"{path.resolve().parent.name}/{name}"
@@ -103,7 +104,7 @@ def _from_file(path: Path) -> Table:
     if suffix not in TEXT_FORMATS:
         raise InvalidArgumentError(
             f"The name of {str(path)!r} does not tell its format. Use one of the endings {', '.join(FILES)} (text also "
-            "with .gz)."
+            f"with {', '.join(SUFFIXES)})."
         )
 
     return _with_first_columns(name, lambda: rows_of_text(path), str(path))
@@ -126,9 +127,7 @@ def _from_files(name: str, files: Sequence[Path]) -> Table:
 def _files_of(folder: Path, split: str) -> list[Path]:
     """The files of a folder that have the name of a split, or else all parts of a Parquet data set."""
     names = [split, *sorted(next((names for names in _SPLITS if split in names), {split}) - {split})]
-    endings = [
-        ending for suffix in FILES for ending in ((suffix, f"{suffix}.gz") if suffix != ".parquet" else (suffix,))
-    ]
+    endings = [f"{suffix}{packed}" for suffix in FILES for packed in ("", *SUFFIXES)]
     for name in names:
         for ending in endings:
             if (folder / f"{name}{ending}").is_file():

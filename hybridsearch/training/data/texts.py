@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,20 +13,23 @@ from typing import Any, TypeAlias
 from hybridsearch.errors import DocumentError, StorageError
 from hybridsearch.messages import number_of
 from hybridsearch.readers import LONGEST_CSV_FIELD
+from hybridsearch.readers.compression import decompressed, plain_name
+from hybridsearch.readers.fields import WholeFileError
 
 Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 """A row and its place, such as "pairs.csv, line 12"."""
 
 
 def rows_of_text(path: Path) -> Iterator[Placed]:
-    """Read the rows of a file in one of `TEXT_FORMATS`, which may be compressed by gzip.
+    """Read the rows of a file in one of `TEXT_FORMATS`, which may be compressed.
 
     Raises:
         DocumentError: A row or the compressed file is damaged.
         StorageError: The file cannot be read.
     """
-    read = TEXT_FORMATS[Path(path.name.removesuffix(".gz")).suffix.lower()]
-    with _readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+    read = TEXT_FORMATS[Path(plain_name(path.name)).suffix.lower()]
+    with _readable(path), path.open("rb") as opened:
+        file = decompressed(opened)
         lines = (line.removeprefix(b"\xef\xbb\xbf") if place == 0 else line for place, line in enumerate(file))
         yield from read(path, lines)
 
@@ -131,8 +133,8 @@ TEXT_FORMATS: dict[str, Callable[[Path, Iterator[bytes]], Iterator[Placed]]] = {
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise DocumentError(f"{path}: the compressed file is damaged or cut off ({error}). Write it again.") from error
+    except WholeFileError as error:
+        raise DocumentError(f"{path}: {error}") from error
     except OSError as error:
         if isinstance(error, StorageError | DocumentError):
             raise

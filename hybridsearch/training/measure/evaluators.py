@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.datasets import NANOBEIR, NANOBEIR_ID, Dataset, load_dataset
 from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.readers.compression import plain_name
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData, read_training_data
 from hybridsearch.training.data.answers import Answers, collection_of
@@ -436,7 +437,7 @@ def _sts_places(folder: Path, split: str) -> dict[str, list[Path]]:
             f"There is no folder {str(folder)!r} with STS sets. Check the path, or leave it out to read from the hub."
         )
     for path in sorted(folder.iterdir()):
-        own = plain(path.name if path.is_dir() else path.name.removesuffix(".gz").rpartition(".")[0])
+        own = plain(path.name if path.is_dir() else plain_name(path.name).rpartition(".")[0])
         year = re.match(r"sts1[2-6]", own)
         rest = "" if year is None else own[year.end() :]
         if rest == split:
@@ -456,7 +457,7 @@ def _sts_places(folder: Path, split: str) -> dict[str, list[Path]]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.is_file() and path.name.lower().removesuffix(".gz").endswith(FILES)
+    return path.is_file() and plain_name(path.name.lower()).endswith(FILES)
 
 
 def _rows_of(files: Iterable[Path]) -> list[dict[str, Any]]:
