@@ -85,7 +85,7 @@ class Document:
 
     @property
     def content(self) -> str:
-        """Title and text, joined by a space. Encoders and rerankers read this."""
+        """Title and text, joined by a space. Encoders and rerankers read this if they are not told to read others."""
         return f"{self.title} {self.text}" if self.title else self.text
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -198,9 +198,13 @@ def no_cache() -> Iterator[None]:
 
 
 def open_cache(setting: bool | str | Path, fingerprint: Fingerprint) -> EncodingCache | None:
-    """The cache for an encoder's `cache` argument. None if there is no cache."""
+    """The cache for an encoder's `cache` argument. None if there is no cache.
+
+    A template decides what the texts are, and not what their vectors are. So it does not divide the cache.
+    """
     if setting is False or not _USED.get():
         return None
+    fingerprint = replace(fingerprint, settings={k: v for k, v in fingerprint.settings.items() if k != "template"})
     folder = cache_folder() if setting is True else arguments.path("cache", setting)
     return None if folder is None else EncodingCache(folder, fingerprint)
 

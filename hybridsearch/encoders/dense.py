@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, cut_notes, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
+from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
@@ -34,6 +36,8 @@ class Dense:
         model: Folder of the model, its name on the Hugging Face hub, or a loaded `SentenceTransformer`.
         query_prompt: Text that is put before each query. None for the model's prompt, `""` for no prompt.
         document_prompt: Text that is put before each document. None for the model's prompt, `""` for no prompt.
+        template: Text with placeholders that says what is read of a document, such as `"{title}: {text}"`. Placeholders
+            are `{title}`, `{text}` and `{metadata.NAME}`. A missing field is empty. None for title and text.
         truncate_dim: Number of leading dimensions to keep, for models that were trained for it. None keeps all.
         normalize: Whether vectors get unit length, after truncation. None normalises for the metric `"cosine"` only.
         metric: Metric that compares vectors: `"cosine"`, `"dot"` or `"euclidean"`. None for the model's
@@ -68,6 +72,7 @@ class Dense:
         *,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
+        template: str | None = None,
         truncate_dim: int | None = None,
         normalize: bool | None = None,
         metric: Metric | None = None,
@@ -94,11 +99,13 @@ class Dense:
             to_search=True,
         )
         self._truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
+        self._read = reader(template)
         self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
         self._normalize, self._metric = normalize, metric
         settings = {
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
+            "template": template,
             "truncate_dim": self._truncate_dim,
             "normalize": normalize,
             "metric": metric,
@@ -162,6 +169,24 @@ class Dense:
         if array is None:
             array = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         return DenseVectors(array, metric)
+
+    def encode_fields(self, documents: Sequence[Document]) -> DenseVectors:
+        """Encode documents by the template, or by title and text if there is no template.
+
+        Args:
+            documents: Documents to encode.
+
+        Returns:
+            Vectors as from `encode_documents`, in the order of `documents`.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
+        return self.encode_documents([self.text_of(document) for document in documents])
+
+    def text_of(self, document: Document) -> str:
+        """Make the text that the model reads of a document."""
+        return self._read(document)
 
     def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Encode the texts of queries.

@@ -13,8 +13,10 @@ from scipy.sparse import csr_array
 
 from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, cut_notes, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
+from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
@@ -45,6 +47,8 @@ class Sparse:
         model: Folder of the model, its name on the Hugging Face hub, or a loaded `SparseEncoder`.
         query_prompt: Text that is put before each query. None for the model's prompt, `""` for no prompt.
         document_prompt: Text that is put before each document. None for the model's prompt, `""` for no prompt.
+        template: Text with placeholders that says what is read of a document, such as `"{title}: {text}"`. Placeholders
+            are `{title}`, `{text}` and `{metadata.NAME}`. A missing field is empty. None for title and text.
         max_active_dims: Number of active dimensions to keep of a document, the largest weights. None for the model's
             limit.
         query_max_active_dims: Number of active dimensions to keep of a query. None for the model's limit.
@@ -69,6 +73,7 @@ class Sparse:
         *,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
+        template: str | None = None,
         max_active_dims: int | None = None,
         query_max_active_dims: int | None = None,
         max_length: int | None = None,
@@ -83,12 +88,14 @@ class Sparse:
         settings = {
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
+            "template": template,
             "max_active_dims": whole_number_or_none("max_active_dims", max_active_dims),
             "query_max_active_dims": whole_number_or_none("query_max_active_dims", query_max_active_dims),
         }
         self.model = LazyModel(
             model, "SparseEncoder", max_length, device, backend, model_kwargs, trust_remote_code, revision
         )
+        self._read = reader(template)
         self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
         self._settings: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
         self._vocabulary: Vocabulary | None = None
@@ -131,6 +138,24 @@ class Sparse:
             shape=(len(texts), len(self.vocabulary)),
         )
         return SparseVectors(matrix, self.vocabulary)
+
+    def encode_fields(self, documents: Sequence[Document]) -> SparseVectors:
+        """Encode documents by the template, or by title and text if there is no template.
+
+        Args:
+            documents: Documents to encode.
+
+        Returns:
+            Vectors as from `encode_documents`, in the order of `documents`.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
+        return self.encode_documents([self.text_of(document) for document in documents])
+
+    def text_of(self, document: Document) -> str:
+        """Make the text that the model reads of a document."""
+        return self._read(document)
 
     def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
         """Encode the texts of queries.

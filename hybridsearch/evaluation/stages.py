@@ -34,7 +34,7 @@ from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import EMPTY, Ranking, round_score
 from hybridsearch.readers.lines import writable
-from hybridsearch.rerank import Reranker, score_pairs
+from hybridsearch.rerank import Reranker, score_pairs, text_read
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import SparseQuery
 
@@ -221,7 +221,7 @@ class Stages:
             scores = self._rerank_pairs(reranker, [heads[name][1] for name in names])
             for name in names:
                 result[name] = {
-                    query: {one.id: scores[self.queries[query]][one.content] for one in documents}
+                    query: {one.id: scores[self.queries[query]][text_read(reranker, one)] for one in documents}
                     for query, documents in heads[name][1].items()
                 }
         return result
@@ -238,11 +238,11 @@ class Stages:
     def _rerank_pairs(
         self, reranker: Reranker, wanted: Sequence[Mapping[str, Sequence[Document]]]
     ) -> dict[str, dict[str, float]]:
-        """The scores, by the text of the query and the content of the document."""
+        """The scores, by the text of the query and the text that is read of the document."""
         pairs: dict[str, dict[str, Document]] = {}
         for of_system in wanted:
             for query, documents in of_system.items():
-                pairs.setdefault(self.queries[query], {}).update((one.content, one) for one in documents)
+                pairs.setdefault(self.queries[query], {}).update((text_read(reranker, one), one) for one in documents)
         kept = _PairScores(None if self.folder is None else self.folder / "rerankers", reranker)
         known: dict[str, dict[str, float]] = {}
         chunk: dict[str, list[Document]] = {}
@@ -250,21 +250,21 @@ class Stages:
         def flush() -> None:
             scores = score_pairs(reranker, list(chunk), list(chunk.values()))
             new = {
-                (text, document.content): score
+                (text, text_read(reranker, document)): score
                 for (text, documents), of_query in zip(chunk.items(), scores, strict=True)
                 for document, score in zip(documents, of_query.tolist(), strict=True)
             }
             kept.put(new)
-            for (text, content), score in new.items():
-                known[text][content] = score
+            for (text, read), score in new.items():
+                known[text][read] = score
             advance(len(new))
             chunk.clear()
 
         with progress_bar("Reranking", range(sum(map(len, pairs.values()))), self.show, "pairs") as advance:
-            for text, by_content in pairs.items():
-                known[text] = kept.get(text, by_content)
+            for text, by_text in pairs.items():
+                known[text] = kept.get(text, by_text)
                 advance(len(known[text]))
-                chunk[text] = [document for content, document in by_content.items() if content not in known[text]]
+                chunk[text] = [document for read, document in by_text.items() if read not in known[text]]
                 if sum(map(len, chunk.values())) >= PAIRS:
                     flush()
             flush()

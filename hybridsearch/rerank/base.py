@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -65,6 +65,12 @@ def score_pairs(
     if not all(np.isfinite(of_query).all() for of_query in scores):
         raise EncodingError("The reranker gave NaN or infinity for a document.")
     return scores
+
+
+def text_read(reranker: Reranker, document: Document) -> str:
+    """The text that a reranker reads of a document: by its method `text_of` if it has one, else `Document.content`."""
+    text_of: Callable[[Document], str] | None = getattr(reranker, "text_of", None)
+    return document.content if text_of is None else text_of(document)
 
 
 def make_reranker(description: Mapping[str, Any]) -> Reranker:

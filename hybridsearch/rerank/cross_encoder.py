@@ -13,6 +13,7 @@ from hybridsearch.arguments import whole_number, whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
+from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.messages import number_of
@@ -35,6 +36,7 @@ class CrossEncoderReranker:
     Args:
         model: Folder of the model, its name on the Hugging Face hub, or a loaded `CrossEncoder`.
         top_k: Number of documents of each fused ranking that are reranked. Documents after them keep their order.
+        template: Text with placeholders that says what is read of a document, as in `Dense`. None for title and text.
         max_length: Number of tokens that the model reads of a pair. The longer text is cut off. None for the model's
             limit.
         device: Device that computes, such as `"cpu"` or `"cuda:0"`. None for the best device there is.
@@ -55,6 +57,7 @@ class CrossEncoderReranker:
         model: str | Path | CrossEncoder,
         *,
         top_k: int = 50,
+        template: str | None = None,
         max_length: int | None = None,
         device: str | None = None,
         batch_tokens: int | None = None,
@@ -64,13 +67,15 @@ class CrossEncoderReranker:
         revision: str | None = None,
     ) -> None:
         self.top_k = whole_number("top_k", top_k)
+        self._template = {} if template is None else {"template": template}
+        self._read = reader(template)
         self.model = LazyModel(
             model, "CrossEncoder", max_length, device, backend, model_kwargs, trust_remote_code, revision
         )
         self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
 
     def __repr__(self) -> str:
-        return f"CrossEncoderReranker({self.model.written(top_k=self.top_k)})"
+        return f"CrossEncoderReranker({self.model.written(top_k=self.top_k, **self._template)})"
 
     def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
         """Score the first documents of each query. A larger score is better.
@@ -99,14 +104,20 @@ class CrossEncoderReranker:
         ends = np.cumsum([len(of_query) for of_query in documents])
         return np.split(scores, ends[:-1]) if len(documents) else []
 
+    def text_of(self, document: Document) -> str:
+        """Make the text that the model reads of a document."""
+        return self._read(document)
+
     def fingerprint(self) -> Fingerprint:
         """Name the model's content and the settings that scores depend on. Files are read, but no model is loaded."""
-        return Fingerprint("cross-encoder", {"model": self.model.digest(), **self.model.settings})
+        return Fingerprint("cross-encoder", {"model": self.model.digest(), **self.model.settings, **self._template})
 
     def to_json(self) -> dict[str, Any] | None:
         """Convert the reranker to a dict that JSON can hold. None if the model was given as an object."""
         arguments = self.model.arguments()
-        return None if arguments is None else {"type": "cross-encoder", **arguments, "top_k": self.top_k}
+        if arguments is None:
+            return None
+        return {"type": "cross-encoder", **arguments, "top_k": self.top_k, **self._template}
 
     def _score(self, pairs: Sequence[tuple[str, Document]]) -> NDArray[np.float64]:
         model = self.model.get()
@@ -114,7 +125,7 @@ class CrossEncoderReranker:
             raise InvalidArgumentError(
                 f"The cross-encoder {self.model.name!r} has {model.num_labels} outputs, but a reranker needs one."
             )
-        texts = [(query, document.content) for query, document in pairs]
+        texts = [(query, self.text_of(document)) for query, document in pairs]
         scores = np.empty(len(pairs), dtype=np.float64)
 
         def score(batch: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -324,6 +324,24 @@ def test_two_indexes_may_have_other_texts_under_the_same_ids(dataset: Dataset) -
             assert found[name].rankings == returned(search, dataset, reranker=Overlap())
 
 
+def test_equal_texts_of_other_metadata_are_reranked_apart_if_the_metadata_is_read(dataset: Dataset) -> None:
+    class ByEven(Overlap):
+        def text_of(self, document: Document) -> str:
+            return "wing" if document.metadata["even"] else "lift"
+
+        def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
+            return [
+                np.array([self.score(query, self.text_of(one)) for one in some])
+                for query, some in zip(queries, documents, strict=True)
+            ]
+
+    twins = [Document(one.id, "wing lift flow", metadata=one.metadata) for one in dataset.corpus or ()]
+    twin_set = Dataset(dataset.name, dataset.queries, dataset.qrels, twins)
+    with make_search(twin_set) as search:
+        found = compare({"own": Pipeline(search, reranker=ByEven())}, twin_set, top_k=30, measures=["AP"], **QUICK)
+        assert found["own"].rankings == returned(search, twin_set, reranker=ByEven())
+
+
 def test_a_retriever_that_may_fail_elsewhere_may_not_fail_here(dataset: Dataset) -> None:
     class Broken(Hashing):
         def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:

@@ -164,3 +164,20 @@ def test_queries_and_lists_of_documents_must_correspond(folder: str) -> None:
 def test_top_k_must_be_positive(top_k: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="top_k"):
         CrossEncoderReranker("a/model", top_k=top_k)
+
+
+def test_a_template_decides_what_is_read(folder: str, theirs: Any) -> None:
+    reranker = CrossEncoderReranker(folder, template="{metadata.tags}: {text}")
+    documents = [
+        Document("1", "A wing.", "Lift", {"tags": ["stall", "flow"]}),
+        Document("2", "A wing.", "Lift", {"tags": "sound"}),
+    ]
+
+    (scores,) = reranker.rerank(["stall"], [documents])
+
+    expected = theirs.predict([("stall", "stall, flow: A wing."), ("stall", "sound: A wing.")])
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-6)
+    assert reranker.fingerprint().digest != CrossEncoderReranker(folder).fingerprint().digest
+    again = make_reranker(json.loads(json.dumps(reranker.to_json())))
+    assert again.fingerprint() == reranker.fingerprint()
+    assert "template" not in str(CrossEncoderReranker(folder).to_json())

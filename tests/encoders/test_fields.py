@@ -1,0 +1,135 @@
+"""What encoders and rerankers read of documents: fields, and templates."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hybridsearch as hs
+from hybridsearch.encoders.fields import Template, read_fields
+from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
+
+DOCUMENT = hs.Document(
+    "1",
+    "A {title} wing.",
+    "Lift",
+    {
+        "tags": ["wing", "flow"],
+        "year": 1958,
+        "price": 2.5,
+        "whole": 3.0,
+        "draft": False,
+        "none": None,
+        "author": {"name": "Ada", "city": {"of": "London"}},
+        "a.b": "dotted",
+        "parts": [{"name": "spar"}, {"name": "rib"}],
+        "große": "umlaut",
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "read"),
+    [
+        ("title", "Lift"),
+        ("text", "A {title} wing."),
+        ("metadata.tags", "wing, flow"),
+        ("metadata.year", "1958"),
+        ("metadata.price", "2.5"),
+        ("metadata.whole", "3"),
+        ("metadata.draft", "false"),
+        ("metadata.none", ""),
+        ("metadata.unknown", ""),
+        ("metadata.author.name", "Ada"),
+        ("metadata.author", "Ada, London"),
+        ("metadata.author.city", "London"),
+        ("metadata.a.b", "dotted"),
+        ("metadata.parts", "spar, rib"),
+        ("metadata.große", "umlaut"),
+    ],
+)
+def test_a_field_is_read_as_text(field: str, read: str) -> None:
+    assert read_fields(DOCUMENT, [field]) == [read]
+    assert Template(f"<{{{field}}}>").read(DOCUMENT) == (f"<{read}>" if read else "")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{body}", "names 'body'"),
+        ("{}", "names ''"),
+        ("{ title }", "names ' title '"),
+        ("{title!r}", "names 'title!r'"),
+        ("{title:>10}", "names"),
+        ("{metadata}", "names 'metadata'"),
+        ("{metadata.}", "names"),
+        ("{metadata.a..b}", "names"),
+        ("{title", "has a '{' that"),
+        ("{title}}", "has a '}' that"),
+        ("{{title}}", "has a '{' that"),
+        ("title and text", "has no placeholder"),
+        ("", "has no placeholder"),
+        (5, "template is a text"),
+    ],
+)
+def test_a_wrong_template_is_an_error_at_once(template: Any, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message.replace("{", r"\{").replace("}", r"\}")):
+        Template(template)
+    with pytest.raises(InvalidArgumentError):
+        hs.Dense("no/such-model", template=template)
+    with pytest.raises(InvalidArgumentError):
+        hs.Sparse("no/such-model", template=template)
+    with pytest.raises(InvalidArgumentError):
+        hs.CrossEncoderReranker("no/such-model", template=template)
+
+
+@given(st.text(), st.text(), st.text())
+def test_the_text_of_users_is_never_interpreted(title: str, text: str, tag: str) -> None:
+    document = hs.Document("1", text, title, {"tag": tag})
+    made = Template("T {title} X {text} Y {metadata.tag} Z").read(document)
+    assert made == (f"T {title} X {text} Y {tag} Z" if title.strip() or text.strip() or tag.strip() else "")
+
+
+def test_a_document_without_values_is_empty() -> None:
+    assert Template("Title: {title}. Text: {text}").read(hs.Document("1", " \n")) == ""
+
+
+def test_dense_reads_the_template_and_keeps_its_vectors(minilm: str, tmp_path: Path) -> None:
+    plain, own = (
+        hs.Dense(minilm, cache=tmp_path, **options) for options in ({}, {"template": "{title}. Tags: {metadata.tags}"})
+    )
+    assert own.text_of(DOCUMENT) == "Lift. Tags: wing, flow"
+    assert plain.text_of(DOCUMENT) == DOCUMENT.content
+    assert "template" not in plain.fingerprint().settings
+    assert plain.fingerprint().digest != own.fingerprint().digest
+    assert "template='{title}. Tags: {metadata.tags}'" in repr(own)
+
+    vectors = own.encode_fields([DOCUMENT, hs.Document("2", "")])
+
+    expected = plain.encode_documents(["Lift. Tags: wing, flow", ""])
+    assert np.array_equal(vectors.array, expected.array)
+    assert len(list(tmp_path.glob("*.sqlite"))) == 1, "texts are kept once, whatever the template"
+    assert np.array_equal(plain.encode_fields([DOCUMENT]).array, plain.encode_documents([DOCUMENT.content]).array)
+    assert pickle.loads(pickle.dumps(own)).text_of(DOCUMENT) == own.text_of(DOCUMENT)  # noqa: S301
+
+
+def test_an_index_with_a_template_is_opened_with_it(minilm: str, tmp_path: Path) -> None:
+    documents = [hs.Document(str(n), "The same text.", metadata={"about": about}) for n, about in enumerate(ABOUTS)]
+    with hs.HybridSearch({"dense": hs.Dense(minilm, template="About {metadata.about}")}, tmp_path / "index") as search:
+        search.index(documents)
+
+    with hs.open(tmp_path / "index") as search:
+        assert search.search("a fruit that monkeys like").ids[0] == "1"
+        search.upsert([hs.Document("3", "The same text.", metadata={"about": "plantains and mangos for monkeys"})])
+        assert set(search.search("a fruit that monkeys like").ids[:2]) == {"1", "3"}
+    with pytest.raises(FingerprintMismatchError, match="template: 'About"):
+        hs.open(tmp_path / "index", retrievers={"dense": hs.Dense(minilm)})
+
+
+ABOUTS = ["rockets and satellites", "bananas", "the law of contracts"]
