@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hybridsearch.indexing.copying import CopyReport as CopyReport
     from hybridsearch.indexing.copying import copy as copy
     from hybridsearch.indexing.copying import publish as publish
+    from hybridsearch.passages import Passages as Passages
     from hybridsearch.ranking import Ranking as Ranking
     from hybridsearch.readers import read_documents as read_documents
     from hybridsearch.rerank import CrossEncoderReranker as CrossEncoderReranker
@@ -59,6 +60,7 @@ _HOMES = {
     "HybridSearch": "search",
     "HybridSearchError": "errors",
     "NativeBM25": "encoders.native",
+    "Passages": "passages",
     "Pipeline": "evaluation.pipeline",
     "RRF": "fusion",
     "Ranking": "ranking",

@@ -91,6 +91,20 @@ class Noting(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class Counting(Encoder, Protocol):
+    """An encoder that counts the tokens of documents, so that they can be split into passages that it reads whole."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Number of tokens that are read of a document, without special tokens and the prompt. None for all of them."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Count the tokens of each text, without special tokens and the prompt. Nothing is cut off."""
+        ...
+
+
 def encode(encoder: Encoder, documents: Sequence[Document]) -> Vectors:
     """Encode documents by `encode_fields` if the encoder has it (`Reading`), else their `content`.
 

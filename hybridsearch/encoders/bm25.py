@@ -178,6 +178,19 @@ class BM25:
         """
         return ["" if self._terms(words := self._split_query(text)) else _note_on(words) for text in texts]
 
+    @property
+    def max_tokens(self) -> None:
+        """Number of tokens that are read of a document: None, because all of them are read."""
+        return None
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the words of each text, also the stop words. Unspaced scripts count as in a query.
+
+        >>> BM25().count_tokens(["The wings’ flutter at Mach 1.5", "東京タワー"])
+        [6, 4]
+        """
+        return [len(self._split_query(text)) for text in texts]
+
     def tokenize(self, text: str) -> list[str]:
         """Cut the text of a document into terms, in order and with repetitions.
 

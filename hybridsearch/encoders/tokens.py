@@ -223,37 +223,39 @@ def _beyond_ascii(text: str) -> str:
 
 @cache
 def _words_with_marks(apostrophe: str) -> Callable[[str], list[str]]:
-    return re.compile(_word(rf"\w{_marks()}{apostrophe}")).findall
+    return re.compile(_word(rf"\w{marks()}{apostrophe}")).findall
 
 
 @cache
 def _mark() -> Callable[[str], re.Match[str] | None]:
-    return re.compile(f"[{_marks()}]").search
+    return re.compile(f"[{marks()}]").search
 
 
 @cache
 def _unspaced_run() -> re.Pattern[str]:
-    return re.compile(f"[{_unspaced()}][{_unspaced()}{_marks()}]*")
+    return re.compile(f"[{unspaced_letters()}][{unspaced_letters()}{marks()}]*")
 
 
 @cache
 def _unspaced_character() -> re.Pattern[str]:
-    return re.compile(f"[{_unspaced()}][{_marks()}]*")
+    return re.compile(f"[{unspaced_letters()}][{marks()}]*")
 
 
 @cache
-def _marks() -> str:
+def marks() -> str:
+    """The content of a character class that matches combining marks."""
     blocks = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))
-    return _character_class(c for block in blocks for c in block if unicodedata.category(chr(c))[0] == "M")
+    return character_class(c for block in blocks for c in block if unicodedata.category(chr(c))[0] == "M")
 
 
 @cache
-def _unspaced() -> str:
+def unspaced_letters() -> str:
+    """The content of a character class that matches letters of scripts without spaces between words."""
     letters = ("Lo", "Lm", "Nl")
-    return _character_class(c for block in _UNSPACED for c in block if unicodedata.category(chr(c)) in letters)
+    return character_class(c for block in _UNSPACED for c in block if unicodedata.category(chr(c)) in letters)
 
 
-def _character_class(codes: Iterable[int]) -> str:
+def character_class(codes: Iterable[int]) -> str:
     """The content of a character class [...] of a regular expression, for ascending code points."""
     spans: list[list[int]] = []
     for code in codes:

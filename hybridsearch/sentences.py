@@ -1,0 +1,261 @@
+"""Finds the places where a text may be cut: headings, sentence ends, and places within a long sentence.
+
+The library sentencex finds the ends of sentences. A few kinds of Markdown lines are known here, because they say where
+a topic begins and where a sentence cannot end: headings, fenced code and table rows.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from hybridsearch.encoders.tokens import marks, unspaced_letters
+
+Span: TypeAlias = tuple[int, int]
+
+_LANGUAGE = "en"  # sentencex knows abbreviations by language, but a collection may have texts in several languages
+
+_WINDOW = 1000
+"""Number of characters that sentencex sees at a time. Its time grows with the square of a paragraph without spaces."""
+
+_STRUCTURE = re.compile(
+    r"^ {0,3}(?:(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)"
+    r"|(?P<level>\#{1,6})[ \t]+(?P<title>[^\n]*)"
+    r"|(?P<line>={2,}|-{2,})[ \t\r]*$)",
+    re.MULTILINE,
+)
+_NOT_A_TITLE = re.compile(r"[-*+>|#`~=]|\d+[.)]\s")  # the line is of a list, a quote, a table, a heading or code
+_ROW = re.compile(r"^[ \t]*\|", re.MULTILINE)
+_SPACE = re.compile(r"\s*")
+_LINE_END = re.compile(r"\n\s*")
+_CLAUSE_END = re.compile(r"[,;:،؛)\]…—–][\"'”’»)\]]*\s+|[、，；：。！？]\s*")
+_WORD_END = re.compile(r"\s+")
+
+
+class Section(NamedTuple):
+    """A part of a text, from a heading to the next heading.
+
+    Attributes:
+        above: Headings above the section, outermost first.
+        path: Headings that hold for the text of the section, outermost first.
+        start: First character of the section.
+        body: First character after the headings of the section.
+        ends: Ends of the sentences in order. White space belongs to the sentence before it. The headings of the section
+            are the first sentence, or several.
+    """
+
+    above: tuple[str, ...]
+    path: tuple[str, ...]
+    start: int
+    body: int
+    ends: list[int]
+
+
+def sections(text: str, *, headings: bool = True) -> list[Section]:
+    """Cut a text into sections, and the sections into sentences.
+
+    Args:
+        text: Text of a document.
+        headings: Whether Markdown headings begin a section. If not, the text is one section.
+
+    Returns:
+        The sections in order. Together their sentences cover the text. A text that is empty or only white space is one
+        section with one sentence.
+
+    >>> for section in sections("# Install\\n\\nRead this. Dr. Po did.\\n\\n## Linux\\n\\nRun it."):
+    ...     print(section)
+    Section(above=(), path=('Install',), start=0, body=11, ends=[11, 22, 35])
+    Section(above=('Install',), path=('Install', 'Linux'), start=35, body=45, ends=[45, 52])
+    """
+    titles, code = _structure(text)
+    known = titles if headings else []
+    closed = sorted([*code, *((title.start, title.end) for title in known)])
+    bounds = [place for title in known for place in (title.start, title.end)]
+    ends = _settled(text, [*_outside(_sentence_ends(text), closed), *_lines(text, code), *bounds])
+    outlined = list(_outline(known, {0, *ends}))
+    starts = [start for _, _, start, _ in outlined]
+    return [
+        Section(above, path, start, body, ends[bisect_right(ends, start) if start else 0 : bisect_right(ends, after)])
+        for (above, path, start, body), after in zip(outlined, [*starts[1:], len(text)], strict=True)
+    ]
+
+
+def path_at(text: str, start: int) -> tuple[str, ...]:
+    """The headings above a passage that begins at `start`, outermost first. Its own headings are not among them."""
+    titles, _ = _structure(text)
+    found: tuple[str, ...] = ()
+    for above, path, begin, body in _outline(titles, {0, *(place for t in titles for place in (t.start, t.end))}):
+        if begin > start:
+            break
+        found = above if start < body else path
+    return found
+
+
+def parts(text: str, start: int, end: int, wanted: int) -> list[int]:
+    """Cut a long sentence at the best places: at line ends, else after clauses, else after words, else between letters.
+
+    A word is cut only if its script has no spaces between words, as in Chinese and Thai, or at a sign such as "/". A
+    letter is never cut from its marks.
+
+    Args:
+        text: Text of a document.
+        start: First character of the sentence.
+        end: Character after the last.
+        wanted: Number of parts. They have about the same length if the places allow it.
+
+    Returns:
+        Ends of the parts, in order. The last is `end`. It is the only one if the sentence cannot be cut.
+
+    >>> text = "one, two, three four"
+    >>> parts(text, 0, 20, 9), parts(text, 10, 20, 9), parts(text, 16, 20, 9)
+    ([5, 10, 20], [16, 20], [20])
+    """
+    for pattern in (_LINE_END, _CLAUSE_END, _WORD_END, _cuttable()):
+        places = np.fromiter((found.end() for found in pattern.finditer(text, start, end)), dtype=np.int64)
+        places = places[(places > start) & (places < end)]
+        if len(places):
+            targets = start + (end - start) * np.arange(1, max(wanted, 2)) // max(wanted, 2)
+            nearest = np.unique(places[np.minimum(np.searchsorted(places, targets), len(places) - 1)]).tolist()
+            if chosen := [place for place in nearest if _cuttable().match(text, place)]:
+                return [*chosen, end]
+    return [end]
+
+
+class _Heading(NamedTuple):
+    start: int  # after the white space before the heading
+    end: int  # after the white space that follows it
+    level: int
+    title: str
+
+
+def _structure(text: str) -> tuple[list[_Heading], list[Span]]:
+    """The Markdown headings and the spans of fenced code."""
+    headings: list[_Heading] = []
+    code: list[Span] = []
+    if not any(sign in text for sign in ("#", "```", "~~~", "\n--", "\n ", "\n==")):
+        return headings, code
+    fence, opened = "", 0
+    for found in _STRUCTURE.finditer(text):
+        if fence:
+            if (found["fence"] or "").startswith(fence) and not found["info"].strip():
+                code.append((opened, found.end()))
+                fence = ""
+        elif found["fence"]:
+            if "`" not in found["info"] or found["fence"][0] == "~":
+                fence, opened = found["fence"], found.start()
+        elif found["level"]:
+            title = found["title"].strip().rstrip("#").rstrip() if found["title"].strip("# \t\r") else ""
+            if title:
+                headings.append(_heading(text, found.start(), found.end(), len(found["level"]), title))
+        elif underlined := _line_above(text, found.start()):
+            headings.append(
+                _heading(text, underlined[0], found.end(), 1 if found["line"][0] == "=" else 2, underlined[1])
+            )
+    if fence:
+        code.append((opened, len(text)))
+    return headings, code
+
+
+def _line_above(text: str, start: int) -> tuple[int, str] | None:
+    """The start and the title of the line above an underline. None if that line is not a paragraph of one line."""
+    above = text.rfind("\n", 0, max(start - 1, 0)) + 1
+    title = text[above:start].strip()
+    before = text[text.rfind("\n", 0, max(above - 1, 0)) + 1 : above]
+    return None if not title or before.strip() or _NOT_A_TITLE.match(title) else (above, title)
+
+
+def _heading(text: str, start: int, end: int, level: int, title: str) -> _Heading:
+    return _Heading(_after_space(text, start), _after_space(text, end), level, title)
+
+
+def _outline(
+    headings: Sequence[_Heading], cuts: set[int]
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], int, int]]:
+    """The headings above each section, its whole path, its start and its body. Headings in a row share a section."""
+    path: list[_Heading] = []
+    number = 0
+    usable = [heading for heading in headings if heading.start in cuts or not heading.start]
+    if not usable or usable[0].start:
+        yield (), (), 0, 0
+    while number < len(usable):
+        start, body = usable[number].start, usable[number].end
+        outer = path
+        while number < len(usable) and (usable[number].start in (start, body)):
+            own = usable[number]
+            path = [*(above for above in path if above.level < own.level), own]
+            outer = [above for above in outer if above.level < own.level]
+            body, number = own.end, number + 1
+        yield tuple(h.title for h in outer), tuple(h.title for h in path), start, body
+
+
+def _sentence_ends(text: str) -> Iterator[int]:
+    """Ends of sentences as sentencex finds them, in windows. A window begins where a sentence begins."""
+    from sentencex import get_sentence_boundaries
+
+    start = 0
+    while start < len(text):
+        ends = [found["end_index"] for found in get_sentence_boundaries(_LANGUAGE, text[start : start + _WINDOW])]
+        if start + _WINDOW < len(text):
+            ends = ends[:-1]  # the last sentence may go on
+        yield from (start + end for end in ends)
+        start += ends[-1] if ends else _WINDOW
+
+
+def _outside(places: Iterable[int], spans: Sequence[Span]) -> Iterator[int]:
+    """The ascending places that are not within a span."""
+    number = 0
+    for place in places:
+        while number < len(spans) and spans[number][1] <= place:
+            number += 1
+        if number == len(spans) or place <= spans[number][0]:
+            yield place
+
+
+def _lines(text: str, code: Iterable[Span]) -> Iterator[int]:
+    """Starts of the lines of code and of the rows of tables."""
+    for start, end in code:
+        yield start
+        yield from (found.end() for found in _LINE_END.finditer(text, start, end))
+        yield end
+    if "|" in text:
+        yield from (found.start() for found in _ROW.finditer(text))
+
+
+def _settled(text: str, places: Iterable[int]) -> list[int]:
+    """The places in order, behind the white space that follows them, without those where a text must not be cut."""
+    first = _after_space(text, 0)
+    ends = sorted({_after_space(text, place) for place in places})
+    return [*(end for end in ends if first < end < len(text) and _may_cut(text, end)), len(text)]
+
+
+def _after_space(text: str, place: int) -> int:
+    return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches everywhere
+
+
+def _may_cut(text: str, place: int) -> bool:
+    """Whether a sentence may end at a place. In ASCII a space must follow it, because "ASP.NET" is one word."""
+    before, after = text[place - 1], text[place]
+    if after.isascii() and before.isascii():
+        return before.isspace()
+    return _cuttable().match(text, place) is not None  # also where no space follows, as in Chinese
+
+
+@cache
+def _cuttable() -> re.Pattern[str]:
+    """A pattern that matches, with length 0, where two characters may be cut apart.
+
+    A place within a word of a spaced script does not match, nor one within a character that is written as several code
+    points: before a mark, a variation selector, a skin tone, a vowel or a final consonant of Hangul, or SARA AM, and
+    after a joiner, a virama, a letter that belongs to the next (Thai and Lao vowels), and between regional indicators.
+    """
+    word, letters = rf"\w{marks()}\u200c\u200d", unspaced_letters()
+    attached = rf"{marks()}\u200c\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\u1160-\u11ff\ud7b0-\ud7ff\u0e33\u0eb3"
+    leading = r"\u200d\u0e40-\u0e44\u0ec0-\u0ec4\u1100-\u115f\ua960-\ua97f\u17d2\u1039\u0600-\u0605\u06dd\u070f"
+    flags = r"\U0001f1e6-\U0001f1ff"
+    apart = rf"(?:(?<=[^{word}])|(?<=[{letters}])|(?<=[{letters}][{marks()}])|(?=[^{word}])|(?=[{letters}]))"
+    return re.compile(rf"{apart}(?![{attached}])(?<![{leading}])(?!(?<=[{flags}])[{flags}])")
