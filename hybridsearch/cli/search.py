@@ -60,6 +60,22 @@ def index(
             "Default for a new index: english.",
         ),
     ] = None,
+    fields: Annotated[
+        str | None,
+        of_index(
+            "FIELD=WEIGHT",
+            "Fields that BM25 reads, with their weights and commas between them, such as "
+            "title=3,text=1,metadata.tags=2. Default: title and text as one text.",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        of_index(
+            "TEXT",
+            "Text that dense and sparse models read of a document, such as '{title}: {text} ({metadata.tags})'. "
+            "Default: title and text.",
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         _of_documents(
@@ -149,7 +165,10 @@ def index(
         encoding=encoding,
         on_error=on_error.value,
     )
-    with _open_or_create(place, retrievers, language, backend_options(option, hnsw, place)) as searcher:
+    encoding_options = {"fields": _weights(fields), "template": template}
+    with _open_or_create(
+        place, retrievers, language, encoding_options, backend_options(option, hnsw, place)
+    ) as searcher:
         if not searcher.backend.capabilities.persistent:
             raise InvalidArgumentError(
                 f"--index {redacted(place)} is lost when the command ends; for a folder of that name write "
@@ -464,18 +483,43 @@ def warmup(as_json: arguments.Json = False) -> None:
 
 
 def _open_or_create(
-    place: str, retrievers: str | None, language: str | None, options: dict[str, Any] | None
+    place: str,
+    retrievers: str | None,
+    language: str | None,
+    encoding_options: dict[str, Any],
+    backend_options: dict[str, Any] | None,
 ) -> HybridSearch:
+    """The index at a place, or a new one. `encoding_options` are those arguments of `make_encoders` that were given."""
     import hybridsearch as hs
     from hybridsearch.encoders.spec import make_encoders
     from hybridsearch.errors import IndexNotFoundError
 
     if retrievers is None:
         with contextlib.suppress(IndexNotFoundError):
-            given = None if language is None else make_encoders("bm25", language)
-            return hs.open(place, retrievers=given, backend_options=options)
-    encoders = make_encoders(retrievers or "bm25", language or "english")
-    return hs.HybridSearch(encoders, backend=place, backend_options=options)
+            given = language or any(option is not None for option in encoding_options.values())
+            encoders = make_encoders("bm25", language or "english", **encoding_options) if given else None
+            return hs.open(place, retrievers=encoders, backend_options=backend_options)
+    encoders = make_encoders(retrievers or "bm25", language or "english", **encoding_options)
+    return hs.HybridSearch(encoders, backend=place, backend_options=backend_options)
+
+
+def _weights(given: str | None) -> dict[str, float] | None:
+    """The weight of each field that `--fields FIELD=WEIGHT,FIELD=WEIGHT` gives."""
+    if given is None:
+        return None
+    weights: dict[str, float] = {}
+    for text in given.split(","):
+        name, equals, weight = text.strip().rpartition("=")
+        try:
+            value = float(weight)
+        except ValueError:
+            equals = ""
+        if not equals or name in weights:
+            raise InvalidArgumentError(
+                f"--fields takes FIELD=WEIGHT with commas, such as title=3,text=1, each field once, not {text!r:.80}."
+            )
+        weights[name] = value
+    return weights
 
 
 def _types(given: list[str] | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import pairwise
@@ -18,6 +18,8 @@ from scipy.sparse import csr_array
 from hybridsearch import arguments
 from hybridsearch.arguments import true_or_false, whole_number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.documents import Document
+from hybridsearch.encoders.fields import field_weights, read_fields, sum_fields
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, TermTable, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.progress import progress_bar
@@ -49,6 +51,9 @@ class BM25:
             words, or your own list of words. Case is ignored.
         lowercase: Whether case is ignored.
         fold_accents: Whether accents are ignored. "naïve" then finds "naive", and "smørrebrød" finds "smorrebrod".
+        fields: Weight of each field that is read, such as `{"title": 3, "text": 1, "metadata.tags": 2}`, from 0.001 to
+            1,000. None for title and text as one text. This is BM25F (Robertson, Zaragoza and Taylor, "Simple BM25
+            extension to multiple weighted fields", 2004): frequencies and lengths are weighted sums over the fields.
         bigrams: Whether runs of Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese characters give their
             overlapping pairs, as in Lucene's CJKAnalyzer. Documents also give each character. False keeps a run as one
             word.
@@ -76,6 +81,7 @@ class BM25:
         stop_words: bool | Sequence[str] = True,
         lowercase: bool = True,
         fold_accents: bool = False,
+        fields: Mapping[str, float] | None = None,
         bigrams: bool = True,
         tokenizer: int = TOKENIZER_VERSION,
     ) -> None:
@@ -107,13 +113,16 @@ class BM25:
             **flags,
             "tokenizer": tokenizer,
         }
+        self._fields = None if fields is None else field_weights(fields)
+        if self._fields:
+            self._arguments["fields"] = self._fields
         self._tokenizer = Tokenizer(language, stemming, words, lowercase, fold_accents, bigrams, tokenizer)
         self._split = self._tokenizer.splitter()
         self._split_query = self._tokenizer.splitter(of_query=True)
         self._table = TermTable(self._tokenizer)
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
-        """Count the terms of documents.
+        """Count the terms of texts.
 
         Args:
             texts: Texts of the documents. Memory use grows by 4 bytes for each token, and by 8 bytes for each distinct
@@ -150,6 +159,26 @@ class BM25:
         matrix = csr_array((ones, column[numbers], starts), shape=(len(texts), len(used)))
         matrix.sum_duplicates()
         return SparseVectors(matrix, Vocabulary([table.terms[number] for number in used]))
+
+    def encode_fields(self, documents: Sequence[Document]) -> SparseVectors:
+        """Count the terms of documents, with the weights of their fields.
+
+        Args:
+            documents: Documents to encode.
+
+        Returns:
+            Term frequencies as from `encode_documents`. With `fields`, the frequency of a term is the sum over the
+            fields of weight times count. The sum of a row is the weighted length of the document.
+
+        >>> vectors = BM25(fields={"title": 3, "text": 0.5}).encode_fields([Document("1", "The lift of wings", "Wing")])
+        >>> dict(zip(vectors.vocabulary.terms, vectors.matrix.data.tolist()))
+        {'lift': 0.5, 'wing': 3.5}
+        """
+        if self._fields is None:
+            return self.encode_documents([document.content for document in documents])
+        names, weights = list(self._fields), list(self._fields.values())
+        counts = self.encode_documents([text for document in documents for text in read_fields(document, names)])
+        return sum_fields(counts, weights)
 
     def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
         """Count the terms of queries.

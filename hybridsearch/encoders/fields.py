@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridsearch.arguments import shown
+import numpy as np
+from scipy.sparse import csr_array
+
+from hybridsearch.arguments import number, shown
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.filters import composed, fields_of
+from hybridsearch.vectors import SparseVectors
 
 KNOWN = "title, text and metadata.NAME, such as metadata.tags"
 
@@ -43,6 +47,40 @@ metadata.NAME, such as metadata.tags.
             raise InvalidArgumentError(f"{argument} names {shown(name)}, but the fields of a document are {KNOWN}.")
         checked.append(str(name))
     return tuple(checked)
+
+
+def field_weights(fields: object) -> dict[str, float]:
+    """Return the weights of fields as floats, by name.
+
+    Raises:
+        InvalidArgumentError: `fields` is not a mapping, names no field, or has a weight outside 0.001 to 1,000.
+    """
+    if not isinstance(fields, Mapping) or not fields:
+        raise InvalidArgumentError(f"fields is a mapping such as {{'title': 3, 'text': 1}}, not {shown(fields)}.")
+    names = check_fields("fields", fields)
+    return {
+        name: float(number(f"The weight of the field {name!r:.80}", weight, least=0.001, most=1000))
+        for name, weight in zip(names, fields.values(), strict=True)
+    }
+
+
+def sum_fields(counts: SparseVectors, weights: Sequence[float]) -> SparseVectors:
+    """Sum the term counts of the fields of each document.
+
+    Args:
+        counts: Term counts with one row for each field of the first document, then of the second, and so on.
+        weights: Weight of each field.
+
+    Returns:
+        Weighted term frequencies with one row for each document. They are summed in float64 and rounded to float32.
+    """
+    matrix = counts.matrix
+    fields, documents = len(weights), len(counts) // len(weights)
+    factors = np.repeat(np.tile(np.array(weights), documents), np.diff(matrix.indptr))
+    parts = matrix.data * factors, matrix.indices, matrix.indptr[::fields]
+    summed = csr_array(parts, shape=(documents, matrix.shape[1]))
+    summed.sum_duplicates()
+    return SparseVectors(summed.astype(np.float32), counts.vocabulary)
 
 
 def read_fields(document: Document, names: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.dense import Dense
@@ -12,18 +14,21 @@ from hybridsearch.errors import InvalidArgumentError
 EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
 
 
-def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
+def make_encoders(spec: str, language: str, *, template: str | None = None, **lexical: Any) -> dict[str, Encoder]:
     """Make the encoders that a text such as `bm25,dense=MODEL` describes.
 
     Args:
         spec: Encoders between commas: `bm25`, `dense=MODEL`, `sparse=MODEL`, `native=ANALYZER`.
         language: Language of BM25, or `"none"`.
+        template: Template of the dense and sparse encoders. None for title and text.
+        lexical: Other arguments of BM25.
 
     Returns:
         The encoders by name.
 
     Raises:
-        InvalidArgumentError: A part of the text is not an encoder, or an encoder comes twice.
+        InvalidArgumentError: A part of the text is not an encoder, an encoder comes twice, or an argument is for an
+            encoder that the text does not have.
     """
     encoders: dict[str, Encoder] = {}
     for part in spec.split(","):
@@ -40,11 +45,19 @@ def make_encoders(spec: str, language: str) -> dict[str, Encoder]:
         if name == "bm25":
             if given:
                 raise InvalidArgumentError("--retrievers: bm25 takes no model. Set its language with --language.")
-            encoders[name] = BM25(language=None if language == "none" else language)
+            encoders[name] = BM25(language=None if language == "none" else language, **lexical)
         elif name == "native":
             encoders[name] = NativeBM25(model or "standard")
         elif not model:
             raise InvalidArgumentError(f"--retrievers: {name} needs a model, a folder or a hub name, as in {EXAMPLE}.")
         else:
-            encoders[name] = Dense(model) if name == "dense" else Sparse(model)
+            make = Dense if name == "dense" else Sparse
+            encoders[name] = make(model, template=template)
+    for option, wanted in lexical.items():
+        if wanted is not None and "bm25" not in encoders:
+            raise InvalidArgumentError(f"--{option} is for bm25, which --retrievers {spec} does not have.")
+    if template is not None and not {"dense", "sparse"} & encoders.keys():
+        raise InvalidArgumentError(
+            f"--template is for dense and sparse, which --retrievers {spec} does not have. bm25 takes --fields."
+        )
     return encoders

@@ -51,7 +51,7 @@ class Item:
     """
 
     id: str
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
     vector: NDArray[np.float32] | None = None
     text: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hybridsearch.testing.concurrency import ConcurrencyTests
+from hybridsearch.testing.fields import FieldTests
 from hybridsearch.testing.filtering import FilterTests
 from hybridsearch.testing.misuse import MisuseTests
 from hybridsearch.testing.ranking import RankingTests
@@ -11,7 +12,9 @@ from hybridsearch.testing.ties import TieTests
 from hybridsearch.testing.updates import UpdateTests
 
 
-class BackendSuite(RankingTests, TieTests, FilterTests, UpdateTests, StorageTests, MisuseTests, ConcurrencyTests):
+class BackendSuite(
+    RankingTests, TieTests, FieldTests, FilterTests, UpdateTests, StorageTests, MisuseTests, ConcurrencyTests
+):
     """All conformance tests of a backend.
 
     Subclass it, name the subclass `Test...`, and write the fixture `connect`: see `hybridsearch.testing`.

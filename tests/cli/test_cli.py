@@ -800,3 +800,45 @@ def test_ctrl_c_at_the_question_ends_quietly_with_130(terminal: Terminal) -> Non
 
     assert terminal.process.wait(60) == 130
     assert "Traceback" not in terminal.read_until("never")
+
+
+# Fields and templates
+
+
+def test_index_reads_weighted_fields(tmp_path: Path) -> None:
+    source, place = tmp_path / "docs.jsonl", str(tmp_path / "index")
+    source.write_text(
+        '{"id": "a", "title": "Wings", "text": "thing"}\n{"id": "b", "text": "thing", "tags": ["wing"]}\n'
+    )
+
+    made = invoke("index", str(source), "--index", place, "--fields", "title=1, text=1,metadata.tags=9")
+    again = invoke("index", str(source), "--index", place, "--fields", "title=1,text=1,metadata.tags=9")
+    other = invoke("index", str(source), "--index", place, "--fields", "title=2")
+
+    assert (made.exit_code, again.exit_code) == (0, 0), made.output + again.output
+    assert "2 were there already" in again.output
+    assert other.exit_code == 1
+    assert "fields: {'title': 1.0, " in other.output
+    assert [hit["id"] for hit in json.loads(invoke("search", place, "wing", "--json").stdout)["hits"]] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fields", "title"], "--fields takes FIELD=WEIGHT"),
+        (["--fields", "title=3,title=1"], "each field once"),
+        (["--fields", "title=3,"], "--fields takes FIELD=WEIGHT"),
+        (["--fields", "body=3"], "fields names 'body'"),
+        (["--fields", "title=0"], "weight of the field 'title'"),
+        (["--template", "{title}"], "--template is for dense and sparse"),
+        (["--retrievers", "dense=MODEL", "--template", "{body}"], "template names 'body'"),
+        (["--retrievers", "dense=MODEL", "--fields", "title=3"], "--fields is for bm25"),
+    ],
+)
+def test_wrong_fields_and_templates_are_one_line(
+    options: list[str], message: str, corpus: Path, tmp_path: Path
+) -> None:
+    failed = invoke("index", str(corpus), "--index", str(tmp_path / "index"), *options)
+
+    assert failed.exit_code == 1
+    assert message in one_line(failed.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 import hybridsearch as hs
 from hybridsearch.encoders.fields import Template, read_fields
 from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
+
+TEXTS = st.text(st.sampled_from("ab cd\u6771\u4eac,.1"), max_size=12)
 
 DOCUMENT = hs.Document(
     "1",
@@ -130,6 +133,92 @@ def test_an_index_with_a_template_is_opened_with_it(minilm: str, tmp_path: Path)
         assert set(search.search("a fruit that monkeys like").ids[:2]) == {"1", "3"}
     with pytest.raises(FingerprintMismatchError, match="template: 'About"):
         hs.open(tmp_path / "index", retrievers={"dense": hs.Dense(minilm)})
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["title", "text", "metadata.tags", "metadata.by.name"]), st.floats(0.001, 1000), min_size=1
+    ),
+    st.lists(st.tuples(TEXTS, TEXTS, st.lists(TEXTS, max_size=3), TEXTS), max_size=4),
+)
+def test_frequencies_are_weighted_sums_over_the_fields(fields: dict[str, float], parts: list[Any]) -> None:
+    documents = [
+        hs.Document(str(n), text, title, {"tags": tags, "by": {"name": name}})
+        for n, (title, text, tags, name) in enumerate(parts)
+    ]
+    bm25 = hs.BM25(fields=fields)
+
+    vectors = bm25.encode_fields(documents)
+
+    dense = vectors.matrix.toarray()
+    assert dense.dtype == np.float32
+    assert dense.shape[0] == len(documents)
+    for row, (title, text, tags, name) in zip(dense, parts, strict=True):
+        read = {"title": [title], "text": [text], "metadata.tags": tags, "metadata.by.name": [name]}
+        expected: Counter[str] = Counter()
+        for field, weight in fields.items():
+            for value in read[field]:
+                for term in bm25.tokenize(value):
+                    expected[term] += weight  # type: ignore[assignment]
+        found = {term: value for term, value in zip(vectors.vocabulary.terms, row.tolist(), strict=True) if value}
+        assert found == pytest.approx(dict(expected), rel=1e-6)
+
+
+def test_weights_of_one_are_title_and_text() -> None:
+    documents = [DOCUMENT, hs.Document("2", "wing wing lift", "The Wings"), hs.Document("3", "")]
+    fields, plain = hs.BM25(fields={"title": 1, "text": 1}).encode_fields(documents), hs.BM25().encode_fields(documents)
+    assert fields.vocabulary.terms == plain.vocabulary.terms
+    assert np.array_equal(fields.matrix.toarray(), plain.matrix.toarray())
+
+
+def test_without_fields_nothing_is_recorded() -> None:
+    schema = hs.BM25().schema()
+    assert schema.encoder is not None
+    assert "fields" not in schema.encoder
+    assert "fields" not in schema.fingerprint.settings
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        [("title", 3)],
+        "title",
+        {"body": 1},
+        {"metadata": 1},
+        {5: 1},
+        {"title": 0},
+        {"title": -1},
+        {"title": True},
+        {"title": float("nan")},
+        {"title": float("inf")},
+        {"title": "3"},
+        {"title": 1e6},
+    ],
+)
+def test_wrong_fields_are_an_error_at_once(fields: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"fields|weight"):
+        hs.BM25(fields=fields)
+
+
+def test_an_index_keeps_the_fields(tmp_path: Path) -> None:
+    documents = [
+        hs.Document("title", "of another thing", "Wings"),
+        hs.Document("text", "wings wings", "Another thing"),
+        hs.Document("tags", "thing", "thing", {"tags": ["wing", "flow"]}),
+    ]
+    bm25 = hs.BM25(fields={"title": 5, "text": 1, "metadata.tags": 20})
+    with hs.HybridSearch({"bm25": bm25}, tmp_path / "index") as search:
+        search.index(documents)
+    with hs.open(tmp_path / "index") as search:
+        assert repr(search.retrievers["bm25"]) == repr(bm25)
+        results = search.search("wing")
+        assert results.ids == ["tags", "title", "text"]
+        assert [list(explanation.terms["bm25"]) for explanation in results.explain()] == [["wing"]] * 3
+        search.upsert([hs.Document("text", "thing", "Wings wings wings")])
+        assert search.search("wing").ids == ["text", "tags", "title"]
+    with pytest.raises(FingerprintMismatchError, match="fields"):
+        hs.open(tmp_path / "index", retrievers={"bm25": hs.BM25()}).search("wing")
 
 
 ABOUTS = ["rockets and satellites", "bananas", "the law of contracts"]
