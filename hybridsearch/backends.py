@@ -18,6 +18,7 @@ from hybridsearch.arguments import shown
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.listing import Key, Order
 from hybridsearch.messages import number_of, redacted
 from hybridsearch.ranking import Ranking
 from hybridsearch.registry import find, registered
@@ -473,6 +474,46 @@ class Loader(Backend, Protocol):
 
         Raises:
             BulkIndexError: The engine refused some documents. All others are stored. The error comes at the end.
+        """
+        ...
+
+
+@runtime_checkable
+class Selector(Backend, Protocol):
+    """A backend that can list and delete the documents that a filter allows.
+
+    Without these methods, `HybridSearch` reads all documents with `scan` and deletes by id.
+    """
+
+    def list_documents(
+        self, filter: Filter | None, order: Order, after: Key | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Key, Document]]:
+        """Read documents in an order, without their vectors and with bounded memory.
+
+        Documents that are added, changed or deleted meanwhile may come or not. No document comes twice.
+
+        Args:
+            filter: Filter that the documents must pass. None for all documents.
+            order: Order of the documents. `hybridsearch.listing` defines it, and has helpers.
+            after: Place in the order. Only documents after it come. None begins at the first document.
+            limit: Number of documents. None for no limit.
+
+        Returns:
+            Each document with its place (`order.key(document)`), in order.
+
+        Raises:
+            FilterError: One of the filter's `checks` fails in the index. It may come with the first document.
+        """
+        ...
+
+    def delete_by_filter(self, filter: Filter) -> int:
+        """Remove the documents that a filter allows, with one request to the engine if it can.
+
+        Returns:
+            Number of documents that were removed.
+
+        Raises:
+            FilterError: One of the filter's `checks` fails in the index. Nothing is removed.
         """
         ...
 

@@ -250,7 +250,7 @@ class Plan:
                 reranked = score_pairs(reranker, queries, heads)
         of_all = [f"Without {name}: {reason}" for name, reason in answers.failures.items()]
         if not of_all:  # after a failure, the engine may not answer this either
-            of_all = self._filter_notes()
+            of_all = filter_notes(self.backend, self.filter, self.known)
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
@@ -262,21 +262,6 @@ class Plan:
             names = tuple(answers.rankings)
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results
-
-    def _filter_notes(self) -> list[str]:
-        """Notes on fields of the filter that no document has. Most often they are misspelt or have another type."""
-        notes: dict[str, str] = {}
-        for expected in self.filter.expectations() if self.filter else ():
-            if expected.condition not in self.known and expected.field not in notes:
-                try:
-                    there = self.backend.count(Filter(expected.condition))
-                except HybridSearchError:  # the search succeeded, so a note must not end it
-                    continue
-                if bool(there) == expected.some:
-                    self.known.add(expected.condition)
-                else:
-                    notes[expected.field] = expected.error
-        return list(notes.values())
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
         """The documents by id. A document that was deleted since the search is left out."""
@@ -307,6 +292,25 @@ class Plan:
             )
             for hit in hits
         ]
+
+
+def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition]) -> list[str]:
+    """Notes on fields of the filter that no document has. Most often they are misspelt or have another type.
+
+    `known` holds the conditions that the index is known to meet. The set grows.
+    """
+    notes: dict[str, str] = {}
+    for expected in filter.expectations() if filter else ():
+        if expected.condition not in known and expected.field not in notes:
+            try:
+                there = backend.count(Filter(expected.condition))
+            except HybridSearchError:  # the search succeeded, so a note must not end it
+                continue
+            if bool(there) == expected.some:
+                known.add(expected.condition)
+            else:
+                notes[expected.field] = expected.error
+    return list(notes.values())
 
 
 def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dict[str, dict[str, float]]:

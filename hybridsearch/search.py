@@ -20,21 +20,23 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder, make_encoder
-from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
-from hybridsearch.filters import Condition, Filter
+from hybridsearch.errors import BackendError, DocumentError, FilterError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.filters import Compare, Condition, Filter
 from hybridsearch.forks import after_fork
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty, is_last, reporting
+from hybridsearch.indexing.selection import delete_selected, select
 from hybridsearch.indexing.transfer import Transfer
+from hybridsearch.listing import Listing, Order, read_cursor
 from hybridsearch.messages import number_of, redacted, warn
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table, read_documents
 from hybridsearch.rerank import Reranker, make_reranker
-from hybridsearch.retrieval import Plan, matched_terms
+from hybridsearch.retrieval import Plan, filter_notes, matched_terms
 
 CONFIGURED: Final = "configured"
 """Default of an argument of a call: use the reranker that the `HybridSearch` was made with."""
@@ -242,25 +244,95 @@ class HybridSearch:
             documents = [documents]
         return self.index(documents, show_progress_bar=False)
 
-    def delete(self, ids: str | Iterable[str]) -> int:
-        """Remove documents by id.
+    def delete(self, ids: str | Iterable[str] | None = None, *, filter: Mapping[str, Any] | None = None) -> int:
+        """Remove documents by id, or all documents that a filter allows.
+
+        Give either ids or a filter. A filter is one request to an engine on a server, and one commit of an index in a
+        folder. If the filter names a field that no document has, there is a warning.
 
         Args:
             ids: One document id, or several. Unknown ids are ignored.
+            filter: Filter in the language of `hybridsearch.filters`. `{"id": {"$exists": True}}` removes all documents.
 
         Returns:
             Number of documents that were removed.
 
         Raises:
-            BackendError: The engine cannot delete.
+            BackendError: The engine cannot delete, or it cannot filter.
+            FilterError: The filter is not usable, or it is empty.
             IndexNotFoundError: Nothing has been indexed yet.
+            InvalidArgumentError: Both ids and a filter are given, or neither.
+
+        >>> import hybridsearch as hs
+        >>> search = HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.upsert([{"id": id, "text": "wing", "year": y} for id, y in (("a", 1958), ("b", 1971))])
+        >>> search.delete(filter={"year": {"$lt": 1960}}), search.delete("b")
+        (1, 1)
         """
+        if (ids is None) == (filter is None):
+            given = "neither is" if ids is None else "both are"
+            raise InvalidArgumentError(f"delete takes ids or a filter, but {given} given: give one of them.")
         self._check_indexed()
         if not self._backend.capabilities.delete:
             raise BackendError(
                 f"The engine at {self._place} cannot delete documents: index the documents to keep into another place."
             )
-        return self._backend.delete([form for id in arguments.ids(ids) for form in spellings(id)])
+        if ids is not None:
+            return self._backend.delete([form for id in arguments.ids(ids) for form in spellings(id)])
+        parsed = self._parsed_for_deletion(filter)
+        for note in filter_notes(self._backend, parsed, self._known):
+            warn(note)
+        return delete_selected(self._backend, parsed)
+
+    def documents(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        sort: str | Sequence[str] | None = None,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> Listing:
+        """List the documents of the index, or those that a filter allows, without a query.
+
+        The documents come one after the other, so there may be more than fit into memory. Documents that are added,
+        changed or deleted meanwhile may come or not, but no document comes twice.
+
+        A list by id begins at once. Another order first reads the sort fields of all documents that the filter allows.
+
+        Args:
+            filter: Filter in the language of `hybridsearch.filters`. None lists all documents.
+            sort: Field to sort by, such as `"year"`, or `"-year"` for descending, or a list of fields. The id decides
+                between equal values. `hybridsearch.listing` has the rules. None sorts by id.
+            limit: Largest number of documents. None lists all.
+            after: `Listing.cursor` of an earlier list, to continue it. The `sort` must be the same.
+
+        Returns:
+            An iterator over the documents. Its `cursor` continues the list later. Its `notes` name fields that no
+            document has.
+
+        Raises:
+            IndexNotFoundError: Nothing has been indexed yet.
+            FilterError: The filter is not usable. It may come with the first document.
+            InvalidArgumentError: Another argument is not usable.
+            BackendError: There is a filter, and the engine cannot filter, or the engine cannot list its documents.
+
+        >>> import hybridsearch as hs
+        >>> search = HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.upsert([{"id": id, "text": "wing", "year": y} for id, y in (("a", 1958), ("b", 1971))])
+        >>> [document.id for document in search.documents(sort="-year")]
+        ['b', 'a']
+        """
+        self._check_indexed()
+        order, parsed = Order.parse(sort), self._parsed(filter)
+        most = arguments.whole_number_or_none("limit", limit)
+        place = None if after is None else read_cursor(order, after)
+        return Listing(
+            lambda after, limit: select(self._backend, parsed, order, after, limit),
+            order,
+            place,
+            most,
+            lambda: [*filter_notes(self._backend, parsed, self._known), *self._sort_notes(order)],
+        )
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
         """Read documents by id.
@@ -723,6 +795,22 @@ class HybridSearch:
         reranker = {} if self.reranker is None else {"reranker": self.reranker.to_json()}
         settings = {"fusion": self.fusion.to_json(), "candidates": self.candidates, **reranker}
         return Schema({name: encoder.schema() for name, encoder in self._encoders.given.items()}, settings)
+
+    def _parsed_for_deletion(self, filter: Any) -> Filter:
+        """The filter of `delete`. An empty filter may be a mistake, so it is refused."""
+        if filter == {}:
+            raise FilterError(
+                "The filter is empty, so delete would remove every document. No document was removed. To remove every "
+                """document, give the filter {"id": {"$exists": true}}."""
+            )
+        parsed = self._parsed(filter)
+        return Filter.parse(filter) if parsed is None else parsed
+
+    def _sort_notes(self, order: Order) -> Iterator[str]:
+        for path, _ in order.fields:
+            there = Filter(Compare(path, "$exists", True))
+            if path != "id" and self._backend.capabilities.filters and not self._backend.count(there):
+                yield f"The order names {path!r:.80}, but no document has this field."
 
     def _check_indexed(self) -> None:
         if not self._is_indexed():

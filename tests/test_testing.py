@@ -10,7 +10,9 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +22,12 @@ from hybridsearch.backends import Capabilities, Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, FilterError, IndexExistsError, InvalidArgumentError, install_command
 from hybridsearch.filters import Filter, holds
+from hybridsearch.listing import Key, Order, in_order, with_documents
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import KINDS, Kinds, put
 from hybridsearch.testing.filtering import ITEMS
+from hybridsearch.testing.listing import LISTED, ListingTests
 from hybridsearch.testing.oracles import right_scores
 from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.samples import Item, encode, make_schema, random_items
@@ -293,6 +297,45 @@ class _FailsInOneCase(PlainBackend):
         return super().search(requests)
 
 
+class _Lists(PlainBackend):
+    """Lists and deletes right."""
+
+    def list_documents(
+        self, filter: Filter | None, order: Order, after: Key | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Key, Document]]:
+        self._check_filter(filter)
+        keys = [order.key(document) for id, document in self.documents.items() if self._passes(filter, id)]
+        return with_documents(in_order(keys, after, limit), self.fetch)
+
+    def delete_by_filter(self, filter: Filter) -> int:
+        self._check_filter(filter)
+        return self.delete([id for id in self.documents if self._passes(filter, id)])
+
+
+class TestBackendThatLists(ListingTests):
+    @pytest.fixture
+    def connect(self) -> Callable[[str], PlainBackend]:
+        return lambda name: _Lists()
+
+
+class _ListsByUtf16(_Lists):
+    def list_documents(self, *arguments: Any) -> Iterator[tuple[Key, Document]]:
+        return iter(sorted(super().list_documents(*arguments), key=lambda pair: pair[0][1].encode("utf-16-be")))
+
+
+class _ContinuesAtTheCursor(_Lists):
+    def list_documents(
+        self, filter: Filter | None, order: Order, after: Key | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Key, Document]]:
+        found = (pair for pair in super().list_documents(filter, order) if after is None or pair[0] >= after)
+        return islice(found, limit)
+
+
+class _DeletesTheFirstOnly(_Lists):
+    def delete_by_filter(self, filter: Filter) -> int:
+        return self.delete([id for id in self.documents if self._passes(filter, id)][:3])
+
+
 FAULTS: list[tuple[type[PlainBackend], str, Kinds]] = [
     (_TiesByInsertion, "test_equal_scores_are_cut_by_id", ("sparse",)),
     (_TiesByUtf16, "test_odd_ids_are_ordered_by_code_point", ("sparse",)),
@@ -308,6 +351,9 @@ FAULTS: list[tuple[type[PlainBackend], str, Kinds]] = [
     (_CutsTerms, "test_odd_terms_match_themselves_and_nothing_else", ("sparse",)),
     (_ReadsTrueAsOne, "test_filter_lets_through_what_the_definition_says", ("sparse",)),
     (_SpoilsItsInput, "test_inputs_are_not_changed", ("sparse",)),
+    (_ListsByUtf16, "test_list_has_every_odd_id_in_order", ("sparse",)),
+    (_ContinuesAtTheCursor, "test_list_continues_after_any_document", ("sparse",)),
+    (_DeletesTheFirstOnly, "test_list_and_delete_agree", ("sparse",)),
 ]
 
 
@@ -316,11 +362,12 @@ def test_the_suite_notices_a_fault(faulty: type[PlainBackend], test: str, kinds:
     schema, backend = make_schema(KINDS), faulty()
     backend.create(schema)
     available: dict[str, object] = {"backend": backend, "schema": schema, "can_delete": None}
-    available |= dict.fromkeys(("filled", "filtered"), backend)
+    available |= dict.fromkeys(("filled", "filtered", "listed"), backend)
     available |= dict.fromkeys(("kinds", "term_kinds", "exact_kinds"), kinds)
     function = getattr(BackendSuite(), test)
     wanted = inspect.signature(function).parameters
-    put(backend, [*("filled" in wanted) * random_items(), *("filtered" in wanted) * ITEMS], schema)
+    items = {"filled": random_items(), "filtered": ITEMS, "listed": LISTED}
+    put(backend, [item for name, some in items.items() if name in wanted for item in some], schema)
     with pytest.raises(AssertionError):
         function(**{name: value for name, value in available.items() if name in wanted})
 

@@ -19,6 +19,7 @@ from hybridsearch.adapters.lucene.aliases import (
 )
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
 from hybridsearch.adapters.lucene.dialect import Dialect, Search, Server, dotted
+from hybridsearch.adapters.lucene.listing import all_keys, pages_by_id
 from hybridsearch.adapters.lucene.query.multisearch import msearch
 from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
@@ -34,6 +35,7 @@ from hybridsearch.backends import Capabilities, Kind, OldIndex, Request, Schema,
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.listing import Key, Order, in_order, with_documents
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
 
@@ -287,6 +289,19 @@ class LuceneBackend(Dialect):
         distinct = [id for id in dict.fromkeys(ids) if id]
         return self._writer.send(self._pinned(), delete_lines(distinct)) if distinct else 0
 
+    def delete_by_filter(self, filter: Filter) -> int:
+        """Remove the documents that a filter allows. Returns how many documents were removed.
+
+        This is one `_delete_by_query` for up to 100,000 documents. A document that somebody else changes meanwhile is
+        looked at again. If the filter compares instants, a search first checks that it can be answered.
+        """
+        self._current()
+        if filter.checks():
+            self.count(filter)
+        self._channel.run(self._refreshing())
+        target = self._pinned()
+        return self._writer.delete_found(target, target.searcher.query(filter))
+
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """Add the documents of all batches with several requests at a time, then `refresh`.
 
@@ -371,6 +386,19 @@ class LuceneBackend(Dialect):
         check_batch_size(batch_size)
         self._current()
         return self._scan(batch_size)
+
+    def list_documents(
+        self, filter: Filter | None, order: Order, after: Key | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Key, Document]]:
+        """Documents in an order. By id, each page is one search. Any other order first reads all documents once."""
+        if filter is not None and filter.checks():
+            self.count(filter)
+        self._channel.run(self._refreshing())
+        if order.by_id:
+            pages = pages_by_id(lambda page: self._channel.run(self._asking(page)), filter, after and after[1], limit)
+            return ((order.key(document), document) for document in pages)
+        keys = all_keys(self._channel, self._pinned(), filter, order)
+        return with_documents(in_order(keys, after, limit), self.fetch)
 
     def count(self, filter: Filter | None = None) -> int:
         """The number of documents in the index, or the number that `filter` lets through."""

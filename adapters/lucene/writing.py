@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
+import orjson
+
 from hybridsearch.adapters.lucene.aliases import Target, only_index
 from hybridsearch.adapters.lucene.stored.identity import Identity
-from hybridsearch.adapters.lucene.stored.lines import bulk_lines, text_lengths
-from hybridsearch.adapters.lucene.stored.reading import read_batches
+from hybridsearch.adapters.lucene.stored.lines import bulk_lines, delete_lines, text_lengths
+from hybridsearch.adapters.lucene.stored.reading import ID, hit_id, read_batches, scroll
 from hybridsearch.adapters.lucene.wire.bulk import BulkSender
 from hybridsearch.adapters.lucene.wire.channel import SMILE, Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, Json
-from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
+from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode, refusal
 from hybridsearch.backends import RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.forks import Lock
@@ -27,6 +29,9 @@ _AT_ONCE = 1000  # documents per batch of `reweigh`
 # The graph of a small segment grows faster. But a refresh every second makes too many segments to merge.
 _WITH_GRAPHS = "3s"
 _TOLERATED = 0.05  # relative difference of the average lengths from which a load calls `reweigh`
+_DELETED_AT_ONCE = 100_000  # documents, so that a request ends before the usual timeout
+_NO_HANDLER = "no handler found for uri"
+_DISTURBED = 8  # requests that may find documents which others have just changed
 _FAR, _ENOUGH = 0.25, 100  # relative difference and number of upserted texts from which there is a warning
 
 
@@ -110,6 +115,45 @@ class Writer:
         if target.alias is not None:
             self._identity(target)
         return done
+
+    def delete_found(self, target: Target, query: Json) -> int:
+        """Delete the documents that a query finds. Returns how many were deleted.
+
+        A server without the module `reindex` knows no `_delete_by_query`. There, the ids are read and then deleted.
+
+        Raises:
+            BackendError: Others change the documents all the time, or the engine did not delete some of them.
+        """
+        path = f"{target.address.path}/_delete_by_query?conflicts=proceed&max_docs={_DELETED_AT_ONCE}"
+        call = Call("POST", path, orjson.dumps({"query": query}))
+        deleted = disturbed = 0
+        try:
+            while True:
+                status, body = self._channel.answer(call)
+                if status == 400 and _NO_HANDLER in str(body):
+                    found = scroll(self._channel, target.address, {**ID, "size": _AT_ONCE, "query": query})
+                    return self.send(target, delete_lines(hit_id(hit) for hits in found for hit in hits))
+                answer = decode(target.address, (status, body))
+                deleted += int(answer["deleted"])
+                if failures := answer["failures"]:
+                    raise refusal(target.address, int(failures[0].get("status", 500)), failures[0].get("cause", {}))
+                conflicts = int(answer["version_conflicts"])
+                if not conflicts and int(answer["total"]) < _DELETED_AT_ONCE:
+                    break
+                disturbed += conflicts > 0
+                if disturbed == _DISTURBED:
+                    raise BackendError(
+                        f"{number_of(deleted, 'document was', 'documents were')} deleted, but others change "
+                        f"{number_of(conflicts, 'document')} of the index {target.address.index!r} all the time: call "
+                        "delete again when nobody else writes."
+                    )
+                self._channel.call("POST", f"{target.address.path}/_refresh")  # so that the next request sees this one
+        finally:
+            self.writes += 1
+            target.searcher.forget()
+        if target.alias is not None:
+            self._identity(target)
+        return deleted
 
     def _lines(self, target: Target, batch: EncodedBatch) -> Iterator[tuple[str, bytes]]:
         # Look at the index each time. If it was deleted, the bulk API would make a new one without our mapping.

@@ -43,6 +43,7 @@ from hybridsearch.errors import (
 )
 from hybridsearch.filters import Filter
 from hybridsearch.forks import after_fork
+from hybridsearch.listing import Key, Order, with_documents
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
 
@@ -245,6 +246,17 @@ class MemoryBackend:
             self._merge_later()
         return removed
 
+    @whole
+    def delete_by_filter(self, filter: Filter) -> int:
+        """Remove the documents that a filter allows, in one commit. Returns how many documents were removed."""
+        with self._writing() as state:
+            removed = state.count(filter)
+            if removed:
+                self._commit([view.without(view.rows(filter).tolist()) for view in state.views])
+        if removed:
+            self._merge_later()
+        return removed
+
     def refresh(self) -> None:
         """Merge all segments if at least half of the documents were added since the last call.
 
@@ -331,6 +343,13 @@ class MemoryBackend:
     def count(self, filter: Filter | None = None) -> int:
         """The number of documents in the index, or the number that `filter` lets through."""
         return self._current().count(filter)
+
+    def list_documents(
+        self, filter: Filter | None, order: Order, after: Key | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Key, Document]]:
+        """Documents in an order, as they were when the first one is taken."""
+        state = self._current()
+        return with_documents(state.keys(filter, order, after, limit), state.fetch)
 
     def describe(self) -> dict[str, Any]:
         """Facts about the index: documents, deleted documents, segments, bytes in memory and on disk, retrievers."""

@@ -27,6 +27,7 @@ from hybridsearch.corpus.files import REPAIR
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import And, Compare, Condition, Not, Or, comparable, composed, enclosing, fields_of
+from hybridsearch.listing import sort_bytes
 
 _EXACT = 2**53
 """Integers up to this number are exact in float64, so they can be compared as float64."""
@@ -174,23 +175,39 @@ class MetadataColumns:
 
     def _test_values(self, compare: Compare) -> NDArray[np.bool_]:
         """A mask over the distinct values of the field: True for those that pass."""
-        if compare.path not in self._parsed:
-            texts = self._texts(compare.path)
+        keys, numbers = self._comparable_values(compare.path)
+        if numbers is not None and _exact(compare.key) and compare.operator in _ON_NUMBERS:
+            passed: NDArray[np.bool_] = _ON_NUMBERS[compare.operator](numbers, np.float64(compare.key))
+            return passed
+        return np.fromiter((compare.test_key(key) for key in keys), np.bool_, len(keys))
+
+    def sort_parts(self, path: str, descending: bool) -> tuple[list[bytes], NDArray[np.int32]]:
+        """What `sort_bytes` gives for each distinct value of a field, and the number of each document's value.
+
+        The last value stands for documents that do not have the field. Its number is -1.
+        """
+        parts, numbers = [], np.full(self.documents, -1, dtype=np.int32)
+        if path in self._number:
+            parts = [sort_bytes(value, path, descending) for value in self._comparable_values(path)[0]]
+            rows, codes = self._entries(path)
+            numbers[rows] = codes
+        return [*parts, sort_bytes(None)], numbers
+
+    def _comparable_values(self, path: str) -> tuple[list[Any], NDArray[np.float64] | None]:
+        """The distinct values of a field in the form of `comparable`, and as float64 if all are exact in it."""
+        if path not in self._parsed:
+            texts = self._texts(path)
             try:
                 parsed = comparable(json.loads(f"[{','.join(texts)}]"))
             except (ValueError, TypeError, RecursionError):
                 parsed = []
             if len(parsed) != len(texts):
                 raise IndexCorruptedError(
-                    f"A value of the field {compare.field!r:.80} is damaged. Open the index with verify=True, which "
-                    f"names the damaged file. Then {REPAIR}."
+                    f"A value of the field {path!r:.80} is damaged. Open the index with verify=True, which names the "
+                    f"damaged file. Then {REPAIR}."
                 )
-            self._parsed[compare.path] = parsed, _numbers(parsed)
-        keys, numbers = self._parsed[compare.path]
-        if numbers is not None and _exact(compare.key) and compare.operator in _ON_NUMBERS:
-            passed: NDArray[np.bool_] = _ON_NUMBERS[compare.operator](numbers, np.float64(compare.key))
-            return passed
-        return np.fromiter((compare.test_key(key) for key in keys), np.bool_, len(keys))
+            self._parsed[path] = parsed, _numbers(parsed)
+        return self._parsed[path]
 
     def _entries(self, name: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         begin, end = self._bounds(name, 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -30,6 +31,7 @@ from hybridsearch.corpus.parts import dump_metadata, load_metadata
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.filters import Compare, Filter, composed
+from hybridsearch.listing import Key, Order, sort_bytes
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -37,6 +39,7 @@ Index: TypeAlias = Postings | DenseMatrix
 P = TypeVar("P")
 
 _CACHED_MASKS = 16
+_LISTED = 8192  # keys that are made at a time
 
 
 class Segment:
@@ -203,6 +206,36 @@ class Segment:
                 f"The document {self.ids[row]!r:.80} of the index is damaged ({error!s:.200}). Open the index with "
                 f"verify=True, which names the damaged file. Then {REPAIR}."
             ) from error
+
+    def sorted_ids(self, rows: NDArray[np.int64], after: str | None) -> Iterator[str]:
+        """The ids of `rows` in order, only those after `after`."""
+        rows = rows[np.argsort(self.order[rows])]
+        start = 0 if after is None else bisect_right(rows, after, key=self.ids.__getitem__)
+        for begin in range(start, len(rows), _LISTED):
+            yield from self.ids.take(rows[begin : begin + _LISTED])
+
+    def keys(self, rows: NDArray[np.int64], order: Order) -> Iterator[Key]:
+        """The places of the documents in `rows`, see `Order.key`."""
+        columns = [self._sort_column(path, descending) for path, descending in order.fields]
+        for begin in range(0, len(rows), _LISTED):
+            part = rows[begin : begin + _LISTED]
+            parts = zip(*(column(part) for column in columns), strict=True)
+            yield from zip(map(b"".join, parts), self.ids.take(part), strict=True)
+
+    def _sort_column(self, path: str, descending: bool) -> Callable[[NDArray[np.int64]], list[bytes]]:
+        """A function from rows to what `sort_bytes` gives for a field of these documents."""
+        if path == "id":
+            return lambda rows: [sort_bytes(id, path, descending) for id in self.ids.take(rows)]
+        parts, codes = self.metadata.sort_parts(path, descending)
+        if path != "title":
+            return lambda rows: [parts[code] for code in codes[rows].tolist()]
+        given = self.metadata.compare(Compare(path, "$exists", True))
+        return lambda rows: [
+            parts[code] if there else sort_bytes(title or None, path, descending)
+            for code, there, title in zip(
+                codes[rows].tolist(), given[rows].tolist(), self.texts.take(3 * rows), strict=True
+            )
+        ]
 
     def mask(self, filter: Filter) -> Mask:
         """A mask over the documents that `filter` lets through, shape (rows,). It must not be changed."""

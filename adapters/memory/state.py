@@ -5,9 +5,11 @@ A `State` never changes: a writer makes a new one. So a reader never sees half o
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from hybridsearch.corpus.store import Part
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.listing import Key, Order, in_order
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import EncodedBatch, SparseQuery
 from hybridsearch.weighting import BM25Weighting
@@ -64,6 +67,11 @@ class View:
             return self.live
         mask = self.segment.mask(filter)
         return mask if self.live is None else mask & self.live
+
+    def rows(self, filter: Filter | None) -> NDArray[np.int64]:
+        """The numbers of these documents."""
+        mask = self.allowed(filter)
+        return np.arange(len(self.segment)) if mask is None else np.flatnonzero(mask)
 
 
 class State:
@@ -106,6 +114,18 @@ class State:
         self._check(filter)
         masks = [view.allowed(filter) for view in self.views]
         return sum(int(np.count_nonzero(mask)) for mask in masks if mask is not None)
+
+    def keys(self, filter: Filter | None, order: Order, after: Key | None, limit: int | None) -> Iterator[Key]:
+        """The places of documents in an order (see `Selector.list_documents`), made without reading texts."""
+        if filter is not None:
+            self._check(filter)
+        if order.by_id:
+            ids = [
+                view.segment.sorted_ids(view.rows(filter), None if after is None else after[1]) for view in self.views
+            ]
+            return islice(((b"", id) for id in heapq.merge(*ids)), limit)
+        keys = (key for view in self.views for key in view.segment.keys(view.rows(filter), order))
+        return in_order(keys, after, limit)
 
     def scan(self, batch_size: int) -> Iterator[EncodedBatch]:
         for view in self.views:

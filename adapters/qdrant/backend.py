@@ -39,6 +39,7 @@ from hybridsearch.backends import Capabilities, OldIndex, Request, Schema, check
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.listing import Key, Order, in_order, with_documents
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
 
@@ -250,6 +251,17 @@ class QdrantBackend:
             for start in range(0, len(points), MAX_LOOK_UP)
         )
 
+    def delete_by_filter(self, filter: Filter) -> int:
+        """Remove the documents that a filter allows. Returns how many there were.
+
+        One request counts the documents, and one deletes them.
+        """
+        searcher = self._pinned_searcher()
+        found = self._connection.run(searcher.count(filter))
+        if found:
+            self._connection.run(self._writer.delete_found(searcher.index, searcher.compiled(filter)))
+        return found
+
     def refresh(self) -> None:
         """Do nothing, because Qdrant makes each change searchable at once."""
         self._current()
@@ -258,8 +270,7 @@ class QdrantBackend:
 
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents with these ids, in the order of `ids`. An unknown id gives None."""
-        found = self._connection.run(self._searcher().fetch(ids))
-        return [found.get(id) for id in ids]
+        return self._fetched(self._searcher(), ids)
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests, in order, in one round trip.
@@ -301,6 +312,16 @@ class QdrantBackend:
     def count(self, filter: Filter | None = None) -> int:
         """The number of documents in the index, or the number that `filter` lets through."""
         return self._connection.run(self._searcher().count(filter))
+
+    def list_documents(
+        self, filter: Filter | None, order: Order, after: Key | None = None, limit: int | None = None
+    ) -> Iterator[tuple[Key, Document]]:
+        """Documents in an order. First all ids and sort fields are read, because Qdrant cannot sort by them."""
+        searcher = self._pinned_searcher()
+        if filter is not None and not self._connection.run(searcher.count(filter)):
+            return iter(())
+        keys = in_order(self._keys(searcher, filter, order), after, limit)
+        return with_documents(keys, lambda ids: self._fetched(searcher, ids))
 
     def describe(self) -> dict[str, Any]:
         """Facts about the index: its place and engine, the number of documents, and how it stores them.
@@ -411,9 +432,24 @@ class QdrantBackend:
             self._index = index
         return index, parts
 
+    def _pinned_searcher(self) -> Searcher:
+        index = self._pinned()
+        return replace(self._searcher(), collection=index.collection)
+
+    def _fetched(self, searcher: Searcher, ids: Sequence[str]) -> list[Document | None]:
+        found = self._connection.run(searcher.fetch(ids))
+        return [found.get(id) for id in ids]
+
+    def _keys(self, searcher: Searcher, filter: Filter | None, order: Order) -> Iterator[Key]:
+        offset = None
+        while True:
+            keys, offset = self._connection.run(searcher.keys(filter, order, offset))
+            yield from keys
+            if offset is None:
+                return
+
     def _scan(self, batch_size: int) -> Iterator[EncodedBatch]:
-        index, offset = self._pinned(), None
-        searcher = replace(self._searcher(), collection=index.collection)
+        searcher, offset = self._pinned_searcher(), None
         while True:
             batch, offset = self._connection.run(searcher.page(batch_size, offset))
             if len(batch):

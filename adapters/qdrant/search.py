@@ -28,12 +28,15 @@ from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, IndexNotFoundError
 from hybridsearch.filters import Check, Filter
+from hybridsearch.listing import Key, Order
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, Vectors
 from hybridsearch.weighting import BM25Weighting
 
 MAX_FETCH = 256
 """The largest number of documents that one request fetches."""
+
+_KEYS = 1000  # documents whose sort fields one request reads
 
 OVERSAMPLING = 3.0
 """The number of candidates of quantized vectors for one hit. They are scored again with the full vectors."""
@@ -168,7 +171,7 @@ class Searcher:
     def _query(self, search: Search, among: Sequence[str] = ()) -> models.QueryRequest:
         """The question for the best documents. With `among`, the question for the texts of these hits."""
         request = search.request
-        filter = None if request.filter is None else compile_filter(request.filter, literal=self.index.literal)
+        filter = None if request.filter is None else self.compiled(request.filter)
         return models.QueryRequest(
             query=search.vector,
             using=self.index.vector(request.retriever),
@@ -191,13 +194,32 @@ class Searcher:
         return None
 
     def count(self, filter: Filter | None) -> Steps[int]:
-        compiled = None if filter is None else compile_filter(filter, literal=self.index.literal)
+        compiled = None if filter is None else self.compiled(filter)
         if filter is not None and (checks := self._checks([filter])):
             looks = [self._look(check) for check in checks]
             answers = yield call(self.collection, "query_batch_points", requests=looks)
             _check(checks, [len(answer.points) for answer in answers])
         answer = yield call(self.collection, "count", count_filter=compiled, exact=True)
         return int(answer.count)
+
+    def compiled(self, filter: Filter) -> models.Filter:
+        """The conditions for the documents that the filter lets through. Its `checks` are not part of them."""
+        return compile_filter(filter, literal=self.index.literal)
+
+    def keys(self, filter: Filter | None, order: Order, offset: Any) -> Steps[tuple[list[Key], Any]]:
+        """The places of documents in an order from `offset` on, and the offset of the next ones, as in `page`."""
+        points, following = yield call(
+            self.collection,
+            "scroll",
+            scroll_filter=None if filter is None else self.compiled(filter),
+            limit=_KEYS,
+            offset=offset,
+            with_payload=["id"] if order.by_id else ["id", "document.title", "document.metadata"],
+            with_vectors=False,
+        )
+        empty = {"text": "", "title": "", "metadata": "{}"}
+        documents = [{"id": p.payload["id"], "document": empty | p.payload.get("document", {})} for p in points]
+        return [order.key(from_payload(document)) for document in documents], following
 
     def fetch(self, ids: Sequence[str]) -> Steps[dict[str, Document]]:
         points = [point_id(id) for id in dict.fromkeys(ids)]

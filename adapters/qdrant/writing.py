@@ -91,6 +91,9 @@ class Writer:
             yield call(index.collection, "delete", points_selector=selected, wait=True)
         return len(there)
 
+    def delete_found(self, index: Index, condition: models.Filter) -> Steps[None]:
+        yield call(index.collection, "delete", points_selector=models.FilterSelector(filter=condition), wait=True)
+
 
 def _freeze_lengths(index: Index, batch: EncodedBatch, shown: str) -> Steps[Index]:
     """Let the first documents decide the average lengths that the schema does not have yet."""

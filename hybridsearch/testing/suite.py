@@ -5,6 +5,7 @@ from __future__ import annotations
 from hybridsearch.testing.concurrency import ConcurrencyTests
 from hybridsearch.testing.fields import FieldTests
 from hybridsearch.testing.filtering import FilterTests
+from hybridsearch.testing.listing import ListingTests
 from hybridsearch.testing.misuse import MisuseTests
 from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.storage import StorageTests
@@ -13,7 +14,15 @@ from hybridsearch.testing.updates import UpdateTests
 
 
 class BackendSuite(
-    RankingTests, TieTests, FieldTests, FilterTests, UpdateTests, StorageTests, MisuseTests, ConcurrencyTests
+    RankingTests,
+    TieTests,
+    FieldTests,
+    FilterTests,
+    ListingTests,
+    UpdateTests,
+    StorageTests,
+    MisuseTests,
+    ConcurrencyTests,
 ):
     """All conformance tests of a backend.
 

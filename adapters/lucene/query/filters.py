@@ -12,7 +12,6 @@ from hybridsearch.adapters.lucene.stored.fields import (
     STEP,
     encodable,
     kind_of,
-    number_key,
     path_name,
     point,
     string_key,
@@ -20,6 +19,7 @@ from hybridsearch.adapters.lucene.stored.fields import (
 )
 from hybridsearch.errors import FilterError
 from hybridsearch.filters import And, Compare, Condition, Filter, Instant, Not, Or
+from hybridsearch.listing import number_key
 
 Query: TypeAlias = dict[str, Any]
 

@@ -100,13 +100,17 @@ class Searcher:
 
     def count(self, filter: Filter | None) -> Steps[int]:
         """The number of documents that the filter lets through."""
-        query: Json = {"match_all": {}} if filter is None else compile_filter(filter, literal=self._literal)
+        query = self.query(filter)
 
         def rounds() -> Steps[int]:
             (response,) = yield [{"size": 0, "track_total_hits": True, "query": query}]
             return int(response["hits"]["total"]["value"])
 
         return (yield from self._checked(rounds(), [] if filter is None else [filter]))
+
+    def query(self, filter: Filter | None) -> Json:
+        """The query for the documents that the filter lets through. The `checks` of the filter are not part of it."""
+        return {"match_all": {}} if filter is None else compile_filter(filter, literal=self._literal)
 
     def _checked(self, rounds: Steps[T], filters: Sequence[Filter]) -> Steps[T]:
         """The same rounds, but the first also does the `checks` of the filters. Raises FilterError if one fails."""

@@ -29,14 +29,13 @@ tokens. Points hold only the beginning of a string. If that does not decide a co
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-import struct
 from functools import lru_cache
 from typing import Any
 
 from hybridsearch.documents import Document, Scalar
 from hybridsearch.filters import Instant, comparable, composed, enclosing, fields_of
+from hybridsearch.listing import number_key
 
 METADATA_MAPPING: dict[str, Any] = {
     "type": "object",
@@ -134,21 +133,6 @@ def point(name: str, kind: str, key: int) -> str:
 @lru_cache(4096)
 def _name_bits(name: str, kind: str) -> int:
     return int(_digest(f"{kind} {name}"), 16) >> 256 - 53
-
-
-def number_key(value: float) -> int:
-    """The key of a number: an integer below 2**74 that sorts exactly as integers and floats do.
-
-    The high 64 bits are the largest float that is not above the value, as an integer that sorts like the float. The low
-    10 bits are the distance from that float to the value: between two neighbouring floats lie at most 1023 integers of
-    64 bits.
-    """
-    below = float(value) + 0.0  # no negative zero
-    if below > value:
-        below = math.nextafter(below, -math.inf)
-    (bits,) = struct.unpack(">Q", struct.pack(">d", below))
-    bits ^= 2**63 if bits < 2**63 else 2**64 - 1
-    return int(bits) << 10 | (value - int(below) if isinstance(value, int) else 0)
 
 
 def string_key(value: str) -> int:

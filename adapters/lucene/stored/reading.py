@@ -92,22 +92,32 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
     """All documents with their vectors, as they are when the first batch is taken.
 
     Raises:
-        BackendError: Some documents did not come. If the answer with a page is lost, the page is lost too, because the
-            engine then gives the next page.
+        BackendError: Some documents did not come, see `scroll`.
     """
     size = min(batch_size, _AT_ONCE)
     if schema.passages is not None:
         size = max(1, min(size, int(_AT_ONCE / _passages_of_a_document(channel, address))))
-    body = {"size": size, "sort": ["_doc"], "track_total_hits": True}
+    for hits in scroll(channel, address, {"size": size}):
+        sources = [hit["_source"] for hit in hits]
+        documents = [read_document(source["document"]) for source in sources]
+        spans = None if schema.passages is None else spans_from_source(sources)
+        yield EncodedBatch(documents, vectors_from_source(sources, schema), spans)
+
+
+def scroll(channel: Channel, address: Address, body: Mapping[str, Json]) -> Iterator[list[Json]]:
+    """The hits of a search in any order, page by page, as they are when the first page is taken.
+
+    Raises:
+        BackendError: Some hits did not come. If the answer with a page is lost, the page is lost too, because the
+            engine then gives the next page.
+    """
     options = f"scroll={_SCROLL}&allow_partial_search_results=false"
+    body = {**body, "sort": ["_doc"], "track_total_hits": True}
     page = channel.call("POST", f"{address.path}/_search?{options}", body)
     missing = int(page["hits"]["total"]["value"])
     try:
         while hits := page["hits"]["hits"]:
-            sources = [hit["_source"] for hit in hits]
-            documents = [read_document(source["document"]) for source in sources]
-            spans = None if schema.passages is None else spans_from_source(sources)
-            yield EncodedBatch(documents, vectors_from_source(sources, schema), spans)
+            yield hits
             missing -= len(hits)
             page = channel.call("POST", "/_search/scroll", {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]})
     finally:
