@@ -226,8 +226,9 @@ class HybridSearch:
             if sync and not empty:
                 removed = self._remove(ingest, reader.skipped, sync, batch_size)
         seconds = time.perf_counter() - started
-        notes = tuple(filter(None, [*reader.notes, reader.skipped_note]))
-        return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, seconds, removed, notes)
+        notes = tuple(filter(None, [*reader.notes, reader.skipped_note, *ingest.truncation_notes()]))
+        found = ingest.truncated
+        return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, seconds, removed, notes, found)
 
     def upsert(
         self, documents: Document | Mapping[str, Any] | Table | Iterable[Document | Mapping[str, Any]]
@@ -742,7 +743,7 @@ class HybridSearch:
             moved.run(schema, self._backend.open())
         self._encoders.schema = self._backend.open()
         seconds = encoded.seconds + time.perf_counter() - started
-        return IndexReport(moved.copied, moved.unchanged, encoded.duplicates, seconds, notes=encoded.notes)
+        return replace(encoded, indexed=moved.copied, unchanged=moved.unchanged, seconds=seconds)
 
     def _check_retrievers(self, schema: Schema) -> None:
         if new := [name for name in self._encoders.given if name not in schema.retrievers]:

@@ -71,6 +71,7 @@ class SparseVectors:
             values of a lexical retriever are term frequencies, and the sum of a row is the document's length in tokens.
             The values of a sparse retriever are weights.
         vocabulary: Names of the columns.
+        truncated: Number of texts of which the model read only the beginning.
 
     Raises:
         EncodingError: A value is NaN or infinite, or the shape does not fit the vocabulary.
@@ -78,6 +79,7 @@ class SparseVectors:
 
     matrix: csr_array[np.float32, tuple[int, int]]
     vocabulary: Vocabulary
+    truncated: int = 0
 
     def __post_init__(self) -> None:
         if self.matrix.shape[1] != len(self.vocabulary):
@@ -106,6 +108,7 @@ class DenseVectors:
             length or is zero.
         metric: Metric of the scores, where a larger score is better. `"cosine"` and `"dot"` score by the inner product,
             `"euclidean"` by minus the distance.
+        truncated: Number of texts of which the model read only the beginning.
 
     Raises:
         EncodingError: A value is NaN or infinite, or the array has another shape or type.
@@ -113,6 +116,7 @@ class DenseVectors:
 
     array: NDArray[np.float32]
     metric: Metric = "cosine"
+    truncated: int = 0
 
     def __post_init__(self) -> None:
         if self.array.ndim != 2 or self.array.dtype != np.float32:

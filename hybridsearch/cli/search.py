@@ -199,7 +199,8 @@ def index(
                 "duplicates": list(report.duplicates),
                 "removed": report.removed,
                 "types": documents.types,
-                "notes": documents.notes,
+                "notes": [note for note in report.notes if note != documents.skipped_note],
+                "truncated": dict(report.truncated),
                 "skipped": skipped,
                 "seconds": report.seconds,
             }
@@ -207,7 +208,7 @@ def index(
         return
     unchanged = f", {number_of(report.unchanged, 'was', 'were')} there already" if report.unchanged else ""
     rate = f" ({report.indexed / report.seconds:,.0f} a second)" if report.indexed and report.seconds else ""
-    print_error(*documents.notes)
+    print_error(*(note for note in report.notes if note != documents.skipped_note))
     print_plain(f"Indexed {number_of(report.indexed, 'document')} in {report.seconds:.1f} s{rate}{unchanged}.")
     if sync:
         print_plain(f"Removed {number_of(report.removed, 'document')}.")

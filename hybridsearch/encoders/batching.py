@@ -39,11 +39,12 @@ def run_batches(
     texts: Sequence[str] | Sequence[tuple[str, str]],
     work: Callable[[NDArray[np.intp]], T],
     task: Task | None = None,
+    prompt: str | None = None,
     *,
     budget: int | None,
     gpu_budget: int,
     cpu_budget: int = CPU_BATCH_TOKENS,
-) -> Iterator[tuple[NDArray[np.intp], T]]:
+) -> Iterator[tuple[NDArray[np.intp], T, NDArray[np.bool_]]]:
     """Call a function for batches of texts, the longest texts first.
 
     Args:
@@ -51,25 +52,26 @@ def run_batches(
         texts: Texts, or pairs of texts.
         work: Function that is called with the positions of a batch. On a CPU several threads call it at once.
         task: Whether the texts are queries or documents. None for pairs.
+        prompt: Text that is put before each text, as in `forward`.
         budget: Number of tokens of a batch, after padding. None for `cpu_budget` or `gpu_budget`, by the device.
         gpu_budget: Default number of tokens of a batch on other devices than a CPU.
         cpu_budget: Default number of tokens of a batch on a CPU.
 
     Yields:
-        The positions of each batch, and the function's result.
+        The positions of each batch, the function's result, and whether each text is longer than the model reads. That
+        is not known of a single query or pair, because it needs no batches.
     """
-    if len(texts) < 2:
+    cut = np.zeros(len(texts), dtype=bool)
+    if len(texts) < 2 and task != "document":
         positions = [np.arange(len(texts))] if texts else []
     else:
-        loaded = model.get()
-        with model.lock:
-            lengths = token_lengths(loaded, texts, task)
-        budget = budget or (cpu_budget if loaded.device.type == "cpu" else gpu_budget)
+        lengths, cut = token_lengths(model, texts, task, prompt)
+        budget = budget or (cpu_budget if model.get().device.type == "cpu" else gpu_budget)
         positions = list(token_batches(lengths, budget))
     if len(positions) < 2 or not model.on_torch_cpu:
-        yield from ((batch, work(batch)) for batch in positions)
+        yield from ((batch, work(batch), cut[batch]) for batch in positions)
     else:
-        yield from _side_by_side(positions, work)
+        yield from ((batch, result, cut[batch]) for batch, result in _side_by_side(positions, work))
 
 
 def forward(
@@ -110,23 +112,72 @@ def forward(
 
 
 def token_lengths(
-    model: Any, texts: Sequence[str] | Sequence[tuple[str, str]], task: Task | None = None
-) -> NDArray[np.int64]:
+    model: LazyModel,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    task: Task | None = None,
+    prompt: str | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Count the tokens that a model reads of each text, or of each pair of texts, after truncation.
 
     If the model has no Hugging Face tokenizer, the count is an estimate: four characters for each token.
+
+    Args:
+        model: Model that reads the texts.
+        texts: Texts, or pairs of texts.
+        task: Whether the texts are queries or documents. None for pairs.
+        prompt: Text that is put before each text, as in `forward`.
+
+    Returns:
+        The number of tokens of each text, and whether the text is longer than the model reads.
     """
-    tokenizer, limit = _reading(model, task)
+    loaded = model.get()
+    tokenizer, limit = _reading(loaded, task)
     if not texts:
-        return np.empty(0, dtype=np.int64)
-    pairs = not isinstance(texts[0], str)
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=bool)
     if tokenizer is None:
         characters = [len(text) if isinstance(text, str) else sum(map(len, text)) for text in texts]
-        return np.minimum(np.array(characters, dtype=np.int64) // 4 + 1, limit or 10**6)
-    columns = [list(column) for column in zip(*texts, strict=True)] if pairs else [list(texts)]
-    options = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False}
-    encoded = tokenizer(*columns, truncation=limit is not None, max_length=limit, **options)
-    return np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+        lengths = np.array(characters, dtype=np.int64) // 4 + 1
+        return np.minimum(lengths, limit or 10**6), lengths > (limit or np.inf)
+    if isinstance(texts[0], str):
+        before = _prompt(loaded, task, prompt)
+        columns = [[f"{before}{text}" for text in texts] if before else list(texts)]
+    else:
+        columns = [list(column) for column in zip(*texts, strict=True)]
+    options = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    with model.lock:
+        encoded = tokenizer(*columns, truncation=limit is not None, max_length=limit, **options)
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+    if encoded.encodings:  # a fast tokenizer keeps what it cut off
+        return lengths, np.array([bool(encoding.overflowing) for encoding in encoded.encodings], dtype=bool)
+    return lengths, np.zeros(len(texts), dtype=bool) if limit is None else lengths >= limit
+
+
+def count_tokens(model: LazyModel, texts: Sequence[str], task: Task = "document") -> list[int]:
+    """Count all tokens of each text, without special tokens. Nothing is cut off.
+
+    If the model has no Hugging Face tokenizer, the count is an estimate: four characters for each token.
+    """
+    tokenizer, _ = _reading(model.get(), task)
+    if tokenizer is None:
+        return [len(text) // 4 + 1 for text in texts]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    with model.lock:
+        if backend is None:
+            return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+        backend.no_truncation()
+        backend.no_padding()  # the tokenizer sets both again at its next call
+        return [len(tokens) for tokens in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def max_tokens(model: LazyModel, task: Task = "document", prompt: str | None = None) -> int | None:
+    """Number of tokens that a model reads of a text, without special tokens and the prompt. None for all of them."""
+    loaded = model.get()
+    tokenizer, limit = _reading(loaded, task)
+    if limit is None:
+        return None
+    added = 0 if tokenizer is None else tokenizer.num_special_tokens_to_add(pair=False)
+    before = _prompt(loaded, task, prompt)
+    return max(limit - added - (count_tokens(model, [before], task)[0] if before else 0), 1)
 
 
 def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | None = None) -> list[str]:

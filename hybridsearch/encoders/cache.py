@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,10 @@ T = TypeVar("T")
 WINDOW = 4096
 """Number of texts that are sorted by length and held in memory at a time."""
 
-EncodeBatches: TypeAlias = Callable[[list[str], list[int]], Iterator[tuple[NDArray[np.intp], list[bytes]]]]
-"""Function that encodes texts and yields batches of positions with their vectors as bytes.
+EncodeBatches: TypeAlias = Callable[
+    [list[str], list[int]], Iterator[tuple[NDArray[np.intp], list[bytes], NDArray[np.bool_]]]
+]
+"""Function that encodes texts and yields batches: positions, vectors as bytes, and which texts were cut off.
 
 Its second argument has the number of each text, for messages."""
 
@@ -114,21 +116,15 @@ class EncodingCache:
 
     def get(self, texts: Collection[str]) -> dict[str, bytes]:
         """Read the vectors that are in the cache, by text. A vector with a wrong checksum is left out."""
-        by_key = {_key(text): text for text in texts}
-        keys = list(by_key)
+        found = {}
+        for text, key, value in self._read("SELECT key, vector FROM vectors WHERE key", texts):
+            if zlib.crc32(value[4:], zlib.crc32(key)) == int.from_bytes(value[:4], "little"):
+                found[text] = value[4:]
+        return found
 
-        def read(connection: sqlite3.Connection) -> dict[str, bytes]:
-            found = {}
-            for start in range(0, len(keys), _KEYS_A_QUERY):
-                some = keys[start : start + _KEYS_A_QUERY]
-                marks = ",".join("?" * len(some))
-                statement = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"  # noqa: S608 (only question marks)
-                for key, value in connection.execute(statement, some):
-                    if zlib.crc32(value[4:], zlib.crc32(key)) == int.from_bytes(value[:4], "little"):
-                        found[by_key[key]] = value[4:]
-            return found
-
-        return (self._run(read) if keys else None) or {}
+    def cut(self, texts: Collection[str]) -> dict[str, bool]:
+        """Read whether the model cut off each text, by text. Texts of which it is not known are left out."""
+        return {text: bool(value) for text, _, value in self._read("SELECT key, cut FROM cut_off WHERE key", texts)}
 
     def put(self, vectors: Mapping[str, bytes]) -> None:
         """Write vectors, given by text. They are committed when the call returns."""
@@ -143,6 +139,32 @@ class EncodingCache:
 
         if rows:
             self._run(write)
+
+    def put_cut(self, cut: Mapping[str, bool]) -> None:
+        """Write whether the model cut off each text, given by text."""
+        rows = [(_key(text), int(value)) for text, value in cut.items()]
+
+        def write(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.executemany("INSERT OR REPLACE INTO cut_off VALUES (?, ?)", rows)
+
+        if rows:
+            self._run(write)
+
+    def _read(self, select: str, texts: Collection[str]) -> list[tuple[str, bytes, Any]]:
+        """The text, the key and the value of each row that `select` finds."""
+        by_key = {_key(text): text for text in texts}
+        keys = list(by_key)
+
+        def read(connection: sqlite3.Connection) -> list[tuple[str, bytes, Any]]:
+            found: list[tuple[str, bytes, Any]] = []
+            for start in range(0, len(keys), _KEYS_A_QUERY):
+                some = keys[start : start + _KEYS_A_QUERY]
+                rows = connection.execute(f"{select} IN ({','.join('?' * len(some))})", some)
+                found += ((by_key[key], key, value) for key, value in rows)
+            return found
+
+        return (self._run(read) if keys else None) or []
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """Do `work` on a new connection. Returns None if the cache cannot be used."""
@@ -171,6 +193,7 @@ class EncodingCache:
                 with suppress(sqlite3.OperationalError):  # another connection does it now, and SQLite does not wait
                     connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+            connection.execute("CREATE TABLE IF NOT EXISTS cut_off (key BLOB PRIMARY KEY, cut INTEGER NOT NULL)")
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
@@ -210,8 +233,12 @@ def open_cache(setting: bool | str | Path, fingerprint: Fingerprint) -> Encoding
 
 
 def encode_windows(
-    texts: Sequence[str], encode: EncodeBatches, cache: EncodingCache | None, advance: Callable[[int], None]
-) -> Iterator[tuple[int, list[bytes]]]:
+    texts: Sequence[str],
+    encode: EncodeBatches,
+    cache: EncodingCache | None,
+    advance: Callable[[int], None],
+    is_cut: Callable[[list[str]], Sequence[bool] | NDArray[np.bool_]],
+) -> Iterator[tuple[int, list[bytes], int]]:
     """Encode texts that are not in the cache, each distinct text once, `WINDOW` texts at a time.
 
     Args:
@@ -219,9 +246,12 @@ def encode_windows(
         encode: Function that makes the vectors of new texts.
         cache: Cache to read and to write. None for no cache.
         advance: Function that is called with the number of texts since its last call.
+        is_cut: Function that tells which texts the model cuts off. It is called if the cache has a vector, but does not
+            know this.
 
     Yields:
-        The number of a window's first text, and the window's vectors as bytes in order. A blank text has `b""`.
+        The number of a window's first text, the window's vectors as bytes in order, and the number of its texts that
+        the model cut off. A blank text has `b""`.
     """
     for start in range(0, len(texts), WINDOW):
         window = texts[start : start + WINDOW]
@@ -230,15 +260,23 @@ def encode_windows(
             if text.strip():
                 numbers.setdefault(text, number)
         vectors = {} if cache is None else cache.get(numbers)
+        cut = {} if cache is None else cache.cut(vectors)
+        if cache is not None and (unknown := [text for text in vectors if text not in cut]):
+            found = {text: bool(value) for text, value in zip(unknown, is_cut(unknown), strict=True)}
+            cut |= found
+            cache.put_cut(found)
         new = [text for text in numbers if text not in vectors]
         advance(len(window) - len(new))
-        for positions, rows in encode(new, [numbers[text] for text in new]) if new else ():
+        for positions, rows, cut_rows in encode(new, [numbers[text] for text in new]) if new else ():
             batch = {new[position]: row for position, row in zip(positions, rows, strict=True)}
+            cut_batch = {new[position]: bool(value) for position, value in zip(positions, cut_rows, strict=True)}
             vectors |= batch
+            cut |= cut_batch
             if cache is not None:
                 cache.put(batch)
+                cache.put_cut(cut_batch)
             advance(len(batch))
-        yield start, [vectors.get(text, b"") for text in window]
+        yield start, [vectors.get(text, b"") for text in window], sum(cut.get(text, False) for text in window)
 
 
 def _key(text: str) -> bytes:

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
-from hybridsearch.encoders.batching import Task, cut_notes, forward, run_batches
+from hybridsearch.encoders.batching import (
+    Task,
+    count_tokens,
+    cut_notes,
+    forward,
+    max_tokens,
+    run_batches,
+    token_lengths,
+)
 from hybridsearch.encoders.cache import encode_windows, open_cache
 from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
@@ -157,9 +165,11 @@ class Dense:
         check_texts(texts)
         metric = self.metric
         array: NDArray[np.float32] | None = None
+        truncated = 0
         with progress_bar("Encoding", texts, show_progress_bar, "texts") as advance:
             cache = open_cache(self._cache, self.fingerprint())
-            for start, rows in encode_windows(texts, self._encode_new, cache, advance):
+            for start, rows, cut in encode_windows(texts, self._encode_new, cache, advance, self._is_cut):
+                truncated += cut
                 filled = [number for number, row in enumerate(rows, start) if row]
                 if filled:
                     block = np.frombuffer(b"".join(rows), dtype="<f4").reshape(len(filled), -1)
@@ -168,7 +178,7 @@ class Dense:
                     array[filled] = block
         if array is None:
             array = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        return DenseVectors(array, metric)
+        return DenseVectors(array, metric, truncated)
 
     def encode_fields(self, documents: Sequence[Document]) -> DenseVectors:
         """Encode documents by the template, or by title and text if there is no template.
@@ -204,10 +214,22 @@ class Dense:
         filled = [number for number, text in enumerate(texts) if text.strip()]
         some = [texts[number] for number in filled]
         rows: dict[int, NDArray[np.float32]] = {}
-        for batch, block in self._embedded(some, filled, "query"):
+        for batch, block, _ in self._embedded(some, filled, "query"):
             rows.update(zip([filled[position] for position in batch], block, strict=True))
         blank = np.zeros(0 if len(filled) == len(texts) else self.dimensions, dtype=np.float32)
         return [rows.get(number, blank) for number in range(len(texts))]
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Number of tokens that the model reads of a document, without special tokens and the prompt.
+
+        None if it reads all of them. The model is loaded.
+        """
+        return max_tokens(self.model, prompt=self._settings.get("document_prompt"))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text as a document, without special tokens. Nothing is cut off."""
+        return count_tokens(self.model, texts)
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
         """Write a note on each query that is longer than the model reads.
@@ -231,14 +253,22 @@ class Dense:
         encoder = None if arguments is None else {"type": "dense", **arguments, **self._settings}
         return RetrieverSchema("dense", self.fingerprint(), encoder, self.dimensions, self.metric)
 
-    def _encode_new(self, texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
-        for batch, block in self._embedded(texts, numbers, "document"):
-            yield batch, [row.astype("<f4", copy=False).tobytes() for row in block]
+    def _is_cut(self, texts: list[str]) -> NDArray[np.bool_]:
+        return token_lengths(self.model, texts, "document", self._settings.get("document_prompt"))[1]
+
+    def _encode_new(
+        self, texts: list[str], numbers: list[int]
+    ) -> Iterator[tuple[NDArray[np.intp], list[bytes], NDArray[np.bool_]]]:
+        for batch, block, cut in self._embedded(texts, numbers, "document"):
+            yield batch, [row.astype("<f4", copy=False).tobytes() for row in block], cut
 
     def _embedded(
         self, texts: Sequence[str], numbers: Sequence[int], task: Task
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """Batches of positions with their vectors. `numbers` are the numbers of the texts in messages."""
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_]]]:
+        """Batches of positions, with their vectors and whether the texts are longer than the model reads.
+
+        `numbers` are the numbers of the texts in messages.
+        """
         if not texts:
             return iter(())
         prompt = self._settings.get(f"{task}_prompt")
@@ -254,7 +284,8 @@ class Dense:
                 raise EncodingError(f"The model {self.model.name!r} gives NaN or infinity for text number {number}.")
             return block
 
-        return run_batches(self.model, texts, embed, task, budget=self._batch_tokens, gpu_budget=GPU_BATCH_TOKENS)
+        budget = self._batch_tokens
+        return run_batches(self.model, texts, embed, task, prompt, budget=budget, gpu_budget=GPU_BATCH_TOKENS)
 
 
 def _unit_length(rows: NDArray[np.float32], wanted: bool) -> NDArray[np.float32]:

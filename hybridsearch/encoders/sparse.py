@@ -14,7 +14,15 @@ from scipy.sparse import csr_array
 from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
-from hybridsearch.encoders.batching import Task, cut_notes, forward, run_batches
+from hybridsearch.encoders.batching import (
+    Task,
+    count_tokens,
+    cut_notes,
+    forward,
+    max_tokens,
+    run_batches,
+    token_lengths,
+)
 from hybridsearch.encoders.cache import encode_windows, open_cache
 from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
@@ -126,10 +134,12 @@ class Sparse:
             EncodingError: The model gives NaN or infinity.
         """
         check_texts(texts)
+        truncated = 0
         counts, columns, weights = [np.zeros(1, np.int64)], [np.empty(0, "<i4")], [np.empty(0, "<f4")]
         with progress_bar("Encoding", texts, show_progress_bar, "texts") as advance:
             cache = open_cache(self._cache, self.fingerprint())
-            for _, rows in encode_windows(texts, self._encode_new, cache, advance):
+            for _, rows, cut in encode_windows(texts, self._encode_new, cache, advance, self._is_cut):
+                truncated += cut
                 counts.append(np.array([len(row) // 8 for row in rows], dtype=np.int64))
                 columns.append(np.frombuffer(b"".join(row[: len(row) // 2] for row in rows), dtype="<i4"))
                 weights.append(np.frombuffer(b"".join(row[len(row) // 2 :] for row in rows), dtype="<f4"))
@@ -137,7 +147,7 @@ class Sparse:
             (np.concatenate(weights).astype(np.float32), np.concatenate(columns), np.cumsum(np.concatenate(counts))),
             shape=(len(texts), len(self.vocabulary)),
         )
-        return SparseVectors(matrix, self.vocabulary)
+        return SparseVectors(matrix, self.vocabulary, truncated)
 
     def encode_fields(self, documents: Sequence[Document]) -> SparseVectors:
         """Encode documents by the template, or by title and text if there is no template.
@@ -173,11 +183,23 @@ class Sparse:
         filled = [number for number, text in enumerate(texts) if text.strip()]
         some = [texts[number] for number in filled]
         queries: dict[int, SparseQuery] = {}
-        for batch, rows in self._embedded(some, filled, "query"):
+        for batch, rows, _ in self._embedded(some, filled, "query"):
             for position, row in zip(batch, rows, strict=True):
                 queries[filled[position]] = SparseQuery(*self._ordered(*row))
         blank = SparseQuery((), np.empty(0, dtype=np.float32))
         return [queries.get(number, blank) for number in range(len(texts))]
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Number of tokens that the model reads of a document, without special tokens and the prompt.
+
+        None if it reads all of them. The model is loaded.
+        """
+        return max_tokens(self.model, prompt=self._settings.get("document_prompt"))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text as a document, without special tokens. Nothing is cut off."""
+        return count_tokens(self.model, texts)
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
         """Write a note on each query that is longer than the model reads.
@@ -272,15 +294,23 @@ class Sparse:
         encoder = None if arguments is None else {"type": "sparse", **arguments, **self._settings}
         return RetrieverSchema("sparse", self.fingerprint(), encoder)
 
-    def _encode_new(self, texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
-        for batch, rows in self._embedded(texts, numbers, "document"):
+    def _is_cut(self, texts: list[str]) -> NDArray[np.bool_]:
+        return token_lengths(self.model, texts, "document", self._settings.get("document_prompt"))[1]
+
+    def _encode_new(
+        self, texts: list[str], numbers: list[int]
+    ) -> Iterator[tuple[NDArray[np.intp], list[bytes], NDArray[np.bool_]]]:
+        for batch, rows, cut in self._embedded(texts, numbers, "document"):
             packed = [columns.astype("<i4").tobytes() + weights.astype("<f4").tobytes() for columns, weights in rows]
-            yield batch, packed
+            yield batch, packed, cut
 
     def _embedded(
         self, texts: Sequence[str], numbers: Sequence[int], task: Task
-    ) -> Iterator[tuple[NDArray[np.intp], list[Row]]]:
-        """Batches of positions with their rows. `numbers` are the numbers of the texts in messages."""
+    ) -> Iterator[tuple[NDArray[np.intp], list[Row], NDArray[np.bool_]]]:
+        """Batches of positions, with their rows and whether the texts are longer than the model reads.
+
+        `numbers` are the numbers of the texts in messages.
+        """
         width = len(self.vocabulary) if texts else 0
 
         def embed(batch: NDArray[np.intp]) -> list[Row]:
@@ -300,9 +330,15 @@ class Sparse:
                     )
             return rows
 
-        budget = self._batch_tokens
         return run_batches(
-            self.model, texts, embed, task, budget=budget, gpu_budget=GPU_BATCH_TOKENS, cpu_budget=CPU_BATCH_TOKENS
+            self.model,
+            texts,
+            embed,
+            task,
+            self._settings.get(f"{task}_prompt"),
+            budget=self._batch_tokens,
+            gpu_budget=GPU_BATCH_TOKENS,
+            cpu_budget=CPU_BATCH_TOKENS,
         )
 
     def _dense_rows(self, texts: Sequence[str], task: Task) -> NDArray[np.float32]:

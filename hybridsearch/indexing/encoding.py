@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
-from hybridsearch.encoders import Encoder, encode
+from hybridsearch.encoders import Counting, Encoder, encode
 from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.messages import number_of
 from hybridsearch.vectors import EncodedBatch
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -87,3 +88,21 @@ class IndexEncoders:
                 "retrievers, too, to add documents."
             )
         return EncodedBatch(documents, {name: encode(self.verified(name), documents) for name in self.given})
+
+    def truncation_note(self, name: str, cut: int, read: int) -> str:
+        """Say that a retriever's model read only the beginning of some texts, and what to do.
+
+        Args:
+            name: Name of the retriever.
+            cut: Number of texts of which the model read only the beginning.
+            read: Number of all texts.
+        """
+        encoder = self.given[name]
+        limit = encoder.max_tokens if isinstance(encoder, Counting) else None
+        beginning = "the beginning" if limit is None else f"the first {number_of(limit, 'token')}"
+        passages = bool(self.schema and self.schema.passages)
+        if self.schema and self.schema.retrievers[name].passages:
+            return f"{name} read only {beginning} of {cut:,} of {number_of(read, 'passage')}: choose smaller passages."
+        advice = "leave it out of whole" if passages else "index with passages=hs.Passages() (--passages)"
+        what = number_of(read, "document")
+        return f"{name} read only {beginning} of {cut:,} of {what}: {advice}, or use a model that reads more."

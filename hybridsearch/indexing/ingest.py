@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,11 @@ class IndexReport:
         duplicates: Ids that came more than once in the call. The last document of each id is stored.
         seconds: Duration of the call.
         removed: Number of documents that `sync` removed, because the source no longer has them.
-        notes: Sentences about the types of metadata, empty documents, and records that were skipped.
+        notes: Sentences about the types of metadata, empty documents, records that were skipped, and texts of which a
+            model read only the beginning.
+        truncated: Number of texts of which a retriever's model read only the beginning, by retriever name. Retrievers
+            that read all texts completely are left out. The texts are documents, or passages if the retriever reads
+            passages. Only documents that were encoded count.
     """
 
     indexed: int
@@ -38,6 +43,7 @@ class IndexReport:
     seconds: float
     removed: int = 0
     notes: tuple[str, ...] = ()
+    truncated: Mapping[str, int] = field(default_factory=dict)
 
 
 def batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
@@ -122,11 +128,23 @@ class Ingest:
         self._encoders = encoders
         self._batch_size = batch_size
         self._seen = SeenIds()
+        self._read: Counter[str] = Counter()  # texts that each retriever read, and of which it read the beginning
+        self._cut: Counter[str] = Counter()
 
     @property
     def duplicates(self) -> tuple[str, ...]:
         """The ids that came more than once, in order."""
         return tuple(self._seen.twice)
+
+    @property
+    def truncated(self) -> dict[str, int]:
+        """The number of texts of which a retriever's model read only the beginning, by retriever name."""
+        return dict(self._cut)
+
+    def truncation_notes(self) -> Iterator[str]:
+        """A sentence for each retriever whose model read only the beginning of some texts."""
+        for name, cut in self._cut.items():
+            yield self._encoders.truncation_note(name, cut, self._read[name])
 
     def add(self, batches: Iterable[list[Document]], *, empty: bool = False) -> None:
         """Store new and changed documents, one batch after the other. `empty` tells that the index has no documents."""
@@ -178,6 +196,10 @@ class Ingest:
     def _encoded(self, documents: list[Document]) -> EncodedBatch:
         batch = self._encoders.encode(documents)
         self.indexed += len(documents)
+        for name, vectors in batch.vectors.items():
+            self._read[name] += len(vectors)
+            if vectors.truncated:
+                self._cut[name] += vectors.truncated
         return batch
 
 

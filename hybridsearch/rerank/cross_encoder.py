@@ -134,7 +134,7 @@ class CrossEncoderReranker:
             return result
 
         budget = self._batch_tokens
-        for batch, of_batch in run_batches(self.model, texts, score, budget=budget, gpu_budget=GPU_BATCH_TOKENS):
+        for batch, of_batch, _ in run_batches(self.model, texts, score, budget=budget, gpu_budget=GPU_BATCH_TOKENS):
             scores[batch] = of_batch
         bad = np.flatnonzero(np.isnan(scores))
         if bad.size:

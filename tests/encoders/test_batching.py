@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hybridsearch.encoders.batching import run_batches, token_batches, token_lengths
+from hybridsearch.encoders.batching import count_tokens, max_tokens, run_batches, token_batches, token_lengths
 from hybridsearch.encoders.models import LazyModel
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for the model encoders")
@@ -37,10 +37,28 @@ def test_lengths_are_those_of_the_tokenizer(model: LazyModel) -> None:
     loaded = model.get()
     texts = ["flow", "the flow over a wing", "word " * 100, "層流と乱流"]
     expected = loaded.preprocess(texts)["attention_mask"].sum(dim=1).tolist()
-    assert token_lengths(loaded, texts).tolist() == expected
+    lengths, cut = token_lengths(model, texts)
+    assert (lengths.tolist(), cut.tolist()) == (expected, [False, False, True, False])
     pairs = [("flow", text) for text in texts]
-    assert token_lengths(loaded, pairs).tolist() == loaded.preprocess(pairs)["attention_mask"].sum(dim=1).tolist()
-    assert token_lengths(loaded, []).tolist() == []
+    expected = loaded.preprocess(pairs)["attention_mask"].sum(dim=1).tolist()
+    assert token_lengths(model, pairs)[0].tolist() == expected
+    assert [part.tolist() for part in token_lengths(model, [])] == [[], []]
+
+
+def test_a_text_is_cut_only_if_it_is_longer_than_the_model_reads(model: LazyModel) -> None:
+    room = max_tokens(model)
+    assert room == 14
+    texts = ["word " * room, "word " * (room + 1)]
+    assert count_tokens(model, texts) == [14, 15]
+    lengths, cut = token_lengths(model, texts, "document")
+    assert (lengths.tolist(), cut.tolist()) == ([16, 16], [False, True])
+    assert count_tokens(model, texts) == [14, 15]  # the tokenizer forgets that it had to cut
+
+
+def test_a_prompt_takes_some_of_what_the_model_reads(model: LazyModel) -> None:
+    assert max_tokens(model, prompt="passage: ") == 12
+    lengths, cut = token_lengths(model, ["word " * 12, "word " * 13], "document", "passage: ")
+    assert (lengths.tolist(), cut.tolist()) == ([16, 16], [False, True])
 
 
 @given(st.lists(st.integers(0, 300)), st.integers(1, 600))
@@ -63,7 +81,7 @@ def test_workers_share_the_callers_threads(model: LazyModel) -> None:
         seen[threading.current_thread().name] = torch.get_num_threads()
         return [texts[position] for position in batch]
 
-    for batch, result in run_batches(model, texts, work, budget=8, gpu_budget=8):
+    for batch, result, _ in run_batches(model, texts, work, budget=8, gpu_budget=8):
         assert result == [texts[position] for position in batch]
     assert list(seen.values()) == [1] * 4
 
@@ -100,4 +118,4 @@ def test_an_error_ends_the_work(model: LazyModel) -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_texts_need_no_workers(model: LazyModel, count: int) -> None:
     batches = list(run_batches(model, ["text"] * count, lambda batch: batch.tolist(), budget=None, gpu_budget=1))
-    assert [result for _, result in batches] == [[0]] * count
+    assert [result for _, result, _ in batches] == [[0]] * count

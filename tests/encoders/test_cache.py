@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ from hybridsearch.encoders import cache as cache_module
 from hybridsearch.encoders.cache import EncodingCache, cache_folder, clear, describe, encode_windows, open_cache
 
 FINGERPRINT = Fingerprint("dense", {"model": "0123456789abcdef"})
+READ = 4
+"""Number of characters that the encoder of these tests is said to read."""
+
+Encoded: TypeAlias = tuple[NDArray[np.intp], list[bytes], NDArray[np.bool_]]
 
 
 @pytest.fixture
@@ -32,16 +37,26 @@ class Recorder:
         self.texts: list[str] = []
         self.numbers: list[int] = []
 
-    def __call__(self, texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
+    def __call__(self, texts: list[str], numbers: list[int]) -> Iterator[Encoded]:
         self.texts += texts
         self.numbers += numbers
         for start in range(0, len(texts), 2):
             positions = np.arange(start, min(start + 2, len(texts)))[::-1]
-            yield positions, [texts[position].upper().encode() for position in positions]
+            rows = [texts[position].upper().encode() for position in positions]
+            yield positions, rows, np.array([len(row) > READ for row in rows])
 
 
 def encoded(texts: list[str], recorder: Recorder, cache: EncodingCache | None = None) -> list[bytes]:
-    return [row for _, rows in encode_windows(texts, recorder, cache, lambda count: None) for row in rows]
+    windows = encode_windows(texts, recorder, cache, lambda count: None, never_asked)
+    return [row for _, rows, _ in windows for row in rows]
+
+
+def never_asked(texts: list[str]) -> list[bool]:
+    pytest.fail(f"the cache does not know whether {texts} are cut off")
+
+
+def truncated(texts: list[str], recorder: Recorder, cache: EncodingCache | None) -> int:
+    return sum(cut for _, _, cut in encode_windows(texts, recorder, cache, lambda count: None, never_asked))
 
 
 def test_vectors_come_back_bit_for_bit(cache: EncodingCache) -> None:
@@ -68,26 +83,49 @@ def test_unchanged_texts_are_not_encoded_again(cache: EncodingCache) -> None:
     assert recorder.texts == ["four"]
 
 
+def test_every_text_that_was_cut_off_counts_also_from_the_cache(cache: EncodingCache) -> None:
+    texts = ["longer", "long", "", "longer", "longest"]
+    assert [truncated(texts, Recorder(), None), truncated(texts, Recorder(), cache)] == [3, 3]
+    recorder = Recorder()
+    assert truncated([*texts, "longest of all"], recorder, cache) == 4
+    assert recorder.texts == ["longest of all"]
+
+
+def test_an_old_cache_is_asked_for_vectors_and_the_model_for_what_it_cuts_off(cache: EncodingCache) -> None:
+    cache.put({"old": b"OLD!", "older": b"OLDER"})
+    asked: list[str] = []
+
+    def is_cut(texts: list[str]) -> list[bool]:
+        asked.extend(texts)
+        return [len(text) > READ for text in texts]
+
+    for _ in range(2):
+        windows = encode_windows(["old", "older", "new"], Recorder(), cache, lambda count: None, is_cut)
+        assert [cut for _, _, cut in windows] == [1]
+    assert asked == ["old", "older"]
+
+
 def test_windows_bound_what_is_encoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "WINDOW", 3)
-    starts = [(start, len(rows)) for start, rows in encode_windows(list("abcdefg"), Recorder(), None, lambda n: None)]
+    windows = encode_windows(list("abcdefg"), Recorder(), None, lambda count: None, never_asked)
+    starts = [(start, len(rows)) for start, rows, _ in windows]
     assert starts == [(0, 3), (3, 3), (6, 1)]
 
 
 def test_progress_counts_every_text_once(cache: EncodingCache) -> None:
     cache.put({"known": b"KNOWN"})
     counts: list[int] = []
-    list(encode_windows(["known", "", "new", "newer", "new"], Recorder(), cache, counts.append))
+    list(encode_windows(["known", "", "new", "newer", "new"], Recorder(), cache, counts.append, lambda texts: [True]))
     assert sum(counts) == 5
 
 
 def test_what_was_encoded_before_an_interruption_is_kept(cache: EncodingCache) -> None:
-    def interrupted(texts: list[str], numbers: list[int]) -> Iterator[tuple[NDArray[np.intp], list[bytes]]]:
-        yield np.array([0]), [b"A"]
+    def interrupted(texts: list[str], numbers: list[int]) -> Iterator[Encoded]:
+        yield np.array([0]), [b"A"], np.array([False])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(encode_windows(["a", "b"], interrupted, cache, lambda count: None))
+        list(encode_windows(["a", "b"], interrupted, cache, lambda count: None, never_asked))
     assert cache.get(["a", "b"]) == {"a": b"A"}
 
 
