@@ -251,7 +251,17 @@ class OpenSearchBackend(LuceneBackend):
             if listed:
                 clause["expand_nested_docs"] = True  # else only the best passage of each document is a hit
             return {"knn": {path: clause}}
-        conditions = [{"exists": {"field": path}}, *([] if filter is None or retriever.passages else [filter])]
+        return self._exact_clause(path, retriever, vector, None if retriever.passages else filter)
+
+    def scoring_clause(self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32]) -> Json | None:
+        # Of quantized vectors, the search scores only one passage of each document again, or with `expand_nested_docs`
+        # none.
+        return self._exact_clause(path, retriever, vector) if "quantization" in self._options else None
+
+    def _exact_clause(
+        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], filter: Json | None = None
+    ) -> Json:
+        conditions = [{"exists": {"field": path}}, *([] if filter is None else [filter])]
         space = _SPACES[retriever.metric or "cosine"]
         script = {"field": path, "query_value": vector, "space_type": space}
         return {

@@ -99,6 +99,10 @@ class Dialect(ABC):
         may be left to the search around it. `listed` tells whether each hit lists its passages.
         """
 
+    def scoring_clause(self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32]) -> Json | None:
+        """The query that scores the passages of the documents that `dense_clause` finds. None if that scores them."""
+        return None
+
     @abstractmethod
     def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
         """The query that scores by the dot product with `weights`.

@@ -234,6 +234,18 @@ def test_a_dense_search_deeper_than_one_request_is_made_in_parts(make: Make, mon
         check(backend, documents, "dense", query, 25, 3, "odd")
 
 
+def test_quantized_passages_are_scored_again(make: Make, engine: str) -> None:
+    documents = random_documents()
+    backend = fill(make(dense="hnsw", quantization="int8"), documents)
+    for query in samples.random_queries("dense"):
+        right = right_passages("dense", documents, query)
+        (ranking,) = backend.search([Request("dense", query, 10, passages=3)])
+        best = {id: hits[0].score for id, hits in right.items()}
+        rough = 0.2 if engine == "elasticsearch" else 1e-5  # it scores one passage of each document again
+        oracles.check_ranking(ranking, best, 10, tolerance=rough, approximate=True)
+        check_passages(ranking, right, 3, rough)
+
+
 def test_all_numbers_of_bm25_follow_updates(make: Make) -> None:
     documents = random_documents(30)
     backend = fill(make(), documents)

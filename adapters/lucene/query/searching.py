@@ -248,10 +248,7 @@ class Searcher:
             deepest = self._dialect.deepest_dense()
             size = k if question.by_id or not exact else k + 1
             depth = deepest if question.by_id else min(size, deepest)
-            vector = np.ascontiguousarray(request.query, dtype=np.float32)
-            clause = self._dialect.dense_clause(
-                question.path, retriever, vector, depth, question.filter, listed=question.listed > 0
-            )
+            clause = self._dense_clause(question, depth)
             body["track_total_hits"] = question.by_id
         else:
             size = k if question.by_id else k + 1
@@ -263,8 +260,8 @@ class Searcher:
                 clause = self._dialect.sparse_clause(question.path, weights, retriever.kind)
                 if self._is_rough(question):
                     return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
-        if retriever.passages:
-            clause = _of_passages(clause, question.listed)
+            if retriever.passages:
+                clause = _of_passages(clause, question.listed)
         if question.filter is not None and (retriever.kind != "dense" or retriever.passages):
             clause = {"bool": {"must": [clause], "filter": [question.filter]}}
         body["query"] = clause
@@ -274,6 +271,19 @@ class Searcher:
         else:
             body.update(self._dialect.pipeline(retriever.kind))
         return body
+
+    def _dense_clause(self, question: _Question, k: int) -> Json:
+        """The query for the nearest `k` documents."""
+        retriever, path, listed = question.retriever, question.path, question.listed
+        vector = np.ascontiguousarray(question.request.query, dtype=np.float32)
+        scoring = self._dialect.scoring_clause(path, retriever, vector) if retriever.passages else None
+        expanded = listed > 0 and scoring is None
+        clause = self._dialect.dense_clause(path, retriever, vector, k, question.filter, listed=expanded)
+        if not retriever.passages:
+            return clause
+        if scoring is None:
+            return _of_passages(clause, listed)
+        return {"bool": {"must": [_of_passages(clause, boost=0), _of_passages(scoring, listed)]}}
 
     def _verdict(self, question: _Question, response: Json) -> Ranking | _Question:
         """The ranking, or the question that must be asked next."""
@@ -369,12 +379,12 @@ class _Documents(Mapping[str, Document]):
         return len(self._hits)
 
 
-def _of_passages(clause: Json, listed: int) -> Json:
+def _of_passages(clause: Json, listed: int = 0, boost: int = 1) -> Json:
     """The query that ranks documents by their best passage. `clause` ranks passages.
 
     Hits come with their best `listed` passages. The engines order passages of equal score as they are stored.
     """
-    nested: dict[str, Json] = {"path": PASSAGES, "score_mode": "max", "query": clause}
+    nested: dict[str, Json] = {"path": PASSAGES, "score_mode": "max", "boost": boost, "query": clause}
     if listed:
         members = {**NO_FIELDS, "_source": False, "docvalue_fields": [f"{PASSAGES}.start", f"{PASSAGES}.end"]}
         nested["inner_hits"] = {"size": min(listed, MAX_WINDOW - 1), **members}
@@ -382,16 +392,15 @@ def _of_passages(clause: Json, listed: int) -> Json:
 
 
 def _passages(hit: Json, scored: Callable[[float], float]) -> tuple[PassageScore, ...]:
-    """The best passages of a hit."""
-    inner = hit["inner_hits"][PASSAGES]["hits"]["hits"]
-    return tuple(
-        PassageScore(
-            passage["fields"][f"{PASSAGES}.start"][0],
-            passage["fields"][f"{PASSAGES}.end"][0],
-            scored(float(passage["_score"])),
-        )
-        for passage in inner
-    )
+    """The best passages of a hit.
+
+    The first has the score of the document. Elasticsearch scores the others by quantized vectors, if there are any.
+    """
+    best, found = scored(_score(hit)), hit["inner_hits"][PASSAGES]["hits"]["hits"]
+    scores = [best, *(min(best, scored(passage["_score"])) for passage in found[1:])]
+    bounds = [[passage["fields"][f"{PASSAGES}.{bound}"][0] for bound in ("start", "end")] for passage in found]
+    passages = [PassageScore(start, end, score) for (start, end), score in zip(bounds, scores, strict=True)]
+    return tuple(sorted(passages, key=lambda passage: (-passage.score, passage.start)))
 
 
 def _scale(weights: Mapping[str, float]) -> float:
