@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from hybridsearch.passages import Passages as Passages
     from hybridsearch.ranking import Ranking as Ranking
     from hybridsearch.readers import read_documents as read_documents
+    from hybridsearch.rerank import MMR as MMR
     from hybridsearch.rerank import CrossEncoderReranker as CrossEncoderReranker
+    from hybridsearch.rerank import FieldBoost as FieldBoost
+    from hybridsearch.rerank import Recency as Recency
     from hybridsearch.search import HybridSearch as HybridSearch
     from hybridsearch.search import open as open
     from hybridsearch.training.data import TrainingData as TrainingData
@@ -56,14 +59,17 @@ _HOMES = {
     "Dense": "encoders.dense",
     "Document": "documents",
     "Explanation": "hits",
+    "FieldBoost": "rerank",
     "Hit": "hits",
     "HybridSearch": "search",
     "HybridSearchError": "errors",
+    "MMR": "rerank",
     "NativeBM25": "encoders.native",
     "Passages": "passages",
     "Pipeline": "evaluation.pipeline",
     "RRF": "fusion",
     "Ranking": "ranking",
+    "Recency": "rerank",
     "Results": "hits",
     "ScoreFusion": "fusion",
     "Sparse": "encoders.sparse",

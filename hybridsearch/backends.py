@@ -557,6 +557,23 @@ class Aliased(Backend, Protocol):
 
 
 @runtime_checkable
+class Vectored(Backend, Protocol):
+    """A backend that reads the vectors of single documents."""
+
+    def fetch_vectors(self, ids: Sequence[str], retriever: str) -> EncodedBatch:
+        """Read documents with the vectors of one retriever, by id.
+
+        Returns:
+            The documents in the order of `ids`, as `scan` gives them, with the vectors of this retriever only. Unknown
+            ids are left out.
+
+        Raises:
+            InvalidArgumentError: The retriever is unknown.
+        """
+        ...
+
+
+@runtime_checkable
 class Described(Backend, Protocol):
     """A backend that can describe its engine."""
 

@@ -69,8 +69,10 @@ class Document:
             raise DocumentError(f"Document {self.id[:60]!r}...: an id has at most {MAX_ID_BYTES} bytes of UTF-8.")
         if not isinstance(self.metadata, Mapping):
             raise DocumentError(f"Document {self.id!r:.80}: metadata is a mapping, not {type(self.metadata).__name__}.")
-        clean = _clean_mapping(self.metadata, f"Document {self.id!r:.80}: metadata", 0) if self.metadata else _NOTHING
-        object.__setattr__(self, "metadata", clean)
+        if type(self.metadata) is not _FrozenDict:  # metadata of another document is clean already
+            where = f"Document {self.id!r:.80}: metadata"
+            clean = _clean_mapping(self.metadata, where, 0) if self.metadata else _NOTHING
+            object.__setattr__(self, "metadata", clean)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Document, (self.id, self.text, self.title, dict(self.metadata))

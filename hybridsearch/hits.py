@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError
 from hybridsearch.messages import number_of
-from hybridsearch.ranking import Ranking, round_score
+from hybridsearch.ranking import Ranking
+from hybridsearch.rerank import Likeness
+from hybridsearch.selection import Candidate
 from hybridsearch.tables import Grid, as_text, import_pandas
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Explain: TypeAlias = "Callable[[Sequence[Hit]], list[Explanation]]"
 """Function that explains hits of one query."""
+
+_SHOWN_TEXT = 80
+"""Number of characters of a passage that `repr` shows."""
 
 _SHOWN = 5
 """Number of ids that `repr` of results shows."""
@@ -43,6 +46,68 @@ class RetrieverHit:
 
 
 @dataclass(frozen=True, slots=True)
+class PassageHit:
+    """A passage of a hit that a retriever found.
+
+    Attributes:
+        start: First character of the passage in `Document.text`.
+        end: Character after the last character of the passage.
+        text: Text of the passage, `document.text[start:end]`.
+        score: Fused score of the passage.
+        retrievers: Rank, score and contribution by retriever, for each retriever that lists the passage. The rank
+            counts the passages that the retriever lists: the 3 best passages of each of its candidates.
+    """
+
+    start: int
+    end: int
+    text: str
+    score: float
+    retrievers: Mapping[str, RetrieverHit]
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= _SHOWN_TEXT else f"{self.text[:_SHOWN_TEXT]}..."
+        return f"PassageHit({self.start}, {self.end}, {text!r}, score={self.score:.6g})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert the passage to a dict that JSON can hold."""
+        of_passage = {"start": self.start, "end": self.end, "text": self.text, "score": self.score}
+        return {**of_passage, "retrievers": _retrievers_to_dict(self.retrievers)}
+
+
+class LazyPassages(Sequence[PassageHit]):
+    """The passages of one hit, which are made when they are first used.
+
+    Args:
+        make: Function that makes the passages.
+    """
+
+    def __init__(self, make: Callable[[], Sequence[PassageHit]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Sequence[PassageHit]:
+        return self._make()
+
+    @overload
+    def __getitem__(self, index: int) -> PassageHit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[PassageHit]: ...
+    def __getitem__(self, index: int | slice) -> PassageHit | Sequence[PassageHit]:
+        return self._made[index]
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._made)
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Explanation of the place of one document in the results of one query.
 
@@ -53,12 +118,18 @@ class Explanation:
         id: Id of the document.
         retrievers: Rank, score and contribution by retriever, for each retriever that has the document in its ranking.
         terms: Matched terms by retriever, for lexical and sparse retrievers. Each number is the part of the retriever's
-            score that the term added. The largest comes first.
+            score that the term added. The largest comes first. If the retriever reads passages, they are the terms of
+            the passage that it ranks best.
         fusion: Fusion that merged the rankings, as text.
         fused_rank: Rank by fused score, from 1. None if no retriever has the document in its ranking.
         fused_score: Score after fusion. None if no retriever has the document in its ranking.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
         rank: Final rank, from 1. None if no retriever has the document in its ranking.
+        passages: Passages of the document that were found, best first. Empty for an index without passages.
+        boosts: Factor that each boost gave the score, by the boost's name.
+        likeness: Most similar hit that MMR put before this hit. None without MMR.
+        group: Value of the field that groups the hits. None without groups.
+        grouped: Ids of the other documents of the group among the candidates, best first.
     """
 
     query: str
@@ -70,6 +141,11 @@ class Explanation:
     fused_score: float | None
     reranker_score: float | None
     rank: int | None
+    passages: Sequence[PassageHit] = ()
+    boosts: Mapping[str, float] = field(default_factory=dict)
+    likeness: Likeness | None = None
+    group: Any = None
+    grouped: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the explanation to a dict that JSON can hold."""
@@ -83,6 +159,8 @@ class Explanation:
             "fusion": self.fusion,
             "retrievers": _retrievers_to_dict(self.retrievers),
             "terms": {name: dict(terms) for name, terms in self.terms.items()},
+            **_passages_to_dict(self.passages),
+            **_selected_to_dict(self),
         }
 
     def __str__(self) -> str:
@@ -101,6 +179,15 @@ class Explanation:
             yield f"{self.id}: rank {self.rank}"
         if self.fused_score is not None:
             yield f"  fused score {self.fused_score:.6g} = {self.fusion}"
+        for boost, factor in self.boosts.items():
+            yield f"  times {factor:.4g} by {boost}"
+        if self.likeness is not None:
+            yield f"  similarity {self.likeness.similarity:.3f} to {self.likeness.to}, which MMR put before it"
+        if self.group is not None:
+            yield f"  best of the group {self.group!r}, with {number_of(len(self.grouped), 'other candidate')}"
+        if self.passages:
+            best = self.passages[0]
+            yield f"  best passage: characters {best.start:,} to {best.end:,}, fused score {best.score:.6g}"
         for name in dict.fromkeys([*self.retrievers, *self.terms]):
             place = "not listed"
             if hit := self.retrievers.get(name):
@@ -117,12 +204,19 @@ class Hit:
     Attributes:
         id: Id of the document.
         rank: Rank in the results, from 1.
-        score: Score of the reranker if the document was reranked, else the fused score.
+        score: Score of the reranker if the document was reranked, else the fused score. Both after boosts.
         document: The document.
         retrievers: Rank, score and contribution by retriever, for each retriever that has the document in its ranking.
         fused_score: Score after fusion, before reranking.
-        rank_before_reranking: Rank by fused score, from 1. Without reranking it equals `rank`.
+        rank_before_reranking: Rank by fused score after boosts, from 1. Without reranking, groups, MMR and a least
+            score it equals `rank`.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
+        passages: Passages of the document that were found, best first by their fused scores, and equal scores by
+            `start`. Empty for an index without passages, and for retrievers that read whole documents.
+        boosts: Factor that each boost gave the score, by the boost's name.
+        likeness: Most similar hit that MMR put before this hit, with the similarity. None without MMR.
+        group: Value of the field that groups the hits. None without groups.
+        grouped: Ids of the other documents of the group among the candidates, best first.
     """
 
     id: str
@@ -133,7 +227,17 @@ class Hit:
     fused_score: float
     rank_before_reranking: int
     reranker_score: float | None = None
+    passages: Sequence[PassageHit] = field(default=(), repr=False, compare=False)
+    boosts: Mapping[str, float] = field(default_factory=dict, repr=False)
+    likeness: Likeness | None = field(default=None, repr=False)
+    group: Any = field(default=None, repr=False)
+    grouped: tuple[str, ...] = field(default=(), repr=False)
     _explain: Explain | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def passage(self) -> PassageHit | None:
+        """The best passage. None if `passages` is empty."""
+        return self.passages[0] if self.passages else None
 
     def explain(self) -> Explanation:
         """Explain why the document has its rank, with the matched terms of lexical and sparse retrievers.
@@ -152,8 +256,8 @@ class Hit:
         return Results("", (self,), tuple(self.retrievers))._repr_html_()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        kept = (self.id, self.rank, self.score, self.document, self.retrievers, self.fused_score)
-        return Hit, (*kept, self.rank_before_reranking, self.reranker_score)  # the index stays behind
+        kept = {one.name: getattr(self, one.name) for one in fields(self)}
+        return partial(Hit, **kept | {"passages": tuple(self.passages), "_explain": None}), ()  # without the index
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the hit to a dict that JSON can hold."""
@@ -166,6 +270,8 @@ class Hit:
             "reranker_score": self.reranker_score,
             "retrievers": _retrievers_to_dict(self.retrievers),
             "document": self.document.to_dict(),
+            **_passages_to_dict(self.passages),
+            **_selected_to_dict(self),
         }
 
 
@@ -313,34 +419,43 @@ class Results(Sequence[Hit]):
 
 
 def make_hits(
-    fused: Ranking,
+    candidates: Sequence[Candidate],
+    offset: int,
     contributions: Mapping[str, Mapping[str, float]],
     rankings: Mapping[str, Ranking],
-    documents: Mapping[str, Document],
-    reranked: NDArray[np.float64],
-    top_k: int | None,
     explain: Explain,
+    passages: Callable[[str], Sequence[PassageHit]],
 ) -> tuple[Hit, ...]:
-    """The hits in final order.
-
-    Reranked documents come first, by reranker score and then by fused rank. The others follow by fused rank.
-    """
-    candidates = [(rank, id, score) for rank, (id, score) in enumerate(fused, 1) if id in documents]
-    scores: list[float | None] = [round_score(score) for score in reranked.tolist()]
-    head = sorted(zip(candidates, scores, strict=False), key=lambda pair: (-(pair[1] or 0.0), pair[0][0]))
-    order = head + [(candidate, None) for candidate in candidates[len(head) :]]
+    """The hits of candidates in final order, the first with the rank `offset` + 1. `passages` are by document id."""
     places = {
         name: {id: (rank, score) for rank, (id, score) in enumerate(ranking, 1)} for name, ranking in rankings.items()
     }
     hits = []
-    for rank, ((fused_rank, id, fused_score), reranker_score) in enumerate(order[:top_k], 1):
+    for rank, one in enumerate(candidates, offset + 1):
+        id = one.document.id
         retrievers = {
             name: RetrieverHit(*places[name][id], contribution=of_retriever[id])
             for name, of_retriever in contributions.items()
             if id in of_retriever
         }
-        score = fused_score if reranker_score is None else reranker_score
-        hits.append(Hit(id, rank, score, documents[id], retrievers, fused_score, fused_rank, reranker_score, explain))
+        hits.append(
+            Hit(
+                id=id,
+                rank=rank,
+                score=one.score,
+                document=one.document,
+                retrievers=retrievers,
+                fused_score=one.fused_score,
+                rank_before_reranking=one.rank,
+                reranker_score=one.reranker_score,
+                passages=passages(id),
+                boosts=one.boosts,
+                likeness=one.likeness,
+                group=one.group,
+                grouped=one.grouped,
+                _explain=explain,
+            )
+        )
     return tuple(hits)
 
 
@@ -363,6 +478,20 @@ def _rank_of(hit: Hit, name: str) -> str:
 def _summary(document: Document) -> str:
     text = " ".join(document.text[:300].split())
     return f"{document.title}: {text}" if document.title else text
+
+
+def _passages_to_dict(passages: Sequence[PassageHit]) -> dict[str, Any]:
+    return {"passages": [passage.to_dict() for passage in passages]} if passages else {}
+
+
+def _selected_to_dict(hit: Hit | Explanation) -> dict[str, Any]:
+    """What the selection did to a hit. Steps that were not asked for are left out."""
+    found: dict[str, Any] = {"boosts": dict(hit.boosts)} if hit.boosts else {}
+    if hit.likeness is not None:
+        found["likeness"] = asdict(hit.likeness)
+    if hit.group is not None:
+        found |= {"group": hit.group, "grouped": list(hit.grouped)}
+    return found
 
 
 def _retrievers_to_dict(retrievers: Mapping[str, RetrieverHit]) -> dict[str, dict[str, float]]:

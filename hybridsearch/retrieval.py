@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch import arguments
-from hybridsearch.backends import AsyncBackend, Backend, Request
+from hybridsearch.backends import AsyncBackend, Backend, Request, Vectored
 from hybridsearch.documents import Document
-from hybridsearch.encoders import Encoder
+from hybridsearch.encoders import Encoder, encode
 from hybridsearch.errors import (
     EncodingError,
     FilterError,
@@ -30,13 +30,20 @@ from hybridsearch.errors import (
 )
 from hybridsearch.filters import Condition, Filter
 from hybridsearch.fusion import Fusion
-from hybridsearch.hits import Explanation, Hit, Results, make_hits
+from hybridsearch.hits import Explanation, Hit, LazyPassages, PassageHit, Results, RetrieverHit, make_hits
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
-from hybridsearch.rerank import Reranker, score_pairs
-from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
+from hybridsearch.rerank import Reranker, score_pairs, similarities
+from hybridsearch.selection import Candidate, Selection
+from hybridsearch.vectors import PassageSpans, QueryVector, SparseQuery, TextQuery, take
 
 T = TypeVar("T")
+
+_LIKENESS: Final = ("dense", "sparse", "lexical", "text")
+"""The kinds of retrievers in the order in which their vectors are taken to compare documents."""
+
+PASSAGES: Final = 3
+"""Number of passages that each retriever lists for a document."""
 
 BLANK: Final = "The query is blank, so it finds nothing."
 """Note on a query without a character that can be seen."""
@@ -63,6 +70,8 @@ class Plan:
         optional: Names of the retrievers that may fail.
         timeout: Seconds that a retriever may take, by name.
         known: Conditions of expectations that are met. The set grows, so that each is looked up once.
+        passages: Whether the index has passages.
+        selection: How the hits are chosen from the ranked documents.
     """
 
     retrievers: tuple[str, ...]
@@ -76,6 +85,8 @@ class Plan:
     optional: Collection[str] = ()
     timeout: Mapping[str, float] = field(default_factory=dict)
     known: set[Condition] = field(default_factory=set)
+    passages: bool = False
+    selection: Selection = field(default_factory=Selection)
 
     def results(self, queries: Iterable[str]) -> list[Results]:
         """Find the best documents for each of several queries.
@@ -197,7 +208,8 @@ class Plan:
                 f"Retriever {name!r} encoded {number_of(len(queries), 'query', 'queries')} into "
                 f"{number_of(len(vectors), 'vector')}."
             )
-        requests = [Request(name, vector, self.depth, self.filter) for vector in vectors]
+        listed = PASSAGES if self.passages else 0
+        requests = [Request(name, vector, self.depth, self.filter, listed) for vector in vectors]
         said = [note or _note_of(vector) for note, vector in zip(notes, vectors, strict=True)]
         return Answers({name: requests}, {}, notes={name: said}, timings=timings)
 
@@ -234,20 +246,30 @@ class Plan:
         Returns:
             One `Results` for each query, in order.
         """
-        top_k, reranker, timings, by_query = self.top_k, self.reranker, answers.timings, answers.by_query
+        top_k, reranker, timings, chooser = self.top_k, self.reranker, answers.timings, self.selection
+        by_query = [chooser.cut(of_query) for of_query in answers.by_query]
         with _timed(timings, "fuse"):
             fused = [self.fusion.explain(of_query) for of_query in by_query]
         rerank_depth = 0 if reranker is None else reranker.top_k
         with _timed(timings, "fetch"):
-            shown = None if top_k is None else max(top_k, rerank_depth)
+            shown = chooser.depth(top_k, rerank_depth)
             documents = self._documents(
                 dict.fromkeys(id for ranking, _ in fused for id in ranking.ids[:shown]), by_query
             )
-        reranked: Sequence[NDArray[np.float64]] = [np.empty(0)] * len(queries)
+        found = [FoundPassages(self.fusion, of_query, documents) for of_query in by_query]
+        candidates = [chooser.ranked(ranking, documents) for ranking, _ in fused]
         if reranker is not None:
-            heads = [[documents[id] for id in ranking.ids[:rerank_depth] if id in documents] for ranking, _ in fused]
+            read = getattr(reranker, "passages", 1)
+            heads = [
+                [of_query.read(one.document.id, read) for one in of_candidates[:rerank_depth]]
+                for of_candidates, of_query in zip(candidates, found, strict=True)
+            ]
             with _timed(timings, "rerank"):
-                reranked = score_pairs(reranker, queries, heads)
+                scores = score_pairs(reranker, queries, heads)
+            candidates = [
+                chooser.reranked(of_query, of_head.tolist())
+                for of_query, of_head in zip(candidates, scores, strict=True)
+            ]
         of_all = [f"Without {name}: {reason}" for name, reason in answers.failures.items()]
         if not of_all:  # after a failure, the engine may not answer this either
             of_all = filter_notes(self.backend, self.filter, self.known)
@@ -255,10 +277,17 @@ class Plan:
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
             explain = partial(self._explain, query, requests)
-            hits = make_hits(*fused[i], by_query[i], documents, reranked[i], top_k, explain)
+            chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
+            page = chosen[chooser.offset :][:top_k]
+            hits = make_hits(page, chooser.offset, fused[i][1], by_query[i], explain, found[i].lazily)
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
+            if chosen and chooser.offset >= len(chosen):
+                notes.append(
+                    f"The offset {chooser.offset} is past the last of {number_of(len(chosen), 'hit')}: raise "
+                    "candidates to find more."
+                )
             names = tuple(answers.rankings)
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results
@@ -273,6 +302,27 @@ class Plan:
         fetched = self.backend.fetch(missing) if missing else []
         found.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
         return found
+
+    def _similarities(self, found: FoundPassages, candidates: Sequence[Candidate]) -> NDArray[np.float32]:
+        """The similarities between candidates, by the vectors of one retriever."""
+        schema = self.backend.open()
+        kinds = {} if schema is None else {name: schema.retrievers[name].kind for name in self.retrievers}
+        asked = None if self.selection.diversity is None else self.selection.diversity.retriever
+        name = asked or min(kinds, key=lambda name: _LIKENESS.index(kinds[name]))
+        if kinds[name] == "text":
+            raise InvalidArgumentError(
+                f"Retriever {name!r} has no vectors, and MMR needs some: ask another retriever too."
+            )
+        ids = [one.document.id for one in candidates]
+        if isinstance(self.backend, Vectored):
+            batch = self.backend.fetch_vectors(ids, name)
+            there = {document.id: row for row, document in enumerate(batch.documents)}
+            if len(there) == len(ids):
+                rows = [there[id] for id in ids]
+                if batch.passages is not None and len(batch.vectors[name]) == len(batch.passages):
+                    rows = [found.row_of_best(id, batch.passages, row) for id, row in zip(ids, rows, strict=True)]
+                return similarities(take(batch.vectors[name], rows))
+        return similarities(encode(self.encoder(name), [found.read(one.document.id) for one in candidates]))
 
     def _explain(self, query: str, requests: Mapping[str, Request], hits: Sequence[Hit]) -> list[Explanation]:
         """Explanations of hits for one query, in one call of the backend for each retriever."""
@@ -289,6 +339,11 @@ class Plan:
                 fused_score=hit.fused_score,
                 reranker_score=hit.reranker_score,
                 rank=hit.rank,
+                passages=hit.passages,
+                boosts=hit.boosts,
+                likeness=hit.likeness,
+                group=hit.group,
+                grouped=hit.grouped,
             )
             for hit in hits
         ]
@@ -311,6 +366,85 @@ def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition])
             else:
                 notes[expected.field] = expected.error
     return list(notes.values())
+
+
+class FoundPassages:
+    """The passages that the retrievers list for one query, merged by the fusion.
+
+    Each retriever lists the best passages of each document in its ranking. These lists are rankings, too, and are
+    merged like the rankings of documents.
+
+    Args:
+        fusion: Method that merges the rankings.
+        rankings: Rankings of the query by retriever name.
+        documents: Documents by id.
+    """
+
+    def __init__(self, fusion: Fusion, rankings: Mapping[str, Ranking], documents: Mapping[str, Document]) -> None:
+        self._fusion, self._documents = fusion, documents
+        self._rankings = {name: ranking for name, ranking in rankings.items() if ranking.passages is not None}
+
+    def lazily(self, id: str) -> Sequence[PassageHit]:
+        """The passages of one document, best first. They are merged when they are first used."""
+        return LazyPassages(partial(self.of, id)) if self._rankings else ()
+
+    def of(self, id: str) -> tuple[PassageHit, ...]:
+        """The passages of one document, best first."""
+        return self._by_id.get(id, ())
+
+    def read(self, id: str, passages: int = 1) -> Document:
+        """The document as a reranker reads it: with its best passages in place of the whole text."""
+        document = self._documents[id]
+        best = self.of(id)[:passages] if self._rankings else ()
+        if not best:
+            return document
+        in_order = sorted(best, key=lambda passage: passage.start)
+        return replace(document, text="\n".join(passage.text.strip() for passage in in_order))
+
+    def row_of_best(self, id: str, passages: PassageSpans, document: int) -> int:
+        """The row of the document's best passage in `passages`. It is the first passage if none was found."""
+        first, after = (int(bound) for bound in passages.offsets[document : document + 2])
+        best = self.of(id)[:1] if self._rankings else ()
+        spans = passages.spans[first:after].tolist()
+        return first + next((n for n, span in enumerate(spans) if best and span == [best[0].start, best[0].end]), 0)
+
+    @cached_property
+    def _by_id(self) -> dict[str, tuple[PassageHit, ...]]:
+        rankings = {
+            name: Ranking.from_scores(
+                (_key(id, passage.start, passage.end), passage.score)
+                for id in ranking.ids
+                for passage in (ranking.passages or {})[id]
+            )
+            for name, ranking in self._rankings.items()
+        }
+        fused, contributions = self._fusion.explain(rankings)
+        places = {
+            name: {key: (rank, score) for rank, (key, score) in enumerate(ranking, 1)}
+            for name, ranking in rankings.items()
+        }
+        found: dict[str, list[PassageHit]] = {}
+        for key, score in fused:
+            id, start, end = _from_key(key)
+            if id in self._documents:
+                retrievers = {
+                    name: RetrieverHit(*places[name][key], contribution=of_retriever[key])
+                    for name, of_retriever in contributions.items()
+                    if key in of_retriever
+                }
+                text = self._documents[id].text[start:end]
+                found.setdefault(id, []).append(PassageHit(start, end, text, score, retrievers))
+        return {id: tuple(of_document) for id, of_document in found.items()}
+
+
+def _key(id: str, start: int, end: int) -> str:
+    """A passage as an id that sorts by the document's id and then by `start`."""
+    return f"{id}\0{start:010}\0{end}"
+
+
+def _from_key(key: str) -> tuple[str, int, int]:
+    id, start, end = key.rsplit("\0", 2)
+    return id, int(start), int(end)
 
 
 def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dict[str, dict[str, float]]:

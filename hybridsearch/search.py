@@ -32,11 +32,13 @@ from hybridsearch.indexing.selection import delete_selected, select
 from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.listing import Listing, Order, read_cursor
 from hybridsearch.messages import number_of, redacted, warn
+from hybridsearch.passages import Passages
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table, read_documents
-from hybridsearch.rerank import Reranker, make_reranker
+from hybridsearch.rerank import MMR, Boost, Reranker, make_reranker
 from hybridsearch.retrieval import Plan, filter_notes, matched_terms
+from hybridsearch.selection import Selection
 
 CONFIGURED: Final = "configured"
 """Default of an argument of a call: use the reranker that the `HybridSearch` was made with."""
@@ -50,6 +52,11 @@ class SearchOptions(TypedDict, total=False):
     candidates: int | None
     fusion: Fusion | str | Path | None
     reranker: Reranker | Literal["configured"] | None
+    offset: int
+    min_score: float | Mapping[str, float] | None
+    boost: Boost | Sequence[Boost] | None
+    group_by: str | None
+    diversity: MMR | None
 
 
 class HybridSearch:
@@ -66,6 +73,8 @@ class HybridSearch:
             None uses the fusion of the existing index, or `RRF()` for a new one. If you open an index with some of its
             retrievers, these keep their weights.
         reranker: Reranker that reorders the top of the fused ranking. None for no reranker.
+        passages: Passages that the retrievers read in place of whole documents. None uses the setting of the existing
+            index; a new index then has no passages, and each retriever reads whole documents.
         candidates: Number of documents that are read from each retriever. A search reads at least `top_k`. None uses
             the number of the existing index, or 100 for a new one.
         optional: Names of the optional retrievers. If one of them fails, the search answers without it, and
@@ -77,7 +86,7 @@ class HybridSearch:
             seconds, or a text such as `"1s"`, `"500ms"` or `"5m"`. None for no looks.
 
     Raises:
-        FingerprintMismatchError: The index was built with another encoder.
+        FingerprintMismatchError: The index was built with another encoder or other passages.
         InvalidArgumentError: An argument is not allowed, or the index does not have one of the retrievers.
 
     >>> import hybridsearch as hs
@@ -100,6 +109,7 @@ class HybridSearch:
         fusion: Fusion | str | Path | None = None,
         reranker: Reranker | None = None,
         *,
+        passages: Passages | None = None,
         candidates: int | None = None,
         optional: Collection[str] = (),
         timeout: float | Mapping[str, float] | None = None,
@@ -109,11 +119,11 @@ class HybridSearch:
         _recipe: _Recipe | None = None,
     ) -> None:
         options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
-        settings = {"fusion": fusion, "reranker": reranker, "candidates": candidates}
+        settings = {"fusion": fusion, "reranker": reranker, "passages": passages, "candidates": candidates}
         self._recipe = _recipe or _Recipe(type(self), backend, {"retrievers": retrievers, **settings, **options})
         self._every = None if refresh is None else arguments.seconds("refresh", refresh)
         self._checked = time.monotonic()
-        self._encoders = IndexEncoders(retrievers)
+        self._encoders = IndexEncoders(retrievers, passages)
         self.reranker = _check_reranker(reranker)
         self.optional = frozenset(arguments.names(optional))
         self.timeout = _timeouts(timeout, self._encoders.given)
@@ -135,6 +145,7 @@ class HybridSearch:
             )
             if schema is not None:
                 self._check_retrievers(schema)
+                self._encoders.check_passages(schema, str(self._place))
                 for name in retrievers:
                     if name not in self.optional.union(_recorded):  # these are checked at their first search
                         self._encoders.verified(name)
@@ -143,6 +154,11 @@ class HybridSearch:
     def retrievers(self) -> dict[str, Encoder]:
         """The encoder of each retriever, by the retriever's name."""
         return dict(self._encoders.given)
+
+    @property
+    def passages(self) -> Passages | None:
+        """Settings of the passages. None if the retrievers read whole documents."""
+        return self._encoders.passages
 
     @property
     def backend(self) -> Backend:
@@ -380,6 +396,11 @@ class HybridSearch:
         candidates: int | None = None,
         fusion: Fusion | str | Path | None = None,
         reranker: Reranker | Literal["configured"] | None = CONFIGURED,
+        offset: int = 0,
+        min_score: float | Mapping[str, float] | None = None,
+        boost: Boost | Sequence[Boost] | None = None,
+        group_by: str | None = None,
+        diversity: MMR | None = None,
     ) -> Results:
         """Find the best documents for a query.
 
@@ -394,6 +415,14 @@ class HybridSearch:
             candidates: Number of documents that are read from each retriever. None uses the setting.
             fusion: Method that merges the rankings, as in `HybridSearch`. None uses the setting.
             reranker: Reranker of this call. `"configured"` uses the setting. None turns reranking off.
+            offset: Number of first hits to leave out, for the next page. With the same other arguments, pages never
+                show a hit twice. Pages end with the last of the candidates.
+            min_score: Least score of a hit. If there is a reranker, hits that it did not score are left out. A mapping
+                has a least score for single retrievers, such as `{"dense": 0.4}`: a retriever does not find documents
+                with a lower score.
+            boost: Boosts that raise scores by metadata, such as `hs.Recency("published")` or `hs.FieldBoost(...)`.
+            group_by: Metadata field of which each value gives one hit, the best. The hit names the others.
+            diversity: `hs.MMR(...)` for hits that differ from each other. None for the best hits.
 
         Returns:
             The hits, best first, with notes and timings.
@@ -408,7 +437,17 @@ class HybridSearch:
         """
         queries = _check_query(query)
         plan = self.plan(
-            top_k, filter=filter, retrievers=retrievers, candidates=candidates, fusion=fusion, reranker=reranker
+            top_k,
+            filter=filter,
+            retrievers=retrievers,
+            candidates=candidates,
+            fusion=fusion,
+            reranker=reranker,
+            offset=offset,
+            min_score=min_score,
+            boost=boost,
+            group_by=group_by,
+            diversity=diversity,
         )
         return plan.results(queries)[0]
 
@@ -499,6 +538,11 @@ class HybridSearch:
         candidates: int | None = None,
         fusion: Fusion | str | Path | None = None,
         reranker: Reranker | Literal["configured"] | None = CONFIGURED,
+        offset: int = 0,
+        min_score: float | Mapping[str, float] | None = None,
+        boost: Boost | Sequence[Boost] | None = None,
+        group_by: str | None = None,
+        diversity: MMR | None = None,
     ) -> Plan:
         """Check the arguments of a search, and make the `Plan` that answers queries with them.
 
@@ -512,6 +556,11 @@ class HybridSearch:
             candidates: Number of documents that are read from each retriever. None uses the setting.
             fusion: Method that merges the rankings, as in `HybridSearch`. None uses the setting.
             reranker: Reranker of the plan. `"configured"` uses the setting. None turns reranking off.
+            offset: Number of first hits to leave out, as in `search`.
+            min_score: Least score of a hit, as in `search`.
+            boost: Boosts that raise scores by metadata, as in `search`.
+            group_by: Metadata field of which each value gives one hit, as in `search`.
+            diversity: `hs.MMR(...)` for hits that differ from each other, as in `search`.
 
         Returns:
             The plan.
@@ -551,6 +600,8 @@ class HybridSearch:
             optional=self.optional,
             timeout=self.timeout,
             known=self._known,
+            passages=self.passages is not None,
+            selection=Selection.of(offset, min_score, boost, diversity, group_by, names),
         )
 
     def explain(
@@ -736,7 +787,10 @@ class HybridSearch:
             )
         check_schema(schema, self._backend)  # now, not after hours of encoding
         fusion = self.fusion if len(encoders) == len(given) else None
-        with HybridSearch(encoders, folder, fusion, self.reranker, candidates=self.candidates) as store:
+        passages, candidates = self.passages, self.candidates
+        if passages is not None:
+            passages = replace(passages, whole=tuple(name for name in passages.whole if name in encoders))
+        with HybridSearch(encoders, folder, fusion, self.reranker, passages=passages, candidates=candidates) as store:
             encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
             started = time.perf_counter()
             moved = Transfer(store.backend, self._backend, batch_size, show_progress_bar)
@@ -795,7 +849,7 @@ class HybridSearch:
         """The schema of a new index."""
         reranker = {} if self.reranker is None else {"reranker": self.reranker.to_json()}
         settings = {"fusion": self.fusion.to_json(), "candidates": self.candidates, **reranker}
-        return Schema({name: encoder.schema() for name, encoder in self._encoders.given.items()}, settings)
+        return self._encoders.make_schema(settings)
 
     def _parsed_for_deletion(self, filter: Any) -> Filter:
         """The filter of `delete`. An empty filter may be a mistake, so it is refused."""

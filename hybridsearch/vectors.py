@@ -165,6 +165,13 @@ class TextQuery:
     text: str
 
 
+def take(vectors: Vectors, rows: Sequence[int]) -> Vectors:
+    """Some rows of document vectors, in the order of `rows`."""
+    if isinstance(vectors, DenseVectors):
+        return DenseVectors(np.ascontiguousarray(vectors.array[rows]), vectors.metric)
+    return SparseVectors(vectors.matrix[rows], vectors.vocabulary)
+
+
 QueryVector: TypeAlias = SparseQuery | TextQuery | NDArray[np.float32]
 """Query of a retriever: a `SparseQuery`, a float32 vector of shape (dimensions,), or a `TextQuery`."""
 

@@ -21,7 +21,9 @@ from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
 
 if TYPE_CHECKING:
-    from hybridsearch.search import HybridSearch
+    from hybridsearch.passages import Passages
+    from hybridsearch.rerank import Recency
+    from hybridsearch.search import HybridSearch, SearchOptions
 
 
 OnError = StrEnum("OnError", ["stop", "skip"])
@@ -112,6 +114,22 @@ def index(
             "What to do at a line that holds no usable document: `stop`, or `skip` the line and list it at the end.",
         ),
     ] = OnError.stop,
+    passages: Annotated[
+        bool,
+        flag(
+            "--passages",
+            "Split long documents into passages. Each retriever then finds a document by its best passage.",
+            rich_help_panel="Index",
+        ),
+    ] = False,
+    passage_size: Annotated[
+        int | None,
+        of_index("N", "Largest number of tokens of a passage, with --passages. Default: 128.", min=8),
+    ] = None,
+    whole: Annotated[
+        str | None,
+        of_index("NAMES", "Names of retrievers that read whole documents, with --passages, such as bm25."),
+    ] = None,
     hnsw: Annotated[
         bool,
         flag("--hnsw", "Also make graphs for approximate dense search (see `search --hnsw`).", rich_help_panel="Index"),
@@ -166,8 +184,9 @@ def index(
         on_error=on_error.value,
     )
     encoding_options = {"fields": _weights(fields), "template": template}
+    split = _passages(passages, passage_size, whole)
     with _open_or_create(
-        place, retrievers, language, encoding_options, backend_options(option, hnsw, place)
+        place, retrievers, language, encoding_options, split, backend_options(option, hnsw, place)
     ) as searcher:
         if not searcher.backend.capabilities.persistent:
             raise InvalidArgumentError(
@@ -244,6 +263,29 @@ def search(
     candidates: arguments.Candidates = None,
     fusion: arguments.FusionName = None,
     rerank: arguments.Rerank = None,
+    offset: Annotated[int, of_search("N", "Number of first hits to leave out, for the next page.", min=0)] = 0,
+    min_score: Annotated[float | None, of_search("SCORE", "Least score of a hit. Default: no limit.")] = None,
+    recent: Annotated[
+        str | None,
+        of_search(
+            "FIELD=TIME",
+            "Metadata field with dates, to rank recent documents higher, and the time after which half of that is "
+            "left. Example: published=30d.",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None, of_search("FIELD", "Metadata field of which each value gives one hit, the best.")
+    ] = None,
+    mmr: Annotated[
+        float | None,
+        of_search(
+            "RELEVANCE",
+            "Variety of the hits by maximal marginal relevance: from 1 (only relevance counts) to 0 (only variety "
+            "counts), such as 0.7.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     hnsw: Annotated[
         bool,
         flag(
@@ -275,12 +317,22 @@ def search(
         raise typer.BadParameter("it needs a QUERY, or queries on standard input.", param_hint="--json")
     import hybridsearch as hs
 
-    parsed, names = parse_filter(filter), split_names(retrievers)
+    options: SearchOptions = {
+        "filter": parse_filter(filter),
+        "retrievers": split_names(retrievers),
+        "candidates": candidates,
+        "fusion": fusion,
+        "offset": offset,
+        "min_score": min_score,
+        "boost": _recency(recent),
+        "group_by": group_by,
+        "diversity": None if mmr is None else hs.MMR(mmr),
+    }
     with hs.open(place, backend_options=backend_options(option, hnsw, place)) as searcher:
         _check_hnsw(searcher, hnsw)
         if rerank is not None:
             searcher.reranker = hs.CrossEncoderReranker(rerank)
-        session = Session(searcher, top_k, parsed, names, candidates, fusion, explain)
+        session = Session(searcher, top_k, options, explain)
         if asking:
             names_of_all = ", ".join(searcher.retrievers)
             print_plain(f"{redacted(place)}: {number_of(searcher.count(), 'document')} for {names_of_all}.", WELCOME)
@@ -488,6 +540,7 @@ def _open_or_create(
     retrievers: str | None,
     language: str | None,
     encoding_options: dict[str, Any],
+    passages: Passages | None,
     backend_options: dict[str, Any] | None,
 ) -> HybridSearch:
     """The index at a place, or a new one. `encoding_options` are those arguments of `make_encoders` that were given."""
@@ -499,9 +552,40 @@ def _open_or_create(
         with contextlib.suppress(IndexNotFoundError):
             given = language or any(option is not None for option in encoding_options.values())
             encoders = make_encoders("bm25", language or "english", **encoding_options) if given else None
-            return hs.open(place, retrievers=encoders, backend_options=backend_options)
+            searcher = hs.open(place, retrievers=encoders, backend_options=backend_options)
+            if passages is not None and searcher.passages != passages:
+                with searcher:
+                    raise InvalidArgumentError(
+                        f"The index at {redacted(place)} was made with {searcher.passages or 'whole documents'}, not "
+                        f"with {passages}: leave out --passages, or index the documents into another place."
+                    )
+            return searcher
     encoders = make_encoders(retrievers or "bm25", language or "english", **encoding_options)
-    return hs.HybridSearch(encoders, backend=place, backend_options=backend_options)
+    return hs.HybridSearch(encoders, backend=place, passages=passages, backend_options=backend_options)
+
+
+def _passages(passages: bool, size: int | None, whole: str | None) -> Passages | None:
+    """The passages that the options ask for. None for whole documents."""
+    from hybridsearch.passages import DEFAULT_SIZE, Passages
+
+    if not passages:
+        for option, value in {"--passage-size": size, "--whole": whole}.items():
+            if value is not None:
+                raise InvalidArgumentError(f"{option} is a setting of passages: give --passages too, or leave it out.")
+        return None
+    return Passages(size=DEFAULT_SIZE if size is None else size, whole=tuple(split_names(whole) or ()))
+
+
+def _recency(given: str | None) -> Recency | None:
+    """The boost that `--recent FIELD=TIME` gives."""
+    if given is None:
+        return None
+    from hybridsearch.rerank import Recency
+
+    field, equals, half_life = given.rpartition("=")
+    if not equals:
+        raise InvalidArgumentError(f"--recent takes FIELD=TIME, such as published=30d, not {given!r:.80}.")
+    return Recency(field, half_life)
 
 
 def _weights(given: str | None) -> dict[str, float] | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hybridsearch.hits import Results
-    from hybridsearch.search import HybridSearch
+    from hybridsearch.search import HybridSearch, SearchOptions
 
 WELCOME = "Type a query. :help lists commands. An empty line or Ctrl-D ends."
 _HELP = """\
@@ -32,21 +32,11 @@ class Session:
 
     searcher: HybridSearch
     top_k: int
-    filter: dict[str, Any] | None
-    retrievers: list[str] | None
-    candidates: int | None
-    fusion: str | None
+    options: SearchOptions
     explain: bool
 
     def answer(self, query: str) -> Results:
-        return self.searcher.search(
-            query,
-            self.top_k,
-            filter=self.filter,
-            retrievers=self.retrievers,
-            candidates=self.candidates,
-            fusion=self.fusion,
-        )
+        return self.searcher.search(query, self.top_k, **self.options)
 
     def json(self, query: str) -> dict[str, Any]:
         results = self.answer(query)
@@ -85,7 +75,7 @@ class Session:
     def command(self, name: str, argument: str = "") -> None:
         """Do the command of a line that begins with a colon."""
         if name == ":filter":
-            self.filter = parse_filter(argument or None)
+            self.options["filter"] = parse_filter(argument or None)
         elif name == ":top":
             if not argument.isdecimal() or int(argument) < 1:
                 raise InvalidArgumentError(f":top takes a number of at least 1, not {argument!r:.40}.")

@@ -28,6 +28,7 @@ from hybridsearch.fusion import RRF
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
+from hybridsearch.retrieval import FoundPassages
 from hybridsearch.search import HybridSearch
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def _rankings(
             else {query: rankings[plan.name] for query, rankings in of_query.items()}
         )
     heads = {
-        plan.name: (plan.reranker, _heads(plan, plan.reranker.top_k, fused[plan.name], stages, qrels))
+        plan.name: (plan.reranker, _heads(plan, plan.reranker, fused[plan.name], stages, qrels))
         for plan in plans
         if plan.reranker is not None
     }
@@ -272,10 +273,14 @@ def _rankings(
 
 
 def _heads(
-    plan: SystemPlan, depth: int, fused: Mapping[str, Ranking], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
+    plan: SystemPlan,
+    reranker: Reranker,
+    fused: Mapping[str, Ranking],
+    stages: Stages,
+    qrels: Mapping[str, Mapping[str, int]],
 ) -> dict[str, list[Document]]:
-    """The documents that the reranker reads, by query id."""
-    wanted = {query: list(ranking.ids[:depth]) for query, ranking in fused.items()}
+    """The documents as the reranker reads them, by query id."""
+    wanted = {query: list(ranking.ids[: reranker.top_k]) for query, ranking in fused.items()}
     if plan.oracle:
         for query, ids in wanted.items():
             known = {*ids, query} if stages.exclude_self else set(ids)
@@ -288,7 +293,11 @@ def _heads(
             f"{missing[0]!r}, which are neither "
             "in its index nor in the data set: use the data set that the runs were made with."
         )
-    return {query: [documents[id] for id in ids if id in documents] for query, ids in wanted.items()}
+    heads = {}
+    for query, ids in wanted.items():
+        found = FoundPassages(plan.fusion, stages.rankings(plan, query) if plan.retrievers else {}, documents)
+        heads[query] = [found.read(id, getattr(reranker, "passages", 1)) for id in ids if id in documents]
+    return heads
 
 
 def _with_own_scores(ranking: Ranking, plan: SystemPlan, stages: Stages, query: str) -> Ranking:

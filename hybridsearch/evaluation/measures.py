@@ -212,7 +212,9 @@ def without(ranking: Ranking, id: str) -> Ranking:
     if id not in ranking.ids:
         return ranking
     kept = [place for place, other in enumerate(ranking.ids) if other != id]
-    return Ranking(tuple(ranking.ids[place] for place in kept), ranking.scores[kept], ranking.documents)
+    return Ranking(
+        tuple(ranking.ids[place] for place in kept), ranking.scores[kept], ranking.documents, ranking.passages
+    )
 
 
 def _ir_measures() -> ModuleType:

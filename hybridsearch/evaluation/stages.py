@@ -15,7 +15,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ from hybridsearch.evaluation.measures import without
 from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.progress import progress_bar
-from hybridsearch.ranking import EMPTY, Ranking, round_score
+from hybridsearch.ranking import EMPTY, PassageScore, Ranking, round_score
 from hybridsearch.readers.lines import writable
 from hybridsearch.rerank import Reranker, score_pairs, text_read
 from hybridsearch.search import HybridSearch
@@ -88,6 +88,7 @@ class Stages:
         self.show = show
         self.exclude_self = exclude_self
         self._asked: dict[Any, tuple[int, Asked]] = {}
+        self._with_passages: set[Any] = set()
         self._digests: dict[int, str] = {}
         self._documents: dict[int | None, dict[str, Document | None]] = {}
         self._kept: dict[str, Any] = {}
@@ -98,17 +99,25 @@ class Stages:
         """Ask each retriever of each index, as deep as any system of `plans` reads it."""
         depths: dict[Any, int] = {}
         sources: dict[Any, tuple[HybridSearch, str, SystemPlan]] = {}
+        listed: set[Any] = set()  # those whose passages a reranker reads
         for plan in plans:
             if isinstance(plan.source, HybridSearch):
                 for name in plan.retrievers:
                     key = _asked_key(plan.source, plan, name)
                     depths[key] = max(depths.get(key, 0), plan.depth + self.exclude_self)
+                    if plan.reranker is not None and plan.source.passages is not None:
+                        listed.add(key)
                     sources[key] = (plan.source, name, plan)
-        new = [key for key in sources if self._asked.get(key, (0, None))[0] < depths[key]]
+        new = [
+            key
+            for key in sources
+            if self._asked.get(key, (0, None))[0] < depths[key] or key in listed - self._with_passages
+        ]
+        self._with_passages |= listed
         with progress_bar("Searching", range(len(new) * len(self.queries)), self.show, "queries") as advance:
             for key in new:
                 search, name, plan = sources[key]
-                self._asked[key] = depths[key], self._ask(search, name, depths[key], plan)
+                self._asked[key] = depths[key], self._ask(search, name, depths[key], plan, passages=key in listed)
                 advance(len(self.queries))
 
     def asked(self, plan: SystemPlan, name: str) -> Asked:
@@ -127,19 +136,19 @@ class Stages:
         ranking = self.asked(plan, name).rankings.get(query, EMPTY)
         return (without(ranking, query) if self.exclude_self else ranking).top(plan.depth)
 
-    def _ask(self, search: HybridSearch, name: str, depth: int, plan: SystemPlan) -> Asked:
+    def _ask(self, search: HybridSearch, name: str, depth: int, plan: SystemPlan, *, passages: bool) -> Asked:
         def ask() -> Asked:
-            answers = plan.asks(search, [name], depth).ask(self.queries.values())
+            answers = replace(plan.asks(search, [name], depth), passages=passages).ask(self.queries.values())
             requests = dict(zip(self.queries, answers.requests[name], strict=True))
             rankings = dict(zip(self.queries, answers.rankings[name], strict=True))
-            bare = {query: Ranking(ranking.ids, ranking.scores) for query, ranking in rankings.items()}
+            bare = {query: replace(ranking, documents=None) for query, ranking in rankings.items()}
             vectors = {query: r.query for query, r in requests.items() if isinstance(r.query, SparseQuery)}
             return Asked(bare, vectors)
 
         if self.folder is None or not self.queries:
             return ask()
         identity = self.index_digest(search), self.fingerprint(search, name)
-        digest = _digest(*identity, self.queries, depth, repr(plan.filter))
+        digest = _digest(*identity, self.queries, depth, repr(plan.filter), *(["passages"] if passages else []))
         path = self.folder / "rankings" / f"{name}-{digest}.parquet"
         if path.exists() and (kept := _read_asked(path)) is not None:
             return kept
@@ -149,7 +158,9 @@ class Stages:
 
     def fingerprint(self, search: HybridSearch, name: str) -> list[str]:
         """Everything on which a retriever's answers depend, apart from the documents."""
-        return [name, search.retrievers[name].fingerprint().digest, *sorted(search.backend.capabilities.approximate)]
+        read = [] if search.passages is None else [json.dumps(search.passages.to_json(), sort_keys=True)]
+        digest = search.retrievers[name].fingerprint().digest
+        return [name, digest, *sorted(search.backend.capabilities.approximate), *read]
 
     def index_digest(self, search: HybridSearch) -> str:
         """A digest that changes with every change of the index or engine.
@@ -335,6 +346,7 @@ _SCHEMA = pa.schema(
         "query": pa.string(),
         "ids": pa.list_(pa.string()),
         "scores": pa.list_(pa.float64()),
+        "passages": pa.list_(pa.list_(pa.list_(pa.float64()))),
         "terms": pa.list_(pa.string()),
         "weights": pa.list_(pa.float32()),
     }
@@ -347,6 +359,10 @@ def _write_asked(asked: Asked, path: Path) -> None:
         "query": list(asked.rankings),
         "ids": [list(ranking.ids) for ranking in asked.rankings.values()],
         "scores": [ranking.scores for ranking in asked.rankings.values()],
+        "passages": [
+            None if ranking.passages is None else [list(map(list, ranking.passages[id])) for id in ranking.ids]
+            for ranking in asked.rankings.values()
+        ],
         "terms": [None if vector is None else list(vector.terms) for vector in vectors],
         "weights": [None if vector is None else vector.weights for vector in vectors],
     }
@@ -357,7 +373,7 @@ def _read_asked(path: Path) -> Asked | None:
     """The answers that `_write_asked` wrote. None for a damaged file."""
     try:
         rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
-        rankings = {row["query"]: Ranking(tuple(row["ids"]), np.array(row["scores"], dtype=np.float64)) for row in rows}
+        rankings = {row["query"]: _read_ranking(row) for row in rows}
         vectors = {
             row["query"]: SparseQuery(tuple(row["terms"]), np.array(row["weights"], dtype=np.float32))
             for row in rows
@@ -366,6 +382,15 @@ def _read_asked(path: Path) -> Asked | None:
         return Asked(rankings, vectors)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException):
         return None
+
+
+def _read_ranking(row: Mapping[str, Any]) -> Ranking:
+    ids, of_documents = tuple(row["ids"]), row["passages"]
+    passages = of_documents and {
+        id: [PassageScore(int(start), int(end), score) for start, end, score in of_document]
+        for id, of_document in zip(ids, of_documents, strict=True)
+    }
+    return Ranking(ids, np.array(row["scores"], dtype=np.float64), None, passages)
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:

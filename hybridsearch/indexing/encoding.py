@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder, encode
 from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.messages import number_of
+from hybridsearch.passages import Passages, Splitter, counter_of
 from hybridsearch.vectors import EncodedBatch
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -22,16 +25,18 @@ class IndexEncoders:
 
     Args:
         given: Encoders by name.
+        passages: Passages that the encoders read. None for whole documents, or for the passages of an existing index.
 
     Attributes:
         given: The encoders as they were given.
+        passages: Passages that the encoders read. None for whole documents.
         schema: Schema of the index. None until there is an index.
 
     Raises:
         InvalidArgumentError: There is no encoder, an object is not an encoder, or a name is not allowed.
     """
 
-    def __init__(self, given: Mapping[str, Encoder]) -> None:
+    def __init__(self, given: Mapping[str, Encoder], passages: Passages | None = None) -> None:
         if not isinstance(given, Mapping):
             raise InvalidArgumentError(
                 f"retrievers is a mapping such as {{'bm25': hs.BM25()}}, not {type(given).__name__}."
@@ -46,9 +51,15 @@ class IndexEncoders:
                 )
         if not given:
             raise InvalidArgumentError("There is no retriever: give at least one, such as {'bm25': hs.BM25()}.")
+        if not isinstance(passages, Passages | None):
+            raise InvalidArgumentError(
+                f"passages is an hs.Passages such as hs.Passages(size=128), not {passages!r:.80}."
+            )
         self.given = dict(given)
+        self.passages = passages
         self.schema: Schema | None = None
         self._verified: set[str] = set()
+        self._splitter: Splitter | None = None
 
     def check_names(self, names: Iterable[str], what: str, known: Collection[str] | None = None) -> None:
         """Raises InvalidArgumentError if one of `names` is not in `known`. `what` is the argument with the names."""
@@ -59,6 +70,28 @@ class IndexEncoders:
                     f"{what} names {name!r}, which is not a retriever of this index. Its retrievers are "
                     f"{', '.join(map(repr, known))}."
                 )
+
+    def check_passages(self, schema: Schema, place: str) -> None:
+        """Use the passages of an index. Raises FingerprintMismatchError if others were given."""
+        recorded = None if schema.passages is None else Passages.from_json(schema.passages)
+        if self.passages is not None and self.passages != recorded:
+            raise FingerprintMismatchError(
+                f"The index at {place!r} was made with {recorded or 'whole documents'}, not with {self.passages}: "
+                "leave out passages, or index the documents into another place."
+            )
+        self.passages = recorded
+
+    def make_schema(self, settings: Mapping[str, Any]) -> Schema:
+        """The schema of a new index."""
+        schemas = {name: encoder.schema() for name, encoder in self.given.items()}
+        if self.passages is None:
+            return Schema(schemas, settings)
+        self.check_names(self.passages.whole, "whole")
+        by_passage = {
+            name: replace(of_retriever, passages=name not in self.passages.whole)
+            for name, of_retriever in schemas.items()
+        }
+        return Schema(by_passage, settings, self.passages.to_json())
 
     def built(self, schema: Schema) -> None:
         """Set the schema of an index that these encoders have just built."""
@@ -87,7 +120,16 @@ class IndexEncoders:
                 f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: open it with these "
                 "retrievers, too, to add documents."
             )
-        return EncodedBatch(documents, {name: encode(self.verified(name), documents) for name in self.given})
+        if self.passages is None:
+            return EncodedBatch(documents, {name: encode(self.verified(name), documents) for name in self.given})
+        if self._splitter is None:
+            self._splitter = Splitter(self.passages, counter_of(self.given, self.passages.whole))
+        spans, readings = self._splitter.read(documents)
+        vectors = {
+            name: encode(self.verified(name), documents if name in self.passages.whole else readings)
+            for name in self.given
+        }
+        return EncodedBatch(documents, vectors, spans)
 
     def truncation_note(self, name: str, cut: int, read: int) -> str:
         """Say that a retriever's model read only the beginning of some texts, and what to do.

@@ -24,8 +24,8 @@ from hybridsearch.vectors import (
     SparseQuery,
     SparseVectors,
     TextQuery,
-    Vectors,
     Vocabulary,
+    take,
 )
 
 DEPTH = 10
@@ -293,7 +293,7 @@ def _taken(batch: EncodedBatch, rows: Sequence[int], schema: Schema) -> EncodedB
     """Some documents of a batch."""
     passages = batch.passages
     vectors = {
-        name: _take(
+        name: take(
             of_retriever,
             rows if passages is None or not schema.retrievers[name].passages else passages.rows(rows).tolist(),
         )
@@ -301,12 +301,6 @@ def _taken(batch: EncodedBatch, rows: Sequence[int], schema: Schema) -> EncodedB
     }
     kept = None if passages is None else passages.take(rows)
     return EncodedBatch([batch.documents[row] for row in rows], vectors, kept)
-
-
-def _take(vectors: Vectors, rows: Sequence[int]) -> Vectors:
-    if isinstance(vectors, DenseVectors):
-        return replace(vectors, array=np.ascontiguousarray(vectors.array[rows]))
-    return replace(vectors, matrix=vectors.matrix[rows])
 
 
 def _deviation(right: Ranking, found: Ranking, *, by_rank: bool) -> float:

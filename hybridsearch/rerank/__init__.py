@@ -7,4 +7,13 @@ from hybridsearch.rerank.base import Reranker as Reranker
 from hybridsearch.rerank.base import make_reranker as make_reranker
 from hybridsearch.rerank.base import score_pairs as score_pairs
 from hybridsearch.rerank.base import text_read as text_read
+from hybridsearch.rerank.boosts import Boost as Boost
+from hybridsearch.rerank.boosts import FieldBoost as FieldBoost
+from hybridsearch.rerank.boosts import Recency as Recency
+from hybridsearch.rerank.boosts import boosted as boosted
+from hybridsearch.rerank.boosts import check_boosts as check_boosts
 from hybridsearch.rerank.cross_encoder import CrossEncoderReranker as CrossEncoderReranker
+from hybridsearch.rerank.diversity import MMR as MMR
+from hybridsearch.rerank.diversity import Likeness as Likeness
+from hybridsearch.rerank.diversity import check_diversity as check_diversity
+from hybridsearch.rerank.diversity import similarities as similarities

@@ -15,7 +15,11 @@ from hybridsearch.registry import make
 
 @runtime_checkable
 class Reranker(Protocol):
-    """An object that gives new scores to the first documents of a fused ranking."""
+    """An object that gives new scores to the first documents of a fused ranking.
+
+    In an index with passages, the text of a document is its best passage. A reranker that has an attribute `passages`
+    reads that number of best passages, in the order of the text.
+    """
 
     @property
     def top_k(self) -> int:

@@ -36,6 +36,8 @@ class CrossEncoderReranker:
     Args:
         model: Folder of the model, its name on the Hugging Face hub, or a loaded `CrossEncoder`.
         top_k: Number of documents of each fused ranking that are reranked. Documents after them keep their order.
+        passages: Number of best passages of each document that the model reads together, in the order of the text. It
+            counts for an index with passages. Without passages the model reads the beginning of the document.
         template: Text with placeholders that says what is read of a document, as in `Dense`. None for title and text.
         max_length: Number of tokens that the model reads of a pair. The longer text is cut off. None for the model's
             limit.
@@ -57,6 +59,7 @@ class CrossEncoderReranker:
         model: str | Path | CrossEncoder,
         *,
         top_k: int = 50,
+        passages: int = 1,
         template: str | None = None,
         max_length: int | None = None,
         device: str | None = None,
@@ -67,6 +70,7 @@ class CrossEncoderReranker:
         revision: str | None = None,
     ) -> None:
         self.top_k = whole_number("top_k", top_k)
+        self.passages = whole_number("passages", passages)
         self._template = {} if template is None else {"template": template}
         self._read = reader(template)
         self.model = LazyModel(
@@ -75,7 +79,7 @@ class CrossEncoderReranker:
         self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
 
     def __repr__(self) -> str:
-        return f"CrossEncoderReranker({self.model.written(top_k=self.top_k, **self._template)})"
+        return f"CrossEncoderReranker({self.model.written(**self._others())})"
 
     def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
         """Score the first documents of each query. A larger score is better.
@@ -115,9 +119,12 @@ class CrossEncoderReranker:
     def to_json(self) -> dict[str, Any] | None:
         """Convert the reranker to a dict that JSON can hold. None if the model was given as an object."""
         arguments = self.model.arguments()
-        if arguments is None:
-            return None
-        return {"type": "cross-encoder", **arguments, "top_k": self.top_k, **self._template}
+        return None if arguments is None else {"type": "cross-encoder", **arguments, **self._others()}
+
+    def _others(self) -> dict[str, Any]:
+        """The arguments that are not the model's."""
+        passages = {} if self.passages == 1 else {"passages": self.passages}
+        return {"top_k": self.top_k, **passages, **self._template}
 
     def _score(self, pairs: Sequence[tuple[str, Document]]) -> NDArray[np.float64]:
         model = self.model.get()

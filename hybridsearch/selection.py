@@ -1,0 +1,193 @@
+"""`Selection` chooses the hits of a query from its ranked documents: boosts, a least score, groups, variety, pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.arguments import number, shown, whole_number
+from hybridsearch.documents import Document
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.filters import comparable, field_value
+from hybridsearch.ranking import Ranking, round_score
+from hybridsearch.rerank import MMR, Boost, Likeness, boosted, check_boosts, check_diversity
+
+Similarities = Callable[[Sequence["Candidate"]], NDArray[np.float32]]
+"""Function from some candidates to the similarities between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document on its way to become a hit.
+
+    Attributes:
+        document: The document.
+        rank: Rank by fused score after boosts, from 1.
+        fused_score: Score after fusion.
+        score: Score that decides the order: the fused score or the reranker's score, after boosts.
+        reranker_score: Score that the reranker gave. None if the document was not reranked.
+        boosts: Factor of each boost, by its name.
+        likeness: The hit before it that is most similar to it, if MMR put it in its place.
+        group: Value of the field that groups the hits. None without groups.
+        grouped: Ids of the other candidates of the group, best first.
+    """
+
+    document: Document
+    rank: int
+    fused_score: float
+    score: float
+    reranker_score: float | None = None
+    boosts: Mapping[str, float] = field(default_factory=dict)
+    likeness: Likeness | None = None
+    group: Any = None
+    grouped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """How the hits of a query are chosen from its ranked documents. `Selection.of` checks the arguments.
+
+    The order of the steps is: the least scores of retrievers, fusion, boosts, reranking, boosts, the least score,
+    groups, variety, and then the page of `offset`.
+
+    Attributes:
+        offset: Number of first hits to leave out.
+        min_score: Least score of a hit. None for no limit.
+        least: Least score by retriever name. A retriever's ranking ends before the first lower score.
+        boosts: Boosts that change the scores.
+        diversity: MMR that orders the hits. None for no MMR.
+        group_by: Metadata field of which each value gives one hit. None for no groups.
+    """
+
+    offset: int = 0
+    min_score: float | None = None
+    least: Mapping[str, float] = field(default_factory=dict)
+    boosts: tuple[Boost, ...] = ()
+    diversity: MMR | None = None
+    group_by: str | None = None
+
+    @classmethod
+    def of(
+        cls, offset: object, min_score: object, boost: object, diversity: object, group_by: object, names: Sequence[str]
+    ) -> Selection:
+        """Check the arguments of a search. `names` are the retrievers that are asked."""
+        least: dict[str, float] = {}
+        if isinstance(min_score, Mapping):
+            for name, value in min_score.items():
+                if name not in names:
+                    raise InvalidArgumentError(
+                        f"min_score names {shown(name)}, which is not asked. The retrievers are "
+                        f"{', '.join(map(repr, names))}."
+                    )
+                least[name] = number(f"The min_score of {name!r}", value)
+            min_score = None
+        elif min_score is not None:
+            min_score = number("min_score", min_score)
+        if group_by is not None and (not isinstance(group_by, str) or not group_by):
+            raise InvalidArgumentError(f"group_by is the name of a metadata field, not {shown(group_by)}.")
+        mmr = check_diversity(diversity)
+        if mmr is not None and mmr.retriever is not None and mmr.retriever not in names:
+            raise InvalidArgumentError(
+                f"MMR names the retriever {mmr.retriever!r}, which is not asked. The retrievers are "
+                f"{', '.join(map(repr, names))}."
+            )
+        return cls(whole_number("offset", offset, 0), min_score, least, check_boosts(boost), mmr, group_by)
+
+    def depth(self, top_k: int | None, reranked: int) -> int | None:
+        """Number of first documents of a fused ranking that must be read. None for all."""
+        if top_k is None or self.boosts or self.group_by is not None or self.min_score is not None:
+            return None
+        return max(self.offset + top_k, reranked, 0 if self.diversity is None else self.diversity.depth)
+
+    def cut(self, rankings: Mapping[str, Ranking]) -> Mapping[str, Ranking]:
+        """The rankings of one query without scores that are too low."""
+        if not self.least:
+            return rankings
+        return {
+            name: ranking.top(int((ranking.scores >= self.least.get(name, -math.inf)).sum()))
+            for name, ranking in rankings.items()
+        }
+
+    def ranked(self, fused: Ranking, documents: Mapping[str, Document]) -> list[Candidate]:
+        """The documents of a fused ranking, with boosts, best first."""
+        found = [(documents[id], score) for id, score in fused if id in documents]
+        if not self.boosts:
+            return [Candidate(document, rank, score, score) for rank, (document, score) in enumerate(found, 1)]
+        factors = [self._factors(document) for document, _ in found]
+        scores = [
+            round_score(boosted(score, math.prod(of_document.values())))
+            for (_, score), of_document in zip(found, factors, strict=True)
+        ]
+        order = sorted(range(len(found)), key=lambda place: (-scores[place], found[place][0].id))
+        return [
+            Candidate(found[place][0], rank, found[place][1], scores[place], boosts=factors[place])
+            for rank, place in enumerate(order, 1)
+        ]
+
+    def reranked(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[Candidate]:
+        """The candidates after reranking. `scores` are of the first candidates, which stay before all others."""
+        head = [
+            replace(one, reranker_score=score, score=round_score(boosted(score, math.prod(one.boosts.values()))))
+            for one, score in zip(candidates, map(round_score, scores), strict=False)
+        ]
+        return sorted(head, key=lambda one: (-one.score, one.rank)) + list(candidates[len(head) :])
+
+    def choose(self, candidates: list[Candidate], similarities: Similarities) -> list[Candidate]:
+        """All hits in their final order, before `offset`."""
+        if self.min_score is not None:
+            by_reranker = any(one.reranker_score is not None for one in candidates)
+            candidates = [
+                one
+                for one in candidates
+                if one.score >= self.min_score and (one.reranker_score is not None or not by_reranker)
+            ]
+        if self.group_by is not None:
+            candidates = self._grouped(candidates, self.group_by)
+        return candidates if self.diversity is None else self._diverse(candidates, self.diversity, similarities)
+
+    def _factors(self, document: Document) -> dict[str, float]:
+        factors: dict[str, float] = {}
+        for boost in self.boosts:
+            factor = number(
+                f"The factor that {boost!r} gives document {document.id!r}", boost.factor(document), above=0
+            )
+            factors[repr(boost)] = factors.get(repr(boost), 1.0) * factor
+        return factors
+
+    def _grouped(self, candidates: Sequence[Candidate], field: str) -> list[Candidate]:
+        """The best candidate of each value of a field. A document without the field is a group of its own."""
+        groups: dict[Any, list[Candidate]] = {}
+        values: list[Any] = []
+        for place, one in enumerate(candidates):
+            value = field_value(one.document, field)
+            key = ("alone", place) if value is None else ("value", repr(comparable(value)))
+            if key not in groups:
+                values.append(value)
+            groups.setdefault(key, []).append(one)
+        return [
+            replace(best, group=value, grouped=tuple(one.document.id for one in others))
+            for value, (best, *others) in zip(values, groups.values(), strict=True)
+        ]
+
+    @staticmethod
+    def _diverse(candidates: list[Candidate], mmr: MMR, similarities: Similarities) -> list[Candidate]:
+        pool, rest = candidates[: mmr.depth], candidates[mmr.depth :]
+        if len(pool) < 2:
+            return candidates
+        scored = pool[0].reranker_score is not None
+        # The score of a document that was not reranked has another scale, so it stays behind the others.
+        alike = [one for one in pool if (one.reranker_score is not None) == scored]
+        order = mmr.order([one.score for one in alike], similarities(alike))
+        chosen = [
+            replace(
+                alike[place],
+                likeness=None if likeness is None else replace(likeness, to=alike[int(likeness.to)].document.id),
+            )
+            for place, likeness in order
+        ]
+        return chosen + pool[len(alike) :] + rest

@@ -1,0 +1,289 @@
+"""Tests of long documents: passages from the index to the hits, on the memory backend and on servers."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import hybridsearch as hs
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.errors import BackendError, FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.vectors import DenseVectors
+
+
+class HashedWords:
+    """A dense encoder that needs no model: each word is a fixed random direction."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
+        return DenseVectors(np.stack([self._row(text) for text in texts]), "cosine")
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        return [self._row(text) for text in texts]
+
+    def _row(self, text: str) -> NDArray[np.float32]:
+        row = np.zeros(self.dimensions)
+        for word in text.lower().replace(".", " ").split():
+            seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "little")
+            row += np.random.default_rng(seed).normal(size=self.dimensions)
+        norm = np.linalg.norm(row)
+        return (row / norm if norm else row).astype(np.float32)
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("hashed-words", {"dimensions": self.dimensions})
+
+    def schema(self) -> RetrieverSchema:
+        return RetrieverSchema("dense", self.fingerprint(), dimensions=self.dimensions, metric="cosine")
+
+
+FILLER = "Water the plants in the office once a week. "
+ANSWER = "Lift the battery out with the small key. "
+LONG = hs.Document("long", FILLER * 30 + ANSWER + FILLER * 30, "Handbook", {"kind": "book"})
+SHORT = hs.Document("short", "A battery is full after five hours.", metadata={"kind": "note"})
+MARKDOWN = hs.Document(
+    "md", "# Pump\n\nIt moves water.\n\n## Repair\n\nTurn the ring. Pull it off.\n", metadata={"kind": "note"}
+)
+DOCUMENTS = [LONG, SHORT, MARKDOWN, hs.Document("empty", "", "Nothing")]
+PASSAGES = hs.Passages(size=40)
+
+pytestmark = pytest.mark.skipif(
+    not MemoryBackend().capabilities.passages, reason="the memory backend stores no passages yet"
+)
+
+Make = Callable[..., hs.HybridSearch]
+
+
+@pytest.fixture(params=["memory", "folder", "opensearch", "elasticsearch"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """A function that makes a search with the documents, at a place that is empty at first."""
+    place: Any = request.param
+    if place == "folder":
+        place = tmp_path / "index"
+    elif place != "memory":
+        names = request.getfixturevalue("lucene_names")
+        place = names(request.getfixturevalue(f"{place}_url"), "passages")
+    made: list[hs.HybridSearch] = []
+
+    def make(documents: Sequence[hs.Document] = DOCUMENTS, **settings: Any) -> hs.HybridSearch:
+        retrievers = settings.pop("retrievers", None) or {"bm25": hs.BM25(), "dense": HashedWords(64)}
+        options = {} if "://" not in str(place) else {"replicas": 0, "dense": "exact"}
+        made.append(hs.HybridSearch(retrievers, place, passages=PASSAGES, backend_options=options, **settings))
+        if documents:
+            made[-1].index(documents, show_progress_bar=False)
+        return made[-1]
+
+    yield make
+    for search in made:
+        search.close()
+
+
+def test_the_passage_that_answers_finds_the_document(make: Make) -> None:
+    search = make()
+    (hit,) = search.search("how do I lift the battery out", 1)
+    assert hit.id == "long"
+    assert hit.passage is not None
+    assert ANSWER.strip() in hit.passage.text
+    assert len(hit.passage.text) < 400
+    assert [one.text for one in hit.passages] == [LONG.text[one.start : one.end] for one in hit.passages]
+    assert set(hit.passage.retrievers) == {"bm25", "dense"}
+    assert hit.passage.retrievers["bm25"].rank == 1
+    assert [one.score for one in hit.passages] == sorted((one.score for one in hit.passages), reverse=True)
+    assert hit.passage.score == pytest.approx(sum(one.contribution for one in hit.passage.retrievers.values()))
+
+
+def test_the_document_stays_the_unit(make: Make) -> None:
+    search = make()
+    assert search.count() == len(DOCUMENTS)
+    assert search.count({"kind": "note"}) == 2
+    assert search.get("long") == [LONG]
+    results = search.search("water the plants")
+    assert len(set(results.ids)) == len(results)
+    assert search.search("battery", filter={"kind": "note"}, retrievers=["bm25"]).ids == ["short"]
+    assert search.search("battery", candidates=2, top_k=2, retrievers=["bm25"]).ids[0] in ("long", "short")
+    assert len(search.search("battery", candidates=2, top_k=2, retrievers=["bm25"])) == 2
+
+
+def test_headings_and_titles_are_read_with_each_passage(make: Make) -> None:
+    search = make()
+    (hit, *_) = search.search("repair of the pump", retrievers=["bm25"])
+    assert hit.id == "md"
+    assert hit.passage is not None
+    assert "Turn the ring" in hit.passage.text
+    assert search.search("handbook key", retrievers=["bm25"]).ids == ["long"]
+    assert search.search("nothing", retrievers=["bm25"]).ids == ["empty"]
+    assert search.search("nothing", retrievers=["bm25"])[0].passage == search.search("nothing")[0].passages[0]
+
+
+def test_an_upsert_leaves_no_passage_of_the_old_text(make: Make) -> None:
+    search = make()
+    report = search.upsert(hs.Document("long", "Short now.", metadata={"kind": "book"}))
+    assert report.indexed == 1
+    assert search.search("lift key", retrievers=["bm25"]).ids == []
+    assert search.count() == len(DOCUMENTS)
+    assert search.delete("short") == 1
+    assert search.search("battery", retrievers=["bm25"]).ids == []
+    assert search.index(DOCUMENTS[2:], show_progress_bar=False).unchanged == 2
+
+
+def test_a_retriever_may_read_whole_documents(make: Make) -> None:
+    search = make([])
+    search.close()
+    whole = hs.Passages(size=40, whole=("bm25",))
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": HashedWords(64)}, passages=whole) as both:
+        both.index(DOCUMENTS, show_progress_bar=False)
+        both.search("battery office")
+        hit = next(hit for hit in both.search("lift the battery with the key") if hit.id == "long")
+        assert all(set(one.retrievers) == {"dense"} for one in hit.passages)
+        only = both.search("battery", retrievers=["bm25"])[0]
+        assert (only.passages, only.passage) == ((), None)
+
+
+def test_explanations_and_json_name_the_passage(make: Make) -> None:
+    search = make()
+    hit = search.search("lift the battery")[0]
+    explanation = hit.explain()
+    assert hit.passage is not None
+    assert f"best passage: characters {hit.passage.start:,} to {hit.passage.end:,}" in str(explanation)
+    assert sum(explanation.terms["bm25"].values()) == pytest.approx(hit.retrievers["bm25"].score, rel=1 / 100)
+    assert explanation.to_dict()["passages"][0] == hit.passage.to_dict()
+    assert hit.to_dict()["passages"][0]["text"] == hit.passage.text
+    assert search.explain("lift the battery", hit.id).passages == hit.passages
+    again = pickle.loads(pickle.dumps(hit))  # noqa: S301 - our own bytes
+    assert list(again.passages) == list(hit.passages)
+    assert copy.copy(hit).passages[0] == hit.passages[0]
+    assert len(repr(hit.passage)) < 200
+
+
+def test_the_passages_are_part_of_the_index(make: Make) -> None:
+    search = make()
+    if search.backend.capabilities.persistent:
+        place = search._recipe.place
+        search.close()
+        with hs.open(place, retrievers={"dense": HashedWords(64)}) as again:
+            assert again.passages == PASSAGES
+            assert again.search("lift the battery")[0].passage is not None
+        with pytest.raises(
+            FingerprintMismatchError, match=r"was made with Passages\(size=40.*not with Passages\(size=9"
+        ):
+            hs.HybridSearch({"dense": HashedWords(64)}, place, passages=hs.Passages(size=9))
+        with hs.HybridSearch({"bm25": hs.BM25()}, place) as part:
+            assert part.passages == PASSAGES
+            assert part.search("lift the battery").ids[0] == "long"
+
+
+class Reading:
+    """A reranker that keeps what it read. It prefers texts with "key"."""
+
+    top_k = 5
+
+    def __init__(self, passages: int | None = None) -> None:
+        self.read: list[str] = []
+        if passages is not None:
+            self.passages = passages
+
+    def rerank(self, queries: Any, documents: Any) -> list[Any]:
+        self.read += [one.text for of_query in documents for one in of_query]
+        return [np.array([float("key" in one.text) for one in of_query]) for of_query in documents]
+
+    def to_json(self) -> None:
+        return None
+
+
+def test_a_reranker_reads_the_best_passages(make: Make) -> None:
+    search, reranker = make(), Reading()
+    results = search.search("battery", reranker=reranker, retrievers=["bm25"])
+    assert results.ids[0] == "long"
+    assert results[0].passage is not None
+    assert results[0].passage.text.strip() in reranker.read
+    assert all(len(text) < 400 for text in reranker.read)
+    several = Reading(passages=3)
+    hit = search.search("water the plants", reranker=several)[0]
+    found = sorted(hit.passages[:3], key=lambda one: one.start)
+    if hit.id == "long":
+        assert len(found) == 3
+        assert "\n".join(one.text.strip() for one in found) in several.read
+
+
+def test_evaluation_reranks_the_passages_that_a_search_reranks(make: Make) -> None:
+    search = make(reranker=Reading())
+    queries = {"1": "battery", "2": "water the plants", "3": "ring"}
+    data = hs.Dataset("three", queries, {"1": {"long": 1}, "2": {"md": 1}, "3": {"md": 1}}, DOCUMENTS)
+    comparison = hs.compare({"all": search}, data, measures=["RR@10"], latency_queries=2)
+    expected = np.mean(
+        [1 / (search.search(text).ids.index(next(iter(data.qrels[id]))) + 1) for id, text in queries.items()]
+    )
+    assert comparison.systems[0].means["RR@10"].mean == pytest.approx(expected)
+
+
+def test_mmr_compares_the_best_passages(make: Make) -> None:
+    twin = hs.Document("twin", FILLER * 30 + ANSWER, "Handbook")
+    search = make([*DOCUMENTS, twin])
+    hits = search.search("lift the battery out with the small key", diversity=hs.MMR(0.5))
+    likenesses = {hit.id: hit.likeness for hit in hits}
+    second = {"long", "twin"} - {hits[0].id}
+    assert likenesses[second.pop()] is not None
+
+
+async def _async(search: hs.HybridSearch) -> hs.Results:
+    return await search.asearch("lift the battery")
+
+
+def test_asynchronous_searches_have_the_same_passages(make: Make) -> None:
+    search = make()
+    found, plain = asyncio.run(_async(search)), search.search("lift the battery")
+    assert [list(hit.passages) for hit in found] == [list(hit.passages) for hit in plain]
+
+
+def test_copies_keep_the_passages(make: Make, tmp_path: Path) -> None:
+    search = make()
+    report = hs.copy(search.backend, tmp_path / "copy", show_progress_bar=False)
+    assert (report.copied, report.differences) == (4, ())
+    with hs.open(tmp_path / "copy", retrievers={"dense": HashedWords(64)}) as copied:
+        assert copied.passages == PASSAGES
+        found, there = copied.search("lift the battery")[0], search.search("lift the battery")[0]
+        assert [(one.start, one.end) for one in found.passages] == [(one.start, one.end) for one in there.passages]
+        assert hs.copy(search.backend, tmp_path / "copy", resume=True, show_progress_bar=False).unchanged == 4
+
+
+def test_documents_that_are_encoded_into_a_folder_first_keep_their_passages(make: Make, tmp_path: Path) -> None:
+    search = make([])
+    search.index(DOCUMENTS, via=tmp_path / "via", show_progress_bar=False)
+    hit = search.search("lift the battery")[0]
+    assert hit.passage is not None
+    assert ANSWER.strip() in hit.passage.text
+
+
+def test_wrong_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"passages is an hs\.Passages"):
+        hs.HybridSearch({"bm25": hs.BM25()}, passages=True)  # type: ignore[arg-type]
+    with (
+        pytest.raises(InvalidArgumentError, match="whole names 'dense', which is not a retriever"),
+        hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "x", passages=hs.Passages(whole=("dense",))) as search,
+    ):
+        search.index(DOCUMENTS, show_progress_bar=False)
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "whole") as search:
+        search.index(DOCUMENTS, show_progress_bar=False)
+        assert search.search("battery")[0].passages == ()
+    with pytest.raises(FingerprintMismatchError, match="made with whole documents, not with Passages"):
+        hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "whole", passages=PASSAGES)
+
+
+def test_an_engine_without_passages_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(MemoryBackend().capabilities, passages=False)
+    monkeypatch.setattr(MemoryBackend, "capabilities", without)
+    search = hs.HybridSearch({"bm25": hs.BM25()}, passages=PASSAGES)
+    with pytest.raises(BackendError, match="stores no passages"):
+        search.index(DOCUMENTS, show_progress_bar=False)
