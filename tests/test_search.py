@@ -954,7 +954,7 @@ def test_results_print_as_text_and_html_without_trusting_the_documents() -> None
         (lambda s: s.search("q", retrievers=[["bm25"]]), InvalidArgumentError, "not \\['bm25'\\]"),
         (lambda s: s.search_many(None), InvalidArgumentError, "list of queries"),
         (lambda s: s.get([7]), InvalidArgumentError, "not 7"),
-        (lambda s: s.delete(None), InvalidArgumentError, "not None"),
+        (lambda s: s.delete(None), InvalidArgumentError, "neither is given"),
         (lambda s: s.explain("q", 7), InvalidArgumentError, "one string, not 7"),
         (lambda s: s.explain("q", ["lift"]), InvalidArgumentError, "one string"),
         (lambda s: hs.open(s.backend, retrievers=5), InvalidArgumentError, "mapping"),
