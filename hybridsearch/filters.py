@@ -517,7 +517,10 @@ def _parse(filter: Any, where: str, depth: int) -> Condition:
             f"{where} is {_show(filter)}, but a filter is a mapping such as {{'year': {{'$gte': 2020}}}}."
         )
     if not filter:
-        raise FilterError(f"{where} is empty: leave the filter out to search everything.")
+        every = '{"id": {"$exists": true}}'
+        raise FilterError(
+            f"{where} is empty: leave the filter out to search everything, or write {every} for every document."
+        )
     conditions = [_parse_entry(key, value, where, depth) for key, value in filter.items()]
     return conditions[0] if len(conditions) == 1 else And(tuple(conditions))
 

@@ -20,7 +20,7 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder, make_encoder
-from hybridsearch.errors import BackendError, DocumentError, FilterError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Compare, Condition, Filter
 from hybridsearch.forks import after_fork
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
@@ -287,16 +287,17 @@ class HybridSearch:
         (1, 1)
         """
         if (ids is None) == (filter is None):
-            given = "neither is" if ids is None else "both are"
-            raise InvalidArgumentError(f"delete takes ids or a filter, but {given} given: give one of them.")
+            both = "neither is" if ids is None else "both are"
+            raise InvalidArgumentError(f"delete takes ids or a filter, but {both} given: give one of them.")
         self._check_indexed()
         if not self._backend.capabilities.delete:
             raise BackendError(
                 f"The engine at {self._place} cannot delete documents: index the documents to keep into another place."
             )
-        if ids is not None:
-            return self._backend.delete([form for id in arguments.ids(ids) for form in spellings(id)])
-        parsed = self._parsed_for_deletion(filter)
+        parsed = self._parsed(filter)
+        if parsed is None:
+            given = arguments.ids(() if ids is None else ids)
+            return self._backend.delete([form for id in given for form in spellings(id)])
         for note in filter_notes(self._backend, parsed, self._known):
             warn(note)
         return delete_selected(self._backend, parsed)
@@ -850,16 +851,6 @@ class HybridSearch:
         reranker = {} if self.reranker is None else {"reranker": self.reranker.to_json()}
         settings = {"fusion": self.fusion.to_json(), "candidates": self.candidates, **reranker}
         return self._encoders.make_schema(settings)
-
-    def _parsed_for_deletion(self, filter: Any) -> Filter:
-        """The filter of `delete`. An empty filter may be a mistake, so it is refused."""
-        if filter == {}:
-            raise FilterError(
-                "The filter is empty, so delete would remove every document. No document was removed. To remove every "
-                """document, give the filter {"id": {"$exists": true}}."""
-            )
-        parsed = self._parsed(filter)
-        return Filter.parse(filter) if parsed is None else parsed
 
     def _sort_notes(self, order: Order) -> Iterator[str]:
         for path, _ in order.fields:

@@ -1,5 +1,6 @@
 """The command line program `hybridsearch`. Each module here adds its verbs to `app`."""
 
+from hybridsearch.cli import documents as documents
 from hybridsearch.cli import evaluation as evaluation
 from hybridsearch.cli import search as search
 from hybridsearch.cli import training as training

@@ -1,6 +1,7 @@
 """The program `hybridsearch`: how verbs are listed, how errors are shown, and which exit code follows.
 
-Every verb prints text for people. With `--json` it prints exactly one JSON document. The exit codes are:
+Every verb prints text for people. With `--json` it prints exactly one JSON document. `list` and `get` print a line of
+JSON for each document of the index. The exit codes are:
 
 - 0: the verb did its work.
 - 1: there was an error. One line on standard error says which. Tables may follow that line.
@@ -29,13 +30,15 @@ from hybridsearch.errors import HybridSearchError
 from hybridsearch.messages import redacted
 
 SEARCHING = "Search your documents"
+KEEPING = "List and delete documents"
 MEASURING = "Measure and improve the search"
 TRAINING = "Adapt a model to your data"
 MOVING = "Move to another engine"
 CHECKING = "Check and prepare this machine"
 
 ORDER = (
-    "index", "search", "explain", "compare", "tune", "evaluate", "train", "mine", "copy", "publish", "doctor", "warmup",
+    "index", "search", "explain", "list", "get", "delete", "compare", "tune", "evaluate", "train", "mine", "copy",
+    "publish", "doctor", "warmup",
 )  # fmt: skip
 """The verbs in the order in which `hybridsearch --help` lists them: the order in which a new user needs them."""
 
