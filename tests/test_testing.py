@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,31 +19,33 @@ import numpy as np
 import pytest
 
 import hybridsearch.testing
-from hybridsearch.backends import Capabilities, Request, RetrieverSchema, Schema
+from hybridsearch.backends import Capabilities, Request, RetrieverSchema, Schema, check_batch, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, FilterError, IndexExistsError, InvalidArgumentError, install_command
 from hybridsearch.filters import Filter, holds
 from hybridsearch.listing import Key, Order, in_order, with_documents
-from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.ranking import EMPTY, PassageScore, Ranking
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import KINDS, Kinds, put
 from hybridsearch.testing.filtering import ITEMS
 from hybridsearch.testing.listing import LISTED, ListingTests
-from hybridsearch.testing.oracles import right_scores
+from hybridsearch.testing.oracles import right_passages, right_scores
+from hybridsearch.testing.passages import PassageTests
 from hybridsearch.testing.ranking import RankingTests
-from hybridsearch.testing.samples import Item, encode, make_schema, random_items
-from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, SparseVectors
+from hybridsearch.testing.samples import Item, encode, long_items, make_schema, random_items, with_passages
+from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseQuery, SparseVectors
 
 
 class PlainBackend:
     """A backend with items in a dict. The oracles of the suite score them, so it is slow and right."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(passages=True)
 
     def __init__(self) -> None:
         self.schema: Schema | None = None
         self.items: dict[str, dict[str, Item]] = {}  # by document id, then by retriever
         self.documents: dict[str, Document] = {}
+        self.spans: dict[str, list[tuple[int, int]]] = {}
         self.closed = False
         self.lock = threading.RLock()
 
@@ -52,27 +55,17 @@ class PlainBackend:
     def create(self, schema: Schema) -> None:
         if self.schema is not None:
             raise IndexExistsError("There is an index already.")
+        check_schema(schema, self)
         self.schema = schema
 
     def upsert(self, batch: EncodedBatch) -> None:
         schema = self._open()
-        ids = [document.id for document in batch.documents]
-        if len(set(ids)) != len(ids):
-            raise InvalidArgumentError(f"An id comes twice among {ids}.")
-        if wrong := batch.vectors.keys() ^ schema.retrievers.keys():
-            raise InvalidArgumentError(f"The batch and the schema differ in {sorted(wrong)}.")
-        for name, vectors in batch.vectors.items():
-            retriever = schema.retrievers[name]
-            if isinstance(vectors, DenseVectors) != (retriever.kind == "dense"):
-                raise InvalidArgumentError(f"{name!r} is {retriever.kind}.")
-            if isinstance(vectors, DenseVectors) and vectors.array.shape[1] != retriever.dimensions:
-                raise InvalidArgumentError(f"{name!r} has {retriever.dimensions} dimensions.")
+        check_batch(batch, schema)
         with self.lock:
             for row, document in enumerate(batch.documents):
                 self.documents[document.id] = document
-                self.items[document.id] = {
-                    name: _item(document.id, vectors, row) for name, vectors in batch.vectors.items()
-                }
+                self.spans[document.id] = _spans(batch, row)
+                self.items[document.id] = {name: _item(batch, schema, name, row) for name in schema.retrievers}
 
     def delete(self, ids: Sequence[str]) -> int:
         self._open()
@@ -93,20 +86,43 @@ class PlainBackend:
 
     def scores(self, request: Request) -> dict[str, float]:
         retriever = self._check(request)
+        if retriever.passages:
+            return {id: max(scores.values()) for id, scores in self.passages(request).items()}
         items = [items[request.retriever] for items in self.items.values()]
         return right_scores(retriever.kind, items, request.query, retriever.metric or "cosine")
 
+    def passages(self, request: Request) -> dict[str, dict[tuple[int, int], float]]:
+        """The scores of passages by span, by document id. The best passage is first."""
+        retriever = self._check(request)
+        items = [items[request.retriever] for items in self.items.values()]
+        right = right_passages(retriever.kind, items, request.query, retriever.metric or "cosine")
+        return {id: dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))) for id, scores in right.items()}
+
     def rank(self, scores: dict[str, float], request: Request) -> Ranking:
         passing = {id: score for id, score in scores.items() if self._passes(request.filter, id)}
-        return Ranking.from_scores(passing, request.k)
+        ranking = Ranking.from_scores(passing, request.k)
+        if not request.passages or not ranking.ids or not self._check(request).passages:
+            return ranking
+        found = self.passages(request)
+        listed = {
+            id: [PassageScore(*span, score) for span, score in found[id].items()][: request.passages]
+            for id in ranking.ids
+        }
+        return replace(ranking, passages=listed)
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
+        best = {}
+        if self._check(request).passages:
+            best = {id: next(iter(scores)) for id, scores in self.passages(request).items()}
         terms = request.query.terms if isinstance(request.query, SparseQuery) else ()
         weights = request.query.weights if isinstance(request.query, SparseQuery) else []
         parts: list[dict[str, float]] = [{} for _ in ids]
         for term, weight in zip(terms, weights, strict=True):
             query = SparseQuery((term,), np.array([weight], dtype=np.float32))
             scores = self.scores(Request(request.retriever, query, request.k))
+            if best:
+                of_passages = self.passages(Request(request.retriever, query, request.k))
+                scores = {id: of_passages[id][span] for id, span in best.items() if span in of_passages.get(id, ())}
             for part, id in zip(parts, ids, strict=True):
                 if id in scores:
                     part[term] = scores[id]
@@ -116,11 +132,13 @@ class PlainBackend:
         schema, ids = self._open(), list(self.documents)
         for start in range(0, len(ids), batch_size):
             part = ids[start : start + batch_size]
-            vectors = {}
-            for name, retriever in schema.retrievers.items():
-                batch = encode([self.items[id][name] for id in part], Schema({name: retriever}))
-                vectors[name] = batch.vectors[name]
-            yield EncodedBatch([self.documents[id] for id in part], vectors)
+            batches = {
+                name: encode([self.items[id][name] for id in part], replace(schema, retrievers={name: retriever}))
+                for name, retriever in schema.retrievers.items()
+            }
+            vectors = {name: batch.vectors[name] for name, batch in batches.items()}
+            passages = None if schema.passages is None else PassageSpans.of([self.spans[id] for id in part])
+            yield EncodedBatch([self.documents[id] for id in part], vectors, passages)
 
     def count(self, filter: Filter | None = None) -> int:
         self._open()
@@ -159,7 +177,23 @@ class PlainBackend:
                 raise FilterError(check.error)
 
 
-def _item(id: str, vectors: SparseVectors | DenseVectors, row: int) -> Item:
+def _spans(batch: EncodedBatch, row: int) -> list[tuple[int, int]]:
+    return [] if batch.passages is None else [(start, end) for start, end in batch.passages.take([row]).spans.tolist()]
+
+
+def _item(batch: EncodedBatch, schema: Schema, name: str, row: int) -> Item:
+    """A document as one retriever sees it."""
+    id, vectors = batch.documents[row].id, batch.vectors[name]
+    if batch.passages is None or not schema.retrievers[name].passages:
+        return _of_row(id, vectors, row)
+    rows = batch.passages.rows([row]).tolist()
+    return Item(
+        id,
+        passages={span: _of_row(id, vectors, passage) for span, passage in zip(_spans(batch, row), rows, strict=True)},
+    )
+
+
+def _of_row(id: str, vectors: SparseVectors | DenseVectors, row: int) -> Item:
     if isinstance(vectors, DenseVectors):
         return Item(id, vector=vectors.array[row].copy())
     matrix = vectors.matrix[[row]]
@@ -171,6 +205,16 @@ class TestPlainBackend(BackendSuite):
     @pytest.fixture
     def connect(self) -> Callable[[str], PlainBackend]:
         return lambda name: PlainBackend()
+
+
+class _StoresNoPassages(PlainBackend):
+    capabilities = Capabilities()
+
+
+class TestWithoutPassages(PassageTests):
+    @pytest.fixture
+    def connect(self) -> Callable[[str], PlainBackend]:
+        return lambda name: _StoresNoPassages()
 
 
 @pytest.fixture(scope="class")
@@ -336,6 +380,43 @@ class _DeletesTheFirstOnly(_Lists):
         return self.delete([id for id in self.documents if self._passes(filter, id)][:3])
 
 
+class _GroupsAfterTheCut(PlainBackend):
+    def rank(self, scores: dict[str, float], request: Request) -> Ranking:
+        flat = [(score, id) for id, of_id in self.passages(request).items() for score in of_id.values()]
+        kept = {id for _, id in sorted(flat, reverse=True)[: request.k]}
+        return super().rank({id: score for id, score in scores.items() if id in kept}, request)
+
+
+class _SumsPassages(PlainBackend):
+    def scores(self, request: Request) -> dict[str, float]:
+        if not self._check(request).passages:
+            return super().scores(request)
+        return {id: sum(scores.values()) for id, scores in self.passages(request).items()}
+
+
+class _ListsTheLastOfEqualPassages(PlainBackend):
+    def passages(self, request: Request) -> dict[str, dict[tuple[int, int], float]]:
+        found = super().passages(request)
+        return {
+            id: dict(sorted(scores.items(), key=lambda pair: (-pair[1], -pair[0][0]))) for id, scores in found.items()
+        }
+
+
+class _KeepsOldPassages(PlainBackend):
+    def upsert(self, batch: EncodedBatch) -> None:
+        old = dict(self.items)
+        super().upsert(batch)
+        for id in old.keys() & {document.id for document in batch.documents}:
+            for name, item in self.items[id].items():
+                self.items[id][name] = replace(item, passages={**old[id][name].passages, **item.passages})
+
+
+class _ScoresPassagesTooLow(PlainBackend):
+    def passages(self, request: Request) -> dict[str, dict[tuple[int, int], float]]:
+        found = super().passages(request)
+        return {id: {span: score * 0.9 for span, score in scores.items()} for id, scores in found.items()}
+
+
 FAULTS: list[tuple[type[PlainBackend], str, Kinds]] = [
     (_TiesByInsertion, "test_equal_scores_are_cut_by_id", ("sparse",)),
     (_TiesByUtf16, "test_odd_ids_are_ordered_by_code_point", ("sparse",)),
@@ -355,6 +436,28 @@ FAULTS: list[tuple[type[PlainBackend], str, Kinds]] = [
     (_ContinuesAtTheCursor, "test_list_continues_after_any_document", ("sparse",)),
     (_DeletesTheFirstOnly, "test_list_and_delete_agree", ("sparse",)),
 ]
+
+
+PASSAGE_FAULTS: list[tuple[type[PlainBackend], str]] = [
+    (_GroupsAfterTheCut, "test_candidates_are_documents_however_deep_they_are"),
+    (_SumsPassages, "test_documents_are_ranked_by_their_best_passage"),
+    (_ListsTheLastOfEqualPassages, "test_equal_passages_are_in_order_and_equal_documents_by_id"),
+    (_KeepsOldPassages, "test_replaced_documents_leave_no_passage_behind"),
+    (_ScoresPassagesTooLow, "test_documents_are_ranked_by_their_best_passage"),
+]
+
+
+@pytest.mark.parametrize(("faulty", "test"), PASSAGE_FAULTS)
+def test_the_suite_notices_a_fault_of_passages(faulty: type[PlainBackend], test: str) -> None:
+    schema, backend = with_passages(make_schema(KINDS)), faulty()
+    backend.create(schema)
+    available: dict[str, object] = {"opened": backend, "long_items": backend, "of_passages": schema}
+    available |= dict.fromkeys(("kinds", "term_kinds", "exact_kinds"), ("lexical",))
+    function = getattr(BackendSuite(), test)
+    wanted = inspect.signature(function).parameters
+    put(backend, long_items() if "long_items" in wanted else [], schema)
+    with pytest.raises(AssertionError):
+        function(**{name: value for name, value in available.items() if name in wanted})
 
 
 @pytest.mark.parametrize(("faulty", "test", "kinds"), FAULTS)

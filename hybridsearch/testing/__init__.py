@@ -36,9 +36,9 @@ If your backend can be published under a second name (`hybridsearch.backends.Ali
 `hybridsearch.testing.aliases.AliasTests`.
 
 The `Capabilities` of your backend decide which tests are skipped: tests of kinds that it does not store, filters,
-delete, explain, scan, persistence and concurrent readers. For an approximate kind, the tests measure recall and do not
-require equal rankings. Scores are compared with float64 arithmetic, within `Capabilities.score_tolerance`. The formulas
-are in `hybridsearch.testing.oracles`.
+delete, explain, scan, passages, persistence and concurrent readers. For an approximate kind, the tests measure recall
+and do not require equal rankings. Scores are compared with float64 arithmetic, within `Capabilities.score_tolerance`.
+The formulas are in `hybridsearch.testing.oracles`.
 
 The suite needs pytest, numpy and scipy. It takes a few seconds for an engine in the same process.
 """

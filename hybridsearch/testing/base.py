@@ -17,7 +17,7 @@ from hybridsearch.testing.samples import Item
 from hybridsearch.vectors import EncodedBatch, Metric, QueryVector
 
 Connect: TypeAlias = Callable[[str], Backend]
-Load: TypeAlias = Callable[[str, Sequence[Sequence[Item]]], Backend]
+Load: TypeAlias = Callable[..., Backend]
 Kinds: TypeAlias = tuple[Kind, ...]
 
 _LOADED = pytest.StashKey[dict[str, Backend]]()
@@ -98,12 +98,15 @@ class Base:
     def load(
         self, connect: Connect, connect_shared: Connect | None, schema: Schema, request: pytest.FixtureRequest
     ) -> Load:
-        """A function from a name and batches of items to an index with these items. A test must not change it."""
+        """A function from a name and batches of items to an index with these items. A test must not change it.
+
+        A third argument gives the schema, if it is not the fixture `schema`.
+        """
         share = connect_shared is not None
         owner = request.node.getparent(pytest.Class) if share else request.node
         loaded: dict[str, Backend] = owner.stash.setdefault(_LOADED, {})
 
-        def load(name: str, batches: Sequence[Sequence[Item]]) -> Backend:
+        def load(name: str, batches: Sequence[Sequence[Item]], schema: Schema = schema) -> Backend:
             if name not in loaded:
                 backend = (connect_shared or connect)(name)
                 (owner if share else request).addfinalizer(backend.close)

@@ -26,17 +26,44 @@ def right_scores(
     average_length: float | None = None,
 ) -> dict[str, float]:
     """The score of every item that is a hit, by id."""
+    scores = _scores(kind, items, query, metric, average_length)
+    return {item.id: score for item, score in zip(items, scores, strict=True) if score is not None}
+
+
+def right_passages(
+    kind: Kind,
+    items: Sequence[Item],
+    query: QueryVector,
+    metric: Metric = "cosine",
+    average_length: float | None = None,
+) -> dict[str, dict[tuple[int, int], float]]:
+    """The score of every passage that is a hit, by span, by id. The largest is the score of the item (MaxP).
+
+    Each passage is scored like an item. So the numbers of BM25 are those of a collection of passages.
+    """
+    owners = [(item.id, span) for item in items for span in item.parts]
+    passages = [passage for item in items for passage in item.parts.values()]
+    right: dict[str, dict[tuple[int, int], float]] = {}
+    for (id, span), score in zip(owners, _scores(kind, passages, query, metric, average_length), strict=True):
+        if score is not None:
+            right.setdefault(id, {})[span] = score
+    return right
+
+
+def _scores(
+    kind: Kind, items: Sequence[Item], query: QueryVector, metric: Metric, average_length: float | None
+) -> list[float | None]:
+    """The score of every item. None for an item that is no hit."""
     assert not isinstance(query, TextQuery), "only the engine knows the right scores of a text query"
     if isinstance(query, SparseQuery):
         scores = bm25(items, query, average_length) if kind == "lexical" else sparse_dot(items, query)
-        return {item.id: score for item, score in zip(items, scores.tolist(), strict=True) if score > 0}
-    if not query.any():
-        return {}
-    return {
-        item.id: dense_score(item.vector, query, metric)
+        return [score if score > 0 else None for score in scores.tolist()]
+    return [
+        None
+        if item.vector is None or not item.vector.any() or not query.any()
+        else dense_score(item.vector, query, metric)
         for item in items
-        if item.vector is not None and item.vector.any()
-    }
+    ]
 
 
 def bm25(items: Sequence[Item], query: SparseQuery, average_length: float | None = None) -> NDArray[np.float64]:

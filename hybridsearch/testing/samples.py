@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hybridsearch.vectors import (
     DenseVectors,
     EncodedBatch,
     Metric,
+    PassageSpans,
     QueryVector,
     SparseQuery,
     SparseVectors,
@@ -48,6 +50,8 @@ class Item:
         text: Text of the document.
         title: Title of the document.
         metadata: Metadata of the document.
+        passages: Items with the vectors of the passages, by span of `text`, in order. The vectors of the document
+            itself are for retrievers that read whole documents. An item without passages has one, which is itself.
     """
 
     id: str
@@ -57,6 +61,12 @@ class Item:
     text: str = ""
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    passages: Mapping[tuple[int, int], Item] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Mapping[tuple[int, int], Item]:
+        """The passages by span, at least one."""
+        return self.passages or {(0, len(self.text)): self}
 
     @property
     def document(self) -> Document:
@@ -94,6 +104,35 @@ def random_items(count: int = 60, seed: int = 0, prefix: str = "d") -> list[Item
             )
         )
     return items
+
+
+def long(id: str, passages: Sequence[Item], metadata: Mapping[str, Any] | None = None) -> Item:
+    """An item with passages. A whole-document retriever reads the words of all passages and the first vector."""
+    text, spans = "", {}
+    for number, passage in enumerate(passages):
+        words = passage.text or f"passage {number}"
+        spans[max(0, len(text) - number % 2 * 3), len(text) + len(words) + 1] = passage  # every second one overlaps
+        text += f"{words} "
+    counts, weights = Counter[str](), dict[str, float]()
+    for passage in passages:
+        counts.update(passage.counts)
+        weights |= passage.weights
+    return Item(id, counts, weights, passages[0].vector, text, metadata=metadata or {}, passages=spans)
+
+
+def long_items(count: int = 40, most: int = 6, seed: int = 0) -> list[Item]:
+    """Items of one to `most` random passages. Some passages have no vectors, and some come twice."""
+    rng = np.random.default_rng(seed)
+    pool = random_items(count * most, seed)
+    items = []
+    for number in range(count):
+        passages = [pool.pop() for _ in range(int(rng.integers(1, most + 1)))]
+        if number % 5 == 1:
+            passages.insert(1, Item("no vectors", text="..."))
+        if number % 7 == 2:
+            passages.append(passages[0])
+        items.append(long(f"d{number}", passages, {"number": number, "parity": ("even", "odd")[number % 2]}))
+    return [*items, Item("empty")]
 
 
 def random_queries(kind: Kind, count: int = 8, seed: int = 1) -> list[QueryVector]:
@@ -140,21 +179,35 @@ def make_schema(
     return Schema(retrievers, {"suite": [1, "two", None]})
 
 
+def with_passages(schema: Schema, beside: bool = False) -> Schema:
+    """The schema with passages, which all retrievers read.
+
+    With `beside`, each retriever is there a second time for whole documents, with the name "whole-<name>".
+    """
+    retrievers = {name: replace(retriever, passages=True) for name, retriever in schema.retrievers.items()}
+    if beside:
+        retrievers |= {f"whole-{name}": retriever for name, retriever in schema.retrievers.items()}
+    return replace(schema, retrievers=retrievers, passages={"size": 100, "by": "sentences"})
+
+
 def encode(items: Sequence[Item], schema: Schema) -> EncodedBatch:
     """The batch that encoders would give to a backend. Its vocabularies have only the terms of this batch, shuffled."""
+    passages = [passage for item in items for passage in item.parts.values()]
     vectors: dict[str, Vectors] = {}
     for name, retriever in schema.retrievers.items():
+        read = passages if retriever.passages else items
         if retriever.kind == "lexical":
-            vectors[name] = _sparse([item.counts for item in items])
+            vectors[name] = _sparse([item.counts for item in read])
         elif retriever.kind == "sparse":
-            vectors[name] = _sparse([item.weights for item in items])
+            vectors[name] = _sparse([item.weights for item in read])
         else:
-            array = np.zeros((len(items), retriever.dimensions or 0), dtype=np.float32)
-            for row, item in enumerate(items):
+            array = np.zeros((len(read), retriever.dimensions or 0), dtype=np.float32)
+            for row, item in enumerate(read):
                 if item.vector is not None:
                     array[row] = item.vector
             vectors[name] = DenseVectors(array, retriever.metric or "cosine")
-    return EncodedBatch([item.document for item in items], vectors)
+    spans = None if schema.passages is None else PassageSpans.of([list(item.parts) for item in items])
+    return EncodedBatch([item.document for item in items], vectors, spans)
 
 
 def _sparse(rows: Sequence[Mapping[str, float]]) -> SparseVectors:

@@ -310,12 +310,13 @@ def _typed(value: Any) -> Any:
 def _rows(batch: EncodedBatch) -> list[tuple[Document, dict[str, Any]]]:
     """Each document with its vectors: weights by term, or a list of floats."""
     return [
-        (document, {name: _row(vectors, row) for name, vectors in batch.vectors.items()})
+        (document, {name: vector_of(vectors, row) for name, vectors in batch.vectors.items()})
         for row, document in enumerate(batch.documents)
     ]
 
 
-def _row(vectors: SparseVectors | DenseVectors, row: int) -> dict[str, float] | list[float]:
+def vector_of(vectors: SparseVectors | DenseVectors, row: int) -> dict[str, float] | list[float]:
+    """One vector: weights by term, or a list of floats."""
     if isinstance(vectors, DenseVectors):
         return [float(value) for value in vectors.array[row]]
     matrix = vectors.matrix

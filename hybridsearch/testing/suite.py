@@ -7,6 +7,7 @@ from hybridsearch.testing.fields import FieldTests
 from hybridsearch.testing.filtering import FilterTests
 from hybridsearch.testing.listing import ListingTests
 from hybridsearch.testing.misuse import MisuseTests
+from hybridsearch.testing.passages import PassageTests
 from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.storage import StorageTests
 from hybridsearch.testing.ties import TieTests
@@ -21,6 +22,7 @@ class BackendSuite(
     ListingTests,
     UpdateTests,
     StorageTests,
+    PassageTests,
     MisuseTests,
     ConcurrencyTests,
 ):
