@@ -198,7 +198,7 @@ def _of_row(id: str, vectors: SparseVectors | DenseVectors, row: int) -> Item:
         return Item(id, vector=vectors.array[row].copy())
     matrix = vectors.matrix[[row]]
     terms = {vectors.vocabulary.terms[c]: v for c, v in zip(matrix.indices, matrix.data.tolist(), strict=True)}
-    return Item(id, {term: round(value) for term, value in terms.items() if value}, terms)
+    return Item(id, {term: value for term, value in terms.items() if value}, terms)
 
 
 class TestPlainBackend(BackendSuite):
