@@ -45,13 +45,13 @@ def pages_by_id(
 
 
 def _page(target: Target, filter: Filter | None, after: str | None, size: int) -> Steps[list[Document]]:
-    rest = [] if after is None else [{"range": {"id": {"gt": after}}}]
     body = {
         **DOCUMENT,
         "size": size,
         "sort": ["id"],
         "track_total_hits": False,
-        "query": {"bool": {"filter": [target.searcher.query(filter), *rest]}},
+        "query": {"bool": {"filter": [target.searcher.query(filter)]}},
+        **({} if after is None else {"search_after": [after]}),
     }
     path = f"{target.address.path}/_search?allow_partial_search_results=false"
     answer = yield Call("POST", path, orjson.dumps(body))

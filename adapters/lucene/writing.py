@@ -30,6 +30,7 @@ _AT_ONCE = 1000  # documents per batch of `reweigh`
 _WITH_GRAPHS = "3s"
 _TOLERATED = 0.05  # relative difference of the average lengths from which a load calls `reweigh`
 _DELETED_AT_ONCE = 100_000  # documents, so that a request ends before the usual timeout
+_READ_AT_ONCE = 5000  # of them. OpenSearch adds a header for each reading, and Python accepts 100 headers
 _NO_HANDLER = "no handler found for uri"
 _DISTURBED = 8  # requests that may find documents which others have just changed
 _FAR, _ENOUGH = 0.25, 100  # relative difference and number of upserted texts from which there is a warning
@@ -124,7 +125,8 @@ class Writer:
         Raises:
             BackendError: Others change the documents all the time, or the engine did not delete some of them.
         """
-        path = f"{target.address.path}/_delete_by_query?conflicts=proceed&max_docs={_DELETED_AT_ONCE}"
+        options = f"conflicts=proceed&max_docs={_DELETED_AT_ONCE}&scroll_size={_READ_AT_ONCE}"
+        path = f"{target.address.path}/_delete_by_query?{options}"
         call = Call("POST", path, orjson.dumps({"query": query}))
         deleted = disturbed = 0
         try:
