@@ -39,8 +39,8 @@ def index(
         Path,
         arg(
             "SOURCE",
-            "Documents to read: a .jsonl, .csv, .tsv or .parquet file, a folder of .txt and .md files, or a BEIR "
-            "folder.",
+            "Documents to read: a .jsonl, .csv, .tsv or .parquet file, a BEIR folder, or a folder of any of these and "
+            "of .txt, .md, .pdf, .docx, .pptx, .xlsx, .html and .eml files.",
         ),
     ],
     place: Annotated[
@@ -81,7 +81,9 @@ def index(
     format: Annotated[
         str | None,
         _of_documents(
-            "NAME", "Format of the source: jsonl, csv, tsv, parquet, beir or text. Default: decided by the file's name."
+            "NAME",
+            "Format of the source: jsonl, csv, tsv, parquet, beir, text, pdf, docx, pptx, xlsx, html or eml. In a "
+            "folder, only files of this format are read. Default: decided by the files' names.",
         ),
     ] = None,
     id_field: Annotated[str | None, _of_documents("NAME", "Field (column) that holds the id.")] = None,

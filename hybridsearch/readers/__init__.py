@@ -3,6 +3,7 @@
 Each module reads some formats. `read.py` has the table of all formats, and finds the files.
 """
 
+from hybridsearch.readers.pages import pages_of as pages_of
 from hybridsearch.readers.read import DocumentReader as DocumentReader
 from hybridsearch.readers.read import SkippedLine as SkippedLine
 from hybridsearch.readers.read import Table as Table

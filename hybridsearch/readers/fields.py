@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError
+from hybridsearch.readers.markdown import Content
 from hybridsearch.readers.types import converted
 
 ID_FIELDS = ("id", "_id", "docid")
@@ -85,14 +86,22 @@ class Fields:
         if isinstance(nested, Mapping):
             del metadata["metadata"]
             metadata = {**nested, **metadata}
+        return Document(id, text, "" if title is None else title, self._kept(metadata))
+
+    def of_file(self, content: Content, id: str, name: str) -> Document:
+        """Make the document of a whole file. Its title is `name` if the file has none."""
+        return Document(id, content.text, content.title or name, self._kept(content.metadata))
+
+    def _kept(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """The metadata that is kept, in the types that were given."""
         if self.metadata is not None:
             metadata = {field: value for field, value in metadata.items() if field in self.metadata}
-        if self.types:
-            metadata = {
-                field: converted(value, self.types[field], field) if field in self.types else value
-                for field, value in metadata.items()
-            }
-        return Document(id, text, "" if title is None else title, metadata)
+        if not self.types:
+            return metadata
+        return {
+            field: converted(value, self.types[field], field) if field in self.types else value
+            for field, value in metadata.items()
+        }
 
     def of_document(self, record: Container[str]) -> tuple[str | None, str | None, str | None]:
         """Find the names of the fields with the id, the text and the title. All other fields are metadata."""

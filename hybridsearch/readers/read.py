@@ -7,10 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import starmap
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, runtime_checkable
+from typing import IO, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from hybridsearch import arguments
 from hybridsearch.documents import Document
@@ -21,12 +22,15 @@ from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fi
 from hybridsearch.readers.tables import arrow_rows, csv_columns, csv_rows, parquet_rows, tsv_columns, tsv_rows
 from hybridsearch.readers.text import json_lines, text_document
 from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
+from hybridsearch.readers.worker import PARSERS, Worker
 
 BEIR_NAMES = tuple(f"corpus.jsonl{packed}" for packed in ("", *SUFFIXES))
 """Names of the file with the documents in a BEIR data set."""
 
 LARGEST_FILE = 2**28
 """Number of bytes of the largest file that is read as one document, after it is decompressed."""
+
+_Placed: TypeAlias = "tuple[SkippedLine, Fields, int | None, Record]"
 
 _SHOWN = 3
 """Number of skipped records that a note names."""
@@ -41,13 +45,12 @@ class Table(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """The functions that read the files of one format.
+    """How the files of one format are read.
 
     Attributes:
         suffixes: Endings of the files' names, without those of compressed files.
         records: Function that gives the records of an open file with their numbers. None if a file is one document.
         columns: Function that finds the types of an open file's columns. None if the file has its types.
-        document: Function that makes a record of a whole file from its content, path, id and encoding.
         unit: Word for what a record's number counts.
         compressed: Whether files may be compressed.
     """
@@ -55,7 +58,6 @@ class _Format:
     suffixes: tuple[str, ...]
     records: Callable[[IO[bytes], Fields], Iterator[Numbered]] | None = None
     columns: Callable[[IO[bytes], Fields], list[Column]] | None = None
-    document: Callable[[bytes, Path, str, str | None], Record] = text_document
     unit: str = "line"
     compressed: bool = True
 
@@ -66,8 +68,15 @@ _FORMATS = {
     "tsv": _Format((".tsv",), tsv_rows, tsv_columns),
     "parquet": _Format((".parquet",), parquet_rows, unit="row", compressed=False),
     "beir": _Format((), json_lines),
-    "text": _Format((".txt", ".md", ".markdown"), document=text_document),
+    "text": _Format((".txt", ".md", ".markdown")),
+    "pdf": _Format((".pdf",)),
+    "docx": _Format((".docx",)),
+    "pptx": _Format((".pptx",)),
+    "xlsx": _Format((".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")),
+    "html": _Format((".html", ".htm", ".xhtml")),
+    "eml": _Format((".eml",)),
 }
+_ALONE = (".json",)  # endings of files that are only read if they are given themselves: in folders they are settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,10 @@ def read_documents(
     | `.csv`, `.tsv`                  | rows below a header (quotes have a meaning in `.csv` only)         |
     | `.parquet`, a table in memory   | rows                                                               |
     | a folder with `corpus.jsonl`    | the lines of this file (a BEIR data set)                           |
-    | another folder, `.txt`, `.md`   | each `.txt` and `.md` file in the folder and below, if not hidden  |
+    | `.txt`, `.md`                   | the file                                                           |
+    | `.pdf`, `.docx`, `.pptx`,       | the file. This needs the extra `files`                             |
+    | `.xlsx`, `.html`, `.eml`        |                                                                    |
+    | another folder                  | those of each file above in it and below, if not hidden            |
 
     All files but Parquet may be compressed by gzip, bzip2, xz or Zstandard. Their first bytes show how, so their names
     may end with `.gz`, `.bz2`, `.xz` or `.zst`, but need not. Text is UTF-8, or has the encoding of its byte order
@@ -127,7 +139,10 @@ def read_documents(
     - The title is the field `title`.
     - All other fields are metadata. A mapping in the field `metadata` is merged into the metadata.
 
-    The id of a text file is its path below the folder. Its title is its first Markdown heading, or its name.
+    A file that is one document has its path below the folder as id. Its title is the one that the file says, or its
+    first heading, or its name. Headings, lists and tables become Markdown. A form feed ends each page of PDF and each
+    slide (`hybridsearch.readers.pages_of`). An e-mail has the metadata `from`, `from_name`, `to`, `cc`, `date` and
+    `attachments`. Such files, but not texts, are parsed in another process, which has limits of time and memory.
 
     Each column of CSV or TSV has one type: whole number, number, true or false, date, date with time, instant, or text.
     A first pass over the whole file finds the types. A number with a leading zero makes its column text. An empty cell
@@ -136,8 +151,9 @@ def read_documents(
     Args:
         source: Path of a file or folder, a table in memory (an object with `__arrow_c_stream__`), or documents and
             mappings. A `DocumentReader` is returned as it is.
-        format: Format of the file: `"jsonl"`, `"csv"`, `"tsv"`, `"parquet"`, `"beir"` or `"text"`. None finds it from
-            the name.
+        format: Format of the file: `"jsonl"`, `"csv"`, `"tsv"`, `"parquet"`, `"beir"`, `"text"`, `"pdf"`, `"docx"`,
+            `"pptx"`, `"xlsx"`, `"html"` or `"eml"`. For a folder, only these files are read. None finds it from the
+            names.
         id_field: Field of the id, in place of the fields above.
         text_field: Field of the text, in place of the fields above.
         title_field: Field of the title, in place of `title`.
@@ -158,6 +174,7 @@ def read_documents(
         InvalidArgumentError: An argument is not allowed.
         DocumentError: There is no such file or folder, or its format is not recognised. During the iteration: a record
             is not a usable document, a file has no document, or a file has another encoding.
+        MissingExtraError: During the iteration: a file needs a package of the extra `files`.
         StorageError: The file cannot be read.
 
     >>> documents = [{"_id": 7, "title": "Wings", "contents": "Lift grows.", "year": 1958}]
@@ -218,7 +235,9 @@ class DocumentReader(Iterable[Document]):
         self._fields = fields
         self._skip = skip
         self._position: Callable[[], int] = int
-        self._columns: list[Column] = []
+        self._columns: dict[str, list[Column]] = {}
+        self._unread: list[Path] = []
+        self._lacking: list[str] = []
         self._kinds = Kinds()
         self._untitled = False
         self._blank = 0
@@ -233,8 +252,8 @@ class DocumentReader(Iterable[Document]):
 
     @property
     def types(self) -> dict[str, str]:
-        """Types of metadata columns that the latest iteration found in a CSV or TSV file, by column."""
-        return {column.name: column.type for column in self._columns}
+        """Types of metadata columns that the latest iteration found in CSV or TSV files, by column."""
+        return {column.name: column.type for columns in self._columns.values() for column in columns}
 
     @property
     def notes(self) -> list[str]:
@@ -244,7 +263,9 @@ class DocumentReader(Iterable[Document]):
         if self._untitled and fields.title != TITLE_FIELDS:
             names["title_field (--title-field)"] = fields.title
         return [
-            *filter(None, [types_note(str(self._source), self._columns)]),
+            *filter(None, starmap(types_note, self._columns.items())),
+            *_first_few(self._lacking),
+            *self._unread_note(),
             *self._kinds.notes(),
             *self._blank_note(),
             *(
@@ -264,6 +285,15 @@ class DocumentReader(Iterable[Document]):
         more = f"; and {len(self.skipped) - _SHOWN:,} more" if len(self.skipped) > _SHOWN else ""
         return f"{_count(self.skipped)}: {shown}{more}."
 
+    def _unread_note(self) -> Iterator[str]:
+        if self._unread:
+            shown = ", ".join(path.name for path in self._unread[:_SHOWN])
+            more = f" and {len(self._unread) - _SHOWN:,} more" if len(self._unread) > _SHOWN else ""
+            yield (
+                f"{number_of(len(self._unread), 'file was', 'files were')} not read, because no reader is known for "
+                f"the ending of the name: {shown}{more}."
+            )
+
     def _blank_note(self) -> Iterator[str]:
         if self._blank:
             have = number_of(self._blank, "document has", "documents have")
@@ -272,7 +302,8 @@ class DocumentReader(Iterable[Document]):
 
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
-        self._columns, self._kinds, self._blank = [], Kinds(), 0
+        self._columns, self._kinds, self._blank = {}, Kinds(), 0
+        self._unread, self._lacking = [], []
         add, read, titled = self._kinds.add, 0, False
         for where, fields, number, record in self._records():
             try:
@@ -301,12 +332,11 @@ class DocumentReader(Iterable[Document]):
         shown = repr(str(self._source)) if isinstance(self._source, Path) else type(self._source).__name__
         return f"DocumentReader({shown}{f', format={self._format!r}' if self._format else ''})"
 
-    def _records(self) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
+    def _records(self) -> Iterator[_Placed]:
         """The place (file and unit), the fields, the number, and the record or its error, for each record."""
         source, fields = self._source, self._fields
         if isinstance(source, Path):
-            format = _FORMATS[self._format or "text"]
-            yield from self._of_files(source, format) if format.records is None else self._of_file(source, format)
+            yield from self._of_path(source)
             return
         if isinstance(source, Table):
             where = SkippedLine("the table", None, "", "row")
@@ -316,27 +346,57 @@ class DocumentReader(Iterable[Document]):
         where = SkippedLine("documents", None, "", "number")
         yield from ((where, fields, number, _mapping(record)) for number, record in enumerate(source, start=1))
 
-    def _of_files(self, source: Path, format: _Format) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
-        """The records of files that are one document each."""
-        with _readable(SkippedLine(str(source), None, "")):
-            for path in _files(source, format):
-                id = path.name if path == source else path.relative_to(source).as_posix()
-                document = format.document(_content(path), path, id, self._fields.encoding)
-                yield SkippedLine(str(path), None, ""), self._fields, None, document
+    def _of_path(self, source: Path) -> Iterator[_Placed]:
+        """The records of a file, or of the files in a folder."""
+        if self._format is not None and not source.is_dir():
+            with _readable(SkippedLine(str(source), None, "")):
+                yield from self._of_file(source, source.name, self._format)
+            return
+        with _readable(SkippedLine(str(source), None, "")), Worker() as worker:
+            for path, format in _files(source, self._format):
+                if format is None:
+                    self._unread.append(path)
+                    continue
+                try:
+                    yield from self._of_file(path, path.relative_to(source).as_posix(), format, worker)
+                except WholeFileError as error:
+                    yield SkippedLine(str(path), None, ""), self._fields, None, DocumentError(str(error))
 
-    def _of_file(self, source: Path, format: _Format) -> Iterator[tuple[SkippedLine, Fields, int | None, Record]]:
+    def _of_file(self, path: Path, id: str, format: str, worker: Worker | None = None) -> Iterator[_Placed]:
         """The records of one file."""
-        where, fields = SkippedLine(str(source), None, "", format.unit), self._fields
-        records, columns = format.records, format.columns
+        if _FORMATS[format].records is not None:
+            yield from self._of_table(path, format)
+            return
+        with nullcontext(worker) if worker else Worker() as parser:
+            yield SkippedLine(str(path), None, ""), self._fields, None, self._document(path, id, format, parser)
+
+    def _document(self, path: Path, id: str, format: str, worker: Worker) -> Record:
+        """The document that a file is, or its error."""
+        try:
+            raw = _content(path)
+            if format not in PARSERS:
+                return text_document(raw, path, id, self._fields.encoding)
+            content = worker.parse(format, raw, self._fields.encoding)
+            if content.note:
+                self._lacking.append(f"{path} {content.note}.")
+            return self._fields.of_file(content, id, Path(plain_name(path.name)).stem)
+        except (DocumentError, WholeFileError) as error:
+            return DocumentError(str(error))
+
+    def _of_table(self, path: Path, format: str) -> Iterator[_Placed]:
+        """The records of a file that has several."""
+        read = _FORMATS[format]
+        where, fields = SkippedLine(str(path), None, "", read.unit), self._fields
+        records, columns = read.records, read.columns
         if records is None:
             return
-        with _readable(where), source.open("rb") as opened, _seekable(opened, columns is not None) as file:
+        with _stored(path), path.open("rb") as opened, _seekable(opened, columns is not None) as file:
             self._position = lambda: (self.bytes_total or 0) if file.closed else file.tell()
             if columns is not None:
-                self._columns = columns(decompressed(file), fields)
-                fields = replace(fields, types={**fields.types, **self.types})
+                found = self._columns[str(path)] = columns(decompressed(file), fields)
+                fields = replace(fields, types={**fields.types, **{column.name: column.type for column in found}})
                 file.seek(0)
-            plain = decompressed(file) if format.compressed else file
+            plain = decompressed(file) if read.compressed else file
             yield from ((where, fields, number, record) for number, record in records(plain, fields))
 
 
@@ -357,31 +417,31 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _locate(path: Path, format: str | None) -> tuple[Path, str]:
-    """Find the file or folder to read, and its format."""
+def _locate(path: Path, format: str | None) -> tuple[Path, str | None]:
+    """Find the file or folder to read, and its format. The format is None for a folder with files of any format."""
     if not path.exists():
         way_out = "write /dev/stdin for standard input" if str(path) == "-" else "check the path"
         raise DocumentError(f"There is no file or folder {str(path)!r}: {way_out}.")
     if not path.is_dir():
-        suffix = Path(plain_name(path.name)).suffix
-        by_suffix = {suffix: name for name, one in _FORMATS.items() for suffix in one.suffixes}
-        format = format or by_suffix.get(suffix.lower())
+        format = format or _format_of(path.name)
         if format is None:
             raise DocumentError(
                 f"The name of {str(path)!r} does not show its format: use a name that ends with "
-                f"{', '.join(by_suffix)} (compressed files: and then "
-                f"{', '.join(SUFFIXES)}), or give format={'|'.join(_FORMATS)} (--format)."
+                f"{', '.join(_BY_SUFFIX)} (compressed files: and then {', '.join(SUFFIXES)}), or give "
+                f"format={'|'.join(_FORMATS)} (--format)."
             )
         return path, format
     if format in (None, "beir"):
         for name in BEIR_NAMES:
             if (path / name).is_file():
                 return path / name, "beir"
-    if format == "text" or (format is None and next(_files(path, _FORMATS["text"]), None) is not None):
-        return path, "text"
+    if any(found for _, found in _files(path, format)):
+        return path, format
     end = f", which format={format!r} needs: give the file itself" if format else ": give one file, or another folder"
+    endings = _FORMATS[format].suffixes if format else [one for one in _BY_SUFFIX if one not in _ALONE]
     raise DocumentError(
-        f"The folder {str(path)!r} holds neither corpus.jsonl (a BEIR data set) nor .txt or .md files{end}."
+        f"The folder {str(path)!r} holds neither corpus.jsonl (a BEIR data set) nor a file that ends with "
+        f"{', '.join(endings) or 'another name'}{end}."
     )
 
 
@@ -389,11 +449,21 @@ def _locate(path: Path, format: str | None) -> tuple[Path, str]:
 def _readable(where: SkippedLine) -> Iterator[None]:
     """Turns errors that end the reading of a file into errors of this package that name the file."""
     try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{where.file} cannot be read: {error.strerror or error}.") from error
+        with _stored(where.file):
+            yield
     except WholeFileError as error:
         raise DocumentError(f"{where.file}: {error}") from error.__cause__
+
+
+@contextmanager
+def _stored(path: str | Path) -> Iterator[None]:
+    """Turns errors of the storage into errors of this package that name the file."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _mapping(value: object) -> Record:
@@ -402,27 +472,43 @@ def _mapping(value: object) -> Record:
     return DocumentError(f"a document is a Document or a mapping with id and text, not {type(value).__name__}.")
 
 
-def _files(path: Path, format: _Format) -> Iterator[Path]:
-    """The file, or the files of the format in a folder, sorted by name within each folder."""
-    if path.is_file():
-        yield path
-        return
-    for folder, below, names in os.walk(path, onerror=_raise):
+_BY_SUFFIX = {suffix: name for name, format in _FORMATS.items() for suffix in format.suffixes}
+
+
+def _format_of(name: str) -> str | None:
+    """The format that the ending of a file's name shows."""
+    return _BY_SUFFIX.get(Path(plain_name(name.lower())).suffix)
+
+
+def _files(folder: Path, format: str | None) -> Iterator[tuple[Path, str | None]]:
+    """The files in a folder, sorted by name within each folder, each with its format.
+
+    If `format` is None, these are all files, and the format of an unknown file is None. Else only files of this format.
+    """
+    for place, below, names in os.walk(folder, onerror=_raise):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
-            if plain_name(name.lower()).endswith(format.suffixes) and not name.startswith("."):
-                yield Path(folder, name)
+            if name.startswith("."):
+                continue
+            found = _format_of(name)
+            if format is None:
+                yield Path(place, name), None if plain_name(name.lower()).endswith(_ALONE) else found
+            elif found == format:
+                yield Path(place, name), found
 
 
 def _content(path: Path) -> bytes:
-    with _readable(SkippedLine(str(path), None, "")):
-        with path.open("rb") as file:
-            raw = decompressed(file).read(LARGEST_FILE + 1)
-        if len(raw) > LARGEST_FILE:
-            raise WholeFileError(
-                f"it has more than {LARGEST_FILE:,} bytes, which is too long for one document. Split the file."
-            )
-        return raw
+    with _stored(path), path.open("rb") as file:
+        raw = decompressed(file).read(LARGEST_FILE + 1)
+    if len(raw) > LARGEST_FILE:
+        raise WholeFileError(f"it has more than {LARGEST_FILE:,} bytes, which is too much for one document. Split it.")
+    return raw
+
+
+def _first_few(notes: Sequence[str]) -> Iterator[str]:
+    yield from notes[:_SHOWN]
+    if len(notes) > _SHOWN:
+        yield f"{len(notes) - _SHOWN:,} more files hold something that was not read."
 
 
 @contextmanager

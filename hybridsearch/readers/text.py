@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import io
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,8 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError
 from hybridsearch.readers.compression import plain_name
 from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
+from hybridsearch.readers.markdown import first_heading
 
-_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
 _MARKS = {  # UTF-32 comes first, because its mark begins with the mark of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -78,8 +77,8 @@ def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Reco
         if (invalid := invalid_text(text, encoding)) is not None:
             return invalid
         name = Path(plain_name(path.name))
-        heading = None if name.suffix.lower() == ".txt" else _HEADING.search(text.partition("\n```")[0])
-        return Document(id, text, heading[1] if heading else name.stem)
+        heading = "" if name.suffix.lower() == ".txt" else first_heading(text.partition("\n```")[0])
+        return Document(id, text, heading or name.stem)
     except UnicodeError as error:
         return DocumentError(f"it is not valid {encoding or 'Unicode'} ({' '.join(str(error).split()):.200}): {_TOLD}.")
     except WholeFileError as error:

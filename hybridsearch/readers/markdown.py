@@ -1,0 +1,71 @@
+"""What a reader finds in a file, and the Markdown in which it writes headings, lists and tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+"""A heading of Markdown. Its first group is the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The content of a file.
+
+    Attributes:
+        text: The text, with headings, lists and tables in Markdown.
+        title: Title of the document, or "" if the file has none.
+        metadata: Values that the file has beside its text.
+        note: What is missing from the text, as the end of a sentence that begins with the file. "" if nothing is.
+    """
+
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+def squeezed(text: str) -> str:
+    """The text with one blank in place of each run of white space.
+
+    >>> squeezed("  Lift\\n grows. ")
+    'Lift grows.'
+    """
+    return " ".join(text.split())
+
+
+def first_heading(text: str) -> str:
+    """The text of the first heading, or ""."""
+    found = HEADING.search(text)
+    return found[1] if found else ""
+
+
+def list_item(blocks: Sequence[str], mark: str) -> str:
+    """The blocks of an item of a list as lines. All but the first are indented.
+
+    >>> print(list_item(["Open it.", "- Turn the key."], "1."))
+    1. Open it.
+       - Turn the key.
+    """
+    indent = " " * (len(mark) + 1)
+    lines = "\n".join(blocks).split("\n")
+    return "\n".join([f"{mark} {lines[0]}", *(indent + line if line else line for line in lines[1:])])
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """The rows as a table. The first row is its head. Rows and columns that hold nothing are left out.
+
+    >>> print(table([["Part", "Nm"], ["Bolt", "12"], ["", ""]]))
+    | Part | Nm |
+    | --- | --- |
+    | Bolt | 12 |
+    """
+    cells = [[squeezed(cell).replace("|", "\\|") for cell in row] for row in rows]
+    cells = [row for row in cells if any(row)]
+    width = max(map(len, cells), default=0)
+    used = [place for place in range(width) if any(place < len(row) and row[place] for row in cells)]
+    lines = [f"| {' | '.join(row[place] if place < len(row) else '' for place in used)} |" for row in cells]
+    return "\n".join([*lines[:1], f"| {' | '.join('---' for _ in used)} |", *lines[1:]]) if lines else ""
