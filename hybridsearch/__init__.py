@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hybridsearch.encoders.dense import Dense as Dense
     from hybridsearch.encoders.native import NativeBM25 as NativeBM25
     from hybridsearch.encoders.sparse import Sparse as Sparse
+    from hybridsearch.encoders.tokens import Tokenizer as Tokenizer
     from hybridsearch.errors import HybridSearchError as HybridSearchError
     from hybridsearch.evaluation.comparison import Comparison as Comparison
     from hybridsearch.evaluation.datasets import Dataset as Dataset
@@ -73,6 +74,7 @@ _HOMES = {
     "Results": "hits",
     "ScoreFusion": "fusion",
     "Sparse": "encoders.sparse",
+    "Tokenizer": "encoders.tokens",
     "TrainingData": "training.data",
     "TrainingSettings": "training.settings",
     "compare": "evaluation.experiment",

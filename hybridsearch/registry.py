@@ -1,4 +1,4 @@
-"""The registry of backends, encoders, fusions and rerankers, where each name stands for a class.
+"""The registry of backends, encoders, tokenizers, fusions and rerankers, where each name stands for a class.
 
 An index stores only these names. So a file of an index cannot decide which module is imported.
 """
@@ -6,7 +6,7 @@ An index stores only these names. So a file of an index cannot decide which modu
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -15,22 +15,23 @@ from typing import Any, Literal, TypeAlias
 from hybridsearch.arguments import shown
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError, MissingExtraError
 
-Kind: TypeAlias = Literal["backend", "encoder", "fusion", "reranker"]
+Kind: TypeAlias = Literal["backend", "encoder", "tokenizer", "fusion", "reranker"]
 
-ENTRY_POINTS = "hybridsearch.backends"
-"""Entry-point group of backends in other packages: scheme = "module:Class", called as `Class(location, **options)`."""
+ENTRY_POINTS: dict[str, str] = {"backend": "hybridsearch.backends", "tokenizer": "hybridsearch.tokenizers"}
+"""Entry-point groups of other packages, by kind. A backend is scheme = "module:Class", called as
+`Class(location, **options)`. A tokenizer is name = "module:function"."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    target: str | type
+    target: str | Callable[..., Any]
     extra: str = ""  # extra that installs the packages of the class
 
     @property
     def path(self) -> str:
         """`module:Class`."""
         target = self.target
-        return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+        return target if isinstance(target, str) else f"{target.__module__}:{getattr(target, '__qualname__', target)}"
 
 
 _REGISTERED: dict[Kind, dict[str, _Registered]] = {
@@ -47,6 +48,7 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
         "dense": _Registered("hybridsearch.encoders.dense:Dense"),
         "native": _Registered("hybridsearch.encoders.native:NativeBM25"),
     },
+    "tokenizer": {},
     "fusion": {
         "rrf": _Registered("hybridsearch.fusion.rrf:RRF"),
         "score": _Registered("hybridsearch.fusion.score:ScoreFusion"),
@@ -56,14 +58,15 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
 }
 
 
-def register(kind: Kind, name: str, target: str | type, extra: str = "") -> None:
+def register(kind: Kind, name: str, target: str | Callable[..., Any], extra: str = "") -> None:
     """Register a class under a name, so that `hs.open` can make it again.
 
     Args:
-        kind: Kind of the class: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`.
-        name: Name to register. For a backend it is the scheme of its URLs. For another kind it is the `"type"` in the
-            class's `to_json` or schema.
-        target: Class, or `"module:Class"`, which is imported at first use.
+        kind: Kind of the class: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`. A `"tokenizer"` is a function
+            from a text to its terms.
+        name: Name to register. For a backend it is the scheme of its URLs. For a tokenizer it is the name in
+            `BM25(tokenizer=...)`. For another kind it is the `"type"` in the class's `to_json` or schema.
+        target: Class, or `"module:Class"`, which is imported at first use. For a tokenizer a function.
         extra: Extra of hybridsearch that installs the packages of the class. `""` for no extra.
 
     Raises:
@@ -72,8 +75,11 @@ def register(kind: Kind, name: str, target: str | type, extra: str = "") -> None
     given = _Registered(target, extra)
     if not isinstance(name, str) or not name:
         raise InvalidArgumentError(f"A {kind} is registered by a name, not by {shown(name)}.")
-    if not isinstance(target, type) and not (isinstance(target, str) and all(target.partition(":"))):
-        raise InvalidArgumentError(f"A {kind} is registered as a class or as 'module:Class', not as {target!r:.80}.")
+    what, of_kind = ("function", callable(target)) if kind == "tokenizer" else ("class", isinstance(target, type))
+    if not of_kind and not (isinstance(target, str) and all(target.partition(":"))):
+        raise InvalidArgumentError(
+            f"A {kind} is registered as a {what} or as 'module:{what.capitalize()}', not as {target!r:.80}."
+        )
     there = _of_kind(kind).setdefault(name, given)
     if there.path != given.path:
         raise InvalidArgumentError(
@@ -85,7 +91,7 @@ def registered(kind: Kind) -> Mapping[str, str]:
     """List the registered classes of one kind.
 
     Args:
-        kind: Kind of the classes: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`.
+        kind: Kind of the classes: `"backend"`, `"encoder"`, `"tokenizer"`, `"fusion"` or `"reranker"`.
 
     Returns:
         A read-only mapping from name to `"module:Class"`, ordered by name.
@@ -94,8 +100,8 @@ def registered(kind: Kind) -> Mapping[str, str]:
     ['adaptive', 'rrf', 'score']
     """
     known = {name: one.path for name, one in _of_kind(kind).items()}
-    if kind == "backend":
-        known = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} | known
+    if kind in ENTRY_POINTS:
+        known = {point.name: point.value for point in entry_points(group=ENTRY_POINTS[kind])} | known
     return MappingProxyType(dict(sorted(known.items())))
 
 
@@ -103,11 +109,11 @@ def find(kind: Kind, name: str) -> Any:
     """Find the class that a name stands for, and import it if necessary.
 
     Args:
-        kind: Kind of the class: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`.
+        kind: Kind of the class: `"backend"`, `"encoder"`, `"tokenizer"`, `"fusion"` or `"reranker"`.
         name: Name of the class.
 
     Returns:
-        The class.
+        The class. For a tokenizer the function.
 
     Raises:
         InvalidArgumentError: The name is not known.
@@ -115,7 +121,8 @@ def find(kind: Kind, name: str) -> Any:
     """
     known = _of_kind(kind)
     if not isinstance(name, str):
-        raise InvalidArgumentError(f"A {kind} has a name, such as {next(iter(known))!r}, but {shown(name)} was given.")
+        example = next(iter(known), "mine")
+        raise InvalidArgumentError(f"A {kind} has a name, such as {example!r}, but {shown(name)} was given.")
     if one := known.get(name):
         if not isinstance(one.target, str):
             return one.target
@@ -126,7 +133,7 @@ def find(kind: Kind, name: str) -> Any:
             if not one.extra or (error.name or "").startswith("hybridsearch"):
                 raise
             raise MissingExtraError(error.name or name, one.extra, f"The {name} {kind}") from error
-    for point in entry_points(group=ENTRY_POINTS) if kind == "backend" else ():
+    for point in entry_points(group=ENTRY_POINTS[kind]) if kind in ENTRY_POINTS else ():
         if point.name == name:
             return point.load()
     others = ", or a folder's path" if kind == "backend" else ""

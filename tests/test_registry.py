@@ -97,7 +97,7 @@ def test_what_is_no_class_is_not_registered(target: Any) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"backend, encoder, fusion, reranker, not 'fusions'"):
+    with pytest.raises(InvalidArgumentError, match=r"backend, encoder, tokenizer, fusion, reranker, not 'fusions'"):
         register("fusions", "borda", BordaCount)  # type: ignore[arg-type]
 
 

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import pairwise
 from typing import Any, overload
 
-import numpy as np
-from scipy.sparse import csr_array
-
 from hybridsearch import arguments
-from hybridsearch.arguments import true_or_false, whole_number
+from hybridsearch.arguments import shown, true_or_false, whole_number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
+from hybridsearch.encoders.counting import TermCounter, by_weight
 from hybridsearch.encoders.fields import field_weights, read_fields, sum_fields
-from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, TermTable, Tokenizer, stop_words_of
+from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, Rules, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.progress import progress_bar
-from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
+from hybridsearch.registry import find, registered
+from hybridsearch.vectors import SparseQuery, SparseVectors
 from hybridsearch.weighting import BM25Weighting, Variant
-
-MAX_REMEMBERED_WORDS = 1_000_000
-"""Number of distinct words whose terms an encoder remembers, about 150 MB. With more words it starts again."""
 
 
 class BM25:
@@ -57,8 +49,12 @@ class BM25:
         bigrams: Whether runs of Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese characters give their
             overlapping pairs, as in Lucene's CJKAnalyzer. Documents also give each character. False keeps a run as one
             word.
-        tokenizer: Version of the rules that cut text into terms. The default is the newest version. An index keeps the
-            version that it was made with.
+        identifiers: Whether names in code, part numbers, quantities and names such as C++ are found whole and by their
+            parts. "user" then finds "get_user_by_id", and "mg" finds "10mg". Needs version 3 of the rules.
+        tokenizer: What cut texts into terms. A number is a version of the rules above. The default is the newest
+            version, and an index keeps the version that it was made with. A `Tokenizer` is a function of your own. A
+            text is the name of a function that `hybridsearch.registry.register("tokenizer", ...)` knows. The terms of a
+            function are used as they are, so the arguments for words must keep their defaults.
 
     Raises:
         InvalidArgumentError: The language has no stemmer, or another argument is outside its range.
@@ -83,7 +79,8 @@ class BM25:
         fold_accents: bool = False,
         fields: Mapping[str, float] | None = None,
         bigrams: bool = True,
-        tokenizer: int = TOKENIZER_VERSION,
+        identifiers: bool = True,
+        tokenizer: int | str | Tokenizer = TOKENIZER_VERSION,
     ) -> None:
         if language is not None and language not in LANGUAGES:
             raise InvalidArgumentError(
@@ -94,32 +91,37 @@ class BM25:
                 raise InvalidArgumentError(f"stop_words is True, False or a list of words, not {stop_words!r:.80}.")
             stop_words = list(stop_words)
         flags = {"stemming": stemming, "lowercase": lowercase, "fold_accents": fold_accents, "bigrams": bigrams}
-        for name, flag in flags.items():
+        for name, flag in (flags | {"identifiers": identifiers}).items():
             true_or_false(name, flag)
-        if whole_number("tokenizer", tokenizer) > TOKENIZER_VERSION:
-            raise InvalidArgumentError(
-                f"tokenizer is {tokenizer}, and this hybridsearch knows the versions up to {TOKENIZER_VERSION}: "
-                "upgrade hybridsearch, or index the documents again."
-            )
         self.weighting = BM25Weighting(variant, k1, b, delta)
-        words = stop_words_of(language) if stop_words is True else frozenset(stop_words or ())
-        self._arguments: dict[str, Any] = {
-            "language": language,
-            "variant": variant,
-            "k1": float(k1),
-            "b": float(b),
-            "delta": delta if delta is None else float(delta),
-            "stop_words": stop_words,
-            **flags,
-            "tokenizer": tokenizer,
-        }
+        weighting: dict[str, Any] = {"variant": variant, "k1": float(k1), "b": float(b)}
+        weighting["delta"] = delta if delta is None else float(delta)
+        self._arguments: dict[str, Any]
+        self._rules: Rules | None = None
+        if isinstance(tokenizer, int) and not isinstance(tokenizer, bool):
+            if whole_number("tokenizer", tokenizer) > TOKENIZER_VERSION:
+                raise InvalidArgumentError(
+                    f"tokenizer is {tokenizer}, and this hybridsearch knows the versions up to {TOKENIZER_VERSION}: "
+                    "upgrade hybridsearch, or index the documents again."
+                )
+            if tokenizer >= 3:
+                flags["identifiers"] = identifiers
+            words = stop_words_of(language) if stop_words is True else frozenset(stop_words or ())
+            self._rules = rules = Rules(language, words, **flags, version=tokenizer)
+            self._arguments = {"language": language, **weighting, "stop_words": stop_words, **flags}
+            self._documents = TermCounter(str.split, rules.terms_maker)
+            self._queries = TermCounter(str.split, partial(rules.terms_maker, of_query=True))
+            self._words: Callable[[str], list[str]] = rules.splitter(of_query=True)
+        else:
+            given = {"language": language, "stop_words": stop_words, "identifiers": identifiers, **flags}
+            tokenizer = _own_tokenizer(tokenizer, given)
+            self._arguments = weighting
+            self._documents = self._queries = TermCounter(tokenizer, lambda: _itself)
+            self._words = tokenizer
+        self._arguments["tokenizer"] = tokenizer
         self._fields = None if fields is None else field_weights(fields)
         if self._fields:
             self._arguments["fields"] = self._fields
-        self._tokenizer = Tokenizer(language, stemming, words, lowercase, fold_accents, bigrams, tokenizer)
-        self._split = self._tokenizer.splitter()
-        self._split_query = self._tokenizer.splitter(of_query=True)
-        self._table = TermTable(self._tokenizer)
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         """Count the terms of texts.
@@ -137,28 +139,7 @@ class BM25:
             InvalidArgumentError: `texts` is not a sequence of strings.
         """
         arguments.texts(texts)
-        table, split = self._fresh_table(), self._split
-        look_up = table.__getitem__
-        tokens, ends = array("i"), [0]
-        with progress_bar("Counting terms", texts, show_progress_bar) as advance:
-            for text in texts:
-                tokens.fromlist(list(map(look_up, split(text))))
-                ends.append(len(tokens))
-                if not len(ends) % 1000:
-                    advance(1000)
-        numbers = np.frombuffer(tokens, dtype=np.intc)
-        kept = numbers >= 0
-        numbers = numbers[kept]
-        starts = np.concatenate([[0], np.cumsum(kept)])[ends]
-
-        used = np.unique(numbers).tolist()
-        used.sort(key=table.terms.__getitem__)
-        column = np.empty(len(table.terms), dtype=np.int32)
-        column[used] = np.arange(len(used), dtype=np.int32)
-        ones = np.ones(len(numbers), dtype=np.float32)
-        matrix = csr_array((ones, column[numbers], starts), shape=(len(texts), len(used)))
-        matrix.sum_duplicates()
-        return SparseVectors(matrix, Vocabulary([table.terms[number] for number in used]))
+        return self._documents.documents(texts, show_progress_bar=show_progress_bar)
 
     def encode_fields(self, documents: Sequence[Document]) -> SparseVectors:
         """Count the terms of documents, with the weights of their fields.
@@ -193,8 +174,7 @@ class BM25:
             InvalidArgumentError: `texts` is not a sequence of strings.
         """
         arguments.texts(texts)
-        counts = [Counter(self._terms(self._split_query(text))) for text in texts]
-        return [SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count))) for count in counts]
+        return list(map(self._queries.query, texts))
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
         """Write a note on each query that has no term left, and so finds nothing.
@@ -205,7 +185,7 @@ class BM25:
         >>> BM25().query_notes(["to be or not to be"])
         ['each word of the query is a stop word (to, be, or, not), so it finds nothing.']
         """
-        return ["" if self._terms(words := self._split_query(text)) else _note_on(words) for text in texts]
+        return ["" if self._queries.terms(text) else self._note_on(text) for text in texts]
 
     @property
     def max_tokens(self) -> None:
@@ -218,7 +198,7 @@ class BM25:
         >>> BM25().count_tokens(["The wings’ flutter at Mach 1.5", "東京タワー"])
         [6, 4]
         """
-        return [len(self._split_query(text)) for text in texts]
+        return [len(self._words(text)) for text in texts]
 
     def tokenize(self, text: str) -> list[str]:
         """Cut the text of a document into terms, in order and with repetitions.
@@ -226,18 +206,19 @@ class BM25:
         >>> BM25().tokenize("東京 tower")
         ['東', '京', '東京', 'tower']
         """
-        return self._terms(self._split(text))
+        return self._documents.terms(text)
 
     def fingerprint(self) -> Fingerprint:
         """Name all settings that the terms and scores depend on. A digest stands for the stop words."""
-        words = "\n".join(sorted(self._tokenizer.stop_words)).encode("utf-8", "surrogatepass")
-        settings = self._arguments | {"delta": self.weighting.delta}
-        settings["stop_words"] = hashlib.blake2b(words, digest_size=6).hexdigest()
+        settings = self._recorded() | {"delta": self.weighting.delta}
+        if self._rules:
+            words = "\n".join(sorted(self._rules.stop_words)).encode("utf-8", "surrogatepass")
+            settings["stop_words"] = hashlib.blake2b(words, digest_size=6).hexdigest()
         return Fingerprint("bm25", settings)
 
     def schema(self) -> RetrieverSchema:
         """Describe the retriever for the index: the arguments of the encoder, and the weighting."""
-        encoder = {"type": "bm25", **self._arguments}
+        encoder = {"type": "bm25", **self._recorded()}
         return RetrieverSchema("lexical", self.fingerprint(), encoder, weighting=asdict(self.weighting))
 
     @overload
@@ -262,11 +243,7 @@ class BM25:
         """
         if isinstance(vector, str):
             return self.decode(self.encode_queries([vector])[0])
-        if isinstance(vector, SparseQuery):
-            return _by_weight(zip(vector.terms, vector.weights.tolist(), strict=True))
-        matrix, terms = vector.matrix, vector.vocabulary.terms
-        pairs = list(zip([terms[column] for column in matrix.indices], matrix.data.tolist(), strict=True))
-        return [_by_weight(pairs[start:end]) for start, end in pairwise(matrix.indptr)]
+        return by_weight(vector)[0] if isinstance(vector, SparseQuery) else by_weight(vector)
 
     def __repr__(self) -> str:
         default = inspect.signature(BM25).parameters
@@ -275,29 +252,56 @@ class BM25:
             for name, value in self._arguments.items()
             if name != "language" and value != default[name].default
         ]
-        return f"BM25({', '.join([repr(self._arguments['language']), *changed])})"
+        language = [repr(self._arguments["language"])] if self._rules else []
+        return f"BM25({', '.join([*language, *changed])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(BM25, **self._arguments), ()
 
-    def _terms(self, words: list[str]) -> list[str]:
-        table = self._fresh_table()
-        return [table.terms[number] for number in map(table.__getitem__, words) if number >= 0]
+    def _recorded(self) -> dict[str, Any]:
+        """The arguments as an index records them: a tokenizer of your own by its name."""
+        tokenizer = self._arguments["tokenizer"]
+        return self._arguments | {"tokenizer": tokenizer.name if isinstance(tokenizer, Tokenizer) else tokenizer}
 
-    def _fresh_table(self) -> TermTable:
-        if len(self._table) > MAX_REMEMBERED_WORDS:
-            self._table = TermTable(self._tokenizer)  # a thread in the middle of a batch keeps the old table
-        return self._table
-
-
-def _note_on(words: Iterable[str]) -> str:
-    """Why no word is a term. Words with a letter or a digit are stop words, and other words are never terms."""
-    stopped = list(dict.fromkeys(word.strip("_'") for word in words if any(map(str.isalnum, word))))
-    if not stopped:
-        return "the query has no word, so it finds nothing."
-    shown = f"{', '.join(stopped[:5])}{' and more' if len(stopped) > 5 else ''}"
-    return f"each word of the query is a stop word ({shown}), so it finds nothing."
+    def _note_on(self, text: str) -> str:
+        """Why no word is a term. Words with a letter or a digit are stop words, and other words are never terms."""
+        words = self._words(text) if self._rules else ()
+        stopped = list(dict.fromkeys(word.strip("_'") for word in words if any(map(str.isalnum, word))))
+        if not stopped:
+            return "the query has no word, so it finds nothing."
+        first = f"{', '.join(stopped[:5])}{' and more' if len(stopped) > 5 else ''}"
+        return f"each word of the query is a stop word ({first}), so it finds nothing."
 
 
-def _by_weight(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+def _own_tokenizer(tokenizer: object, of_words: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that the argument names. `of_words` are the arguments that the terms of a function ignore."""
+    default = inspect.signature(BM25).parameters
+    for name, value in of_words.items():
+        if value != default[name].default:
+            raise InvalidArgumentError(
+                f"{name}={value!r:.80} has no effect on the terms of your own tokenizer: leave it out, and do it in "
+                "the function."
+            )
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    if isinstance(tokenizer, str):
+        if tokenizer not in registered("tokenizer"):
+            raise InvalidArgumentError(
+                f"No tokenizer {tokenizer!r:.80} is registered: register it with hybridsearch.registry.register, or "
+                f"give its function, as in retrievers={{'bm25': hs.BM25(tokenizer=hs.Tokenizer({tokenizer!r:.80}, "
+                "function))}."
+            )
+        found = find("tokenizer", tokenizer)
+        return found if isinstance(found, Tokenizer) else Tokenizer(tokenizer, found)
+    if callable(tokenizer):
+        raise InvalidArgumentError(
+            "The function of a tokenizer needs a name, which the index remembers: write "
+            "tokenizer=hs.Tokenizer('my-words', function)."
+        )
+    raise InvalidArgumentError(
+        f"tokenizer is a version of the rules, an hs.Tokenizer or the name of a registered one, not {shown(tokenizer)}."
+    )
+
+
+def _itself(term: str) -> tuple[str]:
+    return (term,)

@@ -1,7 +1,7 @@
 """The tokenisation of `hybridsearch.BM25`, which makes terms from texts.
 
-`Tokenizer.splitter` normalises a text and cuts it into words. `Tokenizer.stemmer` turns a word into a term, or drops
-it. `TermTable` does this once for each distinct word.
+`Rules` cut a text into chunks, and give the terms of each chunk. `TermTable` does this once for each distinct chunk.
+`Tokenizer` is a function of your own in place of the rules.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from string import ascii_letters, digits
 
 import Stemmer
 
+from hybridsearch.arguments import shown
+from hybridsearch.encoders.counting import MAX_CHUNK
+from hybridsearch.encoders.identifiers import may_hold_identifiers, parts_of, wholes_of, without_signed_names
 from hybridsearch.encoders.stopwords import STOP_WORDS
-from hybridsearch.forks import Lock
+from hybridsearch.errors import InvalidArgumentError
 
 LANGUAGES: tuple[str, ...] = tuple(sorted({*Stemmer.algorithms()} - {"porter", "dutch_porter"}))
 """Languages with a Snowball stemmer."""
 
-TOKENIZER_VERSION = 2
+TOKENIZER_VERSION = 3
 """Version of the rules, a part of every fingerprint. It grows if the same settings give other terms.
 
 An index keeps the version that it was made with, so the rules of every version stay in the code. Version 1 gave no
 single characters of unspaced scripts in documents. It kept the dot of a lower-cased "İ". It folded only accents that
-Unicode separates from their letter."""
+Unicode separates from their letter. Version 2 had no identifiers."""
 
 MAX_WORD = 255
 """Number of characters of a word that count. Longer words are usually data, and engines refuse them."""
@@ -62,12 +65,61 @@ _CHANGED_LETTER = re.compile(r"LATIN (CAPITAL|SMALL) LETTER ([A-Z]) WITH [A-Z ]+
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
+    """A function that cuts texts into terms, for `BM25(tokenizer=...)`.
+
+    Args:
+        name: Name of the function, which an index remembers. If you change the function, change its name, for example
+            `"jieba 2"`.
+        function: Function that takes a text and returns its terms, in order. Terms are strings that are not empty. They
+            are used as they are: fold case and drop stop words in the function if you want it. Several threads may call
+            it at once.
+
+    Raises:
+        InvalidArgumentError: `name` is not a text, or `function` cannot be called.
+
+    >>> Tokenizer("spaces", str.split)("red fox")
+    ['red', 'fox']
+    """
+
+    name: str
+    function: Callable[[str], Iterable[str]]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InvalidArgumentError(f"A tokenizer has a name, such as 'jieba', not {shown(self.name)}.")
+        if not callable(self.function):
+            raise InvalidArgumentError(
+                f"The tokenizer {self.name!r:.80} is a function from a text to its terms, not {shown(self.function)}."
+            )
+
+    def __call__(self, text: str) -> list[str]:
+        """Cut a text into terms.
+
+        Raises:
+            InvalidArgumentError: The function gives anything but strings that are not empty.
+        """
+        terms = self.function(text)
+        if isinstance(terms, str) or not isinstance(terms, Iterable):
+            raise InvalidArgumentError(
+                f"The tokenizer {self.name!r:.80} returned {shown(terms)}, but it must return a list of terms."
+            )
+        terms = list(terms)
+        if bad := [term for term in terms if not isinstance(term, str) or not term]:
+            raise InvalidArgumentError(
+                f"The tokenizer {self.name!r:.80} returned the term {shown(bad[0])}, but a term is a string that is "
+                "not empty: leave it out."
+            )
+        return terms
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
     """The rules that turn a text into terms.
 
     Attributes:
         language: Language of the stemmer and of elisions such as "l'homme", one of `LANGUAGES`. None for no language.
-        stemming: Whether words are reduced to stems.
         stop_words: Words that give no terms. Case is ignored.
+        stemming: Whether words are reduced to stems.
         lowercase: Whether case is ignored (Unicode case folding).
         fold_accents: Whether "naïve" equals "naive", and "Øre" equals "ore". Vowel signs of Indic and other scripts
             are letters, and stay.
@@ -75,15 +127,17 @@ class Tokenizer:
             overlapping pairs, as in Lucene's CJKAnalyzer. If not, it is one word. A document also gives the single
             characters, so that a query of one character finds it. In a query, only a run of one character gives a
             single character.
+        identifiers: Whether names in code, part numbers and quantities are found whole and by their parts.
         version: Version of the rules, at most `TOKENIZER_VERSION`.
     """
 
     language: str | None
-    stemming: bool
     stop_words: frozenset[str]
-    lowercase: bool
-    fold_accents: bool
-    bigrams: bool
+    stemming: bool = True
+    lowercase: bool = True
+    fold_accents: bool = False
+    bigrams: bool = True
+    identifiers: bool = False
     version: int = TOKENIZER_VERSION
 
     def splitter(self, *, of_query: bool = False) -> Callable[[str], list[str]]:
@@ -110,12 +164,48 @@ class Tokenizer:
 
         return split
 
-    def normalise(self, text: str) -> str:
-        """Normalise a text by Unicode NFKC, remove invisible characters, and fold case and accents if wanted."""
+    def terms_maker(self, *, of_query: bool = False) -> Callable[[str], list[str]]:
+        """Make a function that gives the terms of a chunk: a part of a text between white space, or a whole text.
+
+        The terms of the words come first, then those of identifiers. In a query, an identifier counts as much as all
+        its parts, so that a document with the identifier precedes others.
+
+        Two threads cannot use the function at once.
+        """
+        split, stem = self.splitter(of_query=of_query), self.stemmer()
+        known: dict[str, str] = {}
+
+        def term_of(word: str) -> str:
+            term = known.get(word)
+            if term is None:
+                term = stem(word)
+                if len(word) <= MAX_CHUNK:
+                    known[word] = term
+            return term
+
+        def terms(chunk: str) -> list[str]:
+            if not self.identifiers or not may_hold_identifiers(chunk):
+                return list(filter(None, map(term_of, split(chunk))))
+            chunk = self.normalise(chunk, case=False)
+            words = split(without_signed_names(chunk))
+            if self.bigrams and not chunk.isascii():
+                chunk = _unspaced_run().sub(" ", chunk)
+            found = [*map(term_of, words), *(self.normalise(whole)[:MAX_WORD] for whole in wholes_of(chunk))]
+            words_of_parts = map(self.normalise, parts_of(chunk, of_query=of_query))
+            parts = list(filter(None, map(term_of, words_of_parts)))
+            return list(filter(None, found * max(1, len(parts) if of_query else 1) + parts))
+
+        return terms
+
+    def normalise(self, text: str, *, case: bool = True) -> str:
+        """Normalise a text by Unicode NFKC, remove invisible characters, and fold case and accents if wanted.
+
+        With `case=False`, case is kept.
+        """
         if _IGNORED.search(_beyond_ascii(text)):
             text = _IGNORED.sub("", text)
         text = unicodedata.normalize("NFKC", text).replace("’", "'")
-        if self.lowercase:
+        if self.lowercase and case:
             if self.language == "turkish":
                 text = text.replace("İ", "i").replace("I", "ı")
             text = text.casefold()
@@ -146,31 +236,6 @@ class Tokenizer:
             return (stem(word) or word) if stem else word
 
         return term
-
-
-class TermTable(dict[str, int]):
-    """The number of each word's term, or -1 for a word without a term.
-
-    A word is added when it is looked up. Any number of threads may look up words.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self.terms: list[str] = []
-        self._numbers: dict[str, int] = {"": -1}
-        self._term = tokenizer.stemmer()
-        self._lock = Lock()
-
-    def __missing__(self, word: str) -> int:
-        with self._lock:
-            term = self._term(word)
-            number = self._numbers.get(term)
-            if number is None:
-                number = self._numbers[term] = len(self.terms)
-                self.terms.append(term)
-            if len(word) <= MAX_WORD:
-                self[word] = number
-        return number
 
 
 def stop_words_of(language: str | None) -> frozenset[str]:

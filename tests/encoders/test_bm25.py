@@ -19,7 +19,7 @@ import rank_bm25
 from numpy.typing import NDArray
 
 from hybridsearch import BM25
-from hybridsearch.encoders import Encoder, bm25, make_encoder
+from hybridsearch.encoders import Encoder, counting, make_encoder
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import SparseVectors
@@ -185,7 +185,7 @@ def test_a_batch_does_not_depend_on_what_was_encoded_before() -> None:
 
 
 def test_the_remembered_words_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bm25, "MAX_REMEMBERED_WORDS", 10)
+    monkeypatch.setattr(counting, "MAX_REMEMBERED_CHUNKS", 10)
     encoder = BM25()
     expected = [BM25().tokenize(text) for text in TEXTS]
     assert [encoder.tokenize(text) for text in TEXTS] == expected
@@ -234,6 +234,8 @@ CHOICES: list[dict[str, Any]] = [
     {"lowercase": False},
     {"fold_accents": True},
     {"bigrams": False},
+    {"identifiers": False},
+    {"tokenizer": 2},
 ]
 
 

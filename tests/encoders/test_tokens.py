@@ -14,10 +14,10 @@ from servers import address_of, call
 from hybridsearch import BM25, Document, HybridSearch
 from hybridsearch.encoders import make_encoder
 from hybridsearch.encoders.stopwords import STOP_WORDS
-from hybridsearch.encoders.tokens import LANGUAGES, MAX_WORD
+from hybridsearch.encoders.tokens import LANGUAGES, MAX_WORD, Rules
 from hybridsearch.errors import InvalidArgumentError
 
-PLAIN = BM25(None)
+PLAIN = BM25(None, identifiers=False)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,8 @@ def test_the_first_version_of_the_rules_gives_the_terms_that_it_gave() -> None:
     assert folding.tokenize("Łódź") == ["łodz"]
     assert make_encoder(first.schema().encoder or {}).fingerprint() == first.fingerprint()
     assert BM25(tokenizer=1).fingerprint().digest == "bca9ad89a46c"
+    assert BM25(tokenizer=2).fingerprint().digest == "1e9288e65e50"
+    assert BM25(tokenizer=2).tokenize("x86_64 AB-12") == ["x86_64", "ab", "12"]
     with pytest.raises(InvalidArgumentError, match="upgrade hybridsearch"):
         BM25(tokenizer=99)
 
@@ -159,9 +161,18 @@ def test_any_text_gives_terms_that_are_not_empty(
 def test_the_fast_path_for_ascii_gives_the_terms_of_the_general_one(
     text: str, language: str | None, lowercase: bool
 ) -> None:
-    encoder = BM25(language, lowercase=lowercase, stop_words=False)
-    assert encoder.tokenize(f"{text} ж") == [*encoder.tokenize(text), "ж"]
-    assert encoder.tokenize(f"{text} क़") == [*encoder.tokenize(text), *encoder.tokenize("क़")]
+    split = Rules(language, frozenset(), lowercase=lowercase).splitter()
+    assert split(f"{text} ж") == [*split(text), "ж"]
+    assert split(f"{text} क़") == [*split(text), *split("क़")]
+
+
+@given(st.text(), st.sampled_from([None, "english", "french", "turkish"]), st.booleans())
+def test_the_terms_of_a_text_are_those_of_its_parts_between_white_space(
+    text: str, language: str | None, of_query: bool
+) -> None:
+    rules = Rules(language, frozenset())
+    terms = rules.terms_maker(of_query=of_query)
+    assert terms(text) == [term for chunk in text.split() for term in terms(chunk)]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -1,0 +1,113 @@
+"""Counting terms: what the lexical encoders `BM25` and `CharNGrams` share."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, pairwise
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from hybridsearch.forks import Lock
+from hybridsearch.progress import progress_bar
+from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
+
+MAX_REMEMBERED_CHUNKS = 1_000_000
+"""Number of distinct chunks whose terms a counter remembers, about 250 MB. With more chunks it starts again."""
+
+MAX_CHUNK = 64
+"""Number of characters of the longest chunk whose terms are remembered. Longer chunks rarely come twice."""
+
+
+class TermCounter:
+    """Counts the terms of texts. Any number of threads may use one counter.
+
+    Args:
+        chunks: Function that cuts a text into chunks. Several threads may call it at once.
+        make_terms: Function that makes the function from a chunk to its terms. One thread at a time calls the latter.
+    """
+
+    def __init__(
+        self, chunks: Callable[[str], Iterable[str]], make_terms: Callable[[], Callable[[str], Iterable[str]]]
+    ) -> None:
+        self._chunks, self._make_terms = chunks, make_terms
+        self._table = _TermTable(make_terms())
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text, in order and with repetitions."""
+        table = self._fresh_table()
+        return [table.terms[number] for number in self._numbers(text, table)]
+
+    def documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
+        """Count the terms of documents. The columns are ordered by term, by code point."""
+        table = self._fresh_table()
+        tokens, ends = array("i"), [0]
+        with progress_bar("Counting terms", texts, show_progress_bar) as advance:
+            for text in texts:
+                tokens.fromlist(list(self._numbers(text, table)))
+                ends.append(len(tokens))
+                if not len(ends) % 1000:
+                    advance(1000)
+        numbers = np.frombuffer(tokens, dtype=np.intc)
+        used = np.unique(numbers).tolist()
+        used.sort(key=table.terms.__getitem__)
+        column = np.empty(len(table.terms), dtype=np.int32)
+        column[used] = np.arange(len(used), dtype=np.int32)
+        ones = np.ones(len(numbers), dtype=np.float32)
+        matrix = csr_array((ones, column[numbers], np.array(ends)), shape=(len(texts), len(used)))
+        matrix.sum_duplicates()
+        return SparseVectors(matrix, Vocabulary([table.terms[number] for number in used]))
+
+    def query(self, text: str) -> SparseQuery:
+        """Count the terms of a query, in the order of first occurrence."""
+        count = Counter(self.terms(text))
+        return SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count)))
+
+    def _numbers(self, text: str, table: _TermTable) -> Iterable[int]:
+        return chain.from_iterable(map(table.__getitem__, self._chunks(text)))
+
+    def _fresh_table(self) -> _TermTable:
+        if max(len(self._table), len(self._table.terms)) > MAX_REMEMBERED_CHUNKS:
+            self._table = _TermTable(self._make_terms())  # a thread in the middle of a batch keeps the old table
+        return self._table
+
+
+def by_weight(vector: SparseQuery | SparseVectors) -> list[list[tuple[str, float]]]:
+    """The terms of each row with their counts, the most frequent first, then by name."""
+    if isinstance(vector, SparseQuery):
+        rows = [list(zip(vector.terms, vector.weights.tolist(), strict=True))]
+    else:
+        matrix, terms = vector.matrix, vector.vocabulary.terms
+        pairs = list(zip([terms[column] for column in matrix.indices], matrix.data.tolist(), strict=True))
+        rows = [pairs[start:end] for start, end in pairwise(matrix.indptr)]
+    return [sorted(row, key=lambda pair: (-pair[1], pair[0])) for row in rows]
+
+
+class _TermTable(dict[str, tuple[int, ...]]):
+    """The numbers of each chunk's terms.
+
+    A chunk is added when it is looked up. Any number of threads may look up chunks.
+    """
+
+    def __init__(self, terms_of: Callable[[str], Iterable[str]]) -> None:
+        super().__init__()
+        self.terms: list[str] = []
+        self._known: dict[str, int] = {}
+        self._terms_of = terms_of
+        self._lock = Lock()
+
+    def __missing__(self, chunk: str) -> tuple[int, ...]:
+        with self._lock:
+            numbers = tuple(map(self._number, self._terms_of(chunk)))
+            if len(chunk) <= MAX_CHUNK:
+                self[chunk] = numbers
+        return numbers
+
+    def _number(self, term: str) -> int:
+        number = self._known.get(term)
+        if number is None:
+            number = self._known[term] = len(self.terms)
+            self.terms.append(term)
+        return number
