@@ -25,7 +25,7 @@ _SPACES = {"cosine": "cosinesimil", "dot": "innerproduct", "euclidean": "l2"}
 _DEEPEST = 10_000  # hits of a k-NN query; a deeper search is answered exactly
 _KNN, _NEURAL = "opensearch-knn", "opensearch-neural-search"
 _FULL_DISTRIBUTION = "opensearch-ml"  # this plugin comes with the distribution that has the native libraries
-_SEISMIC_SINCE, _DERIVES_SINCE = (3, 3), (3, 0)
+_SEISMIC_SINCE, _DERIVES_SINCE, _EXPANDS_SINCE = (3, 3), (3, 0), (2, 19)
 _COMPRESSION = {"lucene": {"int8": "4x"}, "faiss": {"fp16": "2x", "binary": "32x"}}
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
@@ -166,6 +166,12 @@ class OpenSearchBackend(LuceneBackend):
             raise BackendError(
                 f"OpenSearch at {self.address} has no plugin {_KNN}, which dense vectors need: install it on every "
                 f"node (bin/opensearch-plugin install {_KNN}), or use no dense retriever."
+            )
+        approximate = self.approximate_dense and server.version < _EXPANDS_SINCE
+        if approximate and any(r.kind == "dense" and r.passages for r in schema.retrievers.values()):
+            raise BackendError(
+                f"OpenSearch at {self.address} is version {server}, but dense passages need {dotted(_EXPANDS_SINCE)} "
+                "or newer: upgrade the server, or use dense='exact'."
             )
         if self._two_phase and _NEURAL not in server.plugins:
             raise BackendError(

@@ -109,8 +109,8 @@ class PassageTests(Base):
         best = samples.plain("best")
         less = Item("less", {"common": 1, "filler": 4}, {"common": 0.5}, _turned(0.5))
         least = Item("least", {"common": 1, "filler": 30}, {"common": 0.2}, _turned(0.2))
-        others = [long(f"d{number}", [least] * (number % 3) + [less] * 20) for number in range(12)]
-        big = long("big", [best] * _MANY)
+        others = [long(f"d{n}", _varied(least, n % 3, n) + _varied(less, 20, n + 12)) for n in range(12)]
+        big = long("big", _varied(best, _MANY, 24))
         items = [*others, big]
         put(opened, items, of_passages)
         assert opened.count() == 13
@@ -379,6 +379,13 @@ def _rows(batch: EncodedBatch, schema: Schema) -> dict[str, tuple[Document, list
         }
         rows[document.id] = (document, passages.spans[own].tolist(), vectors)
     return rows
+
+
+def _varied(item: Item, count: int, seed: int) -> list[Item]:
+    """Items with slightly different vectors, because equal vectors have no edges to others in a graph of neighbours."""
+    assert item.vector is not None
+    noise = np.random.default_rng(seed).standard_normal((count, DIMENSIONS)) / DIMENSIONS**0.5
+    return [replace(item, vector=samples.unit(item.vector + 0.1 * row)) for row in noise]
 
 
 def _turned(cosine: float) -> np.ndarray[Any, np.dtype[np.float32]]:

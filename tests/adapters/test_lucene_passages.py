@@ -16,9 +16,10 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 
 import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend
+from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
-from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema, connect
+from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.ranking import PassageScore, Ranking
 from hybridsearch.testing import oracles, samples
@@ -343,6 +344,16 @@ def test_an_upsert_leaves_no_passage_of_the_old_text(make: Make, mode: str) -> N
     assert stored["hits"]["total"]["value"] == 1
 
 
+def test_deleting_by_filter_leaves_no_passage_behind(make: Make) -> None:
+    documents = random_documents()
+    backend = fill(make(), documents)
+    assert backend.delete_by_filter(Filter.parse({"parity": "even"})) == 20
+    left = [of for of in documents if of.whole.metadata["parity"] == "odd"]
+    assert {document.id for batch in backend.scan() for document in batch.documents} == {of.whole.id for of in left}
+    for kind in KINDS:
+        check(backend, left, kind, samples.random_queries(kind, 1)[0], 100)
+
+
 def test_loading_and_reweighing_count_passages(make: Make) -> None:
     documents = random_documents(80)
     schema = schema_of(("lexical", "whole-lexical"))
@@ -395,10 +406,24 @@ def test_an_index_without_passages_is_as_it_was(make: Make) -> None:
 
 
 def test_seismic_is_refused_for_passages(lucene_names: Callable[[str, str], str], opensearch_url: str) -> None:
-    backend = hs.backends.connect(lucene_names(opensearch_url, "seismic"), {"replicas": 0, "sparse": "seismic"})
+    backend = connect(lucene_names(opensearch_url, "seismic"), {"replicas": 0, "sparse": "seismic"})
     with pytest.raises(InvalidArgumentError, match=r"finds whole documents.*whole=\('sparse',\)"):
         backend.create(SCHEMA)
     backend.create(schema_of(("lexical", "whole-sparse")))
+    backend.close()
+
+
+def test_dense_passages_need_a_server_that_lists_them(
+    lucene_names: Callable[[str, str], str], opensearch_url: str
+) -> None:
+    old = Server((2, 18, 0), frozenset({"opensearch-knn"}))
+    for dense, schema in (("hnsw", schema_of(("lexical", "whole-dense"))), ("exact", SCHEMA)):
+        backend = connect(lucene_names(opensearch_url, "old"), {"dense": dense})
+        backend.check_server(old, schema)  # type: ignore[attr-defined]
+        backend.close()
+    backend = connect(lucene_names(opensearch_url, "old"), {"dense": "hnsw"})
+    with pytest.raises(BackendError, match=r"2\.18\.0, but dense passages need 2\.19"):
+        backend.check_server(old, SCHEMA)  # type: ignore[attr-defined]
     backend.close()
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.filtering import FilterTests
+from hybridsearch.testing.passages import PassageTests
 from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.ties import TieTests
 
@@ -33,7 +34,7 @@ class TestWithHnsw(BackendSuite):
         return partial(make_shared, dense="hnsw")
 
 
-class TestExact(RankingTests, TieTests, FilterTests):  # the other tests do not depend on it
+class TestExact(RankingTests, TieTests, FilterTests, PassageTests):  # the other tests do not depend on it
     @pytest.fixture
     def connect(self, make: Make) -> Make:
         return make

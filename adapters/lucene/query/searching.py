@@ -317,7 +317,7 @@ class Searcher:
             return EMPTY
         found = {id: found[id] for id in ranking.ids}
         documents = _Documents(found) if question.members is DOCUMENT else None
-        listed = {id: _passages(hit, scored) for id, hit in found.items()} if question.listed else None
+        listed = _Passages(found, scored) if question.listed else None
         return Ranking(ranking.ids, ranking.scores, documents, listed)
 
     def _score_of(self, question: _Question) -> Callable[[float], float]:
@@ -371,6 +371,22 @@ class _Documents(Mapping[str, Document]):
 
     def __getitem__(self, id: str) -> Document:
         return hit_document(self._hits[id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._hits)
+
+    def __len__(self) -> int:
+        return len(self._hits)
+
+
+class _Passages(Mapping[str, Sequence[PassageScore]]):
+    """The best passages of hits. They are made when they are looked up, because most hits are never shown."""
+
+    def __init__(self, hits: Mapping[str, Json], scored: Callable[[float], float]) -> None:
+        self._hits, self._scored = hits, scored
+
+    def __getitem__(self, id: str) -> Sequence[PassageScore]:
+        return _passages(self._hits[id], self._scored)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._hits)
