@@ -14,14 +14,23 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from hybridsearch.encoders.stopwords import STOP_WORDS
 from hybridsearch.encoders.tokens import marks, unspaced_letters
 
 Span: TypeAlias = tuple[int, int]
 
-_LANGUAGE = "en"  # sentencex knows abbreviations by language, but a collection may have texts in several languages
+_CODES = {  # English comes first, so that it wins ties
+    "english": "en", "danish": "da", "dutch": "nl", "finnish": "fi", "french": "fr", "german": "de", "hungarian": "hu",
+    "italian": "it", "norwegian": "no", "portuguese": "pt", "russian": "ru", "spanish": "es", "swedish": "sv",
+    "turkish": "tr",
+}  # fmt: skip
+"""Code of each language that `_language` can tell."""
 
 _WINDOW = 1000
 """Number of characters that sentencex sees at a time. Its time grows with the square of a paragraph without spaces."""
+
+_SAMPLE = 400
+"""Number of characters that tell the language."""
 
 _STRUCTURE = re.compile(
     r"^ {0,3}(?:(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)"
@@ -32,6 +41,7 @@ _STRUCTURE = re.compile(
 _NOT_A_TITLE = re.compile(r"[-*+>|#`~=]|\d+[.)]\s")  # the line is of a list, a quote, a table, a heading or code
 _ROW = re.compile(r"^[ \t]*\|", re.MULTILINE)
 _SPACE = re.compile(r"\s*")
+_WORD = re.compile(r"\w+")
 _LINE_END = re.compile(r"\n\s*")
 _CLAUSE_END = re.compile(r"[,;:،؛)\]…—–][\"'”’»)\]]*\s+|[、，；：。！？]\s*")
 _WORD_END = re.compile(r"\s+")
@@ -197,13 +207,31 @@ def _sentence_ends(text: str) -> Iterator[int]:
     """Ends of sentences as sentencex finds them, in windows. A window begins where a sentence begins."""
     from sentencex import get_sentence_boundaries
 
-    start = 0
+    start, language = 0, _language(text)
     while start < len(text):
-        ends = [found["end_index"] for found in get_sentence_boundaries(_LANGUAGE, text[start : start + _WINDOW])]
+        ends = [found["end_index"] for found in get_sentence_boundaries(language, text[start : start + _WINDOW])]
         if start + _WINDOW < len(text):
             ends = ends[:-1]  # the last sentence may go on
         yield from (start + end for end in ends)
         start += ends[-1] if ends else _WINDOW
+
+
+def _language(text: str) -> str:
+    """The code of a text's language, by the stop words at its beginning. sentencex knows abbreviations by language."""
+    counts = dict.fromkeys(_CODES.values(), 0)
+    for word in _WORD.findall(text[:_SAMPLE].lower()):
+        for code in _codes_of_stop_words().get(word, ()):
+            counts[code] += 1
+    return max(counts, key=counts.__getitem__)
+
+
+@cache
+def _codes_of_stop_words() -> dict[str, list[str]]:
+    codes: dict[str, list[str]] = {}
+    for name, code in _CODES.items():
+        for word in STOP_WORDS[name]:
+            codes.setdefault(word, []).append(code)
+    return codes
 
 
 def _outside(places: Iterable[int], spans: Sequence[Span]) -> Iterator[int]:
@@ -228,9 +256,14 @@ def _lines(text: str, code: Iterable[Span]) -> Iterator[int]:
 
 def _settled(text: str, places: Iterable[int]) -> list[int]:
     """The places in order, behind the white space that follows them, without those where a text must not be cut."""
-    first = _after_space(text, 0)
-    ends = sorted({_after_space(text, place) for place in places})
-    return [*(end for end in ends if first < end < len(text) and _may_cut(text, end)), len(text)]
+    ends: list[int] = []
+    last = _after_space(text, 0)
+    for place in sorted(set(places)):
+        if place > last:
+            last = _after_space(text, place)
+            if last < len(text) and _may_cut(text, last):
+                ends.append(last)
+    return [*ends, len(text)]
 
 
 def _after_space(text: str, place: int) -> int:
@@ -258,4 +291,4 @@ def _cuttable() -> re.Pattern[str]:
     leading = r"\u200d\u0e40-\u0e44\u0ec0-\u0ec4\u1100-\u115f\ua960-\ua97f\u17d2\u1039\u0600-\u0605\u06dd\u070f"
     flags = r"\U0001f1e6-\U0001f1ff"
     apart = rf"(?:(?<=[^{word}])|(?<=[{letters}])|(?<=[{letters}][{marks()}])|(?=[^{word}])|(?=[{letters}]))"
-    return re.compile(rf"{apart}(?![{attached}])(?<![{leading}])(?!(?<=[{flags}])[{flags}])")
+    return re.compile(rf"{apart}(?![\s{attached}])(?<![{leading}])(?!(?<=[{flags}])[{flags}])")
