@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from hybridsearch.backends import Backend, Schema, Selector
@@ -10,8 +12,9 @@ from hybridsearch.errors import FilterError
 from hybridsearch.filters import Filter
 from hybridsearch.listing import Order
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import Base, Kinds, Load, case, check, find_all, put, require
+from hybridsearch.testing.base import Base, Connect, Kinds, Load, case, check, find_all, put, require
 from hybridsearch.testing.filtering import FILTERS, ITEMS, REFUSED
+from hybridsearch.testing.passages import check_passages
 from hybridsearch.testing.ties import ODD_IDS
 
 ODD_VALUES = [
@@ -165,6 +168,30 @@ class ListingTests(Base):
         put(backend, [samples.plain("again")], schema)
         for kind in kinds:
             assert find_all(backend, kind) == {"again"}
+
+    def test_list_and_delete_speak_of_documents_with_passages(
+        self, connect: Connect, schema: Schema, kinds: Kinds
+    ) -> None:
+        backend = connect("index")
+        require(backend.capabilities.passages, "passages")
+        with closing(backend):
+            schema = samples.with_passages(schema)
+            backend.create(schema)
+            items = samples.long_items()
+            put(backend, items[:17], schema)
+            put(backend, items[17:], schema)
+            order = Order.parse("-number")
+            right = sorted((order.key(item.document), item.document) for item in items)
+            assert list(_selector(backend).list_documents(None, order)) == right
+            assert len(list(_selector(backend).list_documents(None, Order.parse(None)))) == len(items)
+            filter = Filter.parse({"parity": "odd"})
+            left = [item for item in items if not filter.matches(item.document)]
+            assert _selector(backend).delete_by_filter(filter) == len(items) - len(left)
+            backend.refresh()
+            assert backend.count() == len(left)
+            for kind in kinds:
+                for query in samples.random_queries(kind, 4):
+                    check_passages(backend, kind, left, query, 100)
 
 
 def _selector(backend: Backend) -> Selector:
