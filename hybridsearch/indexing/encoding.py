@@ -91,7 +91,8 @@ class IndexEncoders:
             name: replace(of_retriever, passages=name not in self.passages.whole)
             for name, of_retriever in schemas.items()
         }
-        return Schema(by_passage, settings, self.passages.to_json())
+        counter = counter_of(self.given, self.passages.whole)
+        return Schema(by_passage, settings, {**self.passages.to_json(), "counter": counter.name})
 
     def built(self, schema: Schema) -> None:
         """Set the schema of an index that these encoders have just built."""
@@ -123,7 +124,9 @@ class IndexEncoders:
         if self.passages is None:
             return EncodedBatch(documents, {name: encode(self.verified(name), documents) for name in self.given})
         if self._splitter is None:
-            self._splitter = Splitter(self.passages, counter_of(self.given, self.passages.whole))
+            recorded = (self.schema and self.schema.passages) or {}
+            counter = counter_of(self.given, self.passages.whole, recorded.get("counter"))
+            self._splitter = Splitter(self.passages, counter)
         spans, readings = self._splitter.read(documents)
         vectors = {
             name: encode(self.verified(name), documents if name in self.passages.whole else readings)
