@@ -314,7 +314,7 @@ class Plan:
                 f"Retriever {name!r} has no vectors, and MMR needs some: ask another retriever too."
             )
         ids = [one.document.id for one in candidates]
-        if isinstance(self.backend, Vectored):
+        if kinds[name] != "lexical" and isinstance(self.backend, Vectored):  # terms are counted again in no time
             batch = self.backend.fetch_vectors(ids, name)
             there = {document.id: row for row, document in enumerate(batch.documents)}
             if len(there) == len(ids):

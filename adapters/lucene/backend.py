@@ -25,7 +25,7 @@ from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.stored.mapping import PASSAGES, index_body
-from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, read_batches
+from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, fetch_vectors, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
@@ -356,6 +356,13 @@ class LuceneBackend(Dialect):
         self._current()
         self._channel.run(self._refreshing())
         return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
+
+    def fetch_vectors(self, ids: Sequence[str], retriever: str) -> EncodedBatch:
+        """The documents with the vectors of one retriever, in the order of `ids`. Unknown ids are left out."""
+        self._current()
+        return self._channel.run(
+            self._asking(lambda target: fetch_vectors(self.address, ids, target.searcher.schema, retriever))
+        )
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests with one `_msearch`.

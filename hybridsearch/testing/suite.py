@@ -12,6 +12,7 @@ from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.storage import StorageTests
 from hybridsearch.testing.ties import TieTests
 from hybridsearch.testing.updates import UpdateTests
+from hybridsearch.testing.vectors import VectorTests
 
 
 class BackendSuite(
@@ -23,6 +24,7 @@ class BackendSuite(
     UpdateTests,
     StorageTests,
     PassageTests,
+    VectorTests,
     MisuseTests,
     ConcurrencyTests,
 ):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
+from hybridsearch.adapters.checks import retriever_of
 from hybridsearch.adapters.lucene.stored.lines import (
     document_key,
     read_document,
@@ -78,6 +80,17 @@ def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document
     return [found.get(id) for id in ids]
 
 
+def fetch_vectors(address: Address, ids: Sequence[str], schema: Schema, name: str) -> Steps[EncodedBatch]:
+    """The documents with the vectors of one retriever, in the order of `ids`. Unknown ids are left out."""
+    retriever = retriever_of(schema, name)
+    vectors = [f"vectors.{name}", f"counts.{name}", "long_terms"]
+    members = ["document", *([] if retriever.passages else vectors)]
+    if schema.passages is not None:
+        members += [f"{PASSAGES}.{one}" for one in ("start", "end", *(vectors if retriever.passages else ()))]
+    found = yield from fetch(address, ids, members)
+    return _batch([source for source in found if source is not None], replace(schema, retrievers={name: retriever}))
+
+
 def hit_document(hit: Json) -> Document:
     """The document of a hit."""
     return read_document(hit["fields"]["document"][0])
@@ -98,10 +111,7 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
     if schema.passages is not None:
         size = max(1, min(size, int(_AT_ONCE / _passages_of_a_document(channel, address))))
     for hits in scroll(channel, address, {"size": size}):
-        sources = [hit["_source"] for hit in hits]
-        documents = [read_document(source["document"]) for source in sources]
-        spans = None if schema.passages is None else spans_from_source(sources)
-        yield EncodedBatch(documents, vectors_from_source(sources, schema), spans)
+        yield _batch([hit["_source"] for hit in hits], schema)
 
 
 def scroll(channel: Channel, address: Address, body: Mapping[str, Json]) -> Iterator[list[Json]]:
@@ -128,6 +138,13 @@ def scroll(channel: Channel, address: Address, body: Mapping[str, Json]) -> Iter
             f"{number_of(missing, 'document')} of the index {address.index!r} at {address} did not come, because an "
             "answer of the engine was lost: start again and read all documents."
         )
+
+
+def _batch(sources: Sequence[Json], schema: Schema) -> EncodedBatch:
+    """The documents and vectors in stored documents (`_source`)."""
+    documents = [read_document(source["document"]) for source in sources]
+    spans = None if schema.passages is None else spans_from_source(sources)
+    return EncodedBatch(documents, vectors_from_source(sources, schema), spans)
 
 
 def _passages_of_a_document(channel: Channel, address: Address) -> float:
