@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from hybridsearch.rerank import Recency as Recency
     from hybridsearch.search import HybridSearch as HybridSearch
     from hybridsearch.search import open as open
+    from hybridsearch.snippets import Highlight as Highlight
+    from hybridsearch.snippets import Snippet as Snippet
     from hybridsearch.training.data import TrainingData as TrainingData
     from hybridsearch.training.dense import train_dense as train_dense
     from hybridsearch.training.negatives.mining import mine_hard_negatives as mine_hard_negatives
@@ -61,6 +63,7 @@ _HOMES = {
     "Document": "documents",
     "Explanation": "hits",
     "FieldBoost": "rerank",
+    "Highlight": "snippets",
     "Hit": "hits",
     "HybridSearch": "search",
     "HybridSearchError": "errors",
@@ -73,6 +76,7 @@ _HOMES = {
     "Recency": "rerank",
     "Results": "hits",
     "ScoreFusion": "fusion",
+    "Snippet": "snippets",
     "Sparse": "encoders.sparse",
     "Tokenizer": "encoders.tokens",
     "TrainingData": "training.data",

@@ -9,12 +9,13 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError
+from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Likeness
 from hybridsearch.selection import Candidate
-from hybridsearch.tables import Grid, as_text, import_pandas
+from hybridsearch.snippets import Finder, Highlight, Snippet, make_snippet
+from hybridsearch.tables import Grid, Marked, as_text, import_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,9 @@ Explain: TypeAlias = "Callable[[Sequence[Hit]], list[Explanation]]"
 
 _SHOWN_TEXT = 80
 """Number of characters of a passage that `repr` shows."""
+
+_LENGTH = 200
+"""Number of characters of a snippet in a table, if the column is wide enough."""
 
 _SHOWN = 5
 """Number of ids that `repr` of results shows."""
@@ -233,11 +237,18 @@ class Hit:
     group: Any = field(default=None, repr=False)
     grouped: tuple[str, ...] = field(default=(), repr=False)
     _explain: Explain | None = field(default=None, repr=False, compare=False)
+    _finder: Finder | None = field(default=None, repr=False, compare=False)
 
     @property
     def passage(self) -> PassageHit | None:
         """The best passage. None if `passages` is empty."""
         return self.passages[0] if self.passages else None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Start and end of the best passage in `document.text`. They are those of the whole text without passages."""
+        best = self.passage
+        return (0, len(self.document.text)) if best is None else (best.start, best.end)
 
     def explain(self) -> Explanation:
         """Explain why the document has its rank, with the matched terms of lexical and sparse retrievers.
@@ -252,12 +263,59 @@ class Hit:
         """
         return _explained([self])[0]
 
+    @property
+    def highlights(self) -> tuple[Highlight, ...]:
+        """Spans of `document.text` that the retrievers found, in order.
+
+        For BM25 they are the words whose terms matched. For a sparse model they are also the words that give a
+        dimension of the query its largest weight, and for a dense model the sentence that is nearest to the query. The
+        spans are in the best passage if the index has passages. The models of sparse and dense retrievers read the
+        texts of up to 10 hits together when the highlights of one of them are first read.
+
+        Raises:
+            BackendError: The hit was copied or unpickled, so it does not know its index.
+        """
+        return self._highlights(models=True)
+
+    def snippet(self, length: int = 200, *, models: bool = True) -> Snippet:
+        """Choose the window of the text in which the terms of the query add most to the score.
+
+        The window is in the best passage if the index has passages. Without highlights it is the beginning.
+
+        Args:
+            length: Number of characters of the window. It may be a little longer, so that no word is cut.
+            models: Whether the models of sparse and dense retrievers read the texts to find highlights. If not, the
+                call takes less than a millisecond for a hit, and a dense retriever has no highlights.
+
+        Returns:
+            The window with its highlights.
+
+        Raises:
+            BackendError: The hit was copied or unpickled, so it does not know its index.
+
+        >>> import hybridsearch as hs
+        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+        >>> text = "Heat is lost at the surface. Lift grows with the angle of attack. Then the flow separates."
+        >>> report = search.index([{"id": "a", "text": text}], show_progress_bar=False)
+        >>> snippet = search.search("angles of attack")[0].snippet(length=40)
+        >>> print(snippet)
+        …Lift grows with the angle of attack.…
+        >>> [text[one.start : one.end] for one in snippet.highlights]
+        ['angle', 'attack']
+        """
+        return make_snippet(self.document.text, self.span, self._highlights(models=models), length)
+
+    def _highlights(self, *, models: bool) -> tuple[Highlight, ...]:
+        if self._finder is None:
+            raise BackendError("This hit has lost its index (it was copied or pickled): search again.")
+        return self._finder.of(self, models=models)
+
     def _repr_html_(self) -> str:
         return Results("", (self,), tuple(self.retrievers))._repr_html_()
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = {one.name: getattr(self, one.name) for one in fields(self)}
-        return partial(Hit, **kept | {"passages": tuple(self.passages), "_explain": None}), ()  # without the index
+        return partial(Hit, **kept | {"passages": tuple(self.passages), "_explain": None, "_finder": None}), ()
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the hit to a dict that JSON can hold."""
@@ -401,11 +459,12 @@ class Results(Sequence[Hit]):
     def _grid(self) -> Grid:
         alone = len(self.retrievers) == 1  # then the retriever's score says more than the fused score
         names = self._columns()
-        rows = []
+        rows: list[list[list[str]]] = []
+        found = _found(self.hits)
         for hit in self.hits:
             own = next(iter(hit.retrievers.values())).score if alone and hit.reranker_score is None else hit.score
             cells = [f"{hit.rank}", f"{own:.4f}", *(_rank_of(hit, name) for name in names)]
-            rows.append([[cell] for cell in (*cells, hit.id, _summary(hit.document))])
+            rows.append([*([cell] for cell in (*cells, hit.id)), _summary(hit, found)])
         if not rows:
             rows = [[[""] for _ in range(len(names) + 3)] + [["no hits"]]]
         columns, last = ["rank", "score", *names, "id", "document"], len(names) + 3
@@ -425,6 +484,7 @@ def make_hits(
     rankings: Mapping[str, Ranking],
     explain: Explain,
     passages: Callable[[str], Sequence[PassageHit]],
+    finder: Finder,
 ) -> tuple[Hit, ...]:
     """The hits of candidates in final order, the first with the rank `offset` + 1. `passages` are by document id."""
     places = {
@@ -454,8 +514,10 @@ def make_hits(
                 group=one.group,
                 grouped=one.grouped,
                 _explain=explain,
+                _finder=finder,
             )
         )
+    finder.hits = hits
     return tuple(hits)
 
 
@@ -475,9 +537,28 @@ def _rank_of(hit: Hit, name: str) -> str:
     return str(hit.rank_before_reranking) if name == "fused" else "-"
 
 
-def _summary(document: Document) -> str:
-    text = " ".join(document.text[:300].split())
-    return f"{document.title}: {text}" if document.title else text
+def _found(hits: Sequence[Hit]) -> dict[str, tuple[Highlight, ...]]:
+    """The highlights of hits for a table, without models. There are none if the index is not known or is closed."""
+    finder = hits[0]._finder if hits else None
+    if finder is None:
+        return {}
+    try:
+        finder.find(hits, models=False)
+        return {hit.id: finder.of(hit, models=False) for hit in hits}
+    except HybridSearchError:  # for example because the index was closed: the table needs no highlights
+        return {}
+
+
+def _summary(hit: Hit, found: Mapping[str, tuple[Highlight, ...]]) -> list[str]:
+    """Title and snippet, as the lines of a cell."""
+
+    def line(width: int) -> Marked:
+        length = max(width - 2, 1)  # without the ellipses
+        return make_snippet(hit.document.text, hit.span, found.get(hit.id, ()), length).line()
+
+    shown = line(_LENGTH)
+    shown.fit = line
+    return [title for title in (hit.document.title,) if title] + ([shown] if shown or not hit.document.title else [])
 
 
 def _passages_to_dict(passages: Sequence[PassageHit]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker, score_pairs, similarities
 from hybridsearch.selection import Candidate, Selection
+from hybridsearch.snippets import Finder
 from hybridsearch.vectors import PassageSpans, QueryVector, SparseQuery, TextQuery, take
 
 T = TypeVar("T")
@@ -279,7 +280,8 @@ class Plan:
             explain = partial(self._explain, query, requests)
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
-            hits = make_hits(page, chooser.offset, fused[i][1], by_query[i], explain, found[i].lazily)
+            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend))
+            hits = make_hits(page, chooser.offset, fused[i][1], by_query[i], explain, found[i].lazily, finder)
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")

@@ -125,13 +125,13 @@ def parts(text: str, start: int, end: int, wanted: int) -> list[int]:
     >>> parts(text, 0, 20, 9), parts(text, 10, 20, 9), parts(text, 16, 20, 9)
     ([5, 10, 20], [16, 20], [20])
     """
-    for pattern in (_LINE_END, _CLAUSE_END, _WORD_END, _cuttable()):
+    for pattern in (_LINE_END, _CLAUSE_END, _WORD_END, cuttable()):
         places = np.fromiter((found.end() for found in pattern.finditer(text, start, end)), dtype=np.int64)
         places = places[(places > start) & (places < end)]
         if len(places):
             targets = start + (end - start) * np.arange(1, max(wanted, 2)) // max(wanted, 2)
             nearest = np.unique(places[np.minimum(np.searchsorted(places, targets), len(places) - 1)]).tolist()
-            if chosen := [place for place in nearest if _cuttable().match(text, place)]:
+            if chosen := [place for place in nearest if cuttable().match(text, place)]:
                 return [*chosen, end]
     return [end]
 
@@ -275,11 +275,11 @@ def _may_cut(text: str, place: int) -> bool:
     before, after = text[place - 1], text[place]
     if after.isascii() and before.isascii():
         return before.isspace()
-    return _cuttable().match(text, place) is not None  # also where no space follows, as in Chinese
+    return cuttable().match(text, place) is not None  # also where no space follows, as in Chinese
 
 
 @cache
-def _cuttable() -> re.Pattern[str]:
+def cuttable() -> re.Pattern[str]:
     """A pattern that matches, with length 0, where two characters may be cut apart.
 
     A place within a word of a spaced script does not match, nor one within a character that is written as several code

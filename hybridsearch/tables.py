@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import MissingExtraError
@@ -23,7 +24,49 @@ UNLIMITED = 1_000_000
 
 _GAP = 2
 _HEAD = 14  # a head of up to this many characters has one line, even above short cells
+_BLANKS = re.compile(r"\s+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+class Marked(str):
+    """A line of text with marked parts, which are bold in a terminal and `<mark>` in HTML.
+
+    Attributes:
+        marks: Spans of the marked parts, in order.
+        fit: Function that makes a line for a column of a given width. None if the end of the line is cut off.
+    """
+
+    marks: tuple[tuple[int, int], ...] = ()
+    fit: Callable[[int], Marked] | None = None
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[str, bool]], fit: Callable[[int], Marked] | None = None) -> Marked:
+        """Join parts of a line, each with whether it is marked. White space becomes single blanks."""
+        line, marks = "", []
+        for text, marked in parts:
+            start = len(line)
+            line += _BLANKS.sub(" ", _clean(text))
+            if marked and len(line) > start:
+                marks.append((start, len(line)))
+        made = cls(line)
+        made.marks, made.fit = tuple(marks), fit
+        return made
+
+    def parts(self) -> Iterator[tuple[str, bool]]:
+        """The parts of the line in order, each with whether it is marked."""
+        places = [0, *(place for span in self.marks for place in span), len(self)]
+        yield from ((self[start:end], bool(number % 2)) for number, (start, end) in enumerate(pairwise(places)))
+
+    def to_html(self) -> str:
+        """Convert the line to HTML."""
+        return "".join(
+            f"<mark>{html.escape(text)}</mark>" if marked else html.escape(text) for text, marked in self.parts()
+        )
+
+    def __rich__(self) -> Text:
+        from rich.text import Text
+
+        return Text.assemble(*((text, "bold" if marked else "") for text, marked in self.parts()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +76,7 @@ class Grid:
     Attributes:
         title: Title in the first line, or `""`.
         columns: Head of each column.
-        rows: Cells of each row. A cell is a list of lines, and the first line is the main line.
+        rows: Cells of each row. A cell is a list of lines, and the first line is the main line. A line can be `Marked`.
         notes: Sentences below the table.
         texts: Positions of the columns with text, which are aligned left. All other columns are aligned right.
         wide: Position of the column that takes the rest of a line and shrinks first. Its cells have one line.
@@ -79,7 +122,7 @@ class Grid:
         rows = "".join(
             "<tr>"
             + "".join(
-                f'<td style="text-align: {side}">{"<br>".join(map(html.escape, cell))}</td>'
+                f'<td style="text-align: {side}">{"<br>".join(map(_html, cell))}</td>'
                 for side, cell in zip(sides, row, strict=True)
             )
             + "</tr>"
@@ -138,9 +181,10 @@ class Grid:
             for place, cell in enumerate(cells):
                 written = _clean(cell[number]) if number < len(cell) else ""
                 blanks = " " * (widths[place] - _length(written))
-                written = written + blanks if place in self.texts else blanks + written
                 dim = "dim" if number and not style and place != self.wide else style
-                line.append(written, style=dim).append(" " * _GAP)
+                left = place in self.texts
+                line.append("" if left else blanks).append(_styled(written, dim))
+                line.append(blanks if left else "").append(" " * _GAP)
             line.rstrip()
             yield line
 
@@ -163,7 +207,7 @@ class Grid:
                 line = _clean(cell[0])
                 if place == self.wide and self.cut:
                     line = _cut(line, max(room - label - 4, 10))
-                yield written.append(line, style="not dim").append(_rest(cell), style="dim")
+                yield written.append(_styled(line, "not dim")).append(_rest(cell), style="dim")
 
 
 def rich_tables(grids: Iterable[Grid]) -> RenderableType:
@@ -200,14 +244,36 @@ def _length(line: str) -> int:
 
 def _clean(line: str) -> str:
     """The line with blanks in place of characters that begin a new line or control the terminal."""
-    return _CONTROLS.sub(" ", line)
+    return line if isinstance(line, Marked) else _CONTROLS.sub(" ", line)
 
 
 def _cut(line: str, width: int) -> str:
     from rich.cells import set_cell_size
 
     line = _clean(line)
-    return line if _length(line) <= width else f"{set_cell_size(line, width - 1).rstrip()}…"
+    if _length(line) > width and isinstance(line, Marked) and line.fit is not None:
+        line = line.fit(width)
+    if _length(line) <= width:
+        return line
+    kept = set_cell_size(line, width - 1).rstrip()
+    if not isinstance(line, Marked):
+        return f"{kept}…"
+    places = [0, *(min(place, len(kept)) for span in line.marks for place in span), len(kept)]
+    parts = [(kept[start:end], bool(number % 2)) for number, (start, end) in enumerate(pairwise(places))]
+    return Marked.of([*parts, ("…", False)])
+
+
+def _styled(line: str, style: str) -> Text:
+    """The line for rich, in a style."""
+    from rich.text import Text
+
+    text = line.__rich__() if isinstance(line, Marked) else Text(line)
+    text.stylize_before(style)
+    return text
+
+
+def _html(line: str) -> str:
+    return line.to_html() if isinstance(line, Marked) else html.escape(line)
 
 
 def _wrapped(line: str, width: int) -> list[str]:

@@ -81,10 +81,12 @@ def test_hits_keep_their_ids_in_one_piece_where_they_fit(results: hs.Results, wi
     assert any("b c" in line for line in lines)
 
 
-def test_the_text_of_a_hit_is_cut_only_where_there_is_no_room(results: hs.Results) -> None:
+def test_a_hit_shows_a_window_that_fits_the_column(results: hs.Results) -> None:
     assert str(results).count("…") == 1
     assert max(map(len, str(results).splitlines())) > 100  # the id takes that space
-    assert "…" not in "\n".join(printed(results, UNLIMITED))
+    (shown,) = (line for line in printed(results, UNLIMITED) if "wing wing" in line)
+    assert shown.endswith("wing…")
+    assert shown.count("wing") == 39  # 200 characters with the ellipses
 
 
 def test_a_retriever_alone_is_shown_with_its_own_scores(results: hs.Results) -> None:

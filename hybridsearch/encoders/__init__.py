@@ -7,7 +7,7 @@ Your own encoder is any object with the methods of `Encoder`. `hs.open` needs to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
@@ -75,6 +75,40 @@ class Reading(Encoder, Protocol):
 
         Raises:
             EncodingError: The model gives NaN or infinity.
+        """
+        ...
+
+
+class Place(NamedTuple):
+    """A place in a text that gives a term.
+
+    Attributes:
+        start: First character of the place.
+        end: Character after its last character.
+        term: The term.
+    """
+
+    start: int
+    end: int
+    term: str
+
+
+class Locating(Encoder, Protocol):
+    """An encoder that can tell which words of a text give its terms, for `Hit.highlights`."""
+
+    def locate(
+        self, texts: Sequence[str], terms: Sequence[Mapping[str, float]], *, models: bool = True
+    ) -> Sequence[Sequence[Place]]:
+        """Find the words that give terms.
+
+        Args:
+            texts: Texts of documents or of passages.
+            terms: Terms to find in each text, with what they add to the score of the document, in the order of `texts`.
+                An encoder that makes a `TextQuery` gets the text of the query as the only term.
+            models: Whether a neural model may run. If not, the call must be fast.
+
+        Returns:
+            The places in each text, in the order of `texts`.
         """
         ...
 

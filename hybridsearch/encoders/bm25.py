@@ -13,8 +13,10 @@ from hybridsearch import arguments
 from hybridsearch.arguments import shown, true_or_false, whole_number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
+from hybridsearch.encoders import Place
 from hybridsearch.encoders.counting import TermCounter, by_weight
 from hybridsearch.encoders.fields import field_weights, read_fields, sum_fields
+from hybridsearch.encoders.places import align, find_terms
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, Rules, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.registry import find, registered
@@ -207,6 +209,27 @@ class BM25:
         ['東', '京', '東京', 'tower']
         """
         return self._documents.terms(text)
+
+    def locate(
+        self, texts: Sequence[str], terms: Sequence[Mapping[str, float]], *, models: bool = True
+    ) -> list[list[Place]]:
+        """Find the words that give terms.
+
+        Args:
+            texts: Texts of documents.
+            terms: Terms to find in each text, with their weights, in the order of `texts`.
+            models: Ignored, because no model runs.
+
+        Returns:
+            The places in each text, in order.
+
+        >>> BM25().locate(["Slender wings. A wing's chord."], [{"wing": 1.0}])
+        [[Place(start=8, end=13, term='wing'), Place(start=17, end=21, term='wing')]]
+        """
+        pairs = zip(texts, terms, strict=True)
+        if self._rules is None:  # the terms of another function are looked for as they are written
+            return [align(text, self.tokenize(text), wanted) for text, wanted in pairs]
+        return [find_terms(text, wanted, self.tokenize) for text, wanted in pairs]
 
     def fingerprint(self) -> Fingerprint:
         """Name all settings that the terms and scores depend on. A digest stands for the stop words."""
