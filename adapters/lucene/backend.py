@@ -367,7 +367,8 @@ class LuceneBackend(Dialect):
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests with one `_msearch`.
 
-        The rankings come with their documents if the requests ask for at most 3,000 hits in all. A second `_msearch`
+        The rankings come with their documents if the requests ask for at most 3,000 hits in all. In an index with
+        passages, the first search leaves the documents out, and so does a search of long documents. A second `_msearch`
         follows if term frequencies are unknown or out of date, or if the hits before and after a cut have the same
         score.
         """

@@ -207,6 +207,18 @@ def test_a_search_is_one_request(make: Make, mode: str, sent: list[Call]) -> Non
     assert all(set(ranking.documents or ()) == set(ranking.ids) for ranking in rankings)
 
 
+def test_long_documents_do_not_come_with_the_hits(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = fill(make(), random_documents())
+    request = Request("dense", samples.random_queries("dense", 1)[0], 10)
+    first, second = backend.search([request]), backend.search([request])
+    assert first == second
+    assert first[0].documents is None  # the lengths are not known yet
+    assert set(second[0].documents or ()) == set(second[0].ids)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.searching.WITH_CHARACTERS", 500)
+    (third,) = backend.search([request])
+    assert (third, third.documents) == (second[0], None)
+
+
 def test_documents_of_equal_score_are_ordered_by_id_at_the_cut(make: Make) -> None:
     same, other = samples.random_items(2)
     documents = [long(f"d{number:02}", [other, same, same]) for number in range(30)]

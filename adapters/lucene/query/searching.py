@@ -20,7 +20,7 @@ from hybridsearch.adapters.lucene.query.filters import compile_filter
 from hybridsearch.adapters.lucene.query.statistics import Key, Statistics, read_statistics, searches_for
 from hybridsearch.adapters.lucene.stored.lines import encode_term
 from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW, PASSAGES
-from hybridsearch.adapters.lucene.stored.reading import DOCUMENT, ID, NO_FIELDS, hit_document, hit_id
+from hybridsearch.adapters.lucene.stored.reading import LENGTH, NO_FIELDS, hit_document, hit_id
 from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Request, RetrieverSchema, Schema
@@ -48,6 +48,11 @@ WITH_DOCUMENTS = 3000
 With more hits, only few of them get into the final results. Their documents are fetched afterwards, all at once. That
 sends less, and needs less memory."""
 
+WITH_CHARACTERS = 1_000_000
+"""The largest number of characters of documents that come with the hits of a call, in an index with passages.
+
+Long documents are fetched afterwards too. The lengths are those of the hits of the last search."""
+
 _ATTEMPTS = 4  # after these, statistics are used even if they change all the time
 
 
@@ -60,7 +65,7 @@ class _Question:
     retriever: RetrieverSchema
     filter: Json | None
     weights: Mapping[str, float] = field(default_factory=dict)
-    members: Mapping[str, Json] = field(default_factory=lambda: ID)  # of the search: what each hit contains
+    fields: tuple[str, ...] = ("id",)  # fields that each hit contains
     by_id: bool = False  # whether the engine must order ties by id
 
     @property
@@ -88,12 +93,13 @@ class Searcher:
         self._dialect = dialect
         self._literal = literal
         self._statistics = Statistics()
+        self._length: float | None = None  # mean length of the documents of the last search
 
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
         """The rankings, in the order of the requests.
 
-        They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits. There is one `_msearch`, and
-        another one if frequencies are unknown or if there are ties at a cut.
+        They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits that are not long. There is one
+        `_msearch`, and another one if frequencies are unknown or if there are ties at a cut.
         """
         filters = [request.filter for request in requests if request.filter is not None]
         return (yield from self._checked(self._search(requests), filters))
@@ -139,9 +145,9 @@ class Searcher:
 
     def _search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
         questions = [self._question(position, request) for position, request in enumerate(requests)]
-        members = DOCUMENT if sum(request.k for request in requests) <= WITH_DOCUMENTS else ID
+        fields = self._fields(sum(request.k for request in requests))
         rankings = [EMPTY] * len(requests)
-        waiting = [replace(question, members=members) for question in questions if question is not None]
+        waiting = [replace(question, fields=fields) for question in questions if question is not None]
         deep: list[_Question] = []
         attempt = 0
         while waiting:
@@ -181,6 +187,13 @@ class Searcher:
         for question in deep:
             rankings[question.position] = yield from self._in_parts(question)
         return rankings
+
+    def _fields(self, hits: int) -> tuple[str, ...]:
+        """The fields that each of so many hits contains."""
+        if self.schema.passages is None:
+            return ("id", "document") if hits <= WITH_DOCUMENTS else ("id",)
+        few = hits <= WITH_DOCUMENTS and self._length is not None and hits * self._length <= WITH_CHARACTERS
+        return ("id", LENGTH, "document") if few else ("id", LENGTH)
 
     def weights(self, request: Request) -> Steps[dict[str, float]]:
         """The weights of the query's terms as they are now, by term. Explanations use them."""
@@ -243,7 +256,7 @@ class Searcher:
         request, retriever = question.request, question.retriever
         k = int(min(request.k, MAX_WINDOW - 1))
         exact = retriever.kind != "dense" or not self._dialect.approximate_dense
-        body: Search = {**question.members, "track_total_hits": False}
+        body: Search = {**NO_FIELDS, "docvalue_fields": question.fields, "track_total_hits": False}
         if retriever.kind == "dense":
             deepest = self._dialect.deepest_dense()
             size = k if question.by_id or not exact else k + 1
@@ -312,11 +325,13 @@ class Searcher:
         pairs = [(id, scored(_score(hit))) for id, hit in found.items()]
         if self._is_rough(question):  # leave out candidates that have none of the query's terms
             pairs = [(id, score) for id, score in pairs if score > 0]
+        if found and LENGTH in question.fields:
+            self._length = sum(hit["fields"][LENGTH][0] for hit in found.values()) / len(found)
         ranking = Ranking.from_scores(pairs, k)
         if not len(ranking):
             return EMPTY
         found = {id: found[id] for id in ranking.ids}
-        documents = _Documents(found) if question.members is DOCUMENT else None
+        documents = _Documents(found) if "document" in question.fields else None
         listed = _Passages(found, scored) if question.listed else None
         return Ranking(ranking.ids, ranking.scores, documents, listed)
 

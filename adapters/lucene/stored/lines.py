@@ -15,6 +15,7 @@ A stored document is one object (`_source`):
 | `rough`      | rough vectors, see `seismic`; only with sparse="seismic", indexed but not stored          |
 | `content`    | title and text, for the engine's own analysis; only with a text retriever                 |
 | `passages`   | list of passages in the order of the text; only in an index with passages                 |
+| `length`     | number of characters of `document`; only in an index with passages                        |
 
 A passage is an object with `start`, `end`, `vectors`, `counts`, `long_terms` and `content`. The last four are as above,
 for the retrievers that read passages. `content` of a passage is indexed but not stored.
@@ -240,6 +241,7 @@ def _add_passages(
     passages: list[dict[str, Any]] = [{"start": start, "end": end, "vectors": {}} for start, end in spans]
     for source, (first, last) in zip(sources, pairwise(offsets), strict=True):
         source[PASSAGES] = passages[first - offsets[0] : last - offsets[0]]
+        source["length"] = len(source["document"])
     return passages, of_passages
 
 

@@ -20,7 +20,7 @@ PASSAGES = "passages"
 
 _UNINDEXED = {"type": "keyword", "index": False, "doc_values": False}
 _STORED = {"type": "object", "enabled": False}
-_OFFSET = {"type": "integer", "index": False}
+_NUMBER = {"type": "integer", "index": False}
 _UNLIMITED = {"mapping.nested_objects.limit": MAX_WINDOW, "max_inner_result_window": MAX_WINDOW}
 """Settings of an index with passages: any number of passages in a document, and in a hit."""
 
@@ -67,7 +67,7 @@ def index_body(
                 "stamp": {"type": "long"},
                 "fields": METADATA_MAPPING,
                 **of_document.mapping(),
-                **({} if schema.passages is None else {PASSAGES: of_passage.nested()}),
+                **({} if schema.passages is None else {PASSAGES: of_passage.nested(), "length": _NUMBER}),
                 **({seismic.MEMBER: {"type": "object", "dynamic": False, "properties": rough}} if rough else {}),
             },
         },
@@ -94,5 +94,5 @@ class _Fields:
         return {
             "type": "nested",
             "dynamic": False,
-            "properties": {"start": _OFFSET, "end": _OFFSET, **self.mapping()},
+            "properties": {"start": _NUMBER, "end": _NUMBER, **self.mapping()},
         }

@@ -37,6 +37,9 @@ ID: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id"]}
 DOCUMENT: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id", "document"]}
 """Members of a search whose hits have an id and a document, for `hit_id` and `hit_document`."""
 
+LENGTH = "length"
+"""Field with the number of characters of `document`, in an index with passages."""
+
 _IDS_AT_ONCE = 1000
 _AT_ONCE = 2000  # documents, or about as many passages
 _SCROLL = "5m"
