@@ -315,7 +315,8 @@ class HybridSearch:
         The documents come one after the other, so there may be more than fit into memory. Documents that are added,
         changed or deleted meanwhile may come or not, but no document comes twice.
 
-        A list by id begins at once. Another order first reads the sort fields of all documents that the filter allows.
+        A list by id begins at once, except on Qdrant. Another order first reads the sort fields of all documents that
+        the filter allows.
 
         Args:
             filter: Filter in the language of `hybridsearch.filters`. None lists all documents.

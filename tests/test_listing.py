@@ -281,7 +281,7 @@ def test_a_list_shows_the_index_as_it_was_when_it_began() -> None:
     assert ids(page) == ["c", "b", "d"]
 
 
-def test_a_hundred_thousand_documents_are_listed_without_their_texts() -> None:
+def test_a_long_list_needs_far_less_memory_than_its_documents() -> None:
     """The list reads a part of the documents at a time, so it needs far less memory than all texts."""
     import tracemalloc
 
