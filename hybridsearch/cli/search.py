@@ -109,6 +109,13 @@ def index(
             "shows.",
         ),
     ] = None,
+    delimiter: Annotated[
+        str | None,
+        _of_documents(
+            "CHAR",
+            "Character between the columns of CSV and TSV files, such as ';' or tab. Default: found in the file.",
+        ),
+    ] = None,
     on_error: Annotated[
         OnError,
         _of_documents(
@@ -183,6 +190,7 @@ def index(
         auto_id=auto_id,
         types=_types(type),
         encoding=encoding,
+        delimiter=delimiter,
         on_error=on_error.value,
     )
     encoding_options = {"fields": _weights(fields), "template": template}

@@ -40,6 +40,7 @@ class Fields:
         auto_id: Whether records that have no id get one.
         types: Types of metadata, by field.
         encoding: Encoding of text files. None finds it from their first bytes.
+        delimiter: Character between the columns of CSV and TSV files. None finds it from their first lines.
     """
 
     id: tuple[str, ...]
@@ -49,6 +50,7 @@ class Fields:
     auto_id: bool
     types: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
+    delimiter: str | None = None
 
     def document(self, record: Record, file: str, number: int | None) -> Document:
         """Make the document of a record.

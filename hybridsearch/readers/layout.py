@@ -13,7 +13,8 @@ from hybridsearch.readers.pages import PAGE_END
 _BULLET = re.compile(r"^[•◦▪‣·●○■]\s*")
 _LISTED = re.compile(r"(?:[•◦▪‣·●○■–*-]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
 _NUMBER = re.compile(r"(?:^|\bpage )(\d{1,5})\b|\b(\d{1,5})$", re.IGNORECASE)
-_DIVIDED = re.compile(r"[\w-]*\w[-\u2010\u00ad]$")
+_HYPHENS = "-\u2010\u00ad"
+_AROUND = "([{\"'“‘«"
 _ENDS = '.!?:;"”»。！？'
 _REPEATED = 3  # pages that a line needs to come on to be a head or foot
 _LARGER = 1.15  # times the height of most lines, from which on a line is a heading
@@ -188,7 +189,7 @@ def _right_edges(lines: Sequence[Line]) -> list[float]:
 
 def _breaks(above: Line, line: Line, edge: float) -> bool:
     """Whether the end of a line is meant: the next word had room, or the next line is indented after a sentence."""
-    if _DIVIDED.search(above.text) and line.text[0].islower():
+    if above.text[-1] in _HYPHENS and line.text[0].islower():
         return False
     word = line.text.split(" ", 1)[0]
     letter = (line.right - line.left) / max(len(line.text), 1)
@@ -208,11 +209,11 @@ def _join(written: list[str], text: str, words: Counter[str]) -> None:
 
     The hyphen stays if the file has the word with the hyphen more often than without it.
     """
-    before, after = _DIVIDED.search(written[-1]), re.match(r"[\w-]+", text)
-    if before is None or after is None:
+    before, after = written[-1].rsplit(None, 1)[-1], re.match(r"[\w-]+", text)
+    if before[-1] not in _HYPHENS or not before[-2:-1].isalpha() or after is None:
         written.append(f" {text}")
         return
-    whole, divided = (f"{before[0][:-1]}{hyphen}{after[0]}".lower() for hyphen in ("", "-"))
+    whole, divided = (f"{before[:-1]}{hyphen}{after[0]}".strip(_AROUND).lower() for hyphen in ("", "-"))
     if after[0][0].islower() and words[divided] <= words[whole]:
         written[-1] = written[-1][:-1]
     written.append(text)

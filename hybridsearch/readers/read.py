@@ -113,6 +113,7 @@ def read_documents(
     auto_id: bool = False,
     types: Mapping[str, str] | None = None,
     encoding: str | None = None,
+    delimiter: str | None = None,
     on_error: Literal["stop", "skip"] | str = "stop",
 ) -> DocumentReader:
     """Read documents from files, from a table of pandas, polars or pyarrow, or from an iterable, as a stream.
@@ -164,6 +165,8 @@ def read_documents(
             `"date"` (also from a datetime at midnight), `"datetime"` (without a time zone) and `"instant"` (with a time
             zone). A record with a value of another type is not usable.
         encoding: Encoding of text files, such as `"cp1252"`. None for UTF-8 or the encoding of the byte order mark.
+        delimiter: Character between the columns of CSV and TSV files, such as `"^"`. None finds it from the header, as
+            above.
         on_error: Reaction to a record that is not a usable document. `"stop"` raises DocumentError with the file and
             the line. `"skip"` adds the record to `DocumentReader.skipped`, and continues.
 
@@ -197,6 +200,7 @@ def read_documents(
         auto_id,
         _checked_types(types),
         _checked_encoding(encoding),
+        _checked_delimiter(delimiter),
     )
     skip = on_error == "skip"
     if isinstance(source, str | Path):
@@ -550,6 +554,16 @@ def _checked_encoding(encoding: str | None) -> str | None:
             f"The encoding {encoding!r:.80} is not known: give a name such as utf-8, cp1252 or utf-16."
         ) from None
     return encoding
+
+
+def _checked_delimiter(delimiter: str | None) -> str | None:
+    delimiter = "\t" if delimiter in ("\\t", "tab") else delimiter
+    if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in "\r\n\"'"):
+        raise InvalidArgumentError(
+            f"The delimiter is one character that is neither a quote nor the end of a line, such as ';', not "
+            f"{delimiter!r:.80}."
+        )
+    return delimiter
 
 
 def _raise(error: OSError) -> None:

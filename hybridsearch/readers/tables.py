@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from hybridsearch.readers.text import decoded, invalid_text
 from hybridsearch.readers.types import Column
 
 if TYPE_CHECKING:
+    from _csv import Reader
+
     import pyarrow as pa
 
 LONGEST_CSV_FIELD = 2**27
@@ -29,6 +32,8 @@ The limit of the csv module, 131,072, is too small for long documents. Without a
 whole file as one field."""
 
 _DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r"sep=([^\r\n])\r?\n?", re.IGNORECASE)
+_SAMPLE = 2**16  # characters at the start of a table by which its dialect is found
 _PARQUET_BATCH = 256  # rows, so that a batch of long documents fits into memory
 
 
@@ -159,6 +164,33 @@ def _wanted(columns: list[str], fields: Fields) -> list[str]:
     return [name for name in columns if name in wanted]
 
 
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """How the columns of a table are separated, and how values are quoted.
+
+    Attributes:
+        delimiter: Character between two columns.
+        quoting: Whether quotes have a meaning, as in the module csv.
+        quote: Character around a value that holds a delimiter.
+        escape: Character before a quote that is part of a value. None doubles such quotes.
+    """
+
+    delimiter: str
+    quoting: Literal[0, 3]
+    quote: str = '"'
+    escape: str | None = None
+
+    def reader(self, lines: Iterable[str]) -> Reader:
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quoting=self.quoting,
+            quotechar=self.quote,
+            escapechar=self.escape,
+            strict=True,
+        )
+
+
 @contextmanager
 def _table(
     file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[0, 3]
@@ -166,22 +198,26 @@ def _table(
     """Opens a table. Gives its header, and the number of each line with its row or its error."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CSV_FIELD))
     with decoded(file, fields.encoding, "") as text:
-        first = text.readline().removeprefix("\ufeff")
-        delimiter = _delimiter(first, fields, delimiters, quoting)
-        lines = csv.reader(chain([first], text), delimiter=delimiter, quoting=quoting, strict=True)
+        start = _start(text)
+        told = _SEPARATOR.fullmatch(start[0]) if start and quoting == csv.QUOTE_MINIMAL else None
+        above = len(start[:1]) if told else 0  # a line that only names the delimiter, as Excel writes it
+        dialect = _dialect(start[above:], fields, fields.delimiter or (told[1] if told else delimiters), quoting)
+        lines = dialect.reader(chain(start[above:], _lines(text)))
+        header: list[str] = []
         try:
-            if (wrong := invalid_text(first, fields.encoding)) is not None:
+            if (wrong := invalid_text("".join(start[: above + 1]), fields.encoding)) is not None:
                 raise wrong
             header = next(lines, [])
             if not header:
                 raise DocumentError("the first line is empty, but must name the columns.")
             fields.check(header)
         except (csv.Error, DocumentError) as error:
-            raise WholeFileError(str(error)) from error
+            told_how = " If the columns are separated by another character, name it with delimiter (--delimiter)."
+            raise WholeFileError(f"{error}{told_how if len(header) == 1 else ''}") from error
 
         def rows() -> Iterator[tuple[int, list[str] | DocumentError]]:
             while True:
-                number = lines.line_num + 1
+                number = lines.line_num + above + 1
                 try:
                     row = next(lines)
                 except StopIteration:
@@ -190,7 +226,7 @@ def _table(
                     yield number, DocumentError(f"it is not valid CSV ({error}). Perhaps a quote is not closed.")
                     continue
                 if len(row) == len(header):
-                    yield number, invalid_text(delimiter.join(row), fields.encoding) or row
+                    yield number, invalid_text("\n".join(row), fields.encoding) or row
                 elif row:
                     values, columns = number_of(len(row), "value"), number_of(len(header), "column")
                     yield number, DocumentError(f"it has {values} for {columns}. Perhaps a quote is missing.")
@@ -198,13 +234,65 @@ def _table(
         yield header, rows()
 
 
-def _delimiter(header: str, fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> str:
+def _lines(text: TextIO) -> Iterator[str]:
+    """The lines of a text, none of which is longer than a field may be."""
+    for line in iter(lambda: text.readline(LONGEST_CSV_FIELD + 1), ""):
+        if len(line) > LONGEST_CSV_FIELD:
+            raise WholeFileError(f"it has a line of more than {LONGEST_CSV_FIELD:,} characters.")
+        yield line
+
+
+def _start(text: TextIO) -> list[str]:
+    """The first lines of a table, by which its dialect is found."""
+    start: list[str] = []
+    length = 0
+    for line in _lines(text):
+        start.append(line if start else line.removeprefix("\ufeff"))
+        length += len(line)
+        if length > _SAMPLE:
+            break
+    return start
+
+
+def _dialect(start: Sequence[str], fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> _Dialect:
+    """The dialect of a table that begins with these lines.
+
+    Values are quoted by double quotes, which are doubled within a value. If the lines do not fit this, and show a
+    backslash before a quote, or single quotes and no double quotes, these dialects are tried.
+    """
+    usual = _Dialect(_delimiter(start, fields, delimiters, _Dialect(",", quoting)), quoting)
+    if quoting == csv.QUOTE_NONE or _fits(usual, start):
+        return usual
+    whole = "".join(start)
+    others = [_Dialect(",", quoting, '"', "\\")] if '\\"' in whole else []
+    if '"' not in whole:
+        others += [_Dialect(",", quoting, "'"), _Dialect(",", quoting, "'", "\\")]
+    for other in others:
+        dialect = replace(other, delimiter=_delimiter(start, fields, delimiters, other))
+        if _fits(dialect, start):
+            return dialect
+    return usual
+
+
+def _fits(dialect: _Dialect, start: Sequence[str]) -> bool:
+    """Whether all rows have as many values as the header. The last row may be cut off."""
+    widths: list[int] = []
+    try:
+        widths.extend(len(row) for row in dialect.reader(start) if row)
+    except csv.Error:
+        if sum(map(len, start)) <= _SAMPLE:
+            return False
+    whole = widths[:-1] if sum(map(len, start)) > _SAMPLE else widths
+    return len(set(whole)) <= 1
+
+
+def _delimiter(start: Sequence[str], fields: Fields, delimiters: str, dialect: _Dialect) -> str:
     """The first delimiter that gives a usable header. If there is none, the most frequent one, for the error."""
     for delimiter in delimiters:
         with contextlib.suppress(csv.Error, DocumentError):
-            fields.check(next(csv.reader([header], delimiter=delimiter, quoting=quoting), []))
+            fields.check(next(replace(dialect, delimiter=delimiter).reader(start), []))
             return delimiter
-    return max(delimiters, key=header.count)
+    return max(delimiters, key=start[0].count) if start else delimiters[0]
 
 
 def _records(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[0, 3]) -> Iterator[Numbered]:

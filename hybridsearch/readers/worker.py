@@ -21,7 +21,7 @@ from hybridsearch.errors import DocumentError, MissingExtraError
 from hybridsearch.messages import number_of
 from hybridsearch.readers.markdown import Content
 
-SECONDS = 60
+SECONDS = 120
 """Number of seconds that parsing one file may take."""
 
 MEMORY = 2**31

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import datetime as dt
 import gzip
 import json
@@ -796,3 +797,66 @@ def test_real_collections_are_read_whole(data_folder: Path, name: str, count: in
     assert len(documents) == len(expected) >= count - 500
     assert [(d.id, d.title, d.text) for d in documents] == [(e["_id"], e.get("title", ""), e["text"]) for e in expected]
     assert sum(not document.text for document in documents) == empty
+
+
+# Dialects of CSV
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ('id,text\n1,"a ""b"" c"\n', ['a "b" c']),
+        ('id,text\n1,"a \\"b\\", c"\n2,plain\n', ['a "b", c', "plain"]),
+        ("id,text\n1,'a, b'\n2,'it''s'\n", ["a, b", "it's"]),
+        ("id;text\n1;'a; \\'b\\''\n", ["a; 'b'"]),
+        ("sep=;\nid;text\n1;a, b\n", ["a, b"]),
+        ("SEP=\t\r\nid\ttext\r\n1\ta, b\r\n", ["a, b"]),
+        ('"id","text"\r\n"1","two\r\nlines"\r\n', ["two\r\nlines"]),
+        ("id,text\n1,5\" of snow\n2,it's\n", ['5" of snow', "it's"]),
+        ("id,text\n1,C:\\new\\\n", ["C:\\new\\"]),
+        ('id,text\n1,"C:\\new"\n', ["C:\\new"]),
+        ("id,text\r1,old line ends\r", ["old line ends"]),
+    ],
+)
+def test_the_dialect_of_a_csv_file_is_found_in_it(tmp_path: Path, content: str, texts: list[str]) -> None:
+    (tmp_path / "c.csv").write_bytes(content.encode())
+    assert [document.text for document in read_documents(tmp_path / "c.csv")] == texts
+
+
+def test_the_line_of_an_error_is_right_below_a_line_that_names_the_delimiter(tmp_path: Path) -> None:
+    write(tmp_path / "c.csv", "sep=;\nid;text\n1;a\n2\n")
+    with pytest.raises(DocumentError, match=r"c\.csv, line 4: it has 1 value for 2 columns"):
+        list(read_documents(tmp_path / "c.csv"))
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "given"), [("^", "^"), ("\t", "tab"), ("\t", "\\t"), ("\x01", "\x01"), (" ", " ")]
+)
+@pytest.mark.parametrize("name", ["c.csv", "c.tsv"])
+def test_a_delimiter_can_be_given(tmp_path: Path, name: str, delimiter: str, given: str) -> None:
+    write(tmp_path / name, "id,text,year\n1,Lift,1958\n".replace(",", delimiter))
+    (document,) = read_documents(tmp_path / name, delimiter=given)
+    assert document == Document("1", "Lift", "", {"year": 1958})
+
+
+def test_another_delimiter_is_an_error_that_says_how_to_give_it(tmp_path: Path) -> None:
+    write(tmp_path / "c.csv", "id^text\n1^Lift\n")
+    with pytest.raises(DocumentError, match=r"'id\^text'.*name it with delimiter \(--delimiter\)"):
+        list(read_documents(tmp_path / "c.csv"))
+    for wrong in ("", "ab", '"', "\n", 5):
+        with pytest.raises(InvalidArgumentError, match="The delimiter is one character"):
+            read_documents(tmp_path / "c.csv", delimiter=wrong)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.lists(st.text("ab, ;\t|\"'\\\n\r", max_size=6), min_size=3, max_size=3), min_size=1, max_size=5),
+    st.sampled_from(",;\t|"),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_the_csv_module_writes_comes_back(tmp_path: Path, rows: list[list[str]], delimiter: str) -> None:
+    with (tmp_path / "c.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(
+            [["id", "title", "text"], *([f"d{row[0]}", *row[1:]] for row in rows)]
+        )
+    documents = list(read_documents(tmp_path / "c.csv"))
+    assert [[one.id[1:], one.title, one.text] for one in documents] == rows
