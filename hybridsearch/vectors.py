@@ -218,6 +218,12 @@ class PassageSpans:
         flat = [bound for spans in of_documents for span in spans for bound in span]
         return cls(offsets, np.array(flat, dtype=np.int32).reshape(-1, 2))
 
+    @classmethod
+    def concat(cls, parts: Sequence[PassageSpans]) -> PassageSpans:
+        """The passages of all documents of the parts, in order."""
+        counts = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(np.concatenate([[0], np.cumsum(counts)]), np.concatenate([part.spans for part in parts]))
+
     def __len__(self) -> int:
         return len(self.spans)
 
@@ -227,9 +233,14 @@ class PassageSpans:
         return len(self.offsets) - 1
 
     @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of passages of each document, of shape (documents,)."""
+        return np.diff(self.offsets)
+
+    @property
     def owners(self) -> NDArray[np.int64]:
         """Number of the document that each passage belongs to, of shape (passages,)."""
-        return np.repeat(np.arange(self.documents), np.diff(self.offsets))
+        return np.repeat(np.arange(self.documents), self.counts)
 
     def rows(self, documents: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
         """Numbers of the passages of some documents, in the order of `documents`."""

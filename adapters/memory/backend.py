@@ -50,7 +50,7 @@ from hybridsearch.vectors import EncodedBatch
 log = logging.getLogger(__name__)
 
 SMALL_ROWS = 4096
-"""A segment with fewer documents is stored only as a Parquet file. Its arrays are made when the index is opened."""
+"""A segment with fewer documents or passages is stored only as a Parquet file. `open` makes its arrays."""
 
 
 class MemoryBackend:
@@ -99,6 +99,7 @@ class MemoryBackend:
             # Sparse scores are float32 sums over a query's terms, often a hundred of them.
             score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-6},
             approximate=frozenset({"dense"}) if self._hnsw else frozenset(),
+            passages=True,
         )
 
     @staticmethod
@@ -227,7 +228,7 @@ class MemoryBackend:
             check_batch(batch, state.schema)
             if not len(batch):
                 return
-            segment = Segment.build(batch)
+            segment = Segment.build(batch, state.schema)
             views = self._without(state, [document.id for document in batch.documents])
             with self._adding(segment, to_tables(batch, state.schema)) as added:
                 self._commit((*views, added))
@@ -426,7 +427,7 @@ class MemoryBackend:
                         store.check(part, name)
             segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
         else:
-            pieces = [Segment.build(batch) for batch in store.part_batches(part)]
+            pieces = [Segment.build(batch, store.schema) for batch in store.part_batches(part)]
             segment = pieces[0] if len(pieces) == 1 else Segment.merge([(piece, None) for piece in pieces])
         if self._hnsw:
             segment.build_graphs()
@@ -461,9 +462,9 @@ class MemoryBackend:
         if store is None:
             yield View(segment)
             return
-        part = store.add_part(tables, segment.arrays() if len(segment) >= SMALL_ROWS else ())
+        part = store.add_part(tables, segment.arrays() if segment.rows >= SMALL_ROWS else ())
         try:
-            if len(segment) >= SMALL_ROWS:  # use the files from now on, to free the memory of the arrays
+            if segment.rows >= SMALL_ROWS:  # use the files from now on, to free the memory of the arrays
                 with storage_errors(store.folder):
                     segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
             yield View(segment, None, part)
@@ -557,7 +558,7 @@ class MemoryBackend:
                     if self._hnsw:
                         segment.build_graphs()
                     tables = (t for b in segment.batches(None, SMALL_ROWS) for t in to_tables(b, state.schema))
-                    parts.append(store.add_part(tables, segment.arrays() if len(segment) >= SMALL_ROWS else ()))
+                    parts.append(store.add_part(tables, segment.arrays() if segment.rows >= SMALL_ROWS else ()))
                 store.commit(parts, state.schema)
             except BaseException:
                 store.discard(parts, keep=store.parts)

@@ -109,15 +109,22 @@ class DenseMatrix:
             self.graph = Graph.build(self.array, self.metric, self._nonzero)
 
     def search(
-        self, queries: NDArray[np.float32], k: int, order: NDArray[np.int32], allowed: NDArray[np.bool_] | None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        order: NDArray[np.int32],
+        allowed: NDArray[np.bool_] | None,
+        owners: NDArray[np.int32] | None = None,
     ) -> list[Hits]:
-        """The exact best `k` rows for each query.
+        """The exact best `k` rows for each query. With `owners`, the best row of each of the best `k` owners.
 
         Args:
             queries: Query vectors, float32 of shape (queries, dimensions). A query of zeros has no hits.
             k: Number of rows, at least 1.
             order: Numbers that order equal scores, ascending, shape (rows,).
             allowed: Mask of the rows that may be hits, shape (rows,). None allows all rows.
+            owners: Number of the document that each row is a passage of, ascending, shape (rows,). Default None: each
+                row is a document.
         """
         if self._nonzero is not None:
             allowed = self._nonzero if allowed is None else allowed & self._nonzero
@@ -126,6 +133,9 @@ class DenseMatrix:
         if allowed is not None and np.count_nonzero(allowed) * _SELECTIVE < len(allowed):
             rows, allowed = np.flatnonzero(allowed).astype(np.int32), None
             array, norms = array[rows], norms[rows]
+        starts = None
+        if owners is not None:
+            starts = np.flatnonzero(np.diff(owners if rows is None else owners[rows], prepend=-1))
         found = []
         block = max(1, _PRODUCT // max(1, len(array))) if len(queries) >= _BATCH else 1
         for start in range(0, len(queries), block):
@@ -133,8 +143,8 @@ class DenseMatrix:
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # `_near` knows when this can happen
                 products = part @ array.T if len(part) >= _BATCH else [_products(array, query) for query in part]
             for query, scores in zip(part, products, strict=True):
-                near = self._near(scores, norms, query, k, allowed)
-                found.append(self._rescore(query, near if rows is None else rows[near], k, order))
+                near = self._near(scores, norms, query, k, allowed, starts)
+                found.append(self.best(query, near if rows is None else rows[near], k, order, owners))
         return found
 
     def search_graph(
@@ -143,7 +153,7 @@ class DenseMatrix:
         """The best `k` rows that the graph finds for each query, with exact scores."""
         if self.graph is None:
             return self.search(queries, k, order, live)
-        return [self._rescore(query, self.graph.search(query, k, live), k, order) for query in queries]
+        return [self.best(query, self.graph.search(query, k, live), k, order) for query in queries]
 
     def _near(
         self,
@@ -152,8 +162,12 @@ class DenseMatrix:
         query: NDArray[np.float32],
         k: int,
         allowed: NDArray[np.bool_] | None,
+        starts: NDArray[np.int64] | None,
     ) -> NDArray[np.int64]:
         """The rows that may be among the best `k`, from float32 inner products that were summed in any order.
+
+        `starts` has the first row of each document. Then these are the rows that may be the best of their document, of
+        the documents that may be among the best `k`.
 
         With u = 2^-24, the error of a product of d terms is at most d u / (1 - d u) |x| |q| (Higham, Accuracy and
         Stability of Numerical Algorithms, section 3.1). If terms underflow, d times the smallest normal number is
@@ -174,19 +188,22 @@ class DenseMatrix:
             error = 2 * error + 8 * u * self._longest**2 + (d + 4) * 2.0**-52 * (self._longest + length) ** 2
         if allowed is not None:
             scores = np.where(allowed, scores, np.float32(-np.inf))
-        bound = _kth(scores, k) - 2 * error
+        best = scores if starts is None else np.maximum.reduceat(scores, starts)
+        bound = _kth(best, k) - 2 * error
         if np.isnan(bound):
             raise IndexCorruptedError(
                 f"A vector of the index is damaged: it contains NaN. Open the index with verify=True, which names the "
                 f"damaged file. Then {REPAIR}."
             )
         near = np.flatnonzero(scores >= np.nextafter(np.float32(bound), np.float32(-np.inf)))
+        if starts is not None:
+            of_document = best[np.searchsorted(starts, near, side="right") - 1]
+            near = near[scores[near] >= np.nextafter((of_document - 2 * error).astype(np.float32), np.float32(-np.inf))]
         return near if allowed is None else near[allowed[near]]
 
-    def _rescore(self, query: NDArray[np.float32], rows: NDArray[np.integer], k: int, order: NDArray[np.int32]) -> Hits:
+    def score(self, query: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float64]:
+        """The exact scores of some rows, in their order. They are right for rows of zeros, too, which are no hits."""
         wide = query.astype(np.float64)
-        if not wide.any():
-            rows = rows[:0]
         scores = np.empty(len(rows), dtype=np.float64)
         for start in range(0, len(rows), 1024):
             part = self.array[rows[start : start + 1024]].astype(np.float64)
@@ -195,7 +212,24 @@ class DenseMatrix:
                 scores[start : start + 1024] = -np.sqrt((part * part).sum(axis=1))
             else:
                 scores[start : start + 1024] = (part * wide).sum(axis=1)
-        best = np.lexsort((order[rows], -scores))[:k]
+        return scores
+
+    def best(
+        self,
+        query: NDArray[np.float32],
+        rows: NDArray[np.integer],
+        k: int,
+        order: NDArray[np.int32],
+        owners: NDArray[np.int32] | None = None,
+    ) -> Hits:
+        """The best `k` of some rows, as in `search`. None of them is a row of zeros."""
+        if not query.any():
+            rows = rows[:0]
+        scores = self.score(query, rows)
+        best = np.lexsort((order[rows], -scores))
+        if owners is not None:
+            best = best[np.sort(np.unique(owners[rows[best]], return_index=True)[1])]
+        best = best[:k]
         return rows[best].astype(np.int32), scores[best]
 
 

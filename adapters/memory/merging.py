@@ -14,7 +14,7 @@ from hybridsearch.adapters.memory.state import View
 
 FACTOR = 8
 SMALLEST_TIER = 2048
-"""Segments with fewer documents form the lowest tier. Rewriting them takes milliseconds."""
+"""Segments with fewer documents or passages form the lowest tier. Rewriting them takes milliseconds."""
 
 MAX_BYTES = 512 << 20
 """The largest size of the arrays of a merged segment. It limits the memory that merging needs."""
@@ -67,6 +67,7 @@ def _tiers(views: Sequence[View]) -> dict[int, list[View]]:
     tiers: dict[int, list[View]] = {}
     for view in views:
         if live_bytes(view) < MAX_BYTES / 2:
-            tier = max(0, math.floor(math.log(max(1, view.documents) / SMALLEST_TIER, FACTOR)) + 1)
+            rows = view.segment.rows * view.documents / max(1, len(view.segment))
+            tier = max(0, math.floor(math.log(max(1, rows) / SMALLEST_TIER, FACTOR)) + 1)
             tiers.setdefault(tier, []).append(view)
     return tiers

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.arrays import (
+    Arrays,
     DamagedArrayError,
     Layout,
     check_length,
     check_permutation,
+    check_starts,
     read_group,
 )
 from hybridsearch.adapters.memory.dense import DenseMatrix
@@ -29,16 +31,17 @@ from hybridsearch.backends import Schema
 from hybridsearch.corpus.files import REPAIR, damaged
 from hybridsearch.corpus.parts import dump_metadata, load_metadata
 from hybridsearch.documents import Document
-from hybridsearch.errors import IndexCorruptedError
+from hybridsearch.errors import EncodingError, IndexCorruptedError
 from hybridsearch.filters import Compare, Filter, composed
 from hybridsearch.listing import Key, Order, sort_bytes
-from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors
+from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vectors
 
 Mask: TypeAlias = NDArray[np.bool_]
 Index: TypeAlias = Postings | DenseMatrix
 P = TypeVar("P")
 
 _CACHED_MASKS = 16
+_SCANNED = 8192  # rows that a scan reads at a time
 _LISTED = 8192  # keys that are made at a time
 
 
@@ -52,7 +55,10 @@ class Segment:
         hashed_rows: Row of each hash.
         order: Rank of each id within the segment by code point, int32 of shape (rows,).
         metadata: Metadata in columns, for filters.
-        indices: Inverted index or matrix of each retriever.
+        indices: Inverted index or matrix of each retriever, with one row for each document. For a retriever that reads
+            passages, it has one row for each passage.
+        passages: Passages of the documents. None in an index without passages.
+        reading: Names of the retrievers that read passages.
     """
 
     LAYOUT: ClassVar[Layout] = {
@@ -66,6 +72,9 @@ class Segment:
     }
     """The layout of the arrays that do not belong to a retriever or a field."""
 
+    PASSAGES: ClassVar[Layout] = {"offsets": (np.int64, 1), "spans": (np.int32, 2)}
+    """The layout of the arrays of `passages`."""
+
     def __init__(
         self,
         ids: Strings,
@@ -75,22 +84,28 @@ class Segment:
         order: NDArray[np.int32],
         metadata: MetadataColumns,
         indices: Mapping[str, Index],
+        passages: PassageSpans | None = None,
+        reading: frozenset[str] = frozenset(),
     ) -> None:
         self.ids, self.texts = ids, texts
         self.hashes, self.hashed_rows, self.order = hashes, hashed_rows, order
         self.metadata, self.indices = metadata, indices
-        self._masks: OrderedDict[Filter, Mask] = OrderedDict()
+        self.passages, self.reading = passages, reading
+        self._masks: OrderedDict[tuple[Filter, bool], Mask] = OrderedDict()
         self._weights: dict[str, tuple[float, LexicalWeights]] = {}
 
     @classmethod
-    def build(cls, batch: EncodedBatch) -> Segment:
-        """Index the documents of one batch."""
-        documents = batch.documents
+    def build(cls, batch: EncodedBatch, schema: Schema | None = None) -> Segment:
+        """Index the documents of one batch. `schema` tells which retrievers read passages. Default None: none do."""
+        documents, passages = batch.documents, batch.passages
+        if passages is not None:  # a copy, because the caller may change its arrays
+            passages = PassageSpans(passages.offsets.copy(), passages.spans.copy())
         ids = Strings.of(document.id for document in documents)
         texts = Strings.of(part for d in documents for part in (d.title, d.text, dump_metadata(d)))
         hashes = hash_ids([document.id for document in documents])
         indices = {name: _index(vectors) for name, vectors in batch.vectors.items()}
-        return cls(ids, texts, *_sorted(hashes), ids.order(), MetadataColumns.build(documents), indices)
+        columns = MetadataColumns.build(documents)
+        return cls(ids, texts, *_sorted(hashes), ids.order(), columns, indices, passages, _reading(schema))
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[Segment, Mask | None]]) -> Segment:
@@ -100,13 +115,19 @@ class Segment:
         hashes = np.concatenate([_kept(segment._hashes_by_row(), keep) for segment, keep in parts])
         indices: dict[str, Index] = {}
         for name, first in parts[0][0].indices.items():
-            sources = [(segment.indices[name], keep) for segment, keep in parts]
+            sources = [(segment.indices[name], segment.mask_of_rows(name, keep)) for segment, keep in parts]
             if isinstance(first, Postings):
                 indices[name] = Postings.merge([(s, keep) for s, keep in sources if isinstance(s, Postings)])
             else:
                 indices[name] = DenseMatrix.merge([(s, keep) for s, keep in sources if isinstance(s, DenseMatrix)])
         metadata = MetadataColumns.merge([(segment.metadata, keep) for segment, keep in parts])
-        return cls(ids, texts, *_sorted(hashes), ids.order(), metadata, indices)
+        passages = [
+            segment.passages if keep is None else segment.passages.take(np.flatnonzero(keep))
+            for segment, keep in parts
+            if segment.passages is not None
+        ]
+        joined, reading = PassageSpans.concat(passages) if passages else None, parts[0][0].reading
+        return cls(ids, texts, *_sorted(hashes), ids.order(), metadata, indices, joined, reading)
 
     @classmethod
     def from_files(cls, folder: Path, schema: Schema, rows: int) -> Segment:
@@ -133,18 +154,23 @@ class Segment:
             check_permutation(base, "order", rows)
             group = "metadata"
             metadata = MetadataColumns.from_arrays(rows, read_group(folder, group, MetadataColumns.LAYOUT))
+            group, passages = "passages", None
+            if schema.passages is not None:
+                passages = _read_passages(read_group(folder, group, cls.PASSAGES), rows)
             indices: dict[str, Index] = {}
             for number, (name, retriever) in enumerate(schema.retrievers.items()):
+                own = len(passages) if passages is not None and retriever.passages else rows
                 group = f"retriever-{number}"
                 if retriever.kind == "dense":
                     arrays = read_group(folder, group, DenseMatrix.LAYOUT, optional=["graph"])
                     dimensions, metric = retriever.dimensions or 0, retriever.metric or "cosine"
-                    indices[name] = DenseMatrix.from_arrays(arrays, rows, dimensions, metric)
+                    indices[name] = DenseMatrix.from_arrays(arrays, own, dimensions, metric)
                 else:
-                    indices[name] = Postings.from_arrays(read_group(folder, group, Postings.LAYOUT), rows)
+                    indices[name] = Postings.from_arrays(read_group(folder, group, Postings.LAYOUT), own)
         except DamagedArrayError as error:
             raise damaged(folder / f"{group}.{error.name}.npy", str(error)) from error
-        return cls(ids, texts, hashes, base["hashed_rows"], base["order"], metadata, indices)
+        order, reading = base["order"], _reading(schema)
+        return cls(ids, texts, hashes, base["hashed_rows"], order, metadata, indices, passages, reading)
 
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """All data as plain arrays, with the names that `from_files` reads."""
@@ -158,6 +184,8 @@ class Segment:
             "order": self.order,
         }
         groups: dict[str, Mapping[str, NDArray[Any]]] = {"documents": base, "metadata": self.metadata.arrays()}
+        if self.passages is not None:
+            groups["passages"] = {"offsets": self.passages.offsets, "spans": self.passages.spans}
         for number, index in enumerate(self.indices.values()):
             groups[f"retriever-{number}"] = index.arrays()
         for group, arrays in groups.items():
@@ -168,15 +196,21 @@ class Segment:
         return len(self.order)
 
     @property
+    def rows(self) -> int:
+        """The number of passages, or of documents in an index without passages."""
+        return len(self) if self.passages is None else len(self.passages)
+
+    @property
     def nbytes(self) -> int:
         """The bytes of all arrays."""
         base = (self.hashes, self.hashed_rows, self.order, self.ids, self.texts, self.metadata)
-        return sum(part.nbytes for part in base) + sum(index.nbytes for index in self.indices.values())
+        spans = 0 if self.passages is None else self.passages.offsets.nbytes + self.passages.spans.nbytes
+        return sum(part.nbytes for part in base) + spans + sum(index.nbytes for index in self.indices.values())
 
     def build_graphs(self) -> None:
         """Make the graphs for approximate dense search, if the segment is large enough."""
         for index in self.indices.values():
-            if isinstance(index, DenseMatrix) and len(self) >= MIN_ROWS:
+            if isinstance(index, DenseMatrix) and len(index.array) >= MIN_ROWS:
                 index.build_graph()
 
     def find(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> list[tuple[int, int]]:
@@ -237,12 +271,47 @@ class Segment:
             )
         ]
 
-    def mask(self, filter: Filter) -> Mask:
-        """A mask over the documents that `filter` lets through, shape (rows,). It must not be changed."""
-        mask = self._masks.get(filter)
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of rows of each document: its passages, or 1 in an index without passages."""
+        return np.ones(len(self), np.int64) if self.passages is None else self.passages.counts
+
+    @cached_property
+    def owners(self) -> NDArray[np.int32]:
+        """Row of the document that each passage belongs to, int32 of shape (passages,)."""
+        return np.empty(0, np.int32) if self.passages is None else self.passages.owners.astype(np.int32)
+
+    @cached_property
+    def _passage_order(self) -> NDArray[np.int32]:
+        """Rank of each passage: by the id of its document, then by its place in the document."""
+        if self.passages is None:
+            return self.order
+        by_id = np.empty(len(self), dtype=np.int64)
+        by_id[self.order] = np.arange(len(self))
+        ranks = np.empty(len(self.passages), dtype=np.int32)
+        ranks[self.passages.rows(by_id)] = np.arange(len(ranks), dtype=np.int32)
+        return ranks
+
+    def order_of_rows(self, name: str) -> NDArray[np.int32]:
+        """Numbers that order equal scores of a retriever, int32 of shape (rows of its index,)."""
+        return self._passage_order if name in self.reading else self.order
+
+    def mask_of_rows(self, name: str, mask: Mask | None) -> Mask | None:
+        """A mask over documents as a mask over the rows of a retriever's index. None stands for all."""
+        return mask if mask is None or name not in self.reading else np.repeat(mask, self.counts)
+
+    def mask(self, filter: Filter, name: str | None = None) -> Mask:
+        """A mask over the documents that `filter` lets through, shape (rows,). It must not be changed.
+
+        With `name` it is over the rows of this retriever's index.
+        """
+        of_passages = name is not None and name in self.reading
+        mask = self._masks.get((filter, of_passages))
         if mask is None:
-            mask = mask_of(filter.condition, self._compare)
-            self._masks[filter] = mask
+            mask = (
+                np.repeat(self.mask(filter), self.counts) if of_passages else mask_of(filter.condition, self._compare)
+            )
+            self._masks[filter, of_passages] = mask
             while len(self._masks) > _CACHED_MASKS:
                 try:
                     self._masks.popitem(last=False)
@@ -265,18 +334,41 @@ class Segment:
             raise TypeError(name)
         return index
 
+    def matrix(self, name: str) -> DenseMatrix:
+        index = self.indices[name]
+        if not isinstance(index, DenseMatrix):
+            raise TypeError(name)
+        return index
+
     def batches(self, live: Mask | None, size: int) -> Iterator[EncodedBatch]:
         """The documents in the mask `live` with their vectors, at most `size` at a time."""
         rows = np.arange(len(self)) if live is None else np.flatnonzero(live)
-        step = max(size, 8192)  # large steps, because reading rows from an inverted index is a pass over all of it
-        for start in range(0, len(rows), step):
-            taken = rows[start : start + step]
+        for taken in self._steps(rows, max(size, _SCANNED)):
             documents = [self.document(row) for row in taken.tolist()]
-            vectors = {name: _vectors(index, taken) for name, index in self.indices.items()}
+            passages = None if self.passages is None else self.passages.take(taken)
+            of_passages = taken if self.passages is None else self.passages.rows(taken)
+            vectors = {
+                name: _vectors(index, of_passages if name in self.reading else taken)
+                for name, index in self.indices.items()
+            }
             for begin in range(0, len(taken), size):
-                end = begin + size
-                part = {name: _slice(vector, begin, end) for name, vector in vectors.items()}
-                yield EncodedBatch(documents[begin:end], part)
+                end = min(begin + size, len(taken))
+                spans = None if passages is None else passages.take(range(begin, end))
+                head, tail = (begin, end) if passages is None else passages.offsets[[begin, end]].tolist()
+                part = {
+                    name: _slice(vector, head, tail) if name in self.reading else _slice(vector, begin, end)
+                    for name, vector in vectors.items()
+                }
+                yield EncodedBatch(documents[begin:end], part, spans)
+
+    def _steps(self, rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+        """Ranges of `rows` with about `size` documents or passages each.
+
+        They are large, because reading rows from an inverted index is a pass over all of it.
+        """
+        if len(rows):
+            sizes = self.counts[rows]
+            yield from np.split(rows, np.flatnonzero(np.diff((np.cumsum(sizes) - sizes) // size)) + 1)
 
     def _compare(self, compare: Compare) -> Mask:
         if compare.path == "id":
@@ -322,6 +414,20 @@ def _sorted(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.
 
 def _kept(array: NDArray[np.uint64], keep: Mask | None) -> NDArray[np.uint64]:
     return array if keep is None else array[keep]
+
+
+def _reading(schema: Schema | None) -> frozenset[str]:
+    retrievers = {} if schema is None else schema.retrievers
+    return frozenset(name for name, retriever in retrievers.items() if retriever.passages)
+
+
+def _read_passages(arrays: Arrays, documents: int) -> PassageSpans:
+    """The passages of `documents` documents in these arrays. Raises DamagedArrayError if they do not fit."""
+    check_starts(arrays, "offsets", documents, len(arrays["spans"]), empty=False)
+    try:
+        return PassageSpans(arrays["offsets"], arrays["spans"])
+    except EncodingError as error:
+        raise DamagedArrayError("spans", str(error)) from error
 
 
 def _index(vectors: Vectors) -> Index:

@@ -118,6 +118,13 @@ def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list
     return explained
 
 
+def score(slice: SparseSlice, query: SparseQuery, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The scores of some rows, which are ascending, as in `search`. The query has its final weights."""
+    postings = slice.postings
+    columns = postings.columns(query.terms)
+    return loops.score_rows(postings.indptr, postings.rows, slice.values, columns, query.weights, rows)
+
+
 _WORTH_SHARING = 200_000
 """The number of postings (about 0.1 ms of work) from which several threads are faster than one."""
 

@@ -6,9 +6,9 @@ A `State` never changes: a writer makes a new one. So a reader never sees half o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.memory import sparse
-from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.adapters.memory.passages import WIDTH, best_documents, best_passages, spans_of
 from hybridsearch.adapters.memory.postings import TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.adapters.memory.sparse import SparseSlice
@@ -61,12 +61,21 @@ class View:
         live[list(rows)] = False
         return replace(self, live=live)
 
-    def allowed(self, filter: Filter | None) -> Mask | None:
-        """A mask of the documents that are not deleted and that `filter` lets through. None allows all rows."""
+    def allowed(self, filter: Filter | None, name: str | None = None) -> Mask | None:
+        """A mask of the documents that are not deleted and that `filter` lets through. None allows all rows.
+
+        With `name` it is over the rows of this retriever's index: these documents, or their passages.
+        """
+        live = self._live_passages if name is not None and name in self.segment.reading else self.live
         if filter is None:
-            return self.live
-        mask = self.segment.mask(filter)
-        return mask if self.live is None else mask & self.live
+            return live
+        mask = self.segment.mask(filter, name)
+        return mask if live is None else mask & live
+
+    @cached_property
+    def _live_passages(self) -> Mask | None:
+        """Mask that is False for the passages of deleted documents. None if no document was deleted."""
+        return None if self.live is None else np.repeat(self.live, self.segment.counts)
 
     def rows(self, filter: Filter | None) -> NDArray[np.int64]:
         """The numbers of these documents."""
@@ -133,9 +142,10 @@ class State:
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests. Requests that differ only in the query are answered together."""
-        groups: dict[tuple[str, int, int], list[int]] = {}
+        groups: dict[tuple[str, int, int, int], list[int]] = {}
         for position, request in enumerate(requests):
-            groups.setdefault((request.retriever, request.k, id(request.filter)), []).append(position)
+            key = (request.retriever, request.k, id(request.filter), request.passages)
+            groups.setdefault(key, []).append(position)
         rankings = [EMPTY] * len(requests)
         for positions in groups.values():
             for position, ranking in zip(positions, self._answer([requests[p] for p in positions]), strict=True):
@@ -152,11 +162,15 @@ class State:
         explained: list[dict[str, float]] = [{} for _ in ids]
         slices = self._slices(name, retriever, [query], None)
         for position, number, row in self.find(ids):
-            explained[position] = sparse.explain(slices[number], query, [row])[0]
+            rows = np.array([row])
+            if retriever.passages:
+                passages = spans_of(self.views[number].segment).rows(rows)
+                rows = passages[[sparse.score(slices[number], query, passages).argmax()]]
+            explained[position] = sparse.explain(slices[number], query, rows)[0]
         return explained
 
     def _answer(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer requests that have the same retriever, k and filter."""
+        """Answer requests that have the same retriever, k, filter and number of passages."""
         name, filter = requests[0].retriever, requests[0].filter
         retriever, k = retriever_of(self.schema, name), hits_of(requests[0])
         if filter is not None:
@@ -167,9 +181,41 @@ class State:
             found = self._search_dense(name, vectors, k, filter)
         else:
             queries = [sparse_query(request, retriever) for request in requests]
-            slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
-            found = sparse.search(slices, queries, k, statistics=statistics)
-        return [self._ranking(hits, k) for hits in found]
+            found = self._search_sparse(name, retriever, queries, k, filter)
+        rankings = [self._ranking(hits, k) for hits in found]
+        if retriever.passages and requests[0].passages:
+            return [self._listed(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
+        return rankings
+
+    def _listed(self, ranking: Ranking, request: Request) -> Ranking:
+        """The ranking with the best passages of its documents."""
+        score = self._scorer(request)
+        listed = {}
+        for position, number, row in self.find(ranking.ids):
+            passages = spans_of(self.views[number].segment)
+            listed[ranking.ids[position]] = best_passages(passages, row, partial(score, number), request.passages)
+        return replace(ranking, passages=listed)
+
+    def _scorer(self, request: Request) -> Callable[[int, NDArray[np.int64]], NDArray[np.float64]]:
+        """A function from the number of a view and ascending rows to scores. A row that is no hit has -inf."""
+        name, retriever = request.retriever, retriever_of(self.schema, request.retriever)
+        if retriever.kind == "dense":
+            vector = dense_query(request, retriever)
+
+            def dense_scores(number: int, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+                index = self.views[number].segment.matrix(name)
+                return np.where(index.norms[rows] > 0, index.score(vector, rows), -np.inf)
+
+            return dense_scores
+        query, statistics = sparse_query(request, retriever), self._lexical(name, retriever)
+        slices = self._slices(name, retriever, [query], None)
+        weighed = query if statistics is None else statistics.weigh(query)
+
+        def sparse_scores(number: int, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+            scores = sparse.score(slices[number], weighed, rows).astype(np.float64)
+            return np.where(scores > 0, scores, -np.inf)
+
+        return sparse_scores
 
     def _check(self, filter: Filter) -> None:
         """Raises FilterError if the filter cannot be answered: see `Filter.checks`."""
@@ -188,12 +234,49 @@ class State:
     ) -> list[list[tuple[NDArray[np.int32], NDArray[np.float64]]]]:
         columns = []
         for view in self.views:
-            index = view.segment.indices[name]
-            if isinstance(index, DenseMatrix):
-                approximate = self.approximate and filter is None
+            segment, index = view.segment, view.segment.matrix(name)
+            order, allowed = segment.order_of_rows(name), view.allowed(filter, name)
+            approximate = self.approximate and filter is None and index.graph is not None
+            if name not in segment.reading:
                 search = index.search_graph if approximate else index.search
-                columns.append(search(queries, k, view.segment.order, view.allowed(filter)))
+                columns.append(search(queries, k, order, allowed))
+            elif approximate:
+                columns.append([self._search_graph(segment, name, query, allowed, k) for query in queries])
+            else:
+                found = index.search(queries, k, order, allowed, segment.owners)
+                columns.append([(segment.owners[rows], scores) for rows, scores in found])
         return [[column[query] for column in columns] for query in range(len(queries))]
+
+    def _search_graph(
+        self, segment: Segment, name: str, query: NDArray[np.float32], allowed: Mask | None, k: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """The best `k` documents that a graph finds. All of their passages are scored, because it may miss the best."""
+        index, order = segment.matrix(name), segment.order_of_rows(name)
+        found, _ = best_documents(
+            lambda asked, among: index.search_graph(query[None], asked, order, among)[0], segment, allowed, k
+        )
+        passages = spans_of(segment).rows(found)
+        rows, scores = index.best(query, passages[index.norms[passages] > 0], k, order, segment.owners)
+        return segment.owners[rows], scores
+
+    def _search_sparse(
+        self, name: str, retriever: RetrieverSchema, queries: Sequence[SparseQuery], k: int, filter: Filter | None
+    ) -> list[list[tuple[NDArray[np.int32], NDArray[np.float32]]]]:
+        slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
+        if not retriever.passages:
+            return sparse.search(slices, queries, k, statistics=statistics)
+
+        def again(slice: SparseSlice, query: SparseQuery, asked: int, among: Mask | None) -> Any:
+            return sparse.search([replace(slice, allowed=among)], [query], asked, statistics=statistics)[0][0]
+
+        found = sparse.search(slices, queries, WIDTH * k, statistics=statistics)
+        return [
+            [
+                best_documents(partial(again, slice, query), view.segment, slice.allowed, k, first)
+                for view, slice, first in zip(self.views, slices, hits, strict=True)
+            ]
+            for query, hits in zip(queries, found, strict=True)
+        ]
 
     def _slices(
         self, name: str, retriever: RetrieverSchema, queries: Sequence[SparseQuery], filter: Filter | None
@@ -206,7 +289,9 @@ class State:
                 weights = segment.lexical_weights(name, statistics.weighting, statistics.average_length)
                 for query in queries:
                     weights.ensure(query.terms)
-            slices.append(SparseSlice(segment.postings(name), segment.order, view.allowed(filter), weights))
+            slices.append(
+                SparseSlice(segment.postings(name), segment.order_of_rows(name), view.allowed(filter, name), weights)
+            )
         return slices
 
     def _lexical(self, name: str, retriever: RetrieverSchema) -> TermStatistics | None:
@@ -214,7 +299,7 @@ class State:
         if retriever.kind != "lexical":
             return None
         if name not in self._statistics:
-            parts = [(view.segment.postings(name), view.live) for view in self.views]
+            parts = [(view.segment.postings(name), view.allowed(None, name)) for view in self.views]
             self._statistics[name] = TermStatistics(parts, weighting_of(name, retriever))
         return self._statistics[name]
 

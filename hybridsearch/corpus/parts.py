@@ -8,6 +8,16 @@
 | `<name>.values`  | list<float>                    | the term frequencies or weights, in the order of the terms     |
 | `<name>`         | fixed_size_list<float>         | its vector, for a dense retriever                              |
 
+With passages, there are these columns, too. A retriever that reads passages has the terms, values or numbers of all
+passages of a document in one list, one passage after the other.
+
+| column           | type                           | content                                                        |
+|------------------|--------------------------------|----------------------------------------------------------------|
+| passages.start   | list<int>                      | first character of each passage                                |
+| passages.end     | list<int>                      | character after the last character of each passage             |
+| `<name>.counts`  | list<int>                      | number of terms of each passage, for terms of passages         |
+| `<name>`         | list<float>                    | the vectors of the passages, for a dense retriever             |
+
 DuckDB, Spark, Ray and pandas can read these files.
 """
 
@@ -27,10 +37,13 @@ from scipy.sparse import csr_array
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, StorageError
-from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vectors, Vocabulary
+from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vectors, Vocabulary
 
 GROUP_ROWS = 8192
-"""Largest number of documents in a row group. A row group is read and written at once."""
+"""Largest number of documents in a row group. A row group is read and written at once.
+
+This number of passages ends a row group, too.
+"""
 
 GROUP_CHARACTERS = 1 << 25
 """Number of characters that ends a row group early, so that long documents do not need much memory."""
@@ -39,7 +52,10 @@ ArrowArray: TypeAlias = Any
 """pyarrow's stubs do not follow nested arrays."""
 
 _TERMS = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+_INTEGERS = pa.list_(pa.int32())
+_FLOATS = pa.list_(pa.float32())
 _DOCUMENT_COLUMNS = ("id", "title", "text", "metadata")
+_PASSAGE_COLUMNS = ("passages.start", "passages.end")
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
@@ -49,13 +65,17 @@ def arrow_schema(schema: Schema) -> pa.Schema:
         InvalidArgumentError: Two retrievers, or a retriever and the document, would have the same column.
     """
     fields: list[tuple[str, Any]] = [(name, pa.large_string()) for name in _DOCUMENT_COLUMNS]
+    if schema.passages is not None:
+        fields += [(name, _INTEGERS) for name in _PASSAGE_COLUMNS]
     for name, retriever in schema.retrievers.items():
         if retriever.kind == "dense":
             if not retriever.dimensions or not retriever.metric:
                 raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
-            fields.append((name, pa.list_(pa.float32(), retriever.dimensions)))
+            fields.append((name, _FLOATS if retriever.passages else pa.list_(pa.float32(), retriever.dimensions)))
         else:
-            fields += [(f"{name}.terms", _TERMS), (f"{name}.values", pa.list_(pa.float32()))]
+            fields += [(f"{name}.terms", _TERMS), (f"{name}.values", _FLOATS)]
+            if retriever.passages:
+                fields.append((f"{name}.counts", _INTEGERS))
     columns = [name for name, _ in fields]
     twice = {name for name in columns if columns.count(name) > 1}
     if twice:
@@ -68,18 +88,26 @@ def arrow_schema(schema: Schema) -> pa.Schema:
 
 def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
     """Convert a batch to Arrow tables, each small enough for one row group."""
-    columns = arrow_schema(schema)
+    columns, passages = arrow_schema(schema), batch.passages
+    rows = np.arange(len(batch) + 1) if passages is None else passages.offsets
     start = 0
     while start < len(batch):
         stop, characters = start, 0
-        while stop < len(batch) and stop - start < GROUP_ROWS and characters < GROUP_CHARACTERS:
+        while stop < len(batch) and rows[stop] - rows[start] < GROUP_ROWS and characters < GROUP_CHARACTERS:
             characters += len(batch.documents[stop].text)
             stop += 1
         documents = batch.documents[start:stop]
         strings = zip(*((d.id, d.title, d.text, dump_metadata(d)) for d in documents), strict=True)
         arrays: list[ArrowArray] = [pa.array(column, pa.large_string()) for column in strings]
-        for name in schema.retrievers:
-            arrays += _vector_columns(batch.vectors[name], start, stop)
+        own = rows[start : stop + 1]
+        if passages is not None:
+            spans = np.ascontiguousarray(passages.spans[own[0] : own[-1]].T)
+            arrays += [_lists(own - own[0], pa.array(bounds)) for bounds in spans]
+        for name, retriever in schema.retrievers.items():
+            if retriever.passages:
+                arrays += _passage_columns(batch.vectors[name], own)
+            else:
+                arrays += _vector_columns(batch.vectors[name], start, stop)
         yield pa.Table.from_arrays(arrays, schema=columns)
         start = stop
 
@@ -88,7 +116,9 @@ def from_table(table: pa.Table, schema: Schema) -> EncodedBatch:
     """Convert one table of `to_tables` back to a batch."""
     columns: list[list[Any]] = [table.column(name).to_pylist() for name in _DOCUMENT_COLUMNS]
     documents = [Document(id, text, title, load_metadata(data)) for id, title, text, data in zip(*columns, strict=True)]
-    return EncodedBatch(documents, {name: _vectors(table, name, r) for name, r in schema.retrievers.items()})
+    passages = None if schema.passages is None else _passages(table)
+    vectors = {name: _vectors(table, name, r, passages) for name, r in schema.retrievers.items()}
+    return EncodedBatch(documents, vectors, passages)
 
 
 def write_part(path: Path, tables: Iterable[pa.Table], schema: Schema) -> int:
@@ -158,15 +188,31 @@ def _leaf(name: str, columns: pa.Schema) -> str:
 def _codec(name: str, columns: pa.Schema) -> Literal["zstd", "lz4", "none"]:
     if name in _DOCUMENT_COLUMNS:
         return "zstd"
-    return "none" if pa.types.is_fixed_size_list(columns.field(name).type) else "lz4"  # dense values do not shrink
+    kind = columns.field(name).type
+    dense = pa.types.is_fixed_size_list(kind) or (kind == _FLOATS and not name.endswith(".values"))
+    return "none" if dense else "lz4"  # dense values do not shrink
 
 
 def _vector_columns(vectors: Vectors, start: int, stop: int) -> list[ArrowArray]:
     if isinstance(vectors, DenseVectors):
         values = pa.array(np.ascontiguousarray(vectors.array[start:stop]).reshape(-1))
         return [pa.FixedSizeListArray.from_arrays(values, vectors.array.shape[1])]
+    return _term_columns(vectors, vectors.matrix.indptr[start : stop + 1])
+
+
+def _passage_columns(vectors: Vectors, rows: NDArray[np.int64]) -> list[ArrowArray]:
+    """The columns of documents whose passages are `rows[0]` to `rows[1]`, `rows[1]` to `rows[2]`, and so on."""
+    if isinstance(vectors, DenseVectors):
+        values = pa.array(np.ascontiguousarray(vectors.array[rows[0] : rows[-1]]).reshape(-1))
+        return [_lists((rows - rows[0]) * vectors.array.shape[1], values)]
+    indptr = vectors.matrix.indptr
+    counts = pa.array(np.diff(indptr[rows[0] : rows[-1] + 1]), pa.int32())
+    return [*_term_columns(vectors, indptr[rows]), _lists(rows - rows[0], counts)]
+
+
+def _term_columns(vectors: SparseVectors, offsets: NDArray[np.integer]) -> list[ArrowArray]:
+    """The terms and values of documents. `offsets` has their places in the data of the matrix."""
     matrix, terms = vectors.matrix, vectors.vocabulary.terms
-    offsets = matrix.indptr[start : stop + 1]
     part = slice(int(offsets[0]), int(offsets[-1]))
     indices = matrix.indices[part]
     used = np.zeros(len(terms), dtype=bool)
@@ -181,22 +227,48 @@ def _vector_columns(vectors: Vectors, start: int, stop: int) -> list[ArrowArray]
     ]
 
 
-def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema) -> Vectors:
+def _passages(table: pa.Table) -> PassageSpans:
+    starts, ends = (_one(table.column(name)) for name in _PASSAGE_COLUMNS)
+    offsets = starts.offsets.to_numpy().astype(np.int64)
+    if not np.array_equal(np.diff(offsets), np.diff(ends.offsets.to_numpy())):
+        raise ValueError("the starts and ends of the passages do not fit together")
+    bounds = [np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int32) for column in (starts, ends)]
+    return PassageSpans(offsets - offsets[0], np.column_stack(bounds))
+
+
+def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: PassageSpans | None) -> Vectors:
+    offsets = None if passages is None or not retriever.passages else passages.offsets
+    rows = len(table) if offsets is None else int(offsets[-1])
     if retriever.kind == "dense" and retriever.dimensions and retriever.metric:
-        values = _one(table.column(name)).flatten().to_numpy(zero_copy_only=False)
-        array = np.array(values, dtype=np.float32).reshape(len(table), retriever.dimensions)
-        return DenseVectors(array, retriever.metric)
+        column = _one(table.column(name))
+        if offsets is not None:
+            _check_lists(name, column, retriever.dimensions * np.diff(offsets))
+        values = column.flatten().to_numpy(zero_copy_only=False)
+        return DenseVectors(np.array(values, dtype=np.float32).reshape(rows, retriever.dimensions), retriever.metric)
     terms, values = _one(table.column(f"{name}.terms")), _one(table.column(f"{name}.values"))
     words = terms.flatten()
-    offsets = terms.offsets.to_numpy()
-    lengths = (np.diff(offsets), np.diff(values.offsets.to_numpy()))
-    if words.null_count or words.dictionary.null_count or not np.array_equal(*lengths):
-        raise ValueError(f"the terms and values of {name!r:.80} do not fit together")
+    starts = terms.offsets.to_numpy()
+    if words.null_count or words.dictionary.null_count:
+        raise ValueError(f"a term of {name!r:.80} is missing")
+    _check_lists(name, values, np.diff(starts))
+    indptr = starts - starts[0]
+    if offsets is not None:
+        counts = _one(table.column(f"{name}.counts"))
+        _check_lists(name, counts, np.diff(offsets))
+        sizes = np.array(counts.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        if (sizes < 0).any() or not np.array_equal(ends[offsets], indptr):
+            raise ValueError(f"the terms of {name!r:.80} do not fit the passages")
+        indptr = ends
     vocabulary = Vocabulary(words.dictionary.to_pylist())
     data = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
     indices = np.array(words.indices.to_numpy(zero_copy_only=False), dtype=np.int32)
-    indptr = (offsets - offsets[0]).astype(np.int32)
-    return SparseVectors(csr_array((data, indices, indptr), shape=(len(table), len(vocabulary))), vocabulary)
+    return SparseVectors(csr_array((data, indices, indptr.astype(np.int32)), shape=(rows, len(vocabulary))), vocabulary)
+
+
+def _check_lists(name: str, column: ArrowArray, lengths: NDArray[np.integer]) -> None:
+    if not np.array_equal(np.diff(column.offsets.to_numpy()), lengths):
+        raise ValueError(f"the columns of {name!r:.80} do not fit together")
 
 
 def _joined(tables: Iterable[pa.Table], columns: pa.Schema) -> Iterator[pa.Table]:
@@ -233,14 +305,13 @@ def _one(column: ArrowArray) -> ArrowArray:
     else:
         values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
         lengths = np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks])
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        array = _lists(offsets, values)
+        array = _lists(np.concatenate([[0], np.cumsum(lengths)]), values)
     if pa.types.is_list(array.type) and array.type.value_field.name != "item":  # Parquet names it "element"
         offsets = array.offsets.to_numpy()
         array = _lists(offsets - offsets[0], array.flatten())
     return array
 
 
-def _lists(offsets: NDArray[np.int32], values: ArrowArray) -> ArrowArray:
-    starts: ArrowArray = pa.array(offsets)
+def _lists(offsets: NDArray[np.integer], values: ArrowArray) -> ArrowArray:
+    starts: ArrowArray = pa.array(offsets, pa.int32())  # an error if they are too large
     return pa.ListArray.from_arrays(starts, values)
