@@ -17,6 +17,7 @@ from hybridsearch.sentences import Section, parts, sections
 from hybridsearch.vectors import PassageSpans
 
 DEFAULT_SIZE = 128
+"""Number of tokens of a passage. `benchmarks/passages.py` compares sizes."""
 
 CHARACTERS_A_TOKEN = 16
 """Number of characters that count as one token at least, because some tokenizers read a long word as one token."""
@@ -66,7 +67,7 @@ class Passages:
             )
         one_of("by", self.by, ("sentences",))
         true_or_false("headings", self.headings)
-        object.__setattr__(self, "whole", tuple(names(self.whole)))
+        object.__setattr__(self, "whole", tuple(sorted(names(self.whole))))
 
     def to_json(self) -> dict[str, Any]:
         """Convert the settings to a dict that JSON can hold."""
@@ -243,18 +244,11 @@ class Splitter:
 
     def _contexts(self, documents: Sequence[Document], outlined: Sequence[Sequence[Section]]) -> list[_Context]:
         """What is read before the passages of each section of each document."""
-        needed = []
-        for document, found in zip(documents, outlined, strict=True):
-            title = document.title
-            for section in found:
-                named = section.path[:1] and section.path[0].casefold() == title.strip().casefold()
-                needed.append(
-                    (
-                        title,
-                        section.above[1:] if named and section.above else section.above,
-                        section.path[bool(named) :],
-                    )
-                )
+        needed = [
+            (document.title, _below(document.title, section.above), _below(document.title, section.path))
+            for document, found in zip(documents, outlined, strict=True)
+            for section in found
+        ]
         distinct = list(dict.fromkeys(part for title, above, path in needed for part in (title, *above, *path) if part))
         tokens = dict(zip(distinct, self._count(distinct), strict=True))
         made: dict[tuple[str, tuple[str, ...]], tuple[str, int]] = {}
@@ -296,6 +290,8 @@ class Splitter:
     def _shortened(self, text: str, tokens: int, most: int) -> str:
         """The longest beginning of a text that ends with a word and has at most about `most` tokens."""
         ends = [0, *(found.end() for found in re.finditer(r"\S+", text))]
+        if len(ends) == 2:  # a title in Chinese may have no spaces
+            ends = [0, *parts(text, 0, len(text), tokens)]
         keep = len(ends) - 1
         while keep and tokens > most:
             keep = min(keep - 1, keep * max(most, 0) // tokens)
@@ -309,6 +305,11 @@ class Splitter:
         return [
             max(int(count), -(-length // CHARACTERS_A_TOKEN)) for count, length in zip(counts, lengths, strict=True)
         ]
+
+
+def _below(title: str, headings: tuple[str, ...]) -> tuple[str, ...]:
+    """The headings without the first if it is the title, so that the title is not read twice."""
+    return headings[1:] if headings and headings[0].casefold() == title.strip().casefold() else headings
 
 
 class _Unit(NamedTuple):

@@ -228,6 +228,14 @@ def test_title_and_headings_leave_room_for_the_passage() -> None:
     assert all(len(passage.text.split()) >= 12 for passage in read[1:-1])
 
 
+def test_a_long_title_keeps_its_beginning_also_without_spaces() -> None:
+    characters = Counter(lambda texts: list(map(len, texts)), limit=60)
+    document = hs.Document("1", "Text goes on. " * 20, "天气公园" * 20)
+    _, read = Splitter(Passages(size=40), characters).read([document])
+    assert all(passage.title.startswith("天气") and len(passage.title) <= 20 for passage in read[1:])
+    assert all(len(passage.content.strip()) <= 60 for passage in read[1:])
+
+
 def test_a_short_document_is_read_as_without_passages() -> None:
     document = hs.Document("1", "  Wings give lift.\n", "On wings ", {"year": 1958})
     spans, read = Splitter(Passages(), WORDS).read([document])

@@ -231,6 +231,14 @@ def test_blank_texts_are_empty(ours: Sparse) -> None:
     assert ours.intersection("", TEXTS[0]) == []
 
 
+def test_it_counts_the_tokens_of_documents_and_those_that_it_cuts_off(ours: Sparse) -> None:
+    limit = ours.max_tokens
+    assert limit is not None
+    texts = ["wing " * limit, "wing " * (limit + 1), "", "wing"]
+    assert list(ours.count_tokens(texts)) == [limit, limit + 1, 0, 1]
+    assert ours.encode_documents(texts).truncated == 1
+
+
 def test_cached_vectors_are_bit_equal_and_encode_nothing(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Sparse(theirs).encode_documents(TEXTS).matrix
     preprocess = theirs.preprocess

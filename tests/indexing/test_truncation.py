@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli.app import app
+from hybridsearch.indexing.encoding import IndexEncoders
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for the model encoders")
 
@@ -57,3 +59,23 @@ def test_the_program_says_it(minilm: str, documents: list[hs.Document], tmp_path
     assert NOTE in " ".join(CliRunner().invoke(app, [*arguments, str(tmp_path / "a")]).output.split())
     told = CliRunner().invoke(app, [*arguments, str(tmp_path / "b"), "--json"])
     assert json.loads(told.stdout)["truncated"] == {"dense": 3}
+
+
+def test_a_model_reads_every_passage_whole(minilm: str) -> None:
+    title = "A long title " * 40
+    document = hs.Document("1", "# Wings\n\n" + "Lift grows with the angle of attack, 東京タワー. " * 200, title)
+    encoders = IndexEncoders({"bm25": hs.BM25(), "dense": hs.Dense(minilm, cache=False)}, hs.Passages(size=250))
+    batch = encoders.encode([document])
+    assert batch.passages is not None
+    assert len(batch.passages) > 10
+    assert batch.vectors["dense"].truncated == 1  # the first passage has the whole title behind it, for BM25
+    title = "A title"
+    assert encoders.encode([replace(document, title=title)]).vectors["dense"].truncated == 0
+
+
+def test_a_passage_that_is_too_long_for_a_model_is_named(minilm: str) -> None:
+    encoders = IndexEncoders({"dense": hs.Dense(minilm)}, hs.Passages())
+    encoders.built(encoders.make_schema({}))
+    assert encoders.truncation_note("dense", 1, 40) == (
+        "dense read only the first 254 tokens of 1 of 40 passages: choose smaller passages."
+    )
