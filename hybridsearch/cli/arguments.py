@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -100,6 +101,15 @@ Candidates = Annotated[
 ]
 Rerank = Annotated[
     str | None, of_search("MODEL", "Cross-encoder that reorders the first documents. " + MODELS, "--rerank")
+]
+
+Synonyms = Annotated[
+    Path | None,
+    of_search(
+        "FILE",
+        "File of synonyms that BM25 adds to queries, in Solr's or WordNet's format. Default: those of the index.",
+        "--synonyms",
+    ),
 ]
 
 _TEXTS = ("user", "password", "api_key", "ca_file")  # texts, even if they look like numbers

@@ -70,6 +70,14 @@ def index(
             "title=3,text=1,metadata.tags=2. Default: title and text as one text.",
         ),
     ] = None,
+    synonyms: Annotated[
+        Path | None,
+        of_index(
+            "FILE",
+            "File of synonyms that BM25 adds to queries, in Solr's or WordNet's format. A new index records them. "
+            "`search --synonyms` takes others.",
+        ),
+    ] = None,
     template: Annotated[
         str | None,
         of_index(
@@ -193,7 +201,7 @@ def index(
         delimiter=delimiter,
         on_error=on_error.value,
     )
-    encoding_options = {"fields": _weights(fields), "template": template}
+    encoding_options = {"fields": _weights(fields), "synonyms": synonyms, "template": template}
     split = _passages(passages, passage_size, whole)
     with _open_or_create(
         place, retrievers, language, encoding_options, split, backend_options(option, hnsw, place)
@@ -296,6 +304,7 @@ def search(
             max=1,
         ),
     ] = None,
+    synonyms: arguments.Synonyms = None,
     hnsw: Annotated[
         bool,
         flag(
@@ -338,7 +347,7 @@ def search(
         "group_by": group_by,
         "diversity": None if mmr is None else hs.MMR(mmr),
     }
-    with hs.open(place, backend_options=backend_options(option, hnsw, place)) as searcher:
+    with _open(place, synonyms, backend_options(option, hnsw, place)) as searcher:
         _check_hnsw(searcher, hnsw)
         if rerank is not None:
             searcher.reranker = hs.CrossEncoderReranker(rerank)
@@ -367,6 +376,7 @@ def explain(
     id: Annotated[str, arg("ID", "Id of the document.")],
     retrievers: arguments.Names = None,
     candidates: arguments.Candidates = None,
+    synonyms: arguments.Synonyms = None,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
@@ -375,9 +385,7 @@ def explain(
     \bExample:
       hybridsearch explain papers "boundary layer on a wing" some-document-id
     """
-    import hybridsearch as hs
-
-    with hs.open(place, backend_options=backend_options(option)) as searcher:
+    with _open(place, synonyms, backend_options(option)) as searcher:
         explanation = searcher.explain(" ".join(words), id, retrievers=split_names(retrievers), candidates=candidates)
     if as_json:
         print_json(explanation.to_dict())
@@ -558,6 +566,8 @@ def _open_or_create(
     from hybridsearch.encoders.spec import make_encoders
     from hybridsearch.errors import IndexNotFoundError
 
+    if encoding_options["synonyms"] is not None:
+        _check_recorded(place, encoding_options["synonyms"], backend_options)
     if retrievers is None:
         with contextlib.suppress(IndexNotFoundError):
             given = language or any(option is not None for option in encoding_options.values())
@@ -596,6 +606,38 @@ def _recency(given: str | None) -> Recency | None:
     if not equals:
         raise InvalidArgumentError(f"--recent takes FIELD=TIME, such as published=30d, not {given!r:.80}.")
     return Recency(field, half_life)
+
+
+def _open(place: str, synonyms: Path | None, backend_options: dict[str, Any] | None) -> HybridSearch:
+    """The index at a place, with other synonyms if they are given."""
+    import hybridsearch as hs
+
+    searcher = hs.open(place, backend_options=backend_options)
+    if synonyms is None:
+        return searcher
+    with searcher:
+        lexical = {name: one for name, one in searcher.retrievers.items() if isinstance(one, hs.BM25)}
+    if not lexical:
+        names = ", ".join(searcher.retrievers)
+        raise InvalidArgumentError(
+            f"--synonyms is for bm25, but the retrievers of this index ({names}) are of other kinds: leave it out."
+        )
+    replaced = {name: one.with_synonyms(synonyms) for name, one in lexical.items()}
+    return hs.open(place, retrievers=replaced, backend_options=backend_options)
+
+
+def _check_recorded(place: str, synonyms: Path, backend_options: dict[str, Any] | None) -> None:
+    """Refuse synonyms for an index that was made with others, because they would not be recorded."""
+    import hybridsearch as hs
+    from hybridsearch.errors import IndexNotFoundError
+
+    with contextlib.suppress(IndexNotFoundError), hs.open(place, backend_options=backend_options) as searcher:
+        for one in searcher.retrievers.values():
+            if isinstance(one, hs.BM25) and one.with_synonyms(synonyms).query_settings != one.query_settings:
+                raise InvalidArgumentError(
+                    f"The index at {redacted(place)} was made with other synonyms or with none, and keeps them: leave "
+                    "out --synonyms here, and give it to hybridsearch search."
+                )
 
 
 def _weights(given: str | None) -> dict[str, float] | None:

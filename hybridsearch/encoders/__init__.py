@@ -7,6 +7,7 @@ Your own encoder is any object with the methods of `Encoder`. `hs.open` needs to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hybridsearch.backends import Fingerprint, RetrieverSchema
@@ -153,6 +154,17 @@ def encode(encoder: Encoder, documents: Sequence[Document]) -> Vectors:
     if encode_fields is not None:
         return encode_fields(documents)
     return encoder.encode_documents([document.content for document in documents])
+
+
+def query_digest(encoder: Encoder) -> str:
+    """A digest of everything that the vectors of queries depend on.
+
+    It is the digest of the fingerprint. If the encoder has `query_settings`, they change it. These are settings that
+    documents do not depend on, such as synonyms.
+    """
+    fingerprint = encoder.fingerprint()
+    settings: Mapping[str, Any] = getattr(encoder, "query_settings", {})
+    return replace(fingerprint, settings={**fingerprint.settings, **settings}).digest
 
 
 def make_encoder(description: Mapping[str, Any]) -> Encoder:

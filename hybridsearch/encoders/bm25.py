@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any, overload
+
+import numpy as np
 
 from hybridsearch import arguments
 from hybridsearch.arguments import shown, true_or_false, whole_number
@@ -17,11 +21,16 @@ from hybridsearch.encoders import Place
 from hybridsearch.encoders.counting import TermCounter, by_weight
 from hybridsearch.encoders.fields import field_weights, read_fields, sum_fields
 from hybridsearch.encoders.places import align, find_terms
+from hybridsearch.encoders.synonyms import STOP, Synonyms, note_on, read_synonyms
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, Rules, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.messages import warn
 from hybridsearch.registry import find, registered
 from hybridsearch.vectors import SparseQuery, SparseVectors
 from hybridsearch.weighting import BM25Weighting, Variant
+
+MAX_SYNONYMS = 1_000_000
+"""Number of characters of the synonyms that an index records, at most. A schema must stay small on every engine."""
 
 
 class BM25:
@@ -48,6 +57,10 @@ class BM25:
         fields: Weight of each field that is read, such as `{"title": 3, "text": 1, "metadata.tags": 2}`, from 0.001 to
             1,000. None for title and text as one text. This is BM25F (Robertson, Zaragoza and Taylor, "Simple BM25
             extension to multiple weighted fields", 2004): frequencies and lengths are weighted sums over the fields.
+        synonyms: Words that queries search too: a mapping such as `{"car": ["automobile", "auto"]}`, a list of rules in
+            Solr's format such as `["car, automobile", "tv => television"]`, or the path of a file in Solr's format or
+            in WordNet's Prolog format. Documents are not changed, so an index can be searched with other synonyms than
+            those that it records (`with_synonyms`).
         bigrams: Whether runs of Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese characters give their
             overlapping pairs, as in Lucene's CJKAnalyzer. Documents also give each character. False keeps a run as one
             word.
@@ -80,6 +93,7 @@ class BM25:
         lowercase: bool = True,
         fold_accents: bool = False,
         fields: Mapping[str, float] | None = None,
+        synonyms: Mapping[str, str | Sequence[str]] | Sequence[str] | str | Path | None = None,
         bigrams: bool = True,
         identifiers: bool = True,
         tokenizer: int | str | Tokenizer = TOKENIZER_VERSION,
@@ -124,6 +138,11 @@ class BM25:
         self._fields = None if fields is None else field_weights(fields)
         if self._fields:
             self._arguments["fields"] = self._fields
+        self._synonyms: Synonyms | None = None
+        if synonyms is not None:
+            lines = read_synonyms(synonyms)
+            self._synonyms = Synonyms(lines, self._query_words)
+            self._arguments["synonyms"] = [line.text for line in lines]
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         """Count the terms of texts.
@@ -170,16 +189,20 @@ class BM25:
             texts: Texts of the queries.
 
         Returns:
-            For each text, its distinct terms in the order of first occurrence, with their counts as weights.
+            For each text, its distinct terms in the order of first occurrence, with their counts as weights. The terms
+            of synonyms follow the words that they stand for. They share half the weight of these words.
 
         Raises:
             InvalidArgumentError: `texts` is not a sequence of strings.
         """
         arguments.texts(texts)
-        return list(map(self._queries.query, texts))
+        if self._synonyms is None:
+            return list(map(self._queries.query, texts))
+        weights = [self._synonyms.expand(self._query_words(text))[0] for text in texts]
+        return [SparseQuery(tuple(one), np.fromiter(one.values(), np.float32, len(one))) for one in weights]
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """Write a note on each query that has no term left, and so finds nothing.
+        """Write a note on each query that has no term left, and so finds nothing, or that has synonyms.
 
         Returns:
             One sentence for each text, or `""` if the query has terms.
@@ -187,7 +210,17 @@ class BM25:
         >>> BM25().query_notes(["to be or not to be"])
         ['each word of the query is a stop word (to, be, or, not), so it finds nothing.']
         """
-        return ["" if self._queries.terms(text) else self._note_on(text) for text in texts]
+        return list(map(self._query_note, texts))
+
+    def with_synonyms(self, synonyms: Mapping[str, str | Sequence[str]] | Sequence[str] | str | Path | None) -> BM25:
+        """Make the same encoder with other synonyms, or without synonyms for None.
+
+        It searches any index of this encoder: `hs.open(place, retrievers={"bm25": encoder})`.
+
+        >>> BM25("german").with_synonyms({"Rechner": "Computer"}).decode("Ein neuer Rechner")
+        [('neu', 1.0), ('rechn', 1.0), ('comput', 0.5)]
+        """
+        return BM25(**{**self._arguments, "synonyms": synonyms})
 
     @property
     def max_tokens(self) -> None:
@@ -232,16 +265,34 @@ class BM25:
         return [find_terms(text, wanted, self.tokenize) for text, wanted in pairs]
 
     def fingerprint(self) -> Fingerprint:
-        """Name all settings that the terms and scores depend on. A digest stands for the stop words."""
+        """Name all settings that the terms and scores depend on. A digest stands for the stop words.
+
+        Synonyms are left out, because they change queries only.
+        """
         settings = self._recorded() | {"delta": self.weighting.delta}
+        settings.pop("synonyms", None)
         if self._rules:
             words = "\n".join(sorted(self._rules.stop_words)).encode("utf-8", "surrogatepass")
             settings["stop_words"] = hashlib.blake2b(words, digest_size=6).hexdigest()
         return Fingerprint("bm25", settings)
 
+    @property
+    def query_settings(self) -> dict[str, Any]:
+        """Settings that change queries only: the synonyms, if there are some."""
+        return {"synonyms": self._arguments["synonyms"]} if self._synonyms else {}
+
     def schema(self) -> RetrieverSchema:
-        """Describe the retriever for the index: the arguments of the encoder, and the weighting."""
+        """Describe the retriever for the index: the arguments of the encoder, and the weighting.
+
+        Synonyms of more than 1 MB are left out, with a warning.
+        """
         encoder = {"type": "bm25", **self._recorded()}
+        if sum(map(len, encoder.get("synonyms", ()))) > MAX_SYNONYMS:
+            del encoder["synonyms"]
+            warn(
+                f"The index does not record the synonyms, because they are longer than {MAX_SYNONYMS:,} characters. "
+                "Give them to hs.open in retrievers, or to hybridsearch search as --synonyms."
+            )
         return RetrieverSchema("lexical", self.fingerprint(), encoder, weighting=asdict(self.weighting))
 
     @overload
@@ -285,6 +336,23 @@ class BM25:
         """The arguments as an index records them: a tokenizer of your own by its name."""
         tokenizer = self._arguments["tokenizer"]
         return self._arguments | {"tokenizer": tokenizer.name if isinstance(tokenizer, Tokenizer) else tokenizer}
+
+    def _query_note(self, text: str) -> str:
+        if self._synonyms and (expansions := self._synonyms.expand(self._query_words(text))[1]):
+            return note_on(expansions)
+        return "" if self._queries.terms(text) else self._note_on(text)
+
+    def _query_words(self, text: str) -> list[str]:
+        """The terms of a query, with the words in between that have no term."""
+        if self._rules is None:
+            return self._queries.terms(text)
+        words = []
+        for chunk in text.split():
+            terms = self._queries.terms(chunk)
+            if not terms and any(map(str.isalnum, chunk)):
+                terms = [STOP + "".join(filter(str.isalnum, unicodedata.normalize("NFKC", chunk).casefold()))]
+            words += terms
+        return words
 
     def _note_on(self, text: str) -> str:
         """Why no word is a term. Words with a letter or a digit are stop words, and other words are never terms."""

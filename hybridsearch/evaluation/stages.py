@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from hybridsearch import arguments
 from hybridsearch.backends import Described, Fingerprint
 from hybridsearch.documents import Document
+from hybridsearch.encoders import query_digest
 from hybridsearch.encoders.cache import EncodingCache
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.measures import without
@@ -159,7 +160,7 @@ class Stages:
     def fingerprint(self, search: HybridSearch, name: str) -> list[str]:
         """Everything on which a retriever's answers depend, apart from the documents."""
         read = [] if search.passages is None else [json.dumps(search.passages.to_json(), sort_keys=True)]
-        digest = search.retrievers[name].fingerprint().digest
+        digest = query_digest(search.retrievers[name])
         return [name, digest, *sorted(search.backend.capabilities.approximate), *read]
 
     def index_digest(self, search: HybridSearch) -> str:

@@ -1,4 +1,4 @@
-"""Tests of weighted fields (BM25F), whose term frequencies are no whole numbers."""
+"""Tests of weighted fields (BM25F) and of synonyms, whose frequencies and counts are no whole numbers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ FIELDS = {"title": 2.3, "text": 1.0, "metadata.tags": 0.1}
 
 _ENCODER = BM25(None, k1=samples.K1, b=samples.B, fields=FIELDS)
 
+_WITH_SYNONYMS = _ENCODER.with_synonyms(
+    ["word0, word6", "word1 => word1, word8 word9 word10", "word7 => word5 unknown"]
+)
+
 
 class FieldTests(Base):
-    """Tests of the scores of weighted fields, which are compared with the published formula in float64."""
+    """Tests of the scores of weighted fields and of synonyms, compared with the published formula in float64."""
 
     @pytest.fixture
     def fielded(self, connect: Connect, lexical: Kind) -> Backend:
@@ -110,7 +114,8 @@ def _put(backend: Backend, kind: Kind, documents: list[Document]) -> None:
 
 def _check(backend: Backend, kind: Kind, documents: list[Document]) -> None:
     items = [_item(document) for document in documents]
-    for query in _ENCODER.encode_queries(["word0", "word1 word5 word1", "word2 word3 word4 word11 word7"]):
+    texts = ["word0", "word1 word5 word1", "word2 word3 word4 word11 word7"]
+    for query in [*_ENCODER.encode_queries(texts), *_WITH_SYNONYMS.encode_queries(texts)]:
         for k in (1, 10, 100):
             check(backend, kind, items, query, k)
 

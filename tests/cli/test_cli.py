@@ -842,3 +842,36 @@ def test_wrong_fields_and_templates_are_one_line(
 
     assert failed.exit_code == 1
     assert message in one_line(failed.output)
+
+
+# Synonyms
+
+
+def test_synonyms_of_a_file_are_recorded_and_replaced(tmp_path: Path) -> None:
+    source, place = tmp_path / "docs.jsonl", str(tmp_path / "index")
+    source.write_text('{"id": "a", "text": "an automobile"}\n{"id": "b", "text": "a vehicle"}\n')
+    first, second, broken = tmp_path / "first.txt", tmp_path / "second.txt", tmp_path / "broken.txt"
+    first.write_text("car, automobile\n")
+    second.write_text("car, vehicle\n")
+    broken.write_text("# cars\ncar\n")
+
+    def found(*options: str) -> list[str]:
+        return [hit["id"] for hit in json.loads(invoke("search", place, "cars", *options, "--json").stdout)["hits"]]
+
+    assert invoke("index", str(source), "--index", place, "--synonyms", str(first)).exit_code == 0
+    assert found() == ["a"]
+    assert found("--synonyms", str(second)) == ["b"]
+    assert "vehicl" in invoke("explain", place, "cars", "b", "--synonyms", str(second)).output
+    assert "synonyms were searched: automobile (beside car)" in invoke("search", place, "cars").output
+
+    assert invoke("index", str(source), "--index", place, "--synonyms", str(first)).exit_code == 0
+    for retrievers in ([], ["--retrievers", "bm25"]):
+        refused = invoke("index", str(source), "--index", place, "--synonyms", str(second), *retrievers)
+        assert refused.exit_code == 1
+        assert "was made with other synonyms" in one_line(refused.output)
+    malformed = invoke("search", place, "cars", "--synonyms", str(broken))
+    assert malformed.exit_code == 1
+    assert "broken.txt, line 2: 'car' has no synonym" in one_line(malformed.output)
+    missing = invoke("search", place, "cars", "--synonyms", str(tmp_path / "nowhere.txt"))
+    assert missing.exit_code == 1
+    assert "cannot be read" in one_line(missing.output)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from hybridsearch.arguments import ALLOWED_FIRST, whole_number
+from hybridsearch.encoders import query_digest
 from hybridsearch.errors import InvalidArgumentError, RetrieverError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -301,7 +302,7 @@ class _Ranker:
             "search": self.description,
             "filter": repr(self.pipeline.filter),
             "candidates": self.candidates,
-            "retrievers": {name: encoders[name].fingerprint().digest for name in self.names},
+            "retrievers": {name: query_digest(encoders[name]) for name in self.names},
             "documents": self.search.count(),
         }
 
