@@ -93,6 +93,13 @@ def test_scripts_without_spaces_have_synonyms() -> None:
     assert terms(["東京, Tokyo"], "TOKYO", language=None) == {"tokyo": 1, "東京": 0.5}
 
 
+def test_identifiers_and_tokenizers_of_your_own_have_synonyms() -> None:
+    weights = terms(["k8s, kubernetes", "C++, cpp"], "k8s in C++")
+    assert {"kubernet", "cpp"} < weights.keys()
+    own = hs.Tokenizer("upper", lambda text: text.upper().split("-"))
+    assert terms(["a-b, c"], "x-A-B", language="english", tokenizer=own) == {"X": 1, "A": 1, "B": 1, "C": 1}
+
+
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "the"]), min_size=1, max_size=3)
 
 
