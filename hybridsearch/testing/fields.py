@@ -17,7 +17,7 @@ from hybridsearch.vectors import EncodedBatch, SparseVectors
 
 FIELDS = {"title": 2.3, "text": 1.0, "metadata.tags": 0.1}
 
-_ENCODER = BM25(None, k1=samples.K1, b=samples.B, fields=FIELDS)
+_ENCODER = BM25(None, k1=samples.K1, b=samples.B, identifiers=False, fields=FIELDS)
 
 _WITH_SYNONYMS = _ENCODER.with_synonyms(
     ["word0, word6", "word1 => word1, word8 word9 word10", "word7 => word5 unknown"]
