@@ -127,7 +127,8 @@ class Dialect(ABC):
         """The members of a SEISMIC search for `k` documents. `clause` scores them. The search counts the candidates."""
         return {"query": clause}
 
-    def similarity(self, metric: Metric, score: float) -> float:
+    @staticmethod
+    def similarity(metric: Metric, score: float) -> float:
         """The similarity that a dense score of the engine stands for. Both engines compute scores the same way."""
         score = max(score, _SMALLEST)
         if metric == "cosine":

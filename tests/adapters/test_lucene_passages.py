@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -204,6 +205,8 @@ def test_a_search_is_one_request(make: Make, mode: str, sent: list[Call]) -> Non
     sent.clear()
     rankings = backend.search(requests)
     assert [call.path.rpartition("/")[2] for call in sent] == ["_msearch"]
+    for ranking in rankings:
+        assert pickle.loads(pickle.dumps(ranking)).passages == ranking.passages  # noqa: S301
     assert all(set(ranking.documents or ()) == set(ranking.ids) for ranking in rankings)
 
 

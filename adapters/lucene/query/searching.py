@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import frexp
+from operator import mul
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -17,17 +18,18 @@ from hybridsearch.adapters.checks import dense_query, hits_of, retriever_of, spa
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.dialect import Dialect, Search
 from hybridsearch.adapters.lucene.query.filters import compile_filter
+from hybridsearch.adapters.lucene.query.passages import ListedPassages, by_best_passage
 from hybridsearch.adapters.lucene.query.statistics import Key, Statistics, read_statistics, searches_for
 from hybridsearch.adapters.lucene.stored.lines import encode_term
 from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW, PASSAGES
-from hybridsearch.adapters.lucene.stored.reading import LENGTH, NO_FIELDS, hit_document, hit_id
+from hybridsearch.adapters.lucene.stored.reading import LENGTH, NO_FIELDS, hit_document, hit_id, hit_score
 from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
-from hybridsearch.ranking import EMPTY, PassageScore, Ranking
+from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.vectors import SparseQuery, TextQuery
 from hybridsearch.weighting import BM25Weighting
 
@@ -274,7 +276,7 @@ class Searcher:
                 if self._is_rough(question):
                     return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
             if retriever.passages:
-                clause = _of_passages(clause, question.listed)
+                clause = by_best_passage(clause, question.listed)
         if question.filter is not None and (retriever.kind != "dense" or retriever.passages):
             clause = {"bool": {"must": [clause], "filter": [question.filter]}}
         body["query"] = clause
@@ -295,8 +297,8 @@ class Searcher:
         if not retriever.passages:
             return clause
         if scoring is None:
-            return _of_passages(clause, listed)
-        return {"bool": {"must": [_of_passages(clause, boost=0), _of_passages(scoring, listed)]}}
+            return by_best_passage(clause, listed)
+        return {"bool": {"must": [by_best_passage(clause, boost=0), by_best_passage(scoring, listed)]}}
 
     def _verdict(self, question: _Question, response: Json) -> Ranking | _Question:
         """The ranking, or the question that must be asked next."""
@@ -322,7 +324,7 @@ class Searcher:
     def _ranking(self, question: _Question, hits: Sequence[Json], k: int) -> Ranking:
         found = {hit_id(hit): hit for hit in hits}
         scored = self._score_of(question)
-        pairs = [(id, scored(_score(hit))) for id, hit in found.items()]
+        pairs = [(id, scored(hit_score(hit))) for id, hit in found.items()]
         if self._is_rough(question):  # leave out candidates that have none of the query's terms
             pairs = [(id, score) for id, score in pairs if score > 0]
         if found and LENGTH in question.fields:
@@ -332,7 +334,7 @@ class Searcher:
             return EMPTY
         found = {id: found[id] for id in ranking.ids}
         documents = _Documents(found) if "document" in question.fields else None
-        listed = _Passages(found, scored) if question.listed else None
+        listed = ListedPassages(found, scored) if question.listed else None
         return Ranking(ranking.ids, ranking.scores, documents, listed)
 
     def _score_of(self, question: _Question) -> Callable[[float], float]:
@@ -341,7 +343,7 @@ class Searcher:
         if metric is not None:
             return partial(self._dialect.similarity, metric)
         scale = 1.0 if question.retriever.kind == "text" else _scale(question.weights)
-        return lambda score: score * scale
+        return partial(mul, scale)
 
     def _is_rough(self, question: _Question) -> bool:
         first = question.filter is None and not question.by_id
@@ -394,46 +396,6 @@ class _Documents(Mapping[str, Document]):
         return len(self._hits)
 
 
-class _Passages(Mapping[str, Sequence[PassageScore]]):
-    """The best passages of hits. They are made when they are looked up, because most hits are never shown."""
-
-    def __init__(self, hits: Mapping[str, Json], scored: Callable[[float], float]) -> None:
-        self._hits, self._scored = hits, scored
-
-    def __getitem__(self, id: str) -> Sequence[PassageScore]:
-        return _passages(self._hits[id], self._scored)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._hits)
-
-    def __len__(self) -> int:
-        return len(self._hits)
-
-
-def _of_passages(clause: Json, listed: int = 0, boost: int = 1) -> Json:
-    """The query that ranks documents by their best passage. `clause` ranks passages.
-
-    Hits come with their best `listed` passages. The engines order passages of equal score as they are stored.
-    """
-    nested: dict[str, Json] = {"path": PASSAGES, "score_mode": "max", "boost": boost, "query": clause}
-    if listed:
-        members = {**NO_FIELDS, "_source": False, "docvalue_fields": [f"{PASSAGES}.start", f"{PASSAGES}.end"]}
-        nested["inner_hits"] = {"size": min(listed, MAX_WINDOW - 1), **members}
-    return {"nested": nested}
-
-
-def _passages(hit: Json, scored: Callable[[float], float]) -> tuple[PassageScore, ...]:
-    """The best passages of a hit.
-
-    The first has the score of the document. Elasticsearch scores the others by quantized vectors, if there are any.
-    """
-    best, found = scored(_score(hit)), hit["inner_hits"][PASSAGES]["hits"]["hits"]
-    scores = [best, *(min(best, scored(passage["_score"])) for passage in found[1:])]
-    bounds = [[passage["fields"][f"{PASSAGES}.{bound}"][0] for bound in ("start", "end")] for passage in found]
-    passages = [PassageScore(start, end, score) for (start, end), score in zip(bounds, scores, strict=True)]
-    return tuple(sorted(passages, key=lambda passage: (-passage.score, passage.start)))
-
-
 def _scale(weights: Mapping[str, float]) -> float:
     """The power of two by which weights are divided so that none is above MAX_WEIGHT. It is 1 in most cases."""
     largest = max(weights.values())
@@ -442,9 +404,4 @@ def _scale(weights: Mapping[str, float]) -> float:
 
 def _tied(hits: Sequence[Json], k: int) -> bool:
     """Whether the hits before and after the cut have the same score."""
-    return len(hits) > k and _score(hits[k - 1]) == _score(hits[k])
-
-
-def _score(hit: Json) -> float:
-    score = hit["_score"]
-    return float(hit["sort"][0] if score is None else score)
+    return len(hits) > k and hit_score(hits[k - 1]) == hit_score(hits[k])

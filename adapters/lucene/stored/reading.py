@@ -104,6 +104,12 @@ def hit_id(hit: Json) -> str:
     return str(hit["fields"]["id"][0])
 
 
+def hit_score(hit: Json) -> float:
+    """The engine's score of a hit."""
+    score = hit["_score"]
+    return float(hit["sort"][0] if score is None else score)
+
+
 def read_batches(channel: Channel, address: Address, schema: Schema, batch_size: int) -> Iterator[EncodedBatch]:
     """All documents with their vectors, as they are when the first batch is taken.
 
