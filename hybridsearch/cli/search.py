@@ -36,11 +36,11 @@ _of_run = partial(opt, rich_help_panel="Run")
 @app.command(cls=Verb, rich_help_panel=SEARCHING)
 def index(
     source: Annotated[
-        Path,
+        str,
         arg(
             "SOURCE",
             "Documents to read: a .jsonl, .csv, .tsv or .parquet file, a BEIR folder, or a folder of any of these and "
-            "of .txt, .md, .pdf, .docx, .pptx, .xlsx, .html and .eml files.",
+            "of .txt, .md, .pdf, .docx, .pptx, .xlsx, .html and .eml files. Or the URL of a database, with --query.",
         ),
     ],
     place: Annotated[
@@ -124,6 +124,10 @@ def index(
             "Character between the columns of CSV and TSV files, such as ';' or tab. Default: found in the file.",
         ),
     ] = None,
+    query: Annotated[
+        str | None,
+        _of_documents("SQL", "Query that gives the documents, if SOURCE is the URL or the file of a database."),
+    ] = None,
     on_error: Annotated[
         OnError,
         _of_documents(
@@ -199,6 +203,7 @@ def index(
         types=_types(type),
         encoding=encoding,
         delimiter=delimiter,
+        query=query,
         on_error=on_error.value,
     )
     encoding_options = {"fields": _weights(fields), "synonyms": synonyms, "template": template}
@@ -214,7 +219,8 @@ def index(
         _check_hnsw(searcher, hnsw)
 
         def going(gone: int) -> bool:
-            print_error(f"{source} no longer has {gone:,} of {number_of(searcher.count(), 'document')}: removing them.")
+            all = number_of(searcher.count(), "document")
+            print_error(f"{redacted(source)} no longer has {gone:,} of {all}: removing them.")
             return True
 
         shown = redacted(place)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -71,8 +73,10 @@ class Fields:
             if not self.auto_id:
                 raise self.without_id(record)
             id = f"{Path(file).name}-{number}"
-        elif isinstance(id, int) and not isinstance(id, bool):
-            id = _decimal(id)
+        elif isinstance(id, uuid.UUID):
+            id = str(id)
+        elif (isinstance(id, int) and not isinstance(id, bool)) or (isinstance(id, Decimal) and id == int(id)):
+            id = _decimal(int(id))
         elif isinstance(id, float):
             pandas = "" if Path(file).suffix else f": in pandas, df[{id_field!r:.40}].astype('Int64')"
             raise DocumentError(

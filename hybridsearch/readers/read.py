@@ -16,10 +16,19 @@ from typing import IO, Any, Literal, Protocol, TypeAlias, runtime_checkable
 from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError, StorageError
-from hybridsearch.messages import number_of
+from hybridsearch.messages import number_of, redacted
 from hybridsearch.readers.compression import SUFFIXES, decompressed, plain_name
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields, Numbered, Record, WholeFileError
-from hybridsearch.readers.tables import arrow_rows, csv_columns, csv_rows, parquet_rows, tsv_columns, tsv_rows
+from hybridsearch.readers.sql import EXAMPLE, SQLITE, Query, is_url, query_rows
+from hybridsearch.readers.tables import (
+    arrow_rows,
+    csv_columns,
+    csv_rows,
+    named_rows,
+    parquet_rows,
+    tsv_columns,
+    tsv_rows,
+)
 from hybridsearch.readers.text import json_lines, text_document
 from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
 from hybridsearch.readers.worker import PARSERS, Worker
@@ -114,6 +123,7 @@ def read_documents(
     types: Mapping[str, str] | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
+    query: str | None = None,
     on_error: Literal["stop", "skip"] | str = "stop",
 ) -> DocumentReader:
     """Read documents from files, from a table of pandas, polars or pyarrow, or from an iterable, as a stream.
@@ -127,6 +137,7 @@ def read_documents(
     | `.txt`, `.md`                   | the file                                                           |
     | `.pdf`, `.docx`, `.pptx`,       | the file. This needs the extra `files`                             |
     | `.xlsx`, `.html`, `.eml`        |                                                                    |
+    | a database and a `query`        | rows. This needs the extra `sql`                                   |
     | another folder                  | those of each file above in it and below, if not hidden            |
 
     All files but Parquet may be compressed by gzip, bzip2, xz or Zstandard. Their first bytes show how, so their names
@@ -167,6 +178,8 @@ def read_documents(
         encoding: Encoding of text files, such as `"cp1252"`. None for UTF-8 or the encoding of the byte order mark.
         delimiter: Character between the columns of CSV and TSV files, such as `"^"`. None finds it from the header, as
             above.
+        query: SQL query that gives the rows, if `source` is a database: a URL of SQLAlchemy, such as
+            `"sqlite:///shop.db"`, or the file of a SQLite database. Its columns are the fields.
         on_error: Reaction to a record that is not a usable document. `"stop"` raises DocumentError with the file and
             the line. `"skip"` adds the record to `DocumentReader.skipped`, and continues.
 
@@ -203,6 +216,14 @@ def read_documents(
         _checked_delimiter(delimiter),
     )
     skip = on_error == "skip"
+    if query is not None:
+        if not isinstance(source, str | Path) or not isinstance(query, str):
+            raise InvalidArgumentError("query (--query) is a SQL text, and its source the URL or file of a database.")
+        return DocumentReader(Query.of(source, query), None, fields, skip)
+    if is_url(source) or (isinstance(source, str | Path) and Path(source).suffix.lower() in SQLITE and not format):
+        raise InvalidArgumentError(
+            f"{redacted(source)} is a database: choose the documents with a query, such as query={EXAMPLE!r} (--query)."
+        )
     if isinstance(source, str | Path):
         with _readable(SkippedLine(str(source), None, "")):
             found = _locate(arguments.path("source", source), format)
@@ -229,7 +250,7 @@ class DocumentReader(Iterable[Document]):
 
     def __init__(
         self,
-        source: Path | Table | Iterable[Document | Mapping[str, Any]],
+        source: Path | Query | Table | Iterable[Document | Mapping[str, Any]],
         format: str | None,
         fields: Fields,
         skip: bool,
@@ -326,14 +347,14 @@ class DocumentReader(Iterable[Document]):
                     self._first_blank = self._first_blank if self._blank > 1 else document.id
                 yield document
         self._untitled = bool(read) and not titled
-        if not read and (skipped or isinstance(self._source, Path)):
+        if not read and (skipped or isinstance(self._source, Path | Query)):
             table = "the table" if isinstance(self._source, Table) else "the iterable"
-            name = self._source if isinstance(self._source, Path) else table
+            name = self._source if isinstance(self._source, Path | Query) else table
             because = f": {_count(skipped)} ({skipped[0]})" if skipped else ""
             raise DocumentError(f"{name} holds no document{because}.")
 
     def __repr__(self) -> str:
-        shown = repr(str(self._source)) if isinstance(self._source, Path) else type(self._source).__name__
+        shown = repr(str(self._source)) if isinstance(self._source, Path | Query) else type(self._source).__name__
         return f"DocumentReader({shown}{f', format={self._format!r}' if self._format else ''})"
 
     def _records(self) -> Iterator[_Placed]:
@@ -346,6 +367,11 @@ class DocumentReader(Iterable[Document]):
             where = SkippedLine("the table", None, "", "row")
             with _readable(where):
                 yield from ((where, fields, number, record) for number, record in arrow_rows(source, fields))
+            return
+        if isinstance(source, Query):
+            where = SkippedLine(str(source), None, "", "row")
+            with _readable(where), query_rows(source) as (columns, rows):
+                yield from ((where, fields, number, record) for number, record in named_rows(columns, rows, fields))
             return
         where = SkippedLine("documents", None, "", "number")
         yield from ((where, fields, number, _mapping(record)) for number, record in enumerate(source, start=1))

@@ -101,6 +101,17 @@ def arrow_rows(table: Any, fields: Fields) -> Iterator[Numbered]:
                 yield number, record
 
 
+def named_rows(columns: list[str], rows: Iterable[Sequence[Any]], fields: Fields) -> Iterator[Numbered]:
+    """Read rows that are sequences of values."""
+    try:
+        fields.check(columns)
+    except DocumentError as error:
+        raise WholeFileError(str(error)) from error
+    wanted = set(_wanted(columns, fields))
+    for number, row in enumerate(rows, 1):
+        yield number, {name: value for name, value in zip(columns, row, strict=True) if name in wanted}
+
+
 def _without_sets(table: Any) -> Any:
     """The table with sorted lists in place of sets. Arrow would order their elements anew in each process."""
     if not hasattr(table, "isetitem"):  # only a DataFrame of pandas can hold sets

@@ -100,7 +100,7 @@ def read_training_data(
         DocumentError: A row is malformed: a text is missing, empty, NaN or not a text, or a label is not a number. The
             message has the file and the line or row. Or a query or document id has two texts.
         DatasetNotFoundError: There is no such data set, or it cannot be reached.
-        MissingExtraError: The package datasets (or sqlalchemy, for databases other than SQLite) is not installed.
+        MissingExtraError: The package datasets (or sqlalchemy, for databases) is not installed.
 
     >>> rows = [{"question": "What is lift?", "answer": "A force.", "score": 4}]
     >>> data = read_training_data(rows, score_range=(0, 5))

@@ -8,13 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
 from hybridsearch.readers.compression import SUFFIXES, plain_name
+from hybridsearch.readers.sql import SQLITE, Query, is_url, query_rows
 from hybridsearch.training.data.columns import listed
 from hybridsearch.training.data.texts import TEXT_FORMATS, Placed, rows_of_text
-from hybridsearch.training.libraries import import_datasets, import_library
+from hybridsearch.training.libraries import import_datasets
 
 if TYPE_CHECKING:
     import datasets
@@ -23,8 +24,6 @@ FILES = (*TEXT_FORMATS, ".parquet", ".arrow")
 """Endings of files that are read as tables. All but the last two may be compressed, such as .csv.gz."""
 
 _ON_THE_HUB = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-_URL = re.compile(r"[a-z][a-z0-9+]*://", re.ASCII)
-_SQLITE = (".db", ".sqlite", ".sqlite3")
 _BATCH = 1000  # rows of Arrow that become Python objects at a time
 _SPLITS = ({"dev", "validation", "valid", "val"}, {"test"}, {"train"})
 
@@ -80,7 +79,7 @@ def _from_path(source: str | Path, split: str, subset: str | None) -> Table:
         if subset is None and (files := _files_of(path, split)):
             return _from_files(f"{path.resolve().name}/{split}", files)
         return _from_hub(str(path), split, subset)
-    if _URL.match(str(source)) or path.suffix.lower() in _SQLITE:
+    if is_url(str(source)) or path.suffix.lower() in SQLITE:
         raise InvalidArgumentError(
             f"{str(source)!r} is not a file with rows. If it is a database, give sql='SELECT ...' (--sql). An index "
             "holds no training data."
@@ -95,7 +94,7 @@ def _from_file(path: Path) -> Table:
     name = path.name.split(".")[0]
     if any(name in names for names in _SPLITS):
         name = f"{path.resolve().parent.name}/{name}"
-    if suffix in _SQLITE:
+    if suffix in SQLITE:
         raise InvalidArgumentError(f"{str(path)!r} is a database. Choose rows with sql='SELECT ...' (--sql).")
     if suffix == ".arrow":
         return _from_dataset(_arrow_file(path), name, str(path))
@@ -247,43 +246,19 @@ def _with_first_columns(name: str, rows: Callable[[], Iterator[Placed]], where: 
     return Table(name, list(first[1]), rows)
 
 
-def _from_sql(database: str, query: str) -> Table:
+def _from_sql(database: str, sql: str) -> Table:
     """The table of an SQL query. Its rows are kept in memory, because a database may answer differently next time."""
-    columns, rows = _sqlite(Path(database), query) if not _URL.match(database) else _sqlalchemy(database, query)
+    query = Query.of(database, sql)
+    with query_rows(query) as (columns, found):
+        rows = list(found)
     if not rows:
-        raise InvalidArgumentError(f"The query {query!r} gives no rows. Check the query.")
-    name = Path(database.rpartition("/")[2]).stem if _URL.match(database) else Path(database).stem
+        raise InvalidArgumentError(f"The query {sql!r} gives no rows. Check the query.")
 
     def read() -> Iterator[Placed]:
         for number, row in enumerate(rows, 1):
             yield f"row {number} of the query", dict(zip(columns, row, strict=True))
 
-    return Table(name or "query", columns, read)
-
-
-def _sqlite(path: Path, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    import sqlite3
-
-    if not path.is_file():
-        raise InvalidArgumentError(f"There is no database file {str(path)!r}. Check the path, or give a URL.")
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            cursor = connection.execute(query)
-            return [column[0] for column in cursor.description or ()], cursor.fetchall()
-    except sqlite3.Error as error:
-        raise InvalidArgumentError(f"{path} does not answer the query {query!r:.200}: {error}.") from error
-
-
-def _sqlalchemy(url: str, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    sqlalchemy = import_library("sqlalchemy", "Reading from a database by its URL")
-    try:
-        engine = sqlalchemy.create_engine(url)
-        with engine.connect() as connection:
-            result = connection.execute(sqlalchemy.text(query))
-            return list(result.keys()), [tuple(row) for row in result]
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:  # ImportError: no driver for this kind of database
-        reason = _one_line(error).replace(url, "the database")  # the URL may hold a password
-        raise InvalidArgumentError(f"The database does not answer the query {query!r:.200}: {reason}.") from error
+    return Table(Path(query.url.rpartition("/")[2]).stem or "query", columns, read)
 
 
 def _one_line(error: BaseException) -> str:
