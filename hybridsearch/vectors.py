@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import EncodingError
@@ -163,6 +163,23 @@ class TextQuery:
     """
 
     text: str
+
+
+def concat(parts: Sequence[Vectors]) -> Vectors:
+    """The rows of all parts, in order. The parts are of one retriever, and there is at least one."""
+    dense = [part for part in parts if isinstance(part, DenseVectors)]
+    if dense:
+        return DenseVectors(np.concatenate([part.array for part in dense]), dense[0].metric)
+    sparse = [part for part in parts if isinstance(part, SparseVectors)]
+    vocabulary = Vocabulary(list(dict.fromkeys(term for part in sparse for term in part.vocabulary.terms)))
+    matrices = []
+    for part in sparse:
+        columns = np.array([vocabulary.index[term] for term in part.vocabulary.terms], dtype=np.int64)
+        matrix, shape = part.matrix, (len(part), len(vocabulary))
+        matrices.append(csr_array((matrix.data, columns[matrix.indices], matrix.indptr), shape=shape))
+    joined: csr_array[np.float32, tuple[int, int]] = csr_array(vstack(matrices, format="csr"))
+    joined.sort_indices()
+    return SparseVectors(joined, vocabulary)
 
 
 def take(vectors: Vectors, rows: Sequence[int]) -> Vectors:

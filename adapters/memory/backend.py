@@ -324,6 +324,14 @@ class MemoryBackend:
         """The documents with these ids, in the order of `ids`. An unknown id gives None."""
         return self._current().fetch(ids)
 
+    def fetch_vectors(self, ids: Sequence[str], retriever: str) -> EncodedBatch:
+        """The documents with the vectors of one retriever, in the order of `ids`. Unknown ids are left out.
+
+        Raises:
+            InvalidArgumentError: The retriever is unknown.
+        """
+        return self._current().fetch_vectors(ids, retriever)
+
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests, in order, from one state of the index."""
         return self._current().search(requests)

@@ -340,6 +340,14 @@ class Segment:
             raise TypeError(name)
         return index
 
+    def encoded(self, rows: Sequence[int], name: str) -> EncodedBatch:
+        """The documents of some rows, with the vectors of one retriever."""
+        taken = np.array(rows, dtype=np.int64)
+        spans = None if self.passages is None else self.passages.take(taken)
+        of_vectors = taken if self.passages is None or name not in self.reading else self.passages.rows(taken)
+        vectors = _vectors(self.indices[name], of_vectors)
+        return EncodedBatch([self.document(row) for row in rows], {name: vectors}, spans)
+
     def batches(self, live: Mask | None, size: int) -> Iterator[EncodedBatch]:
         """The documents in the mask `live` with their vectors, at most `size` at a time."""
         rows = np.arange(len(self)) if live is None else np.flatnonzero(live)

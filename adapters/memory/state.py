@@ -28,7 +28,7 @@ from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.listing import Key, Order, in_order
 from hybridsearch.ranking import EMPTY, Ranking
-from hybridsearch.vectors import EncodedBatch, SparseQuery
+from hybridsearch.vectors import EncodedBatch, PassageSpans, SparseQuery, concat, take
 from hybridsearch.weighting import BM25Weighting
 
 _REMEMBERED_FILTERS = 1000
@@ -110,6 +110,29 @@ class State:
             for position, row in view.segment.find(ids, hashes)
             if view.live is None or view.live[row]
         ]
+
+    def fetch_vectors(self, ids: Sequence[str], retriever: str) -> EncodedBatch:
+        """The documents with the vectors of one retriever, in the order of `ids`. Unknown ids are left out."""
+        reads_passages = retriever_of(self.schema, retriever).passages
+        rows: dict[int, list[int]] = {}
+        positions: list[int] = []
+        for position, number, row in self.find(ids):
+            rows.setdefault(number, []).append(row)
+            positions.append(position)
+        if not rows:
+            return EncodedBatch([], {}, None if self.schema.passages is None else PassageSpans.of([]))
+        batches = [self.views[number].segment.encoded(of_view, retriever) for number, of_view in rows.items()]
+        documents = [document for batch in batches for document in batch.documents]
+        vectors = concat([batch.vectors[retriever] for batch in batches])
+        spans = [batch.passages for batch in batches if batch.passages is not None]
+        joined = PassageSpans.concat(spans) if spans else None
+        order = np.argsort(positions, kind="stable")
+        places = order if joined is None or not reads_passages else joined.rows(order)
+        return EncodedBatch(
+            [documents[place] for place in order.tolist()],
+            {retriever: take(vectors, places.tolist())},
+            None if joined is None else joined.take(order),
+        )
 
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
         documents: list[Document | None] = [None] * len(ids)
