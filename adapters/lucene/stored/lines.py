@@ -100,8 +100,9 @@ def decode_term(name: str) -> str | None:
 
 def text_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
     """The length of each text (document or passage) in tokens, for a lexical retriever. The shape is (texts,)."""
-    ends = np.concatenate([[0.0], np.cumsum(vectors.matrix.data, dtype=np.float64)])
-    lengths: NDArray[np.float64] = np.diff(ends[vectors.matrix.indptr])
+    matrix = vectors.matrix
+    of_value = np.repeat(np.arange(len(vectors)), np.diff(matrix.indptr))
+    lengths: NDArray[np.float64] = np.bincount(of_value, matrix.data[: len(of_value)], len(vectors))
     return lengths
 
 
