@@ -102,8 +102,8 @@ def text_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
     """The length of each text (document or passage) in tokens, for a lexical retriever. The shape is (texts,)."""
     matrix = vectors.matrix
     of_value = np.repeat(np.arange(len(vectors)), np.diff(matrix.indptr))
-    lengths: NDArray[np.float64] = np.bincount(of_value, matrix.data[: len(of_value)], len(vectors))
-    return lengths
+    values = matrix.data[: len(of_value)].astype(np.float64)
+    return np.bincount(of_value, weights=values, minlength=len(vectors))
 
 
 def bulk_lines(
