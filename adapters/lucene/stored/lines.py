@@ -102,8 +102,8 @@ def text_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
     """The length of each text (document or passage) in tokens, for a lexical retriever. The shape is (texts,)."""
     matrix = vectors.matrix
     of_value = np.repeat(np.arange(len(vectors)), np.diff(matrix.indptr))
-    values = matrix.data[: len(of_value)].astype(np.float64)
-    return np.bincount(of_value, weights=values, minlength=len(vectors))
+    sums = np.bincount(of_value, weights=matrix.data[: len(of_value)], minlength=len(vectors))
+    return sums.astype(np.float64)
 
 
 def bulk_lines(
