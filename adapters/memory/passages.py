@@ -8,7 +8,7 @@ the documents that it has. So a document of any number of passages cannot crowd 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,24 +55,30 @@ def best_documents(search: Search, segment: Segment, allowed: Mask | None, k: in
 
 
 def best_passages(
-    passages: PassageSpans, row: int, score: Callable[[NDArray[np.int64]], NDArray[np.float64]], most: int
-) -> list[PassageScore]:
-    """The best passages of a document, best first, and equal scores in their order.
+    passages: PassageSpans,
+    documents: Sequence[int],
+    score: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    most: int,
+) -> list[list[PassageScore]]:
+    """The best passages of each document, best first, and equal scores in their order.
 
     Args:
         passages: Passages of the segment.
-        row: Row of the document.
+        documents: Rows of the documents, ascending.
         score: A function from rows of passages to scores. Minus infinity stands for a passage that is no hit.
-        most: Largest number of passages.
+        most: Largest number of passages of a document.
     """
-    rows = passages.rows([row])
+    rows = passages.rows(documents)
+    owners = np.repeat(np.arange(len(documents)), passages.counts[documents])
     scores = score(rows)
-    best = np.argsort(-scores, kind="stable")[:most]
-    return [
-        PassageScore(start, end, value)
-        for (start, end), value in zip(passages.spans[rows[best]].tolist(), scores[best].tolist(), strict=True)
-        if value > -np.inf
-    ]
+    order = np.lexsort((-scores, owners))
+    places = np.arange(len(order)) - np.searchsorted(owners, owners)  # place of each passage within its document
+    order = order[(places < most) & (scores[order] > -np.inf)]
+    best: list[list[PassageScore]] = [[] for _ in documents]
+    found = zip(owners[order].tolist(), passages.spans[rows[order]].tolist(), scores[order].tolist(), strict=True)
+    for owner, (start, end), value in found:
+        best[owner].append(PassageScore(start, end, value))
+    return best
 
 
 def spans_of(segment: Segment) -> PassageSpans:

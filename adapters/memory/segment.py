@@ -271,7 +271,7 @@ class Segment:
             )
         ]
 
-    @property
+    @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Number of rows of each document: its passages, or 1 in an index without passages."""
         return np.ones(len(self), np.int64) if self.passages is None else self.passages.counts
@@ -295,6 +295,12 @@ class Segment:
     def order_of_rows(self, name: str) -> NDArray[np.int32]:
         """Numbers that order equal scores of a retriever, int32 of shape (rows of its index,)."""
         return self._passage_order if name in self.reading else self.order
+
+    def rows_of(self, name: str, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Rows of documents as rows of a retriever's index: these rows, or those of the passages, in order."""
+        if self.passages is None or name not in self.reading:
+            return rows.astype(np.int64, copy=False)
+        return self.passages.rows(rows)
 
     def mask_of_rows(self, name: str, mask: Mask | None) -> Mask | None:
         """A mask over documents as a mask over the rows of a retriever's index. None stands for all."""
@@ -351,14 +357,10 @@ class Segment:
     def batches(self, live: Mask | None, size: int) -> Iterator[EncodedBatch]:
         """The documents in the mask `live` with their vectors, at most `size` at a time."""
         rows = np.arange(len(self)) if live is None else np.flatnonzero(live)
-        for taken in self._steps(rows, max(size, _SCANNED)):
+        for taken in self.steps(rows, max(size, _SCANNED)):
             documents = [self.document(row) for row in taken.tolist()]
             passages = None if self.passages is None else self.passages.take(taken)
-            of_passages = taken if self.passages is None else self.passages.rows(taken)
-            vectors = {
-                name: _vectors(index, of_passages if name in self.reading else taken)
-                for name, index in self.indices.items()
-            }
+            vectors = {name: _vectors(index, self.rows_of(name, taken)) for name, index in self.indices.items()}
             for begin in range(0, len(taken), size):
                 end = min(begin + size, len(taken))
                 spans = None if passages is None else passages.take(range(begin, end))
@@ -369,7 +371,7 @@ class Segment:
                 }
                 yield EncodedBatch(documents[begin:end], part, spans)
 
-    def _steps(self, rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    def steps(self, rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
         """Ranges of `rows` with about `size` documents or passages each.
 
         They are large, because reading rows from an inverted index is a pass over all of it.

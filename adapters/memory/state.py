@@ -27,7 +27,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.listing import Key, Order, in_order
-from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.ranking import EMPTY, PassageScore, Ranking
 from hybridsearch.vectors import EncodedBatch, PassageSpans, SparseQuery, concat, take
 from hybridsearch.weighting import BM25Weighting
 
@@ -185,10 +185,9 @@ class State:
         explained: list[dict[str, float]] = [{} for _ in ids]
         slices = self._slices(name, retriever, [query], None)
         for position, number, row in self.find(ids):
-            rows = np.array([row])
-            if retriever.passages:
-                passages = spans_of(self.views[number].segment).rows(rows)
-                rows = passages[[sparse.score(slices[number], query, passages).argmax()]]
+            rows = self.views[number].segment.rows_of(name, np.array([row]))
+            if len(rows) > 1:
+                rows = rows[[sparse.score(slices[number], query, rows).argmax()]]
             explained[position] = sparse.explain(slices[number], query, rows)[0]
         return explained
 
@@ -207,16 +206,21 @@ class State:
             found = self._search_sparse(name, retriever, queries, k, filter)
         rankings = [self._ranking(hits, k) for hits in found]
         if retriever.passages and requests[0].passages:
-            return [self._listed(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
+            return [self.listed(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
         return rankings
 
-    def _listed(self, ranking: Ranking, request: Request) -> Ranking:
+    def listed(self, ranking: Ranking, request: Request) -> Ranking:
         """The ranking with the best passages of its documents."""
         score = self._scorer(request)
-        listed = {}
+        found: dict[int, list[tuple[int, str]]] = {}
         for position, number, row in self.find(ranking.ids):
+            found.setdefault(number, []).append((row, ranking.ids[position]))
+        listed: dict[str, Sequence[PassageScore]] = {}
+        for number, documents in found.items():
+            documents.sort()  # rows that are scored are ascending
             passages = spans_of(self.views[number].segment)
-            listed[ranking.ids[position]] = best_passages(passages, row, partial(score, number), request.passages)
+            best = best_passages(passages, [row for row, _ in documents], partial(score, number), request.passages)
+            listed.update(zip((id for _, id in documents), best, strict=True))
         return replace(ranking, passages=listed)
 
     def _scorer(self, request: Request) -> Callable[[int, NDArray[np.int64]], NDArray[np.float64]]:

@@ -10,6 +10,9 @@ queries or retrievers with weights below 0, and searches for which Seismic finds
 A document that Seismic finds is a hit if it was not deleted meanwhile. Its score is computed again from its stored
 vector. So every hit has the exact float32 score and the right rank among the others. But Seismic may miss a document.
 
+With passages, Seismic finds passages. Their documents are hits, and each has the exact score of its best passage. If
+the passages belong to too few documents, Seismic is asked for more, and then the exact search answers.
+
 In a folder, the Seismic indexes are in `seismic`, beside the files of the memory backend. Those files are a complete
 index by themselves.
 """
@@ -44,6 +47,9 @@ log = logging.getLogger(__name__)
 _SPARE = 16
 """The number of documents that Seismic finds beyond k. They are needed because it scores with 16-bit weights."""
 
+_WIDTHS = (4, 32)
+"""The number of passages that Seismic finds for each document that is needed, at first and if they are too few."""
+
 
 class SeismicBackend(MemoryBackend):
     """A memory backend that searches large sparse retrievers approximately with Seismic.
@@ -70,8 +76,8 @@ class SeismicBackend(MemoryBackend):
             most 1. Default None: 0.1 for a new index.
         summary_energy: Fraction of the weight of a cluster that its summary keeps, above 0 and at most 1. Default
             None: 0.4 for a new index.
-        min_documents: Smallest number of new documents for which a Seismic index is built. Default 500,000. Fewer
-            documents are searched exactly, which is as fast.
+        min_documents: Smallest number of new documents or passages for which a Seismic index is built. Default
+            500,000. Fewer documents are searched exactly, which is as fast.
         hnsw: Whether dense retrievers are searched approximately by HNSW. Default False. See `MemoryBackend`.
         verify: Whether files are checked when they are opened. Default True. See `MemoryBackend`.
 
@@ -210,22 +216,31 @@ class SeismicBackend(MemoryBackend):
                     left.extend(present)
                 continue
             wanted = (k + _SPARE) * shard.documents // alive  # some of the documents may have been deleted
-            rows_of = index.search(queries, wanted, self._query_cut, self._heap_factor)
-            for position, (query, rows) in enumerate(zip(queries, rows_of, strict=True)):
-                best = shard.best(views, name, query, rows, k)
-                if best is None:
-                    exact[position].extend(present)
-                else:
-                    found[position].extend(best)
+            missing = list(range(len(queries)))
+            for width in _WIDTHS if state.schema.retrievers[name].passages else (1,):
+                asked = [queries[position] for position in missing]
+                rows_of = index.search(asked, width * wanted, self._query_cut, self._heap_factor) if asked else []
+                answers = [shard.best(views, name, query, rows, k) for query, rows in zip(asked, rows_of, strict=True)]
+                for position, best in zip(missing, answers, strict=True):
+                    found[position].extend(best or ())
+                missing = [position for position, best in zip(missing, answers, strict=True) if best is None]
+            for position in missing:
+                exact[position].extend(present)
         alike: dict[tuple[int, ...], list[int]] = {}
         for position, left in enumerate(exact):
             alike.setdefault(tuple(map(id, left)), []).append(position)
         for positions in alike.values():
             if left := exact[positions[0]]:
-                answers = State(state.schema, left).search([requests[position] for position in positions])
-                for position, ranking in zip(positions, answers, strict=True):
+                rest = [replace(requests[position], passages=0) for position in positions]
+                for position, ranking in zip(positions, State(state.schema, left).search(rest), strict=True):
                     found[position] += ranking
-        return [Ranking.from_scores(hits, k) for hits in found]
+        rankings = [Ranking.from_scores(hits, k) for hits in found]
+        if not state.schema.retrievers[name].passages:
+            return rankings
+        return [
+            state.listed(ranking, request) if request.passages else ranking
+            for ranking, request in zip(rankings, requests, strict=True)
+        ]
 
     def _update(self) -> None:
         """Build a Seismic index over all segments that have none, if they have enough documents.
@@ -247,7 +262,8 @@ class SeismicBackend(MemoryBackend):
             pending = [view for view in state.views if view.segment not in covered]
             documents = sum(view.documents for view in pending)
             names = [name for name, retriever in state.schema.retrievers.items() if retriever.kind == "sparse"]
-            if names and documents >= max(1, self._min_documents):
+            rows = sum(view.segment.rows * view.documents // max(1, len(view.segment)) for view in pending)
+            if names and rows >= max(1, self._min_documents):
                 while kept and alive(kept[0]) <= 2 * documents:
                     pending += [views[segment] for segment in kept[0].segments if segment in views]
                     documents += alive(kept.pop(0))

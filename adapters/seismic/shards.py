@@ -32,8 +32,9 @@ import seismic  # type: ignore[import-untyped, unused-ignore]
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from hybridsearch.adapters.memory import loops
+from hybridsearch.adapters.memory import sparse
 from hybridsearch.adapters.memory.segment import Segment
+from hybridsearch.adapters.memory.sparse import SparseSlice
 from hybridsearch.adapters.memory.state import View
 from hybridsearch.adapters.memory.threads import WORKERS
 from hybridsearch.adapters.seismic import build as builder
@@ -57,7 +58,7 @@ _BATCH = 32
 """The number of queries in one call of Seismic. It holds the interpreter lock until it has answered all of them."""
 
 _STEP = 1 << 16
-"""The number of documents that are written for the builder at a time."""
+"""The number of documents or passages that are written for the builder at a time."""
 
 Source: TypeAlias = Segment | int
 """A segment. If the segment is gone, its number of rows."""
@@ -156,7 +157,8 @@ class Shard:
     ) -> list[tuple[str, float]] | None:
         """The ids and exact scores of the best `k` documents of `rows` that are not deleted.
 
-        There are more than `k` if scores are equal. The result is None if there are fewer.
+        With passages, the score of a document is that of its best passage, also if Seismic missed this passage. There
+        are more than `k` if scores are equal. The result is None if there are fewer.
         """
         found: list[tuple[View, NDArray[np.int64], NDArray[np.float32]]] = []
         rows = np.unique(rows)
@@ -167,10 +169,9 @@ class Shard:
             first, last = np.searchsorted(rows, [start, start + len(segment)])
             own = rows[first:last] - start
             own = own if view.live is None else own[view.live[own]]
-            postings = segment.postings(name)
-            scores = loops.score_rows(
-                postings.indptr, postings.rows, postings.values, postings.columns(query.terms), query.weights, own
-            )
+            scores = sparse.score(SparseSlice(segment.postings(name), segment.order), query, segment.rows_of(name, own))
+            if name in segment.reading:
+                scores = np.maximum.reduceat(scores, np.cumsum([0, *segment.counts[own[:-1]]])) if len(own) else scores
             found.append((view, own[scores > 0], scores[scores > 0]))
         scores = np.concatenate([scores for _, _, scores in found])
         if len(scores) < k:
@@ -185,7 +186,10 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A Seismic index. Documents are row numbers, and the term at position t is component t, both as strings."""
+    """A Seismic index. Documents are row numbers, and the term at position t is component t, both as strings.
+
+    The passages of a document have the same number, so Seismic finds a document several times.
+    """
 
     engine: Any
     terms: tuple[str, ...]
@@ -198,7 +202,7 @@ class Index:
     def search(
         self, queries: Sequence[SparseQuery], k: int, query_cut: int, heap_factor: float
     ) -> list[NDArray[np.int64]]:
-        """The rows of up to `k` documents for each query."""
+        """The rows of up to `k` documents for each query. With passages, of the documents of up to `k` passages."""
         string = seismic.get_seismic_string()
         known = [self._known(query) for query in queries]
         components = [np.array(names, dtype=string) for names, _ in known]
@@ -288,19 +292,20 @@ def _write_job(folder: Path, name: str, views: Sequence[View], parameters: Param
     numbers, lengths, start = [], [], 0
     with (folder / "components.bin").open("wb") as component_file, (folder / "values.bin").open("wb") as value_file:
         for view, part in zip(views, parts, strict=True):
-            live = np.arange(len(view.segment)) if view.live is None else np.flatnonzero(view.live)
-            for begin in range(0, len(live), _STEP):
-                taken = live[begin : begin + _STEP]
-                vectors = part.to_vectors(taken)
+            segment = view.segment
+            live = np.arange(len(segment)) if view.live is None else np.flatnonzero(view.live)
+            for taken in segment.steps(live, _STEP):
+                vectors = part.to_vectors(segment.rows_of(name, taken))
                 own = vectors.vocabulary.terms
                 renamed = np.fromiter((components.setdefault(t, len(components)) for t in own), np.int32, len(own))
                 matrix = vectors.matrix
-                shape = (len(taken), len(components))
+                shape = (len(vectors), len(components))
                 rows = csr_array((matrix.data, renamed[matrix.indices], matrix.indptr.astype(np.int32)), shape=shape)
                 rows.sort_indices()
                 component_file.write(rows.indices.tobytes())
                 value_file.write(np.ldexp(rows.data, 15 - exponent).astype(np.float32).tobytes())
-                numbers.append(taken + start)
+                of_rows = np.repeat(taken, segment.counts[taken]) if name in segment.reading else taken
+                numbers.append(of_rows + start)  # all passages of a document have its number
                 lengths.append(np.diff(rows.indptr))
             start += len(view.segment)
     if not components:
