@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybridsearch.documents import Document as Document
     from hybridsearch.encoders.bm25 import BM25 as BM25
+    from hybridsearch.encoders.char_ngrams import CharNGrams as CharNGrams
     from hybridsearch.encoders.dense import Dense as Dense
     from hybridsearch.encoders.native import NativeBM25 as NativeBM25
     from hybridsearch.encoders.sparse import Sparse as Sparse
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdaptiveFusion": "fusion",
     "BM25": "encoders.bm25",
+    "CharNGrams": "encoders.char_ngrams",
     "Comparison": "evaluation.comparison",
     "CopyReport": "indexing.copying",
     "CrossEncoderReranker": "rerank",

@@ -60,6 +60,8 @@ class PassageHit:
         score: Fused score of the passage.
         retrievers: Rank, score and contribution by retriever, for each retriever that lists the passage. The rank
             counts the passages that the retriever lists: the 3 best passages of each of its candidates.
+        pages: First and last page or slide, from 1, if the document was read from a PDF or PPTX file. None if the text
+            has no pages.
     """
 
     start: int
@@ -67,6 +69,7 @@ class PassageHit:
     text: str
     score: float
     retrievers: Mapping[str, RetrieverHit]
+    pages: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         text = self.text if len(self.text) <= _SHOWN_TEXT else f"{self.text[:_SHOWN_TEXT]}..."
@@ -75,7 +78,8 @@ class PassageHit:
     def to_dict(self) -> dict[str, Any]:
         """Convert the passage to a dict that JSON can hold."""
         of_passage = {"start": self.start, "end": self.end, "text": self.text, "score": self.score}
-        return {**of_passage, "retrievers": _retrievers_to_dict(self.retrievers)}
+        pages = {} if self.pages is None else {"pages": list(self.pages)}
+        return {**of_passage, **pages, "retrievers": _retrievers_to_dict(self.retrievers)}
 
 
 class LazyPassages(Sequence[PassageHit]):
@@ -191,7 +195,8 @@ class Explanation:
             yield f"  best of the group {self.group!r}, with {number_of(len(self.grouped), 'other candidate')}"
         if self.passages:
             best = self.passages[0]
-            yield f"  best passage: characters {best.start:,} to {best.end:,}, fused score {best.score:.6g}"
+            pages = "" if best.pages is None else f" ({_pages(best.pages)})"
+            yield f"  best passage: characters {best.start:,} to {best.end:,}{pages}, fused score {best.score:.6g}"
         for name in dict.fromkeys([*self.retrievers, *self.terms]):
             place = "not listed"
             if hit := self.retrievers.get(name):
@@ -560,6 +565,11 @@ def _summary(hit: Hit, found: Mapping[str, tuple[Highlight, ...]]) -> list[str]:
     shown = line(_LENGTH)
     shown.fit = line
     return [title for title in (hit.document.title,) if title] + ([shown] if shown or not hit.document.title else [])
+
+
+def _pages(pages: tuple[int, int]) -> str:
+    first, last = pages
+    return f"page {first}" if first == last else f"pages {first} to {last}"
 
 
 def _passages_to_dict(passages: Sequence[PassageHit]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
     },
     "encoder": {
         "bm25": _Registered("hybridsearch.encoders.bm25:BM25"),
+        "chars": _Registered("hybridsearch.encoders.char_ngrams:CharNGrams"),
         "sparse": _Registered("hybridsearch.encoders.sparse:Sparse"),
         "dense": _Registered("hybridsearch.encoders.dense:Dense"),
         "native": _Registered("hybridsearch.encoders.native:NativeBM25"),

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, LazyPassages, PassageHit, Results, RetrieverHit, make_hits
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
+from hybridsearch.readers.pages import pages_of
 from hybridsearch.rerank import Reranker, score_pairs, similarities
 from hybridsearch.selection import Candidate, Selection
 from hybridsearch.snippets import Finder
@@ -370,6 +371,10 @@ def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition])
     return list(notes.values())
 
 
+_Passage: TypeAlias = tuple[str, int, int, float]  # key, start, end and fused score
+_Place: TypeAlias = tuple[int, float]  # rank and score
+
+
 class FoundPassages:
     """The passages that the retrievers list for one query, merged by the fusion.
 
@@ -392,7 +397,21 @@ class FoundPassages:
 
     def of(self, id: str) -> tuple[PassageHit, ...]:
         """The passages of one document, best first."""
-        return self._by_id.get(id, ())
+        return tuple(
+            PassageHit(
+                start,
+                end,
+                self._documents[id].text[start:end],
+                score,
+                {
+                    name: RetrieverHit(*places[key], contribution=of_retriever[key])
+                    for name, (places, of_retriever) in self._merged[1].items()
+                    if key in of_retriever
+                },
+                pages_of(self._documents[id], start, end),
+            )
+            for key, start, end, score in self._merged[0].get(id, ())
+        )
 
     def read(self, id: str, passages: int = 1) -> Document:
         """The document as a reranker reads it: with its best passages in place of the whole text."""
@@ -411,7 +430,8 @@ class FoundPassages:
         return first + next((n for n, span in enumerate(spans) if best and span == [best[0].start, best[0].end]), 0)
 
     @cached_property
-    def _by_id(self) -> dict[str, tuple[PassageHit, ...]]:
+    def _merged(self) -> tuple[dict[str, list[_Passage]], dict[str, tuple[Mapping[str, _Place], Mapping[str, float]]]]:
+        """The passages by document id, best first. Also the place and the contribution of each, by retriever."""
         rankings = {
             name: Ranking.from_scores(
                 (_key(id, passage.start, passage.end), passage.score)
@@ -421,22 +441,14 @@ class FoundPassages:
             for name, ranking in self._rankings.items()
         }
         fused, contributions = self._fusion.explain(rankings)
-        places = {
-            name: {key: (rank, score) for rank, (key, score) in enumerate(ranking, 1)}
-            for name, ranking in rankings.items()
-        }
-        found: dict[str, list[PassageHit]] = {}
+        by_id: dict[str, list[_Passage]] = {}
         for key, score in fused:
             id, start, end = _from_key(key)
-            if id in self._documents:
-                retrievers = {
-                    name: RetrieverHit(*places[name][key], contribution=of_retriever[key])
-                    for name, of_retriever in contributions.items()
-                    if key in of_retriever
-                }
-                text = self._documents[id].text[start:end]
-                found.setdefault(id, []).append(PassageHit(start, end, text, score, retrievers))
-        return {id: tuple(of_document) for id, of_document in found.items()}
+            by_id.setdefault(id, []).append((key, start, end, score))
+        places = {
+            name: {key: (rank, score) for rank, (key, score) in enumerate(rankings[name], 1)} for name in contributions
+        }
+        return by_id, {name: (places[name], of_retriever) for name, of_retriever in contributions.items()}
 
 
 def _key(id: str, start: int, end: int) -> str:

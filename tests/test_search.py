@@ -299,7 +299,8 @@ def test_a_retriever_that_is_missing_is_noted_wherever_results_are_shown() -> No
 )
 def test_a_query_without_a_term_is_noted_and_one_with_a_term_is_not(query: str, reason: str) -> None:
     search = hybrid()
-    note = f"bm25: {reason}, so it finds nothing."
+    advice = " An index with BM25(stop_words=False) finds them." if "stop word" in reason else ""
+    note = f"bm25: {reason}, so it finds nothing.{advice}"
     assert search.search(query).notes == (note,)
     assert [results.notes for results in search.search_many([query, "flow"])] == [(note,), ()]
     assert search.search(" ").notes == ("The query is blank, so it finds nothing.",)

@@ -164,6 +164,20 @@ def test_explanations_and_json_name_the_passage(make: Make) -> None:
     assert len(repr(hit.passage)) < 200
 
 
+def test_a_passage_of_a_file_with_pages_knows_its_pages(make: Make) -> None:
+    pages = hs.Document("manual.pdf", f"{FILLER * 9}\f{ANSWER}Turn the pump\foff. {FILLER * 9}\f")
+    search = make([pages, SHORT])
+    hit = search.search("lift the battery out with the small key", retrievers=["bm25"])[0]
+    assert hit.passage is not None
+    assert hit.passage.pages is not None
+    assert 2 in range(hit.passage.pages[0], hit.passage.pages[1] + 1)
+    assert hit.passage.to_dict()["pages"] == list(hit.passage.pages)
+    assert "page" in str(hit.explain())
+    (short,) = search.search("hours", retrievers=["bm25"])
+    assert short.passage is not None
+    assert short.passage.pages is None
+
+
 def test_the_passages_are_part_of_the_index(make: Make) -> None:
     search = make()
     if search.backend.capabilities.persistent:

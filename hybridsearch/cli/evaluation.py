@@ -199,8 +199,8 @@ def compare(
         str | None,
         _of_systems(
             "SPEC",
-            "Retrievers of the index that is built, with commas: bm25, dense=MODEL, sparse=MODEL. Run files can stand "
-            f"beside them: FILE.trec or NAME=FILE.trec. {MODELS} Default: bm25.",
+            "Retrievers of the index that is built, with commas: bm25, chars, dense=MODEL, sparse=MODEL. Run files can "
+            f"stand beside them: FILE.trec or NAME=FILE.trec. {MODELS} Default: bm25.",
         ),
     ] = None,
     systems: Annotated[
@@ -365,7 +365,7 @@ def tune(
         str | None,
         of_index(
             "SPEC",
-            "Two or more retrievers to merge, with commas. Either models for a new index: bm25, dense=MODEL, "
+            "Two or more retrievers to merge, with commas. Either models for a new index: bm25, chars, dense=MODEL, "
             "sparse=MODEL. Or run files: FILE.trec or NAME=FILE.trec.",
         ),
     ] = None,

@@ -50,8 +50,9 @@ def index(
         str | None,
         of_index(
             "SPEC",
-            "Retrievers of the index, with commas: bm25, dense=MODEL, sparse=MODEL, or native=ANALYZER for the BM25 "
-            f"of OpenSearch or Elasticsearch. {MODELS} Default: the retrievers of the index; bm25 for a new index.",
+            "Retrievers of the index, with commas: bm25, chars, dense=MODEL, sparse=MODEL, or native=ANALYZER for the "
+            f"BM25 of OpenSearch or Elasticsearch. {MODELS} Default: the retrievers of the index; bm25 for a new "
+            "index.",
         ),
     ] = None,
     language: Annotated[

@@ -336,7 +336,8 @@ def train(
         str | None,
         _of_reranker(
             "SPEC",
-            "Retrievers whose results are reranked, with commas: bm25, dense=MODEL, sparse=MODEL. Default: bm25.",
+            "Retrievers whose results are reranked, with commas: bm25, chars, dense=MODEL, sparse=MODEL. Default: "
+            "bm25.",
         ),
     ] = None,
     as_json: Annotated[
@@ -399,7 +400,7 @@ def mine(
         str | None,
         of_index(
             "SPEC",
-            "Retrievers of a temporary index of the BEIR folder, if there is no --index: bm25, dense=MODEL, "
+            "Retrievers of a temporary index of the BEIR folder, if there is no --index: bm25, chars, dense=MODEL, "
             "sparse=MODEL, with commas. Default: bm25.",
         ),
     ] = None,

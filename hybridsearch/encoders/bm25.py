@@ -18,7 +18,7 @@ from hybridsearch.arguments import shown, true_or_false, whole_number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Place
-from hybridsearch.encoders.counting import TermCounter, by_weight
+from hybridsearch.encoders.counting import NO_WORD, TermCounter, by_weight
 from hybridsearch.encoders.fields import field_weights, read_fields, sum_fields
 from hybridsearch.encoders.places import align, find_terms
 from hybridsearch.encoders.synonyms import STOP, Synonyms, note_on, read_synonyms
@@ -208,7 +208,8 @@ class BM25:
             One sentence for each text, or `""` if the query has terms.
 
         >>> BM25().query_notes(["to be or not to be"])
-        ['each word of the query is a stop word (to, be, or, not), so it finds nothing.']
+        ['each word of the query is a stop word (to, be, or, not), so it finds nothing. An index with \
+BM25(stop_words=False) finds them.']
         """
         return list(map(self._query_note, texts))
 
@@ -359,9 +360,12 @@ class BM25:
         words = self._words(text) if self._rules else ()
         stopped = list(dict.fromkeys(word.strip("_'") for word in words if any(map(str.isalnum, word))))
         if not stopped:
-            return "the query has no word, so it finds nothing."
+            return NO_WORD
         first = f"{', '.join(stopped[:5])}{' and more' if len(stopped) > 5 else ''}"
-        return f"each word of the query is a stop word ({first}), so it finds nothing."
+        return (
+            f"each word of the query is a stop word ({first}), so it finds nothing. An index with "
+            "BM25(stop_words=False) finds them."
+        )
 
 
 def _own_tokenizer(tokenizer: object, of_words: Mapping[str, Any]) -> Tokenizer:

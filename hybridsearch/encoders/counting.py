@@ -20,6 +20,9 @@ MAX_REMEMBERED_CHUNKS = 1_000_000
 MAX_CHUNK = 64
 """Number of characters of the longest chunk whose terms are remembered. Longer chunks rarely come twice."""
 
+NO_WORD = "the query has no word, so it finds nothing."
+"""The note on a query that has no word."""
+
 
 class TermCounter:
     """Counts the terms of texts. Any number of threads may use one counter.

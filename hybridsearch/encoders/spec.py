@@ -1,4 +1,4 @@
-"""Encoders from one line of text, for the command line: `bm25,dense=MODEL,sparse=MODEL,native=ANALYZER`."""
+"""Encoders from one line of text, for the command line: `bm25,chars,dense=MODEL,sparse=MODEL,native=ANALYZER`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.char_ngrams import CharNGrams
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.native import NativeBM25
 from hybridsearch.encoders.sparse import Sparse
@@ -18,7 +19,7 @@ def make_encoders(spec: str, language: str, *, template: str | None = None, **le
     """Make the encoders that a text such as `bm25,dense=MODEL` describes.
 
     Args:
-        spec: Encoders between commas: `bm25`, `dense=MODEL`, `sparse=MODEL`, `native=ANALYZER`.
+        spec: Encoders between commas: `bm25`, `chars`, `dense=MODEL`, `sparse=MODEL`, `native=ANALYZER`.
         language: Language of BM25, or `"none"`.
         template: Template of the dense and sparse encoders. None for title and text.
         lexical: Other arguments of BM25.
@@ -33,10 +34,10 @@ def make_encoders(spec: str, language: str, *, template: str | None = None, **le
     encoders: dict[str, Encoder] = {}
     for part in spec.split(","):
         name, given, model = (text.strip() for text in part.partition("="))
-        if name not in ("bm25", "dense", "sparse", "native"):
+        if name not in ("bm25", "chars", "dense", "sparse", "native"):
             raise InvalidArgumentError(
-                f"--retrievers has {part.strip()!r}: known are bm25, dense=MODEL, sparse=MODEL and native=ANALYZER, "
-                f"as in {EXAMPLE}."
+                f"--retrievers has {part.strip()!r}: known are bm25, chars, dense=MODEL, sparse=MODEL and "
+                f"native=ANALYZER, as in {EXAMPLE}."
             )
         if name in encoders:
             raise InvalidArgumentError(
@@ -46,6 +47,10 @@ def make_encoders(spec: str, language: str, *, template: str | None = None, **le
             if given:
                 raise InvalidArgumentError("--retrievers: bm25 takes no model. Set its language with --language.")
             encoders[name] = BM25(language=None if language == "none" else language, **lexical)
+        elif name == "chars":
+            if given:
+                raise InvalidArgumentError("--retrievers: chars takes no model. In Python it is hs.CharNGrams(n=...).")
+            encoders[name] = CharNGrams()
         elif name == "native":
             encoders[name] = NativeBM25(model or "standard")
         elif not model:

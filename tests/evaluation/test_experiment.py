@@ -342,6 +342,16 @@ def test_equal_texts_of_other_metadata_are_reranked_apart_if_the_metadata_is_rea
         assert found["own"].rankings == returned(search, twin_set, reranker=ByEven())
 
 
+def test_kept_rankings_are_not_those_of_other_synonyms(dataset: Dataset, tmp_path: Path) -> None:
+    make_search(dataset, tmp_path / "index").close()
+    for synonyms in (None, {"wing": "lift"}, {"wing": "flow"}):
+        encoder = hs.BM25(synonyms=synonyms)
+        with hs.open(tmp_path / "index", retrievers={"bm25": encoder, "dense": Hashing()}) as search:
+            systems = {"bm25": Pipeline(search, ["bm25"])}
+            found = compare(systems, dataset, top_k=30, measures=["AP"], work_folder=tmp_path / "work", **QUICK)
+            assert found["bm25"].rankings == returned(search, dataset, retrievers=["bm25"])
+
+
 def test_a_retriever_that_may_fail_elsewhere_may_not_fail_here(dataset: Dataset) -> None:
     class Broken(Hashing):
         def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
