@@ -10,15 +10,15 @@ from itertools import groupby, pairwise
 
 from hybridsearch.readers.pages import PAGE_END
 
-_BULLET = re.compile(r"^[•◦▪‣·●○■]\s*")
-_LISTED = re.compile(r"(?:[•◦▪‣·●○■–*-]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
+_BULLET = re.compile(r"^[•◦▪‣·●○■\uf0a7\uf0b7\uf0d8]\s*")
+_LISTED = re.compile(r"(?:[•◦▪‣·●○■\uf0a7\uf0b7\uf0d8–*-]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
 _NUMBER = re.compile(r"(?:^|\bpage )(\d{1,5})\b|\b(\d{1,5})$", re.IGNORECASE)
 _HYPHENS = "-\u2010\u00ad"
 _AROUND = "([{\"'“‘«"
 _ENDS = '.!?:;"”»。！？'
 _REPEATED = 3  # pages that a line needs to come on to be a head or foot
 _LARGER = 1.15  # times the height of most lines, from which on a line is a heading
-_LIKE = 1.08  # times the height of other headings, up to which a heading has the same level
+_LIKE = 1.04  # times the height of other headings, up to which a heading has the same level
 _HEADING_LINES = 3
 _HEADING_LENGTH = 200
 
@@ -166,6 +166,8 @@ def _paragraphs(lines: Sequence[Line], words: Counter[str]) -> list[str]:
         if line.level or above.level:
             goes_on = line.level == above.level and 0 <= gap < 2 * line.height
             written.append(f" {line.text}" if goes_on else f"\n\n{text}")
+        elif gap >= 0 and _LISTED.match(line.text) and _LISTED.match(above.text):
+            written.append(f"\n{text}")
         elif gap > max(1.4 * pitch, 1.2 * line.height) or (gap < -line.height and not _goes_on(above, line)):
             written.append(f"\n\n{text}")
         elif _LISTED.match(line.text) or (gap >= 0 and _breaks(above, line, edges[place - 1])):

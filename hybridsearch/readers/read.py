@@ -350,7 +350,7 @@ class DocumentReader(Iterable[Document]):
         if not read and (skipped or isinstance(self._source, Path | Query)):
             table = "the table" if isinstance(self._source, Table) else "the iterable"
             name = self._source if isinstance(self._source, Path | Query) else table
-            because = f": {_count(skipped)} ({skipped[0]})" if skipped else ""
+            because = f": {_count(skipped)} ({str(skipped[0]).rstrip('.')})" if skipped else ""
             raise DocumentError(f"{name} holds no document{because}.")
 
     def __repr__(self) -> str:

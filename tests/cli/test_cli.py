@@ -258,6 +258,22 @@ def test_a_column_of_another_name_can_hold_the_id(tmp_path: Path) -> None:
         assert search.get(["a", "b"]) == [hs.Document("a", "First text."), hs.Document("b", "Second text.")]
 
 
+def test_a_delimiter_and_a_query_can_be_given(tmp_path: Path) -> None:
+    import sqlite3
+
+    table, database, place = tmp_path / "table.csv", tmp_path / "shop.db", str(tmp_path / "index")
+    table.write_text("id^text\na^First, text.\n", encoding="utf-8")
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE articles AS SELECT 'b' AS id, 'Second text.' AS body")
+        connection.commit()
+
+    invoke("index", str(table), "--index", place, "--delimiter", "^")
+    invoke("index", f"sqlite:///{database}", "--index", place, "--query", "SELECT id, body FROM articles")
+
+    with hs.open(place) as search:
+        assert search.get(["a", "b"]) == [hs.Document("a", "First, text."), hs.Document("b", "Second text.")]
+
+
 def test_the_types_of_columns_are_said_once_and_can_be_told(tmp_path: Path) -> None:
     table, place = tmp_path / "table.csv", str(tmp_path / "index")
     table.write_text("id,text,zip\n1,a wing,90210\n2,a jet,10001\n", encoding="utf-8")

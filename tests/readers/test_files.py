@@ -137,6 +137,14 @@ def test_running_heads_and_page_numbers_are_left_out_and_headings_stay() -> None
     assert text.count("It has two lines.") == 4
 
 
+def test_the_lines_of_lists_and_tables_of_a_pdf_stay_apart() -> None:
+    long = "A sentence that fills the whole line from its left edge to the right"
+    text = read_pdf(
+        pdf(f"{long}\nand goes on.\n\n1. Open it.\n\n2. Close it.\n\nPart Torque\nBolt 12\n{long}\nand on.")
+    ).text
+    assert text == f"{long} and goes on.\n\n1. Open it.\n2. Close it.\n\nPart Torque\nBolt 12\n{long} and on.\f"
+
+
 def test_words_divided_at_the_end_of_a_line_are_joined_and_compounds_stay() -> None:
     full = "x" * 60
     text = read_pdf(
