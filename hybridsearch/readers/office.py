@@ -86,7 +86,7 @@ class _Word:
     def __init__(self, document: Any) -> None:
         self._body = document.element.body
         self._part = document.part
-        self._styles = {style.style_id: style for style in document.styles if hasattr(style, "base_style")}
+        self._styles = {style.style_id: style for style in document.styles if hasattr(type(style), "base_style")}
         self._formats = self._list_formats()
         self._numbers: dict[tuple[str, int], int] = {}
         self._boxes: list[Any] = []

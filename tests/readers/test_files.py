@@ -8,6 +8,7 @@ import io
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
@@ -639,6 +640,25 @@ def test_flipped_bytes_raise_only_our_errors(tmp_path: Path) -> None:
     reader = read_documents(tmp_path, on_error="skip")
     found = list(reader)
     assert len(found) + len(reader.skipped) == 60
+
+
+@pytest.mark.slow
+def test_a_small_pdf_that_unpacks_to_a_gigabyte_is_refused(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9)
+    line = b"BT /F 12 Tf 10 10 Td (Hello) Tj ET\n" * 25_000
+    content = zlib.compress(b"".join([*(packer.compress(line) for _ in range(1200)), packer.flush()]), 9)
+    objects = [
+        b"1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj",
+        b"2 0 obj<</Type/Pages/Count 1/Kids[3 0 R]>>endobj",
+        b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 500 500]/Resources<</Font<</F 5 0 R>>>>/Contents 4 0 R>>endobj",
+        b"5 0 obj<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>endobj",
+        b"4 0 obj<</Length %d/Filter[/FlateDecode/FlateDecode]>>stream" % len(content),
+    ]
+    raw = b"%PDF-1.4\n" + b"\n".join(objects) + b"\n" + content + b"\nendstream endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
+    assert len(raw) < 100_000
+    (tmp_path / "bomb.pdf").write_bytes(raw)
+    with pytest.raises(DocumentError, match=r"bomb\.pdf: (the parser crashed|it takes longer|it needs more)"):
+        read(tmp_path / "bomb.pdf")
 
 
 @pytest.mark.slow
