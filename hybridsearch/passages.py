@@ -13,7 +13,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.sentences import Section, parts, sections
+from hybridsearch.sentences import Section, parts, path_at, sections
 from hybridsearch.vectors import PassageSpans
 
 DEFAULT_SIZE = 128
@@ -310,6 +310,20 @@ class Splitter:
 def _below(title: str, headings: tuple[str, ...]) -> tuple[str, ...]:
     """The headings without the first if it is the title, so that the title is not read twice."""
     return headings[1:] if headings and headings[0].casefold() == title.strip().casefold() else headings
+
+
+def with_passages(document: Document, spans: Sequence[tuple[int, int]]) -> Document:
+    """The document with some of its passages as its text, in order. Each comes after the headings above it.
+
+    >>> document = Document("1", "# Pump\\n\\n## Repair\\n\\nTurn it. Pull it off.", "Manual")
+    >>> with_passages(document, [(28, 40)]).content
+    'Manual Pump > Repair: Pull it off.'
+    """
+    texts = []
+    for start, end in sorted(spans):
+        headings, text = " > ".join(path_at(document.text, start)), document.text[start:end].strip()
+        texts.append(f"{headings}: {text}" if headings else text)
+    return replace(document, text="\n".join(texts))
 
 
 class _Unit(NamedTuple):

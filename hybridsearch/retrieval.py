@@ -32,6 +32,7 @@ from hybridsearch.filters import Condition, Filter
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, LazyPassages, PassageHit, Results, RetrieverHit, make_hits
 from hybridsearch.messages import number_of
+from hybridsearch.passages import with_passages
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers.pages import pages_of
 from hybridsearch.rerank import Reranker, score_pairs, similarities
@@ -414,13 +415,10 @@ class FoundPassages:
         )
 
     def read(self, id: str, passages: int = 1) -> Document:
-        """The document as a reranker reads it: with its best passages in place of the whole text."""
+        """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
         document = self._documents[id]
         best = self.of(id)[:passages] if self._rankings else ()
-        if not best:
-            return document
-        in_order = sorted(best, key=lambda passage: passage.start)
-        return replace(document, text="\n".join(passage.text.strip() for passage in in_order))
+        return with_passages(document, [(one.start, one.end) for one in best]) if best else document
 
     def row_of_best(self, id: str, passages: PassageSpans, document: int) -> int:
         """The row of the document's best passage in `passages`. It is the first passage if none was found."""

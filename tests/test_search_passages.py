@@ -220,6 +220,8 @@ def test_a_reranker_reads_the_best_passages(make: Make) -> None:
     assert results[0].passage is not None
     assert results[0].passage.text.strip() in reranker.read
     assert all(len(text) < 400 for text in reranker.read)
+    search.search("turn the ring", reranker=reranker, retrievers=["bm25"])
+    assert "Pump: ## Repair\n\nTurn the ring. Pull it off." in reranker.read
     several = Reading(passages=3)
     hit = search.search("water the plants", reranker=several)[0]
     found = sorted(hit.passages[:3], key=lambda one: one.start)
