@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 
@@ -15,6 +16,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import hybridsearch as hs
+from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.backends import Capabilities
+from hybridsearch.encoders.char_ngrams import CharNGrams
 from hybridsearch.encoders.places import align, find_terms
 from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.snippets import Highlight, make_snippet
@@ -248,3 +252,98 @@ def test_other_tokens_are_aligned_with_the_text() -> None:
     assert [text[a:b] for a, b, _ in align(text, tokens, {"北京", "清华大学"})] == ["北京", "清华大学"]
     assert align("İs. is", ["is", "is"], ["is"]) == [(4, 6, "is")]
     assert find_terms("anything", [], lambda text: []) == []
+
+
+HEADACHE = "The weather was fine on that day. Cephalalgia often comes with nausea. Nobody knows why."
+
+
+@pytest.fixture(scope="module")
+def neural(splade: str, minilm: str) -> hs.HybridSearch:
+    search = hs.HybridSearch({"sparse": hs.Sparse(splade, cache=False), "dense": hs.Dense(minilm, cache=False)})
+    documents = [hs.Document("pain", HEADACHE), hs.Document("wing", "Wings give lift. An aircraft has wings.")]
+    search.index(documents, show_progress_bar=False)
+    return search
+
+
+def test_a_sparse_model_lights_up_the_word_that_gives_the_dimension(neural: hs.HybridSearch) -> None:
+    (hit,) = neural.search("headache", retrievers=["sparse"])
+    assert lit(hit) == ["Cephalalgia"]
+    assert {one.term: pytest.approx(one.weight) for one in hit.highlights} == hit.explain().terms["sparse"]
+    assert hit.snippet(models=False).highlights == ()  # no token of the text is a dimension of the query
+
+
+def test_without_a_run_of_the_model_words_with_the_dimensions_token_light_up(neural: hs.HybridSearch) -> None:
+    hit = neural.search("aircraft wings", retrievers=["sparse"])[0]
+    quick = [hit.document.text[one.start : one.end] for one in hit.snippet(models=False).highlights]
+    assert {"Wings", "wings"} <= set(quick) <= set(lit(hit))
+
+
+def test_a_dense_model_lights_up_the_nearest_sentence(neural: hs.HybridSearch) -> None:
+    hit = neural.search("Which illness is accompanied by nausea?", retrievers=["dense"])[0]
+    assert lit(hit) == ["Cephalalgia often comes with nausea."]
+    assert hit.highlights[0].term is None
+    assert -1 <= hit.highlights[0].weight <= 1
+    assert hit.snippet(40).text == "Cephalalgia often comes with nausea."
+    assert hit.snippet(40, models=False).text.startswith("The weather")
+
+
+def test_printing_runs_no_model(neural: hs.HybridSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = neural.search("headache")
+    monkeypatch.setattr("hybridsearch.encoders.sparse.forward", None)
+    monkeypatch.setattr("hybridsearch.encoders.dense.forward", None)
+    assert "Cephalalgia" in str(results)
+    assert "Cephalalgia" in results._repr_html_()
+
+
+def test_highlights_of_neighbours_are_found_together(neural: hs.HybridSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = neural.search("nausea")
+    calls = []
+    encode = neural.retrievers["dense"].encode_documents
+    monkeypatch.setattr(
+        neural.retrievers["dense"], "encode_documents", lambda texts: calls.append(texts) or encode(texts)
+    )
+    for _ in range(2):
+        assert [len(hit.highlights) > 0 for hit in results] == [True] * len(results)
+    assert len(calls) == 1
+
+
+def test_passages_bound_the_highlights_and_the_window() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, passages=hs.Passages(size=8))
+    text = "One wing is here and there. " + "Nothing is said about it now. " * 10 + "Lift of the wing grows. It ends."
+    search.index([hs.Document("a", text)], show_progress_bar=False)
+    (hit,) = search.search("wing lift")
+    assert hit.passage is not None
+    assert lit(hit) == ["Lift", "wing"]
+    snippet = hit.snippet(1000)
+    assert (snippet.start, snippet.end) == (hit.passage.start, hit.passage.start + len(hit.passage.text.strip()))
+    assert str(snippet).startswith("…Lift of the wing")
+    assert {one.term: one.weight for one in hit.highlights} == hit.explain().terms["bm25"]
+
+
+def test_words_of_which_most_n_grams_matched_light_up() -> None:
+    search = hs.HybridSearch({"chars": CharNGrams()})
+    search.index([hs.Document("a", "A lamp near a laminar boundary layer.")], show_progress_bar=False)
+    (hit,) = search.search("laminer boundry leyer")
+    assert list(dict.fromkeys(lit(hit))) == ["laminar", "boundary", "layer"]
+
+
+def test_the_words_of_an_analyzer_of_an_engine_are_guessed_only_if_its_rules_are_known() -> None:
+    texts, terms = ["Wings of a wing"], [{"a wing": 1.0}]
+    assert [place.term for place in hs.NativeBM25("english").locate(texts, terms)[0]] == ["wing", "wing"]
+    assert [place.start for place in hs.NativeBM25("standard").locate(texts, terms)[0]] == [9, 11]
+    assert hs.NativeBM25("my-own").locate(texts, terms) == [[]]
+
+
+class Silent(MemoryBackend):
+    """A backend that cannot explain."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, explain=False)
+
+
+def test_without_explanations_a_weight_is_that_of_the_query() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, Silent())
+    search.index([hs.Document("a", "a wing lifts")], show_progress_bar=False)
+    (hit,) = search.search("wing wing lift")
+    assert [(one.term, one.weight) for one in hit.highlights] == [("wing", 2.0), ("lift", 1.0)]

@@ -41,6 +41,8 @@ class Session:
     def json(self, query: str) -> dict[str, Any]:
         results = self.answer(query)
         data = results.to_dict()
+        for hit, of_hit in zip(results, data["hits"], strict=True):
+            of_hit["snippet"] = hit.snippet(models=False).to_dict()
         if self.explain:
             for explanation, of_hit in zip(results.explain(), data["hits"], strict=True):
                 of_hit["explanation"] = explanation.to_dict()

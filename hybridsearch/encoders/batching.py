@@ -8,6 +8,7 @@ batch wait for each other.
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -205,6 +206,45 @@ def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | 
         cut = limit is not None and length > limit
         notes.append(f"the query has {length} tokens, but the model reads only {limit}." if cut else "")
     return notes
+
+
+def read_words(
+    model: LazyModel, text: str, task: Task, prompt: str | None = None
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Find the word of each token that a model reads of a text.
+
+    Args:
+        model: Model that reads the text.
+        text: Text to read.
+        task: Whether the text is a query or a document.
+        prompt: Text that is put before the text, as in `forward`.
+
+    Returns:
+        The id of each token, and the span of its word in `text`. The span is empty for special tokens and the prompt.
+        Both lists are empty if the tokenizer does not know places.
+    """
+    loaded = model.get()
+    tokenizer, limit = _reading(loaded, task)
+    if not getattr(tokenizer, "is_fast", False):
+        return [], []
+    before = _prompt(loaded, task, prompt) or ""
+    with model.lock:
+        encoded = tokenizer(before + text, truncation=limit is not None, max_length=limit, verbose=False).encodings[0]
+    spans = []
+    for own, word in zip(encoded.offsets, encoded.word_ids, strict=True):
+        start, end = (0, 0) if word is None else (place - len(before) for place in encoded.word_to_chars(word))
+        if any(map(str.isspace, text[max(start, 0) : end].strip())):  # the tokenizer does not cut at spaces
+            start, end = own[0] - len(before), own[1] - len(before)
+        while start < end and start >= 0 and not _in_word(text[start]):
+            start += 1
+        while start < end and not _in_word(text[end - 1]):
+            end -= 1
+        spans.append((start, end) if 0 <= start < end else (0, 0))
+    return encoded.ids, spans
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.combining(character) > 0 or unicodedata.category(character) == "Mc"
 
 
 def token_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.intp]]:

@@ -145,6 +145,11 @@ class LazyModel:
             self._model = None  # the next use loads it again, with threads of this process
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the model is loaded already."""
+        return self._model is not None
+
+    @property
     def on_torch_cpu(self) -> bool:
         """Whether torch runs the model on this machine's CPU. The model is loaded."""
         return self._backend == "torch" and self.get().device.type == "cpu"

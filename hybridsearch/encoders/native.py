@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,9 @@ from scipy.sparse import csr_array
 
 from hybridsearch.arguments import number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.encoders import Place
+from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.tokens import LANGUAGES
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseVectors, TextQuery, Vocabulary
 
@@ -49,6 +52,32 @@ class NativeBM25:
     def encode_queries(self, texts: Sequence[str]) -> list[TextQuery]:
         """Wrap each text as a `TextQuery`, because the engine analyses it."""
         return [TextQuery(text) for text in texts]
+
+    def locate(
+        self, texts: Sequence[str], terms: Sequence[Mapping[str, float]], *, models: bool = True
+    ) -> list[list[Place]]:
+        """Find the words of a query by the rules of `BM25`, because the engine does not say which words matched.
+
+        The rules are those of `BM25(None)` for the analyzer `"standard"`, and those of the language for an analyzer
+        with the name of a language. For other analyzers nothing is found.
+
+        Args:
+            texts: Texts of documents.
+            terms: Text of the query as the only term, for each text.
+            models: Ignored, because no model runs.
+
+        Returns:
+            The places in each text, in order.
+
+        >>> NativeBM25("english").locate(["Wings in a flow"], [{"the wing": 1.0}])
+        [[Place(start=0, end=5, term='wing')]]
+        """
+        analyzer = self._arguments["analyzer"]
+        if analyzer != "standard" and analyzer not in LANGUAGES:
+            return [[] for _ in texts]
+        rules = BM25(None if analyzer == "standard" else analyzer)
+        queries = rules.encode_queries([" ".join(of_text) for of_text in terms])
+        return rules.locate(texts, [dict.fromkeys(query.terms, 1.0) for query in queries])
 
     def fingerprint(self) -> Fingerprint:
         """Name the analyzer and the parameters that the scores depend on."""

@@ -14,12 +14,14 @@ from scipy.sparse import csr_array
 from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
+from hybridsearch.encoders import Place
 from hybridsearch.encoders.batching import (
     Task,
     count_tokens,
     cut_notes,
     forward,
     max_tokens,
+    read_words,
     run_batches,
     token_lengths,
 )
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 CPU_BATCH_TOKENS = 512
 GPU_BATCH_TOKENS = 8192
 """Fewer tokens than for dense models, because each token has a row of logits as wide as the vocabulary."""
+
+LEAST_PART = 0.1
+"""Part of the score, as a share of the largest, that a dimension must add so that `Sparse.locate` looks for words."""
 
 Columns: TypeAlias = NDArray[np.int32] | NDArray[np.intp]
 Row: TypeAlias = tuple[Columns, NDArray[np.float32]]
@@ -209,6 +214,47 @@ class Sparse:
         """
         return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
 
+    def locate(
+        self, texts: Sequence[str], terms: Sequence[Mapping[str, float]], *, models: bool = True
+    ) -> list[list[Place]]:
+        """Find the words that give dimensions.
+
+        They are the words that have the dimension's token, and the word to which the model gives the largest weight in
+        this dimension. So "cephalalgia" can give "headache". Dimensions that add less than a tenth of the largest part
+        of the score are left out. A latent dimension (CSR) has no word.
+
+        Args:
+            texts: Texts of documents.
+            terms: Dimensions to find in each text, with what they add to the score, in the order of `texts`.
+            models: Whether the model reads the texts. If not, only words that have the dimension's token are found, and
+                nothing if the model is not loaded.
+
+        Returns:
+            The places in each text, in order.
+        """
+        if not (models or self.model.is_loaded) or _is_latent(self.model.get()):
+            return [[] for _ in texts]
+        return [self._places(text, of_text, models) for text, of_text in zip(texts, terms, strict=True)]
+
+    def _places(self, text: str, terms: Mapping[str, float], models: bool) -> list[Place]:
+        least = LEAST_PART * max(terms.values(), default=0.0)
+        columns = {self.vocabulary.index[term]: term for term, part in terms.items() if part and part >= least}
+        prompt = self._settings.get("document_prompt")
+        ids, spans = read_words(self.model, text, "document", prompt)
+        readable = [place for place, (start, end) in enumerate(spans) if start < end]
+        if not readable or not columns:
+            return []
+        matched = [(spans[place], columns[ids[place]]) for place in readable if ids[place] in columns]
+        found = {Place(start, end, term) for (start, end), term in matched}
+        if models:
+            weights = forward(self.model, [text], "token_embeddings", "document", prompt)[0, :, list(columns)]
+            best = weights[readable].float().cpu().numpy()
+            for term, place, largest in zip(columns.values(), best.argmax(axis=0), best.max(axis=0), strict=True):
+                if largest > 0:
+                    start, end = spans[readable[place]]
+                    found.add(Place(start, end, term))
+        return sorted(found)
+
     @overload
     def decode(self, vector: str | SparseQuery, top_k: int | None = None) -> list[tuple[str, float]]: ...
 
@@ -364,9 +410,13 @@ def _pairs(terms: Sequence[str], weights: NDArray[np.float32]) -> list[tuple[str
     return list(zip(terms, weights.tolist(), strict=True))
 
 
+def _is_latent(model: Any) -> bool:
+    return any(type(module).__name__ == "SparseAutoEncoder" for module in model.modules())
+
+
 def _term_names(model: Any, dimensions: int) -> list[str]:
     """Distinct names of the dimensions: tokens of the tokenizer, or numbers for latent dimensions."""
-    if any(type(module).__name__ == "SparseAutoEncoder" for module in model.modules()):
+    if _is_latent(model):
         return [str(dimension) for dimension in range(dimensions)]
     names: dict[str, None] = {}
     for dimension, token in enumerate(model.tokenizer.convert_ids_to_tokens(list(range(dimensions)))):

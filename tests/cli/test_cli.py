@@ -91,14 +91,19 @@ def test_search_prints_one_json_document_and_nothing_else(place: str) -> None:
     assert results["query"] == "boundary layer"
     [hit] = results["hits"]
     assert hit["rank"] == hit["retrievers"]["bm25"]["rank"] == 1
+    snippet = hit["snippet"]
+    assert snippet["text"] == hit["document"]["text"][snippet["start"] : snippet["end"]]
+    assert {hit["document"]["text"][one["start"] : one["end"]].lower() for one in snippet["highlights"]} >= {"boundary"}
 
 
 def test_json_agrees_with_the_library(place: str) -> None:
     printed = json.loads(invoke("search", place, "wing flow", "--json").stdout)
     with hs.open(place) as search:
-        expected = search.search("wing flow").to_dict()
+        results = search.search("wing flow")
+        snippets = [hit.snippet(models=False).to_dict() for hit in results]
 
-    assert printed["hits"] == expected["hits"]
+    assert [hit.pop("snippet") for hit in printed["hits"]] == snippets
+    assert printed["hits"] == results.to_dict()["hits"]
 
 
 @pytest.mark.parametrize("verb", ["index", "search", "explain", "copy", "doctor"])

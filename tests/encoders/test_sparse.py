@@ -317,3 +317,24 @@ def test_vectors_of_another_vocabulary_are_not_decoded(splade_folder: str) -> No
 def test_arguments_outside_their_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         Sparse("a/model", **options)
+
+
+def test_a_dimension_is_located_at_the_word_with_its_largest_weight(ours: Sparse, theirs: Any) -> None:
+    import torch
+
+    text = "A cat, a dog and a fish."
+    weights = dict(ours.decode(text, 8))
+    (places,) = ours.locate([text], [weights])
+    names = [] if "csr" in str(theirs).lower() or "AutoEncoder" in str(theirs) else ours.vocabulary.terms
+    if not names:
+        assert places == []
+        return
+    with torch.inference_mode():
+        read = theirs(theirs.preprocess([text], task="document"), task="document")["token_embeddings"][0]
+    tokens = theirs.tokenizer.tokenize(text)
+    assert {place.term for place in places} == set(weights)
+    for term in weights:
+        best = tokens[int(read[1 : 1 + len(tokens), ours.vocabulary.index[term]].argmax())]
+        assert {best, term} >= {
+            text[start:end].lower() for start, end, found in places if found == term
+        } or best in ",."
