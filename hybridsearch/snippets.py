@@ -24,7 +24,7 @@ from hybridsearch.vectors import DenseVectors, SparseQuery, TextQuery
 if TYPE_CHECKING:
     from rich.text import Text
 
-Explained: TypeAlias = "Callable[[Request, Sequence[str]], dict[str, dict[str, float]]]"
+Explained: TypeAlias = "Callable[[Request, Sequence[str]], Mapping[str, Mapping[str, float]]]"
 """Function that gives the matched terms of documents with what they add to the score, by document id."""
 
 BLOCK = 10

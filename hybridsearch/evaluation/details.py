@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from hybridsearch.evaluation.stages import Stages
 from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.retrieval import matched_terms
 from hybridsearch.search import HybridSearch
+from hybridsearch.snippets import Finder, make_snippet
+from hybridsearch.tables import Marked
 
 HITS = 5
 TERMS = 8
@@ -76,6 +79,7 @@ def make_details(
         best = (shown[plan.name][query] or EMPTY).top(HITS)
         ranks_of = listed.get((plan.name, query), {})
         found = {name: terms[id(plan.source), name, query] for name in ranks_of}
+        windows = _windows(plan, query, stages, [documents[one] for one in best.ids if one in documents], found)
         return tuple(
             DetailHit(
                 id=one,
@@ -84,7 +88,8 @@ def make_details(
                 score=score,
                 grade=qrels[query].get(one),
                 retrievers={name: ranks[one] for name, ranks in ranks_of.items() if one in ranks},
-                text=excerpt(documents.get(one)),
+                text=windows[one] if one in windows else excerpt(documents.get(one)),
+                marks=windows[one].marks if one in windows else (),
                 terms={
                     name: of_ids[one] for name, of_ids in found.items() if one in ranks_of[name] and of_ids.get(one)
                 },
@@ -113,6 +118,49 @@ def _terms(plan: SystemPlan, name: str, query: str, stages: Stages, ids: list[st
         return {}
     found = matched_terms(search.backend, Request(name, vector, 1), ids)
     return {id: dict(list(of_id.items())[:TERMS]) for id, of_id in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A hit whose highlights are looked for."""
+
+    document: Document
+    retrievers: Mapping[str, object]
+
+    @property
+    def id(self) -> str:
+        return self.document.id
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return 0, len(self.document.text)
+
+
+def _windows(
+    plan: SystemPlan,
+    query: str,
+    stages: Stages,
+    documents: Sequence[Document],
+    terms: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> dict[str, Marked]:
+    """The windows of the documents with the words that matched. A document without highlights has none.
+
+    `terms` are by retriever name and document id.
+    """
+    search = plan.source
+    if not isinstance(search, HybridSearch):
+        return {}
+    vectors = {name: stages.asked(plan, name).vectors.get(query) for name in terms}
+    requests = {name: Request(name, vector, 1) for name, vector in vectors.items() if vector is not None}
+    finder = Finder(requests, search.retrievers.__getitem__, lambda request, _: terms[request.retriever])
+    hits = [_Shown(one, {name: None for name, of in terms.items() if one.id in of}) for one in documents]
+    finder.find(hits, models=False)
+    found = {hit.id: (hit, finder.of(hit, models=False)) for hit in hits}
+    return {
+        id: make_snippet(hit.document.text, hit.span, highlights, _EXCERPT).line()
+        for id, (hit, highlights) in found.items()
+        if highlights
+    }
 
 
 def title(document: Document | None) -> str:

@@ -196,7 +196,9 @@ class DetailHit:
         grade: Grade of the document for the query. None if it was not judged.
         retrievers: Rank that each retriever gave to the document. Retrievers that did not find it are left out.
         terms: What each matched term added to the score of a lexical or sparse retriever, the largest first.
-        text: Beginning of the text, after the words that `title` shows.
+        text: Window of the text with the words that matched. If there are none, it is the beginning of the text, after
+            the words that `title` shows.
+        marks: Spans of `text` that matched, in order.
     """
 
     id: str
@@ -207,6 +209,7 @@ class DetailHit:
     retrievers: Mapping[str, int]
     terms: Mapping[str, Mapping[str, float]]
     text: str = ""
+    marks: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def test_search_prints_a_table_with_the_best_document_first(place: str) -> None:
     lines = found.stdout.splitlines()
     assert lines[0].strip() == "lift of a wing"
     assert "wing" in lines[2].split()
-    assert "Lift grows" in lines[2]
+    assert "Lift grows" in lines[3]
 
 
 def test_search_prints_one_json_document_and_nothing_else(place: str) -> None:
@@ -126,7 +126,8 @@ def test_every_verb_prints_one_json_object_with_json(verb: str, corpus: Path, tm
 def test_user_text_is_never_read_as_markup(place: str) -> None:
     found = invoke("search", place, "flutter panels", "--explain", COLUMNS="200")
 
-    assert "[red]Panels[/red]: Flutter of [bold]panels[/bold] at [/] supersonic" in found.stdout
+    assert "[red]Panels[/red]" in found.stdout
+    assert "Flutter of [bold]panels[/bold] at [/] supersonic" in found.stdout
 
 
 def test_explain_tells_the_matched_terms_and_what_they_add(place: str) -> None:

@@ -176,7 +176,8 @@ def _detail(id: str, random: np.random.Generator) -> QueryDetail:
             grade=2 if number == 1 else (0 if number < 4 else None),
             retrievers={name: int(random.integers(1, 80)) for name in retrievers},
             terms={"bm25": {"wing": 3.21, "lift": 1.07}} if "bm25" in retrievers else {},
-            text=text(40),
+            text="wing " + text(40),
+            marks=((0, 4),),
         )
 
     return QueryDetail(

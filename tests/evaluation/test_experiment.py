@@ -891,6 +891,9 @@ def test_details_say_what_was_returned_and_why(search: hs.HybridSearch, dataset:
             assert shown.grade == dataset.qrels[detail.id].get(hit.id)
             assert shown.terms.get("bm25", {}) == hit.explain().terms.get("bm25", {})
             assert hit.document.text.startswith(shown.title.removesuffix(" ..."))
+            marked = {token for start, end in shown.marks for token in hs.BM25().tokenize(shown.text[start:end])}
+            assert marked <= set(shown.terms.get("bm25", {}))
+            assert bool(marked) == bool(shown.terms.get("bm25"))
 
 
 def test_evaluate_prints_one_system(search: hs.HybridSearch, dataset: Dataset) -> None:

@@ -313,6 +313,7 @@ def test_a_query_shows_why_its_hits_are_there(look: Open, comparison: Comparison
         text = shown.inner_text()
         assert hit.id in text
         assert hit.text in shown.locator(".excerpt").inner_text()
+        assert shown.locator(".excerpt mark").all_inner_texts() == ["wing"]
         assert all(f"{name} #{rank}" in text for name, rank in hit.retrievers.items())
         assert ("relevant, grade 2" in text) == (hit.grade == 2)
         assert "wing\n3.21" in text or "wing3.21" in text or "wing 3.21" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from hybridsearch.evaluation import formats
 from hybridsearch.evaluation.report import charts
@@ -102,12 +103,19 @@ def _hit(hit: DetailHit) -> Markup:
         element(
             "div",
             element("div", hit.title or hit.id, class_="title", dir="auto"),
-            element("div", hit.text, class_="excerpt", dir="auto") if hit.text else None,
+            element("div", _marked(hit), class_="excerpt", dir="auto") if hit.text else None,
             element("div", facts, element("span", f"score {hit.score:.4g}", class_="score"), class_="facts"),
             [_terms(name, terms) for name, terms in hit.terms.items() if terms],
         ),
         class_=f"grade-{'relevant' if hit.grade and hit.grade > 0 else 'other'}",
     )
+
+
+def _marked(hit: DetailHit) -> list[Child]:
+    """The text of a hit, with the words that matched."""
+    places = [0, *(place for span in hit.marks for place in span), len(hit.text)]
+    parts = [hit.text[start:end] for start, end in pairwise(places)]
+    return [element("mark", part) if number % 2 else part for number, part in enumerate(parts)]
 
 
 def _grade(grade: int | None) -> Markup:
