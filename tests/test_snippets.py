@@ -81,6 +81,11 @@ def test_the_terms_of_another_function_light_up_as_they_are_written() -> None:
     assert lit(hit) == ["fox"]
 
 
+def test_words_that_synonyms_found_light_up() -> None:
+    search = search_in("The automobile and the cars", synonyms={"car": ["automobile"]})
+    assert lit(search.search("a car")[0]) == ["automobile", "cars"]
+
+
 def test_folded_accents_light_up() -> None:
     (hit,) = search_in("A naïve Øre", fold_accents=True).search("naive ore")
     assert lit(hit) == ["naïve", "Øre"]
@@ -322,7 +327,7 @@ def test_passages_bound_the_highlights_and_the_window() -> None:
 
 def test_words_of_which_most_n_grams_matched_light_up() -> None:
     search = hs.HybridSearch({"chars": CharNGrams()})
-    search.index([hs.Document("a", "A lamp near a laminar boundary layer.")], show_progress_bar=False)
+    search.index([hs.Document("a", "The velocity in a laminar boundary layer.")], show_progress_bar=False)
     (hit,) = search.search("laminer boundry leyer")
     assert list(dict.fromkeys(lit(hit))) == ["laminar", "boundary", "layer"]
 
