@@ -260,10 +260,10 @@ BM25(stop_words=False) finds them.']
         >>> BM25().locate(["Slender wings. A wing's chord."], [{"wing": 1.0}])
         [[Place(start=8, end=13, term='wing'), Place(start=17, end=21, term='wing')]]
         """
-        pairs = zip(texts, terms, strict=True)
         if self._rules is None:  # the terms of another function are looked for as they are written
+            pairs = zip(texts, terms, strict=True)
             return [align(text, self.tokenize(text), wanted) for text, wanted in pairs]
-        return [find_terms(text, wanted, self.tokenize) for text, wanted in pairs]
+        return find_terms(texts, terms, self.tokenize)
 
     def fingerprint(self) -> Fingerprint:
         """Name all settings that the terms and scores depend on. A digest stands for the stop words.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import cache
 from itertools import groupby
 
@@ -26,37 +26,30 @@ _IGNORED = re.compile("[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060\u2066-\u206
 _JAMO = (range(0x1160, 0x1200), range(0xD7B0, 0xD800))  # vowels and final consonants of decomposed Hangul
 
 
-def find_terms(text: str, terms: Collection[str], analyse: Analyse) -> list[Place]:
+def find_terms(texts: Sequence[str], terms: Sequence[Collection[str]], analyse: Analyse) -> list[list[Place]]:
     """Find the words that give terms.
 
-    The terms of a text must be those of its parts between white space. Each part is analysed once. A part with a term
-    is then cut into smaller and smaller units. The place of a term is the smallest group of units that gives it.
+    The terms of a text must be those of its parts between white space. Each distinct part is analysed once. A part with
+    a term is then cut into smaller and smaller units. The place of a term is the smallest group of units that gives it.
 
     Args:
-        text: Text to search in.
-        terms: Terms to find.
+        texts: Texts to search in.
+        terms: Terms to find in each text, in the order of `texts`.
         analyse: Function from a text to its terms.
 
     Returns:
-        The places in order of `start`. A word with two terms has two places.
+        The places in each text, in order of `start`. A word with two terms has two places.
 
-    >>> find_terms("A wing, WINGS.", {"wing"}, lambda text: re.findall("[a-z]{4}", text.lower()))
-    [Place(start=2, end=6, term='wing'), Place(start=8, end=13, term='wing')]
+    >>> find_terms(["A wing, WINGS."], [{"wing"}], lambda text: re.findall("[a-z]{4}", text.lower()))
+    [[Place(start=2, end=6, term='wing'), Place(start=8, end=12, term='wing')]]
     """
-    wanted = frozenset(terms)
-    if not wanted:
-        return []
-    search = _Search(wanted, analyse)
-    found: list[Place] = []
-    known: dict[str, list[Place]] = {}
-    for match in _CHUNK.finditer(text):
-        chunk = match.group()
-        places = known.get(chunk)
-        if places is None:
-            places = known[chunk] = search.places(chunk)
-        if places:
-            first = match.start()
-            found += [Place(first + start, first + end, term) for start, end, term in places]
+    searches: dict[frozenset[str], _Search] = {}
+    found = []
+    for text, of_text in zip(texts, terms, strict=True):
+        wanted = frozenset(of_text)
+        if wanted not in searches:
+            searches[wanted] = _Search(wanted, analyse)
+        found.append(list(searches[wanted].in_text(text)) if wanted else [])
     return found
 
 
@@ -93,16 +86,26 @@ def joins(character: str) -> bool:
 
 
 class _Search:
-    """The search for terms in the chunks of one text."""
+    """The search for terms in texts. It remembers the places in each chunk."""
 
     def __init__(self, wanted: frozenset[str], analyse: Analyse) -> None:
         self._wanted, self._analyse = wanted, analyse
         self._letters = {letter for term in wanted for letter in term}
         self._known: dict[str, frozenset[str]] = {}
+        self._places: dict[str, list[Place]] = {}
 
-    def places(self, chunk: str) -> list[Place]:
-        there = self._wanted.intersection(self._analyse(chunk))
-        return sorted(set(self._narrowed(chunk, 0, len(chunk), there, 0))) if there else []
+    def in_text(self, text: str) -> Iterator[Place]:
+        known = self._places
+        for match in _CHUNK.finditer(text):
+            chunk = match.group()
+            places = known.get(chunk)
+            if places is None:
+                there = self._wanted.intersection(self._analyse(chunk))
+                places = sorted(set(self._narrowed(chunk, 0, len(chunk), there, 0))) if there else []
+                known[chunk] = places
+            if places:
+                first = match.start()
+                yield from (Place(first + start, first + end, term) for start, end, term in places)
 
     def _terms(self, text: str) -> frozenset[str]:
         terms = self._known.get(text)
