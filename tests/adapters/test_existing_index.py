@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -220,4 +221,4 @@ def test_the_program_prints_what_it_finds(
 
     example.main(f"http://{host['host']}:{host['port']}", place._index, "rain jacket")
 
-    assert "Rain jacket: Keeps you dry" in capsys.readouterr().out
+    assert re.search(r"Rain jacket\n +Keeps you dry", capsys.readouterr().out)
