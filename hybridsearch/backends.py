@@ -1,7 +1,7 @@
 """The contract between hybridsearch and the engines that store and search its indexes.
 
 A backend is one class with the methods of `Backend`. It needs only the types of this module and of `documents`,
-`vectors`, `ranking`, `filters` and `errors`. `hybridsearch.testing` has the tests that it must pass.
+`vectors`, `ranking`, `filters`, `listing` and `errors`. `hybridsearch.testing` has the tests that it must pass.
 """
 
 from __future__ import annotations

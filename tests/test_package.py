@@ -33,7 +33,8 @@ HEAVY = [
 CONTRACT = {
     "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",
     "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.forks",
-    "hybridsearch.messages", "hybridsearch.ranking", "hybridsearch.vectors", "hybridsearch.weighting",
+    "hybridsearch.listing", "hybridsearch.messages", "hybridsearch.ranking", "hybridsearch.vectors",
+    "hybridsearch.weighting",
 }  # fmt: skip
 """The modules that an adapter may import."""
 
