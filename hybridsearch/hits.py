@@ -290,7 +290,7 @@ class Hit:
         Args:
             length: Number of characters of the window. It may be a little longer, so that no word is cut.
             models: Whether the models of sparse and dense retrievers read the texts to find highlights. If not, the
-                call takes less than a millisecond for a hit, and a dense retriever has no highlights.
+                call takes about a millisecond for a hit, and a dense retriever has no highlights.
 
         Returns:
             The window with its highlights.
