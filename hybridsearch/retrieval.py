@@ -380,7 +380,8 @@ class FoundPassages:
     """The passages that the retrievers list for one query, merged by the fusion.
 
     Each retriever lists the best passages of each document in its ranking. These lists are rankings, too, and are
-    merged like the rankings of documents.
+    merged like the rankings of documents. A document may be replaced while the retrievers answer. Passages of a
+    retriever that read another text of the document are left out.
 
     Args:
         fusion: Method that merges the rankings.
@@ -414,6 +415,13 @@ class FoundPassages:
             for key, start, end, score in self._merged[0].get(id, ())
         )
 
+    def _fits(self, ranking: Ranking, id: str) -> bool:
+        """Whether the passages that a ranking lists for a document are spans of its text."""
+        text = self._documents[id].text
+        if ranking.documents is not None and id in ranking.documents:
+            return ranking.documents[id].text == text
+        return all(passage.end <= len(text) for passage in (ranking.passages or {})[id])
+
     def read(self, id: str, passages: int = 1) -> Document:
         """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
         document = self._documents[id]
@@ -434,6 +442,7 @@ class FoundPassages:
             name: Ranking.from_scores(
                 (_key(id, passage.start, passage.end), passage.score)
                 for id in ranking.ids
+                if id not in self._documents or self._fits(ranking, id)
                 for passage in (ranking.passages or {})[id]
             )
             for name, ranking in self._rankings.items()

@@ -300,3 +300,29 @@ def test_an_engine_without_passages_refuses_them(monkeypatch: pytest.MonkeyPatch
     search = hs.HybridSearch({"bm25": hs.BM25()}, passages=PASSAGES)
     with pytest.raises(BackendError, match="stores no passages"):
         search.index(DOCUMENTS, show_progress_bar=False)
+
+
+def test_a_document_that_is_replaced_during_a_search_shows_no_spans_of_the_other_text(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = make(optional=["dense"])  # each retriever is asked for itself
+    replaced = hs.Document("long", FILLER * 60 + ANSWER)
+    search.search("battery")  # servers send documents with hits if they know that documents are short
+    answer = search.backend.search
+
+    def asked(requests: Any) -> Any:
+        rankings = answer(requests)
+        if requests[0].retriever == "bm25":
+            search.upsert(replaced)
+            search.backend.refresh()
+        return rankings
+
+    monkeypatch.setattr(search.backend, "search", asked)
+    hit = next(hit for hit in search.search("lift the battery out with the small key") if hit.id == "long")
+    for passage in hit.passages:
+        assert passage.text == hit.document.text[passage.start : passage.end]
+        if "bm25" in passage.retrievers and passage.retrievers["bm25"].rank == 1:
+            assert ANSWER in passage.text
+    hit = next(hit for hit in search.search("lift the battery", retrievers=["bm25"]) if hit.id == "long")
+    assert hit.passage is not None
+    assert "battery" in hit.passage.text

@@ -8,13 +8,14 @@ the documents that it has. So a document of any number of passages cannot crowd 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.segment import Mask, Segment
+from hybridsearch.documents import Document
 from hybridsearch.ranking import PassageScore
 from hybridsearch.vectors import PassageSpans
 
@@ -79,6 +80,30 @@ def best_passages(
     for owner, (start, end), value in found:
         best[owner].append(PassageScore(start, end, value))
     return best
+
+
+class RankedDocuments(Mapping[str, Document]):
+    """The documents of a ranking, as they were at the search: an upsert may replace them before they are read.
+
+    Args:
+        places: Segment and row of each document, by id.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[Segment, int]]) -> None:
+        self._places = places
+
+    def __getitem__(self, id: str) -> Document:
+        segment, row = self._places[id]
+        return segment.document(row)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 def spans_of(segment: Segment) -> PassageSpans:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.memory import sparse
-from hybridsearch.adapters.memory.passages import WIDTH, best_documents, best_passages, spans_of
+from hybridsearch.adapters.memory.passages import WIDTH, RankedDocuments, best_documents, best_passages, spans_of
 from hybridsearch.adapters.memory.postings import TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.adapters.memory.sparse import SparseSlice
@@ -210,18 +210,20 @@ class State:
         return rankings
 
     def listed(self, ranking: Ranking, request: Request) -> Ranking:
-        """The ranking with the best passages of its documents."""
+        """The ranking with its documents and their best passages."""
         score = self._scorer(request)
         found: dict[int, list[tuple[int, str]]] = {}
         for position, number, row in self.find(ranking.ids):
             found.setdefault(number, []).append((row, ranking.ids[position]))
         listed: dict[str, Sequence[PassageScore]] = {}
+        places: dict[str, tuple[Segment, int]] = {}
         for number, documents in found.items():
             documents.sort()  # rows that are scored are ascending
+            places.update((id, (self.views[number].segment, row)) for row, id in documents)
             passages = spans_of(self.views[number].segment)
             best = best_passages(passages, [row for row, _ in documents], partial(score, number), request.passages)
             listed.update(zip((id for _, id in documents), best, strict=True))
-        return replace(ranking, passages=listed)
+        return replace(ranking, documents=RankedDocuments(places), passages=listed)
 
     def _scorer(self, request: Request) -> Callable[[int, NDArray[np.int64]], NDArray[np.float64]]:
         """A function from the number of a view and ascending rows to scores. A row that is no hit has -inf."""
