@@ -62,12 +62,14 @@ PASSAGES = hs.Passages(size=40)
 Make = Callable[..., hs.HybridSearch]
 
 
-@pytest.fixture(params=["memory", "folder", "opensearch", "elasticsearch"])
+@pytest.fixture(params=["memory", "folder", "qdrant", "opensearch", "elasticsearch"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """A function that makes a search with the documents, at a place that is empty at first."""
     place: Any = request.param
     if place == "folder":
         place = tmp_path / "index"
+    elif place == "qdrant":
+        place = "qdrant://:memory:/passages"
     elif place != "memory":
         names = request.getfixturevalue("lucene_names")
         place = names(request.getfixturevalue(f"{place}_url"), "passages")
@@ -75,7 +77,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 
     def make(documents: Sequence[hs.Document] = DOCUMENTS, **settings: Any) -> hs.HybridSearch:
         retrievers = settings.pop("retrievers", None) or {"bm25": hs.BM25(), "dense": HashedWords(64)}
-        options = {} if "://" not in str(place) else {"replicas": 0, "dense": "exact"}
+        on_server = request.param in ("opensearch", "elasticsearch")
+        options = {"replicas": 0, "dense": "exact"} if on_server else {}
         made.append(hs.HybridSearch(retrievers, place, passages=PASSAGES, backend_options=options, **settings))
         if documents:
             made[-1].index(documents, show_progress_bar=False)

@@ -4,6 +4,9 @@ A Qdrant collection holds a point for each document. A point has dense vectors, 
 retrievers), and the payload that `payload` describes. `points` describes how terms become numbers. `search` turns
 answers into rankings. The schema of the index is in the metadata of the Qdrant collection.
 
+**Passages.** A second collection, `NAME-passages`, holds a point for each passage, with the vectors of the retrievers
+that read passages. `writing` describes how a document and its passages appear and vanish together.
+
 **BM25.** Term weights are computed when documents are written. They use the average length in the schema or, if there
 is none yet, the average of the first batch. The idf always fits the documents at the time of a search. In an embedded
 engine or a single shard, Qdrant computes it: its idf is the "lucene" variant. Otherwise it is computed from counts,
@@ -23,17 +26,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from qdrant_client import models
-
 from hybridsearch.adapters.checks import check_batch_size, check_open, opened
 from hybridsearch.adapters.qdrant.connection import Call, Connection, Steps, call
 from hybridsearch.adapters.qdrant.index import Index, Quantization, create_index, publish, quantization_of, read_index
-from hybridsearch.adapters.qdrant.payload import point_id
 from hybridsearch.adapters.qdrant.place import Place, check_name
 from hybridsearch.adapters.qdrant.points import MAX_LOOK_UP, Terms
 from hybridsearch.adapters.qdrant.refusals import RefusedError
 from hybridsearch.adapters.qdrant.search import Searcher
-from hybridsearch.adapters.qdrant.writing import Writer
+from hybridsearch.adapters.qdrant.writing import Part, Writer
 from hybridsearch.arguments import number, one_of, whole_number, whole_number_or_none
 from hybridsearch.backends import Capabilities, OldIndex, Request, Schema, check_batch, check_schema
 from hybridsearch.documents import Document
@@ -116,7 +116,7 @@ class QdrantBackend:
         self._dense, self._quantization = dense, quantization
         self._copies = {"shard_number": shards, "replication_factor": replicas}
         self._senders = senders
-        self._writer = Writer(place.shown)
+        self._writer = Writer(place.shown, self._connection.embedded)
         self._index: Index | None = None
         self._terms: Terms | None = None
         self._closed = False
@@ -134,6 +134,7 @@ class QdrantBackend:
             score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-5},  # float32 arithmetic
             atomic_batches=False,
             live_average=False,
+            passages=True,
         )
 
     # ------------------------------------------------------------------------------------------- opening, closing
@@ -150,6 +151,8 @@ class QdrantBackend:
         check_open(self._closed)
         if self._index is None and self._connection.exists():
             self._index = self._connection.run(self._read(self._copies))
+            if self._index is not None and self._connection.embedded:
+                self._connection.run(self._writer.sweep(self._index))
         return None if self._index is None else self._index.schema
 
     def reopen(self) -> Schema | None:
@@ -245,16 +248,17 @@ class QdrantBackend:
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents. Unknown ids are ignored. Returns how many documents were removed."""
         index = self._pinned()
-        points = [point_id(id) for id in dict.fromkeys(ids)]
+        distinct = list(dict.fromkeys(ids))
         return sum(
-            self._connection.run(self._writer.delete(index, points[start : start + MAX_LOOK_UP]))
-            for start in range(0, len(points), MAX_LOOK_UP)
+            self._connection.run(self._writer.delete(index, distinct[start : start + MAX_LOOK_UP]))
+            for start in range(0, len(distinct), MAX_LOOK_UP)
         )
 
     def delete_by_filter(self, filter: Filter) -> int:
         """Remove the documents that a filter allows. Returns how many there were.
 
-        One request counts the documents, and one deletes them.
+        One request counts the documents, and one deletes them. With passages, more requests find their passages first
+        and delete these afterwards.
         """
         searcher = self._pinned_searcher()
         found = self._connection.run(searcher.count(filter))
@@ -272,11 +276,20 @@ class QdrantBackend:
         """The documents with these ids, in the order of `ids`. An unknown id gives None."""
         return self._fetched(self._searcher(), ids)
 
+    def fetch_vectors(self, ids: Sequence[str], retriever: str) -> EncodedBatch:
+        """The documents with the vectors of one retriever, in the order of `ids`. Unknown ids are left out.
+
+        Raises:
+            InvalidArgumentError: The retriever is unknown.
+        """
+        return self._connection.run(self._pinned_searcher().fetch_vectors(ids, retriever))
+
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests, in order, in one round trip.
 
         More round trips are needed in three cases: a term is new to this object or is in no document, the last hit
-        ties with the next document, or idf comes from counts (more than one shard). If an alias was moved, the index
+        ties with the next document, or idf comes from counts (more than one shard). Retrievers that read passages need
+        a second one for the documents, and a third one if passages are listed. If an alias was moved, the index
         that it means now answers.
 
         Raises:
@@ -344,10 +357,11 @@ class QdrantBackend:
             "replicas": info.config.params.replication_factor or 1,
             "options": {
                 "dense": "exact" if embedded else self._dense,
-                "quantization": quantization_of(info.config.params),
+                "quantization": self._connection.run(quantization_of(index)),
                 **({} if embedded else {"hnsw": info.config.hnsw_config.model_dump(exclude_none=True)}),
             },
             "terms": index.terms,
+            **({} if index.passages is None else {"passages": index.passages}),
             "idf": {
                 name: "by the engine" if name in index.idf else "from counts"
                 for name, retriever in index.schema.retrievers.items()
@@ -425,8 +439,8 @@ class QdrantBackend:
     def _read(self, copies: Mapping[str, int | None] | None = None) -> Steps[Index | None]:
         return read_index(self._place, self._quantization, copies)
 
-    def _prepared(self, index: Index, batch: EncodedBatch) -> tuple[Index, list[list[models.PointStruct]]]:
-        """The index with its average lengths, and the points of `batch`, one list for each request."""
+    def _prepared(self, index: Index, batch: EncodedBatch) -> tuple[Index, list[Part]]:
+        """The index with its average lengths, and the points of `batch`."""
         index, parts = self._connection.run(self._writer.prepare(index, self._numbering(index), batch))
         if self._current().mark == index.mark:
             self._index = index

@@ -33,7 +33,10 @@ from hybridsearch.vectors import EncodedBatch, SparseVectors
 from hybridsearch.weighting import BM25Weighting
 
 LAYOUT = 3
-"""The version of the layout of points and metadata. Newer layouts, and those before `_LITERAL`, are refused."""
+"""The version of the layout of points and metadata. Layouts after `_PASSAGES` and before `_LITERAL` are refused."""
+
+_PASSAGES = 4
+"""The layout of an index with passages."""
 
 _LITERAL = 2
 """The last layout in which the values for filters were stored as they came: see `payload`."""
@@ -76,7 +79,8 @@ class Index:
         """The metadata. They hold the schema as text, so that every number comes back as it was."""
         schema = json.dumps(self.schema.to_json(), ensure_ascii=False)
         ours = {"schema": schema, "collection": self.collection, "mark": self.mark, "idf": sorted(self.idf)}
-        return {_METADATA_KEY: {"layout": _LITERAL if self.literal else LAYOUT, **ours}}
+        newest = LAYOUT if self.schema.passages is None else _PASSAGES
+        return {_METADATA_KEY: {"layout": _LITERAL if self.literal else newest, **ours}}
 
     @classmethod
     def from_metadata(cls, metadata: Any, shown: str) -> Index:
@@ -89,7 +93,7 @@ class Index:
         if not is_ours(metadata):
             raise BackendError(f"The collection at {shown} was not made by hybridsearch: choose another name.")
         ours = metadata[_METADATA_KEY]
-        check_layout(layout := ours.get("layout"), _LITERAL, LAYOUT, f"The index at {shown}")
+        check_layout(layout := ours.get("layout"), _LITERAL, _PASSAGES, f"The index at {shown}")
         try:
             schema = Schema.from_json(json.loads(ours["schema"]))
             return cls(schema, ours["collection"], ours["mark"], frozenset(ours["idf"]), layout == _LITERAL)
@@ -100,6 +104,16 @@ class Index:
     def terms(self) -> str:
         """The name of the collection with the numbers of the terms."""
         return terms_of(self.collection)
+
+    @property
+    def passages(self) -> str | None:
+        """The name of the collection with the passages. None if no retriever reads passages."""
+        reads = any(retriever.passages for retriever in self.schema.retrievers.values())
+        return passages_of(self.collection) if reads else None
+
+    def collection_of(self, retriever: str) -> str:
+        """The name of the collection with the vectors of a retriever."""
+        return passages_of(self.collection) if self.schema.retrievers[retriever].passages else self.collection
 
     def vector(self, retriever: str) -> str:
         """The name of a retriever's vectors. It is quoted, because a server uses it as the name of a folder."""
@@ -120,9 +134,10 @@ class Index:
     def missing_lengths(self, batch: EncodedBatch) -> dict[str, float]:
         """The average lengths in `batch`, for lexical retrievers that have no average length yet."""
         means = {
-            name: float(vectors.matrix.sum(dtype=np.float64)) / len(batch)
+            name: float(vectors.matrix.sum(dtype=np.float64)) / len(vectors)
             for name, vectors in batch.vectors.items()
             if isinstance(vectors, SparseVectors)
+            and len(vectors)
             and self.schema.retrievers[name].kind == "lexical"
             and self.schema.retrievers[name].average_length is None
         }
@@ -140,6 +155,11 @@ def terms_of(collection: str) -> str:
     return f"{collection}-terms"
 
 
+def passages_of(collection: str) -> str:
+    """The name of the collection with the passages of an index."""
+    return f"{collection}-passages"
+
+
 def read_index(
     place: Place, quantization: Quantization | None, copies: Mapping[str, int | None] | None = None
 ) -> Steps[Index | None]:
@@ -153,8 +173,8 @@ def read_index(
         return None
     info = yield call(place.collection, "get_collection")
     index = Index.from_metadata(info.config.metadata, place.shown)
-    made = quantization_of(info.config.params)
-    if quantization not in (None, made) and any(r.kind == "dense" for r in index.schema.retrievers.values()):
+    made = quantization if quantization is None else (yield from quantization_of(index))
+    if made != quantization and any(r.kind == "dense" for r in index.schema.retrievers.values()):
         raise InvalidArgumentError(
             f"The index at {place.shown} was made with quantization={made!r}, not with {quantization!r}: leave "
             "quantization out, or index the documents again under another name."
@@ -184,41 +204,60 @@ def create_index(
         if r.kind == "lexical" and own_idf and BM25Weighting(**(r.weighting or {})).variant == "lucene"
     }
     index = Index(schema, name, secrets.token_hex(4), frozenset(weighted))
-    dense: dict[str, models.VectorParams] = {}
-    sparse: dict[str, models.SparseVectorParams] = {}
-    for retriever, r in schema.retrievers.items():
-        if r.kind == "dense":
-            dense[index.vector(retriever)] = dense_params(retriever, r, quantization)
-        else:
-            modifier = models.Modifier.IDF if retriever in weighted else None
-            sparse[index.vector(retriever)] = models.SparseVectorParams(modifier=modifier)
     shared = {} if embedded else copies
     if not (yield call(index.terms, "collection_exists")):
         of = {_METADATA_KEY: {"terms_of": name}}
         yield call(index.terms, "create_collection", vectors_config={}, metadata=of, **shared)
-    yield call(
-        name,
-        "create_collection",
-        vectors_config=dense,
-        sparse_vectors_config=sparse,
-        metadata=index.to_metadata(),
-        **shared,
-    )
-    if not embedded:
-        counted = {
-            f"{index.counts_key(retriever)}.terms": models.PayloadSchemaType.INTEGER
-            for retriever, r in schema.retrievers.items()
-            if r.kind == "lexical" and retriever not in index.idf
-        }
-        for key, type_ in {**INDEXES, **counted}.items():
-            yield call(name, "create_payload_index", field_name=key, field_schema=type_)
+    if index.passages is not None:
+        if (yield call(index.passages, "collection_exists")):  # left by an attempt that was interrupted
+            if not (yield from _has_passages_of(index.passages, name)):
+                raise IndexExistsError(
+                    f"There is a collection {index.passages!r} already, and hybridsearch needs this name for the "
+                    f"passages of {place.shown}: choose another name."
+                )
+            yield call(index.passages, "delete_collection")
+        of = {_METADATA_KEY: {"passages_of": name}}
+        yield from _make(index, index.passages, quantization, shared, of)
+    yield from _make(index, name, quantization, shared, index.to_metadata())
     return index
+
+
+def _make(
+    index: Index, collection: str, quantization: Quantization | None, copies: Mapping[str, Any], metadata: Any
+) -> Steps[None]:
+    """Make a collection for the vectors of those retrievers of `index` that belong to it."""
+    dense: dict[str, models.VectorParams] = {}
+    sparse: dict[str, models.SparseVectorParams] = {}
+    payload = dict(INDEXES)
+    if collection == index.passages:
+        payload["version"] = models.PayloadSchemaType.INTEGER
+    for name, retriever in index.schema.retrievers.items():
+        if index.collection_of(name) != collection:
+            continue
+        if retriever.kind == "dense":
+            dense[index.vector(name)] = dense_params(name, retriever, quantization)
+            continue
+        modifier = models.Modifier.IDF if name in index.idf else None
+        sparse[index.vector(name)] = models.SparseVectorParams(modifier=modifier)
+        if retriever.kind == "lexical" and name not in index.idf:
+            payload[f"{index.counts_key(name)}.terms"] = models.PayloadSchemaType.INTEGER
+    vectors = {"vectors_config": dense, "sparse_vectors_config": sparse}
+    yield call(collection, "create_collection", metadata=metadata, **vectors, **copies)
+    if copies:  # the collection is on a server
+        for key, type_ in payload.items():
+            yield call(collection, "create_payload_index", field_name=key, field_schema=type_)
+
+
+def _has_passages_of(collection: str, name: str) -> Steps[bool]:
+    """Whether a collection has the passages of the index `name`."""
+    info = yield call(collection, "get_collection")
+    return bool(((info.config.metadata or {}).get(_METADATA_KEY) or {}).get("passages_of") == name)
 
 
 def publish(place: Place, alias: str, drop_old: bool) -> Steps[OldIndex | None]:
     """Let `alias` mean the index at `place`. Returns the name of the index that it meant before."""
-    collections = yield Call("get_collections", {})
-    if alias in {collection.name for collection in collections.collections}:
+    collections = {collection.name for collection in (yield Call("get_collections", {})).collections}
+    if alias in collections:
         raise IndexExistsError(
             f"{alias!r} is the name of a collection: choose another alias, or delete that collection."
         )
@@ -243,7 +282,11 @@ def publish(place: Place, alias: str, drop_old: bool) -> Steps[OldIndex | None]:
         return None
     others = sorted(name for name, of in meant.items() if of == old and name != alias) if drop_old else []
     if drop_old and not others:
-        for name in (old, terms_of(old)):
+        passages = passages_of(old)
+        deleted = [old, terms_of(old)]
+        if passages in collections and (yield from _has_passages_of(passages, old)):
+            deleted.append(passages)
+        for name in deleted:
             yield call(name, "delete_collection")
     return OldIndex(old, kept_for=others)
 
@@ -259,8 +302,12 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
     return models.VectorParams(size=size, distance=_DISTANCES[metric], quantization_config=quantization)
 
 
-def quantization_of(params: models.CollectionParams) -> Quantization | None:
-    """How the dense vectors of a collection are compressed. None if they are not."""
-    vectors = params.vectors if isinstance(params.vectors, dict) else {}
+def quantization_of(index: Index) -> Steps[Quantization | None]:
+    """How the dense vectors of an index are compressed. None if they are not."""
     kinds = {type(stored): name for name, stored in _QUANTIZATIONS.items()}
-    return next((kinds[type(of)] for v in vectors.values() if (of := v.quantization_config) is not None), None)
+    for collection in filter(None, (index.collection, index.passages)):
+        vectors = (yield call(collection, "get_collection")).config.params.vectors
+        for stored in vectors.values() if isinstance(vectors, dict) else ():
+            if stored.quantization_config is not None:
+                return kinds[type(stored.quantization_config)]
+    return None

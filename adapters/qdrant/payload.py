@@ -1,4 +1,4 @@
-"""The payload of Qdrant points: a document, and two arrays for filters.
+"""The payload of Qdrant points: a document or a passage, and two arrays for filters.
 
 Qdrant compares payload by different rules: a float equals nothing, strings have no order, and 64-bit integers are
 compared as float64. So filters never look at the metadata themselves. They look at two arrays that are made from the
@@ -19,6 +19,15 @@ every six bytes of its UTF-8, which sorts like the code points. An instant is `i
 
 `filters.comparable` gives the values. If the metadata has no title, the title of the document is added. The id is added
 in Unicode's composed form.
+
+A document of an index with passages has two more keys:
+
+    {"version": 1764390000000000000,                                    another one whenever the document is written
+     "spans": [0, 120, 120, 260]}                                       start and end of each passage, in order
+
+A passage is a point of another collection. It has the `id`, the `version`, the `ordered` and the `tokens` of its
+document, and its `number` in the document. One more token stands for the id, because filters find documents by the ids
+of their points.
 
 An index of an earlier version is `literal` and stays so. It has only the metadata and the id, with the strings as they
 came.
@@ -67,6 +76,18 @@ def point_id(id: str) -> str:
     True
     """
     return str(uuid5(_NAMESPACE, id))
+
+
+def passage_ids(payload: Mapping[str, Any]) -> list[str]:
+    """The UUIDs under which Qdrant stores the passages of a document with this payload."""
+    head = f"{payload['version']} {payload['id']}"
+    return [str(uuid5(_NAMESPACE, f"{number} {head}")) for number in range(len(payload["spans"]) // 2)]
+
+
+def passage_payload(document: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The payload of a passage of a document, from the payload of the document."""
+    shared = {key: document[key] for key in ("id", "version", "ordered")}
+    return {**shared, "number": number, "tokens": [*document["tokens"], token("id", document["id"])]}
 
 
 def to_payload(document: Document, *, literal: bool = False) -> dict[str, Any]:

@@ -97,10 +97,11 @@ def number_of(term: str, attempt: int) -> int:
 def length_of(point: models.PointStruct) -> int:
     """The approximate number of characters of a point as JSON."""
     payload: dict[str, Any] = point.payload or {}
-    document = payload["document"]
+    document = payload.get("document", {"text": "", "title": "", "metadata": "".join(payload["tokens"])})
     vectors: Any = point.vector
     numbers = sum(len(v) if isinstance(v, list) else 2 * len(v.indices) for v in vectors.values())
     numbers += sum(2 * len(counts["terms"]) for key, counts in payload.items() if key.startswith("counts"))
+    numbers += len(payload.get("spans", ()))
     return len(document["text"]) + len(document["title"]) + 6 * len(document["metadata"]) + 22 * numbers
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -32,10 +33,14 @@ from qdrant_client import QdrantClient, models
 import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.adapters.qdrant import QdrantBackend, index, points
+from hybridsearch.adapters.qdrant.refusals import RefusedError
+from hybridsearch.adapters.qdrant.search import Searcher
+from hybridsearch.adapters.qdrant.writing import Writer
 from hybridsearch.backends import AsyncBackend, Kind, Loader, Request, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,
+    BulkIndexError,
     FilterError,
     IndexCorruptedError,
     IndexExistsError,
@@ -46,17 +51,20 @@ from hybridsearch.filters import Filter
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import ask, check, find_all, put
 from hybridsearch.testing.misuse import MisuseTests
+from hybridsearch.testing.passages import check_passages
 from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.samples import (
     FROZEN_LENGTH,
     Item,
     common_query,
     encode,
+    long_items,
     make_schema,
     plain,
     random_items,
     random_queries,
     sparse_query,
+    with_passages,
 )
 from hybridsearch.testing.storage import StorageTests
 from hybridsearch.testing.updates import UpdateTests
@@ -191,7 +199,7 @@ def test_a_request_stays_below_the_servers_limit(backend: QdrantBackend) -> None
     put(backend, items, SCHEMA)
     assert backend.count() == 8
     _, parts = backend._prepared(backend._current(), encode(items, SCHEMA))
-    sizes = [sum(len(point.model_dump_json()) for point in part) for part in parts]
+    sizes = [sum(len(point.model_dump_json()) for point in part.documents) for part in parts]
     assert max(sizes) < 10_000_000
     assert len(sizes) == 3
 
@@ -212,6 +220,265 @@ def test_load_stores_every_batch(backend: QdrantBackend) -> None:
     backend.load(encode(items[start : start + 7], SCHEMA) for start in range(0, 60, 7))
     assert backend.count() == 60
     check(backend, "lexical", items, random_queries("lexical", 1)[0])
+
+
+# ------------------------------------------------------------------------------------------------------- passages
+
+PASSAGES = with_passages(SCHEMA)
+BESIDE = with_passages(SCHEMA, beside=True)
+
+
+def _check_all(backend: QdrantBackend, items: list[Item]) -> None:
+    assert backend.count() == len(items)
+    for kind in sorted(KINDS):
+        for query in random_queries(kind, 4):
+            check_passages(backend, kind, items, query, 50)
+
+
+def _passages(backend: QdrantBackend) -> int:
+    """The number of points in the collection of the passages."""
+    client = backend._connection._connected()
+    return int(client.count(f"{backend._current().collection}-passages").count)
+
+
+@pytest.mark.parametrize("sent", ["passages", "documents"])
+def test_a_crash_while_documents_are_replaced_leaves_no_passage_that_can_be_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
+    old, new = long_items(20), [*long_items(20, most=3, seed=9)[:12], *long_items(24, seed=4)[20:24]]
+    after = new + old[12:]
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    backend.create(PASSAGES)
+    put(backend, old, PASSAGES)
+    send = Writer._send
+
+    def crash(writer: Writer, collection: str, points: Any) -> Any:
+        result = yield from send(writer, collection, points)
+        if collection.endswith("-passages") is (sent == "passages"):
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Writer, "_send", crash)
+    with pytest.raises(KeyboardInterrupt):
+        put(backend, new, PASSAGES)
+    monkeypatch.undo()
+    right = old if sent == "passages" else after
+    _check_search(backend, right)
+    scanned = next(backend.scan())
+    assert scanned.passages is not None
+    assert len(scanned.passages) == sum(len(item.parts) for item in right) < _passages(backend)
+    backend.close()
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    assert backend.open() is not None
+    assert _passages(backend) == sum(len(item.parts) for item in right)
+    _check_all(backend, right)
+    put(backend, new, PASSAGES)
+    _check_all(backend, after)
+    assert backend.delete([item.id for item in after]) == len(after)
+    assert (backend.count(), _passages(backend)) == (0, 0)
+    backend.close()
+
+
+def test_a_writer_removes_no_passage_that_another_writer_may_be_adding() -> None:
+    backend = QdrantBackend(MEMORY)
+    backend.create(PASSAGES)
+    backend._writer.embedded = False  # on a server, several writers are at work
+    items = [long_items(10, seed=seed)[:10] for seed in range(3)]
+    put(backend, items[0], PASSAGES)
+    index, (late,) = backend._prepared(backend._current(), encode(items[1], PASSAGES))
+    for chunk in backend._writer._requests(late.passages):
+        backend._connection.run(backend._writer._send("index-passages", chunk))
+    put(backend, items[2], PASSAGES)  # another writer is faster
+    _check_search(backend, items[2])
+    backend._connection.run(backend._writer.store(index, late))
+    _check_search(backend, items[1])
+    assert _passages(backend) == sum(len(item.parts) for item in items[1])
+    backend._connection.run(backend._writer._send("index-passages", late.passages[:1]))
+    left = [_of_version(point, 1) for point in late.passages]
+    backend._connection.run(backend._writer._send("index-passages", left))  # a crash long ago
+    put(backend, items[0], PASSAGES)
+    assert _passages(backend) == sum(len(item.parts) for item in items[0])
+    backend.close()
+
+
+def _of_version(point: models.PointStruct, version: int) -> models.PointStruct:
+    payload = {**(point.payload or {}), "version": version}
+    return models.PointStruct(id=str(uuid4()), vector=point.vector, payload=payload)
+
+
+def _check_search(backend: QdrantBackend, items: list[Item]) -> None:
+    for kind in ("sparse", "dense"):  # passages that nobody finds count in the idf
+        for query in random_queries(kind, 4):
+            check_passages(backend, kind, items, query, 50)
+
+
+def test_a_document_whose_passage_is_refused_keeps_its_old_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = long_items(6), long_items(6, seed=9)
+    backend = QdrantBackend(MEMORY)
+    backend.create(PASSAGES)
+    put(backend, old, PASSAGES)
+    client = backend._connection._connected()
+    upsert = client.upsert
+
+    def refuse(collection_name: str, points: Any, **options: Any) -> Any:
+        if any(point.payload.get("id") == "d3" and point.payload.get("number") == 1 for point in points):
+            raise RefusedError("no")
+        return upsert(collection_name, points, **options)
+
+    monkeypatch.setattr(client, "upsert", refuse)
+    with pytest.raises(BulkIndexError, match="d3"):
+        put(backend, new, PASSAGES)
+    monkeypatch.undo()
+    right = [old[3] if item.id == "d3" else item for item in new]
+    _check_all(backend, right)
+    assert _passages(backend) == sum(len(item.parts) for item in right)
+    backend.close()
+
+
+def test_a_document_that_is_replaced_during_a_search_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, new = long_items(20), long_items(20, seed=9)
+    backend = QdrantBackend(MEMORY)
+    backend.create(PASSAGES)
+    put(backend, items, PASSAGES)
+    read = Searcher._read
+    writes = iter([new, items, new])
+
+    def write_and_read(searcher: Searcher, *arguments: Any) -> Any:
+        if (found := next(writes, None)) is not None:
+            put(backend, found, PASSAGES)
+        return (yield from read(searcher, *arguments))
+
+    monkeypatch.setattr(Searcher, "_read", write_and_read)
+    check_passages(backend, "dense", new, random_queries("dense", 1)[0], 20)
+    assert next(writes, None) is None
+    backend.close()
+
+
+def test_passages_of_a_document_that_is_replaced_during_a_scan_are_those_of_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items, new = long_items(10), long_items(10, seed=9)
+    backend = QdrantBackend(MEMORY)
+    backend.create(PASSAGES)
+    put(backend, items, PASSAGES)
+    read = Searcher._with_passages
+
+    def write_and_read(searcher: Searcher, points: Any) -> Any:
+        put(backend, new[:5], PASSAGES)
+        backend.delete(["d7"])
+        return (yield from read(searcher, points))
+
+    monkeypatch.setattr(Searcher, "_with_passages", write_and_read)
+    (batch,) = backend.scan()
+    monkeypatch.undo()
+    (again,) = backend.scan()
+    assert {document.id for document in batch.documents} == {item.id for item in items} - {"d7"}
+    assert {d.id: d.text for d in batch.documents} == {d.id: d.text for d in again.documents}
+    assert batch.passages is not None
+    assert again.passages is not None
+    assert len(batch.passages) == len(again.passages)
+    client, gone = backend._connection._connected(), f"{backend._current().collection}-passages"
+    client.delete(gone, models.Filter(must=[models.FieldCondition(key="id", match=models.MatchValue(value="d1"))]))
+    with pytest.raises(IndexCorruptedError, match="'d1' has lost passages"):
+        list(backend.scan())
+    backend.close()
+
+
+@pytest.mark.parametrize("variant", ["lucene", "robertson", "bm25+"])
+def test_every_variant_of_bm25_counts_passages(variant: str) -> None:
+    items = long_items()
+    retrievers = {
+        name: replace(retriever, weighting={"variant": variant, "k1": 1.5, "b": 0.6}, average_length=None)
+        for name, retriever in BESIDE.retrievers.items()
+        if retriever.kind == "lexical"
+    }
+    schema = replace(BESIDE, retrievers=retrievers)
+    memory, qdrant = MemoryBackend(), QdrantBackend(MEMORY)
+    for backend in (memory, qdrant):
+        backend.create(schema)
+        put(backend, items, schema)  # type: ignore[arg-type]
+    for name in retrievers:
+        for query in random_queries("lexical", 6):
+            request = Request(name, query, 100, passages=2)
+            (right,), (found,) = (b.search([request]) for b in (memory, qdrant))
+            assert dict(found) == pytest.approx(dict(right), rel=1e-5), name
+    qdrant.close()
+    memory.close()
+
+
+def test_the_vectors_of_passages_are_read_by_the_id_of_their_document() -> None:
+    items = long_items()
+    memory, qdrant = MemoryBackend(), QdrantBackend(MEMORY)
+    for backend in (memory, qdrant):
+        backend.create(BESIDE)
+        put(backend, items, BESIDE)  # type: ignore[arg-type]
+    for name in ("dense", "whole-dense"):
+        right, found = (backend.fetch_vectors(["d7", "?", "empty", "d1"], name) for backend in (memory, qdrant))
+        assert found.documents == right.documents
+        assert found.passages is not None
+        assert right.passages is not None
+        assert np.array_equal(found.passages.spans, right.passages.spans)
+        assert np.array_equal(found.vectors[name].array, right.vectors[name].array)  # type: ignore[union-attr]
+    qdrant.close()
+    memory.close()
+
+
+def test_the_passages_of_an_index_that_is_replaced_are_deleted_and_a_moved_alias_is_followed(folder: Path) -> None:
+    one, two = long_items(10), long_items(10, seed=9)
+    indexes = [QdrantBackend(f"qdrant://{folder}/{name}") for name in ("v1", "v2", "v3")]
+    for backend, items in zip(indexes, (one, two, one), strict=True):
+        backend.create(PASSAGES)
+        put(backend, items, PASSAGES)
+    indexes[0].publish("live")
+    live = QdrantBackend(f"qdrant://{folder}/live")
+    live.open()
+    query = random_queries("sparse", 1)[0]
+    check_passages(live, "sparse", one, query)
+    assert indexes[1].publish("live", drop_old=False) == "v1"
+    check_passages(live, "sparse", two, query)
+    assert indexes[2].publish("live") == "v2"
+    request = Request("sparse", query, 10)
+    ids = live.search([request])[0].ids
+    assert live.explain(request, ids) == indexes[2].explain(request, ids)
+    check_passages(live, "sparse", one, query)
+    client = live._connection._connected()
+    names = {collection.name for collection in client.get_collections().collections}
+    assert {name for name in names if name.startswith("v2")} == set()
+    assert {"v1", "v1-terms", "v1-passages", "v3", "v3-terms", "v3-passages"} == names
+    for backend in (*indexes, live):
+        backend.close()
+
+
+def test_a_foreign_collection_with_the_name_of_the_passages_is_untouched(folder: Path) -> None:
+    client = QdrantClient(path=str(folder))
+    client.create_collection("index-passages", models.VectorParams(size=3, distance=models.Distance.DOT))
+    client.close()
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    with pytest.raises(IndexExistsError, match=r"'index-passages' already.*choose another name"):
+        backend.create(PASSAGES)
+    backend.create(SCHEMA)
+    backend.close()
+    client = QdrantClient(path=str(folder))
+    assert client.get_collection("index-passages").config.params.vectors.size == 3  # type: ignore[union-attr]
+    client.delete_collection("index")
+    client.close()
+
+
+def test_the_passages_of_an_index_that_was_not_finished_are_made_anew(folder: Path) -> None:
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    backend.create(PASSAGES)
+    put(backend, long_items(5), PASSAGES)
+    backend.close()
+    client = QdrantClient(path=str(folder))
+    client.delete_collection("index")
+    client.close()
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    assert backend.open() is None
+    backend.create(PASSAGES)
+    assert _passages(backend) == 0
+    put(backend, long_items(8), PASSAGES)
+    _check_all(backend, long_items(8))
+    backend.close()
 
 
 # --------------------------------------------------------------------------------------------------------- filters
