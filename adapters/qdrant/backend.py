@@ -51,8 +51,8 @@ _MOVES = 8  # how often one search follows an alias that is moved
 class QdrantBackend:
     """A backend that keeps an index in Qdrant, embedded in this process or on a server of version 1.20 or newer.
 
-    The embedded engine is exact. It is made for up to about 20,000 documents, and one process at a time may use its
-    folder. Any number of threads and processes may use an index on a server.
+    The embedded engine is exact. It is made for up to about 20,000 documents or passages, and one process at a time may
+    use its folder. Any number of threads and processes may use an index on a server.
 
     Args:
         location: URL of the index. `qdrant://:memory:/name` is embedded and gone when this object is closed.

@@ -557,7 +557,7 @@ class Listing:
         embedded: Whether the engine is in this process. It finds ids faster than values of the payload.
 
     Attributes:
-        pending: The documents whose best passages are not known yet: their ids by version.
+        pending: The documents whose best passages are not known yet: their versions by id.
         found: The best passages of the others, by document id.
         question: The search for the passages of these documents.
     """
@@ -565,7 +565,7 @@ class Listing:
     def __init__(self, search: Search, ids: Sequence[str], most: int, embedded: bool) -> None:
         self._most, self._embedded = most, embedded
         self._first = _by_document(search.passages)
-        self.pending = {search.states[id]["version"]: id for id in ids} if most else {}
+        self.pending = {id: search.states[id]["version"] for id in ids} if most else {}
         self.found: dict[str, list[Scored]] = {}
         self.question = replace(search)
         if search.passages:
@@ -580,18 +580,18 @@ class Listing:
 
     def _settle(self, search: Search) -> None:
         passages = _by_document(search.passages)
-        for version, id in list(self.pending.items()):
+        for id in list(self.pending):
             scores = passages.get(id, {})
             if search.floor == -np.inf or sum(score > search.floor for score in scores.values()) >= self._most:
                 scores |= self._first.get(id, {})  # so that the best passage has the score of its document
                 self.found[id] = sorted(scores.items(), key=lambda scored: (-scored[1], scored[0]))[: self._most]
-                del self.pending[version]
+                del self.pending[id]
 
     def _widen(self, factor: int) -> None:
-        condition: Any = models.FieldCondition(key="version", match=models.MatchAny(any=list(self.pending)))
+        condition: Any = models.FieldCondition(key="version", match=models.MatchAny(any=list(self.pending.values())))
         if self._embedded:
-            ids = [id for document in self.pending.values() for id in passage_ids(self.question.states[document])]
-            condition = models.HasIdCondition(has_id=list(ids))
+            ids: list[Any] = [id for document in self.pending for id in passage_ids(self.question.states[document])]
+            condition = models.HasIdCondition(has_id=ids)
         self.question.within = models.Filter(must=[condition])
         wanted = _WIDTH * self._most * len(self.pending) + 1
         self.question.limit = wanted if factor == 1 else factor * self.question.limit
