@@ -160,12 +160,13 @@ class Selection:
         return factors
 
     def _grouped(self, candidates: Sequence[Candidate], field: str) -> list[Candidate]:
-        """The best candidate of each value of a field. A document without the field is a group of its own."""
+        """The best candidate of each value of a field. A document without a value is a group of its own."""
         groups: dict[Any, list[Candidate]] = {}
         values: list[Any] = []
         for place, one in enumerate(candidates):
             value = field_value(one.document, field)
-            key = ("alone", place) if value is None else ("value", repr(comparable(value)))
+            value = None if value in ([], {}) else value  # as in `hybridsearch.listing`
+            key = ("alone", place) if value is None else ("value", _group_key(comparable(value)))
             if key not in groups:
                 values.append(value)
             groups.setdefault(key, []).append(one)
@@ -191,3 +192,10 @@ class Selection:
             for place, likeness in order
         ]
         return chosen + pool[len(alike) :] + rest
+
+
+def _group_key(value: Any) -> Any:
+    """The value in a form that is equal for equal values, as filters compare them: 1 is 1.0, but not true."""
+    if isinstance(value, list):
+        return tuple(_group_key(item) for item in value)
+    return isinstance(value, bool), repr(value) if isinstance(value, dict) else value

@@ -157,12 +157,25 @@ def test_each_value_of_the_field_gives_one_hit(search: hs.HybridSearch) -> None:
     assert best.to_dict()["grouped"] == list(best.grouped)
 
 
-def test_groups_tell_values_of_different_types_apart() -> None:
+def test_groups_hold_values_that_filters_compare_as_equal() -> None:
+    groups = [
+        [1, 1.0],
+        [True],
+        ["1"],
+        [["x", 1, {"y": 1}], ["x", 1.0, {"y": 1}]],
+        ["é", "e\u0301"],
+        ["2024-01-01T00:00Z", "2024-01-01 01:00+01:00"],
+    ]
+    alone = [{"y": 1}, {"z": 1}, [], [], None]  # these count as no value
     with hs.HybridSearch({"bm25": hs.BM25()}) as search:
-        values = [1, 1.0, True, "1", ["x"], ["x"], {"y": 1}]
-        documents = [hs.Document(f"d{n}", "wing", metadata={"of": value}) for n, value in enumerate(values)]
-        search.index(documents, show_progress_bar=False)
-        assert len(search.search("wing", group_by="of")) == len({repr(value) for value in values})
+        values = [value for group in groups for value in group] + alone
+        search.index(
+            [hs.Document(f"d{n}", "wing", metadata={"of": value}) for n, value in enumerate(values)],
+            show_progress_bar=False,
+        )
+        hits = search.search("wing", 20, group_by="of")
+        assert sorted(len(hit.grouped) + 1 for hit in hits) == [1] * (2 + len(alone)) + [2] * 4
+        assert [hit.group for hit in hits].count(None) == len(alone)
 
 
 # Variety
