@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.memory import loops, threads
 from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, Layout, check_length, check_sizes
 from hybridsearch.adapters.memory.hnsw import Graph
+from hybridsearch.adapters.memory.plain import first_of_each
 from hybridsearch.adapters.memory.postings import read_only
 from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError
@@ -228,7 +229,7 @@ class DenseMatrix:
         scores = self.score(query, rows)
         best = np.lexsort((order[rows], -scores))
         if owners is not None:
-            best = best[np.sort(np.unique(owners[rows[best]], return_index=True)[1])]
+            best = best[first_of_each(owners[rows[best]])]
         best = best[:k]
         return rows[best].astype(np.int32), scores[best]
 

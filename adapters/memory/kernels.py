@@ -67,6 +67,7 @@ def top_k(
     starts: NDArray[np.int64],
     order: NDArray[np.int32],
     allowed: NDArray[np.bool_],
+    owners: NDArray[np.int32],
     first_query: int,
     last_query: int,
     first: int,
@@ -87,6 +88,9 @@ def top_k(
     terms only if they could lift its score to the threshold. Then its score is summed again in the order of the
     query's terms. The hits are the same as without skipping, including ties.
 
+    If the documents are passages of larger ones, a hit is the best passage of its owner. The passages of an owner are
+    beside each other, so one of them is held back until the next owner begins.
+
     Args:
         indptr: Start of the postings of each column.
         rows: Documents of the postings.
@@ -97,6 +101,7 @@ def top_k(
         starts: Start of the terms of each query.
         order: Numbers that order equal scores, the smallest first.
         allowed: One flag for each document. Empty if all documents are allowed.
+        owners: Owner of each passage, ascending. Empty if each document is a hit of its own.
         first_query: First query.
         last_query: Query after the last one.
         first: First document.
@@ -143,6 +148,7 @@ def top_k(
         rounding = 2.0**-22 * (terms + 2) * bounds[:choosable].sum()
         hits = 0
         threshold = SMALLEST
+        held, best = -1, np.float32(0)  # the best passage of the last owner, and its score
         high = first
         while True:
             threshold = max(threshold, shared[query])
@@ -170,7 +176,9 @@ def top_k(
                 if len(allowed):
                     for i in range(high - low):
                         scores[np.uint64(i)] *= allowed[np.uint64(low + i)]
-                if threshold == SMALLEST:
+                if threshold == SMALLEST and len(owners):
+                    cutoff = threshold = _kth_owner(scores, low, high, k, owners)
+                elif threshold == SMALLEST:
                     cutoff = threshold = _guess(scores, high - low, k)
                 candidates = _scan(low, high, cutoff, scores, near, partial)
             for candidate in range(candidates):
@@ -198,11 +206,23 @@ def top_k(
                         position = _lower_bound(rows, begins[term], cursors[term], row)
                         if position < cursors[term] and rows[position] == row:
                             score += factors[term] * values[position]
-                if score >= threshold:
-                    hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
-                    if hits == k:
-                        threshold = max(threshold, out_scores[query, 0])
+                if score < threshold:
+                    continue
+                if len(owners):
+                    if held >= 0 and owners[held] == owners[row]:
+                        if score > best:
+                            held, best = row, score
+                        continue
+                    held, row = row, held  # the passage that was held back is complete now
+                    best, score = score, best
+                    if row < 0:
+                        continue
+                hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
+                if hits == k:
+                    threshold = max(threshold, out_scores[query, 0])
             shared[query] = max(shared[query], threshold)  # two calls may come here at once, and both scores are valid
+        if held >= 0:
+            hits = _offer(best, held, order[held], hits, out_scores[query], out_rows[query], ranks)
         out_counts[query] = hits
         _sort_hits(hits, out_scores[query], out_rows[query], ranks)
 
@@ -329,6 +349,22 @@ def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
 
 
 @_inner
+def _kth_owner(scores: NDArray[np.float32], low: int, high: int, k: int, owners: NDArray[np.int32]) -> np.float32:
+    """The k-th best score of the owners in [low, high). SMALLEST if there are fewer than k."""
+    best = np.empty(high - low, dtype=np.float32)
+    count, last = 0, -1
+    for i in range(high - low):
+        if scores[i] >= SMALLEST:
+            if owners[low + i] != last:
+                last = owners[low + i]
+                best[count] = scores[i]
+                count += 1
+            elif scores[i] > best[count - 1]:
+                best[count - 1] = scores[i]
+    return SMALLEST if count < k else np.partition(best[:count], count - k)[count - k]
+
+
+@_inner
 def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int:
     """The first position in [begin, end) whose row is `row` or larger."""
     while begin < end:
@@ -362,7 +398,7 @@ def _seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) ->
 
 @_inner
 def _offer(
-    score: float,
+    score: np.float32,
     row: int,
     rank: int,
     hits: int,
@@ -388,7 +424,7 @@ def _offer(
 
 @_inner
 def _sink(
-    score: float,
+    score: np.float32,
     row: int,
     rank: int,
     hits: int,
@@ -475,7 +511,7 @@ _SIGNATURES = {
         *_POSTINGS,
         _changed(types.float32),
         *(_changed(types.int64), _changed(types.float32), _changed(types.int64)),
-        *(_read(types.int32), _read(types.bool_)),
+        *(_read(types.int32), _read(types.bool_), _read(types.int32)),
         *[types.int64] * 5,
         *(_changed(types.float32), _changed(types.int32, 2), _changed(types.float32, 2), _changed(types.int64)),
     ),

@@ -42,6 +42,7 @@ def top_k(
     starts: NDArray[np.int64],
     order: NDArray[np.int32],
     allowed: NDArray[np.bool_],
+    owners: NDArray[np.int32],
     first_query: int,
     last_query: int,
     first: int,
@@ -60,14 +61,14 @@ def top_k(
         kernels = _fetcher.kernels
         if kernels is not None:
             kernels.top_k(
-                *(indptr, rows, values, peaks, columns, weights, starts, order, allowed),
+                *(indptr, rows, values, peaks, columns, weights, starts, order, allowed, owners),
                 *(query, last_query, first, last, k, shared, out_rows, out_scores, out_counts),
             )
             return
         a, b = starts[query : query + 2].tolist()
         out_counts[query] = _counted(
             plain.top_k,
-            *(indptr, rows, values, columns[a:b], weights[a:b], order, allowed, first, last),
+            *(indptr, rows, values, columns[a:b], weights[a:b], order, allowed, owners, first, last),
             *(out_rows[query], out_scores[query]),
         )
 

@@ -1,58 +1,53 @@
-"""Ranks documents by their best passage, from searches that rank passages.
+"""The best passages of documents, and the documents of passages that a graph of neighbours finds.
 
-Passages are ordered by score, then by the id of their document, then by their place in the document. So the documents
-in the order of their first passage are the ranking of the documents, with all ties. `best_documents` asks for several
-passages for each document that it needs. If they belong to too few documents, it asks again, without the passages of
-the documents that it has. So a document of any number of passages cannot crowd others out.
+The exact searches rank documents by their best passage themselves: see `sparse` and `dense`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.plain import first_of_each
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.documents import Document
 from hybridsearch.ranking import PassageScore
 from hybridsearch.vectors import PassageSpans
 
-Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[Any]]
-"""Rows and scores, in descending order of score."""
-
-Search: TypeAlias = Callable[[int, Mask | None], Hits]
-"""A search for a number of passages among those in a mask. None allows all passages."""
-
-WIDTH = 3
-"""The number of passages that are asked for at first, for each document that is needed."""
+_WIDTH = 3
+"""The number of passages that a graph is asked for at first, for each document that is needed."""
 
 
-def best_documents(search: Search, segment: Segment, allowed: Mask | None, k: int, first: Hits | None = None) -> Hits:
-    """The best `k` documents of a segment by their best passage: their rows and scores.
+def find_documents(
+    search: Callable[[int, Mask | None], NDArray[np.int32]], segment: Segment, allowed: Mask | None, k: int
+) -> NDArray[np.int32]:
+    """The rows of `k` documents, or of all documents that the search finds, from a search that finds passages.
+
+    If the passages belong to too few documents, the search is asked again, without the passages of the documents that
+    were found. So a document of any number of passages cannot crowd others out.
 
     Args:
-        search: A search that finds passages of the segment.
+        search: A search for a number of passages among those in a mask, best first. None allows all passages.
         segment: Segment with passages.
-        allowed: Mask of the passages that may be hits. None allows all passages.
+        allowed: Mask of the passages that may be found. None allows all passages.
         k: Number of documents.
-        first: Answer of `search(WIDTH * k, allowed)`, if it is known already.
     """
-    asked, needed = WIDTH * k, k
-    found: list[Hits] = []
+    asked, passages = _WIDTH * k, len(segment.owners)
+    found = np.empty(0, dtype=np.int32)
     while True:
-        rows, scores = search(asked, allowed) if first is None else first
+        rows = search(asked, allowed)
         owners = segment.owners[rows]
-        places = np.sort(np.unique(owners, return_index=True)[1])[:needed]
-        found.append((owners[places], scores[places]))
-        needed -= len(places)
-        if needed == 0 or len(rows) < min(asked, len(segment.owners)):
-            break
-        allowed = np.ones(len(segment.owners), dtype=np.bool_) if allowed is None else allowed.copy()
-        allowed[spans_of(segment).rows(owners[places])] = False
-        asked, first = 2 * asked, None
-    return np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found])
+        new = owners[first_of_each(owners)]
+        found = np.concatenate([found, new])[:k]
+        if len(found) == k or len(rows) < min(asked, passages):
+            return found
+        allowed = np.ones(passages, dtype=np.bool_) if allowed is None else allowed.copy()
+        allowed[spans_of(segment).rows(new)] = False
+        asked *= 2
 
 
 def best_passages(
@@ -69,17 +64,16 @@ def best_passages(
         score: A function from rows of passages to scores. Minus infinity stands for a passage that is no hit.
         most: Largest number of passages of a document.
     """
-    rows = passages.rows(documents)
-    owners = np.repeat(np.arange(len(documents)), passages.counts[documents])
+    firsts, rows = passages.offsets[documents], passages.rows(documents)
+    starts = np.searchsorted(rows, firsts)  # where the passages of each document begin in `rows`
     scores = score(rows)
+    owners = np.repeat(np.arange(len(documents)), np.diff(starts, append=len(rows)))
     order = np.lexsort((-scores, owners))
-    places = np.arange(len(order)) - np.searchsorted(owners, owners)  # place of each passage within its document
-    order = order[(places < most) & (scores[order] > -np.inf)]
-    best: list[list[PassageScore]] = [[] for _ in documents]
-    found = zip(owners[order].tolist(), passages.spans[rows[order]].tolist(), scores[order].tolist(), strict=True)
-    for owner, (start, end), value in found:
-        best[owner].append(PassageScore(start, end, value))
-    return best
+    order = order[(np.arange(len(order)) - starts[owners] < most) & (scores[order] > -np.inf)]
+    begins, ends = passages.spans[rows[order]].T.tolist()
+    listed = list(map(PassageScore, begins, ends, scores[order].tolist()))
+    cuts = np.searchsorted(owners[order], np.arange(len(documents) + 1)).tolist()
+    return [listed[begin:end] for begin, end in pairwise(cuts)]
 
 
 class RankedDocuments(Mapping[str, Document]):

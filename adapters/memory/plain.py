@@ -17,6 +17,7 @@ def top_k(
     weights: NDArray[np.float32],
     order: NDArray[np.int32],
     allowed: NDArray[np.bool_],
+    owners: NDArray[np.int32],
     first: int,
     last: int,
     out_rows: NDArray[np.int32],
@@ -39,6 +40,9 @@ def top_k(
         scores[~allowed[first:last]] = 0
     found = np.flatnonzero(scores > 0)
     k = len(out_rows)
+    if len(owners):
+        best = found[np.lexsort((found, -scores[found], owners[found + first]))]
+        found = np.sort(best[first_of_each(owners[best + first])])
     if len(found) > k:
         least = np.partition(scores[found], len(found) - k)[len(found) - k]
         found = found[scores[found] >= least]
@@ -46,6 +50,11 @@ def top_k(
     out_rows[: len(best)] = best + first
     out_scores[: len(best)] = scores[best]
     return len(best)
+
+
+def first_of_each(numbers: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The first place of each different number, ascending."""
+    return np.sort(np.unique(numbers, return_index=True)[1])
 
 
 def score_rows(

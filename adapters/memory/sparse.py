@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import loops
+from hybridsearch.adapters.memory.plain import first_of_each
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics, read_only
 from hybridsearch.adapters.memory.threads import WORKERS, run
 from hybridsearch.errors import InvalidArgumentError
@@ -36,12 +37,15 @@ class SparseSlice:
         allowed: Mask of the documents that may be hits, shape (documents,): they are not deleted, and the filter lets
             them through. None allows all documents.
         weights: Weights to use in place of `postings.values`, valid for the query's terms. None for those values.
+        owners: Document that each row is a passage of, ascending, int32 of the shape of `order`. A hit is then the best
+            passage of its document. None if each row is a document.
     """
 
     postings: Postings
     order: NDArray[np.int32]
     allowed: NDArray[np.bool_] | None = None
     weights: LexicalWeights | None = None
+    owners: NDArray[np.int32] | None = None
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -133,6 +137,8 @@ _HEAD_START = 70_000
 
 _ALL_ALLOWED = np.empty(0, dtype=np.bool_)
 _ALL_ALLOWED.flags.writeable = False
+_NO_OWNERS = np.empty(0, dtype=np.int32)
+_NO_OWNERS.flags.writeable = False
 
 
 class _Batch:
@@ -201,8 +207,10 @@ class _Walk:
     def _best(self, found: Sequence[Hits]) -> Hits:
         rows = np.concatenate([rows for rows, _ in found])
         scores = np.concatenate([scores for _, scores in found])
-        best = np.lexsort((self._slice.order[rows], -scores))[: self._k]
-        return rows[best], scores[best]
+        best = np.lexsort((self._slice.order[rows], -scores))
+        if self._slice.owners is not None:  # the passages of a document may be in two pieces
+            best = best[first_of_each(self._slice.owners[rows[best]])]
+        return rows[best[: self._k]], scores[best[: self._k]]
 
     def _new_piece(self) -> _Piece:
         shape = (self._batch.queries, self._k)
@@ -224,6 +232,7 @@ class _Walk:
                 self._batch.starts,
                 read_only(slice.order),
                 read_only(_ALL_ALLOWED if slice.allowed is None else slice.allowed),
+                read_only(_NO_OWNERS if slice.owners is None else slice.owners),
                 first_query,
                 last_query,
                 first,

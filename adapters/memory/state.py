@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.memory import sparse
-from hybridsearch.adapters.memory.passages import WIDTH, RankedDocuments, best_documents, best_passages, spans_of
+from hybridsearch.adapters.memory.passages import RankedDocuments, best_passages, find_documents, spans_of
 from hybridsearch.adapters.memory.postings import TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.adapters.memory.sparse import SparseSlice
@@ -203,8 +203,9 @@ class State:
             found = self._search_dense(name, vectors, k, filter)
         else:
             queries = [sparse_query(request, retriever) for request in requests]
-            found = self._search_sparse(name, retriever, queries, k, filter)
-        rankings = [self._ranking(hits, k) for hits in found]
+            slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
+            found = sparse.search(slices, queries, k, statistics=statistics)
+        rankings = [self._ranking(name, hits, k) for hits in found]
         if retriever.passages and requests[0].passages:
             return [self.listed(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
         return rankings
@@ -212,17 +213,16 @@ class State:
     def listed(self, ranking: Ranking, request: Request) -> Ranking:
         """The ranking with its documents and their best passages."""
         score = self._scorer(request)
-        found: dict[int, list[tuple[int, str]]] = {}
+        rows: dict[int, dict[int, str]] = {}
         for position, number, row in self.find(ranking.ids):
-            found.setdefault(number, []).append((row, ranking.ids[position]))
+            rows.setdefault(number, {})[row] = ranking.ids[position]
         listed: dict[str, Sequence[PassageScore]] = {}
         places: dict[str, tuple[Segment, int]] = {}
-        for number, documents in found.items():
-            documents.sort()  # rows that are scored are ascending
-            places.update((id, (self.views[number].segment, row)) for row, id in documents)
-            passages = spans_of(self.views[number].segment)
-            best = best_passages(passages, [row for row, _ in documents], partial(score, number), request.passages)
-            listed.update(zip((id for _, id in documents), best, strict=True))
+        for number, ids in rows.items():
+            documents, segment = sorted(ids), self.views[number].segment
+            places.update((id, (segment, row)) for row, id in ids.items())
+            best = best_passages(spans_of(segment), documents, partial(score, number), request.passages)
+            listed.update(zip(map(ids.__getitem__, documents), best, strict=True))
         return replace(ranking, documents=RankedDocuments(places), passages=listed)
 
     def _scorer(self, request: Request) -> Callable[[int, NDArray[np.int64]], NDArray[np.float64]]:
@@ -272,40 +272,22 @@ class State:
             elif approximate:
                 columns.append([self._search_graph(segment, name, query, allowed, k) for query in queries])
             else:
-                found = index.search(queries, k, order, allowed, segment.owners)
-                columns.append([(segment.owners[rows], scores) for rows, scores in found])
+                columns.append(index.search(queries, k, order, allowed, segment.owners))
         return [[column[query] for column in columns] for query in range(len(queries))]
 
     def _search_graph(
         self, segment: Segment, name: str, query: NDArray[np.float32], allowed: Mask | None, k: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """The best `k` documents that a graph finds. All of their passages are scored, because it may miss the best."""
+        """The best passages of the best `k` documents that a graph finds.
+
+        All passages of these documents are scored, because the graph may miss the best.
+        """
         index, order = segment.matrix(name), segment.order_of_rows(name)
-        found, _ = best_documents(
-            lambda asked, among: index.search_graph(query[None], asked, order, among)[0], segment, allowed, k
+        found = find_documents(
+            lambda asked, among: index.search_graph(query[None], asked, order, among)[0][0], segment, allowed, k
         )
-        passages = spans_of(segment).rows(found)
-        rows, scores = index.best(query, passages[index.norms[passages] > 0], k, order, segment.owners)
-        return segment.owners[rows], scores
-
-    def _search_sparse(
-        self, name: str, retriever: RetrieverSchema, queries: Sequence[SparseQuery], k: int, filter: Filter | None
-    ) -> list[list[tuple[NDArray[np.int32], NDArray[np.float32]]]]:
-        slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
-        if not retriever.passages:
-            return sparse.search(slices, queries, k, statistics=statistics)
-
-        def again(slice: SparseSlice, query: SparseQuery, asked: int, among: Mask | None) -> Any:
-            return sparse.search([replace(slice, allowed=among)], [query], asked, statistics=statistics)[0][0]
-
-        found = sparse.search(slices, queries, WIDTH * k, statistics=statistics)
-        return [
-            [
-                best_documents(partial(again, slice, query), view.segment, slice.allowed, k, first)
-                for view, slice, first in zip(self.views, slices, hits, strict=True)
-            ]
-            for query, hits in zip(queries, found, strict=True)
-        ]
+        rows = segment.rows_of(name, found)
+        return index.best(query, rows[index.norms[rows] > 0], k, order, segment.owners)
 
     def _slices(
         self, name: str, retriever: RetrieverSchema, queries: Sequence[SparseQuery], filter: Filter | None
@@ -318,9 +300,9 @@ class State:
                 weights = segment.lexical_weights(name, statistics.weighting, statistics.average_length)
                 for query in queries:
                     weights.ensure(query.terms)
-            slices.append(
-                SparseSlice(segment.postings(name), segment.order_of_rows(name), view.allowed(filter, name), weights)
-            )
+            owners = segment.owners if name in segment.reading else None
+            order, allowed = segment.order_of_rows(name), view.allowed(filter, name)
+            slices.append(SparseSlice(segment.postings(name), order, allowed, weights, owners))
         return slices
 
     def _lexical(self, name: str, retriever: RetrieverSchema) -> TermStatistics | None:
@@ -332,8 +314,12 @@ class State:
             self._statistics[name] = TermStatistics(parts, weighting_of(name, retriever))
         return self._statistics[name]
 
-    def _ranking(self, hits: Sequence[tuple[NDArray[np.int32], NDArray[Any]]], k: int) -> Ranking:
-        """The best `k` of the hits of all views. The hits of each view are in order."""
+    def _ranking(self, name: str, hits: Sequence[tuple[NDArray[np.int32], NDArray[Any]]], k: int) -> Ranking:
+        """The best `k` documents of the hits of all views. The hits of each view are in order."""
+        hits = [
+            (view.segment.owners[rows] if name in view.segment.reading else rows, scores)
+            for view, (rows, scores) in zip(self.views, hits, strict=True)
+        ]
         if len(hits) == 1:
             rows, scores = hits[0]
             return Ranking(tuple(self.views[0].segment.ids.take(rows)), scores.astype(np.float64))

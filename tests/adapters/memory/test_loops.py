@@ -55,6 +55,7 @@ def python(code: str, *arguments: str | Path, **environment: str) -> str:
     k=st.sampled_from([1, 3, 10, 1000]),
     share=st.sampled_from([None, 0.0, 0.02, 0.5]),
     part=st.booleans(),
+    passages=st.sampled_from([None, 1, 4, 3000]),
 )
 def test_both_find_the_same_documents_with_the_same_float32_scores(
     compiled_loops: ModuleType,
@@ -66,6 +67,7 @@ def test_both_find_the_same_documents_with_the_same_float32_scores(
     k: int,
     share: float | None,
     part: bool,
+    passages: int | None,
 ) -> None:
     """Postings with values of many magnitudes, to test the order of summation, or with few values, to test ties."""
     rng = np.random.default_rng(seed)
@@ -83,21 +85,32 @@ def test_both_find_the_same_documents_with_the_same_float32_scores(
     columns = columns[np.sort(np.unique(columns, return_index=True)[1])]
     weights = (rng.integers(-1, 4, len(columns)) * (1 if exact else rng.random(len(columns)))).astype(np.float32)
     peaks = np.full(10, -1, np.float32)
-    for array in (indptr, rows, values, order, allowed):
+    owners = np.empty(0, np.int32)
+    if passages is not None:  # the passages of an owner are beside each other, and are in order
+        owners = np.sort(rng.integers(0, documents // passages + 1, documents)).astype(np.int32)
+        order = np.argsort(np.argsort(rng.permutation(documents + 1)[owners], kind="stable")).astype(np.int32)
+    for array in (indptr, rows, values, order, allowed, owners):
         array.flags.writeable = False
     found_rows, found_scores = np.empty((1, k), np.int32), np.empty((1, k), np.float32)
     counts, starts = np.zeros(1, np.int64), np.array([0, len(columns)])
     compiled_loops.top_k(
-        *(indptr, rows, values, peaks, columns, weights, starts, order, allowed),
+        *(indptr, rows, values, peaks, columns, weights, starts, order, allowed, owners),
         *(0, 1, first, last, k, np.zeros(1, np.float32), found_rows, found_scores, counts),
     )
     plain_rows, plain_scores = np.empty(k, np.int32), np.empty(k, np.float32)
     count = plain.top_k(
-        *(indptr, rows, values, columns, weights, order, allowed, first, last), plain_rows, plain_scores
+        *(indptr, rows, values, columns, weights, order, allowed, owners, first, last), plain_rows, plain_scores
     )
     assert count == counts[0]
     assert plain_rows[:count].tolist() == found_rows[0, :count].tolist()
     assert plain_scores[:count].tobytes() == found_scores[0, :count].tobytes()
+    if passages is not None:  # the best of each owner among all hits without owners
+        everything, all_scores = np.empty(documents, np.int32), np.empty(documents, np.float32)
+        hits = plain.top_k(
+            *(indptr, rows, values, columns, weights, order, allowed, owners[:0], first, last), everything, all_scores
+        )
+        best = everything[:hits][plain.first_of_each(owners[everything[:hits]])]
+        assert plain_rows[:count].tolist() == best[:k].tolist()
 
     wanted = np.unique(rng.integers(0, documents, 20))
     held = np.diff(indptr)[columns] > 0
