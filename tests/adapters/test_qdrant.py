@@ -921,14 +921,7 @@ def test_certificates_that_cannot_be_read_are_an_invalid_argument(tmp_path: Path
 
 def test_all_requests_of_a_call_travel_in_one(serve: Any) -> None:
     schema = make_schema(frozenset({"dense"}))
-    metadata = index.Index(schema, "name", "mark", frozenset()).to_metadata()
-    info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
-    config = {
-        "params": {}, "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10},
-        "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1, "default_segment_number": 0,
-                             "flush_interval_sec": 5},
-        "metadata": metadata,
-    }  # fmt: skip
+    info = _description(schema)
 
     def script(path: str) -> tuple[int, Any]:
         if path == "/":
@@ -937,7 +930,7 @@ def test_all_requests_of_a_call_travel_in_one(serve: Any) -> None:
             return 200, {"result": {"exists": True}}
         if path.endswith("/query/batch"):
             return 200, {"result": [{"points": []}] * 8}
-        return 200, {"result": info | {"config": config}}
+        return 200, {"result": info}
 
     place, asked = serve(script)
     backend = QdrantBackend(f"qdrant://{place}/name")
@@ -947,6 +940,68 @@ def test_all_requests_of_a_call_travel_in_one(serve: Any) -> None:
     assert [len(ranking) for ranking in backend.search(requests)] == [0] * 8
     assert [len(ranking) for ranking in asyncio.run(_once(backend, requests))] == [0] * 8
     assert [path.partition("?")[0] for path in asked[before:]] == ["/collections/name/points/query/batch"] * 2
+    backend.close()
+
+
+def _description(schema: Schema) -> dict[str, Any]:
+    """How a server describes the collection of an index with this schema."""
+    config = {
+        "params": {}, "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10},
+        "optimizer_config": {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1, "default_segment_number": 0,
+                             "flush_interval_sec": 5},
+        "metadata": index.Index(schema, "name", "mark", frozenset()).to_metadata(),
+    }  # fmt: skip
+    about = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
+    return about | {"config": config}
+
+
+def test_a_server_gets_three_requests_for_a_search_of_passages_and_four_for_a_write(serve: Any) -> None:
+    schema = with_passages(make_schema(frozenset({"dense"})))
+    of = {name: {"id": name, "version": version, "number": 0} for version, name in enumerate("ab")}
+    first = [of["a"], of["b"], *(of["a"] | {"number": number} for number in range(1, 8))]
+    more = [of["b"], of["b"] | {"number": 1}]
+    text = {"text": "Lift", "title": "", "metadata": "{}"}
+    states = [of[name] | {"document": text, "spans": list(range(20))} for name in "ab"]
+
+    def points(payloads: list[Any]) -> list[Any]:
+        rows = enumerate(payloads)
+        return [{"id": row, "version": 1, "score": 1 / (row + 1), "payload": payload} for row, payload in rows]
+
+    done = {"operation_id": 1, "status": "completed"}
+    of_passages, of_documents = iter([first, more]), iter([points(states), [], done])
+
+    def script(path: str) -> tuple[int, Any]:
+        path = path.partition("?")[0]
+        if path == "/":
+            return _version("1.20.0")
+        if path.endswith("/exists"):
+            return 200, {"result": {"exists": True}}
+        if path.endswith("/query/batch"):
+            return 200, {"result": [{"points": points(next(of_passages))}]}
+        if path == "/collections/name/points":
+            return 200, {"result": next(of_documents)}
+        return 200, {"result": done if "/points" in path else _description(schema)}
+
+    place, asked = serve(script)
+    backend = QdrantBackend(f"qdrant://{place}/name")
+    assert backend.open() == schema
+    before = len(asked)
+    (ranking,) = backend.search([Request("dense", random_queries("dense", 1)[0], 2, passages=2)])
+    assert list(ranking) == [("a", 1.0), ("b", 0.5)]
+    assert ranking.passages == {"a": [(0, 1, 1.0), (2, 3, 1 / 3)], "b": [(0, 1, 0.5), (2, 3, 0.5)]}
+    assert [path.partition("?")[0] for path in asked[before:]] == [
+        "/collections/name-passages/points/query/batch",
+        "/collections/name/points",
+        "/collections/name-passages/points/query/batch",
+    ]
+    before = len(asked)
+    backend.upsert(encode(long_items(3), schema))
+    assert [path.partition("?")[0] for path in asked[before:]] == [
+        "/collections/name-passages/points",
+        "/collections/name/points",
+        "/collections/name/points",
+        "/collections/name-passages/points/delete",
+    ]
     backend.close()
 
 
