@@ -236,7 +236,7 @@ def make_snippet(text: str, span: tuple[int, int], highlights: Sequence[Highligh
     >>> text = "Heat is lost at the surface. Lift grows with the angle of attack. Then the flow separates."
     >>> lift = Highlight(29, 33, 1.5, "bm25", "lift")
     >>> print(make_snippet(text, (0, len(text)), [lift], 40))
-    …Lift grows with the angle of attack.…
+    Heat is lost at the surface. Lift grows…
     """
     length = whole_number("length", length)
     first, last = _stripped(text, *span)

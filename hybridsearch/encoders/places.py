@@ -41,7 +41,7 @@ def find_terms(texts: Sequence[str], terms: Sequence[Collection[str]], analyse: 
         The places in each text, in order of `start`. A word with two terms has two places.
 
     >>> find_terms(["A wing, WINGS."], [{"wing"}], lambda text: re.findall("[a-z]{4}", text.lower()))
-    [[Place(start=2, end=6, term='wing'), Place(start=8, end=12, term='wing')]]
+    [[Place(start=2, end=6, term='wing'), Place(start=8, end=13, term='wing')]]
     """
     searches: dict[frozenset[str], _Search] = {}
     found = []
