@@ -495,7 +495,7 @@ class HybridSearch:
         [{'bm25': ('a',)}, {'bm25': ('b',)}]
         """
         plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
-        return plan.ask(queries).by_query
+        return replace(plan, passages=False).ask(queries).by_query
 
     async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
         """Find the best documents for a query without blocking the event loop.
