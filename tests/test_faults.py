@@ -43,7 +43,7 @@ WORDS = [
     "wing", "lift", "drag", "flow", "heat", "shock", "layer", "plate", "jet", "nozzle", "gas", "wave", "speed", "angle",
 ]  # fmt: skip
 QUERIES = ["wing", "lift of a wing", "heat and flow", "shock wave drag", "nozzle nozzle jet", "number7"]
-OPERATIONS = ["index", "upsert", "delete", "save"]
+OPERATIONS = ["index", "upsert", "delete", "save", "passages"]
 
 
 def make_document(number: int, generation: int = 0) -> hs.Document:
@@ -60,8 +60,12 @@ def everything(generation: int = 0) -> list[hs.Document]:
     return [document for number in range(BATCHES) for document in make_batch(number, generation)]
 
 
-def in_memory(documents: list[hs.Document]) -> hs.HybridSearch:
-    search = hs.HybridSearch({"bm25": hs.BM25()})
+def passages_of(operation: str) -> hs.Passages | None:
+    return hs.Passages(size=8) if operation == "passages" else None
+
+
+def in_memory(documents: list[hs.Document], passages: hs.Passages | None = None) -> hs.HybridSearch:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, passages=passages)
     search.index(documents, show_progress_bar=False)
     return search
 
@@ -70,16 +74,19 @@ def stored_documents(search: hs.HybridSearch) -> list[hs.Document]:
     return sorted((d for batch in search.backend.scan() for d in batch.documents), key=lambda document: document.id)
 
 
-def assert_answers_like_a_fresh_index(search: hs.HybridSearch, documents: list[hs.Document]) -> None:
+def assert_answers_like_a_fresh_index(
+    search: hs.HybridSearch, documents: list[hs.Document], passages: hs.Passages | None = None
+) -> None:
     if not documents:
         assert all(len(results) == 0 for results in search.search_many(QUERIES))
         return
-    with in_memory(documents) as fresh:
+    with in_memory(documents, passages) as fresh:
         for found, right in zip(search.search_many(QUERIES, 50), fresh.search_many(QUERIES, 50), strict=True):
             assert found.ids == right.ids
             scores = [[hit.retrievers["bm25"].score for hit in results] for results in (found, right)]
             assert scores[0] == pytest.approx(scores[1], rel=1e-6)
             assert [hit.document for hit in found] == [hit.document for hit in right]
+            assert [hit.passages for hit in found] == [hit.passages for hit in right]
 
 
 # Storage that fails
@@ -212,7 +219,7 @@ def states(operation: str) -> list[list[hs.Document]]:
     cuts = [number * BATCH for number in range(BATCHES + 1)]
     if operation == "index":
         return [old[:cut] for cut in cuts]
-    if operation == "upsert":
+    if operation in ("upsert", "passages"):
         return [new[:cut] + old[cut:] for cut in cuts]
     if operation == "delete":
         return [old[cut:] for cut in cuts]
@@ -228,12 +235,12 @@ def run_operation(operation: str, folder: Path, progress: Path) -> None:
                 searches[number % 2].save(folder, overwrite=True)
                 done.write(b".")
             return
-        with hs.HybridSearch({"bm25": hs.BM25()}, backend=folder) as search:
+        with hs.HybridSearch({"bm25": hs.BM25()}, backend=folder, passages=passages_of(operation)) as search:
             for number in range(BATCHES):
                 if operation == "delete":
                     search.delete([document.id for document in make_batch(number)])
                 else:
-                    search.index(make_batch(number, int(operation == "upsert")), show_progress_bar=False)
+                    search.index(make_batch(number, int(operation != "index")), show_progress_bar=False)
                 done.write(b".")
 
 
@@ -303,7 +310,7 @@ def prepare(operation: str, folder: Path) -> None:
     if operation == "save":
         in_memory(everything()).save(folder)
     elif operation != "index":
-        with hs.HybridSearch({"bm25": hs.BM25()}, backend=folder) as search:
+        with hs.HybridSearch({"bm25": hs.BM25()}, backend=folder, passages=passages_of(operation)) as search:
             search.index(everything(), batch_size=BATCH * 5, show_progress_bar=False)
 
 
@@ -321,13 +328,13 @@ def crash_and_check(victims: Victims, operation: str, folder: Path, kill_after: 
             held = stored_documents(search)
             assert held in possible, f"{len(held)} documents are not what {acknowledged} commits, or one more, left"
             assert search.get([document.id for document in held]) == held
-            assert_answers_like_a_fresh_index(search, held)
+            assert_answers_like_a_fresh_index(search, held, passages_of(operation))
     acknowledged, _ = victims.run(operation, folder, None)
     assert acknowledged == BATCHES
     final = states(operation)[-1]
     with hs.open(folder) as search:
         assert stored_documents(search) == final
-        assert_answers_like_a_fresh_index(search, final)
+        assert_answers_like_a_fresh_index(search, final, passages_of(operation))
         search.upsert([hs.Document("one more", "a write removes what a crash left")])
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
     assert [path for path in folder.rglob("*") if ".tmp" in path.name] == []

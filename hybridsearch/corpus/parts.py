@@ -232,8 +232,8 @@ def _passages(table: pa.Table) -> PassageSpans:
     offsets = starts.offsets.to_numpy().astype(np.int64)
     if not np.array_equal(np.diff(offsets), np.diff(ends.offsets.to_numpy())):
         raise ValueError("the starts and ends of the passages do not fit together")
-    bounds = [np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int32) for column in (starts, ends)]
-    return PassageSpans(offsets - offsets[0], np.column_stack(bounds))
+    bounds = [_integers(column) for column in (starts, ends)]
+    return PassageSpans(offsets - offsets[0], np.column_stack(bounds).astype(np.int32))
 
 
 def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: PassageSpans | None) -> Vectors:
@@ -255,7 +255,7 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: P
     if offsets is not None:
         counts = _one(table.column(f"{name}.counts"))
         _check_lists(name, counts, np.diff(offsets))
-        sizes = np.array(counts.flatten().to_numpy(zero_copy_only=False), dtype=np.int64)
+        sizes = _integers(counts)
         ends = np.concatenate([[0], np.cumsum(sizes)])
         if (sizes < 0).any() or not np.array_equal(ends[offsets], indptr):
             raise ValueError(f"the terms of {name!r:.80} do not fit the passages")
@@ -264,6 +264,14 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: P
     data = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
     indices = np.array(words.indices.to_numpy(zero_copy_only=False), dtype=np.int32)
     return SparseVectors(csr_array((data, indices, indptr.astype(np.int32)), shape=(rows, len(vocabulary))), vocabulary)
+
+
+def _integers(column: ArrowArray) -> NDArray[np.int64]:
+    """All numbers of a column of lists."""
+    numbers = column.flatten()
+    if numbers.null_count:
+        raise ValueError("a number of the passages is missing")
+    return np.array(numbers, dtype=np.int64)
 
 
 def _check_lists(name: str, column: ArrowArray, lengths: NDArray[np.integer]) -> None:

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from hybridsearch.adapters.memory import MemoryBackend
+from hybridsearch.backends import Kind, Request
 from hybridsearch.testing import BackendSuite
-from hybridsearch.testing.base import check
-from hybridsearch.testing.samples import Item, encode, make_schema, sparse_query
+from hybridsearch.testing.oracles import check_ranking, right_scores
+from hybridsearch.testing.passages import check_passages
+from hybridsearch.testing.samples import Item, encode, long, make_schema, sparse_query, with_passages
+from hybridsearch.vectors import QueryVector
 
 
 class TestInRam(BackendSuite):
@@ -53,17 +56,20 @@ SCHEMA = make_schema(frozenset({"lexical", "sparse", "dense"}), "dot", dimension
 class AnySequence(RuleBasedStateMachine):
     """Makes upserts, deletes, merges and reopenings in any order, and compares the index with a dict."""
 
+    schema = SCHEMA
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.backend = MemoryBackend(self.folder)
-        self.backend.create(SCHEMA)
+        self.backend.create(self.schema)
         self.held: dict[str, Item] = {}
 
-    @rule(items=st.lists(ITEMS, max_size=6, unique_by=lambda item: item.id))
-    def upsert(self, items: list[Item]) -> None:
-        self.backend.upsert(encode(items, SCHEMA))
+    def change(self, items: list[Item]) -> None:
+        self.backend.upsert(encode(items, self.schema))
         self.held |= {item.id: item for item in items}
+
+    upsert = rule(items=st.lists(ITEMS, max_size=6, unique_by=lambda item: item.id))(change)
 
     @rule(numbers=st.lists(st.integers(0, 12), max_size=5))
     def delete(self, numbers: list[int]) -> None:
@@ -79,7 +85,7 @@ class AnySequence(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.backend.close()
         self.backend = MemoryBackend(self.folder)
-        assert self.backend.open() == SCHEMA
+        assert self.backend.open() == self.schema
 
     @rule(
         counts=st.dictionaries(st.sampled_from(TERMS), st.integers(1, 2)),
@@ -88,16 +94,48 @@ class AnySequence(RuleBasedStateMachine):
     )
     def search(self, counts: dict[str, int], vector: tuple[int, int], k: int) -> None:
         assert self.backend.count() == len(self.held)
-        check(self.backend, "lexical", list(self.held.values()), sparse_query(counts), k)
-        check(self.backend, "sparse", list(self.held.values()), sparse_query(counts), k)
-        check(self.backend, "dense", list(self.held.values()), np.float32(vector), k, metric="dot")
+        whole = "whole-" if self.schema.passages else ""
+        for kind in ("lexical", "sparse"):
+            self.compare(f"{whole}{kind}", kind, sparse_query(counts), k)
+        self.compare(f"{whole}dense", "dense", np.float32(vector), k)
+
+    def compare(self, name: str, kind: Kind, query: QueryVector, k: int) -> None:
+        right = right_scores(kind, list(self.held.values()), query, "dot")
+        (ranking,) = self.backend.search([Request(name, query, k)])
+        check_ranking(ranking, right, k, tolerance=self.backend.capabilities.score_tolerance[kind])
 
     def teardown(self) -> None:
         self.backend.close()
         shutil.rmtree(self.folder)
 
 
-AnySequence.TestCase.settings = settings(
+ITEMS_OF_PASSAGES = st.builds(
+    lambda number, passages: long(f"d{number}", passages), st.integers(0, 12), st.lists(ITEMS, min_size=1, max_size=4)
+)
+OF_PASSAGES = with_passages(SCHEMA, beside=True)
+
+
+class AnySequenceOfPassages(AnySequence):
+    """Does the same with passages, beside retrievers that read whole documents."""
+
+    schema = OF_PASSAGES
+    upsert = rule(items=st.lists(ITEMS_OF_PASSAGES, max_size=6, unique_by=lambda item: item.id))(AnySequence.change)
+
+    @rule(
+        counts=st.dictionaries(st.sampled_from(TERMS), st.integers(1, 2)),
+        vector=st.tuples(*[st.integers(-2, 2)] * 2),
+        k=st.integers(1, 14),
+        listed=st.integers(0, 3),
+    )
+    def search_passages(self, counts: dict[str, int], vector: tuple[int, int], k: int, listed: int) -> None:
+        held = list(self.held.values())
+        check_passages(self.backend, "lexical", held, sparse_query(counts), k, listed)
+        check_passages(self.backend, "sparse", held, sparse_query(counts), k, listed)
+        check_passages(self.backend, "dense", held, np.float32(vector), k, listed, metric="dot")
+
+
+AnySequenceOfPassages.TestCase.settings = AnySequence.TestCase.settings = settings(
     database=None, deadline=None, max_examples=25, stateful_step_count=20, suppress_health_check=list(HealthCheck)
 )
 TestAnySequenceOfChanges = AnySequence.TestCase
+TestAnySequenceOfChangesOfPassages = AnySequenceOfPassages.TestCase

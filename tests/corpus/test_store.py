@@ -23,7 +23,9 @@ from hybridsearch.errors import (
     IndexNotFoundError,
     InvalidArgumentError,
 )
-from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vocabulary
+from hybridsearch.testing.samples import Item, encode, long, long_items, make_schema, with_passages
+from hybridsearch.testing.storage import vector_of
+from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vocabulary
 
 SCHEMA = Schema(
     {
@@ -72,6 +74,39 @@ def test_what_was_appended_comes_back_after_reopening(tmp_path: Path) -> None:
     assert store.schema == SCHEMA
     assert len(store) == 40
     assert content(list(store.batches())) == content(batches)
+
+
+def test_passages_come_back_with_their_vectors(tmp_path: Path) -> None:
+    schema = with_passages(make_schema(frozenset({"lexical", "sparse", "dense"})), beside=True)
+    items = [*long_items(300, seed=2), Item("nothing"), long("many", [Item("same")] * (GROUP_ROWS + 5)), Item("last")]
+    given = encode(items, schema)
+    store = CorpusStore.create(tmp_path / "corpus", schema)
+    store.append(given)
+    store.close()
+    assert [len(table) for table in to_tables(given, schema)] == [303, 1]
+    read = list(CorpusStore.open(tmp_path / "corpus").batches())
+    assert [d for batch in read for d in batch.documents] == list(given.documents)
+    assert given.passages is not None
+    passages = PassageSpans.concat([batch.passages for batch in read if batch.passages is not None])
+    assert np.array_equal(passages.offsets, given.passages.offsets)
+    assert np.array_equal(passages.spans, given.passages.spans)
+    for name, vectors in given.vectors.items():
+        rows = [vector_of(batch.vectors[name], row) for batch in read for row in range(len(batch.vectors[name]))]
+        assert rows == [vector_of(vectors, row) for row in range(len(vectors))], name
+
+
+def test_a_file_without_passages_has_the_columns_that_it_always_had(tmp_path: Path) -> None:
+    store = CorpusStore.create(tmp_path / "corpus", SCHEMA)
+    store.append(batch(0, 3))
+    store.close()
+    (part,) = (tmp_path / "corpus").rglob("*.parquet")
+    columns = pq.ParquetFile(part).schema_arrow
+    assert columns.names == ["id", "title", "text", "metadata", "bm25.terms", "bm25.values", "a/b é"]
+    assert [str(columns.field(name).type) for name in columns.names[-2:]] == [
+        "list<element: float>",
+        "fixed_size_list<element: float>[3]",
+    ]
+    assert '"passages"' not in (tmp_path / "corpus" / "manifest.json").read_text()
 
 
 def test_tombstones_hide_documents(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from hybridsearch.corpus import store as store_module
 from hybridsearch.documents import Document
 from hybridsearch.errors import HybridSearchError, IndexCorruptedError
 from hybridsearch.filters import Filter
-from hybridsearch.vectors import EncodedBatch, SparseVectors
+from hybridsearch.vectors import EncodedBatch, PassageSpans, SparseVectors
 
 IDS = [str(number) for number in range(4200)]
 FILTERS = [Filter.parse(filter) for filter in ({"n": 3}, {"v": {"$gte": 1}}, {"n": {"$in": [1, 2]}}, {"id": "17"})]
@@ -42,10 +42,14 @@ MODES = ("verify", "quick", "bounds", "hostile")
 """The checksums to compare: of all files, of small files (verify=False), of none, or of all after new checksums."""
 
 
+PASSAGES = "passages"
+"""An argument of this program: the index has passages."""
+
+
 def sample_maker() -> Any:
     from conftest import Samples  # in the folder of this program
 
-    return Samples()
+    return Samples(passages=PASSAGES in sys.argv)
 
 
 def make(folder: Path) -> None:
@@ -60,9 +64,9 @@ def make(folder: Path) -> None:
 def answers(backend: MemoryBackend) -> Any:
     """The answers to all kinds of requests, as plain values."""
     requests = sample_maker().requests()
-    found = [(ranking.ids, ranking.scores.tolist()) for ranking in backend.search(requests)]
+    found = [(ranking.ids, ranking.scores.tolist(), ranking.passages) for ranking in backend.search(requests)]
     filtered = [type(requests[0])(r.retriever, r.query, r.k, f) for r in requests[::4] for f in FILTERS]
-    found += [(ranking.ids, ranking.scores.tolist()) for ranking in backend.search(filtered)]
+    found += [(ranking.ids, ranking.scores.tolist(), None) for ranking in backend.search(filtered)]
     explained = backend.explain(requests[0], IDS[:50])
     counts = [backend.count(), *map(backend.count, FILTERS)]
     documents = [None if d is None else d.to_dict() for d in backend.fetch([*IDS[::13], "small", "7", "nobody"])]
@@ -70,7 +74,10 @@ def answers(backend: MemoryBackend) -> Any:
     for batch in backend.scan(500):
         for vectors in batch.vectors.values():
             sparse = isinstance(vectors, SparseVectors)
-            for row, document in enumerate(batch.documents):
+            passages = batch.passages or PassageSpans.of([[(0, 0)]] * len(batch))
+            for row, number in enumerate(passages.owners.tolist()):
+                document = batch.documents[number]
+                scanned.setdefault(document.id, [document.to_dict()]).append(passages.spans[row].tolist())
                 own = vectors.matrix[[row]].toarray()[0] if sparse else vectors.array[row]
                 pairs = sorted(zip(vectors.vocabulary.terms, own.tolist(), strict=True)) if sparse else own.tolist()
                 scanned.setdefault(document.id, [document.to_dict()]).append(pairs)
@@ -251,6 +258,7 @@ UNSEEN = {
         *("documents.ids", "documents.texts", "documents.hashes", "metadata.fields", "metadata.rows", "metadata.codes"),
         *("metadata.values", "metadata.ends", "retriever-0.lengths", "retriever-1.lengths", "retriever-2.vectors"),
         *("retriever-2.norms", "documents.order", "documents.text_starts", "documents.id_starts"),
+        *("passages.offsets", "passages.spans"),
         *(f"retriever-{n}.{name}" for n in (0, 1) for name in ("rows", "values", "terms", "term_starts", "indptr")),
     )
 }
@@ -262,9 +270,20 @@ def test_whatever_is_damaged_is_found_or_does_no_harm(tmp_path: Path) -> None:
     campaign(tmp_path, 0, 5, *MODES)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_damaged_passages_are_found_or_do_no_harm(tmp_path: Path) -> None:
+    campaign(tmp_path, 100, 5, *MODES, PASSAGES)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_two_thousand_damaged_folders_are_found_or_do_no_harm(tmp_path: Path) -> None:
+def test_two_thousand_damaged_folders_with_passages_are_found_or_do_no_harm(tmp_path: Path) -> None:
+    campaign(tmp_path, 5000, 2000, *MODES, PASSAGES)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_two_thousand_damaged_folders_are_damaged_folders_are_found_or_do_no_harm(tmp_path: Path) -> None:
     campaign(tmp_path, 1000, 2000, *MODES)
 
 
@@ -345,19 +364,55 @@ def nothing_in_place_of(table: pa.Table, column: str) -> pa.Table:
 def test_a_part_that_holds_something_impossible_is_refused(
     tmp_path: Path, samples: Any, change: Callable[[pa.Table], pa.Table]
 ) -> None:
+    refuses(samples, tmp_path / "index", change)
+
+
+def in_place_of(table: pa.Table, column: str, change: Callable[[list[Any]], list[Any]]) -> pa.Table:
+    """Write a file that has another list in a column of numbers."""
+    kind = table.schema.field(column).type
+    lists = change(table.column(column).to_pylist())
+    return table.set_column(table.schema.get_field_index(column), column, pa.array(lists, kind))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: in_place_of(table, "passages.start", lambda lists: [[], *lists[1:]]),
+        lambda table: in_place_of(table, "passages.start", lambda lists: [one[::-1] for one in lists]),
+        lambda table: in_place_of(table, "passages.end", lambda lists: [[-1] * len(one) for one in lists]),
+        lambda table: in_place_of(table, "passages.end", lambda lists: [[*one, 9] for one in lists]),
+        lambda table: in_place_of(table, "passages.end", lambda lists: [[None] * len(one) for one in lists]),
+        lambda table: in_place_of(table, "bm25.counts", lambda lists: [[*one, 0] for one in lists]),
+        lambda table: in_place_of(table, "bm25.counts", lambda lists: [[n + 1 for n in one] for one in lists]),
+        lambda table: in_place_of(table, "sparse.counts", lambda lists: [[-n for n in one] for one in lists]),
+        lambda table: in_place_of(table, "sparse.counts", lambda lists: [[None] * len(one) for one in lists]),
+        lambda table: in_place_of(table, "dense", lambda lists: [one[:-1] for one in lists]),
+        lambda table: in_place_of(table, "dense", lambda lists: [[*lists[0], *lists[1]], [], *lists[2:]]),
+        lambda table: table.drop_columns(["passages.start"]),
+        lambda table: table.drop_columns(["sparse.counts"]),
+    ],
+)
+def test_a_part_with_impossible_passages_is_refused(
+    tmp_path: Path, samples: Any, change: Callable[[pa.Table], pa.Table]
+) -> None:
+    refuses(type(samples)(passages=True), tmp_path / "index", change)
+
+
+def refuses(samples: Any, folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Assert that an index is refused after a change of its Parquet file."""
     batch = samples.batch(["a", "b", "c"])
-    backend = MemoryBackend(tmp_path / "index")
+    backend = MemoryBackend(folder)
     backend.create(samples.schema())
-    backend.upsert(EncodedBatch([replace(d, title="") for d in batch.documents], batch.vectors))
+    backend.upsert(replace(batch, documents=[replace(document, title="") for document in batch.documents]))
     backend.close()
-    path = next((tmp_path / "index").rglob("part.parquet"))
+    path = next(folder.rglob("part.parquet"))
     pq.write_table(change(pq.read_table(path)), path)
-    content = json.loads((tmp_path / "index" / "manifest.json").read_bytes())
+    content = json.loads((folder / "manifest.json").read_bytes())
     raw = path.read_bytes()
     part_of(content)["files"]["part.parquet"] = {"size": len(raw), "crc32": zlib.crc32(raw)}
-    write_manifest(tmp_path / "index", content)
+    write_manifest(folder, content)
     with pytest.raises(IndexCorruptedError, match="index the documents again"):
-        MemoryBackend(tmp_path / "index").open()
+        MemoryBackend(folder).open()
 
 
 @pytest.mark.parametrize("linked", ["segments", "write.lock", "manifest.json.tmp"])
@@ -397,6 +452,8 @@ def main(folder: Path, seed: int, count: int, modes: list[str]) -> None:
     make(intact)
     said = {}
     for mode in modes:
+        if mode == PASSAGES:
+            continue
         said[mode] = spoil_many(folder, intact, mode, seed, count)
     print(json.dumps(said), flush=True)
 
