@@ -284,7 +284,7 @@ class Plan:
             page = chosen[chooser.offset :][:top_k]
             finder = Finder(requests, self.encoder, partial(matched_terms, self.backend))
             hits = make_hits(page, chooser.offset, fused[i][1], by_query[i], explain, found[i].lazily, finder)
-            notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
+            notes = of_all + answers.notes_of(i) + chooser.notes(candidates[i]) if query.strip() else [BLANK]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
             if chosen and chooser.offset >= len(chosen):
@@ -380,8 +380,8 @@ class FoundPassages:
     """The passages that the retrievers list for one query, merged by the fusion.
 
     Each retriever lists the best passages of each document in its ranking. These lists are rankings, too, and are
-    merged like the rankings of documents. A document may be replaced while the retrievers answer. Passages of a
-    retriever that read another text of the document are left out.
+    merged like the rankings of documents. A document may be replaced while the retrievers answer. If a retriever read
+    another text of the document, the passages that it lists are left out.
 
     Args:
         fusion: Method that merges the rankings.
@@ -399,6 +399,12 @@ class FoundPassages:
 
     def of(self, id: str) -> tuple[PassageHit, ...]:
         """The passages of one document, best first."""
+        of_other_text = {
+            _key(id, passage.start, passage.end)
+            for ranking in self._rankings.values()
+            if not self._fits(ranking, id)
+            for passage in (ranking.passages or {})[id]
+        }
         return tuple(
             PassageHit(
                 start,
@@ -413,6 +419,7 @@ class FoundPassages:
                 pages_of(self._documents[id], start, end),
             )
             for key, start, end, score in self._merged[0].get(id, ())
+            if key not in of_other_text
         )
 
     def _fits(self, ranking: Ranking, id: str) -> bool:
@@ -420,7 +427,7 @@ class FoundPassages:
         text = self._documents[id].text
         if ranking.documents is not None and id in ranking.documents:
             return ranking.documents[id].text == text
-        return all(passage.end <= len(text) for passage in (ranking.passages or {})[id])
+        return all(passage.end <= len(text) for passage in (ranking.passages or {}).get(id, ()))
 
     def read(self, id: str, passages: int = 1) -> Document:
         """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
@@ -442,7 +449,6 @@ class FoundPassages:
             name: Ranking.from_scores(
                 (_key(id, passage.start, passage.end), passage.score)
                 for id in ranking.ids
-                if id not in self._documents or self._fits(ranking, id)
                 for passage in (ranking.passages or {})[id]
             )
             for name, ranking in self._rankings.items()

@@ -150,6 +150,20 @@ class Selection:
             candidates = self._grouped(candidates, self.group_by)
         return candidates if self.diversity is None else self._diverse(candidates, self.diversity, similarities)
 
+    def notes(self, candidates: Sequence[Candidate]) -> list[str]:
+        """Sentences about boosts and groups that have no effect. Most often their fields are misspelt."""
+        if not candidates:
+            return []
+        notes = [
+            f"The boost {name} changed no score."
+            for name in candidates[0].boosts
+            if all(one.boosts[name] == 1 for one in candidates)
+        ]
+        field = self.group_by
+        if field is not None and all(field_value(one.document, field) is None for one in candidates):
+            notes.append(f"No candidate has the field {field!r:.80}, so each hit is a group of its own.")
+        return notes
+
     def _factors(self, document: Document) -> dict[str, float]:
         factors: dict[str, float] = {}
         for boost in self.boosts:

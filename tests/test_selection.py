@@ -178,6 +178,18 @@ def test_groups_hold_values_that_filters_compare_as_equal() -> None:
         assert [hit.group for hit in hits].count(None) == len(alone)
 
 
+def test_boosts_and_groups_without_effect_are_noted() -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.index([{"id": "a", "text": "wing", "kind": "x", "day": "2024-01-01"}], show_progress_bar=False)
+        results = search.search("wing", boost=[hs.Recency("dya"), hs.FieldBoost({"kind": "x"})], group_by="knid")
+        boost, group = results.notes
+        assert boost.startswith("The boost Recency('dya'")
+        assert boost.endswith("changed no score.")
+        assert group == "No candidate has the field 'knid', so each hit is a group of its own."
+        assert search.search("wing", boost=hs.Recency("day"), group_by="kind").notes == ()
+        assert search.search("jet", boost=hs.Recency("dya"), group_by="knid").notes == ()
+
+
 # Variety
 
 
