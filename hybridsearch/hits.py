@@ -556,7 +556,7 @@ def _found(hits: Sequence[Hit]) -> dict[str, tuple[Highlight, ...]]:
 
 
 def _summary(hit: Hit, found: Mapping[str, tuple[Highlight, ...]]) -> list[str]:
-    """Title and snippet, as the lines of a cell."""
+    """Title, pages of the best passage and snippet, as the lines of a cell."""
 
     def line(width: int) -> Marked:
         length = max(width - 2, 1)  # without the ellipses
@@ -564,7 +564,9 @@ def _summary(hit: Hit, found: Mapping[str, tuple[Highlight, ...]]) -> list[str]:
 
     shown = line(_LENGTH)
     shown.fit = line
-    return [title for title in (hit.document.title,) if title] + ([shown] if shown or not hit.document.title else [])
+    pages = None if hit.passage is None else hit.passage.pages
+    head = ", ".join([part for part in (hit.document.title, pages and _pages(pages)) if part])
+    return [head, shown] if head and shown else [head or shown]
 
 
 def _pages(pages: tuple[int, int]) -> str:

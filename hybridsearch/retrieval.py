@@ -284,14 +284,10 @@ class Plan:
             page = chosen[chooser.offset :][:top_k]
             finder = Finder(requests, self.encoder, partial(matched_terms, self.backend))
             hits = make_hits(page, chooser.offset, fused[i][1], by_query[i], explain, found[i].lazily, finder)
-            notes = of_all + answers.notes_of(i) + chooser.notes(candidates[i]) if query.strip() else [BLANK]
+            notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
-            if chosen and chooser.offset >= len(chosen):
-                notes.append(
-                    f"The offset {chooser.offset} is past the last of {number_of(len(chosen), 'hit')}: raise "
-                    "candidates to find more."
-                )
+            notes += chooser.notes(candidates[i], chosen)
             names = tuple(answers.rankings)
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results

@@ -14,6 +14,7 @@ from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.filters import comparable, field_value
+from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking, round_score
 from hybridsearch.rerank import MMR, Boost, Likeness, boosted, check_boosts, check_diversity
 
@@ -150,8 +151,13 @@ class Selection:
             candidates = self._grouped(candidates, self.group_by)
         return candidates if self.diversity is None else self._diverse(candidates, self.diversity, similarities)
 
-    def notes(self, candidates: Sequence[Candidate]) -> list[str]:
-        """Sentences about boosts and groups that have no effect. Most often their fields are misspelt."""
+    def notes(self, candidates: Sequence[Candidate], chosen: Sequence[Candidate]) -> list[str]:
+        """Sentences about limits that no hit reaches, and about boosts and groups that have no effect.
+
+        Args:
+            candidates: The documents before `choose`.
+            chosen: The documents after `choose`.
+        """
         if not candidates:
             return []
         notes = [
@@ -162,6 +168,16 @@ class Selection:
         field = self.group_by
         if field is not None and all(field_value(one.document, field) is None for one in candidates):
             notes.append(f"No candidate has the field {field!r:.80}, so each hit is a group of its own.")
+        if not chosen:
+            note = f"No hit reaches the min_score {self.min_score:g}: the highest score is {candidates[0].score:.4g}."
+            if candidates[0].reranker_score is None:
+                note += " It is a fused score. To limit one retriever, name it: {'bm25': 1} (--min-score bm25=1)."
+            notes.append(note)
+        elif self.offset >= len(chosen):
+            notes.append(
+                f"The offset {self.offset} is past the last of {number_of(len(chosen), 'hit')}: raise candidates to "
+                "find more."
+            )
         return notes
 
     def _factors(self, document: Document) -> dict[str, float]:

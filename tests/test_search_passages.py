@@ -6,6 +6,7 @@ import asyncio
 import copy
 import hashlib
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,9 @@ def test_a_passage_of_a_file_with_pages_knows_its_pages(make: Make) -> None:
     assert 2 in range(hit.passage.pages[0], hit.passage.pages[1] + 1)
     assert hit.passage.to_dict()["pages"] == list(hit.passage.pages)
     assert "page" in str(hit.explain())
+    assert re.search(
+        r"^ +1 .* pages? \d", str(search.search("lift the battery out", 1, retrievers=["bm25"])), re.MULTILINE
+    )
     (short,) = search.search("hours", retrievers=["bm25"])
     assert short.passage is not None
     assert short.passage.pages is None

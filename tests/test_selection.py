@@ -128,6 +128,14 @@ def test_hits_below_the_least_score_are_left_out(search: hs.HybridSearch) -> Non
     assert search.search("wing flow", min_score=2.0).ids == []
 
 
+def test_a_note_tells_if_no_hit_reaches_the_least_score(search: hs.HybridSearch) -> None:
+    (note,) = search.search("wing flow", min_score=2).notes
+    assert note.startswith("No hit reaches the min_score 2: the highest score is 0.01639. It is a fused score.")
+    (note,) = search.search("wing flow", min_score=2, reranker=Reversing()).notes
+    assert note == "No hit reaches the min_score 2: the highest score is -8."
+    assert search.search("wing flow", min_score=0.001).notes == ()
+
+
 def test_with_a_reranker_the_least_score_is_the_rerankers(search: hs.HybridSearch) -> None:
     assert len(search.search("wing flow", reranker=Reversing(), min_score=-9)) == 2
     assert len(search.search("wing flow", reranker=Reversing(), min_score=-1000)) == 3

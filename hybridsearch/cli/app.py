@@ -114,7 +114,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Search your documents with BM25, sparse and dense retrieval, and see why each document was found.
 
-\bFirst steps, in this order (FOLDER holds .txt and .md files):
+\bFirst steps, in this order (FOLDER holds texts, PDF or office files):
   hybridsearch index FOLDER --index my-index    make an index
   hybridsearch search my-index                  ask questions
   hybridsearch compare --help                   measure which search is best

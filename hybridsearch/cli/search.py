@@ -289,7 +289,14 @@ def search(
     fusion: arguments.FusionName = None,
     rerank: arguments.Rerank = None,
     offset: Annotated[int, of_search("N", "Number of first hits to leave out, for the next page.", min=0)] = 0,
-    min_score: Annotated[float | None, of_search("SCORE", "Least score of a hit. Default: no limit.")] = None,
+    min_score: Annotated[
+        str | None,
+        of_search(
+            "SCORE",
+            "Least score of a hit, after fusion and reranking. Or least scores of retrievers, such as "
+            "bm25=2,dense=0.4: a retriever does not find documents with lower scores. Default: no limit.",
+        ),
+    ] = None,
     recent: Annotated[
         str | None,
         of_search(
@@ -349,7 +356,7 @@ def search(
         "candidates": candidates,
         "fusion": fusion,
         "offset": offset,
-        "min_score": min_score,
+        "min_score": _least(min_score),
         "boost": _recency(recent),
         "group_by": group_by,
         "diversity": None if mmr is None else hs.MMR(mmr),
@@ -601,6 +608,20 @@ def _passages(passages: bool, size: int | None, whole: str | None) -> Passages |
                 raise InvalidArgumentError(f"{option} is a setting of passages: give --passages too, or leave it out.")
         return None
     return Passages(size=DEFAULT_SIZE if size is None else size, whole=tuple(split_names(whole) or ()))
+
+
+def _least(given: str | None) -> float | dict[str, float] | None:
+    """The limit that `--min-score SCORE` gives, or the limits that `--min-score NAME=SCORE,...` gives."""
+    if given is None:
+        return None
+    try:
+        if "=" not in given:
+            return float(given)
+        return {name.strip(): float(score) for name, _, score in (one.rpartition("=") for one in given.split(","))}
+    except ValueError:
+        raise InvalidArgumentError(
+            f"--min-score takes a number, or numbers for retrievers such as bm25=2,dense=0.4, not {given!r:.80}."
+        ) from None
 
 
 def _recency(given: str | None) -> Recency | None:

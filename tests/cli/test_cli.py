@@ -197,6 +197,25 @@ def test_queries_come_from_standard_input_one_a_line(place: str) -> None:
 # Options
 
 
+def test_min_score_limits_all_hits_or_a_retriever(place: str) -> None:
+    result = invoke("search", place, "wing layer", "--min-score", "2")
+    assert "no hits" in result.stdout
+    assert "No hit reaches the min_score 2" in result.stdout
+    scores = [hit["retrievers"]["bm25"]["score"] for hit in _hits(place)]
+    assert len(scores) > 1
+    assert len(_hits(place, "--min-score", f"bm25={scores[0]}")) == 1
+    result = invoke("search", place, "wing", "--min-score", "bm25=high")
+    assert result.exit_code == 1
+    assert "--min-score takes a number, or numbers for retrievers" in result.stderr
+
+
+def _hits(place: str, *options: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(
+        invoke("search", place, "wing layer", "--retrievers", "bm25", *options, "--json").stdout
+    )["hits"]
+    return found
+
+
 def test_a_filter_leaves_out_what_does_not_match(place: str) -> None:
     found = json.loads(invoke("search", place, "wing layer", "--filter", '{"year": {"$lt": 1960}}', "--json").stdout)
 
