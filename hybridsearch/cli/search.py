@@ -189,6 +189,7 @@ def index(
 
     \bExamples:
       hybridsearch index papers.jsonl --index papers
+      hybridsearch index manuals/ --index manuals --passages
       hybridsearch index notes/ --index my-notes --retrievers bm25,dense=MODEL
     """
     from hybridsearch.readers import read_documents

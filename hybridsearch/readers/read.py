@@ -318,6 +318,8 @@ class DocumentReader(Iterable[Document]):
                 f"{number_of(len(self._unread), 'file was', 'files were')} not read, because no reader is known for "
                 f"the ending of the name: {shown}{more}."
             )
+        if any(path.suffix.lower() in SQLITE for path in self._unread):
+            yield "A database is read by a query: give its file as the source, with query='SELECT ...' (--query)."
 
     def _blank_note(self) -> Iterator[str]:
         if self._blank:

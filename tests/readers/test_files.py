@@ -420,6 +420,10 @@ def test_a_folder_may_mix_all_kinds_of_files(tmp_path: Path) -> None:
         "2 files were not read, because no reader is known for the ending of the name: g.zip, h.json."
     )
     assert [document.id for document in read_documents(tmp_path, format="pdf")] == ["sub/f.pdf"]
+    (tmp_path / "shop.SQLite").write_bytes(b"x")
+    assert list(reader)
+    assert reader.notes[-1].startswith("A database is read by a query")
+    (tmp_path / "shop.SQLite").unlink()
     (tmp_path / "h.json").unlink()
     assert [document.id for document in read_documents(tmp_path, format="jsonl")] == ["line"]
 
