@@ -351,7 +351,7 @@ class Results(Sequence[Hit]):
         failures: Reason by name, for each optional retriever that failed or was too slow.
         notes: Sentences for people who read the results. A note says that a retriever is missing, that a retriever read
             only a part of the query, found no term in it or searched for synonyms, that no document has a field of the
-            filter, or that a boost or a group had no effect.
+            filter, that no hit reaches `min_score`, or that a boost or a group had no effect.
         timings: Seconds of each stage (`"encode NAME"`, `"search"`, `"fuse"`, `"fetch"`, `"rerank"`) for the whole
             call. If retrievers work side by side, `"search"` leaves out the longest `"encode NAME"`.
     """
