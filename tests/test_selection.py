@@ -259,7 +259,7 @@ def test_zero_vectors_are_like_nothing() -> None:
         {"group_by": "site"},
         {"diversity": hs.MMR(0.5), "boost": hs.Recency("published", now=NOW), "reranker": Reversing()},
     ],
-    ids=repr,
+    ids=["plain", "reranker", "boost", "mmr", "groups", "all"],
 )
 def test_pages_never_show_a_hit_twice_and_leave_none_out(search: hs.HybridSearch, options: Any) -> None:
     whole = search.search("wing flow", **options)
