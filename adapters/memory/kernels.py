@@ -177,7 +177,7 @@ def top_k(
                     for i in range(high - low):
                         scores[np.uint64(i)] *= allowed[np.uint64(low + i)]
                 if threshold == SMALLEST and len(owners):
-                    cutoff = threshold = _kth_owner(scores, low, high, k, owners)
+                    cutoff = threshold = _guess_of_owners(scores, low, high, k, owners)
                 elif threshold == SMALLEST:
                     cutoff = threshold = _guess(scores, high - low, k)
                 candidates = _scan(low, high, cutoff, scores, near, partial)
@@ -349,11 +349,15 @@ def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
 
 
 @_inner
-def _kth_owner(scores: NDArray[np.float32], low: int, high: int, k: int, owners: NDArray[np.int32]) -> np.float32:
-    """The k-th best score of the owners in [low, high). SMALLEST if there are fewer than k."""
-    best = np.empty(high - low, dtype=np.float32)
+def _guess_of_owners(scores: NDArray[np.float32], low: int, high: int, k: int, owners: NDArray[np.int32]) -> np.float32:
+    """A score that at least `k` owners of the passages in [low, high) reach: the k-th best of the first owners.
+
+    SMALLEST if there are fewer than k.
+    """
+    width = min(high - low, max(SCAN * 16, k * SCAN // 2))
+    best = np.empty(width, dtype=np.float32)
     count, last = 0, -1
-    for i in range(high - low):
+    for i in range(width):
         if scores[i] >= SMALLEST:
             if owners[low + i] != last:
                 last = owners[low + i]

@@ -5,18 +5,18 @@ The exact searches rank documents by their best passage themselves: see `sparse`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.plain import first_of_each
 from hybridsearch.adapters.memory.segment import Mask, Segment
-from hybridsearch.documents import Document
 from hybridsearch.ranking import PassageScore
 from hybridsearch.vectors import PassageSpans
+
+Value = TypeVar("Value")
 
 _WIDTH = 3
 """The number of passages that a graph is asked for at first, for each document that is needed."""
@@ -51,50 +51,51 @@ def find_documents(
 
 
 def best_passages(
-    passages: PassageSpans,
-    documents: Sequence[int],
-    score: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    most: int,
-) -> list[list[PassageScore]]:
-    """The best passages of each document, best first, and equal scores in their order.
+    passages: PassageSpans, row: int, score: Callable[[NDArray[np.int64]], NDArray[np.float64]], most: int
+) -> tuple[PassageScore, ...]:
+    """The best passages of a document, best first, and equal scores in their order.
 
     Args:
         passages: Passages of the segment.
-        documents: Rows of the documents, ascending.
-        score: A function from rows of passages to scores. Minus infinity stands for a passage that is no hit.
-        most: Largest number of passages of a document.
+        row: Row of the document.
+        score: A function from ascending rows of passages to scores. Minus infinity stands for a passage that is no hit.
+        most: Largest number of passages.
     """
-    firsts, rows = passages.offsets[documents], passages.rows(documents)
-    starts = np.searchsorted(rows, firsts)  # where the passages of each document begin in `rows`
-    scores = score(rows)
-    owners = np.repeat(np.arange(len(documents)), np.diff(starts, append=len(rows)))
-    order = np.lexsort((-scores, owners))
-    order = order[(np.arange(len(order)) - starts[owners] < most) & (scores[order] > -np.inf)]
-    begins, ends = passages.spans[rows[order]].T.tolist()
-    listed = list(map(PassageScore, begins, ends, scores[order].tolist()))
-    cuts = np.searchsorted(owners[order], np.arange(len(documents) + 1)).tolist()
-    return [listed[begin:end] for begin, end in pairwise(cuts)]
+    begin, end = passages.offsets[row : row + 2].tolist()
+    scores = score(np.arange(begin, end))
+    best = np.argsort(-scores, kind="stable")[:most]
+    found = zip(passages.spans[begin + best].tolist(), scores[best].tolist(), strict=True)
+    return tuple(PassageScore(start, stop, value) for (start, stop), value in found if value > -np.inf)
 
 
-class RankedDocuments(Mapping[str, Document]):
-    """The documents of a ranking, as they were at the search: an upsert may replace them before they are read.
+class Lazy(Mapping[str, Value]):
+    """A value for each document of a ranking, made when it is first read. Most documents are not shown.
+
+    The values are those at the time of the search, because segments never change.
 
     Args:
-        places: Segment and row of each document, by id.
+        ids: Ids of the documents.
+        make: A function from the id of a document to its value.
     """
 
-    def __init__(self, places: Mapping[str, tuple[Segment, int]]) -> None:
-        self._places = places
+    def __init__(self, ids: Iterable[str], make: Callable[[str], Value]) -> None:
+        self._made: dict[str, Value | None] = dict.fromkeys(ids)
+        self._make = make
 
-    def __getitem__(self, id: str) -> Document:
-        segment, row = self._places[id]
-        return segment.document(row)
+    def __getitem__(self, id: str) -> Value:
+        value = self._made[id]
+        if value is None:
+            value = self._made[id] = self._make(id)
+        return value
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._made
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._made)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._made)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
 from hybridsearch.adapters.memory import sparse
-from hybridsearch.adapters.memory.passages import RankedDocuments, best_passages, find_documents, spans_of
+from hybridsearch.adapters.memory.passages import Lazy, best_passages, find_documents, spans_of
 from hybridsearch.adapters.memory.postings import TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.adapters.memory.sparse import SparseSlice
@@ -212,18 +212,24 @@ class State:
 
     def listed(self, ranking: Ranking, request: Request) -> Ranking:
         """The ranking with its documents and their best passages."""
-        score = self._scorer(request)
-        rows: dict[int, dict[int, str]] = {}
-        for position, number, row in self.find(ranking.ids):
-            rows.setdefault(number, {})[row] = ranking.ids[position]
-        listed: dict[str, Sequence[PassageScore]] = {}
-        places: dict[str, tuple[Segment, int]] = {}
-        for number, ids in rows.items():
-            documents, segment = sorted(ids), self.views[number].segment
-            places.update((id, (segment, row)) for row, id in ids.items())
-            best = best_passages(spans_of(segment), documents, partial(score, number), request.passages)
-            listed.update(zip(map(ids.__getitem__, documents), best, strict=True))
-        return replace(ranking, documents=RankedDocuments(places), passages=listed)
+        places: dict[str, tuple[int, int]] = {}
+        score = cache(lambda: self._scorer(request))
+
+        def place(id: str) -> tuple[Segment, int, int]:
+            if not places:
+                places.update((ranking.ids[at], (number, row)) for at, number, row in self.find(ranking.ids))
+            number, row = places[id]
+            return self.views[number].segment, number, row
+
+        def document(id: str) -> Document:
+            segment, _, row = place(id)
+            return segment.document(row)
+
+        def passages(id: str) -> Sequence[PassageScore]:
+            segment, number, row = place(id)
+            return best_passages(spans_of(segment), row, partial(score(), number), request.passages)
+
+        return replace(ranking, documents=Lazy(ranking.ids, document), passages=Lazy(ranking.ids, passages))
 
     def _scorer(self, request: Request) -> Callable[[int, NDArray[np.int64]], NDArray[np.float64]]:
         """A function from the number of a view and ascending rows to scores. A row that is no hit has -inf."""
