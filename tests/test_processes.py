@@ -258,7 +258,7 @@ def test_a_forked_process_searches_though_threads_of_its_parent_held_the_locks(
     assert isinstance(backend, MemoryBackend)
     held, go = threading.Event(), threading.Event()
 
-    words = search.retrievers["bm25"]._table  # type: ignore[attr-defined] - where stems of new words go
+    words = search.retrievers["bm25"]._queries._table  # type: ignore[attr-defined] - where stems of new words go
 
     def hold() -> None:
         with backend._writer, search._refreshing, search._create_lock, words._lock:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridsearch.backends import Backend, Capabilities, Kind, Request, Schema
+from hybridsearch.backends import Backend, Capabilities, Kind, Request, Schema, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -53,7 +53,7 @@ class PassageTests(Base):
             pytest.skip("the backend stores passages")
         backend = connect("index")
         with pytest.raises(BackendError, match="passages"):
-            backend.create(samples.with_passages(schema))
+            check_schema(samples.with_passages(schema), backend)  # as an index does before it is made
         backend.close()
 
     def test_documents_are_ranked_by_their_best_passage(self, long_items: Backend, kinds: Kinds) -> None:
