@@ -1,7 +1,10 @@
 """The command line program `hybridsearch`. Each module here adds its verbs to `app`."""
 
+from hybridsearch.cli import checking as checking
+from hybridsearch.cli import copying as copying
 from hybridsearch.cli import documents as documents
 from hybridsearch.cli import evaluation as evaluation
+from hybridsearch.cli import indexing as indexing
 from hybridsearch.cli import search as search
 from hybridsearch.cli import training as training
 from hybridsearch.cli.app import app as app

@@ -6,11 +6,14 @@ import contextlib
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hybridsearch.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from hybridsearch.search import HybridSearch
 
 OUTPUT = "Output"
 """The heading of `--json` and `--help`, in every verb."""
@@ -50,6 +53,8 @@ def _checked_fusion(name: str | None) -> str | None:
 # An option under a heading
 of_index = partial(opt, rich_help_panel="Index")
 of_search = partial(opt, rich_help_panel="Search")
+of_run = partial(opt, rich_help_panel="Run")
+of_documents = partial(opt, rich_help_panel="Documents")
 of_data = partial(opt, rich_help_panel="Data set")
 of_output = partial(opt, rich_help_panel=OUTPUT)
 
@@ -139,3 +144,14 @@ def backend_options(given: list[str] | None, hnsw: bool = False, place: str = ""
 def split_names(names: str | None) -> list[str] | None:
     """The names of a text with commas. None for None."""
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+def check_hnsw(searcher: HybridSearch, hnsw: bool) -> None:
+    from hybridsearch.encoders.dense import Dense
+
+    if hnsw and not any(isinstance(encoder, Dense) for encoder in searcher.retrievers.values()):
+        names = ", ".join(searcher.retrievers)
+        raise InvalidArgumentError(
+            f"--hnsw is for dense vectors, but the retrievers of this index ({names}) have none. Leave out --hnsw, or "
+            "make an index with --retrievers dense=MODEL."
+        )

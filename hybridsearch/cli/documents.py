@@ -7,14 +7,13 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import KEEPING, Verb, app
-from hybridsearch.cli.arguments import arg, backend_options, flag, opt, split_names
+from hybridsearch.cli.arguments import arg, backend_options, flag, of_documents, split_names
 from hybridsearch.cli.terminal import console_on, parse_filter, print_error, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
 _ROWS = 20
 _SHOWN = 1000  # characters of a text that a row may need
 
-_of_documents = partial(opt, rich_help_panel="Documents")  # an option under a heading
 
 Filter = Annotated[
     str | None,
-    _of_documents(
+    of_documents(
         "JSON",
         """Filter on metadata, title or id. Only documents that match count. Example: '{"year": {"$lt": 2000}}'.""",
     ),
@@ -52,20 +50,18 @@ def list_documents(
     filter: Filter = None,
     sort: Annotated[
         str | None,
-        _of_documents(
+        of_documents(
             "FIELDS",
             "Fields to sort by, with commas, such as title or -year,title. A dash before a field is for descending. "
             "Documents that do not have the field come last. Default: by id.",
         ),
     ] = None,
     limit: Annotated[
-        int | None, _of_documents("N", f"Number of documents. Default: {_ROWS}; all with --json.", min=1)
+        int | None, of_documents("N", f"Number of documents. Default: {_ROWS}; all with --json.", min=1)
     ] = None,
     after: Annotated[
         str | None,
-        _of_documents(
-            "CURSOR", "Text that an earlier list printed. The list continues there. --sort must be the same."
-        ),
+        of_documents("CURSOR", "Text that an earlier list printed. The list continues there. --sort must be the same."),
     ] = None,
     option: arguments.Options = None,
     as_json: JsonLines = False,

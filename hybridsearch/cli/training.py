@@ -26,6 +26,7 @@ from hybridsearch.cli.arguments import (
     flag,
     of_index,
     of_output,
+    of_run,
     opt,
 )
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
@@ -52,7 +53,6 @@ _of_negatives = partial(opt, rich_help_panel="Hard negatives and teacher")
 _of_unlabelled = partial(opt, rich_help_panel="Training without judgements")
 _of_measuring = partial(opt, rich_help_panel="Measuring")
 _of_training = partial(opt, rich_help_panel="Training settings")
-_of_run = partial(opt, rich_help_panel="Run")
 _of_choice = partial(opt, rich_help_panel="Which documents are negatives")
 _of_dense = partial(opt, rich_help_panel="Dense models")
 _of_sparse = partial(opt, rich_help_panel="Sparse models")
@@ -260,21 +260,19 @@ def train(
     seed: Annotated[int | None, _of_training("N", "Random seed. Default: 0.")] = None,
     config: Annotated[
         Path | None,
-        _of_run(
+        of_run(
             "FILE",
             "YAML file with any of these options, such as `batch_size: 64`. Options of the command line replace "
             "options of the file.",
         ),
     ] = None,
-    keep_checkpoints: Annotated[
-        int | None, _of_run("N", "Number of checkpoints that stay on disk. Default: 2.")
-    ] = None,
-    resume: Annotated[bool | None, _of_run("", "Go on after the last checkpoint in --output.", "--resume")] = None,
+    keep_checkpoints: Annotated[int | None, of_run("N", "Number of checkpoints that stay on disk. Default: 2.")] = None,
+    resume: Annotated[bool | None, of_run("", "Go on after the last checkpoint in --output.", "--resume")] = None,
     trackers: Annotated[
-        str | None, _of_run("NAMES", "Tools that record the run, with commas: tensorboard, wandb, codecarbon.")
+        str | None, of_run("NAMES", "Tools that record the run, with commas: tensorboard, wandb, codecarbon.")
     ] = None,
     push_to_hub: Annotated[
-        str | None, _of_run("NAME", "Name on the Hugging Face hub under which the model is uploaded.")
+        str | None, of_run("NAME", "Name on the Hugging Face hub under which the model is uploaded.")
     ] = None,
     matryoshka_dims: Annotated[
         str | None,
