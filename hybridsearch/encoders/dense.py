@@ -10,20 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.arguments import one_of, whole_number_or_none
-from hybridsearch.backends import Fingerprint, RetrieverSchema
-from hybridsearch.documents import Document
-from hybridsearch.encoders.batching import (
-    Task,
-    count_tokens,
-    cut_notes,
-    forward,
-    max_tokens,
-    run_batches,
-    token_lengths,
-)
+from hybridsearch.backends import RetrieverSchema
+from hybridsearch.encoders.batching import Task, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.neural import ModelEncoder
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.vectors import DenseVectors, Metric
@@ -34,7 +25,7 @@ if TYPE_CHECKING:
 GPU_BATCH_TOKENS = 65536
 
 
-class Dense:
+class Dense(ModelEncoder[DenseVectors]):
     """An encoder for dense search, which runs a `SentenceTransformer` model of sentence-transformers.
 
     The model is loaded when the first text is encoded. Documents are encoded in batches of similar length. Equal texts
@@ -74,6 +65,8 @@ class Dense:
     0.84
     """
 
+    _type = "dense"
+
     def __init__(
         self,
         model: str | Path | SentenceTransformer,
@@ -95,7 +88,17 @@ class Dense:
     ) -> None:
         if metric is not None:
             one_of("metric", metric, get_args(Metric))
-        self.model = LazyModel(
+        self._truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
+        self._normalize, self._metric = normalize, metric
+        settings = {
+            "query_prompt": query_prompt,
+            "document_prompt": document_prompt,
+            "template": template,
+            "truncate_dim": self._truncate_dim,
+            "normalize": normalize,
+            "metric": metric,
+        }
+        lazy = LazyModel(
             model,
             "SentenceTransformer",
             max_length,
@@ -106,24 +109,9 @@ class Dense:
             revision,
             to_search=True,
         )
-        self._truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
-        self._read = reader(template)
-        self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
-        self._normalize, self._metric = normalize, metric
-        settings = {
-            "query_prompt": query_prompt,
-            "document_prompt": document_prompt,
-            "template": template,
-            "truncate_dim": self._truncate_dim,
-            "normalize": normalize,
-            "metric": metric,
-        }
-        self._settings: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        super().__init__(lazy, settings, batch_tokens, cache)
         if normalize is False and metric == "cosine":
             raise _unnormalized_cosine()
-
-    def __repr__(self) -> str:
-        return f"Dense({self.model.written(**self._settings)})"
 
     @property
     def metric(self) -> Metric:
@@ -180,24 +168,6 @@ class Dense:
             array = np.zeros((len(texts), self.dimensions), dtype=np.float32)
         return DenseVectors(array, metric, truncated)
 
-    def encode_fields(self, documents: Sequence[Document]) -> DenseVectors:
-        """Encode documents by the template, or by title and text if there is no template.
-
-        Args:
-            documents: Documents to encode.
-
-        Returns:
-            Vectors as from `encode_documents`, in the order of `documents`.
-
-        Raises:
-            EncodingError: The model gives NaN or infinity.
-        """
-        return self.encode_documents([self.text_of(document) for document in documents])
-
-    def text_of(self, document: Document) -> str:
-        """Make the text that the model reads of a document."""
-        return self._read(document)
-
     def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Encode the texts of queries.
 
@@ -219,42 +189,9 @@ class Dense:
         blank = np.zeros(0 if len(filled) == len(texts) else self.dimensions, dtype=np.float32)
         return [rows.get(number, blank) for number in range(len(texts))]
 
-    @property
-    def max_tokens(self) -> int | None:
-        """Number of tokens that the model reads of a document, without special tokens and the prompt.
-
-        None if it reads all of them. The model is loaded.
-        """
-        return max_tokens(self.model, prompt=self._settings.get("document_prompt"))
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text as a document, without special tokens. Nothing is cut off."""
-        return count_tokens(self.model, texts)
-
-    def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """Write a note on each query that is longer than the model reads.
-
-        Returns:
-            One sentence for each text, or `""` if the model reads all of it.
-        """
-        return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
-
-    def fingerprint(self) -> Fingerprint:
-        """Name the model's content and the settings that vectors depend on. Files are read, but no model is loaded.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
-        return Fingerprint("dense", {"model": self.model.digest(), **self.model.settings, **self._settings})
-
     def schema(self) -> RetrieverSchema:
         """Describe the retriever for the index. The model is loaded, to find its dimensions and its metric."""
-        arguments = self.model.arguments()
-        encoder = None if arguments is None else {"type": "dense", **arguments, **self._settings}
-        return RetrieverSchema("dense", self.fingerprint(), encoder, self.dimensions, self.metric)
-
-    def _is_cut(self, texts: list[str]) -> NDArray[np.bool_]:
-        return token_lengths(self.model, texts, "document", self._settings.get("document_prompt"))[1]
+        return RetrieverSchema("dense", self.fingerprint(), self._description(), self.dimensions, self.metric)
 
     def _encode_new(
         self, texts: list[str], numbers: list[int]
@@ -271,7 +208,7 @@ class Dense:
         """
         if not texts:
             return iter(())
-        prompt = self._settings.get(f"{task}_prompt")
+        prompt = self._prompt(task)
         dimensions = self._truncate_dim or self.model.get().truncate_dim
         normalized = self.metric == "cosine" if self._normalize is None else self._normalize
 

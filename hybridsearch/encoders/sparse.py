@@ -12,22 +12,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from hybridsearch.arguments import whole_number_or_none
-from hybridsearch.backends import Fingerprint, RetrieverSchema
-from hybridsearch.documents import Document
+from hybridsearch.backends import RetrieverSchema
 from hybridsearch.encoders import Place
-from hybridsearch.encoders.batching import (
-    Task,
-    count_tokens,
-    cut_notes,
-    forward,
-    max_tokens,
-    read_words,
-    run_batches,
-    token_lengths,
-)
+from hybridsearch.encoders.batching import Task, forward, read_words, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.neural import ModelEncoder
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
@@ -46,7 +36,7 @@ Columns: TypeAlias = NDArray[np.int32] | NDArray[np.intp]
 Row: TypeAlias = tuple[Columns, NDArray[np.float32]]
 
 
-class Sparse:
+class Sparse(ModelEncoder[SparseVectors]):
     """An encoder for sparse search with a trained model, which runs a `SparseEncoder` of sentence-transformers.
 
     All architectures of `SparseEncoder` work. SPLADE gives weights to words of the tokenizer's vocabulary, also to
@@ -80,6 +70,8 @@ class Sparse:
         ModelNotFoundError: There is no such model. The error comes at first use.
     """
 
+    _type = "sparse"
+
     def __init__(
         self,
         model: str | Path | SparseEncoder,
@@ -105,16 +97,9 @@ class Sparse:
             "max_active_dims": whole_number_or_none("max_active_dims", max_active_dims),
             "query_max_active_dims": whole_number_or_none("query_max_active_dims", query_max_active_dims),
         }
-        self.model = LazyModel(
-            model, "SparseEncoder", max_length, device, backend, model_kwargs, trust_remote_code, revision
-        )
-        self._read = reader(template)
-        self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
-        self._settings: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        lazy = LazyModel(model, "SparseEncoder", max_length, device, backend, model_kwargs, trust_remote_code, revision)
+        super().__init__(lazy, settings, batch_tokens, cache)
         self._vocabulary: Vocabulary | None = None
-
-    def __repr__(self) -> str:
-        return f"Sparse({self.model.written(**self._settings)})"
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -154,24 +139,6 @@ class Sparse:
         )
         return SparseVectors(matrix, self.vocabulary, truncated)
 
-    def encode_fields(self, documents: Sequence[Document]) -> SparseVectors:
-        """Encode documents by the template, or by title and text if there is no template.
-
-        Args:
-            documents: Documents to encode.
-
-        Returns:
-            Vectors as from `encode_documents`, in the order of `documents`.
-
-        Raises:
-            EncodingError: The model gives NaN or infinity.
-        """
-        return self.encode_documents([self.text_of(document) for document in documents])
-
-    def text_of(self, document: Document) -> str:
-        """Make the text that the model reads of a document."""
-        return self._read(document)
-
     def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
         """Encode the texts of queries.
 
@@ -193,26 +160,6 @@ class Sparse:
                 queries[filled[position]] = SparseQuery(*self._ordered(*row))
         blank = SparseQuery((), np.empty(0, dtype=np.float32))
         return [queries.get(number, blank) for number in range(len(texts))]
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Number of tokens that the model reads of a document, without special tokens and the prompt.
-
-        None if it reads all of them. The model is loaded.
-        """
-        return max_tokens(self.model, prompt=self._settings.get("document_prompt"))
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text as a document, without special tokens. Nothing is cut off."""
-        return count_tokens(self.model, texts)
-
-    def query_notes(self, texts: Sequence[str]) -> list[str]:
-        """Write a note on each query that is longer than the model reads.
-
-        Returns:
-            One sentence for each text, or `""` if the model reads all of it.
-        """
-        return cut_notes(self.model, texts, "query", self._settings.get("query_prompt"))
 
     def locate(
         self, texts: Sequence[str], terms: Sequence[Mapping[str, float]], *, models: bool = True
@@ -239,7 +186,7 @@ class Sparse:
     def _places(self, text: str, terms: Mapping[str, float], models: bool) -> list[Place]:
         least = LEAST_PART * max(terms.values(), default=0.0)
         columns = {self.vocabulary.index[term]: term for term, part in terms.items() if part and part >= least}
-        prompt = self._settings.get("document_prompt")
+        prompt = self._prompt("document")
         ids, spans = read_words(self.model, text, "document", prompt)
         readable = [place for place, (start, end) in enumerate(spans) if start < end]
         if not readable or not columns:
@@ -325,23 +272,10 @@ class Sparse:
             for side, mean in means.items()
         }
 
-    def fingerprint(self) -> Fingerprint:
-        """Name the model's content and the settings that vectors depend on. Files are read, but no model is loaded.
-
-        Raises:
-            ModelNotFoundError: There is no such model.
-        """
-        return Fingerprint("sparse", {"model": self.model.digest(), **self.model.settings, **self._settings})
-
     def schema(self) -> RetrieverSchema:
         """Describe the retriever for the index. The model is loaded, so that a broken model raises before indexing."""
         self.model.get()
-        arguments = self.model.arguments()
-        encoder = None if arguments is None else {"type": "sparse", **arguments, **self._settings}
-        return RetrieverSchema("sparse", self.fingerprint(), encoder)
-
-    def _is_cut(self, texts: list[str]) -> NDArray[np.bool_]:
-        return token_lengths(self.model, texts, "document", self._settings.get("document_prompt"))[1]
+        return RetrieverSchema("sparse", self.fingerprint(), self._description())
 
     def _encode_new(
         self, texts: list[str], numbers: list[int]
@@ -381,7 +315,7 @@ class Sparse:
             texts,
             embed,
             task,
-            self._settings.get(f"{task}_prompt"),
+            self._prompt(task),
             budget=self._batch_tokens,
             gpu_budget=GPU_BATCH_TOKENS,
             cpu_budget=CPU_BATCH_TOKENS,
@@ -392,7 +326,7 @@ class Sparse:
         from sentence_transformers.util import select_max_active_dims
 
         own = self._settings.get("query_max_active_dims" if task == "query" else "max_active_dims")
-        limit, prompt = own or self.model.get().max_active_dims, self._settings.get(f"{task}_prompt")
+        limit, prompt = own or self.model.get().max_active_dims, self._prompt(task)
         arguments = {} if limit is None else {"max_active_dims": limit}
         tensor = forward(self.model, texts, "sentence_embedding", task, prompt, **arguments)
         rows: NDArray[np.float32] = select_max_active_dims(tensor, limit).float().cpu().numpy()

@@ -1,0 +1,109 @@
+"""What the encoders `Dense` and `Sparse` share: both run a model of sentence-transformers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.arguments import whole_number_or_none
+from hybridsearch.backends import Fingerprint
+from hybridsearch.documents import Document
+from hybridsearch.encoders.batching import Task, count_tokens, cut_notes, max_tokens, token_lengths
+from hybridsearch.encoders.fields import reader
+from hybridsearch.encoders.models import LazyModel
+from hybridsearch.vectors import DenseVectors, SparseVectors
+
+V = TypeVar("V", DenseVectors, SparseVectors)
+
+
+class ModelEncoder(ABC, Generic[V]):
+    """Base class of the encoders that run a model of sentence-transformers.
+
+    Args:
+        model: Model that is run.
+        settings: Arguments of the encoder that its vectors depend on, by name. Arguments that are None are left out.
+        batch_tokens: Number of tokens of a batch, after padding. None for the encoder's default.
+        cache: Folder that keeps vectors. True for the usual folder, False for no cache.
+    """
+
+    _type: ClassVar[Literal["dense", "sparse"]]
+    """Name of the encoder in an index and in its fingerprint."""
+
+    def __init__(
+        self, model: LazyModel, settings: Mapping[str, Any], batch_tokens: int | None, cache: bool | str | Path
+    ) -> None:
+        self.model = model
+        self._settings = {name: value for name, value in settings.items() if value is not None}
+        self._read = reader(settings["template"])
+        self._batch_tokens, self._cache = whole_number_or_none("batch_tokens", batch_tokens), cache
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model.written(**self._settings)})"
+
+    @abstractmethod
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> V:
+        """Encode the texts of documents."""
+
+    def encode_fields(self, documents: Sequence[Document]) -> V:
+        """Encode documents by the template, or by title and text if there is no template.
+
+        Args:
+            documents: Documents to encode.
+
+        Returns:
+            Vectors as from `encode_documents`, in the order of `documents`.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
+        return self.encode_documents([self.text_of(document) for document in documents])
+
+    def text_of(self, document: Document) -> str:
+        """Make the text that the model reads of a document."""
+        return self._read(document)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Number of tokens that the model reads of a document, without special tokens and the prompt.
+
+        None if it reads all of them. The model is loaded.
+        """
+        return max_tokens(self.model, prompt=self._prompt("document"))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text as a document, without special tokens. Nothing is cut off."""
+        return count_tokens(self.model, texts)
+
+    def query_notes(self, texts: Sequence[str]) -> list[str]:
+        """Write a note on each query that is longer than the model reads.
+
+        Returns:
+            One sentence for each text, or `""` if the model reads all of it.
+        """
+        return cut_notes(self.model, texts, "query", self._prompt("query"))
+
+    def fingerprint(self) -> Fingerprint:
+        """Name the model's content and the settings that vectors depend on. Files are read, but no model is loaded.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        return Fingerprint(self._type, {"model": self.model.digest(), **self.model.settings, **self._settings})
+
+    def _description(self) -> dict[str, Any] | None:
+        """The arguments that make the encoder again, for an index. None if the model was given as an object."""
+        arguments = self.model.arguments()
+        return None if arguments is None else {"type": self._type, **arguments, **self._settings}
+
+    def _prompt(self, task: Task) -> str | None:
+        prompt: str | None = self._settings.get(f"{task}_prompt")
+        return prompt
+
+    def _is_cut(self, texts: list[str]) -> NDArray[np.bool_]:
+        """Whether each text is longer than the model reads of a document."""
+        return token_lengths(self.model, texts, "document", self._prompt("document"))[1]
