@@ -106,6 +106,17 @@ def registered(kind: Kind) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted(known.items())))
 
 
+def name_of(kind: Kind, cls: type) -> str | None:
+    """Look up the name of a class. None if the class is not registered, for example because it is a subclass.
+
+    >>> from hybridsearch import RRF
+    >>> name_of("fusion", RRF)
+    'rrf'
+    """
+    path = _Registered(cls).path
+    return next((name for name, known in registered(kind).items() if known == path), None)
+
+
 def find(kind: Kind, name: str) -> Any:
     """Find the class that a name stands for, and import it if necessary.
 

@@ -49,6 +49,18 @@ def test_names_are_sorted_and_each_is_found(kind: Kind) -> None:
             assert find(kind, name).__name__ == target.partition(":")[2]
 
 
+class Counted(hs.BM25):
+    """A subclass of one of our encoders."""
+
+
+def test_a_saved_index_restores_a_registered_subclass_of_an_encoder(tmp_path: Path) -> None:
+    register("encoder", "counted", Counted)
+    with hs.HybridSearch({"bm25": Counted(k1=0.9)}, tmp_path / "index") as search:
+        search.index([hs.Document("a", "wing")])
+    with hs.open(tmp_path / "index") as opened:
+        assert repr(opened.retrievers["bm25"]) == "Counted('english', k1=0.9)"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_registered_cannot_be_changed_in_the_view(kind: Kind) -> None:
     with pytest.raises(TypeError):

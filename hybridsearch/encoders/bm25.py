@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,11 @@ from hybridsearch.encoders.synonyms import STOP, Synonyms, note_on, read_synonym
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, Rules, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.messages import warn
-from hybridsearch.registry import find, registered
+from hybridsearch.registry import find, name_of, registered
 from hybridsearch.vectors import SparseQuery, SparseVectors
 from hybridsearch.weighting import BM25Weighting, Variant
+
+_MADE = {"_rules", "_documents", "_queries", "_words", "_fields", "_synonyms"}  # attributes made from the arguments
 
 MAX_SYNONYMS = 1_000_000
 """Number of characters of the synonyms that an index records, at most. A schema must stay small on every engine."""
@@ -221,7 +224,9 @@ BM25(stop_words=False) finds them.']
         >>> BM25("german").with_synonyms({"Rechner": "Computer"}).decode("Ein neuer Rechner")
         [('neu', 1.0), ('rechn', 1.0), ('comput', 0.5)]
         """
-        return BM25(**{**self._arguments, "synonyms": synonyms})
+        again = copy(self)
+        BM25.__init__(again, **{**self._arguments, "synonyms": synonyms})
+        return again
 
     @property
     def max_tokens(self) -> None:
@@ -285,10 +290,12 @@ BM25(stop_words=False) finds them.']
     def schema(self) -> RetrieverSchema:
         """Describe the retriever for the index: the arguments of the encoder, and the weighting.
 
-        Synonyms of more than 1 MB are left out, with a warning.
+        Synonyms of more than 1 MB are left out, with a warning. A subclass that is not registered has no arguments, so
+        that `hs.open` never takes `BM25` for it.
         """
-        encoder = {"type": "bm25", **self._recorded()}
-        if sum(map(len, encoder.get("synonyms", ()))) > MAX_SYNONYMS:
+        name = name_of("encoder", type(self))
+        encoder = None if name is None else {"type": name, **self._recorded()}
+        if encoder and sum(map(len, encoder.get("synonyms", ()))) > MAX_SYNONYMS:
             del encoder["synonyms"]
             warn(
                 f"The index does not record the synonyms, because they are longer than {MAX_SYNONYMS:,} characters. "
@@ -328,10 +335,15 @@ BM25(stop_words=False) finds them.']
             if name != "language" and value != default[name].default
         ]
         language = [repr(self._arguments["language"])] if self._rules else []
-        return f"BM25({', '.join([*language, *changed])})"
+        return f"{type(self).__name__}({', '.join([*language, *changed])})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return partial(BM25, **self._arguments), ()
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of pickles and copies: the arguments, and what a subclass adds."""
+        return {name: value for name, value in vars(self).items() if name not in _MADE}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        BM25.__init__(self, **state["_arguments"])
+        vars(self).update({**state, "_arguments": self._arguments})
 
     def _recorded(self) -> dict[str, Any]:
         """The arguments as an index records them: a tokenizer of your own by its name."""

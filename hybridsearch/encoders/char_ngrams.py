@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from hybridsearch import arguments
@@ -15,6 +14,7 @@ from hybridsearch.encoders import Place
 from hybridsearch.encoders.counting import NO_WORD, TermCounter
 from hybridsearch.encoders.tokens import MAX_WORD, Rules
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.registry import name_of
 from hybridsearch.vectors import SparseQuery, SparseVectors
 from hybridsearch.weighting import BM25Weighting
 
@@ -128,15 +128,24 @@ class CharNGrams:
         return Fingerprint("chars", {**self._arguments, "version": VERSION})
 
     def schema(self) -> RetrieverSchema:
-        """Describe the retriever for the index: the arguments of the encoder, and the weighting."""
-        encoder = {"type": "chars", **self._arguments}
+        """Describe the retriever for the index: the arguments of the encoder, and the weighting.
+
+        A subclass that is not registered has no arguments, so that `hs.open` never takes `CharNGrams` for it.
+        """
+        name = name_of("encoder", type(self))
+        encoder = None if name is None else {"type": name, **self._arguments}
         return RetrieverSchema("lexical", self.fingerprint(), encoder, weighting=asdict(self.weighting))
 
     def __repr__(self) -> str:
-        return f"CharNGrams({', '.join(f'{name}={value!r}' for name, value in self._arguments.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._arguments.items())})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return partial(CharNGrams, **self._arguments), ()
+    def __getstate__(self) -> dict[str, Any]:
+        """The state of pickles and copies: the arguments, and what a subclass adds."""
+        return {name: value for name, value in vars(self).items() if name not in ("_documents", "_queries")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        CharNGrams.__init__(self, **state["_arguments"])
+        vars(self).update(state)
 
     def _places(self, text: str, wanted: Collection[str]) -> list[Place]:
         places: list[Place] = []

@@ -7,7 +7,9 @@ import json
 import math
 import pickle
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +20,7 @@ import pytest
 import rank_bm25
 from numpy.typing import NDArray
 
+import hybridsearch as hs
 from hybridsearch import BM25
 from hybridsearch.encoders import Encoder, counting, make_encoder
 from hybridsearch.errors import InvalidArgumentError
@@ -259,10 +262,35 @@ def test_the_encoder_comes_back_from_json_and_from_pickle(choice: dict[str, Any]
     assert schema.weighting is not None
     assert BM25Weighting(**schema.weighting) == encoder.weighting
     copies = [make_encoder(json.loads(json.dumps(schema.encoder))), pickle.loads(pickle.dumps(encoder))]  # noqa: S301
-    for copy in copies:
-        assert isinstance(copy, Encoder)
-        assert copy.fingerprint() == encoder.fingerprint()
-        assert repr(copy) == repr(encoder)
+    for again in copies:
+        assert isinstance(again, Encoder)
+        assert again.fingerprint() == encoder.fingerprint()
+        assert repr(again) == repr(encoder)
+
+
+class Reversed(BM25):
+    """An encoder that finds words from behind."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__("german", stop_words=False)
+        self.mark = mark
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
+        return super().encode_documents([text[::-1] for text in texts])
+
+
+def test_a_subclass_keeps_its_class_and_is_never_taken_for_bm25(tmp_path: Path) -> None:
+    encoder = Reversed("!")
+    copies = [pickle.loads(pickle.dumps(encoder)), copy(encoder), encoder.with_synonyms(None)]  # noqa: S301
+    for again in copies:
+        assert (type(again), again.mark, repr(again)) == (Reversed, "!", "Reversed('german', stop_words=False)")
+        assert again.encode_documents(["gulf"]).vocabulary.terms == ("flug",)
+    with hs.HybridSearch({"bm25": encoder}, tmp_path / "index") as search:
+        search.index([hs.Document("a", "gulf")])
+    with pytest.raises(InvalidArgumentError, match=r"'bm25' \(bm25 .* pass it, as in open"):
+        hs.open(tmp_path / "index")
+    with hs.open(tmp_path / "index", retrievers={"bm25": encoder}) as opened:
+        assert opened.search("Flug").ids == ["a"]
 
 
 def test_the_representation_names_what_differs_from_the_defaults() -> None:
