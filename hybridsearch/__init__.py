@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hybridsearch.context import Context as Context
     from hybridsearch.documents import Document as Document
     from hybridsearch.encoders.bm25 import BM25 as BM25
     from hybridsearch.encoders.char_ngrams import CharNGrams as CharNGrams
@@ -58,6 +59,7 @@ _HOMES = {
     "BM25": "encoders.bm25",
     "CharNGrams": "encoders.char_ngrams",
     "Comparison": "evaluation.comparison",
+    "Context": "context",
     "CopyReport": "indexing.copying",
     "CrossEncoderReranker": "rerank",
     "Dataset": "evaluation.datasets",

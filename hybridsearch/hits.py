@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+    from hybridsearch.context import Context, Tokenizer
+
 Explain: TypeAlias = "Callable[[Sequence[Hit]], list[Explanation]]"
 """Function that explains hits of one query."""
 
@@ -393,6 +395,47 @@ class Results(Sequence[Hit]):
             BackendError: The results were copied or unpickled, so they do not know their index.
         """
         return _explained(self.hits)
+
+    def context(
+        self,
+        max_tokens: int | None = 2000,
+        *,
+        tokenizer: Tokenizer | None = None,
+        per_document: int = 3,
+        url: str | None = None,
+    ) -> Context:
+        """Put the best passages into a text for the prompt of a language model, numbered so that it can cite them.
+
+        The hits come in the order of their ranks. Of each hit the best passages are taken, as many as fit, and shown in
+        the order of the text. Passages that touch become one source. A passage is left out if another one has the same
+        title, headings and text. If a document has no passages, its text is taken from the beginning. If it does not
+        fit, it is cut after a sentence. `Context.notes` tells what was left out or cut.
+
+        Args:
+            max_tokens: Largest number of tokens of the whole text, with tags and titles. None for no limit.
+            tokenizer: Function that counts the tokens of a text, or an object with the method `encode`, such as a
+                tokenizer of tiktoken or transformers. None estimates the number, rather too high
+                (`hybridsearch.context.estimated_tokens`).
+            per_document: Largest number of passages of one document.
+            url: Name of the metadata field that holds the address of a document. None takes the field `url` or
+                `source`, or the id if it is a URL.
+
+        Returns:
+            The text, and its sources by number. It is empty if there are no hits.
+
+        Raises:
+            InvalidArgumentError: An argument is not allowed.
+
+        >>> import hybridsearch as hs
+        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.index([{"id": "a", "text": "Charge it indoors.", "url": "https://example.org/a"}])
+        >>> (source,) = search.search("charge").context(max_tokens=500).sources
+        >>> source.number, source.id, source.start, source.end, source.url
+        (1, 'a', 0, 18, 'https://example.org/a')
+        """
+        from hybridsearch.context import make_context
+
+        return make_context(self.hits, max_tokens, tokenizer, per_document, url)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the results to a dict that JSON can hold."""

@@ -326,6 +326,15 @@ def with_passages(document: Document, spans: Sequence[tuple[int, int]]) -> Docum
     return replace(document, text="\n".join(texts))
 
 
+def headings_above(document: Document, start: int) -> tuple[str, ...]:
+    """The headings above the place `start` of a text, outermost first, without one that repeats the title.
+
+    >>> headings_above(Document("1", "# Pump\\n\\n## Repair\\n\\nTurn it.", "Pump"), 20)
+    ('Repair',)
+    """
+    return _below(document.title, path_at(document.text, start))
+
+
 class _Unit(NamedTuple):
     start: int
     end: int

@@ -104,6 +104,21 @@ def test_the_passage_that_answers_finds_the_document(make: Make) -> None:
     assert hit.passage.score == pytest.approx(sum(one.contribution for one in hit.passage.retrievers.values()))
 
 
+def test_the_context_of_a_prompt_has_the_passage_that_answers(make: Make) -> None:
+    search = make()
+    query = "how do I lift the battery out"
+    contexts = [
+        search.search(query, 2).context(300),
+        search.search_many([query, "pump"], 2)[0].context(300),
+        asyncio.run(search.asearch(query, 2)).context(300),
+    ]
+    for context in contexts:
+        assert context.tokens <= 300
+        assert context.sources[0].id == "long"
+        assert any(ANSWER.strip() in source.text for source in context.sources if source.id == "long")
+    assert contexts[0] == contexts[1] == contexts[2]
+
+
 def test_the_document_stays_the_unit(make: Make) -> None:
     search = make()
     assert search.count() == len(DOCUMENTS)
