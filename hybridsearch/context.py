@@ -255,7 +255,7 @@ def make_context(
     hits: Sequence[Found],
     max_tokens: int | None,
     tokenizer: Tokenizer | None = None,
-    per_document: int = 3,
+    per_document: int = 4,
     url: str | None = None,
 ) -> Context:
     """Make the context of the hits of one query, or of several. `Results.context` describes the arguments."""

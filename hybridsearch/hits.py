@@ -401,7 +401,7 @@ class Results(Sequence[Hit]):
         max_tokens: int | None = 2000,
         *,
         tokenizer: Tokenizer | None = None,
-        per_document: int = 3,
+        per_document: int = 4,
         url: str | None = None,
     ) -> Context:
         """Put the best passages into a text for the prompt of a language model, numbered so that it can cite them.

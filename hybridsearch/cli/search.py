@@ -10,7 +10,7 @@ import typer
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import SEARCHING, Verb, app
-from hybridsearch.cli.arguments import arg, backend_options, check_hnsw, flag, of_search, split_names
+from hybridsearch.cli.arguments import arg, backend_options, check_hnsw, flag, of_search, opt, split_names
 from hybridsearch.cli.terminal import WELCOME, Session, parse_filter, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
@@ -88,6 +88,15 @@ def search(
     explain: Annotated[
         bool, flag("--explain", "Show for each hit why it was found.", rich_help_panel=arguments.OUTPUT)
     ] = False,
+    context: Annotated[
+        int | None,
+        opt(
+            "TOKENS",
+            "Print the best passages as a text for the prompt of a language model, with at most so many tokens.",
+            rich_help_panel=arguments.OUTPUT,
+            min=1,
+        ),
+    ] = None,
     as_json: arguments.Json = False,
 ) -> None:
     """Search an index and print the best documents.
@@ -121,7 +130,7 @@ def search(
         check_hnsw(searcher, hnsw)
         if rerank is not None:
             searcher.reranker = hs.CrossEncoderReranker(rerank)
-        session = Session(searcher, top_k, options, explain)
+        session = Session(searcher, top_k, options, explain, context)
         if asking:
             names_of_all = ", ".join(searcher.retrievers)
             print_plain(f"{redacted(place)}: {number_of(searcher.count(), 'document')} for {names_of_all}.", WELCOME)

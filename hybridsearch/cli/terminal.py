@@ -34,6 +34,7 @@ class Session:
     top_k: int
     options: SearchOptions
     explain: bool
+    context: int | None = None  # tokens of the context that is printed in place of a table
 
     def answer(self, query: str) -> Results:
         return self.searcher.search(query, self.top_k, **self.options)
@@ -46,12 +47,19 @@ class Session:
         if self.explain:
             for explanation, of_hit in zip(results.explain(), data["hits"], strict=True):
                 of_hit["explanation"] = explanation.to_dict()
+        if self.context is not None:
+            data["context"] = results.context(self.context).to_dict()
         return data
 
     def show(self, query: str) -> Results:
         results = self.answer(query)
         console = console_on()
-        console.print(results)
+        if self.context is None:
+            console.print(results)
+        else:
+            context = results.context(self.context)
+            print_plain(str(context))
+            print_error(*results.notes, *context.notes)
         if self.explain:
             for explanation in results.explain():
                 console.print(f"\n{explanation}", markup=False, highlight=False)

@@ -145,6 +145,15 @@ def test_explain_works_for_a_document_that_was_not_found(place: str) -> None:
     assert "no retriever has it" in said.stdout
 
 
+def test_search_prints_the_context_of_a_prompt_and_what_is_missing_in_it(place: str) -> None:
+    found = invoke("search", place, "boundary layer", "--context", "40")
+    assert found.stdout.startswith('<source id="1">\nHeat\n\nHeat transfer')
+    assert found.stderr == "hybridsearch: Text of 1 document was left out, because max_tokens is 40: shock.\n"
+    context = json.loads(invoke("search", place, "boundary layer", "--context", "40", "--json").stdout)["context"]
+    assert context["text"] == found.stdout.strip()
+    assert [source["id"] for source in context["sources"]] == ["heat"]
+
+
 def test_search_explains_every_hit_on_request(place: str) -> None:
     results = json.loads(invoke("search", place, "wing", "--explain", "--json").stdout)
 
