@@ -46,9 +46,10 @@ from scipy.sparse import csr_array
 from sparse_search import make_documents, read_queries
 
 import hybridsearch as hs
-from hybridsearch.backends import Fingerprint, Loader, Request, RetrieverSchema, Schema, connect
+from hybridsearch.backends import Fingerprint, Loader, Request, RetrieverSchema, Schema
 from hybridsearch.errors import MissingExtraError
 from hybridsearch.evaluation.measures import read_qrels
+from hybridsearch.places import connect
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseQuery, SparseVectors, Vocabulary
 
 DIMENSIONS = 384

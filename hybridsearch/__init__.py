@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hybridsearch.indexing.copying import CopyReport as CopyReport
     from hybridsearch.indexing.copying import copy as copy
     from hybridsearch.indexing.copying import publish as publish
+    from hybridsearch.opening import open as open
     from hybridsearch.passages import Passages as Passages
     from hybridsearch.ranking import Ranking as Ranking
     from hybridsearch.readers import read_documents as read_documents
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from hybridsearch.rerank import FieldBoost as FieldBoost
     from hybridsearch.rerank import Recency as Recency
     from hybridsearch.search import HybridSearch as HybridSearch
-    from hybridsearch.search import open as open
     from hybridsearch.snippets import Highlight as Highlight
     from hybridsearch.snippets import Snippet as Snippet
     from hybridsearch.training.data import TrainingData as TrainingData
@@ -90,7 +90,7 @@ _HOMES = {
     "evaluate": "evaluation.experiment",
     "load_dataset": "evaluation.datasets",
     "mine_hard_negatives": "training.negatives.mining",
-    "open": "search",
+    "open": "opening",
     "publish": "indexing.copying",
     "read_documents": "readers",
     "train_dense": "training.dense",

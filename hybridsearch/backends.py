@@ -7,21 +7,17 @@ A backend is one class with the methods of `Backend`. It needs only the types of
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
-from hybridsearch.arguments import shown
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.listing import Key, Order
-from hybridsearch.messages import number_of, redacted
+from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
-from hybridsearch.registry import find, registered
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
@@ -324,9 +320,9 @@ class Capabilities:
 class Backend(Protocol):
     """One index in one engine, as hybridsearch uses it.
 
-    `connect` makes a backend, without any effect on the engine. The first call is `open`, and then `create` if there is
-    no index. Methods never change their arguments. Many threads may search while one thread writes. No method is called
-    after `close`.
+    `hybridsearch.places.connect` makes a backend, without any effect on the engine. The first call is `open`, and then
+    `create` if there is no index. Methods never change their arguments. Many threads may search while one thread
+    writes. No method is called after `close`.
     """
 
     @property
@@ -583,74 +579,3 @@ class Described(Backend, Protocol):
         JSON can hold the facts. They have no secrets. The backend must be open.
         """
         ...
-
-
-def connect(target: str | Path | Backend, options: Mapping[str, Any] | None = None) -> Backend:
-    """Make the backend for a place, without opening the index.
-
-    Args:
-        target: Place of the index: `"memory"`, a folder, a URL such as `"opensearch://host:9200/name"`, or a `Backend`.
-        options: Keyword arguments of the backend's class. They are allowed only with `"memory"`, a folder or a URL.
-
-    Returns:
-        The backend. A `Backend` is returned as it is.
-
-    Raises:
-        InvalidArgumentError: The URL's scheme is unknown, or the backend does not have an option.
-        MissingExtraError: A package that the backend needs is not installed.
-    """
-    if not isinstance(options, Mapping | None) or not all(isinstance(name, str) for name in options or ()):
-        raise InvalidArgumentError(
-            f"The options of a backend are a mapping, such as {{'shards': 3}}, not {shown(options)}."
-        )
-    options = dict(options or {})
-    if not isinstance(target, str | Path):
-        if isinstance(target, type) or not isinstance(target, Backend):
-            given = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
-            raise InvalidArgumentError(f"A backend is 'memory', a folder, a URL or a Backend, not {given}.")
-        if options:
-            raise InvalidArgumentError(
-                "Options need a backend that is given by its place: give the place, or set the options of the object."
-            )
-        return target
-    location = str(target)
-    if not location.strip():
-        raise InvalidArgumentError("The backend's place is empty: give 'memory', a folder or a URL.")
-    if "\0" in location:
-        raise InvalidArgumentError(
-            f"The place of the index is {redacted(location)!r:.80}, but it cannot hold a zero byte."
-        )
-    head, colon, rest = location.partition(":")
-    scheme = head.partition("+")[0]
-    if not rest.startswith("//"):
-        if colon and scheme in registered("backend"):  # a pathlib.Path makes "://" to ":/"
-            raise InvalidArgumentError(
-                f"A URL that begins with {head + colon!r} lacks the '//': write {head}://host/name as text, or put ./ "
-                "before the name of a folder."
-            )
-        scheme = "memory"
-    if scheme in ("http", "https") and scheme not in registered("backend"):
-        tls = "+https" if scheme == "https" else ""
-        raise InvalidArgumentError(
-            f"{scheme}:// does not say which engine is there: write opensearch{tls}://, elasticsearch{tls}:// or "
-            f"qdrant{tls}://{'' if tls else ', or opensearch+https:// and so on for TLS'}, as in "
-            f"opensearch{tls}://{redacted(location).partition('://')[2]}."
-        )
-    factory = find("backend", scheme)
-    _check_options(scheme, factory, options)
-    backend: Backend = factory(None if location == "memory" else location, **options)
-    return backend
-
-
-def place_name(place: str | Path | Backend) -> str:
-    """Name of a place for messages: a folder, a URL without passwords, or the class of a `Backend`."""
-    return redacted(place) if isinstance(place, str | Path) else type(place).__name__
-
-
-def _check_options(scheme: str, factory: Callable[..., Backend], options: Mapping[str, Any]) -> None:
-    parameters = list(inspect.signature(factory).parameters.values())
-    known = [p.name for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    unknown = [name for name in options if name not in known]
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        has = f"Its options are {', '.join(known)}" if known else "It has none"
-        raise InvalidArgumentError(f"The {scheme} backend has no option {unknown[0]!r}. {has}.")

@@ -1,15 +1,13 @@
-"""`HybridSearch` makes an index and searches it. `open` opens an index that exists."""
+"""`HybridSearch` makes an index and searches it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import pickle
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +15,9 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
-from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema, connect, place_name
+from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema
 from hybridsearch.documents import Document, spellings
-from hybridsearch.encoders import Encoder, make_encoder
+from hybridsearch.encoders import Encoder
 from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Compare, Condition, Filter
 from hybridsearch.forks import after_fork
@@ -33,10 +31,11 @@ from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.listing import Listing, Order, read_cursor
 from hybridsearch.messages import number_of, redacted, warn
 from hybridsearch.passages import Passages
+from hybridsearch.places import Recipe, connected, place_name
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table, read_documents
-from hybridsearch.rerank import MMR, Boost, Reranker, make_reranker
+from hybridsearch.rerank import MMR, Boost, Reranker
 from hybridsearch.retrieval import Plan, filter_notes, matched_terms
 from hybridsearch.selection import Selection
 
@@ -116,11 +115,12 @@ class HybridSearch:
         backend_options: Mapping[str, Any] | None = None,
         refresh: float | str | None = None,
         _recorded: Collection[str] = (),
-        _recipe: _Recipe | None = None,
+        _recipe: Recipe[HybridSearch] | None = None,
     ) -> None:
         options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
         settings = {"fusion": fusion, "reranker": reranker, "passages": passages, "candidates": candidates}
-        self._recipe = _recipe or _Recipe(type(self), backend, {"retrievers": retrievers, **settings, **options})
+        given = {"retrievers": retrievers, **settings, **options}
+        self._recipe = _recipe or Recipe(type(self), "backend", backend, given)
         self._every = None if refresh is None else arguments.seconds("refresh", refresh)
         self._checked = time.monotonic()
         self._encoders = IndexEncoders(retrievers, passages)
@@ -129,11 +129,10 @@ class HybridSearch:
         self.timeout = _timeouts(timeout, self._encoders.given)
         self._encoders.check_names(self.optional, "optional")
         self._place = place_name(self._recipe.place)
-        self._backend = connect(backend, backend_options)
         self._make_locks()
         after_fork(self, HybridSearch._make_locks)
         self._known: set[Condition] = set()
-        with _closed_on_error(self._backend, backend):
+        with connected(backend, backend_options) as self._backend:
             schema = self._encoders.schema = self._backend.open()
             recorded = {} if schema is None else schema.settings
             if fusion is None:
@@ -713,7 +712,7 @@ class HybridSearch:
             parts.append(f"reranker={self.reranker!r}")
         return f"HybridSearch({', '.join(parts)})"
 
-    def __reduce__(self) -> tuple[_Recipe, tuple[()]]:
+    def __reduce__(self) -> tuple[Recipe[HybridSearch], tuple[()]]:
         """The pickle holds the place and the settings. Unpickling opens the index again."""
         recipe = self._to_its_place()
         recipe.check_pickles()
@@ -733,7 +732,7 @@ class HybridSearch:
 
     # Private parts
 
-    def _to_its_place(self) -> _Recipe:
+    def _to_its_place(self) -> Recipe[HybridSearch]:
         """The recipe that opens this index again with the present settings."""
         if not self._backend.capabilities.persistent:
             raise BackendError(
@@ -901,131 +900,6 @@ class HybridSearch:
             fusion.weight(name)
 
 
-def open(
-    place: str | Path | Backend,
-    *,
-    retrievers: Mapping[str, Encoder] | None = None,
-    fusion: Fusion | str | Path | None = None,
-    reranker: Reranker | Literal["configured"] | None = CONFIGURED,
-    candidates: int | None = None,
-    optional: Collection[str] = (),
-    timeout: float | Mapping[str, float] | None = None,
-    backend_options: Mapping[str, Any] | None = None,
-    refresh: float | str | None = None,
-) -> HybridSearch:
-    """Open an index that exists, with the encoders, fusion, reranker and candidates that it was made with.
-
-    A model is loaded and compared with the index at the first search of its retriever.
-
-    Args:
-        place: Place of the index: a folder, an engine's URL, or a `Backend`.
-        retrievers: Encoders by name that replace the recorded ones, for example if a model has moved to another folder.
-            An encoder of your own must be given here, unless its class is registered.
-        fusion: Method that merges the rankings, as in `HybridSearch`. None uses the recorded fusion.
-        reranker: Reranker to use. `"configured"` uses the recorded one. None opens the index without a reranker.
-        candidates: Number of documents that are read from each retriever. None uses the recorded number.
-        optional: Names of the optional retrievers, as in `HybridSearch`.
-        timeout: Seconds that a retriever may take, as in `HybridSearch`.
-        backend_options: Keyword arguments of the backend that `place` names.
-        refresh: Time between two looks for changes that other processes made, as in `HybridSearch`.
-
-    Returns:
-        The search, ready to use. Close it with `close`, or use it as a context manager.
-
-    Raises:
-        IndexNotFoundError: There is no index at `place`.
-        IndexCorruptedError: A file of the index is damaged. The message names the file.
-        FingerprintMismatchError: The index was built with another encoder than the one in `retrievers`.
-        InvalidArgumentError: An argument is not allowed, or the index does not have one of the retrievers.
-    """
-    options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
-    settings = {"fusion": fusion, "reranker": reranker, "candidates": candidates}
-    recipe = _Recipe(open, place, {"retrievers": retrievers, **settings, **options})
-    backend = connect(place, backend_options)
-    with _closed_on_error(backend, place):
-        schema = backend.open()
-        shown = place_name(place)
-        if schema is None:
-            raise IndexNotFoundError(
-                f"There is no index at {shown!r}: check the place, or make one with `hybridsearch index`."
-            )
-        if not isinstance(retrievers, Mapping | None):
-            raise InvalidArgumentError(f"retrievers is a mapping such as {{'dense': encoder}}, not {retrievers!r:.80}.")
-        given = dict(retrievers or {})
-        encoders: dict[str, Encoder] = {}
-        for name, of_retriever in schema.retrievers.items():
-            if name in given:
-                encoders[name] = given.pop(name)
-            elif of_retriever.encoder is not None:
-                encoders[name] = make_encoder(of_retriever.encoder)
-            else:
-                raise InvalidArgumentError(
-                    f"The encoder of retriever {name!r} ({of_retriever.fingerprint}) is not one of hybridsearch's: "
-                    f"pass it, as in open(..., retrievers={{{name!r}: encoder}})."
-                )
-        if given:
-            raise InvalidArgumentError(
-                f"The index has no retriever {next(iter(given))!r}. It has {', '.join(map(repr, encoders))}."
-            )
-        if isinstance(reranker, str) and reranker == CONFIGURED:
-            recorded = schema.settings.get("reranker")
-            reranker = make_reranker(recorded) if recorded else None
-            if "reranker" in schema.settings and recorded is None:
-                warn(
-                    f"The index at {shown!r} was made with a reranker that it cannot make again, so it opens without "
-                    "a reranker: pass reranker=..., or reranker=None if you want no reranker."
-                )
-        return HybridSearch(
-            encoders,
-            backend,
-            fusion,
-            reranker,
-            candidates=candidates,
-            optional=optional,
-            timeout=timeout,
-            refresh=refresh,
-            _recorded=encoders.keys() - (retrievers or {}).keys(),
-            _recipe=recipe,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    """How a search opened its index: by `make(place, **options)`. Calling the recipe opens the index again."""
-
-    make: Callable[..., HybridSearch]
-    place: str | Path | Backend
-    options: Mapping[str, Any]
-
-    def __call__(self) -> HybridSearch:
-        return self.make(**{"place" if self.make is open else "backend": self.place}, **self.options)
-
-    def on(self, backend: Backend) -> HybridSearch:
-        """The same search on a backend that is open already."""
-        named = {} if self.make is open else {"_recipe": self}  # so that errors name the place
-        return replace(self, place=backend, options={**self.options, "backend_options": None, **named})()
-
-    def placed(self, **settings: Any) -> _Recipe:
-        """The same recipe with these settings and an absolute path, so that it works in any working folder."""
-        place = self.place
-        if isinstance(place, str | Path) and "://" not in str(place):
-            place = arguments.path("The place of the index", place).absolute()
-        return replace(self, place=place, options={**self.options, **settings})
-
-    def check_pickles(self) -> None:
-        """Raises BackendError if a part cannot be pickled."""
-        parts = {"backend": self.place, **self.options, **(self.options["retrievers"] or {})}
-        del parts["retrievers"]
-        for name, value in parts.items():
-            try:
-                pickle.dumps(value)
-            except Exception as error:  # an object may raise anything
-                raise BackendError(
-                    f"This search cannot be pickled, because {name!r}, a {type(value).__name__}, cannot ({error}): "
-                    "give a backend by its place, a model by its name, and objects of your own that can be pickled."
-                ) from error
-
-
 def _made_alike(schema: Schema, other: Schema) -> bool:
     """Whether the schemas are equal, apart from average lengths. The first documents of an index decide these."""
     ours, theirs = (
@@ -1033,17 +907,6 @@ def _made_alike(schema: Schema, other: Schema) -> bool:
         for one in (schema, other)
     )
     return ours == theirs
-
-
-@contextmanager
-def _closed_on_error(backend: Backend, place: object) -> Iterator[None]:
-    """Close the backend after an error. A `Backend` that the caller gave stays open."""
-    try:
-        yield
-    except BaseException:
-        if backend is not place:
-            backend.close()
-        raise
 
 
 def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:

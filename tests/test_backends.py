@@ -13,10 +13,11 @@ import pytest
 from fuzzing import SIZES, count_answers, mutated, value
 
 import hybridsearch as hs
-from hybridsearch.backends import Capabilities, Request, Schema, connect
+from hybridsearch.backends import Capabilities, Request, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.places import connect
 from hybridsearch.ranking import Ranking
 from hybridsearch.registry import make, registered
 from hybridsearch.vectors import EncodedBatch, SparseQuery, SparseVectors

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
     "messages", "errors", "arguments", "folders", "forks", "progress", "tables", "documents", "readers",
-    "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "corpus", "encoders", "sentences",
-    "passages", "fusion", "rerank", "selection", "snippets", "context", "hits", "retrieval", "indexing", "search",
-    "evaluation", "training", "testing",
+    "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "corpus", "encoders",
+    "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "hits", "retrieval", "indexing",
+    "search", "opening", "evaluation", "training", "testing",
     "adapters", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the package, each of which may import those before it. The package itself may name any but the last."""

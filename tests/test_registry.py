@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 import hybridsearch as hs
 from hybridsearch import registry
 from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.backends import connect
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.fusion import RRF, Fusion
+from hybridsearch.places import connect
 from hybridsearch.ranking import Ranking
 from hybridsearch.registry import Kind, find, make, register, registered
 

@@ -899,7 +899,7 @@ def test_an_index_that_cannot_be_opened_is_not_left_open(tmp_path: Path, monkeyp
             closed.append(self)
             super().close()
 
-    monkeypatch.setattr("hybridsearch.search.connect", lambda place, options: Noted(place))
+    monkeypatch.setattr("hybridsearch.places.connect", lambda place, options: Noted(place))
     with pytest.raises(IndexNotFoundError):
         hs.open(tmp_path / "nothing")
     with pytest.raises(FingerprintMismatchError):

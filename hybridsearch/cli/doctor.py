@@ -271,7 +271,7 @@ def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[F
 
 def _connected(place: str | Path, options: Mapping[str, Any] | None) -> tuple[Backend, bool]:
     """The backend of a place, and whether the place has the name of an index: a URL of a server may have none."""
-    from hybridsearch.backends import connect
+    from hybridsearch.places import connect
 
     try:
         return connect(place, options), True

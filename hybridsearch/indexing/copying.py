@@ -11,11 +11,12 @@ from typing import Any
 
 from hybridsearch import arguments
 from hybridsearch.arguments import names, whole_number
-from hybridsearch.backends import Aliased, Backend, OldIndex, Schema, connect, place_name
+from hybridsearch.backends import Aliased, Backend, OldIndex, Schema
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.fusion.files import restricted
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
 from hybridsearch.messages import number_of, redacted
+from hybridsearch.places import connect, place_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridsearch.backends import connect
+from hybridsearch.places import connect
 
 
 @pytest.fixture(params=["opensearch", "elasticsearch"])

@@ -27,10 +27,11 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
-from hybridsearch.backends import Backend, Capabilities, connect
+from hybridsearch.backends import Backend, Capabilities
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.places import connect
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import Connect, ask, put
 from hybridsearch.testing.filtering import FilterTests

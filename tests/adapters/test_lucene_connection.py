@@ -23,8 +23,8 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.opensearch import OpenSearchBackend
-from hybridsearch.backends import connect
 from hybridsearch.errors import BackendError, InvalidArgumentError, StorageError
+from hybridsearch.places import connect
 from hybridsearch.testing import samples
 
 SCHEMA = samples.make_schema(frozenset({"lexical", "sparse", "dense"}), average_length=samples.FROZEN_LENGTH)

@@ -19,9 +19,10 @@ import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
-from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema, connect
+from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.places import connect
 from hybridsearch.ranking import PassageScore, Ranking
 from hybridsearch.testing import oracles, samples
 from hybridsearch.testing.base import case

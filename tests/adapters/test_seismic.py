@@ -22,11 +22,12 @@ import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.adapters.memory.segment import Segment
 from hybridsearch.adapters.memory.state import State, View
-from hybridsearch.backends import Backend, Request, Schema, connect
+from hybridsearch.backends import Backend, Request, Schema
 from hybridsearch.corpus import CorpusStore
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
+from hybridsearch.places import connect
 from hybridsearch.ranking import EMPTY
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import ask, check, put

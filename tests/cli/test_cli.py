@@ -22,7 +22,7 @@ import pytest
 from typer.testing import CliRunner
 
 import hybridsearch as hs
-from hybridsearch import backends, registry
+from hybridsearch import places, registry
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Capabilities, OldIndex
 from hybridsearch.cli.app import app
@@ -496,7 +496,7 @@ def test_credentials_stay_text_though_they_look_like_numbers(place: str, monkeyp
 
 def test_a_type_error_of_an_engine_is_not_taken_for_an_unknown_option(engine: type[Engine]) -> None:
     with pytest.raises(TypeError, match="the engine's own"):
-        backends.connect("testing://host/broken", {"mode": "broken"})
+        places.connect("testing://host/broken", {"mode": "broken"})
 
 
 def test_a_corpus_is_encoded_into_a_folder_and_loaded_from_there(
