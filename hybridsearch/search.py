@@ -6,9 +6,9 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TypedDict, Unpack
@@ -18,23 +18,23 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder
-from hybridsearch.errors import BackendError, DocumentError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Compare, Condition, Filter
 from hybridsearch.forks import after_fork
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
+from hybridsearch.indexing.adding import Documents, add_documents, check_sync
 from hybridsearch.indexing.encoding import IndexEncoders
-from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty, is_last, reporting
+from hybridsearch.indexing.ingest import IndexReport
 from hybridsearch.indexing.selection import delete_selected, select
 from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.listing import Listing, Order, read_cursor
-from hybridsearch.messages import number_of, redacted, warn
+from hybridsearch.messages import redacted, warn
 from hybridsearch.passages import Passages
 from hybridsearch.places import Recipe, connected, place_name
-from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
-from hybridsearch.readers import Table, read_documents
+from hybridsearch.readers import Table
 from hybridsearch.rerank import MMR, Boost, Reranker
 from hybridsearch.retrieval import Plan, filter_notes, matched_terms
 from hybridsearch.selection import Selection
@@ -201,49 +201,26 @@ class HybridSearch:
             BulkIndexError: The engine refused some documents. All others are stored. If another error ends the call,
                 this error has a note about the refused documents.
         """
-        started = time.perf_counter()
         batch_size = whole_number("batch_size", batch_size)
         if sync:
-            self._check_sync(via)
+            if via is not None:
+                raise InvalidArgumentError(
+                    "sync (--sync) does not work with via (--via): call index again without via to sync."
+                )
+            check_sync(self._backend, str(self._place))
         if via is not None:
             return self._index_via(via, documents, batch_size, show_progress_bar)
         if self._encoders.schema is None:
             self.refresh()  # another process, or a call that was interrupted, may have made the index
-        reader = read_documents(documents)
-        sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
-        ingest, removed = Ingest(self._backend, self._encoders, batch_size), 0
-        with reporting(ingest.refused):
-            with progress_bar("Indexing", sized, show_progress_bar) as advance:
-
-                def counted(source: Iterator[list[Document]]) -> Iterator[list[Document]]:
-                    for batch in source:
-                        yield batch
-                        advance(len(batch))
-
-                source = batches(reader, batch_size)
-                first = list(islice(source, 1))  # an error here makes no index
-                if sync and not first and not reader.skipped:
-                    raise DocumentError(
-                        "The source holds no document, so sync (--sync) would remove every document of the index. No "
-                        "document was removed. Check the source. To empty an index, call delete with its ids."
-                    )
-                few, new = all(is_last(batch, batch_size) for batch in first), self._encoders.schema is None
-                empty = new or (not few and is_empty(self._backend))
-                self._create()
-                if empty and not few:
-                    ingest.load(counted(chain(first, source)))
-                else:
-                    ingest.add(counted(chain(first, source)), empty=empty)
-            if ingest.duplicates:
-                shown = ", ".join(map(repr, ingest.duplicates[:5])) + (", ..." if len(ingest.duplicates) > 5 else "")
-                came = number_of(len(ingest.duplicates), "document id came", "document ids came")
-                warn(f"{came} more than once, and the last document of each is stored: {shown}.")
-            if sync and not empty:
-                removed = self._remove(ingest, reader.skipped, sync, batch_size)
-        seconds = time.perf_counter() - started
-        notes = tuple(filter(None, [*reader.notes, reader.skipped_note, *ingest.truncation_notes()]))
-        found = ingest.truncated
-        return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, seconds, removed, notes, found)
+        return add_documents(
+            self._backend,
+            self._encoders,
+            documents,
+            create=self._create,
+            batch_size=batch_size,
+            sync=sync,
+            show_progress_bar=show_progress_bar,
+        )
 
     def upsert(
         self, documents: Document | Mapping[str, Any] | Table | Iterable[Document | Mapping[str, Any]]
@@ -771,11 +748,7 @@ class HybridSearch:
         self.reranker = there.reranker
 
     def _index_via(
-        self,
-        folder: str | Path,
-        documents: Iterable[Document | Mapping[str, Any]] | Table | str | Path,
-        batch_size: int,
-        show_progress_bar: bool | None,
+        self, folder: str | Path, documents: Documents, batch_size: int, show_progress_bar: bool | None
     ) -> IndexReport:
         """Encode the documents into an index in `folder`, then copy that index to this one."""
         if "://" in str(folder) or str(folder) == "memory":
@@ -807,35 +780,6 @@ class HybridSearch:
                 f"{new[0]!r} cannot be added. Leave out {new[0]!r}, or index the documents into another place with all "
                 "retrievers (the encoding cache keeps what models have encoded)."
             )
-
-    def _check_sync(self, via: str | Path | None) -> None:
-        able = self._backend.capabilities
-        if via is not None:
-            raise InvalidArgumentError(
-                "sync (--sync) does not work with via (--via): call index again without via to sync."
-            )
-        if not (able.delete and able.scan):
-            raise BackendError(
-                f"The engine of {str(self._place)!r} cannot {'list' if able.delete else 'delete'} its documents, and "
-                "sync (--sync) needs that: index into a new place instead."
-            )
-
-    def _remove(
-        self, ingest: Ingest, skipped: Sequence[object], sync: bool | Callable[[int], bool], batch_size: int
-    ) -> int:
-        """Remove the documents that the source no longer has. Returns their number."""
-        if skipped:
-            lines = number_of(len(skipped), "line was", "lines were")
-            raise DocumentError(
-                f"{lines} skipped, so it is unknown which documents the source no longer has. No document was removed. "
-                f"Repair the source and index it again. The first skipped line: {skipped[0]}"
-            )
-        gone = ingest.gone()
-        if not gone or (callable(sync) and not sync(len(gone))):
-            return 0
-        removed = sum(self.delete(gone[at : at + batch_size]) for at in range(0, len(gone), batch_size))
-        self._backend.refresh()
-        return removed
 
     def _create(self) -> None:
         """Make the index if there is none."""
