@@ -26,7 +26,6 @@ from hybridsearch.backends import (
     Loader,
     RetrieverSchema,
     Schema,
-    connect,
     redacted,
 )
 from hybridsearch.errors import (
@@ -40,6 +39,7 @@ from hybridsearch.errors import (
 )
 from hybridsearch.filters import Filter
 from hybridsearch.indexing.copying import publish
+from hybridsearch.places import connect
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vocabulary
 
 DIMENSIONS = 8
