@@ -26,7 +26,6 @@ from hybridsearch.backends import (
     Loader,
     RetrieverSchema,
     Schema,
-    redacted,
 )
 from hybridsearch.errors import (
     BackendError,
@@ -39,6 +38,7 @@ from hybridsearch.errors import (
 )
 from hybridsearch.filters import Filter
 from hybridsearch.indexing.copying import publish
+from hybridsearch.messages import redacted
 from hybridsearch.places import connect
 from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors, Vocabulary
 
