@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
-from hybridsearch.messages import number_of
+from hybridsearch.messages import number_of, visible
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Likeness
 from hybridsearch.selection import Candidate
@@ -174,7 +174,7 @@ class Explanation:
         }
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        return "\n".join(map(visible, self._lines()))
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"

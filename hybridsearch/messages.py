@@ -1,4 +1,4 @@
-"""Parts of messages: counts, places without passwords, and warnings that point to the caller."""
+"""Parts of messages: counts, places without passwords, texts that a terminal can show, and warnings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 from types import FrameType
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CONTROLS_IN_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
+_DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]+")  # they change the order of the characters after them
 
 _NAMES = r"password|passwd|pwd|api_?key|access_?key|access_?token|auth_?token|secret"
 _SECRET_OPTION = re.compile(rf"((?:^|[^\w])(?:{_NAMES})=)(?!\.\.\.)([^\s&'\",;)]+)", re.IGNORECASE)
@@ -22,6 +26,22 @@ _NO_PORT = r""":(?!\d*(?:[\s,"']|$))"""
 _NO_PORT_OR_PATH = r""":(?!\d*(?:[/\s,"']|$))"""
 _SCHEME = r"(?:(?<=[\w+.-]{2}):/{1,2}|(?<![:/])//)"  # a pathlib.Path of a URL has one slash
 _USER_INFO = re.compile(rf"""({_SCHEME})(?:{_USER}*{_NO_PORT}\S*|{_USER}*{_NO_PORT_OR_PATH}[^"'\n]*?|{_USER}+)@""")
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Make a text safe for a terminal: an id or a text of a document may hold escape sequences.
+
+    Blanks stand for characters that begin a line or control the terminal. Characters that turn the direction of writing
+    are left out.
+
+    Args:
+        text: Text from any source.
+        lines: Whether line feeds and tabs are kept.
+
+    >>> visible("red \\x1b[31m\\nline")
+    'red  [31m line'
+    """
+    return (_CONTROLS_IN_LINES if lines else _CONTROLS).sub(" ", _DIRECTIONS.sub("", text))
 
 
 def redacted(text: object) -> str:

@@ -31,7 +31,10 @@ class _Registered:
     def path(self) -> str:
         """`module:Class`."""
         target = self.target
-        return target if isinstance(target, str) else f"{target.__module__}:{getattr(target, '__qualname__', target)}"
+        if isinstance(target, str):
+            return target
+        module = getattr(target, "__module__", None) or "builtins"  # `str.split` has none
+        return f"{module}:{getattr(target, '__qualname__', target)}"
 
 
 _REGISTERED: dict[Kind, dict[str, _Registered]] = {

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import MissingExtraError
+from hybridsearch.messages import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -25,7 +26,6 @@ UNLIMITED = 1_000_000
 _GAP = 2
 _HEAD = 14  # a head of up to this many characters has one line, even above short cells
 _BLANKS = re.compile(r"\s+")
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class Marked(str):
@@ -101,11 +101,11 @@ class Grid:
         from rich.text import Text
 
         if self.title:
-            yield Text(self.title, style="bold")
+            yield Text(_clean(self.title), style="bold")
         fits = self._least() <= options.max_width
         yield from self._as_table(options.max_width) if fits else self._as_blocks(options.max_width)
         for note in self.notes:
-            yield Text(note, style="dim")
+            yield Text(_clean(note), style="dim")
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         from rich.measure import Measurement
@@ -243,8 +243,8 @@ def _length(line: str) -> int:
 
 
 def _clean(line: str) -> str:
-    """The line with blanks in place of characters that begin a new line or control the terminal."""
-    return line if isinstance(line, Marked) else _CONTROLS.sub(" ", line)
+    """The line in a form that is safe for a terminal."""
+    return line if isinstance(line, Marked) else visible(line)
 
 
 def _cut(line: str, width: int) -> str:

@@ -102,6 +102,13 @@ def test_one_name_stands_for_one_class() -> None:
     assert find("fusion", "rrf") is RRF
 
 
+def test_a_function_without_a_module_is_registered_too() -> None:
+    register("tokenizer", "spaces", str.split)
+    register("tokenizer", "spaces", str.split)
+    assert registered("tokenizer")["spaces"] == "builtins:str.split"
+    assert find("tokenizer", "spaces")("a b") == ["a", "b"]
+
+
 @pytest.mark.parametrize("target", ["RRF", "module:", ":RRF", RRF(), None])
 def test_what_is_no_class_is_not_registered(target: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="registered as a class or as 'module:Class'"):

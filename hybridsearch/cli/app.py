@@ -26,8 +26,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from hybridsearch import __version__
 from hybridsearch.cli.arguments import OUTPUT
+from hybridsearch.cli.terminal import print_error
 from hybridsearch.errors import HybridSearchError
-from hybridsearch.messages import redacted
+from hybridsearch.messages import redacted, visible
 
 SEARCHING = "Search your documents"
 KEEPING = "List and delete documents"
@@ -78,7 +79,7 @@ class _Verbs(TyperGroup):
             raise typer.Exit(1) from None
         except KeyboardInterrupt as interrupt:
             if interrupt.args:
-                print(f"hybridsearch: interrupted: {interrupt}", file=sys.stderr)
+                print_error(f"interrupted: {interrupt}")
             raise typer.Exit(130) from None
         except OSError as error:
             _fail(f"{error}.", debug)
@@ -87,7 +88,7 @@ class _Verbs(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
                 if isinstance(message := getattr(error, "message", None), str):
-                    error.message = redacted(message) + _dash_hint(error)  # type: ignore[attr-defined]
+                    error.message = visible(redacted(message)) + _dash_hint(error)  # type: ignore[attr-defined]
                 raise  # a usage error or an exit, which the framework handles
             _fail(
                 f"Unexpected {type(error).__name__}: {error} "
@@ -98,12 +99,13 @@ class _Verbs(TyperGroup):
 
 
 def _dash_hint(error: Exception) -> str:
-    """What to do if a word of a query was read as an option. Empty for every other error."""
+    """What to do if a word of a query, or an id, was read as an option. Empty for every other error."""
     verb = getattr(getattr(error, "ctx", None), "command", None)
-    takes_query = any(param.name == "words" for param in getattr(verb, "params", ()))
-    if not takes_query or type(error).__name__ != "NoSuchOption" or getattr(error, "possibilities", None):
+    names = {param.name for param in getattr(verb, "params", ())}
+    if not names & {"words", "ids"} or type(error).__name__ != "NoSuchOption" or getattr(error, "possibilities", None):
         return ""
-    return ". If it is a word of the query, put all options first and -- before the query."
+    kind, what = ("a word of the query", "the query") if "words" in names else ("an id", "the ids")
+    return f". If it is {kind}, put all options first and -- before {what}."
 
 
 app = typer.Typer(
@@ -200,8 +202,9 @@ def _fail(message: str, debug: bool, tables: Iterable[str] = ()) -> None:
         import traceback
 
         traceback.print_exc()
-    for text in (f"hybridsearch: {redacted(' '.join(message.split()))}", *tables):
-        print(text, file=sys.stderr)
+    print_error(redacted(message))
+    for table in tables:
+        print(visible(table, lines=True), file=sys.stderr)
     raise typer.Exit(1) from None
 
 
@@ -212,4 +215,4 @@ def _print_version(on: bool) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"hybridsearch: warning: {redacted(' '.join(str(message).split()))}", file=sys.stderr)
+    print_error(f"warning: {redacted(message)}")

@@ -16,7 +16,7 @@ from hybridsearch.cli.app import KEEPING, Verb, app
 from hybridsearch.cli.arguments import arg, backend_options, flag, of_documents, split_names
 from hybridsearch.cli.terminal import console_on, parse_filter, print_error, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
-from hybridsearch.messages import number_of, redacted
+from hybridsearch.messages import number_of, redacted, visible
 
 if TYPE_CHECKING:
     from hybridsearch.documents import Document
@@ -213,11 +213,11 @@ def _print_document(document: Document, *, gap: bool) -> None:
     console = console_on()
     if gap:
         console.print()
-    console.print(Text(_visible(document.id), style="bold"), Text(_visible(document.title)), soft_wrap=True)
+    console.print(Text(visible(document.id), style="bold"), Text(visible(document.title)), soft_wrap=True)
     for name, value in document.to_dict()["metadata"].items():
-        console.print(Text(_visible(f"{name}: {_shown(value)}"), style="dim"), soft_wrap=True)
+        console.print(Text(visible(f"{name}: {_shown(value)}"), style="dim"), soft_wrap=True)
     if document.text:
-        console.print(Text(f"\n{_visible(document.text)}"), soft_wrap=True)
+        console.print(Text(f"\n{visible(document.text, lines=True)}"), soft_wrap=True)
 
 
 def _print_table(found: Listing, sort: Sequence[str], number: int) -> None:
@@ -239,8 +239,3 @@ def _print_table(found: Listing, sort: Sequence[str], number: int) -> None:
 
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _visible(text: str) -> str:
-    """The text with blanks in place of characters that control the terminal."""
-    return "".join(one if one.isprintable() or one in "\n\t" else " " for one in text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from hybridsearch.errors import FilterError, HybridSearchError, InvalidArgumentError
+from hybridsearch.messages import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,16 +54,15 @@ class Session:
 
     def show(self, query: str) -> Results:
         results = self.answer(query)
-        console = console_on()
         if self.context is None:
-            console.print(results)
+            console_on().print(results)
         else:
             context = results.context(self.context)
             print_plain(str(context))
             print_error(*results.notes, *context.notes)
         if self.explain:
             for explanation in results.explain():
-                console.print(f"\n{explanation}", markup=False, highlight=False)
+                print_plain("", str(explanation))
         return results
 
     def interact(self) -> None:
@@ -80,7 +80,7 @@ class Session:
                 spent = " · ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in stages)
                 console_on().print(spent, style="dim", markup=False, highlight=False, soft_wrap=True)
             except HybridSearchError as error:
-                console_on(sys.stderr).print(str(error), style="red", markup=False, highlight=False)
+                console_on(sys.stderr).print(visible(str(error)), style="red", markup=False, highlight=False)
 
     def command(self, name: str, argument: str = "") -> None:
         """Do the command of a line that begins with a colon."""
@@ -141,13 +141,13 @@ def print_json(data: Any) -> None:
 
 def print_plain(*lines: str) -> None:
     for line in lines:
-        print(line)
+        print(visible(line, lines=True))
 
 
 def print_error(*lines: str) -> None:
     """Print each line on standard error, like a warning."""
     for line in lines:
-        print(f"hybridsearch: {' '.join(line.split())}", file=sys.stderr)
+        print(f"hybridsearch: {visible(' '.join(line.split()))}", file=sys.stderr)
 
 
 def console_on(file: TextIO | None = None) -> Console:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli.app import app
+from hybridsearch.registry import register
 
 PROGRAM = Path(sys.executable).with_name("hybridsearch")
 PAPERS = [
@@ -236,3 +237,36 @@ def test_delete_takes_ids_or_a_filter(given: list[str], place: str) -> None:
     done = run("delete", place, *given, "--yes")
     assert done.exit_code == 2
     assert "give ids or --filter, and not both" in done.stderr
+
+
+# Hostile texts
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+def test_no_text_of_a_document_controls_the_terminal(tmp_path: Path) -> None:
+    place, hostile = str(tmp_path / "place"), "\x1b]0;owned\x07\x9b2J\u202egnp"
+    with hs.HybridSearch({"bm25": hs.BM25(tokenizer=hs.Tokenizer("words", words))}, place) as search:
+        search.upsert({"id": hostile, "title": hostile, "text": f"wing {hostile}", hostile: hostile})
+        print_of_library = f"{search.search('wing')}{search.explain(f'wing {hostile}', hostile)}"
+    register("tokenizer", "words", words)
+    shown = [
+        run("search", place, f"wing {hostile}", "--explain", "--filter", json.dumps({"nope": hostile})),
+        run("search", place, f"wing {hostile}", "--explain", "--group-by", hostile),
+        run("explain", place, f"wing {hostile}", hostile),
+        run("list", place, "--sort", hostile),
+        run("get", place, hostile),
+        run("get", place, f"no {hostile}"),
+    ]
+    texts = [print_of_library, *(part for one in shown for part in (one.stdout, one.stderr))]
+    assert "owned" in texts[1]
+    assert [char for text in texts for char in text if not char.isprintable() and char not in "\n\t"] == []
+    assert json.loads(run("get", place, hostile, "--json").stdout)["id"] == hostile
+
+
+def test_an_id_that_begins_with_a_dash_is_told_the_way_out(place: str) -> None:
+    assert "If it is an id, put all options first and -- before the ids." in " ".join(
+        run("get", place, "-x").stderr.replace("\u2502", "").split()
+    )
