@@ -2,12 +2,12 @@
 
 `HybridSearch.documents` lists documents in an order of one or more fields:
 
-- `"year"` is ascending, and `"-year"` is descending. A field is one that a filter can name, or `id`.
+- `"year"` is ascending, and `"-year"` is descending. A field is `id`, or a field that a filter can name.
 - The id is the last field of every order. Ids are ordered by code point.
 - Booleans come first (false, true), then numbers by value, then strings by code point, then instants by time. Dates
   without an offset from UTC are strings. A descending order reverses all of this. Of a long string, the first 1,000
   characters count.
-- A list counts by its smallest element. In a descending order it counts by its largest element.
+- Of a list the smallest element counts, or the largest element in a descending order.
 - Documents without a value come last in both directions. An empty list and a mapping count as no value.
 
 All backends have this order. `Order.key` is the reference.

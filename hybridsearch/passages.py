@@ -1,4 +1,4 @@
-"""Passages: the spans of a document's text that retrievers read one by one, because a model reads no long text."""
+"""Passages: parts of a document that retrievers read one by one, because a model cannot read a long text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_SIZE = 128
 """Number of tokens of a passage. `benchmarks/passages.py` compares sizes."""
 
 CHARACTERS_A_TOKEN = 16
-"""Number of characters that count as one token at least, because some tokenizers read a long word as one token."""
+"""Number of characters that count as at least one token. Some tokenizers read a long word as one token."""
 
 _PARTS_A_PASSAGE = 8
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -32,9 +32,9 @@ class Passages:
 
     A passage is a span of `Document.text`. It holds whole sentences, as many as fit into `size` tokens. A sentence that
     is longer is cut at line ends, after clauses or after words. A word is never cut, unless its script has no spaces
-    between words. Retrievers read the title and the Markdown headings above a passage together with it. Together these
-    have at most half as many tokens as a passage, and longer ones are shortened. Each retriever ranks a document by its
-    best passage.
+    between words. Retrievers read each passage together with the title and the Markdown headings above it. Title and
+    headings have at most half as many tokens as a passage, and are shortened if they have more. Each retriever ranks a
+    document by its best passage.
 
     Attributes:
         size: Largest number of tokens of a passage, at least 8. The tokens are those of the retriever whose model reads
@@ -81,12 +81,13 @@ class Passages:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What counts the tokens of passages.
+    """A way to count the tokens of passages.
 
     Attributes:
         count: Function that gives the number of tokens of each text.
         limit: Number of tokens that are read of a passage with its title and headings. None if all of it is read.
-        name: Name of the retriever whose tokens are counted. `""` for words. An index keeps it, to split alike.
+        name: Name of the retriever whose tokens are counted. `""` for words. An index keeps the name, so that
+            later documents are split in the same way.
     """
 
     count: Callable[[Sequence[str]], Sequence[int]]
@@ -123,7 +124,7 @@ class Passage(NamedTuple):
 
     Attributes:
         start: First character of the span.
-        end: Character after the last of the span.
+        end: Character after the last character of the span.
         context: Title and headings that are read before the span, shortened if they are long. `""` if there are none.
     """
 
@@ -137,7 +138,7 @@ class Splitter:
 
     Args:
         settings: Settings of the passages.
-        counter: What counts the tokens.
+        counter: Way to count the tokens.
 
     >>> splitter = Splitter(Passages(size=8), counter_of({"bm25": BM25()}))
     >>> document = Document("1", "Wings give lift. Lift grows with the angle of attack. It ends.", "Flight")
@@ -313,7 +314,7 @@ def _below(title: str, headings: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def with_passages(document: Document, spans: Sequence[tuple[int, int]]) -> Document:
-    """The document with some of its passages as its text, in order. Each comes after the headings above it.
+    """Make a document whose text is some passages of a document, in order, each after the headings above it.
 
     >>> document = Document("1", "# Pump\\n\\n## Repair\\n\\nTurn it. Pull it off.", "Manual")
     >>> with_passages(document, [(28, 40)]).content
@@ -327,7 +328,7 @@ def with_passages(document: Document, spans: Sequence[tuple[int, int]]) -> Docum
 
 
 def headings_above(document: Document, start: int) -> tuple[str, ...]:
-    """The headings above the place `start` of a text, outermost first, without one that repeats the title.
+    """The headings above the place `start` of a text, outermost first. If the first repeats the title, it is left out.
 
     >>> headings_above(Document("1", "# Pump\\n\\n## Repair\\n\\nTurn it.", "Pump"), 20)
     ('Repair',)

@@ -33,7 +33,7 @@ class Candidate:
         score: Score that decides the order: the fused score or the reranker's score, after boosts.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
         boosts: Factor of each boost, by its name.
-        likeness: The hit before it that is most similar to it, if MMR put it in its place.
+        likeness: Most similar hit that MMR put before it. None without MMR.
         group: Value of the field that groups the hits. None without groups.
         grouped: Ids of the other candidates of the group, best first.
     """
@@ -76,7 +76,11 @@ class Selection:
     def of(
         cls, offset: object, min_score: object, boost: object, diversity: object, group_by: object, names: Sequence[str]
     ) -> Selection:
-        """Check the arguments of a search. `names` are the retrievers that are asked."""
+        """Check the arguments of a search. `names` are the retrievers that are asked.
+
+        Raises:
+            InvalidArgumentError: An argument is not allowed, or names a retriever that is not asked.
+        """
         least: dict[str, float] = {}
         if isinstance(min_score, Mapping):
             for name, value in min_score.items():
@@ -139,7 +143,7 @@ class Selection:
         return sorted(head, key=lambda one: (-one.score, one.rank)) + list(candidates[len(head) :])
 
     def choose(self, candidates: list[Candidate], similarities: Similarities) -> list[Candidate]:
-        """All hits in their final order, before `offset`."""
+        """All hits in their final order. `offset` is not applied yet."""
         if self.min_score is not None:
             by_reranker = any(one.reranker_score is not None for one in candidates)
             candidates = [

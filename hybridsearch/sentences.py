@@ -96,7 +96,7 @@ def sections(text: str, *, headings: bool = True) -> list[Section]:
 
 
 def path_at(text: str, start: int) -> tuple[str, ...]:
-    """The headings above a passage that begins at `start`, outermost first. Its own headings are not among them."""
+    """The headings above a passage that begins at `start`, outermost first. Headings in it are left out."""
     titles, _ = _structure(text)
     found: tuple[str, ...] = ()
     for above, path, begin, body in _outline(titles, {0, *(place for t in titles for place in (t.start, t.end))}):
@@ -115,7 +115,7 @@ def parts(text: str, start: int, end: int, wanted: int) -> list[int]:
     Args:
         text: Text of a document.
         start: First character of the sentence.
-        end: Character after the last.
+        end: Character after the last character of the sentence.
         wanted: Number of parts. They have about the same length if the places allow it.
 
     Returns:
@@ -282,9 +282,10 @@ def _may_cut(text: str, place: int) -> bool:
 def cuttable() -> re.Pattern[str]:
     """A pattern that matches, with length 0, where two characters may be cut apart.
 
-    A place within a word of a spaced script does not match, nor one within a character that is written as several code
-    points: before a mark, a variation selector, a skin tone, a vowel or a final consonant of Hangul, or SARA AM, and
-    after a joiner, a virama, a letter that belongs to the next (Thai and Lao vowels), and between regional indicators.
+    The pattern does not match within a word, unless the script of the word has no spaces between words. It does not
+    match within a character that is written as several code points. So it does not match before a mark, a variation
+    selector, a skin tone, a vowel or final consonant of Hangul, or SARA AM. It does not match after a joiner, a virama,
+    or a Thai or Lao vowel that belongs to the next letter, and not between regional indicators.
     """
     word, letters = rf"\w{marks()}\u200c\u200d", unspaced_letters()
     attached = rf"{marks()}\u200c\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\u1160-\u11ff\ud7b0-\ud7ff\u0e33\u0eb3"

@@ -41,9 +41,9 @@ class Highlight:
 
     Attributes:
         start: First character of the span in `Document.text`.
-        end: Character after its last character.
-        weight: Part of the retriever's score that the term added. It is 0 if the term adds to another passage of the
-            document only. For a dense retriever, the score of the sentence.
+        end: Character after the last character of the span.
+        weight: Part of the retriever's score that the term added. It is 0 if the term adds only to another passage of
+            the document. For a dense retriever, it is the score of the sentence.
         retriever: Name of the retriever.
         term: Term or dimension that the word matched. None for a dense retriever, which finds a sentence.
     """
@@ -69,11 +69,15 @@ class Snippet:
     Attributes:
         text: Text of the window, `document.text[start:end]`.
         start: First character of the window in `Document.text`.
-        end: Character after its last character.
+        end: Character after the last character of the window.
         highlights: Highlights in the window, in order. Their spans are those of `Hit.highlights`, in `Document.text`.
             A sentence that is longer than the window is cut to it.
         more_before: Whether the document has text before the window.
         more_after: Whether the document has text after the window.
+
+    >>> snippet = Snippet("Lift grows", 20, 30, (Highlight(20, 24, 1.5, "bm25", "lift"),), more_after=True)
+    >>> print(snippet, snippet.marks)
+    Lift grows… [(0, 4)]
     """
 
     text: str
@@ -120,7 +124,7 @@ class Snippet:
 
 
 class Found(Protocol):
-    """What is known of a hit when its highlights are looked for. `Hit` has it."""
+    """The parts of a `Hit` that `Finder` reads."""
 
     @property
     def id(self) -> str: ...
@@ -150,7 +154,7 @@ class Finder:
         self.hits: Sequence[Found] = ()
 
     def of(self, hit: Found, *, models: bool) -> tuple[Highlight, ...]:
-        """The highlights of one hit. Those of its neighbours are found with them.
+        """The highlights of one hit. The highlights of the hits beside it are found in the same calls.
 
         Args:
             hit: One of `hits`.

@@ -87,7 +87,11 @@ class CharNGrams:
         return list(map(self._queries.query, texts))
 
     def tokenize(self, text: str) -> list[str]:
-        """Cut the text of a document into n-grams, in order and with repetitions."""
+        """Cut the text of a document into n-grams, in order and with repetitions.
+
+        >>> CharNGrams(3).tokenize("a wing")
+        ['_a_', '_wi', 'win', 'ing', 'ng_']
+        """
         return self._documents.terms(text)
 
     def query_notes(self, texts: Sequence[str]) -> list[str]:
@@ -111,7 +115,7 @@ class CharNGrams:
     def locate(
         self, texts: Sequence[str], terms: Sequence[Mapping[str, float]], *, models: bool = True
     ) -> list[list[Place]]:
-        """Find the words that match: those of which at least a third of the n-grams is in the query.
+        """Find the words that match. A word matches if at least a third of its n-grams is in the query.
 
         Args:
             texts: Texts of documents.

@@ -29,7 +29,8 @@ class TermCounter:
 
     Args:
         chunks: Function that cuts a text into chunks. Several threads may call it at once.
-        make_terms: Function that makes the function from a chunk to its terms. One thread at a time calls the latter.
+        make_terms: Function that makes a function from a chunk to its terms. One thread at a time calls the made
+            function.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Identifiers in texts: names in code, part numbers, quantities and languages such as `get_user_by_id` or C++.
 
 An identifier is found whole and by its parts. The words of a text are cut at `-`, `/` and most other signs, and are
-folded to lower case. So `identifiers_in` reads the text before that, and adds the terms that are lost.
+folded to lower case. So the functions of this module read the text before that, and give the terms that would be lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def may_hold_identifiers(text: str) -> bool:
 
 
 def without_signed_names(text: str) -> str:
-    """The text without names such as C++, whose letter is not a word."""
+    """Remove names such as C++ from a text, so that the letter is not taken for a word."""
     return _NAMED_BY_SIGN.sub(" ", text) if "+" in text or "#" in text else text
 
 

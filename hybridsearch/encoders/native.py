@@ -21,8 +21,8 @@ class NativeBM25:
     """BM25 of OpenSearch or Elasticsearch, with the engine's analyzer, index and scores.
 
     Use it if other programs search the same index, or if you need an analyzer that only the engine has. `BM25` gives
-    the same ranking on every engine. It has no `fields`, because the engine
-    reads title and text as one text.
+    the same ranking on every engine. `NativeBM25` has no `fields`, because the engine reads title and text as one text.
+    In an index with passages, the engine reads the title with each passage, but not the headings above it.
 
     Args:
         analyzer: Name of an analyzer of the engine, such as `"standard"` or `"english"`. If the server does not have

@@ -14,7 +14,7 @@ Analyse = Callable[[str], Iterable[str]]
 """Function from a text to its terms."""
 
 MANY = 16
-"""Number of units up to which all groups of neighbours are tried. Of more units, only groups of up to 4 are tried."""
+"""Largest number of units of which all groups of neighbours are tried. Of more units, groups of up to 4 are tried."""
 
 LONGEST = 64
 """Number of characters of the longest part of a text whose terms are remembered."""
@@ -54,7 +54,7 @@ def find_terms(texts: Sequence[str], terms: Sequence[Collection[str]], analyse: 
 
 
 def align(text: str, tokens: Iterable[str], terms: Collection[str], reach: int = 256) -> list[Place]:
-    """Find the tokens of a function that is not known. They must be parts of the text, in order, in any case.
+    """Find tokens in the text that a function cut into them. They must be parts of the text, in order. Case is ignored.
 
     Args:
         text: Text that was cut into the tokens.

@@ -50,12 +50,12 @@ class Line(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """What became of some words of a query.
+    """Words of a query for which synonyms are searched.
 
     Attributes:
         words: The words as the rule writes them.
-        synonyms: What is searched too, or in their place.
-        replaced: Whether the words themselves are no longer searched.
+        synonyms: Synonyms that are searched.
+        replaced: Whether the synonyms are searched in place of the words. If not, both are searched.
     """
 
     words: str
@@ -90,8 +90,8 @@ def read_synonyms(given: object) -> list[Line]:
 class Synonyms:
     """Rules that expand queries.
 
-    The longest rule that fits at a word of the query is applied. Then the search goes on behind its words. Synonyms of
-    synonyms are not looked up.
+    At each word of the query, the longest rule that fits is applied. The next rule is looked for after its words.
+    Synonyms of synonyms are not looked up.
 
     The terms of the query have the weight 1. The terms of a synonym share `WEIGHT` times the weight of the terms that
     the synonym stands for. A synonym that replaces words has the full weight. If two synonyms of the same words have a
@@ -123,7 +123,7 @@ class Synonyms:
             words: Words of the query.
 
         Returns:
-            The weight of each term, in the order of first occurrence, and what was expanded.
+            The weight of each term, in the order of first occurrence, and the words that have synonyms.
         """
         weights: dict[str, float] = {}
         expansions = []
@@ -221,7 +221,7 @@ def parse_rule(line: Line) -> tuple[list[str], list[str]]:
 
 
 def note_on(expansions: Sequence[Expansion]) -> str:
-    """Write a sentence on what was expanded in a query. `""` if nothing was.
+    """Write a sentence on the synonyms of a query. `""` if there are none.
 
     >>> note_on([Expansion("car", ("auto", "automobile"), False), Expansion("tv", ("television",), True)])
     'synonyms were searched: auto, automobile (beside car), television (in place of tv).'

@@ -44,8 +44,8 @@ class Recency:
             midnight at its beginning. A time without a zone is taken as UTC. Of a list the latest counts.
         half_life: Age at which half of the weight is left: a text such as `"30d"`, with one of the units s, m, h, d, w
             and y, or a `datetime.timedelta`.
-        weight: Weight of a document of this moment, above 0. With 0.25 it beats documents whose scores are up to 25 %
-            higher. Scores of RRF differ little: 0.25 can lift a document by 15 ranks.
+        weight: Weight of a document of this moment, above 0. With 0.25, this document beats documents whose scores are
+            up to 25 % higher. Scores of RRF differ little: 0.25 can lift a document by 15 ranks.
         now: Moment from which the age counts. None for the present moment of each search.
 
     Raises:
@@ -89,8 +89,8 @@ class FieldBoost:
     """A boost for documents that match a filter, or that have a large number in a field.
 
     With a filter, the factor is 1 + weight for a document that matches, and 1 for others. With the name of a field, the
-    factor is 1 + weight * ln(1 + x). Here x is the number in the field. The logarithm keeps very popular documents
-    from drowning all others. A missing, negative or other value counts as 0.
+    factor is 1 + weight * ln(1 + x). Here x is the number in the field. The logarithm limits the effect of very large
+    numbers. Of a list the largest number counts. A value that is missing, negative or not a number counts as 0.
 
     Args:
         where: Filter in the language of `hybridsearch.filters`, or the name of a metadata field that holds numbers.

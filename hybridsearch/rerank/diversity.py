@@ -15,11 +15,11 @@ from hybridsearch.vectors import DenseVectors, Vectors
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """How like a hit is to the most similar hit that MMR put before it.
+    """Similarity of a hit to the most similar hit that MMR put before it.
 
     Attributes:
         similarity: Cosine of the two vectors.
-        to: The other hit: its number in `MMR.order`, its document id in `Hit.likeness`.
+        to: The other hit: its number in the result of `MMR.order`, and its document id in `Hit.likeness`.
     """
 
     similarity: float
