@@ -16,7 +16,7 @@ LAYERS = [
     "messages", "errors", "arguments", "folders", "forks", "progress", "tables", "documents", "readers",
     "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "corpus", "encoders",
     "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "hits", "retrieval", "indexing",
-    "search", "opening", "evaluation", "training", "testing",
+    "search", "opening", "evaluation", "training", "integrations", "testing",
     "adapters", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the package, each of which may import those before it. The package itself may name any but the last."""
