@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import one_of
 from hybridsearch.backends import RetrieverSchema
+from hybridsearch.context import Context, Tokenizer
 from hybridsearch.documents import Document as StoredDocument
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
@@ -199,6 +200,59 @@ class HybridSearchRetriever(BaseRetriever):
         return [
             await self.ainvoke(query, one, _found=its) for query, one, its in zip(inputs, configs, found, strict=True)
         ]
+
+    def context(
+        self,
+        query: str,
+        max_tokens: int | None = 2000,
+        *,
+        tokenizer: Tokenizer | None = None,
+        per_document: int = 4,
+        url: str | None = None,
+        **options: Any,
+    ) -> Context:
+        """Find passages for a prompt, numbered so that an answer can cite them.
+
+        In a chain, use `RunnableLambda(retriever.context, afunc=retriever.acontext)`.
+
+        Args:
+            query: Text of the query.
+            max_tokens: Largest number of tokens, as in `Results.context`.
+            tokenizer: Function that counts tokens, as in `Results.context`.
+            per_document: Largest number of passages of one document.
+            url: Name of the metadata field that holds the address of a document, as in `Results.context`.
+            **options: `k`, and options of `HybridSearch.search`.
+
+        Returns:
+            The context. `str(context)` is its text. `context.cite(answer)` finds the sources that an answer cites.
+
+        >>> import hybridsearch as hs
+        >>> search = hs.HybridSearch({"bm25": hs.BM25()})
+        >>> report = search.upsert({"id": "a", "text": "Charge it indoors."})
+        >>> print(HybridSearchRetriever(search=search).context("charge"))
+        <source id="1">
+        Charge it indoors.
+        </source>
+        """
+        results = self.search.search(query, **self._asked(options)[1])
+        _log_notes(results.notes)
+        return results.context(max_tokens, tokenizer=tokenizer, per_document=per_document, url=url)
+
+    async def acontext(
+        self,
+        query: str,
+        max_tokens: int | None = 2000,
+        *,
+        tokenizer: Tokenizer | None = None,
+        per_document: int = 4,
+        url: str | None = None,
+        **options: Any,
+    ) -> Context:
+        """Find passages for a prompt, as `context` does, without blocking the event loop."""
+        results = await self.search.asearch(query, **self._asked(options)[1])
+        _log_notes(results.notes)
+        make = partial(results.context, max_tokens, tokenizer=tokenizer, per_document=per_document, url=url)
+        return await asyncio.to_thread(make)
 
     def _asked(self, options: Mapping[str, Any]) -> tuple[_Form, dict[str, Any]]:
         """The form of the documents, and the arguments of `search`."""
