@@ -23,6 +23,7 @@ from hybridsearch.messages import number_of, redacted
 from hybridsearch.readers import Table, read_documents
 from hybridsearch.readers.compression import plain_name
 from hybridsearch.readers.lines import BLANKS, read_lines
+from hybridsearch.readers.text import decode_json
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -503,7 +504,7 @@ def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, line in read_lines(path):
         where = f"{path}, line {number}"
         try:
-            record = json.loads(line)
+            record = decode_json(line)
         except (ValueError, RecursionError) as error:
             raise InvalidArgumentError(f"{where}: the line is not valid JSON ({error}).") from error
         if not isinstance(record, dict):

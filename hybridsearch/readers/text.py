@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO, Any, TextIO
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError
@@ -51,6 +52,18 @@ def decoded(file: IO[bytes], encoding: str | None, newline: str) -> Iterator[Tex
         raise WholeFileError(f"it is not valid {name} ({' '.join(str(error).split()):.200}): {_TOLD}.") from error
     finally:
         text.detach()
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise DocumentError(f"it has the field {name!r:.80} twice. Remove or rename one of them.")
+    return found
+
+
+decode_json = json.JSONDecoder(object_pairs_hook=_unrepeated).decode
+"""Parses JSON, as `json.loads`. A name that comes twice in an object is a DocumentError, which is a ValueError."""
 
 
 def json_lines(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
@@ -119,7 +132,9 @@ def _encoding_of(start: bytes, told: str | None) -> str:
 
 def _json_object(line: str) -> Record:
     try:
-        record = json.loads(line)
+        record = decode_json(line)
+    except DocumentError as error:
+        return error
     except json.JSONDecodeError as error:
         return DocumentError(f"it is not valid JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1}).")
     except RecursionError:

@@ -584,6 +584,8 @@ BAD_LINES = [
     (b'{"id": "1", "text": "a", "x": ' + b'{"y":' * 50 + b"1" + b"}" * 50 + b"}", "nested deeper than 20"),
     (b"\x00\x01\x02", "not valid JSON"),
     (b'{"id": "1", "text": "a', r"not valid JSON \(Invalid control character at character 23\)"),
+    (b'{"id": "1", "text": "a", "text": "b"}', "it has the field 'text' twice"),
+    (b'{"id": "1", "text": "a", "x": {"y": 1, "\\u0079": 2}}', "it has the field 'y' twice"),
 ]
 
 

@@ -15,6 +15,7 @@ from hybridsearch.messages import number_of
 from hybridsearch.readers import LONGEST_CSV_FIELD
 from hybridsearch.readers.compression import decompressed, plain_name
 from hybridsearch.readers.fields import WholeFileError
+from hybridsearch.readers.text import decode_json
 
 Placed: TypeAlias = tuple[str, Mapping[str, Any]]
 """A row and its place, such as "pairs.csv, line 12"."""
@@ -103,7 +104,7 @@ def _json_array(path: Path, text: str) -> Iterator[Placed]:
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return decode_json(text)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
         raise DocumentError(f"{where}: this is not valid JSON ({reason}).") from error
