@@ -1,21 +1,23 @@
-"""Makes paragraphs and headings of lines that only have places on pages, and leaves out running heads and feet."""
+"""Makes paragraphs and headings of lines that only have places on pages, and keeps running heads and feet once."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 
 from hybridsearch.readers.pages import PAGE_END
 
 _BULLET = re.compile(r"^[•◦▪‣·●○■\uf0a7\uf0b7\uf0d8]\s*")
 _LISTED = re.compile(r"(?:[•◦▪‣·●○■\uf0a7\uf0b7\uf0d8–*-]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s")
-_NUMBER = re.compile(r"(?:^|\bpage )(\d{1,5})\b|\b(\d{1,5})$", re.IGNORECASE)
+_NUMBER = re.compile(r"\b\d{1,5}\b", re.ASCII)
 _HYPHENS = "-\u2010\u00ad"
 _AROUND = "([{\"'“‘«"
 _ENDS = '.!?:;"”»。！？'
+_MARGIN = 0.12  # part of a page's height that is margin, at the top and at the bottom
+_MOST_RUNNING = 3  # lines of a head or foot
 _REPEATED = 3  # pages that a line needs to come on to be a head or foot
 _LARGER = 1.15  # times the height of most lines, from which on a line is a heading
 _LIKE = 1.04  # times the height of other headings, up to which a heading has the same level
@@ -31,6 +33,8 @@ class Line:
         text: Text of the line.
         page: Number of the page, from 0.
         left, bottom, right, top: The box around the line, in points from the lower left corner of the page.
+        height_on_page: Height of the line's middle above the lower edge of the page, from 0 to 1.
+        is_row: Whether the line has wide gaps, as the row of a table has.
         level: Level of a heading, from 1. 0 for other lines.
     """
 
@@ -40,6 +44,8 @@ class Line:
     bottom: float
     right: float
     top: float
+    height_on_page: float
+    is_row: bool = False
     level: int = 0
 
     @property
@@ -48,11 +54,14 @@ class Line:
         return round(self.top - self.bottom, 1)
 
 
-def text_of_pages(pages: Sequence[Sequence[Line]]) -> str:
-    """The text of all pages. A blank line comes between paragraphs, and a form feed ends each page."""
+def text_of_pages(pages: Sequence[Sequence[Line]]) -> tuple[str, list[str]]:
+    """The text of all pages. A blank line comes between paragraphs, and a form feed ends each page.
+
+    Returns:
+        The text. Then the running heads and feet, which are in the text once, each with the number of its pages.
+    """
     usual = _usual_height(pages)
-    is_head = _heads(pages, usual)
-    kept = [[line for place, line in enumerate(lines) if not is_head(lines, place)] for lines in pages]
+    kept, once = _read_once(pages, usual)
     _find_headings(kept, usual)
     words = Counter(word for lines in kept for line in lines for word in re.findall(r"[\w-]+", line.text.lower()))
     written: list[str] = []
@@ -60,58 +69,67 @@ def text_of_pages(pages: Sequence[Sequence[Line]]) -> str:
         written += _paragraphs(lines, words)
         goes_on = bool(lines and following) and _goes_on(lines[-1], following[0])
         written.append(f"{PAGE_END}\n" if goes_on else f"{PAGE_END}\n\n")
-    return "".join(written[:-1]) + PAGE_END
+    return "".join(written[:-1]) + PAGE_END, once
 
 
 # Running heads and feet
 
 
-def _heads(pages: Sequence[Sequence[Line]], usual: float) -> Callable[[Sequence[Line], int], bool]:
-    """A function that tells whether a line of a page is a running head or foot, or the number of the page.
+def _read_once(pages: Sequence[Sequence[Line]], usual: float) -> tuple[list[list[Line]], list[str]]:
+    """The lines of each page with each running head on its first page only, and each foot on its last page only.
 
-    It is one if it comes at the top or bottom of many pages, but for its numbers. Or if it has the number of the page
-    at its start or end, as many pages have, and stands apart from the text.
+    A head or foot is a line in the margin that is the same on many pages, but for the number of the page. Margins that
+    hold only the number of the page are left out.
+
+    Returns:
+        The lines of the pages. Then each line that is read once, with the number of its pages, for a note.
     """
-    counts: Counter[str] = Counter()
-    differences: Counter[int] = Counter()  # between the number that a page shows and its number in the file
-    for lines in pages:
-        edges = [line for place, line in enumerate(lines) if _is_edge(lines, place)]
-        counts.update({_pattern(line.text) for line in edges})
-        differences.update({number - line.page for line in edges for number in _numbers(line.text)})
-    most = max(_REPEATED, sum(map(bool, pages)) / 4)
-    numbered = [difference for difference, count in differences.most_common(1) if count >= most]
-
-    def is_head(lines: Sequence[Line], place: int) -> bool:
-        line = lines[place]
-        if not _is_edge(lines, place):
-            return False
-        if counts[_pattern(line.text)] >= most:
-            return True
-        has_number = any(number - line.page in numbered for number in _numbers(line.text))
-        return has_number and line.height <= usual * _LARGER and (line.text.isdigit() or _is_apart(lines, place))
-
-    return is_head
-
-
-def _is_edge(lines: Sequence[Line], place: int) -> bool:
-    """Whether a line is the first or last of a page, or the second or last but one and apart from the text."""
-    from_edge = min(place, len(lines) - 1 - place)
-    return len(lines) > 1 and (from_edge == 0 or (from_edge == 1 and _is_apart(lines, place)))
+    margins = [(is_head, line) for lines in pages for is_head, line in _margins(lines, usual)]
+    least = max(_REPEATED, len(pages) / 20)
+    same = Counter((is_head, line.text) for is_head, line in margins)
+    first = _first_number([line for _, line in margins], len(pages))
+    found: dict[tuple[bool, str], list[Line]] = {}
+    for is_head, line in margins:
+        text = line.text if same[is_head, line.text] >= least else _without_number(line, first)
+        found.setdefault((is_head, text), []).append(line)
+    order: dict[int, int | None] = {}  # by id of a line: where it is on its page, or None if it is left out
+    notes = []
+    for (is_head, text), lines in found.items():
+        if len(lines) < least:
+            continue
+        order |= {id(line): None for line in lines}
+        if any(map(str.isalpha, text)):
+            kept = lines[0] if is_head else lines[-1]
+            order[id(kept)] = -1 if is_head else 1
+            notes.append(f"{kept.text!r:.80} ({len(lines):,} of {len(pages):,} pages)")
+    kept_lines = [[line for line in lines if order.get(id(line), 0) is not None] for lines in pages]
+    return [sorted(lines, key=lambda line: order.get(id(line)) or 0) for lines in kept_lines], notes
 
 
-def _is_apart(lines: Sequence[Line], place: int) -> bool:
-    """Whether there is more room than usual between a line at the edge of a page and the text."""
-    above, line = (lines[place], lines[place + 1]) if place < len(lines) / 2 else (lines[place - 1], lines[place])
-    return abs(above.bottom - line.bottom) > 1.5 * lines[place].height
+def _margins(lines: Sequence[Line], usual: float) -> Iterator[tuple[bool, Line]]:
+    """The lines in the margins of a page that stand apart from its text, and whether they are at the top."""
+    downwards = sorted(lines, key=lambda line: -line.bottom)
+    for is_head, inwards in ((True, downwards), (False, downwards[::-1])):
+        for count, (line, inner) in enumerate(pairwise(inwards[: _MOST_RUNNING + 1]), 1):
+            if _MARGIN < line.height_on_page < 1 - _MARGIN or line.height > usual * _LARGER:
+                break
+            if abs(line.bottom - inner.bottom) > 1.5 * line.height:
+                yield from ((is_head, one) for one in inwards[:count])
+                break
 
 
-def _pattern(text: str) -> str:
-    return re.sub(r"\d+|\b[ivxl]+\b", "0", text.lower())
+def _first_number(lines: Sequence[Line], pages: int) -> int | None:
+    """The number that the first page shows, or would show. None if the pages do not show their numbers."""
+    counts = Counter(
+        chain.from_iterable({int(number) - line.page for number in _NUMBER.findall(line.text)} for line in lines)
+    )
+    return next((first for first, count in counts.most_common(1) if count >= max(_REPEATED, pages / 4)), None)
 
 
-def _numbers(text: str) -> list[int]:
-    """The numbers at the start and at the end of a line. One of them may be the number of the page."""
-    return [int(first or last) for first, last in _NUMBER.findall(text)]
+def _without_number(line: Line, first: int | None) -> str:
+    """The text of a line without the number of its page."""
+    number = "" if first is None else str(line.page + first)
+    return re.sub(rf"\b0*{number}\b", "", line.text, count=1) if number else line.text
 
 
 # Headings
@@ -191,6 +209,8 @@ def _right_edges(lines: Sequence[Line]) -> list[float]:
 
 def _breaks(above: Line, line: Line, edge: float) -> bool:
     """Whether the end of a line is meant: the next word had room, or the next line is indented after a sentence."""
+    if above.is_row or line.is_row:
+        return True
     if above.text[-1] in _HYPHENS and line.text[0].islower():
         return False
     word = line.text.split(" ", 1)[0]

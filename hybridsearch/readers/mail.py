@@ -35,7 +35,7 @@ def read_eml(raw: bytes, encoding: str | None) -> Content:
         metadata["attachments"] = attachments
     note = f"has {number_of(len(attachments), 'attachment')} that {'is' if len(attachments) == 1 else 'are'} not read"
     return Content(
-        _body(message, encoding), squeezed(str(message.get("subject", ""))), metadata, note if attachments else ""
+        _body(message, encoding), squeezed(str(message.get("subject", ""))), metadata, [note] if attachments else []
     )
 
 

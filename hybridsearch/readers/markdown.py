@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridsearch.messages import number_of
+
 HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
 """A heading of Markdown. Its first group is the text."""
 
@@ -19,13 +21,20 @@ class Content:
         text: The text, with headings, lists and tables in Markdown.
         title: Title of the document, or "" if the file has none.
         metadata: Values that the file has beside its text.
-        note: What is missing from the text, as the end of a sentence that begins with the file. "" if nothing is.
+        unread: What is missing from the text. Each is the end of a sentence that begins with the file.
+        once: Lines that the file has several times and the text once, as words for a note.
     """
 
     text: str
     title: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
+    unread: list[str] = field(default_factory=list)
+    once: list[str] = field(default_factory=list)
+
+
+def unread_comments(count: int) -> list[str]:
+    """What `Content.unread` says of this number of comments."""
+    return [f"has {number_of(count, 'comment')} that {'is' if count == 1 else 'are'} not read"] if count else []
 
 
 def squeezed(text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from hybridsearch.errors import DocumentError
 from hybridsearch.messages import number_of
 from hybridsearch.readers.layout import Line, text_of_pages
-from hybridsearch.readers.markdown import Content, first_heading, squeezed
+from hybridsearch.readers.markdown import Content, first_heading, squeezed, unread_comments
 
 _NO_TITLE = re.compile(r"untitled.*|.*\.\w{2,4}|microsoft \w+ - .*|slide 1|document\d*|\(anonymous\)|", re.IGNORECASE)
 _LINE_END = re.compile("([\ufffe\x02])(?:\r\n)?|\r\n")  # PDFium writes the first two for a hyphen that divides a word
@@ -32,9 +34,13 @@ def read_pdf(raw: bytes, encoding: str | None = None) -> Content:
                 "it is encrypted, and needs a password. Remove the password first, for example with "
                 "`qpdf --decrypt --password=... in.pdf out.pdf`."
             ) from error
-        raise DocumentError(f"it is not a readable PDF file ({str(error).rstrip('.')}).") from error
-    pages, pictures = [], 0
+        reason = "it is empty" if not raw else str(error).rstrip(".")
+        raise DocumentError(
+            f"it is not a readable PDF file ({reason}). Get the file again, or print it to a new PDF file in a viewer."
+        ) from error
+    pages, pictures, comments = [], 0, 0
     for number in range(len(document)):
+        comments += _show_marks(document, number)
         lines, is_picture = _lines(document, number)
         pages.append(lines)
         pictures += is_picture
@@ -45,10 +51,32 @@ def read_pdf(raw: bytes, encoding: str | None = None) -> Content:
             if pictures
             else "it holds no text, because its pages are empty."
         )
-    text = text_of_pages(pages)
+    text, once = text_of_pages(pages)
     title = squeezed(_CONTROLS.sub(" ", document.get_metadata_value("Title")))
-    note = f"has {number_of(pictures, 'page')} without text, perhaps scanned" if pictures else ""
-    return Content(text, first_heading(text) if _NO_TITLE.fullmatch(title) else title, note=note)
+    unread = [f"has {number_of(pictures, 'page')} without text, perhaps scanned"] if pictures else []
+    unread += unread_comments(comments)
+    title = first_heading(text) if _NO_TITLE.fullmatch(title) else title
+    return Content(text, title, unread=unread, once=once)
+
+
+def _show_marks(document: Any, number: int) -> int:
+    """Make what a page shows on its text a part of the text: values of forms, stamps, text that was added.
+
+    Returns:
+        Number of comments, which a page does not show.
+    """
+    import pypdfium2.raw as pdfium
+
+    page = document[number]
+    kinds: Counter[int] = Counter()
+    for place in range(pdfium.FPDFPage_GetAnnotCount(page.raw)):
+        mark = pdfium.FPDFPage_GetAnnot(page.raw, place)
+        kinds[pdfium.FPDFAnnot_GetSubtype(mark)] += 1
+        pdfium.FPDFPage_CloseAnnot(mark)
+    if kinds.keys() & {pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT, pdfium.FPDF_ANNOT_STAMP}:
+        pdfium.FPDFPage_Flatten(page.raw, pdfium.FLAT_NORMALDISPLAY)
+    page.close()
+    return kinds[pdfium.FPDF_ANNOT_TEXT]
 
 
 def _lines(document: Any, number: int) -> tuple[list[Line], bool]:
@@ -58,13 +86,17 @@ def _lines(document: Any, number: int) -> tuple[list[Line], bool]:
     page = document[number]
     text_page = page.get_textpage()
     text = text_page.get_text_range()
+    view = _View.of(page)
     found: list[Line] = []
     start = 0
     for end in [*_LINE_END.finditer(text), None]:
         raw = text[start : end.start() if end else None]
         if line := squeezed(_CONTROLS.sub(" ", raw)):
             hyphen = "-" if end and end[1] else ""
-            found.append(Line(line + hyphen, number, *_box(text_page, start, start + len(raw) - 1)))
+            left, bottom, right, top = view.box(text_page, start, start + len(raw) - 1)
+            height = (bottom + top) / 2 / view.height
+            is_row = view.has_gap(text_page, start, len(raw), 1.5 * (top - bottom))
+            found.append(Line(line + hyphen, number, left, bottom, right, top, height, is_row))
         start = end.end() if end else start
     shows_something = pdfium.FPDFPage_CountObjects(page.raw) > 0
     text_page.close()
@@ -72,12 +104,67 @@ def _lines(document: Any, number: int) -> tuple[list[Line], bool]:
     return found, shows_something and not found
 
 
-def _box(text_page: Any, start: int, end: int) -> tuple[float, float, float, float]:
-    """The left, bottom, right and top of a line, by its first and its last character, in points."""
-    import pypdfium2.raw as pdfium
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Places on a page as a reader sees it, which may be rotated.
 
-    first, last = pdfium.FS_RECTF(), pdfium.FS_RECTF()
-    for place, box in ((start, first), (end, last)):
-        character = pdfium.FPDFText_GetCharIndexFromTextIndex(text_page.raw, place)
-        pdfium.FPDFText_GetLooseCharBox(text_page.raw, character, ctypes.byref(box))
-    return first.left, first.bottom, last.right, first.top
+    Attributes:
+        rotation: Degrees by which the page is turned clockwise.
+        left, bottom, right, top: Edges of the page before it is turned, in points.
+    """
+
+    rotation: int
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    @classmethod
+    def of(cls, page: Any) -> _View:
+        """The view of a page."""
+        return cls(page.get_rotation(), *page.get_bbox())
+
+    @property
+    def height(self) -> float:
+        """Height of the page as it is seen, in points."""
+        seen = self.top - self.bottom if self.rotation in (0, 180) else self.right - self.left
+        return max(abs(seen), 1.0)
+
+    def box(self, text_page: Any, start: int, end: int) -> tuple[float, float, float, float]:
+        """The left, bottom, right and top of a line, by its first and its last character."""
+        import pypdfium2.raw as pdfium
+
+        first, last = pdfium.FS_RECTF(), pdfium.FS_RECTF()
+        for place, box in ((start, first), (end, last)):
+            character = pdfium.FPDFText_GetCharIndexFromTextIndex(text_page.raw, place)
+            pdfium.FPDFText_GetLooseCharBox(text_page.raw, character, ctypes.byref(box))
+        (left, bottom, _, _), (_, _, right, top) = (
+            self._turned(box.left, box.bottom, box.right, box.top) for box in (first, last)
+        )
+        return left, bottom, right, top
+
+    def has_gap(self, text_page: Any, start: int, count: int, least: float) -> bool:
+        """Whether two neighbouring pieces of a line are at least this far apart."""
+        import pypdfium2.raw as pdfium
+
+        edges = [ctypes.c_double() for _ in range(4)]
+        before: float | None = None
+        pieces = pdfium.FPDFText_CountRects(text_page.raw, start, count)
+        for place in range(pieces) if pieces > 1 else ():
+            pdfium.FPDFText_GetRect(text_page.raw, place, *edges)
+            left, top, right, bottom = (edge.value for edge in edges)
+            left, _, right, _ = self._turned(left, bottom, right, top)
+            if before is not None and left - before > least:
+                return True
+            before = right
+        return False
+
+    def _turned(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
+        """The left, bottom, right and top of a box as it is seen."""
+        if self.rotation == 90:
+            return bottom - self.bottom, self.right - right, top - self.bottom, self.right - left
+        if self.rotation == 180:
+            return self.right - right, self.top - top, self.right - left, self.top - bottom
+        if self.rotation == 270:
+            return self.top - top, left - self.left, self.top - bottom, right - self.left
+        return left - self.left, bottom - self.bottom, right - self.left, top - self.bottom

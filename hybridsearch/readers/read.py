@@ -263,6 +263,7 @@ class DocumentReader(Iterable[Document]):
         self._columns: dict[str, list[Column]] = {}
         self._unread: list[Path] = []
         self._lacking: list[str] = []
+        self._once: list[str] = []
         self._kinds = Kinds()
         self._untitled = False
         self._blank = 0
@@ -289,7 +290,8 @@ class DocumentReader(Iterable[Document]):
             names["title_field (--title-field)"] = fields.title
         return [
             *filter(None, starmap(types_note, self._columns.items())),
-            *_first_few(self._lacking),
+            *_first_few(self._lacking, "more notes say that a part of a file was not read"),
+            *_first_few(self._once, "more files have lines that repeat on their pages and are read once"),
             *self._unread_note(),
             *self._kinds.notes(),
             *self._blank_note(),
@@ -312,11 +314,9 @@ class DocumentReader(Iterable[Document]):
 
     def _unread_note(self) -> Iterator[str]:
         if self._unread:
-            shown = ", ".join(path.name for path in self._unread[:_SHOWN])
-            more = f" and {len(self._unread) - _SHOWN:,} more" if len(self._unread) > _SHOWN else ""
             yield (
                 f"{number_of(len(self._unread), 'file was', 'files were')} not read, because no reader is known for "
-                f"the ending of the name: {shown}{more}."
+                f"the ending of the name: {_few([path.name for path in self._unread])}."
             )
         if any(path.suffix.lower() in SQLITE for path in self._unread):
             yield "A database is read by a query: give its file as the source, with query='SELECT ...' (--query)."
@@ -330,7 +330,7 @@ class DocumentReader(Iterable[Document]):
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
         self._columns, self._kinds, self._blank = {}, Kinds(), 0
-        self._unread, self._lacking = [], []
+        self._unread, self._lacking, self._once = [], [], []
         add, read, titled = self._kinds.add, 0, False
         for where, fields, number, record in self._records():
             try:
@@ -409,8 +409,9 @@ class DocumentReader(Iterable[Document]):
             if format not in PARSERS:
                 return text_document(raw, path, id, self._fields.encoding)
             content = worker.parse(format, raw, self._fields.encoding)
-            if content.note:
-                self._lacking.append(f"{path} {content.note}.")
+            self._lacking += (f"{path} {unread}." for unread in content.unread)
+            if content.once:
+                self._once.append(f"{path} has lines that repeat on its pages and are read once: {_few(content.once)}.")
             return self._fields.of_file(content, id, Path(plain_name(path.name)).stem)
         except (DocumentError, WholeFileError) as error:
             return DocumentError(str(error))
@@ -537,10 +538,15 @@ def _content(path: Path) -> bytes:
     return raw
 
 
-def _first_few(notes: Sequence[str]) -> Iterator[str]:
+def _first_few(notes: Sequence[str], others: str) -> Iterator[str]:
     yield from notes[:_SHOWN]
     if len(notes) > _SHOWN:
-        yield f"{len(notes) - _SHOWN:,} more files hold something that was not read."
+        yield f"{len(notes) - _SHOWN:,} {others}."
+
+
+def _few(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _SHOWN:,} more" if len(words) > _SHOWN else ""
+    return f"{', '.join(words[:_SHOWN])}{more}"
 
 
 @contextmanager

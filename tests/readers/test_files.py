@@ -123,19 +123,71 @@ def test_paragraphs_and_headings_of_a_pdf(tmp_path: Path) -> None:
     )
 
 
-def test_running_heads_and_page_numbers_are_left_out_and_headings_stay() -> None:
+def test_running_heads_and_feet_are_read_once_and_said(tmp_path: Path) -> None:
+    """The head on its first page, and the foot on its last, so that no sentence is divided by them."""
     pages = [
-        f"Pump manual, edition 3\n\n\n# {number} Chapter {name}\n\n\nThe text of {name} is here.\nIt has two lines."
-        f"\n\n\nPage {number} of 4"
+        f"Pump manual, edition 3\n\n\n# Chapter {number}\n\n\nThe text of {name} is here.\nIt has two lines."
+        + "\n" * 44
+        + f"Acme, page {number} of 4\n{number}"
         for number, name in enumerate(["one", "two", "three", "four"], 1)
     ]
-    text = read_pdf(pdf(*pages)).text
-    assert "edition" not in text
-    assert "Page" not in text
-    assert [line for line in text.split("\n") if line.startswith("# ")] == [
-        f"# {number} Chapter {name}" for number, name in enumerate(["one", "two", "three", "four"], 1)
+    (tmp_path / "a.pdf").write_bytes(pdf(*pages))
+    reader = read_documents(tmp_path / "a.pdf")
+    (document,) = reader
+    body = [
+        f"# Chapter {number}\n\nThe text of {name} is here. It has two lines."
+        for number, name in (("1", "one"), ("2", "two"))
     ]
-    assert text.count("It has two lines.") == 4
+    assert document.text.startswith(f"Pump manual, edition 3\n\n{body[0]}\f\n\n{body[1]}\f\n\n# Chapter 3")
+    assert document.text.endswith("It has two lines.\n\nAcme, page 4 of 4\f")
+    assert reader.notes == [
+        f"{tmp_path / 'a.pdf'} has lines that repeat on its pages and are read once: 'Pump manual, edition 3' "
+        "(4 of 4 pages), 'Acme, page 4 of 4' (4 of 4 pages)."
+    ]
+
+
+@pytest.mark.parametrize("last", ["Row, row, row your boat", "See also", "Subtotal 12.50", "4"])
+def test_a_last_line_that_repeats_is_no_foot_if_it_stands_in_the_text(last: str) -> None:
+    text = read_pdf(pdf(*(f"{chr(10) * 5}Verse {number} sings.\n\n\n{last}" for number in range(4)))).text
+    assert text.count(last) == text.count("sings.") == 4
+
+
+def test_lines_that_differ_by_a_number_stay_if_it_is_not_that_of_the_page() -> None:
+    pages = [f"Order {number * 37}\n\n\nSpeed {number * 13}{chr(10) * 50}Total {number * 29}" for number in range(5)]
+    found = [f"Order {number * 37} Speed {number * 13} Total {number * 29}\f" for number in range(5)]
+    assert read_pdf(pdf(*pages)).text == "\n\n".join(found)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_a_rotated_page_is_read_as_it_is_seen(rotation: int) -> None:
+    kept = io.BytesIO()
+    canvas = Canvas(kept, pagesize=(600, 600))
+    for _ in range(3):
+        canvas.setPageRotation(rotation)
+        canvas.translate(*{90: (600, 0), 180: (600, 600), 270: (0, 600)}[rotation])
+        canvas.rotate(rotation)
+        for place, line in [(570, "Acme manual"), (500, "A long line of text."), (486, "And one."), (440, "End.")]:
+            canvas.drawString(40, place, line)
+        canvas.showPage()
+    canvas.save()
+    page = "A long line of text. And one.\nEnd.\f"
+    assert read_pdf(kept.getvalue()).text == f"Acme manual\n\n{page}\n\n{page}\n\n{page}"
+
+
+def test_rows_of_a_table_stay_apart_and_form_fields_are_read_and_comments_are_noted(tmp_path: Path) -> None:
+    kept = io.BytesIO()
+    canvas = Canvas(kept)
+    for row, cells in enumerate([("Part", "Torque"), ("Bolt", "24 Nm"), ("Pin of the housing", "8 Nm")]):
+        canvas.drawString(60, 700 - 14 * row, cells[0])
+        canvas.drawRightString(300, 700 - 14 * row, cells[1])
+    canvas.acroForm.textfield(name="name", value="Ada Lovelace", x=60, y=500, width=200, height=20)
+    canvas.textAnnotation("Check this.", Rect=[60, 600, 200, 640])
+    canvas.save()
+    (tmp_path / "a.pdf").write_bytes(kept.getvalue())
+    reader = read_documents(tmp_path / "a.pdf")
+    text = "Part Torque\nBolt 24 Nm\nPin of the housing 8 Nm\n\nAda Lovelace\f"
+    assert [document.text for document in reader] == [text]
+    assert reader.notes == [f"{tmp_path / 'a.pdf'} has 1 comment that is not read."]
 
 
 def test_the_lines_of_lists_and_tables_of_a_pdf_stay_apart() -> None:
