@@ -137,7 +137,7 @@ def test_where_nothing_has_changed_a_refresh_reads_nothing(tmp_path: Path, monke
     reader = hs.open(tmp_path / "index", refresh=0)
     time.sleep(0.11)  # a newer file is read again, because two commits may have the same time
     reader.refresh()
-    monkeypatch.setattr(store_module, "_read_manifest", lambda folder: pytest.fail("the manifest was read"))
+    monkeypatch.setattr(store_module, "read_manifest", lambda folder: pytest.fail("the manifest was read"))
     assert found(reader) == ["a"]
 
 

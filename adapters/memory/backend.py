@@ -21,16 +21,9 @@ from hybridsearch.adapters.memory.state import State, View, weighting_of
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.corpus.files import REPAIR, storage_errors, sync_folder
+from hybridsearch.corpus.manifest import PART, Part, manifest_stamp
 from hybridsearch.corpus.parts import arrow_schema, read_part, to_tables
-from hybridsearch.corpus.store import (
-    PART,
-    CorpusStore,
-    Part,
-    exists,
-    manifest_stamp,
-    remove_unfinished,
-    unfinished,
-)
+from hybridsearch.corpus.store import CorpusStore, exists, remove_unfinished, unfinished
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
     BackendError,

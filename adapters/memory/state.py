@@ -22,7 +22,7 @@ from hybridsearch.adapters.memory.postings import TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.adapters.memory.sparse import SparseSlice
 from hybridsearch.backends import Request, RetrieverSchema, Schema
-from hybridsearch.corpus.store import Part
+from hybridsearch.corpus.manifest import Part
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter

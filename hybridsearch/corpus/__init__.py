@@ -11,6 +11,7 @@ The embedded engine keeps an index in the same folder, with its search arrays be
 from __future__ import annotations
 
 from hybridsearch.corpus.files import StoredFile
-from hybridsearch.corpus.store import CorpusStore, Part
+from hybridsearch.corpus.manifest import Part
+from hybridsearch.corpus.store import CorpusStore
 
 __all__ = ["CorpusStore", "Part", "StoredFile"]

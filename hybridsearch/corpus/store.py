@@ -16,17 +16,14 @@ numbers are whole, files have the noted sizes, and most files have the noted che
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import shutil
 import stat
 import time
 import uuid
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +40,6 @@ from hybridsearch.corpus.files import (
     compare,
     crc32,
     damaged,
-    named,
     read_array,
     refuse_links,
     seal,
@@ -51,6 +47,7 @@ from hybridsearch.corpus.files import (
     storage_errors,
     sync_folder,
 )
+from hybridsearch.corpus.manifest import MANIFEST, PART, Part, read_manifest, render_manifest
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables, write_part
 from hybridsearch.errors import (
     HybridSearchError,
@@ -65,47 +62,15 @@ from hybridsearch.vectors import EncodedBatch
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 1
-PART = "part.parquet"
-_MANIFEST = "manifest.json"
 _LOCK = "write.lock"
 _SEGMENTS = "segments"
 _parents_locks: list[filelock.BaseFileLock] = []
 """Locks of the parent, in a forked process. They are kept here, because Python would release a lock without a name."""
-_OURS = {_MANIFEST, f"{_MANIFEST}.tmp", _LOCK, _SEGMENTS}
-_YOUNG = 100_000_000
-"""Age in nanoseconds from which a manifest's time is reliable. Two commits within one clock tick have the same time."""
+_OURS = {MANIFEST, f"{MANIFEST}.tmp", _LOCK, _SEGMENTS}
 _UNFINISHED = ".saving"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-"""Names that parts and their files may have."""
 
 SMALL_FILE = 1 << 22
 """Size in bytes up to which checksums are compared even without `verify`. It takes a few milliseconds at most."""
-
-MOST_ROWS = 2**31 - 1
-"""Largest number of documents in one part, because their numbers have 32 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a store, which holds some of its documents.
-
-    Attributes:
-        name: Name of the part's folder under segments/.
-        rows: Number of documents in the Parquet file, including deleted documents.
-        files: Files of the part, by name.
-        deleted: Name of the file that lists the deleted rows. None if no row is deleted.
-    """
-
-    name: str
-    rows: int
-    files: Mapping[str, StoredFile]
-    deleted: str | None = None
-
-    @property
-    def size(self) -> int:
-        """Size of all files of the part in bytes."""
-        return sum(file.size for file in self.files.values())
 
 
 class CorpusStore:
@@ -153,7 +118,7 @@ class CorpusStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             foreign = sorted({path.name for path in folder.iterdir()} - _OURS)
-            if (folder / _MANIFEST).exists():
+            if (folder / MANIFEST).exists():
                 raise taken
         except OSError as error:
             if isinstance(error, HybridSearchError):
@@ -169,7 +134,7 @@ class CorpusStore:
         try:
             store._acquire()
             with storage_errors(folder):
-                if (folder / _MANIFEST).exists():
+                if (folder / MANIFEST).exists():
                     raise taken
             store._remove_garbage()
             store.commit(())
@@ -195,7 +160,7 @@ class CorpusStore:
         folder = checked_path("folder", folder).absolute()
         if not exists(folder):
             raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.")
-        store = cls(folder, *_read_manifest(folder))
+        store = cls(folder, *read_manifest(folder))
         store.load(lambda part: None, verify=verify)
         return store
 
@@ -234,7 +199,7 @@ class CorpusStore:
             IndexNotFoundError: The index was deleted or moved.
         """
         try:
-            schema, parts, generation = _read_manifest(self.folder)
+            schema, parts, generation = read_manifest(self.folder)
         except IndexNotFoundError as error:
             raise self._gone() from error
         if (generation, tuple(parts), schema) == (self._generation, self.parts, self.schema):
@@ -264,7 +229,7 @@ class CorpusStore:
                 raise self._gone()
             return False
         with storage_errors(self.folder):
-            if not (self.folder / _MANIFEST).exists():
+            if not (self.folder / MANIFEST).exists():
                 raise self._gone()
         self._acquire()
         try:
@@ -350,13 +315,13 @@ class CorpusStore:
         if self.lock():
             raise IndexLockedError(f"Another process has changed the index in {self.folder}: open it again.")
         before, schema = self.parts, schema or self.schema
-        manifest = self.folder / _MANIFEST
-        beside = manifest.with_name(f"{_MANIFEST}.tmp")
+        manifest = self.folder / MANIFEST
+        beside = manifest.with_name(f"{MANIFEST}.tmp")
         with storage_errors(self.folder):
             try:
                 beside.unlink(missing_ok=True)  # it may be a link to somewhere else
                 with beside.open("xb") as file:
-                    file.write(_render(schema, parts, self._generation + 1))
+                    file.write(render_manifest(schema, parts, self._generation + 1))
                     file.flush()
                     os.fsync(file.fileno())
                 beside.replace(manifest)
@@ -474,7 +439,7 @@ class CorpusStore:
         """Remove the files that a crashed writer left. Only the writer may call this, before it adds parts."""
         used = {part.name: part for part in self.parts}
         with contextlib.suppress(OSError):  # the next writer tries again
-            (self.folder / f"{_MANIFEST}.tmp").unlink(missing_ok=True)
+            (self.folder / f"{MANIFEST}.tmp").unlink(missing_ok=True)
             for folder in (self.folder / _SEGMENTS).glob("*"):
                 if folder.name not in used:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -518,7 +483,7 @@ class CorpusStore:
 
 def exists(folder: Path) -> bool:
     """Whether a folder holds a store. Raises IndexCorruptedError if the folder holds parts but no manifest."""
-    manifest = folder / _MANIFEST
+    manifest = folder / MANIFEST
     with storage_errors(folder):
         if manifest.is_file():
             return True
@@ -554,82 +519,3 @@ _JUST_NOW = 60
 
 def _is_unfinished(name: str, of: str) -> bool:
     return name.startswith(f".{of}.") and name.endswith(_UNFINISHED) and len(name) == len(of) + 10 + len(_UNFINISHED)
-
-
-def manifest_stamp(folder: Path) -> tuple[int, ...] | None:
-    """A value that changes with each commit. None without a manifest, () if the manifest is too young to be sure."""
-    try:
-        found = (folder / _MANIFEST).stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise storage_error(folder, error) from error
-    young = abs(time.time_ns() - found.st_mtime_ns) < _YOUNG
-    return () if young else (found.st_mtime_ns, found.st_size, found.st_ino)
-
-
-def _render(schema: Schema, parts: Sequence[Part], generation: int) -> bytes:
-    head = {"format": "hybridsearch corpus", "version": FORMAT_VERSION, "generation": generation}
-    return _with_checksum({**head, "schema": schema.to_json(), "parts": [asdict(part) for part in parts]})
-
-
-def _with_checksum(content: Mapping[str, Any]) -> bytes:
-    body = json.dumps(content, indent=1).encode()
-    return json.dumps({**content, "checksum": zlib.crc32(body)}, indent=1).encode() + b"\n"
-
-
-def _read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
-    path = folder / _MANIFEST
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.") from None
-    except OSError as error:
-        raise storage_error(folder, named(error, path)) from error
-    try:
-        content = json.loads(raw)
-        content.pop("checksum")
-        intact = _with_checksum(content) == raw
-        version = content["version"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        intact, version = False, None
-    if not intact:
-        raise IndexCorruptedError(f"{path} is damaged: its checksum does not fit its content: {REPAIR}.")
-    if not _is_count(version) or version > FORMAT_VERSION:
-        raise IndexCorruptedError(
-            f"{path} has format version {version!r:.40}, but this hybridsearch reads up to {FORMAT_VERSION}: "
-            "upgrade hybridsearch, or index the documents again."
-        )
-    try:
-        parts = [_part(part) for part in content["parts"]]
-        if len({part.name for part in parts}) < len(parts):
-            raise ValueError("a part is listed twice")
-        if not _is_count(content["generation"]):
-            raise ValueError("its generation is not a whole number")
-        schema = Schema.from_json(content["schema"])
-        arrow_schema(schema)
-    except IndexCorruptedError as error:
-        raise IndexCorruptedError(f"{path}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
-    return schema, parts, content["generation"]
-
-
-def _part(data: Mapping[str, Any]) -> Part:
-    """The part that `data` describes. Raises ValueError, KeyError, TypeError or AttributeError for wrong data."""
-    name, rows, deleted = data["name"], data["rows"], data["deleted"]
-    files = {file: StoredFile(of_file["size"], of_file["crc32"]) for file, of_file in data["files"].items()}
-    for one in (name, *files):
-        if not isinstance(one, str) or not _NAME.fullmatch(one):
-            raise ValueError(f"{one!r:.80} cannot be the name of a part or of its file")
-    if not _is_count(rows) or not 0 < rows <= MOST_ROWS:
-        raise ValueError(f"{rows!r:.40} cannot be a number of documents")
-    if not all(_is_count(file.size) and _is_count(file.crc32) for file in files.values()):
-        raise ValueError("a size or checksum is not a whole number")
-    if PART not in files or not (deleted is None or deleted in files.keys() - {PART}):
-        raise ValueError(f"the part {name} lacks a file")
-    return Part(name, rows, files, deleted)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0

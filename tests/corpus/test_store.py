@@ -196,7 +196,7 @@ def test_the_writer_may_close_in_another_thread(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hybridsearch.corpus.store.FORMAT_VERSION", 2)
+    monkeypatch.setattr("hybridsearch.corpus.manifest.FORMAT_VERSION", 2)
     CorpusStore.create(tmp_path, SCHEMA).close()
     monkeypatch.undo()
     with pytest.raises(IndexCorruptedError, match="upgrade"):
