@@ -1,6 +1,6 @@
 """Readers give the documents of files, of tables in memory and of iterables, as a stream.
 
-Each module reads some formats. `read.py` has the table of all formats, and finds the files.
+Each module reads some formats. `formats.py` has the table of all formats, and finds the files of a folder.
 """
 
 from hybridsearch.readers.pages import pages_of as pages_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,24 +16,14 @@ from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError, StorageError
 from hybridsearch.messages import number_of, redacted
-from hybridsearch.readers.compression import SUFFIXES, decompressed, plain_name
-from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields, Numbered, Record, WholeFileError
+from hybridsearch.readers.compression import decompressed, plain_name
+from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields, Record, WholeFileError
+from hybridsearch.readers.formats import FORMATS, files_in, locate
 from hybridsearch.readers.sql import EXAMPLE, SQLITE, Query, is_url, query_rows
-from hybridsearch.readers.tables import (
-    arrow_rows,
-    csv_columns,
-    csv_rows,
-    named_rows,
-    parquet_rows,
-    tsv_columns,
-    tsv_rows,
-)
-from hybridsearch.readers.text import json_lines, text_document
+from hybridsearch.readers.tables import arrow_rows, named_rows
+from hybridsearch.readers.text import text_document
 from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
 from hybridsearch.readers.worker import PARSERS, Worker
-
-BEIR_NAMES = tuple(f"corpus.jsonl{packed}" for packed in ("", *SUFFIXES))
-"""Names of the file with the documents in a BEIR data set."""
 
 LARGEST_FILE = 2**28
 """Number of bytes of the largest file that is read as one document, after it is decompressed."""
@@ -50,42 +39,6 @@ class Table(Protocol):
     """A table in memory with Arrow's interface in Python, such as a DataFrame of pandas or polars."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """How the files of one format are read.
-
-    Attributes:
-        suffixes: Endings of the files' names, without those of compressed files.
-        records: Function that gives the records of an open file with their numbers. None if a file is one document.
-        columns: Function that finds the types of an open file's columns. None if the file has its types.
-        unit: Word for what a record's number counts.
-        compressed: Whether files may be compressed.
-    """
-
-    suffixes: tuple[str, ...]
-    records: Callable[[IO[bytes], Fields], Iterator[Numbered]] | None = None
-    columns: Callable[[IO[bytes], Fields], list[Column]] | None = None
-    unit: str = "line"
-    compressed: bool = True
-
-
-_FORMATS = {
-    "jsonl": _Format((".jsonl", ".ndjson", ".json"), json_lines),
-    "csv": _Format((".csv",), csv_rows, csv_columns),
-    "tsv": _Format((".tsv",), tsv_rows, tsv_columns),
-    "parquet": _Format((".parquet",), parquet_rows, unit="row", compressed=False),
-    "beir": _Format((), json_lines),
-    "text": _Format((".txt", ".md", ".markdown")),
-    "pdf": _Format((".pdf",)),
-    "docx": _Format((".docx",)),
-    "pptx": _Format((".pptx",)),
-    "xlsx": _Format((".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")),
-    "html": _Format((".html", ".htm", ".xhtml")),
-    "eml": _Format((".eml",)),
-}
-_ALONE = (".json",)  # endings of files that are only read if they are given themselves: in folders they are settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +154,8 @@ def read_documents(
         return source
     if on_error not in ("stop", "skip"):
         raise InvalidArgumentError(f"on_error is 'stop' or 'skip', not {on_error!r}.")
-    if format is not None and format not in _FORMATS:
-        raise InvalidArgumentError(f"No format {format!r} is known: known are {', '.join(_FORMATS)}.")
+    if format is not None and format not in FORMATS:
+        raise InvalidArgumentError(f"No format {format!r} is known: known are {', '.join(FORMATS)}.")
     if isinstance(metadata_fields, str):
         raise InvalidArgumentError(f"metadata_fields is a list of names, not the string {metadata_fields!r}.")
     fields = Fields(
@@ -226,7 +179,7 @@ def read_documents(
         )
     if isinstance(source, str | Path):
         with _readable(SkippedLine(str(source), None, "")):
-            found = _locate(arguments.path("source", source), format)
+            found = locate(arguments.path("source", source), format)
         return DocumentReader(*found, fields, skip)
     if isinstance(source, Document | Mapping):
         source = [source]
@@ -385,7 +338,7 @@ class DocumentReader(Iterable[Document]):
                 yield from self._of_file(source, source.name, self._format)
             return
         with _readable(SkippedLine(str(source), None, "")), Worker() as worker:
-            for path, format in _files(source, self._format):
+            for path, format in files_in(source, self._format):
                 if format is None:
                     self._unread.append(path)
                     continue
@@ -396,7 +349,7 @@ class DocumentReader(Iterable[Document]):
 
     def _of_file(self, path: Path, id: str, format: str, worker: Worker | None = None) -> Iterator[_Placed]:
         """The records of one file."""
-        if _FORMATS[format].records is not None:
+        if FORMATS[format].records is not None:
             yield from self._of_table(path, format)
             return
         with nullcontext(worker) if worker else Worker() as parser:
@@ -418,7 +371,7 @@ class DocumentReader(Iterable[Document]):
 
     def _of_table(self, path: Path, format: str) -> Iterator[_Placed]:
         """The records of a file that has several."""
-        read = _FORMATS[format]
+        read = FORMATS[format]
         where, fields = SkippedLine(str(path), None, "", read.unit), self._fields
         records, columns = read.records, read.columns
         if records is None:
@@ -450,34 +403,6 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _locate(path: Path, format: str | None) -> tuple[Path, str | None]:
-    """Find the file or folder to read, and its format. The format is None for a folder with files of any format."""
-    if not path.exists():
-        way_out = "write /dev/stdin for standard input" if str(path) == "-" else "check the path"
-        raise DocumentError(f"There is no file or folder {str(path)!r}: {way_out}.")
-    if not path.is_dir():
-        format = format or _format_of(path.name)
-        if format is None:
-            raise DocumentError(
-                f"The name of {str(path)!r} does not show its format: use a name that ends with "
-                f"{', '.join(_BY_SUFFIX)} (compressed files: and then {', '.join(SUFFIXES)}), or give "
-                f"format={'|'.join(_FORMATS)} (--format)."
-            )
-        return path, format
-    if format in (None, "beir"):
-        for name in BEIR_NAMES:
-            if (path / name).is_file():
-                return path / name, "beir"
-    if any(found for _, found in _files(path, format)):
-        return path, format
-    end = f", which format={format!r} needs: give the file itself" if format else ": give one file, or another folder"
-    endings = _FORMATS[format].suffixes if format else [one for one in _BY_SUFFIX if one not in _ALONE]
-    raise DocumentError(
-        f"The folder {str(path)!r} holds neither corpus.jsonl (a BEIR data set) nor a file that ends with "
-        f"{', '.join(endings) or 'another name'}{end}."
-    )
-
-
 @contextmanager
 def _readable(where: SkippedLine) -> Iterator[None]:
     """Turns errors that end the reading of a file into errors of this package that name the file."""
@@ -503,31 +428,6 @@ def _mapping(value: object) -> Record:
     if isinstance(value, Document | Mapping):
         return value
     return DocumentError(f"a document is a Document or a mapping with id and text, not {type(value).__name__}.")
-
-
-_BY_SUFFIX = {suffix: name for name, format in _FORMATS.items() for suffix in format.suffixes}
-
-
-def _format_of(name: str) -> str | None:
-    """The format that the ending of a file's name shows."""
-    return _BY_SUFFIX.get(Path(plain_name(name.lower())).suffix)
-
-
-def _files(folder: Path, format: str | None) -> Iterator[tuple[Path, str | None]]:
-    """The files in a folder, sorted by name within each folder, each with its format.
-
-    If `format` is None, these are all files, and the format of an unknown file is None. Else only files of this format.
-    """
-    for place, below, names in os.walk(folder, onerror=_raise):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            found = _format_of(name)
-            if format is None:
-                yield Path(place, name), None if plain_name(name.lower()).endswith(_ALONE) else found
-            elif found == format:
-                yield Path(place, name), found
 
 
 def _content(path: Path) -> bytes:
@@ -598,7 +498,3 @@ def _checked_delimiter(delimiter: str | None) -> str | None:
             f"{delimiter!r:.80}."
         )
     return delimiter
-
-
-def _raise(error: OSError) -> None:
-    raise error

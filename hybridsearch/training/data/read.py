@@ -16,7 +16,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.messages import number_of
-from hybridsearch.readers.read import BEIR_NAMES
+from hybridsearch.readers.formats import BEIR_NAMES
 from hybridsearch.training.data.columns import find_roles
 from hybridsearch.training.data.conversion import read_rows
 from hybridsearch.training.data.mined import MANIFEST, Negatives
