@@ -34,7 +34,7 @@ from hybridsearch.tables import Grid
 
 Span: TypeAlias = tuple[int, int]
 
-_URLS = ("url", "source")
+URLS = ("url", "source")
 """Metadata fields that may hold the address of a document."""
 
 _LONGEST_LINE = 300  # characters of title, headings and pages in the prompt
@@ -263,7 +263,7 @@ def make_context(
     per_document = whole_number("per_document", per_document)
     if url is not None and (not isinstance(url, str) or not url):
         raise InvalidArgumentError(f"url is the name of a metadata field, not {shown(url)}.")
-    assembly = _Assembly(hits, max_tokens, _counter(tokenizer), per_document, (url,) if url else _URLS)
+    assembly = _Assembly(hits, max_tokens, _counter(tokenizer), per_document, (url,) if url else URLS)
     for hit in hits:
         assembly.add(hit)
     return assembly.context()
@@ -356,7 +356,7 @@ class _Assembly:
                 text=document.text[start:end],
                 headings=headings_above(document, start),
                 pages=pages_of(document, start, end),
-                url=_url(document, self._urls),
+                url=url_of(document, self._urls),
                 score=hit.score,
                 metadata=document.metadata,
             )
@@ -492,7 +492,7 @@ def _stripped(text: str, start: int, end: int) -> Span:
     return (start, start) if not part.strip() else (begin, begin + len(part.strip()))
 
 
-def _url(document: Document, names: Sequence[str]) -> str | None:
+def url_of(document: Document, names: Sequence[str] = URLS) -> str | None:
     """The address of a document: the first text that one of the fields holds, else an id that is a URL."""
     for name in names:
         value = field_value(document, name)

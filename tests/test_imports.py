@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    "messages", "errors", "arguments", "folders", "forks", "progress", "tables", "documents", "readers",
+    "messages", "errors", "arguments", "folders", "forks", "progress", "tokens", "tables", "documents", "readers",
     "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "corpus", "encoders",
     "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "hits", "retrieval", "indexing",
     "search", "opening", "evaluation", "training", "integrations", "testing",

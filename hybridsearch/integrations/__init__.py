@@ -1,1 +1,1 @@
-"""The parts of other frameworks, made of `HybridSearch`. Each module needs the extra of its framework."""
+"""The parts of frameworks, and the server for agents. Each module needs the extra of its name."""

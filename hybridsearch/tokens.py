@@ -1,0 +1,69 @@
+"""Access tokens of a server: who may read, and who may also write."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from hybridsearch.errors import InvalidArgumentError
+
+Right: TypeAlias = Literal["read", "write"]
+
+VARIABLE = "HYBRIDSEARCH_TOKENS"
+"""Environment variable that holds the tokens, such as `read:TOKEN,write:TOKEN`."""
+
+_SHORTEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens that a server accepts. `repr` does not show them.
+
+    Attributes:
+        rights: Right of each token. A token that may write may also read.
+
+    >>> tokens = Tokens.parse("read:0123456789abcdef, write:fedcba9876543210")
+    >>> tokens.right_of("fedcba9876543210"), tokens.right_of("0123456789abcde")
+    ('write', None)
+    """
+
+    rights: Mapping[str, Right] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls) -> Tokens:
+        """Read the tokens of `HYBRIDSEARCH_TOKENS`. There are none if it is not set."""
+        return cls.parse(os.environ.get(VARIABLE, ""))
+
+    @classmethod
+    def parse(cls, text: str) -> Tokens:
+        """Read tokens from a text such as `read:TOKEN,write:TOKEN`.
+
+        Raises:
+            InvalidArgumentError: The text has another form, or a token is too short. The message has no token.
+        """
+        rights: dict[str, Right] = {}
+        for one in filter(None, (part.strip() for part in text.split(","))):
+            right, colon, token = one.partition(":")
+            if right not in ("read", "write") or not colon:
+                raise InvalidArgumentError(f"{VARIABLE} is a list such as read:TOKEN,write:TOKEN: give each a right.")
+            if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+                raise InvalidArgumentError(
+                    f"A token of {VARIABLE} has at least {_SHORTEST} ASCII characters and no blanks: make one with "
+                    "python -c 'import secrets; print(secrets.token_urlsafe())'."
+                )
+            rights[token] = "write" if right == "write" else rights.get(token, "read")
+        return cls(rights)
+
+    def right_of(self, token: str) -> Right | None:
+        """The right of a token, or None if it is not known. The time does not depend on how much of it is right."""
+        given, found = token.encode(), None
+        for known, right in self.rights.items():
+            if hmac.compare_digest(known.encode(), given):
+                found = right
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self.rights)
