@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, overload
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
@@ -140,6 +140,8 @@ class Explanation:
         likeness: Most similar hit that MMR put before this hit. None without MMR.
         group: Value of the field that groups the hits. None without groups.
         grouped: Ids of the other documents of the group among the candidates, best first.
+        notes: Sentences about the query if no retriever has the document in its ranking. A note says, for example, that
+            each word of the query is a stop word.
     """
 
     query: str
@@ -156,6 +158,7 @@ class Explanation:
     likeness: Likeness | None = None
     group: Any = None
     grouped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the explanation to a dict that JSON can hold."""
@@ -171,6 +174,7 @@ class Explanation:
             "terms": {name: dict(terms) for name, terms in self.terms.items()},
             **_passages_to_dict(self.passages),
             **_selected_to_dict(self),
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
     def __str__(self) -> str:
@@ -206,6 +210,22 @@ class Explanation:
             yield f"  {name}: {place}"
             if terms := self.terms.get(name):
                 yield "    " + ", ".join(f"{term} {weight:.3f}" for term, weight in terms.items())
+        yield from (f"  Note: {note}" for note in self.notes)
+
+
+class _Origin:  # is no dataclass, because asdict would copy its parts
+    """The search that found a hit. It explains the hit and finds its highlights."""
+
+    __slots__ = ("explain", "finder")
+
+    def __init__(self, explain: Explain, finder: Finder) -> None:
+        self.explain, self.finder = explain, finder
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        raise BackendError(
+            "A hit is tied to its index, so dataclasses.asdict and pandas.DataFrame cannot take it apart: use "
+            "hit.to_dict(), results.to_dict() or results.to_pandas()."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +263,7 @@ class Hit:
     likeness: Likeness | None = field(default=None, repr=False)
     group: Any = field(default=None, repr=False)
     grouped: tuple[str, ...] = field(default=(), repr=False)
-    _explain: Explain | None = field(default=None, repr=False, compare=False)
-    _finder: Finder | None = field(default=None, repr=False, compare=False)
+    _origin: _Origin | None = field(default=None, repr=False, compare=False)
 
     @property
     def passage(self) -> PassageHit | None:
@@ -313,16 +332,16 @@ class Hit:
         return make_snippet(self.document.text, self.span, self._highlights(models=models), length)
 
     def _highlights(self, *, models: bool) -> tuple[Highlight, ...]:
-        if self._finder is None:
+        if self._origin is None:
             raise BackendError("This hit has lost its index (it was copied or pickled): search again.")
-        return self._finder.of(self, models=models)
+        return self._origin.finder.of(self, models=models)
 
     def _repr_html_(self) -> str:
         return Results("", (self,), tuple(self.retrievers))._repr_html_()
 
     def __reduce__(self) -> tuple[Any, ...]:
         kept = {one.name: getattr(self, one.name) for one in fields(self)}
-        return partial(Hit, **kept | {"passages": tuple(self.passages), "_explain": None, "_finder": None}), ()
+        return partial(Hit, **kept | {"passages": tuple(self.passages), "_origin": None}), ()
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the hit to a dict that JSON can hold."""
@@ -353,7 +372,8 @@ class Results(Sequence[Hit]):
         failures: Reason by name, for each optional retriever that failed or was too slow.
         notes: Sentences for people who read the results. A note says that a retriever is missing, that a retriever read
             only a part of the query, found no term in it or searched for synonyms, that no document has a field of the
-            filter, that no hit reaches `min_score`, or that a boost or a group had no effect.
+            filter or matches it, that the index is empty, that nothing reaches `min_score`, or that a boost or a group
+            had no effect.
         timings: Seconds of each stage (`"encode NAME"`, `"search"`, `"fuse"`, `"fetch"`, `"rerank"`) for the whole
             call. If retrievers work side by side, `"search"` leaves out the longest `"encode NAME"`.
     """
@@ -539,7 +559,7 @@ def make_hits(
     places = {
         name: {id: (rank, score) for rank, (id, score) in enumerate(ranking, 1)} for name, ranking in rankings.items()
     }
-    hits = []
+    hits, origin = [], _Origin(explain, finder)
     for rank, one in enumerate(candidates, offset + 1):
         id = one.document.id
         retrievers = {
@@ -562,8 +582,7 @@ def make_hits(
                 likeness=one.likeness,
                 group=one.group,
                 grouped=one.grouped,
-                _explain=explain,
-                _finder=finder,
+                _origin=origin,
             )
         )
     finder.hits = hits
@@ -574,10 +593,10 @@ def _explained(hits: Sequence[Hit]) -> list[Explanation]:
     """Explanations of hits of one search."""
     if not hits:
         return []
-    explain = hits[0]._explain
-    if explain is None:
+    origin = hits[0]._origin
+    if origin is None:
         raise BackendError("This hit has lost its index (it was copied or pickled): use search.explain(query, id).")
-    return explain(hits)
+    return origin.explain(hits)
 
 
 def _rank_of(hit: Hit, name: str) -> str:
@@ -588,9 +607,10 @@ def _rank_of(hit: Hit, name: str) -> str:
 
 def _found(hits: Sequence[Hit]) -> dict[str, tuple[Highlight, ...]]:
     """The highlights of hits for a table, without models. There are none if the index is not known or is closed."""
-    finder = hits[0]._finder if hits else None
-    if finder is None:
+    origin = hits[0]._origin if hits else None
+    if origin is None:
         return {}
+    finder = origin.finder
     try:
         finder.find(hits, models=False)
         return {hit.id: finder.of(hit, models=False) for hit in hits}

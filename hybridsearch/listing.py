@@ -230,6 +230,10 @@ class Listing(Iterator[Document]):
     def __next__(self) -> Document:
         return next(self._documents)
 
+    def __repr__(self) -> str:
+        order = ", ".join([*self._order.names, "id"])
+        return f"<Listing by {order}: iterate over it to read the documents, as in list(search.documents())>"
+
     @property
     def cursor(self) -> str | None:
         """Text that continues the list after the last document that came, in this process or another one.

@@ -250,7 +250,8 @@ class Plan:
             One `Results` for each query, in order.
         """
         top_k, reranker, timings, chooser = self.top_k, self.reranker, answers.timings, self.selection
-        by_query = [chooser.cut(of_query) for of_query in answers.by_query]
+        rankings = answers.by_query
+        by_query = [chooser.cut(of_query) for of_query in rankings]
         with _timed(timings, "fuse"):
             fused = [self.fusion.explain(of_query) for of_query in by_query]
         rerank_depth = 0 if reranker is None else reranker.top_k
@@ -276,6 +277,7 @@ class Plan:
         of_all = [f"Without {name}: {reason}" for name, reason in answers.failures.items()]
         if not of_all:  # after a failure, the engine may not answer this either
             of_all = filter_notes(self.backend, self.filter, self.known)
+        of_empty = [] if of_all or all(candidates) else self._why_empty()
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
@@ -287,10 +289,19 @@ class Plan:
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
-            notes += chooser.notes(candidates[i], chosen)
+            notes += chooser.notes(rankings[i], candidates[i], chosen)
+            notes = notes or (of_empty if not candidates[i] else [])
             names = tuple(answers.rankings)
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results
+
+    def _why_empty(self) -> list[str]:
+        """A note if there is no document that could be found."""
+        try:
+            there = self.backend.count(self.filter)
+        except HybridSearchError:  # the search succeeded, so a note must not end it
+            return []
+        return [] if there else ["The index is empty." if self.filter is None else "No document matches the filter."]
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
         """The documents by id. A document that was deleted since the search is left out."""

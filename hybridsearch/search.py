@@ -615,7 +615,8 @@ class HybridSearch:
                 return hit.explain()
         found = {name: matched_terms(self._backend, of[0], [id]) for name, of in answers.requests.items()}
         terms = {name: of_retriever[id] for name, of_retriever in found.items() if of_retriever}
-        return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None)
+        notes = tuple(answers.notes_of(0))
+        return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None, notes=notes)
 
     # Saving, refreshing and closing
 

@@ -125,8 +125,8 @@ class Selection:
             return [Candidate(document, rank, score, score) for rank, (document, score) in enumerate(found, 1)]
         factors = [self._factors(document) for document, _ in found]
         scores = [
-            round_score(boosted(score, math.prod(of_document.values())))
-            for (_, score), of_document in zip(found, factors, strict=True)
+            _boosted(score, of_document, document.id)
+            for (document, score), of_document in zip(found, factors, strict=True)
         ]
         order = sorted(range(len(found)), key=lambda place: (-scores[place], found[place][0].id))
         return [
@@ -137,7 +137,7 @@ class Selection:
     def reranked(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[Candidate]:
         """The candidates after reranking. `scores` are of the first candidates, which stay before all others."""
         head = [
-            replace(one, reranker_score=score, score=round_score(boosted(score, math.prod(one.boosts.values()))))
+            replace(one, reranker_score=score, score=_boosted(score, one.boosts, one.document.id))
             for one, score in zip(candidates, map(round_score, scores), strict=False)
         ]
         return sorted(head, key=lambda one: (-one.score, one.rank)) + list(candidates[len(head) :])
@@ -155,23 +155,31 @@ class Selection:
             candidates = self._grouped(candidates, self.group_by)
         return candidates if self.diversity is None else self._diverse(candidates, self.diversity, similarities)
 
-    def notes(self, candidates: Sequence[Candidate], chosen: Sequence[Candidate]) -> list[str]:
+    def notes(
+        self, rankings: Mapping[str, Ranking], candidates: Sequence[Candidate], chosen: Sequence[Candidate]
+    ) -> list[str]:
         """Sentences about limits that no hit reaches, and about boosts and groups that have no effect.
 
         Args:
+            rankings: The rankings before `cut`.
             candidates: The documents before `choose`.
             chosen: The documents after `choose`.
         """
-        if not candidates:
-            return []
         notes = [
+            f"{name}: no document reaches the min_score {least:g}: the highest score is {rankings[name].scores[0]:.4g}."
+            for name, least in self.least.items()
+            if name in rankings and len(rankings[name]) and rankings[name].scores[0] < least
+        ]
+        if not candidates:
+            return notes
+        notes += [
             f"The boost {name} changed no score."
             for name in candidates[0].boosts
             if all(one.boosts[name] == 1 for one in candidates)
         ]
         field = self.group_by
-        if field is not None and all(field_value(one.document, field) is None for one in candidates):
-            notes.append(f"No candidate has the field {field!r:.80}, so each hit is a group of its own.")
+        if field is not None and all(_group(one.document, field) is None for one in candidates):
+            notes.append(f"No candidate has a value in {field!r:.80}, so each hit is a group of its own.")
         if not chosen:
             note = f"No hit reaches the min_score {self.min_score:g}: the highest score is {candidates[0].score:.4g}."
             if candidates[0].reranker_score is None:
@@ -187,8 +195,8 @@ class Selection:
     def _factors(self, document: Document) -> dict[str, float]:
         factors: dict[str, float] = {}
         for boost in self.boosts:
-            factor = number(
-                f"The factor that {boost!r} gives document {document.id!r}", boost.factor(document), above=0
+            factor = float(
+                number(f"The factor that {boost!r} gives document {document.id!r}", boost.factor(document), above=0)
             )
             factors[repr(boost)] = factors.get(repr(boost), 1.0) * factor
         return factors
@@ -198,8 +206,7 @@ class Selection:
         groups: dict[Any, list[Candidate]] = {}
         values: list[Any] = []
         for place, one in enumerate(candidates):
-            value = field_value(one.document, field)
-            value = None if value in ([], {}) else value  # as in `hybridsearch.listing`
+            value = _group(one.document, field)
             key = ("alone", place) if value is None else ("value", _group_key(comparable(value)))
             if key not in groups:
                 values.append(value)
@@ -226,6 +233,24 @@ class Selection:
             for place, likeness in order
         ]
         return chosen + pool[len(alike) :] + rest
+
+
+def _boosted(score: float, factors: Mapping[str, float], id: str) -> float:
+    """The score of a document after its boosts."""
+    factor = math.prod(factors.values())
+    changed = boosted(score, factor)
+    if not (math.isfinite(factor) and math.isfinite(changed)):
+        raise InvalidArgumentError(
+            f"The boosts multiply the score {score:.4g} of document {id!r:.80} by {factor:.4g}, which is too much to "
+            "compute with: give them smaller weights."
+        )
+    return round_score(changed)
+
+
+def _group(document: Document, field: str) -> Any:
+    """The value that groups a document. None if it has no value, as `hybridsearch.listing` defines it."""
+    value = field_value(document, field)
+    return None if isinstance(value, dict) or value == [] else value
 
 
 def _group_key(value: Any) -> Any:

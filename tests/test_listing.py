@@ -296,3 +296,9 @@ def test_a_long_list_needs_far_less_memory_than_its_documents() -> None:
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert most < 20_000_000 < sys.getsizeof("x" * 2000) * 20_000
+
+
+def test_a_list_says_its_order_and_how_to_read_it() -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.upsert(PAPERS)
+        assert repr(search.documents(sort="-year")).startswith("<Listing by -year, id: iterate over it")

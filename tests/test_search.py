@@ -45,6 +45,9 @@ DOCUMENTS = [
 ]
 
 
+NO_MATCH = ("No document matches the filter.",)
+
+
 class HashedWords:
     """A dense encoder that needs no model: each word is a fixed random direction."""
 
@@ -325,7 +328,7 @@ def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
     for misspelt in ({"yaer": 1961}, {"yaer": {"$ne": 1961}}, {"$or": [{"year": 1961}, {"$not": {"yaer": 1961}}]}):
         assert search.search("flow", filter=misspelt).notes == (note,)
         assert asyncio.run(search.asearch("flow", filter=misspelt)).notes == (note,)
-    assert search.search("flow", filter={"year": 1900, "id": "nowhere"}).notes == ()
+    assert search.search("flow", filter={"year": 1900, "id": "nowhere"}).notes == NO_MATCH
     search.upsert(hs.Document("late", "flow", metadata={"yaer": 1961}))
     assert search.search("flow", filter={"yaer": 1961}).notes == ()
 
@@ -352,7 +355,8 @@ def test_a_filter_that_compares_with_another_kind_of_value_than_documents_have_i
     assert search.search("wing", filter={"year": {"$in": [2020, "unknown", None]}}).notes == ()
     held = {"a number": 1, "a number or a boolean": False, "a boolean": True, "an instant": "2023-01-01T00:00Z"}[kind]
     search.upsert(hs.Document("b", "a wing", metadata={"year": held}))
-    assert search.search("wing", filter={"year": test}).notes == ()
+    results = search.search("wing", filter={"year": test})
+    assert results.notes == (() if results else NO_MATCH)
 
 
 def test_a_field_that_a_filter_has_met_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -782,7 +786,8 @@ def test_a_filter_by_a_date_on_datetimes_is_noted() -> None:
             "'2024-03-01T00:00:00', which is not equal to the date"
         )
     for test in ({"$gte": first}, {"$lt": first}, pandas.Timestamp(first), dt.date(2024, 3, 9)):
-        assert search.search("wing", filter={"d": test}).notes == ()
+        results = search.search("wing", filter={"d": test})
+        assert results.notes == (() if results else NO_MATCH)
     search.index(hs.read_documents(table, types={"d": "date"}))
     found = search.search("wing", filter={"d": {"$lte": first}})
     assert (found.ids, found.notes) == (["a"], ())
@@ -1002,3 +1007,28 @@ def test_real_models_end_to_end(minilm: str, splade: str, tmp_path: Path) -> Non
         assert again.search("what makes an airfoil stall?")[0].id == "lift"
         terms = again.search("shock wave", retrievers=["splade"])[0].explain().terms["splade"]
         assert next(iter(terms)) in {"shock", "wave"}
+
+
+def test_results_without_hits_say_if_there_is_nothing_to_find() -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.upsert({"id": "a", "text": "a wing", "year": 1958})
+        assert search.search("wing", filter={"year": {"$gt": 1990}}).notes == NO_MATCH
+        assert search.search("jet", filter={"year": 1958}).notes == search.search("jet").notes == ()
+        assert asyncio.run(search.asearch("wing", filter={"id": "b"})).notes == NO_MATCH
+        search.delete("a")
+        assert search.search("wing").notes == ("The index is empty.",)
+
+
+def test_an_explanation_says_why_a_retriever_finds_nothing() -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.upsert({"id": "a", "text": "The Who"})
+        explanation = search.explain("The Who", "a")
+        assert "Note: bm25: each word of the query is a stop word (the, who)" in str(explanation)
+        assert explanation.to_dict()["notes"] == list(search.search("The Who").notes)
+        assert search.explain("wing", "a").notes == ()
+
+
+def test_a_hit_that_is_taken_apart_names_the_way() -> None:
+    search = hybrid()
+    with pytest.raises(BackendError, match=r"use hit\.to_dict.*results\.to_pandas"):
+        pd.DataFrame(search.search("wing"))

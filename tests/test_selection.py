@@ -118,6 +118,13 @@ def test_a_boost_also_counts_after_reranking(search: hs.HybridSearch) -> None:
     assert found[0].score == -0.09
 
 
+def test_boosts_that_are_too_large_to_compute_with_are_refused(search: hs.HybridSearch) -> None:
+    large = [hs.FieldBoost("likes", weight=1e200), hs.FieldBoost({"site": "b"}, weight=1e200)]
+    for options in ({}, {"reranker": Reversing()}):
+        with pytest.raises(InvalidArgumentError, match=r"multiply the score .* of document 'new' by inf.*smaller"):
+            search.search("wing flow", boost=large, **options)
+
+
 # Least scores
 
 
@@ -147,6 +154,10 @@ def test_a_retriever_does_not_find_what_is_below_its_least_score(search: hs.Hybr
     few = search.search("wing flow", min_score={"bm25": third})
     assert few.ids == [hit.id for hit in results if hit.retrievers["bm25"].score >= third]
     assert few[0].explain().fused_rank == 1
+    none = search.search("wing flow", min_score={"bm25": 99})
+    assert (none.ids, few.notes) == ([], ())
+    highest = results[0].retrievers["bm25"].score
+    assert none.notes == (f"bm25: no document reaches the min_score 99: the highest score is {highest:.4g}.",)
 
 
 # Groups
@@ -188,14 +199,16 @@ def test_groups_hold_values_that_filters_compare_as_equal() -> None:
 
 def test_boosts_and_groups_without_effect_are_noted() -> None:
     with hs.HybridSearch({"bm25": hs.BM25()}) as search:
-        search.index([{"id": "a", "text": "wing", "kind": "x", "day": "2024-01-01"}], show_progress_bar=False)
+        one = {"id": "a", "text": "wing", "kind": "x", "day": "2024-01-01", "of": {"kind": "x"}}
+        search.index([one], show_progress_bar=False)
         results = search.search("wing", boost=[hs.Recency("dya"), hs.FieldBoost({"kind": "x"})], group_by="knid")
         boost, group = results.notes
         assert boost.startswith("The boost Recency('dya'")
         assert boost.endswith("changed no score.")
-        assert group == "No candidate has the field 'knid', so each hit is a group of its own."
+        assert group == "No candidate has a value in 'knid', so each hit is a group of its own."
         assert search.search("wing", boost=hs.Recency("day"), group_by="kind").notes == ()
         assert search.search("jet", boost=hs.Recency("dya"), group_by="knid").notes == ()
+        assert "No candidate has a value in 'of'" in search.search("wing", group_by="of").notes[0]
 
 
 # Variety

@@ -214,7 +214,7 @@ def _data() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    """The folders of compiled loops and encodings, and the encodings of each encoder."""
+    """The folders of compiled loops and of encodings, and damaged files of encodings."""
     from hybridsearch.encoders import cache
 
     loops = find("backend", "memory").compiled_loops()
@@ -226,12 +226,15 @@ def _cache() -> Iterator[Finding]:
         why = "turned off by HYBRIDSEARCH_CACHE" if off else "the user has no home: set HYBRIDSEARCH_CACHE to a folder"
         yield Finding("cache", "encodings", False, why)
         return
-    writable = can_be_written(folder)
-    detail = str(folder) if writable else f"{folder} cannot be written: set HYBRIDSEARCH_CACHE to another folder"
-    yield Finding("cache", "encodings", writable, detail)
-    for file in cache.describe(folder):
-        vectors = "damaged; it can be deleted" if file.vectors is None else f"{file.vectors:,} vectors"
-        yield Finding("cache", file.encoder, file.vectors is not None, f"{vectors}, {file.bytes / 2**20:,.1f} MiB")
+    writable, files = can_be_written(folder), cache.describe(folder)
+    good = [file for file in files if file.vectors is not None]
+    vectors, encoders = sum(file.vectors or 0 for file in good), number_of(len(good), "encoder")
+    held = f"{number_of(vectors, 'vector')} of {encoders}, {sum(file.bytes for file in good) / 2**20:,.1f} MiB"
+    detail = held if writable else "it cannot be written: set HYBRIDSEARCH_CACHE to another folder"
+    yield Finding("cache", "encodings", writable, f"{folder}: {detail}")
+    for file in files:
+        if file.vectors is None:
+            yield Finding("cache", file.encoder, False, f"{file.path} is damaged: delete it")
 
 
 def _place(place: str | Path, options: Mapping[str, Any] | None) -> tuple[list[Finding], tuple[str, ...]]:

@@ -197,11 +197,15 @@ def _least(given: str | None) -> float | dict[str, float] | None:
     try:
         if "=" not in given:
             return float(given)
-        return {name.strip(): float(score) for name, _, score in (one.rpartition("=") for one in given.split(","))}
+        pairs = [(name.strip(), float(score)) for name, _, score in (one.rpartition("=") for one in given.split(","))]
     except ValueError:
         raise InvalidArgumentError(
             f"--min-score takes a number, or numbers for retrievers such as bm25=2,dense=0.4, not {given!r:.80}."
         ) from None
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidArgumentError(f"--min-score names {twice!r:.80} twice: leave one out.")
+    return dict(pairs)
 
 
 def _recency(given: str | None) -> Recency | None:
@@ -211,6 +215,11 @@ def _recency(given: str | None) -> Recency | None:
     from hybridsearch.rerank import Recency
 
     field, equals, half_life = given.rpartition("=")
-    if not equals:
-        raise InvalidArgumentError(f"--recent takes FIELD=TIME, such as published=30d, not {given!r:.80}.")
-    return Recency(field, half_life)
+    try:
+        if equals:
+            return Recency(field, half_life)
+    except InvalidArgumentError:
+        pass
+    raise InvalidArgumentError(
+        f"--recent takes FIELD=TIME with a time such as 12h, 30d or 1y, as in published=30d, not {given!r:.80}."
+    )

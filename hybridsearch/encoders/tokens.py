@@ -20,7 +20,7 @@ from hybridsearch.arguments import shown
 from hybridsearch.encoders.counting import MAX_CHUNK
 from hybridsearch.encoders.identifiers import may_hold_identifiers, parts_of, wholes_of, without_signed_names
 from hybridsearch.encoders.stopwords import STOP_WORDS
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import EncodingError, InvalidArgumentError
 
 LANGUAGES: tuple[str, ...] = tuple(sorted({*Stemmer.algorithms()} - {"porter", "dutch_porter"}))
 """Languages with a Snowball stemmer."""
@@ -96,20 +96,34 @@ class Tokenizer:
         """Cut a text into terms.
 
         Raises:
+            EncodingError: The function raised an error.
             InvalidArgumentError: The function gives anything but strings that are not empty.
         """
-        terms = self.function(text)
-        if isinstance(terms, str) or not isinstance(terms, Iterable):
+        try:
+            terms: object = self.function(text)
+            terms = terms if isinstance(terms, str) or not isinstance(terms, Iterable) else list(terms)
+        except Exception as error:
+            raise EncodingError(
+                f"The tokenizer {self.name!r:.80} failed on the text {text!r:.80}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(terms, list):
             raise InvalidArgumentError(
                 f"The tokenizer {self.name!r:.80} returned {shown(terms)}, but it must return a list of terms."
             )
-        terms = list(terms)
         if bad := [term for term in terms if not isinstance(term, str) or not term]:
             raise InvalidArgumentError(
                 f"The tokenizer {self.name!r:.80} returned the term {shown(bad[0])}, but a term is a string that is "
                 "not empty: leave it out."
             )
-        return terms
+        plain = list(map(str.__str__, terms))  # engines refuse a subclass of str, such as numpy's
+        try:
+            "".join(plain).encode()
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(
+                f"The tokenizer {self.name!r:.80} returned a term with a lone surrogate, which is not valid Unicode: "
+                "repair it or leave it out."
+            ) from None
+        return plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,9 +213,12 @@ def test_min_score_limits_all_hits_or_a_retriever(place: str) -> None:
     scores = [hit["retrievers"]["bm25"]["score"] for hit in _hits(place)]
     assert len(scores) > 1
     assert len(_hits(place, "--min-score", f"bm25={scores[0]}")) == 1
-    result = invoke("search", place, "wing", "--min-score", "bm25=high")
-    assert result.exit_code == 1
-    assert "--min-score takes a number, or numbers for retrievers" in result.stderr
+    result = invoke("search", place, "wing", "--min-score", "bm25=99")
+    assert "bm25: no document reaches the min_score 99" in result.stdout
+    for given, message in [("bm25=high", "takes a number, or numbers for"), ("bm25=1,bm25=2", "names 'bm25' twice")]:
+        result = invoke("search", place, "wing", "--min-score", given)
+        assert result.exit_code == 1
+        assert f"--min-score {message}" in result.stderr
 
 
 def _hits(place: str, *options: str) -> list[dict[str, Any]]:

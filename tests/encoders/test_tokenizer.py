@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import hybridsearch as hs
 from hybridsearch import registry
 from hybridsearch.encoders import make_encoder
-from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.errors import EncodingError, FingerprintMismatchError, InvalidArgumentError
 
 
 def letters(text: str) -> list[str]:
@@ -109,3 +110,19 @@ def test_a_tokenizer_that_is_none_is_refused(arguments: dict[str, Any], message:
 def test_a_tokenizer_has_a_name_and_a_function(name: Any, function: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="tokenizer"):
         hs.Tokenizer(name, function)
+
+
+def test_a_function_that_fails_is_named_with_its_text() -> None:
+    def failing(text: str) -> list[str]:
+        raise KeyError(text)
+
+    search = hs.HybridSearch({"bm25": hs.BM25(tokenizer=hs.Tokenizer("mine", failing))})
+    with pytest.raises(EncodingError, match="The tokenizer 'mine' failed on the text 'wing': KeyError: 'wing'"):
+        search.upsert({"id": "a", "text": "wing"})
+
+
+def test_terms_become_plain_strings_of_valid_unicode() -> None:
+    terms = hs.Tokenizer("numpy", lambda text: np.array(text.split()))("red fox")
+    assert [(type(term), term) for term in terms] == [(str, "red"), (str, "fox")]
+    with pytest.raises(InvalidArgumentError, match="lone surrogate"):
+        hs.Tokenizer("bad", lambda _: ["\ud800"])("x")
