@@ -26,8 +26,8 @@ from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.adding import Documents, add_documents, check_sync
 from hybridsearch.indexing.encoding import IndexEncoders
+from hybridsearch.indexing.filtered import delete_selected, select
 from hybridsearch.indexing.ingest import IndexReport
-from hybridsearch.indexing.selection import delete_selected, select
 from hybridsearch.indexing.transfer import Transfer
 from hybridsearch.listing import Listing, Order, read_cursor
 from hybridsearch.messages import redacted, warn

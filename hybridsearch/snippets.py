@@ -16,7 +16,7 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.backends import Request
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder
-from hybridsearch.encoders.places import joins
+from hybridsearch.encoders.locating import joins
 from hybridsearch.sentences import cuttable, sections
 from hybridsearch.tables import Marked
 from hybridsearch.vectors import DenseVectors, SparseQuery, TextQuery

@@ -19,7 +19,7 @@ import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Capabilities
 from hybridsearch.encoders.char_ngrams import CharNGrams
-from hybridsearch.encoders.places import align, find_terms
+from hybridsearch.encoders.locating import align, find_terms
 from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.snippets import Highlight, make_snippet
 

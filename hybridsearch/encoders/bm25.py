@@ -21,7 +21,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Place
 from hybridsearch.encoders.counting import NO_WORD, TermCounter, by_weight
 from hybridsearch.encoders.fields import field_weights, read_fields, sum_fields
-from hybridsearch.encoders.places import align, find_terms
+from hybridsearch.encoders.locating import align, find_terms
 from hybridsearch.encoders.synonyms import STOP, Synonyms, note_on, read_synonyms
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, Rules, Tokenizer, stop_words_of
 from hybridsearch.errors import InvalidArgumentError
