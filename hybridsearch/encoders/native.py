@@ -14,6 +14,7 @@ from hybridsearch.encoders import Place
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.tokens import LANGUAGES
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.registry import name_of
 from hybridsearch.vectors import SparseVectors, TextQuery, Vocabulary
 
 
@@ -84,10 +85,13 @@ class NativeBM25:
         return Fingerprint("native", self._arguments)
 
     def schema(self) -> RetrieverSchema:
-        """Describe the retriever for the index."""
-        return RetrieverSchema(
-            "text", self.fingerprint(), encoder={"type": "native", **self._arguments}, weighting=self._arguments
-        )
+        """Describe the retriever for the index.
+
+        A subclass that is not registered has no arguments, so that `hs.open` never takes `NativeBM25` for it.
+        """
+        name = name_of("encoder", type(self))
+        encoder = None if name is None else {"type": name, **self._arguments}
+        return RetrieverSchema("text", self.fingerprint(), encoder, weighting=self._arguments)
 
     def __repr__(self) -> str:
-        return f"NativeBM25({', '.join(f'{name}={value!r}' for name, value in self._arguments.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._arguments.items())})"
