@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from hybridsearch.errors import DocumentError
 from hybridsearch.readers.markdown import Content, first_heading, list_item, squeezed, table
 
 _SKIPPED = {
-    "script", "style", "template", "noscript", "head", "nav", "svg", "math", "iframe", "object", "audio", "video",
-    "canvas", "select", "textarea", "input", "button",
+    "script", "style", "template", "noscript", "head", "nav", "svg", "annotation", "annotation-xml", "iframe", "object",
+    "audio", "video", "canvas", "select", "textarea", "input", "button",
 }  # fmt: skip
 _INLINE = {
     "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins",
     "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
-    "var",
+    "var", "wbr", "math", "mi", "mn", "mo", "mrow", "ms", "mtext", "msub", "msup", "msubsup", "mfrac", "msqrt", "mroot",
+    "semantics",
 }  # fmt: skip
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _DECLARED = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w:-]{1,40})""", re.IGNORECASE)
+_END = re.compile(r"</(?:body|html)\s*>", re.IGNORECASE)  # browsers show what comes after it, and libxml2 drops it
 _DEEPEST = 200  # levels that are converted one by one; what is nested more deeply becomes plain text
 _WIDEST = 1000  # cells that one cell may span
 
 
 def read_html(raw: bytes, encoding: str | None) -> Content:
     """Read an HTML file. Its title is its `<title>`, or its first heading."""
-    return html_content(decoded_html(raw, encoding))
+    text, guessed = decoded_html(raw, encoding)
+    return replace(html_content(text), unread=guessed)
 
 
 def html_content(text: str) -> Content:
@@ -37,19 +42,23 @@ def html_content(text: str) -> Content:
     if not text.strip():
         return Content("")
     parser = html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
-    root = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser, ensure_head_body=True)
+    root = html.document_fromstring(_END.sub("", text).encode("utf-8", "replace"), parser=parser, ensure_head_body=True)
     if any("depth" in error.message for error in parser.error_log):
         raise DocumentError("its elements are nested too deeply.")
     found = _Blocks()
     for body in root.iterchildren("body", "frameset"):
         found.walk(body, 0)
     written = "\n\n".join(found.done())
-    title = next((squeezed(one.text_content()) for one in root.iter("title")), "")
+    titles = (one for one in root.iter("title") if next(one.iterancestors("svg"), None) is None)
+    title = next((squeezed(one.text_content()) for one in titles), "")
     return Content(written, title or first_heading(written))
 
 
-def decoded_html(raw: bytes, encoding: str | None) -> str:
+def decoded_html(raw: bytes, encoding: str | None) -> tuple[str, list[str]]:
     """The text of HTML, in its encoding: the given one, that of a byte order mark, the declared one, UTF-8, or cp1252.
+
+    Returns:
+        The text. Then a note if the encoding was guessed, as in `Content.unread`.
 
     Raises:
         DocumentError: The bytes are not valid in this encoding.
@@ -60,17 +69,22 @@ def decoded_html(raw: bytes, encoding: str | None) -> str:
     return decoded_bytes(raw, encoding or marked or (known_encoding(declared[1].decode()) if declared else None))
 
 
-def decoded_bytes(raw: bytes, encoding: str | None) -> str:
+def decoded_bytes(raw: bytes, encoding: str | None) -> tuple[str, list[str]]:
     """The text of bytes whose encoding is known, or else is UTF-8 or cp1252.
+
+    Returns:
+        The text. Then a note if the encoding was guessed, as in `Content.unread`.
 
     Raises:
         DocumentError: The bytes are not valid in this encoding.
     """
     for name in [encoding] if encoding else ["utf-8", "cp1252", "latin-1"]:
         try:
-            return raw.decode(name)
+            text = raw.decode(name)
         except UnicodeError:
             continue
+        is_known = encoding or name == "utf-8"
+        return text, [] if is_known else [f"does not say its encoding and is read as {name}. Name it with --encoding"]
     raise DocumentError(
         f"it is not valid {encoding}: name the encoding of the file, such as encoding='cp1252' (--encoding cp1252)."
     )
@@ -103,7 +117,7 @@ class _Blocks:
     def walk(self, element: Any, depth: int) -> None:
         """Add what an element holds."""
         if depth > _DEEPEST:
-            self._say(" ".join(element.itertext()))
+            self._say(" ".join(_seen_texts(element)))
             return
         self._say(element.text)
         for child in element:
@@ -111,9 +125,9 @@ class _Blocks:
             self._say(child.tail)
 
     def _child(self, child: Any, depth: int) -> None:
-        tag = child.tag
-        if not isinstance(tag, str) or tag in _SKIPPED or _is_hidden(child):
+        if not _is_seen(child):
             return
+        tag = child.tag
         if tag in _INLINE:
             self.walk(child, depth)
         elif tag == "br":
@@ -140,17 +154,17 @@ class _Blocks:
 
     def _table(self, element: Any, depth: int) -> None:
         """Add a table. One that lays out a page, as in e-mails, is not a table of data: its cells are blocks."""
-        rows = [row for row in element.iter("tr") if next(row.iterancestors("table")) is element]
-        cells = [[cell for cell in row if cell.tag in ("td", "th")] for row in rows]
+        found = _Rows()
+        found.look(element, depth)
         nested = next(element.iterdescendants("table"), None) is not None
-        if nested or element.get("role") == "presentation" or max(map(len, cells), default=0) < 2:
+        if nested or element.get("role") == "presentation" or max(map(len, found.rows), default=0) < 2:
             self._flush()
             self.walk(element, depth)
             self._flush()
             return
-        for caption in element.iterchildren("caption"):
-            self._block(squeezed(caption.text_content()))
-        self._block(table([[text for cell in row for text in _spanned(cell, depth)] for row in cells]))
+        for text in found.outside:
+            self._block(text)
+        self._block(table(_grid(found.rows, depth)))
 
     def _say(self, text: str | None) -> None:
         if text:
@@ -179,20 +193,84 @@ def _list(element: Any, depth: int) -> str:
     """A list, with one line for each item."""
     start = element.get("start") or ""
     number = int(start) if re.fullmatch(r"\d{1,9}", start) else 1
-    items = []
+    items = [squeezed(element.text or "")]
     for child in element:
-        if isinstance(child.tag, str) and (blocks := _of(child, depth)):
+        if _is_seen(child) and (blocks := _of(child, depth)):
             items.append(list_item(blocks, "-" if element.tag != "ol" else f"{number}."))
             number += 1
-    return "\n".join(items)
+        items.append(squeezed(child.tail or ""))
+    return "\n".join(filter(None, items))
 
 
-def _spanned(cell: Any, depth: int) -> list[str]:
-    """The text of a cell, and an empty one for each further column that the cell spans."""
-    span = cell.get("colspan") or ""
-    more = min(int(span), _WIDEST) - 1 if re.fullmatch(r"[1-9]\d{0,5}", span) else 0
-    return [" ".join(_of(cell, depth)), *[""] * more]
+class _Rows:
+    """Collects the cells of a table.
+
+    Attributes:
+        rows: The cells of each row. Cells that are in no row, which browsers show too, are a row.
+        outside: Texts that are in no cell, such as the caption.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[list[Any]] = [[]]
+        self.outside: list[str] = []
+
+    def look(self, element: Any, depth: int) -> None:
+        """Look for cells in a table, or in a part of it."""
+        if depth > _DEEPEST:
+            self.outside.append(squeezed(" ".join(_seen_texts(element))))
+            return
+        self.outside.append(squeezed(element.text or ""))
+        for child in element:
+            if _is_seen(child):
+                if child.tag in ("td", "th"):
+                    self.rows[-1].append(child)
+                elif child.tag == "caption":
+                    self.outside += _of(child, depth)
+                else:
+                    self.rows += [[]] if child.tag == "tr" else []
+                    self.look(child, depth + 1)
+                    self.rows += [[]] if child.tag == "tr" else []
+            self.outside.append(squeezed(child.tail or ""))
 
 
-def _is_hidden(element: Any) -> bool:
-    return element.get("hidden") is not None or bool(_HIDDEN.search(element.get("style") or ""))
+def _grid(rows: list[list[Any]], depth: int) -> Iterator[list[str]]:
+    """The texts of the cells. Each is in its first column and row, and the others that it spans are empty."""
+    covered: dict[int, int] = {}  # rows that a cell above still spans, by column
+    for cells in rows:
+        texts: list[str] = []
+        for cell in cells:
+            while covered.get(len(texts), 0):
+                covered[len(texts)] -= 1
+                texts.append("")
+            more = _spanned(cell, "colspan") - 1
+            covered |= dict.fromkeys(range(len(texts), len(texts) + more + 1), _spanned(cell, "rowspan") - 1)
+            texts += [" ".join(_of(cell, depth)), *[""] * more]
+        for column, left in covered.items():
+            if column >= len(texts) and left and cells:
+                covered[column] = left - 1
+        yield texts
+
+
+def _spanned(cell: Any, direction: str) -> int:
+    """The number of columns or rows that a cell spans."""
+    span = cell.get(direction) or ""
+    return min(int(span), _WIDEST) if re.fullmatch(r"[1-9]\d{0,5}", span) else 1
+
+
+def _seen_texts(element: Any) -> Iterator[str]:
+    """The texts in an element that are seen, however deeply it is nested."""
+    waiting = [element]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            yield found
+            continue
+        for child in reversed(found):
+            waiting += [child.tail or "", child] if _is_seen(child) else [child.tail or ""]
+        waiting.append(found.text or "")
+
+
+def _is_seen(element: Any) -> bool:
+    if not isinstance(element.tag, str) or element.tag in _SKIPPED or element.get("hidden") is not None:
+        return False
+    return not _HIDDEN.search(element.get("style") or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import email
 import email.policy
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.utils import getaddresses
 from typing import Any
 
@@ -16,11 +16,14 @@ from hybridsearch.readers.markdown import Content, squeezed
 
 
 def read_eml(raw: bytes, encoding: str | None) -> Content:
-    """Read an e-mail. Its text is the plain text, or else the HTML. Attachments are named, and not read."""
+    """Read an e-mail. Its text is the plain text, or else the HTML, and then that of the e-mails that are attached.
+
+    Other attachments are named, and not read.
+    """
     message = email.message_from_bytes(raw, policy=email.policy.default)
     if not message.keys():
         raise DocumentError("it is not an e-mail, because it has no header.")
-    attachments = [_name(part) for part in message.iter_attachments()] if message.is_multipart() else []
+    texts, names, guessed = _parts(message, encoding)
     metadata: dict[str, Any] = {}
     for name in ("from", "to", "cc"):
         people = getaddresses([str(value) for value in message.get_all(name, [])])
@@ -31,24 +34,57 @@ def read_eml(raw: bytes, encoding: str | None) -> Content:
             metadata[name] = addresses
     if (date := _date(message)) is not None:
         metadata["date"] = date
-    if attachments:
-        metadata["attachments"] = attachments
-    note = f"has {number_of(len(attachments), 'attachment')} that {'is' if len(attachments) == 1 else 'are'} not read"
-    return Content(
-        _body(message, encoding), squeezed(str(message.get("subject", ""))), metadata, [note] if attachments else []
-    )
+    if names:
+        metadata["attachments"] = names
+        guessed.append(f"has {number_of(len(names), 'attachment')} that {'is' if len(names) == 1 else 'are'} not read")
+    return Content("\n\n".join(texts), _subject(message), metadata, unread=guessed)
 
 
-def _body(message: EmailMessage, encoding: str | None) -> str:
-    body = message.get_body(("plain", "html"))
-    if body is None:
-        return ""
-    raw = body.get_payload(decode=True)
+def _parts(message: EmailMessage, encoding: str | None) -> tuple[list[str], list[str], list[str]]:
+    """The texts of an e-mail, the names of attachments that are not read, and notes on guessed encodings."""
+    texts: list[str] = []
+    names: list[str] = []
+    guessed: list[str] = []
+    for kind in ("plain", "html"):
+        body = message.get_body((kind,))
+        text, guessed = _text(body, encoding) if body is not None else ("", [])
+        if text.strip():
+            texts.append(text)
+            break
+    for part in message.iter_attachments() if message.is_multipart() else ():
+        inner = part.get_payload()
+        if (
+            part.get_content_type() == "message/rfc822"
+            and isinstance(inner, list)
+            and isinstance(inner[0], EmailMessage)
+        ):
+            more, unread, notes = _parts(inner[0], encoding)
+            title = _subject(inner[0])
+            texts += [f"## {title}", *more] if title else more
+            names += unread
+            guessed += notes
+        elif part.get_content_maintype() == "text" and not part.is_attachment() and not part.get_filename():
+            text, notes = _text(part, encoding)  # a mail program divides a text where a picture stands in it
+            texts += [text] if text.strip() else []
+            guessed += notes
+        else:
+            names.append(_name(part))
+    return texts, names, guessed
+
+
+def _text(part: MIMEPart, encoding: str | None) -> tuple[str, list[str]]:
+    raw = part.get_payload(decode=True)
     raw = raw if isinstance(raw, bytes) else b""
-    charset = encoding or known_encoding(body.get_content_charset() or "")
-    if body.get_content_subtype() == "html":
-        return html_content(decoded_html(raw, charset)).text
-    return decoded_bytes(raw, charset).replace("\r\n", "\n").strip("\n")
+    charset = encoding or known_encoding(part.get_content_charset() or "")
+    if part.get_content_subtype() == "html":
+        html, guessed = decoded_html(raw, charset)
+        return html_content(html).text, guessed
+    text, guessed = decoded_bytes(raw, charset)
+    return text.replace("\r\n", "\n").strip("\n"), guessed
+
+
+def _subject(message: EmailMessage) -> str:
+    return squeezed(str(message.get("subject", "")))
 
 
 def _date(message: EmailMessage) -> str | None:

@@ -21,7 +21,7 @@ class Content:
         text: The text, with headings, lists and tables in Markdown.
         title: Title of the document, or "" if the file has none.
         metadata: Values that the file has beside its text.
-        unread: What is missing from the text. Each is the end of a sentence that begins with the file.
+        unread: What is missing from the text, or uncertain. Each is the end of a sentence that begins with the file.
         once: Lines that the file has several times and the text once, as words for a note.
     """
 

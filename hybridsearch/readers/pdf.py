@@ -40,10 +40,12 @@ def read_pdf(raw: bytes, encoding: str | None = None) -> Content:
         ) from error
     pages, pictures, comments = [], 0, 0
     for number in range(len(document)):
-        comments += _show_marks(document, number)
-        lines, is_picture = _lines(document, number)
+        page, count = _page(document, number)
+        lines, is_picture = _lines(page, number)
+        page.close()
         pages.append(lines)
         pictures += is_picture
+        comments += count
     if not any(pages):
         raise DocumentError(
             "it holds no text, because its pages are pictures, as in a scan. Add the text by OCR first, for example "
@@ -59,11 +61,10 @@ def read_pdf(raw: bytes, encoding: str | None = None) -> Content:
     return Content(text, title, unread=unread, once=once)
 
 
-def _show_marks(document: Any, number: int) -> int:
-    """Make what a page shows on its text a part of the text: values of forms, stamps, text that was added.
+def _page(document: Any, number: int) -> tuple[Any, int]:
+    """A page, and the number of its comments, which are not seen.
 
-    Returns:
-        Number of comments, which a page does not show.
+    Values of forms, stamps, and text that was added are seen. They become a part of the page.
     """
     import pypdfium2.raw as pdfium
 
@@ -75,15 +76,15 @@ def _show_marks(document: Any, number: int) -> int:
         pdfium.FPDFPage_CloseAnnot(mark)
     if kinds.keys() & {pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT, pdfium.FPDF_ANNOT_STAMP}:
         pdfium.FPDFPage_Flatten(page.raw, pdfium.FLAT_NORMALDISPLAY)
-    page.close()
-    return kinds[pdfium.FPDF_ANNOT_TEXT]
+        page.close()
+        page = document[number]
+    return page, kinds[pdfium.FPDF_ANNOT_TEXT]
 
 
-def _lines(document: Any, number: int) -> tuple[list[Line], bool]:
+def _lines(page: Any, number: int) -> tuple[list[Line], bool]:
     """The lines of a page, and whether the page shows something, but no text."""
     import pypdfium2.raw as pdfium
 
-    page = document[number]
     text_page = page.get_textpage()
     text = text_page.get_text_range()
     view = _View.of(page)
@@ -100,7 +101,6 @@ def _lines(document: Any, number: int) -> tuple[list[Line], bool]:
         start = end.end() if end else start
     shows_something = pdfium.FPDFPage_CountObjects(page.raw) > 0
     text_page.close()
-    page.close()
     return found, shows_something and not found
 
 

@@ -243,7 +243,7 @@ class DocumentReader(Iterable[Document]):
             names["title_field (--title-field)"] = fields.title
         return [
             *filter(None, starmap(types_note, self._columns.items())),
-            *_first_few(self._lacking, "more notes say that a part of a file was not read"),
+            *_first_few(self._lacking, "more notes are like these"),
             *_first_few(self._once, "more files have lines that repeat on their pages and are read once"),
             *self._unread_note(),
             *self._kinds.notes(),

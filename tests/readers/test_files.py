@@ -331,6 +331,15 @@ def test_sheets_are_tables_under_their_names(tmp_path: Path) -> None:
             "| A | B |\n| --- | --- |\n| wide\\| |  |\n| 1 | 2 |",
         ),
         ("<table><tr><td><p>A<p>B</td></tr></table>", "A\n\nB"),
+        ("<table><td>x<td>y<tr><td>z<td>w</table>", "| x | y |\n| --- | --- |\n| z | w |"),
+        (
+            "<table>Loose<tr><td rowspan=2>R<td>1<td hidden>no<tr><form><td>2</form><tr hidden><td>no<td>no</table>",
+            "Loose\n\n| R | 1 |\n| --- | --- |\n|  | 2 |",
+        ),
+        ("<ul>Intro<li>a</li>tail<script>no</script><li hidden>no<li style='display:none'>no</ul>", "Intro\n- a\ntail"),
+        ("<body><p>in</p></body></html>after<p>more", "in\n\nafter\n\nmore"),
+        ("<p>long<wbr>word <math><mi>E</mi><mo>=</mo><mi>m</mi></math></p>", "longword E=m"),
+        ("<b>" * 300 + "deep<script>no</script>", "deep"),
         ("<pre>a\n  b</pre><blockquote>q<br>r</blockquote>", "```\na\n  b\n```\n\n> q\n> r"),
         ("<script>x</script><style>y</style><nav>z</nav><p hidden>h<p style='display: none'>i<p>seen", "seen"),
         ("<p>a<img alt='a wing' src=x>b<!-- c --></p>", "a a wing b"),
@@ -357,6 +366,15 @@ def test_html_becomes_markdown(html: str, text: str) -> None:
 def test_html_is_read_in_its_encoding(raw: bytes, told: str | None) -> None:
     content = read_html(raw, told)
     assert (content.title, content.text) == ("Größe", "é")
+
+
+def test_an_encoding_that_is_guessed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_bytes("<p>é".encode("cp1252"))
+    reader = read_documents(tmp_path / "a.html")
+    assert [document.text for document in reader] == ["é"]
+    assert reader.notes == [
+        f"{tmp_path / 'a.html'} does not say its encoding and is read as cp1252. Name it with --encoding."
+    ]
 
 
 def test_html_in_another_encoding_than_it_says_is_an_error(tmp_path: Path) -> None:
@@ -444,6 +462,25 @@ def test_the_people_and_the_date_of_an_email_can_be_filtered(tmp_path: Path) -> 
 )
 def test_emails_of_other_kinds(raw: bytes, text: str) -> None:
     assert read_eml(raw, None).text == text
+
+
+def test_the_whole_of_an_email_is_read(tmp_path: Path) -> None:
+    """The text after a picture, HTML if the plain text is blank, and an e-mail that is attached."""
+    inner, blank = message(Subject="The order"), message(Subject="Answer")
+    inner.set_content("Two pumps.")
+    inner.add_attachment(b"x", maintype="image", subtype="png", filename="pump.png")
+    blank.set_content(" ")
+    blank.add_alternative("<p>Seen", subtype="html")
+    mixed = message(Subject="Photos")
+    mixed.set_content("Before.")
+    mixed.add_attachment(b"x", maintype="image", subtype="png", filename="leak.png")
+    mixed.add_attachment("After.", disposition="inline")
+    mixed.add_attachment("A file.", filename="log.txt")
+    mixed.add_attachment(inner)
+    content = read_eml(bytes(mixed), None)
+    assert content.text == "Before.\n\nAfter.\n\n## The order\n\nTwo pumps."
+    assert content.metadata["attachments"] == ["leak.png", "log.txt", "pump.png"]
+    assert read_eml(bytes(blank), None).text == "Seen"
 
 
 # Folders
