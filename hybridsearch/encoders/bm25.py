@@ -20,7 +20,7 @@ from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Place
 from hybridsearch.encoders.counting import NO_WORD, TermCounter, by_weight
-from hybridsearch.encoders.fields import field_weights, read_fields, sum_fields
+from hybridsearch.encoders.fields import field_weights, metadata_of, read_fields, sum_fields
 from hybridsearch.encoders.locating import align, find_terms
 from hybridsearch.encoders.synonyms import STOP, Synonyms, note_on, read_synonyms
 from hybridsearch.encoders.tokens import LANGUAGES, TOKENIZER_VERSION, Rules, Tokenizer, stop_words_of
@@ -184,6 +184,11 @@ class BM25:
         names, weights = list(self._fields), list(self._fields.values())
         counts = self.encode_documents([text for document in documents for text in read_fields(document, names)])
         return sum_fields(counts, weights)
+
+    @property
+    def metadata_fields(self) -> tuple[str, ...]:
+        """Paths of the metadata fields that `fields` names."""
+        return metadata_of(self._fields or ())
 
     def encode_queries(self, texts: Sequence[str]) -> list[SparseQuery]:
         """Count the terms of queries.

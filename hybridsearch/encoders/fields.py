@@ -99,6 +99,15 @@ def read_fields(document: Document, names: Sequence[str]) -> list[str]:
     return [_read(document, fields, name) for name in names]
 
 
+def metadata_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of those fields that are metadata, without `metadata.`.
+
+    >>> metadata_of(["title", "metadata.tags", "metadata.by.name"])
+    ('tags', 'by.name')
+    """
+    return tuple(composed(name.removeprefix("metadata.")) for name in names if name.startswith("metadata."))
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A text with placeholders, which makes one text of the fields of a document.
@@ -136,6 +145,11 @@ class Template:
                 f"template {self.text!r:.80} has no placeholder: write {{title}}, {{text}} or {{metadata.NAME}} where "
                 "the field belongs."
             )
+
+    @property
+    def metadata_fields(self) -> tuple[str, ...]:
+        """Paths of the metadata fields that the template names."""
+        return metadata_of(self._fields)
 
     def read(self, document: Document) -> str:
         """Make the text of a document."""

@@ -14,7 +14,7 @@ from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, count_tokens, cut_notes, max_tokens, token_lengths
-from hybridsearch.encoders.fields import reader
+from hybridsearch.encoders.fields import Template, reader
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.vectors import DenseVectors, SparseVectors
 
@@ -62,6 +62,12 @@ class ModelEncoder(ABC, Generic[V]):
             EncodingError: The model gives NaN or infinity.
         """
         return self.encode_documents([self.text_of(document) for document in documents])
+
+    @property
+    def metadata_fields(self) -> tuple[str, ...]:
+        """Paths of the metadata fields that the template names."""
+        template = self._settings.get("template")
+        return () if template is None else Template(template).metadata_fields
 
     def text_of(self, document: Document) -> str:
         """Make the text that the model reads of a document."""

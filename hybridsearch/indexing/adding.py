@@ -68,7 +68,7 @@ def add_documents(
         if sync and not empty:
             removed = _remove_gone(backend, ingest, reader.skipped, sync, batch_size)
     seconds = time.perf_counter() - started
-    notes = tuple(filter(None, [*reader.notes, reader.skipped_note, *ingest.truncation_notes()]))
+    notes = tuple(filter(None, [*reader.notes, reader.skipped_note, *ingest.truncation_notes(), *ingest.field_notes()]))
     return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, seconds, removed, notes, ingest.truncated)
 
 

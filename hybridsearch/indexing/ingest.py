@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hybridsearch.backends import Backend, Loader
 from hybridsearch.documents import Document
-from hybridsearch.errors import BulkIndexError
+from hybridsearch.errors import BulkIndexError, HybridSearchError
+from hybridsearch.filters import Compare, Filter, field_value
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.vectors import EncodedBatch
 
@@ -30,8 +31,8 @@ class IndexReport:
         duplicates: Ids that came more than once in the call. The last document of each id is stored.
         seconds: Duration of the call.
         removed: Number of documents that `sync` removed, because the source no longer has them.
-        notes: Sentences about the types of metadata, empty documents, records that were skipped, and texts of which a
-            model read only the beginning.
+        notes: Sentences about the types of metadata, empty documents, records that were skipped, texts of which a model
+            read only the beginning, and metadata that a retriever reads and that no document has.
         truncated: Number of texts of which a retriever's model read only the beginning, by retriever name. Retrievers
             that read all texts completely are left out. The texts are documents, or passages if the retriever reads
             passages. Only documents that were encoded count.
@@ -130,6 +131,7 @@ class Ingest:
         self._seen = SeenIds()
         self._read: Counter[str] = Counter()  # texts that each retriever read, and of which it read the beginning
         self._cut: Counter[str] = Counter()
+        self._missed = {name: {*getattr(one, "metadata_fields", ())} for name, one in encoders.given.items()}
 
     @property
     def duplicates(self) -> tuple[str, ...]:
@@ -145,6 +147,14 @@ class Ingest:
         """A sentence for each retriever whose model read only the beginning of some texts."""
         for name, cut in self._cut.items():
             yield self._encoders.truncation_note(name, cut, self._read[name])
+
+    def field_notes(self) -> Iterator[str]:
+        """A sentence for each metadata field that a retriever reads and that no document has."""
+        for name, fields in self._missed.items():
+            for path in sorted(fields) if self.indexed and self._backend.capabilities.filters else ():
+                with suppress(HybridSearchError):  # the documents are stored, so a note must not end the call
+                    if not self._backend.count(Filter(Compare(path, "$exists", True))):
+                        yield f"{name} reads metadata.{path}, but no document has this field."
 
     def add(self, batches: Iterable[list[Document]], *, empty: bool = False) -> None:
         """Store new and changed documents, one batch after the other. `empty` tells that the index has no documents."""
@@ -196,6 +206,8 @@ class Ingest:
     def _encoded(self, documents: list[Document]) -> EncodedBatch:
         batch = self._encoders.encode(documents)
         self.indexed += len(documents)
+        for fields in self._missed.values():  # most often the first document has them
+            fields -= {path for path in fields if any(field_value(one, path) is not None for one in documents)}
         for name, vectors in batch.vectors.items():
             self._read[name] += len(vectors)
             if vectors.truncated:

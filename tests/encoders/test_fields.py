@@ -222,3 +222,14 @@ def test_an_index_keeps_the_fields(tmp_path: Path) -> None:
 
 
 ABOUTS = ["rockets and satellites", "bananas", "the law of contracts"]
+
+
+def test_a_metadata_field_that_no_document_has_is_noted() -> None:
+    fields = {"text": 1, "metadata.tags": 2, "metadata.tagz": 2, "metadata.author.city": 1}
+    with hs.HybridSearch({"bm25": hs.BM25(fields=fields), "chars": hs.CharNGrams()}) as search:
+        note = "bm25 reads metadata.tagz, but no document has this field."
+        assert search.upsert([hs.Document("2", "wing"), DOCUMENT]).notes == (note,)
+        assert search.upsert([DOCUMENT]).notes == ()  # nothing was encoded
+        assert search.upsert(hs.Document("3", "jet", metadata={"tagz": ["engine"]})).notes == ()
+        assert search.upsert(hs.Document("4", "jet")).notes == ()
+    assert Template("{title} {metadata.a} {metadata.b.c}").metadata_fields == ("a", "b.c")
