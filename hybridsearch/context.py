@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count
 from typing import Any, Protocol, TypeAlias
 
 from hybridsearch.arguments import shown, whole_number, whole_number_or_none
@@ -220,8 +220,9 @@ def estimated_tokens(text: str) -> int:
     - Another Latin letter counts two tokens, and a Greek, Cyrillic, Hebrew or Arabic letter 1.25.
     - An emoji or an Ethiopic letter counts three tokens, and a character of any other script two.
 
-    On English prose this is about 1.5 times the number that the tokenizers of GPT-4 and GPT-4o give. It can be too low
-    for strings without words, such as base64, and for languages that a tokenizer has hardly seen.
+    On English prose this is about 1.5 times the number that the tokenizers of GPT-4 and GPT-4o give
+    (`benchmarks/context.py`). It can be too low for strings without words, such as base64, and for languages that a
+    tokenizer has hardly seen.
 
     >>> estimated_tokens("Charge the battery indoors."), estimated_tokens("充电")
     (8, 4)
@@ -430,7 +431,7 @@ class _Assembly:
             of = number_of(len(self._duplicates), "document")
             same = (f"{id} (like {other})" for id, other in self._duplicates.items())
             yield f"Text of {of} was left out, because it is there already with the same title: {_listed(same)}."
-        looks = [one.number for one in self._sources if self._cites(one.text)]
+        looks = [one.number for one in self._sources if self._cites(f"{one.title} {one.text}")]
         if looks:
             numbers = _listed(f"[{number}]" for number in looks)
             yield f"The text of {numbers} has a number in brackets, which a model may copy as if it cited a source."
@@ -503,9 +504,9 @@ def url_of(document: Document, names: Sequence[str] = URLS) -> str | None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """The first names, with commas."""
-    first = list(islice(names, _SHOWN_NAMES + 1))
-    return ", ".join(first[:_SHOWN_NAMES]) + (", ..." if len(first) > _SHOWN_NAMES else "")
+    """The first names, and how many more there are."""
+    first, rest = (listed := list(names))[:_SHOWN_NAMES], len(listed) - _SHOWN_NAMES
+    return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _cut_note(document: Document, span: Span, end: int, whole: bool) -> str:

@@ -41,6 +41,12 @@ class Tokens:
     def parse(cls, text: str) -> Tokens:
         """Read tokens from a text such as `read:TOKEN,write:TOKEN`.
 
+        Args:
+            text: The rights and tokens, with commas. Blank text has no token.
+
+        Returns:
+            The tokens.
+
         Raises:
             InvalidArgumentError: The text has another form, or a token is too short. The message has no token.
         """
@@ -58,7 +64,14 @@ class Tokens:
         return cls(rights)
 
     def right_of(self, token: str) -> Right | None:
-        """The right of a token, or None if it is not known. The time does not depend on how much of it is right."""
+        """The right of a token. The time that this takes does not tell how much of the token is right.
+
+        Args:
+            token: Token that a client sent.
+
+        Returns:
+            `"read"`, `"write"`, or None for an unknown token.
+        """
         given, found = token.encode(), None
         for known, right in self.rights.items():
             if hmac.compare_digest(known.encode(), given):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from contextlib import ExitStack
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import PurePath
-from typing import Annotated
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import SERVING, Verb, app
 from hybridsearch.cli.arguments import arg, backend_options, flag, of_run
 from hybridsearch.cli.terminal import print_error
 from hybridsearch.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from hybridsearch.search import HybridSearch
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)=(?P<place>.+)", re.ASCII | re.DOTALL)
 
@@ -22,7 +27,7 @@ def mcp(
     places: Annotated[
         list[str],
         arg(
-            "PLACE...",
+            "PLACE",
             "Places of indexes: folders, or URLs of engines. NAME=PLACE gives an index a name. Default: the last part "
             "of the place.",
         ),
@@ -76,11 +81,19 @@ def mcp(
             for name, place in named.items()
         }
         server = make_server(searches, allow_write=allow_write, about=about, tokens=tokens)
+        Thread(target=_load_models, args=(searches.values(),), daemon=True).start()
         if http:
             print_error(f"Listening on http://{host}:{port}/mcp. Ctrl-C ends.")
             serve_http(server, host, port)
         else:
             server.run("stdio")
+
+
+def _load_models(searches: Iterable[HybridSearch]) -> None:
+    """Load the models now, because a client does not wait long for its first answer."""
+    for search in searches:
+        with suppress(Exception):  # the first call of a client tells what is wrong
+            search.search("a first question loads the models", 1)
 
 
 def _named(places: list[str]) -> dict[str, str]:

@@ -136,6 +136,7 @@ def make_server(
         IndexNotFoundError: Nothing has been indexed at one of the places yet.
         MissingExtraError: The package `mcp` is not installed.
 
+    >>> import asyncio
     >>> import hybridsearch as hs
     >>> search = hs.HybridSearch({"bm25": hs.BM25()})
     >>> report = search.index([{"id": "a", "text": "a wing", "year": 1958}], show_progress_bar=False)
@@ -165,6 +166,11 @@ def serve_http(server: MCPServer, host: str = "127.0.0.1", port: int = 8765) -> 
     """Serve over streamable HTTP, at `http://HOST:PORT/mcp`, until the process gets a signal to end.
 
     Requests from web pages of other hosts are refused on a loopback address. No session is kept between requests.
+
+    Args:
+        server: Server of `make_server`.
+        host: Address to listen on. Use another than loopback only with tokens.
+        port: Port to listen on.
     """
     server.run("streamable-http", host=host, port=port, stateless_http=True, json_response=True)
 
