@@ -95,8 +95,11 @@ class Fields:
         return Document(id, text, "" if title is None else title, self._kept(metadata))
 
     def of_file(self, content: Content, id: str, name: str) -> Document:
-        """Make the document of a whole file. Its title is `name` if the file has none."""
-        return Document(id, content.text, content.title or name, self._kept(content.metadata))
+        """Make the document of a whole file. Its title is in its metadata, or that of its content, or its name."""
+        metadata = dict(content.metadata)
+        field = next((field for field in self.title if isinstance(metadata.get(field), str | int | float)), None)
+        title = "" if field is None else str(metadata.pop(field))
+        return Document(id, content.text, title or content.title or name, self._kept(metadata))
 
     def _kept(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """The metadata that is kept, in the types that were given."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridsearch.errors import MissingExtraError
 from hybridsearch.messages import number_of
 
-HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$", re.MULTILINE)
+_FRONT = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*\r?(?:\n|\Z)[\r\n]*", re.DOTALL | re.MULTILINE)
+_NAMED = re.compile(r"^[\w\"'][^:=\n]*(?::(?=\s)|=)", re.MULTILINE)
+_LONGEST_FRONT = 2**16  # characters
+
+HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t\r]*$", re.MULTILINE)
 """A heading of Markdown. Its first group is the text."""
 
 
@@ -78,3 +84,42 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     used = [place for place in range(width) if any(place < len(row) and row[place] for row in cells)]
     lines = [f"| {' | '.join(row[place] if place < len(row) else '' for place in used)} |" for row in cells]
     return "\n".join([*lines[:1], f"| {' | '.join('---' for _ in used)} |", *lines[1:]]) if lines else ""
+
+
+def split_front_matter(text: str) -> Content:
+    """The text without its front matter, which is metadata: YAML between lines of `---`, or TOML between `+++`.
+
+    What is no mapping in YAML or TOML stays in the text.
+
+    Raises:
+        MissingExtraError: The front matter is YAML, and PyYAML is not installed.
+    """
+    found = _FRONT.match(text[:_LONGEST_FRONT])
+    if found is None or not _NAMED.search(found[2]):
+        return Content(text)
+    try:
+        values = _yaml(found[2]) if found[1] == "---" else tomllib.loads(found[2])
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        return Content(text, unread=[f"has front matter that is not valid and stays in the text ({reason:.120})"])
+    if not isinstance(values, dict):
+        return Content(text)
+    return Content(text[found.end() :], metadata={str(name): value for name, value in values.items()})
+
+
+def _yaml(text: str) -> Any:
+    """The values of YAML, without aliases, by which a small text can stand for gigabytes.
+
+    Raises:
+        ValueError: The text is not valid YAML, or it has aliases.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("PyYAML", "files", "Reading the front matter of Markdown") from error
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
 import zipfile
 from collections.abc import Iterator
+from decimal import Decimal
+from itertools import zip_longest
 from typing import Any
 
 from hybridsearch.errors import DocumentError
-from hybridsearch.readers.markdown import Content, first_heading, list_item, squeezed, table
+from hybridsearch.messages import number_of
+from hybridsearch.readers.markdown import Content, first_heading, list_item, squeezed, table, unread_comments
 from hybridsearch.readers.pages import PAGE_END
 
 MOST_PARTS = 20_000
@@ -23,6 +27,13 @@ _COMPATIBLE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _DELETED = {f"{_WORD}{name}" for name in ("del", "moveFrom", "pPr", "rPr", "instrText", "delText")} | {
     f"{_COMPATIBLE}Fallback"  # the same text again, for old programs
 }
+_CHART = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
+_DRAWN = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
+_COMMENT_PART = re.compile(r"(word|xl|ppt)/(comments/)?[a-z]*comments?\d*\.xml|ppt/comments/.*\.xml", re.IGNORECASE)
+_COMMENT = re.compile(rb"<(?:\w+:)?(?:comment|cm)[\s>]")
+_FORMULA = re.compile(  # a cell with a formula and no value. An empty text is a value
+    rb"""<c(?=[\s>])(?![^>]*\bt="str")[^>]*><f(?:\s[^>]*)?>[^<]*</f>\s*(?:<v>\s*</v>|<v\s*/>)?\s*</c>"""
+)
 _OLD = b"\xd0\xcf\x11\xe0"  # a compound file: .doc, .ppt, .xls, or any office file with a password
 
 
@@ -34,7 +45,8 @@ def read_docx(raw: bytes, encoding: str | None = None) -> Content:
     document = docx.Document(io.BytesIO(raw))
     blocks = _Word(document).blocks()
     text = "\n\n".join(blocks)
-    return Content(text, squeezed(document.core_properties.title or "") or first_heading(text))
+    title = squeezed(document.core_properties.title or "") or first_heading(text)
+    return Content(text, title, unread=_comments(raw))
 
 
 def read_pptx(raw: bytes, encoding: str | None = None) -> Content:
@@ -47,22 +59,24 @@ def read_pptx(raw: bytes, encoding: str | None = None) -> Content:
     text = "\n\n".join(slide + PAGE_END for slide in slides)
     title = squeezed(presentation.core_properties.title or "")
     title = "" if title.lower() in ("powerpoint presentation", "powerpoint-präsentation") else title
-    return Content(text if any(slides) else "", title or first_heading(text))
+    return Content(text if any(slides) else "", title or first_heading(text), unread=_comments(raw))
 
 
 def read_xlsx(raw: bytes, encoding: str | None = None) -> Content:
     """Read a spreadsheet. The name of each sheet is a heading, and its rows are a table."""
     import python_calamine
 
+    unread: list[str] = []
     if raw.startswith(b"PK"):
         _check(raw, "Excel")
+        unread = _comments(raw) + _formulas(raw)
     book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(raw))
     sheets = []
     for name in book.sheet_names:
         rows = book.get_sheet_by_name(name).to_python(skip_empty_area=True)
         if written := table([_cell(value) for value in row] for row in rows):
             sheets.append(f"# {squeezed(name)}\n\n{written}")
-    return Content("\n\n".join(sheets))
+    return Content("\n\n".join(sheets), unread=unread)
 
 
 def _check(raw: bytes, program: str) -> None:
@@ -80,6 +94,61 @@ def _check(raw: bytes, program: str) -> None:
         )
 
 
+def _comments(raw: bytes) -> list[str]:
+    """A note if the file has comments, as in `Content.unread`."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        parts = [name for name in archive.namelist() if _COMMENT_PART.fullmatch(name)]
+        return unread_comments(sum(len(_COMMENT.findall(archive.read(name))) for name in parts))
+
+
+def _formulas(raw: bytes) -> list[str]:
+    """A note if a sheet has formulas whose values are not stored, as in `Content.unread`."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        parts = [name for name in archive.namelist() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
+        count = sum(len(_FORMULA.findall(archive.read(name))) for name in parts)
+    has = number_of(count, "formula")
+    return [f"has {has} without a stored value. Open and save the file in a spreadsheet program"] if count else []
+
+
+def _drawings(part: Any) -> Iterator[str]:
+    """The charts of a document or slide, as tables, and the texts of its diagrams (SmartArt), as lists."""
+    for relation in part.rels.values():
+        kind = relation.reltype.rpartition("/")[2]
+        if relation.is_external or kind not in ("chart", "diagramData"):
+            continue
+        root = _parsed(relation.target_part.blob)
+        if kind == "chart":
+            yield from _chart(root)
+            continue
+        paragraphs = ("".join(text.text or "" for text in one.iter(f"{_DRAWN}t")) for one in root.iter(f"{_DRAWN}p"))
+        if items := [list_item([squeezed(text)], "-") for text in paragraphs if text.strip()]:
+            yield "\n".join(items)
+
+
+def _chart(root: Any) -> Iterator[str]:
+    """The titles of a chart, and a table with a column for each series."""
+    for title in root.iter(f"{_CHART}title"):
+        if text := squeezed("".join(one.text or "" for one in title.iter(f"{_DRAWN}t"))):
+            yield text
+
+    def values(series: Any, *names: str) -> list[str]:
+        found = (one for name in names for one in series.iterchildren(f"{_CHART}{name}"))
+        return [value.text or "" for one in found for value in one.iter(f"{_CHART}v")]
+
+    every = list(root.iter(f"{_CHART}ser"))
+    labels = max((values(series, "cat", "xVal") for series in every), key=len, default=[])
+    columns = [labels, *(values(series, "val", "yVal") for series in every)]
+    head = ["", *(" ".join(values(series, "tx")) for series in every)]
+    if written := table([head, *zip_longest(*columns, fillvalue="")]):
+        yield written
+
+
+def _parsed(xml: bytes) -> Any:
+    from lxml import etree
+
+    return etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
+
+
 class _Word:
     """Converts the body of a Word file."""
 
@@ -92,8 +161,14 @@ class _Word:
         self._boxes: list[Any] = []
 
     def blocks(self) -> list[str]:
-        """The paragraphs, headings, lists and tables, and the notes at the end."""
-        return [*_with_lists(self._blocks(self._body)), *self._notes()]
+        """The head of the pages, the paragraphs, headings, lists and tables, the notes, and the foot of the pages."""
+        body = [*_with_lists(self._blocks(self._body)), *self._notes(), *_drawings(self._part)]
+        return [*self._margin("header"), *body, *self._margin("footer")]
+
+    def _margin(self, name: str) -> list[str]:
+        """The texts of the heads or feet of pages, each once."""
+        blocks = (text for root in self._related(name) for text, _ in self._blocks(root))
+        return list(dict.fromkeys(text for text in blocks if any(map(str.isalpha, text))))
 
     def _blocks(self, container: Any) -> Iterator[tuple[str, int | None]]:
         """Each block, and its level if it is an item of a list."""
@@ -175,7 +250,7 @@ class _Word:
     def _list_formats(self) -> dict[tuple[str, int], str]:
         """The format of numbers, by list and level."""
         found: dict[tuple[str, int], str] = {}
-        root = self._related("numbering")
+        root = next(self._related("numbering"), None)
         if root is None:
             return found
         abstract = {one.get(f"{_WORD}abstractNumId"): one for one in root.iter(f"{_WORD}abstractNum")}
@@ -189,12 +264,13 @@ class _Word:
         return found
 
     def _table(self, element: Any) -> Iterator[tuple[str, int | None]]:
-        """A table, or the blocks of its cells if it only has one column."""
+        """A table, or the blocks of its cells if it has one column or other tables in it."""
         rows = [row for row in element.iter(f"{_WORD}tr") if next(row.iterancestors(f"{_WORD}tbl")) is element]
         cells = [
             [cell for cell in row.iter(f"{_WORD}tc") if next(cell.iterancestors(f"{_WORD}tr")) is row] for row in rows
         ]
-        if max(map(len, cells), default=0) < 2:
+        nested = next(element.iterdescendants(f"{_WORD}tbl"), None) is not None
+        if nested or max(map(len, cells), default=0) < 2:
             for cell in (cell for row in cells for cell in row):
                 yield from self._blocks(cell)
             return
@@ -212,21 +288,16 @@ class _Word:
     def _notes(self) -> Iterator[str]:
         """The footnotes and endnotes, with the marks that refer to them."""
         for kind in ("footnote", "endnote"):
-            root = self._related(f"{kind}s")
-            for note in root.iter(f"{_WORD}{kind}") if root is not None else ():
+            for note in (one for root in self._related(f"{kind}s") for one in root.iter(f"{_WORD}{kind}")):
                 text = squeezed(" ".join(text for text, _ in self._blocks(note)))
                 if text and note.get(f"{_WORD}type") is None:
                     yield f"[^{kind[0]}{note.get(f'{_WORD}id')}]: {text}"
 
-    def _related(self, name: str) -> Any:
-        """The root of another part of the file, or None."""
-        from lxml import etree
-
+    def _related(self, name: str) -> Iterator[Any]:
+        """The roots of the other parts of the file that have this name."""
         for relation in self._part.rels.values():
             if relation.reltype.endswith(f"/{name}") and not relation.is_external:
-                parser = etree.XMLParser(resolve_entities=False, no_network=True)
-                return etree.fromstring(relation.target_part.blob, parser)
-        return None
+                yield _parsed(relation.target_part.blob)
 
 
 def _listed(properties: Any) -> tuple[str, int] | None:
@@ -254,13 +325,14 @@ def _with_lists(blocks: Iterator[tuple[str, int | None]]) -> Iterator[str]:
 
 
 def _slide(slide: Any) -> Iterator[str]:
-    """The blocks of a slide: its title as a heading, its texts and tables, and its notes."""
+    """The blocks of a slide: its title as a heading, its texts and tables, its charts and diagrams, and its notes."""
     title = slide.shapes.title
     if title is not None and (text := squeezed(title.text_frame.text)):
         yield f"# {text}"
     for shape in slide.shapes:
         if title is None or shape.shape_id != title.shape_id:
             yield from _shape(shape)
+    yield from _drawings(slide.part)
     notes = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None
     if notes is not None and (text := _lines(notes.text)):
         yield f"Notes: {text}"
@@ -291,8 +363,8 @@ def _cell(value: Any) -> str:
     """The text of a cell."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
+    if isinstance(value, float):  # spreadsheet programs show 15 digits
+        return str(int(Decimal(repr(value)))) if value.is_integer() and abs(value) < 1e21 else f"{value:.15g}"
     if isinstance(value, dt.datetime):
         return value.isoformat(sep=" ")
     return str(value)

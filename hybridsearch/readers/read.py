@@ -21,7 +21,7 @@ from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fi
 from hybridsearch.readers.formats import FORMATS, files_in, locate
 from hybridsearch.readers.sql import EXAMPLE, SQLITE, Query, is_url, query_rows
 from hybridsearch.readers.tables import arrow_rows, named_rows
-from hybridsearch.readers.text import text_document
+from hybridsearch.readers.text import text_content
 from hybridsearch.readers.types import TYPES, Column, Kinds, types_note
 from hybridsearch.readers.worker import PARSERS, Worker
 
@@ -358,14 +358,14 @@ class DocumentReader(Iterable[Document]):
     def _document(self, path: Path, id: str, format: str, worker: Worker) -> Record:
         """The document that a file is, or its error."""
         try:
-            raw = _content(path)
-            if format not in PARSERS:
-                return text_document(raw, path, id, self._fields.encoding)
-            content = worker.parse(format, raw, self._fields.encoding)
+            raw, name, encoding = _content(path), Path(plain_name(path.name)), self._fields.encoding
+            content = worker.parse(format, raw, encoding) if format in PARSERS else text_content(raw, name, encoding)
+            if _is_blank(content.text):
+                self._lacking.append(f"{path} holds no text.")
             self._lacking += (f"{path} {unread}." for unread in content.unread)
             if content.once:
                 self._once.append(f"{path} has lines that repeat on its pages and are read once: {_few(content.once)}.")
-            return self._fields.of_file(content, id, Path(plain_name(path.name)).stem)
+            return self._fields.of_file(content, id, name.stem)
         except (DocumentError, WholeFileError) as error:
             return DocumentError(str(error))
 

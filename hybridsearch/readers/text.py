@@ -8,14 +8,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from hybridsearch.documents import Document
 from hybridsearch.errors import DocumentError
-from hybridsearch.readers.compression import plain_name
 from hybridsearch.readers.fields import Fields, Numbered, Record, WholeFileError
-from hybridsearch.readers.markdown import first_heading
+from hybridsearch.readers.markdown import Content, first_heading, split_front_matter
 
 _MARKS = {  # UTF-32 comes first, because its mark begins with the mark of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
@@ -80,24 +79,30 @@ def json_lines(file: IO[bytes], fields: Fields) -> Iterator[Numbered]:
                 yield number, invalid_text(raw, fields.encoding) or _json_object(raw)
 
 
-def text_document(raw: bytes, path: Path, id: str, encoding: str | None) -> Record:
-    """Make a document of a whole file.
+def text_content(raw: bytes, name: Path, encoding: str | None) -> Content:
+    """Read a text. The front matter of a Markdown file is metadata. Its title is the first heading.
 
-    Its title is its first Markdown heading, or its name if there is no heading.
+    Args:
+        raw: Content of the file.
+        name: Name of the file, without the ending of a compressed file.
+        encoding: Encoding of the text. None finds it from the first bytes.
+
+    Raises:
+        DocumentError: The text is not valid in its encoding.
+        WholeFileError: The encoding is unknown.
+        MissingExtraError: The front matter is YAML, and PyYAML is not installed.
     """
     try:
         text = raw.decode(_encoding_of(raw[:_START], encoding), "surrogateescape").removeprefix("\ufeff")
-        if (invalid := invalid_text(text, encoding)) is not None:
-            return invalid
-        name = Path(plain_name(path.name))
-        heading = "" if name.suffix.lower() == ".txt" else first_heading(text.partition("\n```")[0])
-        return Document(id, text, heading or name.stem)
     except UnicodeError as error:
-        return DocumentError(f"it is not valid {encoding or 'Unicode'} ({' '.join(str(error).split()):.200}): {_TOLD}.")
-    except WholeFileError as error:
-        return DocumentError(str(error))
-    except DocumentError as error:
-        return error
+        reason = " ".join(str(error).split())
+        raise DocumentError(f"it is not valid {encoding or 'Unicode'} ({reason:.200}): {_TOLD}.") from error
+    if (invalid := invalid_text(text, encoding)) is not None:
+        raise invalid
+    if name.suffix.lower() == ".txt":
+        return Content(text)
+    content = split_front_matter(text)
+    return replace(content, title=first_heading(content.text.partition("\n```")[0]))
 
 
 def invalid_text(text: str, encoding: str | None) -> DocumentError | None:

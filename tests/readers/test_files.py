@@ -20,6 +20,8 @@ import pptx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pptx.chart.data import CategoryChartData
+from pptx.enum.chart import XL_CHART_TYPE
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.pdfgen.canvas import Canvas
@@ -273,6 +275,46 @@ def test_word_keeps_insertions_fields_and_text_boxes_and_leaves_out_deletions() 
     assert office.read_docx(saved(document)).text == "Kept inserted field\n\nBoxed"
 
 
+def test_heads_and_feet_of_word_are_read_once_and_comments_are_noted(tmp_path: Path) -> None:
+    document = docx.Document()
+    for _ in range(2):
+        section = document.add_section()
+        section.header.is_linked_to_previous = section.footer.is_linked_to_previous = False
+        section.header.paragraphs[0].text, section.footer.paragraphs[0].text = "Acme manual", "Confidential"
+    document.add_comment(document.add_paragraph("Lift grows.").runs, text="Why?")
+    cell = document.add_table(1, 2).cell(0, 1)
+    cell.paragraphs[0].text = "Outer"
+    inner = cell.add_table(1, 2)
+    inner.cell(0, 0).text, inner.cell(0, 1).text = "Bolt", "12"
+    (tmp_path / "a.docx").write_bytes(saved(document))
+    reader = read_documents(tmp_path / "a.docx")
+    (found,) = reader
+    assert found.text == "Acme manual\n\nLift grows.\n\nOuter\n\n| Bolt | 12 |\n| --- | --- |\n\nConfidential"
+    assert reader.notes == [f"{tmp_path / 'a.docx'} has 1 comment that is not read."]
+
+
+def test_charts_of_slides_are_tables() -> None:
+    presentation = pptx.Presentation()
+    data = CategoryChartData()
+    data.categories = ["East", "West"]
+    data.add_series("Sales", (1, 2))
+    data.add_series("Cost", (3, 4))
+    shapes = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes
+    chart = shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 9999, 9999, data).chart
+    chart.chart_title.text_frame.text = "Two years"
+    assert office.read_pptx(saved(presentation)).text == (
+        "Two years\n\n|  | Sales | Cost |\n| --- | --- | --- |\n| East | 1 | 3 |\n| West | 2 | 4 |\f"
+    )
+
+
+def test_formulas_without_a_value_are_noted_and_numbers_have_the_digits_that_are_shown() -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["Sum", "=1+1", 0.1 + 0.2, 1e16, 1234567890123456])
+    content = office.read_xlsx(saved(book))
+    assert content.text.split("\n")[2] == "| Sum | 0.3 | 10000000000000000 | 1234567890123456 |"
+    assert content.unread == ["has 1 formula without a stored value. Open and save the file in a spreadsheet program"]
+
+
 def test_slides_are_pages(tmp_path: Path) -> None:
     presentation = pptx.Presentation()
     slide = presentation.slides.add_slide(presentation.slide_layouts[1])
@@ -315,6 +357,43 @@ def test_sheets_are_tables_under_their_names(tmp_path: Path) -> None:
         "| Nut\\|x | 1.5 | 2024-03-01 12:30:00 |  |\n\n# More\n\n| Far away |\n| --- |",
         "parts",
     )
+
+
+# Markdown
+
+
+@pytest.mark.parametrize(
+    ("raw", "title", "text", "metadata"),
+    [
+        ("---\ntitle: Wings\ntags: [a, b]\ndate: 2024-03-01\n---\n\n# Lift", "Wings", "# Lift",
+         {"tags": ["a", "b"], "date": "2024-03-01"}),
+        ("---\r\nyear: 1958\r\n---\r\n# Lift\r\n", "Lift", "# Lift\r\n", {"year": 1958}),
+        ('+++\ntitle = "Wings"\ndraft = false\n+++\nLift', "Wings", "Lift", {"draft": False}),
+        ("---\n\nA rule.\n\n---\nLift", "a", None, {}),
+        ("---\nNote: an open rule.\n", "a", None, {}),
+    ],
+)  # fmt: skip
+def test_front_matter_is_title_and_metadata(
+    tmp_path: Path, raw: str, title: str, text: str | None, metadata: dict[str, Any]
+) -> None:
+    (tmp_path / "a.md").write_bytes(raw.encode())
+    assert read(tmp_path / "a.md") == Document("a.md", raw if text is None else text, title, metadata)
+
+
+@pytest.mark.parametrize("front", ["title: a: b", "a: &x [1]\nb: *x"])
+def test_front_matter_that_is_not_valid_stays_and_is_noted(tmp_path: Path, front: str) -> None:
+    (tmp_path / "a.md").write_text(f"---\n{front}\n---\nLift")
+    reader = read_documents(tmp_path / "a.md")
+    assert [document.text for document in reader] == [f"---\n{front}\n---\nLift"]
+    assert "a.md has front matter that is not valid and stays in the text" in reader.notes[0]
+
+
+def test_files_without_text_are_noted(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("---\ntitle: Wings\n---\n")
+    (tmp_path / "b.html").write_text("<title>App</title><script>start()</script>")
+    reader = read_documents(tmp_path)
+    assert [document.title for document in reader] == ["Wings", "App"]
+    assert reader.notes == [f"{tmp_path / name} holds no text." for name in ("a.md", "b.html")]
 
 
 # HTML
