@@ -17,7 +17,7 @@ from hybridsearch.backends import Request
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder
 from hybridsearch.encoders.locating import joins
-from hybridsearch.sentences import cuttable, sections
+from hybridsearch.sentences import is_cuttable, sections
 from hybridsearch.tables import Marked
 from hybridsearch.vectors import DenseVectors, SparseQuery, TextQuery
 
@@ -347,7 +347,7 @@ def _next_cut(text: str, wanted: int, begin: int, first: int) -> int:
     between = next((place for place in range(wanted, begin + 1) if _is_between_words(text, place)), None)
     if between is not None and between - wanted <= _REACH:
         return between
-    apart = next((place for place in range(wanted, begin + 1) if cuttable().match(text, place)), None)
+    apart = next((place for place in range(wanted, begin + 1) if is_cuttable(text, place)), None)
     places = range(begin, max(first, begin - _REACH), -1)
     before = next((place for place in places if _is_between_words(text, place)), None)
     if (found := next((place for place in (apart, between, before) if place is not None), None)) is not None:
@@ -362,10 +362,12 @@ def _last_cut(text: str, stop: int, wanted: int, last: int) -> int:
     """The last place from `stop` to `wanted` where a window may end, else the first place after `wanted`."""
     places = range(wanted, max(stop, wanted - _REACH) - 1, -1)
     between = next((place for place in places if _is_between_words(text, place)), None)
-    apart = next((place for place in range(wanted, stop - 1, -1) if cuttable().match(text, place)), None)
+    if between is not None:
+        return between
+    apart = next((place for place in range(wanted, stop - 1, -1) if is_cuttable(text, place)), None)
     places = range(wanted, min(last, wanted + _REACH))
     after = next((place for place in places if _is_between_words(text, place)), None)
-    if (found := next((place for place in (between, apart, after) if place is not None), None)) is not None:
+    if (found := next((place for place in (apart, after) if place is not None), None)) is not None:
         return found
     found = min(last, wanted + _REACH)
     while found < last and joins(text[found]):
@@ -376,7 +378,7 @@ def _last_cut(text: str, stop: int, wanted: int, last: int) -> int:
 def _is_between_words(text: str, place: int) -> bool:
     if place == 0 or place == len(text):
         return True
-    return (text[place - 1].isspace() or text[place].isspace()) and cuttable().match(text, place) is not None
+    return (text[place - 1].isspace() or text[place].isspace()) and is_cuttable(text, place)
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:

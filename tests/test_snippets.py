@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import hybridsearch as hs
+from hybridsearch import sentences
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Capabilities
+from hybridsearch.encoders import tokens
 from hybridsearch.encoders.char_ngrams import CharNGrams
 from hybridsearch.encoders.locating import align, find_terms
 from hybridsearch.errors import BackendError, InvalidArgumentError
@@ -167,12 +169,29 @@ def test_a_long_document_takes_linear_time() -> None:
 
     def seconds(part: str) -> float:
         (hit,) = search_in(part).search("wing lift")
-        started = time.perf_counter()
+        started = time.process_time()
         assert len(hit.highlights) == 2 * part.count("wing")
         hit.snippet()
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     assert seconds(text) < 40 * max(seconds(text[: len(text) // 10]), 0.01)
+
+
+def test_latin_and_greek_texts_need_no_slow_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The patterns for marks and unspaced scripts take 50 ms in a new process, as long as 100 snippets."""
+    for module, name in ((tokens, "_unspaced_run"), (tokens, "_words_with_marks"), (sentences, "cuttable")):
+        monkeypatch.setattr(module, name, None)
+    text = "Thé µ-opioid β1-wings, naïve x86_64 “lift”. " * 9
+    (hit,) = search_in(text).search("wings")
+    assert hit.snippet(50).text == "Thé µ-opioid β1-wings, naïve x86_64 “lift”. Thé"
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "a  b", "a,b", "_a", "é-é", "²x", "…x", "a\u0301", "天b", "c\u200dd", " \u0e33"]
+)
+def test_the_quick_answer_where_to_cut_is_that_of_the_pattern(text: str) -> None:
+    for place in range(len(text) + 1):
+        assert sentences.is_cuttable(text, place) == (sentences.cuttable().match(text, place) is not None)
 
 
 def test_highlights_and_snippets_survive_as_spans_and_hits_without_an_index_say_so() -> None:

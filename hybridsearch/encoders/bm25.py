@@ -35,6 +35,9 @@ _MADE = {"_rules", "_documents", "_queries", "_words", "_fields", "_synonyms"}  
 MAX_SYNONYMS = 1_000_000
 """Number of characters of the synonyms that an index records, at most. A schema must stay small on every engine."""
 
+MAX_KNOWN = 50_000
+"""Number of chunks whose terms `locate` remembers between calls, about 15 MB."""
+
 
 class BM25:
     """An encoder for lexical search by BM25, which counts the terms of each text.
@@ -117,6 +120,7 @@ class BM25:
         weighting["delta"] = delta if delta is None else float(delta)
         self._arguments: dict[str, Any]
         self._rules: Rules | None = None
+        self._known: dict[str, frozenset[str]] = {}  # for `locate`
         if isinstance(tokenizer, int) and not isinstance(tokenizer, bool):
             if whole_number("tokenizer", tokenizer) > TOKENIZER_VERSION:
                 raise InvalidArgumentError(
@@ -273,7 +277,9 @@ BM25(stop_words=False) finds them.']
         if self._rules is None:  # the terms of another function are looked for as they are written
             pairs = zip(texts, terms, strict=True)
             return [align(text, self.tokenize(text), wanted) for text, wanted in pairs]
-        return find_terms(texts, terms, self.tokenize)
+        if len(self._known) > MAX_KNOWN:
+            self._known = {}  # another thread may still use the old one
+        return find_terms(texts, terms, self._rules.terms_maker(), self._known)
 
     def fingerprint(self) -> Fingerprint:
         """Name all settings that the terms and scores depend on. A digest stands for the stop words.

@@ -25,6 +25,9 @@ _PIECE = re.compile(r"[\d.]+|[^\W\d_]+")
 
 def may_hold_identifiers(text: str) -> bool:
     """Whether the functions below can find anything. This test is fast."""
+    word = text.lstrip("(").rstrip(".,:;)")
+    if word.isalpha() and word.isascii() and (word.islower() or word.istitle()):  # an ordinary word
+        return False
     return _HINT(text) is not None
 
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import cache
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from hybridsearch.encoders import Place
 
@@ -19,14 +19,20 @@ MANY = 16
 LONGEST = 64
 """Number of characters of the longest part of a text whose terms are remembered."""
 
-_CHUNK = re.compile(r"\S+")
+_PAGE = re.compile(r".{1,50000}\S*", re.DOTALL)  # texts are cut into chunks page by page, to save memory
+_SPACES = re.compile(r"(\s+)")
 _VOICED = "\uff9e\uff9f"  # half-width marks of kana, which Unicode calls letters
 _SIGNS = "\u0e33\u0eb3"  # vowels of Thai and Lao that follow their letter
 _IGNORED = re.compile("[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _JAMO = (range(0x1160, 0x1200), range(0xD7B0, 0xD800))  # vowels and final consonants of decomposed Hangul
 
 
-def find_terms(texts: Sequence[str], terms: Sequence[Collection[str]], analyse: Analyse) -> list[list[Place]]:
+def find_terms(
+    texts: Sequence[str],
+    terms: Sequence[Collection[str]],
+    analyse: Analyse,
+    known: dict[str, frozenset[str]] | None = None,
+) -> list[list[Place]]:
     """Find the words that give terms.
 
     The terms of a text must be those of its parts between white space. Each distinct part is analysed once. A part with
@@ -36,6 +42,7 @@ def find_terms(texts: Sequence[str], terms: Sequence[Collection[str]], analyse: 
         texts: Texts to search in.
         terms: Terms to find in each text, in the order of `texts`.
         analyse: Function from a text to its terms.
+        known: Terms of short parts that were analysed before. New parts are added. None to begin without any.
 
     Returns:
         The places in each text, in order of `start`. A word with two terms has two places.
@@ -43,12 +50,13 @@ def find_terms(texts: Sequence[str], terms: Sequence[Collection[str]], analyse: 
     >>> find_terms(["A wing, WINGS."], [{"wing"}], lambda text: re.findall("[a-z]{4}", text.lower()))
     [[Place(start=2, end=6, term='wing'), Place(start=8, end=13, term='wing')]]
     """
+    known = {} if known is None else known
     searches: dict[frozenset[str], _Search] = {}
     found = []
     for text, of_text in zip(texts, terms, strict=True):
         wanted = frozenset(of_text)
         if wanted not in searches:
-            searches[wanted] = _Search(wanted, analyse)
+            searches[wanted] = _Search(wanted, analyse, known)
         found.append(list(searches[wanted].in_text(text)) if wanted else [])
     return found
 
@@ -88,24 +96,24 @@ def joins(character: str) -> bool:
 class _Search:
     """The search for terms in texts. It remembers the places in each chunk."""
 
-    def __init__(self, wanted: frozenset[str], analyse: Analyse) -> None:
-        self._wanted, self._analyse = wanted, analyse
+    def __init__(self, wanted: frozenset[str], analyse: Analyse, known: dict[str, frozenset[str]]) -> None:
+        self._wanted, self._analyse, self._known = wanted, analyse, known
         self._letters = {letter for term in wanted for letter in term}
-        self._known: dict[str, frozenset[str]] = {}
         self._places: dict[str, list[Place]] = {}
 
     def in_text(self, text: str) -> Iterator[Place]:
-        known = self._places
-        for match in _CHUNK.finditer(text):
-            chunk = match.group()
-            places = known.get(chunk)
-            if places is None:
-                there = self._wanted.intersection(self._analyse(chunk))
+        for page in _PAGE.finditer(text):
+            pieces = _SPACES.split(page.group())  # chunks, and the white space between them
+            chunks = pieces[::2]
+            for chunk in set(chunks) - self._places.keys():
+                there = self._wanted & self._terms(chunk)
                 places = sorted(set(self._narrowed(chunk, 0, len(chunk), there, 0))) if there else []
-                known[chunk] = places
-            if places:
-                first = match.start()
-                yield from (Place(first + start, first + end, term) for start, end, term in places)
+                self._places[chunk] = places
+            starts = list(accumulate(map(len, pieces), initial=page.start()))
+            for number, places in enumerate(map(self._places.__getitem__, chunks)):
+                if places:
+                    first = starts[2 * number]
+                    yield from (Place(first + start, first + end, term) for start, end, term in places)
 
     def _terms(self, text: str) -> frozenset[str]:
         terms = self._known.get(text)

@@ -53,6 +53,7 @@ _UNSPACED = (  # scripts without spaces between words, and Hangul, whose particl
     range(0x1AFF0, 0x1B170),  # historic kana
     range(0x20000, 0x323B0),  # rare Han characters
 )
+_LETTERS = ("Lo", "Lm", "Nl")  # categories of the letters in them
 
 
 _FOLDED = {  # letters that Unicode does not decompose, as Lucene's ASCIIFoldingFilter writes them
@@ -169,12 +170,13 @@ class Rules:
 
         def split(text: str) -> list[str]:
             if text.isascii():
-                return _LONE_POINT.sub(" ", text.translate(ascii_words)).split()
+                text = text.translate(ascii_words)
+                return (_LONE_POINT.sub(" ", text) if "." in text else text).split()
             text = self.normalise(text)
-            rare = _beyond_ascii(text)
-            if self.bigrams and _unspaced_run().search(rare):
+            rare = set(_beyond_ascii(text))
+            if self.bigrams and any(map(_is_unspaced, rare)):
                 text = _unspaced_run().sub(parts, text)
-            return _words_with_marks(apostrophe)(text) if _mark()(rare) else words(text)
+            return _words_with_marks(apostrophe)(text) if any(map(_is_mark, rare)) else words(text)
 
         return split
 
@@ -202,7 +204,7 @@ class Rules:
                 return list(filter(None, map(term_of, split(chunk))))
             chunk = self.normalise(chunk, case=False)
             words = split(without_signed_names(chunk))
-            if self.bigrams and not chunk.isascii():
+            if self.bigrams and any(map(_is_unspaced, _beyond_ascii(chunk))):
                 chunk = _unspaced_run().sub(" ", chunk)
             found = [*map(term_of, words), *(self.normalise(whole)[:MAX_WORD] for whole in wholes_of(chunk))]
             words_of_parts = map(self.normalise, parts_of(chunk, of_query=of_query))
@@ -245,7 +247,7 @@ class Rules:
             word = word[:MAX_WORD].strip("_'")
             if not word.isascii():
                 word = "".join(str(unicodedata.decimal(c, c)) for c in word)
-            if word.lower() in stop_words or not any(map(str.isalnum, word)):
+            if word.lower() in stop_words or not (word.isalnum() or any(map(str.isalnum, word))):
                 return ""
             return (stem(word) or word) if stem else word
 
@@ -292,12 +294,12 @@ def _word(characters: str) -> str:
 
 
 def _beyond_ascii(text: str) -> str:
-    """The characters of a text that are not ASCII. The slow classes below need to see only these."""
+    """The characters of a text that are not ASCII, and spaces."""
     return " ".join(_RARE.findall(text))
 
 
 # Python's \w does not match combining marks, so it would cut Hindi and Thai words apart. The classes below match them.
-# They take some milliseconds to make and are slow to match, so they are used only for texts that need them.
+# They take 40 milliseconds to make and are slow to match, so they are used only for texts that need them.
 
 
 @cache
@@ -306,8 +308,13 @@ def _words_with_marks(apostrophe: str) -> Callable[[str], list[str]]:
 
 
 @cache
-def _mark() -> Callable[[str], re.Match[str] | None]:
-    return re.compile(f"[{marks()}]").search
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M"
+
+
+@cache
+def _is_unspaced(character: str) -> bool:
+    return any(ord(character) in block for block in _UNSPACED) and unicodedata.category(character) in _LETTERS
 
 
 @cache
@@ -330,8 +337,7 @@ def marks() -> str:
 @cache
 def unspaced_letters() -> str:
     """The content of a character class that matches letters of scripts without spaces between words."""
-    letters = ("Lo", "Lm", "Nl")
-    return character_class(c for block in _UNSPACED for c in block if unicodedata.category(chr(c)) in letters)
+    return character_class(c for block in _UNSPACED for c in block if unicodedata.category(chr(c)) in _LETTERS)
 
 
 def character_class(codes: Iterable[int]) -> str:
