@@ -867,7 +867,10 @@ def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str])
 
 
 def _check_reranker(reranker: Reranker | str | None) -> Reranker | None:
-    if reranker is None or (isinstance(reranker, Reranker) and not isinstance(reranker, type)):
+    if reranker is None:
+        return None
+    if isinstance(reranker, Reranker) and not isinstance(reranker, type):
+        whole_number("The top_k of the reranker", reranker.top_k)
         return reranker
     raise InvalidArgumentError(f"A reranker is an object such as hs.CrossEncoderReranker(...), not {reranker!r:.80}.")
 

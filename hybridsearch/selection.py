@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.documents import Document
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError, RetrieverError
 from hybridsearch.filters import comparable, field_value
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking, round_score
@@ -195,10 +195,17 @@ class Selection:
     def _factors(self, document: Document) -> dict[str, float]:
         factors: dict[str, float] = {}
         for boost in self.boosts:
-            factor = float(
-                number(f"The factor that {boost!r} gives document {document.id!r}", boost.factor(document), above=0)
-            )
-            factors[repr(boost)] = factors.get(repr(boost), 1.0) * factor
+            name = _name_of(boost)
+            try:
+                factor: object = boost.factor(document)
+            except HybridSearchError:
+                raise
+            except Exception as error:
+                raise RetrieverError(
+                    f"The boost {name} failed for document {document.id!r:.80}: {type(error).__name__}: {error}"
+                ) from error
+            checked = float(number(f"The factor that {name} gives document {document.id!r}", factor, above=0))
+            factors[name] = factors.get(name, 1.0) * checked
         return factors
 
     def _grouped(self, candidates: Sequence[Candidate], field: str) -> list[Candidate]:
@@ -233,6 +240,12 @@ class Selection:
             for place, likeness in order
         ]
         return chosen + pool[len(alike) :] + rest
+
+
+def _name_of(boost: Boost) -> str:
+    """The name of a boost in explanations. The address of an object says nothing, so its class is named instead."""
+    kind = type(boost)
+    return kind.__qualname__ if kind.__repr__ is object.__repr__ else repr(boost)
 
 
 def _boosted(score: float, factors: Mapping[str, float], id: str) -> float:

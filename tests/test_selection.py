@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hybridsearch as hs
-from hybridsearch.errors import FilterError, InvalidArgumentError
+from hybridsearch.errors import FilterError, InvalidArgumentError, RetrieverError
 from hybridsearch.rerank import boosted, similarities
 from hybridsearch.vectors import DenseVectors
 
@@ -123,6 +123,16 @@ def test_boosts_that_are_too_large_to_compute_with_are_refused(search: hs.Hybrid
     for options in ({}, {"reranker": Reversing()}):
         with pytest.raises(InvalidArgumentError, match=r"multiply the score .* of document 'new' by inf.*smaller"):
             search.search("wing flow", boost=large, **options)
+
+
+def test_a_boost_of_your_own_is_named_by_its_class_and_its_errors_name_the_document(search: hs.HybridSearch) -> None:
+    class Site:
+        def factor(self, document: hs.Document) -> float:
+            return 2.0 + ord(document.metadata["site"])
+
+    assert search.search("wing flow", boost=Site(), filter={"site": "b"})[0].boosts == {Site.__qualname__: 100.0}
+    with pytest.raises(RetrieverError, match=r"Site failed for document 'undated': KeyError: 'site'"):
+        search.search("wing flow", boost=Site())
 
 
 # Least scores
@@ -301,6 +311,7 @@ def test_pages_end_with_the_candidates(search: hs.HybridSearch) -> None:
         ({"group_by": ""}, "group_by is the name"),
         ({"diversity": 0.7}, "diversity is an object such as"),
         ({"diversity": hs.MMR(retriever="dense")}, "MMR names the retriever 'dense'"),
+        ({"reranker": type("Bad", (Reversing,), {"top_k": -1})()}, "The top_k of the reranker is -1"),
     ],
 )
 def test_wrong_arguments_are_refused(search: hs.HybridSearch, options: Any, message: str) -> None:

@@ -23,7 +23,7 @@ class Boost(Protocol):
     """An object that gives each document a factor for its score.
 
     A score of at least 0 is multiplied by the factor. A score below 0 is divided by it, so that a factor above 1 always
-    raises the score. `repr` names the boost in explanations.
+    raises the score. `repr` names the boost in explanations. A class that has no `__repr__` is named by its name.
     """
 
     def factor(self, document: Document) -> float:
