@@ -10,12 +10,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, cast, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, get_args
 
 from hybridsearch.arguments import one_of
 from hybridsearch.backends import RetrieverSchema
@@ -25,7 +22,7 @@ from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import FilterError, IndexNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.hits import Hit, Results
-from hybridsearch.integrations.encoding import FunctionEncoder, as_vectors, model_of
+from hybridsearch.integrations.encoding import FunctionEncoder, model_of, with_vector
 from hybridsearch.integrations.found import Content, metadata_of, text_of, with_title
 from hybridsearch.rerank import MMR
 from hybridsearch.search import HybridSearch
@@ -323,6 +320,9 @@ class HybridSearchVectorStore(VectorStore):
         store.add_texts(texts, metadatas, ids=ids)
         return store
 
+    def __repr__(self) -> str:
+        return f"HybridSearchVectorStore({self.hybrid_search!r})"
+
     @property
     def embeddings(self) -> Embeddings | None:
         """The LangChain embeddings of the first retriever that has some. None if no retriever has."""
@@ -377,6 +377,8 @@ class HybridSearchVectorStore(VectorStore):
         Returns:
             The ids, in the order of the texts.
         """
+        if isinstance(texts, str):
+            raise InvalidArgumentError("texts is a list of strings, not one string: put it into a list.")
         texts = list(texts)
         fields: Sequence[dict[str, Any]] = [{}] * len(texts) if metadatas is None else metadatas
         _check_length("metadatas", fields, texts)
@@ -415,7 +417,7 @@ class HybridSearchVectorStore(VectorStore):
         Returns:
             The documents with their whole texts, in the order of the ids.
         """
-        found = self.hybrid_search.get(list(ids)) if self._is_indexed() else []
+        found = self.hybrid_search.get(ids) if self._is_indexed() else []
         return [Document(one.text, id=one.id, metadata=with_title(one.to_dict())) for one in found if one is not None]
 
     # Searching
@@ -562,15 +564,7 @@ class HybridSearchVectorStore(VectorStore):
                 f"A search by vector asks the retriever {name!r} alone, without a reranker: leave out `retrievers` and "
                 "`reranker`, or search by a text."
             )
-        if len(embedding) != schema.dimensions:
-            raise InvalidArgumentError(
-                f"The vector has {len(embedding)} numbers, but the vectors of retriever {name!r} have "
-                f"{schema.dimensions}: use the model that the index was made with."
-            )
-        vector = as_vectors([embedding], schema.metric or "cosine", "The caller")[0]
-        plan = self.hybrid_search.plan(**asked)
-        given = cast(Encoder, _Given(vector, plan.encoder(name)))
-        return replace(plan, encoder=lambda _: given).results(["(a vector)"])[0]
+        return with_vector(self.hybrid_search.plan(**asked), name, schema, embedding).results(["(a vector)"])[0]
 
     def _diverse(self, fetch_k: int, lambda_mult: float, options: Mapping[str, Any]) -> dict[str, Any]:
         diversity = MMR(lambda_mult, fetch_k)
@@ -650,22 +644,6 @@ class _Form:
     def scored(self, results: Results) -> list[tuple[Document, float]]:
         documents = self.documents(results)
         return [(document, hit.score) for document, hit in zip(documents, results, strict=True)]
-
-
-class _Given:
-    """An encoder that gives one vector for a query, and is like another encoder in everything else."""
-
-    def __init__(self, vector: NDArray[np.float32], other: Encoder) -> None:
-        self._vector, self._other = vector, other
-
-    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        return [self._vector] * len(texts)
-
-    def query_notes(self, texts: Sequence[str]) -> list[str]:
-        return [""] * len(texts)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._other, name)
 
 
 def _check_length(name: str, given: Sequence[object], of: Sequence[object]) -> None:
