@@ -49,7 +49,7 @@ def language_model(prompt: PromptValue) -> str:
 
 
 def main() -> None:
-    question = " ".join(sys.argv[1:]) or "how do I close a file when an exception is raised"
+    question = " ".join(sys.argv[1:]) or "when is the else clause of a loop executed"
     retriever = HybridSearchRetriever(search=index(), k=3)
     sources = RunnableLambda(retriever.context, afunc=retriever.acontext)
     chain: Any = RunnableParallel(question=RunnablePassthrough(), sources=sources).assign(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias, get_args
 
+from hybridsearch.arguments import one_of
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.hits import Hit
 
@@ -26,12 +28,24 @@ def metadata_of(hit: Hit, details: str | None) -> dict[str, Any]:
     metadata = with_title(hit.document.to_dict())
     if details is None:
         return metadata
+    check_free(hit.id, metadata, details)
+    return {**metadata, details: how_found(hit)}
+
+
+def check_free(id: str, metadata: Mapping[str, Any], details: str) -> None:
+    """Raises InvalidArgumentError if the metadata of a document has the field `details` already."""
     if details in metadata:
         raise InvalidArgumentError(
-            f"Document {hit.id!r:.80} has the metadata field {details!r}, so it cannot also say there how it was "
-            "found: give another name, such as details='found', or details=None."
+            f"Document {id!r:.80} has the metadata field {details!r}, so it cannot also say there how it was found: "
+            "give another name, such as details='found', or details=None."
         )
-    return {**metadata, details: how_found(hit)}
+
+
+def check_form(content: object, details: object) -> None:
+    """Raises InvalidArgumentError unless `content` and `details` are allowed."""
+    one_of("content", content, get_args(Content))
+    if details is not None and (not isinstance(details, str) or not details):
+        raise InvalidArgumentError(f"details is the name of a metadata field, or None, not {details!r:.80}.")
 
 
 def with_title(document: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, get_args
+from typing import Any
 
-from hybridsearch.arguments import one_of
 from hybridsearch.backends import RetrieverSchema
 from hybridsearch.context import Context, Tokenizer
 from hybridsearch.documents import Document as StoredDocument
@@ -23,7 +22,7 @@ from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import FilterError, IndexNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.hits import Hit, Results
 from hybridsearch.integrations.encoding import FunctionEncoder, model_of, with_vector
-from hybridsearch.integrations.found import Content, metadata_of, text_of, with_title
+from hybridsearch.integrations.found import Content, check_form, metadata_of, text_of, with_title
 from hybridsearch.rerank import MMR
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import Metric
@@ -617,11 +616,7 @@ class _Form:
     details: str | None
 
     def __post_init__(self) -> None:
-        one_of("content", self.content, get_args(Content))
-        if self.details is not None and (not isinstance(self.details, str) or not self.details):
-            raise InvalidArgumentError(
-                f"details is the name of a field of the metadata, or None, not {self.details!r}."
-            )
+        check_form(self.content, self.details)
 
     def and_rest(self, options: Mapping[str, Any]) -> tuple[_Form, dict[str, Any]]:
         """The form that the options of a call ask for, and the other options as arguments of `HybridSearch.search`."""

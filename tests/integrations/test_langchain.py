@@ -278,7 +278,7 @@ def test_a_search_by_vector_ranks_as_langchains_own_store_does(store: HybridSear
         ids(asyncio.run(store.asimilarity_search_by_vector(vector, 2, filter={"year": {"$ne": 1953}})))
         == [one.id for one in theirs.similarity_search_by_vector(vector, 4) if one.id != "layer"][:2]
     )
-    with pytest.raises(InvalidArgumentError, match="of the query has 3 numbers, but the vectors of retriever 'dense' have 26"):
+    with pytest.raises(InvalidArgumentError, match=r"has 3 numbers, but the vectors of .* have 26"):
         store.similarity_search_by_vector([1.0, 2.0, 3.0])
     with pytest.raises(EncodingError, match="NaN"):
         store.similarity_search_by_vector([float("nan")] * 26)
