@@ -111,7 +111,8 @@ class Synonyms:
 
     def __init__(self, lines: Iterable[Line], analyse: Callable[[str], Sequence[str]]) -> None:
         self._names: dict[Words, str] = {}
-        self._outputs: dict[Words, dict[Words, None]] = {}
+        self._outputs: dict[Words, list[dict[Words, None]]] = {}  # all words of a rule share one dict
+        self._kept: set[Words] = set()  # words of rules whose words find each other
         self._longest: dict[str, int] = {}
         for line in lines:
             self._add(line, analyse)
@@ -151,7 +152,7 @@ class Synonyms:
         own = _terms(words)
         if not matched:
             return dict.fromkeys(own, 1.0)
-        outputs = self._outputs[words]
+        outputs = self._found(words)
         kept = words in outputs
         weights = {term: float(count) for term, count in Counter(own).items()} if kept else {}
         for output in outputs:
@@ -161,8 +162,13 @@ class Synonyms:
                     weights[term] = max(weights.get(term, 0.0), share * count)
         return weights
 
+    def _found(self, words: Words) -> dict[Words, None]:
+        """What is searched for words that have synonyms, in the order of the rules."""
+        outputs = {output: None for of_rule in self._outputs[words] for output in of_rule}
+        return outputs | {words: None} if words in self._kept else outputs
+
     def _expansion(self, words: Words) -> Expansion:
-        outputs = self._outputs[words]
+        outputs = self._found(words)
         others = tuple(self._names[output] for output in outputs if output != words)
         return Expansion(self._names[words], others, words not in outputs)
 
@@ -181,10 +187,10 @@ class Synonyms:
                 f"{line.place}: {', '.join(outputs)!r:.80} cannot be found, because each word is a stop word."
             )
         for words in (analysed[name] for name in inputs):
-            if found.keys() - {words}:
-                self._outputs.setdefault(words, {}).update(found)
+            if len(found) > (words in found):
+                self._outputs.setdefault(words, []).append(found)
                 if inputs is outputs:
-                    self._outputs[words][words] = None
+                    self._kept.add(words)
                 self._longest[words[0]] = max(self._longest.get(words[0], 0), len(words))
 
 

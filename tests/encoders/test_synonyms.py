@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,13 @@ def test_very_long_synonyms_are_not_recorded_and_this_is_said() -> None:
         schema = bm25.schema()
     assert schema.encoder is not None
     assert "synonyms" not in schema.encoder
+
+
+def test_a_rule_of_many_words_takes_memory_for_each_word_once() -> None:
+    words = [f"w{n}" for n in range(5000)]
+    tracemalloc.start()
+    encoder = hs.BM25(synonyms=[", ".join(words)])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20_000_000
+    assert set(encoder.encode_queries(["w7"])[0].terms) == set(words)
