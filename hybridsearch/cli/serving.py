@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import SERVING, Verb, app
 from hybridsearch.cli.arguments import arg, backend_options, flag, of_run
-from hybridsearch.cli.terminal import print_error
 from hybridsearch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -68,11 +66,6 @@ def mcp(
     from hybridsearch.tokens import Tokens
 
     tokens = Tokens.from_environment() if http else None
-    if http and not tokens and not _is_loopback(host):
-        raise InvalidArgumentError(
-            f"--host {host} can be reached from other machines, so it needs tokens: set HYBRIDSEARCH_TOKENS to a list "
-            "such as read:TOKEN,write:TOKEN."
-        )
     named = _named(places)
     options = backend_options(option)
     with ExitStack() as stack:
@@ -83,7 +76,6 @@ def mcp(
         server = make_server(searches, allow_write=allow_write, about=about, tokens=tokens)
         Thread(target=_load_models, args=(searches.values(),), daemon=True).start()
         if http:
-            print_error(f"Listening on http://{host}:{port}/mcp. Ctrl-C ends.")
             serve_http(server, host, port)
         else:
             server.run("stdio")
@@ -113,12 +105,3 @@ def _last_part(place: str) -> str:
     """The name of a place: its last part, with "-" for characters that a name cannot have."""
     path = re.split(r"[?#]", place)[0] if "://" in place else place
     return re.sub(r"[^\w.-]+", "-", PurePath(path).name, flags=re.ASCII).strip("-._") or "index"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,15 +9,18 @@ The package `mcp` speaks the protocol. This module needs the extra `mcp`.
 # Without `from __future__ import annotations`: the schemas of the tools are made from annotations that know the index.
 
 import asyncio
+import ipaddress
 import json
 import logging
 import re
+import socket
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from itertools import chain, zip_longest
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
 from hybridsearch.context import url_of
@@ -37,8 +40,7 @@ from hybridsearch.search import HybridSearch
 from hybridsearch.tokens import Tokens
 
 try:
-    from typing import NotRequired
-
+    import uvicorn
     from mcp.server import MCPServer
     from mcp.server.auth.middleware.auth_context import get_access_token
     from mcp.server.auth.provider import AccessToken
@@ -60,6 +62,7 @@ MOST_CHARACTERS = 40_000
 MOST_DOCUMENTS = 100
 """Number of documents that the tools `add` and `delete` take at most in one call."""
 
+_GRACE = 10  # seconds for requests that have begun when the process is told to end
 _SNIPPET = 600  # characters of a search result
 _LONGEST_QUERY = 2_000  # characters
 _SAMPLE = 200  # documents that are read to describe the fields of an index
@@ -169,10 +172,32 @@ def serve_http(server: MCPServer, host: str = "127.0.0.1", port: int = 8765) -> 
 
     Args:
         server: Server of `make_server`.
-        host: Address to listen on. Use another than loopback only with tokens.
+        host: Address to listen on. Another than loopback needs a server with tokens.
         port: Port to listen on.
+
+    Raises:
+        InvalidArgumentError: The host is not loopback and the server has no tokens, or the process cannot listen there,
+            for example because another program does.
     """
-    server.run("streamable-http", host=host, port=port, stateless_http=True, json_response=True)
+    if server.settings.auth is None and not _is_loopback(host):
+        raise InvalidArgumentError(
+            f"Other machines can reach {host!r:.80}, so the server needs tokens: set HYBRIDSEARCH_TOKENS to a list "
+            "such as read:TOKEN,write:TOKEN."
+        )
+    app = server.streamable_http_app(host=host, stateless_http=True, json_response=True)
+    try:
+        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise InvalidArgumentError(
+            f"The server cannot listen on port {port} of {host!r:.80} ({reason}): give another port "
+            "(--port) or host (--host)."
+        ) from None
+    with listening:
+        shown = f"[{host}]" if ":" in host else host
+        print(f"hybridsearch: Listening on http://{shown}:{port}/mcp. Ctrl-C ends.", file=sys.stderr)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE)
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 class _Indexes:
@@ -382,6 +407,15 @@ def _uri(name: str, id: str) -> str:
 
 
 # Errors and rights
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typer.testing import CliRunner
 import hybridsearch as hs
 from hybridsearch.cli.app import app
 from hybridsearch.errors import InvalidArgumentError, StorageError
-from hybridsearch.integrations.mcp import MOST_CHARACTERS, make_server
+from hybridsearch.integrations.mcp import MOST_CHARACTERS, make_server, serve_http
 from hybridsearch.tokens import Tokens
 
 PROGRAM = str(Path(sys.executable).with_name("hybridsearch"))
@@ -286,7 +285,11 @@ def test_another_address_than_loopback_needs_tokens(tmp_path: Path) -> None:
     indexed(backend=tmp_path / "papers").close()
     refused = CliRunner().invoke(app, ["mcp", str(tmp_path / "papers"), "--http", "--host", "192.0.2.1"])
     assert refused.exit_code == 1
-    assert re.fullmatch(r"hybridsearch: --host 192\.0\.2\.1 .* set HYBRIDSEARCH_TOKENS .*\n", refused.stderr)
+    assert refused.stderr.startswith("hybridsearch: Other machines can reach '192.0.2.1', so the server needs tokens")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidArgumentError, match=f"cannot listen on port {port} of '127.0.0.1'"):
+            serve_http(make_server(indexed()), port=port)
     twice = CliRunner().invoke(app, ["mcp", str(tmp_path / "papers"), "opensearch://host/papers"])
     assert twice.stderr.startswith("hybridsearch: Two indexes have the name 'papers'")
 
