@@ -174,8 +174,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
     _details: str | None = PrivateAttr()
 
     def __init__(self, search: HybridSearch, *, content: Content = "passage", details: str | None = None) -> None:
-        if not isinstance(search, HybridSearch):
-            raise InvalidArgumentError(f"search is a HybridSearch, such as hs.open(place), not {search!r:.80}.")
+        _check_search(search)
         check_form(content, details)
         super().__init__(stores_text=True, is_embedding_query=any(_embedders(search)))
         self._search, self._content, self._details = search, content, details
@@ -203,7 +202,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
             The ids of the nodes, in order.
 
         Raises:
-            DocumentError: A node is not usable, for example because an integer in its metadata has more than 64 bits.
+            DocumentError: A node is not usable, for example because its metadata has bytes.
             EncodingError: An embedding has a wrong length, or is not finite.
         """
         encoders = [encoder for encoder in self._search.retrievers.values() if isinstance(encoder, EmbeddingsEncoder)]
@@ -478,6 +477,7 @@ class HybridSearchRetriever(BaseRetriever):
         details: str | None = DETAILS,
         callback_manager: CallbackManager | None = None,
     ) -> None:
+        _check_search(search)
         check_form(content, details)
         self._search, self._top_k = search, whole_number("similarity_top_k", similarity_top_k)
         self._search_kwargs, self._content, self._details = dict(search_kwargs or {}), content, details
@@ -587,9 +587,15 @@ def node_of_hit(hit: Hit, content: Content, details: str | None) -> BaseNode:
 
 def _stored(node: BaseNode) -> Document:
     """A node as a document of the index."""
+    Document(node.node_id, "", metadata=node.metadata)  # LlamaIndex would turn bytes and others into strings
     metadata = node_to_metadata_dict(node, remove_text=True, flat_metadata=False)
     empty = [name for name, value in node.metadata.items() if isinstance(value, list | tuple | set) and not value]
     return Document(node.node_id, _text(node), metadata={**metadata, EMPTY: ["", *empty]})
+
+
+def _check_search(search: object) -> None:
+    if not isinstance(search, HybridSearch):
+        raise InvalidArgumentError(f"search is a HybridSearch, such as hs.open(place), not {search!r:.80}.")
 
 
 def _text(node: BaseNode) -> str:

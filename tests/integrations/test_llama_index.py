@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
 import hybridsearch as hs
-from hybridsearch.errors import EncodingError, FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.errors import DocumentError, EncodingError, FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.integrations.llama_index import (
     EmbeddingsEncoder,
     HybridSearchReranker,
@@ -119,6 +119,11 @@ def test_nodes_come_back_as_they_were_added(store: HybridSearchVectorStore) -> N
     assert asyncio.run(store.aget_nodes(["n1"])) == [node]
     result = store.query(VectorStoreQuery(query_str="wing", similarity_top_k=1, doc_ids=["book"]))
     assert (result.nodes, result.ids) == ([node], ["n1"])
+
+
+def test_metadata_that_cannot_be_stored_is_refused(store: HybridSearchVectorStore) -> None:
+    with pytest.raises(DocumentError, match=r"metadata\['raw'\] is of type bytes"):
+        store.add([TextNode(id_="raw", text="wing", metadata={"raw": b"text"})])
 
 
 def test_a_pipeline_stores_changed_documents_only(tmp_path: Path) -> None:
@@ -210,40 +215,48 @@ SINGLE = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def filtered() -> HybridSearchVectorStore:
-    store = new_store(MockEmbedding(embed_dim=4))
+@pytest.fixture(scope="class", params=["memory", "opensearch", "elasticsearch"])
+def filtered(
+    lucene_names_of_class: Callable[[str, str], str], request: pytest.FixtureRequest
+) -> Iterator[HybridSearchVectorStore]:
+    place = request.param
+    if place != "memory":
+        place = lucene_names_of_class(request.getfixturevalue(f"{place}_url"), "llama-index")
+    store = new_store(MockEmbedding(embed_dim=4), place)
     store.add([TextNode(id_=id, text="text", metadata=metadata) for id, metadata in METADATA.items()])
-    return store
+    with store.client:
+        yield store
 
 
 def test_every_operator_is_tested() -> None:
     assert {operator for _, operator, _ in SINGLE} == set(FilterOperator)
 
 
-@pytest.mark.parametrize(("key", "operator", "value"), SINGLE)
-def test_an_operator_means_what_it_means_in_llama_index(
-    filtered: HybridSearchVectorStore, key: str, operator: FilterOperator, value: Any
-) -> None:
-    filters = MetadataFilters(filters=[MetadataFilter(key=key, operator=operator, value=value)])
-    theirs = build_metadata_filter_fn(METADATA.__getitem__, filters)
+class TestFilters:
+    @pytest.mark.parametrize(("key", "operator", "value"), SINGLE)
+    def test_an_operator_means_what_it_means_in_llama_index(
+        self, filtered: HybridSearchVectorStore, key: str, operator: FilterOperator, value: Any
+    ) -> None:
+        filters = MetadataFilters(filters=[MetadataFilter(key=key, operator=operator, value=value)])
+        theirs = build_metadata_filter_fn(METADATA.__getitem__, filters)
 
-    assert sorted(ids_of(filtered, "text", filters=filters)) == [id for id in METADATA if theirs(id)]
+        assert sorted(ids_of(filtered, "text", filters=filters)) == [id for id in METADATA if theirs(id)]
 
+    @pytest.mark.parametrize("condition", list(FilterCondition))
+    def test_conditions_combine_filters_and_may_be_nested(
+        self, filtered: HybridSearchVectorStore, condition: FilterCondition
+    ) -> None:
+        drag = MetadataFilter(key="tags", operator=FilterOperator.CONTAINS, value="drag")
+        old = MetadataFilter(key="year", operator=FilterOperator.LT, value=1960)
+        filters = MetadataFilters(filters=[drag, old], condition=condition)
+        theirs = build_metadata_filter_fn(METADATA.__getitem__, filters)
+        matching = [id for id in METADATA if theirs(id)]
 
-@pytest.mark.parametrize("condition", list(FilterCondition))
-def test_conditions_combine_filters_and_may_be_nested(
-    filtered: HybridSearchVectorStore, condition: FilterCondition
-) -> None:
-    drag = MetadataFilter(key="tags", operator=FilterOperator.CONTAINS, value="drag")
-    old = MetadataFilter(key="year", operator=FilterOperator.LT, value=1960)
-    filters = MetadataFilters(filters=[drag, old], condition=condition)
-    theirs = build_metadata_filter_fn(METADATA.__getitem__, filters)
-    matching = [id for id in METADATA if theirs(id)]
-
-    assert [node.node_id for node in filtered.get_nodes(filters=filters)] == matching
-    outer = MetadataFilters(filters=[filters, MetadataFilter(key="name", value="Ice")], condition=FilterCondition.OR)
-    assert [node.node_id for node in filtered.get_nodes(filters=outer)] == sorted({*matching, "d"})
+        assert [node.node_id for node in filtered.get_nodes(filters=filters)] == matching
+        outer = MetadataFilters(
+            filters=[filters, MetadataFilter(key="name", value="Ice")], condition=FilterCondition.OR
+        )
+        assert [node.node_id for node in filtered.get_nodes(filters=outer)] == sorted({*matching, "d"})
 
 
 # Removing and keeping
