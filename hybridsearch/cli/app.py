@@ -71,7 +71,8 @@ class _Verbs(TyperGroup):
         debug = bool(ctx.params.get("debug"))
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # a broken pipe shows here, not while the interpreter ends
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a broken pipe shows here, not while the interpreter ends
         except HybridSearchError as error:
             tables = getattr(error, "__notes__", ())
             _fail(_with_options(str(error), self.commands[ctx.invoked_subcommand]), debug, tables)
