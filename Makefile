@@ -8,14 +8,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 WORKERS ?= 2
-PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Python compiles a module when it is first imported. Most modules of the packages never are.
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 unexport PYTHONDONTWRITEBYTECODE # else programs that tests start compile all modules again
 
-.PHONY: demo docs test lint clean
-
-# Install the package in build/types, for programs that read its sources.
-installed = rm -rf build && $(PIP) --no-deps --target build/types .
+.PHONY: demo docs test lint types venv clean
 
 demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py
@@ -23,25 +21,29 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-docs: $(VENV)/docs.stamp
-	$(installed)
+docs: $(VENV)/docs.stamp types
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet
 	@echo "Open site/index.html"
 
-lint: $(VENV)/dev.stamp
+lint: $(VENV)/dev.stamp types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(installed)
 	cd build/types && $(abspath $(VENV))/bin/mypy --config-file $(abspath pyproject.toml) -p hybridsearch
+
+# Install the package in build/types, for programs that read its sources.
+types: | $(VENV)/bin/python
+	rm -rf build && $(PIP) --no-deps --target build/types .
+
+venv: $(VENV)/dev.stamp
 
 clean:
 	rm -rf $(VENV) demo-index build dist site *.egg-info
 
-# Install an extra again only when the requirements change.
+# Install an extra again only when the requirements change. `dev` has all that `docs` and `demo` need.
 $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing hybridsearch[$*] into $(VENV) (a few minutes the first time) ..."
 	$(PIP) -e '.[$*]'
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(VENV)/docs.stamp $(VENV)/demo.stamp)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
