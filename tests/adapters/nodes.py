@@ -33,7 +33,7 @@ import urllib.error
 import urllib.request
 import warnings
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +43,8 @@ import pytest
 VARIABLE = "SEARCH_SERVERS"
 HEAP = "512m"
 PATIENCE = 120  # seconds for a node to answer
+
+Command = Callable[..., tuple[list[str], dict[str, str]]]
 
 
 class Nodes:
@@ -166,6 +168,7 @@ def start_nodes(engine: str, nodes: int = 1, *, secure: bool = False) -> Iterato
     home.chmod(0o755)  # nodes may run as another user
     script.HOME = home
     script.unpack, script.java_home = lambda part: programs, lambda part: java
+    script.command = _quickly(script.command)
     name = f"{engine}-secure" if secure else engine
     script.PORTS = {name: _free_port(nodes)}
     try:
@@ -188,6 +191,17 @@ def _load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _quickly(command: Command) -> Command:
+    """Start Java without its second compiler, which takes nearly half of the processor time of a short-lived node."""
+
+    def quick(*arguments: Any) -> tuple[list[str], dict[str, str]]:
+        argv, env = command(*arguments)
+        name = "ES_JAVA_OPTS" if "ES_JAVA_OPTS" in env else "JDK_JAVA_OPTIONS"
+        return argv, env | {name: f"{env.get(name, '')} -XX:TieredStopAtLevel=1"}
+
+    return quick
 
 
 def _free_port(nodes: int) -> int:

@@ -48,6 +48,9 @@ only_opensearch = pytest.mark.parametrize("node", ["opensearch"], indirect=True)
 slow_for_elasticsearch = pytest.mark.parametrize(
     "node", ["opensearch", pytest.param("elasticsearch", marks=pytest.mark.slow)], indirect=True
 )
+slow_for_opensearch = pytest.mark.parametrize(
+    "node", [pytest.param("opensearch", marks=pytest.mark.slow), "elasticsearch"], indirect=True
+)
 _numbers = itertools.count()
 
 
@@ -95,6 +98,7 @@ def relaxed(node: Nodes, backend: LuceneBackend) -> tuple[str | None, str]:
 # ---------------------------------------------------------------------------------------------------- killed nodes
 
 
+@slow_for_opensearch  # test_engine_cluster.py kills a node of it during a load
 def test_a_load_rides_out_a_node_that_is_killed_and_started_again(
     node: Nodes, make: Make, background: ThreadPoolExecutor
 ) -> None:
@@ -185,12 +189,12 @@ def test_a_search_of_a_frozen_node_ends_with_the_timeout_and_the_same_object_wor
 
 
 def test_a_load_goes_on_when_a_frozen_node_thaws(node: Nodes, make: Make, background: ThreadPoolExecutor) -> None:
-    backend, items = make(timeout=3.0, replicas=1), samples.random_items(2000)
+    backend, items = make(timeout=2.0, replicas=1), samples.random_items(2000)
     backend.create(SCHEMA)
     thawed: list[Future[None]] = []
 
     def thaw() -> None:
-        time.sleep(7)
+        time.sleep(4.5)  # two timeouts
         node.thaw()
 
     def freeze() -> None:
