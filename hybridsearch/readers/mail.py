@@ -51,7 +51,8 @@ def _parts(message: EmailMessage, encoding: str | None) -> tuple[list[str], list
         if text.strip():
             texts.append(text)
             break
-    for part in message.iter_attachments() if message.is_multipart() else ():
+    is_forwarded = message.get_content_type() == "message/rfc822"
+    for part in [message] if is_forwarded else message.iter_attachments() if message.is_multipart() else ():
         inner = part.get_payload()
         if (
             part.get_content_type() == "message/rfc822"

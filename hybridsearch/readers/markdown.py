@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from hybridsearch.errors import MissingExtraError
@@ -14,6 +15,7 @@ from hybridsearch.messages import number_of
 _FRONT = re.compile(r"(---|\+\+\+)[ \t]*\r?\n(.*?)^(?:\1|\.\.\.)[ \t]*\r?(?:\n|\Z)[\r\n]*", re.DOTALL | re.MULTILINE)
 _NAMED = re.compile(r"^[\w\"'][^:=\n]*(?::(?=\s)|=)", re.MULTILINE)
 _LONGEST_FRONT = 2**16  # characters
+_DEEPEST = 100  # levels of front matter
 
 HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t\r]*$", re.MULTILINE)
 """A heading of Markdown. Its first group is the text."""
@@ -117,9 +119,23 @@ def _yaml(text: str) -> Any:
         import yaml
     except ImportError as error:
         raise MissingExtraError("PyYAML", "files", "Reading the front matter of Markdown") from error
+    if _depth(text) > _DEEPEST:
+        raise ValueError("it is nested too deeply")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, if it is there
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
             raise ValueError("it has aliases")
-        return yaml.safe_load(text)
+        return yaml.load(text, loader)  # noqa: S506 - both loaders are safe
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 2}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+def _depth(text: str) -> int:
+    """The most brackets and dashes of YAML that may be open at a time. PyYAML takes quadratic time for them."""
+    steps = (1 if found in "[{" else -1 for found in re.findall(r"[][{}]", text))
+    brackets = accumulate(steps, lambda depth, step: max(0, depth + step), initial=0)
+    dashes = (len(found) // 2 for found in re.findall(r"(?:[-?][ \t]+)+", text))
+    return max(*brackets, 0, *dashes)

@@ -380,7 +380,10 @@ def test_front_matter_is_title_and_metadata(
     assert read(tmp_path / "a.md") == Document("a.md", raw if text is None else text, title, metadata)
 
 
-@pytest.mark.parametrize("front", ["title: a: b", "a: &x [1]\nb: *x"])
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "front", ["title: a: b", "a: &x [1]\nb: *x", f"a: {'[' * 60_000}", f"a:\n  {'- ' * 30_000}", f"a: {'!x ' * 9999}"]
+)
 def test_front_matter_that_is_not_valid_stays_and_is_noted(tmp_path: Path, front: str) -> None:
     (tmp_path / "a.md").write_text(f"---\n{front}\n---\nLift")
     reader = read_documents(tmp_path / "a.md")
@@ -560,6 +563,8 @@ def test_the_whole_of_an_email_is_read(tmp_path: Path) -> None:
     assert content.text == "Before.\n\nAfter.\n\n## The order\n\nTwo pumps."
     assert content.metadata["attachments"] == ["leak.png", "log.txt", "pump.png"]
     assert read_eml(bytes(blank), None).text == "Seen"
+    forwarded = b"Subject: Fwd\nContent-Type: message/rfc822\n\nSubject: Order\n\nTwo pumps."
+    assert read_eml(forwarded, None).text == "## Order\n\nTwo pumps."
 
 
 # Folders
