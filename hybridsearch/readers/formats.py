@@ -51,6 +51,7 @@ FORMATS = {
     "xlsx": Format((".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")),
     "html": Format((".html", ".htm", ".xhtml")),
     "eml": Format((".eml",)),
+    "mbox": Format((".mbox",), unit="message"),
 }
 _ALONE = (".json",)  # endings of files that are only read if they are given themselves: in folders they are settings
 _BY_SUFFIX = {suffix: name for name, format in FORMATS.items() for suffix in format.suffixes}

@@ -1,16 +1,19 @@
-"""E-mails (.eml): the subject is the title, and the addresses and the date are metadata."""
+"""E-mails (.eml, .mbox): the subject is the title, and the addresses and the date are metadata."""
 
 from __future__ import annotations
 
 import datetime as dt
 import email
 import email.policy
+import re
+from collections.abc import Iterator
 from email.message import EmailMessage, MIMEPart
 from email.utils import getaddresses
-from typing import Any
+from typing import IO, Any
 
 from hybridsearch.errors import DocumentError
 from hybridsearch.messages import number_of
+from hybridsearch.readers.fields import WholeFileError
 from hybridsearch.readers.html import decoded_bytes, decoded_html, html_content, known_encoding
 from hybridsearch.readers.markdown import Content, squeezed
 
@@ -38,6 +41,35 @@ def read_eml(raw: bytes, encoding: str | None) -> Content:
         metadata["attachments"] = names
         guessed.append(f"has {number_of(len(names), 'attachment')} that {'is' if len(names) == 1 else 'are'} not read")
     return Content("\n\n".join(texts), _subject(message), metadata, unread=guessed)
+
+
+def messages(file: IO[bytes], most: int) -> Iterator[bytes]:
+    """The messages of a mailbox in the format mbox. A line that starts with "From " after a blank line begins each.
+
+    Args:
+        file: Open file.
+        most: Number of bytes that a message may have.
+
+    Raises:
+        WholeFileError: The file is no mailbox, or a message is too long.
+    """
+    lines: list[bytes] = []
+    size, is_blank, is_open = 0, True, False
+    for line in iter(lambda: file.readline(most + 1), b""):
+        if is_blank and line.startswith(b"From "):
+            if is_open:
+                yield b"".join(lines)
+            lines, size, is_blank, is_open = [], 0, False, True
+            continue
+        if not is_open and line.strip():
+            raise WholeFileError('it is not a mailbox, because its first line does not start with "From ".')
+        is_blank = not line.strip()
+        lines.append(line[1:] if re.match(rb">+From ", line) else line)
+        size += len(line)
+        if size > most:
+            raise WholeFileError(f"it has a message of more than {most:,} bytes. Remove it from the mailbox.")
+    if is_open:
+        yield b"".join(lines)
 
 
 def _parts(message: EmailMessage, encoding: str | None) -> tuple[list[str], list[str], list[str]]:

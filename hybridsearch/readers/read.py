@@ -19,6 +19,7 @@ from hybridsearch.messages import number_of, redacted
 from hybridsearch.readers.compression import decompressed, plain_name
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields, Record, WholeFileError
 from hybridsearch.readers.formats import FORMATS, files_in, locate
+from hybridsearch.readers.mail import messages
 from hybridsearch.readers.sql import EXAMPLE, SQLITE, Query, is_url, query_rows
 from hybridsearch.readers.tables import arrow_rows, named_rows
 from hybridsearch.readers.text import text_content
@@ -90,6 +91,7 @@ def read_documents(
     | `.txt`, `.md`                   | the file                                                           |
     | `.pdf`, `.docx`, `.pptx`,       | the file. This needs the extra `files`                             |
     | `.xlsx`, `.html`, `.eml`        |                                                                    |
+    | `.mbox`                         | e-mails. This needs the extra `files`                              |
     | a database and a `query`        | rows. This needs the extra `sql`                                   |
     | another folder                  | those of each file above in it and below, if not hidden            |
 
@@ -117,8 +119,8 @@ def read_documents(
         source: Path of a file or folder, a table in memory (an object with `__arrow_c_stream__`), or documents and
             mappings. A `DocumentReader` is returned as it is.
         format: Format of the file: `"jsonl"`, `"csv"`, `"tsv"`, `"parquet"`, `"beir"`, `"text"`, `"pdf"`, `"docx"`,
-            `"pptx"`, `"xlsx"`, `"html"` or `"eml"`. For a folder, only these files are read. None finds it from the
-            names.
+            `"pptx"`, `"xlsx"`, `"html"`, `"eml"` or `"mbox"`. For a folder, only these files are read. None finds it
+            from the names.
         id_field: Field of the id, in place of the fields above.
         text_field: Field of the text, in place of the fields above.
         title_field: Field of the title, in place of `title`.
@@ -353,18 +355,37 @@ class DocumentReader(Iterable[Document]):
             yield from self._of_table(path, format)
             return
         with nullcontext(worker) if worker else Worker() as parser:
-            yield SkippedLine(str(path), None, ""), self._fields, None, self._document(path, id, format, parser)
+            if format == "mbox":
+                yield from self._of_mailbox(path, id, parser)
+                return
+            place = SkippedLine(str(path), None, "")
+            try:
+                raw = _content(path)
+            except WholeFileError as error:
+                yield place, self._fields, None, DocumentError(str(error))
+                return
+            yield place, self._fields, None, self._document(place, raw, id, format, parser)
 
-    def _document(self, path: Path, id: str, format: str, worker: Worker) -> Record:
-        """The document that a file is, or its error."""
+    def _of_mailbox(self, path: Path, id: str, worker: Worker) -> Iterator[_Placed]:
+        """The messages of a mailbox."""
+        with _stored(path), path.open("rb") as file:
+            for number, raw in enumerate(messages(decompressed(file), LARGEST_FILE), 1):
+                place = SkippedLine(str(path), number, "", "message")
+                yield place, self._fields, number, self._document(place, raw, f"{id}-{number}", "eml", worker)
+
+    def _document(self, place: SkippedLine, raw: bytes, id: str, format: str, worker: Worker) -> Record:
+        """The document that a file or a message is, or its error."""
+        name, encoding = Path(plain_name(Path(place.file).name)), self._fields.encoding
+        where = str(place).removesuffix(": ")
         try:
-            raw, name, encoding = _content(path), Path(plain_name(path.name)), self._fields.encoding
             content = worker.parse(format, raw, encoding) if format in PARSERS else text_content(raw, name, encoding)
             if _is_blank(content.text):
-                self._lacking.append(f"{path} holds no text.")
-            self._lacking += (f"{path} {unread}." for unread in content.unread)
+                self._lacking.append(f"{where} holds no text.")
+            self._lacking += (f"{where} {unread}." for unread in content.unread)
             if content.once:
-                self._once.append(f"{path} has lines that repeat on its pages and are read once: {_few(content.once)}.")
+                self._once.append(
+                    f"{where} has lines that repeat on its pages and are read once: {_few(content.once)}."
+                )
             return self._fields.of_file(content, id, name.stem)
         except (DocumentError, WholeFileError) as error:
             return DocumentError(str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import io
+import mailbox
 import sys
 import time
 import zipfile
@@ -565,6 +566,28 @@ def test_the_whole_of_an_email_is_read(tmp_path: Path) -> None:
     assert read_eml(bytes(blank), None).text == "Seen"
     forwarded = b"Subject: Fwd\nContent-Type: message/rfc822\n\nSubject: Order\n\nTwo pumps."
     assert read_eml(forwarded, None).text == "## Order\n\nTwo pumps."
+
+
+def test_each_message_of_a_mailbox_is_a_document(tmp_path: Path) -> None:
+    box = mailbox.mbox(tmp_path / "box.mbox")
+    for number in range(3):
+        mail = message(Subject=f"Pump {number}", From="ann@example.org")
+        mail.set_content(f"It leaks.\n\nFrom here to there, {number} times.")
+        box.add(mail)
+    box.close()
+    with (tmp_path / "box.mbox").open("ab") as file:
+        file.write(b"From me\n\nno header\n\nFrom me\nSubject: Empty\n\n")
+    reader = read_documents(tmp_path / "box.mbox", on_error="skip")
+    found = list(reader)
+    assert [(document.id, document.title) for document in found] == [
+        *((f"box.mbox-{number + 1}", f"Pump {number}") for number in range(3)), ("box.mbox-5", "Empty"),
+    ]  # fmt: skip
+    assert found[1].text == "It leaks.\n\nFrom here to there, 1 times."
+    assert str(reader.skipped[0]).startswith(f"{tmp_path / 'box.mbox'}, message 4: it is not an e-mail")
+    assert reader.notes == [f"{tmp_path / 'box.mbox'}, message 5 holds no text."]
+    (tmp_path / "box.mbox").write_text("Dear Ann,\n")
+    with pytest.raises(DocumentError, match=r"box\.mbox: it is not a mailbox"):
+        read(tmp_path / "box.mbox")
 
 
 # Folders
