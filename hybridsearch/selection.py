@@ -183,7 +183,8 @@ class Selection:
         if not chosen:
             note = f"No hit reaches the min_score {self.min_score:g}: the highest score is {candidates[0].score:.4g}."
             if candidates[0].reranker_score is None:
-                note += " It is a fused score. To limit one retriever, name it: {'bm25': 1} (--min-score bm25=1)."
+                name = next(iter(rankings))
+                note += f" It is a fused score. To limit a retriever, name it: {{{name!r}: 1}} (--min-score {name}=1)."
             notes.append(note)
         elif self.offset >= len(chosen):
             notes.append(

@@ -148,6 +148,7 @@ def test_hits_below_the_least_score_are_left_out(search: hs.HybridSearch) -> Non
 def test_a_note_tells_if_no_hit_reaches_the_least_score(search: hs.HybridSearch) -> None:
     (note,) = search.search("wing flow", min_score=2).notes
     assert note.startswith("No hit reaches the min_score 2: the highest score is 0.01639. It is a fused score.")
+    assert note.endswith("name it: {'bm25': 1} (--min-score bm25=1).")
     (note,) = search.search("wing flow", min_score=2, reranker=Reversing()).notes
     assert note == "No hit reaches the min_score 2: the highest score is -8."
     assert search.search("wing flow", min_score=0.001).notes == ()
