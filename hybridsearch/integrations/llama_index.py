@@ -172,6 +172,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
     _search: HybridSearch = PrivateAttr()
     _content: Content = PrivateAttr()
     _details: str | None = PrivateAttr()
+    _read: Mapping[str, RetrieverSchema] = PrivateAttr(default_factory=dict)
 
     def __init__(self, search: HybridSearch, *, content: Content = "passage", details: str | None = None) -> None:
         _check_search(search)
@@ -383,8 +384,11 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         return {name: alpha / len(dense) if name in dense else (1 - alpha) / len(others) for name in names}
 
     def _schemas(self) -> Mapping[str, RetrieverSchema]:
-        schema = self._search.backend.open()
-        return {} if schema is None else schema.retrievers
+        """The descriptions of the retrievers. They are read once, because a backend may have to wait for a writer."""
+        if not self._read:
+            schema = self._search.backend.open()
+            self._read = {} if schema is None else schema.retrievers
+        return self._read
 
     def _filter(
         self,
