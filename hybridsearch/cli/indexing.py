@@ -39,7 +39,8 @@ def index(
         arg(
             "SOURCE",
             "Documents to read: a .jsonl, .csv, .tsv or .parquet file, a BEIR folder, or a folder of any of these and "
-            "of .txt, .md, .pdf, .docx, .pptx, .xlsx, .html and .eml files. Or the URL of a database, with --query.",
+            "of .txt, .md, .pdf, .docx, .pptx, .xlsx, .html, .eml and .mbox files. Or the URL of a database, with "
+            "--query.",
         ),
     ],
     place: Annotated[
@@ -90,8 +91,8 @@ def index(
         str | None,
         of_documents(
             "NAME",
-            "Format of the source: jsonl, csv, tsv, parquet, beir, text, pdf, docx, pptx, xlsx, html or eml. In a "
-            "folder, only files of this format are read. Default: decided by the files' names.",
+            "Format of the source: jsonl, csv, tsv, parquet, beir, text, pdf, docx, pptx, xlsx, html, eml or mbox. In "
+            "a folder, only files of this format are read. Default: decided by the files' names.",
         ),
     ] = None,
     id_field: Annotated[str | None, of_documents("NAME", "Field (column) that holds the id.")] = None,

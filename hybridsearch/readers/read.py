@@ -108,8 +108,9 @@ def read_documents(
 
     A file that is one document has its path below the folder as id. Its title is the one that the file says, or its
     first heading, or its name. Headings, lists and tables become Markdown. A form feed ends each page of PDF and each
-    slide (`hybridsearch.readers.pages_of`). An e-mail has the metadata `from`, `from_name`, `to`, `cc`, `date` and
-    `attachments`. Such files, but not texts, are parsed in another process, which has limits of time and memory.
+    slide (`hybridsearch.readers.pages_of`). The front matter of Markdown is metadata. An e-mail has the metadata
+    `from`, `from_name`, `to`, `cc`, `date` and `attachments`. Such files, but not texts, are parsed in another process,
+    which has limits of time and memory. `DocumentReader.notes` says what of a file was not read.
 
     Each column of CSV or TSV has one type: whole number, number, true or false, date, date with time, instant, or text.
     A first pass over the whole file finds the types. A number with a leading zero makes its column text. An empty cell

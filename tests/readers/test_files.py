@@ -866,8 +866,8 @@ def test_a_small_pdf_that_unpacks_to_a_gigabyte_is_refused(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ten_thousand_pages_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "SECONDS", 900)  # it takes about 30 seconds if nothing else runs
+    monkeypatch.setattr(worker, "SECONDS", 900)  # it takes 21 seconds of one core, and 0.4 GB of memory
     (tmp_path / "long.pdf").write_bytes(pdf(*(f"# Chapter {n}\n" + "\n".join([WORDS] * 40) for n in range(10_000))))
     document = read(tmp_path / "long.pdf")
-    assert document.text.count("\f") == 10_000
+    assert document.text.count("\f") == document.text.count("# Chapter") == 10_000
     assert pages_of(document, len(document.text) - 50, len(document.text)) == (10_000, 10_000)
