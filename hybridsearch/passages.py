@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from hybridsearch.arguments import names, one_of, true_or_false, whole_number
+from hybridsearch.backends import Kind
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder
 from hybridsearch.encoders.bm25 import BM25
@@ -17,7 +18,12 @@ from hybridsearch.sentences import Section, parts, path_at, sections
 from hybridsearch.vectors import PassageSpans
 
 DEFAULT_SIZE = 128
-"""Number of tokens of a passage. `benchmarks/passages.py` compares sizes."""
+"""Number of tokens of a passage.
+
+It was chosen on pages of MedQuAD, SciFact and Cranfield, where BM25 read whole documents. Of 60, 100 and 128 tokens, it
+was best on the pages in dense search, RRF and the min-max mean, and it makes the fewest vectors. It lost at most .002
+nDCG@10 on SciFact and Cranfield. docs/explanations/quality.md has the figures, and `benchmarks/passages.py` compares
+sizes."""
 
 CHARACTERS_A_TOKEN = 16
 """Number of characters that count as at least one token. Some tokenizers read a long word as one token."""
@@ -30,11 +36,11 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 class Passages:
     """How documents are split into passages.
 
-    A passage is a span of `Document.text`. It holds whole sentences, as many as fit into `size` tokens. A sentence that
-    is longer is cut at line ends, after clauses or after words. A word is never cut, unless its script has no spaces
-    between words. Retrievers read each passage together with the title and the Markdown headings above it. Title and
-    headings have at most half as many tokens as a passage, and are shortened if they have more. Each retriever ranks a
-    document by its best passage.
+    A passage is a span of `Document.text`. It holds whole sentences, up to `size` tokens. The passages of a section
+    have about the same length. A sentence that is longer is cut at line ends, after clauses or after words. A word is
+    never cut, unless its script has no spaces between words. Retrievers read each passage together with the title and
+    the Markdown headings above it. Title and headings have at most half as many tokens as a passage, and are shortened
+    if they have more. A retriever ranks a document by its best passage, unless it reads whole documents.
 
     Attributes:
         size: Largest number of tokens of a passage, at least 8. The tokens are those of the retriever whose model reads
@@ -43,7 +49,8 @@ class Passages:
             less than `size`.
         by: Unit that is never cut if it fits: `"sentences"`.
         headings: Whether a Markdown heading begins a new passage.
-        whole: Names of the retrievers that read whole documents.
+        whole: Names of the retrievers that read whole documents. None for the lexical retrievers (`BM25`, `CharNGrams`,
+            `NativeBM25`) if the index also has others, which read passages. `()` if all retrievers read passages.
 
     Raises:
         InvalidArgumentError: An argument is not allowed.
@@ -56,7 +63,7 @@ class Passages:
     overlap: int = 0
     by: str = "sentences"
     headings: bool = True
-    whole: tuple[str, ...] = ()
+    whole: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", whole_number("size", self.size, 8))
@@ -67,16 +74,31 @@ class Passages:
             )
         one_of("by", self.by, ("sentences",))
         true_or_false("headings", self.headings)
-        object.__setattr__(self, "whole", tuple(sorted(names(self.whole))))
+        if self.whole is not None:
+            object.__setattr__(self, "whole", tuple(sorted(names(self.whole))))
 
     def to_json(self) -> dict[str, Any]:
         """Convert the settings to a dict that JSON can hold."""
-        return {**asdict(self), "whole": list(self.whole)}
+        return {**asdict(self), "whole": None if self.whole is None else list(self.whole)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Passages:
         """Make the settings from what `to_json` gave. Other keys are ignored."""
         return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
+
+    def resolved(self, kinds: Mapping[str, Kind]) -> Passages:
+        """Name the retrievers that read whole documents, if `whole` is None.
+
+        Args:
+            kinds: Kind of each retriever of the index, by name.
+
+        >>> Passages().resolved({"bm25": "lexical", "dense": "dense"}).whole
+        ('bm25',)
+        """
+        if self.whole is not None:
+            return self
+        lexical = tuple(name for name, kind in kinds.items() if kind in ("lexical", "text"))
+        return replace(self, whole=lexical if len(lexical) < len(kinds) else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +213,7 @@ class Splitter:
         units = self._units([documents[row].text for row, _ in rows], [section for _, section in rows], contexts)
         split: list[list[Passage]] = [[] for _ in documents]
         for (row, section), of_section, context in zip(rows, units, contexts, strict=True):
-            spans = _packed(of_section, context.room, self.settings.overlap)
+            spans = _packed(_with_headings(of_section, section.body, context.room), context.room, self.settings.overlap)
             split[row] += [
                 Passage(start, end, context.above if start < section.body else context.path) for start, end in spans
             ]
@@ -348,8 +370,35 @@ class _Context(NamedTuple):
     room: int  # number of tokens that a passage may have beside it
 
 
+def _with_headings(units: list[_Unit], body: int, room: int) -> list[_Unit]:
+    """The sentences of a section. Its headings and the first sentence after them are one if they fit."""
+    headings = sum(unit.end <= body for unit in units)
+    first = units[: headings + 1]
+    tokens = sum(unit.tokens for unit in first)
+    if not headings or tokens > room:
+        return units
+    return [_Unit(first[0].start, first[-1].end, tokens), *units[headings + 1 :]]
+
+
 def _packed(units: Sequence[_Unit], room: int, overlap: int) -> list[tuple[int, int]]:
-    """Pack the sentences of a section into passages, as many as fit."""
+    """Pack the sentences of a section into passages: as few as possible, and of about the same length.
+
+    A short rest would be found too often, because a short passage has a high score for each word that matches.
+    """
+    spans = _filled(units, room, overlap)
+    least = -(-sum(unit.tokens for unit in units) // len(spans))
+    while least < room:  # look for the smallest room that is enough for as many passages
+        middle = (least + room) // 2
+        found = _filled(units, middle, overlap)
+        if len(found) <= len(spans):
+            spans, room = found, middle
+        else:
+            least = middle + 1
+    return spans
+
+
+def _filled(units: Sequence[_Unit], room: int, overlap: int) -> list[tuple[int, int]]:
+    """Fill passages with sentences, one after the other."""
     spans = []
     first = total = 0
     for number, unit in enumerate(units):

@@ -764,7 +764,7 @@ class HybridSearch:
         fusion = self.fusion if len(encoders) == len(given) else None
         passages, candidates = self.passages, self.candidates
         if passages is not None:
-            passages = replace(passages, whole=tuple(name for name in passages.whole if name in encoders))
+            passages = replace(passages, whole=tuple(name for name in passages.whole or () if name in encoders))
         with HybridSearch(encoders, folder, fusion, self.reranker, passages=passages, candidates=candidates) as store:
             encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
             started = time.perf_counter()

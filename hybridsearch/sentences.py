@@ -26,6 +26,21 @@ _CODES = {  # English comes first, so that it wins ties
 }  # fmt: skip
 """Code of each language that `_language` can tell."""
 
+_ABBREVIATIONS = {
+    "en": "approx avg ch chap chaps ed eds eq eqs est excl figs incl max refs resp secs sect suppl tab tel vol vols",
+    "es": "aprox cf ed",
+    "fr": "coll max min nb no réf",
+    "hu": "kb old stb sz",
+    "it": "pag pagg",
+    "nl": "incl mevr ong tel",
+    "no": "dvs inkl kap maks osv tab tlf",
+    "pt": "aprox av cap cf ed etc máx mín núm pág págs tel vol",
+    "ru": "гл др коп млн млрд напр обл ок прим рис ст табл",
+    "sv": "dvs inkl kap max osv resp sid tab tel ung",
+    "tr": "bkz cilt örn vb",
+}
+"""Abbreviations that sentencex does not know, by language. A number or a lower-case word after them goes on."""
+
 _WINDOW = 1000
 """Number of characters that sentencex sees at a time. Its time grows with the square of a paragraph without spaces."""
 
@@ -212,8 +227,24 @@ def _sentence_ends(text: str) -> Iterator[int]:
         ends = [found["end_index"] for found in get_sentence_boundaries(language, text[start : start + _WINDOW])]
         if start + _WINDOW < len(text):
             ends = ends[:-1]  # the last sentence may go on
-        yield from (start + end for end in ends)
+        yield from (start + end for end in ends if not _goes_on(text, start + end, language))
         start += ends[-1] if ends else _WINDOW
+
+
+def _goes_on(text: str, place: int, language: str) -> bool:
+    """Whether a sentence goes on at a place, because a number or a lower-case word follows an abbreviation."""
+    following = text[place : place + 1]
+    if not (following.isdecimal() or following.islower()):
+        return False
+    return _abbreviation(language).search(text, max(0, place - 20), place) is not None
+
+
+@cache
+def _abbreviation(language: str) -> re.Pattern[str]:
+    """A pattern of an abbreviation at the end, with the space after it: a known one, or letters such as "i. e."."""
+    known = _ABBREVIATIONS.get(language, "etc").replace(" ", "|")
+    letter = r"[^\W\d_]"
+    return re.compile(rf"(?<!\w)(?:{known}|{letter}|{letter}\.[ \xa0]?{letter}{{1,3}})\.[ \xa0]+\Z", re.IGNORECASE)
 
 
 def _language(text: str) -> str:

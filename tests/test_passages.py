@@ -105,7 +105,13 @@ def test_a_passage_repeats_whole_sentences_of_the_one_before_it() -> None:
         "One two three. Four five six. Seven eight nine. ",
         "Seven eight nine. Ten eleven twelve.",
     ]
-    assert split(text, 12, overlap=3)[1] == "Ten eleven twelve."
+    assert split(text, 12, overlap=3)[1] == "Seven eight nine. Ten eleven twelve."
+
+
+def test_passages_of_a_section_have_about_the_same_length() -> None:
+    eleven = "One two three. " * 11
+    for text in (f"{eleven}\n\n# Next\n\nOne.", f"# Head\n\n{eleven}"):
+        assert sorted(passage.count("One two three. ") for passage in split(text, 40))[-2:] == [5, 6]
 
 
 def test_a_long_sentence_is_cut_after_clauses_then_after_words() -> None:
@@ -115,8 +121,8 @@ def test_a_long_sentence_is_cut_after_clauses_then_after_words() -> None:
         "and it flies.",
     ]
     assert split("one two three four five six seven eight nine ten") == [
-        "one two three four five six seven eight ",
-        "nine ten",
+        "one two three four five ",
+        "six seven eight nine ten",
     ]
 
 
@@ -158,6 +164,16 @@ TEXTS_OF_SENTENCES = [
     "هل هذا صحيح؟ |نعم. |شكرا.",
     "Das ist z. B. ein Test. |Am 3. Oktober war es so weit. |Herr Dr. Meier kam.",
     "El Sr. García vino. |Ver pág. 3. |La Dra. López y la Sra. Ruiz.",
+    "It holds approx. 20 litres (see vol. 2, ch. 3). |Incl. tax it costs 5. |Max. load is 9, i. e. little.",
+    "The approx. value, resp. its square, is given. |We saw it. |20 of them came.",
+    "Это значит, т. е. надо, т.к. так и др. вещи. |См. рис. 3 и табл. 4. |Да.",
+    "Das gilt i. d. R. nur u. a. hier. |Nimm ca. 5 bzw. bis max. 7. |Gut.",
+    "Det är t.ex. så, dvs. inte nu, kap. 3 och sid. 4 i boken. |Och det är bra.",
+    "Il y a env. 20 km, réf. 12 et coll. privée dans le musée. |Elle est là.",
+    "O livro tem aprox. 200 págs. e a pág. 3, etc. na mesa. |Ele não foi.",
+    "Si legge a pag. 3 e nelle pagg. 20 e 21 che non sono le ultime. |Poi basta.",
+    "A könyv kb. 20 oldal, stb. de nem az. |Ez jó.",
+    "Bkz. 3, örn. bu ve cilt. 2 için. |Bu iyi bir şey.",
     "¿Qué hora es? |Son las tres. |¡Vamos!",
     "First line without a stop\n\n|Second paragraph here.",
     "- first item\n|- second item\n|- third item",

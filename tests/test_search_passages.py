@@ -58,7 +58,7 @@ MARKDOWN = hs.Document(
     "md", "# Pump\n\nIt moves water.\n\n## Repair\n\nTurn the ring. Pull it off.\n", metadata={"kind": "note"}
 )
 DOCUMENTS = [LONG, SHORT, MARKDOWN, hs.Document("empty", "", "Nothing")]
-PASSAGES = hs.Passages(size=40)
+PASSAGES = hs.Passages(size=40, whole=())
 
 Make = Callable[..., hs.HybridSearch]
 
@@ -165,6 +165,20 @@ def test_a_retriever_may_read_whole_documents(make: Make) -> None:
         assert all(set(one.retrievers) == {"dense"} for one in hit.passages)
         only = both.search("battery", retrievers=["bm25"])[0]
         assert (only.passages, only.passage) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("retrievers", "whole"),
+    [({"dense": HashedWords(64), "bm25": hs.BM25()}, ("bm25",)), ({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, ())],
+)
+def test_lexical_retrievers_read_whole_documents_beside_others(
+    retrievers: dict[str, Any], whole: tuple[str, ...], tmp_path: Path
+) -> None:
+    with hs.HybridSearch(retrievers, tmp_path / "index", passages=hs.Passages(size=40)) as search:
+        search.index(DOCUMENTS, show_progress_bar=False)
+        assert search.passages == hs.Passages(size=40, whole=whole)
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", passages=hs.Passages(size=40)) as part:
+        assert part.search("battery")[0].passages == () or not whole
 
 
 def test_explanations_and_json_name_the_passage(make: Make) -> None:

@@ -140,7 +140,7 @@ def index(
         bool,
         flag(
             "--passages",
-            "Split long documents into passages. Each retriever then finds a document by its best passage.",
+            "Split long documents into passages. A document is then found by its best passage.",
             rich_help_panel="Index",
         ),
     ] = False,
@@ -150,7 +150,11 @@ def index(
     ] = None,
     whole: Annotated[
         str | None,
-        of_index("NAMES", "Names of retrievers that read whole documents, with --passages, such as bm25."),
+        of_index(
+            "NAMES",
+            "Names of retrievers that read whole documents, with --passages. Default: the lexical retrievers (bm25, "
+            "chars) if the index also has others.",
+        ),
     ] = None,
     hnsw: Annotated[
         bool,
@@ -317,7 +321,8 @@ def _passages(passages: bool, size: int | None, whole: str | None) -> Passages |
             if value is not None:
                 raise InvalidArgumentError(f"{option} is a setting of passages: give --passages too, or leave it out.")
         return None
-    return Passages(size=DEFAULT_SIZE if size is None else size, whole=tuple(split_names(whole) or ()))
+    names = split_names(whole)
+    return Passages(size=DEFAULT_SIZE if size is None else size, whole=None if names is None else tuple(names))
 
 
 def _weights(given: str | None) -> dict[str, float] | None:

@@ -74,9 +74,12 @@ class IndexEncoders:
     def check_passages(self, schema: Schema, place: str) -> None:
         """Use the passages of an index. Raises FingerprintMismatchError if others were given."""
         recorded = None if schema.passages is None else Passages.from_json(schema.passages)
-        if self.passages is not None and self.passages != recorded:
+        given = self.passages
+        if given is not None and given.whole is None and recorded is not None:
+            given = replace(given, whole=recorded.whole)
+        if given is not None and given != recorded:
             raise FingerprintMismatchError(
-                f"The index at {place!r} was made with {recorded or 'whole documents'}, not with {self.passages}: "
+                f"The index at {place!r} was made with {recorded or 'whole documents'}, not with {given}: "
                 "leave out passages, or index the documents into another place."
             )
         self.passages = recorded
@@ -86,12 +89,11 @@ class IndexEncoders:
         schemas = {name: encoder.schema() for name, encoder in self.given.items()}
         if self.passages is None:
             return Schema(schemas, settings)
-        self.check_names(self.passages.whole, "whole")
-        by_passage = {
-            name: replace(of_retriever, passages=name not in self.passages.whole)
-            for name, of_retriever in schemas.items()
-        }
-        counter = counter_of(self.given, self.passages.whole)
+        self.passages = self.passages.resolved({name: one.kind for name, one in schemas.items()})
+        whole = self.passages.whole or ()
+        self.check_names(whole, "whole")
+        by_passage = {name: replace(one, passages=name not in whole) for name, one in schemas.items()}
+        counter = counter_of(self.given, whole)
         return Schema(by_passage, settings, {**self.passages.to_json(), "counter": counter.name})
 
     def built(self, schema: Schema) -> None:
@@ -125,11 +127,11 @@ class IndexEncoders:
             return EncodedBatch(documents, {name: encode(self.verified(name), documents) for name in self.given})
         if self._splitter is None:
             recorded = (self.schema and self.schema.passages) or {}
-            counter = counter_of(self.given, self.passages.whole, recorded.get("counter"))
+            counter = counter_of(self.given, self.passages.whole or (), recorded.get("counter"))
             self._splitter = Splitter(self.passages, counter)
         spans, readings = self._splitter.read(documents)
         vectors = {
-            name: encode(self.verified(name), documents if name in self.passages.whole else readings)
+            name: encode(self.verified(name), documents if name in (self.passages.whole or ()) else readings)
             for name in self.given
         }
         return EncodedBatch(documents, vectors, spans)
