@@ -32,7 +32,7 @@ _DRAWN = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _COMMENT_PART = re.compile(r"(word|xl|ppt)/(comments/)?[a-z]*comments?\d*\.xml|ppt/comments/.*\.xml", re.IGNORECASE)
 _COMMENT = re.compile(rb"<(?:\w+:)?(?:comment|cm)[\s>]")
 _FORMULA = re.compile(  # a cell with a formula and no value. An empty text is a value
-    rb"""<c(?=[\s>])(?![^>]*\bt="str")[^>]*><f(?:\s[^>]*)?>[^<]*</f>\s*(?:<v>\s*</v>|<v\s*/>)?\s*</c>"""
+    rb"""<c(?=[\s>])(?![^>]{0,200}\bt="str")[^>]{0,200}><f(?:\s[^>]{0,200})?>[^<]*</f>\s*(?:<v>\s*</v>|<v\s*/>)?\s*</c>"""
 )
 _OLD = b"\xd0\xcf\x11\xe0"  # a compound file: .doc, .ppt, .xls, or any office file with a password
 
