@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from servers import address_of, call, server_of
+from warm import Warm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, as do the programs that they start
@@ -173,6 +174,13 @@ def hub(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
             (entry / "snapshots").mkdir()
             (entry / "snapshots" / ("0" * 40)).symlink_to(folder, target_is_directory=True)
     return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="session")
+def warm(hub: dict[str, str]) -> Iterator[Warm]:
+    """A process that starts programs in a moment. They find the models of `hub`."""
+    with Warm(hub) as warm:
+        yield warm
 
 
 @pytest.fixture(scope="session")

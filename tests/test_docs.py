@@ -23,7 +23,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from typing import Final
 
 import pytest
 from servers import address_of, call, server_of
+from warm import Warm
 
 import hybridsearch as hs
 
@@ -152,7 +152,12 @@ def addresses(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     indirect=["addresses"],
 )
 def test_the_blocks_of_a_page_run_and_print_what_it_shows(
-    page: Path, addresses: dict[str, str], hub: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+    page: Path,
+    addresses: dict[str, str],
+    hub: dict[str, str],
+    warm: Warm,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     blocks = blocks_of(page)
     if not [block for block in blocks if block.kind in ("python", "console")]:
@@ -165,21 +170,13 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
     code, expected = program_of(blocks)
     for name, address in addresses.items():
         code = code.replace(name, address)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{warm.folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     script = tmp_path.parent / f"{tmp_path.name}.py"
     script.write_text(code, encoding="utf-8")
 
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=280,
-        check=False,
-        cwd=tmp_path,
-        env=outside | hub | {"COLUMNS": "100", "PATH": path, "PYTHONPATH": str(tmp_path)},
-    )
+    environment = outside | hub | {"COLUMNS": "100", "PATH": path, "PYTHONPATH": str(tmp_path)}
+    done = warm.run(script, cwd=tmp_path, env=environment)
 
     printed = done.stdout
     for name, address in addresses.items():
