@@ -1,7 +1,7 @@
 """Whole documents against passages, for BM25, dense, RRF and min-max, by the size of the passages.
 
     python benchmarks/passages.py [--sizes 60,100,128,180,250] [--collections pages,scifact,cranfield] [--json]
-    python benchmarks/passages.py --latency 100000 [--json]
+    python benchmarks/passages.py --latency 100000 [--place opensearch://localhost:9200/speed] [--json]
 
 "pages" are made from MedQuAD: the answers of one source page, joined to one document without their questions. A page
 has more than 700 words. There are 350 pages, and two questions to each. The page of the answer is relevant. If several
@@ -10,9 +10,11 @@ an answer to the question, of the questions whose page is among the first ten hi
 than half of it does. The measure is nDCG@10. The other columns are the seconds to index, the megabytes of the index and
 the milliseconds of one search with both retrievers, without the time to encode the query.
 
-With --latency, it searches so many random documents of four passages each in the memory backend, and as many documents
-as there are passages. The passages of a document have words and a direction in common. The table has the median of the
-shortest times of 50 queries, for k = 10 and k = 100, with the three best passages of each document.
+With --latency, it searches so many random documents of four passages each, and as many documents as there are passages.
+The passages of a document have words and a direction in common. Each query asks for ten hits, with 10 and 100
+candidates. The table has the median over 50 queries of the shortest time, without the time to encode the query. The
+indexes are in memory, or on a server at the place, with "-flat" and "-long" after its name. They stay on the server,
+and another run uses them again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,9 +38,11 @@ from scipy.sparse import csr_array
 
 import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.backends import Fingerprint, Request, RetrieverSchema, Schema
+from hybridsearch.backends import Backend, Fingerprint, Loader, RetrieverSchema, Schema
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
+from hybridsearch.places import connect
 from hybridsearch.readers.lines import read_lines
+from hybridsearch.retrieval import Plan
 from hybridsearch.vectors import (
     DenseVectors,
     EncodedBatch,
@@ -140,74 +144,130 @@ def _in_answer(results: hs.Results, answers: Mapping[str, list[tuple[int, int]]]
 
 # ------------------------------------------------------------------------ the time of a query of passages
 
-PASSAGES, DIMENSIONS, VOCABULARY, LENGTH, ASKED = 4, 384, 50_000, 60, 50
-STEP = 20_000  # documents of a batch
+PASSAGES, DIMENSIONS, VOCABULARY, LENGTH, ASKED, REPEATS = 4, 384, 50_000, 60, 50, 7
+STEP = 2000  # documents of a batch
+TEXT = "0123456789 " * 20
 _DENSE = RetrieverSchema("dense", Fingerprint("random", {}), dimensions=DIMENSIONS, metric="cosine")
 _BM25 = RetrieverSchema("lexical", Fingerprint("random", {}), weighting={"variant": "lucene", "k1": 1.2, "b": 0.75})
+FLAT = Schema({"bm25": _BM25, "dense": _DENSE})
+LONG = Schema({name: replace(one, passages=True) for name, one in FLAT.retrievers.items()}, passages={"size": LENGTH})
 
 
-def latency(documents: int) -> list[dict[str, Any]]:
+class Known:
+    """An encoder that looks up the vectors of queries."""
+
+    def __init__(self, vectors: Mapping[str, QueryVector]) -> None:
+        self._vectors = vectors
+
+    def encode_queries(self, texts: Sequence[str]) -> list[QueryVector]:
+        return [self._vectors[text] for text in texts]
+
+
+def latency(documents: int, place: str) -> list[dict[str, Any]]:
     """Times of queries of documents with passages, and of as many documents as there are passages."""
-    MemoryBackend.compiled_loops(make=True)
-    flat, long = MemoryBackend(), MemoryBackend()
-    flat.create(Schema({"bm25": _BM25, "dense": _DENSE}))
-    retrievers = {"bm25": replace(_BM25, passages=True), "dense": replace(_DENSE, passages=True)}
-    long.create(Schema(retrievers, passages={"size": LENGTH}))
+    if place == "memory":
+        MemoryBackend.compiled_loops(make=True)
+    backends = {"flat": _filled(place, "flat", documents), "passages": _filled(place, "long", documents)}
+    encoders = {name: Known(of_retriever) for name, of_retriever in _queries(documents).items()}
+    rows = []
+    for names in (["bm25"], ["dense"], ["bm25", "dense"]):
+        for k in (10, 100):
+            plans = {
+                kind: Plan(tuple(names), k, None, hs.RRF(), None, 10, backend, encoders.__getitem__)  # type: ignore[arg-type]
+                for kind, backend in backends.items()
+            }
+            plans["passages"] = replace(plans["passages"], passages=True)
+            times = _times(plans, [str(number) for number in range(ASKED)])
+            rows.append({"retrievers": "+".join(names), "k": k, **times})
+    return rows
+
+
+def _times(plans: Mapping[str, Plan], queries: Sequence[str]) -> dict[str, float]:
+    """Milliseconds of a query by each plan. The plans take turns, because other programs disturb some moments."""
+    best = {kind: [float("inf")] * len(queries) for kind in plans}
+    for number, query in enumerate(queries):
+        for _ in range(REPEATS):
+            for kind, plan in plans.items():
+                best[kind][number] = min(best[kind][number], best_of(partial(plan.results, [query]), 1))
+    return {kind: 1000 * float(np.median(of_plan)) for kind, of_plan in best.items()}
+
+
+def _filled(place: str, kind: str, documents: int) -> Backend:
+    """An index of one kind, "flat" or "long". If it is at the place already, it is used as it is."""
+    backend = connect("memory") if place == "memory" else connect(f"{place}-{kind}", {"replicas": 0})
+    if backend.open() is None:
+        backend.create(FLAT if kind == "flat" else LONG)
+    if not backend.count():
+        batches = _batches(documents, kind)
+        if isinstance(backend, Loader):
+            backend.load(batches)
+        else:
+            for batch in batches:
+                backend.upsert(batch)
+    if isinstance(backend, MemoryBackend):
+        backend.optimize()
+    return backend
+
+
+def _batches(documents: int, kind: str) -> Iterator[EncodedBatch]:
     vocabulary = Vocabulary([f"w{number}" for number in range(VOCABULARY)])
-    rng = np.random.default_rng(0)
-    queries: list[dict[str, QueryVector]] = []
-    for start in range(0, documents, STEP):
-        count = min(STEP, documents - start)
-        vectors, words = _random_passages(rng, count)
+    for start, vectors, words in _random_passages(documents):
         ones, ends = np.ones(words.size, np.float32), np.arange(0, words.size + 1, LENGTH)
         matrix = csr_array((ones, words.reshape(-1), ends), (len(words), VOCABULARY))
         matrix.sum_duplicates()
         encoded = {"bm25": SparseVectors(matrix, vocabulary), "dense": DenseVectors(vectors)}
-        spans = PassageSpans.of([[(n * 10, n * 10 + 10) for n in range(PASSAGES)]] * count)
-        long.upsert(
-            EncodedBatch([hs.Document(str(start + n), "0123456789" * PASSAGES) for n in range(count)], encoded, spans)
-        )
-        ids = range(start * PASSAGES, (start + count) * PASSAGES)
-        flat.upsert(EncodedBatch([hs.Document(str(id), "0123456789") for id in ids], encoded))
+        if kind == "flat":
+            ids = range(start * PASSAGES, start * PASSAGES + len(words))
+            yield EncodedBatch([hs.Document(str(id), TEXT) for id in ids], encoded)
+        else:
+            ids = range(start, start + len(words) // PASSAGES)
+            spans = [(n * len(TEXT), (n + 1) * len(TEXT)) for n in range(PASSAGES)]
+            split = PassageSpans.of([spans] * len(ids))
+            yield EncodedBatch([hs.Document(str(id), TEXT * PASSAGES) for id in ids], encoded, split)
+
+
+def _queries(documents: int) -> dict[str, dict[str, QueryVector]]:
+    """The vectors of `ASKED` queries by retriever. A query has eight words of a passage, and is near to its vector."""
+    rng = np.random.default_rng(1)
+    queries: dict[str, dict[str, QueryVector]] = {"bm25": {}, "dense": {}}
+    for _, vectors, words in _random_passages(documents):
         for row in rng.integers(0, len(words), max(1, ASKED * STEP // documents)):
             terms = tuple(dict.fromkeys(f"w{word}" for word in rng.choice(words[row], 8, replace=False)))
             near = vectors[row] + 0.5 * rng.standard_normal(DIMENSIONS) / DIMENSIONS**0.5
-            dense = (near / np.linalg.norm(near)).astype(np.float32)
-            queries.append({"bm25": SparseQuery(terms, np.ones(len(terms), np.float32)), "dense": dense})
-    rows = []
-    for backend in (flat, long):
-        backend.optimize()
-    for names in (["bm25"], ["dense"], ["bm25", "dense"]):
-        for k in (10, 100):
-            asked = [[Request(name, query[name], k, None, 3) for name in names] for query in queries]
-            times = [float(np.median([best_of(partial(b.search, one), 7) for one in asked])) for b in (flat, long)]
-            rows.append({"retrievers": "+".join(names), "k": k, "flat": 1000 * times[0], "passages": 1000 * times[1]})
-    return rows
+            text = str(len(queries["bm25"]))
+            queries["bm25"][text] = SparseQuery(terms, np.ones(len(terms), np.float32))
+            queries["dense"][text] = (near / np.linalg.norm(near)).astype(np.float32)
+        if len(queries["bm25"]) >= ASKED:
+            break
+    return queries
 
 
-def _random_passages(rng: np.random.Generator, documents: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Unit vectors and words of the passages of documents. A third of the words are words of the document."""
-    passages = documents * PASSAGES
-    topics = np.repeat(rng.standard_normal((documents, DIMENSIONS), np.float32), PASSAGES, axis=0)
-    vectors = topics + np.float32(0.8) * rng.standard_normal((passages, DIMENSIONS), np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+def _random_passages(documents: int) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.int64]]]:
+    """The first document of a batch, and unit vectors and words of the passages of the batch."""
+    rng = np.random.default_rng(0)
     popularity = np.arange(1.0, VOCABULARY + 1) ** -0.9
     popularity /= popularity.sum()
-    words = rng.choice(VOCABULARY, (passages, LENGTH), p=popularity)
-    common = np.repeat(rng.choice(VOCABULARY, (documents, 30), p=popularity), PASSAGES, axis=0)
-    words[:, : LENGTH // 3] = np.take_along_axis(common, rng.integers(0, 30, (passages, LENGTH // 3)), axis=1)
-    return vectors, words
+    for start in range(0, documents, STEP):
+        passages = min(STEP, documents - start) * PASSAGES
+        topics = np.repeat(rng.standard_normal((passages // PASSAGES, DIMENSIONS), np.float32), PASSAGES, axis=0)
+        vectors = topics + np.float32(0.8) * rng.standard_normal((passages, DIMENSIONS), np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        words = rng.choice(VOCABULARY, (passages, LENGTH), p=popularity)
+        common = np.repeat(rng.choice(VOCABULARY, (passages // PASSAGES, 30), p=popularity), PASSAGES, axis=0)
+        words[:, : LENGTH // 3] = np.take_along_axis(common, rng.integers(0, 30, (passages, LENGTH // 3)), axis=1)
+        yield start, vectors, words
 
 
 def main() -> None:
     options = arguments(
         __doc__ or "",
         latency={"type": int, "default": 0, "help": "number of documents of four passages whose queries are timed"},
+        place={"default": "memory", "help": "server of the timed queries, such as opensearch://localhost:9200/speed"},
         sizes={"default": "60,100,128,180,250", "help": "sizes of passages in tokens, with commas"},
         collections={"default": "pages,scifact,cranfield", "help": "collections, with commas"},
     )
     if options.latency:
-        times = latency(options.latency)
+        times = latency(options.latency, options.place)
         cells = [
             [one["retrievers"], one["k"], one["flat"], one["passages"], one["passages"] / one["flat"]] for one in times
         ]

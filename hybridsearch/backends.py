@@ -17,7 +17,7 @@ from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgume
 from hybridsearch.filters import Filter
 from hybridsearch.listing import Key, Order
 from hybridsearch.messages import number_of
-from hybridsearch.ranking import Ranking
+from hybridsearch.ranking import PassageScore, Ranking
 from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
 
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
@@ -565,6 +565,35 @@ class Vectored(Backend, Protocol):
 
         Raises:
             InvalidArgumentError: The retriever is unknown.
+        """
+        ...
+
+
+@runtime_checkable
+class Lister(Backend, Protocol):
+    """A backend that lists the passages of a few documents much faster than the passages of all hits of a search.
+
+    `HybridSearch` searches it without passages. It then reads the documents that it needs by `fetch_passages`.
+    """
+
+    def fetch_passages(
+        self, requests: Sequence[Request], ids: Sequence[Sequence[str]]
+    ) -> tuple[Mapping[str, Document], list[Mapping[str, Sequence[PassageScore]] | None]]:
+        """Read documents with the passages that requests find in them, in one round trip.
+
+        A document and its passages are of the same version. If a document is replaced during the call, its passages
+        may be left out.
+
+        Args:
+            requests: Requests that `search` has answered. `Request.passages` is the number of passages to list.
+            ids: Ids of the documents to read, for each request. They are documents that the request has found.
+
+        Returns:
+            The documents by id, and the `Ranking.passages` of each request. A document that is not there is left out.
+            The passages of a document that is no hit any more are left out.
+
+        Raises:
+            InvalidArgumentError: A retriever is unknown.
         """
         ...
 

@@ -60,8 +60,9 @@ class PassageHit:
         end: Character after the last character of the passage.
         text: Text of the passage, `document.text[start:end]`.
         score: Fused score of the passage.
-        retrievers: Rank, score and contribution by retriever, for each retriever that lists the passage. The rank
-            counts the passages that the retriever lists: the 3 best passages of each of its candidates.
+        retrievers: Rank, score and contribution by retriever, for each retriever that lists the passage. A retriever
+            lists the 3 best passages of a document. They take the place of the document in the retriever's ranking.
+            So the rank counts the documents that score higher, and the better passages of this document.
         pages: First and last page or slide, from 1, if the document was read from a PDF or PPTX file. None if the text
             has no pages.
     """

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Final, TypeAlias, TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch import arguments
-from hybridsearch.backends import AsyncBackend, Backend, Request, Vectored
+from hybridsearch.backends import AsyncBackend, Backend, Lister, Request, Vectored
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, encode
 from hybridsearch.errors import (
@@ -33,7 +34,7 @@ from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, LazyPassages, PassageHit, Results, RetrieverHit, make_hits
 from hybridsearch.messages import number_of
 from hybridsearch.passages import with_passages
-from hybridsearch.ranking import Ranking
+from hybridsearch.ranking import Ranking, round_score
 from hybridsearch.readers.pages import pages_of
 from hybridsearch.rerank import Reranker, score_pairs, similarities
 from hybridsearch.selection import Candidate, Selection
@@ -73,7 +74,7 @@ class Plan:
         optional: Names of the retrievers that may fail.
         timeout: Seconds that a retriever may take, by name.
         known: Conditions of expectations that are met. The set grows, so that each is looked up once.
-        passages: Whether the index has passages.
+        passages: Whether a retriever that is asked reads passages.
         selection: How the hits are chosen from the ranked documents.
     """
 
@@ -101,7 +102,7 @@ class Plan:
             One `Results` for each query, in order.
         """
         queries = _check_queries(queries)
-        return self.merge(queries, self.ask(queries)) if _is_asked(queries) else self._of_blank(queries)
+        return self.merge(queries, self._asking.ask(queries)) if _is_asked(queries) else self._of_blank(queries)
 
     async def aresults(self, queries: Iterable[str]) -> list[Results]:
         """Find the best documents for each of several queries without blocking the event loop.
@@ -117,7 +118,7 @@ class Plan:
             return await asyncio.to_thread(self.results, queries)
         if not _is_asked(queries):
             return self._of_blank(queries)
-        return await asyncio.to_thread(self.merge, queries, await self.aask(queries))
+        return await asyncio.to_thread(self.merge, queries, await self._asking.aask(queries))
 
     def ask(self, queries: Iterable[str]) -> Answers:
         """Get the rankings of the retrievers, before they are merged.
@@ -185,6 +186,11 @@ class Plan:
 
     # The stages
 
+    @property
+    def _asking(self) -> Plan:
+        """The plan that asks for what `merge` needs. `merge` asks a `Lister` for passages, so they are left out."""
+        return replace(self, passages=False) if self.passages and isinstance(self.backend, Lister) else self
+
     def _at_once(self) -> bool:
         return not self.timeout and not set(self.optional).intersection(self.retrievers)
 
@@ -251,12 +257,13 @@ class Plan:
         """
         top_k, reranker, timings, chooser = self.top_k, self.reranker, answers.timings, self.selection
         rankings = answers.by_query
-        by_query = [chooser.cut(of_query) for of_query in rankings]
+        by_query: Sequence[Mapping[str, Ranking]] = [chooser.cut(of_query) for of_query in rankings]
         with _timed(timings, "fuse"):
             fused = [self.fusion.explain(of_query) for of_query in by_query]
         rerank_depth = 0 if reranker is None else reranker.top_k
         with _timed(timings, "fetch"):
             shown = chooser.depth(top_k, rerank_depth)
+            by_query = self._with_passages([ranking.ids[:shown] for ranking, _ in fused], answers, by_query)
             documents = self._documents(
                 dict.fromkeys(id for ranking, _ in fused for id in ranking.ids[:shown]), by_query
             )
@@ -302,6 +309,28 @@ class Plan:
         except HybridSearchError:  # the search succeeded, so a note must not end it
             return []
         return [] if there else ["The index is empty." if self.filter is None else "No document matches the filter."]
+
+    def _with_passages(
+        self, shown: Sequence[Sequence[str]], answers: Answers, by_query: Sequence[Mapping[str, Ranking]]
+    ) -> Sequence[Mapping[str, Ranking]]:
+        """The rankings of each query with the documents `shown` and their passages, if a `Lister` has left them out."""
+        backend = self.backend
+        if not self.passages or not isinstance(backend, Lister) or any(r.passages for r in _flat(answers.requests)):
+            return by_query
+        requests = [
+            replace(answers.requests[name][i], passages=PASSAGES) for i, of in enumerate(by_query) for name in of
+        ]
+        ids = [
+            [id for id in of_query if id in there]
+            for of_query, rankings in zip(shown, by_query, strict=True)
+            for there in (set(ranking.ids) for ranking in rankings.values())
+        ]
+        documents, passages = backend.fetch_passages(requests, ids)
+        listed = iter(passages)
+        return [
+            {name: replace(ranking, documents=documents, passages=next(listed)) for name, ranking in of.items()}
+            for of in by_query
+        ]
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
         """The documents by id. A document that was deleted since the search is left out."""
@@ -379,16 +408,13 @@ def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition])
     return list(notes.values())
 
 
-_Passage: TypeAlias = tuple[str, int, int, float]  # key, start, end and fused score
-_Place: TypeAlias = tuple[int, float]  # rank and score
-
-
 class FoundPassages:
     """The passages that the retrievers list for one query, merged by the fusion.
 
-    Each retriever lists the best passages of each document in its ranking. These lists are rankings, too, and are
-    merged like the rankings of documents. A document may be replaced while the retrievers answer. If a retriever read
-    another text of the document, the passages that it lists are left out.
+    Each retriever lists the best passages of a document. They take the place of the document in the retriever's
+    ranking, and the fusion merges these rankings. So the ranks and the scores of passages do not depend on which
+    documents are shown. A document may be replaced while the retrievers answer. If a retriever read another text of the
+    document, the passages that it lists are left out.
 
     Args:
         fusion: Method that merges the rankings.
@@ -398,87 +424,81 @@ class FoundPassages:
 
     def __init__(self, fusion: Fusion, rankings: Mapping[str, Ranking], documents: Mapping[str, Document]) -> None:
         self._fusion, self._documents = fusion, documents
-        self._rankings = {name: ranking for name, ranking in rankings.items() if ranking.passages is not None}
+        self._rankings = {name: ranking for name, ranking in rankings.items() if fusion.weight(name) > 0}
+        self._any = any(ranking.passages is not None for ranking in self._rankings.values())
+        self._made: dict[str, tuple[PassageHit, ...]] = {}
 
     def lazily(self, id: str) -> Sequence[PassageHit]:
         """The passages of one document, best first. They are merged when they are first used."""
-        return LazyPassages(partial(self.of, id)) if self._rankings else ()
+        return LazyPassages(partial(self.of, id)) if self._any else ()
 
     def of(self, id: str) -> tuple[PassageHit, ...]:
         """The passages of one document, best first."""
-        of_other_text = {
-            _key(id, passage.start, passage.end)
-            for ranking in self._rankings.values()
-            if not self._fits(ranking, id)
-            for passage in (ranking.passages or {})[id]
-        }
-        return tuple(
-            PassageHit(
-                start,
-                end,
-                self._documents[id].text[start:end],
-                score,
-                {
-                    name: RetrieverHit(*places[key], contribution=of_retriever[key])
-                    for name, (places, of_retriever) in self._merged[1].items()
-                    if key in of_retriever
-                },
-                pages_of(self._documents[id], start, end),
-            )
-            for key, start, end, score in self._merged[0].get(id, ())
-            if key not in of_other_text
-        )
-
-    def _fits(self, ranking: Ranking, id: str) -> bool:
-        """Whether the passages that a ranking lists for a document are spans of its text."""
-        text = self._documents[id].text
-        if ranking.documents is not None and id in ranking.documents:
-            return ranking.documents[id].text == text
-        return all(passage.end <= len(text) for passage in (ranking.passages or {}).get(id, ()))
+        if id not in self._made:
+            self._made[id] = self._merged(id)
+        return self._made[id]
 
     def read(self, id: str, passages: int = 1) -> Document:
         """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
         document = self._documents[id]
-        best = self.of(id)[:passages] if self._rankings else ()
+        best = self.of(id)[:passages] if self._any else ()
         return with_passages(document, [(one.start, one.end) for one in best]) if best else document
 
     def row_of_best(self, id: str, passages: PassageSpans, document: int) -> int:
         """The row of the document's best passage in `passages`. It is the first passage if none was found."""
         first, after = (int(bound) for bound in passages.offsets[document : document + 2])
-        best = self.of(id)[:1] if self._rankings else ()
+        best = self.of(id)[:1] if self._any else ()
         spans = passages.spans[first:after].tolist()
         return first + next((n for n, span in enumerate(spans) if best and span == [best[0].start, best[0].end]), 0)
 
-    @cached_property
-    def _merged(self) -> tuple[dict[str, list[_Passage]], dict[str, tuple[Mapping[str, _Place], Mapping[str, float]]]]:
-        """The passages by document id, best first. Also the place and the contribution of each, by retriever."""
+    def _merged(self, id: str) -> tuple[PassageHit, ...]:
+        document = self._documents[id]
+        listed = {name: self._listed(ranking, document) for name, ranking in self._rankings.items()}
+        if not any(listed.values()):
+            return ()
         rankings = {
-            name: Ranking.from_scores(
-                (_key(id, passage.start, passage.end), passage.score)
-                for id in ranking.ids
-                for passage in (ranking.passages or {})[id]
-            )
+            name: Ranking.from_scores({other: score for other, score in ranking if other != id} | listed[name])
+            if listed[name]
+            else ranking
             for name, ranking in self._rankings.items()
         }
-        fused, contributions = self._fusion.explain(rankings)
-        by_id: dict[str, list[_Passage]] = {}
-        for key, score in fused:
-            id, start, end = _from_key(key)
-            by_id.setdefault(id, []).append((key, start, end, score))
-        places = {
-            name: {key: (rank, score) for rank, (key, score) in enumerate(rankings[name], 1)} for name in contributions
-        }
-        return by_id, {name: (places[name], of_retriever) for name, of_retriever in contributions.items()}
+        found: dict[str, dict[str, RetrieverHit]] = {}
+        for name, contributions in self._fusion.contributions(rankings).items():
+            places = {key: place for place, key in enumerate(rankings[name].ids)} if listed[name] else {}
+            for key, score in listed[name].items():
+                place = places[key]
+                found.setdefault(key, {})[name] = RetrieverHit(place + 1, score, float(contributions[place]))
+        hits = [
+            PassageHit(
+                start,
+                end,
+                document.text[start:end],
+                round_score(math.fsum(one.contribution for one in found[key].values())),
+                found[key],
+                pages_of(document, start, end),
+            )
+            for key in sorted(found)
+            for start, end in (_span(key),)
+        ]
+        return tuple(sorted(hits, key=lambda hit: -hit.score))
+
+    @staticmethod
+    def _listed(ranking: Ranking, document: Document) -> dict[str, float]:
+        """The scores of the passages that a ranking lists for a document. Empty if they are of another text."""
+        passages = (ranking.passages or {}).get(document.id, ())
+        sent = (ranking.documents or {}).get(document.id)
+        same = all(one.end <= len(document.text) for one in passages) if sent is None else sent.text == document.text
+        return {_key(document.id, one.start, one.end): one.score for one in passages} if same else {}
 
 
 def _key(id: str, start: int, end: int) -> str:
     """A passage as an id that sorts by the document's id and then by `start`."""
-    return f"{id}\0{start:010}\0{end}"
+    return f"{id}\0{start:010}\0{end:010}"
 
 
-def _from_key(key: str) -> tuple[str, int, int]:
-    id, start, end = key.rsplit("\0", 2)
-    return id, int(start), int(end)
+def _span(key: str) -> tuple[int, int]:
+    _, start, end = key.rsplit("\0", 2)
+    return int(start), int(end)
 
 
 def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -20,6 +20,7 @@ import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.errors import BackendError, FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.passages import Splitter, counter_of
 from hybridsearch.vectors import DenseVectors
 
 
@@ -117,6 +118,41 @@ def test_the_context_of_a_prompt_has_the_passage_that_answers(make: Make) -> Non
         assert context.sources[0].id == "long"
         assert any(ANSWER.strip() in source.text for source in context.sources if source.id == "long")
     assert contexts[0] == contexts[1] == contexts[2]
+
+
+def test_the_ranks_of_passages_do_not_depend_on_the_number_of_hits(make: Make) -> None:
+    search, query = make(), "water the plants with the battery key"
+    several = search.search(query)
+    assert len(several) > 1
+    for count, hit in enumerate(several, 1):
+        assert search.search(query, count)[-1].passages[:] == hit.passages[:]
+    (rankings,) = search.rankings([query])
+    for hit in several:
+        for name, ranking in rankings.items():
+            others = [score for id, score in ranking if id != hit.id]
+            found = [one.retrievers[name] for one in hit.passages if name in one.retrievers]
+            for place, one in enumerate(sorted(found, key=lambda one: one.rank)):
+                assert one.rank == 1 + place + sum(score > one.score for score in others)
+
+
+def test_a_document_that_is_replaced_during_a_search_shows_passages_of_its_text(make: Make) -> None:
+    new = replace(LONG, text=f"Another handbook. {FILLER * 41}{ANSWER}{FILLER * 20}")
+
+    class Replacing(hs.RRF):
+        """A fusion that replaces a document when the retrievers have found it."""
+
+        def explain(self, rankings: Any) -> Any:
+            search.upsert(new)
+            return super().explain(rankings)
+
+    search = make()
+    splitter = Splitter(PASSAGES, counter_of(search.retrievers, name="bm25"))
+    (hit,) = search.search("lift the battery out with the small key", 1, fusion=Replacing())
+    assert hit.id == "long"
+    assert hit.passage is not None
+    (spans,) = splitter.split([hit.document])
+    assert {(one.start, one.end) for one in hit.passages} <= {(start, end) for start, end, _ in spans}
+    assert ANSWER.strip() in hit.passage.text
 
 
 def test_the_document_stays_the_unit(make: Make) -> None:

@@ -21,7 +21,7 @@ from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, d
 from hybridsearch.adapters.lucene.dialect import Dialect, Search, Server, dotted
 from hybridsearch.adapters.lucene.listing import all_keys, pages_by_id
 from hybridsearch.adapters.lucene.query.multisearch import msearch
-from hybridsearch.adapters.lucene.query.searching import Searcher
+from hybridsearch.adapters.lucene.query.searching import Listed, Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.stored.mapping import PASSAGES, index_body
@@ -357,6 +357,14 @@ class LuceneBackend(Dialect):
         self._channel.run(self._refreshing())
         return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
 
+    def fetch_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Listed:
+        """The documents `ids`, and the passages that each request finds in its documents, with one `_msearch`.
+
+        The server searches a hit again to list its passages. For all hits of a search, this would take longer than the
+        search.
+        """
+        return self._channel.run(self._listing(requests, ids))
+
     def fetch_vectors(self, ids: Sequence[str], retriever: str) -> EncodedBatch:
         """The documents with the vectors of one retriever, in the order of `ids`. Unknown ids are left out."""
         self._current()
@@ -368,9 +376,9 @@ class LuceneBackend(Dialect):
         """Answer all requests with one `_msearch`.
 
         The rankings come with their documents if the requests ask for at most 3,000 hits in all. In an index with
-        passages, the first search leaves the documents out, and so does a search of long documents. A second `_msearch`
-        follows if term frequencies are unknown or out of date, or if the hits before and after a cut have the same
-        score.
+        passages, they come without documents if a retriever of passages lists none, at the first search, and if the
+        documents are long. A second `_msearch` follows if term frequencies are unknown or out of date, or if the hits
+        before and after a cut have the same score.
         """
         return self._channel.run(self._searching(requests))
 
@@ -463,6 +471,11 @@ class LuceneBackend(Dialect):
         self._current()
         yield from self._refreshing()
         return (yield from self._asking(lambda target: self._ask(target, target.searcher.search(requests))))
+
+    def _listing(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[Listed]:
+        self._current()
+        yield from self._refreshing()
+        return (yield from self._asking(lambda to: self._ask(to, to.searcher.list_passages(requests, ids))))
 
     def _counting(self, filter: Filter | None) -> Steps[int]:
         self._current()

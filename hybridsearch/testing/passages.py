@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridsearch.backends import Backend, Capabilities, Kind, Request, Schema, check_schema
+from hybridsearch.backends import Backend, Capabilities, Kind, Lister, Request, Schema, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -163,6 +163,26 @@ class PassageTests(Base):
             items[0].document,
         ]
 
+    def test_fetched_passages_are_those_of_a_search(self, long_items: Backend, kinds: Kinds) -> None:
+        require(isinstance(long_items, Lister), "the method fetch_passages")
+        assert isinstance(long_items, Lister)
+        documents = {item.id: item.document for item in samples.long_items()}
+        for kind in kinds:
+            tolerance = long_items.capabilities.score_tolerance[kind]
+            for query in samples.random_queries(kind, 4):
+                request = Request(kind, query, 20, passages=3)
+                (ranking,) = long_items.search([request])
+                ids = [*ranking.ids[::3], "unknown"]
+                read, (listed, of_none) = long_items.fetch_passages([request, request], [ids, []])
+                with case(kind=kind, query=query):
+                    assert dict(read) == {id: documents[id] for id in ids[:-1]}
+                    assert (set(listed or ()), of_none) == (set(ids[:-1]), {})
+                    for id, passages in (listed or {}).items():
+                        right = (ranking.passages or {})[id]
+                        assert [one[:2] for one in passages] == [one[:2] for one in right]
+                        scores = [one.score for one in right]
+                        assert [one.score for one in passages] == pytest.approx(scores, rel=tolerance, abs=tolerance)
+
     def test_replaced_documents_leave_no_passage_behind(
         self, opened: Backend, of_passages: Schema, kinds: Kinds
     ) -> None:
@@ -222,8 +242,11 @@ class PassageTests(Base):
         for kind in kinds:
             query = samples.random_queries(kind, 1)[0]
             check_passages(backend, kind, items, query)
-            whole, of_best = backend.search([Request(f"whole-{kind}", query, 10, None, 3), Request(kind, query, 10)])
+            requests = [Request(f"whole-{kind}", query, 10, None, 3), Request(kind, query, 10)]
+            whole, of_best = backend.search(requests)
             assert (whole.passages, of_best.passages) == (None, None), kind
+            if isinstance(backend, Lister):
+                assert backend.fetch_passages(requests[:1], [whole.ids])[1] == [None], kind
             with case(kind=kind):
                 check_ranking(
                     whole,

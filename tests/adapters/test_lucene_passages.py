@@ -213,7 +213,9 @@ def test_a_search_is_one_request(make: Make, mode: str, sent: list[Call]) -> Non
 
 def test_long_documents_do_not_come_with_the_hits(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = fill(make(), random_documents())
-    request = Request("dense", samples.random_queries("dense", 1)[0], 10)
+    request = Request("dense", samples.random_queries("dense", 1)[0], 10, passages=1)
+    (without,) = backend.search([replace(request, passages=0)])
+    assert without.documents is None  # they come with their passages later
     first, second = backend.search([request]), backend.search([request])
     assert first == second
     assert first[0].documents is None  # the lengths are not known yet

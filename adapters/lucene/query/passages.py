@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW, PASSAGES
-from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS, hit_score
+from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS, hit_score, hit_stamp
 from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.ranking import PassageScore
 
@@ -44,6 +44,11 @@ class ListedPassages(Mapping[str, Sequence[PassageScore]]):
         bounds = [[passage["fields"][bound][0] for bound in _BOUNDS] for passage in found]
         passages = [PassageScore(start, end, score) for (start, end), score in zip(bounds, scores, strict=True)]
         return tuple(sorted(passages, key=lambda passage: (-passage.score, passage.start)))
+
+    def of_versions(self, hits: Mapping[str, Json]) -> ListedPassages:
+        """The passages of those documents that have the same version in `hits`."""
+        same = {id: hit for id, hit in self._hits.items() if id in hits and hit_stamp(hit) == hit_stamp(hits[id])}
+        return ListedPassages(same, self._scored)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._hits)

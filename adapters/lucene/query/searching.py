@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from math import frexp
 from operator import mul
 from typing import TypeAlias, TypeVar
@@ -22,14 +23,22 @@ from hybridsearch.adapters.lucene.query.passages import ListedPassages, by_best_
 from hybridsearch.adapters.lucene.query.statistics import Key, Statistics, read_statistics, searches_for
 from hybridsearch.adapters.lucene.stored.lines import encode_term
 from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW, PASSAGES
-from hybridsearch.adapters.lucene.stored.reading import LENGTH, NO_FIELDS, hit_document, hit_id, hit_score
+from hybridsearch.adapters.lucene.stored.reading import (
+    LENGTH,
+    NO_FIELDS,
+    STAMP,
+    documents_by_query,
+    hit_document,
+    hit_id,
+    hit_score,
+)
 from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
-from hybridsearch.ranking import EMPTY, Ranking
+from hybridsearch.ranking import EMPTY, PassageScore, Ranking
 from hybridsearch.vectors import SparseQuery, TextQuery
 from hybridsearch.weighting import BM25Weighting
 
@@ -37,6 +46,9 @@ T = TypeVar("T")
 
 Steps: TypeAlias = Generator[list[Search], list[Json], T]
 """A generator that yields the bodies of one `_msearch`, receives their responses, and returns a T."""
+
+Listed: TypeAlias = tuple[Mapping[str, Document], list[Mapping[str, Sequence[PassageScore]] | None]]
+"""What `hybridsearch.backends.Lister.fetch_passages` returns."""
 
 MAX_WEIGHT = 64.0
 """The largest query weight that Lucene's feature queries take. Larger weights are scaled down, and the scores up."""
@@ -106,6 +118,34 @@ class Searcher:
         filters = [request.filter for request in requests if request.filter is not None]
         return (yield from self._checked(self._search(requests), filters))
 
+    def list_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[Listed]:
+        """The documents `ids`, and the passages that each request finds in its documents.
+
+        They come with one `_msearch`. The stamps of all hits tell which passages are of another version.
+        """
+        questions = [
+            replace(question, fields=("id", STAMP), filter={"terms": {"id": list(ids[question.position])}})
+            for question in (
+                self._question(place, replace(request, k=len(ids[place]), filter=None))
+                for place, request in enumerate(requests)
+                if ids[place]
+            )
+            if question is not None and question.listed
+        ]
+        wanted = list(dict.fromkeys(chain.from_iterable(ids)))
+        parts = [wanted[start : start + WITH_DOCUMENTS] for start in range(0, len(wanted), WITH_DOCUMENTS)]
+        reads = [documents_by_query({"terms": {"id": part}}, len(part), STAMP) for part in parts]
+        rankings, responses = yield from _beside(self._answers(questions, len(requests)), reads)
+        hits = {hit_id(hit): hit for response in responses for hit in response["hits"]["hits"]}
+        passages: list[Mapping[str, Sequence[PassageScore]] | None] = []
+        for request, ranking in zip(requests, rankings, strict=True):
+            listed = ranking.passages
+            if not retriever_of(self.schema, request.retriever).passages:
+                passages.append(None)
+            else:
+                passages.append(listed.of_versions(hits) if isinstance(listed, ListedPassages) else {})
+        return _Documents(hits), passages
+
     def count(self, filter: Filter | None) -> Steps[int]:
         """The number of documents that the filter lets through."""
         query = self.query(filter)
@@ -123,33 +163,32 @@ class Searcher:
     def _checked(self, rounds: Steps[T], filters: Sequence[Filter]) -> Steps[T]:
         """The same rounds, but the first also does the `checks` of the filters. Raises FilterError if one fails."""
         distinct = {id(filter): filter for filter in filters}.values() if not self._literal else ()
-        waiting = [list(dict.fromkeys(check for filter in distinct for check in filter.checks()))]
-
-        def ask(searches: list[Search]) -> Steps[list[Json]]:
-            checks = waiting.pop() if waiting else []
-            looks: list[Search] = [
-                {
-                    **NO_FIELDS,
-                    "size": 1,
-                    "track_total_hits": False,
-                    "terminate_after": 1,
-                    "query": {"bool": {"filter": [q]}},
-                }
-                for q in (compile_filter(Filter(check.condition)) for check in checks)
-            ]
-            responses = yield [*searches, *looks]
-            for check, told in zip(checks, responses[len(searches) :], strict=True):
-                if bool(told["hits"]["hits"]) is not check.some:
-                    raise FilterError(check.error)
-            return responses[: len(searches)]
-
-        return (yield from through(rounds, ask))
+        checks = list(dict.fromkeys(check for filter in distinct for check in filter.checks()))
+        looks: list[Search] = [
+            {
+                **NO_FIELDS,
+                "size": 1,
+                "track_total_hits": False,
+                "terminate_after": 1,
+                "query": {"bool": {"filter": [compile_filter(Filter(check.condition))]}},
+            }
+            for check in checks
+        ]
+        result, responses = yield from _beside(rounds, looks)
+        for check, told in zip(checks, responses, strict=False):  # without any round, nothing was told
+            if bool(told["hits"]["hits"]) is not check.some:
+                raise FilterError(check.error)
+        return result
 
     def _search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
-        questions = [self._question(position, request) for position, request in enumerate(requests)]
-        fields = self._fields(sum(request.k for request in requests))
-        rankings = [EMPTY] * len(requests)
-        waiting = [replace(question, fields=fields) for question in questions if question is not None]
+        asked = [self._question(position, request) for position, request in enumerate(requests)]
+        questions = [question for question in asked if question is not None]
+        fields = self._fields(questions)
+        return (yield from self._answers([replace(question, fields=fields) for question in questions], len(requests)))
+
+    def _answers(self, waiting: list[_Question], count: int) -> Steps[list[Ranking]]:
+        """The rankings of `count` requests. A request without a question has an empty one."""
+        rankings = [EMPTY] * count
         deep: list[_Question] = []
         attempt = 0
         while waiting:
@@ -190,10 +229,13 @@ class Searcher:
             rankings[question.position] = yield from self._in_parts(question)
         return rankings
 
-    def _fields(self, hits: int) -> tuple[str, ...]:
-        """The fields that each of so many hits contains."""
+    def _fields(self, questions: Sequence[_Question]) -> tuple[str, ...]:
+        """The fields that each hit contains."""
+        hits = sum(question.request.k for question in questions)
         if self.schema.passages is None:
             return ("id", "document") if hits <= WITH_DOCUMENTS else ("id",)
+        if any(question.retriever.passages and not question.listed for question in questions):
+            return ("id",)  # the documents come later, with their passages
         few = hits <= WITH_DOCUMENTS and self._length is not None and hits * self._length <= WITH_CHARACTERS
         return ("id", LENGTH, "document") if few else ("id", LENGTH)
 
@@ -378,6 +420,20 @@ class Searcher:
             parts.append(replace(question, filter={"bool": {"filter": conditions}}, by_id=True))
         responses = yield [self._body(part) for part in parts]
         return self._ranking(question, [hit for response in responses for hit in response["hits"]["hits"]], k)
+
+
+def _beside(rounds: Steps[T], searches: Sequence[Search]) -> Steps[tuple[T, list[Json]]]:
+    """The result of the rounds, and the responses to other searches, which are sent together with the first round."""
+    waiting = [list(searches)]
+    answers: list[Json] = []
+
+    def ask(round: list[Search]) -> Steps[list[Json]]:
+        responses = yield [*round, *(waiting.pop() if waiting else [])]
+        answers.extend(responses[len(round) :])
+        return responses[: len(round)]
+
+    result = yield from through(rounds, ask)
+    return result, answers
 
 
 class _Documents(Mapping[str, Document]):

@@ -40,6 +40,9 @@ DOCUMENT: Mapping[str, Json] = {**NO_FIELDS, "docvalue_fields": ["id", "document
 LENGTH = "length"
 """Field with the number of characters of `document`, in an index with passages."""
 
+STAMP = "stamp"
+"""Field that tells the version of a document."""
+
 _IDS_AT_ONCE = 1000
 _AT_ONCE = 2000  # documents, or about as many passages
 _SCROLL = "5m"
@@ -63,6 +66,12 @@ def fetch(address: Address, ids: Sequence[str], members: Sequence[str]) -> Steps
     return [found.get(document_key(id)) if id else None for id in ids]
 
 
+def documents_by_query(query: Json, size: int, *fields: str) -> dict[str, Json]:
+    """The search for the documents that a query matches, at most `size`. Hits also have the fields `fields`."""
+    members = {**DOCUMENT, "docvalue_fields": [*DOCUMENT["docvalue_fields"], *fields]}
+    return {**members, "size": size, "track_total_hits": False, "query": {"bool": {"filter": [query]}}}
+
+
 def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document | None]]:
     """The documents, in the order of `ids`, as searches see them.
 
@@ -72,7 +81,7 @@ def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document
     keys = list(dict.fromkeys(document_key(id) for id in ids if id))
     for start in range(0, len(keys), _IDS_AT_ONCE):
         part = keys[start : start + _IDS_AT_ONCE]
-        body = {**DOCUMENT, "size": len(part), "track_total_hits": False, "query": {"ids": {"values": part}}}
+        body = documents_by_query({"ids": {"values": part}}, len(part))
         path = f"{address.path}/_search?allow_partial_search_results=false"
         answer = yield Call("POST", path, orjson.dumps(body))
         found.update((hit_id(hit), hit_document(hit)) for hit in answer["hits"]["hits"])
@@ -102,6 +111,11 @@ def hit_document(hit: Json) -> Document:
 def hit_id(hit: Json) -> str:
     """The id of a hit."""
     return str(hit["fields"]["id"][0])
+
+
+def hit_stamp(hit: Json) -> int:
+    """The stamp of a hit."""
+    return int(hit["fields"][STAMP][0])
 
 
 def hit_score(hit: Json) -> float:
