@@ -578,7 +578,7 @@ class HybridSearch:
             optional=self.optional,
             timeout=self.timeout,
             known=self._known,
-            passages=self.passages is not None and any(name not in self.passages.whole for name in names),
+            passages=self.passages is not None and any(name not in (self.passages.whole or ()) for name in names),
             selection=Selection.of(offset, min_score, boost, diversity, group_by, names),
         )
 
