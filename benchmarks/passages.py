@@ -1,6 +1,6 @@
 """Whole documents against passages, for BM25, dense, RRF and min-max, by the size of the passages.
 
-    python benchmarks/passages.py [--sizes 60,100,128,180,250] [--collections pages,scifact,cranfield] [--json]
+    python benchmarks/passages.py [--sizes 60,100,128,170] [--collections pages,scifact,cranfield,digests] [--json]
     python benchmarks/passages.py --latency 100000 [--place opensearch://localhost:9200/speed] [--json]
 
 "pages" are made from MedQuAD: the answers of one source page, joined to one document without their questions. A page
@@ -54,6 +54,7 @@ from hybridsearch.vectors import (
 )
 
 PAGES, WORDS, QUESTIONS = 350, 700, 2
+DIGEST = 8  # abstracts in a digest
 FUSIONS = {"RRF": hs.RRF(), "min-max": hs.ScoreFusion("minmax")}
 
 
@@ -92,8 +93,30 @@ def pages(folder: Path) -> Collection:
     return Collection(Dataset("pages", queries, qrels, documents), {id: spans[text] for id, text in queries.items()})
 
 
+def digests(folder: Path) -> Collection:
+    """Long documents on several subjects, each made of abstracts of SciFact."""
+    data = load_dataset(str(folder / "scifact"))
+    documents: list[hs.Document] = []
+    places: dict[str, tuple[str, tuple[int, int]]] = {}
+    abstracts = list(data.corpus)
+    for number in range(0, len(abstracts), DIGEST):
+        text = ""
+        for one in abstracts[number : number + DIGEST]:
+            start = len(text)
+            text += f"## {one.title}\n\n{one.text}\n\n"
+            places[one.id] = (f"d{number}", (start, len(text) - 2))
+        documents.append(hs.Document(f"d{number}", text))
+    answers = {
+        query: {places[id][0]: [places[other][1] for other in of if places[other][0] == places[id][0]] for id in of}
+        for query, of in data.qrels.items()
+    }
+    qrels = {query: dict.fromkeys(of, 1) for query, of in answers.items()}
+    return Collection(Dataset("digests", data.queries, qrels, documents), answers)
+
+
 def load(name: str, folder: Path) -> Collection:
-    return pages(folder) if name == "pages" else Collection(load_dataset(str(folder / name)))
+    made = {"pages": pages, "digests": digests}
+    return made[name](folder) if name in made else Collection(load_dataset(str(folder / name)))
 
 
 def measure(collection: Collection, passages: hs.Passages | None) -> dict[str, Any]:
@@ -120,11 +143,12 @@ def measure(collection: Collection, passages: hs.Passages | None) -> dict[str, A
             results[id] = search.search(query, fusion=FUSIONS["min-max"])
             spent = results[id].timings
             times.append(1000 * sum(spent[stage] for stage in ("search", "fuse", "fetch")))
-        inside = [_in_answer(hits, collection.answers[id]) for id, hits in results.items()] if passages else []
+        answers = collection.answers if passages else {}
+        inside = [_in_answer(results[id], of_query) for id, of_query in answers.items()]
         known = [one for one in inside if one is not None]
     return {
         **found,
-        "in answer": float(np.mean(known)) if known and collection.answers else None,
+        "in answer": float(np.mean(known)) if known else None,
         "seconds": seconds,
         "MB": megabytes,
         "ms": float(np.median(times)),
@@ -136,7 +160,8 @@ def _in_answer(results: hs.Results, answers: Mapping[str, list[tuple[int, int]]]
     for hit in results:
         if hit.id in answers:
             best = hit.passage
-            assert best is not None
+            if best is None:  # only BM25 found it, and BM25 read the whole document
+                return False
             inside = max(min(best.end, end) - max(best.start, start) for start, end in answers[hit.id])
             return 2 * inside > best.end - best.start
     return None
@@ -263,8 +288,8 @@ def main() -> None:
         __doc__ or "",
         latency={"type": int, "default": 0, "help": "number of documents of four passages whose queries are timed"},
         place={"default": "memory", "help": "server of the timed queries, such as opensearch://localhost:9200/speed"},
-        sizes={"default": "60,100,128,180,250", "help": "sizes of passages in tokens, with commas"},
-        collections={"default": "pages,scifact,cranfield", "help": "collections, with commas"},
+        sizes={"default": "60,100,128,170", "help": "sizes of passages in tokens, with commas"},
+        collections={"default": "pages,scifact,cranfield,digests", "help": "collections, with commas"},
     )
     if options.latency:
         times = latency(options.latency, options.place)
@@ -276,14 +301,18 @@ def main() -> None:
         finish(options, {"latency": times})
         return
     folder = data_folder()
-    sizes = [None, *map(int, options.sizes.split(","))]
+    sizes = list(map(int, options.sizes.split(",")))
+    variants = {"whole": None} | {
+        f"{size}{shown}": hs.Passages(size=size, whole=whole)
+        for size in sizes
+        for shown, whole in (("", ("bm25",)), (", also BM25", ()))
+    }
     results: dict[str, dict[str, Any]] = {}
     for name in options.collections.split(","):
         collection = load(name, folder)
         rows = []
-        for size in sizes:
-            found = measure(collection, None if size is None else hs.Passages(size=size))
-            shown = "whole" if size is None else str(size)
+        for shown, passages in variants.items():
+            found = measure(collection, passages)
             results.setdefault(name, {})[shown] = found
             rows.append([shown, *("" if value is None else _shown(key, value) for key, value in found.items())])
             console.print(f"{name} {shown}: {found}", style="dim")
