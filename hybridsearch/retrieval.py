@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +24,18 @@ from hybridsearch.errors import (
     HybridSearchError,
     InvalidArgumentError,
     RetrieverError,
-    RetrieverTimeoutError,
 )
 from hybridsearch.filters import Condition, Filter
+from hybridsearch.found_passages import FoundPassages
 from hybridsearch.fusion import Fusion
-from hybridsearch.hits import Explanation, Hit, LazyPassages, PassageHit, Results, RetrieverHit, make_hits
+from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.messages import number_of
-from hybridsearch.passages import with_passages
-from hybridsearch.ranking import Ranking, round_score
-from hybridsearch.readers.pages import pages_of
+from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker, score_pairs, similarities
 from hybridsearch.selection import Candidate, Selection
+from hybridsearch.side_by_side import in_a_thread, in_tasks, in_threads
 from hybridsearch.snippets import Finder
-from hybridsearch.vectors import PassageSpans, QueryVector, SparseQuery, TextQuery, take
-
-T = TypeVar("T")
+from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery, take
 
 _LIKENESS: Final = ("dense", "sparse", "lexical", "text")
 """The kinds of retrievers in the order in which their vectors are taken to compare documents."""
@@ -149,7 +143,7 @@ class Plan:
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
-            given = _ask_in_threads({name: partial(one, name) for name in self.retrievers}, self.timeout)
+            given = in_threads({name: partial(one, name) for name in self.retrievers}, self.timeout)
         return self._gather(given, timings)
 
     async def aask(self, queries: Iterable[str]) -> Answers:
@@ -175,13 +169,13 @@ class Plan:
             return _with_rankings(answers, flat)
 
         async def one(name: str) -> Answers:
-            answers = await _in_a_thread(partial(self._encode, name, queries))
+            answers = await in_a_thread(partial(self._encode, name, queries))
             with _blame(f"Retriever {name!r}"):
                 return _with_rankings(answers, await backend.asearch(_flat(answers.requests)))
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
-            given = await _ask_in_tasks({name: partial(one, name) for name in self.retrievers}, self.timeout)
+            given = await in_tasks({name: partial(one, name) for name in self.retrievers}, self.timeout)
         return self._gather(given, timings)
 
     # The stages
@@ -408,99 +402,6 @@ def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition])
     return list(notes.values())
 
 
-class FoundPassages:
-    """The passages that the retrievers list for one query, merged by the fusion.
-
-    Each retriever lists the best passages of a document. They take the place of the document in the retriever's
-    ranking, and the fusion merges these rankings. So the ranks and the scores of passages do not depend on which
-    documents are shown. A document may be replaced while the retrievers answer. If a retriever read another text of the
-    document, the passages that it lists are left out.
-
-    Args:
-        fusion: Method that merges the rankings.
-        rankings: Rankings of the query by retriever name.
-        documents: Documents by id.
-    """
-
-    def __init__(self, fusion: Fusion, rankings: Mapping[str, Ranking], documents: Mapping[str, Document]) -> None:
-        self._fusion, self._documents = fusion, documents
-        self._rankings = {name: ranking for name, ranking in rankings.items() if fusion.weight(name) > 0}
-        self._any = any(ranking.passages is not None for ranking in self._rankings.values())
-        self._made: dict[str, tuple[PassageHit, ...]] = {}
-
-    def lazily(self, id: str) -> Sequence[PassageHit]:
-        """The passages of one document, best first. They are merged when they are first used."""
-        return LazyPassages(partial(self.of, id)) if self._any else ()
-
-    def of(self, id: str) -> tuple[PassageHit, ...]:
-        """The passages of one document, best first."""
-        if id not in self._made:
-            self._made[id] = self._merged(id)
-        return self._made[id]
-
-    def read(self, id: str, passages: int = 1) -> Document:
-        """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
-        document = self._documents[id]
-        best = self.of(id)[:passages] if self._any else ()
-        return with_passages(document, [(one.start, one.end) for one in best]) if best else document
-
-    def row_of_best(self, id: str, passages: PassageSpans, document: int) -> int:
-        """The row of the document's best passage in `passages`. It is the first passage if none was found."""
-        first, after = (int(bound) for bound in passages.offsets[document : document + 2])
-        best = self.of(id)[:1] if self._any else ()
-        spans = passages.spans[first:after].tolist()
-        return first + next((n for n, span in enumerate(spans) if best and span == [best[0].start, best[0].end]), 0)
-
-    def _merged(self, id: str) -> tuple[PassageHit, ...]:
-        document = self._documents[id]
-        listed = {name: self._listed(ranking, document) for name, ranking in self._rankings.items()}
-        if not any(listed.values()):
-            return ()
-        rankings = {
-            name: Ranking.from_scores({other: score for other, score in ranking if other != id} | listed[name])
-            if listed[name]
-            else ranking
-            for name, ranking in self._rankings.items()
-        }
-        found: dict[str, dict[str, RetrieverHit]] = {}
-        for name, contributions in self._fusion.contributions(rankings).items():
-            places = {key: place for place, key in enumerate(rankings[name].ids)} if listed[name] else {}
-            for key, score in listed[name].items():
-                place = places[key]
-                found.setdefault(key, {})[name] = RetrieverHit(place + 1, score, float(contributions[place]))
-        hits = [
-            PassageHit(
-                start,
-                end,
-                document.text[start:end],
-                round_score(math.fsum(one.contribution for one in found[key].values())),
-                found[key],
-                pages_of(document, start, end),
-            )
-            for key in sorted(found)
-            for start, end in (_span(key),)
-        ]
-        return tuple(sorted(hits, key=lambda hit: -hit.score))
-
-    @staticmethod
-    def _listed(ranking: Ranking, document: Document) -> dict[str, float]:
-        """The scores of the passages that a ranking lists for a document. Empty if they are of another text."""
-        passages = (ranking.passages or {}).get(document.id, ())
-        sent = (ranking.documents or {}).get(document.id)
-        same = all(one.end <= len(document.text) for one in passages) if sent is None else sent.text == document.text
-        return {_key(document.id, one.start, one.end): one.score for one in passages} if same else {}
-
-
-def _key(id: str, start: int, end: int) -> str:
-    """A passage as an id that sorts by the document's id and then by `start`."""
-    return f"{id}\0{start:010}\0{end:010}"
-
-
-def _span(key: str) -> tuple[int, int]:
-    _, start, end = key.rsplit("\0", 2)
-    return int(start), int(end)
-
-
 def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dict[str, dict[str, float]]:
     """The matched terms by document id, the largest first. Empty for a dense or text retriever."""
     if not isinstance(request.query, SparseQuery) or not backend.capabilities.explain:
@@ -612,60 +513,3 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
         yield
     finally:
         timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - started
-
-
-def _ask_in_threads(
-    calls: Mapping[str, Callable[[], T]], timeouts: Mapping[str, float]
-) -> dict[str, T | BaseException]:
-    """Run `calls` side by side. Returns the result or the error of each call, or an error if it was too slow."""
-    answers: dict[str, T | BaseException] = {}
-
-    def run(name: str) -> None:
-        try:
-            answers[name] = calls[name]()
-        except BaseException as error:  # the caller decides whether to raise it
-            answers[name] = error
-
-    started = time.perf_counter()
-    threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in calls}
-    for thread in threads.values():
-        thread.start()
-    for name, thread in threads.items():
-        limit = timeouts.get(name)
-        thread.join(None if limit is None else max(0.0, started + limit - time.perf_counter()))
-    late = {name: _too_slow(name, timeouts) for name, thread in threads.items() if thread.is_alive()}
-    return {name: late[name] if name in late else answers[name] for name in calls}
-
-
-async def _ask_in_tasks(
-    calls: Mapping[str, Callable[[], Awaitable[T]]], timeouts: Mapping[str, float]
-) -> dict[str, T | BaseException]:
-    """`_ask_in_threads` for coroutines. A call that is too slow is cancelled, and all are if the caller is."""
-
-    async def run(name: str) -> T | BaseException:
-        try:
-            async with asyncio.timeout(timeouts.get(name)) as limit:
-                return await calls[name]()
-        except Exception as error:
-            return _too_slow(name, timeouts) if limit.expired() else error
-
-    return dict(zip(calls, await asyncio.gather(*map(run, calls)), strict=True))
-
-
-async def _in_a_thread(call: Callable[[], T]) -> T:
-    """`asyncio.to_thread` in a new thread. If the call hangs, no other call waits for it, and the process can exit."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # from now on `cancel` does nothing, so that the thread can always answer
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # the waiting task raises it
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(future)
-
-
-def _too_slow(name: str, timeouts: Mapping[str, float]) -> RetrieverTimeoutError:
-    return RetrieverTimeoutError(f"Retriever {name!r} took longer than its timeout of {timeouts[name]:g} s.")

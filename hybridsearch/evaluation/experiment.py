@@ -24,11 +24,11 @@ from hybridsearch.evaluation.results import BestSingle, DatasetFacts, Versus
 from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.evaluation.statistics import adjust, bootstrap_interval, paired_test, wins_losses_ties
 from hybridsearch.evaluation.tuned import KEPT, share_tuned_on
+from hybridsearch.found_passages import FoundPassages
 from hybridsearch.fusion import RRF
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Reranker
-from hybridsearch.retrieval import FoundPassages
 from hybridsearch.search import HybridSearch
 
 if TYPE_CHECKING:

@@ -1,0 +1,108 @@
+"""The passages of the documents that a query found, merged from what the retrievers list."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from hybridsearch.documents import Document
+from hybridsearch.fusion import Fusion
+from hybridsearch.hits import LazyPassages, PassageHit, RetrieverHit
+from hybridsearch.passages import with_passages
+from hybridsearch.ranking import Ranking, round_score
+from hybridsearch.readers.pages import pages_of
+from hybridsearch.vectors import PassageSpans
+
+
+class FoundPassages:
+    """The passages that the retrievers list for one query, merged by the fusion.
+
+    Each retriever lists the best passages of a document. They take the place of the document in the retriever's
+    ranking, and the fusion merges these rankings. So the ranks and the scores of passages do not depend on which
+    documents are shown. A document may be replaced while the retrievers answer. If a retriever read another text of the
+    document, the passages that it lists are left out.
+
+    Args:
+        fusion: Method that merges the rankings.
+        rankings: Rankings of the query by retriever name.
+        documents: Documents by id.
+    """
+
+    def __init__(self, fusion: Fusion, rankings: Mapping[str, Ranking], documents: Mapping[str, Document]) -> None:
+        self._fusion, self._documents = fusion, documents
+        self._rankings = {name: ranking for name, ranking in rankings.items() if fusion.weight(name) > 0}
+        self._any = any(ranking.passages is not None for ranking in self._rankings.values())
+        self._made: dict[str, tuple[PassageHit, ...]] = {}
+
+    def lazily(self, id: str) -> Sequence[PassageHit]:
+        """The passages of one document, best first. They are merged when they are first used."""
+        return LazyPassages(partial(self.of, id)) if self._any else ()
+
+    def of(self, id: str) -> tuple[PassageHit, ...]:
+        """The passages of one document, best first."""
+        if id not in self._made:
+            self._made[id] = self._merged(id)
+        return self._made[id]
+
+    def read(self, id: str, passages: int = 1) -> Document:
+        """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
+        document = self._documents[id]
+        best = self.of(id)[:passages] if self._any else ()
+        return with_passages(document, [(one.start, one.end) for one in best]) if best else document
+
+    def row_of_best(self, id: str, passages: PassageSpans, document: int) -> int:
+        """The row of the document's best passage in `passages`. It is the first passage if none was found."""
+        first, after = (int(bound) for bound in passages.offsets[document : document + 2])
+        best = self.of(id)[:1] if self._any else ()
+        spans = passages.spans[first:after].tolist()
+        return first + next((n for n, span in enumerate(spans) if best and span == [best[0].start, best[0].end]), 0)
+
+    def _merged(self, id: str) -> tuple[PassageHit, ...]:
+        document = self._documents[id]
+        listed = {name: self._listed(ranking, document) for name, ranking in self._rankings.items()}
+        if not any(listed.values()):
+            return ()
+        rankings = {
+            name: Ranking.from_scores({other: score for other, score in ranking if other != id} | listed[name])
+            if listed[name]
+            else ranking
+            for name, ranking in self._rankings.items()
+        }
+        found: dict[str, dict[str, RetrieverHit]] = {}
+        for name, contributions in self._fusion.contributions(rankings).items():
+            places = {key: place for place, key in enumerate(rankings[name].ids)} if listed[name] else {}
+            for key, score in listed[name].items():
+                place = places[key]
+                found.setdefault(key, {})[name] = RetrieverHit(place + 1, score, float(contributions[place]))
+        hits = [
+            PassageHit(
+                start,
+                end,
+                document.text[start:end],
+                round_score(math.fsum(one.contribution for one in found[key].values())),
+                found[key],
+                pages_of(document, start, end),
+            )
+            for key in sorted(found)
+            for start, end in (_span(key),)
+        ]
+        return tuple(sorted(hits, key=lambda hit: -hit.score))
+
+    @staticmethod
+    def _listed(ranking: Ranking, document: Document) -> dict[str, float]:
+        """The scores of the passages that a ranking lists for a document. Empty if they are of another text."""
+        passages = (ranking.passages or {}).get(document.id, ())
+        sent = (ranking.documents or {}).get(document.id)
+        same = all(one.end <= len(document.text) for one in passages) if sent is None else sent.text == document.text
+        return {_key(document.id, one.start, one.end): one.score for one in passages} if same else {}
+
+
+def _key(id: str, start: int, end: int) -> str:
+    """A passage as an id that sorts by the document's id and then by `start`."""
+    return f"{id}\0{start:010}\0{end:010}"
+
+
+def _span(key: str) -> tuple[int, int]:
+    _, start, end = key.rsplit("\0", 2)
+    return int(start), int(end)
