@@ -164,7 +164,7 @@ class PassageTests(Base):
         ]
 
     def test_fetched_passages_are_those_of_a_search(self, long_items: Backend, kinds: Kinds) -> None:
-        require(isinstance(long_items, Lister), "the method fetch_passages")
+        require(isinstance(long_items, Lister), "method fetch_passages")
         assert isinstance(long_items, Lister)
         documents = {item.id: item.document for item in samples.long_items()}
         for kind in kinds:
