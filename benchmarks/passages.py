@@ -201,7 +201,7 @@ def latency(documents: int, place: str) -> list[dict[str, Any]]:
                 kind: Plan(tuple(names), k, None, hs.RRF(), None, 10, backend, encoders.__getitem__)  # type: ignore[arg-type]
                 for kind, backend in backends.items()
             }
-            plans["passages"] = replace(plans["passages"], passages=True)
+            plans["passages"] = replace(plans["passages"], passages=tuple(names))
             times = _times(plans, [str(number) for number in range(ASKED)])
             rows.append({"retrievers": "+".join(names), "k": k, **times})
     return rows

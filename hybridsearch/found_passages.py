@@ -10,7 +10,7 @@ from hybridsearch.documents import Document
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import LazyPassages, PassageHit, RetrieverHit
 from hybridsearch.passages import with_passages
-from hybridsearch.ranking import Ranking, round_score
+from hybridsearch.ranking import EMPTY, Ranking, round_score
 from hybridsearch.readers.pages import pages_of
 from hybridsearch.vectors import PassageSpans
 
@@ -27,12 +27,19 @@ class FoundPassages:
         fusion: Method that merges the rankings.
         rankings: Rankings of the query by retriever name.
         documents: Documents by id.
+        others: Passages of documents that no retriever of passages has among its candidates. They get no ranks.
     """
 
-    def __init__(self, fusion: Fusion, rankings: Mapping[str, Ranking], documents: Mapping[str, Document]) -> None:
-        self._fusion, self._documents = fusion, documents
+    def __init__(
+        self,
+        fusion: Fusion,
+        rankings: Mapping[str, Ranking],
+        documents: Mapping[str, Document],
+        others: Ranking = EMPTY,
+    ) -> None:
+        self._fusion, self._documents, self._others = fusion, documents, others
         self._rankings = {name: ranking for name, ranking in rankings.items() if fusion.weight(name) > 0}
-        self._any = any(ranking.passages is not None for ranking in self._rankings.values())
+        self._any = any(ranking.passages is not None for ranking in (*self._rankings.values(), others))
         self._made: dict[str, tuple[PassageHit, ...]] = {}
 
     def lazily(self, id: str) -> Sequence[PassageHit]:
@@ -62,7 +69,8 @@ class FoundPassages:
         document = self._documents[id]
         listed = {name: self._listed(ranking, document) for name, ranking in self._rankings.items()}
         if not any(listed.values()):
-            return ()
+            spans = map(_span, self._listed(self._others, document))
+            return tuple(_passage(document, start, end, 0.0, {}) for start, end in spans)
         rankings = {
             name: Ranking.from_scores({other: score for other, score in ranking if other != id} | listed[name])
             if listed[name]
@@ -76,26 +84,24 @@ class FoundPassages:
                 place = places[key]
                 found.setdefault(key, {})[name] = RetrieverHit(place + 1, score, float(contributions[place]))
         hits = [
-            PassageHit(
-                start,
-                end,
-                document.text[start:end],
-                round_score(math.fsum(one.contribution for one in found[key].values())),
-                found[key],
-                pages_of(document, start, end),
-            )
-            for key in sorted(found)
-            for start, end in (_span(key),)
+            _passage(document, *_span(key), round_score(math.fsum(one.contribution for one in of.values())), of)
+            for key, of in sorted(found.items())
         ]
         return tuple(sorted(hits, key=lambda hit: -hit.score))
 
     @staticmethod
     def _listed(ranking: Ranking, document: Document) -> dict[str, float]:
-        """The scores of the passages that a ranking lists for a document. Empty if they are of another text."""
-        passages = (ranking.passages or {}).get(document.id, ())
+        """The scores of the passages that a ranking lists for its document. Empty if they are of another text."""
+        passages = (ranking.passages or {}).get(document.id, ()) if document.id in ranking.ids else ()
         sent = (ranking.documents or {}).get(document.id)
         same = all(one.end <= len(document.text) for one in passages) if sent is None else sent.text == document.text
         return {_key(document.id, one.start, one.end): one.score for one in passages} if same else {}
+
+
+def _passage(
+    document: Document, start: int, end: int, score: float, retrievers: Mapping[str, RetrieverHit]
+) -> PassageHit:
+    return PassageHit(start, end, document.text[start:end], score, retrievers, pages_of(document, start, end))
 
 
 def _key(id: str, start: int, end: int) -> str:

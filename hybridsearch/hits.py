@@ -59,10 +59,12 @@ class PassageHit:
         start: First character of the passage in `Document.text`.
         end: Character after the last character of the passage.
         text: Text of the passage, `document.text[start:end]`.
-        score: Fused score of the passage.
+        score: Fused score of the passage. 0 if `retrievers` is empty.
         retrievers: Rank, score and contribution by retriever, for each retriever that lists the passage. A retriever
             lists the 3 best passages of a document. They take the place of the document in the retriever's ranking.
-            So the rank counts the documents that score higher, and the better passages of this document.
+            So the rank counts the documents that score higher, and the better passages of this document. Empty if only
+            retrievers of whole documents have the document among their candidates. Its passages are then those that
+            the first retriever of passages finds best.
         pages: First and last page or slide, from 1, if the document was read from a PDF or PPTX file. None if the text
             has no pages.
     """
@@ -203,7 +205,8 @@ class Explanation:
         if self.passages:
             best = self.passages[0]
             pages = "" if best.pages is None else f" ({_pages(best.pages)})"
-            yield f"  best passage: characters {best.start:,} to {best.end:,}{pages}, fused score {best.score:.6g}"
+            score = f", fused score {best.score:.6g}" if best.retrievers else ""
+            yield f"  best passage: characters {best.start:,} to {best.end:,}{pages}{score}"
         for name in dict.fromkeys([*self.retrievers, *self.terms]):
             place = "not listed"
             if hit := self.retrievers.get(name):
@@ -244,7 +247,7 @@ class Hit:
             score it equals `rank`.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
         passages: Passages of the document that were found, best first by their fused scores, and equal scores by
-            `start`. Empty for an index without passages, and for retrievers that read whole documents.
+            `start`. Empty for an index without passages, and if all retrievers that are asked read whole documents.
         boosts: Factor that each boost gave the score, by the boost's name.
         likeness: Most similar hit that MMR put before this hit, with the similarity. None without MMR.
         group: Value of the field that groups the hits. None without groups.

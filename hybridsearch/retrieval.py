@@ -30,7 +30,7 @@ from hybridsearch.found_passages import FoundPassages
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.messages import number_of
-from hybridsearch.ranking import Ranking
+from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.rerank import Reranker, score_pairs, similarities
 from hybridsearch.selection import Candidate, Selection
 from hybridsearch.side_by_side import in_a_thread, in_tasks, in_threads
@@ -68,7 +68,7 @@ class Plan:
         optional: Names of the retrievers that may fail.
         timeout: Seconds that a retriever may take, by name.
         known: Conditions of expectations that are met. The set grows, so that each is looked up once.
-        passages: Whether a retriever that is asked reads passages.
+        passages: Names of the retrievers that read passages, of those that are asked.
         selection: How the hits are chosen from the ranked documents.
     """
 
@@ -83,7 +83,7 @@ class Plan:
     optional: Collection[str] = ()
     timeout: Mapping[str, float] = field(default_factory=dict)
     known: set[Condition] = field(default_factory=set)
-    passages: bool = False
+    passages: tuple[str, ...] = ()
     selection: Selection = field(default_factory=Selection)
 
     def results(self, queries: Iterable[str]) -> list[Results]:
@@ -183,7 +183,7 @@ class Plan:
     @property
     def _asking(self) -> Plan:
         """The plan that asks for what `merge` needs. `merge` asks a `Lister` for passages, so they are left out."""
-        return replace(self, passages=False) if self.passages and isinstance(self.backend, Lister) else self
+        return replace(self, passages=()) if self.passages and isinstance(self.backend, Lister) else self
 
     def _at_once(self) -> bool:
         return not self.timeout and not set(self.optional).intersection(self.retrievers)
@@ -211,7 +211,7 @@ class Plan:
                 f"Retriever {name!r} encoded {number_of(len(queries), 'query', 'queries')} into "
                 f"{number_of(len(vectors), 'vector')}."
             )
-        listed = PASSAGES if self.passages else 0
+        listed = PASSAGES if name in self.passages else 0
         requests = [Request(name, vector, self.depth, self.filter, listed) for vector in vectors]
         said = [note or _note_of(vector) for note, vector in zip(notes, vectors, strict=True)]
         return Answers({name: requests}, {}, notes={name: said}, timings=timings)
@@ -257,11 +257,14 @@ class Plan:
         rerank_depth = 0 if reranker is None else reranker.top_k
         with _timed(timings, "fetch"):
             shown = chooser.depth(top_k, rerank_depth)
-            by_query = self._with_passages([ranking.ids[:shown] for ranking, _ in fused], answers, by_query)
+            by_query, others = self._with_passages([ranking.ids[:shown] for ranking, _ in fused], answers, by_query)
             documents = self._documents(
                 dict.fromkeys(id for ranking, _ in fused for id in ranking.ids[:shown]), by_query
             )
-        found = [FoundPassages(self.fusion, of_query, documents) for of_query in by_query]
+        found = [
+            FoundPassages(self.fusion, of_query, documents, of_other)
+            for of_query, of_other in zip(by_query, others, strict=True)
+        ]
         candidates = [chooser.ranked(ranking, documents) for ranking, _ in fused]
         if reranker is not None:
             read = getattr(reranker, "passages", 1)
@@ -306,25 +309,69 @@ class Plan:
 
     def _with_passages(
         self, shown: Sequence[Sequence[str]], answers: Answers, by_query: Sequence[Mapping[str, Ranking]]
-    ) -> Sequence[Mapping[str, Ranking]]:
-        """The rankings of each query with the documents `shown` and their passages, if a `Lister` has left them out."""
-        backend = self.backend
-        if not self.passages or not isinstance(backend, Lister) or any(r.passages for r in _flat(answers.requests)):
-            return by_query
+    ) -> tuple[Sequence[Mapping[str, Ranking]], Sequence[Ranking]]:
+        """The rankings of each query with the passages of the documents `shown`, which a `Lister` has left out.
+
+        Also a ranking of the documents that no retriever of passages has among its candidates, with their passages.
+        """
+        readers = [name for name in self.passages if name in answers.rankings]
+        if not readers:
+            return by_query, [EMPTY] * len(by_query)
+        first, backend = readers[0], self.backend
+        found = [set[str]().union(*(rankings[name].ids for name in readers)) for rankings in by_query]
+        others = [[id for id in ids if id not in known] for ids, known in zip(shown, found, strict=True)]
+        if not isinstance(backend, Lister) or any(request.passages for request in _flat(answers.requests)):
+            return by_query, self._list(answers.requests[first], others)
         requests = [
             replace(answers.requests[name][i], passages=PASSAGES) for i, of in enumerate(by_query) for name in of
         ]
         ids = [
-            [id for id in of_query if id in there]
-            for of_query, rankings in zip(shown, by_query, strict=True)
-            for there in (set(ranking.ids) for ranking in rankings.values())
+            [id for id in of_query if id in there] + (of_others if name == first else [])
+            for of_query, of_others, rankings in zip(shown, others, by_query, strict=True)
+            for name, there in ((name, set(ranking.ids)) for name, ranking in rankings.items())
         ]
         documents, passages = backend.fetch_passages(requests, ids)
         listed = iter(passages)
-        return [
+        by_query = [
             {name: replace(ranking, documents=documents, passages=next(listed)) for name, ranking in of.items()}
             for of in by_query
         ]
+        return by_query, [
+            Ranking(tuple(ids), np.zeros(len(ids)), documents, rankings[first].passages)
+            for ids, rankings in zip(others, by_query, strict=True)
+        ]
+
+    def list_passages(self, queries: Sequence[str], ids: Sequence[Sequence[str]]) -> list[Ranking]:
+        """List the best passages of any documents, by the first retriever that reads passages.
+
+        Args:
+            queries: Texts of the queries.
+            ids: Ids of the documents, for each query.
+
+        Returns:
+            One ranking of the documents for each query, with their passages. It is empty if no retriever reads
+            passages, or if the backend has no filters.
+        """
+        if not self.passages or not any(ids):
+            return [EMPTY] * len(queries)
+        return self._list(self._encode(self.passages[0], queries).requests[self.passages[0]], ids)
+
+    def _list(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> list[Ranking]:
+        rankings = [EMPTY] * len(requests)
+        places = [place for place, of_query in enumerate(ids) if of_query]
+        if places and self.backend.capabilities.filters:
+            asked = [
+                replace(
+                    requests[place],
+                    k=len(ids[place]),
+                    filter=Filter.parse({"id": {"$in": list(ids[place])}}),
+                    passages=PASSAGES,
+                )
+                for place in places
+            ]
+            for place, ranking in zip(places, self.backend.search(asked), strict=True):
+                rankings[place] = ranking
+        return rankings
 
     def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
         """The documents by id. A document that was deleted since the search is left out."""

@@ -471,7 +471,7 @@ class HybridSearch:
         [{'bm25': ('a',)}, {'bm25': ('b',)}]
         """
         plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
-        return replace(plan, passages=False).ask(queries).by_query
+        return replace(plan, passages=()).ask(queries).by_query
 
     async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
         """Find the best documents for a query without blocking the event loop.
@@ -578,7 +578,7 @@ class HybridSearch:
             optional=self.optional,
             timeout=self.timeout,
             known=self._known,
-            passages=self.passages is not None and any(name not in (self.passages.whole or ()) for name in names),
+            passages=tuple(name for name in names if self.passages and name not in (self.passages.whole or ())),
             selection=Selection.of(offset, min_score, boost, diversity, group_by, names),
         )
 

@@ -81,7 +81,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         retrievers = settings.pop("retrievers", None) or {"bm25": hs.BM25(), "dense": HashedWords(64)}
         on_server = request.param in ("opensearch", "elasticsearch")
         options = {"replicas": 0, "dense": "exact"} if on_server else {}
-        made.append(hs.HybridSearch(retrievers, place, passages=PASSAGES, backend_options=options, **settings))
+        settings = {"passages": PASSAGES, **settings}
+        made.append(hs.HybridSearch(retrievers, place, backend_options=options, **settings))
         if documents:
             made[-1].index(documents, show_progress_bar=False)
         return made[-1]
@@ -201,6 +202,26 @@ def test_a_retriever_may_read_whole_documents(make: Make) -> None:
         assert all(set(one.retrievers) == {"dense"} for one in hit.passages)
         only = both.search("battery", retrievers=["bm25"])[0]
         assert (only.passages, only.passage) == ((), None)
+
+
+def test_a_document_that_only_a_retriever_of_whole_documents_found_is_read_at_its_best_passage(make: Make) -> None:
+    near = [hs.Document(f"near{number}", "how to the out") for number in range(2)]  # BM25 leaves out these words
+    search = make([LONG, *near], passages=hs.Passages(size=40, whole=("bm25",)), candidates=2)
+    query, reranker = "how to lift the key out", Reading()
+    results = search.search(query, 2, candidates=2, reranker=reranker)
+    hit = next(hit for hit in results if hit.id == "long")
+    assert set(hit.retrievers) == {"bm25"}
+    assert hit.passage is not None
+    assert ANSWER.strip() in hit.passage.text
+    assert [(one.score, dict(one.retrievers)) for one in hit.passages] == [(0, {})] * 3
+    assert reranker.read[0] == hit.passage.text.strip()
+    assert ANSWER.strip() in hit.snippet().text
+    assert search.explain(query, "long", candidates=2).passages == hit.passages
+    read = [one for one in reranker.read if "battery" in one]
+    data = hs.Dataset("one", {"1": query}, {"1": {"long": 1}}, [LONG, *near])
+    system = hs.Pipeline(search, candidates=2, reranker=reranker)
+    hs.compare({"all": system}, data, measures=["RR@2"], top_k=2, latency_queries=0)
+    assert [one for one in reranker.read if "battery" in one] == read * 2
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from hybridsearch.evaluation.tuned import KEPT, share_tuned_on
 from hybridsearch.found_passages import FoundPassages
 from hybridsearch.fusion import RRF
 from hybridsearch.messages import number_of
-from hybridsearch.ranking import Ranking
+from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 
@@ -293,9 +293,18 @@ def _heads(
             f"{missing[0]!r}, which are neither "
             "in its index nor in the data set: use the data set that the runs were made with."
         )
+    rankings = {query: stages.rankings(plan, query) if plan.retrievers else {} for query in wanted}
+    others: Sequence[Ranking] = [EMPTY] * len(wanted)
+    if isinstance(plan.source, HybridSearch) and plan.source.passages is not None:
+        listed = [
+            set[str]().union(*(ranking.ids for ranking in rankings[query].values() if ranking.passages is not None))
+            for query in wanted
+        ]
+        unlisted = [[id for id in ids if id not in known] for ids, known in zip(wanted.values(), listed, strict=True)]
+        others = plan.asks(plan.source).list_passages([stages.queries[query] for query in wanted], unlisted)
     heads = {}
-    for query, ids in wanted.items():
-        found = FoundPassages(plan.fusion, stages.rankings(plan, query) if plan.retrievers else {}, documents)
+    for (query, ids), of_others in zip(wanted.items(), others, strict=True):
+        found = FoundPassages(plan.fusion, rankings[query], documents, of_others)
         heads[query] = [found.read(id, getattr(reranker, "passages", 1)) for id in ids if id in documents]
     return heads
 

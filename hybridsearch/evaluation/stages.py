@@ -139,7 +139,8 @@ class Stages:
 
     def _ask(self, search: HybridSearch, name: str, depth: int, plan: SystemPlan, *, passages: bool) -> Asked:
         def ask() -> Asked:
-            answers = replace(plan.asks(search, [name], depth), passages=passages).ask(self.queries.values())
+            asks = plan.asks(search, [name], depth)
+            answers = (asks if passages else replace(asks, passages=())).ask(self.queries.values())
             requests = dict(zip(self.queries, answers.requests[name], strict=True))
             rankings = dict(zip(self.queries, answers.rankings[name], strict=True))
             bare = {query: replace(ranking, documents=None) for query, ranking in rankings.items()}
