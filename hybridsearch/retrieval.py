@@ -182,8 +182,13 @@ class Plan:
 
     @property
     def _asking(self) -> Plan:
-        """The plan that asks for what `merge` needs. `merge` asks a `Lister` for passages, so they are left out."""
-        return replace(self, passages=()) if self.passages and isinstance(self.backend, Lister) else self
+        """The plan that asks for what `merge` needs.
+
+        If `merge` shows only some of the candidates, it asks a `Lister` for their passages, so they are left out here.
+        """
+        shown = self.selection.depth(self.top_k, 0 if self.reranker is None else self.reranker.top_k)
+        later = self.passages and isinstance(self.backend, Lister) and shown is not None and shown < self.depth
+        return replace(self, passages=()) if later else self
 
     def _at_once(self) -> bool:
         return not self.timeout and not set(self.optional).intersection(self.retrievers)

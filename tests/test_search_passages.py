@@ -127,6 +127,8 @@ def test_the_ranks_of_passages_do_not_depend_on_the_number_of_hits(make: Make) -
     assert len(several) > 1
     for count, hit in enumerate(several, 1):
         assert search.search(query, count)[-1].passages[:] == hit.passages[:]
+    all_shown = search.search(query, search.candidates)  # a server lists the passages of all candidates at once
+    assert [hit.passages[:] for hit in all_shown] == [hit.passages[:] for hit in several]
     (rankings,) = search.rankings([query])
     for hit in several:
         for name, ranking in rankings.items():
