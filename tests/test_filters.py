@@ -354,6 +354,7 @@ def _equals_itself(value: Any) -> None:
 
 
 @given(KINDS)
+@example("\ud800")
 def test_a_value_of_any_kind_that_is_kept_equals_itself(value: Any) -> None:
     _equals_itself(value)
 
