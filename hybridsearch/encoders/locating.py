@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from functools import cache
-from itertools import accumulate, groupby
+from itertools import groupby
 
 from hybridsearch.encoders import Place
 
@@ -20,7 +20,7 @@ LONGEST = 64
 """Number of characters of the longest part of a text whose terms are remembered."""
 
 _PAGE = re.compile(r".{1,50000}\S*", re.DOTALL)  # texts are cut into chunks page by page, to save memory
-_SPACES = re.compile(r"(\s+)")
+_CHUNK = re.compile(r"\S+")
 _VOICED = "\uff9e\uff9f"  # half-width marks of kana, which Unicode calls letters
 _SIGNS = "\u0e33\u0eb3"  # vowels of Thai and Lao that follow their letter
 _IGNORED = re.compile("[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
@@ -93,27 +93,45 @@ def joins(character: str) -> bool:
     return _kind(character) == "mark"
 
 
+def _occurrences(text: str, chunks: Set[str]) -> Iterator[tuple[int, str]]:
+    """Each place where one of the chunks stands between white space, and the chunk."""
+    if len(chunks) > 64:  # then one look at all chunks is faster
+        yield from ((found.start(), found.group()) for found in _CHUNK.finditer(text) if found.group() in chunks)
+        return
+    for chunk in chunks:
+        at = text.find(chunk)
+        while at >= 0:
+            end = at + len(chunk)
+            if (at == 0 or text[at - 1].isspace()) and (end == len(text) or text[end].isspace()):
+                yield at, chunk
+            at = text.find(chunk, end)
+
+
 class _Search:
     """The search for terms in texts. It remembers the places in each chunk."""
 
     def __init__(self, wanted: frozenset[str], analyse: Analyse, known: dict[str, frozenset[str]]) -> None:
         self._wanted, self._analyse, self._known = wanted, analyse, known
         self._letters = {letter for term in wanted for letter in term}
-        self._places: dict[str, list[Place]] = {}
+        self._seen: set[str] = set()
+        self._places: dict[str, set[Place]] = {}  # of the chunks with wanted terms
 
     def in_text(self, text: str) -> Iterator[Place]:
+        known, wanted = self._known, self._wanted
         for page in _PAGE.finditer(text):
-            pieces = _SPACES.split(page.group())  # chunks, and the white space between them
-            chunks = pieces[::2]
-            for chunk in set(chunks) - self._places.keys():
-                there = self._wanted & self._terms(chunk)
-                places = sorted(set(self._narrowed(chunk, 0, len(chunk), there, 0))) if there else []
-                self._places[chunk] = places
-            starts = list(accumulate(map(len, pieces), initial=page.start()))
-            for number, places in enumerate(map(self._places.__getitem__, chunks)):
-                if places:
-                    first = starts[2 * number]
-                    yield from (Place(first + start, first + end, term) for start, end, term in places)
+            chunks = set(page.group().split())
+            for chunk in chunks - self._seen:
+                terms = known.get(chunk)
+                if terms is None:
+                    terms = self._terms(chunk)
+                if not wanted.isdisjoint(terms):
+                    self._places[chunk] = set(self._narrowed(chunk, 0, len(chunk), wanted & terms, 0))
+            self._seen |= chunks
+            yield from sorted(
+                Place(page.start() + at + start, page.start() + at + end, term)
+                for at, chunk in _occurrences(page.group(), chunks & self._places.keys())
+                for start, end, term in self._places[chunk]
+            )
 
     def _terms(self, text: str) -> frozenset[str]:
         terms = self._known.get(text)
