@@ -528,7 +528,6 @@ def _parse(filter: Any, where: str, depth: int) -> Condition:
 def _parse_entry(key: Any, value: Any, where: str, depth: int) -> Condition:
     if not isinstance(key, str) or not key:
         raise FilterError(f"{where} has the field {_show(key)}, but a field is a non-empty string.")
-    _check_unicode(key, where)
     if not key.startswith("$"):
         return _parse_field(str.__str__(key), value, where)
     inner = f"{where}[{key!r:.80}]"
@@ -596,17 +595,7 @@ def _scalar(given: Any, where: str, hint: str) -> Scalar:
         raise FilterError(f"{where} is {error}.") from None
     if value is None and given is not None:
         raise FilterError(f"{where} is {given}, which is no value: write None to find documents without a value.")
-    if isinstance(value, str):
-        _check_unicode(value, where)
     return value
-
-
-def _check_unicode(text: str, where: str) -> None:
-    """Refuse what no document can hold, and no request to a server."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise FilterError(f"{where} has {_show(text)}, which holds a lone surrogate: repair the text.") from None
 
 
 def _show(value: Any) -> str:
