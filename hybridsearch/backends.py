@@ -573,7 +573,8 @@ class Vectored(Backend, Protocol):
 class Lister(Backend, Protocol):
     """A backend that lists the passages of a few documents much faster than the passages of all hits of a search.
 
-    `HybridSearch` searches it without passages. It then reads the documents that it needs by `fetch_passages`.
+    If `HybridSearch` shows only some of the candidates, it searches without passages. It then reads the documents that
+    it needs by `fetch_passages`.
     """
 
     def fetch_passages(
@@ -586,7 +587,7 @@ class Lister(Backend, Protocol):
 
         Args:
             requests: Requests that `search` has answered. `Request.passages` is the number of passages to list.
-            ids: Ids of the documents to read, for each request. They are documents that the request has found.
+            ids: Ids of the documents to read, for each request. They may be documents that its `k` leaves out.
 
         Returns:
             The documents by id, and the `Ranking.passages` of each request. A document that is not there is left out.
