@@ -17,7 +17,7 @@ LAYERS = [
     "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "corpus", "encoders",
     "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "hits", "found_passages",
     "side_by_side", "retrieval", "indexing",
-    "search", "opening", "evaluation", "training", "integrations", "testing",
+    "search", "opening", "evaluation", "training", "integrations", "service", "testing",
     "adapters", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the package, each of which may import those before it. The package itself may name any but the last."""
