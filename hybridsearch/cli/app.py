@@ -34,13 +34,13 @@ SEARCHING = "Search your documents"
 KEEPING = "List and delete documents"
 MEASURING = "Measure and improve the search"
 TRAINING = "Adapt a model to your data"
-SERVING = "Serve agents"
+SERVING = "Serve programs, people and agents"
 MOVING = "Move to another engine"
 CHECKING = "Check and prepare this machine"
 
 ORDER = (
-    "index", "search", "explain", "list", "get", "delete", "compare", "tune", "evaluate", "train", "mine", "mcp",
-    "copy", "publish", "doctor", "warmup",
+    "index", "search", "explain", "list", "get", "delete", "compare", "tune", "evaluate", "train", "mine", "serve",
+    "mcp", "copy", "publish", "doctor", "warmup",
 )  # fmt: skip
 """The verbs in the order in which `hybridsearch --help` lists them: the order in which a new user needs them."""
 

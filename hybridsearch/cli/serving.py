@@ -2,34 +2,98 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from pathlib import PurePath
+from dataclasses import fields
+from pathlib import Path, PurePath
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import SERVING, Verb, app
-from hybridsearch.cli.arguments import arg, backend_options, flag, of_run
+from hybridsearch.cli.arguments import arg, backend_options, flag, of_run, opt
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.service.settings import Settings, kinds, read_settings
 
 if TYPE_CHECKING:
     from hybridsearch.search import HybridSearch
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)=(?P<place>.+)", re.ASCII | re.DOTALL)
 
+_PLACES = arg(
+    "PLACE",
+    "Places of indexes: folders, or URLs of engines. NAME=PLACE gives an index a name. Default: the last part of the "
+    "place.",
+)
+
+
+def _with_settings(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with an option for each setting of the service."""
+    signature = inspect.signature(verb, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _options()
+    ]
+    verb.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    verb.__annotations__ = {one.name: one.annotation for one in [*own, *added]}
+    return verb
+
+
+def _options() -> Iterator[tuple[str, Any]]:
+    """The name and the annotation of the option of each setting."""
+    types = kinds()
+    for one in fields(Settings):
+        kind, data, name = types[one.name], one.metadata, f"--{one.name.replace('_', '-')}"
+        if kind is bool:
+            yield one.name, Annotated[bool | None, flag(name, data["help"], rich_help_panel=data["panel"])]
+            continue
+        many = kind not in (int, float, str)
+        shown = "" if many else f" Default: {one.default:,}." if kind is int else f" Default: {one.default}."
+        option = opt(data["metavar"], data["help"] + shown, name, rich_help_panel=data["panel"], show_default=False)
+        yield one.name, Annotated[(list[str] if many else kind) | None, option]
+
+
+@app.command(cls=Verb, rich_help_panel=SERVING)
+@_with_settings
+def serve(
+    places: Annotated[list[str] | None, _PLACES] = None,
+    config: Annotated[
+        Path | None,
+        of_run("FILE", "YAML file with settings, and with places of indexes by name under `indexes`."),
+    ] = None,
+    option: arguments.Options = None,
+    **given: Any,
+) -> None:
+    """Serve indexes over HTTP, with a page to search them.
+
+    The page is at http://127.0.0.1:8000/. Programs use the addresses below
+    /v1, which /openapi.json describes.
+
+    Each setting can also be an environment variable, such as
+    HYBRIDSEARCH_SERVE_PORT=8080, or a line of the file of --config, such as
+    max_top_k: 50. Options count before variables, and these before the file.
+
+    \bExamples:
+      hybridsearch serve papers
+      hybridsearch serve papers manuals=/data/manuals-index --allow-write
+      hybridsearch serve --config service.yaml
+    """
+    settings, from_file = read_settings(given, os.environ, config)
+    named = from_file | _named(places or [])
+    if not named:
+        raise InvalidArgumentError("A server needs an index: give its place, or `indexes` in a file of --config.")
+    from hybridsearch.service.run import run
+
+    run(named, settings, backend_options(option))
+
 
 @app.command(cls=Verb, rich_help_panel=SERVING)
 def mcp(
-    places: Annotated[
-        list[str],
-        arg(
-            "PLACE",
-            "Places of indexes: folders, or URLs of engines. NAME=PLACE gives an index a name. Default: the last part "
-            "of the place.",
-        ),
-    ],
+    places: Annotated[list[str], _PLACES],
     http: Annotated[
         bool,
         flag("--http", "Serve over streamable HTTP, and not over stdin and stdout.", rich_help_panel="Run"),

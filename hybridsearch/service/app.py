@@ -1,0 +1,54 @@
+"""`make_app` makes the service from indexes and settings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from hybridsearch.service import problems
+from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.routes import make_router
+from hybridsearch.service.settings import Settings
+
+
+def make_app(indexes: Mapping[str, ServedIndex], settings: Settings | None = None) -> FastAPI:
+    """Make the service for some indexes, as an ASGI application.
+
+    Args:
+        indexes: The indexes by name. The service closes them when it ends.
+        settings: Settings of the service. None for the defaults.
+
+    Returns:
+        The application.
+    """
+    settings = settings or Settings()
+    app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app.state.indexes = dict(indexes)
+    app.state.settings = settings
+    problems.install(app)
+    app.include_router(make_router(settings))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Tell that the process answers."""
+        return {"status": "ok"}
+
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Load the models while the service answers already, and close the indexes at the end."""
+    indexes: list[ServedIndex] = list(app.state.indexes.values())
+    loading = [asyncio.create_task(served.start()) for served in indexes]
+    try:
+        yield
+    finally:
+        for task in loading:
+            task.cancel()
+        await asyncio.gather(*loading, return_exceptions=True)
+        for served in indexes:
+            await served.stop()

@@ -1,0 +1,168 @@
+"""What requests may hold. `hybridsearch.search` checks everything that these models leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.fusion import Fusion, make_fusion
+from hybridsearch.rerank import MMR, Boost, FieldBoost, Recency
+from hybridsearch.search import CONFIGURED, SearchOptions
+from hybridsearch.service.settings import Settings
+
+Json: TypeAlias = dict[str, Any]
+
+_LARGEST = 2**31 - 1
+_FILTER = 'Filter on metadata, title or id, such as `{"year": {"$gte": 2020}}`.'
+
+
+class Strict(BaseModel):
+    """A body that refuses unknown members, and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class FusionSettings(Strict):
+    """A fusion with its settings, as in a file of `Fusion.save`."""
+
+    type: Literal["rrf", "score", "adaptive"]
+    k: float | None = Field(default=None, ge=0, description="Number that RRF adds to each rank. Default: 60.")
+    normalization: Literal["minmax", "zscore", "none"] | None = Field(
+        default=None, description="How `score` scales scores."
+    )
+    weights: dict[str, float] | None = Field(
+        default=None, description="Weights by retriever. 0 leaves a retriever out."
+    )
+
+    def made(self) -> Fusion:
+        """The fusion."""
+        return make_fusion(self.model_dump(exclude_none=True))
+
+
+class RecencyBoost(Strict):
+    """A boost for recent documents."""
+
+    type: Literal["recency"]
+    field: str = Field(min_length=1, description="Metadata field that holds a date.")
+    half_life: str = Field(
+        default="30d", description="Age at which half of the weight is left, such as 12h, 30d or 1y."
+    )
+    weight: float = Field(default=0.25, gt=0, le=1e6)
+
+    def made(self) -> Boost:
+        """The boost."""
+        return Recency(self.field, self.half_life, self.weight)
+
+
+class FieldBoostSettings(Strict):
+    """A boost for documents that match a filter, or that have a large number in a field."""
+
+    type: Literal["field"]
+    where: Annotated[str, Field(min_length=1)] | Json = Field(description="Name of a field with numbers, or a filter.")
+    weight: float = Field(default=0.25, gt=0, le=1e6)
+
+    def made(self) -> Boost:
+        """The boost."""
+        return FieldBoost(self.where, self.weight)
+
+
+class Diversity(Strict):
+    """Maximal marginal relevance: hits that differ from each other."""
+
+    relevance: float = Field(default=0.7, ge=0, le=1, description="Weight of the score. 1 keeps the order.")
+    depth: int = Field(default=100, ge=1, le=1000, description="Number of first hits that are compared.")
+    retriever: str | None = Field(default=None, description="Retriever whose vectors are compared.")
+
+    def made(self) -> MMR:
+        """The MMR."""
+        return MMR(self.relevance, self.depth, self.retriever)
+
+
+class SnippetSettings(Strict):
+    """How snippets are made."""
+
+    length: int = Field(default=200, ge=1, le=10_000, description="Number of characters of a snippet.")
+    models: bool = Field(
+        default=False, description="Whether models read the texts to find highlights. This takes longer."
+    )
+
+
+class SearchBody(Strict):
+    """A search. Give `query`, or `queries` for several at once."""
+
+    query: str | None = Field(default=None, description="Text of the query.")
+    queries: list[str] | None = Field(
+        default=None, description="Texts of several queries, which are searched together."
+    )
+    top_k: int = Field(default=10, ge=1, description="Number of hits for each query.")
+    offset: int = Field(
+        default=0, ge=0, le=_LARGEST, description="Number of first hits to leave out, for the next page."
+    )
+    filter: Json | None = Field(default=None, description=_FILTER)
+    retrievers: list[str] | None = Field(default=None, min_length=1, description="Names of the retrievers to ask.")
+    candidates: int | None = Field(
+        default=None, ge=1, description="Number of documents that are read from each retriever."
+    )
+    fusion: Literal["rrf", "minmax", "zscore", "adaptive"] | FusionSettings | None = Field(
+        default=None,
+        description="Fusion that merges the rankings: a name, or settings as in a file of `hybridsearch tune`.",
+    )
+    rerank: bool = Field(default=True, description="Whether the reranker of the index is used, if it has one.")
+    min_score: float | dict[str, float] | None = Field(
+        default=None, description="Least score of a hit, or least scores by retriever."
+    )
+    boost: list[Annotated[RecencyBoost | FieldBoostSettings, Field(discriminator="type")]] = Field(
+        default=[], max_length=10, description="Boosts that raise scores by metadata."
+    )
+    group_by: str | None = Field(
+        default=None, min_length=1, description="Metadata field of which each value gives one hit, the best."
+    )
+    diversity: Diversity | None = None
+    snippets: bool | SnippetSettings = Field(
+        default=False, description="Whether each hit has the part of its text that fits."
+    )
+    passages: bool = Field(default=True, description="Whether hits of an index with passages list their best passages.")
+    explain: bool = Field(default=False, description="Whether each hit has an explanation.")
+
+    @property
+    def asked(self) -> Sequence[str]:
+        """The queries."""
+        if (self.query is None) == (self.queries is None):
+            both = "neither is" if self.query is None else "both are"
+            raise InvalidArgumentError(f"A search takes query or queries, but {both} given: give one of them.")
+        return [self.query] if self.query is not None else self.queries or []
+
+    @property
+    def options(self) -> SearchOptions:
+        """The other arguments of `HybridSearch.search`."""
+        fusion = self.fusion.made() if isinstance(self.fusion, FusionSettings) else self.fusion
+        return {
+            "filter": self.filter,
+            "retrievers": self.retrievers,
+            "candidates": self.candidates,
+            "fusion": fusion,
+            "reranker": CONFIGURED if self.rerank else None,
+            "offset": self.offset,
+            "min_score": self.min_score,
+            "boost": [one.made() for one in self.boost],
+            "group_by": self.group_by,
+            "diversity": None if self.diversity is None else self.diversity.made(),
+        }
+
+
+def search_body(limits: Settings) -> type[SearchBody]:
+    """The model of searches within these limits."""
+    query = Annotated[str, Field(max_length=limits.max_query)]
+    own = {name: copy(field) for name, field in SearchBody.model_fields.items()}
+    return create_model(
+        "Search",
+        __base__=SearchBody,
+        query=(query | None, own["query"]),
+        queries=(Annotated[list[query], Field(min_length=1, max_length=limits.max_queries)] | None, own["queries"]),
+        top_k=(Annotated[int, Field(le=limits.max_top_k)], own["top_k"]),
+        candidates=(Annotated[int, Field(le=limits.max_candidates)] | None, own["candidates"]),
+    )

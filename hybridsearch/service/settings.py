@@ -1,0 +1,175 @@
+"""The settings of the service: from options of the command, from the environment, and from a YAML file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hybridsearch.arguments import ALLOWED_FIRST, number, shown, true_or_false, whole_number
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+
+VARIABLE = "HYBRIDSEARCH_SERVE_"
+"""Beginning of the environment variables of settings. The rest is the setting's name in capitals."""
+
+
+def setting(default: Any, help: str, *, panel: str = "Limits", metavar: str = "N", least: float | None = None) -> Any:
+    """A field of `Settings`.
+
+    Args:
+        default: Default of the setting. A tuple is a list of texts.
+        help: Text for `hybridsearch serve --help`. It begins with what the value is.
+        panel: Heading under which the help text lists the option.
+        metavar: Placeholder for the value in the help text.
+        least: Smallest allowed number. None for a value that is no number.
+    """
+    return field(default=default, metadata={"help": help, "panel": panel, "metavar": metavar, "least": least})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of the service. Each is an option of `hybridsearch serve`, whose help text describes it.
+
+    >>> Settings(max_top_k=50).max_top_k
+    50
+    >>> Settings(max_top_k=0)
+    Traceback (most recent call last):
+    hybridsearch.errors.InvalidArgumentError: max_top_k is 0, but it must be a whole number of at least 1.
+    """
+
+    host: str = setting(
+        "127.0.0.1",
+        "Address to listen on. Another address than 127.0.0.1 needs tokens in HYBRIDSEARCH_TOKENS, such as "
+        "read:TOKEN,write:TOKEN.",
+        panel="Run",
+        metavar="ADDRESS",
+    )
+    port: int = setting(8000, "Port to listen on.", panel="Run", least=1)
+    allow_write: bool = setting(
+        False, "Let clients store and delete documents without a token.", panel="Run", metavar=""
+    )
+    cors: tuple[str, ...] = setting(
+        (),
+        "Origin of web pages that may use the service, such as https://example.org. Can be repeated. Default: only "
+        "the service's pages.",
+        panel="Run",
+        metavar="ORIGIN",
+    )
+    allow_host: tuple[str, ...] = setting(
+        (),
+        "Host name under which clients reach a service on 127.0.0.1, for example through a proxy. Can be repeated. "
+        "Default: only localhost.",
+        panel="Run",
+        metavar="NAME",
+    )
+    max_body: int = setting(10_000_000, "Bytes of a request's body, and of one line of NDJSON.", least=1)
+    max_queries: int = setting(100, "Queries in one request.", least=1)
+    max_query: int = setting(2_000, "Characters of a query.", least=1)
+    max_top_k: int = setting(1_000, "Hits for each query, and documents in one part of a list.", least=1)
+    max_candidates: int = setting(10_000, "Documents that are read from each retriever.", least=1)
+    max_filter_depth: int = setting(10, "Levels of a filter.", least=1)
+    max_filter_values: int = setting(1_000, "Values in a filter.", least=1)
+    max_seconds: float = setting(
+        30.0, "Seconds that a request may take. The next bytes of streamed documents must come in this time.", least=0.1
+    )
+    max_requests: int = setting(128, "Requests at the same time. Others get the status 429.", least=1)
+
+    def __post_init__(self) -> None:
+        for name, kind in kinds().items():
+            object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+
+
+def kinds() -> dict[str, Any]:
+    """The type of each setting, by name."""
+    return get_type_hints(Settings)
+
+
+def read_settings(
+    options: Mapping[str, Any], environment: Mapping[str, str], file: str | Path | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """Read the settings of a service. An option counts before the environment, and the environment before the file.
+
+    Args:
+        options: Settings that the command's options give. Those that are None or empty are not given.
+        environment: Variables of the environment.
+        file: YAML file with settings, and with places of indexes by name under `indexes`. None for no file.
+
+    Returns:
+        The settings, and the places of the file by the names of their indexes.
+
+    Raises:
+        InvalidArgumentError: A setting is not known or not allowed, or the file cannot be read.
+    """
+    from_file = {} if file is None else _read_file(Path(file))
+    places = _checked_places(from_file.pop("indexes", {}), file)
+    if unknown := [name for name in from_file if name not in kinds()]:
+        raise InvalidArgumentError(
+            f"The file {str(file)!r:.200} has the setting {unknown[0]!r:.80}, which is not known. The settings are "
+            f"indexes, {', '.join(kinds())}."
+        )
+    from_environment = {
+        name.removeprefix(VARIABLE).lower(): text for name, text in environment.items() if name.startswith(VARIABLE)
+    }
+    if unknown := [name for name in from_environment if name not in kinds()]:
+        raise InvalidArgumentError(
+            f"The environment has {VARIABLE + unknown[0].upper():.80}, which is no setting. The settings are "
+            f"{', '.join(kinds())}."
+        )
+    read = {name: _parsed(kinds()[name], text) for name, text in from_environment.items()}
+    given = {name: value for name, value in options.items() if value not in (None, (), [])}
+    return Settings(**from_file | read | given), places
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """The value of a setting."""
+    metadata = next(one.metadata for one in fields(Settings) if one.name == name)
+    if kind is bool:
+        return true_or_false(name, value)
+    if kind is int:
+        return whole_number(name, value, metadata["least"])
+    if kind is float:
+        return float(number(name, value, least=metadata["least"]))
+    listed = [value] if kind is str or isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) and one for one in listed):
+        allowed = "a text" if kind is str else "a list of texts"
+        raise InvalidArgumentError(ALLOWED_FIRST.format(name=name, allowed=allowed, value=shown(value)))
+    return listed[0] if kind is str else tuple(listed)
+
+
+def _parsed(kind: Any, text: str) -> Any:
+    """The value of an environment variable. `_checked` refuses what cannot be parsed."""
+    if kind in (bool, int, float):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text if kind is str else [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _checked_places(given: Any, file: str | Path | None) -> dict[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(one, str) and one for one in [*given, *given.values()]):
+        raise InvalidArgumentError(
+            f"indexes of the file {str(file)!r:.200} are places by name, such as {{'papers': '/data/papers'}}, not "
+            f"{shown(given)}."
+        )
+    return given
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingExtraError("PyYAML", "serve", "A file of settings") from error
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise InvalidArgumentError(f"The settings {str(path)!r:.200} cannot be read: {reason}.") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise InvalidArgumentError(
+            f"The file {str(path)!r:.200} holds settings by name, such as `port: 8000`, not {shown(content)}."
+        )
+    return content

@@ -1,0 +1,52 @@
+"""Fixtures of the service: an index in a folder, and a function that asks the service in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install 'hybridsearch[serve]'")
+
+import httpx
+
+import hybridsearch as hs
+from hybridsearch.service.app import make_app
+from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.settings import Settings
+
+DOCUMENTS = [
+    hs.Document("manual/alder", "Charge the battery indoors.", "Alder", {"year": 2020, "published": "2020-03-01"}),
+    hs.Document("über 1", "Never charge a battery that is frozen.", metadata={"year": 2023}),
+    hs.Document("long", "The saddle is high. " * 50 + "The battery is charged.", "Long"),
+]
+
+
+@pytest.fixture
+def papers(tmp_path: Path) -> Path:
+    """The folder of an index with three documents."""
+    with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, tmp_path / "papers") as search:
+        search.index(DOCUMENTS, show_progress_bar=False)
+    return tmp_path / "papers"
+
+
+@pytest.fixture
+def ask(papers: Path) -> Callable[..., httpx.Response]:
+    """A function that sends one request to a service of `papers`, with these settings, and returns the answer."""
+
+    def send(method: str, path: str, *, settings: dict[str, Any] | None = None, **request: Any) -> httpx.Response:
+        async def run() -> httpx.Response:
+            app = make_app({"papers": ServedIndex("papers", str(papers))}, Settings(**settings or {}))
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with (
+                app.router.lifespan_context(app),
+                httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+            ):
+                return await client.request(method, path, **request)
+
+        return asyncio.run(run())
+
+    return send

@@ -1,0 +1,116 @@
+"""Tests of searches over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hybridsearch as hs
+
+Ask = Callable[..., Any]
+
+
+def test_an_answer_is_the_dict_of_the_results(ask: Ask, papers: Path) -> None:
+    answer = ask("POST", "/v1/papers/search", json={"query": "charge the battery", "top_k": 2})
+
+    with hs.open(papers) as search:
+        expected = search.search("charge the battery", 2).to_dict()
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() | {"timings": {}} == expected | {"timings": {}}
+
+
+def test_all_arguments_of_a_search_work(ask: Ask, papers: Path) -> None:
+    same: dict[str, Any] = {
+        "offset": 1,
+        "filter": {"id": {"$in": ["manual/alder", "long", "über 1"]}},
+        "retrievers": ["bm25", "chars"],
+        "candidates": 50,
+        "min_score": 0.01,
+        "group_by": "year",
+    }
+    body = same | {
+        "query": "charge the battery",
+        "top_k": 5,
+        "fusion": {"type": "rrf", "k": 10, "weights": {"bm25": 2, "chars": 1}},
+        "rerank": False,
+        "boost": [
+            {"type": "recency", "field": "published", "half_life": "1y", "weight": 0.5},
+            {"type": "field", "where": {"year": 2023}, "weight": 5},
+            {"type": "field", "where": "year"},
+        ],
+        "diversity": {"relevance": 0.5, "retriever": "bm25"},
+        "snippets": {"length": 40},
+        "explain": True,
+    }
+    found = ask("POST", "/v1/papers/search", json=body).json()["hits"]
+
+    with hs.open(papers) as search:
+        expected = search.search(
+            "charge the battery",
+            5,
+            fusion=hs.RRF(10, {"bm25": 2, "chars": 1}),
+            boost=[hs.Recency("published", "1y", 0.5), hs.FieldBoost({"year": 2023}, 5), hs.FieldBoost("year")],
+            diversity=hs.MMR(0.5, retriever="bm25"),
+            **same,
+        )
+        snippets = [hit.snippet(40, models=False).to_dict() for hit in expected]
+        terms = [explanation.to_dict()["terms"] for explanation in expected.explain()]
+    assert len(expected) == 2
+    assert [hit["id"] for hit in found] == expected.ids
+    assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in expected], rel=1e-6)
+    assert [hit["snippet"] for hit in found] == snippets
+    assert [hit["explanation"]["terms"] for hit in found] == terms
+
+
+def test_several_queries_are_searched_together(ask: Ask) -> None:
+    found = ask("POST", "/v1/papers/search", json={"queries": ["saddle", "frozen"], "top_k": 1, "fusion": "minmax"})
+    assert [[hit["id"] for hit in results["hits"]] for results in found.json()["results"]] == [["long"], ["über 1"]]
+
+
+def test_a_browser_asks_by_a_query_string(ask: Ask) -> None:
+    found = ask("GET", "/v1/papers/search?q=frozen%20battery&top_k=1&snippets=true").json()
+    assert [(hit["id"], hit["snippet"]["text"]) for hit in found["hits"]] == [
+        ("über 1", "Never charge a battery that is frozen.")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, "A search takes query or queries, but neither is given: give one of them."),
+        ({"query": "a", "queries": ["b"]}, "A search takes query or queries, but both are given: give one of them."),
+        ({"query": "a", "top_k": "3", "topk": 3}, "top_k is '3', but it must be a whole number. topk is not known."),
+        ({"query": "a", "top_k": 1001}, "top_k is 1001, but it must be at most 1000."),
+        ({"query": "a" * 2001}, "query has too many characters: at most 2000 are allowed."),
+        ({"queries": ["a"] * 101}, "queries has too many entries: at most 100 are allowed."),
+        ({"query": "a", "candidates": 10**6}, "candidates is 1000000, but it must be at most 10000."),
+        ({"query": "a", "retrievers": ["x"]}, "retrievers names 'x', which is not a retriever of this index."),
+        ({"query": "a", "filter": {"year": {"$newer": 1}}}, """filter['year'] has the unknown operator "$newer":"""),
+    ],
+)
+def test_a_mistake_is_told_as_a_problem(ask: Ask, body: dict[str, Any], sentence: str) -> None:
+    answer = ask("POST", "/v1/papers/search", json=body)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"].startswith(sentence)
+    assert answer.json()["type"] == f"urn:hybridsearch:error:{'filter' if 'filter' in body else 'invalid-argument'}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [
+        ("GET", "/v1/others/search?q=a", 404, "There is no index 'others'. The indexes are 'papers'."),
+        ("GET", "/nothing", 404, "There is nothing at this address."),
+        ("PATCH", "/v1/papers/search", 405, "This address does not take PATCH."),
+    ],
+)
+def test_an_address_that_is_not_known_is_a_problem_too(
+    ask: Ask, method: str, path: str, status: int, detail: str
+) -> None:
+    answer = ask(method, path)
+    assert (answer.status_code, answer.json()["detail"]) == (status, detail)
+    assert answer.headers["content-type"] == "application/problem+json"
