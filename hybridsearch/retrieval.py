@@ -96,7 +96,8 @@ class Plan:
             One `Results` for each query, in order.
         """
         queries = _check_queries(queries)
-        return self.merge(queries, self._asking.ask(queries)) if _is_asked(queries) else self._of_blank(queries)
+        asked = [query for query in queries if query.strip()]
+        return self._with_blank(queries, self.merge(asked, self._asking.ask(asked)) if asked else [])
 
     async def aresults(self, queries: Iterable[str]) -> list[Results]:
         """Find the best documents for each of several queries without blocking the event loop.
@@ -110,9 +111,9 @@ class Plan:
         queries = _check_queries(queries)
         if not isinstance(self.backend, AsyncBackend):
             return await asyncio.to_thread(self.results, queries)
-        if not _is_asked(queries):
-            return self._of_blank(queries)
-        return await asyncio.to_thread(self.merge, queries, await self._asking.aask(queries))
+        asked = [query for query in queries if query.strip()]
+        found = await asyncio.to_thread(self.merge, asked, await self._asking.aask(asked)) if asked else []
+        return self._with_blank(queries, found)
 
     def ask(self, queries: Iterable[str]) -> Answers:
         """Get the rankings of the retrievers, before they are merged.
@@ -193,9 +194,11 @@ class Plan:
     def _at_once(self) -> bool:
         return not self.timeout and not set(self.optional).intersection(self.retrievers)
 
-    def _of_blank(self, queries: Sequence[str]) -> list[Results]:
-        """The results of blank queries. No model is loaded for them."""
-        return [Results(query, (), self.retrievers, notes=(BLANK,)) for query in queries]
+    def _with_blank(self, queries: Sequence[str], found: Iterable[Results]) -> list[Results]:
+        """The results of all queries. `found` has those of the queries that are not blank."""
+        rest = iter(found)
+        blank = Results("", (), self.retrievers, notes=(BLANK,))
+        return [next(rest) if query.strip() else replace(blank, query=query) for query in queries]
 
     def _nothing(self) -> Answers:
         return Answers(dict.fromkeys(self.retrievers, ()), dict.fromkeys(self.retrievers, ()))
@@ -514,10 +517,6 @@ def _check_queries(queries: Iterable[str]) -> list[str]:
                 f"Query {number} holds a lone surrogate, which is not valid Unicode: repair the text."
             ) from None
     return queries
-
-
-def _is_asked(queries: Sequence[str]) -> bool:
-    return any(query.strip() for query in queries)
 
 
 def _note_of(query: QueryVector) -> str:

@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request
 from hybridsearch import opening
 from hybridsearch.hits import Results
 from hybridsearch.search import HybridSearch
+from hybridsearch.service.batching import Batcher
 
 LOOK = "1s"
 """Time between two looks for changes that other processes made."""
@@ -33,6 +34,7 @@ class ServedIndex:
         self.name = name
         self.place = place
         self._search = opening.open(place, **{"refresh": LOOK, **options})
+        self._batcher = Batcher(lambda: self._search)
         self._ready = False
 
     @property
@@ -53,6 +55,7 @@ class ServedIndex:
     async def stop(self) -> None:
         """Release the index's files and connections."""
         self._ready = False
+        self._batcher.close()
         await self._search.aclose()
 
     async def search_many(self, queries: Iterable[str], top_k: int = 10, **options: Any) -> list[Results]:
@@ -66,7 +69,7 @@ class ServedIndex:
         Returns:
             One `Results` for each query, in the order of `queries`.
         """
-        return await self._search.asearch_many(queries, top_k, **options)
+        return await self._batcher.search_many(queries, top_k, **options)
 
 
 def load_models(search: HybridSearch) -> None:
