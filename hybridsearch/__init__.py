@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import load_dataset as load_dataset
     from hybridsearch.evaluation.experiment import compare as compare
     from hybridsearch.evaluation.experiment import evaluate as evaluate
+    from hybridsearch.evaluation.judging import Judgements as Judgements
     from hybridsearch.evaluation.pipeline import Pipeline as Pipeline
     from hybridsearch.evaluation.tuning import tune as tune
     from hybridsearch.fusion import RRF as RRF
@@ -71,6 +72,7 @@ _HOMES = {
     "Hit": "hits",
     "HybridSearch": "search",
     "HybridSearchError": "errors",
+    "Judgements": "evaluation.judging",
     "MMR": "rerank",
     "NativeBM25": "encoders.native",
     "Passages": "passages",

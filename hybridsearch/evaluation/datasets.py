@@ -371,6 +371,39 @@ def load_dataset(
     )
 
 
+def read_queries(path: str | Path, *, topic_field: Literal["title", "desc", "narr"] = "title") -> dict[str, str]:
+    """Read queries from a file: from a data set, or from a log of queries.
+
+    | file                                 | queries                                                         |
+    |--------------------------------------|-----------------------------------------------------------------|
+    | TREC topics                          | `<top> <num> ... <title> ...`                                   |
+    | lines with a tab (.tsv, .txt)        | `id<TAB>text`                                                   |
+    | plain lines                          | each line is a query; the ids are q1, q2, ... in their order    |
+    | JSON lines, CSV, Parquet             | records with an id and a text                                   |
+    | JSON lines with the field `query`    | a log: each different text is a query; the ids are q1, q2, ...  |
+
+    Args:
+        path: File to read. It can be compressed.
+        topic_field: Part of a TREC topic that is the query: "title", "desc" or "narr".
+
+    Returns:
+        Query id -> text, in the order of the file. Blank queries are left out. In plain lines and in a log, a text
+        that comes again is left out too, so the ids do not change when lines are added at the end.
+
+    Raises:
+        InvalidArgumentError: There is no such file, or it is malformed or has no query, or an id has several texts.
+    """
+    path = Path(path)
+    queries: dict[str, str] = {}
+    pairs = _logged(path)
+    for id, text in _read_queries(path, topic_field) if pairs is None else pairs:
+        if text.strip() and queries.setdefault(id, text) != text:
+            raise InvalidArgumentError(f"{path}: the query id {id!r:.80} has several texts. Give each query one id.")
+    if not queries:
+        raise InvalidArgumentError(f"{path} has no query.")
+    return queries
+
+
 def load_one(name: str | Path, split: str = "test", dataset_id: str | Path | None = None) -> Dataset:
     """Load one data set by name, as `load_dataset` does.
 
@@ -480,6 +513,24 @@ def _read_queries(path: Path, topic_field: str) -> Iterator[tuple[str, str]]:
             )
         if number > 1 or id.lower() not in ("id", "_id", *_QUERY_FIELDS):
             yield id, text.strip()
+
+
+def _logged(path: Path) -> list[tuple[str, str]] | None:
+    """Ids and texts of plain lines, or of JSON lines with the field `query`. None for a file of another format."""
+    if _suffix(path) == ".jsonl":
+        _, first = next(_records(path), ("", {}))
+        if "query" not in first or "text" in first or "_id" in first:
+            return None
+        texts = [str(record["query"]) for _, record in _records(path) if isinstance(record.get("query"), str)]
+    elif _suffix(path) in (".json", ".parquet", ".csv"):
+        return None
+    else:
+        lines = [line for _, line in read_lines(path)]
+        if any("\t" in line for line in lines) or (lines and lines[0].lstrip().lower().startswith("<top>")):
+            return None
+        texts = lines
+    different = dict.fromkeys(stripped for text in texts if (stripped := text.strip()))
+    return [(f"q{number}", text) for number, text in enumerate(different, 1)]
 
 
 def _topics(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterator[tuple[str, str]]:

@@ -180,7 +180,7 @@ def compare(
     texts = {query: dataset.queries[query] for query in qrels}
     stages = Stages(texts, dataset.corpus, work_folder, show_progress_bar, exclude_self)
     check_sources(plans, qrels, dataset.name)
-    returned = _rankings(plans, stages, qrels)
+    returned = rankings_of(plans, stages, qrels)
     found = {
         plan.name: {q: _with_own_scores(one, plan, stages, q).top(top_k) for q, one in returned[plan.name].items()}
         for plan in plans
@@ -247,7 +247,7 @@ def retrieve_rerank(
 # Helpers
 
 
-def _rankings(
+def rankings_of(
     plans: Sequence[SystemPlan], stages: Stages, qrels: Mapping[str, Mapping[str, int]]
 ) -> dict[str, dict[str, Ranking]]:
     """The ranking that each system returns, by system name and query id."""
