@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    "messages", "errors", "arguments", "folders", "forks", "progress", "tokens", "tables", "documents", "readers",
+    "messages", "errors", "arguments", "folders", "forks", "progress", "access", "tables", "documents", "readers",
     "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "corpus", "encoders",
     "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "hits", "found_passages",
     "side_by_side", "retrieval", "indexing",

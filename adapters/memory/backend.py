@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch import arguments
 from hybridsearch.adapters.checks import check_batch_size, check_open, differing_retrievers, opened
 from hybridsearch.adapters.memory import compiled, loops, merging
 from hybridsearch.adapters.memory.interrupts import interrupted, whole
@@ -30,6 +32,7 @@ from hybridsearch.errors import (
     HybridSearchError,
     IndexCorruptedError,
     IndexExistsError,
+    IndexLockedError,
     IndexNotFoundError,
     InvalidArgumentError,
     StorageError,
@@ -63,6 +66,9 @@ class MemoryBackend:
             opens a large index faster: only files of up to 4 MiB are compared, and larger files are checked only for
             positions that are out of range. Then damaged texts, weights and vectors in larger files can give wrong
             results.
+        turns: Seconds that a change waits until another process has ended its change. The process then holds the
+            writer's lock only during its own changes, so several processes can write in turns. Default None: the first
+            change takes the lock until `close`, and does not wait for it.
 
     >>> backend = MemoryBackend()
     >>> backend.create(Schema({}))
@@ -71,10 +77,19 @@ class MemoryBackend:
     (1, 'Lift')
     """
 
-    def __init__(self, location: str | Path | None = None, *, hnsw: bool = False, verify: bool = True) -> None:
+    def __init__(
+        self,
+        location: str | Path | None = None,
+        *,
+        hnsw: bool = False,
+        verify: bool = True,
+        turns: float | None = None,
+    ) -> None:
         self._folder = None if location is None else checked_path("The place of the index", location).absolute()
         self._hnsw = hnsw
         self._verify = verify
+        self._turns = None if turns is None else arguments.number("turns", turns, least=0, unit="seconds")
+        self._merging = False
         self._state: State | None = None
         self._store: CorpusStore | None = None
         self._closing = self._closed = False
@@ -180,6 +195,7 @@ class MemoryBackend:
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema)
             self._state = State(schema, approximate=self._hnsw)
+            self._end_turn()
 
     def close(self) -> None:
         """Wait for a running merge, and release the files and the writer's lock. It may be called twice."""
@@ -226,7 +242,7 @@ class MemoryBackend:
             with self._adding(segment, to_tables(batch, state.schema)) as added:
                 self._commit((*views, added))
             self._added += len(batch)
-        self._merge_later()
+            self._merge_later()
 
     @whole
     def delete(self, ids: Sequence[str]) -> int:
@@ -236,8 +252,7 @@ class MemoryBackend:
             removed = state.documents - sum(view.documents for view in views)
             if removed:
                 self._commit(views)
-        if removed:
-            self._merge_later()
+                self._merge_later()
         return removed
 
     @whole
@@ -247,8 +262,7 @@ class MemoryBackend:
             removed = state.count(filter)
             if removed:
                 self._commit([view.without(view.rows(filter).tolist()) for view in state.views])
-        if removed:
-            self._merge_later()
+                self._merge_later()
         return removed
 
     def refresh(self) -> None:
@@ -378,24 +392,45 @@ class MemoryBackend:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[State]:
         """The latest state, for the only thread of the only process that may change it now."""
-        with self._writer:
-            self._current()
-            store = self._store
-            if store is not None and (store.lock() or self._is_behind(store)):  # another process has changed the folder
-                if differing := differing_retrievers(self._current().schema, store.schema):
-                    raise IndexNotFoundError(
-                        f"Another index is in {store.folder} now, and its retrievers differ "
-                        f"({', '.join(map(repr, differing))}). Nothing was written: open the index again."
-                    )
-                self._state = self._read(store)
-            yield self._current()
+        deadline = time.monotonic() + (self._turns or 0)
+        while True:
+            with self._writer:
+                try:
+                    self._begin_turn()
+                except IndexLockedError:
+                    if time.monotonic() >= deadline or interrupted():
+                        raise
+                else:
+                    try:
+                        yield self._current()
+                    finally:
+                        self._end_turn()
+                    return
+            time.sleep(0.01)
+
+    def _begin_turn(self) -> None:
+        """Become the writer, and read what other processes have written."""
+        self._current()
+        store = self._store
+        if store is not None and (store.lock() or self._is_behind(store)):  # another process has changed the folder
+            if differing := differing_retrievers(self._current().schema, store.schema):
+                raise IndexNotFoundError(
+                    f"Another index is in {store.folder} now, and its retrievers differ "
+                    f"({', '.join(map(repr, differing))}). Nothing was written: open the index again."
+                )
+            self._state = self._read(store)
+
+    def _end_turn(self) -> None:
+        """Let other processes write, unless this process keeps the writer's lock or still merges segments."""
+        if self._turns is not None and self._store is not None and not self._merging:
+            self._store.close()
 
     def _is_behind(self, store: CorpusStore) -> bool:
         return self._state is None or tuple(view.part for view in self._state.views) != store.parts
 
     def _forget_threads(self) -> None:
         """Make a new lock in a forked process, because a thread of the parent may hold the old one."""
-        self._writer, self._merger = threading.RLock(), None
+        self._writer, self._merger, self._merging = threading.RLock(), None, False
 
     def _check_schema(self, schema: Schema) -> None:
         """Raises InvalidArgumentError or BackendError if this backend cannot store an index with this schema."""
@@ -502,11 +537,15 @@ class MemoryBackend:
     def _merge_later(self) -> None:
         """Start merging in the background if there are segments to merge and no thread merges them yet."""
         with self._writer:
-            busy = self._merger is not None and self._merger.is_alive()
-            if busy or self._closing or self._state is None or not merging.choose(self._state.views):
+            if self._merging or self._closing or self._state is None or not merging.choose(self._state.views):
                 return
             self._merger = threading.Thread(target=self._merge_all, name="hybridsearch-merge")
-            self._merger.start()
+            self._merging = True
+            try:
+                self._merger.start()
+            except BaseException:
+                self._merging, self._merger = False, None
+                raise
 
     def _wait_if_behind(self) -> None:
         merger = self._merger
@@ -526,6 +565,10 @@ class MemoryBackend:
             log.warning("Merging segments failed. It is tried again after the next change: %s", error)
         except Exception:
             log.exception("Merging segments failed. The index is not damaged.")
+        finally:
+            with self._writer:
+                self._merging = False
+                self._end_turn()
 
     def _merge(self, chosen: Sequence[View]) -> None:
         """Replace some segments by one segment with their documents. Other threads may write meanwhile."""

@@ -126,8 +126,8 @@ def mcp(
       hybridsearch mcp papers manuals=/data/manuals-index --http
     """
     import hybridsearch as hs
+    from hybridsearch.access import Tokens
     from hybridsearch.integrations.mcp import make_server, serve_http
-    from hybridsearch.tokens import Tokens
 
     tokens = Tokens.from_environment() if http else None
     named = _named(places)

@@ -9,11 +9,9 @@ The package `mcp` speaks the protocol. This module needs the extra `mcp`.
 # Without `from __future__ import annotations`: the schemas of the tools are made from annotations that know the index.
 
 import asyncio
-import ipaddress
 import json
 import logging
 import re
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from itertools import chain, zip_longest
 from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
+from hybridsearch.access import Tokens, listen, url_of_server
 from hybridsearch.context import url_of
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
@@ -37,7 +36,6 @@ from hybridsearch.filters import fields_of
 from hybridsearch.hits import Hit, Results
 from hybridsearch.messages import number_of, redacted
 from hybridsearch.search import HybridSearch
-from hybridsearch.tokens import Tokens
 
 try:
     import uvicorn
@@ -179,23 +177,9 @@ def serve_http(server: MCPServer, host: str = "127.0.0.1", port: int = 8765) -> 
         InvalidArgumentError: The host is not loopback and the server has no tokens, or the process cannot listen there,
             for example because another program does.
     """
-    if server.settings.auth is None and not _is_loopback(host):
-        raise InvalidArgumentError(
-            f"Other machines can reach {host!r:.80}, so the server needs tokens: set HYBRIDSEARCH_TOKENS to a list "
-            "such as read:TOKEN,write:TOKEN."
-        )
     app = server.streamable_http_app(host=host, stateless_http=True, json_response=True)
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]
-        raise InvalidArgumentError(
-            f"The server cannot listen on port {port} of {host!r:.80} ({reason}): give another port "
-            "(--port) or host (--host)."
-        ) from None
-    with listening:
-        shown = f"[{host}]" if ":" in host else host
-        print(f"hybridsearch: Listening on http://{shown}:{port}/mcp. Ctrl-C ends.", file=sys.stderr)
+    with listen(host, port, has_tokens=server.settings.auth is not None) as listening:
+        print(f"hybridsearch: Listening on {url_of_server(host, port)}/mcp. Ctrl-C ends.", file=sys.stderr)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE)
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -407,15 +391,6 @@ def _uri(name: str, id: str) -> str:
 
 
 # Errors and rights
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextmanager

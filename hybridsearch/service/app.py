@@ -7,19 +7,25 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
+from hybridsearch.access import Tokens
 from hybridsearch.service import problems
+from hybridsearch.service.guard import Guard
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.routes import make_router
 from hybridsearch.service.settings import Settings
 
 
-def make_app(indexes: Mapping[str, ServedIndex], settings: Settings | None = None) -> FastAPI:
+def make_app(
+    indexes: Mapping[str, ServedIndex], settings: Settings | None = None, tokens: Tokens | None = None
+) -> FastAPI:
     """Make the service for some indexes, as an ASGI application.
 
     Args:
         indexes: The indexes by name. The service closes them when it ends.
         settings: Settings of the service. None for the defaults.
+        tokens: Tokens that clients must send one of. None for no tokens.
 
     Returns:
         The application.
@@ -30,6 +36,15 @@ def make_app(indexes: Mapping[str, ServedIndex], settings: Settings | None = Non
     app.state.settings = settings
     problems.install(app)
     app.include_router(make_router(settings))
+    app.add_middleware(Guard, settings=settings, tokens=tokens or Tokens())
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["Retry-After", "X-Request-Id"],
+        )
 
     @app.get("/health")
     async def health() -> dict[str, str]:

@@ -93,10 +93,9 @@ def problem_of(error: Exception, **more: Any) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Let an app answer all errors with problem documents."""
+    """Let an app answer errors with problem documents. The guard does so for unexpected errors."""
 
     @app.exception_handler(HybridSearchError)
-    @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
         return problem_of(error)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.access import Tokens, listen, url_of_server
+from hybridsearch.errors import MissingExtraError
 from hybridsearch.service.settings import Settings
 
 try:
@@ -15,6 +15,7 @@ try:
 
     from hybridsearch.service.app import make_app
     from hybridsearch.service.indexes import ServedIndex
+    from hybridsearch.service.protocol import Protocol
 except ImportError as error:
     raise MissingExtraError(error.name or "fastapi", "serve", "The service") from error
 
@@ -30,27 +31,22 @@ def run(places: Mapping[str, str], settings: Settings, backend_options: Mapping[
         backend_options: Keyword arguments of the backends.
 
     Raises:
-        InvalidArgumentError: The process cannot listen at the address, for example because another program does.
+        InvalidArgumentError: The host is not loopback and there are no tokens, or the process cannot listen at the
+            address.
         IndexNotFoundError: There is no index at one of the places.
     """
-    if settings.host not in ("127.0.0.1", "::1", "localhost"):
-        raise InvalidArgumentError("The service listens on 127.0.0.1 only for now.")
-    with _listening(settings.host, settings.port) as sock:
+    tokens = Tokens.from_environment()
+    with listen(settings.host, settings.port, has_tokens=bool(tokens)) as sock:
         indexes = {name: ServedIndex(name, place, backend_options=backend_options) for name, place in places.items()}
-        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        print(f"hybridsearch: Listening on http://{shown}:{settings.port}/. Ctrl-C ends.", file=sys.stderr)
+        print(
+            f"hybridsearch: Listening on {url_of_server(settings.host, settings.port)}/. Ctrl-C ends.", file=sys.stderr
+        )
         config = uvicorn.Config(
-            make_app(indexes, settings), log_level="warning", server_header=False, timeout_graceful_shutdown=_GRACE
+            make_app(indexes, settings, tokens),
+            http=Protocol,
+            ws="none",
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
         )
         uvicorn.Server(config).run(sockets=[sock])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]
-        raise InvalidArgumentError(
-            f"The server cannot listen on port {port} of {host!r:.80} ({reason}): give another port (--port) or host "
-            "(--host)."
-        ) from None

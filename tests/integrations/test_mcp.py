@@ -22,10 +22,10 @@ from mcp.client.streamable_http import streamable_http_client
 from typer.testing import CliRunner
 
 import hybridsearch as hs
+from hybridsearch.access import Tokens
 from hybridsearch.cli.app import app
 from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.integrations.mcp import MOST_CHARACTERS, make_server, serve_http
-from hybridsearch.tokens import Tokens
 
 PROGRAM = str(Path(sys.executable).with_name("hybridsearch"))
 DOCUMENTS = [

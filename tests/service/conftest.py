@@ -14,6 +14,7 @@ pytest.importorskip("fastapi", reason="pip install 'hybridsearch[serve]'")
 import httpx
 
 import hybridsearch as hs
+from hybridsearch.access import Tokens
 from hybridsearch.service.app import make_app
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.settings import Settings
@@ -25,21 +26,25 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture
-def papers(tmp_path: Path) -> Path:
-    """The folder of an index with three documents."""
-    with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, tmp_path / "papers") as search:
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an index with three documents, which no test changes."""
+    folder = tmp_path_factory.mktemp("served") / "papers"
+    with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, folder) as search:
         search.index(DOCUMENTS, show_progress_bar=False)
-    return tmp_path / "papers"
+    return folder
 
 
 @pytest.fixture
 def ask(papers: Path) -> Callable[..., httpx.Response]:
-    """A function that sends one request to a service of `papers`, with these settings, and returns the answer."""
+    """A function that sends one request to a service of `papers`, and returns the answer."""
 
-    def send(method: str, path: str, *, settings: dict[str, Any] | None = None, **request: Any) -> httpx.Response:
+    def send(
+        method: str, path: str, *, settings: dict[str, Any] | None = None, tokens: str = "", **request: Any
+    ) -> httpx.Response:
         async def run() -> httpx.Response:
-            app = make_app({"papers": ServedIndex("papers", str(papers))}, Settings(**settings or {}))
+            served = {"papers": ServedIndex("papers", str(papers))}
+            app = make_app(served, Settings(**settings or {}), Tokens.parse(tokens))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with (
                 app.router.lifespan_context(app),

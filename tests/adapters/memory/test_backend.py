@@ -244,6 +244,41 @@ def test_a_second_writer_is_refused_by_name_of_the_folder(tmp_path: Path, sample
     assert second.count() == len(IDS) - 20
 
 
+def test_writers_that_take_turns_keep_each_others_changes(tmp_path: Path, samples: Any) -> None:
+    samples.backend(tmp_path / "index", []).close()
+    writers = [MemoryBackend(tmp_path / "index", turns=30) for _ in range(3)]
+
+    def write(writer: MemoryBackend, ids: list[str]) -> None:
+        writer.open()
+        for id in ids:
+            writer.upsert(samples.batch([id]))
+        writer.delete(ids[:5])
+
+    threads = [threading.Thread(target=write, args=(writer, IDS[number::3])) for number, writer in enumerate(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = samples.backend(None, IDS[15:])  # each has deleted the first five of its documents
+    for writer in writers:
+        writer.reopen()
+        assert same_content(writer, expected, samples)
+        writer.close()
+
+
+def test_a_writer_whose_turn_does_not_come_is_refused(tmp_path: Path, samples: Any) -> None:
+    first = samples.backend(tmp_path / "index", IDS)
+    second = MemoryBackend(tmp_path / "index", turns=0.05)
+    second.open()
+    with pytest.raises(IndexLockedError, match="index"):
+        second.delete(IDS)
+    first.close()
+    assert second.delete(IDS[:20]) == 20
+    third = MemoryBackend(tmp_path / "index")
+    third.open()
+    assert third.delete(IDS) == len(IDS) - 20  # the second one has let go of the lock
+
+
 def test_creating_over_an_index_is_refused(tmp_path: Path, samples: Any) -> None:
     samples.backend(tmp_path / "index", IDS).close()
     with pytest.raises(IndexExistsError, match="already"):

@@ -1,9 +1,11 @@
-"""Access tokens of a server: who may read, and who may also write."""
+"""Who may reach a server: the address that it listens on, and tokens to read and to write."""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -80,3 +82,56 @@ class Tokens:
 
     def __bool__(self) -> bool:
         return bool(self.rights)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach an address.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int, *, has_tokens: bool) -> socket.socket:
+    """Listen on an address. An address that other machines can reach needs tokens.
+
+    Args:
+        host: Address, such as `"127.0.0.1"`.
+        port: Port.
+        has_tokens: Whether clients of the server need tokens.
+
+    Returns:
+        The socket.
+
+    Raises:
+        InvalidArgumentError: There are no tokens, or the process cannot listen there, for example because another
+            program does.
+    """
+    if not has_tokens and not is_loopback(host):
+        raise InvalidArgumentError(
+            f"Other machines can reach {host!r:.80}, so the server needs tokens: set {VARIABLE} to a list such as "
+            "read:TOKEN,write:TOKEN."
+        )
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise InvalidArgumentError(
+            f"The server cannot listen on port {port} of {host!r:.80} ({reason}): give another port (--port) or host "
+            "(--host)."
+        ) from None
+
+
+def url_of_server(host: str, port: int) -> str:
+    """The URL of a server.
+
+    >>> url_of_server("::1", 8000)
+    'http://[::1]:8000'
+    """
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

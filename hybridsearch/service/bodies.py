@@ -1,0 +1,63 @@
+"""Reading of JSON from clients, which may be hostile."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from hybridsearch.arguments import shown
+from hybridsearch.errors import InvalidArgumentError
+
+
+def strict_json(raw: bytes) -> Any:
+    """Read JSON as RFC 8259 has it, without what readers understand in different ways.
+
+    Args:
+        raw: The JSON, in UTF-8.
+
+    Returns:
+        The value.
+
+    Raises:
+        InvalidArgumentError: It is not valid JSON in UTF-8, it is nested too deep, an object has a key twice, it has
+            NaN or an infinite number, or a string has a lone surrogate.
+
+    >>> strict_json(b'{"a": NaN}')
+    Traceback (most recent call last):
+    hybridsearch.errors.InvalidArgumentError: The body is not valid JSON: it has NaN, which is no number.
+    """
+    try:
+        value = json.loads(
+            raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_repetition
+        )
+        if b"\\u" in raw:  # an escape may stand for a half of a pair
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"The body is not valid UTF-8 ({error.reason}).") from None
+    except UnicodeEncodeError:
+        raise InvalidArgumentError("The body has a string with a lone surrogate, which is not valid Unicode.") from None
+    except RecursionError:
+        raise InvalidArgumentError("The body is nested too deep.") from None
+    except ValueError as error:
+        raise InvalidArgumentError(f"The body is not valid JSON: {str(error).rstrip('.')}.") from None
+    return value
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"it has {text}, which is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {text:.40} is too large")
+    return number
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"an object has the key {shown(twice)} twice")
+    return found
