@@ -533,7 +533,7 @@ class Results(Sequence[Hit]):
         alone = len(self.retrievers) == 1  # then the retriever's score says more than the fused score
         names = self._columns()
         rows: list[list[list[str]]] = []
-        found = _found(self.hits)
+        found = found_words(self.hits)
         for hit in self.hits:
             own = next(iter(hit.retrievers.values())).score if alone and hit.reranker_score is None else hit.score
             cells = [f"{hit.rank}", f"{own:.4f}", *(_rank_of(hit, name) for name in names)]
@@ -609,7 +609,7 @@ def _rank_of(hit: Hit, name: str) -> str:
     return str(hit.rank_before_reranking) if name == "fused" else "-"
 
 
-def _found(hits: Sequence[Hit]) -> dict[str, tuple[Highlight, ...]]:
+def found_words(hits: Sequence[Hit]) -> dict[str, tuple[Highlight, ...]]:
     """The highlights of hits for a table, without models. There are none if the index is not known or is closed."""
     origin = hits[0]._origin if hits else None
     if origin is None:

@@ -241,10 +241,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str
         return [name.partition("/")[2] for name in tar.getnames()], archive.namelist()
 
 
+def assets() -> list[Path]:
+    """The files of pages: style sheets, scripts, HTML and pictures."""
+    return [path for kind in ("css", "js", "html", "svg") for path in (ROOT / "hybridsearch").rglob(f"*.{kind}")]
+
+
 def test_the_wheel_holds_every_module_the_type_marker_and_the_licence(built: tuple[list[str], list[str]]) -> None:
     _, wheel = built
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hybridsearch").rglob("*.py")}
     expected |= {f"hybridsearch/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "adapters").rglob("*.py")}
+    expected |= {f"hybridsearch/{path.relative_to(ROOT / 'hybridsearch').as_posix()}" for path in assets()}
     assert {*expected, "hybridsearch/py.typed"} <= set(wheel)
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
 

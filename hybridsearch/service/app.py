@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from hybridsearch.access import Tokens
-from hybridsearch.service import problems
+from hybridsearch.service import problems, workbench
 from hybridsearch.service.guard import Guard
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.routes import make_router
@@ -36,6 +36,7 @@ def make_app(
     app.state.settings = settings
     problems.install(app)
     app.include_router(make_router(settings))
+    app.include_router(workbench.router)
     app.add_middleware(Guard, settings=settings, tokens=tokens or Tokens())
     if settings.cors:
         app.add_middleware(
