@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from hybridsearch.access import Tokens
 from hybridsearch.service import problems, workbench
+from hybridsearch.service.bodies import answer
 from hybridsearch.service.guard import Guard
 from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.problems import problem
 from hybridsearch.service.routes import make_router
 from hybridsearch.service.settings import Settings
 
@@ -31,7 +33,7 @@ def make_app(
         The application.
     """
     settings = settings or Settings()
-    app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.indexes = dict(indexes)
     app.state.settings = settings
     problems.install(app)
@@ -51,6 +53,14 @@ def make_app(
     async def health() -> dict[str, str]:
         """Tell that the process answers."""
         return {"status": "ok"}
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        """Tell whether the models of all indexes are loaded."""
+        waiting = [name for name, served in app.state.indexes.items() if not served.ready]
+        if waiting:
+            return problem(503, f"The models of {', '.join(waiting)} are not loaded yet.", headers={"Retry-After": "1"})
+        return answer({"status": "ready"})
 
     return app
 

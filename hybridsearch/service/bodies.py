@@ -1,12 +1,29 @@
-"""Reading of JSON from clients, which may be hostile."""
+"""JSON from clients, which may be hostile, and JSON for them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any, NoReturn
+
+import orjson
+from fastapi import Response
+from starlette.datastructures import Headers
 
 from hybridsearch.arguments import shown
 from hybridsearch.errors import InvalidArgumentError
+
+NDJSON = "application/x-ndjson"
+
+
+def media_type(headers: Headers) -> str:
+    """The type of a body, without parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def answer(content: Any) -> Response:
+    """The answer with this content, which is not checked."""
+    return Response(orjson.dumps(content), media_type="application/json")
 
 
 def strict_json(raw: bytes) -> Any:
@@ -61,3 +78,32 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"an object has the key {shown(twice)} twice")
     return found
+
+
+async def lines_of(parts: AsyncIterable[bytes], most: int) -> AsyncIterator[tuple[int, bytes | None]]:
+    """Split a streamed body into its lines. At most one line, and what came with it, is in memory.
+
+    Args:
+        parts: Parts of the body.
+        most: Number of bytes of the longest line.
+
+    Yields:
+        The number of each line, from 1, and the line. None for a line that is too long. Blank lines are left out.
+    """
+    number, rest, too_long = 1, bytearray(), False
+    async for part in parts:
+        *ended, last = part.split(b"\n")
+        for end in ended:
+            rest += end
+            if too_long or len(rest) > most:
+                yield number, None
+            elif rest.strip():
+                yield number, bytes(rest)
+            number, too_long = number + 1, False
+            rest.clear()
+        rest += last
+        if len(rest) > most:
+            too_long = True
+            rest.clear()
+    if too_long or rest.strip():
+        yield number, None if too_long else bytes(rest)

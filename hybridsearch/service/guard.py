@@ -12,18 +12,17 @@ from urllib.parse import urlsplit
 from fastapi import HTTPException, Request
 from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hybridsearch.access import Right, Tokens, is_loopback
 from hybridsearch.messages import number_of
-from hybridsearch.service.bodies import strict_json
+from hybridsearch.service.bodies import NDJSON, media_type, strict_json
 from hybridsearch.service.problems import problem, problem_of
 from hybridsearch.service.settings import Settings
 
 PUBLIC = ("/", "/health", "/ready", "/favicon.ico", "/page/")
 """Addresses that need no token. An address that ends with "/" stands for all below it, except "/" itself."""
-
-NDJSON = "application/x-ndjson"
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -90,7 +89,7 @@ class Guard:
             await self._limited(scope, headers, receive, answer.send)
         except _Refused as refused:
             await answer.give(refused.response, scope, receive)
-        except _Gone:
+        except (_Gone, ClientDisconnect):
             pass
         except Exception as error:
             await answer.give(problem_of(error), scope, receive)
@@ -102,7 +101,7 @@ class Guard:
             raise _Refused(421, f"This service is not {host!r:.80}. To let clients use this name, give --allow-host.")
         if scope["method"] not in _READING:
             self._check_origin(headers.get("origin"), host)
-        if _has_body(headers) and _media_type(headers) not in ("application/json", NDJSON):
+        if _has_body(headers) and media_type(headers) not in ("application/json", NDJSON):
             raise _Refused(415, "The body has another type: send the header Content-Type: application/json.")
         if not self._tokens or _is_public(scope["path"]):
             return None
@@ -123,7 +122,7 @@ class Guard:
         slot = _Slot(self)
         seconds = self._settings.max_seconds
         try:
-            if _media_type(headers) == NDJSON:
+            if media_type(headers) == NDJSON:
                 slot.take()
                 await self._app(scope, _patient(receive, seconds), send)
                 return
@@ -267,10 +266,6 @@ async def _gone(receive: Receive) -> Message:
         message = await receive()
         if message["type"] == "http.disconnect":
             return message
-
-
-def _media_type(headers: Headers) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _has_body(headers: Headers) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 
@@ -12,6 +13,8 @@ from hybridsearch import opening
 from hybridsearch.hits import Results
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.batching import Batcher
+
+T = TypeVar("T")
 
 LOOK = "1s"
 """Time between two looks for changes that other processes made."""
@@ -35,6 +38,7 @@ class ServedIndex:
         self.place = place
         self._search = opening.open(place, **{"refresh": LOOK, **options})
         self._batcher = Batcher(lambda: self._search)
+        self._writer = ThreadPoolExecutor(1, f"write-{name}")
         self._ready = False
 
     @property
@@ -56,6 +60,7 @@ class ServedIndex:
         """Release the index's files and connections."""
         self._ready = False
         self._batcher.close()
+        await asyncio.to_thread(self._writer.shutdown)  # a change that has begun ends first
         await self._search.aclose()
 
     async def search_many(self, queries: Iterable[str], top_k: int = 10, **options: Any) -> list[Results]:
@@ -70,6 +75,19 @@ class ServedIndex:
             One `Results` for each query, in the order of `queries`.
         """
         return await self._batcher.search_many(queries, top_k, **options)
+
+    async def write(self, change: Callable[[HybridSearch], T]) -> T:
+        """Change the index. Changes are made one after the other.
+
+        If the call is cancelled, a change that has begun is still made. Other changes are left out.
+
+        Args:
+            change: Function that gets the search of the index. It runs in a thread.
+
+        Returns:
+            What the function returns.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: change(self._search))
 
 
 def load_models(search: HybridSearch) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.fusion import Fusion, make_fusion
 from hybridsearch.rerank import MMR, Boost, FieldBoost, Recency
 from hybridsearch.search import CONFIGURED, SearchOptions
@@ -137,6 +137,11 @@ class SearchBody(Strict):
         return [self.query] if self.query is not None else self.queries or []
 
     @property
+    def filters(self) -> Sequence[Any]:
+        """The filters of the search and of its boosts."""
+        return [self.filter, *(one.where for one in self.boost if isinstance(one, FieldBoostSettings))]
+
+    @property
     def options(self) -> SearchOptions:
         """The other arguments of `HybridSearch.search`."""
         fusion = self.fusion.made() if isinstance(self.fusion, FusionSettings) else self.fusion
@@ -152,6 +157,52 @@ class SearchBody(Strict):
             "group_by": self.group_by,
             "diversity": None if self.diversity is None else self.diversity.made(),
         }
+
+
+class Removal(Strict):
+    """The documents to delete. Give `ids` or `filter`."""
+
+    ids: list[str] | None = Field(default=None, max_length=10_000, description="Ids of documents.")
+    filter: Json | None = Field(default=None, description=_FILTER)
+
+
+class Explained(Strict):
+    """The query and the document to explain."""
+
+    query: str = Field(description="Text of the query.")
+    id: str = Field(min_length=1, description="Id of the document.")
+    retrievers: list[str] | None = Field(default=None, min_length=1, description="Names of the retrievers to ask.")
+    candidates: int | None = Field(default=None, ge=1, description="Number of documents read from each retriever.")
+
+
+def explained_body(limits: Settings) -> type[Explained]:
+    """The model of explanations within these limits."""
+    own = {name: copy(field) for name, field in Explained.model_fields.items()}
+    return create_model(
+        "Explain",
+        __base__=Explained,
+        query=(Annotated[str, Field(max_length=limits.max_query)], own["query"]),
+        candidates=(Annotated[int, Field(le=limits.max_candidates)] | None, own["candidates"]),
+    )
+
+
+def checked_filter(filter: Any, limits: Settings) -> Any:
+    """A filter that is within the limits of depth and size. The index checks the rest.
+
+    Raises:
+        FilterError: The filter is too deep, or has too many values.
+    """
+    level, values, depth = [filter] if isinstance(filter, dict | list) else [], 0, 0
+    while level:
+        inner = [one for value in level for one in (value.values() if isinstance(value, dict) else value)]
+        level = [one for one in inner if isinstance(one, dict | list)]
+        values, depth = values + len(inner), depth + 1
+        if depth > limits.max_filter_depth or values > limits.max_filter_values:
+            raise FilterError(
+                f"The filter is too large: at most {limits.max_filter_depth} levels and {limits.max_filter_values:,} "
+                "values are allowed."
+            )
+    return filter
 
 
 def search_body(limits: Settings) -> type[SearchBody]:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from hybridsearch.arguments import shown
-from hybridsearch.errors import DocumentError, FilterError, HybridSearchError, InvalidArgumentError
+from hybridsearch.errors import BulkIndexError, DocumentError, FilterError, HybridSearchError, InvalidArgumentError
 from hybridsearch.messages import redacted
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ MEDIA_TYPE = "application/problem+json"
 LATER = "The index does not answer now. Try again later."
 """What a client is told about failures of engines, models and files. The log has the reason."""
 
-_OF_CLIENT = (FilterError, InvalidArgumentError, DocumentError)
+_OF_CLIENT = (FilterError, InvalidArgumentError, DocumentError, BulkIndexError)
 _RETRY_AFTER = {"Retry-After": "1"}
 
 _ALLOWED = {

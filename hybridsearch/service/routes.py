@@ -3,16 +3,29 @@
 # Without `from __future__ import annotations`: FastAPI reads annotations that are made for the limits of a service.
 
 import asyncio
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from hybridsearch.hits import Results
+from hybridsearch.search import HybridSearch
+from hybridsearch.service.bodies import answer
+from hybridsearch.service.documents import add_documents, unknown
 from hybridsearch.service.indexes import ServedIndex, served_index
-from hybridsearch.service.models import SearchBody, SnippetSettings, search_body
+from hybridsearch.service.models import (
+    Explained,
+    Json,
+    SearchBody,
+    SnippetSettings,
+    checked_filter,
+    explained_body,
+    search_body,
+)
 from hybridsearch.service.settings import Settings
+
+UNHEARD = "The retriever did not answer."
+"""What a client is told about the failure of an optional retriever."""
 
 Index = Annotated[ServedIndex, Depends(served_index)]
 
@@ -20,8 +33,50 @@ Index = Annotated[ServedIndex, Depends(served_index)]
 def make_router(settings: Settings) -> APIRouter:
     """Make the routes of a service with these limits."""
     router = APIRouter(prefix="/v1")
+    _add_indexes(router)
     _add_search(router, settings)
+    add_documents(router, settings)
     return router
+
+
+def _add_indexes(router: APIRouter) -> None:
+    @router.get("")
+    async def list_indexes(request: Request) -> Response:
+        """List the indexes, with their retrievers and settings."""
+        indexes: list[ServedIndex] = list(request.app.state.indexes.values())
+        described = await asyncio.gather(*(asyncio.to_thread(_describe, served) for served in indexes))
+        return answer({"indexes": described, "may_write": request.state.may_write})
+
+    @router.get("/{index}")
+    async def describe_index(served: Index) -> Response:
+        """Describe an index: its documents, retrievers and settings."""
+        return answer(await asyncio.to_thread(_describe, served))
+
+
+def _describe(served: ServedIndex) -> Json:
+    """What a client may know about an index. Models may be in folders, so they are not named."""
+    search = served.search
+    schema = search.backend.open()
+    retrievers = {} if schema is None else schema.retrievers
+    return {
+        "name": served.name,
+        "ready": served.ready,
+        "documents": search.count(),
+        "retrievers": {
+            name: {
+                "kind": one.kind,
+                "fingerprint": str(one.fingerprint),
+                "dimensions": one.dimensions,
+                "metric": one.metric,
+                "passages": one.passages,
+            }
+            for name, one in retrievers.items()
+        },
+        "fusion": search.fusion.to_json(),
+        "candidates": search.candidates,
+        "reranker": search.reranker is not None,
+        "optional": sorted(search.optional),
+    }
 
 
 def _add_search(router: APIRouter, settings: Settings) -> None:
@@ -30,7 +85,7 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
     @router.post("/{index}/search")
     async def search(served: Index, body: Body) -> Response:  # type: ignore[valid-type]
         """Search an index."""
-        return await _searched(served, body)
+        return await _searched(served, body, settings)
 
     @router.get("/{index}/search")
     async def find(
@@ -41,10 +96,26 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
         snippets: Annotated[bool, Query(description="Whether each hit has the part of its text that fits.")] = False,
     ) -> Response:
         """Search an index from a browser or from curl."""
-        return await _searched(served, Body(query=q, top_k=top_k, offset=offset, snippets=snippets))
+        return await _searched(served, Body(query=q, top_k=top_k, offset=offset, snippets=snippets), settings)
+
+    Explain = explained_body(settings)  # noqa: N806
+
+    @router.post("/{index}/explain")
+    async def explain(served: Index, body: Explain) -> Response:  # type: ignore[valid-type]
+        """Explain the place of one document in the results of a query."""
+        return answer(await asyncio.to_thread(_explain, served.search, body))
 
 
-async def _searched(served: ServedIndex, body: SearchBody) -> Response:
+def _explain(search: HybridSearch, asked: Explained) -> Json:
+    if search.get(asked.id) == [None]:
+        raise unknown(asked.id)
+    found = search.explain(asked.query, asked.id, retrievers=asked.retrievers, candidates=asked.candidates)
+    return found.to_dict()
+
+
+async def _searched(served: ServedIndex, body: SearchBody, settings: Settings) -> Response:
+    for filter in body.filters:
+        checked_filter(filter, settings)
     found = await served.search_many(body.asked, body.top_k, **body.options)
     return await asyncio.to_thread(_answer, body, found)
 
@@ -54,10 +125,14 @@ def _answer(body: SearchBody, found: list[Results]) -> Response:
     return answer(answers[0] if body.query is not None else {"results": answers})
 
 
-def _to_dict(results: Results, body: SearchBody) -> dict[str, Any]:
+def _to_dict(results: Results, body: SearchBody) -> Json:
     """Results as JSON holds them, with what was asked for."""
     found = results.to_dict()
-    hits: list[dict[str, Any]] = found["hits"]
+    found["failures"] = dict.fromkeys(results.failures, UNHEARD)
+    for name, reason in results.failures.items():  # a reason may have the address of an engine or the path of a model
+        told = f"Without {name}: {UNHEARD}"
+        found["notes"] = [note.replace(f"Without {name}: {reason}", told) for note in found["notes"]]
+    hits: list[Json] = found["hits"]
     if not body.passages:
         for hit in hits:
             hit.pop("passages", None)
@@ -69,8 +144,3 @@ def _to_dict(results: Results, body: SearchBody) -> dict[str, Any]:
         for hit, explanation in zip(hits, results.explain(), strict=True):
             hit["explanation"] = explanation.to_dict()
     return found
-
-
-def answer(content: Any) -> Response:
-    """The answer with this content. It is not checked again, because it was made here."""
-    return Response(json.dumps(content, allow_nan=False, separators=(",", ":")), media_type="application/json")

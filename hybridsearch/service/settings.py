@@ -69,8 +69,8 @@ class Settings:
     max_query: int = setting(2_000, "Characters of a query.", least=1)
     max_top_k: int = setting(1_000, "Hits for each query, and documents in one part of a list.", least=1)
     max_candidates: int = setting(10_000, "Documents that are read from each retriever.", least=1)
-    max_filter_depth: int = setting(10, "Levels of a filter.", least=1)
-    max_filter_values: int = setting(1_000, "Values in a filter.", least=1)
+    max_filter_depth: int = setting(20, "Levels of objects and lists in a filter.", least=1)
+    max_filter_values: int = setting(10_000, "Values in a filter.", least=1)
     max_seconds: float = setting(
         30.0, "Seconds that a request may take. The next bytes of streamed documents must come in this time.", least=0.1
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,38 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def ask(papers: Path) -> Callable[..., httpx.Response]:
+Serving = Callable[..., AbstractAsyncContextManager[tuple[httpx.AsyncClient, ServedIndex]]]
+
+
+@pytest.fixture(scope="session")
+def serving() -> Serving:
+    """A function that serves the index in a folder, under the folder's name, and gives a client and the index."""
+
+    @asynccontextmanager
+    async def serve(
+        folder: Path, tokens: str = "", **settings: Any
+    ) -> AsyncIterator[tuple[httpx.AsyncClient, ServedIndex]]:
+        served = ServedIndex(folder.name, str(folder))
+        app = make_app({folder.name: served}, Settings(**settings), Tokens.parse(tokens))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            yield client, served
+
+    return serve
+
+
+@pytest.fixture(scope="session")
+def ask(papers: Path, serving: Serving) -> Callable[..., httpx.Response]:
     """A function that sends one request to a service of `papers`, and returns the answer."""
 
     def send(
         method: str, path: str, *, settings: dict[str, Any] | None = None, tokens: str = "", **request: Any
     ) -> httpx.Response:
         async def run() -> httpx.Response:
-            served = {"papers": ServedIndex("papers", str(papers))}
-            app = make_app(served, Settings(**settings or {}), Tokens.parse(tokens))
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with (
-                app.router.lifespan_context(app),
-                httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
-            ):
+            async with serving(papers, tokens, **settings or {}) as (client, _):
                 return await client.request(method, path, **request)
 
         return asyncio.run(run())

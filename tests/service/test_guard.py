@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.service.app import make_app
 from hybridsearch.service.bodies import strict_json
 from hybridsearch.service.indexes import ServedIndex
-from hybridsearch.service.settings import Settings
 
 Ask = Callable[..., Any]
+Patch = pytest.MonkeyPatch
 SEARCH = "/v1/papers/search"
 READ, WRITE = "r" * 20, "w" * 20
 TOKENS = f"read:{READ},write:{WRITE}"
@@ -28,18 +27,6 @@ TOKENS = f"read:{READ},write:{WRITE}"
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
-
-
-@asynccontextmanager
-async def client_of(papers: Path, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, ServedIndex]]:
-    served = ServedIndex("papers", str(papers))
-    app = make_app({"papers": served}, Settings(**settings))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
-    ):
-        yield client, served
 
 
 def test_each_answer_has_the_headers_that_protect_browsers(ask: Ask) -> None:
@@ -164,7 +151,7 @@ def test_escapes_of_whole_characters_are_read() -> None:
         strict_json(b'{"a": {"b": 1, "b": 2}}')
 
 
-def test_a_request_takes_limited_time_and_frees_its_work(papers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_takes_limited_time_and_frees_its_work(papers: Path, serving: Any, monkeypatch: Patch) -> None:
     cancelled: list[str] = []
 
     async def slow(*_: Any, **__: Any) -> list[hs.Results]:
@@ -176,7 +163,7 @@ def test_a_request_takes_limited_time_and_frees_its_work(papers: Path, monkeypat
         return []
 
     async def run() -> Any:
-        async with client_of(papers, max_seconds=0.1, max_requests=1) as (client, served):
+        async with serving(papers, max_seconds=0.1, max_requests=1) as (client, served):
             monkeypatch.setattr(served, "search_many", slow)
             late = await client.get(f"{SEARCH}?q=a")
             monkeypatch.undo()
@@ -189,9 +176,9 @@ def test_a_request_takes_limited_time_and_frees_its_work(papers: Path, monkeypat
     assert next_one.status_code == 200
 
 
-def test_more_requests_than_allowed_are_told_to_come_again(papers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_requests_than_allowed_are_told_to_come_again(papers: Path, serving: Any, monkeypatch: Patch) -> None:
     async def run() -> Any:
-        async with client_of(papers, max_requests=2) as (client, served):
+        async with serving(papers, max_requests=2) as (client, served):
             begun, finish = asyncio.Event(), asyncio.Event()
 
             async def slow(*_: Any, **__: Any) -> list[hs.Results]:
@@ -213,7 +200,7 @@ def test_more_requests_than_allowed_are_told_to_come_again(papers: Path, monkeyp
     assert [answer.status_code for answer in (*first, last)] == [200, 200, 200]
 
 
-def test_the_work_of_a_client_that_goes_away_is_cancelled(papers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_work_of_a_client_that_goes_away_is_cancelled(papers: Path, monkeypatch: Patch) -> None:
     async def run() -> list[str]:
         served = ServedIndex("papers", str(papers))
         app = make_app({"papers": served})
@@ -261,13 +248,18 @@ def test_the_work_of_a_client_that_goes_away_is_cancelled(papers: Path, monkeypa
     [(StorageError("/home/somebody/index/7.parquet cannot be read."), 503), (ValueError("/home/somebody"), 500)],
 )
 def test_failures_are_logged_and_not_told(
-    papers: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, status: int
+    papers: Path,
+    serving: Any,
+    monkeypatch: Patch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
 ) -> None:
     async def fail(*_: Any, **__: Any) -> list[hs.Results]:
         raise error
 
     async def run() -> httpx.Response:
-        async with client_of(papers) as (client, served):
+        async with serving(papers) as (client, served):
             monkeypatch.setattr(served, "search_many", fail)
             return await client.get(f"{SEARCH}?q=a")
 

@@ -1,0 +1,221 @@
+"""The addresses of documents: storing, reading, listing, counting and deleting them."""
+
+# Without `from __future__ import annotations`: FastAPI reads annotations that are made for the limits of a service.
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request
+from fastapi.responses import Response
+
+from hybridsearch.documents import Document
+from hybridsearch.errors import BulkIndexError, DocumentError, HybridSearchError, InvalidArgumentError
+from hybridsearch.indexing.ingest import IndexReport
+from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields
+from hybridsearch.search import HybridSearch
+from hybridsearch.service.bodies import NDJSON, answer, lines_of, media_type, strict_json
+from hybridsearch.service.guard import check_may_write
+from hybridsearch.service.indexes import ServedIndex, served_index
+from hybridsearch.service.models import Json, Removal, checked_filter
+from hybridsearch.service.problems import problem, problem_of
+from hybridsearch.service.settings import Settings
+
+BATCH = 1000
+"""Number of documents that are stored together."""
+
+BATCH_BYTES = 8_000_000
+"""Number of bytes of documents that are stored together, and of one more document."""
+
+MOST_REFUSED = 1000
+"""Number of refused documents after which the rest of a request is not read."""
+
+Index = Annotated[ServedIndex, Depends(served_index)]
+Id = Annotated[str, Path(description="Id of the document, percent-encoded. It may contain slashes.", min_length=1)]
+
+_FIELDS = Fields(ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, None, False)
+_WRITES = [Depends(check_may_write)]
+
+
+class _Report:
+    """What happened to the documents of one request."""
+
+    def __init__(self) -> None:
+        self.indexed = self.unchanged = 0
+        self.refused: list[Json] = []
+        self.notes: dict[str, None] = {}
+
+    def add(self, report: IndexReport) -> None:
+        self.indexed += report.indexed
+        self.unchanged += report.unchanged
+        self.notes |= dict.fromkeys(report.notes)
+
+    def refuse(self, number: int, id: object, reason: str) -> None:
+        self.refused.append({"line": number, "id": id if isinstance(id, str) else None, "reason": reason})
+
+    def to_dict(self) -> Json:
+        counts = {"indexed": self.indexed, "unchanged": self.unchanged}
+        return {**counts, "refused": self.refused, "notes": list(self.notes)}
+
+
+def add_documents(router: APIRouter, settings: Settings) -> None:
+    """Add the routes of documents to a router."""
+    _add_reading(router, settings)
+    _add_writing(router, settings)
+
+
+def _add_reading(router: APIRouter, settings: Settings) -> None:
+    Filter = Annotated[str | None, Query(description="Filter, as JSON.")]  # noqa: N806
+
+    @router.get("/{index}/documents")
+    async def list_documents(
+        served: Index,
+        limit: Annotated[int, Query(description="Number of documents.", ge=1, le=settings.max_top_k)] = 100,
+        after: Annotated[str | None, Query(description="The cursor of the part before.")] = None,
+        sort: Annotated[list[str], Query(description="Fields to sort by. `-` before a field: descending.")] = [],  # noqa: B006
+        filter: Filter = None,
+    ) -> Response:
+        """List documents, a part at a time, by their ids or in another order."""
+        chosen = _filter_of(filter, settings)
+
+        def read(search: HybridSearch) -> Json:
+            listing = search.documents(chosen, sort=sort or None, limit=limit, after=after)
+            documents = [document.to_dict() for document in listing]
+            return {"documents": documents, "cursor": listing.cursor, "notes": list(listing.notes)}
+
+        return answer(await asyncio.to_thread(read, served.search))
+
+    @router.get("/{index}/count")
+    async def count(served: Index, filter: Filter = None) -> Response:
+        """Count the documents of an index, or those that a filter allows."""
+        chosen = _filter_of(filter, settings)
+        return answer({"count": await asyncio.to_thread(served.search.count, chosen)})
+
+    @router.get("/{index}/documents/{id:path}")
+    async def get_document(served: Index, id: Id) -> Response:
+        """Read a document."""
+        (document,) = await asyncio.to_thread(served.search.get, [id])
+        if document is None:
+            raise unknown(id)
+        return answer(document.to_dict())
+
+
+def _add_writing(router: APIRouter, settings: Settings) -> None:
+    @router.put("/{index}/documents", dependencies=_WRITES)
+    async def put_documents(served: Index, request: Request) -> Response:
+        """Store documents, as a list or as lines of NDJSON. A document replaces the one that has the same id."""
+        return await _stored(served, _records(request, settings.max_body))
+
+    @router.put("/{index}/documents/{id:path}", dependencies=_WRITES)
+    async def put_document(served: Index, id: Id, fields: Annotated[Json, Body()]) -> Response:
+        """Store a document. It replaces the document that has the same id."""
+        if fields.get("id", id) != id:
+            raise InvalidArgumentError(
+                f"The id of the document is {fields['id']!r:.80}, but the address has {id!r:.80}."
+            )
+        report = _Report()
+        document = _document(1, {**fields, "id": id})
+        report.add(await served.write(lambda search: search.upsert(document)))
+        return answer(report.to_dict())
+
+    @router.delete("/{index}/documents/{id:path}", dependencies=_WRITES)
+    async def delete_document(served: Index, id: Id) -> Response:
+        """Delete a document."""
+        return answer({"deleted": await served.write(lambda search: search.delete([id]))})
+
+    @router.post("/{index}/documents/delete", dependencies=_WRITES)
+    async def delete_documents(served: Index, body: Removal) -> Response:
+        """Delete documents by their ids, or all that a filter allows. Unknown ids are ignored."""
+        chosen = checked_filter(body.filter, settings)
+        deleted = await served.write(lambda search: search.delete(body.ids, filter=chosen))
+        return answer({"deleted": deleted})
+
+
+def unknown(id: str) -> HTTPException:
+    """The error for a document that is not in the index."""
+    return HTTPException(404, f"There is no document with the id {id!r:.200}.")
+
+
+def _filter_of(text: str | None, settings: Settings) -> Json | None:
+    """The filter of a query string."""
+    return None if text is None else checked_filter(strict_json(text.encode("utf-8", "surrogatepass")), settings)
+
+
+# Storing
+
+
+async def _stored(served: ServedIndex, records: AsyncIterator[tuple[int, Any, int]]) -> Response:
+    """Store the documents of a request, some at a time, and report what happened to them."""
+    report, batch, size = _Report(), dict[int, Document](), 0
+    try:
+        async for number, record, length in records:
+            try:
+                batch[number] = _document(number, record)
+            except DocumentError as error:
+                report.refuse(number, record.get("id") if isinstance(record, dict) else None, str(error))
+            size += length
+            if len(batch) == BATCH or size >= BATCH_BYTES:
+                await _store(served, batch, report)
+                batch, size = {}, 0
+            if len(report.refused) >= MOST_REFUSED:
+                await _store(served, batch, report)
+                detail = f"{MOST_REFUSED:,} documents were refused, so nothing after line {number:,} was read."
+                return problem(400, detail, "document", **report.to_dict())
+        await _store(served, batch, report)
+    except TimeoutError:
+        return problem(408, "The next documents did not come in time.", **report.to_dict())
+    except HybridSearchError as error:
+        return problem_of(error, **report.to_dict())
+    return answer(report.to_dict())
+
+
+async def _store(served: ServedIndex, batch: dict[int, Document], report: _Report) -> None:
+    """Store some documents. Those that the engine refuses go into the report."""
+    if not batch:
+        return
+    documents = list(batch.values())
+    try:
+        report.add(await served.write(lambda search: search.index(documents, show_progress_bar=False)))
+    except BulkIndexError as error:
+        numbers = {document.id: number for number, document in batch.items()}
+        for id, reason in error.failed:
+            report.refuse(numbers[id], id, reason)
+        report.indexed += len(numbers) - len(error.failed)
+
+
+async def _records(request: Request, most: int) -> AsyncIterator[tuple[int, Any, int]]:
+    """The number, the record and the size in bytes of each document of a body. An error stands for a bad line."""
+    if media_type(request.headers) != NDJSON:
+        raw = await request.body()
+        listed = strict_json(raw) if raw else None
+        if not isinstance(listed, list):
+            raise InvalidArgumentError(
+                f"The body is a list of documents, or lines of JSON with the header Content-Type: {NDJSON}."
+            )
+        for number, record in enumerate(listed, 1):
+            yield number, record, len(raw) // len(listed)
+        return
+    async for number, line in lines_of(request.stream(), most):
+        if line is None:
+            yield number, DocumentError(f"the line has more than {most:,} bytes."), 0
+            continue
+        try:
+            yield number, strict_json(line), len(line)
+        except InvalidArgumentError as error:
+            yield number, DocumentError(str(error).replace("The body", "the line", 1)), len(line)
+
+
+def _document(number: int, record: Any) -> Document:
+    """The document of a record.
+
+    Raises:
+        DocumentError: The record is not a usable document.
+    """
+    if isinstance(record, DocumentError):
+        raise record
+    if not isinstance(record, dict):
+        raise DocumentError('a document is an object such as {"id": "a1", "text": "..."}.')
+    for names in (ID_FIELDS, TEXT_FIELDS):
+        if all(record.get(name) is None for name in names):
+            raise DocumentError(f"the document has no {names[0]}.")
+    return _FIELDS.document(record, "", number)
