@@ -14,6 +14,8 @@ from hybridsearch.service import problems, workbench
 from hybridsearch.service.bodies import answer
 from hybridsearch.service.guard import Guard
 from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.logs import Observer
+from hybridsearch.service.metrics import MEDIA_TYPE, Metrics
 from hybridsearch.service.problems import problem
 from hybridsearch.service.routes import make_router
 from hybridsearch.service.settings import Settings
@@ -48,6 +50,14 @@ def make_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
+
+    metrics = Metrics(app.state.indexes)
+    app.add_middleware(Observer, metrics=metrics)
+
+    @app.get("/metrics")
+    async def numbers() -> Response:
+        """Numbers about requests and searches, in the text format of Prometheus."""
+        return Response(await metrics.render(), media_type=MEDIA_TYPE)
 
     @app.get("/health")
     async def health() -> dict[str, str]:

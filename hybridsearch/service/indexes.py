@@ -3,42 +3,91 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 
 from hybridsearch import opening
+from hybridsearch.documents import Document
+from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.hits import Results
+from hybridsearch.messages import redacted
+from hybridsearch.places import connected
 from hybridsearch.search import HybridSearch
-from hybridsearch.service.batching import Batcher
+from hybridsearch.service.batching import LARGEST, WAIT, Batcher
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOOK = "1s"
-"""Time between two looks for changes that other processes made."""
+LOOK = 0.5
+"""Seconds between two looks for changes that other processes made."""
+
+TURN = 10.0
+"""Seconds that a change of a folder waits until another process has ended its change."""
+
+_GRACE = 60.0  # seconds after which an index that was replaced is closed, because requests may still use it
+_AGAIN = 5.0  # seconds until the models are loaded again after an error
+_QUESTION = "a first question loads the models"
 
 
 class ServedIndex:
     """An index that the service answers from, under a name.
 
+    Several processes may serve one folder. Each of them looks for changes twice a second, and the processes write in
+    turns.
+
     Args:
         name: Name of the index in the addresses of the service.
         place: Place of the index: a folder, or an engine's URL.
+        reload: Whether another index that takes the place of this one is opened beside it, with its models, and then
+            answers instead. As long as nothing is at the place, the old index answers. If not, the index follows its
+            place as `HybridSearch.refresh` does, and requests fail as long as nothing is there.
+        wait: Seconds that a batch of searches waits for more, as in `Batcher`.
+        largest: Largest number of queries in a batch, as in `Batcher`.
+        log_queries: Whether the log has the texts of queries, with the ids of their hits.
         **options: The other arguments of `hs.open`.
 
     Attributes:
         name: Name of the index in the addresses of the service.
         place: Place of the index.
+        observe: Function that is called after each batch of searches with the number of its queries and with its
+            results. None for no call.
+        reloads: Number of times that another index has taken the place of this one.
     """
 
-    def __init__(self, name: str, place: str, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: str,
+        *,
+        reload: bool = False,
+        wait: float = WAIT,
+        largest: int = LARGEST,
+        log_queries: bool = False,
+        **options: Any,
+    ) -> None:
         self.name = name
         self.place = place
-        self._search = opening.open(place, **{"refresh": LOOK, **options})
-        self._batcher = Batcher(lambda: self._search)
-        self._writer = ThreadPoolExecutor(1, f"write-{name}")
+        self.observe: Callable[[int, Sequence[Results]], None] | None = None
+        self.reloads = 0
+        self._options = options
+        if "://" not in place:
+            options["backend_options"] = {"turns": TURN, **(options.get("backend_options") or {})}
+        self._reload = reload
+        self._log_queries = log_queries
+        self._identity = self._look_at_place() if reload else None
+        self._search = opening.open(place, **options)
+        self._batcher = Batcher(lambda: self._search, wait=wait, largest=largest, observe=self._observe)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="hybridsearch-write")
+        self._replaced: list[HybridSearch] = []
+        self._following: asyncio.Task[None] | None = None
         self._ready = False
 
     @property
@@ -52,16 +101,26 @@ class ServedIndex:
         return self._ready
 
     async def start(self) -> None:
-        """Load the models. Then the index is ready."""
-        await asyncio.to_thread(load_models, self._search)
-        self._ready = True
+        """Load the models, and begin to look for changes. Then the index is ready."""
+        while not self._ready:
+            try:
+                await asyncio.to_thread(load_models, self._search)
+                self._ready = True
+            except Exception as error:
+                log.error("The index %r is not ready: %s", self.name, redacted(error))
+                await asyncio.sleep(_AGAIN)
+        self._following = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
-        """Release the index's files and connections."""
+        """End the changes that have begun, and release the index's files and connections."""
         self._ready = False
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         self._batcher.close()
-        await asyncio.to_thread(self._writer.shutdown)  # a change that has begun ends first
-        await self._search.aclose()
+        await asyncio.to_thread(self._writer.shutdown)
+        for search in (self._search, *self._replaced):
+            await search.aclose()
 
     async def search_many(self, queries: Iterable[str], top_k: int = 10, **options: Any) -> list[Results]:
         """Find the best documents for each of several queries, together with the queries of other requests.
@@ -74,20 +133,100 @@ class ServedIndex:
         Returns:
             One `Results` for each query, in the order of `queries`.
         """
-        return await self._batcher.search_many(queries, top_k, **options)
+        found = await self._batcher.search_many(queries, top_k, **options)
+        if self._log_queries:
+            for results in found:
+                fields = {"index": self.name, "query": results.query, "hits": results.ids}
+                log.info("query", extra={"fields": fields})
+        return found
 
     async def write(self, change: Callable[[HybridSearch], T]) -> T:
-        """Change the index. Changes are made one after the other.
+        """Change the index in a thread, after the changes that were asked for before.
 
-        If the call is cancelled, a change that has begun is still made. Other changes are left out.
+        If other processes serve the same folder, a change waits until their changes have ended. A change that has begun
+        is completed even if the call is cancelled.
 
         Args:
-            change: Function that gets the search of the index. It runs in a thread.
+            change: Function that gets the search and changes its index.
 
         Returns:
-            What the function returns.
+            The result of the function.
+
+        Raises:
+            IndexLockedError: Another process has written to the folder for longer than `TURN` seconds.
+            HybridSearchError: The errors of the function.
         """
         return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: change(self._search))
+
+    def _observe(self, size: int, found: Sequence[Results]) -> None:
+        if self.observe is not None:
+            self.observe(size, found)
+
+    # Following the changes of other processes
+
+    async def _follow(self) -> None:
+        """Look for changes again and again, in a thread, so that no request waits for it."""
+        said = ""
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                replaced = await asyncio.to_thread(self._look)
+                said = ""
+            except Exception as error:
+                if said != str(error):  # an engine that is away for an hour is one line in the log
+                    said = str(error)
+                    log.warning("The index %r could not look for changes: %s", self.name, redacted(said))
+                continue
+            if replaced is not None:
+                self.reloads += 1
+                self._replaced.append(replaced)
+                asyncio.get_running_loop().call_later(_GRACE, partial(self._close_replaced, replaced))
+
+    def _look(self) -> HybridSearch | None:
+        """Read the changes of other processes. Returns the search that was replaced, if there is a new index."""
+        if not self._reload:
+            self._search.refresh()
+            return None
+        identity = self._look_at_place()
+        if identity == self._identity:
+            self._search.refresh()
+        elif identity is not None:
+            fresh = self._open_again()
+            try:
+                load_models(fresh)
+            except BaseException:
+                fresh.close()
+                raise
+            replaced, self._search, self._identity = self._search, fresh, identity
+            log.info("The index %r was replaced by another one, which answers now.", self.name)
+            return replaced
+        return None
+
+    def _look_at_place(self) -> object:
+        """A value that changes if another index is at the place. None if there is no index now."""
+        if "://" in self.place:
+            with connected(self.place, self._options.get("backend_options")) as backend, contextlib.closing(backend):
+                return backend.open()
+        folder = Path(self.place)
+        try:
+            found = folder.stat()
+            (folder / "manifest.json").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _open_again(self) -> HybridSearch:
+        """Open the index at the place, with the models that are loaded already, if it was made with them."""
+        given = self._options.get("retrievers") or {}
+        loaded = {name: one for name, one in self._search.retrievers.items() if one.schema().kind != "lexical"}
+        try:
+            return opening.open(self.place, **{**self._options, "retrievers": {**loaded, **given}})
+        except (FingerprintMismatchError, InvalidArgumentError):
+            return opening.open(self.place, **self._options)
+
+    def _close_replaced(self, search: HybridSearch) -> None:
+        self._replaced.remove(search)
+        asyncio.get_running_loop().run_in_executor(None, search.close)
 
 
 def load_models(search: HybridSearch) -> None:
@@ -96,9 +235,12 @@ def load_models(search: HybridSearch) -> None:
     Args:
         search: The search that uses the models.
     """
-    for encoder in search.retrievers.values():
-        encoder.encode_queries(["a first question loads the models"])
-    search.search("a first question loads the models", 1)
+    for name, encoder in search.retrievers.items():
+        with contextlib.suppress(*((Exception,) if name in search.optional else ())):
+            encoder.encode_queries([_QUESTION])
+    if search.reranker is not None:
+        search.reranker.rerank([_QUESTION], [[Document(_QUESTION, _QUESTION)]])
+    search.search(_QUESTION, 1)
 
 
 def served_index(index: str, request: Request) -> ServedIndex:

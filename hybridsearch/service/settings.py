@@ -64,6 +64,28 @@ class Settings:
         panel="Run",
         metavar="NAME",
     )
+    workers: int = setting(
+        1,
+        "Processes that serve the indexes. Each has its own models. They write to a folder in turns.",
+        panel="Run",
+        least=1,
+    )
+    reload_index: bool = setting(
+        False,
+        "If another index takes the place of an index, open it beside the old one, and let it answer when its models "
+        "are loaded. No request fails meanwhile.",
+        panel="Run",
+        metavar="",
+    )
+    log_queries: bool = setting(
+        False, "Write the texts of queries, with the ids of their hits, into the log.", panel="Run", metavar=""
+    )
+    batch_wait: float = setting(
+        2.0, "Milliseconds that a batch of searches waits for more of them.", panel="Run", least=0
+    )
+    batch_queries: int = setting(
+        64, "Largest number of queries that are searched together. 1 turns batching off.", panel="Run", least=1
+    )
     max_body: int = setting(10_000_000, "Bytes of a request's body, and of one line of NDJSON.", least=1)
     max_queries: int = setting(100, "Queries in one request.", least=1)
     max_query: int = setting(2_000, "Characters of a query.", least=1)

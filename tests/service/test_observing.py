@@ -1,0 +1,143 @@
+"""Tests of the metrics and of the log: what they tell, and what they never tell."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import hybridsearch as hs
+from hybridsearch.access import Tokens
+from hybridsearch.service import logs
+from hybridsearch.service.app import make_app
+from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.settings import Settings
+
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """The log of the service. What pytest has set is restored."""
+    root, ours, stream = logging.getLogger(), logging.getLogger("hybridsearch"), io.StringIO()
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    logs.configure(stream)
+    yield stream
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+def lines(log: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.getvalue().splitlines()]
+
+
+def talk(
+    papers: Path, *requests: tuple[str, str, dict[str, Any]], tokens: str = "", **options: Any
+) -> list[httpx.Response]:
+    """Send requests to one service, one after the other."""
+
+    async def run() -> list[httpx.Response]:
+        app = make_app({"papers": ServedIndex("papers", str(papers), **options)}, Settings(), Tokens.parse(tokens))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            return [await client.request(method, path, **more) for method, path, more in requests]
+
+    return asyncio.run(run())
+
+
+def numbers(text: str) -> dict[tuple[str, ...], float]:
+    families = text_string_to_metric_families(text)
+    return {(one.name, *sorted(one.labels.values())): one.value for family in families for one in family.samples}
+
+
+def test_metrics_count_requests_stages_batches_and_documents(papers: Path) -> None:
+    body = {"queries": ["battery", "charge"], "top_k": 1}
+    *_, answer = talk(
+        papers,
+        ("POST", "/v1/papers/search", {"json": body}),
+        ("GET", "/v1/papers/search?q=battery", {}),
+        ("GET", "/v1/other/search?q=battery", {}),
+        ("BREW", "/a/path/that/a/client/made/up", {}),
+        ("GET", "/metrics", {}),
+    )
+    found = numbers(answer.text)
+    search = "/v1/{index}/search"
+    assert found["hybridsearch_requests_total", search, "200", "POST"] == 1
+    assert found["hybridsearch_requests_total", search, "200", "GET"] == 1
+    assert found["hybridsearch_requests_total", search, "404", "GET"] == 1
+    assert found["hybridsearch_requests_total", "404", "other", "unknown"] == 1
+    assert found["hybridsearch_request_seconds_count", search] == 3
+    assert found["hybridsearch_batch_queries_sum", "papers"] == 3
+    assert found["hybridsearch_batch_queries_count", "papers"] == 2
+    for stage in ("encode", "search", "fuse", "fetch"):
+        assert found["hybridsearch_stage_seconds_count", *sorted(["papers", stage])] == 2
+    assert found["hybridsearch_documents", "papers"] == 3
+    assert found["hybridsearch_requests_in_flight",] == 1
+    assert "made" not in answer.text
+    assert "other/" not in answer.text
+
+
+def test_metrics_count_searches_without_an_optional_retriever(papers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hs.CharNGrams, "encode_queries", lambda *_: 1 / 0)
+    *_, answer = talk(papers, ("GET", "/v1/papers/search?q=battery", {}), ("GET", "/metrics", {}), optional=["chars"])
+    assert numbers(answer.text)["hybridsearch_degraded_searches_total", "chars", "papers"] == 1
+
+
+def test_the_log_has_requests_with_their_ids_but_no_query_and_no_token(papers: Path, log: io.StringIO) -> None:
+    headers = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "mine-1"}
+    found, refused = talk(
+        papers,
+        ("GET", "/v1/papers/search?q=battery", {"headers": headers}),
+        ("POST", "/v1/papers/search", {"json": {"query": "battery"}, "headers": {"Authorization": "Bearer wrong"}}),
+        tokens=f"read:{KEY}",
+    )
+    first, second = (line for line in lines(log) if line["message"] == "request")
+    assert first["request_id"] == found.headers["X-Request-Id"] == "mine-1"
+    assert second["request_id"] == refused.headers["X-Request-Id"]
+    assert (first["status"], first["route"], first["index"]) == (200, "/v1/{index}/search", "papers")
+    assert second["status"] == 401
+    assert first["seconds"] > 0
+    for secret in ("battery", KEY, "wrong"):
+        assert secret not in log.getvalue()
+
+
+def test_the_log_has_queries_if_asked(papers: Path, log: io.StringIO) -> None:
+    talk(papers, ("GET", "/v1/papers/search?q=battery&top_k=1", {}), log_queries=True)
+    [line] = [line for line in lines(log) if line["message"] == "query"]
+    assert (line["index"], line["query"], len(line["hits"])) == ("papers", "battery", 1)
+    assert line["request_id"]
+
+
+def test_the_log_has_the_reason_of_a_failure_that_the_client_is_not_told(
+    papers: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hs.BM25, "encode_queries", lambda *_: 1 / 0)
+
+    async def skip(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(ServedIndex, "start", skip)
+    [answer] = talk(papers, ("GET", "/v1/papers/search?q=battery", {}))
+    assert answer.status_code == 503
+    assert "ZeroDivisionError" not in answer.text
+    [error] = [line for line in lines(log) if line["level"] == "error"]
+    assert "ZeroDivisionError" in error["message"]
+    assert error["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_health_checks_are_logged_only_if_they_fail(papers: Path, log: io.StringIO) -> None:
+    talk(papers, ("GET", "/health", {}), ("GET", "/metrics", {}))
+    assert [line for line in lines(log) if line["message"] == "request"] == []
