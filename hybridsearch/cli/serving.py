@@ -52,7 +52,8 @@ def _options() -> Iterator[tuple[str, Any]]:
             yield one.name, Annotated[bool | None, flag(name, data["help"], rich_help_panel=data["panel"])]
             continue
         many = kind not in (int, float, str)
-        shown = "" if many else f" Default: {one.default:,}." if kind is int else f" Default: {one.default}."
+        default = f"{one.default:,}" if kind is int else one.default
+        shown = f" Default: {default}." if default else ""
         option = opt(data["metavar"], data["help"] + shown, name, rich_help_panel=data["panel"], show_default=False)
         yield one.name, Annotated[(list[str] if many else kind) | None, option]
 

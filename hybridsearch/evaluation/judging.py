@@ -22,7 +22,7 @@ from hybridsearch import arguments
 from hybridsearch.corpus.files import storage_errors, sync_folder
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
-from hybridsearch.errors import EncodingError, InvalidArgumentError
+from hybridsearch.errors import EncodingError, InvalidArgumentError, StorageError
 from hybridsearch.evaluation.agreement import Agreement, Weighting, agreement
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import rankings_of
@@ -541,7 +541,7 @@ class Judgements:
                     retrievers = tuple(content["retrievers"])
                     pool = _Pool(content["queries"], documents, content["systems"], retrievers)
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise InvalidArgumentError(
+                    raise StorageError(
                         f"{path} is not a file that Judgements.add_pool wrote ({error!r:.80}): give another folder."
                     ) from error
                 self._read = signature, pool

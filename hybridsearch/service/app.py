@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from hybridsearch.access import Tokens
-from hybridsearch.service import problems, workbench
+from hybridsearch.service import judging_routes, problems, workbench
 from hybridsearch.service.bodies import answer
+from hybridsearch.service.chosen import IN_USE, ChosenFusion
 from hybridsearch.service.guard import Guard
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.logs import Observer
@@ -38,9 +40,14 @@ def make_app(
     app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.indexes = dict(indexes)
     app.state.settings = settings
+    for name, served in indexes.items():
+        if settings.judgements:
+            served.chosen = ChosenFusion(Path(settings.judgements) / name / IN_USE)
     problems.install(app)
     app.include_router(make_router(settings))
     app.include_router(workbench.router)
+    app.include_router(judging_routes.router)
+    app.include_router(judging_routes.reports)
     app.add_middleware(Guard, settings=settings, tokens=tokens or Tokens())
     if settings.cors:
         app.add_middleware(
@@ -86,5 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in loading:
             task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
+        for desk in getattr(app.state, "desks", {}).values():
+            desk.jobs.stop()
         for served in indexes:
             await served.stop()

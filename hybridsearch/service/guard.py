@@ -21,7 +21,7 @@ from hybridsearch.service.bodies import NDJSON, media_type, strict_json
 from hybridsearch.service.problems import problem, problem_of
 from hybridsearch.service.settings import Settings
 
-PUBLIC = ("/", "/health", "/ready", "/favicon.ico", "/page/")
+PUBLIC = ("/", "/health", "/ready", "/favicon.ico", "/page/", "/report/")
 """Addresses that need no token. An address that ends with "/" stands for all below it, except "/" itself."""
 
 HEADERS = {

@@ -21,6 +21,7 @@ from hybridsearch.messages import redacted
 from hybridsearch.places import connected
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.batching import LARGEST, WAIT, Batcher
+from hybridsearch.service.chosen import ChosenFusion
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class ServedIndex:
         observe: Function that is called after each batch of searches with the number of its queries and with its
             results. None for no call.
         reloads: Number of times that another index has taken the place of this one.
+        chosen: Fusion that people chose in the workbench. None for the fusion of the index.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ServedIndex:
         self.place = place
         self.observe: Callable[[int, Sequence[Results]], None] | None = None
         self.reloads = 0
+        self.chosen: ChosenFusion | None = None
         self._options = options
         if "://" not in place:
             options["backend_options"] = {"turns": TURN, **(options.get("backend_options") or {})}
@@ -84,7 +87,7 @@ class ServedIndex:
         self._log_queries = log_queries
         self._identity = self._look_at_place() if reload else None
         self._search = opening.open(place, **options)
-        self._batcher = Batcher(lambda: self._search, wait=wait, largest=largest, observe=self._observe)
+        self._batcher = Batcher(lambda: self.search, wait=wait, largest=largest, observe=self._observe)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="hybridsearch-write")
         self._replaced: list[HybridSearch] = []
         self._following: asyncio.Task[None] | None = None
@@ -93,6 +96,8 @@ class ServedIndex:
     @property
     def search(self) -> HybridSearch:
         """The search of the index. Read it once for a request, because a reload replaces it."""
+        if self.chosen is not None:
+            self.chosen.apply(self._search)
         return self._search
 
     @property

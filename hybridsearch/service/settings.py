@@ -86,6 +86,13 @@ class Settings:
     batch_queries: int = setting(
         64, "Largest number of queries that are searched together. 1 turns batching off.", panel="Run", least=1
     )
+    judgements: str = setting(
+        "",
+        "Folder that keeps judgements, and the fusions that they lead to. People can then judge in the page, except "
+        "with a token that may only read.",
+        panel="Run",
+        metavar="FOLDER",
+    )
     max_body: int = setting(10_000_000, "Bytes of a request's body, and of one line of NDJSON.", least=1)
     max_queries: int = setting(100, "Queries in one request.", least=1)
     max_query: int = setting(2_000, "Characters of a query.", least=1)
@@ -146,7 +153,9 @@ def read_settings(
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
     """The value of a setting."""
-    metadata = next(one.metadata for one in fields(Settings) if one.name == name)
+    metadata, default = next((one.metadata, one.default) for one in fields(Settings) if one.name == name)
+    if kind is str and value == default:
+        return value
     if kind is bool:
         return true_or_false(name, value)
     if kind is int:

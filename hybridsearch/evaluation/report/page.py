@@ -53,16 +53,20 @@ def render(comparison: ComparisonRecord) -> str:
     return f"<!doctype html>\n{element('html', _head(comparison), body, lang='en')}\n"
 
 
+def policy() -> str:
+    """The content security policy of the page. A server that sends the page can send it as a header too."""
+    return (
+        f"default-src 'none'; style-src '{_digest(_asset('report.css'))}'; "
+        f"script-src '{_digest(_asset('report.js'))}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
 def _head(comparison: ComparisonRecord) -> Markup:
     style, script = _asset("report.css"), _asset("report.js")
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
     return element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", http_equiv="Content-Security-Policy", content=policy()),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", f"{comparison.dataset.name}: {number_of(len(comparison.systems), 'system')} compared"),

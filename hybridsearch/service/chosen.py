@@ -1,0 +1,63 @@
+"""The fusion that people chose in the workbench, and put into use for all searches of a served index."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from hybridsearch.errors import HybridSearchError
+from hybridsearch.fusion import Fusion, read_fusion
+from hybridsearch.messages import redacted
+from hybridsearch.search import HybridSearch
+
+IN_USE = "fusion.json"
+"""Name of the file in the folder of the judgements of an index."""
+
+_log = logging.getLogger(__name__)
+
+
+class ChosenFusion:
+    """A file with a fusion. While the file exists, the searches of an index use its fusion.
+
+    Args:
+        path: Path of the file. Another worker of the service may write it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._search: HybridSearch | None = None
+        self._own: tuple[Fusion, int] | None = None
+        self._seen: tuple[int, ...] | None = None
+
+    def apply(self, search: HybridSearch) -> None:
+        """Let a search use the fusion of the file, or its own fusion if there is no file.
+
+        A file that does not fit the index is logged, and has no effect.
+
+        Args:
+            search: The search.
+        """
+        if search is not self._search:
+            self._search, self._own, self._seen = search, (search.fusion, search.candidates), None
+        seen = self._signature()
+        if seen == self._seen or self._own is None:
+            return
+        self._seen = seen
+        search.fusion, search.candidates = self._own
+        if seen is None:
+            return
+        try:
+            fusion, candidates = read_fusion(self._path, None)
+            search.plan(1, fusion=fusion, candidates=candidates)
+        except HybridSearchError as error:
+            _log.error("The chosen fusion is not used: %s", redacted(str(error)))
+            return
+        search.fusion = fusion
+        search.candidates = self._own[1] if candidates is None else candidates
+
+    def _signature(self) -> tuple[int, ...] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,287 @@
+"""Judging and choosing over HTTP: grades are kept, jobs tell how far they are, and a chosen fusion goes into use."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+import hybridsearch as hs
+from hybridsearch.access import Tokens
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.progress import progress_bar
+from hybridsearch.service.app import make_app
+from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.jobs import JobRunningError, Jobs
+from hybridsearch.service.settings import Settings
+
+READ, WRITE = "read-read-read-read", "write-write-write-write"
+WORDS = ("alder", "birch", "cedar", "maple", "oaken", "poplar", "rowan", "spruce", "willow", "linden")
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index in which `chars` also finds words with a typing error. BM25 does not."""
+    folder = tmp_path_factory.mktemp("trees") / "trees"
+    with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, folder) as search:
+        documents = [hs.Document(word, f"The {word} is a tree.\nIt grows.", word.title()) for word in WORDS]
+        documents += [hs.Document(f"{word}/2", f"A table of {word}") for word in WORDS]
+        search.index(documents, show_progress_bar=False)
+    return folder
+
+
+@pytest.fixture
+def client(trees: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """A function that makes a client of a service of `trees`, which keeps judgements."""
+    made: list[TestClient] = []
+
+    def make(tokens: str = "", **settings: Any) -> TestClient:
+        served = {"trees": ServedIndex("trees", str(trees))}
+        settings = {"judgements": str(tmp_path / "judged"), **settings}
+        app = make_app(served, Settings(**settings), Tokens.parse(tokens))
+        made.append(TestClient(app, base_url="http://localhost"))
+        made[-1].__enter__()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.__exit__(None, None, None)
+
+
+def wait(client: TestClient) -> dict[str, Any]:
+    """The state of the job when it has ended."""
+    for _ in range(600):
+        job: dict[str, Any] = client.get("/workbench/trees/job").json()
+        if job["state"] != "running":
+            return job
+        time.sleep(0.05)
+    raise AssertionError("The job does not end.")
+
+
+def with_pools(
+    client: TestClient, queries: str = "\n".join(WORDS), systems: tuple[str, ...] = ("bm25", "chars")
+) -> None:
+    body = {"queries": queries, "systems": list(systems), "depth": 5}
+    answer = client.post("/workbench/trees/judging/pool", json=body)
+    assert answer.status_code == 200, answer.text
+    assert wait(client)["state"] == "done"
+
+
+def judge_all(client: TestClient, judge: str = "anna") -> None:
+    """The document that has the name of the query answers it, and the table helps a little."""
+    for query in client.get("/workbench/trees/judging").json()["queries"]:
+        params = {"query": query["id"], "judge": judge}
+        for one in client.get("/workbench/trees/judging/documents", params=params).json()["documents"]:
+            grade = 3 if one["id"] == query["text"] else int(one["id"] == f"{query['text']}/2")
+            body = {"judge": judge, "query": query["id"], "document": one["id"], "grade": grade}
+            assert client.post("/workbench/trees/judging/grade", json=body).status_code == 200
+
+
+def test_a_judge_sees_documents_without_ranks_and_each_grade_is_on_the_disk(
+    client: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    asked = client()
+    with_pools(asked)
+    state = asked.get("/workbench/trees/judging").json()
+    assert [query["text"] for query in state["queries"]] == list(WORDS)
+    assert state["possible"] == ["bm25", "chars", "rrf", "minmax"]
+    shown = asked.get("/workbench/trees/judging/documents", params={"query": "q1", "judge": "anna"}).json()
+    first = shown["documents"][0]
+    assert set(first) == {"id", "title", "snippet", "done", "grade"}
+    alder = next(one for one in shown["documents"] if one["id"] == "alder")
+    assert alder["title"] == "Alder"
+    assert [alder["snippet"]["text"][start:end] for start, end in alder["snippet"]["marks"]] == ["alder"]
+    body = {"judge": "anna", "query": "q1", "document": first["id"], "grade": 2}
+    progress = asked.post("/workbench/trees/judging/grade", json=body).json()["progress"]
+    assert (progress["graded"], progress["skipped"]) == (1, 0)
+    line = json.loads((tmp_path / "judged" / "trees" / "grades.jsonl").read_text())
+    assert (line["judge"], line["query"], line["document"], line["grade"]) == ("anna", "q1", first["id"], 2)
+    asked.post("/workbench/trees/judging/grade", json={**body, "grade": None})
+    left = asked.get("/workbench/trees/judging/left", params={"judge": "anna"}).json()
+    assert (left["done"]["q1"], left["skipped"]) == (1, {"q1": 1})
+    undone = asked.post("/workbench/trees/judging/undo", json={"judge": "anna"}).json()
+    assert undone["undone"]["grade"] is None
+    text = asked.get("/workbench/trees/judging/text", params={"query": "q1", "document": "alder"}).json()
+    assert text["snippet"]["text"] == "The alder is a tree.\nIt grows."
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("grade", {"judge": "a", "query": "q1", "document": "none", "grade": 1}, "is not in the pool"),
+        ("grade", {"judge": "a", "query": "q99", "document": "alder", "grade": 1}, "There is no query"),
+        ("grade", {"judge": " ", "query": "q1", "document": "alder", "grade": 1}, "The name of a judge"),
+        ("grade", {"judge": "a", "query": "q1", "document": "alder", "grade": 4}, "grade"),
+        ("pool", {"queries": "", "systems": ["bm25"]}, "The file of queries has no query"),
+        ("pool", {"queries": "1\ta\n1\tb", "systems": ["bm25"], "format": "tsv"}, "several texts"),
+        ("pool", {"queries": "alder", "systems": ["/etc/passwd"]}, "is not allowed"),
+        ("pool", {"queries": "alder", "systems": ["tuned.json"]}, "is not allowed"),
+        ("pool", {"queries": "alder", "systems": ["bm26"]}, "unknown part 'bm26'"),
+    ],
+)
+def test_a_request_that_is_wrong_is_refused_with_a_sentence(
+    client: Callable[..., TestClient], path: str, body: dict[str, Any], sentence: str
+) -> None:
+    asked = client()
+    with_pools(asked, "alder")
+    answer = asked.post(f"/workbench/trees/judging/{path}", json=body)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["detail"]
+    assert "/queries." not in answer.text
+
+
+def test_a_token_that_may_only_read_cannot_write_judgements(client: Callable[..., TestClient]) -> None:
+    asked = client(f"read:{READ},write:{WRITE}")
+    reads, writes = ({"Authorization": f"Bearer {token}"} for token in (READ, WRITE))
+    pool = {"queries": "alder", "systems": ["bm25"]}
+    grade = {"judge": "a", "query": "q1", "document": "alder", "grade": 1}
+    bodies = {"judging/pool": pool, "judging/grade": grade, "judging/undo": {"judge": "a"}, "choice": {}}
+    for path, body in {**bodies, "job/cancel": {}, "use": {"system": "rrf"}}.items():
+        assert asked.post(f"/workbench/trees/{path}", json=body).status_code == 401
+        assert asked.post(f"/workbench/trees/{path}", json=body, headers=reads).status_code == 403
+    assert asked.get("/workbench/trees/judging", headers=reads).json()["may_write"] is False
+    assert asked.post("/workbench/trees/judging/pool", json=pool, headers=writes).status_code == 200
+    while asked.get("/workbench/trees/job", headers=reads).json()["state"] == "running":
+        time.sleep(0.05)
+
+
+def test_without_a_folder_the_service_says_how_to_get_one(client: Callable[..., TestClient]) -> None:
+    answer = client(judgements="").get("/workbench/trees/judging")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        404,
+        "This service keeps no judgements: start it with --judgements FOLDER.",
+    )
+
+
+def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_use(
+    client: Callable[..., TestClient], tmp_path: Path, trees: Path
+) -> None:
+    asked = client()
+    with_pools(asked, "\n".join(word[:4] for word in WORDS), ("bm25", "chars", "rrf", "minmax"))
+    answer = asked.post("/workbench/trees/choice", json={})
+    assert (answer.status_code, "No person has graded" in answer.text) == (400, True)
+    for query in asked.get("/workbench/trees/judging").json()["queries"]:
+        params = {"query": query["id"], "judge": "anna"}
+        for one in asked.get("/workbench/trees/judging/documents", params=params).json()["documents"]:
+            grade = 3 if one["id"].startswith(query["text"]) else 0
+            asked.post("/workbench/trees/judging/grade", json={**params, "document": one["id"], "grade": grade})
+    assert asked.post("/workbench/trees/choice", json={"judges": ["anna"], "rule": "majority"}).status_code == 200
+    assert wait(asked) == {"name": "choose", "state": "done"}
+
+    choice = asked.get("/workbench/trees/choice").json()
+    result = choice["result"]
+    means = {one["name"]: one["means"]["nDCG@10"]["mean"] for one in result["systems"]}
+    assert means["bm25"] < 0.2
+    assert means["chars"] == 1.0
+    assert result["tuned"]["recommended"] == "chars alone"
+    assert any("There are only 10 judged queries" in note for note in result["problems"])
+
+    report = asked.get(f"/report/trees/{result['report']}")
+    assert report.status_code == 200
+    policy = report.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "sandbox allow-scripts" in policy
+    assert "unsafe" not in policy
+    assert asked.get("/report/trees/another-key").status_code == 404
+
+    before = choice["fusion"]
+    used = asked.post("/workbench/trees/use", json={"system": "tuned"}).json()
+    assert used["fusion"] == "RRF(weights={'bm25': 0.0, 'chars': 1.0}, k=60)"
+    found = asked.post("/v1/trees/search", json={"query": "alde tree", "top_k": 3, "explain": True}).json()
+    assert set(found["hits"][0]["retrievers"]) == {"chars"}
+    file = tmp_path / "judged" / choice["file"]
+    with hs.open(trees, fusion=file) as again:
+        assert again.search("alde").ids[:1] == ["alder"]
+    # the next start of the service uses it too
+    assert client().get("/workbench/trees/choice").json()["fusion"] == used["fusion"]
+    assert asked.request("DELETE", "/workbench/trees/use").json()["fusion"] == before
+    assert set(asked.post("/v1/trees/search", json={"query": "alder"}).json()["hits"][0]["retrievers"]) > {"chars"}
+    assert asked.post("/workbench/trees/use", json={"system": "rrf"}).status_code == 200
+    assert asked.post("/workbench/trees/use", json={"system": "../x"}).status_code == 400
+
+
+def test_a_damaged_fusion_has_no_effect(client: Callable[..., TestClient], tmp_path: Path) -> None:
+    asked = client()
+    with_pools(asked, "alder")
+    (tmp_path / "judged" / "trees" / "fusion.json").write_text('{"type": "rrf", "weights": {"other": 1}}')
+    assert asked.post("/v1/trees/search", json={"query": "alder"}).json()["hits"][0]["id"] == "alder"
+
+
+def test_judges_are_compared_and_their_grades_are_exported(client: Callable[..., TestClient], tmp_path: Path) -> None:
+    asked = client()
+    with_pools(asked, "alder\nbirch")
+    judge_all(asked, "anna")
+    judge_all(asked, "ben")
+    body = {"judge": "ben", "query": "q1", "document": "alder", "grade": 0}
+    asked.post("/workbench/trees/judging/grade", json=body)
+    found = asked.get("/workbench/trees/judging/agreement").json()
+    (agreement,) = found["agreement"]
+    assert (agreement["first"], agreement["second"]) == ("anna", "ben")
+    assert 0 < agreement["kappa"]["mean"] < 1
+    (differ,) = found["disagreements"]
+    assert (differ["title"], differ["text"], differ["grades"]) == ("Alder", "alder", {"anna": 3, "ben": 0})
+    settled = {"judges": ["anna", "ben"], "decider": "anna"}
+    qrels = asked.post("/workbench/trees/judging/export/qrels", json=settled).text
+    assert "q1 0 alder 3" in qrels.splitlines()
+    archive = asked.post("/workbench/trees/judging/export/beir", json=settled).content
+    zipfile.ZipFile(io.BytesIO(archive)).extractall(tmp_path)
+    dataset = hs.load_dataset(tmp_path / "trees")
+    assert dataset.qrels["q1"]["alder"] == 3
+    assert dataset.check().documents == 20
+
+
+# Jobs
+
+
+def test_a_job_tells_its_progress_and_can_be_cancelled(tmp_path: Path) -> None:
+    jobs, other = Jobs(tmp_path), Jobs(tmp_path)
+    assert jobs.status() == {}
+    steps: list[int] = []
+
+    def work() -> None:
+        with progress_bar("Counting", range(10_000), None) as advance:
+            for step in range(10_000):
+                advance(1)
+                steps.append(step)
+                time.sleep(0.01)
+
+    jobs.start("count", work)
+    while "stage" not in other.status():
+        time.sleep(0.01)
+    assert {"name": "count", "state": "running", "stage": "Counting", "total": 10_000}.items() <= other.status().items()
+    with pytest.raises(JobRunningError, match="is running"):
+        other.start("second", lambda: None)
+    other.cancel()
+    jobs.wait()
+    assert other.status() == {"name": "count", "state": "cancelled"}
+    assert len(steps) < 10_000
+
+
+def test_a_job_that_fails_tells_why_but_no_secrets(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+
+    def user() -> None:
+        raise InvalidArgumentError("Judge more queries.")
+
+    def ours() -> None:
+        raise ValueError("/secret/path")
+
+    for work, expected in (
+        (user, "Judge more queries."),
+        (ours, "The job failed. The log of the service has the reason."),
+    ):
+        jobs.start("job", work)
+        jobs.wait()
+        assert jobs.status() == {"name": "job", "state": "failed", "error": expected}
+
+
+def test_a_job_whose_process_was_killed_is_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text('{"name": "choose", "state": "running"}')
+    assert Jobs(tmp_path).status()["state"] == "interrupted"
