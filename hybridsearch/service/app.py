@@ -8,16 +8,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from hybridsearch.access import Tokens
 from hybridsearch.service import judging_routes, problems, workbench
+from hybridsearch.service.answers import State
 from hybridsearch.service.bodies import answer
 from hybridsearch.service.chosen import IN_USE, ChosenFusion
 from hybridsearch.service.guard import Guard
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.logs import Observer
 from hybridsearch.service.metrics import MEDIA_TYPE, Metrics
+from hybridsearch.service.openapi import describe, returns
 from hybridsearch.service.problems import problem
 from hybridsearch.service.routes import make_router
 from hybridsearch.service.settings import Settings
@@ -35,23 +38,22 @@ def make_app(
 
     Returns:
         The application.
-
-    Raises:
-        InvalidArgumentError: The settings name a file of queries that cannot be read.
     """
     settings = settings or Settings()
     app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.indexes = dict(indexes)
     app.state.settings = settings
-    app.state.query_sets = workbench.read_query_sets(settings.queries)
     for name, served in indexes.items():
         if settings.judgements:
             served.chosen = ChosenFusion(Path(settings.judgements) / name / IN_USE)
+    metrics = Metrics(app.state.indexes)
     problems.install(app)
     app.include_router(make_router(settings))
     app.include_router(workbench.router)
     app.include_router(judging_routes.router)
     app.include_router(judging_routes.reports)
+    _add_probes(app, metrics)
+    describe(app, has_tokens=bool(tokens))
     app.add_middleware(Guard, settings=settings, tokens=tokens or Tokens())
     if settings.cors:
         app.add_middleware(
@@ -61,21 +63,19 @@ def make_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-
-    metrics = Metrics(app.state.indexes)
     app.add_middleware(Observer, metrics=metrics)
+    return app
 
-    @app.get("/metrics")
-    async def numbers() -> Response:
-        """Numbers about requests and searches, in the text format of Prometheus."""
-        return Response(await metrics.render(), media_type=MEDIA_TYPE)
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
+def _add_probes(app: FastAPI, metrics: Metrics) -> None:
+    """Add the addresses that programs ask about the state of the service."""
+
+    @app.get("/health", **returns(State))
+    async def health() -> Response:
         """Tell that the process answers."""
-        return {"status": "ok"}
+        return answer({"status": "ok"})
 
-    @app.get("/ready")
+    @app.get("/ready", **returns(State))
     async def ready() -> Response:
         """Tell whether the models of all indexes are loaded."""
         waiting = [name for name, served in app.state.indexes.items() if not served.ready]
@@ -83,7 +83,10 @@ def make_app(
             return problem(503, f"The models of {', '.join(waiting)} are not loaded yet.", headers={"Retry-After": "1"})
         return answer({"status": "ready"})
 
-    return app
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def numbers() -> Response:
+        """Numbers about requests and searches, in the text format of Prometheus."""
+        return Response(await metrics.render(), media_type=MEDIA_TYPE)
 
 
 @asynccontextmanager

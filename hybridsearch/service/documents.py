@@ -4,20 +4,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, Body, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import TypeAdapter, ValidationError
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, DocumentError, HybridSearchError, InvalidArgumentError
 from hybridsearch.indexing.ingest import IndexReport
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields
 from hybridsearch.search import HybridSearch
+from hybridsearch.service.answers import Count, Deleted, Documents, Stored
 from hybridsearch.service.bodies import NDJSON, answer, lines_of, media_type, strict_json
 from hybridsearch.service.guard import check_may_write
 from hybridsearch.service.indexes import ServedIndex, served_index
-from hybridsearch.service.models import Json, Removal, checked_filter
+from hybridsearch.service.models import DocumentBody, DocumentFields, Json, Removal, checked_filter
+from hybridsearch.service.openapi import STORED_BODY, returns
 from hybridsearch.service.problems import problem, problem_of
 from hybridsearch.service.settings import Settings
 
@@ -30,10 +34,14 @@ BATCH_BYTES = 8_000_000
 MOST_REFUSED = 1000
 """Number of refused documents after which the rest of a request is not read."""
 
+Record: TypeAlias = tuple[int, Any, int]
+"""The number of a line or document, from 1, the document or what it is made of, and its size in bytes."""
+
 Index = Annotated[ServedIndex, Depends(served_index)]
 Id = Annotated[str, Path(description="Id of the document, percent-encoded. It may contain slashes.", min_length=1)]
 
 _FIELDS = Fields(ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, None, False)
+_LIST = TypeAdapter(list[DocumentBody])
 _WRITES = [Depends(check_may_write)]
 
 
@@ -67,7 +75,7 @@ def add_documents(router: APIRouter, settings: Settings) -> None:
 def _add_reading(router: APIRouter, settings: Settings) -> None:
     Filter = Annotated[str | None, Query(description="Filter, as JSON.")]  # noqa: N806
 
-    @router.get("/{index}/documents")
+    @router.get("/{index}/documents", **returns(Documents))
     async def list_documents(
         served: Index,
         limit: Annotated[int, Query(description="Number of documents.", ge=1, le=settings.max_top_k)] = 100,
@@ -85,13 +93,13 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
 
         return answer(await asyncio.to_thread(read, served.search))
 
-    @router.get("/{index}/count")
+    @router.get("/{index}/count", **returns(Count))
     async def count(served: Index, filter: Filter = None) -> Response:
         """Count the documents of an index, or those that a filter allows."""
         chosen = _filter_of(filter, settings)
         return answer({"count": await asyncio.to_thread(served.search.count, chosen)})
 
-    @router.get("/{index}/documents/{id:path}")
+    @router.get("/{index}/documents/{id:path}", **returns(DocumentBody))
     async def get_document(served: Index, id: Id) -> Response:
         """Read a document."""
         (document,) = await asyncio.to_thread(served.search.get, [id])
@@ -101,29 +109,31 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
 
 
 def _add_writing(router: APIRouter, settings: Settings) -> None:
-    @router.put("/{index}/documents", dependencies=_WRITES)
+    @router.put("/{index}/documents", dependencies=_WRITES, **returns(Stored), openapi_extra=STORED_BODY)
     async def put_documents(served: Index, request: Request) -> Response:
-        """Store documents, as a list or as lines of NDJSON. A document replaces the one that has the same id."""
-        return await _stored(served, _records(request, settings.max_body))
+        """Store documents, as a list or as lines of NDJSON. A document replaces the one that has the same id.
 
-    @router.put("/{index}/documents/{id:path}", dependencies=_WRITES)
-    async def put_document(served: Index, id: Id, fields: Annotated[Json, Body()]) -> Response:
+        A list is stored if all of its documents are usable. Lines are read as a stream, as `hybridsearch index` reads
+        a file. The answer reports each line that is not usable, and all others are stored.
+        """
+        if media_type(request.headers) == NDJSON:
+            return await _stored(served, _lines(request, settings.max_body))
+        return await _stored(served, _list(strict_json(await request.body() or b"null")))
+
+    @router.put("/{index}/documents/{id:path}", dependencies=_WRITES, **returns(Stored))
+    async def put_document(served: Index, id: Id, fields: DocumentFields) -> Response:
         """Store a document. It replaces the document that has the same id."""
-        if fields.get("id", id) != id:
-            raise InvalidArgumentError(
-                f"The id of the document is {fields['id']!r:.80}, but the address has {id!r:.80}."
-            )
+        document = Document(id, fields.text, fields.title, fields.metadata)
         report = _Report()
-        document = _document(1, {**fields, "id": id})
         report.add(await served.write(lambda search: search.upsert(document)))
         return answer(report.to_dict())
 
-    @router.delete("/{index}/documents/{id:path}", dependencies=_WRITES)
+    @router.delete("/{index}/documents/{id:path}", dependencies=_WRITES, **returns(Deleted))
     async def delete_document(served: Index, id: Id) -> Response:
         """Delete a document."""
         return answer({"deleted": await served.write(lambda search: search.delete([id]))})
 
-    @router.post("/{index}/documents/delete", dependencies=_WRITES)
+    @router.post("/{index}/documents/delete", dependencies=_WRITES, **returns(Deleted))
     async def delete_documents(served: Index, body: Removal) -> Response:
         """Delete documents by their ids, or all that a filter allows. Unknown ids are ignored."""
         chosen = checked_filter(body.filter, settings)
@@ -144,7 +154,7 @@ def _filter_of(text: str | None, settings: Settings) -> Json | None:
 # Storing
 
 
-async def _stored(served: ServedIndex, records: AsyncIterator[tuple[int, Any, int]]) -> Response:
+async def _stored(served: ServedIndex, records: AsyncIterator[Record]) -> Response:
     """Store the documents of a request, some at a time, and report what happened to them."""
     report, batch, size = _Report(), dict[int, Document](), 0
     try:
@@ -183,26 +193,27 @@ async def _store(served: ServedIndex, batch: dict[int, Document], report: _Repor
         report.indexed += len(numbers) - len(error.failed)
 
 
-async def _records(request: Request, most: int) -> AsyncIterator[tuple[int, Any, int]]:
-    """The number, the record and the size in bytes of each document of a body. An error stands for a bad line."""
-    if media_type(request.headers) != NDJSON:
-        raw = await request.body()
-        listed = strict_json(raw) if raw else None
-        if not isinstance(listed, list):
-            raise InvalidArgumentError(
-                f"The body is a list of documents, or lines of JSON with the header Content-Type: {NDJSON}."
-            )
-        for number, record in enumerate(listed, 1):
-            yield number, record, len(raw) // len(listed)
-        return
+async def _list(listed: Any) -> AsyncIterator[Record]:
+    """The documents of a list, all of which must be usable."""
+    try:
+        documents = [one.made() for one in _LIST.validate_python(listed)]
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+    for number, document in enumerate(documents, 1):
+        yield number, document, len(document.text)
+
+
+async def _lines(request: Request, most: int) -> AsyncIterator[Record]:
+    """The documents of the lines of a stream. An error stands for a line that is not usable."""
     async for number, line in lines_of(request.stream(), most):
         if line is None:
             yield number, DocumentError(f"the line has more than {most:,} bytes."), 0
             continue
         try:
-            yield number, strict_json(line), len(line)
+            record = strict_json(line)
         except InvalidArgumentError as error:
-            yield number, DocumentError(str(error).replace("The body", "the line", 1)), len(line)
+            record = DocumentError(str(error).replace("The body", "the line", 1))
+        yield number, record, len(line)
 
 
 def _document(number: int, record: Any) -> Document:
@@ -213,6 +224,8 @@ def _document(number: int, record: Any) -> Document:
     """
     if isinstance(record, DocumentError):
         raise record
+    if isinstance(record, Document):
+        return record
     if not isinstance(record, dict):
         raise DocumentError('a document is an object such as {"id": "a1", "text": "..."}.')
     for names in (ID_FIELDS, TEXT_FIELDS):

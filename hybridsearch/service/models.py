@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
+from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.fusion import Fusion, make_fusion
 from hybridsearch.rerank import MMR, Boost, FieldBoost, Recency
@@ -20,27 +21,78 @@ _LARGEST = 2**31 - 1
 _FILTER = 'Filter on metadata, title or id, such as `{"year": {"$gte": 2020}}`.'
 
 
+def of_component(name: str) -> WithJsonSchema:
+    """The mark of a type that OpenAPI describes by a component of `hybridsearch.service.openapi`."""
+    return WithJsonSchema({COMPONENT: name})
+
+
+COMPONENT = "x-component"
+
+FilterBody: TypeAlias = Annotated[Json, of_component("Filter")]
+Metadata: TypeAlias = Annotated[Json, of_component("Metadata")]
+RetrieverName: TypeAlias = Annotated[str, of_component("RetrieverName")]
+Weights: TypeAlias = Annotated[dict[str, float], of_component("Weights")]
+Scores: TypeAlias = Annotated[dict[str, float], of_component("Scores")]
+
+
 class Strict(BaseModel):
     """A body that refuses unknown members, and values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class FusionSettings(Strict):
-    """A fusion with its settings, as in a file of `Fusion.save`."""
+class DocumentBody(Strict):
+    """A document."""
 
-    type: Literal["rrf", "score", "adaptive"]
-    k: float | None = Field(default=None, ge=0, description="Number that RRF adds to each rank. Default: 60.")
-    normalization: Literal["minmax", "zscore", "none"] | None = Field(
-        default=None, description="How `score` scales scores."
+    id: str = Field(min_length=1, max_length=512, description="Id, at most 512 bytes of UTF-8.")
+    text: str
+    title: str = ""
+    metadata: Metadata = Field(default={}, description="Values for filters and for display, by name.")
+
+    def made(self) -> Document:
+        """The document."""
+        return Document(self.id, self.text, self.title, self.metadata)
+
+
+class DocumentFields(Strict):
+    """A document whose id is in the address."""
+
+    text: str
+    title: str = ""
+    metadata: Metadata = Field(default={}, description="Values for filters and for display, by name.")
+
+
+class FusionSettings(Strict):
+    """A fusion with its settings, as `Fusion.save` writes it."""
+
+    weights: Weights | None = Field(
+        default=None, description="Weights by retriever. 0 leaves a retriever out. Default: equal weights."
     )
-    weights: dict[str, float] | None = Field(
-        default=None, description="Weights by retriever. 0 leaves a retriever out."
-    )
+    tuned_on: str | None = Field(default=None, description="Has no effect. `hybridsearch tune` writes it.")
 
     def made(self) -> Fusion:
         """The fusion."""
         return make_fusion(self.model_dump(exclude_none=True))
+
+
+class RRFSettings(FusionSettings):
+    """Reciprocal rank fusion."""
+
+    type: Literal["rrf"]
+    k: float = Field(default=60, ge=0, description="Number that is added to each rank.")
+
+
+class ScoreFusionSettings(FusionSettings):
+    """Score fusion."""
+
+    type: Literal["score"]
+    normalization: Literal["minmax", "zscore", "none"] = Field(default="minmax", description="How scores are scaled.")
+
+
+class AdaptiveFusionSettings(FusionSettings):
+    """Adaptive fusion."""
+
+    type: Literal["adaptive"]
 
 
 class RecencyBoost(Strict):
@@ -49,7 +101,9 @@ class RecencyBoost(Strict):
     type: Literal["recency"]
     field: str = Field(min_length=1, description="Metadata field that holds a date.")
     half_life: str = Field(
-        default="30d", description="Age at which half of the weight is left, such as 12h, 30d or 1y."
+        default="30d",
+        pattern=r"^[1-9][0-9]{0,5}(\.[0-9]{1,6})?[smhdwy]$",
+        description="Age at which half of the weight is left, such as 12h, 30d or 1y.",
     )
     weight: float = Field(default=0.25, gt=0, le=1e6)
 
@@ -62,7 +116,9 @@ class FieldBoostSettings(Strict):
     """A boost for documents that match a filter, or that have a large number in a field."""
 
     type: Literal["field"]
-    where: Annotated[str, Field(min_length=1)] | Json = Field(description="Name of a field with numbers, or a filter.")
+    where: Annotated[str, Field(min_length=1)] | FilterBody = Field(
+        description="Name of a field with numbers, or a filter."
+    )
     weight: float = Field(default=0.25, gt=0, le=1e6)
 
     def made(self) -> Boost:
@@ -75,7 +131,7 @@ class Diversity(Strict):
 
     relevance: float = Field(default=0.7, ge=0, le=1, description="Weight of the score. 1 keeps the order.")
     depth: int = Field(default=100, ge=1, le=1000, description="Number of first hits that are compared.")
-    retriever: str | None = Field(default=None, description="Retriever whose vectors are compared.")
+    retriever: RetrieverName | None = Field(default=None, description="Retriever whose vectors are compared.")
 
     def made(self) -> MMR:
         """The MMR."""
@@ -102,17 +158,23 @@ class SearchBody(Strict):
     offset: int = Field(
         default=0, ge=0, le=_LARGEST, description="Number of first hits to leave out, for the next page."
     )
-    filter: Json | None = Field(default=None, description=_FILTER)
-    retrievers: list[str] | None = Field(default=None, min_length=1, description="Names of the retrievers to ask.")
+    filter: FilterBody | None = Field(default=None, description=_FILTER)
+    retrievers: list[RetrieverName] | None = Field(
+        default=None, min_length=1, description="Names of the retrievers to ask."
+    )
     candidates: int | None = Field(
         default=None, ge=1, description="Number of documents that are read from each retriever."
     )
-    fusion: Literal["rrf", "minmax", "zscore", "adaptive"] | FusionSettings | None = Field(
+    fusion: (
+        Literal["rrf", "minmax", "zscore", "adaptive"]
+        | Annotated[RRFSettings | ScoreFusionSettings | AdaptiveFusionSettings, Field(discriminator="type")]
+        | None
+    ) = Field(
         default=None,
-        description="Fusion that merges the rankings: a name, or settings as in a file of `hybridsearch tune`.",
+        description="Fusion that merges the rankings: a name, or settings as `Fusion.save` writes them.",
     )
     rerank: bool = Field(default=True, description="Whether the reranker of the index is used, if it has one.")
-    min_score: float | dict[str, float] | None = Field(
+    min_score: float | Scores | None = Field(
         default=None, description="Least score of a hit, or least scores by retriever."
     )
     boost: list[Annotated[RecencyBoost | FieldBoostSettings, Field(discriminator="type")]] = Field(
@@ -163,7 +225,7 @@ class Removal(Strict):
     """The documents to delete. Give `ids` or `filter`."""
 
     ids: list[str] | None = Field(default=None, max_length=10_000, description="Ids of documents.")
-    filter: Json | None = Field(default=None, description=_FILTER)
+    filter: FilterBody | None = Field(default=None, description=_FILTER)
 
 
 class Explained(Strict):
@@ -171,7 +233,9 @@ class Explained(Strict):
 
     query: str = Field(description="Text of the query.")
     id: str = Field(min_length=1, description="Id of the document.")
-    retrievers: list[str] | None = Field(default=None, min_length=1, description="Names of the retrievers to ask.")
+    retrievers: list[RetrieverName] | None = Field(
+        default=None, min_length=1, description="Names of the retrievers to ask."
+    )
     candidates: int | None = Field(default=None, ge=1, description="Number of documents read from each retriever.")
 
 

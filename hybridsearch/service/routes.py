@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from hybridsearch.hits import Results
 from hybridsearch.search import HybridSearch
+from hybridsearch.service import answers
 from hybridsearch.service.bodies import answer
 from hybridsearch.service.documents import add_documents, unknown
 from hybridsearch.service.indexes import ServedIndex, served_index
@@ -22,6 +23,7 @@ from hybridsearch.service.models import (
     explained_body,
     search_body,
 )
+from hybridsearch.service.openapi import returns
 from hybridsearch.service.settings import Settings
 
 UNHEARD = "The retriever did not answer."
@@ -40,14 +42,14 @@ def make_router(settings: Settings) -> APIRouter:
 
 
 def _add_indexes(router: APIRouter) -> None:
-    @router.get("")
+    @router.get("", **returns(answers.Indexes))
     async def list_indexes(request: Request) -> Response:
         """List the indexes, with their retrievers and settings."""
         indexes: list[ServedIndex] = list(request.app.state.indexes.values())
         described = await asyncio.gather(*(asyncio.to_thread(_describe, served) for served in indexes))
         return answer({"indexes": described, "may_write": request.state.may_write})
 
-    @router.get("/{index}")
+    @router.get("/{index}", **returns(answers.Index))
     async def describe_index(served: Index) -> Response:
         """Describe an index: its documents, retrievers and settings."""
         return answer(await asyncio.to_thread(_describe, served))
@@ -82,12 +84,12 @@ def _describe(served: ServedIndex) -> Json:
 def _add_search(router: APIRouter, settings: Settings) -> None:
     Body = search_body(settings)  # noqa: N806 - a class
 
-    @router.post("/{index}/search")
+    @router.post("/{index}/search", **returns(answers.Results | answers.ManyResults))
     async def search(served: Index, body: Body) -> Response:  # type: ignore[valid-type]
         """Search an index."""
         return await _searched(served, body, settings)
 
-    @router.get("/{index}/search")
+    @router.get("/{index}/search", **returns(answers.Results))
     async def find(
         served: Index,
         q: Annotated[str, Query(description="Text of the query.", max_length=settings.max_query)],
@@ -100,7 +102,7 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
 
     Explain = explained_body(settings)  # noqa: N806
 
-    @router.post("/{index}/explain")
+    @router.post("/{index}/explain", **returns(answers.Explanation))
     async def explain(served: Index, body: Explain) -> Response:  # type: ignore[valid-type]
         """Explain the place of one document in the results of a query."""
         return answer(await asyncio.to_thread(_explain, served.search, body))
@@ -121,8 +123,8 @@ async def _searched(served: ServedIndex, body: SearchBody, settings: Settings) -
 
 
 def _answer(body: SearchBody, found: list[Results]) -> Response:
-    answers = [_to_dict(results, body) for results in found]
-    return answer(answers[0] if body.query is not None else {"results": answers})
+    made = [_to_dict(results, body) for results in found]
+    return answer(made[0] if body.query is not None else {"results": made})
 
 
 def _to_dict(results: Results, body: SearchBody) -> Json:

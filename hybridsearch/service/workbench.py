@@ -6,11 +6,10 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -19,7 +18,6 @@ from pydantic import Field
 
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.filters import fields_of
 from hybridsearch.hits import Results, found_words
 from hybridsearch.ranking import Ranking
@@ -132,7 +130,7 @@ def _about(name: str, search: HybridSearch) -> dict[str, Any]:
         "fusion": _described(search),
         "candidates": Configuration().depth_of(search),
         "reranker": reranker,
-        "fields": _fields(search, total) if total else [],
+        "fields": _fields(list(search.documents(limit=_SAMPLE)), total) if total else [],
     }
 
 
@@ -146,12 +144,8 @@ def _described(search: HybridSearch, configuration: Configuration | None = None)
     return {key: value for key, value in fusion.to_json().items() if key != "tuned_on"} | {"shown": repr(fusion)}
 
 
-def _fields(search: HybridSearch, total: int) -> list[dict[str, Any]]:
+def _fields(documents: Sequence[Document], total: int) -> list[dict[str, Any]]:
     """The fields of metadata, the most common first, with their types and values in a sample of the documents."""
-    try:
-        documents = list(search.documents(limit=_SAMPLE))
-    except BackendError:  # the engine cannot list its documents
-        return []
     values: dict[str, list[Any]] = {}
     for document in documents:
         for path, value in fields_of(document).items():
@@ -304,41 +298,18 @@ async def compare(index: Index, body: Compare) -> dict[str, Any]:
 
 @router.get("/workbench/{index}/queries")
 async def query_sets(index: Index, request: Request) -> dict[str, int]:
-    return {name: len(queries) for name, queries in request.app.state.query_sets.items()}
+    return {name: len(queries) for name, queries in _query_sets(request).items()}
 
 
 @router.get("/workbench/{index}/queries/{name}")
 async def query_set(index: Index, name: str, request: Request) -> list[str]:
-    sets: Mapping[str, Sequence[str]] = request.app.state.query_sets
+    sets = _query_sets(request)
     if name not in sets:
         raise HTTPException(404, f"There is no set of queries {name!r:.80}.")
-    return list(sets[name])
+    return list(sets[name].values())[:MOST_QUERIES]
 
 
-def read_query_sets(paths: Iterable[str | Path]) -> dict[str, list[str]]:
-    """Read the queries that the page offers.
-
-    Args:
-        paths: Files of queries, and folders of BEIR data sets, which have a file `queries.jsonl`.
-
-    Returns:
-        Texts of the queries, by the name of the file or folder.
-
-    Raises:
-        InvalidArgumentError: A file cannot be read, it has too many queries, or two have the same name.
-    """
-    from hybridsearch.evaluation.datasets import read_queries
-
-    sets: dict[str, list[str]] = {}
-    for given in map(Path, paths):
-        file = given / "queries.jsonl" if given.is_dir() else given
-        name = (given.resolve() if given.is_dir() else given.with_suffix("")).name
-        queries = list(dict.fromkeys(" ".join(text.split()) for text in read_queries(file).values()))
-        if len(queries) > MOST_QUERIES:
-            raise InvalidArgumentError(
-                f"{file} has {len(queries):,} queries, but the page takes {MOST_QUERIES:,}: give a part of them."
-            )
-        if name in sets:
-            raise InvalidArgumentError(f"Two files of queries have the name {name!r:.80}: rename one of them.")
-        sets[name] = queries
-    return sets
+def _query_sets(request: Request) -> Mapping[str, Mapping[str, str]]:
+    """Queries by id, by the name of the data set that the server was given."""
+    found: Mapping[str, Mapping[str, str]] = getattr(request.app.state, "query_sets", {})
+    return found

@@ -46,7 +46,11 @@ def asked(mine: Path, serving: Any) -> Callable[..., list[httpx.Response]]:
 
 def test_documents_are_stored_read_and_deleted(mine: Path, asked: Asked) -> None:
     stored, read, one, again, deleted, gone, unknown = asked(
-        ("PUT", PLACE, {"json": [{"id": "d", "text": "a jet"}, {"id": "a", "text": "wing a", "year": 1}]}),
+        (
+            "PUT",
+            PLACE,
+            {"json": [{"id": "d", "text": "a jet"}, {"id": "a", "text": "wing a", "metadata": {"year": 1}}]},
+        ),
         ("GET", f"{PLACE}/d", {}),
         ("PUT", f"{PLACE}/e/f%20%C3%BC", {"json": {"text": "a sail", "title": "Sail", "metadata": {"year": 4}}}),
         ("GET", f"{PLACE}/e%2Ff%20%C3%BC", {}),
