@@ -32,6 +32,7 @@ def find_terms(
     terms: Sequence[Collection[str]],
     analyse: Analyse,
     known: dict[str, frozenset[str]] | None = None,
+    may_give: Callable[[Set[str]], Callable[[str], bool]] = lambda _: lambda _: True,
 ) -> list[list[Place]]:
     """Find the words that give terms.
 
@@ -43,6 +44,8 @@ def find_terms(
         terms: Terms to find in each text, in the order of `texts`.
         analyse: Function from a text to its terms.
         known: Terms of short parts that were analysed before. New parts are added. None to begin without any.
+        may_give: Function from the wanted terms to a fast test of parts between white space. A part that fails the test
+            gives none of these terms, and is not analysed.
 
     Returns:
         The places in each text, in order of `start`. A word with two terms has two places.
@@ -56,7 +59,7 @@ def find_terms(
     for text, of_text in zip(texts, terms, strict=True):
         wanted = frozenset(of_text)
         if wanted not in searches:
-            searches[wanted] = _Search(wanted, analyse, known)
+            searches[wanted] = _Search(wanted, analyse, known, may_give(wanted))
         found.append(list(searches[wanted].in_text(text)) if wanted else [])
     return found
 
@@ -110,17 +113,23 @@ def _occurrences(text: str, chunks: Set[str]) -> Iterator[tuple[int, str]]:
 class _Search:
     """The search for terms in texts. It remembers the places in each chunk."""
 
-    def __init__(self, wanted: frozenset[str], analyse: Analyse, known: dict[str, frozenset[str]]) -> None:
-        self._wanted, self._analyse, self._known = wanted, analyse, known
+    def __init__(
+        self,
+        wanted: frozenset[str],
+        analyse: Analyse,
+        known: dict[str, frozenset[str]],
+        may_give: Callable[[str], bool],
+    ) -> None:
+        self._wanted, self._analyse, self._known, self._may_give = wanted, analyse, known, may_give
         self._letters = {letter for term in wanted for letter in term}
         self._seen: set[str] = set()
         self._places: dict[str, set[Place]] = {}  # of the chunks with wanted terms
 
     def in_text(self, text: str) -> Iterator[Place]:
-        known, wanted = self._known, self._wanted
+        known, wanted, may_give = self._known, self._wanted, self._may_give
         for page in _PAGE.finditer(text):
             chunks = set(page.group().split())
-            for chunk in chunks - self._seen:
+            for chunk in filter(may_give, chunks - self._seen):
                 terms = known.get(chunk)
                 if terms is None:
                     terms = self._terms(chunk)
@@ -152,7 +161,7 @@ class _Search:
             found: set[str] = set()
             for first in range(len(units) - width + 1):
                 begin, stop = units[first][0], units[first + width - 1][1]
-                if not self._may_give(text, units[first : first + width]):
+                if not self._has_letters(text, units[first : first + width]):
                     continue
                 given = self._terms(text[begin:stop])
                 there = left & given
@@ -167,7 +176,7 @@ class _Search:
         if end - start <= LONGEST or len(units) == 1:
             yield from (Place(start, end, term) for term in left)
 
-    def _may_give(self, text: str, units: list[tuple[int, int]]) -> bool:
+    def _has_letters(self, text: str, units: list[tuple[int, int]]) -> bool:
         """Whether each unit of a script without capital letters has a letter of the terms. This is a fast check."""
         return all(
             _kind(text[start]) != "single"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -212,6 +212,27 @@ class Rules:
             return list(filter(None, found * max(1, len(parts) if of_query else 1) + parts))
 
         return terms
+
+    def may_give(self, terms: Set[str]) -> Callable[[str], bool]:
+        """Make a fast test of chunks. A chunk that fails it gives none of `terms`.
+
+        It compares the first two letters of ordinary ASCII words with those of the terms. The English stemmer changes
+        only a "y" there: the term of "dying" is "die". It leaves a single letter of a few words: the term of "oed" is
+        "o". All chunks pass the test if the rules have another stemmer, or do not ignore case.
+        """
+        if self.language not in (None, "english") or not self.lowercase:
+            return lambda chunk: True
+        starts = {term[:2] for term in terms}
+        starts |= {start.replace("i", "y") for start in starts}
+        starts |= {start.title() for start in starts}
+
+        def test(chunk: str) -> bool:
+            word = chunk if chunk.isalpha() else chunk.strip("().,:;")
+            if word[:2] in starts or word[:1] in starts:
+                return True
+            return not (word.isalpha() and word.isascii() and (word.islower() or word.istitle()))
+
+        return test
 
     def normalise(self, text: str, *, case: bool = True) -> str:
         """Normalise a text by Unicode NFKC, remove invisible characters, and fold case and accents if wanted.

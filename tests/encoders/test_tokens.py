@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import unicodedata
+from string import ascii_lowercase
 
 import pytest
 import Stemmer
@@ -195,3 +197,21 @@ def test_many_threads_share_one_encoder() -> None:
     for thread in threads:
         thread.join()
     assert all(found[thread] == (expected if thread % 2 else expected[::-1]) for thread in range(8))
+
+
+@pytest.mark.parametrize("language", [None, "english"])
+def test_each_word_passes_the_fast_test_for_its_terms(language: str | None) -> None:
+    rules = Rules(language, frozenset(), identifiers=True)
+    terms = rules.terms_maker()
+    starts = ["".join(letters) for size in (1, 2, 3) for letters in itertools.product(ascii_lowercase, repeat=size)]
+    words = [start + end for start in starts for end in ("", "s", "ing", "ed", "eds", "ies", "ly", "ogist")]
+    shown = [word.title() if number % 2 else f"({word}." for number, word in enumerate(words)]
+    assert not [word for word in shown if not rules.may_give(set(terms(word)))(word)]
+
+
+def test_the_fast_test_leaves_out_other_words_and_no_names() -> None:
+    test = Rules("english", frozenset(), identifiers=True).may_give({"wing"})
+    assert [chunk for chunk in ("drag", "Lift,", "with", "getWing", "X-wing", "wíng", "DRAG") if test(chunk)] == [
+        "with", "getWing", "X-wing", "wíng", "DRAG",
+    ]  # fmt: skip
+    assert Rules("turkish", frozenset()).may_give({"wing"})("drag")
