@@ -174,8 +174,12 @@ STEP = 2000  # documents of a batch
 TEXT = "0123456789 " * 20
 _DENSE = RetrieverSchema("dense", Fingerprint("random", {}), dimensions=DIMENSIONS, metric="cosine")
 _BM25 = RetrieverSchema("lexical", Fingerprint("random", {}), weighting={"variant": "lucene", "k1": 1.2, "b": 0.75})
+BY_PASSAGE = "bm25 by passage"
 FLAT = Schema({"bm25": _BM25, "dense": _DENSE})
-LONG = Schema({name: replace(one, passages=True) for name, one in FLAT.retrievers.items()}, passages={"size": LENGTH})
+LONG = Schema(
+    {"bm25": _BM25, BY_PASSAGE: replace(_BM25, passages=True), "dense": replace(_DENSE, passages=True)},
+    passages={"size": LENGTH},
+)
 
 
 class Known:
@@ -195,15 +199,17 @@ def latency(documents: int, place: str) -> list[dict[str, Any]]:
     backends = {"flat": _filled(place, "flat", documents), "passages": _filled(place, "long", documents)}
     encoders = {name: Known(of_retriever) for name, of_retriever in _queries(documents).items()}
     rows = []
-    for names in (["bm25"], ["dense"], ["bm25", "dense"]):
+    for names in (["bm25"], [BY_PASSAGE], ["dense"], ["bm25", "dense"], [BY_PASSAGE, "dense"]):
+        asked = {"flat": tuple("dense" if name == "dense" else "bm25" for name in names), "passages": tuple(names)}
         for k in (10, 100):
             plans = {
-                kind: Plan(tuple(names), k, None, hs.RRF(), None, 10, backend, encoders.__getitem__)  # type: ignore[arg-type]
+                kind: Plan(asked[kind], k, None, hs.RRF(), None, 10, backend, encoders.__getitem__)  # type: ignore[arg-type]
                 for kind, backend in backends.items()
             }
-            plans["passages"] = replace(plans["passages"], passages=tuple(names))
+            reading = tuple(name for name in names if LONG.retrievers[name].passages)
+            plans["passages"] = replace(plans["passages"], passages=reading)
             times = _times(plans, [str(number) for number in range(ASKED)])
-            rows.append({"retrievers": "+".join(names), "k": k, **times})
+            rows.append({"retrievers": " + ".join(names), "k": k, **times})
     return rows
 
 
@@ -237,30 +243,38 @@ def _filled(place: str, kind: str, documents: int) -> Backend:
 def _batches(documents: int, kind: str) -> Iterator[EncodedBatch]:
     vocabulary = Vocabulary([f"w{number}" for number in range(VOCABULARY)])
     for start, vectors, words in _random_passages(documents):
-        ones, ends = np.ones(words.size, np.float32), np.arange(0, words.size + 1, LENGTH)
-        matrix = csr_array((ones, words.reshape(-1), ends), (len(words), VOCABULARY))
-        matrix.sum_duplicates()
-        encoded = {"bm25": SparseVectors(matrix, vocabulary), "dense": DenseVectors(vectors)}
+        bm25, dense = SparseVectors(_counted(words), vocabulary), DenseVectors(vectors)
         if kind == "flat":
             ids = range(start * PASSAGES, start * PASSAGES + len(words))
-            yield EncodedBatch([hs.Document(str(id), TEXT) for id in ids], encoded)
+            yield EncodedBatch([hs.Document(str(id), TEXT) for id in ids], {"bm25": bm25, "dense": dense})
         else:
             ids = range(start, start + len(words) // PASSAGES)
             spans = [(n * len(TEXT), (n + 1) * len(TEXT)) for n in range(PASSAGES)]
             split = PassageSpans.of([spans] * len(ids))
+            whole = SparseVectors(_counted(words.reshape(len(ids), -1)), vocabulary)
+            encoded = {"bm25": whole, BY_PASSAGE: bm25, "dense": dense}
             yield EncodedBatch([hs.Document(str(id), TEXT * PASSAGES) for id in ids], encoded, split)
+
+
+def _counted(words: NDArray[np.int64]) -> csr_array:
+    """How often each word of the vocabulary is in each row of `words`."""
+    texts, length = words.shape
+    ends = np.arange(0, words.size + 1, length)
+    matrix = csr_array((np.ones(words.size, np.float32), words.flatten(), ends), (texts, VOCABULARY))
+    matrix.sum_duplicates()
+    return matrix
 
 
 def _queries(documents: int) -> dict[str, dict[str, QueryVector]]:
     """The vectors of `ASKED` queries by retriever. A query has eight words of a passage, and is near to its vector."""
     rng = np.random.default_rng(1)
-    queries: dict[str, dict[str, QueryVector]] = {"bm25": {}, "dense": {}}
+    queries: dict[str, dict[str, QueryVector]] = {"bm25": {}, BY_PASSAGE: {}, "dense": {}}
     for _, vectors, words in _random_passages(documents):
         for row in rng.integers(0, len(words), max(1, ASKED * STEP // documents)):
             terms = tuple(dict.fromkeys(f"w{word}" for word in rng.choice(words[row], 8, replace=False)))
             near = vectors[row] + 0.5 * rng.standard_normal(DIMENSIONS) / DIMENSIONS**0.5
             text = str(len(queries["bm25"]))
-            queries["bm25"][text] = SparseQuery(terms, np.ones(len(terms), np.float32))
+            queries["bm25"][text] = queries[BY_PASSAGE][text] = SparseQuery(terms, np.ones(len(terms), np.float32))
             queries["dense"][text] = (near / np.linalg.norm(near)).astype(np.float32)
         if len(queries["bm25"]) >= ASKED:
             break
