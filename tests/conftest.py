@@ -21,6 +21,7 @@ from servers import address_of, call, server_of
 from warm import Warm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, as do the programs that they start
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "RAYON"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
