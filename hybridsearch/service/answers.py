@@ -185,6 +185,7 @@ class Deleted(BaseModel):
     """The number of documents that were deleted."""
 
     deleted: int
+    notes: list[str]
 
 
 class State(BaseModel):

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, DocumentError, HybridSearchError, InvalidArgumentError
 from hybridsearch.indexing.ingest import IndexReport
+from hybridsearch.messages import number_of
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.answers import Count, Deleted, Documents, Stored
@@ -57,6 +58,9 @@ class _Report:
         self.indexed += report.indexed
         self.unchanged += report.unchanged
         self.notes |= dict.fromkeys(report.notes)
+        if report.duplicates:
+            came = number_of(len(report.duplicates), "id")
+            self.notes[f"{came} came more than once, and the last document of each is stored."] = None
 
     def refuse(self, number: int, id: object, reason: str) -> None:
         self.refused.append({"line": number, "id": id if isinstance(id, str) else None, "reason": reason})
@@ -131,14 +135,18 @@ def _add_writing(router: APIRouter, settings: Settings) -> None:
     @router.delete("/{index}/documents/{id:path}", dependencies=_WRITES, **returns(Deleted))
     async def delete_document(served: Index, id: Id) -> Response:
         """Delete a document."""
-        return answer({"deleted": await served.write(lambda search: search.delete([id]))})
+        return answer({"deleted": await served.write(lambda search: search.delete([id])), "notes": []})
 
     @router.post("/{index}/documents/delete", dependencies=_WRITES, **returns(Deleted))
     async def delete_documents(served: Index, body: Removal) -> Response:
         """Delete documents by their ids, or all that a filter allows. Unknown ids are ignored."""
         chosen = checked_filter(body.filter, settings)
-        deleted = await served.write(lambda search: search.delete(body.ids, filter=chosen))
-        return answer({"deleted": deleted})
+
+        def delete(search: HybridSearch) -> Json:
+            notes = [] if chosen is None else list(search.documents(chosen, limit=1).notes)
+            return {"deleted": search.delete(body.ids, filter=chosen), "notes": notes}
+
+        return answer(await served.write(delete))
 
 
 def unknown(id: str) -> HTTPException:

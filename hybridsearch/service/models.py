@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model, model_validator
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
@@ -17,28 +17,48 @@ from hybridsearch.service.settings import Settings
 
 Json: TypeAlias = dict[str, Any]
 
-_LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1
+"""Largest offset."""
+
 _FILTER = 'Filter on metadata, title or id, such as `{"year": {"$gte": 2020}}`.'
 
 
-def of_component(name: str) -> WithJsonSchema:
-    """The mark of a type that OpenAPI describes by a component of `hybridsearch.service.openapi`."""
-    return WithJsonSchema({COMPONENT: name})
-
-
 COMPONENT = "x-component"
+"""Mark of a type that OpenAPI describes by a component of `hybridsearch.service.openapi`."""
 
-FilterBody: TypeAlias = Annotated[Json, of_component("Filter")]
-Metadata: TypeAlias = Annotated[Json, of_component("Metadata")]
-RetrieverName: TypeAlias = Annotated[str, of_component("RetrieverName")]
-Weights: TypeAlias = Annotated[dict[str, float], of_component("Weights")]
-Scores: TypeAlias = Annotated[dict[str, float], of_component("Scores")]
+FilterBody: TypeAlias = Annotated[Json, WithJsonSchema({COMPONENT: "Filter"})]
+Metadata: TypeAlias = Annotated[Json, WithJsonSchema({COMPONENT: "Metadata"})]
+RetrieverName: TypeAlias = Annotated[str, WithJsonSchema({COMPONENT: "RetrieverName"})]
+Weights: TypeAlias = Annotated[dict[str, float], WithJsonSchema({COMPONENT: "Weights"})]
+Scores: TypeAlias = Annotated[dict[str, float], WithJsonSchema({COMPONENT: "Scores"})]
+
+
+def _one_of(first: str, second: str, kinds: tuple[str, str]) -> Json:
+    """The part of a JSON Schema that says that an object has one member and not the other."""
+    null, (kind, other) = {"type": "null"}, kinds
+    return {
+        "oneOf": [
+            {"required": [first], "properties": {first: {"type": kind}, second: null}},
+            {"required": [second], "properties": {second: {"type": other}, first: null}},
+        ]
+    }
 
 
 class Strict(BaseModel):
     """A body that refuses unknown members, and values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_point(cls, given: Any) -> Any:
+        """The members of a body with 5 in place of 5.0, because JSON does not tell one from the other."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in given.items()
+        }
 
 
 class DocumentBody(Strict):
@@ -93,11 +113,6 @@ class AdaptiveFusionSettings(FusionSettings):
     """Adaptive fusion."""
 
     type: Literal["adaptive"]
-
-
-AnyFusion: TypeAlias = Annotated[
-    RRFSettings | ScoreFusionSettings | AdaptiveFusionSettings, Field(discriminator="type")
-]
 
 
 class RecencyBoost(Strict):
@@ -155,13 +170,15 @@ class SnippetSettings(Strict):
 class SearchBody(Strict):
     """A search. Give `query`, or `queries` for several at once."""
 
+    model_config = ConfigDict(json_schema_extra=_one_of("query", "queries", ("string", "array")))
+
     query: str | None = Field(default=None, description="Text of the query.")
     queries: list[str] | None = Field(
         default=None, description="Texts of several queries, which are searched together."
     )
     top_k: int = Field(default=10, ge=1, description="Number of hits for each query.")
     offset: int = Field(
-        default=0, ge=0, le=_LARGEST, description="Number of first hits to leave out, for the next page."
+        default=0, ge=0, le=LARGEST, description="Number of first hits to leave out, for the next page."
     )
     filter: FilterBody | None = Field(default=None, description=_FILTER)
     retrievers: list[RetrieverName] | None = Field(
@@ -170,7 +187,11 @@ class SearchBody(Strict):
     candidates: int | None = Field(
         default=None, ge=1, description="Number of documents that are read from each retriever."
     )
-    fusion: Literal["rrf", "minmax", "zscore", "adaptive"] | AnyFusion | None = Field(
+    fusion: (
+        Literal["rrf", "minmax", "zscore", "adaptive"]
+        | Annotated[RRFSettings | ScoreFusionSettings | AdaptiveFusionSettings, Field(discriminator="type")]
+        | None
+    ) = Field(
         default=None,
         description="Fusion that merges the rankings: a name, or settings as `Fusion.save` writes them.",
     )
@@ -224,6 +245,8 @@ class SearchBody(Strict):
 
 class Removal(Strict):
     """The documents to delete. Give `ids` or `filter`."""
+
+    model_config = ConfigDict(json_schema_extra=_one_of("ids", "filter", ("array", "object")))
 
     ids: list[str] | None = Field(default=None, max_length=10_000, description="Ids of documents.")
     filter: FilterBody | None = Field(default=None, description=_FILTER)

@@ -15,6 +15,7 @@ from hybridsearch.service.bodies import answer
 from hybridsearch.service.documents import add_documents, unknown
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.models import (
+    LARGEST,
     Explained,
     Json,
     SearchBody,
@@ -94,7 +95,7 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
         served: Index,
         q: Annotated[str, Query(description="Text of the query.", max_length=settings.max_query)],
         top_k: Annotated[int, Query(description="Number of hits.", ge=1, le=settings.max_top_k)] = 10,
-        offset: Annotated[int, Query(description="Number of first hits to leave out.", ge=0)] = 0,
+        offset: Annotated[int, Query(description="Number of first hits to leave out.", ge=0, le=LARGEST)] = 0,
         snippets: Annotated[bool, Query(description="Whether each hit has the part of its text that fits.")] = False,
     ) -> Response:
         """Search an index from a browser or from curl."""

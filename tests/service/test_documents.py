@@ -62,7 +62,7 @@ def test_documents_are_stored_read_and_deleted(mine: Path, asked: Asked) -> None
     assert read.json() == {"id": "d", "text": "a jet", "title": "", "metadata": {}}
     assert one.json()["indexed"] == 1
     assert again.json() == {"id": "e/f ü", "text": "a sail", "title": "Sail", "metadata": {"year": 4}}
-    assert (deleted.json(), unknown.json()) == ({"deleted": 1}, {"deleted": 0})
+    assert (deleted.json(), unknown.json()) == ({"deleted": 1, "notes": []}, {"deleted": 0, "notes": []})
     assert (gone.status_code, gone.json()["detail"]) == (404, "There is no document with the id 'c/ü'.")
     with hs.open(mine) as search:
         assert [document.id for document in search.documents()] == ["a", "b", "d", "e/f ü"]
@@ -200,7 +200,7 @@ def test_documents_are_counted_and_deleted_by_a_filter(mine: Path, asked: Asked)
         ("POST", f"{PLACE}/delete", {"json": {"filter": {}}}),
         ("GET", "/v1/mine/count", {"params": {"filter": '{"$not":' * 30 + '{"a": 1}' + "}" * 30}}),
     )
-    assert (counted.json(), deleted.json(), left.json()) == ({"count": 2}, {"deleted": 1}, {"count": 2})
+    assert (counted.json(), deleted.json(), left.json()) == ({"count": 2}, {"deleted": 1, "notes": []}, {"count": 2})
     assert [answer.status_code for answer in (neither, wrong, empty, deep)] == [400] * 4
     assert deep.json()["detail"].startswith("The filter is too large: at most 20 levels")
 
