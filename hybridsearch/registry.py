@@ -51,6 +51,7 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
         "sparse": _Registered("hybridsearch.encoders.sparse:Sparse"),
         "dense": _Registered("hybridsearch.encoders.dense:Dense"),
         "native": _Registered("hybridsearch.encoders.native:NativeBM25"),
+        "haystack": _Registered("hybridsearch.integrations.haystack:EmbeddingsEncoder", "haystack"),
     },
     "tokenizer": {},
     "fusion": {

@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import os
+import shutil
 import signal
 import time
 import uuid
@@ -21,6 +22,7 @@ from servers import address_of, call, server_of
 from warm import Warm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, as do the programs that they start
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "RAYON"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
@@ -277,3 +279,16 @@ def lucene_names_of_class(_leftovers: _Leftovers) -> Iterator[Callable[[str, str
     """A fixture like `lucene_names`, for indexes that the tests of a class share."""
     with _leftovers.names() as names:
         yield names
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for the tests of pages. It is of one module, because its event loop would be in the way of others."""
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to look at pages in a browser")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium: install the package chromium to look at pages in a browser")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = [
     "torch", "transformers", "sentence_transformers", "numba", "scipy", "pyarrow", "pandas", "usearch", "rich", "typer",
     "opensearchpy", "elasticsearch", "qdrant_client", "seismic", "Stemmer", "datasets", "pytest",
-    "lxml", "docx", "pptx", "pypdfium2", "python_calamine", "sqlalchemy", "langchain_core", "llama_index",
+    "lxml", "docx", "pptx", "pypdfium2", "python_calamine", "sqlalchemy", "langchain_core", "llama_index", "haystack",
 ]  # fmt: skip
 CONTRACT = {
     "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",

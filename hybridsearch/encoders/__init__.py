@@ -167,6 +167,19 @@ def query_digest(encoder: Encoder) -> str:
     return replace(fingerprint, settings={**fingerprint.settings, **settings}).digest
 
 
+def describe(encoder: Encoder) -> Mapping[str, Any] | None:
+    """The arguments from which `make_encoder` makes an encoder again, as in `RetrieverSchema.encoder`.
+
+    No model of a `Dense` or `Sparse` is loaded. The result is None for an encoder that only the caller can make.
+
+    >>> from hybridsearch.encoders.dense import Dense
+    >>> describe(Dense("my-model"))["model"]
+    'my-model'
+    """
+    without_model: Callable[[], Mapping[str, Any] | None] | None = getattr(encoder, "_description", None)
+    return encoder.schema().encoder if without_model is None else without_model()
+
+
 def make_encoder(description: Mapping[str, Any]) -> Encoder:
     """Make the encoder that `RetrieverSchema.encoder` describes.
 

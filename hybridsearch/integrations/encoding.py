@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hybridsearch.arguments import one_of
 from hybridsearch.backends import Fingerprint, RetrieverSchema
-from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.models import check_texts
-from hybridsearch.errors import EncodingError, InvalidArgumentError
-from hybridsearch.retrieval import Plan
+from hybridsearch.errors import EncodingError
 from hybridsearch.vectors import DenseVectors, Metric
 
 NAMING = ("model", "model_name", "model_id", "repo_id", "deployment", "dimensions", "size", "embed_dim")
@@ -151,45 +148,6 @@ def as_vectors(vectors: ArrayLike, metric: Metric, who: str) -> NDArray[np.float
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         rows = rows / np.where(norms == 0, 1, norms)
     return rows.astype(np.float32)
-
-
-def with_vector(plan: Plan, name: str, schema: RetrieverSchema, vector: Sequence[float]) -> Plan:
-    """A plan in which one dense retriever searches by a vector, whatever the text of the query is.
-
-    Args:
-        plan: Plan of a search.
-        name: Name of the dense retriever.
-        schema: Description of this retriever.
-        vector: Vector of the query.
-
-    Raises:
-        InvalidArgumentError: The vector has another length than those of the retriever.
-        EncodingError: The vector has NaN, infinity, or a number beyond float32.
-    """
-    if len(vector) != schema.dimensions:
-        raise InvalidArgumentError(
-            f"The vector of the query has {len(vector)} numbers, but the vectors of retriever {name!r} have "
-            f"{schema.dimensions}: use the model that the index was made with."
-        )
-    encoder = plan.encoder
-    given = cast(Encoder, _Given(as_vectors([vector], schema.metric or "cosine", "The caller")[0], encoder(name)))
-    return replace(plan, encoder=lambda asked: given if asked == name else encoder(asked))
-
-
-class _Given:
-    """An encoder that gives one vector for each query, and is like another encoder in everything else."""
-
-    def __init__(self, vector: NDArray[np.float32], other: Encoder) -> None:
-        self._vector, self._other = vector, other
-
-    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        return [self._vector] * len(texts)
-
-    def query_notes(self, texts: Sequence[str]) -> list[str]:
-        return [""] * len(texts)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._other, name)
 
 
 def model_of(embeddings: object, name: str | None) -> dict[str, Any]:

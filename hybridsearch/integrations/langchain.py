@@ -21,7 +21,15 @@ from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import FilterError, IndexNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.hits import Hit, Results
-from hybridsearch.integrations.encoding import FunctionEncoder, model_of, with_vector
+from hybridsearch.integrations.asking import (
+    A_VECTOR,
+    check_search,
+    dense_retriever,
+    is_indexed,
+    log_notes,
+    plan_by_vector,
+)
+from hybridsearch.integrations.encoding import FunctionEncoder, model_of
 from hybridsearch.integrations.found import Content, check_form, metadata_of, text_of, with_title
 from hybridsearch.rerank import MMR
 from hybridsearch.search import HybridSearch
@@ -231,7 +239,7 @@ class HybridSearchRetriever(BaseRetriever):
         </source>
         """
         results = self.search.search(query, **self._asked(options)[1])
-        _log_notes(results.notes)
+        log_notes(_log, results.notes)
         return results.context(max_tokens, tokenizer=tokenizer, per_document=per_document, url=url)
 
     async def acontext(
@@ -246,7 +254,7 @@ class HybridSearchRetriever(BaseRetriever):
     ) -> Context:
         """Find passages for a prompt, as `context` does, without blocking the event loop."""
         results = await self.search.asearch(query, **self._asked(options)[1])
-        _log_notes(results.notes)
+        log_notes(_log, results.notes)
         make = partial(results.context, max_tokens, tokenizer=tokenizer, per_document=per_document, url=url)
         return await asyncio.to_thread(make)
 
@@ -280,8 +288,7 @@ class HybridSearchVectorStore(VectorStore):
     """
 
     def __init__(self, search: HybridSearch, *, content: Content = "passage", details: str | None = None) -> None:
-        if not isinstance(search, HybridSearch):
-            raise InvalidArgumentError(f"search is a HybridSearch, such as hs.open(place), not {search!r:.80}.")
+        check_search(search)
         self.hybrid_search = search
         self._form = _Form(content, details)
 
@@ -354,7 +361,7 @@ class HybridSearchVectorStore(VectorStore):
         ]
         if added:
             report = self.hybrid_search.index(added, **{"show_progress_bar": False, **kwargs})
-            _log_notes(report.notes)
+            log_notes(_log, report.notes)
         return named
 
     def add_texts(
@@ -403,7 +410,7 @@ class HybridSearchVectorStore(VectorStore):
         """
         if kwargs:
             raise InvalidArgumentError(f"delete takes ids or filter, not {next(iter(kwargs))!r}.")
-        if ids is None or filter is not None or self._is_indexed():
+        if ids is None or filter is not None or is_indexed(self.hybrid_search):
             self.hybrid_search.delete(ids, filter=filter)
         return True
 
@@ -416,7 +423,7 @@ class HybridSearchVectorStore(VectorStore):
         Returns:
             The documents with their whole texts, in the order of the ids.
         """
-        found = self.hybrid_search.get(ids) if self._is_indexed() else []
+        found = self.hybrid_search.get(ids) if is_indexed(self.hybrid_search) else []
         return [Document(one.text, id=one.id, metadata=with_title(one.to_dict())) for one in found if one is not None]
 
     # Searching
@@ -476,7 +483,7 @@ class HybridSearchVectorStore(VectorStore):
             EncodingError: The vector is not finite.
         """
         form, asked = self._form.and_rest({"k": k, **kwargs})
-        return form.documents(self._search_by_vector(embedding, asked)) if self._is_indexed() else []
+        return form.documents(self._search_by_vector(embedding, asked)) if is_indexed(self.hybrid_search) else []
 
     async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """Find documents, as `similarity_search_by_vector` does, without blocking the event loop."""
@@ -556,14 +563,7 @@ class HybridSearchVectorStore(VectorStore):
             return Results(query, ())
 
     def _search_by_vector(self, embedding: Sequence[float], asked: dict[str, Any]) -> Results:
-        asked = {"reranker": None, "retrievers": [self._dense[0]], **asked}
-        name, schema = self._dense
-        if asked["reranker"] is not None or list(asked["retrievers"]) != [name]:
-            raise InvalidArgumentError(
-                f"A search by vector asks the retriever {name!r} alone, without a reranker: leave out `retrievers` and "
-                "`reranker`, or search by a text."
-            )
-        return with_vector(self.hybrid_search.plan(**asked), name, schema, embedding).results(["(a vector)"])[0]
+        return plan_by_vector(self.hybrid_search, self._dense, embedding, asked).results([A_VECTOR])[0]
 
     def _diverse(self, fetch_k: int, lambda_mult: float, options: Mapping[str, Any]) -> dict[str, Any]:
         diversity = MMR(lambda_mult, fetch_k)
@@ -588,24 +588,7 @@ class HybridSearchVectorStore(VectorStore):
 
     @cached_property
     def _dense(self) -> tuple[str, RetrieverSchema]:
-        """The first dense retriever of the index that this search asks."""
-        schema = self.hybrid_search.backend.open()
-        known = {} if schema is None else schema.retrievers
-        names = [name for name in self.hybrid_search.retrievers if name in known and known[name].kind == "dense"]
-        if not names:
-            raise InvalidArgumentError(
-                "The index has no dense retriever, so it has no vectors to compare: search by a text, or make the "
-                "index with EmbeddingsEncoder or hs.Dense."
-            )
-        return names[0], known[names[0]]
-
-    def _is_indexed(self) -> bool:
-        """Whether there is an index."""
-        try:
-            self.hybrid_search.plan()
-        except IndexNotFoundError:
-            return False
-        return True
+        return dense_retriever(self.hybrid_search, EmbeddingsEncoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -633,7 +616,7 @@ class _Form:
         return Document(text_of(hit, self.content), id=hit.id, metadata=metadata_of(hit, self.details))
 
     def documents(self, results: Results) -> list[Document]:
-        _log_notes(results.notes)
+        log_notes(_log, results.notes)
         return [self.document(hit) for hit in results]
 
     def scored(self, results: Results) -> list[tuple[Document, float]]:
@@ -646,8 +629,3 @@ def _check_length(name: str, given: Sequence[object], of: Sequence[object]) -> N
         raise InvalidArgumentError(
             f"{name} has {len(given)} entries for {len(of)} documents: give one for each, or leave out {name}."
         )
-
-
-def _log_notes(notes: Iterable[str]) -> None:
-    for note in notes:
-        _log.warning("%s", note)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
@@ -17,12 +17,21 @@ import numpy as np
 from hybridsearch.arguments import whole_number
 from hybridsearch.backends import RetrieverSchema
 from hybridsearch.documents import Document
-from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.fusion import ScoreFusion
 from hybridsearch.hits import Hit, Results
-from hybridsearch.integrations.encoding import FunctionEncoder, model_of, with_vector
+from hybridsearch.integrations.asking import (
+    A_VECTOR,
+    check_reranker,
+    check_search,
+    is_indexed,
+    log_notes,
+    reranked,
+    with_vector,
+)
+from hybridsearch.integrations.encoding import FunctionEncoder, model_of
 from hybridsearch.integrations.found import Content, check_form, check_free, how_found, text_of, with_title
-from hybridsearch.rerank import MMR, Reranker, score_pairs
+from hybridsearch.rerank import MMR, Reranker
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import DenseVectors, Metric
 
@@ -175,7 +184,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
     _read: Mapping[str, RetrieverSchema] = PrivateAttr(default_factory=dict)
 
     def __init__(self, search: HybridSearch, *, content: Content = "passage", details: str | None = None) -> None:
-        _check_search(search)
+        check_search(search)
         check_form(content, details)
         super().__init__(stores_text=True, is_embedding_query=any(_embedders(search)))
         self._search, self._content, self._details = search, content, details
@@ -211,7 +220,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         if documents:
             with encoders[0].knowing(nodes) if encoders else nullcontext():
                 report = self._search.index(documents, **{"show_progress_bar": False, **kwargs})
-            _log_notes(report.notes)
+            log_notes(_log, report.notes)
         return [node.node_id for node in nodes]
 
     async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
@@ -274,7 +283,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         Returns:
             The nodes in the order of the ids, or by id if no ids are given.
         """
-        if not self._is_indexed():
+        if not is_indexed(self._search):
             return []
         if node_ids is not None and not (filters and filters.filters):
             return [node_of(document) for document in self._search.get(node_ids) if document is not None]
@@ -301,7 +310,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
             raise InvalidArgumentError(
                 f"An index is saved in a local folder, not on {fs.protocol!r}: leave out fs, and copy the folder."
             )
-        if self._is_indexed() and not self._search.backend.capabilities.persistent:
+        if is_indexed(self._search) and not self._search.backend.capabilities.persistent:
             self._search.save(persist_path, overwrite=True)
 
     # Searching
@@ -320,14 +329,14 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
             InvalidArgumentError: The mode is not one of those above, or an option is not allowed.
             FilterError: The filters cannot be compared with the metadata.
         """
-        if not self._is_indexed():
+        if not is_indexed(self._search):
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         plan, text = self._plan(query, kwargs)
         return self._result(plan.results([text])[0])
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Find the best nodes, as `query` does, without blocking the event loop."""
-        if not await asyncio.to_thread(self._is_indexed):
+        if not await asyncio.to_thread(is_indexed, self._search):
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         plan, text = await asyncio.to_thread(self._plan, query, kwargs)
         return self._result((await plan.aresults([text]))[0])
@@ -342,7 +351,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         dense, vector = next(_embedders(self._search), None), query.query_embedding
         text = query.query_str or ""
         if not text.strip() and vector is not None and dense is not None:
-            text, options = "(a vector)", {"reranker": None, "retrievers": [dense], **options}
+            text, options = A_VECTOR, {"reranker": None, "retrievers": [dense], **options}
         plan = self._search.plan(top_k, **options)
         if vector is not None and dense is not None and dense in plan.retrievers:
             plan = with_vector(plan, dense, self._schemas()[dense], vector)
@@ -432,15 +441,8 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         if self._search.count(filter):  # so that there is no warning about a field that no node has
             self._search.delete(filter=filter)
 
-    def _is_indexed(self) -> bool:
-        try:
-            self._search.plan()
-        except IndexNotFoundError:
-            return False
-        return True
-
     def _result(self, results: Results) -> VectorStoreQueryResult:
-        _log_notes(results.notes)
+        log_notes(_log, results.notes)
         nodes = [node_of_hit(hit, self._content, self._details) for hit in results]
         return VectorStoreQueryResult(nodes=nodes, similarities=[hit.score for hit in results], ids=results.ids)
 
@@ -481,7 +483,7 @@ class HybridSearchRetriever(BaseRetriever):
         details: str | None = DETAILS,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        _check_search(search)
+        check_search(search)
         check_form(content, details)
         self._search, self._top_k = search, whole_number("similarity_top_k", similarity_top_k)
         self._search_kwargs, self._content, self._details = dict(search_kwargs or {}), content, details
@@ -494,7 +496,7 @@ class HybridSearchRetriever(BaseRetriever):
         return self._nodes(await self._search.asearch(query_bundle.query_str, self._top_k, **self._search_kwargs))
 
     def _nodes(self, results: Results) -> list[NodeWithScore]:
-        _log_notes(results.notes)
+        log_notes(_log, results.notes)
         return [NodeWithScore(node=node_of_hit(hit, self._content, self._details), score=hit.score) for hit in results]
 
 
@@ -521,10 +523,7 @@ class HybridSearchReranker(BaseNodePostprocessor):
     _reranker: Reranker = PrivateAttr()
 
     def __init__(self, reranker: Reranker, *, top_n: int | None = None) -> None:
-        if not isinstance(reranker, Reranker) or isinstance(reranker, type):
-            raise InvalidArgumentError(
-                f"A reranker is an object such as hs.CrossEncoderReranker(...), not {reranker!r:.80}."
-            )
+        check_reranker(reranker)
         super().__init__()
         self.top_n = None if top_n is None else whole_number("top_n", top_n)
         self._reranker = reranker
@@ -540,9 +539,8 @@ class HybridSearchReranker(BaseNodePostprocessor):
         if query_bundle is None:
             raise InvalidArgumentError("A reranker needs the query: give query_bundle or query_str.")
         documents = [Document(one.node.node_id, one.node.get_content(MetadataMode.EMBED)) for one in nodes]
-        scores = score_pairs(self._reranker, [query_bundle.query_str], [documents])[0].tolist() if nodes else []
-        order = sorted(range(len(nodes)), key=lambda number: (-scores[number], nodes[number].node.node_id))
-        return [NodeWithScore(node=nodes[number].node, score=scores[number]) for number in order[: self.top_n]]
+        ranked = reranked(self._reranker, query_bundle.query_str, documents)[: self.top_n]
+        return [NodeWithScore(node=nodes[number].node, score=score) for number, score in ranked]
 
 
 _OPERATORS: Final[Mapping[FilterOperator, str]] = {
@@ -597,11 +595,6 @@ def _stored(node: BaseNode) -> Document:
     return Document(node.node_id, _text(node), metadata={**metadata, EMPTY: ["", *empty]})
 
 
-def _check_search(search: object) -> None:
-    if not isinstance(search, HybridSearch):
-        raise InvalidArgumentError(f"search is a HybridSearch, such as hs.open(place), not {search!r:.80}.")
-
-
 def _text(node: BaseNode) -> str:
     return node.get_content(metadata_mode=MetadataMode.NONE)
 
@@ -616,8 +609,3 @@ def _embedded_text(document: Document) -> str:
 def _embedders(search: HybridSearch) -> Iterator[str]:
     """The names of the retrievers that use a LlamaIndex model."""
     return (name for name, encoder in search.retrievers.items() if isinstance(encoder, EmbeddingsEncoder))
-
-
-def _log_notes(notes: Iterable[str]) -> None:
-    for note in notes:
-        _log.warning("%s", note)

@@ -38,11 +38,15 @@ def make_app(
 
     Returns:
         The application.
+
+    Raises:
+        InvalidArgumentError: The settings name a file of queries that cannot be read.
     """
     settings = settings or Settings()
     app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.indexes = dict(indexes)
     app.state.settings = settings
+    app.state.query_sets = workbench.read_query_sets(settings.queries)
     for name, served in indexes.items():
         if settings.judgements:
             served.chosen = ChosenFusion(Path(settings.judgements) / name / IN_USE)

@@ -13,7 +13,7 @@ from hybridsearch.fusion import RRF, Fusion
 from hybridsearch.hits import Results
 from hybridsearch.retrieval import Answers, Plan
 from hybridsearch.search import HybridSearch
-from hybridsearch.service.models import FusionSettings, Strict
+from hybridsearch.service.models import AnyFusion, Strict
 
 MOST_CANDIDATES = 500
 """Largest number of candidates of a configuration."""
@@ -29,7 +29,7 @@ class Configuration(Strict):
         rerank: Whether the reranker of the index reorders the first documents, if the index has one.
     """
 
-    fusion: FusionSettings | None = None
+    fusion: AnyFusion | None = None
     candidates: int | None = Field(default=None, ge=1, le=MOST_CANDIDATES)
     rerank: bool = True
 

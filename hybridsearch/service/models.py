@@ -115,6 +115,11 @@ class AdaptiveFusionSettings(FusionSettings):
     type: Literal["adaptive"]
 
 
+AnyFusion: TypeAlias = Annotated[
+    RRFSettings | ScoreFusionSettings | AdaptiveFusionSettings, Field(discriminator="type")
+]
+
+
 class RecencyBoost(Strict):
     """A boost for recent documents."""
 
@@ -187,11 +192,7 @@ class SearchBody(Strict):
     candidates: int | None = Field(
         default=None, ge=1, description="Number of documents that are read from each retriever."
     )
-    fusion: (
-        Literal["rrf", "minmax", "zscore", "adaptive"]
-        | Annotated[RRFSettings | ScoreFusionSettings | AdaptiveFusionSettings, Field(discriminator="type")]
-        | None
-    ) = Field(
+    fusion: Literal["rrf", "minmax", "zscore", "adaptive"] | AnyFusion | None = Field(
         default=None,
         description="Fusion that merges the rankings: a name, or settings as `Fusion.save` writes them.",
     )

@@ -93,6 +93,12 @@ class Settings:
         panel="Run",
         metavar="FOLDER",
     )
+    queries: tuple[str, ...] = setting(
+        (),
+        "File of queries, or folder of a BEIR data set, that the page offers to try and to compare. Can be repeated.",
+        panel="Run",
+        metavar="PATH",
+    )
     max_body: int = setting(10_000_000, "Bytes of a request's body, and of one line of NDJSON.", least=1)
     max_queries: int = setting(100, "Queries in one request.", least=1)
     max_query: int = setting(2_000, "Characters of a query.", least=1)

@@ -6,10 +6,11 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
+from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.filters import fields_of
 from hybridsearch.hits import Results, found_words
 from hybridsearch.ranking import Ranking
@@ -25,7 +27,8 @@ from hybridsearch.search import HybridSearch
 from hybridsearch.service.agreement import overlap, rank_biased_overlap
 from hybridsearch.service.configurations import Configuration, Found, search_with
 from hybridsearch.service.indexes import ServedIndex, served_index
-from hybridsearch.service.models import Strict
+from hybridsearch.service.models import Strict, checked_filter
+from hybridsearch.service.settings import Settings
 from hybridsearch.snippets import Highlight
 
 SHOWN = 20
@@ -47,13 +50,12 @@ _VALUES = 20  # values of a field that are offered
 
 router = APIRouter(include_in_schema=False)
 Index = Annotated[ServedIndex, Depends(served_index)]
-Query = Annotated[str, Field(max_length=2000)]
 
 
 class Look(Strict):
     """What to look at: one query, and one or two configurations."""
 
-    query: Query
+    query: str
     filter: dict[str, Any] | None = None
     configurations: list[Configuration] = Field(default=[Configuration()], min_length=1, max_length=2)
 
@@ -61,7 +63,7 @@ class Look(Strict):
 class Explain(Strict):
     """The document to explain."""
 
-    query: Query
+    query: str
     id: str = Field(max_length=1000)
     filter: dict[str, Any] | None = None
     configuration: Configuration = Configuration()
@@ -70,10 +72,27 @@ class Explain(Strict):
 class Compare(Strict):
     """The queries to compare two configurations by."""
 
-    queries: list[Query] = Field(max_length=50)
+    queries: list[str] = Field(max_length=50)
     configurations: list[Configuration] = Field(min_length=2, max_length=2)
     filter: dict[str, Any] | None = None
     top: int = Field(default=10, ge=1, le=50)
+
+
+def _limits(request: Request) -> Settings:
+    limits: Settings = request.app.state.settings
+    return limits
+
+
+Limits = Annotated[Settings, Depends(_limits)]
+
+
+def _check(limits: Settings, queries: Sequence[str], filter: Any, configurations: Sequence[Configuration]) -> None:
+    """Refuse what is beyond the limits of the service."""
+    checked_filter(filter, limits)
+    if any(len(query) > limits.max_query for query in queries):
+        raise InvalidArgumentError(f"A query has at most {limits.max_query:,} characters.")
+    if any((one.candidates or 0) > limits.max_candidates for one in configurations):
+        raise InvalidArgumentError(f"candidates is at most {limits.max_candidates:,}.")
 
 
 # The page
@@ -130,7 +149,7 @@ def _about(name: str, search: HybridSearch) -> dict[str, Any]:
         "fusion": _described(search),
         "candidates": Configuration().depth_of(search),
         "reranker": reranker,
-        "fields": _fields(list(search.documents(limit=_SAMPLE)), total) if total else [],
+        "fields": _fields(search, total) if total else [],
     }
 
 
@@ -144,8 +163,12 @@ def _described(search: HybridSearch, configuration: Configuration | None = None)
     return {key: value for key, value in fusion.to_json().items() if key != "tuned_on"} | {"shown": repr(fusion)}
 
 
-def _fields(documents: Sequence[Document], total: int) -> list[dict[str, Any]]:
+def _fields(search: HybridSearch, total: int) -> list[dict[str, Any]]:
     """The fields of metadata, the most common first, with their types and values in a sample of the documents."""
+    try:
+        documents = list(search.documents(limit=_SAMPLE))
+    except BackendError:  # the engine cannot list its documents
+        return []
     values: dict[str, list[Any]] = {}
     for document in documents:
         for path, value in fields_of(document).items():
@@ -167,7 +190,8 @@ def _field(values: Sequence[Any]) -> dict[str, Any]:
 
 
 @router.post("/workbench/{index}/look")
-async def look(index: Index, body: Look) -> dict[str, Any]:
+async def look(index: Index, limits: Limits, body: Look) -> dict[str, Any]:
+    _check(limits, [body.query], body.filter, body.configurations)
     search, started = index.search, time.perf_counter()
     deepest = 0 if search.reranker is None else search.reranker.top_k
     found = await search_with(search, [body.query], body.configurations, max(SHOWN, deepest), filter=body.filter)
@@ -224,7 +248,8 @@ def _documents(query: str, found: Found, ids: Collection[str]) -> dict[str, dict
 
 
 @router.post("/workbench/{index}/explain")
-async def explain(index: Index, body: Explain) -> dict[str, Any]:
+async def explain(index: Index, limits: Limits, body: Explain) -> dict[str, Any]:
+    _check(limits, [body.query], body.filter, [body.configuration])
     return await asyncio.to_thread(_explain, index.search, body)
 
 
@@ -276,7 +301,8 @@ def _parts(text: str, start: int, end: int, highlights: Sequence[Highlight]) -> 
 
 
 @router.post("/workbench/{index}/compare")
-async def compare(index: Index, body: Compare) -> dict[str, Any]:
+async def compare(index: Index, limits: Limits, body: Compare) -> dict[str, Any]:
+    _check(limits, body.queries, body.filter, body.configurations)
     search, started = index.search, time.perf_counter()
     found = await search_with(search, body.queries, body.configurations, body.top, filter=body.filter)
     one, other = found.results
@@ -298,18 +324,41 @@ async def compare(index: Index, body: Compare) -> dict[str, Any]:
 
 @router.get("/workbench/{index}/queries")
 async def query_sets(index: Index, request: Request) -> dict[str, int]:
-    return {name: len(queries) for name, queries in _query_sets(request).items()}
+    return {name: len(queries) for name, queries in request.app.state.query_sets.items()}
 
 
 @router.get("/workbench/{index}/queries/{name}")
 async def query_set(index: Index, name: str, request: Request) -> list[str]:
-    sets = _query_sets(request)
+    sets: Mapping[str, Sequence[str]] = request.app.state.query_sets
     if name not in sets:
         raise HTTPException(404, f"There is no set of queries {name!r:.80}.")
-    return list(sets[name].values())[:MOST_QUERIES]
+    return list(sets[name])
 
 
-def _query_sets(request: Request) -> Mapping[str, Mapping[str, str]]:
-    """Queries by id, by the name of the data set that the server was given."""
-    found: Mapping[str, Mapping[str, str]] = getattr(request.app.state, "query_sets", {})
-    return found
+def read_query_sets(paths: Iterable[str | Path]) -> dict[str, list[str]]:
+    """Read the queries that the page offers.
+
+    Args:
+        paths: Files of queries, and folders of BEIR data sets, which have a file `queries.jsonl`.
+
+    Returns:
+        Texts of the queries, by the name of the file or folder.
+
+    Raises:
+        InvalidArgumentError: A file cannot be read, it has too many queries, or two have the same name.
+    """
+    from hybridsearch.evaluation.datasets import read_queries
+
+    sets: dict[str, list[str]] = {}
+    for given in map(Path, paths):
+        file = given / "queries.jsonl" if given.is_dir() else given
+        name = (given.resolve() if given.is_dir() else given.with_suffix("")).name
+        queries = list(dict.fromkeys(" ".join(text.split()) for text in read_queries(file).values()))
+        if len(queries) > MOST_QUERIES:
+            raise InvalidArgumentError(
+                f"{file} has {len(queries):,} queries, but the page takes {MOST_QUERIES:,}: give a part of them."
+            )
+        if name in sets:
+            raise InvalidArgumentError(f"Two files of queries have the name {name!r:.80}: rename one of them.")
+        sets[name] = queries
+    return sets

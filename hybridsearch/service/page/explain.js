@@ -1,6 +1,6 @@
 // Why a document has its rank, in a panel at the side: what each retriever adds, the matched terms, and the text.
 
-import { sent } from "./config.js";
+import { described, sent } from "./config.js";
 import { h, number } from "./dom.js";
 
 // `given`: query, filter, configuration, the rankings of the retrievers, the ids of the column, its name, the id, and
@@ -25,7 +25,7 @@ export function explain(app, given) {
     },
     close: () => request?.abort(),
   } },
-  h("header", null, before, after, place, h("button", { type: "button", class: "quiet icon close", "aria-label": "Close", on: { click: () => dialog.close() } }, "✕")), body);
+  h("div", { class: "top" }, before, after, place, h("button", { type: "button", class: "quiet icon close", "aria-label": "Close", on: { click: () => dialog.close() } }, "✕")), body);
   app.ask(dialog);
   show(id);
 
@@ -79,7 +79,7 @@ export function explain(app, given) {
     });
     const foot = [
       found.fused_score == null ? null : h("tr", { class: "sum" }, h("th", { scope: "row" }, "Fused score"), h("td", null, String(found.fused_rank)), h("td"),
-        h("td", { class: "adds" }, number(found.fused_score, 5)), h("td", { class: "small formula" }, found.fusion)),
+        h("td", { class: "adds" }, number(found.fused_score, 5)), h("td", { class: "small formula" }, described(app, given.configuration).split(" · ")[0])),
       found.reranker_score == null ? null : h("tr", { class: "sum" }, h("th", { scope: "row" }, "Reranker"), h("td", null, String(found.rank)),
         h("td", null, number(found.reranker_score, 5)), h("td"), h("td")),
     ];

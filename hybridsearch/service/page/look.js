@@ -18,6 +18,7 @@ export function mount(root, app) {
   let answer = null; // the last answer of the service
   let documents = {}, scores = {}; // what is known about this query: titles and snippets, and the reranker's scores
   let asked = "", waiting = null, timer = 0;
+  let settled = true; // whether the query in the field was sent by Enter
   let rows = ROWS, columns = [], chosen = null, active = null;
 
   // The page
@@ -46,10 +47,14 @@ export function mount(root, app) {
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    app.set({ q: query.value }, { push: true });
+    settled = true;
     ask();
   });
-  query.addEventListener("input", () => { app.set({ q: query.value }); later(TYPING); });
+  query.addEventListener("input", () => {
+    app.set({ q: query.value }, { push: settled }); // one step for the back button for each query that was sent
+    settled = false;
+    later(TYPING);
+  });
   query.addEventListener("keydown", (event) => {
     if (event.key !== "ArrowDown" || !columns.length) return;
     event.preventDefault();
@@ -405,14 +410,14 @@ export function mount(root, app) {
     more.hidden = true;
     const tried = h("div", { class: "tries" });
     board.replaceChildren(h("div", { class: "start" },
-      h("p", { class: "lead" }, `Type a query to see how ${names.join(", ")} rank the ${count(app.about.documents, "document")} of ${app.index}, and how fusion merges the rankings.`),
+      h("p", { class: "lead" }, `Type a query to see how ${listed(names)} rank the ${count(app.about.documents, "document")} of ${app.index}, and how fusion merges the rankings.`),
       tried));
     const sets = await app.api(app.at("workbench", app.index, "queries"), undefined, { quiet: true });
     const first = Object.keys(sets)[0];
     if (!first || answer) return;
     const queries = await app.api(app.at("workbench", app.index, "queries", first), undefined, { quiet: true });
     tried.replaceChildren(h("p", { class: "small" }, `Or try a query of ${first}:`), ...queries.slice(0, 5).map((text) =>
-      h("button", { type: "button", class: "quiet", on: { click: () => { query.value = text; app.set({ q: text }, { push: true }); ask(); } } }, text)));
+      h("button", { type: "button", class: "quiet", on: { click: () => { query.value = text; app.set({ q: text }, { push: true }); settled = true; ask(); } } }, text)));
   }
 
   // Keys and the explanation
@@ -474,6 +479,9 @@ export function mount(root, app) {
     },
   };
 }
+
+// "a", "a and b", "a, b and c"
+function listed(names) { return names.length < 2 ? names.join() : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`; }
 
 function sameFusion(one, other) {
   const { shown, ...rest } = other;

@@ -30,7 +30,7 @@
 
 import { h } from "./dom.js";
 
-const TABS = { look: "Look" };
+const TABS = { look: "Look", compare: "Compare" };
 
 const KEYS = [
   ["/", "Go to the query"],

@@ -1,0 +1,132 @@
+"""The arguments of a Haystack component as plain values, which YAML holds, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from inspect import isfunction
+from pathlib import Path
+from typing import Any, Final
+
+from haystack.core.errors import SerializationError
+from haystack.utils import Secret, deserialize_callable, serialize_callable
+
+from hybridsearch.encoders import Encoder, describe, make_encoder
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.fusion import Fusion, make_fusion
+from hybridsearch.messages import redacted
+from hybridsearch.passages import Passages
+from hybridsearch.rerank import MMR, FieldBoost, Recency, Reranker, make_reranker
+
+_CLASSES: Final = {one.__name__: one for one in (MMR, Recency, FieldBoost)}
+
+
+def to_plain(name: str, value: Any) -> Any:
+    """An argument as a value that YAML holds. `from_plain` makes the argument again.
+
+    Args:
+        name: Name of the argument, for messages.
+        value: The argument, or a list or mapping of arguments.
+
+    Raises:
+        SerializationError: Only the caller can make the object, or the value has a secret in plain text.
+        ValueError: The secret is a token. Haystack raises it.
+    """
+    plain = _to_plain(name, value)
+    if plain is None and value is not None:
+        raise SerializationError(
+            f"{name} is {value!r:.80}, which cannot be written to a file: register its class by "
+            "hybridsearch.registry.register, or give a model by its name."
+        )
+    return plain
+
+
+def _to_plain(name: str, value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: to_plain(f"{name}.{key}", _public(f"{name}.{key}", key, inner)) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [to_plain(name, item) for item in items]
+    if isinstance(value, str | Path):
+        return _public(name, "", str(value))
+    if type(value).__name__ in _CLASSES:
+        stored = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
+        return {"class": type(value).__name__, **{key: to_plain(f"{name}.{key}", one) for key, one in stored.items()}}
+    if isinstance(value, Encoder):
+        described = describe(value)
+        return None if described is None else to_plain(name, described)
+    if isinstance(value, Fusion | Reranker | Passages):
+        return value.to_json()
+    if isinstance(value, int | float | None):
+        return value
+    if isfunction(value):
+        return serialize_callable(value)
+    raise SerializationError(f"{name} is {value!r:.80}, which cannot be written to a file.")
+
+
+def _public(name: str, key: str, value: Any) -> Any:
+    """The value. Raises SerializationError if it has a password or a key in plain text."""
+    entry = f"{key}={value}" if key else value
+    if isinstance(value, str) and redacted(entry) != entry:
+        raise SerializationError(
+            f"{name} has a password or a key in plain text, which is not written to files: give "
+            "Secret.from_env_var(...) of haystack.utils in its place."
+        )
+    return value
+
+
+_MAKERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "retrievers": lambda given: {name: make_encoder(one) for name, one in given.items()},
+    "fusion": make_fusion,
+    "reranker": make_reranker,
+    "passages": Passages.from_json,
+    "tokenizer": deserialize_callable,
+}
+
+
+def from_plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of which `to_plain` made plain values, by name."""
+    made = {}
+    for name, value in arguments.items():
+        if name in _MAKERS and (isinstance(value, Mapping) or (name == "tokenizer" and value is not None)):
+            made[name] = _MAKERS[name](value)
+        elif name in ("place", "backend_options", "search_kwargs", "boost", "diversity"):
+            made[name] = _from_plain(value)
+        else:
+            made[name] = value
+    return made
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_plain(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    if value.get("type") == "env_var":
+        return Secret.from_dict(dict(value))
+    if "class" in value:
+        arguments = dict(value)
+        made = _CLASSES.get(arguments.pop("class"))
+        if made is None:
+            raise InvalidArgumentError(f"The class {value['class']!r:.80} is not one of {', '.join(_CLASSES)}.")
+        return made(**arguments)
+    return from_plain(value)
+
+
+def secret_value(name: str, value: Any) -> Any:
+    """The value of a secret, or the value itself if it is none.
+
+    Raises:
+        InvalidArgumentError: The environment has no value for the secret.
+    """
+    if not isinstance(value, Secret):
+        return value
+    try:
+        found = value.resolve_value()
+    except ValueError as error:
+        raise InvalidArgumentError(f"The secret {name!r} has no value: {error}") from error
+    if found is None:
+        raise InvalidArgumentError(f"The secret {name!r} has no value: set its environment variable.")
+    return found
