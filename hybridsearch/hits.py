@@ -656,4 +656,7 @@ def _selected_to_dict(hit: Hit | Explanation) -> dict[str, Any]:
 
 
 def _retrievers_to_dict(retrievers: Mapping[str, RetrieverHit]) -> dict[str, dict[str, float]]:
-    return {name: asdict(hit) for name, hit in retrievers.items()}
+    return {
+        name: {"rank": hit.rank, "score": hit.score, "contribution": hit.contribution}
+        for name, hit in retrievers.items()
+    }

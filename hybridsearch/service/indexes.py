@@ -248,7 +248,7 @@ def load_models(search: HybridSearch) -> None:
     search.search(_QUESTION, 1)
 
 
-def served_index(index: str, request: Request) -> ServedIndex:
+async def served_index(index: str, request: Request) -> ServedIndex:
     """The index that an address names. It is a dependency of routes.
 
     Args:

@@ -120,7 +120,9 @@ async def _searched(served: ServedIndex, body: SearchBody, settings: Settings) -
     for filter in body.filters:
         checked_filter(filter, settings)
     found = await served.search_many(body.asked, body.top_k, **body.options)
-    return await asyncio.to_thread(_answer, body, found)
+    if body.snippets or body.explain or len(found) > 1:
+        return await asyncio.to_thread(_answer, body, found)
+    return _answer(body, found)  # a thread would take longer than the answer
 
 
 def _answer(body: SearchBody, found: list[Results]) -> Response:

@@ -51,6 +51,7 @@ def run(places: Mapping[str, str], settings: Settings, backend_options: Mapping[
         IndexNotFoundError: There is no index at one of the places.
     """
     logs.configure()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would wait in loops that keep all cores busy
     with listen(settings.host, settings.port, has_tokens=bool(Tokens.from_environment())) as sock:
         make = partial(_make, dict(places), settings, dict(backend_options or {}))
         app = make()  # also with workers, so that a wrong place is an error now
