@@ -309,7 +309,7 @@ def test_an_empty_filter_neither_deletes_nor_changes_all_documents(store: Hybrid
 
 
 def test_a_pipeline_indexes_searches_and_is_the_same_after_yaml(tmp_path: Path) -> None:
-    store = new_store(tmp_path / "index", fusion=hs.ScoreFusion("minmax"), candidates=50, refresh="0.01s")
+    store = new_store(tmp_path / "index", fusion=hs.ScoreFusion("minmax"), candidates=50)
     indexing = Pipeline()
     indexing.add_component("embedder", LetterDocumentEmbedder())
     indexing.add_component("writer", DocumentWriter(store, DuplicatePolicy.OVERWRITE))
@@ -351,7 +351,26 @@ def test_a_store_opens_an_index_with_its_recorded_encoders(tmp_path: Path) -> No
         assert search.search("wing", retrievers=["bm25"]).ids == ["a"]
     with pytest.raises(FingerprintMismatchError):
         HybridSearchDocumentStore(place, retrievers={"dense": EmbeddingsEncoder(26, name="other")}).count_documents()
-    assert pickle.loads(pickle.dumps(store)).count_documents() == 1  # noqa: S301
+
+
+def test_stores_with_the_same_arguments_share_the_open_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store, relative = new_store(tmp_path / "index"), new_store("index")
+    copied = pickle.loads(pickle.dumps(store))  # noqa: S301
+    other = new_store(tmp_path / "index", candidates=7)
+
+    for number, one in enumerate((store, relative, copied, HybridSearchDocumentStore.from_dict(store.to_dict()))):
+        one.write_documents([Document(id=str(number), content="a wing")])
+
+    assert store.count_documents() == relative.count_documents() == 4
+    assert store.hybrid_search is copied.hybrid_search is not other.hybrid_search
+    store.close()
+    assert relative.count_documents() == 4
+    in_ram = new_store()
+    in_ram.write_documents([Document(content="a wing")])
+    assert new_store().count_documents() == 0
+    with pytest.raises(BackendError, match="RAM"):
+        pickle.dumps(in_ram)
 
 
 def test_an_embedding_finds_the_nearest_documents(store: HybridSearchDocumentStore) -> None:

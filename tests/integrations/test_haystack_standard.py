@@ -17,6 +17,8 @@ from haystack.testing import document_store_async as async_suites
 import hybridsearch as hs
 from hybridsearch.integrations.haystack import EmbeddingsEncoder, HybridSearchDocumentStore
 
+pytestmark = pytest.mark.filterwarnings("ignore:The .* documents so far have")  # the tests share one index
+
 
 @pytest.fixture(scope="class", params=["memory", "opensearch", "elasticsearch"])
 def store_of_class(

@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from haystack import Document, default_from_dict, default_to_dict
+from haystack.core.errors import SerializationError
 from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils import Secret
@@ -22,6 +24,7 @@ from hybridsearch.documents import Document as StoredDocument
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.errors import DocumentError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.forks import Lock, after_fork
 from hybridsearch.fusion import Fusion
 from hybridsearch.integrations.asking import dense_retriever, is_indexed, log_notes
 from hybridsearch.integrations.haystack.filters import ALL, filter_of, filtering
@@ -35,11 +38,35 @@ from hybridsearch.search import CONFIGURED, HybridSearch
 _log = logging.getLogger(__package__)
 
 
+class _Index:
+    """An index that stores open at their first use.
+
+    Attributes:
+        lock: Lock of those who open the index or write to it.
+        search: The open index. None if it is closed.
+        dense: What `HybridSearchDocumentStore.dense_retriever` found.
+    """
+
+    def __init__(self) -> None:
+        self.search: HybridSearch | None = None
+        self.dense: tuple[str, RetrieverSchema] | None = None
+        self._make_lock()
+        after_fork(self, _Index._make_lock)
+
+    def _make_lock(self) -> None:
+        self.lock = threading.RLock()
+
+
+_SHARED: Final[WeakValueDictionary[str, _Index]] = WeakValueDictionary()
+_SHARING: Final = Lock()
+
+
 class HybridSearchDocumentStore:
     """A Haystack document store in an index. Its retrievers ask all retrievers of the index.
 
     Documents come back as they were written, in the order in which they were written. The index is opened, or made, at
-    the first call that needs it. A store in which nothing is written is empty.
+    the first call that needs it. A store in which nothing is written is empty. Stores in one process that have the same
+    arguments share the open index, unless it is in RAM or `to_dict` is not possible.
 
     Filters mean what they mean in Haystack's own store, with these differences:
 
@@ -104,24 +131,20 @@ class HybridSearchDocumentStore:
             "timeout": timeout,
             "refresh": refresh,
         }
-        self._search: HybridSearch | None = None
-        self._dense: tuple[str, RetrieverSchema] | None = None
-        self._lock = threading.RLock()
+        self._found: _Index | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
+        if (search := self._index.search) is not None:
+            search.__reduce__()  # raises BackendError for an index in RAM
+        return {**self.__dict__, "_found": None}
 
     @property
     def hybrid_search(self) -> HybridSearch:
         """The index. The first call opens it."""
-        with self._lock:
-            if self._search is None:
-                self._search = self._open()
-            return self._search
+        with self._index.lock:
+            if self._index.search is None:
+                self._index.search = self._open()
+            return self._index.search
 
     def dense_retriever(self) -> tuple[str, RetrieverSchema]:
         """The name and the description of the retriever that gets the embeddings of queries.
@@ -131,16 +154,16 @@ class HybridSearchDocumentStore:
         Raises:
             InvalidArgumentError: The index has no dense retriever, or nothing is written yet.
         """
-        if self._dense is None:  # it is looked up once, because a backend may have to wait for a writer
-            self._dense = dense_retriever(self.hybrid_search, EmbeddingsEncoder)
-        return self._dense
+        if self._index.dense is None:  # it is looked up once, because a backend may have to wait for a writer
+            self._index.dense = dense_retriever(self.hybrid_search, EmbeddingsEncoder)
+        return self._index.dense
 
     def close(self) -> None:
-        """Close the index. The next call opens it again. Documents in RAM are lost."""
-        with self._lock:
-            if self._search is not None:
-                self._search.close()
-            self._search = self._dense = None
+        """Close the index, also for stores that share it. The next call opens it again. Documents in RAM are lost."""
+        with self._index.lock:
+            if self._index.search is not None:
+                self._index.search.close()
+            self._index.search = self._index.dense = None
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the store by its arguments, as YAML holds them.
@@ -149,14 +172,7 @@ class HybridSearchDocumentStore:
             SerializationError: Only the caller can make an argument again, or it has a password or a key in plain text.
             ValueError: A `Secret` is a token.
         """
-        arguments = {
-            "place": self._place,
-            "retrievers": self._retrievers,
-            "passages": self._passages,
-            "backend_options": self._backend_options,
-            **self._settings,
-        }
-        return default_to_dict(self, **{name: to_plain(name, value) for name, value in arguments.items()})
+        return default_to_dict(self, **self._plain())
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> HybridSearchDocumentStore:
@@ -172,8 +188,8 @@ class HybridSearchDocumentStore:
             documents: Documents to write. They are not changed.
             policy: What happens to a document whose id is there already, or comes twice. `NONE` and `FAIL` write no
                 document at all, and raise an error. `SKIP` keeps the first document. `OVERWRITE` keeps the last one.
-                Threads that share the store write one after the other. Another process may write the same id
-                meanwhile: then the last document stays.
+                Threads write one after the other. Another process may write the same id meanwhile: then the last
+                document stays.
 
         Returns:
             Number of documents that were written. With `OVERWRITE`, this is the number of all documents.
@@ -187,9 +203,9 @@ class HybridSearchDocumentStore:
         given = _check_documents(documents)
         start = time.time_ns()
         stored = [stored_of(document, start + number) for number, document in enumerate(given)]
-        with self._lock:
+        with self._index.lock:
             if policy == DuplicatePolicy.OVERWRITE:
-                self._index({one.id: one for one in stored}.values())
+                self._store({one.id: one for one in stored}.values())
                 return len(stored)
             first = {one.id: one for one in reversed(stored)}
             there = self._existing(list(first))
@@ -201,7 +217,7 @@ class HybridSearchDocumentStore:
                     "DuplicatePolicy.OVERWRITE or SKIP. No document was written."
                 )
             new = [one for id, one in reversed(first.items()) if id not in there]
-            self._index(new)
+            self._store(new)
             return len(new)
 
     def delete_documents(self, document_ids: list[str]) -> None:
@@ -250,9 +266,9 @@ class HybridSearchDocumentStore:
         filter = _given_filter(filters, "write_documents")
         if RECORD in meta:
             raise DocumentError(f"The metadata field {RECORD!r} cannot be set: give it another name.")
-        with self._lock:
+        with self._index.lock:
             changed = [replace(one, metadata={**one.metadata, **meta}) for one in self._listed(filter)]
-            self._index(changed)
+            self._store(changed)
         return len(changed)
 
     # Reading documents
@@ -433,6 +449,35 @@ class HybridSearchDocumentStore:
 
     # Private parts
 
+    @property
+    def _index(self) -> _Index:
+        with _SHARING:
+            if self._found is None:
+                self._found = self._find()
+            return self._found
+
+    def _find(self) -> _Index:
+        """The index of this store, and of all stores in this process that have the same arguments."""
+        try:
+            plain = self._plain()
+        except (SerializationError, ValueError):
+            return _Index()
+        if plain["place"] == "memory":
+            return _Index()
+        if isinstance(plain["place"], str) and "://" not in plain["place"]:
+            plain["place"] = str(Path(plain["place"]).absolute())
+        return _SHARED.setdefault(json.dumps(plain, sort_keys=True), _Index())
+
+    def _plain(self) -> dict[str, Any]:
+        arguments = {
+            "place": self._place,
+            "retrievers": self._retrievers,
+            "passages": self._passages,
+            "backend_options": self._backend_options,
+            **self._settings,
+        }
+        return {name: to_plain(name, value) for name, value in arguments.items()}
+
     def _open(self) -> HybridSearch:
         place: Any = secret_value("place", self._place)
         options = {name: secret_value(name, value) for name, value in (self._backend_options or {}).items()}
@@ -445,7 +490,7 @@ class HybridSearchDocumentStore:
         retrievers = {"bm25": BM25()} if self._retrievers is None else self._retrievers
         return HybridSearch(retrievers, place, passages=self._passages, **settings)
 
-    def _index(self, documents: Collection[StoredDocument]) -> None:
+    def _store(self, documents: Collection[StoredDocument]) -> None:
         if documents:
             report = self.hybrid_search.index(documents, show_progress_bar=False)
             log_notes(_log, report.notes)
