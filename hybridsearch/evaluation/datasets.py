@@ -372,7 +372,7 @@ def load_dataset(
 
 
 def read_queries(path: str | Path, *, topic_field: Literal["title", "desc", "narr"] = "title") -> dict[str, str]:
-    """Read queries from a file: from a data set, or from a log of queries.
+    """Read queries from a file: of a data set, of plain lines, or a log of the service.
 
     | file                                 | queries                                                         |
     |--------------------------------------|-----------------------------------------------------------------|
@@ -380,7 +380,7 @@ def read_queries(path: str | Path, *, topic_field: Literal["title", "desc", "nar
     | lines with a tab (.tsv, .txt)        | `id<TAB>text`                                                   |
     | plain lines                          | each line is a query; the ids are q1, q2, ... in their order    |
     | JSON lines, CSV, Parquet             | records with an id and a text                                   |
-    | JSON lines with the field `query`    | a log: each different text is a query; the ids are q1, q2, ...  |
+    | a log of `serve --log-queries`       | each different `query` of its JSON lines; the ids are q1, ...   |
 
     Args:
         path: File to read. It can be compressed.
@@ -516,21 +516,25 @@ def _read_queries(path: Path, topic_field: str) -> Iterator[tuple[str, str]]:
 
 
 def _logged(path: Path) -> list[tuple[str, str]] | None:
-    """Ids and texts of plain lines, or of JSON lines with the field `query`. None for a file of another format."""
-    if _suffix(path) == ".jsonl":
-        _, first = next(_records(path), ("", {}))
-        if "query" not in first or "text" in first or "_id" in first:
-            return None
-        texts = [str(record["query"]) for _, record in _records(path) if isinstance(record.get("query"), str)]
-    elif _suffix(path) in (".json", ".parquet", ".csv"):
+    """Ids and texts of a log, or of plain lines. None for a file of another format."""
+    if _suffix(path) in (".json", ".parquet", ".csv"):
         return None
-    else:
-        lines = [line for _, line in read_lines(path)]
-        if any("\t" in line for line in lines) or (lines and lines[0].lstrip().lower().startswith("<top>")):
+    lines = [line.strip() for _, line in read_lines(path)]
+    records = [record for line in lines if line.startswith("{") and isinstance(record := _decoded(line), dict)]
+    texts = [record["query"].strip() for record in records if isinstance(record.get("query"), str)]
+    if not texts or any("text" in record or "_id" in record for record in records):
+        topics = bool(lines) and lines[0].lower().startswith("<top>")
+        if topics or _suffix(path) == ".jsonl" or any("\t" in line for line in lines):
             return None
         texts = lines
-    different = dict.fromkeys(stripped for text in texts if (stripped := text.strip()))
-    return [(f"q{number}", text) for number, text in enumerate(different, 1)]
+    return [(f"q{number}", text) for number, text in enumerate(filter(None, dict.fromkeys(texts)), 1)]
+
+
+def _decoded(line: str) -> Any:
+    try:
+        return decode_json(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _topics(path: Path, lines: Sequence[tuple[int, str]], field: str) -> Iterator[tuple[str, str]]:

@@ -6,9 +6,10 @@ Everything is in one folder, so that each worker of the service, and the next st
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ class Chooser:
         texts = default_systems(list(search.retrievers), search.reranker)
         systems = parse_systems(texts, search, search.reranker)
         comparison = compare(systems, dataset, measures=_MEASURES, latency_queries=_TIMED)
+        named = [replace(one, description=without_folders(one.description)) for one in comparison.systems]
+        comparison = replace(comparison, systems=tuple(named))
         folds = min(_FOLDS, len(dataset.queries) // 2)
         tuned = tune(search, dataset, folds=folds) if len(search.retrievers) > 1 and folds > 1 else None
         notes = [
@@ -166,6 +169,15 @@ class Chooser:
     def _tuned(self) -> Tuned | None:
         path = self._results / "tuned.json"
         return load_tuned(path) if path.exists() else None
+
+
+def without_folders(text: str) -> str:
+    """A text without the folders of models, because the page does not show paths of the machine.
+
+    >>> without_folders("Dense('/data/models/minilm') + Dense('owner/name')")
+    "Dense('minilm') + Dense('owner/name')"
+    """
+    return re.sub(r"'(?:[~.]?[/\\\\]|[A-Za-z]:)[^']*[/\\\\]([^'/\\\\]+)'", r"'\1'", text)
 
 
 def _row(one: SystemRecord, main: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from hybridsearch.evaluation.plain import to_plain
 from hybridsearch.evaluation.report.page import policy
 from hybridsearch.evaluation.spec import default_systems, parse_systems
 from hybridsearch.search import HybridSearch
-from hybridsearch.service.choosing import Chooser, Settlement
+from hybridsearch.service.choosing import Chooser, Settlement, without_folders
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.jobs import Jobs
 from hybridsearch.snippets import Snippet
@@ -174,10 +174,10 @@ def state(of: OfIndex, request: Request) -> dict[str, Any]:
             {"id": id, "text": text, "documents": len(judgements.documents(id))}
             for id, text in judgements.queries.items()
         ],
-        "systems": judgements.systems,
+        "systems": list(judgements.systems),
         "possible": default_systems(list(search.retrievers), search.reranker),
         "judges": [
-            {"name": name, "about": about, **asdict(judgements.progress(name))}
+            {"name": name, "about": without_folders(about), **_progress(of, name)}
             for name, about in judgements.judges.items()
         ],
         "job": of.jobs.status(),
@@ -369,7 +369,7 @@ def choice(of: OfIndex, request: Request) -> dict[str, Any]:
     judgements = of.judgements
     return {
         "may_write": may_judge(request),
-        "judges": judgements.judges,
+        "judges": {name: without_folders(about) for name, about in judgements.judges.items()},
         "queries": len(judgements.queries),
         "finished": {name: judgements.progress(name).finished for name in judgements.judges},
         "job": of.jobs.status(),

@@ -51,7 +51,7 @@ def grade_all(judgements: hs.Judgements, judge: str, grades: Sequence[int], quer
         ("lines.txt", "wing\n\nheat shield\nwing\n", {"q1": "wing", "q2": "heat shield"}),
         ("topics.tsv", "7\twing\n8\theat\n", {"7": "wing", "8": "heat"}),
         ("q.jsonl", '{"_id": "x", "text": "wing"}\n', {"x": "wing"}),
-        ("log.jsonl", '{"at": 1, "query": "wing"}\n{"at": 2}\n{"query": "wing "}\n', {"q1": "wing"}),
+        ("serve.log", 'Listening\n{"level": "info"}\n{"query": "wing"}\n{"query": "wing "}\n', {"q1": "wing"}),
         ("t.txt", "<top>\n<num> Number: 301\n<title> wing\n</top>\n", {"301": "wing"}),
     ],
 )

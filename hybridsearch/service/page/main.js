@@ -16,8 +16,8 @@
 //   app.indexes          names of all indexes
 //   app.api(path, body, { method, signal, timeout })
 //                        sends JSON to an address below the page, such as `workbench/${index}/look`, and returns the
-//                        JSON of the answer. Without a body it is a GET. It asks for a token if the service wants one.
-//                        It throws an Error whose message is a sentence for the user, and with `status`.
+//                        JSON of the answer, or its bytes with `blob`. Without a body it is a GET. It asks for a token if
+//                        the service wants one. It throws an Error whose message is a sentence for the user, and with `status`.
 //   app.at(...names)     an address from names, each encoded: app.at("workbench", app.index, "look")
 //   app.fail(error)      shows the message of an error above the tab, until the next request. Aborted requests are left
 //                        out.
@@ -30,7 +30,7 @@
 
 import { h } from "./dom.js";
 
-const TABS = { look: "Look", compare: "Compare" };
+const TABS = { look: "Look", compare: "Compare", judge: "Judge", choose: "Choose" };
 
 const KEYS = [
   ["/", "Go to the query"],
@@ -126,7 +126,7 @@ async function route() {
 
 // Requests
 
-async function api(path, body, { method = body === undefined ? "GET" : "POST", signal, quiet = false } = {}) {
+async function api(path, body, { method = body === undefined ? "GET" : "POST", signal, quiet = false, blob = false } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const token = sessionStorage.getItem("hybridsearch-token");
@@ -138,7 +138,8 @@ async function api(path, body, { method = body === undefined ? "GET" : "POST", s
     if (error.name === "AbortError") throw error;
     throw new Error("The service does not answer. Is it still running?");
   }
-  if (answer.status === 401 && (await askToken(Boolean(token)))) return api(path, body, { method, signal, quiet });
+  if (answer.status === 401 && (await askToken(Boolean(token)))) return api(path, body, { method, signal, quiet, blob });
+  if (blob && answer.ok) return answer.blob();
   const text = await answer.text();
   const found = text && /json/.test(answer.headers.get("Content-Type") ?? "") ? JSON.parse(text) : null;
   if (!answer.ok) throw Object.assign(new Error(sentence(found, answer)), { status: answer.status, problem: found });

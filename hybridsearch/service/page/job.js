@@ -1,0 +1,50 @@
+// The progress of work that takes longer than a request.
+
+import { h } from "./dom.js";
+
+const EVERY = 400; // milliseconds
+
+// Shows the running job of the index in `place`, until it ends. Returns what it says at its end.
+// `signal` stops watching, and the job goes on.
+export async function watch(app, place, status, signal) {
+  const bar = h("progress", { max: 1, "aria-label": "Progress" });
+  const text = h("span", { class: "small" });
+  const cancel = h("button", { type: "button", on: { click: stop } }, "Cancel");
+  place.replaceChildren(h("div", { class: "job card", role: "group", "aria-label": "Running job" }, h("div", { class: "job-bar" }, bar, text), cancel));
+  while (status.state === "running") {
+    if (status.total) {
+      bar.value = status.done / status.total;
+      text.textContent = `${status.stage}: ${status.done.toLocaleString("en")} of ${status.total.toLocaleString("en")}`;
+    } else {
+      bar.removeAttribute("value");
+      text.textContent = status.stage ?? "Starting";
+    }
+    await new Promise((resolve) => setTimeout(resolve, EVERY));
+    if (signal?.aborted) return status;
+    status = await app.api(app.at("workbench", app.index, "job"), undefined, { signal, quiet: true });
+  }
+  place.replaceChildren();
+  const ended = { failed: status.error, cancelled: "The job was cancelled.", interrupted: "The service ended before the job did. Start it again." }[status.state];
+  if (ended) app.fail(new Error(ended));
+  else app.say("Done.");
+  return status;
+
+  async function stop() {
+    cancel.disabled = true;
+    try {
+      await app.api(app.at("workbench", app.index, "job", "cancel"), {});
+    } catch (error) {
+      app.fail(error);
+      cancel.disabled = false;
+    }
+  }
+}
+
+// Where the service keeps no judgements, the tab says how to change it.
+export function refused(root, error, index) {
+  root.replaceChildren(h("div", { class: "card empty" },
+    h("h1", null, "Nothing can be judged here yet"),
+    h("p", null, error.message),
+    h("pre", { tabindex: 0 }, h("code", null, `hybridsearch serve ${index} --judgements judgements`)),
+    h("p", { class: "small" }, "Everything that people judge is then kept in the folder judgements.")));
+}

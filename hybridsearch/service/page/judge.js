@@ -1,0 +1,443 @@
+// Judge: one document at a time, one key for each grade. A judge sees no ranks, no scores and no names of systems.
+
+import { count, h } from "./dom.js";
+import { refused, watch } from "./job.js";
+import { settlement } from "./settle.js";
+
+export const GRADES = ["Not relevant", "Touches the question", "Answers a part", "Answers it"];
+const VIEWS = { judge: "Judge", agreement: "Agreement and export", pools: "Queries and systems" };
+const EXAMPLE = "motor too hot\nhow far can I ride in winter\nE13";
+
+export async function mount(root, app) {
+  const at = (...names) => app.at("workbench", app.index, "judging", ...names);
+  const leaving = new AbortController();
+  let state;
+  try {
+    state = await app.api(at());
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    refused(root, error, app.index);
+    return {};
+  }
+  const place = h("div", { class: "judging" });
+  const running = h("div");
+  const views = h("div", { class: "switch", role: "group", "aria-label": "View" });
+  root.append(h("div", { class: "judging-head" }, h("h1", null, "Judge"), views), running, place);
+  let shown = null; // the view: it may have `key`
+  await show(app.get("view") ?? (state.queries.length ? "judge" : "pools"));
+  if (state.job.state === "running") follow(state.job);
+
+  return {
+    keys: [["0 1 2 3", "Grade the document"], ["u", "Undo"], ["s", "Skip the document"], ["t", "Show or hide the full text"],
+      ["n", "Next query"], ["p", "Previous query"]],
+    key: (event) => shown?.key?.(event) ?? false,
+    unmount: () => leaving.abort(),
+  };
+
+  async function show(view) {
+    const wanted = view in VIEWS && (view !== "judge" || state.queries.length) ? view : "pools";
+    app.set({ view: wanted === "judge" ? null : wanted });
+    views.replaceChildren(...Object.entries(VIEWS).map(([name, label]) => h("button", {
+      type: "button", "aria-pressed": name === wanted, disabled: name !== "pools" && !state.queries.length, on: { click: () => change(name) },
+    }, label)));
+    shown = await { judge: judgeView, agreement: agreementView, pools: poolsView }[wanted]();
+  }
+
+  async function change(view) {
+    try {
+      state = await app.api(at());
+      await show(view);
+    } catch (error) {
+      app.fail(error);
+    }
+  }
+
+  async function follow(job) {
+    const ended = await watch(app, running, job, leaving.signal);
+    if (!leaving.signal.aborted && ended.state === "done" && ended.name === "pool") await change("judge");
+  }
+
+  // Queries and systems
+
+  function poolsView() {
+    const queries = h("textarea", { id: "queries", rows: 8, placeholder: EXAMPLE, required: true, "aria-describedby": "queries-help" });
+    let format = "txt";
+    const file = h("input", { type: "file", accept: ".txt,.tsv,.jsonl,.csv,.log", "aria-label": "File of queries", on: { change: read } });
+    const boxes = state.possible.map((name) => h("input", { type: "checkbox", value: name, checked: true }));
+    const depth = h("input", { type: "number", id: "depth", min: 1, max: 100, value: 10 });
+    const seed = h("input", { type: "number", id: "seed", min: 0, value: 0 });
+    const known = state.queries.length;
+    const form = h("form", { class: "pools card", on: { submit: start } },
+      h("h2", null, known ? "Add queries or systems" : "What should be judged?"),
+      known ? h("p", { class: "muted" }, `There are ${count(known, "query", "queries")} with ${count(state.queries.reduce((sum, one) => sum + one.documents, 0), "document")}, from ${state.systems.join(", ")}. Grades stay when you add more.`)
+        : h("p", { class: "muted" }, "Take 20 to 50 real queries of your users: codes, single words, and whole questions."),
+      h("div", { class: "field" }, h("label", { for: "queries" }, "Queries, one in each line"), queries,
+        h("p", { class: "small", id: "queries-help" }, "Or lines with an id, a tab and the text. Or choose a file: text, TSV, CSV, JSON lines, TREC topics, or a log of the service."), file),
+      h("fieldset", { class: "field" }, h("legend", null, "Systems whose first documents are judged"),
+        h("div", { class: "checks" }, state.possible.map((name, number) => h("label", { class: "check" }, boxes[number], name)))),
+      h("div", { class: "numbers" },
+        h("div", { class: "field" }, h("label", { for: "depth" }, "First documents of each system"), depth),
+        h("div", { class: "field" }, h("label", { for: "seed" }, "Seed of the order"), seed)),
+      h("p", { class: "small" }, "Each document is shown once, in an order that tells nothing about ranks or systems."),
+      h("div", { class: "actions" }, h("button", { class: "main", disabled: !state.may_write }, known ? "Add to the pools" : "Make the pools")),
+      state.may_write ? null : h("p", { class: "note" }, "This token may read, but not write."));
+    place.replaceChildren(form);
+    return {};
+
+    async function read() {
+      const [chosen] = file.files;
+      if (!chosen) return;
+      const end = chosen.name.split(".").pop().toLowerCase();
+      format = ["tsv", "jsonl", "csv"].includes(end) ? end : "txt";
+      queries.value = await chosen.text();
+    }
+
+    async function start(event) {
+      event.preventDefault();
+      const body = {
+        queries: queries.value, format, systems: boxes.filter((box) => box.checked).map((box) => box.value),
+        depth: depth.valueAsNumber, seed: seed.valueAsNumber,
+      };
+      if (!body.systems.length) return app.fail(new Error("Choose at least one system."));
+      try {
+        follow(await app.api(at("pool"), body));
+      } catch (error) {
+        app.fail(error);
+      }
+    }
+  }
+
+  // One document at a time
+
+  async function judgeView() {
+    let name = remembered();
+    if (!name) return askName();
+    let left, query, current, moving = false, unsaved = 0, busy = Promise.resolve(), open = false;
+    const whole = new Map(); // texts of documents
+    const pools = new Map(); // documents of each query, as they were loaded
+    const ids = state.queries.map((one) => one.id);
+    const nodes = {
+      who: h("div", { class: "who" }), bar: h("progress", { class: "done", max: 1, value: 0, "aria-label": "Judged documents" }), counts: h("span", { class: "small" }), saved: h("span", { class: "small saved" }),
+      query: h("div", { class: "query" }), card: h("article", { class: "document card", tabindex: -1 }), dots: h("div", { class: "dots", role: "group", "aria-label": "Documents of this query" }),
+      grades: h("div", { class: "grades", role: "group", "aria-label": "Grade" }), more: h("div", { class: "actions more-actions" }),
+    };
+    place.replaceChildren(h("div", { class: "judge-bar" }, nodes.who, h("div", { class: "judge-progress" }, nodes.bar, nodes.counts, nodes.saved)),
+      h("div", { class: "judge-desk" }, nodes.query, nodes.dots, nodes.card, nodes.grades, nodes.more));
+    nodes.who.append(h("span", null, "You are ", h("b", null, name)), h("button", { class: "quiet tiny", type: "button", on: { click: forget } }, "Change"));
+    nodes.grades.append(...GRADES.map((label, grade) => h("button", {
+      type: "button", class: `grade g${grade}`, disabled: !state.may_write, on: { click: () => give(grade) },
+    }, h("kbd", null, grade), h("span", null, label))));
+    nodes.more.append(
+      h("button", { type: "button", disabled: !state.may_write, on: { click: undo } }, "Undo ", h("kbd", null, "u")),
+      h("button", { type: "button", disabled: !state.may_write, on: { click: () => give(null) } }, "Skip ", h("kbd", null, "s")),
+      h("button", { type: "button", on: { click: () => step(-1) } }, "Previous query ", h("kbd", null, "p")),
+      h("button", { type: "button", on: { click: () => step(1) } }, "Next query ", h("kbd", null, "n")));
+    left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`);
+    const asked = app.get("query");
+    await go(ids.includes(asked) ? asked : firstUnfinished() ?? ids[0], app.get("document"));
+    return { key };
+
+    function key(event) {
+      const { key } = event;
+      if (event.repeat) return false; // a key that is held down grades one document
+      if (/^[0-3]$/.test(key)) give(Number(key));
+      else if (key === "u") undo();
+      else if (key === "s") give(null);
+      else if (key === "t") fullText();
+      else if (key === "n") step(1);
+      else if (key === "p") step(-1);
+      else return false;
+      return true;
+    }
+
+    function firstUnfinished(after = -1) {
+      const unfinished = (one) => (left.done[one.id] ?? 0) < one.documents;
+      const found = state.queries.slice(after + 1).find(unfinished) ?? state.queries.find(unfinished);
+      return found?.id;
+    }
+
+    async function pool(id) {
+      if (!pools.has(id)) {
+        const params = new URLSearchParams({ query: id, judge: name });
+        pools.set(id, app.api(`${at("documents")}?${params}`, undefined, { quiet: true }));
+      }
+      try {
+        return await pools.get(id);
+      } catch (error) {
+        pools.delete(id);
+        throw error;
+      }
+    }
+
+    async function go(id, document) {
+      moving = true; // no key grades the document that is still shown
+      try {
+        query = await pool(id);
+      } catch (error) {
+        app.fail(error);
+        return;
+      } finally {
+        moving = false;
+      }
+      const wanted = query.documents.findIndex((one) => one.id === document);
+      const first = query.documents.findIndex((one) => !one.done);
+      current = wanted >= 0 ? wanted : Math.max(first, 0);
+      draw();
+      const next = firstUnfinished(ids.indexOf(id));
+      if (next && next !== id) pool(next).catch(() => {}); // so that it is there at once
+    }
+
+    function shows() {
+      return !leaving.signal.aborted && nodes.card.isConnected;
+    }
+
+    function draw() {
+      if (!shows()) return;
+      const document = query.documents[current];
+      const finished = query.documents.every((one) => one.done);
+      app.set({ query: query.query, document: null });
+      open = false;
+      drawProgress();
+      nodes.query.replaceChildren(
+        h("p", { class: "small" }, `Query ${ids.indexOf(query.query) + 1} of ${ids.length}`, finished ? " · finished" : ""),
+        h("h2", null, query.text));
+      nodes.dots.replaceChildren(...query.documents.map((one, place) => h("button", {
+        type: "button", class: `dot ${one.done ? `g${one.grade ?? "s"}` : ""}`, "aria-pressed": place === current,
+        "aria-label": `Document ${place + 1}, ${!one.done ? "not judged" : one.grade === null ? "skipped" : `grade ${one.grade}`}`,
+        on: { click: () => { current = place; draw(); } },
+      }, !one.done ? "·" : one.grade ?? "–")));
+      nodes.grades.querySelectorAll("button").forEach((button, grade) => button.setAttribute("aria-pressed", String(document?.done && document.grade === grade)));
+      if (!document) {
+        nodes.card.replaceChildren(h("p", { class: "muted" }, "No system found a document for this query."));
+        return;
+      }
+      const text = h("p", { class: "text" });
+      nodes.card.replaceChildren(
+        document.title ? h("h3", null, document.title) : null, h("p", { class: "small id" }, document.id), text,
+        document.snippet ? h("button", { type: "button", class: "quiet", id: "full", "aria-expanded": "false", on: { click: fullText } }, "Full text ", h("kbd", null, "t")) : null);
+      if (document.snippet) text.append(...lines(document.snippet));
+      else text.replaceWith(h("p", { class: "note" }, "The index has no such document any more. Skip it."));
+      if (document.snippet && !document.snippet.before && !document.snippet.after) nodes.card.querySelector("#full")?.remove();
+    }
+
+    function drawProgress() {
+      if (!shows()) return;
+      const sum = (of) => Object.values(of).reduce((total, one) => total + one, 0);
+      const done = sum(left.done), skipped = sum(left.skipped), documents = state.queries.reduce((total, one) => total + one.documents, 0);
+      nodes.bar.value = documents ? done / documents : 0;
+      nodes.counts.textContent = `${done.toLocaleString("en")} of ${count(documents, "document")}${skipped ? `, ${skipped.toLocaleString("en")} skipped` : ""}`;
+      place.querySelector(".finished")?.remove();
+      if (done < documents) return;
+      const again = state.queries.find((one) => left.skipped[one.id]);
+      place.querySelector(".judge-desk").before(h("div", { class: "card finished" },
+        h("p", null, h("b", null, "You have judged everything."), " Each grade is kept."),
+        h("div", { class: "actions" },
+          h("a", { class: "button", href: app.link("choose") }, "Go to Choose"),
+          again ? h("button", { type: "button", on: { click: skippedAgain } }, `Look at ${count(skipped, "skipped document")} again`) : null)));
+
+      async function skippedAgain() {
+        const found = await pool(again.id);
+        await go(again.id, found.documents.find((one) => one.done && one.grade === null)?.id);
+      }
+    }
+
+    async function fullText() {
+      const document = query.documents[current], button = nodes.card.querySelector("#full");
+      if (!button) return;
+      open = !open;
+      const key = JSON.stringify([query.query, document.id]);
+      try {
+        if (open && !whole.has(key)) {
+          const params = new URLSearchParams({ query: query.query, document: document.id });
+          whole.set(key, await app.api(`${at("text")}?${params}`, undefined, { quiet: true }));
+        }
+      } catch (error) {
+        open = false;
+        app.fail(error);
+        return;
+      }
+      if (document !== query.documents[current]) return;
+      nodes.card.querySelector(".text").replaceChildren(...lines(open ? whole.get(key).snippet : document.snippet));
+      button.setAttribute("aria-expanded", String(open));
+      button.firstChild.textContent = open ? "Less text " : "Full text ";
+    }
+
+    // The grade is shown at once. Grades are saved one after the other. If it cannot be saved, the page says so and loads what
+    // was saved.
+    function give(grade) {
+      const document = query?.documents[current];
+      if (!state.may_write || !document || moving) return;
+      const body = { judge: name, query: query.query, document: document.id, grade };
+      if (!document.done) left.done[query.query] = (left.done[query.query] ?? 0) + 1;
+      left.skipped[query.query] = Math.max(0, (left.skipped[query.query] ?? 0) + (grade === null) - (document.done && document.grade === null));
+      Object.assign(document, { done: true, grade });
+      saving(1);
+      busy = busy.then(() => app.api(at("grade"), body)).catch(failed).finally(() => saving(-1));
+      app.say(grade === null ? "Skipped." : `Grade ${grade}: ${GRADES[grade]}.`);
+      forward();
+    }
+
+    // The page asks before it is closed while a grade is on its way.
+    function saving(by) {
+      unsaved += by;
+      nodes.saved.textContent = unsaved ? "saving" : "saved";
+      window[unsaved ? "addEventListener" : "removeEventListener"]("beforeunload", stay);
+    }
+
+    async function forward() {
+      const next = query.documents.findIndex((one, place) => place > current && !one.done);
+      const open = next >= 0 ? next : query.documents.findIndex((one) => !one.done);
+      if (open >= 0) {
+        current = open;
+        draw();
+        return;
+      }
+      const id = firstUnfinished(ids.indexOf(query.query));
+      if (id && id !== query.query) await go(id);
+      else draw();
+    }
+
+    async function failed(error) {
+      app.fail(error);
+      pools.clear();
+      left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`, undefined, { quiet: true });
+      await go(query.query, query.documents[current]?.id);
+    }
+
+    function undo() {
+      if (!state.may_write) return;
+      busy = busy.then(async () => {
+        const { undone } = await app.api(at("undo"), { judge: name });
+        if (!undone) return app.say("There is nothing to undo.");
+        pools.delete(undone.query);
+        left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`);
+        await go(undone.query, undone.document);
+        app.say("Undone.");
+      }).catch(failed);
+    }
+
+    function step(by) {
+      go(ids[(ids.indexOf(query.query) + by + ids.length) % ids.length]);
+    }
+
+    function forget() {
+      remember("");
+      change("judge");
+    }
+  }
+
+  function askName() {
+    const field = h("input", { id: "judge", maxlength: 80, required: true, autocomplete: "off" });
+    const people = state.judges.filter((one) => !one.about).map((one) => one.name);
+    place.replaceChildren(h("form", { class: "card ask-name", on: { submit: (event) => { event.preventDefault(); use(field.value); } } },
+      h("h2", null, "Who are you?"),
+      h("p", { class: "muted" }, "Grades keep who gave them, so that several judges can be compared. This browser remembers the name."),
+      h("div", { class: "field" }, h("label", { for: "judge" }, "Your name"), field),
+      people.length ? h("div", { class: "actions" }, h("span", { class: "small" }, "Or go on as"), people.map((name) => h("button", { type: "button", on: { click: () => use(name) } }, name))) : null,
+      h("div", { class: "actions" }, h("button", { class: "main" }, "Begin"))));
+    field.focus();
+    return {};
+
+    function use(name) {
+      const program = state.judges.find((one) => one.about && one.name === name.trim());
+      if (program) return app.fail(new Error(`${program.name} is a program (${program.about}): use another name.`));
+      if (!name.trim()) return;
+      remember(name.trim());
+      change("judge");
+    }
+  }
+
+  // Agreement and export
+
+  async function agreementView() {
+    const found = await app.api(at("agreement"));
+    const judges = Object.fromEntries(state.judges.map((one) => [one.name, one.about]));
+    if (!state.judges.length) {
+      place.replaceChildren(h("p", { class: "muted" }, "Nobody has judged yet."));
+      return {};
+    }
+    const settle = settlement(judges);
+    place.replaceChildren(
+      h("section", { class: "card" }, h("h2", null, "Judges"), table(["Judge", "Graded", "Skipped", "Queries finished"], state.judges.map((one) =>
+        [[one.name, one.about ? h("div", { class: "small" }, one.about) : null], one.graded.toLocaleString("en"), one.skipped.toLocaleString("en"), `${one.finished.toLocaleString("en")} of ${one.queries.toLocaleString("en")}`]))),
+      h("section", { class: "card" }, h("h2", null, "Agreement"), agreements(found.agreement)),
+      h("section", { class: "card" }, h("h2", null, `Where judges differ (${found.total.toLocaleString("en")})`), differences(found)),
+      h("section", { class: "card export" }, h("h2", null, "Export"), settle.node,
+        h("div", { class: "actions" },
+          h("button", { type: "button", on: { click: () => save("qrels", `${app.index}.qrels`) } }, "TREC qrels"),
+          h("button", { type: "button", on: { click: () => save("beir", `${app.index}.zip`) } }, "BEIR folder (ZIP)")),
+        h("p", { class: "small" }, "hs.load_dataset(folder) reads the unpacked BEIR folder.")));
+    return {};
+
+    async function save(kind, name) {
+      try {
+        const url = URL.createObjectURL(await app.api(at("export", kind), settle.value(), { blob: true }));
+        h("a", { href: url, download: name }).click();
+        setTimeout(() => URL.revokeObjectURL(url), 10_000);
+      } catch (error) {
+        app.fail(error);
+      }
+    }
+  }
+
+  function agreements(pairs) {
+    if (!pairs.length) return h("p", { class: "muted" }, "Two judges who graded the same documents are compared here.");
+    const interval = (of) => (of.mean === null ? "not defined" : [h("b", null, of.mean.toFixed(2)), h("span", { class: "small" }, ` ${of.low.toFixed(2)} to ${of.high.toFixed(2)}`)]);
+    return [
+      table(["Judges", "Cohen’s kappa", "Weighted kappa", "Same grade", "Documents"], pairs.map((one) =>
+        [`${one.first} and ${one.second}`, [interval(one.kappa), h("div", { class: "small" }, one.word)], interval(one.weighted), `${Math.round(one.same * 100)} %`, one.pairs.toLocaleString("en")])),
+      h("p", { class: "small" }, "Kappa is agreement beyond chance: 1 is always, 0 is as often as chance. Behind it is its 95 % interval. In the weighted kappa, near grades disagree less."),
+    ];
+  }
+
+  function differences({ disagreements, total }) {
+    if (!total) return h("p", { class: "muted" }, "No document has different grades.");
+    const names = [...new Set(disagreements.flatMap((one) => Object.keys(one.grades)))];
+    return [
+      table(["Query", "Document", ...names, ""], disagreements.map((one) => [one.text, one.title,
+        ...names.map((name) => (name in one.grades ? h("span", { class: `dot g${one.grades[name]}` }, one.grades[name]) : "")),
+        h("button", { type: "button", class: "tiny", "aria-label": `Look at ${one.title}`, on: { click: () => { app.set({ query: one.query, document: one.document }); change("judge"); } } }, "Look")])),
+      total > disagreements.length ? h("p", { class: "small" }, `The ${count(disagreements.length, "document")} with the largest differences are shown.`) : null,
+    ];
+  }
+}
+
+// A snippet as nodes, with its highlights marked
+function lines({ text, marks, before, after }) {
+  const parts = [before ? "… " : ""];
+  let end = 0;
+  const characters = [...text]; // the service counts characters, not the units of JavaScript
+  for (const [from, to] of marks) {
+    parts.push(characters.slice(end, from).join(""), h("mark", null, characters.slice(from, to).join("")));
+    end = to;
+  }
+  return [...parts, characters.slice(end).join(""), after ? " …" : ""];
+}
+
+export function table(heads, rows) {
+  return h("div", { class: "wide", tabindex: 0, role: "region", "aria-label": heads[0] },
+    h("table", { class: "list" },
+      h("thead", null, h("tr", null, heads.map((head) => (head ? h("th", { scope: "col" }, head) : h("td"))))),
+      h("tbody", null, rows.map((cells) => h("tr", null, cells.map((cell) => h("td", null, cell)))))));
+}
+
+function stay(event) {
+  event.preventDefault();
+}
+
+const KEY = "hybridsearch-judge";
+
+function remembered() {
+  try {
+    return localStorage.getItem(KEY) ?? "";
+  } catch {
+    return remember.kept ?? "";
+  }
+}
+
+function remember(name) {
+  remember.kept = name;
+  try {
+    localStorage.setItem(KEY, name);
+  } catch { /* storage is off */ }
+}

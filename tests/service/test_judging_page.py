@@ -1,0 +1,317 @@
+"""Tests of Judge and Choose in a real browser, by what a person sees. Most people use only the keyboard there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import Request, urlopen
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install 'hybridsearch[serve]'")
+
+import uvicorn
+
+import hybridsearch as hs
+from hybridsearch.access import Tokens
+from hybridsearch.evaluation.measures import read_qrels
+from hybridsearch.service.app import make_app
+from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.settings import Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+HOSTILE = "<img src=x onerror=window.hacked=1></textarea><script>window.hacked=1</script>"
+WORDS = ("alder", "birch", "cedar", "maple", "oaken", "poplar", "rowan", "spruce", "willow", "linden")
+NAMES = ("sitting", "keys", "fails", "judges", "hostile", "reads", "axe")
+READ = "a-token-that-may-read"
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that keeps the judgements."""
+    return tmp_path_factory.mktemp("judged")
+
+
+@pytest.fixture(scope="module")
+def address(trees: Path, judged: Path) -> Iterator[str]:
+    """The address of a service with one index under several names, each for one test."""
+    yield from serve(Settings(judgements=str(judged)), Tokens(), trees)
+
+
+def serve(settings: Settings, tokens: Tokens, place: Path) -> Iterator[str]:
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = make_app({name: ServedIndex(name, str(place)) for name in NAMES}, settings, tokens)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(10)
+    listening.close()
+
+
+@dataclass
+class Opened:
+    """The page in the browser, with its complaints."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+
+    def make_pools(self, *queries: str, depth: int = 3) -> None:
+        """Fill in what is judged, and wait for the pools."""
+        self.page.get_by_label("Queries, one in each line").fill("\n".join(queries))
+        self.page.get_by_label("First documents of each system").fill(str(depth))
+        self.page.get_by_role("button", name="Make the pools").click()
+        self.page.get_by_role("heading", name="Who are you?").wait_for()
+
+    def begin(self, judge: str) -> None:
+        """Give a name."""
+        self.page.get_by_label("Your name").fill(judge)
+        self.page.keyboard.press("Enter")
+        self.page.locator(".document .text").wait_for()
+
+    @property
+    def document(self) -> str:
+        return self.page.locator(".document .id").inner_text()
+
+    @property
+    def query(self) -> str:
+        return self.page.locator(".query h2").inner_text()
+
+    @property
+    def progress(self) -> str:
+        return self.page.locator(".judge-progress .small").first.inner_text()
+
+    def judge_all(self, grade: Callable[[str, str], int]) -> None:
+        """Grade each document by one key, until everything is judged."""
+        for _ in range(200):
+            if self.page.locator(".finished").count():
+                return
+            before = self.query, self.document
+            self.page.keyboard.press(str(grade(*before)))
+            self.page.wait_for_timeout(5)
+        raise AssertionError("Judging does not end.")
+
+    def overflow(self) -> int:
+        """The number of pixels by which the page is wider than the window."""
+        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+Open = Callable[..., Opened]
+
+
+@pytest.fixture
+def look(browser: Browser, address: str) -> Iterator[Open]:
+    """A function that opens the page. It may ask only its server, and may break neither a rule nor its policy."""
+    every: list[Opened] = []
+
+    def opener(hash: str, *, at: str = address, width: int = 1200, scheme: str = "light") -> Opened:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            accept_downloads=True,  # type: ignore[arg-type]
+        )
+        opened = Opened(context.new_page())
+        context.route(lambda url: not url.startswith((at, "blob:")), lambda route: route.abort())
+        opened.page.set_default_timeout(15_000)
+        opened.page.on("console", lambda message: opened.complaints.append(message.text))
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.page.goto(at + hash)
+        every.append(opened)
+        return opened
+
+    yield opener
+    for opened in every:
+        assert opened.complaints == []
+        assert opened.page.evaluate("window.hacked") is None
+        opened.page.context.close()
+
+
+def test_from_no_judgement_to_a_fusion_in_use_by_keys_alone(
+    look: Open, address: str, judged: Path, trees: Path
+) -> None:
+    """Queries are beginnings of words, which only `chars` finds."""
+    opened = look("#/judge?index=sitting")
+    page = opened.page
+    opened.make_pools(*(word[:4] for word in WORDS))
+    opened.begin("anna")
+    assert opened.query == "alde"
+    assert page.locator(".rank, .score").count() == 0
+    opened.judge_all(lambda query, document: 3 if document.startswith(query) else 0)
+    page.locator(".saved", has_text="saved").wait_for()
+    lines = (judged / "sitting" / "grades.jsonl").read_text().splitlines()
+    assert opened.progress == f"{len(lines)} of {len(lines)} documents"
+    page.get_by_role("link", name="Go to Choose").press("Enter")
+    page.get_by_role("button", name="Measure and tune").press("Enter")
+    page.get_by_role("heading", name="Advice: chars alone").wait_for(timeout=60_000)
+    assert page.get_by_text("There are only 10 judged queries.").is_visible()
+    row = page.get_by_role("row").filter(has=page.get_by_text("chars", exact=True)).first
+    with hs.open(trees) as search:
+        dataset = hs.Judgements(judged / "sitting").dataset()
+        measured = hs.evaluate(hs.Pipeline(search, ["chars"]), dataset, latency_queries=0, show_progress_bar=False)
+    assert row.locator(".range b").inner_text() == f"{measured.means['nDCG@10'].mean:.3f}"
+    page.locator(".report summary").press("Enter")
+    report = page.frame_locator("iframe")
+    report.get_by_role("heading", name="sitting").wait_for()
+    report.locator("th button").first.click()  # its script may run
+    assert report.locator("[aria-sort]").count() == 1
+    page.get_by_role("button", name="Use this").press("Enter")
+    page.get_by_text("In use:", exact=True).wait_for()
+    assert "'chars': 1.0" in page.locator(".used code").first.inner_text()
+    ask = Request(f"{address}v1/sitting/search", b'{"query": "alde"}', {"Content-Type": "application/json"})  # noqa: S310
+    with urlopen(ask) as answer:  # noqa: S310
+        assert json.load(answer)["hits"][0]["id"].startswith("alder")
+    with hs.open(trees, fusion=judged / "sitting" / "fusion.json") as search:
+        assert search.fusion.weights == {"bm25": 0.0, "chars": 1.0}
+    page.get_by_role("button", name="Use the index’s own fusion again").press("Enter")
+    page.get_by_text("In use:", exact=True).wait_for(state="detached")
+
+
+def test_keys_undo_skip_show_the_text_and_change_the_query(look: Open, judged: Path) -> None:
+    opened = look("#/judge?index=keys")
+    page = opened.page
+    opened.make_pools("alder very old", "birch")
+    opened.begin("anna")
+    first = opened.document
+    page.keyboard.press("2")
+    second = opened.document
+    assert second != first
+    page.keyboard.press("s")
+    page.get_by_text("2 of", exact=False).first.wait_for()
+    page.locator(".judge-progress", has_text="1 skipped").wait_for()
+    page.keyboard.press("u")
+    page.locator(".judge-progress", has_text="1 of").wait_for()
+    assert opened.document == second
+    page.get_by_role("button", name="Document 1, grade 2").click()
+    assert opened.document == first
+    assert page.get_by_role("button", name="Answers a part").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("n")
+    page.locator(".query", has_text="birch").wait_for()
+    page.keyboard.press("p")
+    page.locator(".query", has_text="alder very old").wait_for()
+    page.reload()  # the name and the grades are kept
+    page.get_by_role("button", name="Document 1, grade 2").wait_for()
+    assert page.locator(".who b").inner_text() == "anna"
+    page.locator(".dot").nth(hs.Judgements(judged / "keys").documents("q1").index("long")).click()
+    assert page.get_by_role("button", name="Full text").get_attribute("aria-expanded") == "false"
+    page.keyboard.press("t")
+    page.locator(".document .text", has_text="The end.").wait_for()
+    assert page.locator(".document mark").first.inner_text() == "alder"
+
+
+def test_a_grade_that_cannot_be_saved_is_shown_as_missing(look: Open) -> None:
+    opened = look("#/judge?index=fails")
+    page = opened.page
+    opened.make_pools("alder")
+    opened.begin("anna")
+    first = opened.document
+    page.route("**/judging/grade", lambda route: route.fulfill(status=503, content_type="application/problem+json",
+        body='{"detail": "The index does not answer now. Try again later."}'))  # fmt: skip
+    page.keyboard.press("1")
+    page.get_by_role("alert").filter(has_text="Try again later.").wait_for()
+    page.get_by_role("button", name="Document 1, not judged").wait_for()
+    page.unroute("**/judging/grade")
+    page.get_by_role("button", name="Document 1, not judged").click()
+    assert opened.document == first
+    page.keyboard.press("1")
+    page.locator(".judge-progress", has_text="1 of").wait_for()
+    opened.complaints = [one for one in opened.complaints if "503" not in one]
+
+
+def test_two_judges_are_compared_and_their_grades_exported(look: Open, tmp_path: Path) -> None:
+    opened = look("#/judge?index=judges")
+    page = opened.page
+    opened.make_pools("alder", "birch")
+    opened.begin("anna")
+    opened.judge_all(lambda query, document: 3 if document == query else 0)
+    page.get_by_role("button", name="Change").click()
+    opened.begin("ben")
+    opened.judge_all(lambda query, document: 3 if document == "birch" == query else 0)
+    page.get_by_role("button", name="Agreement and export").click()
+    page.get_by_role("heading", name="Where judges differ (1)").wait_for()
+    assert page.get_by_role("cell", name="anna and ben").is_visible()
+    with page.expect_download() as download:
+        page.get_by_label("The last word has").select_option("anna")
+        page.get_by_role("button", name="TREC qrels").click()
+    download.value.save_as(tmp_path / "judges.qrels")
+    assert read_qrels(tmp_path / "judges.qrels")["q1"]["alder"] == 3
+    with page.expect_download() as download:
+        page.get_by_role("button", name="BEIR folder").click()
+    download.value.save_as(tmp_path / "judges.zip")
+    shutil.unpack_archive(tmp_path / "judges.zip", tmp_path)
+    assert hs.load_dataset(tmp_path / "judges").queries == {"q1": "alder", "q2": "birch"}
+    page.get_by_role("button", name="Look at Alder").click()
+    page.get_by_role("button", name="Not relevant").and_(page.locator("[aria-pressed=true]")).wait_for()
+    assert (opened.query, opened.document) == ("alder", "alder")
+
+
+def test_hostile_texts_are_texts(look: Open) -> None:
+    opened = look("#/judge?index=hostile")
+    opened.make_pools(f"{HOSTILE} alder")
+    opened.begin(HOSTILE[:80])
+    assert opened.query == f"{HOSTILE} alder"
+    assert opened.page.locator(".who b").inner_text() == HOSTILE[:80]
+    opened.judge_all(lambda query, document: 1)
+    opened.page.get_by_role("button", name="Agreement and export").click()
+    opened.page.get_by_role("cell", name=HOSTILE[:80]).wait_for()
+
+
+def test_a_token_that_may_only_read_sees_but_cannot_judge(look: Open, trees: Path, judged: Path) -> None:
+    hs.Judgements(judged / "reads").add_pool(hs.open(trees), {"q1": "alder"}, show_progress_bar=False)
+    for at in serve(Settings(judgements=str(judged)), Tokens.parse(f"read:{READ}"), trees):
+        opened = look("#/judge?index=reads", at=at)
+        opened.page.get_by_role("textbox", name="Token").fill(READ)
+        opened.page.keyboard.press("Enter")
+        opened.begin("anna")
+        assert opened.page.get_by_role("button", name="Answers it").is_disabled()
+        opened.page.keyboard.press("3")
+        opened.page.get_by_role("button", name="Queries and systems").click()
+        opened.page.get_by_text("This token may read, but not write.").wait_for()
+        assert opened.page.get_by_role("button", name="Add to the pools").is_disabled()
+        assert not (judged / "reads" / "grades.jsonl").exists()
+        opened.complaints = [one for one in opened.complaints if "401" not in one]
+
+
+def test_the_page_breaks_no_rule_of_axe_and_fits_every_window(look: Open) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe()
+    opened = look("#/judge?index=axe")
+    page = opened.page
+
+    def check() -> None:
+        for width, scheme in ((360, "light"), (1200, "dark"), (3840, "light")):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            assert opened.overflow() <= 0, (page.url, width)
+            if width < 2000:
+                violations = axe.run(page).response["violations"]
+                assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in violations] == []
+        page.set_viewport_size({"width": 1200, "height": 900})
+
+    page.get_by_role("button", name="Make the pools").wait_for()
+    check()
+    opened.make_pools(*(word[:4] for word in WORDS[:4]))
+    check()
+    opened.begin("anna")
+    page.keyboard.press("2")
+    check()
+    opened.judge_all(lambda query, document: 3 if document.startswith(query) else 0)
+    page.get_by_role("button", name="Change").click()
+    opened.begin("ben")
+    opened.judge_all(lambda query, document: 2 if document.startswith(query) else 0)
+    page.get_by_role("button", name="Agreement and export").click()
+    page.get_by_role("heading", name="Agreement", exact=True).wait_for()
+    check()
+    page.get_by_role("link", name="Choose").click()
+    page.get_by_role("button", name="Measure and tune").click()
+    page.get_by_role("button", name="Use this").click(timeout=60_000)
+    page.get_by_text("In use:", exact=True).wait_for()
+    check()
