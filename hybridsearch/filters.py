@@ -149,6 +149,7 @@ class Compare:
     value: Scalar | tuple[Scalar, ...]
     path: str = attribute(init=False, repr=False, compare=False)
     key: Any = attribute(init=False, repr=False, compare=False)
+    _held: frozenset[object] = attribute(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", composed(self.field))
@@ -156,6 +157,8 @@ class Compare:
         object.__setattr__(
             self, "key", tuple(map(read, self.value)) if isinstance(self.value, tuple) else read(self.value)
         )
+        held = map(_hashable, self.keys) if self.operator == "$in" else ()
+        object.__setattr__(self, "_held", frozenset(held))
 
     @property
     def keys(self) -> tuple[Any, ...]:
@@ -186,7 +189,7 @@ class Compare:
         if self.operator == "$eq":
             return _equal(key, self.key)
         if self.operator == "$in":
-            return any(_equal(key, item) for item in self.key)
+            return not isinstance(key, list | dict) and _hashable(key) in self._held
         return _ordered(key, self.key) and bool(_ORDERS[self.operator](key, self.key))
 
 
@@ -357,8 +360,9 @@ def _literal_compare(compare: Compare) -> Condition:
 
 def _as_given(path: str, operator: Operator, value: Any) -> Compare:
     compare = Compare(path, operator, value)
-    object.__setattr__(compare, "path", path)
-    object.__setattr__(compare, "key", value)
+    held = frozenset(map(_hashable, value)) if operator == "$in" else frozenset()
+    for name, given in (("path", path), ("key", value), ("_held", held)):
+        object.__setattr__(compare, name, given)
     return compare
 
 
@@ -499,6 +503,11 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     return (type(a) is type(b) and a == b) or (_number(a) and _number(b) and a == b)
+
+
+def _hashable(key: Any) -> object:
+    """Equal for two scalars that are `_equal`, and for no others."""
+    return float if _number(key) else type(key), key
 
 
 def _ordered(a: Any, b: Any) -> bool:

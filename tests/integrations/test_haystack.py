@@ -138,6 +138,8 @@ def test_a_policy_decides_about_ids_that_come_twice() -> None:
     assert store.count_documents() == 0
     assert store.write_documents([one, other, new], DuplicatePolicy.SKIP) == 2
     assert [document.content for document in store.filter_documents()] == ["first", "new"]
+    with pytest.raises(ValueError, match="never"):
+        store.write_documents([other], "never")  # type: ignore[arg-type]
     assert store.write_documents([one, other], DuplicatePolicy.OVERWRITE) == 2
     assert [document.content for document in store.filter_documents()] == ["new", "second"]
 
@@ -404,6 +406,8 @@ def test_a_query_without_an_embedding_needs_other_retrievers(store: HybridSearch
     assert ids(retriever.run("flutter", search_kwargs={"retrievers": ["bm25"]})["documents"]) == ["flutter"]
     with pytest.raises(InvalidArgumentError, match="query_embedding"):
         retriever.run("flutter", letters("flutter"), search_kwargs={"retrievers": ["bm25"]})
+    with pytest.raises(InvalidArgumentError, match="text of a query"):
+        retriever.run(None, letters("flutter"))  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="filters"):
         HybridSearchRetriever(store, search_kwargs={"filter": {"n": 1}})
 

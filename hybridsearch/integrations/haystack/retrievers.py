@@ -183,7 +183,9 @@ class HybridSearchRetriever(_Retriever):
             InvalidArgumentError: Another argument is not usable.
             EncodingError: The embedding is not finite.
         """
-        return {"documents": self._documents(self._results(query, query_embedding, filters, top_k, search_kwargs))}
+        return {
+            "documents": self._documents(self._results(_text(query), query_embedding, filters, top_k, search_kwargs))
+        }
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -196,7 +198,9 @@ class HybridSearchRetriever(_Retriever):
     ) -> dict[str, list[Document]]:
         """Find the best documents, as `run` does, without blocking the event loop."""
         return {
-            "documents": self._documents(await self._aresults(query, query_embedding, filters, top_k, search_kwargs))
+            "documents": self._documents(
+                await self._aresults(_text(query), query_embedding, filters, top_k, search_kwargs)
+            )
         }
 
 
@@ -352,7 +356,7 @@ class HybridSearchContextRetriever(_Retriever):
             InvalidArgumentError: Another argument is not usable.
             EncodingError: The embedding is not finite.
         """
-        return self._found(self._results(query, query_embedding, filters, top_k, search_kwargs))
+        return self._found(self._results(_text(query), query_embedding, filters, top_k, search_kwargs))
 
     @component.output_types(text=str, context=Context, documents=list[Document])
     async def run_async(
@@ -364,7 +368,7 @@ class HybridSearchContextRetriever(_Retriever):
         search_kwargs: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Find passages for a prompt, as `run` does, without blocking the event loop."""
-        results = await self._aresults(query, query_embedding, filters, top_k, search_kwargs)
+        results = await self._aresults(_text(query), query_embedding, filters, top_k, search_kwargs)
         return await asyncio.to_thread(self._found, results)
 
     def _found(self, results: Results) -> dict[str, Any]:
@@ -379,3 +383,9 @@ def _check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
         if name in (options or {}):
             raise InvalidArgumentError(f"search_kwargs has {name!r}: give the argument {other} in its place.")
     return dict(options or {})
+
+
+def _text(query: Any) -> str:
+    if not isinstance(query, str):
+        raise InvalidArgumentError(f"query is the text of a query, not {query!r:.80}.")
+    return query

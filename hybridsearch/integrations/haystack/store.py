@@ -195,12 +195,12 @@ class HybridSearchDocumentStore:
             Number of documents that were written. With `OVERWRITE`, this is the number of all documents.
 
         Raises:
-            InvalidArgumentError: `documents` is not a list of documents. It is a ValueError.
+            ValueError: `documents` is not a list of documents, or the policy is not known.
             DuplicateDocumentError: An id is there already, or comes twice.
             DocumentError: A document is not usable, for example because its metadata has bytes. It is a ValueError.
             EncodingError: An embedding has a wrong length, or is not finite.
         """
-        given = _check_documents(documents)
+        given, policy = _check_documents(documents), DuplicatePolicy(policy)
         start = time.time_ns()
         stored = [stored_of(document, start + number) for number, document in enumerate(given)]
         with self._index.lock:
