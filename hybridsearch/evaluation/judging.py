@@ -164,7 +164,7 @@ class Judgements:
     def add_pool(
         self,
         systems: HybridSearch | Mapping[str, HybridSearch | Pipeline | Run],
-        queries: Mapping[str, str],
+        queries: Mapping[str, str] | Sequence[str],
         *,
         depth: int = 10,
         seed: int = 0,
@@ -178,7 +178,8 @@ class Judgements:
         Args:
             systems: Systems by name, as `compare` takes them. An index stands for the systems that `compare` measures
                 by default: each retriever alone, RRF, min-max, and the reranker of the index if it has one.
-            queries: Queries by id. `hybridsearch.evaluation.datasets.read_queries` reads them from a file.
+            queries: Queries by id, as `hybridsearch.evaluation.datasets.read_queries` reads them from a file. Or a list
+                of texts, which get the ids q1, q2 and so on. A text that is there already keeps its id.
             depth: Number of first documents of each system.
             seed: Random seed of the order of the documents.
             show_progress_bar: Whether to show progress bars. None shows them in a terminal.
@@ -191,7 +192,7 @@ class Judgements:
             StorageError: The folder cannot be written.
         """
         depth, seed = arguments.whole_number("depth", depth), arguments.whole_number("seed", seed, 0)
-        _check_queries(queries)
+        queries = _checked_queries(self._numbered(queries))
         if isinstance(systems, HybridSearch):
             systems = parse_systems(
                 default_systems(list(systems.retrievers), systems.reranker), systems, systems.reranker
@@ -547,6 +548,14 @@ class Judgements:
                 self._read = signature, pool
         return self._read[1]
 
+    def _numbered(self, queries: Mapping[str, str] | Sequence[str]) -> object:
+        """Texts of queries by id. New texts get free ids."""
+        if isinstance(queries, str | Mapping) or not isinstance(queries, Sequence):
+            return queries
+        known = {text: id for id, text in self.queries.items()}
+        free = (id for number in itertools.count(1) if (id := f"q{number}") not in self.queries)
+        return {known[text] if text in known else next(free): text for text in dict.fromkeys(queries)}
+
     def _write(self, content: Mapping[str, Any]) -> None:
         """Replace pool.json. After a crash, the folder has the old or the new file."""
         beside = self.folder / "pool.json.tmp"
@@ -642,12 +651,15 @@ def _documents(ids: Collection[str], source: HybridSearch | Iterable[Document]) 
     return {one.id: one for one in source if one.id in ids}
 
 
-def _check_queries(queries: Mapping[str, str]) -> None:
+def _checked_queries(queries: object) -> dict[str, str]:
     if not isinstance(queries, Mapping) or not queries:
-        raise InvalidArgumentError(f"queries is a mapping from query id to text, not {arguments.shown(queries)}.")
+        raise InvalidArgumentError(
+            f"queries is a mapping from query id to text, or a list of texts, not {arguments.shown(queries)}."
+        )
     for id, text in queries.items():
         if not isinstance(id, str) or not id or not isinstance(text, str) or not text.strip():
             raise InvalidArgumentError(f"A query has an id and a text, not {id!r:.80} and {text!r:.80}.")
+    return dict(queries)
 
 
 def _check_thresholds(thresholds: Sequence[float]) -> list[float]:

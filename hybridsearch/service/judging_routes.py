@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import read_queries
 from hybridsearch.evaluation.judging import Judgements, Rule
 from hybridsearch.evaluation.measures import write_qrels
@@ -200,17 +200,19 @@ def _checked_system(text: str) -> str:
     return text
 
 
-def _queries(body: PoolBody) -> dict[str, str]:
+def _queries(body: PoolBody) -> dict[str, str] | list[str]:
+    """The queries by id, or only their texts if the file has no ids."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"queries.{body.format}"
         path.write_text(body.queries, encoding="utf-8", errors="replace")
         try:
             queries = read_queries(path)
-        except InvalidArgumentError as error:
+        except HybridSearchError as error:
             raise InvalidArgumentError(str(error).replace(str(path), "The file of queries")) from None
     if len(queries) > MOST_QUERIES:
         raise InvalidArgumentError(f"There are {len(queries):,} queries, but at most {MOST_QUERIES:,} can be judged.")
-    return queries
+    numbered = list(queries) == [f"q{number}" for number in range(1, len(queries) + 1)]
+    return list(queries.values()) if numbered else queries
 
 
 # Grades

@@ -98,6 +98,12 @@ def test_a_pool_grows_and_keeps_the_order_and_the_grades(judgements: hs.Judgemen
         judgements.add_pool(RUNS, {"q1": "another text"}, show_progress_bar=False)
 
 
+def test_texts_get_free_ids_and_keep_them(judgements: hs.Judgements) -> None:
+    runs = {"a": {f"q{at}": Ranking.from_scores({"d0": 1.0}) for at in range(1, 6)}}
+    judgements.add_pool(runs, ["heat", "lift", "drag"], show_progress_bar=False)
+    assert judgements.queries == {"q1": "wing", "q2": "heat", "q3": "lift", "q4": "drag"}
+
+
 def test_an_index_stands_for_its_retrievers_and_fusions(tmp_path: Path) -> None:
     search = hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()})
     search.index([hs.Document("a", "wing lift"), hs.Document("b", "wingspan")], show_progress_bar=False)
@@ -220,7 +226,8 @@ def test_any_actions_and_a_kill_at_any_byte_give_the_right_state(
         kept = content[: int(cut * len(content))]
         log.path.write_bytes(kept)
         actions = actions[: kept.count(b"\n")]
-    log = JudgementLog(log.path)
+    log, reader = JudgementLog(log.path), JudgementLog(log.path)
+    assert state(reader, "anna") == expected(actions, "anna")
     for action in after:
         act(*action)
     for of in (log, reader, JudgementLog(log.path)):

@@ -126,6 +126,51 @@ def test_a_request_that_is_wrong_is_refused_with_a_sentence(
     assert "/queries." not in answer.text
 
 
+@pytest.mark.parametrize("format", ["txt", "tsv", "jsonl", "csv"])
+def test_no_body_breaks_the_service_or_shows_a_path(
+    client: Callable[..., TestClient], format: str, tmp_path: Path
+) -> None:
+    asked = client()
+    with_pools(asked, "alder")
+    wrong = [
+        "",
+        "\ud800",
+        "\0",
+        "BZh9xxxx",
+        '{"query": 5}',
+        '{"_id": "1", "text": "\ud800"}',
+        '"a,b\n1',
+        None,
+        2**70,
+        [None],
+    ]
+    bodies = {
+        "judging/pool": {"queries": "alder", "systems": ["bm25"], "format": format},
+        "judging/grade": {"judge": "a", "query": "q1", "document": "alder", "grade": 1},
+        "choice": {"judges": ["a"], "decider": "a"},
+        "judging/export/qrels": {"judges": ["a"], "rule": "majority"},
+    }
+    for path, body in bodies.items():
+        for name in body:
+            for value in wrong:
+                content = json.dumps({**body, name: value})
+                answer = asked.post(
+                    f"/workbench/trees/{path}", content=content, headers={"Content-Type": "application/json"}
+                )
+                assert answer.status_code < 500, (path, name, value)
+                assert str(tmp_path) not in answer.text
+                assert "/queries." not in answer.text
+    assert wait(asked)["state"] in ("done", "failed")
+
+
+def test_queries_without_ids_can_be_added_later(client: Callable[..., TestClient]) -> None:
+    asked = client()
+    with_pools(asked, "alder\nbirch")
+    with_pools(asked, "cedar\nalder")
+    queries = asked.get("/workbench/trees/judging").json()["queries"]
+    assert [(one["id"], one["text"]) for one in queries] == [("q1", "alder"), ("q2", "birch"), ("q3", "cedar")]
+
+
 def test_a_token_that_may_only_read_cannot_write_judgements(client: Callable[..., TestClient]) -> None:
     asked = client(f"read:{READ},write:{WRITE}")
     reads, writes = ({"Authorization": f"Bearer {token}"} for token in (READ, WRITE))

@@ -67,12 +67,14 @@ export async function mount(root, app) {
     const depth = h("input", { type: "number", id: "depth", min: 1, max: 100, value: 10 });
     const seed = h("input", { type: "number", id: "seed", min: 0, value: 0 });
     const known = state.queries.length;
+    const sets = h("div", { class: "actions sets" });
+    offer();
     const form = h("form", { class: "pools card", on: { submit: start } },
       h("h2", null, known ? "Add queries or systems" : "What should be judged?"),
       known ? h("p", { class: "muted" }, `There are ${count(known, "query", "queries")} with ${count(state.queries.reduce((sum, one) => sum + one.documents, 0), "document")}, from ${state.systems.join(", ")}. Grades stay when you add more.`)
         : h("p", { class: "muted" }, "Take 20 to 50 real queries of your users: codes, single words, and whole questions."),
       h("div", { class: "field" }, h("label", { for: "queries" }, "Queries, one in each line"), queries,
-        h("p", { class: "small", id: "queries-help" }, "Or lines with an id, a tab and the text. Or choose a file: text, TSV, CSV, JSON lines, TREC topics, or a log of the service."), file),
+        h("p", { class: "small", id: "queries-help" }, "Or lines with an id, a tab and the text. Or choose a file: text, TSV, CSV, JSON lines, TREC topics, or a log of the service."), file, sets),
       h("fieldset", { class: "field" }, h("legend", null, "Systems whose first documents are judged"),
         h("div", { class: "checks" }, state.possible.map((name, number) => h("label", { class: "check" }, boxes[number], name)))),
       h("div", { class: "numbers" },
@@ -83,6 +85,21 @@ export async function mount(root, app) {
       state.may_write ? null : h("p", { class: "note" }, "This token may read, but not write."));
     place.replaceChildren(form);
     return {};
+
+    async function offer() {
+      const found = await app.api(app.at("workbench", app.index, "queries"), undefined, { quiet: true }).catch(() => ({}));
+      sets.replaceChildren(...Object.entries(found).map(([name, size]) => h("button", { type: "button", class: "quiet", on: { click: () => take(name) } },
+        `Take ${name} (${count(size, "query", "queries")})`)));
+    }
+
+    async function take(name) {
+      try {
+        queries.value = (await app.api(app.at("workbench", app.index, "queries", name))).join("\n");
+        format = "txt";
+      } catch (error) {
+        app.fail(error);
+      }
+    }
 
     async function read() {
       const [chosen] = file.files;
