@@ -1,4 +1,5 @@
 # make demo   index the docstrings of the installed scientific packages, and search them
+# make serve  search the index of the demo on a page, at http://127.0.0.1:8000
 # make test   run all tests
 # make docs   build the documentation site in site/
 # make lint   check style, format and types (types in the installed package, where adapters/ is hybridsearch.adapters)
@@ -13,9 +14,15 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no
 
 unexport PYTHONDONTWRITEBYTECODE # else programs that tests start compile all modules again
 
-.PHONY: demo docs test lint types venv clean
+.PHONY: demo serve docs test lint types venv clean
 
 demo: $(VENV)/demo.stamp
+	$(VENV)/bin/python examples/demo.py
+
+serve: $(VENV)/demo.stamp | demo-index
+	$(VENV)/bin/hybridsearch serve demo=demo-index --judgements demo-judgements
+
+demo-index: | $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/dev.stamp
@@ -37,7 +44,7 @@ types: | $(VENV)/bin/python
 venv: $(VENV)/dev.stamp
 
 clean:
-	rm -rf $(VENV) demo-index build dist site *.egg-info
+	rm -rf $(VENV) demo-index demo-judgements build dist site *.egg-info
 
 # Install an extra again only when the requirements change. `dev` has all that `docs` and `demo` need.
 $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -120,6 +120,7 @@ def say_what_next(place: Path) -> None:
             f"""search {place} "choose the number of clusters" --filter '{{"package": "sklearn"}}'""",
             "search only some documents",
         ),
+        (f"serve {place}", "search on a page in a browser, and compare settings"),
         (f"doctor {place}", "see what works on this machine"),
     ):
         console.print(Text.assemble(("  # " + why + "\n", "dim"), f"  {program} {arguments}"), soft_wrap=True)

@@ -14,7 +14,8 @@ A path between two lines `--8<--` stands for the file of the repository that is 
 
 `...` in an output stands for any text. Models come from folders under their names on the hub. A page that names a
 server (`localhost:9200` OpenSearch, `localhost:9201` Elasticsearch, `localhost:6333` Qdrant) uses the server of the
-tests, and skips if there is none. A page that speaks of the collection `examples/helpdesk` finds it
+tests, and skips if there is none. A page that asks `127.0.0.1:8000/v1` gets a service of the collection `helpdesk`. A
+page that speaks of the collection `examples/helpdesk` finds it
 in its folder, under this name and as `helpdesk`.
 """
 
@@ -23,11 +24,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.request import urlopen
 
 import pytest
 from servers import address_of, call, server_of
@@ -41,8 +47,11 @@ HAVE_OWN_TESTS: Final = {"processes.md"}
 FENCE: Final = re.compile(r"^```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 SNIPPET: Final = re.compile(r"^--8<--\n(.+)\n--8<--\n", re.MULTILINE)
 TITLE: Final = re.compile(r'title="([^"]+)"')
-SETS_UP: Final = re.compile(r"(\$ )?(pip|make|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|#|$)")
+SETS_UP: Final = re.compile(
+    r"(\$ )?(pip|make|hybridsearch serve|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|#|$)"
+)
 SERVERS: Final = {"localhost:9200": "opensearch", "localhost:9201": "elasticsearch", "localhost:6333": "qdrant"}
+SERVICE: Final = "127.0.0.1:8000"
 MARK: Final = "\x1e"
 PRELUDE: Final = f"""\
 import subprocess as _subprocess
@@ -138,12 +147,40 @@ def addresses(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     for name, wanted in indexes.items():
         there = set(call(address_of(f"{named[name]}://{found[name]}/x"), "GET", "/_aliases"))
         assert not there & wanted, f"the test server has {there & wanted} already: delete them first"
+    if f"{SERVICE}/v1" in text:
+        found[SERVICE] = request.getfixturevalue("service")
     yield found
     for name, wanted in indexes.items():
         address = address_of(f"{named[name]}://{found[name]}/x")
         for index, aliases in call(address, "GET", "/_aliases").items():
             if index in wanted or wanted & set(aliases["aliases"]):
                 call(address, "DELETE", f"/{index}", allowed=(404,))
+
+
+@pytest.fixture
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a service of the collection `helpdesk`, to which clients may write."""
+    pytest.importorskip("fastapi", reason="pip install 'hybridsearch[serve]'")
+    folder = str(tmp_path_factory.mktemp("service") / "helpdesk")
+    with hs.HybridSearch({"bm25": hs.BM25()}, folder) as search:
+        search.index(ROOT / "examples" / "helpdesk", show_progress_bar=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    program = str(Path(sys.executable).with_name("hybridsearch"))
+    process = subprocess.Popen(
+        [program, "serve", folder, "--allow-write", "--port", address.partition(":")[2]], stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(600):
+            with suppress(OSError), urlopen(f"http://{address}/ready") as answer:
+                if answer.status == 200:
+                    break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
