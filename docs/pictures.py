@@ -1,23 +1,35 @@
-"""Draws the pictures of the README into docs/images/: an answer in a terminal, and the report of `compare`.
+"""Draws the pictures of the documentation into docs/images/.
+
+They are an answer in a terminal, the report of `compare`, and the workbench.
 
     python docs/pictures.py MODEL DATASET   # a dense model, and the data set that the report is about (Cranfield)
 
-The answer is from examples/helpdesk. Chromium takes the picture of the report; `--browser` names the program.
+The answer and the workbench are from examples/helpdesk. Chromium takes the pictures of pages; `--browser` names the
+program.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import re
+import socket
 import tempfile
+import threading
 from pathlib import Path
+from urllib.parse import quote
 
-from playwright.sync_api import sync_playwright
+import uvicorn
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from rich.text import Text
 
 import hybridsearch as hs
+from hybridsearch.service.app import make_app
+from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -58,6 +70,53 @@ def report(search: hs.HybridSearch, data: hs.Dataset, browser: str) -> None:
             chromium.close()
 
 
+def workbench(model: str, browser: str) -> None:
+    """Writes look.png, explain.png and compare.png: the tabs of the workbench."""
+    helpdesk = ROOT / "examples" / "helpdesk"
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "helpdesk"
+        with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(model)}, place) as search:
+            search.index(helpdesk)
+        listening = socket.create_server(("127.0.0.1", 0))
+        app = make_app({"helpdesk": ServedIndex("helpdesk", str(place))}, Settings(queries=(str(helpdesk),)))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+        thread.start()
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+            tab = chromium.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+            _workbench(tab, f"http://127.0.0.1:{listening.getsockname()[1]}/")
+            chromium.close()
+        server.should_exit = True
+        thread.join()
+
+
+def _workbench(tab: Page, address: str) -> None:
+    tab.goto(f"{address}#/look?q={quote(QUERY)}")
+    rows = tab.locator(".column.fused .row")
+    rows.nth(2).hover()
+    tab.get_by_role("searchbox").fill(QUERY + " ")  # the models are loaded now, so the times are those of a search
+    tab.wait_for_timeout(2000)
+    _save(tab, "look")
+    rows.nth(0).click()
+    tab.locator(".sums").wait_for()
+    _save(tab, "explain")
+    tab.keyboard.press("Escape")
+    tab.get_by_role("link", name="Compare").click()
+    tab.get_by_role("button", name="helpdesk (40 queries)").click()
+    tab.get_by_role("button", name="Compare", exact=True).click()
+    tab.locator("#status", has_text="40 queries compared").wait_for(state="attached")
+    tab.get_by_text("Common hits", exact=True).evaluate("one => one.scrollIntoView()")
+    tab.evaluate("scrollBy(0, -80)")
+    _save(tab, "compare")
+
+
+def _save(tab: Page, name: str) -> None:
+    """Writes a picture of the page with 256 colours, which is a third of the size."""
+    picture = Image.open(io.BytesIO(tab.screenshot()))
+    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -66,6 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     answer(indexed(options.model, str(ROOT / "examples" / "helpdesk")))
+    workbench(options.model, options.browser)
     report(indexed(options.model, options.dataset), hs.load_dataset(options.dataset), options.browser)
 
 

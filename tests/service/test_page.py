@@ -365,11 +365,15 @@ def test_a_line_follows_each_document_to_the_next_column(look: Open) -> None:
 def test_rows_move_to_their_new_places(look: Open) -> None:
     opened = look(at_look(), motion="no-preference")
     fused(opened.page).first.wait_for()
+    opened.page.evaluate(
+        "window.moved = 0; new MutationObserver(all => all.forEach(one => {"
+        " if (one.target.style.transform.includes('translateY')) window.moved += 1 }))"
+        ".observe(document.querySelector('.board'), { subtree: true, attributeFilter: ['style'] })"
+    )
     opened.page.get_by_label("none", exact=True).check()
-    opened.page.wait_for_timeout(60)
-    moving = opened.page.locator(".column.fused .row[style*='translateY']")
-    assert moving.count() > 0
-    moving.first.wait_for(state="detached")
+    opened.page.wait_for_timeout(400)  # a movement takes 260 ms
+    opened.page.locator(".row[style*='translateY']").first.wait_for(state="detached")
+    assert opened.page.evaluate("window.moved") > 0
     tops = [row.bounding_box() for row in opened.rows("fused").all()]
     assert [box["y"] for box in tops if box] == sorted(box["y"] for box in tops if box)
 

@@ -64,7 +64,8 @@ export function explain(app, given) {
   function sentence(found) {
     if (found.fused_rank === null) return "No retriever has it among its candidates.";
     const reranked = found.reranker_score !== null && found.reranker_score !== undefined;
-    return reranked ? `Rank ${found.fused_rank} by fusion, rank ${found.rank} after reranking.` : `Rank ${found.rank} by fusion.`;
+    const fusion = `Rank ${found.fused_rank} by fusion (${described(app, given.configuration).split(" · ")[0]})`;
+    return reranked ? `${fusion}, rank ${found.rank} after reranking.` : `${fusion}.`;
   }
 
   function sums(found) {
@@ -79,7 +80,7 @@ export function explain(app, given) {
     });
     const foot = [
       found.fused_score == null ? null : h("tr", { class: "sum" }, h("th", { scope: "row" }, "Fused score"), h("td", null, String(found.fused_rank)), h("td"),
-        h("td", { class: "adds" }, number(found.fused_score, 5)), h("td", { class: "small formula" }, described(app, given.configuration).split(" · ")[0])),
+        h("td", { class: "adds" }, number(found.fused_score, 5)), h("td")),
       found.reranker_score == null ? null : h("tr", { class: "sum" }, h("th", { scope: "row" }, "Reranker"), h("td", null, String(found.rank)),
         h("td", null, number(found.reranker_score, 5)), h("td"), h("td")),
     ];

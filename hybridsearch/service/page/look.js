@@ -232,7 +232,7 @@ export function mount(root, app) {
     },
     h("span", { class: "rank" }, h("span", { class: "unseen" }, "Rank "), String(place + 1)),
     h("span", { class: "what" },
-      h("span", { class: "title" }, titleOf(id)),
+      h("span", { class: "title", title: titleOf(id) }, titleOf(id)),
       known ? h("span", { class: "snippet" }, marked(known.snippet)) : null,
       below));
     items.set(`${column.key}\n${id}`, button);
@@ -332,8 +332,8 @@ export function mount(root, app) {
         const way = was === undefined || is === undefined ? "none" : is < was ? "up" : is > was ? "down" : "level";
         const key = `${left.key}\n${right.key}\n${id}`;
         if (from && to) lines.set(key, { id, way, kind: "line", x1: from.right, y1: from.middle, x2: to.left, y2: to.middle });
-        else if (from) lines.set(key, { id, way, kind: "leaves", x1: from.right, y1: from.middle, x2: from.right + 10, y2: from.middle, text: is ?? "–" });
-        else lines.set(key, { id, way, kind: "enters", x1: to.left - 10, y1: to.middle, x2: to.left, y2: to.middle, text: was ?? "–" });
+        else if (from) lines.set(key, { id, way, kind: "leaves", x1: from.right, y1: from.middle, x2: from.right + 14, y2: from.middle, text: is ?? "–" });
+        else lines.set(key, { id, way, kind: "enters", x1: to.left - 14, y1: to.middle, x2: to.left, y2: to.middle, text: was ?? "–" });
       }
     });
     return { rows: rowsAt, lines };
@@ -345,7 +345,8 @@ export function mount(root, app) {
       const path = s("path", { d: line.kind === "line"
         ? `M${line.x1} ${line.y1}C${bend} ${line.y1} ${bend} ${line.y2} ${line.x2} ${line.y2}` : `M${line.x1} ${line.y1}H${line.x2}` });
       const text = line.text === undefined ? null : s("text", {
-        x: line.kind === "leaves" ? line.x2 + 2 : line.x1 - 2, y: line.y1 + 3.5, "text-anchor": line.kind === "leaves" ? "start" : "end" }, String(line.text));
+        x: line.kind === "leaves" ? line.x1 + 3 : line.x2 - 3, y: line.kind === "leaves" ? line.y1 - 4 : line.y1 + 13,
+        "text-anchor": line.kind === "leaves" ? "start" : "end" }, String(line.text));
       const group = s("g", { class: `${line.way} ${line.kind}${line.id === active ? " on" : ""}`, data: { id: line.id } }, path, text);
       if (line.faint !== undefined && line.faint < 1) group.style.opacity = line.faint;
       return group;
