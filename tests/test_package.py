@@ -266,10 +266,10 @@ def test_the_sdist_holds_the_adapters_and_the_type_marker(built: tuple[list[str]
     assert {"adapters/__init__.py", "adapters/memory/__init__.py", "hybridsearch/py.typed", "LICENSE"} <= set(sdist)
 
 
-def test_the_engines_of_compose_yaml_are_reached_from_this_machine_only_and_say_when_they_are_ready() -> None:
+def test_the_services_of_compose_yaml_are_reached_from_this_machine_only_and_say_when_they_are_ready() -> None:
     yaml = pytest.importorskip("yaml", reason="pip install pyyaml")
     services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    assert set(services) == {"opensearch", "elasticsearch", "qdrant"}
+    assert set(services) == {"opensearch", "elasticsearch", "qdrant", "hybridsearch"}
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
         assert service["healthcheck"]["test"], name
