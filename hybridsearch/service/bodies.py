@@ -26,26 +26,33 @@ def answer(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
 
 
-def strict_json(raw: bytes) -> Any:
+def strict_json(raw: bytes, members: int | None = None) -> Any:
     """Read JSON as RFC 8259 has it, without what readers understand in different ways.
 
     Args:
         raw: The JSON, in UTF-8.
+        members: Largest number of members of an object. None for no limit.
 
     Returns:
         The value.
 
     Raises:
-        InvalidArgumentError: It is not valid JSON in UTF-8, it is nested too deep, an object has a key twice, it has
-            NaN or an infinite number, or a string has a lone surrogate.
+        InvalidArgumentError: It is not valid JSON in UTF-8, it is nested too deep, an object has a key twice or too
+            many keys, it has NaN or an infinite number, or a string has a lone surrogate.
 
     >>> strict_json(b'{"a": NaN}')
     Traceback (most recent call last):
-    hybridsearch.errors.InvalidArgumentError: The body is not valid JSON: it has NaN, which is no number.
+    hybridsearch.errors.InvalidArgumentError: The body is not usable JSON: it has NaN, which is no number.
     """
+
+    def read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if members is not None and len(pairs) > members:
+            raise ValueError(f"an object has more than {members:,} keys")
+        return _without_repetition(pairs)
+
     try:
         value = json.loads(
-            raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_repetition
+            raw.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=read_object
         )
         if b"\\u" in raw:  # an escape may stand for a half of a pair
             json.dumps(value, ensure_ascii=False).encode()
@@ -56,7 +63,8 @@ def strict_json(raw: bytes) -> Any:
     except RecursionError:
         raise InvalidArgumentError("The body is nested too deep.") from None
     except ValueError as error:
-        raise InvalidArgumentError(f"The body is not valid JSON: {str(error).rstrip('.')}.") from None
+        reason = "a number has too many digits" if "integer string conversion" in str(error) else str(error).rstrip(".")
+        raise InvalidArgumentError(f"The body is not usable JSON: {reason}.") from None
     return value
 
 

@@ -36,6 +36,8 @@ HEADERS = {
 """Headers of every answer."""
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_STREAMED = re.compile(r"/v1/[^/]+/documents")
+_MEMBERS = 1000  # of one object in the body of a search
 _SMALL = 65_536  # bytes of a body that is read before the request counts as a request in flight
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -121,43 +123,27 @@ class Guard:
         """Pass a request on, within the limits of size, time and requests in flight."""
         slot = _Slot(self)
         seconds = self._settings.max_seconds
+        stores = scope["method"] == "PUT" and scope["path"].startswith("/v1/")
         try:
             if media_type(headers) == NDJSON:
+                if not (stores and _STREAMED.fullmatch(scope["path"])):
+                    raise _Refused(415, "This address takes JSON: send the header Content-Type: application/json.")
                 slot.take()
                 await self._app(scope, _patient(receive, seconds), send)
                 return
             async with asyncio.timeout(seconds):
-                body = await self._body(headers, receive, slot)
+                searches = scope["path"].startswith("/v1/") and not stores
+                most = self._settings.max_search_body if searches else self._settings.max_body
+                body = await _body(headers, receive, most, slot)
                 if scope["path"] not in PUBLIC:
                     slot.take()
                 if body:
-                    await _check_json(body)
+                    await _check_json(body, _MEMBERS if searches else None)
                 await self._until_gone(scope, body, receive, send)
         except TimeoutError:
             raise _Refused(503, f"The request took longer than {seconds:g} seconds.", {"Retry-After": "1"}) from None
         finally:
             slot.free()
-
-    async def _body(self, headers: Headers, receive: Receive, slot: _Slot) -> bytes:
-        """The whole body."""
-        most = self._settings.max_body
-        declared = headers.get("content-length", "")
-        parts, size = list[bytes](), int(declared) if declared.isdigit() and len(declared) < 20 else 0
-        if size <= most:
-            size = 0
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _Gone
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most:
-                    break
-                if size > _SMALL:
-                    slot.take()
-                if not message.get("more_body"):
-                    return b"".join(parts)
-        raise _Refused(413, f"The body has more than {number_of(most, 'byte')}.")
 
     async def _until_gone(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Pass a request on, and cancel the work if the client goes away."""
@@ -242,12 +228,33 @@ class _Gone(Exception):  # noqa: N818 - needs no answer
     """The client has gone away."""
 
 
-async def _check_json(body: bytes) -> None:
+async def _body(headers: Headers, receive: Receive, most: int, slot: _Slot) -> bytes:
+    """The whole body, of at most so many bytes."""
+    declared = headers.get("content-length", "")
+    parts, size = list[bytes](), int(declared) if declared.isdigit() and len(declared) < 20 else 0
+    if size <= most:
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > most:
+                break
+            if size > _SMALL:
+                slot.take()
+            if not message.get("more_body"):
+                return b"".join(parts)
+    raise _Refused(413, f"The body has more than {number_of(most, 'byte')}.")
+
+
+async def _check_json(body: bytes, members: int | None) -> None:
     """Refuse JSON that readers understand in different ways. FastAPI reads it again, and is not so strict."""
     if len(body) > _SMALL:
-        await asyncio.to_thread(strict_json, body)
+        await asyncio.to_thread(strict_json, body, members)
     else:
-        strict_json(body)
+        strict_json(body, members)
 
 
 def _patient(receive: Receive, seconds: float) -> Receive:

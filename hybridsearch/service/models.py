@@ -187,7 +187,7 @@ class SearchBody(Strict):
     )
     filter: FilterBody | None = Field(default=None, description=_FILTER)
     retrievers: list[RetrieverName] | None = Field(
-        default=None, min_length=1, description="Names of the retrievers to ask."
+        default=None, min_length=1, max_length=100, description="Names of the retrievers to ask."
     )
     candidates: int | None = Field(
         default=None, ge=1, description="Number of documents that are read from each retriever."
@@ -259,7 +259,7 @@ class Explained(Strict):
     query: str = Field(description="Text of the query.")
     id: str = Field(min_length=1, description="Id of the document.")
     retrievers: list[RetrieverName] | None = Field(
-        default=None, min_length=1, description="Names of the retrievers to ask."
+        default=None, min_length=1, max_length=100, description="Names of the retrievers to ask."
     )
     candidates: int | None = Field(default=None, ge=1, description="Number of documents read from each retriever.")
 

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -32,6 +33,9 @@ _ALLOWED = {
     "extra_forbidden": "{where} is not known.",
     "string_type": "{where} is {input}, but it must be a string.",
     "int_type": "{where} is {input}, but it must be a whole number.",
+    "int_parsing": "{where} is {input}, but it must be a whole number.",
+    "float_parsing": "{where} is {input}, but it must be a number.",
+    "bool_parsing": "{where} is {input}, but it must be true or false.",
     "int_from_float": "{where} is {input}, but it must be a whole number.",
     "float_type": "{where} is {input}, but it must be a number.",
     "bool_type": "{where} is {input}, but it must be true or false.",
@@ -109,8 +113,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        sentences = list(dict.fromkeys(map(_sentence, error.errors())))
-        return problem(400, " ".join(sentences[:3]), "invalid-argument")
+        sentences = dict.fromkeys(map(_sentence, islice(error.errors(), 3)))
+        return problem(400, " ".join(sentences), "invalid-argument")
 
 
 def _kind(error: Exception) -> str:

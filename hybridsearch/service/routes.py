@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.hits import Results
 from hybridsearch.search import HybridSearch
 from hybridsearch.service import answers
@@ -35,11 +36,19 @@ Index = Annotated[ServedIndex, Depends(served_index)]
 
 def make_router(settings: Settings) -> APIRouter:
     """Make the routes of a service with these limits."""
-    router = APIRouter(prefix="/v1")
+    router = APIRouter(prefix="/v1", dependencies=[Depends(_check_parameters)])
     _add_indexes(router)
     _add_search(router, settings)
     add_documents(router, settings)
     return router
+
+
+def _check_parameters(request: Request) -> None:
+    """Refuse parameters that an address does not know, because a client would think that they count."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    if unknown := [name for name in request.query_params if name not in known]:
+        allowed = f"The parameters here are {', '.join(known)}." if known else "There are no parameters here."
+        raise InvalidArgumentError(f"{unknown[0]:.80} is not known. {allowed}")
 
 
 def _add_indexes(router: APIRouter) -> None:

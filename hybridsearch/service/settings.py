@@ -99,7 +99,10 @@ class Settings:
         panel="Run",
         metavar="PATH",
     )
-    max_body: int = setting(10_000_000, "Bytes of a request's body, and of one line of NDJSON.", least=1)
+    max_body: int = setting(10_000_000, "Bytes of a body that has documents, and of one line of NDJSON.", least=1)
+    max_search_body: int = setting(
+        1_000_000, "Bytes of the body of a search, and of other requests that store nothing.", least=1
+    )
     max_queries: int = setting(100, "Queries in one request.", least=1)
     max_query: int = setting(2_000, "Characters of a query.", least=1)
     max_top_k: int = setting(1_000, "Hits for each query, and documents in one part of a list.", least=1)

@@ -88,14 +88,14 @@ def test_each_refused_line_is_reported_and_all_others_are_stored(mine: Path, ask
     assert answer.json()["indexed"] == 2
     refused = {one["line"]: (one["id"], one["reason"]) for one in answer.json()["refused"]}
     assert refused == {
-        2: (None, "the line is not valid JSON: Expecting value: line 1 column 1 (char 0)."),
+        2: (None, "the line is not usable JSON: Expecting value: line 1 column 1 (char 0)."),
         4: ("e", "the document has no text."),
         5: (None, "the document has no id."),
         6: (None, 'a document is an object such as {"id": "a1", "text": "..."}.'),
         7: ("f", "Document 'f': text is a string, not int 7."),
         8: (None, "the line has more than 500 bytes."),
         9: (None, "the line has a string with a lone surrogate, which is not valid Unicode."),
-        11: (None, "the line is not valid JSON: the number 1e999 is too large."),
+        11: (None, "the line is not usable JSON: the number 1e999 is too large."),
     }
     with hs.open(mine) as search:
         assert search.count() == 5

@@ -73,6 +73,7 @@ def test_another_name_can_be_allowed(ask: Ask) -> None:
         ({"Content-Type": "text/plain"}, 415),
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ({"Content-Type": "multipart/form-data; boundary=x"}, 415),
+        ({"Content-Type": "application/x-ndjson"}, 415),
         ({"Content-Type": "application/json; charset=utf-8"}, 200),
     ],
 )
@@ -119,14 +120,14 @@ def test_a_large_body_is_refused_before_it_is_read(ask: Ask, declared: bool) -> 
 
     content: Any = body if declared else parts()
     headers = {"Content-Type": "application/json"}
-    answer = ask("POST", SEARCH, settings={"max_body": 1000}, headers=headers, content=content)
+    answer = ask("POST", SEARCH, settings={"max_search_body": 1000}, headers=headers, content=content)
     assert (answer.status_code, answer.json()["detail"]) == (413, "The body has more than 1,000 bytes.")
 
 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"{", "not valid JSON"),
+        (b"{", "not usable JSON"),
         (b"\xff", "not valid UTF-8"),
         (b'{"query": "a", "query": "b"}', "the key 'query' twice"),
         (b'{"query": "a", "min_score": NaN}', "NaN, which is no number"),
@@ -134,9 +135,10 @@ def test_a_large_body_is_refused_before_it_is_read(ask: Ask, declared: bool) -> 
         (b'{"query": "a", "min_score": 1e999}', "1e999 is too large"),
         (b'{"query": "\\ud800"}', "lone surrogate"),
         (b'{"query": "a", "\\udc00": 1}', "lone surrogate"),
+        (json.dumps({str(n): n for n in range(1001)}).encode(), "an object has more than 1,000 keys"),
+        (b'{"query": "a", "top_k": ' + b"9" * 5000 + b"}", "a number has too many digits"),
         (b"[" * 100_000, "nested too deep"),
         (b'{"a":' * 100_000, "nested too deep"),
-        (b'{"query": "a", "top_k": ' + b"9" * 5000 + b"}", "not valid JSON"),
     ],
 )
 def test_hostile_json_is_refused(ask: Ask, body: bytes, reason: str) -> None:

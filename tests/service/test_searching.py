@@ -104,6 +104,14 @@ def test_a_mistake_is_told_as_a_problem(ask: Ask, body: dict[str, Any], sentence
     ("method", "path", "status", "detail"),
     [
         ("GET", "/v1/others/search?q=a", 404, "There is no index 'others'. The indexes are 'papers'."),
+        (
+            "GET",
+            "/v1/papers/search?q=a&topk=1",
+            400,
+            "topk is not known. The parameters here are q, top_k, offset, snippets.",
+        ),
+        ("GET", "/v1/papers/search?q=a&top_k=x", 400, "top_k is 'x', but it must be a whole number."),
+        ("GET", "/v1/papers?q=a", 400, "q is not known. There are no parameters here."),
         ("GET", "/nothing", 404, "There is nothing at this address."),
         ("PATCH", "/v1/papers/search", 405, "This address does not take PATCH."),
     ],
