@@ -74,7 +74,6 @@ class Compare(Strict):
 
     queries: list[str] = Field(max_length=50)
     configurations: list[Configuration] = Field(min_length=2, max_length=2)
-    filter: dict[str, Any] | None = None
     top: int = Field(default=10, ge=1, le=50)
 
 
@@ -280,19 +279,25 @@ def _document(document: Document, span: tuple[int, int], highlights: Sequence[Hi
         "id": document.id,
         "title": document.title,
         "metadata": metadata if len(json.dumps(metadata)) <= MOST_CHARACTERS else None,
-        "text": _parts(document.text, start, end, highlights),
+        "text": _parts(document.text, start, end, span, highlights),
         "before": start,
         "after": len(document.text) - end,
     }
 
 
-def _parts(text: str, start: int, end: int, highlights: Sequence[Highlight]) -> list[tuple[str, list[str]]]:
-    """The text from `start` to `end` in parts, each with the names of the retrievers that found it."""
+def _parts(
+    text: str, start: int, end: int, best: tuple[int, int], highlights: Sequence[Highlight]
+) -> list[tuple[str, list[str], bool]]:
+    """The text in parts: the names of the retrievers that found a part, and whether it is in the best passage."""
     places = {start, end}
-    for one in highlights:
-        places |= {place for place in (one.start, one.end) if start < place < end}
+    for span in (best, *((one.start, one.end) for one in highlights)):
+        places |= {place for place in span if start < place < end}
     return [
-        (text[a:b], sorted({one.retriever for one in highlights if one.start <= a and b <= one.end}))
+        (
+            text[a:b],
+            sorted({one.retriever for one in highlights if one.start <= a and b <= one.end}),
+            best[0] <= a and b <= best[1],
+        )
         for a, b in pairwise(sorted(places))
     ]
 
@@ -302,9 +307,9 @@ def _parts(text: str, start: int, end: int, highlights: Sequence[Highlight]) -> 
 
 @router.post("/workbench/{index}/compare")
 async def compare(index: Index, limits: Limits, body: Compare) -> dict[str, Any]:
-    _check(limits, body.queries, body.filter, body.configurations)
+    _check(limits, body.queries, None, body.configurations)
     search, started = index.search, time.perf_counter()
-    found = await search_with(search, body.queries, body.configurations, body.top, filter=body.filter)
+    found = await search_with(search, body.queries, body.configurations, body.top)
     one, other = found.results
     titles = {hit.id: hit.document.title[:_TITLE] for results in (*one, *other) for hit in results}
     return {

@@ -51,23 +51,40 @@ def test_look_has_all_rankings_and_what_can_be_shown(ask: Ask, papers: Path) -> 
 def test_documents_without_a_retriever_are_explained_too(ask: Ask) -> None:
     found = ask("POST", "/workbench/papers/explain", json={"query": "zzz", "id": "über 1"}).json()
     assert (found["rank"], found["retrievers"]) == (None, {})
-    assert found["document"]["text"] == [["Never charge a battery that is frozen.", []]]
+    assert found["document"]["text"] == [["Never charge a battery that is frozen.", [], False]]
 
 
-def test_a_long_text_is_cut_around_the_best_part_and_says_so(serving: Any, tmp_path: Path) -> None:
-    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "books") as search:
-        search.upsert({"id": "book", "text": "one two three " * 3000})
+def explained(serving: Any, folder: Path, query: str, id: str) -> dict[str, Any]:
+    """The document of an explanation, from a service of the index in a folder."""
 
     async def ask() -> dict[str, Any]:
-        async with serving(tmp_path / "books") as (client, _):
-            answer = await client.post("/workbench/books/explain", json={"query": "three", "id": "book"})
+        async with serving(folder) as (client, _):
+            answer = await client.post(f"/workbench/{folder.name}/explain", json={"query": query, "id": id})
             found: dict[str, Any] = answer.json()["document"]
             return found
 
-    found = asyncio.run(ask())
-    shown = "".join(text for text, _ in found["text"])
+    return asyncio.run(ask())
+
+
+def test_a_long_text_is_cut_and_says_so(serving: Any, tmp_path: Path) -> None:
+    text = "one two three " * 3000
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "books") as search:
+        search.upsert({"id": "book", "text": text})
+    found = explained(serving, tmp_path / "books", "three", "book")
+    shown = "".join(part for part, _, _ in found["text"])
     assert len(shown) == 20_000
-    assert found["before"] + len(shown) + found["after"] == len("one two three " * 3000)
+    assert found["before"] + len(shown) + found["after"] == len(text)
+
+
+def test_the_best_passage_is_marked_wherever_it_is(serving: Any, tmp_path: Path) -> None:
+    text = "\n\n".join(f"# Part {number}\n\n" + f"This is about topic{number}. " * 60 for number in range(30))
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "books", passages=hs.Passages()) as search:
+        search.upsert({"id": "book", "text": text})
+        best = search.search("topic25")[0].passage
+    assert best is not None
+    found = explained(serving, tmp_path / "books", "topic25", "book")
+    assert found["before"] > 0
+    assert "".join(part for part, _, is_best in found["text"] if is_best) == best.text
 
 
 @pytest.mark.parametrize(

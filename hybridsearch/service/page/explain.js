@@ -57,7 +57,7 @@ export function explain(app, given) {
     return [
       h("h2", null, document?.title || found.id), h("p", { class: "id" }, found.id),
       h("p", { class: "lead" }, sentence(found)),
-      sums(found), terms(found), document ? text(document, found) : null, document ? metadata(document) : null,
+      sums(found), terms(found), document ? text(document) : null, document ? metadata(document) : null,
     ].filter(Boolean);
   }
 
@@ -94,7 +94,7 @@ export function explain(app, given) {
     if (!listed.length) return null;
     return h("section", null, h("h3", null, "Matched terms"), listed.map(([name, of]) => {
       const most = Math.max(...Object.values(of).map(Math.abs));
-      return h("ul", { class: "terms", "aria-label": `Terms of ${name}` }, Object.entries(of).slice(0, 40).map(([term, weight]) => {
+      return h("ul", { class: "terms", "aria-label": `Terms of ${name}` }, listed.length > 1 ? h("li", { class: "small" }, name) : null, Object.entries(of).slice(0, 40).map(([term, weight]) => {
         const bar = h("i", { class: `bar ${colour(name)}` });
         bar.style.width = `${(100 * Math.abs(weight)) / most}%`;
         return h("li", null, h("span", { class: "term" }, term), h("span", { class: "weight" }, number(weight, 3)), h("span", { class: "track" }, bar));
@@ -102,20 +102,26 @@ export function explain(app, given) {
     }));
   }
 
-  function text(document, found) {
-    const words = (retrievers) => retrievers.filter((name) => app.about.retrievers[name] !== "dense");
-    const shown = document.text.map(([part, retrievers]) => {
-      if (!retrievers.length) return part;
-      const inner = words(retrievers).length ? h("mark", { title: words(retrievers).join(", ") }, part) : part;
-      const dense = retrievers.find((name) => app.about.retrievers[name] === "dense");
+  function text(document) {
+    const isDense = (name) => app.about.retrievers[name] === "dense";
+    const show = ([part, retrievers]) => {
+      const words = retrievers.filter((name) => !isDense(name)), dense = retrievers.find(isDense);
+      const inner = words.length ? h("mark", { title: words.join(", ") }, part) : part;
       return dense ? h("span", { class: "nearest", title: `nearest sentence of ${dense}` }, inner) : inner;
-    });
-    const dense = document.text.some(([, retrievers]) => retrievers.some((name) => app.about.retrievers[name] === "dense"));
+    };
+    const found = (at) => document.text.filter(([, , best]) => best === at).length;
+    const passage = found(true) > 0 && found(false) > 0;
+    const first = document.text.findIndex(([, , best]) => best), last = document.text.findLastIndex(([, , best]) => best);
+    const best = passage ? h("span", { class: "best" }, document.text.slice(first, last + 1).map(show)) : null;
+    const box = h("div", { class: "text", tabindex: 0, role: "group", "aria-label": "Text" }, best
+      ? [document.text.slice(0, first).map(show), best, document.text.slice(last + 1).map(show)] : document.text.map(show));
+    requestAnimationFrame(() => { if (best) box.scrollTop = best.offsetTop - 24; });
+    const more = (characters, where) => characters ? h("p", { class: "small" }, `${characters.toLocaleString("en")} characters ${where}`) : null;
     return h("section", null, h("h3", null, "Text"),
-      dense ? h("p", { class: "small" }, h("span", { class: "nearest" }, "Underlined"), ": the sentence that is nearest to the query.") : null,
-      document.before ? h("p", { class: "small" }, `${document.before.toLocaleString("en")} characters before`) : null,
-      h("div", { class: "text" }, shown),
-      document.after ? h("p", { class: "small" }, `${document.after.toLocaleString("en")} characters after`) : null);
+      document.text.some(([, retrievers]) => retrievers.some(isDense))
+        ? h("p", { class: "small" }, h("span", { class: "nearest" }, "Underlined"), ": the sentence that is nearest to the query.") : null,
+      best ? h("p", { class: "small" }, "The best passage has a line at its left.") : null,
+      more(document.before, "before"), box, more(document.after, "after"));
   }
 
   function metadata(document) {

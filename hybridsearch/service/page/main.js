@@ -14,10 +14,11 @@
 //   app.index            name of the chosen index
 //   app.about            what GET workbench/INDEX says about it: documents, retrievers, fusion, reranker, fields
 //   app.indexes          names of all indexes
-//   app.api(path, body, { method, signal, timeout })
+//   app.api(path, body, { method, signal, quiet })
 //                        sends JSON to an address below the page, such as `workbench/${index}/look`, and returns the
 //                        JSON of the answer, or its bytes with `blob`. Without a body it is a GET. It asks for a token if
-//                        the service wants one. It throws an Error whose message is a sentence for the user, and with `status`.
+//                        the service wants one. It throws an Error whose message is a sentence for the user, and with `status`. `quiet` leaves the
+//                        message of an earlier error in its place.
 //   app.at(...names)     an address from names, each encoded: app.at("workbench", app.index, "look")
 //   app.fail(error)      shows the message of an error above the tab, until the next request. Aborted requests are left
 //                        out.
@@ -43,6 +44,7 @@ const root = document.documentElement;
 
 let mounted = null; // what the tab's mount returned
 let params = new URLSearchParams();
+let turns = 0; // how often the address has changed
 
 const app = {
   index: "",
@@ -98,6 +100,7 @@ function change(found, state) {
 }
 
 async function route() {
+  const turn = ++turns;
   const tab = tabOf(location.hash);
   params = new URLSearchParams(location.hash.split("?").slice(1).join("?"));
   const wanted = params.get("index");
@@ -109,14 +112,16 @@ async function route() {
   if (!index) return fail(new Error("The service has no index."));
   if (wanted && wanted !== index) fail(new Error(`There is no index ${JSON.stringify(wanted)}, so the page shows ${JSON.stringify(index)}.`));
   try {
-    if (index !== app.index || !app.about) app.about = await api(app.at("workbench", index), undefined, { quiet: true });
+    const about = await api(app.at("workbench", index), undefined, { quiet: true });
+    const module = await import(`./${tab}.js`);
+    if (turn !== turns) return; // the user has gone on
+    app.about = about;
     app.index = byId("index").value = index;
     params.set("index", index);
     byId("tabs").replaceChildren(...Object.entries(TABS).map(([name, label]) =>
       h("a", { href: app.link(name), "aria-current": name === tab ? "page" : null }, label)));
     document.title = `${TABS[tab]} · ${index} · hybridsearch`;
     const place = h("div", { class: `tab ${tab}` });
-    const module = await import(`./${tab}.js`);
     byId("main").replaceChildren(place);
     mounted = (await module.mount(place, app)) ?? null;
   } catch (error) {
