@@ -13,7 +13,7 @@ from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.backends import RetrieverSchema
 from hybridsearch.encoders.batching import Task, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
 from hybridsearch.encoders.neural import ModelEncoder
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
@@ -180,14 +180,14 @@ class Dense(ModelEncoder[DenseVectors]):
         Raises:
             EncodingError: The model gives NaN or infinity.
         """
-        check_texts(texts)
-        filled = [number for number, text in enumerate(texts) if text.strip()]
-        some = [texts[number] for number in filled]
-        rows: dict[int, NDArray[np.float32]] = {}
-        for batch, block, _ in self._embedded(some, filled, "query"):
-            rows.update(zip([filled[position] for position in batch], block, strict=True))
-        blank = np.zeros(0 if len(filled) == len(texts) else self.dimensions, dtype=np.float32)
-        return [rows.get(number, blank) for number in range(len(texts))]
+
+        def encode(some: list[str], numbers: list[int]) -> list[NDArray[np.float32]]:
+            rows: dict[int, NDArray[np.float32]] = {}
+            for batch, block, _ in self._embedded(some, numbers, "query"):
+                rows.update(zip(batch.tolist(), block, strict=True))
+            return [rows[position] for position in range(len(some))]
+
+        return around_blanks(texts, encode, lambda: np.zeros(self.dimensions, dtype=np.float32))
 
     def schema(self) -> RetrieverSchema:
         """Describe the retriever for the index. The model is loaded, to find its dimensions and its metric."""

@@ -12,11 +12,11 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from hybridsearch import arguments
 from hybridsearch.arguments import one_of, whole_number_or_none
@@ -24,6 +24,7 @@ from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNo
 from hybridsearch.forks import after_fork
 from hybridsearch.messages import warn
 
+T = TypeVar("T")
 Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
 """Class of sentence-transformers that runs a model."""
 
@@ -342,6 +343,28 @@ def check_texts(texts: Sequence[str]) -> None:
                     f"Text number {number} ({text!r:.60}) holds a lone surrogate, which is not valid Unicode: repair "
                     "the text."
                 ) from None
+
+
+def around_blanks(
+    texts: Sequence[str], encode: Callable[[list[str], list[int]], Iterable[T]], blank: Callable[[], T]
+) -> list[T]:
+    """Encode texts. A blank text is not encoded, and gets the blank vector.
+
+    Args:
+        texts: Texts of documents or queries.
+        encode: Function that gives one vector for each of some texts. It also gets their numbers, for messages.
+        blank: Function that makes the vector of a blank text. It is called if there is one.
+
+    Returns:
+        For each text, in order, its vector.
+    """
+    check_texts(texts)
+    filled = [number for number, text in enumerate(texts) if text.strip()]
+    found = dict(zip(filled, encode([texts[number] for number in filled], filled), strict=True)) if filled else {}
+    if len(filled) == len(texts):
+        return list(found.values())
+    empty = blank()
+    return [found.get(number, empty) for number in range(len(texts))]
 
 
 def _find_on_hub(names: Sequence[str], folder: Path, backend: str, revision: str | None) -> Path:

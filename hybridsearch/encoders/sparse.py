@@ -16,7 +16,7 @@ from hybridsearch.backends import RetrieverSchema
 from hybridsearch.encoders import Place
 from hybridsearch.encoders.batching import Task, forward, read_words, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
 from hybridsearch.encoders.neural import ModelEncoder
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
@@ -151,15 +151,14 @@ class Sparse(ModelEncoder[SparseVectors]):
         Raises:
             EncodingError: The model gives NaN or infinity.
         """
-        check_texts(texts)
-        filled = [number for number, text in enumerate(texts) if text.strip()]
-        some = [texts[number] for number in filled]
-        queries: dict[int, SparseQuery] = {}
-        for batch, rows, _ in self._embedded(some, filled, "query"):
-            for position, row in zip(batch, rows, strict=True):
-                queries[filled[position]] = SparseQuery(*self._ordered(*row))
-        blank = SparseQuery((), np.empty(0, dtype=np.float32))
-        return [queries.get(number, blank) for number in range(len(texts))]
+
+        def encode(some: list[str], numbers: list[int]) -> list[SparseQuery]:
+            queries: dict[int, SparseQuery] = {}
+            for batch, rows, _ in self._embedded(some, numbers, "query"):
+                queries.update(zip(batch.tolist(), (SparseQuery(*self._ordered(*row)) for row in rows), strict=True))
+            return [queries[position] for position in range(len(some))]
+
+        return around_blanks(texts, encode, lambda: SparseQuery((), np.empty(0, dtype=np.float32)))
 
     def locate(
         self, texts: Sequence[str], terms: Sequence[Mapping[str, float]], *, models: bool = True

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridsearch.arguments import one_of
 from hybridsearch.backends import Fingerprint, RetrieverSchema
-from hybridsearch.encoders.models import check_texts
+from hybridsearch.encoders.models import around_blanks
 from hybridsearch.errors import EncodingError
 from hybridsearch.vectors import DenseVectors, Metric
 
@@ -76,14 +76,8 @@ class FunctionEncoder:
             EncodingError: The model does not give one vector of finite numbers for each text, or the vectors have
                 different lengths.
         """
-        check_texts(texts)
-        filled = [number for number, text in enumerate(texts) if text.strip()]
-        if not filled:
-            return DenseVectors(np.zeros((len(texts), self.dimensions), dtype=np.float32), self.metric)
-        rows = self._checked(self._embed_documents([texts[number] for number in filled]), len(filled))
-        array = np.zeros((len(texts), rows.shape[1]), dtype=np.float32)
-        array[filled] = rows
-        return DenseVectors(array, self.metric)
+        rows = around_blanks(texts, lambda some, _: self._checked(self._embed_documents(some), len(some)), self._blank)
+        return DenseVectors(np.array(rows, dtype=np.float32).reshape(len(texts), self.dimensions), self.metric)
 
     def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Encode the texts of queries.
@@ -97,12 +91,9 @@ class FunctionEncoder:
         Raises:
             EncodingError: As for `encode_documents`.
         """
-        check_texts(texts)
-        filled = {
-            number: self._checked([self._embed_query(text)], 1)[0] for number, text in enumerate(texts) if text.strip()
-        }
-        blank = np.zeros(0 if len(filled) == len(texts) else self.dimensions, dtype=np.float32)
-        return [filled.get(number, blank) for number in range(len(texts))]
+        return around_blanks(
+            texts, lambda some, _: (self._checked([self._embed_query(text)], 1)[0] for text in some), self._blank
+        )
 
     def fingerprint(self) -> Fingerprint:
         """Name the model and its settings. The model is not called."""
@@ -111,6 +102,9 @@ class FunctionEncoder:
     def schema(self) -> RetrieverSchema:
         """Describe the retriever for the index. The model may encode one word, to find its dimensions."""
         return RetrieverSchema("dense", self.fingerprint(), None, self.dimensions, self.metric)
+
+    def _blank(self) -> NDArray[np.float32]:
+        return np.zeros(self.dimensions, dtype=np.float32)
 
     def _checked(self, vectors: Sequence[Sequence[float]], number: int) -> NDArray[np.float32]:
         """The vectors as an array of shape (number, dimensions)."""
