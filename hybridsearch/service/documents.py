@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, DocumentError, HybridSearchError, InvalidArgumentError
@@ -40,6 +40,7 @@ Record: TypeAlias = tuple[int, Any, int]
 
 Index = Annotated[ServedIndex, Depends(served_index)]
 Id = Annotated[str, Path(description="Id of the document, percent-encoded. It may contain slashes.", min_length=1)]
+Sort = Annotated[str, Field(pattern="[^-]")]
 
 _FIELDS = Fields(ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, None, False)
 _LIST = TypeAdapter(list[DocumentBody])
@@ -84,7 +85,7 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
         served: Index,
         limit: Annotated[int, Query(description="Number of documents.", ge=1, le=settings.max_top_k)] = 100,
         after: Annotated[str | None, Query(description="The cursor of the part before.")] = None,
-        sort: Annotated[list[str], Query(description="Fields to sort by. `-` before a field: descending.")] = [],  # noqa: B006
+        sort: Annotated[list[Sort], Query(description="Fields to sort by. `-` before a field: descending.")] = [],  # noqa: B006
         filter: Filter = None,
     ) -> Response:
         """List documents, a part at a time, by their ids or in another order."""
@@ -122,7 +123,7 @@ def _add_writing(router: APIRouter, settings: Settings) -> None:
         """
         if media_type(request.headers) == NDJSON:
             return await _stored(served, _lines(request, settings.max_body))
-        return await _stored(served, _list(strict_json(await request.body() or b"null")))
+        return await _stored(served, _list(await request.body()))
 
     @router.put("/{index}/documents/{id:path}", dependencies=_WRITES, **returns(Stored))
     async def put_document(served: Index, id: Id, fields: DocumentFields) -> Response:
@@ -201,10 +202,14 @@ async def _store(served: ServedIndex, batch: dict[int, Document], report: _Repor
         report.indexed += len(numbers) - len(error.failed)
 
 
-async def _list(listed: Any) -> AsyncIterator[Record]:
+async def _list(raw: bytes) -> AsyncIterator[Record]:
     """The documents of a list, all of which must be usable."""
+
+    def read() -> list[Document]:
+        return [one.made() for one in _LIST.validate_python(strict_json(raw or b"null"))]
+
     try:
-        documents = [one.made() for one in _LIST.validate_python(listed)]
+        documents = await asyncio.to_thread(read)
     except ValidationError as error:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
     for number, document in enumerate(documents, 1):

@@ -22,6 +22,10 @@ LARGEST = 2**31 - 1
 
 _FILTER = 'Filter on metadata, title or id, such as `{"year": {"$gte": 2020}}`.'
 
+_SEARCHES: tuple[Json, ...] = (
+    {"query": "squealing brakes", "top_k": 5, "filter": {"year": {"$gte": 2022}}, "snippets": True},
+    {"queries": ["squealing brakes", "flat tyre"], "fusion": {"type": "rrf", "k": 10}, "rerank": False},
+)
 
 COMPONENT = "x-component"
 """Mark of a type that OpenAPI describes by a component of `hybridsearch.service.openapi`."""
@@ -33,14 +37,15 @@ Weights: TypeAlias = Annotated[dict[str, float], WithJsonSchema({COMPONENT: "Wei
 Scores: TypeAlias = Annotated[dict[str, float], WithJsonSchema({COMPONENT: "Scores"})]
 
 
-def _one_of(first: str, second: str, kinds: tuple[str, str]) -> Json:
-    """The part of a JSON Schema that says that an object has one member and not the other."""
+def _one_of(first: str, second: str, kinds: tuple[str, str], *examples: Json) -> Json:
+    """The part of a JSON Schema that says that an object has one member and not the other, with examples."""
     null, (kind, other) = {"type": "null"}, kinds
     return {
+        "examples": list(examples),
         "oneOf": [
             {"required": [first], "properties": {first: {"type": kind}, second: null}},
             {"required": [second], "properties": {second: {"type": other}, first: null}},
-        ]
+        ],
     }
 
 
@@ -65,8 +70,8 @@ class DocumentBody(Strict):
     """A document."""
 
     id: str = Field(min_length=1, max_length=512, description="Id, at most 512 bytes of UTF-8.")
-    text: str
-    title: str = ""
+    text: str = Field(examples=["Charge it indoors."])
+    title: str = Field(default="", examples=["Battery"])
     metadata: Metadata = Field(default={}, description="Values for filters and for display, by name.")
 
     def made(self) -> Document:
@@ -77,8 +82,8 @@ class DocumentBody(Strict):
 class DocumentFields(Strict):
     """A document whose id is in the address."""
 
-    text: str
-    title: str = ""
+    text: str = Field(examples=["Charge it indoors."])
+    title: str = Field(default="", examples=["Battery"])
     metadata: Metadata = Field(default={}, description="Values for filters and for display, by name.")
 
 
@@ -175,7 +180,7 @@ class SnippetSettings(Strict):
 class SearchBody(Strict):
     """A search. Give `query`, or `queries` for several at once."""
 
-    model_config = ConfigDict(json_schema_extra=_one_of("query", "queries", ("string", "array")))
+    model_config = ConfigDict(json_schema_extra=_one_of("query", "queries", ("string", "array"), *_SEARCHES))
 
     query: str | None = Field(default=None, description="Text of the query.")
     queries: list[str] | None = Field(
@@ -247,7 +252,7 @@ class SearchBody(Strict):
 class Removal(Strict):
     """The documents to delete. Give `ids` or `filter`."""
 
-    model_config = ConfigDict(json_schema_extra=_one_of("ids", "filter", ("array", "object")))
+    model_config = ConfigDict(json_schema_extra=_one_of("ids", "filter", ("array", "object"), {"ids": ["a1"]}))
 
     ids: list[str] | None = Field(default=None, max_length=10_000, description="Ids of documents.")
     filter: FilterBody | None = Field(default=None, description=_FILTER)
@@ -256,8 +261,8 @@ class Removal(Strict):
 class Explained(Strict):
     """The query and the document to explain."""
 
-    query: str = Field(description="Text of the query.")
-    id: str = Field(min_length=1, description="Id of the document.")
+    query: str = Field(description="Text of the query.", examples=["squealing brakes"])
+    id: str = Field(min_length=1, description="Id of the document.", examples=["a1"])
     retrievers: list[RetrieverName] | None = Field(
         default=None, min_length=1, max_length=100, description="Names of the retrievers to ask."
     )

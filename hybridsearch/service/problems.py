@@ -49,6 +49,7 @@ _ALLOWED = {
     "less_than_equal": "{where} is {input}, but it must be at most {le}.",
     "string_too_long": "{where} has too many characters: at most {max_length} are allowed.",
     "string_too_short": "{where} must not be empty.",
+    "string_pattern_mismatch": "{where} is {input}, but it must match the pattern {pattern}.",
     "too_long": "{where} has too many entries: at most {max_length} are allowed.",
     "too_short": "{where} must not be empty.",
 }

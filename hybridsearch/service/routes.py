@@ -84,7 +84,7 @@ def _describe(served: ServedIndex) -> Json:
             }
             for name, one in retrievers.items()
         },
-        "fusion": search.fusion.to_json(),
+        "fusion": {name: value for name, value in search.fusion.to_json().items() if name != "tuned_on"},
         "candidates": search.candidates,
         "reranker": search.reranker is not None,
         "optional": sorted(search.optional),
@@ -102,7 +102,7 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
     @router.get("/{index}/search", **returns(answers.Results))
     async def find(
         served: Index,
-        q: Annotated[str, Query(description="Text of the query.", max_length=settings.max_query)],
+        q: Annotated[str, Query(description="Text of the query.", max_length=settings.max_query, examples=["brakes"])],
         top_k: Annotated[int, Query(description="Number of hits.", ge=1, le=settings.max_top_k)] = 10,
         offset: Annotated[int, Query(description="Number of first hits to leave out.", ge=0, le=LARGEST)] = 0,
         snippets: Annotated[bool, Query(description="Whether each hit has the part of its text that fits.")] = False,
