@@ -71,14 +71,19 @@ def report(search: hs.HybridSearch, data: hs.Dataset, browser: str) -> None:
 
 
 def workbench(model: str, browser: str) -> None:
-    """Writes look.png, explain.png and compare.png: the tabs of the workbench."""
+    """Writes look.png, explain.png, compare.png, judge.png and choose.png: the tabs of the workbench."""
     helpdesk = ROOT / "examples" / "helpdesk"
+    dataset = hs.load_dataset(helpdesk)
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "helpdesk"
+        place, judged = Path(folder) / "helpdesk", Path(folder) / "judged"
         with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(model)}, place) as search:
             search.index(helpdesk)
+            hs.Judgements(judged / "helpdesk").add_pool(search, dataset.queries)
         listening = socket.create_server(("127.0.0.1", 0))
-        app = make_app({"helpdesk": ServedIndex("helpdesk", str(place))}, Settings(queries=(str(helpdesk),)))
+        app = make_app(
+            {"helpdesk": ServedIndex("helpdesk", str(place))},
+            Settings(queries=(str(helpdesk),), judgements=str(judged)),
+        )
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
         thread.start()
@@ -86,6 +91,7 @@ def workbench(model: str, browser: str) -> None:
             chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
             tab = chromium.new_page(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
             _workbench(tab, f"http://127.0.0.1:{listening.getsockname()[1]}/")
+            _judge(tab, dataset)
             chromium.close()
         server.should_exit = True
         thread.join()
@@ -109,6 +115,28 @@ def _workbench(tab: Page, address: str) -> None:
     tab.get_by_text("Common hits", exact=True).evaluate("one => one.scrollIntoView()")
     tab.evaluate("scrollBy(0, -80)")
     _save(tab, "compare")
+
+
+def _judge(tab: Page, dataset: hs.Dataset) -> None:
+    """Judges everything as the collection does."""
+    ids = {text: id for id, text in dataset.queries.items()}
+    tab.set_viewport_size({"width": 1000, "height": 670})
+    tab.get_by_role("link", name="Judge").click()
+    tab.get_by_label("Your name").fill("Anna")
+    tab.keyboard.press("Enter")
+    tab.locator(".document .text").wait_for()
+    while not tab.locator(".finished").count():
+        query, document = tab.locator(".query h2").inner_text(), tab.locator(".document .id").inner_text()
+        if (query, document) == ("engine overheats on steep hills", "fault-e13"):
+            _save(tab, "judge")
+        tab.keyboard.press("013"[dataset.qrels[ids[query]].get(document, 0)])
+        tab.wait_for_timeout(10)
+    tab.get_by_role("link", name="Go to Choose").click()
+    tab.get_by_role("button", name="Measure and tune").click()
+    tab.locator(".advice").wait_for(timeout=120_000)
+    tab.set_viewport_size({"width": 1000, "height": 880})
+    tab.mouse.move(0, 0)
+    _save(tab, "choose")
 
 
 def _save(tab: Page, name: str) -> None:

@@ -245,6 +245,10 @@ export async function mount(root, app) {
       nodes.counts.textContent = `${done.toLocaleString("en")} of ${count(documents, "document")}${skipped ? `, ${skipped.toLocaleString("en")} skipped` : ""}`;
       place.querySelector(".finished")?.remove();
       if (done < documents) return;
+      if (unsaved) {
+        place.querySelector(".judge-desk").before(h("div", { class: "card finished" }, h("p", null, "The last grades are being saved.")));
+        return;
+      }
       const again = state.queries.find((one) => left.skipped[one.id]);
       place.querySelector(".judge-desk").before(h("div", { class: "card finished" },
         h("p", null, h("b", null, "You have judged everything."), " Each grade is kept."),
@@ -298,6 +302,7 @@ export async function mount(root, app) {
     function saving(by) {
       unsaved += by;
       nodes.saved.textContent = unsaved ? "saving" : "saved";
+      if (!unsaved) drawProgress();
       window[unsaved ? "addEventListener" : "removeEventListener"]("beforeunload", stay);
     }
 
