@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOOK = 0.5
-"""Seconds between two looks for changes that other processes made."""
+"""Seconds between two looks for changes that other processes made to a folder."""
+
+LOOK_AT_SERVER = 2.0
+"""Seconds between two looks whether an index on a server was replaced. Its documents are always up to date."""
 
 TURN = 10.0
 """Seconds that a change of a folder waits until another process has ended its change."""
@@ -42,7 +45,7 @@ class ServedIndex:
     """An index that the service answers from, under a name.
 
     Several processes may serve one folder. Each of them looks for changes twice a second, and the processes write in
-    turns.
+    turns. Of an index on a server, each looks every two seconds whether it was replaced.
 
     Args:
         name: Name of the index in the addresses of the service.
@@ -89,8 +92,9 @@ class ServedIndex:
         self._search = opening.open(place, **options)
         self._batcher = Batcher(lambda: self.search, wait=wait, largest=largest, observe=self._observe)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="hybridsearch-write")
-        self._replaced: list[HybridSearch] = []
+        self._replaced: list[tuple[float, HybridSearch]] = []
         self._following: asyncio.Task[None] | None = None
+        self._looking = asyncio.Lock()
         self._ready = False
 
     @property
@@ -124,7 +128,7 @@ class ServedIndex:
             await asyncio.gather(self._following, return_exceptions=True)
         self._batcher.close()
         await asyncio.to_thread(self._writer.shutdown)
-        for search in (self._search, *self._replaced):
+        for search in (self._search, *(search for _, search in self._replaced)):
             await search.aclose()
 
     async def search_many(self, queries: Iterable[str], top_k: int = 10, **options: Any) -> list[Results]:
@@ -138,7 +142,14 @@ class ServedIndex:
         Returns:
             One `Results` for each query, in the order of `queries`.
         """
-        found = await self._batcher.search_many(queries, top_k, **options)
+        queries, asked = list(queries), self._search
+        try:
+            found = await self._batcher.search_many(queries, top_k, **options)
+        except FingerprintMismatchError:  # an alias means another index now
+            if not self._reload:
+                raise
+            await self._look_again(asked)
+            found = await self._batcher.search_many(queries, top_k, **options)
         if self._log_queries:
             for results in found:
                 fields = {"index": self.name, "query": results.query, "hits": results.ids}
@@ -173,25 +184,29 @@ class ServedIndex:
         """Look for changes again and again, in a thread, so that no request waits for it."""
         said = ""
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK_AT_SERVER if "://" in self.place else LOOK)
             try:
-                replaced = await asyncio.to_thread(self._look)
+                await self._look_again(self._search)
                 said = ""
             except Exception as error:
                 if said != str(error):  # an engine that is away for an hour is one line in the log
                     said = str(error)
                     log.warning("The index %r could not look for changes: %s", self.name, redacted(said))
-                continue
-            if replaced is not None:
-                self.reloads += 1
-                self._replaced.append(replaced)
-                asyncio.get_running_loop().call_later(_GRACE, partial(self._close_replaced, replaced))
 
-    def _look(self) -> HybridSearch | None:
-        """Read the changes of other processes. Returns the search that was replaced, if there is a new index."""
+    async def _look_again(self, asked: HybridSearch) -> None:
+        """Look for changes, unless another index has taken the place of `asked` since."""
+        async with self._looking:
+            if self._search is not asked:
+                return
+            await asyncio.to_thread(self._look)
+
+    def _look(self) -> None:
+        """Read the changes of other processes, or open the index that has taken the place of this one."""
+        while self._replaced and time.monotonic() - self._replaced[0][0] > _GRACE:
+            self._replaced.pop(0)[1].close()
         if not self._reload:
             self._search.refresh()
-            return None
+            return
         identity = self._look_at_place()
         if identity == self._identity:
             self._search.refresh()
@@ -202,10 +217,10 @@ class ServedIndex:
             except BaseException:
                 fresh.close()
                 raise
-            replaced, self._search, self._identity = self._search, fresh, identity
+            self._replaced.append((time.monotonic(), self._search))
+            self._search, self._identity = fresh, identity
+            self.reloads += 1
             log.info("The index %r was replaced by another one, which answers now.", self.name)
-            return replaced
-        return None
 
     def _look_at_place(self) -> object:
         """A value that changes if another index is at the place. None if there is no index now."""
@@ -228,10 +243,6 @@ class ServedIndex:
             return opening.open(self.place, **{**self._options, "retrievers": {**loaded, **given}})
         except (FingerprintMismatchError, InvalidArgumentError):
             return opening.open(self.place, **self._options)
-
-    def _close_replaced(self, search: HybridSearch) -> None:
-        self._replaced.remove(search)
-        asyncio.get_running_loop().run_in_executor(None, search.close)
 
 
 def load_models(search: HybridSearch) -> None:

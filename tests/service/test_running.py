@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import itertools
@@ -15,14 +16,17 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import address_of, call, server_of
 
 import hybridsearch as hs
+from hybridsearch.service.indexes import ServedIndex
 
 PROGRAM = str(Path(sys.executable).with_name("hybridsearch"))
 
@@ -248,3 +252,36 @@ def test_every_acknowledged_change_survives_a_kill(tmp_path: Path, kills: int) -
             there = {document.id for document in search.documents()}
         assert stored - leaving <= there
         assert not there & deleted
+
+
+def test_an_alias_is_moved_to_an_index_with_other_retrievers_without_a_failed_request() -> None:
+    server, name = server_of("opensearch", "elasticsearch"), f"served-{uuid.uuid4().hex[:8]}"
+
+    def publish(place: str, retrievers: dict[str, Any], word: str) -> None:
+        with hs.HybridSearch(retrievers, place) as search:
+            search.index([hs.Document("a", f"plane {word}")], show_progress_bar=False)
+        hs.publish(place, name)
+
+    async def run() -> list[str]:
+        served, seen = ServedIndex("papers", f"{server}/{name}", reload=True), list[str]()
+        await served.start()
+
+        async def ask() -> None:
+            while "plane tails" not in seen[-20:]:
+                [found] = await served.search_many(["plane"])
+                seen.append(found[0].document.text)
+
+        async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
+            for _ in range(4):
+                clients.create_task(ask())
+            retrievers = {"bm25": hs.BM25(), "chars": hs.CharNGrams()}
+            await asyncio.to_thread(publish, f"{server}/{name}-2", retrievers, "tails")
+        await served.stop()
+        return seen
+
+    publish(f"{server}/{name}-1", {"bm25": hs.BM25()}, "wings")
+    try:
+        assert list(dict.fromkeys(asyncio.run(run()))) == ["plane wings", "plane tails"]
+    finally:
+        address = address_of(f"{server}/{name}-2")
+        call(address, "DELETE", address.path, allowed=(404,))
