@@ -523,6 +523,7 @@ def test_secrets_are_written_as_the_names_of_their_variables(monkeypatch: pytest
         {"place": "opensearch://localhost/papers", "backend_options": {"api_key": "geheim-7"}},
         {"place": "opensearch://localhost/papers", "backend_options": {"password": Secret.from_token("geheim-7")}},
         {"place": Secret.from_token("opensearch://me:geheim-7@localhost/papers")},
+        {"retrievers": {"dense": hs.Dense("my-model", model_kwargs={"token": "geheim-7"})}},
     ],
 )
 def test_secrets_in_plain_text_are_never_written(arguments: dict[str, Any]) -> None:
@@ -531,7 +532,7 @@ def test_secrets_in_plain_text_are_never_written(arguments: dict[str, Any]) -> N
     with pytest.raises((SerializationError, ValueError)) as caught:
         HybridSearchRetriever(store).to_dict()
 
-    assert "geheim-7" not in str(caught.value)
+    assert "geheim-7" not in f"{caught.value}{store!r}"
 
 
 def test_what_only_the_caller_can_make_is_not_written() -> None:

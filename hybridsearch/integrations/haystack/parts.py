@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from inspect import isfunction
@@ -17,6 +18,9 @@ from hybridsearch.fusion import Fusion, make_fusion
 from hybridsearch.messages import redacted
 from hybridsearch.passages import Passages
 from hybridsearch.rerank import MMR, FieldBoost, Recency, Reranker, make_reranker
+
+_SECRET: Final = re.compile(r"(?:^|_)(?:token|secret|password|key)$")
+"""Names of options that hold a secret."""
 
 _CLASSES: Final = {one.__name__: one for one in (MMR, Recency, FieldBoost)}
 
@@ -69,7 +73,7 @@ def _to_plain(name: str, value: Any) -> Any:
 def _public(name: str, key: str, value: Any) -> Any:
     """The value. Raises SerializationError if it has a password or a key in plain text."""
     entry = f"{key}={value}" if key else value
-    if isinstance(value, str) and redacted(entry) != entry:
+    if isinstance(value, str) and (redacted(entry) != entry or _SECRET.search(key)):
         raise SerializationError(
             f"{name} has a password or a key in plain text, which is not written to files: give "
             "Secret.from_env_var(...) of haystack.utils in its place."

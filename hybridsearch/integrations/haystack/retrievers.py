@@ -12,7 +12,7 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.document_stores.types import FilterPolicy, apply_filter_policy
 
 from hybridsearch.arguments import whole_number
-from hybridsearch.context import Context, Tokenizer
+from hybridsearch.context import Context, Tokenizer, make_context
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.hits import Hit, Results
 from hybridsearch.integrations.asking import A_VECTOR, is_indexed, log_notes, plan_by_vector, with_vector
@@ -319,6 +319,7 @@ class HybridSearchContextRetriever(_Retriever):
             details=details,
             return_embedding=return_embedding,
         )
+        make_context((), max_tokens, tokenizer, per_document, url)  # checks them
         self.max_tokens, self.per_document, self.url, self.tokenizer = max_tokens, per_document, url, tokenizer
 
     def _arguments(self) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils import Secret
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.backends import Backend, RetrieverSchema
 from hybridsearch.documents import Document as StoredDocument
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
-from hybridsearch.errors import DocumentError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
 from hybridsearch.forks import Lock, after_fork
 from hybridsearch.fusion import Fusion
 from hybridsearch.integrations.asking import dense_retriever, is_indexed, log_notes
@@ -32,6 +33,7 @@ from hybridsearch.integrations.haystack.parts import from_plain, secret_value, t
 from hybridsearch.integrations.haystack.records import RECORD, EmbeddingsEncoder, document_of, stored_of, written
 from hybridsearch.opening import open as open_index
 from hybridsearch.passages import Passages
+from hybridsearch.places import place_name
 from hybridsearch.rerank import Reranker
 from hybridsearch.search import CONFIGURED, HybridSearch
 
@@ -95,8 +97,8 @@ class HybridSearchDocumentStore:
         refresh: Time between two looks for changes that other stores and processes made, as in `HybridSearch`.
 
     Raises:
-        InvalidArgumentError: `passages` is given without `retrievers`. At the first call that needs the index, an
-            argument is not allowed, or a `Secret` has no value.
+        InvalidArgumentError: `passages` is given without `retrievers`, or `retrievers` or `backend_options` is not a
+            mapping. At the first call that needs the index, an argument is not allowed, or a `Secret` has no value.
 
     >>> store = HybridSearchDocumentStore()
     >>> store.write_documents([Document(id="a", content="a wing", meta={"year": 1958}), Document(content="a jet")])
@@ -121,6 +123,9 @@ class HybridSearchDocumentStore:
     ) -> None:
         if passages is not None and retrievers is None:
             raise InvalidArgumentError("passages needs retrievers: give the encoders of the new index, too.")
+        for name, given in (("retrievers", retrievers), ("backend_options", backend_options)):
+            if not isinstance(given, Mapping | None):
+                raise InvalidArgumentError(f"{name} is a mapping from names to values, or None, not {given!r:.80}.")
         self._place, self._retrievers, self._passages = place, retrievers, passages
         self._backend_options = backend_options
         self._settings: dict[str, Any] = {
@@ -132,6 +137,10 @@ class HybridSearchDocumentStore:
             "refresh": refresh,
         }
         self._found: _Index | None = None
+
+    def __repr__(self) -> str:
+        place = self._place if isinstance(self._place, Secret) else place_name(self._place)
+        return f"HybridSearchDocumentStore({place!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         if (search := self._index.search) is not None:
@@ -259,13 +268,13 @@ class HybridSearchDocumentStore:
             Number of documents that were changed.
 
         Raises:
-            InvalidArgumentError: The filter is empty.
+            InvalidArgumentError: The filter is empty, or `meta` is not a dict.
             FilterError: Haystack's error: the filter is not usable.
-            DocumentError: The metadata is not usable.
+            DocumentError: A value of the metadata is not usable.
         """
         filter = _given_filter(filters, "write_documents")
-        if RECORD in meta:
-            raise DocumentError(f"The metadata field {RECORD!r} cannot be set: give it another name.")
+        if not isinstance(meta, Mapping) or RECORD in meta:
+            raise InvalidArgumentError(f"meta is a dict of metadata fields without the field {RECORD!r}.")
         with self._index.lock:
             changed = [replace(one, metadata={**one.metadata, **meta}) for one in self._listed(filter)]
             self._store(changed)
@@ -355,8 +364,10 @@ class HybridSearchDocumentStore:
             The values, and the number of all of them. 1, 1.0, "1" and True are different values.
 
         Raises:
+            InvalidArgumentError: A number is negative.
             FilterError: Haystack's error: the filter is not usable.
         """
+        from_, size = whole_number("from_", from_, 0), whole_number("size", size, 0)
         found = dict(self._values(metadata_field, filters))
         wanted = (search_term or "").lower()
         values = sorted(
