@@ -486,6 +486,20 @@ def test_a_ranker_orders_documents_by_the_scores_of_a_reranker() -> None:
     assert (again.reranker.model.name, again.top_k) == ("my-model", 3)
 
 
+def test_a_retriever_with_embeddings_of_documents_reads_no_passages() -> None:
+    retrievers = {"bm25": hs.BM25(), "dense": EmbeddingsEncoder(26)}
+    text = f"# One\n\n{TEXTS['heat']}\n\n# Two\n\n{TEXTS['lift']}"
+    store = HybridSearchDocumentStore(retrievers=retrievers, passages=hs.Passages(size=16, whole=["dense"]))
+    store.write_documents([Document(id="both", content=text, embedding=letters(text))])
+
+    [found] = HybridSearchRetriever(store).run("angle of attack", letters("attack"))["documents"]
+
+    assert set(found.meta["hybridsearch"]["retrievers"]) == {"bm25", "dense"}
+    assert found.content == text[text.index("# Two") :]
+    with pytest.raises(InvalidArgumentError, match=r"whole=\['dense'\]"):
+        HybridSearchDocumentStore(retrievers=retrievers, passages=hs.Passages())
+
+
 def test_notes_are_logged(store: HybridSearchDocumentStore, caplog: pytest.LogCaptureFixture) -> None:
     unknown = {"field": "meta.unknown", "operator": "==", "value": 1}
 

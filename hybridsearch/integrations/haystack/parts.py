@@ -76,7 +76,7 @@ def _public(name: str, key: str, value: Any) -> Any:
     if isinstance(value, str) and (redacted(entry) != entry or _SECRET.search(key)):
         raise SerializationError(
             f"{name} has a password or a key in plain text, which is not written to files: give "
-            "Secret.from_env_var(...) of haystack.utils in its place."
+            "Secret.from_env_var(...) of haystack.utils as the place or in backend_options, or leave it out."
         )
     return value
 

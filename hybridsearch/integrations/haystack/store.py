@@ -89,7 +89,8 @@ class HybridSearchDocumentStore:
             `EmbeddingsEncoder` takes the embeddings of documents.
         fusion: Method that merges the rankings, as in `HybridSearch`.
         reranker: Reranker of each search. None for the reranker that the existing index was made with, if any.
-        passages: Passages that the retrievers read, as in `HybridSearch`. They need `retrievers`.
+        passages: Passages that the retrievers read, as in `HybridSearch`. They need `retrievers`. A retriever with an
+            `EmbeddingsEncoder` reads whole documents: name it in `Passages.whole`.
         candidates: Number of documents that are read from each retriever, as in `HybridSearch`.
         optional: Names of the optional retrievers, as in `HybridSearch`.
         timeout: Seconds that a retriever may take, as in `HybridSearch`.
@@ -97,8 +98,9 @@ class HybridSearchDocumentStore:
         refresh: Time between two looks for changes that other stores and processes made, as in `HybridSearch`.
 
     Raises:
-        InvalidArgumentError: `passages` is given without `retrievers`, or `retrievers` or `backend_options` is not a
-            mapping. At the first call that needs the index, an argument is not allowed, or a `Secret` has no value.
+        InvalidArgumentError: `passages` is given without `retrievers`, or does not name an `EmbeddingsEncoder` in
+            `whole`. `retrievers` or `backend_options` is not a mapping. At the first call that needs the index, an
+            argument is not allowed, or a `Secret` has no value.
 
     >>> store = HybridSearchDocumentStore()
     >>> store.write_documents([Document(id="a", content="a wing", meta={"year": 1958}), Document(content="a jet")])
@@ -126,6 +128,12 @@ class HybridSearchDocumentStore:
         for name, given in (("retrievers", retrievers), ("backend_options", backend_options)):
             if not isinstance(given, Mapping | None):
                 raise InvalidArgumentError(f"{name} is a mapping from names to values, or None, not {given!r:.80}.")
+        own = {name for name, encoder in (retrievers or {}).items() if isinstance(encoder, EmbeddingsEncoder)}
+        if passages is not None and (reads := sorted(own.difference(passages.whole or ()))):
+            raise InvalidArgumentError(
+                f"The retriever {reads[0]!r} has one embedding for each document, and none for passages: name it in "
+                f"whole, as in hs.Passages(whole={sorted(own)!r})."
+            )
         self._place, self._retrievers, self._passages = place, retrievers, passages
         self._backend_options = backend_options
         self._settings: dict[str, Any] = {
