@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, DocumentError, HybridSearchError, InvalidArgumentError
 from hybridsearch.indexing.ingest import IndexReport
+from hybridsearch.listing import Order, read_cursor
 from hybridsearch.messages import number_of
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields
 from hybridsearch.search import HybridSearch
@@ -90,6 +91,8 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
     ) -> Response:
         """List documents, a part at a time, by their ids or in another order."""
         chosen = _filter_of(filter, settings)
+        if after is not None:
+            _check_cursor(after, sort)
 
         def read(search: HybridSearch) -> Json:
             listing = search.documents(chosen, sort=sort or None, limit=limit, after=after)
@@ -153,6 +156,15 @@ def _add_writing(router: APIRouter, settings: Settings) -> None:
 def unknown(id: str) -> HTTPException:
     """The error for a document that is not in the index."""
     return HTTPException(404, f"There is no document with the id {id!r:.200}.")
+
+
+def _check_cursor(after: str, sort: list[str]) -> None:
+    """Raises HTTPException (404) for a text that is no place in a list."""
+    order = Order.parse(sort)
+    try:
+        read_cursor(order, after)
+    except InvalidArgumentError as error:
+        raise HTTPException(404, str(error)) from None
 
 
 def _filter_of(text: str | None, settings: Settings) -> Json | None:

@@ -141,7 +141,7 @@ class Guard:
                     await _check_json(body, _MEMBERS if searches else None)
                 await self._until_gone(scope, body, receive, send)
         except TimeoutError:
-            raise _Refused(503, f"The request took longer than {seconds:g} seconds.", {"Retry-After": "1"}) from None
+            raise _Refused(503, f"The request took longer than {seconds:g} s.", {"Retry-After": "1"}) from None
         finally:
             slot.free()
 

@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: FastAPI reads annotations that are made for the limits of a service.
 
 import asyncio
+from threading import Event
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,6 +11,7 @@ from fastapi.responses import Response
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.hits import Results
+from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.service import answers
 from hybridsearch.service.bodies import answer
@@ -128,19 +130,28 @@ def _explain(search: HybridSearch, asked: Explained) -> Json:
 async def _searched(served: ServedIndex, body: SearchBody, settings: Settings) -> Response:
     for filter in body.filters:
         checked_filter(filter, settings)
+    if len(body.asked) * body.top_k > settings.max_hits:
+        raise InvalidArgumentError(
+            f"{number_of(len(body.asked), 'query', 'queries')} with {body.top_k:,} hits each are too much: a request "
+            f"has at most {settings.max_hits:,} hits. Lower top_k, or send fewer queries at once."
+        )
     found = await served.search_many(body.asked, body.top_k, **body.options)
+    stop = Event()
     if body.snippets or body.explain or len(found) > 1:
-        return await asyncio.to_thread(_answer, body, found)
-    return _answer(body, found)  # a thread would take longer than the answer
+        try:
+            return await asyncio.to_thread(_answer, body, found, stop)
+        finally:
+            stop.set()  # nobody waits for the answer any more
+    return _answer(body, found, stop)  # a thread would take longer than the answer
 
 
-def _answer(body: SearchBody, found: list[Results]) -> Response:
-    made = [_to_dict(results, body) for results in found]
+def _answer(body: SearchBody, found: list[Results], stop: Event) -> Response:
+    made = [_to_dict(results, body, stop) for results in found]
     return answer(made[0] if body.query is not None else {"results": made})
 
 
-def _to_dict(results: Results, body: SearchBody) -> Json:
-    """Results as JSON holds them, with what was asked for."""
+def _to_dict(results: Results, body: SearchBody, stop: Event) -> Json:
+    """Results as JSON holds them, with what was asked for. Highlights are left out once `stop` is set."""
     found = results.to_dict()
     found["failures"] = dict.fromkeys(results.failures, UNHEARD)
     for name, reason in results.failures.items():  # a reason may have the address of an engine or the path of a model
@@ -153,8 +164,10 @@ def _to_dict(results: Results, body: SearchBody) -> Json:
     if body.snippets:
         made = SnippetSettings() if body.snippets is True else body.snippets
         for hit, of in zip(hits, results, strict=True):
+            if stop.is_set():
+                break
             hit["snippet"] = of.snippet(made.length, models=made.models).to_dict()
-    if body.explain:
+    if body.explain and not stop.is_set():
         for hit, explanation in zip(hits, results.explain(), strict=True):
             hit["explanation"] = explanation.to_dict()
     return found

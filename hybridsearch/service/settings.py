@@ -106,6 +106,7 @@ class Settings:
     max_queries: int = setting(100, "Queries in one request.", least=1)
     max_query: int = setting(2_000, "Characters of a query.", least=1)
     max_top_k: int = setting(1_000, "Hits for each query, and documents in one part of a list.", least=1)
+    max_hits: int = setting(10_000, "Hits of all queries of one request.", least=1)
     max_candidates: int = setting(10_000, "Documents that are read from each retriever.", least=1)
     max_filter_depth: int = setting(20, "Levels of objects and lists in a filter.", least=1)
     max_filter_values: int = setting(10_000, "Values in a filter.", least=1)

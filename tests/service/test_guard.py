@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hybridsearch.errors import InvalidArgumentError, StorageError
 from hybridsearch.service.app import make_app
 from hybridsearch.service.bodies import strict_json
 from hybridsearch.service.indexes import ServedIndex
+from hybridsearch.snippets import Snippet
 
 Ask = Callable[..., Any]
 Patch = pytest.MonkeyPatch
@@ -165,14 +167,14 @@ def test_a_request_takes_limited_time_and_frees_its_work(papers: Path, serving: 
         return []
 
     async def run() -> Any:
-        async with serving(papers, max_seconds=0.1, max_requests=1) as (client, served):
+        async with serving(papers, max_seconds=1, max_requests=1) as (client, served):
             monkeypatch.setattr(served, "search_many", slow)
             late = await client.get(f"{SEARCH}?q=a")
             monkeypatch.undo()
             return late, await client.get(f"{SEARCH}?q=battery")
 
     late, next_one = asyncio.run(run())
-    assert (late.status_code, late.json()["detail"]) == (503, "The request took longer than 0.1 seconds.")
+    assert (late.status_code, late.json()["detail"]) == (503, "The request took longer than 1 s.")
     assert late.headers["retry-after"] == "1"
     assert cancelled == ["search"]
     assert next_one.status_code == 200
@@ -243,6 +245,25 @@ def test_the_work_of_a_client_that_goes_away_is_cancelled(papers: Path, monkeypa
         return happened
 
     assert asyncio.run(run()) == ["asked", "cancelled"]
+
+
+def test_snippets_that_nobody_waits_for_are_not_made(papers: Path, serving: Any, monkeypatch: Patch) -> None:
+    made, ended = [], threading.Event()
+
+    def slow(hit: hs.Hit, *_: Any, **__: Any) -> Any:
+        made.append(hit.id)
+        ended.wait(5)
+        return Snippet(hit.document.text, 0, 1)
+
+    async def run() -> httpx.Response:
+        async with serving(papers, max_seconds=1) as (client, _):
+            monkeypatch.setattr(hs.Hit, "snippet", slow)
+            late = await client.post(SEARCH, json={"query": "battery", "snippets": True})
+            ended.set()
+            return late
+
+    assert asyncio.run(run()).status_code == 503
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(

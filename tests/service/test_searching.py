@@ -86,6 +86,7 @@ def test_a_browser_asks_by_a_query_string(ask: Ask) -> None:
         ({"query": "a", "top_k": "3", "topk": 3}, "top_k is '3', but it must be a whole number. topk is not known."),
         ({"query": "a", "top_k": 1001}, "top_k is 1001, but it must be at most 1000."),
         ({"query": "a" * 2001}, "query has too many characters: at most 2000 are allowed."),
+        ({"queries": ["a"] * 11, "top_k": 1000}, "11 queries with 1,000 hits each are too much: a request has at most"),
         ({"queries": ["a"] * 101}, "queries has too many entries: at most 100 are allowed."),
         ({"query": "a", "candidates": 10**6}, "candidates is 1000000, but it must be at most 10000."),
         ({"query": "a", "retrievers": ["x"]}, "retrievers names 'x', which is not a retriever of this index."),

@@ -150,7 +150,7 @@ def test_a_connection_that_is_slow_or_endless_is_closed(papers: Path, monkeypatc
     assert endless in (b"", b"closed")
     for late in (unfinished, chunked):
         assert late.startswith(b"HTTP/1.1 503 ")
-        assert b"The request took longer than 0.3 seconds." in late
+        assert b"The request took longer than 0.3 s." in late
 
 
 def test_broken_requests_are_refused_and_the_service_goes_on(papers: Path) -> None:
