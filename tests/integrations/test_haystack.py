@@ -296,6 +296,9 @@ def test_a_filter_is_not_nested_without_end() -> None:
 
     with pytest.raises(FilterError, match="50 levels"):
         store.filter_documents(filters)
+    for wrong in ([filters], {"conditions": [filters]}, {"field": "meta.n", "operator": ">", "value": [filters]}):
+        with pytest.raises(FilterError):
+            store.filter_documents(wrong)  # type: ignore[arg-type]
 
 
 def test_an_empty_filter_neither_deletes_nor_changes_all_documents(store: HybridSearchDocumentStore) -> None:
@@ -318,7 +321,7 @@ def test_a_pipeline_indexes_searches_and_is_the_same_after_yaml(tmp_path: Path) 
     indexing.connect("embedder", "writer")
     querying = Pipeline()
     querying.add_component("embedder", LetterEmbedder())
-    options = {"diversity": hs.MMR(0.9, 4), "boost": [hs.FieldBoost("n")], "fusion": hs.RRF(k=10)}
+    options = {"diversity": hs.MMR(0.9, 4), "boost": [hs.FieldBoost({"key": "a"})], "fusion": hs.RRF(k=10)}
     querying.add_component("retriever", HybridSearchRetriever(store, top_k=3, search_kwargs=options))
     querying.connect("embedder.embedding", "retriever.query_embedding")
     query = "boundary layer of a wing"
@@ -524,6 +527,8 @@ def test_secrets_are_written_as_the_names_of_their_variables(monkeypatch: pytest
     with pytest.raises(InvalidArgumentError, match="SEARCH_URL"):
         again.count_documents()
     monkeypatch.setenv("SEARCH_URL", "opensearch://localhost:1/papers")
+    with pytest.raises(InvalidArgumentError, match="SEARCH_PASSWORD"):
+        again.count_documents()
     monkeypatch.setenv("SEARCH_PASSWORD", "geheim-7")
     with pytest.raises(BackendError, match="localhost:1") as caught:
         again.count_documents()

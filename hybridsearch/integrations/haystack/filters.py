@@ -13,6 +13,7 @@ from typing import Any, Final
 from haystack.errors import FilterError
 
 from hybridsearch import errors
+from hybridsearch.arguments import shown
 
 ALL: Final[dict[str, Any]] = {"id": {"$exists": True}}
 """A filter that allows every document."""
@@ -53,21 +54,21 @@ def filtering() -> Iterator[None]:
 
 def _condition(filters: Any, depth: int) -> dict[str, Any]:
     if not isinstance(filters, Mapping):
-        raise FilterError(f"A filter is a dict with a field or with conditions, not {filters!r:.80}.")
+        raise FilterError(f"A filter is a dict with a field or with conditions, not {shown(filters)}.")
     if depth > _MAX_DEPTH:
         raise FilterError(f"The filter is nested deeper than {_MAX_DEPTH} levels.")
     for key in ("operator", "value") if "field" in filters else ("operator", "conditions"):
         if key not in filters:
-            raise FilterError(f"The filter {dict(filters)!r:.200} lacks the key {key!r}.")
+            raise FilterError(f"A filter with the keys {', '.join(map(repr, filters))} lacks the key {key!r}.")
     return _comparison(filters) if "field" in filters else _logic(filters, depth)
 
 
 def _logic(filters: Mapping[str, Any], depth: int) -> dict[str, Any]:
     operator, conditions = filters["operator"], filters["conditions"]
     if operator not in _LOGIC:
-        raise FilterError(f"The logical operator is one of {', '.join(_LOGIC)}, not {operator!r:.80}.")
+        raise FilterError(f"The logical operator is one of {', '.join(_LOGIC)}, not {shown(operator)}.")
     if not isinstance(conditions, Sequence) or isinstance(conditions, str):
-        raise FilterError(f"conditions is a list of filters, not {conditions!r:.80}.")
+        raise FilterError(f"conditions is a list of filters, not {shown(conditions)}.")
     if not conditions:  # as in Python: all of nothing is true, any of nothing is false
         return ALL if operator == "AND" else _NONE
     parts = [_condition(one, depth + 1) for one in conditions]
@@ -79,12 +80,12 @@ def _logic(filters: Mapping[str, Any], depth: int) -> dict[str, Any]:
 def _comparison(filters: Mapping[str, Any]) -> dict[str, Any]:
     path, operator, value = _path(filters["field"]), filters["operator"], filters["value"]
     if operator not in _COMPARISONS:
-        raise FilterError(f"The comparison operator is one of {', '.join(_COMPARISONS)}, not {operator!r:.80}.")
+        raise FilterError(f"The comparison operator is one of {', '.join(_COMPARISONS)}, not {shown(operator)}.")
     if operator in _ORDERS:
         return _order(path, operator, value)
     values = value if operator in ("in", "not in") else [value]
     if not isinstance(values, list):
-        raise FilterError(f"The operator {operator!r} takes a list, not {value!r:.80}.")
+        raise FilterError(f"The operator {operator!r} takes a list, not {shown(value)}.")
     if any(isinstance(one, list | tuple | set | Mapping) for one in values):
         raise FilterError(
             f"The filter on {path!r:.80} compares with a list or a dict: compare with its elements, by 'in'."
@@ -98,13 +99,13 @@ def _order(path: str, operator: str, value: Any) -> dict[str, Any]:
     if value is None:
         return _NONE
     if isinstance(value, list | tuple | set | Mapping):
-        raise FilterError(f"The operator {operator!r} takes a number or a date, not {value!r:.80}.")
+        raise FilterError(f"The operator {operator!r} takes a number or a date, not {shown(value)}.")
     if not isinstance(value, str | dt.date):
         return {path: {_ORDERS[operator]: value}}
     moment = _moment(value)
     if moment is None:
         raise FilterError(
-            f"The operator {operator!r} compares numbers, and dates such as '2020-03-01T10:00:00', not {value!r:.80}."
+            f"The operator {operator!r} compares numbers, and dates such as '2020-03-01T10:00:00', not {shown(value)}."
         )
     if moment.tzinfo is not None:
         return {path: {_ORDERS[operator]: moment.isoformat()}}
@@ -144,7 +145,7 @@ def _moment(value: str | dt.date) -> dt.datetime | None:
 
 def _path(field: Any) -> str:
     if not isinstance(field, str) or not field:
-        raise FilterError(f"The field of a filter is a text such as 'meta.year', not {field!r:.80}.")
+        raise FilterError(f"The field of a filter is a text such as 'meta.year', not {shown(field)}.")
     if field in _OTHER_FIELDS:
         raise FilterError(f"A filter selects by id and metadata, such as 'meta.year', not by {field!r}.")
     path = field.removeprefix("meta.")

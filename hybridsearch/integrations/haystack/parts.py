@@ -73,7 +73,8 @@ def _to_plain(name: str, value: Any) -> Any:
 def _public(name: str, key: str, value: Any) -> Any:
     """The value. Raises SerializationError if it has a password or a key in plain text."""
     entry = f"{key}={value}" if key else value
-    if isinstance(value, str) and (redacted(entry) != entry or _SECRET.search(key)):
+    may_hold_one = isinstance(value, str) and name.startswith(("place", "backend_options", "retrievers"))
+    if may_hold_one and (redacted(entry) != entry or _SECRET.search(key)):
         raise SerializationError(
             f"{name} has a password or a key in plain text, which is not written to files: give "
             "Secret.from_env_var(...) of haystack.utils as the place or in backend_options, or leave it out."
@@ -81,42 +82,43 @@ def _public(name: str, key: str, value: Any) -> Any:
     return value
 
 
+def from_plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of which `to_plain` made plain values, by name."""
+    return {name: _from_plain(name, value) for name, value in arguments.items()}
+
+
+def _from_plain(name: str, value: Any) -> Any:
+    if name == "tokenizer" and isinstance(value, str):
+        return deserialize_callable(value)
+    if name == "boost" and isinstance(value, list):
+        return [_object(one) for one in value]
+    return _MAKERS[name](value) if name in _MAKERS and isinstance(value, Mapping) else value
+
+
+def _secret(value: Any) -> Any:
+    is_secret = isinstance(value, Mapping) and value.get("type") == "env_var"
+    return Secret.from_dict(dict(value)) if is_secret else value
+
+
+def _object(value: Any) -> Any:
+    if not isinstance(value, Mapping) or value.get("class") not in _CLASSES:
+        raise InvalidArgumentError(
+            f"A boost or a diversity is a dict whose class is one of {', '.join(_CLASSES)}, not {value!r:.80}."
+        )
+    return _CLASSES[value["class"]](**{name: one for name, one in value.items() if name != "class"})
+
+
 _MAKERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "place": _secret,
+    "backend_options": lambda given: {name: _secret(one) for name, one in given.items()},
     "retrievers": lambda given: {name: make_encoder(one) for name, one in given.items()},
     "fusion": make_fusion,
     "reranker": make_reranker,
     "passages": Passages.from_json,
-    "tokenizer": deserialize_callable,
+    "search_kwargs": from_plain,
+    "boost": _object,
+    "diversity": _object,
 }
-
-
-def from_plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of which `to_plain` made plain values, by name."""
-    made = {}
-    for name, value in arguments.items():
-        if name in _MAKERS and (isinstance(value, Mapping) or (name == "tokenizer" and value is not None)):
-            made[name] = _MAKERS[name](value)
-        elif name in ("place", "backend_options", "search_kwargs", "boost", "diversity"):
-            made[name] = _from_plain(value)
-        else:
-            made[name] = value
-    return made
-
-
-def _from_plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_from_plain(one) for one in value]
-    if not isinstance(value, Mapping):
-        return value
-    if value.get("type") == "env_var":
-        return Secret.from_dict(dict(value))
-    if "class" in value:
-        arguments = dict(value)
-        made = _CLASSES.get(arguments.pop("class"))
-        if made is None:
-            raise InvalidArgumentError(f"The class {value['class']!r:.80} is not one of {', '.join(_CLASSES)}.")
-        return made(**arguments)
-    return from_plain(value)
 
 
 def secret_value(name: str, value: Any) -> Any:
