@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -15,7 +14,7 @@ from hybridsearch.access import Tokens
 from hybridsearch.service import judging_routes, problems, workbench
 from hybridsearch.service.answers import State
 from hybridsearch.service.bodies import answer
-from hybridsearch.service.chosen import IN_USE, ChosenFusion
+from hybridsearch.service.chosen import IN_USE, ChosenFusion, folder_of
 from hybridsearch.service.guard import Guard
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.logs import Observer
@@ -49,7 +48,7 @@ def make_app(
     app.state.query_sets = workbench.read_query_sets(settings.queries)
     for name, served in indexes.items():
         if settings.judgements:
-            served.chosen = ChosenFusion(Path(settings.judgements) / name / IN_USE)
+            served.chosen = ChosenFusion(folder_of(settings.judgements, name) / IN_USE)
     metrics = Metrics(app.state.indexes)
     problems.install(app)
     app.include_router(make_router(settings))

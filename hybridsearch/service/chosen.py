@@ -5,13 +5,29 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from hybridsearch import arguments
 from hybridsearch.errors import HybridSearchError
+from hybridsearch.evaluation.plain import safe_name
 from hybridsearch.fusion import Fusion, read_fusion
 from hybridsearch.messages import redacted
 from hybridsearch.search import HybridSearch
 
 IN_USE = "fusion.json"
 """Name of the file in the folder of the judgements of an index."""
+
+
+def folder_of(judgements: str | Path, index: str) -> Path:
+    """The folder that keeps the judgements of one index.
+
+    Args:
+        judgements: Folder of the judgements of all indexes.
+        index: Name of the index. It cannot lead out of the folder.
+
+    >>> folder_of("judged", "../papers").as_posix()
+    'judged/papers'
+    """
+    return arguments.path("judgements", judgements) / safe_name(index)
+
 
 _log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from hybridsearch.evaluation.report.page import policy
 from hybridsearch.evaluation.spec import default_systems, parse_systems
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.choosing import Chooser, Settlement, without_folders
+from hybridsearch.service.chosen import folder_of
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.jobs import Jobs
 from hybridsearch.snippets import Snippet
@@ -103,9 +104,10 @@ class Desk:
 
     Args:
         served: The index.
-        folder: Folder of the judgements of all indexes.
+        folder: Folder of the judgements of this index.
 
     Attributes:
+        folder: Folder of the judgements of this index.
         judgements: The grades.
         jobs: The work that takes long.
         chooser: The results, and the fusion that is in use.
@@ -113,9 +115,10 @@ class Desk:
 
     def __init__(self, served: ServedIndex, folder: Path) -> None:
         self._served = served
-        self.judgements = Judgements(folder / served.name)
-        self.jobs = Jobs(folder / served.name)
-        self.chooser = Chooser(folder / served.name)
+        self.folder = folder
+        self.judgements = Judgements(folder)
+        self.jobs = Jobs(folder)
+        self.chooser = Chooser(folder)
 
     @property
     def name(self) -> str:
@@ -139,7 +142,7 @@ def desk(request: Request, served: Annotated[ServedIndex, Depends(served_index)]
         raise HTTPException(404, "This service keeps no judgements: start it with --judgements FOLDER.")
     desks: dict[str, Desk] = request.app.state.__dict__.setdefault("desks", {})
     if served.name not in desks:
-        desks[served.name] = Desk(served, Path(folder))
+        desks[served.name] = Desk(served, folder_of(folder, served.name))
     return desks[served.name]
 
 
@@ -281,14 +284,14 @@ def grade(of: OfIndex, body: GradeBody) -> dict[str, Any]:
         of.judgements.skip(body.judge, body.query, body.document)
     else:
         of.judgements.grade(body.judge, body.query, body.document, body.grade)
-    return {"progress": _progress(of, body.judge)}
+    return {"saved": True}
 
 
 @router.post("/judging/undo", dependencies=writes, summary="Take back the last grade or skip")
 def undo(of: OfIndex, body: UndoBody) -> dict[str, Any]:
     """Take back the last grade or skip of a judge."""
     taken = of.judgements.undo(body.judge)
-    return {"undone": None if taken is None else asdict(taken), "progress": _progress(of, body.judge)}
+    return {"undone": None if taken is None else asdict(taken)}
 
 
 @router.get("/judging/left", summary="How many documents of each query a judge has judged")
@@ -379,7 +382,7 @@ def choice(of: OfIndex, request: Request) -> dict[str, Any]:
         "in_use": json.loads(used.read_text(encoding="utf-8")) if used.exists() else None,
         "fusion": repr(of.search.fusion),
         "candidates": of.search.candidates,
-        "file": f"{of.name}/{used.name}",
+        "file": f"{of.folder.name}/{used.name}",
     }
 
 

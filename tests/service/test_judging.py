@@ -88,13 +88,13 @@ def test_a_judge_sees_documents_without_ranks_and_each_grade_is_on_the_disk(
     assert alder["title"] == "Alder"
     assert [alder["snippet"]["text"][start:end] for start, end in alder["snippet"]["marks"]] == ["alder"]
     body = {"judge": "anna", "query": "q1", "document": first["id"], "grade": 2}
-    progress = asked.post("/workbench/trees/judging/grade", json=body).json()["progress"]
-    assert (progress["graded"], progress["skipped"]) == (1, 0)
+    assert asked.post("/workbench/trees/judging/grade", json=body).json() == {"saved": True}
     line = json.loads((tmp_path / "judged" / "trees" / "grades.jsonl").read_text())
     assert (line["judge"], line["query"], line["document"], line["grade"]) == ("anna", "q1", first["id"], 2)
     asked.post("/workbench/trees/judging/grade", json={**body, "grade": None})
     left = asked.get("/workbench/trees/judging/left", params={"judge": "anna"}).json()
     assert (left["done"]["q1"], left["skipped"]) == (1, {"q1": 1})
+    assert (left["progress"]["graded"], left["progress"]["skipped"]) == (0, 1)
     undone = asked.post("/workbench/trees/judging/undo", json={"judge": "anna"}).json()
     assert undone["undone"]["grade"] is None
     text = asked.get("/workbench/trees/judging/text", params={"query": "q1", "document": "alder"}).json()

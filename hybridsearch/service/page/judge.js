@@ -294,8 +294,8 @@ export async function mount(root, app) {
       Object.assign(document, { done: true, grade });
       saving(1);
       busy = busy.then(() => app.api(at("grade"), body)).catch(failed).finally(() => saving(-1));
-      app.say(grade === null ? "Skipped." : `Grade ${grade}: ${GRADES[grade]}.`);
-      forward();
+      const said = grade === null ? "Skipped." : `Grade ${grade}: ${GRADES[grade]}.`;
+      forward().then(() => app.say(`${said} ${query.documents[current].title || query.documents[current].id}`));
     }
 
     // The page asks before it is closed while a grade is on its way.
