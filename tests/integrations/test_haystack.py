@@ -83,7 +83,7 @@ class LetterDocumentEmbedder:
         return {"documents": made}
 
 
-def new_store(place: str | Path = "memory", **settings: Any) -> HybridSearchDocumentStore:
+def new_store(place: str | Path | Secret = "memory", **settings: Any) -> HybridSearchDocumentStore:
     return HybridSearchDocumentStore(
         place, retrievers={"bm25": hs.BM25(), "dense": EmbeddingsEncoder(26, name="letters")}, **settings
     )
@@ -371,6 +371,9 @@ def test_stores_with_the_same_arguments_share_the_open_index(tmp_path: Path, mon
     assert store.hybrid_search is copied.hybrid_search is not other.hybrid_search
     store.close()
     assert relative.count_documents() == 4
+    for name, count in (("index", 4), ("other", 0)):
+        monkeypatch.setenv("SEARCH_PLACE", str(tmp_path / name))
+        assert new_store(Secret.from_env_var("SEARCH_PLACE")).count_documents() == count
     in_ram = new_store()
     in_ram.write_documents([Document(content="a wing")])
     assert new_store().count_documents() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import threading
@@ -151,8 +152,8 @@ class HybridSearchDocumentStore:
         return f"HybridSearchDocumentStore({place!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        if (search := self._index.search) is not None:
-            search.__reduce__()  # raises BackendError for an index in RAM
+        if self._found is not None and self._found.search is not None:
+            self._found.search.__reduce__()  # raises BackendError for an index in RAM
         return {**self.__dict__, "_found": None}
 
     @property
@@ -177,10 +178,12 @@ class HybridSearchDocumentStore:
 
     def close(self) -> None:
         """Close the index, also for stores that share it. The next call opens it again. Documents in RAM are lost."""
-        with self._index.lock:
-            if self._index.search is not None:
-                self._index.search.close()
-            self._index.search = self._index.dense = None
+        if self._found is None:
+            return
+        with self._found.lock:
+            if self._found.search is not None:
+                self._found.search.close()
+            self._found.search = self._found.dense = None
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the store by its arguments, as YAML holds them.
@@ -483,9 +486,15 @@ class HybridSearchDocumentStore:
             return _Index()
         if plain["place"] == "memory":
             return _Index()
-        if isinstance(plain["place"], str) and "://" not in plain["place"]:
-            plain["place"] = str(Path(plain["place"]).absolute())
-        return _SHARED.setdefault(json.dumps(plain, sort_keys=True), _Index())
+        place, options = self._resolved()
+        place = str(place) if "://" in str(place) else str(Path(str(place)).absolute())
+        key = json.dumps({**plain, "place": place, "backend_options": options}, sort_keys=True, default=str)
+        return _SHARED.setdefault(hashlib.sha256(key.encode()).hexdigest(), _Index())
+
+    def _resolved(self) -> tuple[Any, dict[str, Any]]:
+        """The place and the options of the backend, with the values of secrets."""
+        place = secret_value("place", self._place)
+        return place, {name: secret_value(name, value) for name, value in (self._backend_options or {}).items()}
 
     def _plain(self) -> dict[str, Any]:
         arguments = {
@@ -498,8 +507,7 @@ class HybridSearchDocumentStore:
         return {name: to_plain(name, value) for name, value in arguments.items()}
 
     def _open(self) -> HybridSearch:
-        place: Any = secret_value("place", self._place)
-        options = {name: secret_value(name, value) for name, value in (self._backend_options or {}).items()}
+        place, options = self._resolved()
         settings: dict[str, Any] = {**self._settings, "backend_options": options or None}
         if self._retrievers is None:
             try:
