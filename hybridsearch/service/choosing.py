@@ -99,6 +99,7 @@ class Chooser:
         tuned = tune(search, dataset, folds=folds) if len(search.retrievers) > 1 and folds > 1 else None
         notes = [
             *_about_number(dataset, comparison),
+            *_about_left_out(judgements, dataset),
             *_about_tuning(search, folds),
             *_about_grades(judgements, search, dataset, settled),
             *_about_unjudged(comparison, dataset),
@@ -230,10 +231,20 @@ def _about_number(dataset: Dataset, comparison: Comparison) -> list[str]:
     if widths and max(widths) > 0:
         least = f"a difference in {comparison.main} below about {max(widths):.2f}"
         found.append(f"With {judged}, {least} cannot be told from chance.")
-    if dataset.left_out:
-        left = number_of(dataset.left_out, "query is", "queries are")
-        found.append(f"{left} left out, because documents of their pools are not judged yet.")
     return found
+
+
+def _about_left_out(judgements: Judgements, dataset: Dataset) -> list[str]:
+    empty = sum(not judgements.documents(query) for query in judgements.queries)
+    reasons = {
+        "no system found a document": empty,
+        "documents are not judged yet": dataset.left_out - empty,
+    }
+    return [
+        f"{number_of(count, 'query is', 'queries are')} left out, because {reason}."
+        for reason, count in reasons.items()
+        if count
+    ]
 
 
 def _about_tuning(search: HybridSearch, folds: int) -> list[str]:

@@ -52,6 +52,7 @@ class Jobs:
 
         Raises:
             JobRunningError: A job is running.
+            StorageError: The folder cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(

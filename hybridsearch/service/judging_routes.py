@@ -260,7 +260,7 @@ def text(
 def _shown(search: HybridSearch, query: str, ids: Sequence[str], length: int = SNIPPET) -> dict[str, dict[str, Any]]:
     """Title and snippet of documents, without their ranks. A document that the index has lost is left out."""
     found: dict[str, dict[str, Any]] = {}
-    if search.backend.capabilities.filters:
+    if ids and search.backend.capabilities.filters:
         results = search.search(query, len(ids), filter={"id": {"$in": list(ids)}}, reranker=None)
         found = {hit.id: _with(hit.document.title, hit.snippet(length, models=False)) for hit in results}
     others = [id for id in ids if id not in found]

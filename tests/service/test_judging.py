@@ -198,7 +198,7 @@ def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_u
     client: Callable[..., TestClient], tmp_path: Path, trees: Path
 ) -> None:
     asked = client()
-    with_pools(asked, "\n".join(word[:4] for word in WORDS), ("bm25", "chars", "rrf", "minmax"))
+    with_pools(asked, "\n".join([*(word[:4] for word in WORDS), "xyz"]), ("bm25", "chars", "rrf", "minmax"))
     answer = asked.post("/workbench/trees/choice", json={})
     assert (answer.status_code, "No person has graded" in answer.text) == (400, True)
     for query in asked.get("/workbench/trees/judging").json()["queries"]:
@@ -216,6 +216,7 @@ def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_u
     assert means["chars"] == 1.0
     assert result["tuned"]["recommended"] == "chars alone"
     assert any("There are only 10 judged queries" in note for note in result["problems"])
+    assert "1 query is left out, because no system found a document." in result["problems"]
 
     report = asked.get(f"/report/trees/{result['report']}")
     assert report.status_code == 200

@@ -179,7 +179,7 @@ def test_from_no_judgement_to_a_fusion_in_use_by_keys_alone(
 def test_keys_undo_skip_show_the_text_and_change_the_query(look: Open, judged: Path) -> None:
     opened = look("#/judge?index=keys")
     page = opened.page
-    opened.make_pools("alder very old", "birch")
+    opened.make_pools("alder very old", "birch", "xyz")
     opened.begin("anna")
     first = opened.document
     page.keyboard.press("2")
@@ -196,6 +196,12 @@ def test_keys_undo_skip_show_the_text_and_change_the_query(look: Open, judged: P
     assert page.get_by_role("button", name="Answers a part").get_attribute("aria-pressed") == "true"
     page.keyboard.press("n")
     page.locator(".query", has_text="birch").wait_for()
+    page.keyboard.press("n")
+    page.get_by_text("No system found a document for this query.").wait_for()
+    page.keyboard.press("3")
+    page.keyboard.press("n")
+    page.locator(".query", has_text="alder very old").wait_for()
+    page.keyboard.press("n")
     page.keyboard.press("p")
     page.locator(".query", has_text="alder very old").wait_for()
     page.reload()  # the name and the grades are kept

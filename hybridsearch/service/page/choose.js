@@ -102,7 +102,7 @@ export async function mount(root, app) {
         h("h2", null, tuned ? `Advice: ${tuned.recommended}` : `Best: ${best.name}`),
         h("p", null, tuned ? tuned.recommendation : `${best.name} has the highest ${measure}, ${best.means[measure].mean.toFixed(3)}.`),
         result.problems.length ? h("ul", { class: "problems" }, result.problems.map((one) => h("li", { class: "note" }, one))) : null,
-        h("div", { class: "actions" }, use(tuned ? "tuned" : best.name, "Use this", "main"))),
+        systems.length > 1 ? h("div", { class: "actions" }, use(tuned ? "tuned" : best.name, "Use this", "main")) : null),
       h("section", { class: "card" },
         h("h2", null, `${result.queries.toLocaleString("en")} judged queries, ${result.judgements.toLocaleString("en")} judgements`),
         table(["System", `${measure}, with its 95 % interval`, "More than its best retriever", ...result.measures.slice(1), "Time", ""], rows)),

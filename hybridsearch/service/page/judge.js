@@ -67,7 +67,7 @@ export async function mount(root, app) {
     const depth = h("input", { type: "number", id: "depth", min: 1, max: 100, value: 10 });
     const seed = h("input", { type: "number", id: "seed", min: 0, value: 0 });
     const known = state.queries.length;
-    const sets = h("div", { class: "actions sets" });
+    const sets = h("div", { class: "actions offers" });
     offer();
     const form = h("form", { class: "pools card", on: { submit: start } },
       h("h2", null, known ? "Add queries or systems" : "What should be judged?"),
