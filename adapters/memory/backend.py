@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch import arguments
 from hybridsearch.adapters.checks import check_batch_size, check_open, differing_retrievers, opened
 from hybridsearch.adapters.memory import compiled, loops, merging
 from hybridsearch.adapters.memory.interrupts import interrupted, whole
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View, weighting_of
+from hybridsearch.arguments import number as checked_number
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.corpus.files import REPAIR, storage_errors, sync_folder
@@ -88,7 +88,7 @@ class MemoryBackend:
         self._folder = None if location is None else checked_path("The place of the index", location).absolute()
         self._hnsw = hnsw
         self._verify = verify
-        self._turns = None if turns is None else arguments.number("turns", turns, least=0, unit="seconds")
+        self._turns = None if turns is None else checked_number("turns", turns, least=0, unit="seconds")
         self._merging = False
         self._state: State | None = None
         self._store: CorpusStore | None = None
