@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from itertools import pairwise
@@ -27,6 +27,7 @@ from hybridsearch.search import HybridSearch
 from hybridsearch.service.agreement import overlap, rank_biased_overlap
 from hybridsearch.service.configurations import Configuration, Found, search_with
 from hybridsearch.service.indexes import ServedIndex, served_index
+from hybridsearch.service.judging_routes import desk
 from hybridsearch.service.models import Strict, checked_filter
 from hybridsearch.service.settings import Settings
 from hybridsearch.snippets import Highlight
@@ -328,16 +329,24 @@ async def compare(index: Index, limits: Limits, body: Compare) -> dict[str, Any]
 
 
 @router.get("/workbench/{index}/queries")
-async def query_sets(index: Index, request: Request) -> dict[str, int]:
-    return {name: len(queries) for name, queries in request.app.state.query_sets.items()}
+def query_sets(index: Index, request: Request) -> dict[str, int]:
+    return {name: len(queries) for name, queries in _query_sets(request, index).items()}
 
 
 @router.get("/workbench/{index}/queries/{name}")
-async def query_set(index: Index, name: str, request: Request) -> list[str]:
-    sets: Mapping[str, Sequence[str]] = request.app.state.query_sets
+def query_set(index: Index, name: str, request: Request) -> list[str]:
+    sets = _query_sets(request, index)
     if name not in sets:
         raise HTTPException(404, f"There is no set of queries {name!r:.80}.")
     return list(sets[name])
+
+
+def _query_sets(request: Request, served: ServedIndex) -> dict[str, Sequence[str]]:
+    """The queries that the service was given, and the queries of the index that people judge."""
+    sets: dict[str, Sequence[str]] = dict(request.app.state.query_sets)
+    if request.app.state.settings.judgements and (judged := desk(request, served).judgements.queries):
+        sets.setdefault("judged", list(judged.values()))
+    return sets
 
 
 def read_query_sets(paths: Iterable[str | Path]) -> dict[str, list[str]]:

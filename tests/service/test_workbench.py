@@ -134,7 +134,7 @@ def test_the_page_has_only_its_own_files(ask: Ask) -> None:
     assert ask("GET", "/page/main.js").headers["content-type"].startswith("text/javascript")
 
 
-def test_the_queries_of_files_and_data_sets_are_offered(ask: Ask, tmp_path: Path) -> None:
+def test_the_queries_of_files_data_sets_and_judges_are_offered(ask: Ask, papers: Path, tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("brake\n\nbrake\ncharger  and   cable\n")
     folder = tmp_path / "set"
     folder.mkdir()
@@ -143,6 +143,11 @@ def test_the_queries_of_files_and_data_sets_are_offered(ask: Ask, tmp_path: Path
     assert ask("GET", "/workbench/papers/queries", settings=settings).json() == {"log": 2, "set": 1}
     assert ask("GET", "/workbench/papers/queries/log", settings=settings).json() == ["brake", "charger and cable"]
     assert ask("GET", "/workbench/papers/queries/x", settings=settings).status_code == 404
+    with hs.open(papers) as search:
+        hs.Judgements(tmp_path / "judged" / "papers").add_pool({"bm25": hs.Pipeline(search)}, {"q1": "battery"})
+    judged = {"judgements": str(tmp_path / "judged")}
+    assert ask("GET", "/workbench/papers/queries", settings=judged).json() == {"judged": 1}
+    assert ask("GET", "/workbench/papers/queries/judged", settings=judged).json() == ["battery"]
     with pytest.raises(InvalidArgumentError, match="the name 'set'"):
         read_query_sets([folder, folder])
 
