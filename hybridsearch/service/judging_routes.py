@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -131,6 +132,9 @@ class Desk:
         return self._served.search
 
 
+_opening = threading.Lock()
+
+
 def desk(request: Request, served: Annotated[ServedIndex, Depends(served_index)]) -> Desk:
     """The desk of an index. It is a dependency of routes.
 
@@ -141,8 +145,9 @@ def desk(request: Request, served: Annotated[ServedIndex, Depends(served_index)]
     if not folder:
         raise HTTPException(404, "This service keeps no judgements: start it with --judgements FOLDER.")
     desks: dict[str, Desk] = request.app.state.__dict__.setdefault("desks", {})
-    if served.name not in desks:
-        desks[served.name] = Desk(served, folder_of(folder, served.name))
+    with _opening:  # two desks of one index would not see each other's grades
+        if served.name not in desks:
+            desks[served.name] = Desk(served, folder_of(folder, served.name))
     return desks[served.name]
 
 
