@@ -52,7 +52,7 @@ class _Report:
     """What happened to the documents of one request."""
 
     def __init__(self) -> None:
-        self.indexed = self.unchanged = 0
+        self.indexed = self.unchanged = self.repeated = 0
         self.refused: list[Json] = []
         self.notes: dict[str, None] = {}
 
@@ -60,16 +60,17 @@ class _Report:
         self.indexed += report.indexed
         self.unchanged += report.unchanged
         self.notes |= dict.fromkeys(report.notes)
-        if report.duplicates:
-            came = number_of(len(report.duplicates), "id")
-            self.notes[f"{came} came more than once, and the last document of each is stored."] = None
 
     def refuse(self, number: int, id: object, reason: str) -> None:
         self.refused.append({"line": number, "id": id if isinstance(id, str) else None, "reason": reason})
 
     def to_dict(self) -> Json:
         counts = {"indexed": self.indexed, "unchanged": self.unchanged}
-        return {**counts, "refused": self.refused, "notes": list(self.notes)}
+        notes = list(self.notes)
+        if self.repeated:
+            came = number_of(self.repeated, "document")
+            notes.append(f"{came} came before another one with the same id, so the later one is stored.")
+        return {**counts, "refused": self.refused, "notes": notes}
 
 
 def add_documents(router: APIRouter, settings: Settings) -> None:
@@ -204,14 +205,15 @@ async def _store(served: ServedIndex, batch: dict[int, Document], report: _Repor
     """Store some documents. Those that the engine refuses go into the report."""
     if not batch:
         return
-    documents = list(batch.values())
+    documents = list({document.id: document for document in batch.values()}.values())
+    report.repeated += len(batch) - len(documents)
     try:
         report.add(await served.write(lambda search: search.index(documents, show_progress_bar=False)))
     except BulkIndexError as error:
         numbers = {document.id: number for number, document in batch.items()}
         for id, reason in error.failed:
             report.refuse(numbers[id], id, reason)
-        report.indexed += len(numbers) - len(error.failed)
+        report.indexed += len(documents) - len(error.failed)
 
 
 async def _list(raw: bytes) -> AsyncIterator[Record]:

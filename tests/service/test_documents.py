@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -66,6 +67,14 @@ def test_documents_are_stored_read_and_deleted(mine: Path, asked: Asked) -> None
     assert (gone.status_code, gone.json()["detail"]) == (404, "There is no document with the id 'c/ü'.")
     with hs.open(mine) as search:
         assert [document.id for document in search.documents()] == ["a", "b", "d", "e/f ü"]
+
+
+def test_of_documents_with_the_same_id_the_last_is_stored(asked: Asked) -> None:
+    twice = [{"id": "d", "text": "first"}, {"id": "d", "text": "second"}]
+    stored, read = asked(("PUT", PLACE, {"json": twice}), ("GET", f"{PLACE}/d", {}))
+    note = "1 document came before another one with the same id, so the later one is stored."
+    assert (stored.json()["indexed"], stored.json()["notes"]) == (1, [note])
+    assert read.json()["text"] == "second"
 
 
 def test_each_refused_line_is_reported_and_all_others_are_stored(mine: Path, asked: Asked) -> None:
@@ -246,3 +255,35 @@ def test_an_index_is_described_and_explains_itself(mine: Path, asked: Asked) -> 
     assert explained.json()["rank"] == 3
     assert unknown.status_code == 404
     assert ready.status_code in (200, 503)
+
+
+def test_any_bytes_are_lines_that_are_stored_or_refused(mine: Path, serving: Any) -> None:
+    random = Random(1)
+    parts = [
+        b'\n{"id": "%d", "text": "y"}\n',
+        b'{"id": "',
+        b'", "text": "',
+        b'"}',
+        b"\n",
+        b"\r\n",
+        b"[1]",
+        b"\\ud800",
+        b"\xff",
+        b"\x00",
+        b"a",
+    ]
+    chosen = ([part.replace(b"%d", b"%d" % n) for n, part in enumerate(random.choices(parts, k=60))] for _ in range(40))
+    bodies = [b"".join(of_body) for of_body in chosen]
+
+    async def run() -> list[httpx.Response]:
+        async with serving(mine, allow_write=True) as (client, _):
+            return [await client.put(PLACE, headers=LINES, content=body) for body in bodies]
+
+    stored = 0
+    for body, answer in zip(bodies, asyncio.run(run()), strict=True):
+        assert answer.status_code == 200
+        report = answer.json()
+        read = report["indexed"] + report["unchanged"] + len(report["refused"])
+        assert read == sum(bool(line.strip()) for line in body.split(b"\n"))
+        stored += report["indexed"]
+    assert stored > 0
