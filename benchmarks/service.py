@@ -99,7 +99,6 @@ def serve_peer(documents: int, port: int) -> None:
     from langchain_community.vectorstores import FAISS
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
-    from pydantic import BaseModel
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(get_model_path()))
@@ -121,17 +120,13 @@ def serve_peer(documents: int, port: int) -> None:
     retriever = EnsembleRetriever(retrievers=[lexical, dense], weights=[0.5, 0.5], id_key="id")
     app = FastAPI()
 
-    class Body(BaseModel):
-        query: str
-        top_k: int = TOP_K
-
     @app.get("/ready")
     def ready() -> str:
         return "ready"
 
     @app.post("/search")
-    def search(body: Body) -> list[dict[str, Any]]:
-        found = retriever.invoke(body.query)[: body.top_k]
+    def search(body: dict[str, Any]) -> list[dict[str, Any]]:
+        found = retriever.invoke(body["query"])[: body["top_k"]]
         return [{"id": one.metadata["id"], "text": one.page_content, "metadata": one.metadata} for one in found]
 
     uvicorn.run(app, port=port, log_level="warning", access_log=False)

@@ -26,8 +26,14 @@ from hybridsearch.vectors import DenseVectors, Metric
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
 """Rows and scores, in descending order of score."""
 
-_BATCH = 4
-"""The number of queries from which one matrix product is faster than one pass over the matrix for each query."""
+_BATCH = 32
+"""The number of queries from which a matrix product of BLAS is faster than the compiled loop."""
+
+_BATCH_PLAIN = 4
+"""The same number as long as the loop is not compiled."""
+
+_BLOCK = 2048
+"""The number of rows that are multiplied with all queries before the next rows, so that they stay in the cache."""
 
 _PRODUCT = 1 << 23
 """The largest number of scores of one matrix product (32 MiB)."""
@@ -138,11 +144,12 @@ class DenseMatrix:
         if owners is not None:
             starts = np.flatnonzero(np.diff(owners if rows is None else owners[rows], prepend=-1))
         found = []
-        block = max(1, _PRODUCT // max(1, len(array))) if len(queries) >= _BATCH else 1
+        block = max(1, _PRODUCT // max(1, len(array)))
+        least = _BATCH if loops.are_compiled() else _BATCH_PLAIN
         for start in range(0, len(queries), block):
             part = queries[start : start + block]
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # `_near` knows when this can happen
-                products = part @ array.T if len(part) >= _BATCH else [_products(array, query) for query in part]
+                products = part @ array.T if len(part) >= least else _products(array, part)
             for query, scores in zip(part, products, strict=True):
                 near = self._near(scores, norms, query, k, allowed, starts)
                 found.append(self.best(query, near if rows is None else rows[near], k, order, owners))
@@ -254,15 +261,23 @@ def _kth(scores: NDArray[np.float32], k: int) -> float:
     return float(np.partition(scores, len(scores) - k)[len(scores) - k])
 
 
-def _products(array: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`array @ query`. This is several times as fast as BLAS, which is slow for a single vector."""
-    array, query = read_only(np.ascontiguousarray(array)), read_only(np.ascontiguousarray(query))
-    out = np.empty(len(array), dtype=np.float32)
+def _products(array: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`queries @ array.T`. This is several times as fast as BLAS, which is slow for few vectors."""
+    array = read_only(np.ascontiguousarray(array))
+    vectors = [read_only(np.ascontiguousarray(query)) for query in queries]
+    out = np.empty((len(queries), len(array)), dtype=np.float32)
     parts = threads.WORKERS if array.size > _WORTH_SHARING else 1
     cuts = [len(array) * part // parts for part in range(parts + 1)]
 
     def task(first: int, last: int) -> Callable[[], None]:
-        return lambda: loops.multiply(array, query, first, last, out)
+        step = _BLOCK if len(vectors) > 1 else max(1, len(array))
+
+        def multiply() -> None:
+            for start in range(first, last, step):
+                for vector, scores in zip(vectors, out, strict=True):
+                    loops.multiply(array, vector, start, min(start + step, last), scores)
+
+        return multiply
 
     threads.run([task(first, last) for first, last in pairwise(cuts)])
     return out

@@ -105,6 +105,11 @@ def multiply(
         _counted(plain.multiply, array, query, first, last, out)
 
 
+def are_compiled() -> bool:
+    """Whether the compiled loops are in use."""
+    return _fetcher.kernels is not None
+
+
 def warm_up() -> None:
     """Read the compiled loops now, or compile them, which takes about 20 seconds.
 
