@@ -23,6 +23,7 @@ from hybridsearch.evaluation.measures import write_qrels
 from hybridsearch.evaluation.plain import to_plain
 from hybridsearch.evaluation.report.page import policy
 from hybridsearch.evaluation.spec import default_systems, parse_systems
+from hybridsearch.fusion import RRF
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.choosing import Chooser, Settlement, without_folders
 from hybridsearch.service.chosen import folder_of
@@ -263,10 +264,17 @@ def text(
 
 
 def _shown(search: HybridSearch, query: str, ids: Sequence[str], length: int = SNIPPET) -> dict[str, dict[str, Any]]:
-    """Title and snippet of documents, without their ranks. A document that the index has lost is left out."""
+    """Title and snippet of documents, without their ranks. A document that the index has lost is left out.
+
+    Only lexical retrievers are asked, because the others give no highlights without their models.
+    """
     found: dict[str, dict[str, Any]] = {}
-    if ids and search.backend.capabilities.filters:
-        results = search.search(query, len(ids), filter={"id": {"$in": list(ids)}}, reranker=None)
+    schema = search.backend.open()
+    kinds = {} if schema is None else schema.retrievers
+    lexical = [name for name in search.retrievers if name in kinds and kinds[name].kind == "lexical"]
+    if ids and lexical and search.backend.capabilities.filters:
+        asked: dict[str, Any] = {"retrievers": lexical, "fusion": RRF(), "reranker": None}
+        results = search.search(query, len(ids), filter={"id": {"$in": list(ids)}}, **asked)
         found = {hit.id: _with(hit.document.title, hit.snippet(length, models=False)) for hit in results}
     others = [id for id in ids if id not in found]
     for document in search.get(others) if others else []:

@@ -135,7 +135,7 @@ export async function mount(root, app) {
     const ids = state.queries.map((one) => one.id);
     const nodes = {
       who: h("div", { class: "who" }), bar: h("progress", { class: "done", max: 1, value: 0, "aria-label": "Judged documents" }), counts: h("span", { class: "small" }), saved: h("span", { class: "small saved" }),
-      query: h("div", { class: "query" }), card: h("article", { class: "document card", tabindex: -1 }), dots: h("div", { class: "dots", role: "group", "aria-label": "Documents of this query" }),
+      query: h("div", { class: "query" }), card: h("article", { class: "document card", tabindex: -1 }, h("p", { class: "muted" }, "The first document is being read.")), dots: h("div", { class: "dots", role: "group", "aria-label": "Documents of this query" }),
       grades: h("div", { class: "grades", role: "group", "aria-label": "Grade" }), more: h("div", { class: "actions more-actions" }),
     };
     place.replaceChildren(h("div", { class: "judge-bar" }, nodes.who, h("div", { class: "judge-progress" }, nodes.bar, nodes.counts, nodes.saved)),
