@@ -271,7 +271,7 @@ def _shown(search: HybridSearch, query: str, ids: Sequence[str], length: int = S
     found: dict[str, dict[str, Any]] = {}
     schema = search.backend.open()
     kinds = {} if schema is None else schema.retrievers
-    lexical = [name for name in search.retrievers if name in kinds and kinds[name].kind == "lexical"]
+    lexical = [name for name in search.retrievers if name in kinds and kinds[name].kind in ("lexical", "text")]
     if ids and lexical and search.backend.capabilities.filters:
         asked: dict[str, Any] = {"retrievers": lexical, "fusion": RRF(), "reranker": None}
         results = search.search(query, len(ids), filter={"id": {"$in": list(ids)}}, **asked)
