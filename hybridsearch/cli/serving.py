@@ -52,7 +52,7 @@ def _options() -> Iterator[tuple[str, Any]]:
             yield one.name, Annotated[bool | None, flag(name, data["help"], rich_help_panel=data["panel"])]
             continue
         many = kind not in (int, float, str)
-        default = f"{one.default:,}" if kind is int else one.default
+        default = f"{one.default:,}" if kind is int and one.name != "port" else one.default
         shown = f" Default: {default}." if default else ""
         option = opt(data["metavar"], data["help"] + shown, name, rich_help_panel=data["panel"], show_default=False)
         yield one.name, Annotated[(list[str] if many else kind) | None, option]
@@ -76,7 +76,7 @@ def serve(
 
     Each setting can also be an environment variable, such as
     HYBRIDSEARCH_SERVE_PORT=8080, or a line of the file of --config, such as
-    max_top_k: 50. Options count before variables, and these before the file.
+    max_top_k: 50. An option overrides a variable, and a variable the file.
 
     \bExamples:
       hybridsearch serve papers

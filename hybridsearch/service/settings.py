@@ -48,7 +48,7 @@ class Settings:
     )
     port: int = setting(8000, "Port to listen on.", panel="Run", least=1)
     allow_write: bool = setting(
-        False, "Let clients store and delete documents without a token.", panel="Run", metavar=""
+        False, "Let clients store and delete documents, if there are no tokens.", panel="Run", metavar=""
     )
     cors: tuple[str, ...] = setting(
         (),
@@ -59,21 +59,20 @@ class Settings:
     )
     allow_host: tuple[str, ...] = setting(
         (),
-        "Host name under which clients reach a service on 127.0.0.1, for example through a proxy. Can be repeated. "
-        "Default: only localhost.",
+        "Host name that requests may have, besides localhost, for example the name of a proxy. Can be repeated.",
         panel="Run",
         metavar="NAME",
     )
     workers: int = setting(
         1,
-        "Processes that serve the indexes. Each has its own models. They write to a folder in turns.",
+        "Number of processes that serve the indexes. Each loads its own models. They write to a folder in turns.",
         panel="Run",
         least=1,
     )
     reload_index: bool = setting(
         False,
-        "If another index takes the place of an index, open it beside the old one, and let it answer when its models "
-        "are loaded. No request fails meanwhile.",
+        "If an index is replaced by another index, load the new index beside the old one, and let the old one answer "
+        "until then. No request fails.",
         panel="Run",
         metavar="",
     )
@@ -81,21 +80,21 @@ class Settings:
         False, "Write the texts of queries, with the ids of their hits, into the log.", panel="Run", metavar=""
     )
     batch_wait: float = setting(
-        2.0, "Milliseconds that a batch of searches waits for more of them.", panel="Run", least=0
+        2.0, "Longest time in milliseconds that a batch of searches waits for more searches.", panel="Run", least=0
     )
     batch_queries: int = setting(
         64, "Largest number of queries that are searched together. 1 turns batching off.", panel="Run", least=1
     )
     judgements: str = setting(
         "",
-        "Folder that keeps judgements, and the fusions that they lead to. People can then judge in the page, except "
-        "with a token that may only read.",
+        "Folder that keeps the judgements, and the fusions that people choose. With it, people can judge on the "
+        "page. If there are tokens, a judge needs a token that may write.",
         panel="Run",
         metavar="FOLDER",
     )
     queries: tuple[str, ...] = setting(
         (),
-        "File of queries, or folder of a BEIR data set, that the page offers to try and to compare. Can be repeated.",
+        "File of queries, or folder with a file queries.jsonl. The page offers these queries. Can be repeated.",
         panel="Run",
         metavar="PATH",
     )
