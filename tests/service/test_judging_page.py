@@ -246,7 +246,7 @@ def test_two_judges_are_compared_and_their_grades_exported(look: Open, tmp_path:
     page.get_by_role("heading", name="Where judges differ (1)").wait_for()
     assert page.get_by_role("cell", name="anna and ben").is_visible()
     with page.expect_download() as download:
-        page.get_by_label("The last word has").select_option("anna")
+        page.get_by_label("Judge with the last word").select_option("anna")
         page.get_by_role("button", name="TREC qrels").click()
     download.value.save_as(tmp_path / "judges.qrels")
     assert read_qrels(tmp_path / "judges.qrels")["q1"]["alder"] == 3

@@ -457,7 +457,7 @@ def test_everything_can_be_reached_by_keys(look: Open, search: hs.HybridSearch) 
     page.keyboard.press("Escape")
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")
-    assert "Follow a document to the next ranking" in keys.inner_text()
+    assert "Follow a document to another ranking" in keys.inner_text()
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.id") == "query"

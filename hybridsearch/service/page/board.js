@@ -33,7 +33,7 @@ export function makeBoard({ open, leave }) {
         h("h2", { id: title }, h("span", { class: "name" }, column.name), " ", h("span", { class: "small" }, column.note, " · ", column.ids.length)),
         column.ids.length
           ? h("ol", null, column.ids.slice(0, rows).map((id, place) => row(column, id, place)))
-          : h("p", { class: "small none" }, "found nothing"));
+          : h("p", { class: "small none" }, "no document found"));
     });
     board.replaceChildren(heads, h("div", { class: "columns" }, s("svg", { class: "lines", "aria-hidden": "true" }), drawnColumns));
     board.querySelector(".columns").style.setProperty("--columns", columns.length);

@@ -47,7 +47,7 @@ export async function mount(root, app) {
     if (!found.in_use) return nodes.used.replaceChildren();
     nodes.used.replaceChildren(h("div", { class: "card used" },
       h("div", null, h("b", null, "In use: "), h("code", null, found.fusion), ` with ${found.candidates} candidates`),
-      h("p", { class: "small" }, "All searches of this service use it, also after its next start. The command line takes the file too. JUDGEMENTS is the folder of --judgements:"),
+      h("p", { class: "small" }, "All searches of this service use this fusion, also after the next start. The command line can use it too. JUDGEMENTS is the folder of --judgements:"),
       h("pre", { tabindex: 0 }, h("code", null, `hybridsearch search PLACE "a question" --fusion JUDGEMENTS/${found.file}`)),
       found.may_write ? h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => change(() => app.api(at("use"), undefined, { method: "DELETE" })) } }, "Use the index’s own fusion again")) : null));
   }
@@ -63,7 +63,7 @@ export async function mount(root, app) {
     const settle = settlement(found.judges, { finished: found.finished });
     nodes.start.replaceChildren(h("form", { class: "card choose-start", on: { submit: start } },
       h("h2", null, found.result ? "Measure again" : "Measure and tune"),
-      h("p", { class: "muted" }, "Each retriever alone, the fusions without weights, and a fusion that is tuned by cross-validation are measured on the finished queries."),
+      h("p", { class: "muted" }, "This measures each retriever alone, fusions with equal weights, and a fusion that is tuned by cross-validation. It uses the finished queries."),
       settle.node,
       h("div", { class: "actions" }, h("button", { class: found.result ? "" : "main", disabled: !found.may_write }, "Measure and tune")),
       found.may_write ? null : h("p", { class: "note" }, "This token may read, but not write.")));
@@ -96,7 +96,7 @@ export async function mount(root, app) {
         range(tuned.mean, "tuned"), "", ...result.measures.slice(1).map(() => ""), "", ""]);
     }
     const report = `report/${encodeURIComponent(app.index)}/${encodeURIComponent(result.report)}`;
-    const frame = h("details", { class: "card report", on: { toggle: open } }, h("summary", null, h("b", null, "Report"), h("span", { class: "small" }, " with the queries worth reading")));
+    const frame = h("details", { class: "card report", on: { toggle: open } }, h("summary", null, h("b", null, "Report"), h("span", { class: "small" }, " with charts, and queries that are worth reading")));
     nodes.result.replaceChildren(
       h("section", { class: "card advice" },
         h("h2", null, tuned ? `Advice: ${tuned.recommended}` : `Best: ${best.name}`),

@@ -24,7 +24,7 @@ export function mount(root, app) {
       }, { most: Math.min(500, Math.max(app.about.candidates, 100)) }));
   }));
   const sets = h("div", { class: "sets" });
-  const field = h("textarea", { id: "queries", rows: 6, spellcheck: "false", placeholder: "One query a line", props: { value: kept() }, on: { input: () => { counted(); } } });
+  const field = h("textarea", { id: "queries", rows: 6, spellcheck: "false", placeholder: "One query in each line", props: { value: kept() }, on: { input: () => { counted(); } } });
   const file = h("input", { type: "file", class: "unseen", id: "file", accept: ".txt,.tsv,.jsonl,.json,.csv,text/*", tabindex: -1, "aria-hidden": "true", on: { change: () => { if (file.files[0]) readFile(file.files[0]); } } });
   const number = h("span", { class: "small", role: "status" });
   const top = h("input", { type: "number", id: "top", min: 1, max: 50, step: 1, value: app.get("top") ?? 10, on: { change: () => app.set({ top: depth() === 10 ? null : depth() }) } });
@@ -130,11 +130,11 @@ export function mount(root, app) {
     if (order === "overlap") sorted.sort((one, other) => one.overlap - other.overlap || one.rbo - other.rbo || one.place - other.place);
     const tiles = [
       ["Common hits", `${(100 * mean(found.map((one) => one.overlap))).toFixed(1)}%`, `of the first ${compared.first}, on average`],
-      ["Rank-biased overlap", mean(found.map((one) => one.rbo)).toFixed(3), "1 if the order is the same, 0 if no hit is"],
+      ["Rank-biased overlap", mean(found.map((one) => one.rbo)).toFixed(3), "1: same hits in the same order, 0: no common hit"],
       ["Another first hit", String(found.filter(firstDiffers).length), `of ${count(found.length, "query", "queries")}`],
       ["Not changed", String(found.filter(equal).length), "queries with the same hits in the same order"],
     ];
-    const choose = h("select", { id: "order", on: { change: draw } }, [["rbo", "Most changed first"], ["overlap", "Fewest common hits first"], ["given", "As given"]]
+    const choose = h("select", { id: "order", on: { change: draw } }, [["rbo", "Most changed first"], ["overlap", "Fewest common hits first"], ["given", "In the order given"]]
       .map(([value, label]) => h("option", { value, selected: value === order }, label)));
     const focused = document.activeElement?.id === "order";
     results.replaceChildren(
@@ -161,7 +161,7 @@ export function mount(root, app) {
           bar.style.height = size ? `max(2px, ${(100 * size) / most}%)` : "0";
           return h("span", null, bar);
         })),
-      h("div", { class: "axis small" }, h("span", null, "0 all differs"), h("span", null, "1 the same")));
+      h("div", { class: "axis small" }, h("span", null, "0: no common hit"), h("span", null, "1: the same")));
   }
 
   function entry(one) {

@@ -6,10 +6,10 @@ import { h } from "./dom.js";
 const KINDS = [["rrf", "RRF"], ["minmax", "min-max"], ["zscore", "z-score"], ["none", "none"], ["adaptive", "adaptive"]];
 const EXPLAINED = {
   rrf: "Reciprocal rank fusion: only ranks count.",
-  minmax: "Scores, each retriever’s from 0 to 1.",
-  zscore: "Scores, each retriever’s with mean 0 and deviation 1.",
-  none: "Scores as they are.",
-  adaptive: "Min-max with weights that each query decides. The service merges.",
+  minmax: "The scores of each retriever are scaled to 0 to 1.",
+  zscore: "The scores of each retriever are scaled to mean 0 and deviation 1.",
+  none: "The scores are not scaled.",
+  adaptive: "Min-max with other weights for each query. The service merges the rankings.",
 };
 
 // The settings of the index.
@@ -72,7 +72,7 @@ export function controls(app, configuration, changed, { most = app.about.candida
   const fuse = (part) => update({ fusion: { ...now.fusion, ...part } });
 
   const known = KINDS.some(([kind]) => kind === kindOf(now.fusion));
-  const explained = h("p", { class: "small" }, EXPLAINED[kindOf(now.fusion)] ?? "The service merges.");
+  const explained = h("p", { class: "small" }, EXPLAINED[kindOf(now.fusion)] ?? "The service merges the rankings.");
   const k = slider({ label: "k", value: now.fusion.k ?? 60, min: 0, max: 200, step: 1, on: (value) => fuse({ k: value }) });
   k.hidden = now.fusion.type !== "rrf";
   const choose = (kind) => {

@@ -62,7 +62,7 @@ export function explain(app, given) {
   }
 
   function sentence(found) {
-    if (found.fused_rank === null) return "No retriever has it among its candidates.";
+    if (found.fused_rank === null) return "No retriever has this document among its candidates.";
     const reranked = found.reranker_score !== null && found.reranker_score !== undefined;
     const fusion = `Rank ${found.fused_rank} by fusion (${described(app, given.configuration).split(" · ")[0]})`;
     return reranked ? `${fusion}, rank ${found.rank} after reranking.` : `${fusion}.`;
@@ -116,7 +116,7 @@ export function explain(app, given) {
     const box = h("div", { class: "text", tabindex: 0, role: "group", "aria-label": "Text" }, best
       ? [document.text.slice(0, first).map(show), best, document.text.slice(last + 1).map(show)] : document.text.map(show));
     requestAnimationFrame(() => { if (best) box.scrollTop = best.offsetTop - 24; });
-    const more = (characters, where) => characters ? h("p", { class: "small" }, `${characters.toLocaleString("en")} characters ${where}`) : null;
+    const more = (characters, where) => characters ? h("p", { class: "small" }, `${characters.toLocaleString("en")} more characters ${where}`) : null;
     return h("section", null, h("h3", null, "Text"),
       document.text.some(([, retrievers]) => retrievers.some(isDense))
         ? h("p", { class: "small" }, h("span", { class: "nearest" }, "Underlined"), ": the sentence that is nearest to the query.") : null,

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 
 const EVERY = 400; // milliseconds
 
-// Shows the running job of the index in `place`, until it ends. Returns what it says at its end.
+// Shows the running job of the index in `place`, until it ends. Returns its last status.
 // `signal` stops watching, and the job goes on.
 export async function watch(app, place, status, signal) {
   const bar = h("progress", { max: 1, "aria-label": "Progress" });
@@ -40,11 +40,11 @@ export async function watch(app, place, status, signal) {
   }
 }
 
-// Where the service keeps no judgements, the tab says how to change it.
+// If the service keeps no judgements, the tab says how to change this.
 export function refused(root, error, index) {
   root.replaceChildren(h("div", { class: "card empty" },
     h("h1", null, "Nothing can be judged here yet"),
     h("p", null, error.message),
     h("pre", { tabindex: 0 }, h("code", null, `hybridsearch serve ${index} --judgements judgements`)),
-    h("p", { class: "small" }, "Everything that people judge is then kept in the folder judgements.")));
+    h("p", { class: "small" }, "The folder judgements then keeps all grades.")));
 }

@@ -74,13 +74,13 @@ export async function mount(root, app) {
       known ? h("p", { class: "muted" }, `There are ${count(known, "query", "queries")} with ${count(state.queries.reduce((sum, one) => sum + one.documents, 0), "document")}, from ${state.systems.join(", ")}. Grades stay when you add more.`)
         : h("p", { class: "muted" }, "Take 20 to 50 real queries of your users: codes, single words, and whole questions."),
       h("div", { class: "field" }, h("label", { for: "queries" }, "Queries, one in each line"), queries,
-        h("p", { class: "small", id: "queries-help" }, "Or lines with an id, a tab and the text. Or choose a file: text, TSV, CSV, JSON lines, TREC topics, or a log of the service."), file, sets),
+        h("p", { class: "small", id: "queries-help" }, "A line can also have an id, a tab and the text. You can also choose a file: text, TSV, CSV, JSON lines, TREC topics, or a log of the service."), file, sets),
       h("fieldset", { class: "field" }, h("legend", null, "Systems whose first documents are judged"),
         h("div", { class: "checks" }, state.possible.map((name, number) => h("label", { class: "check" }, boxes[number], name)))),
       h("div", { class: "numbers" },
         h("div", { class: "field" }, h("label", { for: "depth" }, "First documents of each system"), depth),
-        h("div", { class: "field" }, h("label", { for: "seed" }, "Seed of the order"), seed)),
-      h("p", { class: "small" }, "Each document is shown once, in an order that tells nothing about ranks or systems."),
+        h("div", { class: "field" }, h("label", { for: "seed" }, "Random seed of the order"), seed)),
+      h("p", { class: "small" }, "Each document is shown once. The order is shuffled, so it shows neither ranks nor systems."),
       h("div", { class: "actions" }, h("button", { class: "main", disabled: !state.may_write }, known ? "Add to the pools" : "Make the pools")),
       state.may_write ? null : h("p", { class: "note" }, "This token may read, but not write."));
     place.replaceChildren(form);
@@ -233,7 +233,7 @@ export async function mount(root, app) {
         document.title ? h("h3", null, document.title) : null, h("p", { class: "small id" }, document.id), text,
         document.snippet ? h("button", { type: "button", class: "quiet", id: "full", "aria-expanded": "false", on: { click: fullText } }, "Full text ", h("kbd", null, "t")) : null);
       if (document.snippet) text.append(...lines(document.snippet));
-      else text.replaceWith(h("p", { class: "note" }, "The index has no such document any more. Skip it."));
+      else text.replaceWith(h("p", { class: "note" }, "This document is not in the index any more. Skip it."));
       if (document.snippet && !document.snippet.before && !document.snippet.after) nodes.card.querySelector("#full")?.remove();
     }
 
@@ -251,7 +251,7 @@ export async function mount(root, app) {
       }
       const again = state.queries.find((one) => left.skipped[one.id]);
       place.querySelector(".judge-desk").before(h("div", { class: "card finished" },
-        h("p", null, h("b", null, "You have judged everything."), " Each grade is kept."),
+        h("p", null, h("b", null, "You have judged all documents."), " All grades are saved."),
         h("div", { class: "actions" },
           h("a", { class: "button", href: app.link("choose") }, "Go to Choose"),
           again ? h("button", { type: "button", on: { click: skippedAgain } }, `Look at ${count(skipped, "skipped document")} again`) : null)));
@@ -353,7 +353,7 @@ export async function mount(root, app) {
     const people = state.judges.filter((one) => !one.about).map((one) => one.name);
     place.replaceChildren(h("form", { class: "card ask-name", on: { submit: (event) => { event.preventDefault(); use(field.value); } } },
       h("h2", null, "Who are you?"),
-      h("p", { class: "muted" }, "Grades keep who gave them, so that several judges can be compared. This browser remembers the name."),
+      h("p", { class: "muted" }, "Each grade is saved with the name of its judge, so that judges can be compared. This browser remembers your name."),
       h("div", { class: "field" }, h("label", { for: "judge" }, "Your name"), field),
       people.length ? h("div", { class: "actions" }, h("span", { class: "small" }, "Or go on as"), people.map((name) => h("button", { type: "button", on: { click: () => use(name) } }, name))) : null,
       h("div", { class: "actions" }, h("button", { class: "main" }, "Begin"))));
@@ -403,12 +403,12 @@ export async function mount(root, app) {
   }
 
   function agreements(pairs) {
-    if (!pairs.length) return h("p", { class: "muted" }, "Two judges who graded the same documents are compared here.");
+    if (!pairs.length) return h("p", { class: "muted" }, "If two judges grade the same documents, this shows how far they agree.");
     const interval = (of) => (of.mean === null ? "not defined" : [h("b", null, of.mean.toFixed(2)), h("span", { class: "small" }, ` ${of.low.toFixed(2)} to ${of.high.toFixed(2)}`)]);
     return [
       table(["Judges", "Cohen’s kappa", "Weighted kappa", "Same grade", "Documents"], pairs.map((one) =>
         [`${one.first} and ${one.second}`, [interval(one.kappa), h("div", { class: "small" }, one.word)], interval(one.weighted), `${Math.round(one.same * 100)} %`, one.pairs.toLocaleString("en")])),
-      h("p", { class: "small" }, "Kappa is agreement beyond chance: 1 is always, 0 is as often as chance. Behind it is its 95 % interval. In the weighted kappa, near grades disagree less."),
+      h("p", { class: "small" }, "Kappa is agreement beyond chance: 1 means always, and 0 means as often as chance. The two numbers after it are its 95 % interval. In the weighted kappa, a small difference between grades counts less than a large one."),
     ];
   }
 

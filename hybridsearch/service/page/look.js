@@ -184,7 +184,7 @@ export function mount(root, app) {
         h("li", null, h("i", { class: `swatch stage-${name.split(" ")[0]}` }), name, " ", h("b", null, milliseconds(seconds)))))),
       h("p", { class: "small" }, `merged in the browser in ${milliseconds(took / 1000)}`));
     const sentences = [...answer.notes];
-    for (const [key, one] of Object.entries(configs)) if (one && silent(one)) sentences.push(`All weights of ${key.toUpperCase()} are 0, so it finds nothing. Raise one.`);
+    for (const [key, one] of Object.entries(configs)) if (one && silent(one)) sentences.push(`All weights of ${key.toUpperCase()} are 0, so it finds no document. Raise a weight.`);
     notes.replaceChildren(...sentences.map((note) => h("p", { class: "note" }, note)));
   }
 
@@ -231,7 +231,7 @@ export function mount(root, app) {
       await navigator.clipboard.writeText(location.href);
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Copy the address bar";
+      button.textContent = "Copy the address yourself";
     }
     app.say(button.textContent);
     setTimeout(() => { button.textContent = "Copy link"; }, 1500);
@@ -272,7 +272,8 @@ export function mount(root, app) {
   }
 
   return {
-    keys: [["↑ ↓", "Go through a ranking"], ["← →", "Follow a document to the next ranking"], ["Enter", "Explain the document"]],
+    keys: [["↑ ↓", "Go through a ranking"], ["← →", "Follow a document to another ranking"], ["Enter", "Explain the document"],
+      ["j k", "In an explanation: next or previous document"]],
     key: board.key,
     unmount() {
       clearTimeout(timer);

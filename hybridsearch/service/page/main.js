@@ -17,8 +17,8 @@
 //   app.api(path, body, { method, signal, quiet })
 //                        sends JSON to an address below the page, such as `workbench/${index}/look`, and returns the
 //                        JSON of the answer, or its bytes with `blob`. Without a body it is a GET. It asks for a token if
-//                        the service wants one. It throws an Error whose message is a sentence for the user, and with `status`. `quiet` leaves the
-//                        message of an earlier error in its place.
+//                        the service wants one. It throws an Error with a sentence for the user as its message, and with
+//                        `status`. `quiet` leaves the message of an earlier error in its place.
 //   app.at(...names)     an address from names, each encoded: app.at("workbench", app.index, "look")
 //   app.fail(error)      shows the message of an error above the tab, until the next request. Aborted requests are left
 //                        out.
@@ -36,7 +36,7 @@ const TABS = { look: "Look", compare: "Compare", judge: "Judge", choose: "Choose
 const KEYS = [
   ["/", "Go to the query"],
   ["?", "Show the keys"],
-  ["Esc", "Close a dialog, or leave a field"],
+  ["Esc", "Close a dialog, or leave a field or a ranking"],
 ];
 
 const byId = (id) => document.getElementById(id);

@@ -3,8 +3,8 @@
 import { h } from "./dom.js";
 
 export const RULES = {
-  "lower-median": "The middle grade; of two, the lower",
-  majority: "The most frequent grade; if none is, the lowest",
+  "lower-median": "the middle grade, or the lower of two",
+  majority: "the most frequent grade, or the lowest of several",
 };
 
 // judges: names and what they are, such as { anna: "", minilm: "CrossEncoderReranker(...)" }
@@ -18,7 +18,7 @@ export function settlement(judges, { finished = {} } = {}) {
   const decider = h("select", { id: "decider" }, h("option", { value: "" }, "Nobody"), names.map((name) => h("option", { value: name }, name)));
   const differ = h("div", { class: "settle-rules", hidden: names.length < 2 },
     h("label", { for: "rule" }, "If grades differ, take"), rule,
-    h("label", { for: "decider" }, "The last word has"), decider);
+    h("label", { for: "decider" }, "Judge with the last word"), decider);
   const node = h("fieldset", { class: "settle" },
     h("legend", null, "Whose grades count"),
     names.map((name, place) => h("label", { class: "check" }, boxes[place], h("span", null, name, " ", h("span", { class: "small" },
