@@ -3,15 +3,15 @@
     python benchmarks/service.py [--documents N] [--seconds S] [--connections 1,8,32] [--peer PYTHON] [--json]
 
 The index has BM25 and a dense retriever with MiniLM (extras `serve` and `demo`). Queries are encoded by MiniLM. The
-vectors of the documents are random, to save the hours of encoding, and the search in them is exact. Each text has 80
+vectors of the documents are random, because encoding takes hours, and the search in them is exact. Each text has 80
 words from a Zipf vocabulary of 20,000 made-up words, and each query has 4 of these words, which MiniLM splits into
 about 12 tokens.
 
-Three servers take turns, each for some seconds with each number of connections: `hybridsearch serve`, the same with
-`--batch-queries 1`, and a plain FastAPI app around LangChain's EnsembleRetriever with the same documents, vectors and
-model (rank-bm25 and an exact FAISS index, each with 100 candidates). The app runs in the Python of `--peer`, which
-needs langchain-classic, langchain-community, faiss-cpu and rank-bm25. Without these packages it is left out. It is
-asked with 1 and 32 connections only, because it is slow.
+Three servers take turns, each for some seconds with each number of connections: `hybridsearch serve`, the same command
+with `--batch-queries 1`, and a plain FastAPI app around LangChain's EnsembleRetriever with the same documents, vectors
+and model (rank-bm25 and an exact FAISS index, each with 100 candidates). The app runs in the Python of `--peer`, which
+needs langchain-classic, langchain-community, faiss-cpu and rank-bm25. Without these packages, the app is left out. It
+gets only 1 and 32 connections, because it is slow.
 
 A connection sends its next request when it has the answer. All servers, and the client, share the cores, and torch's
 threads wait for each other without a loop (OMP_WAIT_POLICY=PASSIVE). What HTTP adds is measured with BM25 alone, in

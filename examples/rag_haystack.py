@@ -36,7 +36,7 @@ class FirstSentence:
 
 
 def written() -> HybridSearchDocumentStore:
-    """Long texts, so the dense retriever reads passages."""
+    """A store with the topics. They are long, so the dense retriever reads passages."""
     store = HybridSearchDocumentStore(
         retrievers={"bm25": hs.BM25(), "dense": hs.Dense(get_model_path())},
         passages=hs.Passages(size=128, overlap=32),

@@ -1,13 +1,13 @@
-"""The file that keeps grades: one JSON object a line, which is only ever added to.
+"""The file that keeps grades: one JSON object in each line. Lines are only added.
 
     {"judge": "anna", "query": "q1", "document": "d7", "grade": 2, "at": "2026-01-31T09:30:00Z"}
     {"judge": "anna", "query": "q1", "document": "d8", "grade": null, "at": ...}     skipped
     {"judge": "anna", "undo": true, "at": ...}                                       takes back her last grade or skip
     {"judge": "minilm", "about": "CrossEncoderReranker(...)", "at": ...}             a judge that is a program
 
-The last grade that a judge gave a document counts. A line is on the disk before the call that wrote it returns. A line
-without its line end was not finished, because its process was killed: it does not count, and the next writer removes
-it. Several processes may write at once.
+The last grade that a judge gave a document counts. A line is on the disk before the call that wrote it returns. If a
+process was killed, its last line may have no line end. This line does not count, and the next writer removes it.
+Several processes may write at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What one judge said about one document for one query.
+    """The judgement of one judge about one document for one query.
 
     Attributes:
         judge: Name of the judge.
@@ -103,13 +103,13 @@ class JudgementLog:
             return dict(self._now().about)
 
     def last(self, judge: str) -> Judgement | None:
-        """The last grade or skip of a judge that was not taken back."""
+        """The last grade or skip of a judge, without those that were taken back."""
         with self._guard:
             done = self._now().done.get(judge)
             return done[-1] if done else None
 
     def of(self, judge: str) -> dict[Pair, Judgement]:
-        """What a judge says now about each document."""
+        """The last judgement of a judge about each document, by query id and document id."""
         with self._guard:
             return {pair: all_[-1] for pair, all_ in self._now().given.get(judge, {}).items()}
 
@@ -140,7 +140,7 @@ class JudgementLog:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keeps all others from writing to the folder of the file.
+        """Keep all others from writing to the folder of the file.
 
         Raises:
             StorageError: The folder cannot be written.

@@ -1,8 +1,8 @@
 """Judging: people, or programs with a score, grade the first documents of several systems for some queries.
 
-The documents that any of the systems finds first are the *pool* of a query (Sparck Jones and van Rijsbergen, 1975). A
-judge sees them shuffled, and sees neither ranks nor scores nor which system found them. So no system is favoured. A
-document outside of the pool counts as not relevant.
+The first documents of all these systems are the *pool* of a query (Sparck Jones and van Rijsbergen, 1975). A judge sees
+them in a shuffled order, and sees neither ranks nor scores nor systems. So no system is favoured. A document outside of
+the pool counts as not relevant.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from hybridsearch.search import HybridSearch
 Rule: TypeAlias = Literal["majority", "lower-median"]
 """How a disagreement is settled.
 
-- "majority": the grade that most judges gave; of equally frequent grades the lowest.
-- "lower-median": the middle grade; of two middle grades the lower.
+- "majority": the most frequent grade. Of equally frequent grades, it is the lowest.
+- "lower-median": the middle grade. Of two middle grades, it is the lower.
 """
 
 Scorer: TypeAlias = "Reranker | Callable[[str, Sequence[str]], Sequence[float]]"
@@ -51,7 +51,7 @@ HIGHEST = 3
 """The highest grade. 0 is not relevant, 1 touches the question, 2 answers a part of it, 3 answers it."""
 
 LONGEST_NAME = 80
-"""Number of characters that the name of a judge has at most."""
+"""Largest number of characters of the name of a judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Progress:
         graded: Number of documents that the judge graded.
         skipped: Number of documents that the judge skipped.
         documents: Number of documents of all pools.
-        finished: Number of queries of which the judge graded or skipped each document.
+        finished: Number of queries for which the judge graded or skipped each document.
         queries: Number of queries.
     """
 
@@ -293,8 +293,8 @@ class Judgements:
     ) -> int:
         """Let a program grade all documents that it has not graded: a cross-encoder, or any function with a score.
 
-        The program is a judge with a name, as a person is. `disagreements` shows where people differ from it. A call
-        that was interrupted goes on when it is made again.
+        The program is a judge with a name, as a person is. `disagreements` lists the documents to which people gave
+        other grades. If a call was interrupted, make it again to grade the rest.
 
         Args:
             judge: Name of the judge.
@@ -302,7 +302,7 @@ class Judgements:
                 asks a language model for a grade from 0 to 3 fits the default thresholds.
             source: Index or documents that have the texts.
             thresholds: The least scores of the grades 1, 2 and 3, in rising order. There may be fewer grades.
-            about: What the judge is, for the people who read the grades. Default: the `repr` of the scorer.
+            about: Description of the judge, for the people who read the grades. Default: the `repr` of the scorer.
             show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
 
         Returns:
@@ -381,7 +381,7 @@ class Judgements:
     def agreement(
         self, judges: Collection[str] | None = None, *, weights: Weighting = "linear", seed: int = 0
     ) -> list[Agreement]:
-        """How far each two judges agree on the documents that both graded.
+        """Compute how far each two judges agree on the documents that both graded.
 
         Args:
             judges: Names of the judges. None takes all.
@@ -401,7 +401,7 @@ class Judgements:
         return found
 
     def disagreements(self, judges: Collection[str] | None = None) -> list[Disagreement]:
-        """The documents with different grades, those with the largest difference first.
+        """List the documents with different grades, the largest difference first.
 
         Args:
             judges: Names of the judges. None takes all.
@@ -421,7 +421,8 @@ class Judgements:
             judges: Names of the judges whose grades count. None takes all people. Programs count only if they are
                 named.
             rule: How different grades are settled: "majority" or "lower-median" (see `Rule`).
-            decider: Name of a judge whose grade counts wherever this judge gave one. None if nobody decides.
+            decider: Name of the judge with the last word: if this judge graded a document, only this grade counts. None
+                for nobody.
 
         Returns:
             Query id -> document id -> grade, in the order of the pools.
@@ -462,7 +463,7 @@ class Judgements:
             corpus: Documents. None if an index is measured, because the index has them.
             judges: Names of the judges whose grades count. None takes all people.
             rule: How different grades are settled (see `Rule`).
-            decider: Name of a judge whose grade counts wherever this judge gave one.
+            decider: Name of the judge with the last word, as in `settled`.
             unfinished: Whether to keep the queries that are not finished too.
 
         Returns:
@@ -507,7 +508,7 @@ class Judgements:
             corpus: Documents, such as `search.documents()`. None writes none: then measure an index.
             judges: Names of the judges whose grades count. None takes all people.
             rule: How different grades are settled (see `Rule`).
-            decider: Name of a judge whose grade counts wherever this judge gave one.
+            decider: Name of the judge with the last word, as in `settled`.
             unfinished: Whether to keep the queries that are not finished too (see `dataset`).
 
         Raises:
@@ -613,8 +614,8 @@ class Judgements:
         owner = getattr(scorer, "__self__", scorer)  # of a bound method
         if name in self._pool.retrievers or isinstance(owner, Encoder | HybridSearch | Pipeline):
             raise InvalidArgumentError(
-                f"The judge {name!r} is a retriever of the index that is judged, and a judge never weighs itself: use "
-                "a cross-encoder, or a function that is no part of the index."
+                f"The judge {name!r} is a retriever of the index that is judged, and would prefer its own documents: "
+                "use a cross-encoder, or a function that is no part of the index."
             )
         if not callable(scorer) and not isinstance(scorer, Reranker):
             raise InvalidArgumentError(

@@ -49,8 +49,8 @@ def dense_retriever(search: HybridSearch, encoder: type) -> tuple[str, Retriever
 
     Args:
         search: The index.
-        encoder: Class of the framework's encoders. The first retriever with such an encoder is taken, or the first
-            dense retriever if there is none.
+        encoder: Class of the framework's encoders. The first retriever with an encoder of this class is taken, or the
+            first dense retriever if there is none.
 
     Raises:
         InvalidArgumentError: The index has no dense retriever.

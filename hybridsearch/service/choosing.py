@@ -49,7 +49,7 @@ class Settlement:
     Attributes:
         judges: Names of the judges whose grades count. None for all people.
         rule: How different grades are settled.
-        decider: Name of a judge whose grade counts wherever there is one. None for nobody.
+        decider: Name of the judge with the last word. None for nobody.
     """
 
     judges: Collection[str] | None = None

@@ -45,15 +45,15 @@ class ServedIndex:
     """An index that the service answers from, under a name.
 
     Several processes may serve one folder. Each of them looks for changes twice a second, and the processes write in
-    turns. Of an index on a server, each looks every two seconds whether it was replaced.
+    turns. If the index is on a server, each process looks every two seconds whether the index was replaced.
 
     Args:
         name: Name of the index in the addresses of the service.
         place: Place of the index: a folder, or an engine's URL.
-        reload: Whether another index that takes the place of this one is opened beside it, with its models, and then
-            answers instead. As long as nothing is at the place, the old index answers. If not, the index follows its
-            place as `HybridSearch.refresh` does, and requests fail as long as nothing is there.
-        wait: Seconds that a batch of searches waits for more, as in `Batcher`.
+        reload: Whether an index that is replaced goes on answering until the models of the new index are loaded. As
+            long as nothing is at the place, the old index answers. False follows the place as `HybridSearch.refresh`
+            does, and requests fail as long as nothing is there.
+        wait: Longest time in seconds that a batch of searches waits for more, as in `Batcher`.
         largest: Largest number of queries in a batch, as in `Batcher`.
         log_queries: Whether the log has the texts of queries, with the ids of their hits.
         **options: The other arguments of `hs.open`.

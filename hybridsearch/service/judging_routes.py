@@ -41,7 +41,7 @@ MOST_DISAGREEMENTS = 200
 """Number of disagreements that are listed."""
 
 MOST_EXPORTED = 100_000
-"""Number of documents that an export has at most."""
+"""Largest number of documents of an export."""
 
 MOST_QUERIES = 10_000
 """Number of queries that can be judged."""
@@ -87,7 +87,7 @@ class SettlementBody(_Body):
 
     judges: list[Name] | None = Field(None, max_length=100, description="Judges whose grades count. null: all people.")
     rule: Rule = Field("lower-median", description="How different grades are settled.")
-    decider: Name | None = Field(None, description="Judge whose grade counts wherever there is one.")
+    decider: Name | None = Field(None, description="Judge with the last word: its grade counts alone.")
 
     @property
     def made(self) -> Settlement:

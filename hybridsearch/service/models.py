@@ -209,7 +209,7 @@ class SearchBody(Strict):
         default=[], max_length=10, description="Boosts that raise scores by metadata."
     )
     group_by: str | None = Field(
-        default=None, min_length=1, description="Metadata field of which each value gives one hit, the best."
+        default=None, min_length=1, description="Metadata field. Documents with the same value are one hit, the best."
     )
     diversity: Diversity | None = None
     snippets: bool | SnippetSettings = Field(
@@ -266,7 +266,9 @@ class Explained(Strict):
     retrievers: list[RetrieverName] | None = Field(
         default=None, min_length=1, max_length=100, description="Names of the retrievers to ask."
     )
-    candidates: int | None = Field(default=None, ge=1, description="Number of documents read from each retriever.")
+    candidates: int | None = Field(
+        default=None, ge=1, description="Number of documents that are read from each retriever."
+    )
 
 
 def explained_body(limits: Settings) -> type[Explained]:

@@ -33,7 +33,7 @@ def to_plain(name: str, value: Any) -> Any:
         value: The argument, or a list or mapping of arguments.
 
     Raises:
-        SerializationError: Only the caller can make the object, or the value has a secret in plain text.
+        SerializationError: The value cannot be written to YAML, or it has a secret in plain text.
         ValueError: The secret is a token. Haystack raises it.
     """
     plain = _to_plain(name, value)

@@ -264,7 +264,7 @@ class HybridSearchEmbeddingRetriever(_Retriever):
 
 @component
 class HybridSearchContextRetriever(_Retriever):
-    """A Haystack retriever that puts the best passages into a text for a prompt, numbered so that an answer cites them.
+    """A Haystack retriever that puts the best passages into a text for a prompt, numbered for citations.
 
     `text` goes into a prompt. `context` is the `Context` of `Results.context`: `context.cite(answer)` finds the sources
     that an answer cites.

@@ -76,8 +76,8 @@ class HybridSearchDocumentStore:
     - A field with a list matches if one of its elements matches. `"in"` finds an element of a list.
     - A boolean equals only a boolean. Texts that Unicode treats as equal are equal.
     - `>`, `>=`, `<` and `<=` compare numbers, and dates in ISO 8601 form. Values of another kind do not match.
-    - A date and time with an offset from UTC is not compared with one without an offset: there is a FilterError if the
-      field has both kinds, or if the filter has another kind than the field.
+    - Some dates and times have an offset from UTC, and others have none. There is a FilterError if the field has both
+      kinds, or if the filter has another kind than the field.
     - A filter selects by `id` and by metadata. Other fields of a document, and `meta.id`, are a FilterError.
 
     `to_dict` has the arguments, and no documents. A `Secret` of an environment variable is written as the name of the
@@ -189,7 +189,7 @@ class HybridSearchDocumentStore:
         """Describe the store by its arguments, as YAML holds them.
 
         Raises:
-            SerializationError: Only the caller can make an argument again, or it has a password or a key in plain text.
+            SerializationError: An argument cannot be written to YAML, or it has a password or a key in plain text.
             ValueError: A `Secret` is a token.
         """
         return default_to_dict(self, **self._plain())
