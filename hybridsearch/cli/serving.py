@@ -52,7 +52,11 @@ def _options() -> Iterator[tuple[str, Any]]:
             yield one.name, Annotated[bool | None, flag(name, data["help"], rich_help_panel=data["panel"])]
             continue
         many = kind not in (int, float, str)
-        default = f"{one.default:,}" if kind is int and one.name != "port" else one.default
+        default = one.default
+        if kind is int and one.name != "port":
+            default = f"{default:,}"
+        elif kind is float:
+            default = f"{default:g}"
         shown = f" Default: {default}." if default else ""
         option = opt(data["metavar"], data["help"] + shown, name, rich_help_panel=data["panel"], show_default=False)
         yield one.name, Annotated[(list[str] if many else kind) | None, option]
@@ -69,7 +73,7 @@ def serve(
     option: arguments.Options = None,
     **given: Any,
 ) -> None:
-    """Serve indexes over HTTP, with a page to search them.
+    """Serve indexes to programs over HTTP, and to people on a page.
 
     The page is at http://127.0.0.1:8000/. Programs use the addresses below
     /v1, which /openapi.json describes.

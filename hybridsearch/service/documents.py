@@ -69,7 +69,7 @@ class _Report:
         notes = list(self.notes)
         if self.repeated:
             came = number_of(self.repeated, "document")
-            notes.append(f"{came} came before another one with the same id, so the later one is stored.")
+            notes.append(f"{came} had the same id as a later document. Only the later document is stored.")
         return {**counts, "refused": self.refused, "notes": notes}
 
 

@@ -22,7 +22,7 @@ def setting(default: Any, help: str, *, panel: str = "Limits", metavar: str = "N
         default: Default of the setting. A tuple is a list of texts.
         help: Text for `hybridsearch serve --help`. It begins with what the value is.
         panel: Heading under which the help text lists the option.
-        metavar: Placeholder for the value in the help text.
+        metavar: Placeholder of the value in the help text.
         least: Smallest allowed number. None for a value that is no number.
     """
     return field(default=default, metadata={"help": help, "panel": panel, "metavar": metavar, "least": least})
@@ -98,21 +98,25 @@ class Settings:
         panel="Run",
         metavar="PATH",
     )
-    max_body: int = setting(10_000_000, "Bytes of a body that has documents, and of one line of NDJSON.", least=1)
+    max_body: int = setting(
+        10_000_000, "Largest number of bytes of a body with documents, and of a line of NDJSON.", least=1
+    )
     max_search_body: int = setting(
-        1_000_000, "Bytes of the body of a search, and of other requests that store nothing.", least=1
+        1_000_000, "Largest number of bytes of the body of a search, and of other requests that store nothing.", least=1
     )
-    max_queries: int = setting(100, "Queries in one request.", least=1)
-    max_query: int = setting(2_000, "Characters of a query.", least=1)
-    max_top_k: int = setting(1_000, "Hits for each query, and documents in one part of a list.", least=1)
-    max_hits: int = setting(10_000, "Hits of all queries of one request.", least=1)
-    max_candidates: int = setting(10_000, "Documents that are read from each retriever.", least=1)
-    max_filter_depth: int = setting(20, "Levels of objects and lists in a filter.", least=1)
-    max_filter_values: int = setting(10_000, "Values in a filter.", least=1)
+    max_queries: int = setting(100, "Largest number of queries in one request.", least=1)
+    max_query: int = setting(2_000, "Largest number of characters of a query.", least=1)
+    max_top_k: int = setting(
+        1_000, "Largest number of hits for each query, and of documents in one part of a list.", least=1
+    )
+    max_hits: int = setting(10_000, "Largest number of hits of all queries of one request.", least=1)
+    max_candidates: int = setting(10_000, "Largest number of documents that are read from each retriever.", least=1)
+    max_filter_depth: int = setting(20, "Largest number of levels of objects and lists in a filter.", least=1)
+    max_filter_values: int = setting(10_000, "Largest number of values in a filter.", least=1)
     max_seconds: float = setting(
-        30.0, "Seconds that a request may take. The next bytes of streamed documents must come in this time.", least=0.1
+        30.0, "Longest time in seconds of a request, and between two parts of streamed documents.", least=0.1
     )
-    max_requests: int = setting(128, "Requests at the same time. Others get the status 429.", least=1)
+    max_requests: int = setting(128, "Largest number of requests at the same time. Others get the status 429.", least=1)
 
     def __post_init__(self) -> None:
         for name, kind in kinds().items():

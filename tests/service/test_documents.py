@@ -72,7 +72,7 @@ def test_documents_are_stored_read_and_deleted(mine: Path, asked: Asked) -> None
 def test_of_documents_with_the_same_id_the_last_is_stored(asked: Asked) -> None:
     twice = [{"id": "d", "text": "first"}, {"id": "d", "text": "second"}]
     stored, read = asked(("PUT", PLACE, {"json": twice}), ("GET", f"{PLACE}/d", {}))
-    note = "1 document came before another one with the same id, so the later one is stored."
+    note = "1 document had the same id as a later document. Only the later document is stored."
     assert (stored.json()["indexed"], stored.json()["notes"]) == (1, [note])
     assert read.json()["text"] == "second"
 
