@@ -1,4 +1,4 @@
-"""What answers hold. These models describe the answers in OpenAPI. The answers themselves are made elsewhere."""
+"""Models that describe the answers in OpenAPI. The answers themselves are made elsewhere."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class Documents(BaseModel):
     """A part of the list of documents."""
 
     documents: list[DocumentBody]
-    cursor: str | None = Field(description="The `after` of the next part. None after the last one.")
+    cursor: str | None = Field(description="Value of `after` for the next part. null in the last part.")
     notes: list[str]
 
 

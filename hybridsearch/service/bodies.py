@@ -1,4 +1,4 @@
-"""JSON from clients, which may be hostile, and JSON for them."""
+"""Reads JSON from clients, which may be hostile, and writes JSON for them."""
 
 from __future__ import annotations
 

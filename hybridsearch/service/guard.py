@@ -1,4 +1,4 @@
-"""What every request must pass before it reaches a route, and what every answer gets."""
+"""The checks and limits of every request before it reaches a route, and the headers of every answer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Work that takes longer than a request: it runs in a thread, tells how far it is, and can be cancelled.
+"""Jobs: work that takes longer than a request. A job runs in a thread, tells how far it is, and can be cancelled.
 
-What a job tells is in files, so that each worker of the service can answer for it.
+The state of a job is in files, so that each worker of the service can tell it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Jobs:
             self._stop.touch()
 
     def status(self) -> dict[str, Any]:
-        """What the last job tells: `name`, `state`, `stage`, `done`, `total`, `error`. Empty if there was no job.
+        """The state of the last job: `name`, `state`, `stage`, `done`, `total`, `error`. Empty if there was no job.
 
         The state is "running", "done", "failed", "cancelled", or "interrupted" if its process was killed.
         """

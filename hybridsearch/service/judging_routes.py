@@ -77,7 +77,7 @@ class GradeBody(_Body):
 
 
 class UndoBody(_Body):
-    """Whose last grade is taken back."""
+    """The judge whose last grade or skip is taken back."""
 
     judge: Name
 
@@ -102,7 +102,7 @@ class UseBody(_Body):
 
 
 class Desk:
-    """Where one index is judged.
+    """The judgements, the jobs and the results of one index.
 
     Args:
         served: The index.
@@ -111,7 +111,7 @@ class Desk:
     Attributes:
         folder: Folder of the judgements of this index.
         judgements: The grades.
-        jobs: The work that takes long.
+        jobs: The jobs.
         chooser: The results, and the fusion that is in use.
     """
 

@@ -1,4 +1,4 @@
-"""What requests may hold. `hybridsearch.search` checks everything that these models leave open."""
+"""The bodies of requests, as models of pydantic. `hybridsearch.search` checks everything that they leave open."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ class SearchBody(Strict):
     )
     diversity: Diversity | None = None
     snippets: bool | SnippetSettings = Field(
-        default=False, description="Whether each hit has the part of its text that fits."
+        default=False, description="Whether each hit has a snippet: the part of its text that fits the query best."
     )
     passages: bool = Field(default=True, description="Whether hits of an index with passages list their best passages.")
     explain: bool = Field(default=False, description="Whether each hit has an explanation.")

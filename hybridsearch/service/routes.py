@@ -107,7 +107,7 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
         q: Annotated[str, Query(description="Text of the query.", max_length=settings.max_query, examples=["brakes"])],
         top_k: Annotated[int, Query(description="Number of hits.", ge=1, le=settings.max_top_k)] = 10,
         offset: Annotated[int, Query(description="Number of first hits to leave out.", ge=0, le=LARGEST)] = 0,
-        snippets: Annotated[bool, Query(description="Whether each hit has the part of its text that fits.")] = False,
+        snippets: Annotated[bool, Query(description="Whether each hit has a snippet of its text.")] = False,
     ) -> Response:
         """Search an index from a browser or from curl."""
         return await _searched(served, Body(query=q, top_k=top_k, offset=offset, snippets=snippets), settings)
