@@ -33,6 +33,8 @@ HOSTILE = "<img src=x onerror=window.hacked=1></textarea><script>window.hacked=1
 WORDS = ("alder", "birch", "cedar", "maple", "oaken", "poplar", "rowan", "spruce", "willow", "linden")
 NAMES = ("sitting", "keys", "fails", "judges", "hostile", "reads", "axe")
 READ = "a-token-that-may-read"
+_SHOWN = """() => document.querySelector(".finished") ? null
+    : [document.querySelector(".query h2").innerText, document.querySelector(".document .id").innerText]"""
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +95,11 @@ class Opened:
 
     def judge_all(self, grade: Callable[[str, str], int]) -> None:
         """Grade each document by one key, until everything is judged."""
-        for _ in range(200):
-            if self.page.locator(".finished").count():
-                return
-            before = self.query, self.document
-            self.page.keyboard.press(str(grade(*before)))
-            self.page.wait_for_timeout(5)
-        raise AssertionError("Judging does not end.")
+        shown = self.page.evaluate(_SHOWN)
+        while shown:
+            self.page.keyboard.press(str(grade(*shown)))
+            self.page.wait_for_function(f"before => JSON.stringify(({_SHOWN})()) !== JSON.stringify(before)", arg=shown)
+            shown = self.page.evaluate(_SHOWN)
 
     def overflow(self) -> int:
         """The number of pixels by which the page is wider than the window."""
