@@ -175,6 +175,8 @@ class ServedIndex:
         return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: change(self._search))
 
     def _observe(self, size: int, found: Sequence[Results]) -> None:
+        for name, reason in found[0].failures.items():  # one for all results of a batch
+            log.warning("The retriever %r of the index %r did not answer: %s", name, self.name, redacted(reason))
         if self.observe is not None:
             self.observe(size, found)
 

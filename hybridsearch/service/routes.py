@@ -28,10 +28,8 @@ from hybridsearch.service.models import (
     search_body,
 )
 from hybridsearch.service.openapi import returns
+from hybridsearch.service.problems import UNHEARD, notes_of
 from hybridsearch.service.settings import Settings
-
-UNHEARD = "The retriever did not answer."
-"""What a client is told about the failure of an optional retriever."""
 
 Index = Annotated[ServedIndex, Depends(served_index)]
 
@@ -154,9 +152,7 @@ def _to_dict(results: Results, body: SearchBody, stop: Event) -> Json:
     """Results as JSON holds them, with what was asked for. Highlights are left out once `stop` is set."""
     found = results.to_dict()
     found["failures"] = dict.fromkeys(results.failures, UNHEARD)
-    for name, reason in results.failures.items():  # a reason may have the address of an engine or the path of a model
-        told = f"Without {name}: {UNHEARD}"
-        found["notes"] = [note.replace(f"Without {name}: {reason}", told) for note in found["notes"]]
+    found["notes"] = notes_of(results)
     hits: list[Json] = found["hits"]
     if not body.passages:
         for hit in hits:

@@ -29,6 +29,7 @@ from hybridsearch.service.configurations import Configuration, Found, search_wit
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.judging_routes import desk
 from hybridsearch.service.models import Strict, checked_filter
+from hybridsearch.service.problems import notes_of
 from hybridsearch.service.settings import Settings
 from hybridsearch.snippets import Highlight
 
@@ -209,8 +210,7 @@ async def look(index: Index, limits: Limits, body: Look) -> dict[str, Any]:
             for one, results in zip(body.configurations, systems, strict=True)
         ],
         "documents": documents,
-        "notes": list(dict.fromkeys(note for results in systems for note in results.notes)),
-        "failures": dict(found.answers.failures),
+        "notes": list(dict.fromkeys(note for results in systems for note in notes_of(results))),
         "timings": dict(systems[0].timings),
         "seconds": time.perf_counter() - started,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ def serving() -> Serving:
 
     @asynccontextmanager
     async def serve(
-        folder: Path, tokens: str = "", **settings: Any
+        folder: Path, tokens: str = "", optional: Sequence[str] = (), **settings: Any
     ) -> AsyncIterator[tuple[httpx.AsyncClient, ServedIndex]]:
-        served = ServedIndex(folder.name, str(folder))
+        served = ServedIndex(folder.name, str(folder), optional=optional)
         app = make_app({folder.name: served}, Settings(**settings), Tokens.parse(tokens))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with (

@@ -87,6 +87,31 @@ def test_the_best_passage_is_marked_wherever_it_is(serving: Any, tmp_path: Path)
     assert "".join(part for part, _, is_best in found["text"] if is_best) == best.text
 
 
+def test_no_answer_says_why_an_optional_retriever_failed_and_the_log_does(
+    serving: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, tmp_path / "books") as search:
+        search.upsert({"id": "book", "text": "one two three"})
+
+    def failing(self: hs.CharNGrams, texts: list[str]) -> Any:
+        raise OSError("/secret/model is gone")
+
+    async def ask() -> list[str]:
+        async with serving(tmp_path / "books", optional=["chars"]) as (client, _):
+            monkeypatch.setattr(hs.CharNGrams, "encode_queries", failing)
+            body: dict[str, Any] = {"query": "three"}
+            answers = [
+                await client.post("/v1/books/search", json=body),
+                await client.post("/workbench/books/look", json={**body, "configurations": [{}]}),
+            ]
+            return [answer.text for answer in answers]
+
+    for text in asyncio.run(ask()):
+        assert "Without chars: The retriever did not answer." in text
+        assert "secret" not in text
+    assert "/secret/model is gone" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
