@@ -193,6 +193,11 @@ class LazyModel:
                 f"model_kwargs cannot hold {', '.join(sorted(taken))}: weights are read from safetensors only, and "
                 "trust_remote_code is a separate argument."
             )
+        if secret := sorted({"token", "use_auth_token", "api_key"} & self._model_kwargs.keys()):
+            raise InvalidArgumentError(
+                f"model_kwargs holds {secret[0]!r}, but model_kwargs are stored in an index, where others can read "
+                "them: put the token into the environment variable HF_TOKEN."
+            )
         try:
             json.dumps(self._model_kwargs)
         except TypeError as error:

@@ -177,6 +177,12 @@ def test_model_kwargs_cannot_loosen_the_safety(kwargs: dict[str, Any]) -> None:
         dense("a/model", model_kwargs=kwargs)
 
 
+def test_model_kwargs_hold_no_token_because_an_index_stores_them() -> None:
+    with pytest.raises(InvalidArgumentError, match="HF_TOKEN") as error:
+        dense("a/model", model_kwargs={"token": "hf_secret"})
+    assert "hf_secret" not in str(error.value)
+
+
 def test_model_kwargs_must_be_json_able() -> None:
     import torch
 
