@@ -20,7 +20,7 @@ demo: $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py
 
 serve: $(VENV)/demo.stamp | demo-index
-	$(VENV)/bin/hybridsearch serve demo=demo-index --judgements demo-judgements
+	$(VENV)/bin/hybridsearch serve demo=demo-index --judgements demo-judgements --allow-write
 
 demo-index: | $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py

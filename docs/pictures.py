@@ -82,7 +82,7 @@ def workbench(model: str, browser: str) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         app = make_app(
             {"helpdesk": ServedIndex("helpdesk", str(place))},
-            Settings(queries=(str(helpdesk),), judgements=str(judged)),
+            Settings(queries=(str(helpdesk),), judgements=str(judged), allow_write=True),
         )
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)

@@ -48,13 +48,17 @@ def check_may_write(request: Request) -> None:
     Raises:
         HTTPException: The client may not write (403).
     """
-    if not request.state.may_write:
-        raise HTTPException(
-            403,
-            "This token may read, but not write."
-            if request.state.right
-            else "This service only reads: start it with --allow-write, or give it a token that may write.",
-        )
+    if (reason := why_not_write(request)) is not None:
+        raise HTTPException(403, reason)
+
+
+def why_not_write(request: Request) -> str | None:
+    """Why the client may not write, as a sentence. None if it may."""
+    if request.state.may_write:
+        return None
+    if request.state.right:
+        return "This token may read, but not write."
+    return "This service only reads: start it with --allow-write, or give it a token that may write."
 
 
 class Guard:

@@ -27,6 +27,7 @@ from hybridsearch.fusion import RRF
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.choosing import Chooser, Settlement, without_folders
 from hybridsearch.service.chosen import folder_of
+from hybridsearch.service.guard import check_may_write, why_not_write
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.jobs import Jobs
 from hybridsearch.snippets import Snippet
@@ -169,6 +170,7 @@ def check_may_judge(request: Request) -> None:
 
 OfIndex = Annotated[Desk, Depends(desk)]
 writes = [Depends(check_may_judge)]
+changes = [Depends(check_may_write)]  # of the ranking of all searches
 
 # Pools
 
@@ -387,6 +389,7 @@ def choice(of: OfIndex, request: Request) -> dict[str, Any]:
     judgements = of.judgements
     return {
         "may_write": may_judge(request),
+        "use_refused": why_not_write(request),
         "judges": {name: without_folders(about) for name, about in judgements.judges.items()},
         "queries": len(judgements.queries),
         "finished": {name: judgements.progress(name).finished for name in judgements.judges},
@@ -420,14 +423,14 @@ def cancel(of: OfIndex) -> dict[str, Any]:
     return of.jobs.status()
 
 
-@router.post("/use", dependencies=writes, summary="Put the fusion of a system into use")
+@router.post("/use", dependencies=changes, summary="Put the fusion of a system into use")
 def use(of: OfIndex, body: UseBody) -> dict[str, Any]:
     """Let all searches of the service use the fusion of a measured system, or the tuned one."""
     of.chooser.use(of.search, body.system)
     return {"fusion": repr(of.search.fusion), "candidates": of.search.candidates}
 
 
-@router.delete("/use", dependencies=writes, summary="Use the index's own fusion again")
+@router.delete("/use", dependencies=changes, summary="Use the index's own fusion again")
 def stop_using(of: OfIndex) -> dict[str, Any]:
     """Let all searches use the index's own fusion again."""
     of.chooser.stop_using()

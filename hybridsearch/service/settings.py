@@ -48,7 +48,10 @@ class Settings:
     )
     port: int = setting(8000, "Port to listen on.", panel="Run", least=1)
     allow_write: bool = setting(
-        False, "Let clients store and delete documents, if there are no tokens.", panel="Run", metavar=""
+        False,
+        "Let clients store and delete documents, and choose the fusion of all searches, if there are no tokens.",
+        panel="Run",
+        metavar="",
     )
     cors: tuple[str, ...] = setting(
         (),
@@ -88,7 +91,8 @@ class Settings:
     judgements: str = setting(
         "",
         "Folder that keeps the judgements, and the fusions that people choose. With it, people can judge on the "
-        "page. If there are tokens, a judge needs a token that may write.",
+        "page. If there are tokens, a judge needs a token that may write. Without tokens, "
+        "--allow-write lets people choose a fusion.",
         panel="Run",
         metavar="FOLDER",
     )

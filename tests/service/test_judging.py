@@ -197,7 +197,7 @@ def test_without_a_folder_the_service_says_how_to_get_one(client: Callable[..., 
 def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_use(
     client: Callable[..., TestClient], tmp_path: Path, trees: Path
 ) -> None:
-    asked = client()
+    asked = client(allow_write=True)
     with_pools(asked, "\n".join([*(word[:4] for word in WORDS), "xyz"]), ("bm25", "chars", "rrf", "minmax"))
     answer = asked.post("/workbench/trees/choice", json={})
     assert (answer.status_code, "No person has graded" in answer.text) == (400, True)
@@ -227,6 +227,13 @@ def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_u
     assert asked.get("/report/trees/another-key").status_code == 404
 
     before = choice["fusion"]
+    assert choice["use_refused"] is None
+    only_judges = client()
+    reason = only_judges.get("/workbench/trees/choice").json()["use_refused"]
+    for method in ("POST", "DELETE"):
+        refused = only_judges.request(method, "/workbench/trees/use", json={"system": "tuned"})
+        assert (refused.status_code, refused.json()["detail"]) == (403, reason)
+    assert "--allow-write" in reason
     used = asked.post("/workbench/trees/use", json={"system": "tuned"}).json()
     assert used["fusion"] == "RRF(weights={'bm25': 0.0, 'chars': 1.0}, k=60)"
     found = asked.post("/v1/trees/search", json={"query": "alde tree", "top_k": 3, "explain": True}).json()

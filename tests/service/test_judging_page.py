@@ -46,7 +46,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(trees: Path, judged: Path) -> Iterator[str]:
     """The address of a service with one index under several names, each for one test."""
-    yield from serve(Settings(judgements=str(judged)), Tokens(), trees)
+    yield from serve(Settings(judgements=str(judged), allow_write=True), Tokens(), trees)
 
 
 def serve(settings: Settings, tokens: Tokens, place: Path) -> Iterator[str]:
@@ -172,6 +172,12 @@ def test_from_no_judgement_to_a_fusion_in_use_by_keys_alone(
         assert json.load(answer)["hits"][0]["id"].startswith("alder")
     with hs.open(trees, fusion=judged / "sitting" / "fusion.json") as search:
         assert search.fusion.weights == {"bm25": 0.0, "chars": 1.0}
+    for at in serve(Settings(judgements=str(judged)), Tokens(), trees):
+        only_judges = look("#/choose?index=sitting", at=at).page
+        only_judges.get_by_text("start it with --allow-write").wait_for()
+        assert only_judges.get_by_role("button", name="Use this").is_disabled()
+        assert only_judges.get_by_role("button", name="own fusion again").count() == 0
+        assert only_judges.get_by_role("button", name="Measure and tune").is_enabled()
     page.get_by_role("button", name="Use the index’s own fusion again").press("Enter")
     page.get_by_text("In use:", exact=True).wait_for(state="detached")
 

@@ -49,7 +49,7 @@ export async function mount(root, app) {
       h("div", null, h("b", null, "In use: "), h("code", null, found.fusion), ` with ${found.candidates} candidates`),
       h("p", { class: "small" }, "All searches of this service use this fusion, also after the next start. The command line can use it too. JUDGEMENTS is the folder of --judgements:"),
       h("pre", { tabindex: 0 }, h("code", null, `hybridsearch search PLACE "a question" --fusion JUDGEMENTS/${found.file}`)),
-      found.may_write ? h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => change(() => app.api(at("use"), undefined, { method: "DELETE" })) } }, "Use the index’s own fusion again")) : null));
+      found.use_refused ? null : h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => change(() => app.api(at("use"), undefined, { method: "DELETE" })) } }, "Use the index’s own fusion again"))));
   }
 
   function drawStart() {
@@ -102,7 +102,8 @@ export async function mount(root, app) {
         h("h2", null, tuned ? `Advice: ${tuned.recommended}` : `Best: ${best.name}`),
         h("p", null, tuned ? tuned.recommendation : `${best.name} has the highest ${measure}, ${best.means[measure].mean.toFixed(3)}.`),
         result.problems.length ? h("ul", { class: "problems" }, result.problems.map((one) => h("li", { class: "note" }, one))) : null,
-        systems.length > 1 ? h("div", { class: "actions" }, use(tuned ? "tuned" : best.name, "Use this", "main")) : null),
+        systems.length > 1 ? h("div", { class: "actions" }, use(tuned ? "tuned" : best.name, "Use this", "main"),
+          found.use_refused ? h("span", { class: "note" }, `“Use this” changes all searches of this service. ${found.use_refused}`) : null) : null),
       h("section", { class: "card" },
         h("h2", null, `${result.queries.toLocaleString("en")} judged queries, ${result.judgements.toLocaleString("en")} judgements`),
         table(["System", `${measure}, with its 95 % interval`, "More than its best retriever", ...result.measures.slice(1), "Time", ""], rows)),
@@ -133,7 +134,7 @@ export async function mount(root, app) {
   }
 
   function use(system, label, class_ = "", name = null) {
-    return h("button", { type: "button", class: class_, "aria-label": name, disabled: !found.may_write, on: { click: () => change(() => app.api(at("use"), { system })) } }, label);
+    return h("button", { type: "button", class: class_, "aria-label": name, disabled: Boolean(found.use_refused), on: { click: () => change(() => app.api(at("use"), { system })) } }, label);
   }
 
   async function change(request) {

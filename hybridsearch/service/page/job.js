@@ -45,6 +45,6 @@ export function refused(root, error, index) {
   root.replaceChildren(h("div", { class: "card empty" },
     h("h1", null, "Nothing can be judged here yet"),
     h("p", null, error.message),
-    h("pre", { tabindex: 0 }, h("code", null, `hybridsearch serve ${index} --judgements judgements`)),
-    h("p", { class: "small" }, "The folder judgements then keeps all grades.")));
+    h("pre", { tabindex: 0 }, h("code", null, `hybridsearch serve ${index} --judgements judgements --allow-write`)),
+    h("p", { class: "small" }, "The folder judgements then keeps all grades. --allow-write lets Choose put a fusion into use.")));
 }
