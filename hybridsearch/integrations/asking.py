@@ -17,7 +17,7 @@ from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
 from hybridsearch.integrations.encoding import as_vectors
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.retrieval import Plan
-from hybridsearch.search import HybridSearch
+from hybridsearch.search import HybridSearch, SearchOptions
 
 A_VECTOR: Final = "(a vector)"
 """Text of a query that has no text, but a vector."""
@@ -27,6 +27,14 @@ def check_search(search: object) -> None:
     """Raises InvalidArgumentError unless the object is a `HybridSearch`."""
     if not isinstance(search, HybridSearch):
         raise InvalidArgumentError(f"search is a HybridSearch, such as hs.open(place), not {search!r:.80}.")
+
+
+def check_options(options: Iterable[str]) -> None:
+    """Raises InvalidArgumentError unless all names are options of `HybridSearch.search`."""
+    known = SearchOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise InvalidArgumentError(f"{name!r:.80} is no option of a search. The options are {', '.join(known)}.")
 
 
 def is_indexed(search: HybridSearch) -> bool:

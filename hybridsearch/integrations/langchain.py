@@ -23,6 +23,7 @@ from hybridsearch.errors import FilterError, IndexNotFoundError, InvalidArgument
 from hybridsearch.hits import Hit, Results
 from hybridsearch.integrations.asking import (
     A_VECTOR,
+    check_options,
     check_search,
     dense_retriever,
     is_indexed,
@@ -605,7 +606,9 @@ class _Form:
         """The form that the options of a call ask for, and the other options as arguments of `HybridSearch.search`."""
         rest = dict(options)
         form = _Form(rest.pop("content", self.content), rest.pop("details", self.details))
-        rest["top_k"] = rest.pop("k")
+        top_k = rest.pop("k")
+        check_options(rest)
+        rest["top_k"] = top_k
         if callable(rest.get("filter")):
             raise FilterError(
                 "filter is a function, but an engine cannot call it: give a dict, such as {'year': {'$gte': 2020}}."

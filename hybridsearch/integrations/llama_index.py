@@ -22,6 +22,7 @@ from hybridsearch.fusion import ScoreFusion
 from hybridsearch.hits import Hit, Results
 from hybridsearch.integrations.asking import (
     A_VECTOR,
+    check_options,
     check_reranker,
     check_search,
     is_indexed,
@@ -485,6 +486,7 @@ class HybridSearchRetriever(BaseRetriever):
     ) -> None:
         check_search(search)
         check_form(content, details)
+        check_options(search_kwargs or ())
         self._search, self._top_k = search, whole_number("similarity_top_k", similarity_top_k)
         self._search_kwargs, self._content, self._details = dict(search_kwargs or {}), content, details
         super().__init__(callback_manager=callback_manager)

@@ -545,7 +545,7 @@ def test_secrets_are_written_as_the_names_of_their_variables(monkeypatch: pytest
         {"place": "opensearch://localhost/papers", "backend_options": {"api_key": "geheim-7"}},
         {"place": "opensearch://localhost/papers", "backend_options": {"password": Secret.from_token("geheim-7")}},
         {"place": Secret.from_token("opensearch://me:geheim-7@localhost/papers")},
-        {"retrievers": {"dense": hs.Dense("my-model", model_kwargs={"token": "geheim-7"})}},
+        {"retrievers": {"dense": hs.Dense("my-model", model_kwargs={"access_token": "geheim-7"})}},
     ],
 )
 def test_secrets_in_plain_text_are_never_written(arguments: dict[str, Any]) -> None:
@@ -564,3 +564,9 @@ def test_what_only_the_caller_can_make_is_not_written() -> None:
     for store in (HybridSearchDocumentStore(retrievers={"bm25": Mine()}), new_store(reranker=Shortest())):
         with pytest.raises(SerializationError, match="register"):
             store.to_dict()
+
+
+def test_an_option_that_no_search_has_is_refused() -> None:
+    retriever = HybridSearchRetriever(HybridSearchDocumentStore())
+    with pytest.raises(InvalidArgumentError, match=r"'topk' is no option of a search\. The options are filter, "):
+        retriever.run("wing", search_kwargs={"topk": 3})

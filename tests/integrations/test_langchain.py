@@ -139,7 +139,7 @@ def test_options_of_a_call_are_those_of_search(store: HybridSearchVectorStore) -
         hit.score for hit in search.search("boundary layer", 3, fusion="minmax", candidates=2)
     ]
     assert len(retriever.invoke("boundary", retrievers=["bm25"], filter=None)) == 2
-    with pytest.raises(TypeError, match="unexpected keyword argument 'fitler'"):
+    with pytest.raises(InvalidArgumentError, match=r"'fitler' is no option of a search\. The options are filter, "):
         retriever.invoke("boundary", fitler={})
     with pytest.raises(ValueError, match="fitler"):
         HybridSearchRetriever(search=search, fitler={})  # type: ignore[call-arg]

@@ -15,7 +15,14 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.context import Context, Tokenizer, make_context
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.hits import Hit, Results
-from hybridsearch.integrations.asking import A_VECTOR, is_indexed, log_notes, plan_by_vector, with_vector
+from hybridsearch.integrations.asking import (
+    A_VECTOR,
+    check_options,
+    is_indexed,
+    log_notes,
+    plan_by_vector,
+    with_vector,
+)
 from hybridsearch.integrations.found import Content, check_form, metadata_of, text_of
 from hybridsearch.integrations.haystack.filters import filter_of, filtering
 from hybridsearch.integrations.haystack.parts import from_plain, to_plain
@@ -379,10 +386,11 @@ class HybridSearchContextRetriever(_Retriever):
 
 
 def _check_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options of a search. Raises InvalidArgumentError if they have a filter or `top_k`."""
+    """The options of a search. Raises InvalidArgumentError if they have a filter, `top_k` or an unknown name."""
     for name, other in (("filter", "filters"), ("top_k", "top_k")):
         if name in (options or {}):
             raise InvalidArgumentError(f"search_kwargs has {name!r}: give the argument {other} in its place.")
+    check_options(options or ())
     return dict(options or {})
 
 
