@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from itertools import pairwise
@@ -334,40 +334,43 @@ def query_sets(index: Index, request: Request) -> dict[str, int]:
 
 
 @router.get("/workbench/{index}/queries/{name}")
-def query_set(index: Index, name: str, request: Request) -> list[str]:
+def query_set(index: Index, name: str, request: Request) -> list[tuple[str, str]]:
     sets = _query_sets(request, index)
     if name not in sets:
         raise HTTPException(404, f"There is no set of queries {name!r:.80}.")
-    return list(sets[name])
+    return list(sets[name].items())  # pairs, because JavaScript would sort ids that are numbers
 
 
-def _query_sets(request: Request, served: ServedIndex) -> dict[str, Sequence[str]]:
+def _query_sets(request: Request, served: ServedIndex) -> dict[str, Mapping[str, str]]:
     """The queries that the service was given, and the queries of the index that people judge."""
-    sets: dict[str, Sequence[str]] = dict(request.app.state.query_sets)
+    sets: dict[str, Mapping[str, str]] = dict(request.app.state.query_sets)
     if request.app.state.settings.judgements and (judged := desk(request, served).judgements.queries):
-        sets.setdefault("judged", list(judged.values()))
+        sets.setdefault("judged", judged)
     return sets
 
 
-def read_query_sets(paths: Iterable[str | Path]) -> dict[str, list[str]]:
+def read_query_sets(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
     """Read the queries that the page offers.
 
     Args:
         paths: Files of queries, and folders of BEIR data sets, which have a file `queries.jsonl`.
 
     Returns:
-        Texts of the queries, by the name of the file or folder.
+        Texts of the queries by id, by the name of the file or folder. A text that comes again is left out.
 
     Raises:
         InvalidArgumentError: A file cannot be read, it has too many queries, or two have the same name.
     """
     from hybridsearch.evaluation.datasets import read_queries
 
-    sets: dict[str, list[str]] = {}
+    sets: dict[str, dict[str, str]] = {}
     for given in map(Path, paths):
         file = given / "queries.jsonl" if given.is_dir() else given
         name = (given.resolve() if given.is_dir() else given.with_suffix("")).name
-        queries = list(dict.fromkeys(" ".join(text.split()) for text in read_queries(file).values()))
+        ids: dict[str, str] = {}
+        for id, text in read_queries(file).items():
+            ids.setdefault(" ".join(text.split()), id)
+        queries = {id: text for text, id in ids.items()}
         if len(queries) > MOST_QUERIES:
             raise InvalidArgumentError(
                 f"{file} has {len(queries):,} queries, but the page takes {MOST_QUERIES:,}: give a part of them."

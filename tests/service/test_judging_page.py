@@ -46,7 +46,9 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(trees: Path, judged: Path) -> Iterator[str]:
     """The address of a service with one index under several names, each for one test."""
-    yield from serve(Settings(judgements=str(judged), allow_write=True), Tokens(), trees)
+    queries = judged.parent / "trees.tsv"
+    queries.write_text("q01\talder\nq02\tbirch\n")
+    yield from serve(Settings(judgements=str(judged), allow_write=True, queries=(str(queries),)), Tokens(), trees)
 
 
 def serve(settings: Settings, tokens: Tokens, place: Path) -> Iterator[str]:
@@ -239,10 +241,18 @@ def test_a_grade_that_cannot_be_saved_is_shown_as_missing(look: Open) -> None:
     opened.complaints = [one for one in opened.complaints if "503" not in one]
 
 
-def test_two_judges_are_compared_and_their_grades_exported(look: Open, tmp_path: Path) -> None:
+def test_two_judges_are_compared_and_their_grades_exported(
+    look: Open, judged: Path, trees: Path, tmp_path: Path
+) -> None:
     opened = look("#/judge?index=judges")
     page = opened.page
-    opened.make_pools("alder", "birch")
+    page.get_by_role("button", name="Take trees (2 queries)").click()
+    field = page.get_by_label("Queries, one in each line")
+    page.wait_for_function("document.querySelector('#queries').value")
+    opened.make_pools(*field.input_value().split("\n"))
+    queries = {"q01": "alder", "q02": "birch"}  # the ids of the set
+    with hs.open(trees) as search:
+        assert hs.Judgements(judged / "judges").add_pool(search, queries, depth=3, show_progress_bar=False) == 0
     opened.begin("anna")
     opened.judge_all(lambda query, document: 3 if document == query else 0)
     page.get_by_role("button", name="Change").click()
@@ -255,12 +265,12 @@ def test_two_judges_are_compared_and_their_grades_exported(look: Open, tmp_path:
         page.get_by_label("Judge with the last word").select_option("anna")
         page.get_by_role("button", name="TREC qrels").click()
     download.value.save_as(tmp_path / "judges.qrels")
-    assert read_qrels(tmp_path / "judges.qrels")["q1"]["alder"] == 3
+    assert read_qrels(tmp_path / "judges.qrels")["q01"]["alder"] == 3
     with page.expect_download() as download:
         page.get_by_role("button", name="BEIR folder").click()
     download.value.save_as(tmp_path / "judges.zip")
     shutil.unpack_archive(tmp_path / "judges.zip", tmp_path)
-    assert hs.load_dataset(tmp_path / "judges").queries == {"q1": "alder", "q2": "birch"}
+    assert hs.load_dataset(tmp_path / "judges").queries == queries
     page.get_by_role("button", name="Look at Alder").click()
     page.get_by_role("button", name="Not relevant").and_(page.locator("[aria-pressed=true]")).wait_for()
     assert (opened.query, opened.document) == ("alder", "alder")

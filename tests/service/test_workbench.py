@@ -166,13 +166,16 @@ def test_the_queries_of_files_data_sets_and_judges_are_offered(ask: Ask, papers:
     (folder / "queries.jsonl").write_text('{"_id": "1", "text": "wing"}\n')
     settings = {"queries": (str(tmp_path / "log.txt"), str(folder))}
     assert ask("GET", "/workbench/papers/queries", settings=settings).json() == {"log": 2, "set": 1}
-    assert ask("GET", "/workbench/papers/queries/log", settings=settings).json() == ["brake", "charger and cable"]
+    assert ask("GET", "/workbench/papers/queries/log", settings=settings).json() == [
+        ["q1", "brake"],
+        ["q2", "charger and cable"],
+    ]
     assert ask("GET", "/workbench/papers/queries/x", settings=settings).status_code == 404
     with hs.open(papers) as search:
         hs.Judgements(tmp_path / "judged" / "papers").add_pool({"bm25": hs.Pipeline(search)}, {"q1": "battery"})
     judged = {"judgements": str(tmp_path / "judged")}
     assert ask("GET", "/workbench/papers/queries", settings=judged).json() == {"judged": 1}
-    assert ask("GET", "/workbench/papers/queries/judged", settings=judged).json() == ["battery"]
+    assert ask("GET", "/workbench/papers/queries/judged", settings=judged).json() == [["q1", "battery"]]
     with pytest.raises(InvalidArgumentError, match="the name 'set'"):
         read_query_sets([folder, folder])
 

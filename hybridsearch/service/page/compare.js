@@ -63,7 +63,7 @@ export function mount(root, app) {
     const known = await app.api(app.at("workbench", app.index, "queries"), undefined, { quiet: true }).catch(() => ({}));
     sets.replaceChildren(...Object.entries(known).map(([name, size]) => h("button", { type: "button", class: "quiet", on: { click: async () => {
       try {
-        field.value = (await app.api(app.at("workbench", app.index, "queries", name))).join("\n");
+        field.value = (await app.api(app.at("workbench", app.index, "queries", name))).map(([, text]) => text).join("\n");
         counted();
       } catch (error) { app.fail(error); }
     } } }, `${name} (${count(size, "query", "queries")})`)));

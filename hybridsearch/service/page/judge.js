@@ -94,7 +94,9 @@ export async function mount(root, app) {
 
     async function take(name) {
       try {
-        queries.value = (await app.api(app.at("workbench", app.index, "queries", name))).join("\n");
+        const found = await app.api(app.at("workbench", app.index, "queries", name));
+        const numbered = found.every(([id], place) => id === `q${place + 1}`); // the ids that lines without an id get
+        queries.value = found.map((one) => (numbered ? one[1] : one.join("\t"))).join("\n");
         format = "txt";
       } catch (error) {
         app.fail(error);

@@ -252,7 +252,7 @@ export function mount(root, app) {
     const first = Object.keys(sets)[0];
     if (!first || answer) return;
     const queries = await app.api(app.at("workbench", app.index, "queries", first), undefined, { quiet: true });
-    tried.replaceChildren(h("p", { class: "small" }, `Or try a query of ${first}:`), ...queries.slice(0, 5).map((text) =>
+    tried.replaceChildren(h("p", { class: "small" }, `Or try a query of ${first}:`), ...queries.slice(0, 5).map(([, text]) =>
       h("button", { type: "button", class: "quiet", on: { click: () => { query.value = text; app.set({ q: text }, { push: true }); settled = true; ask(); } } }, text)));
   }
 
