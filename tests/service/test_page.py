@@ -522,6 +522,9 @@ def test_two_configurations_are_compared_over_the_queries_of_a_set(look: Open, s
     opened.rows("B fused").first.wait_for()
     assert opened.column("A fused") == one[most[0]]
     assert opened.column("B fused") == other[most[0]]
+    page.go_back()
+    page.locator(".tile .value").first.wait_for()  # the comparison is still there
+    assert page.locator(".tile .value").all_inner_texts() == values
 
 
 def test_queries_come_from_a_file_or_are_pasted(look: Open, tmp_path: Path) -> None:
@@ -537,6 +540,20 @@ def test_queries_come_from_a_file_or_are_pasted(look: Open, tmp_path: Path) -> N
     page.locator("#status", has_text="All results are the same").wait_for(state="attached")
     field.fill("brake\n\nbrake\n")
     assert page.get_by_text("1 query", exact=True).is_visible()
+
+
+def test_compare_takes_the_settings_of_look_and_look_its_query_back(look: Open) -> None:
+    page = look(at_look()).page
+    fused(page).first.wait_for()
+    page.get_by_label("min-max", exact=True).check()
+    page.get_by_role("link", name="Compare").click()
+    one, other = (page.get_by_label(f"{name}, settings").get_by_role("radio", checked=True) for name in "AB")
+    expect(one).to_have_value("minmax")
+    expect(other).to_have_value("rrf")
+    page.get_by_label("A, settings").get_by_label("z-score").check()
+    page.get_by_role("link", name="Look").click()
+    expect(page.get_by_role("searchbox")).to_have_value(QUERY)
+    expect(page.get_by_label("z-score", exact=True)).to_be_checked()
 
 
 # The shell

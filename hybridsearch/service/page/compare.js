@@ -6,8 +6,11 @@ import { count, h, s } from "./dom.js";
 const AT_ONCE = 20; // queries in one request
 const LISTED = 100; // queries that are listed at first
 
+const last = new Map(); // the last comparison of each index, so that it is still there when the user comes back
+
 export function mount(root, app) {
-  const configs = { a: read(app, "a") ?? own(app), b: read(app, "b") ?? otherThan(own(app)) };
+  const first = read(app, "a") ?? own(app);
+  const configs = { a: first, b: read(app, "b") ?? otherThan(first) };
   const key = `hybridsearch-queries-${app.index}`;
   let running = null, found = [], titles = {}, compared = null, listed = LISTED;
 
@@ -99,6 +102,7 @@ export function mount(root, app) {
         }, { signal });
         found.push(...answer.queries);
         Object.assign(titles, answer.titles);
+        last.set(app.index, { found, titles, compared });
         draw();
       }
       app.say(`${count(found.length, "query", "queries")} compared. ${sentence()}`);
@@ -110,6 +114,15 @@ export function mount(root, app) {
       progress.hidden = true;
       counted();
     }
+  }
+
+  // The last comparison, if it was of these settings
+  function restore() {
+    const same = (one) => JSON.stringify([one.a, one.b, one.first]) === JSON.stringify([configs.a, configs.b, depth()]);
+    const before = last.get(app.index);
+    if (!before || !same(before.compared)) return;
+    ({ found, titles, compared } = before);
+    draw();
   }
 
   // What was found
@@ -196,6 +209,7 @@ export function mount(root, app) {
       before.map((id, place) => dot(6, place, after, id)), after.map((id, place) => dot(width - 6, place, before, id)));
   }
 
+  restore();
   return { unmount() { running?.abort(); } };
 }
 

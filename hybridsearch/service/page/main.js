@@ -45,6 +45,7 @@ const root = document.documentElement;
 let mounted = null; // what the tab's mount returned
 let params = new URLSearchParams();
 let turns = 0; // how often the address has changed
+const left = new Map(); // the state that Look and Compare have, by index and tab, so that their links lead back to it
 
 const app = {
   index: "",
@@ -58,7 +59,9 @@ const app = {
   set(state, { push = false } = {}) {
     change(params, state);
     const address = addressOf(tabOf(location.hash), params);
-    if (address !== location.hash) history[push ? "pushState" : "replaceState"](null, "", address);
+    if (address === location.hash) return;
+    history[push ? "pushState" : "replaceState"](null, "", address);
+    drawTabs();
   },
   link: (tab, state = {}) => addressOf(tab, change(new URLSearchParams({ index: app.index }), state)),
   say(text) { byId("status").textContent = text; },
@@ -99,6 +102,16 @@ function change(found, state) {
   return found;
 }
 
+// Look and Compare share the settings A and B.
+function drawTabs() {
+  const tab = tabOf(location.hash), state = Object.fromEntries(params), shares = (name) => name === "look" || name === "compare";
+  if (shares(tab)) left.set(`${app.index}/${tab}`, state);
+  const shared = shares(tab) ? { a: state.a ?? null, ...(state.b ? { b: state.b } : {}) } : {};
+  byId("tabs").replaceChildren(...Object.entries(TABS).map(([name, label]) => h("a", {
+    href: app.link(name, shares(name) ? { ...left.get(`${app.index}/${name}`), ...shared } : {}), "aria-current": name === tab ? "page" : null,
+  }, label)));
+}
+
 async function route() {
   const turn = ++turns;
   const tab = tabOf(location.hash);
@@ -118,8 +131,7 @@ async function route() {
     app.about = about;
     app.index = byId("index").value = index;
     params.set("index", index);
-    byId("tabs").replaceChildren(...Object.entries(TABS).map(([name, label]) =>
-      h("a", { href: app.link(name), "aria-current": name === tab ? "page" : null }, label)));
+    drawTabs();
     document.title = `${TABS[tab]} · ${index} · hybridsearch`;
     const place = h("div", { class: `tab ${tab}` });
     byId("main").replaceChildren(place);
