@@ -23,7 +23,7 @@ export async function mount(root, app) {
   const running = h("div");
   const views = h("div", { class: "switch", role: "group", "aria-label": "View" });
   root.append(h("div", { class: "judging-head" }, h("h1", null, "Judge"), views), running, place);
-  let shown = null; // the view: it may have `key`
+  let shown = null; // the view: it may have `key`, and `saved` to wait for its grades
   await show(app.get("view") ?? (state.queries.length ? "judge" : "pools"));
   if (state.job.state === "running") follow(state.job);
 
@@ -45,6 +45,7 @@ export async function mount(root, app) {
 
   async function change(view) {
     try {
+      await shown?.saved?.();
       state = await app.api(at());
       await show(view);
     } catch (error) {
@@ -154,7 +155,7 @@ export async function mount(root, app) {
     left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`);
     const asked = app.get("query");
     await go(ids.includes(asked) ? asked : firstUnfinished() ?? ids[0], app.get("document"));
-    return { key };
+    return { key, saved: () => busy };
 
     function key(event) {
       const { key } = event;
