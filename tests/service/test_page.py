@@ -361,6 +361,14 @@ def test_a_line_follows_each_document_to_the_next_column(look: Open) -> None:
     assert {one.get_attribute("data-id") for one in marked.all()} == {row.get_attribute("data-id")}
 
 
+def test_equal_ranks_have_equal_heights(look: Open) -> None:
+    opened = look(at_look(b=BOTH))
+    fused(opened.page).first.wait_for()
+    places = [[row.bounding_box() for row in opened.rows(name).all()] for name in ("dense", "A fused", "B fused")]
+    tops = [[(box["y"], box["height"]) for box in column if box] for column in places]
+    assert tops[0] == tops[1] == tops[2]
+
+
 def test_rows_move_to_their_new_places(look: Open) -> None:
     opened = look(at_look(), motion="no-preference")
     fused(opened.page).first.wait_for()
@@ -380,8 +388,9 @@ def test_rows_move_to_their_new_places(look: Open) -> None:
 def test_a_click_explains_the_hit_with_the_numbers_of_explain(look: Open, search: hs.HybridSearch) -> None:
     opened = look(at_look())
     page = opened.page
-    fused(page).nth(1).click()
+    page.route("**/explain", lambda route: (panel.get_by_text("Explaining…").wait_for(), route.continue_()), times=1)
     panel = page.get_by_role("dialog", name="Explanation")
+    fused(page).nth(1).click()
     expected = search.search(QUERY)[1].explain()
     panel.locator(".sums").wait_for()
     for name, of in expected.retrievers.items():

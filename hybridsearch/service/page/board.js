@@ -36,7 +36,9 @@ export function makeBoard({ open, leave }) {
           : h("p", { class: "small none" }, "no document found"));
     });
     board.replaceChildren(heads, h("div", { class: "columns" }, s("svg", { class: "lines", "aria-hidden": "true" }), drawnColumns));
-    board.querySelector(".columns").style.setProperty("--columns", columns.length);
+    const { style } = board.querySelector(".columns");
+    style.setProperty("--columns", columns.length);
+    style.setProperty("--rows", 1 + Math.max(1, ...columns.map((one) => Math.min(rows, one.ids.length)))); // with the heads
     roving();
     if (kept) (items.get(kept.join("\n")) ?? board.querySelector(".row[tabindex='0']"))?.focus({ preventScroll: true });
     mark(active);

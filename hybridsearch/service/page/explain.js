@@ -9,7 +9,7 @@ export function explain(app, given) {
   const names = Object.keys(app.about.retrievers);
   const colour = (name) => `r${Math.max(0, names.indexOf(name)) % 6}`;
   let id = given.id, request = null;
-  const body = h("div", { class: "inside" });
+  const body = h("div", { class: "inside" }, h("p", { class: "muted" }, "Explaining…"));
   const place = h("span", { class: "small" });
   const step = (by) => {
     const next = given.ids[given.ids.indexOf(id) + by];

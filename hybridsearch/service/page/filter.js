@@ -97,7 +97,7 @@ export function filterPanel(app, text, changed) {
         [["", ""], ["true", "yes"], ["false", "no"]].map(([one, label]) => h("option", { value: one, selected: String(condition[2]) === one }, label)))
       : h("input", {
         "aria-label": "Value", type: field.kind === "number" ? "number" : "text", step: "any", list: field.values.length ? values.id : null,
-        placeholder: field.kind === "number" ? `${field.low} to ${field.high}` : field.values[0] ?? "",
+        placeholder: field.kind === "number" ? `${field.low} to ${field.high}` : "value",
         props: { value: condition[2] ?? "" },
         on: { input: (event) => choose(2, field.kind === "number" && event.target.value !== "" ? Number(event.target.value) : event.target.value) },
       });

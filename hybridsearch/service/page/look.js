@@ -173,15 +173,19 @@ export function mount(root, app) {
   function drawFacts(took) {
     const stages = Object.entries(answer.timings);
     const whole = stages.reduce((sum, [, seconds]) => sum + seconds, 0) || 1;
+    const colour = (stage) => { // that of the retriever, or that of the stage
+      const [kind, name] = stage.split(" ");
+      return names.includes(name) ? `r${names.indexOf(name) % 6}` : `stage-${kind}`;
+    };
     const bar = h("div", { class: "stages", "aria-hidden": "true" }, stages.map(([name, seconds]) => {
-      const part = h("i", { class: `stage-${name.split(" ")[0]}`, title: `${name}: ${milliseconds(seconds)}` });
+      const part = h("i", { class: colour(name), title: `${name}: ${milliseconds(seconds)}` });
       part.style.flexGrow = Math.max(seconds / whole, 0.004);
       return part;
     }));
     facts.replaceChildren(
       h("p", { class: "found" }, h("b", null, count(total(), "document")), " among the candidates"),
       h("div", { class: "timing" }, bar, h("ul", { "aria-label": "Time of each stage" }, stages.map(([name, seconds]) =>
-        h("li", null, h("i", { class: `swatch stage-${name.split(" ")[0]}` }), name, " ", h("b", null, milliseconds(seconds)))))),
+        h("li", null, h("i", { class: `swatch ${colour(name)}` }), name, " ", h("b", null, milliseconds(seconds)))))),
       h("p", { class: "small" }, `merged in the browser in ${milliseconds(took / 1000)}`));
     const sentences = [...answer.notes];
     for (const [key, one] of Object.entries(configs)) if (one && silent(one)) sentences.push(`All weights of ${key.toUpperCase()} are 0, so it finds no document. Raise a weight.`);
