@@ -12,7 +12,10 @@ from hybridsearch.service.models import DocumentBody
 class Problem(BaseModel):
     """An error, as RFC 9457 describes it."""
 
-    type: str = Field(description="Kind of the error, or about:blank if the status says enough.")
+    type: str = Field(
+        description="Kind of the error, such as urn:hybridsearch:error:unknown-index.",
+        pattern="^urn:hybridsearch:error:[a-z-]+$",
+    )
     title: str
     status: int
     detail: str = Field(description="What was given, what is allowed, and what to do.")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from hybridsearch.access import Tokens
@@ -20,9 +23,11 @@ from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.logs import Observer
 from hybridsearch.service.metrics import MEDIA_TYPE, Metrics
 from hybridsearch.service.openapi import describe, returns
-from hybridsearch.service.problems import problem
+from hybridsearch.service.problems import Problem
 from hybridsearch.service.routes import make_router
 from hybridsearch.service.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 def make_app(
@@ -51,10 +56,9 @@ def make_app(
             served.chosen = ChosenFusion(folder_of(settings.judgements, name) / IN_USE)
     metrics = Metrics(app.state.indexes)
     problems.install(app)
-    app.include_router(make_router(settings))
-    app.include_router(workbench.router)
-    app.include_router(judging_routes.router)
-    app.include_router(judging_routes.reports)
+    routers = [make_router(settings), workbench.router, judging_routes.router, judging_routes.reports]
+    for router in routers:
+        app.include_router(router)
     _add_probes(app, metrics)
     describe(app, has_tokens=bool(tokens))
     app.add_middleware(Guard, settings=settings, tokens=tokens or Tokens())
@@ -66,7 +70,8 @@ def make_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Observer, metrics=metrics)
+    routes = [route for router in (*routers, app.router) for route in router.routes if isinstance(route, APIRoute)]
+    app.add_middleware(Observer, metrics=metrics, routes=routes)
     return app
 
 
@@ -83,7 +88,8 @@ def _add_probes(app: FastAPI, metrics: Metrics) -> None:
         """Tell whether the models of all indexes are loaded."""
         waiting = [name for name, served in app.state.indexes.items() if not served.ready]
         if waiting:
-            return problem(503, f"The models of {', '.join(waiting)} are not loaded yet.", headers={"Retry-After": "1"})
+            detail = f"The models of {', '.join(waiting)} are not loaded yet."
+            return Problem(503, "not-ready", detail, {"Retry-After": "1"})
         return answer({"status": "ready"})
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -96,14 +102,20 @@ def _add_probes(app: FastAPI, metrics: Metrics) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load the models while the service answers already, and close the indexes at the end."""
     indexes: list[ServedIndex] = list(app.state.indexes.values())
-    loading = [asyncio.create_task(served.start()) for served in indexes]
+    names = {"fields": {"indexes": [served.name for served in indexes], "process": os.getpid()}}
+
+    async def load() -> None:
+        await asyncio.gather(*(served.start() for served in indexes))
+        _log.info("ready", extra=names)
+
+    loading = asyncio.create_task(load())
     try:
         yield
     finally:
-        for task in loading:
-            task.cancel()
-        await asyncio.gather(*loading, return_exceptions=True)
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
         for desk in getattr(app.state, "desks", {}).values():
             desk.jobs.stop()
         for served in indexes:
             await served.stop()
+        _log.info("stopped", extra=names)

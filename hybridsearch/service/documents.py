@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import Field, TypeAdapter, ValidationError
@@ -24,7 +24,7 @@ from hybridsearch.service.guard import check_may_write
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.models import DocumentBody, DocumentFields, Json, Removal, checked_filter
 from hybridsearch.service.openapi import STORED_BODY, returns
-from hybridsearch.service.problems import problem, problem_of
+from hybridsearch.service.problems import Problem, Refusal, problem_of
 from hybridsearch.service.settings import Settings
 
 BATCH = 1000
@@ -154,18 +154,18 @@ def _add_writing(router: APIRouter, settings: Settings) -> None:
         return answer(await served.write(delete))
 
 
-def unknown(id: str) -> HTTPException:
+def unknown(id: str) -> Refusal:
     """The error for a document that is not in the index."""
-    return HTTPException(404, f"There is no document with the id {id!r:.200}.")
+    return Refusal(404, "unknown-document", f"There is no document with the id {id!r:.200}.")
 
 
 def _check_cursor(after: str, sort: list[str]) -> None:
-    """Raises HTTPException (404) for a text that is no place in a list."""
+    """Raises Refusal (404) for a text that is no place in a list."""
     order = Order.parse(sort)
     try:
         read_cursor(order, after)
     except InvalidArgumentError as error:
-        raise HTTPException(404, str(error)) from None
+        raise Refusal(404, "unknown-cursor", str(error)) from None
 
 
 def _filter_of(text: str | None, settings: Settings) -> Json | None:
@@ -192,10 +192,10 @@ async def _stored(served: ServedIndex, records: AsyncIterator[Record]) -> Respon
             if len(report.refused) >= MOST_REFUSED:
                 await _store(served, batch, report)
                 detail = f"{MOST_REFUSED:,} documents were refused, so nothing after line {number:,} was read."
-                return problem(400, detail, "document", **report.to_dict())
+                return Problem(400, "document", detail, **report.to_dict())
         await _store(served, batch, report)
     except TimeoutError:
-        return problem(408, "The next documents did not come in time.", **report.to_dict())
+        return Problem(408, "too-slow", "The next documents did not come in time.", **report.to_dict())
     except HybridSearchError as error:
         return problem_of(error, **report.to_dict())
     return answer(report.to_dict())

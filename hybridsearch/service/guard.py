@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hybridsearch.access import Right, Tokens, is_loopback
 from hybridsearch.messages import number_of
 from hybridsearch.service.bodies import NDJSON, media_type, strict_json
-from hybridsearch.service.problems import problem, problem_of
+from hybridsearch.service.problems import Problem, Refusal, problem_of
 from hybridsearch.service.settings import Settings
 
 PUBLIC = ("/", "/health", "/ready", "/favicon.ico", "/page/", "/report/")
@@ -46,10 +46,10 @@ def check_may_write(request: Request) -> None:
     """A dependency of routes that write. It refuses clients that may not write.
 
     Raises:
-        HTTPException: The client may not write (403).
+        Refusal: The client may not write (403).
     """
     if (reason := why_not_write(request)) is not None:
-        raise HTTPException(403, reason)
+        raise Refusal(403, "read-token" if request.state.right else "read-only", reason)
 
 
 def why_not_write(request: Request) -> str | None:
@@ -104,24 +104,27 @@ class Guard:
         """The right of the client. None if the service has no tokens, or the address needs none."""
         host = headers.get("host", "")
         if self._hosts is not None and re.sub(r":\d*$", "", host).lower() not in self._hosts:
-            raise _Refused(421, f"This service is not {host!r:.80}. To let clients use this name, give --allow-host.")
+            detail = f"This service is not {host!r:.80}. To let clients use this name, give --allow-host."
+            raise _Refused(421, "unknown-host", detail)
         if scope["method"] not in _READING:
             self._check_origin(headers.get("origin"), host)
         if _has_body(headers) and media_type(headers) not in ("application/json", NDJSON):
-            raise _Refused(415, "The body has another type: send the header Content-Type: application/json.")
+            detail = "The body has another type: send the header Content-Type: application/json."
+            raise _Refused(415, "media-type", detail)
         if not self._tokens or _is_public(scope["path"]):
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         right = self._tokens.right_of(token.strip()) if scheme.lower() == "bearer" else None
         if right is None:
-            detail = "This service needs a token: send the header Authorization: Bearer TOKEN."
-            raise _Refused(401, detail, {"WWW-Authenticate": 'Bearer realm="hybridsearch"'})
+            raise _no_token() if scheme.lower() != "bearer" or not token.strip() else _wrong_token()
         return right
 
     def _check_origin(self, origin: str | None, host: str) -> None:
         """Refuse a request that a page of another site makes a browser send."""
         if origin is not None and origin not in self._settings.cors and urlsplit(origin).netloc != host:
-            raise _Refused(403, f"Pages of {origin!r:.80} may not use this service. To allow it, give --cors.")
+            raise _Refused(
+                403, "foreign-page", f"Pages of {origin!r:.80} may not use this service. To allow it, give --cors."
+            )
 
     async def _limited(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Pass a request on, within the limits of size, time and requests in flight."""
@@ -131,7 +134,8 @@ class Guard:
         try:
             if media_type(headers) == NDJSON:
                 if not (stores and _STREAMED.fullmatch(scope["path"])):
-                    raise _Refused(415, "This address takes JSON: send the header Content-Type: application/json.")
+                    detail = "This address takes JSON: send the header Content-Type: application/json."
+                    raise _Refused(415, "media-type", detail)
                 slot.take()
                 await self._app(scope, _patient(receive, seconds), send)
                 return
@@ -145,7 +149,8 @@ class Guard:
                     await _check_json(body, _MEMBERS if searches else None)
                 await self._until_gone(scope, body, receive, send)
         except TimeoutError:
-            raise _Refused(503, f"The request took longer than {seconds:g} s.", {"Retry-After": "1"}) from None
+            detail = f"The request took longer than {seconds:g} s."
+            raise _Refused(503, "time-over", detail, {"Retry-After": "1"}) from None
         finally:
             slot.free()
 
@@ -174,7 +179,8 @@ class Guard:
     def enter(self) -> None:
         """Count one more request in flight. Too many are refused."""
         if self._in_flight >= self._settings.max_requests:
-            raise _Refused(429, "The service has too many requests now. Try again later.", {"Retry-After": "1"})
+            detail = "The service has too many requests now. Try again later."
+            raise _Refused(429, "too-many-requests", detail, {"Retry-After": "1"})
         self._in_flight += 1
 
     def leave(self) -> None:
@@ -223,9 +229,20 @@ class _Answer:
 class _Refused(Exception):  # noqa: N818 - an answer
     """The request is not passed on."""
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.response = problem(status, detail, headers=headers)
+        self.response = Problem(status, kind, detail, headers)
+
+
+def _no_token() -> _Refused:
+    detail = "This service needs a token: send the header Authorization: Bearer TOKEN."
+    return _Refused(401, "no-token", detail, {"WWW-Authenticate": 'Bearer realm="hybridsearch"'})
+
+
+def _wrong_token() -> _Refused:
+    detail = "The service does not know this token: send another token in the header Authorization: Bearer TOKEN."
+    challenge = 'Bearer realm="hybridsearch", error="invalid_token"'
+    return _Refused(401, "wrong-token", detail, {"WWW-Authenticate": challenge})
 
 
 class _Gone(Exception):  # noqa: N818 - needs no answer
@@ -250,7 +267,7 @@ async def _body(headers: Headers, receive: Receive, most: int, slot: _Slot) -> b
                 slot.take()
             if not message.get("more_body"):
                 return b"".join(parts)
-    raise _Refused(413, f"The body has more than {number_of(most, 'byte')}.")
+    raise _Refused(413, "too-large", f"The body has more than {number_of(most, 'byte')}.")
 
 
 async def _check_json(body: bytes, members: int | None) -> None:

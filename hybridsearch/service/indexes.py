@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 
 from hybridsearch import opening
 from hybridsearch.documents import Document
@@ -22,6 +22,7 @@ from hybridsearch.places import connected
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.batching import LARGEST, WAIT, Batcher
 from hybridsearch.service.chosen import ChosenFusion
+from hybridsearch.service.problems import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -150,11 +151,19 @@ class ServedIndex:
                 raise
             await self._look_again(asked)
             found = await self._batcher.search_many(queries, top_k, **options)
+        self.log_queries(found)
+        return found
+
+    def log_queries(self, found: Iterable[Results]) -> None:
+        """Write the queries of a request, with the ids of their hits, into the log, if the service logs queries.
+
+        Args:
+            found: The results of the queries.
+        """
         if self._log_queries:
             for results in found:
                 fields = {"index": self.name, "query": results.query, "hits": results.ids}
                 log.info("query", extra={"fields": fields})
-        return found
 
     async def write(self, change: Callable[[HybridSearch], T]) -> T:
         """Change the index in a thread, after the changes that were asked for before.
@@ -272,12 +281,14 @@ async def served_index(index: str, request: Request) -> ServedIndex:
         The index.
 
     Raises:
-        HTTPException: There is no index with this name (404).
+        Refusal: There is no index with this name (404).
     """
     indexes: Mapping[str, ServedIndex] = request.app.state.indexes
     found = indexes.get(index)
     if found is None:
-        raise HTTPException(
-            404, f"There is no index {index!r:.80}. The indexes are {', '.join(map(repr, indexes)) or 'none'}."
+        raise Refusal(
+            404,
+            "unknown-index",
+            f"There is no index {index!r:.80}. The indexes are {', '.join(map(repr, indexes)) or 'none'}.",
         )
     return found

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,7 @@ from hybridsearch.service.chosen import folder_of
 from hybridsearch.service.guard import check_may_write, why_not_write
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.jobs import Jobs
+from hybridsearch.service.problems import Refusal
 from hybridsearch.snippets import Snippet
 
 SNIPPET = 300
@@ -141,11 +142,11 @@ def desk(request: Request, served: Annotated[ServedIndex, Depends(served_index)]
     """The desk of an index. It is a dependency of routes.
 
     Raises:
-        HTTPException: The service keeps no judgements (404).
+        Refusal: The service keeps no judgements (404).
     """
     folder = request.app.state.settings.judgements
     if not folder:
-        raise HTTPException(404, "This service keeps no judgements: start it with --judgements FOLDER.")
+        raise Refusal(404, "no-judgements", "This service keeps no judgements: start it with --judgements FOLDER.")
     desks: dict[str, Desk] = request.app.state.__dict__.setdefault("desks", {})
     with _opening:  # two desks of one index would not see each other's grades
         if served.name not in desks:
@@ -162,10 +163,10 @@ def check_may_judge(request: Request) -> None:
     """A dependency of routes that write judgements. It refuses a client whose token may only read.
 
     Raises:
-        HTTPException: The client may not write (403).
+        Refusal: The client may not write (403).
     """
     if not may_judge(request):
-        raise HTTPException(403, "This token may read, but not write.")
+        raise Refusal(403, "read-token", "This token may read, but not write.")
 
 
 OfIndex = Annotated[Desk, Depends(desk)]
@@ -258,10 +259,10 @@ def text(
 ) -> dict[str, Any]:
     """The text of one document of a pool."""
     if document not in of.judgements.documents(query):
-        raise HTTPException(404, f"Document {document!r:.80} is not in the pool of query {query!r:.80}.")
+        raise Refusal(404, "unknown-document", f"Document {document!r:.80} is not in the pool of query {query!r:.80}.")
     shown = _shown(of.search, of.judgements.queries[query], [document], MOST_CHARACTERS)
     if document not in shown:
-        raise HTTPException(404, f"The index has no document {document!r:.80} any more.")
+        raise Refusal(404, "unknown-document", f"The index has no document {document!r:.80} any more.")
     return shown[document]
 
 
@@ -446,7 +447,7 @@ def report(of: OfIndex, key: str) -> Response:
     """
     html = of.chooser.report(key)
     if html is None:
-        raise HTTPException(404, "There is no report at this address any more.")
+        raise Refusal(404, "unknown-report", "There is no report at this address any more.")
     headers = {
         "Content-Security-Policy": f"{policy()}; frame-ancestors 'self'; sandbox allow-scripts",
         "X-Frame-Options": "SAMEORIGIN",

@@ -1,7 +1,7 @@
 """The log of the service: one JSON object a line, with the id of the request.
 
-A line about a request has its route, status and time. It has no query string, no header and no body, so it has no
-token. Queries are logged only if `log_queries` is set.
+A line about a request has its route, status and time, and the kind of its problem. It has no query string, no header
+and no body, so it has no token. Queries are logged only if `log_queries` is set.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hybridsearch.messages import redacted
@@ -23,7 +25,7 @@ from hybridsearch.service.metrics import Metrics
 log = logging.getLogger("hybridsearch.requests")
 
 _QUIET = ("/health", "/ready", "/metrics")
-"""Addresses that are asked all the time. Their requests are logged only if they fail."""
+"""Addresses that are asked all the time. Their requests are logged only if the service refuses them."""
 
 _scope: ContextVar[Scope | None] = ContextVar("scope", default=None)
 
@@ -68,10 +70,11 @@ class Observer:
     Args:
         app: Application that answers the requests.
         metrics: The numbers that are counted.
+        routes: Routes of the application. They tell the address of a request that was refused before a route had it.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[Route] = ()) -> None:
+        self._app, self._metrics, self._routes = app, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -92,18 +95,31 @@ class Observer:
         try:
             await self._app(scope, receive, noted)
         finally:
-            seconds, route = time.perf_counter() - started, route_of(scope)
+            seconds = time.perf_counter() - started
+            if "route" not in scope:
+                self._find_route(scope)
+            route, kind = route_of(scope), scope.get("state", {}).get("problem")
             self._metrics.end(route, scope["method"], status, seconds)
-            if log.isEnabledFor(logging.INFO) and (status >= 400 or route not in _QUIET):
+            quiet = route in _QUIET and (status < 400 or kind == "not-ready")
+            if log.isEnabledFor(logging.INFO) and not quiet:
+                index = scope.get("path_params", {}).get("index")
                 fields = {
                     "method": scope["method"],
                     "route": route,
-                    **({"index": index} if (index := scope.get("path_params", {}).get("index")) else {}),
+                    **({"index": index} if index else {}),
                     "status": status,
+                    **({"problem": kind} if kind else {}),
                     "seconds": round(seconds, 6),
                 }
                 log.info("request", extra={"fields": fields})
             _scope.reset(token)
+
+    def _find_route(self, scope: Scope) -> None:
+        """Add the route to the scope of a request that was refused before a route had it, if there is a route."""
+        matches = [(*route.matches(scope), route) for route in self._routes]
+        match, child, route = max(matches, key=lambda one: one[0].value, default=(Match.NONE, {}, None))
+        if match is not Match.NONE:
+            scope |= {"route": route, "path_params": child["path_params"]}
 
 
 def route_of(scope: Scope) -> str:

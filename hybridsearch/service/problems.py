@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from hybridsearch.arguments import shown
 from hybridsearch.errors import BulkIndexError, DocumentError, FilterError, HybridSearchError, InvalidArgumentError
@@ -60,32 +61,54 @@ _ALLOWED = {
 """Sentences for the errors of pydantic, by its names for them."""
 
 
-def problem(
-    status: int, detail: str, kind: str | None = None, headers: Mapping[str, str] | None = None, **more: Any
-) -> JSONResponse:
-    """Make the answer for a request that failed.
+class Refusal(HTTPException):
+    """A request that is refused.
 
     Args:
         status: Status of HTTP.
+        kind: Kind of the problem, such as `"unknown-index"`.
         detail: Sentence for the client.
-        kind: Kind of the problem, for the member `type`. None if the status says enough.
+        headers: Headers of the answer.
+    """
+
+    def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, detail, headers)
+        self.kind = kind
+
+
+class Problem(JSONResponse):
+    """The answer to a request that failed. The log shows its kind.
+
+    Args:
+        status: Status of HTTP.
+        kind: Kind of the problem, for the member `type`.
+        detail: Sentence for the client.
         headers: Headers of the answer.
         **more: Other members of the document.
-
-    Returns:
-        The answer, of the type `application/problem+json`.
     """
-    content = {
-        "type": "about:blank" if kind is None else f"urn:hybridsearch:error:{kind}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        **more,
-    }
-    return JSONResponse(content, status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        content = {
+            "type": f"urn:hybridsearch:error:{kind}",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            **more,
+        }
+        super().__init__(content, status, headers)
+        self.kind = kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        scope.setdefault("state", {})["problem"] = self.kind
+        await super().__call__(scope, receive, send)
 
 
-def problem_of(error: Exception, **more: Any) -> JSONResponse:
+def problem_of(error: Exception, **more: Any) -> Problem:
     """The answer for an error. A client is told about its own mistakes. Other failures are logged.
 
     Args:
@@ -93,12 +116,12 @@ def problem_of(error: Exception, **more: Any) -> JSONResponse:
         **more: Other members of the document.
     """
     if isinstance(error, _OF_CLIENT):
-        return problem(400, redacted(error), _kind(error), **more)
+        return Problem(400, _kind(error), redacted(error), **more)
     if isinstance(error, HybridSearchError):
         _log.error("A request failed: %s", redacted(error))
-        return problem(503, LATER, _kind(error), _RETRY_AFTER, **more)
+        return Problem(503, _kind(error), LATER, _RETRY_AFTER, **more)
     _log.error("A request failed", exc_info=error)
-    return problem(500, "The service has failed. Its log has the reason.", **more)
+    return Problem(500, "failed", "The service has failed. Its log has the reason.", **more)
 
 
 def notes_of(results: Results) -> list[str]:
@@ -116,21 +139,25 @@ def install(app: FastAPI) -> None:
     """Let an app answer errors with problem documents. The guard does so for unexpected errors."""
 
     @app.exception_handler(HybridSearchError)
-    async def failed(_: Request, error: Exception) -> JSONResponse:
+    async def failed(_: Request, error: Exception) -> Problem:
         return problem_of(error)
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        detail = error.detail
-        if detail == HTTPStatus(error.status_code).phrase:  # of the router
-            known = {404: "There is nothing at this address.", 405: f"This address does not take {request.method}."}
-            detail = known.get(error.status_code, detail)
-        return problem(error.status_code, detail, headers=error.headers)
+    async def refused(request: Request, error: HTTPException) -> Problem:
+        if isinstance(error, Refusal):
+            return Problem(error.status_code, error.kind, error.detail, error.headers)
+        of_router = {
+            404: ("unknown-address", "There is nothing at this address."),
+            405: ("unknown-method", f"This address does not take {request.method}."),
+        }
+        kind, detail = of_router.get(error.status_code, ("invalid-argument", error.detail))
+        return Problem(error.status_code, kind, detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> Problem:
         sentences = dict.fromkeys(map(_sentence, islice(error.errors(), 3)))
-        return problem(400, " ".join(sentences), "invalid-argument")
+        of_document = request.method == "PUT" and error.errors()[0]["loc"][0] == "body"  # only documents are put
+        return Problem(400, "document" if of_document else "invalid-argument", " ".join(sentences))
 
 
 def _kind(error: Exception) -> str:

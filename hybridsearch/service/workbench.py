@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse
 from pydantic import Field
 
@@ -29,7 +29,7 @@ from hybridsearch.service.configurations import Configuration, Found, search_wit
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.judging_routes import desk
 from hybridsearch.service.models import Strict, checked_filter
-from hybridsearch.service.problems import notes_of
+from hybridsearch.service.problems import Refusal, notes_of
 from hybridsearch.service.settings import Settings
 from hybridsearch.snippets import Highlight
 
@@ -112,7 +112,7 @@ async def asset(name: str) -> FileResponse:
 def _asset(name: str) -> FileResponse:
     folder = files("hybridsearch.service").joinpath("page")
     if name not in {one.name for one in folder.iterdir()}:
-        raise HTTPException(404, f"The page has no file {name!r:.80}.")
+        raise Refusal(404, "unknown-address", f"The page has no file {name!r:.80}.")
     with as_file(folder.joinpath(name)) as path:
         return FileResponse(path, media_type=_KINDS[path.suffix], headers={"Cache-Control": "no-cache"})
 
@@ -197,6 +197,7 @@ async def look(index: Index, limits: Limits, body: Look) -> dict[str, Any]:
     deepest = 0 if search.reranker is None else search.reranker.top_k
     found = await search_with(search, [body.query], body.configurations, max(SHOWN, deepest), filter=body.filter)
     systems = [results[0] for results in found.results]
+    index.log_queries(systems[:1])  # the query once, with the hits of the first configuration
     rankings = {name: of[0] for name, of in found.answers.rankings.items()}
     shown = dict.fromkeys(id for ranking in rankings.values() for id in ranking.ids[:SHOWN])
     shown |= dict.fromkeys(hit.id for results in systems for hit in results if hit.rank <= SHOWN)
@@ -337,7 +338,7 @@ def query_sets(index: Index, request: Request) -> dict[str, int]:
 def query_set(index: Index, name: str, request: Request) -> list[tuple[str, str]]:
     sets = _query_sets(request, index)
     if name not in sets:
-        raise HTTPException(404, f"There is no set of queries {name!r:.80}.")
+        raise Refusal(404, "unknown-queries", f"There is no set of queries {name!r:.80}.")
     return list(sets[name].items())  # pairs, because JavaScript would sort ids that are numbers
 
 

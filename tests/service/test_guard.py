@@ -104,6 +104,10 @@ def test_with_tokens_each_client_needs_one(ask: Ask, caplog: pytest.LogCaptureFi
         answer = ask("GET", f"{SEARCH}?q=battery", tokens=TOKENS, headers=raw)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Bearer")
+        given = headers.get("Authorization", "").removeprefix("Bearer ")
+        kind, part = ("no-token", "needs a token") if given[:5] in ("", "Basic") else ("wrong-token", "not know this")
+        assert answer.json()["type"] == f"urn:hybridsearch:error:{kind}"
+        assert part in answer.json()["detail"]
         assert READ not in answer.text
     for token in (READ, WRITE):
         assert ask("GET", f"{SEARCH}?q=battery", tokens=TOKENS, headers=bearer(token)).status_code == 200

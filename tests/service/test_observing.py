@@ -101,24 +101,33 @@ def test_the_log_has_requests_with_their_ids_but_no_query_and_no_token(papers: P
     found, refused = talk(
         papers,
         ("GET", "/v1/papers/search?q=battery", {"headers": headers}),
-        ("POST", "/v1/papers/search", {"json": {"query": "battery"}, "headers": {"Authorization": "Bearer wrong"}}),
+        ("POST", "/v1/papers/search", {"json": {"query": "battery"}, "headers": {"Authorization": "Bearer guessed"}}),
         tokens=f"read:{KEY}",
     )
     first, second = (line for line in lines(log) if line["message"] == "request")
     assert first["request_id"] == found.headers["X-Request-Id"] == "mine-1"
     assert second["request_id"] == refused.headers["X-Request-Id"]
     assert (first["status"], first["route"], first["index"]) == (200, "/v1/{index}/search", "papers")
-    assert second["status"] == 401
+    assert "problem" not in first
+    assert (second["status"], second["problem"]) == (401, "wrong-token")
+    assert (second["route"], second["index"]) == ("/v1/{index}/search", "papers")
     assert first["seconds"] > 0
-    for secret in ("battery", KEY, "wrong"):
+    for secret in ("battery", KEY, "guessed"):
         assert secret not in log.getvalue()
 
 
 def test_the_log_has_queries_if_asked(papers: Path, log: io.StringIO) -> None:
-    talk(papers, ("GET", "/v1/papers/search?q=battery&top_k=1", {}), log_queries=True)
-    [line] = [line for line in lines(log) if line["message"] == "query"]
-    assert (line["index"], line["query"], len(line["hits"])) == ("papers", "battery", 1)
-    assert line["request_id"]
+    look = {"query": "saddle", "configurations": [{}, {"candidates": 5}]}
+    talk(
+        papers,
+        ("GET", "/v1/papers/search?q=battery&top_k=1", {}),
+        ("POST", "/workbench/papers/look", {"json": look}),
+        log_queries=True,
+    )
+    searched, looked = [line for line in lines(log) if line["message"] == "query"]
+    assert (searched["index"], searched["query"], len(searched["hits"])) == ("papers", "battery", 1)
+    assert (looked["index"], looked["query"], looked["hits"][0]) == ("papers", "saddle", "long")
+    assert searched["request_id"] != looked["request_id"]
 
 
 def test_the_log_has_the_reason_of_a_failure_that_the_client_is_not_told(
@@ -138,6 +147,26 @@ def test_the_log_has_the_reason_of_a_failure_that_the_client_is_not_told(
     assert error["request_id"] == answer.headers["X-Request-Id"]
 
 
-def test_health_checks_are_logged_only_if_they_fail(papers: Path, log: io.StringIO) -> None:
-    talk(papers, ("GET", "/health", {}), ("GET", "/metrics", {}))
-    assert [line for line in lines(log) if line["message"] == "request"] == []
+def test_probes_are_logged_only_if_they_are_refused(
+    papers: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServedIndex, "ready", False)
+    elsewhere = {"headers": {"Host": "evil.example"}}
+    probes = [("GET", path, dict[str, Any]()) for path in ("/health", "/metrics", "/ready")]
+    *_, ready, _ = talk(papers, *probes, ("GET", "/ready", elsewhere))
+    assert ready.json()["type"] == "urn:hybridsearch:error:not-ready"
+    [line] = [line for line in lines(log) if line["message"] == "request"]
+    assert (line["route"], line["status"], line["problem"]) == ("/ready", 421, "unknown-host")
+
+
+def test_the_log_tells_when_the_service_is_ready_and_when_it_has_stopped(papers: Path, log: io.StringIO) -> None:
+    async def run() -> None:
+        app = make_app({"papers": ServedIndex("papers", str(papers))})
+        async with app.router.lifespan_context(app):
+            while "ready" not in log.getvalue():
+                await asyncio.sleep(0.01)
+            assert "stopped" not in log.getvalue()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    told = [(line["message"], line["indexes"]) for line in lines(log)]
+    assert told == [("ready", ["papers"]), ("stopped", ["papers"])]

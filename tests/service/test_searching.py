@@ -102,24 +102,32 @@ def test_a_mistake_is_told_as_a_problem(ask: Ask, body: dict[str, Any], sentence
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "detail"),
+    ("method", "path", "status", "kind", "detail"),
     [
-        ("GET", "/v1/others/search?q=a", 404, "There is no index 'others'. The indexes are 'papers'."),
+        ("GET", "/v1/others/search?q=a", 404, "unknown-index", "There is no index 'others'. The indexes are 'papers'."),
         (
             "GET",
             "/v1/papers/search?q=a&topk=1",
             400,
+            "invalid-argument",
             "topk is not known. The parameters here are q, top_k, offset, snippets.",
         ),
-        ("GET", "/v1/papers/search?q=a&top_k=x", 400, "top_k is 'x', but it must be a whole number."),
-        ("GET", "/v1/papers?q=a", 400, "q is not known. There are no parameters here."),
-        ("GET", "/nothing", 404, "There is nothing at this address."),
-        ("PATCH", "/v1/papers/search", 405, "This address does not take PATCH."),
+        (
+            "GET",
+            "/v1/papers/search?q=a&top_k=x",
+            400,
+            "invalid-argument",
+            "top_k is 'x', but it must be a whole number.",
+        ),
+        ("GET", "/v1/papers?q=a", 400, "invalid-argument", "q is not known. There are no parameters here."),
+        ("GET", "/nothing", 404, "unknown-address", "There is nothing at this address."),
+        ("PATCH", "/v1/papers/search", 405, "unknown-method", "This address does not take PATCH."),
     ],
 )
 def test_an_address_that_is_not_known_is_a_problem_too(
-    ask: Ask, method: str, path: str, status: int, detail: str
+    ask: Ask, method: str, path: str, status: int, kind: str, detail: str
 ) -> None:
     answer = ask(method, path)
     assert (answer.status_code, answer.json()["detail"]) == (status, detail)
+    assert answer.json()["type"] == f"urn:hybridsearch:error:{kind}"
     assert answer.headers["content-type"] == "application/problem+json"
