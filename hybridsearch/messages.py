@@ -28,6 +28,26 @@ _SCHEME = r"(?:(?<=[\w+.-]{2}):/{1,2}|(?<![:/])//)"  # a pathlib.Path of a URL h
 _USER_INFO = re.compile(rf"""({_SCHEME})(?:{_USER}*{_NO_PORT}\S*|{_USER}*{_NO_PORT_OR_PATH}[^"'\n]*?|{_USER}+)@""")
 
 
+def not_known(name: str, known: Sequence[str], what: str) -> str:
+    """The rest of a sentence about a name that is not known: the nearest known name, and all known names.
+
+    Args:
+        name: Name that was given.
+        known: Known names, as a user writes them.
+        what: What the names are, such as "settings".
+
+    >>> not_known("prot", ["host", "port"], "settings")
+    "is not known: did you mean 'port'? The settings are 'host', 'port'."
+    >>> not_known("x", ["host", "port"], "settings")
+    "is not known. The settings are 'host', 'port'."
+    """
+    from difflib import get_close_matches
+
+    near = get_close_matches(name[:80], known, 1)  # of a few characters, because it may come from a stranger
+    nearest = f": did you mean {near[0]!r}?" if near else "."
+    return f"is not known{nearest} The {what} are {', '.join(map(repr, known))}."
+
+
 def visible(text: str, *, lines: bool = False) -> str:
     """Make a text safe for a terminal: an id or a text of a document may hold escape sequences.
 

@@ -41,6 +41,7 @@ Record: TypeAlias = tuple[int, Any, int]
 
 Index = Annotated[ServedIndex, Depends(served_index)]
 Id = Annotated[str, Path(description="Id of the document, percent-encoded. It may contain slashes.", min_length=1)]
+Filter = Annotated[str | None, Query(description="Filter, as JSON.")]
 Sort = Annotated[str, Field(pattern="[^-]")]
 
 _FIELDS = Fields(ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, None, False)
@@ -80,8 +81,6 @@ def add_documents(router: APIRouter, settings: Settings) -> None:
 
 
 def _add_reading(router: APIRouter, settings: Settings) -> None:
-    Filter = Annotated[str | None, Query(description="Filter, as JSON.")]  # noqa: N806
-
     @router.get("/{index}/documents", **returns(Documents))
     async def list_documents(
         served: Index,
@@ -91,7 +90,7 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
         filter: Filter = None,
     ) -> Response:
         """List documents, a part at a time, by their ids or in another order."""
-        chosen = _filter_of(filter, settings)
+        chosen = filter_of(filter, settings)
         if after is not None:
             _check_cursor(after, sort)
 
@@ -105,7 +104,7 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
     @router.get("/{index}/count", **returns(Count))
     async def count(served: Index, filter: Filter = None) -> Response:
         """Count the documents of an index, or those that a filter allows."""
-        chosen = _filter_of(filter, settings)
+        chosen = filter_of(filter, settings)
         return answer({"count": await asyncio.to_thread(served.search.count, chosen)})
 
     @router.get("/{index}/documents/{id:path}", **returns(DocumentBody))
@@ -168,7 +167,7 @@ def _check_cursor(after: str, sort: list[str]) -> None:
         raise Refusal(404, "unknown-cursor", str(error)) from None
 
 
-def _filter_of(text: str | None, settings: Settings) -> Json | None:
+def filter_of(text: str | None, settings: Settings) -> Json | None:
     """The filter of a query string."""
     return None if text is None else checked_filter(strict_json(text.encode("utf-8", "surrogatepass")), settings)
 

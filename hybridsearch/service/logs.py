@@ -119,7 +119,7 @@ class Observer:
         matches = [(*route.matches(scope), route) for route in self._routes]
         match, child, route = max(matches, key=lambda one: one[0].value, default=(Match.NONE, {}, None))
         if match is not Match.NONE:
-            scope |= {"route": route, "path_params": child["path_params"]}
+            scope.update(route=route, path_params=child["path_params"])
 
 
 def route_of(scope: Scope) -> str:

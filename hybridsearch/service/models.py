@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
@@ -64,6 +74,29 @@ class Strict(BaseModel):
             name: int(value) if isinstance(value, float) and value.is_integer() else value
             for name, value in given.items()
         }
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def naming_members(cls, given: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """The checked body. The error of an unknown member names the members that are known."""
+        try:
+            return check(given)
+        except ValidationError as error:
+            if not any(map(_is_unknown_member, error.errors())):
+                raise
+            found = [_with_members(one, list(cls.model_fields)) for one in error.errors()]
+            raise ValidationError.from_exception_data(cls.__name__, found) from None
+
+
+def _is_unknown_member(error: ErrorDetails) -> bool:
+    return error["type"] == "extra_forbidden" and len(error["loc"]) == 1
+
+
+def _with_members(error: ErrorDetails, members: list[str]) -> InitErrorDetails:
+    """An error as it was. If it is about an unknown member, it also has the known members."""
+    context = error.get("ctx", {}) | ({"known": members} if _is_unknown_member(error) else {})
+    made = PydanticCustomError(error["type"], error["msg"], context)
+    return {"type": made, "loc": error["loc"], "input": error["input"]}
 
 
 class DocumentBody(Strict):

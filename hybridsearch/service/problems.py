@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from hybridsearch.arguments import shown
 from hybridsearch.errors import BulkIndexError, DocumentError, FilterError, HybridSearchError, InvalidArgumentError
 from hybridsearch.hits import Results
-from hybridsearch.messages import redacted
+from hybridsearch.messages import not_known, redacted
 
 _log = logging.getLogger(__name__)
 
@@ -168,6 +168,9 @@ def _kind(error: Exception) -> str:
 def _sentence(error: Mapping[str, Any]) -> str:
     """The sentence for one error of pydantic."""
     where = _where(error["loc"])
+    known = error.get("ctx", {}).get("known")
+    if known:
+        return f"{where} {not_known(str(error['loc'][-1]), known, 'members')}"
     form = _ALLOWED.get(error["type"])
     if form is None:
         return f"{where}: {error['msg']}."

@@ -11,11 +11,11 @@ from fastapi.responses import Response
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.hits import Results
-from hybridsearch.messages import number_of
+from hybridsearch.messages import not_known, number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.service import answers
 from hybridsearch.service.bodies import answer
-from hybridsearch.service.documents import add_documents, unknown
+from hybridsearch.service.documents import Filter, add_documents, filter_of, unknown
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.models import (
     LARGEST,
@@ -47,8 +47,8 @@ def _check_parameters(request: Request) -> None:
     """Refuse parameters that an address does not know, because a client would think that they count."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     if unknown := [name for name in request.query_params if name not in known]:
-        allowed = f"The parameters here are {', '.join(known)}." if known else "There are no parameters here."
-        raise InvalidArgumentError(f"{unknown[0]:.80} is not known. {allowed}")
+        rest = not_known(unknown[0], known, "parameters") if known else "is not known. There are no parameters here."
+        raise InvalidArgumentError(f"{unknown[0]:.80} {rest}")
 
 
 def _add_indexes(router: APIRouter) -> None:
@@ -106,9 +106,12 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
         top_k: Annotated[int, Query(description="Number of hits.", ge=1, le=settings.max_top_k)] = 10,
         offset: Annotated[int, Query(description="Number of first hits to leave out.", ge=0, le=LARGEST)] = 0,
         snippets: Annotated[bool, Query(description="Whether each hit has a snippet of its text.")] = False,
+        filter: Filter = None,
     ) -> Response:
         """Search an index from a browser or from curl."""
-        return await _searched(served, Body(query=q, top_k=top_k, offset=offset, snippets=snippets), settings)
+        chosen = filter_of(filter, settings)
+        body = Body.model_construct(query=q, top_k=top_k, offset=offset, snippets=snippets, filter=chosen)
+        return await _searched(served, body, settings)
 
     Explain = explained_body(settings)  # noqa: N806
 

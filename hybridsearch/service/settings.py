@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from hybridsearch.arguments import ALLOWED_FIRST, number, shown, true_or_false, whole_number
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.messages import not_known
 
 VARIABLE = "HYBRIDSEARCH_SERVE_"
 """Beginning of the environment variables of settings. The rest is the setting's name in capitals."""
@@ -151,18 +152,14 @@ def read_settings(
     from_file = {} if file is None else _read_file(Path(file))
     places = _checked_places(from_file.pop("indexes", {}), file)
     if unknown := [name for name in from_file if name not in kinds()]:
-        raise InvalidArgumentError(
-            f"The file {str(file)!r:.200} has the setting {unknown[0]!r:.80}, which is not known. The settings are "
-            f"indexes, {', '.join(kinds())}."
-        )
+        rest = not_known(unknown[0], ["indexes", *kinds()], "settings")
+        raise InvalidArgumentError(f"The setting {unknown[0]!r:.80} of the file {str(file)!r:.200} {rest}")
     from_environment = {
         name.removeprefix(VARIABLE).lower(): text for name, text in environment.items() if name.startswith(VARIABLE)
     }
     if unknown := [name for name in from_environment if name not in kinds()]:
-        raise InvalidArgumentError(
-            f"The environment has {VARIABLE + unknown[0].upper():.80}, which is no setting. The settings are "
-            f"{', '.join(kinds())}."
-        )
+        variable, *known = (VARIABLE + name.upper() for name in (unknown[0], *kinds()))
+        raise InvalidArgumentError(f"The variable {variable:.80} {not_known(variable, known, 'variables')}")
     read = {name: _parsed(kinds()[name], text) for name, text in from_environment.items()}
     given = {name: value for name, value in options.items() if value not in (None, (), [])}
     return Settings(**from_file | read | given), places

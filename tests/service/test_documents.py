@@ -77,6 +77,18 @@ def test_of_documents_with_the_same_id_the_last_is_stored(asked: Asked) -> None:
     assert read.json()["text"] == "second"
 
 
+def test_a_document_without_a_text_is_a_mistake_of_the_document(asked: Asked) -> None:
+    one, several, other = asked(
+        ("PUT", f"{PLACE}/a", {"json": {"txt": "x"}}),
+        ("PUT", PLACE, {"json": [{"id": "a", "txt": "x"}]}),
+        ("GET", f"{PLACE}?limit=0", {}),
+    )
+    told = "txt is not known: did you mean 'text'? The members are 'text', 'title', 'metadata'."
+    assert one.json()["detail"].endswith(told)
+    for answer, kind in ((one, "document"), (several, "document"), (other, "invalid-argument")):
+        assert (answer.status_code, answer.json()["type"]) == (400, f"urn:hybridsearch:error:{kind}")
+
+
 def test_each_refused_line_is_reported_and_all_others_are_stored(mine: Path, asked: Asked) -> None:
     lines = [
         b'{"id": "d", "text": "a jet"}',

@@ -72,6 +72,10 @@ def test_several_queries_are_searched_together(ask: Ask) -> None:
 
 
 def test_a_browser_asks_by_a_query_string(ask: Ask) -> None:
+    filtered = ask("GET", "/v1/papers/search", params={"q": "battery", "filter": '{"year": 2020}'}).json()
+    assert [hit["id"] for hit in filtered["hits"]] == ["manual/alder"]
+    wrong = ask("GET", "/v1/papers/search", params={"q": "battery", "filter": "[1]"})
+    assert (wrong.status_code, wrong.json()["type"]) == (400, "urn:hybridsearch:error:filter")
     found = ask("GET", "/v1/papers/search?q=frozen%20battery&top_k=1&snippets=true").json()
     assert [(hit["id"], hit["snippet"]["text"]) for hit in found["hits"]] == [
         ("über 1", "Never charge a battery that is frozen.")
@@ -83,7 +87,14 @@ def test_a_browser_asks_by_a_query_string(ask: Ask) -> None:
     [
         ({}, "A search takes query or queries, but neither is given: give one of them."),
         ({"query": "a", "queries": ["b"]}, "A search takes query or queries, but both are given: give one of them."),
-        ({"query": "a", "top_k": "3", "topk": 3}, "top_k is '3', but it must be a whole number. topk is not known."),
+        (
+            {"query": "a", "top_k": "3", "topk": 3},
+            "top_k is '3', but it must be a whole number. topk is not known: did you mean 'top_k'? The members are",
+        ),
+        (
+            {"query": "a", "boost": [{"type": "recency", "fild": "year", "field": "year"}]},
+            "boost[0].recency.fild is not known: did you mean 'field'? The members are 'type', 'field', 'half_life', ",
+        ),
         ({"query": "a", "top_k": 1001}, "top_k is 1001, but it must be at most 1000."),
         ({"query": "a" * 2001}, "query has too many characters: at most 2000 are allowed."),
         ({"queries": ["a"] * 11, "top_k": 1000}, "11 queries with 1,000 hits each are too much: a request has at most"),
@@ -110,7 +121,7 @@ def test_a_mistake_is_told_as_a_problem(ask: Ask, body: dict[str, Any], sentence
             "/v1/papers/search?q=a&topk=1",
             400,
             "invalid-argument",
-            "topk is not known. The parameters here are q, top_k, offset, snippets.",
+            "topk is not known: did you mean 'top_k'? The parameters are 'q', 'top_k', 'offset', 'snippets', 'filter'.",
         ),
         (
             "GET",

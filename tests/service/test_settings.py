@@ -30,14 +30,14 @@ def test_options_count_before_the_environment_and_the_environment_before_the_fil
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("max_topk: 3", "has the setting 'max_topk', which is not known. The settings are indexes, host, "),
+        ("max_topk: 3", " is not known: did you mean 'max_top_k'? The settings are 'indexes', 'host', "),
         ("port: true", "port is True, but it must be a whole number of at least 1."),
         ("allow_write: 1", "allow_write is true or false, not 1."),
         ("cors: [1]", "cors is a list of texts, not"),
         ("- port", "holds settings by name, such as `port: 8000`, not"),
         ("port: [", "cannot be read: "),
         ("indexes: papers", "are places by name"),
-        ("tokens: abc", "has the setting 'tokens', which is not known"),
+        ("tokens: abc", "The setting 'tokens' of the file"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -51,7 +51,10 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> No
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({"HYBRIDSEARCH_SERVE_PROT": "1"}, "The environment has HYBRIDSEARCH_SERVE_PROT, which is no setting."),
+        (
+            {"HYBRIDSEARCH_SERVE_PROT": "1"},
+            "is not known: did you mean 'HYBRIDSEARCH_SERVE_PORT'? The variables are 'HYBRIDSEARCH_SERVE_HOST', ",
+        ),
         ({"HYBRIDSEARCH_SERVE_PORT": "many"}, "port is 'many', but it must be a whole number of at least 1."),
         ({"HYBRIDSEARCH_SERVE_ALLOW_WRITE": "yes"}, "allow_write is true or false, not 'yes'."),
     ],
