@@ -33,7 +33,7 @@ from hybridsearch.service.jobs import Jobs
 from hybridsearch.service.problems import Refusal
 from hybridsearch.snippets import Snippet
 
-SNIPPET = 300
+SNIPPET = 1200
 """Number of characters of the part of a document that a judge sees first."""
 
 MOST_CHARACTERS = 100_000

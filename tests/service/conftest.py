@@ -82,7 +82,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("judged") / "trees"
     documents = [hs.Document(word, f"The {word} is a tree.\nIt grows.", word.title()) for word in words]
     documents += [hs.Document(f"{word}/2", f"A table of {word}") for word in words]
-    documents.append(hs.Document("long", "About an alder tree. " + "It is tall and very old. " * 30 + "The end."))
+    documents.append(hs.Document("long", "About an alder tree. " + "It is tall and very old. " * 60 + "The end."))
     with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, folder) as search:
         search.index(documents, show_progress_bar=False)
     return folder

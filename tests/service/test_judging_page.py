@@ -145,6 +145,8 @@ def test_from_no_judgement_to_a_fusion_in_use_by_keys_alone(
     opened = look("#/judge?index=sitting")
     page = opened.page
     opened.make_pools(*(word[:4] for word in WORDS))
+    pool = json.loads((judged / "sitting" / "pool.json").read_text())["documents"]
+    assert page.get_by_text(f"{sum(map(len, pool.values()))} documents of 10 queries to judge").is_visible()
     opened.begin("anna")
     assert opened.query == "alde"
     assert page.locator(".rank, .score").count() == 0
@@ -168,7 +170,9 @@ def test_from_no_judgement_to_a_fusion_in_use_by_keys_alone(
     assert report.locator("[aria-sort]").count() == 1
     page.get_by_role("button", name="Use this").press("Enter")
     page.get_by_text("In use:", exact=True).wait_for()
-    assert "'chars': 1.0" in page.locator(".used code").first.inner_text()
+    assert "In use: chars alone" in page.locator(".used").inner_text()
+    assert "min-max" in page.locator(".measured").inner_text()
+    assert "minmax" not in page.locator("main").inner_text()
     ask = Request(f"{address}v1/sitting/search", b'{"query": "alde"}', {"Content-Type": "application/json"})  # noqa: S310
     with urlopen(ask) as answer:  # noqa: S310
         assert json.load(answer)["hits"][0]["id"].startswith("alder")
@@ -317,6 +321,8 @@ def test_the_page_breaks_no_rule_of_axe_and_fits_every_window(look: Open) -> Non
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             assert opened.overflow() <= 0, (page.url, width)
+            tables = page.locator(".wide").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
+            assert all(more <= 0 for more in tables), (page.url, width)
             violations = [] if options is None else axe.run(page, options=options).response["violations"]
             assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in violations] == []
         page.set_viewport_size({"width": 1200, "height": 900})

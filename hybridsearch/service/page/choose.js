@@ -1,9 +1,17 @@
 // Choose: the judged queries measure the usual systems and tune a fusion, and the fusion that people choose goes into use.
 
+import { described, EXPLAINED, labelled } from "./config.js";
 import { h, milliseconds } from "./dom.js";
 import { refused, watch } from "./job.js";
 import { table } from "./judge.js";
 import { settlement } from "./settle.js";
+
+const MEASURES = {
+  nDCG: "how well the first documents are ordered by their grades",
+  RR: "1 divided by the rank of the first relevant document",
+  AP: "the precision at the rank of each relevant document, on average",
+  R: "the share of the relevant documents that are found",
+};
 
 export async function mount(root, app) {
   const at = (...names) => app.at("workbench", app.index, ...names);
@@ -46,10 +54,15 @@ export async function mount(root, app) {
   function drawUsed() {
     if (!found.in_use) return nodes.used.replaceChildren();
     nodes.used.replaceChildren(h("div", { class: "card used" },
-      h("div", null, h("b", null, "In use: "), h("code", null, found.fusion), ` with ${found.candidates} candidates`),
+      h("div", null, h("b", null, "In use: "), inWords()),
       h("p", { class: "small" }, "All searches of this service use this fusion, also after the next start. The command line can use it too. JUDGEMENTS is the folder of --judgements:"),
       h("pre", { tabindex: 0 }, h("code", null, `hybridsearch search PLACE "a question" --fusion JUDGEMENTS/${found.file}`)),
       found.use_refused ? null : h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => change(() => app.api(at("use"), undefined, { method: "DELETE" })) } }, "Use the index’s own fusion again"))));
+  }
+
+  function inWords() {
+    const fusion = found.in_use.fusion ?? found.in_use; // of a tuned fusion, or the fusion
+    return described(app, { fusion, candidates: found.candidates, rerank: Boolean(app.about.reranker) });
   }
 
   function drawStart() {
@@ -84,12 +97,12 @@ export async function mount(root, app) {
     const { systems, tuned, measure } = result;
     const best = systems.reduce((one, other) => (other.means[measure].mean > one.means[measure].mean ? other : one));
     const rows = systems.map((one) => [
-      [h("span", { class: "swatch", data: { kind: one.kind } }), h("b", null, one.name), one.kind === "single" ? null : h("div", { class: "small" }, one.description)],
+      [h("span", { class: "swatch", data: { kind: one.kind } }), h("b", null, labelled(one.name)), one.kind === "single" ? null : h("div", { class: "small" }, explained(one))],
       range(one.means[measure], one.kind),
       one.gain ? gain(one) : "",
       ...result.measures.slice(1).map((name) => h("span", { class: "figure" }, one.means[name].mean.toFixed(3))),
       one.milliseconds === null ? "" : h("span", { class: "figure" }, milliseconds(one.milliseconds / 1000)),
-      use(one.name, "Use", "", `Use ${one.name}`),
+      use(one.name, "Use", "", `Use ${labelled(one.name)}`),
     ]);
     if (tuned) {
       rows.push([[h("span", { class: "swatch", data: { kind: "tuned" } }), h("b", null, "tuned"), h("div", { class: "small" }, "measured on queries that had no part in the choice")],
@@ -99,14 +112,18 @@ export async function mount(root, app) {
     const frame = h("details", { class: "card report", on: { toggle: open } }, h("summary", null, h("b", null, "Report"), h("span", { class: "small" }, " with charts, and queries that are worth reading")));
     nodes.result.replaceChildren(
       h("section", { class: "card advice" },
-        h("h2", null, tuned ? `Advice: ${tuned.recommended}` : `Best: ${best.name}`),
-        h("p", null, tuned ? tuned.recommendation : `${best.name} has the highest ${measure}, ${best.means[measure].mean.toFixed(3)}.`),
-        result.problems.length ? h("ul", { class: "problems" }, result.problems.map((one) => h("li", { class: "note" }, one))) : null,
+        h("h2", null, labelled(tuned ? `Advice: ${tuned.recommended}` : `Best: ${best.name}`)),
+        h("p", null, labelled(tuned ? tuned.recommendation : `${best.name} has the highest ${measure}, ${best.means[measure].mean.toFixed(3)}.`)),
+        result.problems.length ? h("ul", { class: "problems" }, result.problems.map((one) => h("li", { class: "note" }, labelled(one)))) : null,
         systems.length > 1 ? h("div", { class: "actions" }, use(tuned ? "tuned" : best.name, "Use this", "main"),
           found.use_refused ? h("span", { class: "note" }, `“Use this” changes all searches of this service. ${found.use_refused}`) : null) : null),
       h("section", { class: "card" },
         h("h2", null, `${result.queries.toLocaleString("en")} judged queries, ${result.judgements.toLocaleString("en")} judgements`),
-        table(["System", `${measure}, with its 95 % interval`, "More than its best retriever", ...result.measures.slice(1), "Time", ""], rows)),
+        table(["System", `${measure}, with its 95 % interval`, "More than its best retriever", ...result.measures.slice(1), "Time", ""], rows),
+        h("p", { class: "small" }, result.measures.map((name) => {
+          const [kind, depth] = name.split("@");
+          return MEASURES[kind] ? `${name}: ${MEASURES[kind]}${depth ? `, among the first ${depth}` : ""}. ` : "";
+        }), "All are from 0 to 1, and 1 is best. Time is the median of one query.")),
       frame);
 
     function open() {
@@ -114,6 +131,12 @@ export async function mount(root, app) {
       frame.append(h("p", { class: "small" }, h("a", { href: report, target: "_blank", rel: "noopener" }, "Open it in a new tab")),
         h("iframe", { src: report, title: "Report of the comparison", sandbox: "allow-scripts" }));
     }
+  }
+
+  function explained({ name, kind, description }) {
+    const text = EXPLAINED[name.split("+")[0]];
+    if (!text) return labelled(description);
+    return kind === "reranked" ? `${text} Then the reranker orders the first documents.` : text;
   }
 
   // The mean as a dot and its interval as a line, between 0 and 1
@@ -142,7 +165,7 @@ export async function mount(root, app) {
       const { fusion } = await request();
       app.about.fusion = { ...app.about.fusion, shown: fusion };
       await again();
-      app.say(`In use: ${fusion}`);
+      app.say(found.in_use ? `In use: ${inWords()}` : "The index uses its own fusion.");
       scrollTo({ top: 0 });
     } catch (error) {
       app.fail(error);

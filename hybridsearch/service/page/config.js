@@ -4,7 +4,7 @@
 import { h } from "./dom.js";
 
 const KINDS = [["rrf", "RRF"], ["minmax", "min-max"], ["zscore", "z-score"], ["none", "none"], ["adaptive", "adaptive"]];
-const EXPLAINED = {
+export const EXPLAINED = {
   rrf: "Reciprocal rank fusion: only ranks count.",
   minmax: "The scores of each retriever are scaled to 0 to 1.",
   zscore: "The scores of each retriever are scaled to mean 0 and deviation 1.",
@@ -47,14 +47,21 @@ export const weightOf = (configuration, name) => configuration.fusion.weights?.[
 const kindOf = (fusion) => (fusion.type === "score" ? fusion.normalization : fusion.type);
 const nameOf = (fusion) => KINDS.find(([kind]) => kind === kindOf(fusion))?.[1] ?? fusion.type;
 
+// A text of Python, such as the name of a system, with the labels of this page.
+export const labelled = (text) => text.replace(/\b(rrf|minmax|zscore)\b/g, (kind) => KINDS.find(([one]) => one === kind)[1]);
+
 // One line, such as "RRF, k 60 · bm25 1, dense 0.5 · 100 candidates · reranked".
 export function described(app, configuration) {
   const { fusion, candidates, rerank } = configuration;
   const names = Object.keys(app.about.retrievers);
   const weights = names.map((name) => weightOf(configuration, name));
-  return [
+  const used = names.filter((_, place) => weights[place] > 0);
+  const fused = [
     fusion.type === "rrf" ? `RRF, k ${fusion.k}` : nameOf(fusion),
     new Set(weights).size > 1 ? names.map((name, place) => `${name} ${weights[place]}`).join(", ") : "equal weights",
+  ];
+  return [
+    ...(used.length === 1 && names.length > 1 ? [`${used[0]} alone`] : fused),
     `${candidates} candidates`,
     app.about.reranker ? (rerank ? "reranked" : "not reranked") : null,
   ].filter(Boolean).join(" · ");

@@ -1,11 +1,12 @@
 // Judge: one document at a time, one key for each grade. A judge sees no ranks, no scores and no names of systems.
 
+import { labelled } from "./config.js";
 import { count, h } from "./dom.js";
 import { refused, watch } from "./job.js";
 import { settlement } from "./settle.js";
 
 export const GRADES = ["Not relevant", "Touches the question", "Answers a part", "Answers it"];
-const VIEWS = { judge: "Judge", agreement: "Agreement and export", pools: "Queries and systems" };
+const VIEWS = { judge: "Grade", agreement: "Agreement and export", pools: "Queries and systems" };
 const EXAMPLE = "motor too hot\nhow far can I ride in winter\nE13";
 
 export async function mount(root, app) {
@@ -63,24 +64,22 @@ export async function mount(root, app) {
   function poolsView() {
     const queries = h("textarea", { id: "queries", rows: 8, placeholder: EXAMPLE, required: true, "aria-describedby": "queries-help" });
     let format = "txt";
-    const file = h("input", { type: "file", accept: ".txt,.tsv,.jsonl,.csv,.log", "aria-label": "File of queries", on: { change: read } });
+    const file = h("input", { type: "file", class: "unseen", tabindex: -1, accept: ".txt,.tsv,.jsonl,.csv,.log", "aria-label": "File of queries", on: { change: read } });
     const boxes = state.possible.map((name) => h("input", { type: "checkbox", value: name, checked: true }));
     const depth = h("input", { type: "number", id: "depth", min: 1, max: 100, value: 10 });
-    const seed = h("input", { type: "number", id: "seed", min: 0, value: 0 });
     const known = state.queries.length;
     const sets = h("div", { class: "actions offers" });
     offer();
     const form = h("form", { class: "pools card", on: { submit: start } },
       h("h2", null, known ? "Add queries or systems" : "What should be judged?"),
-      known ? h("p", { class: "muted" }, `There are ${count(known, "query", "queries")} with ${count(state.queries.reduce((sum, one) => sum + one.documents, 0), "document")}, from ${state.systems.join(", ")}. Grades stay when you add more.`)
-        : h("p", { class: "muted" }, "Take 20 to 50 real queries of your users: codes, single words, and whole questions."),
+      known ? h("p", { class: "muted" }, `There are ${count(known, "query", "queries")} with ${count(state.queries.reduce((sum, one) => sum + one.documents, 0), "document")}, from ${state.systems.map(labelled).join(", ")}. Grades stay when you add more.`)
+        : h("p", { class: "muted" }, "Take 25 real queries of your users or more: codes, single words, and whole questions."),
       h("div", { class: "field" }, h("label", { for: "queries" }, "Queries, one in each line"), queries,
-        h("p", { class: "small", id: "queries-help" }, "A line can also have an id, a tab and the text. You can also choose a file: text, TSV, CSV, JSON lines, TREC topics, or a log of the service."), file, sets),
+        h("p", { class: "small", id: "queries-help" }, "A line can also have an id, a tab and the text. You can also choose a file: text, TSV, CSV, JSON lines, TREC topics, or a log of the service."),
+        h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => file.click() } }, "Open a file"), file, sets)),
       h("fieldset", { class: "field" }, h("legend", null, "Systems whose first documents are judged"),
-        h("div", { class: "checks" }, state.possible.map((name, number) => h("label", { class: "check" }, boxes[number], name)))),
-      h("div", { class: "numbers" },
-        h("div", { class: "field" }, h("label", { for: "depth" }, "First documents of each system"), depth),
-        h("div", { class: "field" }, h("label", { for: "seed" }, "Random seed of the order"), seed)),
+        h("div", { class: "checks" }, state.possible.map((name, number) => h("label", { class: "check" }, boxes[number], labelled(name))))),
+      h("div", { class: "field numbers" }, h("label", { for: "depth" }, "First documents of each system"), depth),
       h("p", { class: "small" }, "Each document is shown once. The order is shuffled, so it shows neither ranks nor systems."),
       h("div", { class: "actions" }, h("button", { class: "main", disabled: !state.may_write }, known ? "Add to the pools" : "Make the pools")),
       state.may_write ? null : h("p", { class: "note" }, "This token may read, but not write."));
@@ -116,7 +115,7 @@ export async function mount(root, app) {
       event.preventDefault();
       const body = {
         queries: queries.value, format, systems: boxes.filter((box) => box.checked).map((box) => box.value),
-        depth: depth.valueAsNumber, seed: seed.valueAsNumber,
+        depth: depth.valueAsNumber,
       };
       if (!body.systems.length) return app.fail(new Error("Choose at least one system."));
       try {
@@ -353,9 +352,11 @@ export async function mount(root, app) {
 
   function askName() {
     const field = h("input", { id: "judge", maxlength: 80, required: true, autocomplete: "off" });
+    const documents = state.queries.reduce((sum, one) => sum + one.documents, 0);
     const people = state.judges.filter((one) => !one.about).map((one) => one.name);
     place.replaceChildren(h("form", { class: "card ask-name", on: { submit: (event) => { event.preventDefault(); use(field.value); } } },
       h("h2", null, "Who are you?"),
+      h("p", null, `${documents === 1 ? "There is" : "There are"} ${count(documents, "document")} of ${count(state.queries.length, "query", "queries")} to judge.`),
       h("p", { class: "muted" }, "Each grade is saved with the name of its judge, so that judges can be compared. This browser remembers your name."),
       h("div", { class: "field" }, h("label", { for: "judge" }, "Your name"), field),
       people.length ? h("div", { class: "actions" }, h("span", { class: "small" }, "Or go on as"), people.map((name) => h("button", { type: "button", on: { click: () => use(name) } }, name))) : null,
@@ -443,7 +444,7 @@ export function table(heads, rows) {
   return h("div", { class: "wide", tabindex: 0, role: "region", "aria-label": heads[0] },
     h("table", { class: "list" },
       h("thead", null, h("tr", null, heads.map((head) => (head ? h("th", { scope: "col" }, head) : h("td"))))),
-      h("tbody", null, rows.map((cells) => h("tr", null, cells.map((cell) => h("td", null, cell)))))));
+      h("tbody", null, rows.map((cells) => h("tr", null, cells.map((cell, place) => h("td", { data: { head: heads[place] } }, cell)))))));
 }
 
 function stay(event) {
