@@ -121,7 +121,9 @@ class Settings:
     max_seconds: float = setting(
         30.0, "Longest time in seconds of a request, and between two parts of streamed documents.", least=0.1
     )
-    max_requests: int = setting(128, "Largest number of requests at the same time. Others get the status 429.", least=1)
+    max_requests: int = setting(
+        128, "Largest number of requests at the same time, in each worker. Others get the status 429.", least=1
+    )
 
     def __post_init__(self) -> None:
         for name, kind in kinds().items():
