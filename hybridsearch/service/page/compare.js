@@ -213,8 +213,10 @@ export function mount(root, app) {
   return { unmount() { running?.abort(); } };
 }
 
+// Another fusion with the same weights, or with equal weights if one retriever is used alone.
 function otherThan(configuration) {
-  const weights = configuration.fusion.weights ?? null;
+  const given = configuration.fusion.weights ?? null;
+  const weights = given && Object.values(given).filter((weight) => weight > 0).length > 1 ? given : null;
   return { ...configuration, fusion: configuration.fusion.type === "rrf" ? { type: "score", weights, normalization: "minmax" } : { type: "rrf", weights, k: 60 } };
 }
 
