@@ -66,7 +66,7 @@ def report(search: hs.HybridSearch, data: hs.Dataset, browser: str) -> None:
             chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
             tab = chromium.new_page(viewport={"width": 1180, "height": 860})
             tab.goto(page.as_uri())
-            tab.screenshot(path=IMAGES / "report.png")
+            _save(tab, "report")
             chromium.close()
 
 
