@@ -6,6 +6,8 @@ Clients search, list, explain, store, replace and delete documents, import lines
 the middle of a request. The number of documents stays between 5,000 and 7,000. The first third of the time is not
 counted, because caches fill up. The script ends with an error if, from the second third to the last, memory grows by
 more than 5% and 10 MiB, or descriptors by more than 10, or if a request fails. It needs the extra `serve` and psutil.
+
+Before the load, the script stores 20 documents, and measures after how many seconds all workers count each of them.
 """
 
 from __future__ import annotations
@@ -122,6 +124,23 @@ def measure(process: psutil.Process) -> tuple[float, int, int]:
     return mebibytes, files, threads
 
 
+def seconds_until_all_count(port: int, id: str) -> float:
+    """Seconds after which all workers count a document that was just stored. A new connection gets any worker."""
+
+    def ask(method: str, path: str, body: Any = None) -> Any:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            return Client(port).ask(connection, method, f"/v1/papers/{path}", body)
+
+    expected = ask("GET", "count")["count"] + 1
+    ask("PUT", f"documents/{id}", {"text": "wing"})
+    last = began = time.monotonic()
+    while time.monotonic() - began < 2:
+        if ask("GET", "count")["count"] != expected:
+            last = time.monotonic()
+        time.sleep(0.003)
+    return last - began
+
+
 def main() -> None:
     options = arguments(__doc__, minutes={"type": float, "default": 30.0}, workers={"type": int, "default": 1})
     with tempfile.TemporaryDirectory() as made:
@@ -136,21 +155,26 @@ def main() -> None:
         command = [sys.executable, "-m", "hybridsearch", "serve", str(folder), "--allow-write", "--port", str(port)]
         process = subprocess.Popen([*command, "--workers", str(options.workers)], stderr=subprocess.DEVNULL)
         try:
+            wait_until_ready(port)
+            seen = [seconds_until_all_count(port, f"seen{number}") for number in range(20)]
             rows, client = load(process, port, options.minutes)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
-    report(options, rows, client)
+    report(options, rows, client, seen)
 
 
-def load(process: subprocess.Popen[bytes], port: int, minutes: float) -> tuple[list[Row], Client]:
-    client, server = Client(port), psutil.Process(process.pid)
+def wait_until_ready(port: int) -> None:
     while True:
         with suppress(OSError), closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
             connection.request("GET", "/ready")
             if connection.getresponse().status == 200:
-                break
+                return
         time.sleep(0.2)
+
+
+def load(process: subprocess.Popen[bytes], port: int, minutes: float) -> tuple[list[Row], Client]:
+    client, server = Client(port), psutil.Process(process.pid)
     acts = [client.search] * 3 + [client.write] * 2 + [client.read, client.misuse]
     threads = [threading.Thread(target=client.run, args=(act, seed)) for seed, act in enumerate(acts)]
     for thread in threads:
@@ -165,7 +189,7 @@ def load(process: subprocess.Popen[bytes], port: int, minutes: float) -> tuple[l
     return rows, client
 
 
-def report(options: Any, rows: list[Row], client: Client) -> None:
+def report(options: Any, rows: list[Row], client: Client, seen: list[float]) -> None:
     third = len(rows) // 3
     middle, last = rows[third : 2 * third], rows[2 * third :]
     memory = [statistics.median(row[1] for row in part) for part in (middle, last)]
@@ -176,9 +200,11 @@ def report(options: Any, rows: list[Row], client: Client) -> None:
         rows[:: max(1, len(rows) // 12)],
         f"Answers by status: {dict(sorted(client.answers.items()))}. Failed: {len(client.failed)}. "
         f"Medians of the second and the last third: memory {memory[0]:.0f} and {memory[1]:.0f} MiB, descriptors "
-        f"{files[0]:.0f} and {files[1]:.0f}.",
+        f"{files[0]:.0f} and {files[1]:.0f}. All workers count a new document after {statistics.median(seen):.2f} s "
+        f"(median of {len(seen)}), at most {max(seen):.2f} s.",
     )
-    finish(options, {"memory_mib": memory, "descriptors": files, "answers": dict(client.answers)})
+    results = {"memory_mib": memory, "descriptors": files, "answers": dict(client.answers), "seen_seconds": seen}
+    finish(options, results)
     if client.failed:
         raise SystemExit(f"{len(client.failed)} requests failed, for example {client.failed[:3]}.")
     if memory[1] > max(memory[0] * 1.05, memory[0] + 10) or files[1] > files[0] + 10:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOOK = 0.5
+LOOK = 0.25
 """Seconds between two looks for changes that other processes made to a folder."""
 
 LOOK_AT_SERVER = 2.0
@@ -45,7 +45,7 @@ _QUESTION = "a first question loads the models"
 class ServedIndex:
     """An index that the service answers from, under a name.
 
-    Several processes may serve one folder. Each of them looks for changes twice a second, and the processes write in
+    Several processes may serve one folder. Each process looks for changes four times a second, and they write in
     turns. If the index is on a server, each process looks every two seconds whether the index was replaced.
 
     Args:

@@ -152,7 +152,7 @@ def test_workers_write_in_turns_and_all_see_a_commit_within_a_second(tmp_path: P
             time.sleep(1.5)
         assert load.errors == []
         assert load.done >= 4
-        assert seconds_until_all_count(server, 1 + load.done) < 5  # half a second on an idle machine
+        assert seconds_until_all_count(server, 1 + load.done) < 5  # less than half a second on an idle machine
         with hs.open(tmp_path / "papers") as another:
             another.delete(["d0"])
         assert seconds_until_all_count(server, load.done) < 5
