@@ -279,7 +279,7 @@ BM25(stop_words=False) finds them.']
             return [align(text, self.tokenize(text), wanted) for text, wanted in pairs]
         if len(self._known) > MAX_KNOWN:
             self._known = {}  # another thread may still use the old one
-        return find_terms(texts, terms, self._rules.terms_maker(), self._known, self._rules.may_give)
+        return find_terms(texts, terms, self._rules.terms_maker(), self._known, self._rules.chunks_finder)
 
     def fingerprint(self) -> Fingerprint:
         """Name all settings that the terms and scores depend on. A digest stands for the stop words.

@@ -13,6 +13,9 @@ from hybridsearch.encoders import Place
 Analyse = Callable[[str], Iterable[str]]
 """Function from a text to its terms."""
 
+Chunks = Iterable[tuple[int, str]]
+"""Parts of a text between white space, in order. Each has its first character in the text."""
+
 MANY = 16
 """Largest number of units of which all groups of neighbours are tried. Of more units, groups of up to 4 are tried."""
 
@@ -32,7 +35,7 @@ def find_terms(
     terms: Sequence[Collection[str]],
     analyse: Analyse,
     known: dict[str, frozenset[str]] | None = None,
-    may_give: Callable[[Set[str]], Callable[[str], bool]] = lambda _: lambda _: True,
+    chunks_finder: Callable[[Set[str]], Callable[[str], Chunks]] = lambda _: all_chunks,
 ) -> list[list[Place]]:
     """Find the words that give terms.
 
@@ -44,8 +47,8 @@ def find_terms(
         terms: Terms to find in each text, in the order of `texts`.
         analyse: Function from a text to its terms.
         known: Terms of short parts that were analysed before. New parts are added. None to begin without any.
-        may_give: Function from the wanted terms to a fast test of parts between white space. A part that fails the test
-            gives none of these terms, and is not analysed.
+        chunks_finder: Function from the wanted terms to a function that gives the parts of a text that may give these
+            terms. Other parts are not analysed.
 
     Returns:
         The places in each text, in order of `start`. A word with two terms has two places.
@@ -59,7 +62,7 @@ def find_terms(
     for text, of_text in zip(texts, terms, strict=True):
         wanted = frozenset(of_text)
         if wanted not in searches:
-            searches[wanted] = _Search(wanted, analyse, known, may_give(wanted))
+            searches[wanted] = _Search(wanted, analyse, known, chunks_finder(wanted))
         found.append(list(searches[wanted].in_text(text)) if wanted else [])
     return found
 
@@ -91,23 +94,14 @@ def align(text: str, tokens: Iterable[str], terms: Collection[str], reach: int =
     return found
 
 
+def all_chunks(text: str) -> Chunks:
+    """All parts of a text between white space."""
+    return ((found.start(), found.group()) for found in _CHUNK.finditer(text))
+
+
 def joins(character: str) -> bool:
     """Whether a character belongs to the character before it: a combining mark or an invisible character."""
     return _kind(character) == "mark"
-
-
-def _occurrences(text: str, chunks: Set[str]) -> Iterator[tuple[int, str]]:
-    """Each place where one of the chunks stands between white space, and the chunk."""
-    if len(chunks) > 64:  # then one look at all chunks is faster
-        yield from ((found.start(), found.group()) for found in _CHUNK.finditer(text) if found.group() in chunks)
-        return
-    for chunk in chunks:
-        at = text.find(chunk)
-        while at >= 0:
-            end = at + len(chunk)
-            if (at == 0 or text[at - 1].isspace()) and (end == len(text) or text[end].isspace()):
-                yield at, chunk
-            at = text.find(chunk, end)
 
 
 class _Search:
@@ -118,29 +112,26 @@ class _Search:
         wanted: frozenset[str],
         analyse: Analyse,
         known: dict[str, frozenset[str]],
-        may_give: Callable[[str], bool],
+        chunks: Callable[[str], Chunks],
     ) -> None:
-        self._wanted, self._analyse, self._known, self._may_give = wanted, analyse, known, may_give
+        self._wanted, self._analyse, self._known, self._chunks = wanted, analyse, known, chunks
         self._letters = {letter for term in wanted for letter in term}
-        self._seen: set[str] = set()
-        self._places: dict[str, set[Place]] = {}  # of the chunks with wanted terms
+        self._places: dict[str, list[Place]] = {}  # of each chunk
 
     def in_text(self, text: str) -> Iterator[Place]:
-        known, wanted, may_give = self._known, self._wanted, self._may_give
+        places = self._places
         for page in _PAGE.finditer(text):
-            chunks = set(page.group().split())
-            for chunk in filter(may_give, chunks - self._seen):
-                terms = known.get(chunk)
-                if terms is None:
-                    terms = self._terms(chunk)
-                if not wanted.isdisjoint(terms):
-                    self._places[chunk] = set(self._narrowed(chunk, 0, len(chunk), wanted & terms, 0))
-            self._seen |= chunks
-            yield from sorted(
-                Place(page.start() + at + start, page.start() + at + end, term)
-                for at, chunk in _occurrences(page.group(), chunks & self._places.keys())
-                for start, end, term in self._places[chunk]
-            )
+            first = page.start()
+            for at, chunk in self._chunks(page.group()):
+                of_chunk = places.get(chunk)
+                if of_chunk is None:
+                    of_chunk = places[chunk] = self._in_chunk(chunk)
+                for start, end, term in of_chunk:
+                    yield Place(first + at + start, first + at + end, term)
+
+    def _in_chunk(self, chunk: str) -> list[Place]:
+        terms = self._wanted & self._terms(chunk)
+        return sorted(set(self._narrowed(chunk, 0, len(chunk), terms, 0))) if terms else []
 
     def _terms(self, text: str) -> frozenset[str]:
         terms = self._known.get(text)

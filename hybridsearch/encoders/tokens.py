@@ -14,11 +14,13 @@ from functools import cache
 from itertools import pairwise
 from string import ascii_letters, digits
 
+import numpy as np
 import Stemmer
 
 from hybridsearch.arguments import shown
 from hybridsearch.encoders.counting import MAX_CHUNK
 from hybridsearch.encoders.identifiers import may_hold_identifiers, parts_of, wholes_of, without_signed_names
+from hybridsearch.encoders.locating import Chunks, all_chunks
 from hybridsearch.encoders.stopwords import STOP_WORDS
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 
@@ -62,6 +64,22 @@ _FOLDED = {  # letters that Unicode does not decompose, as Lucene's ASCIIFolding
 }  # fmt: skip
 _LATIN = (range(0xC0, 0x2B0), range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), range(0xA720, 0xA800))
 _CHANGED_LETTER = re.compile(r"LATIN (CAPITAL|SMALL) LETTER ([A-Z]) WITH [A-Z ]+").fullmatch  # "... O WITH STROKE"
+
+
+_SPACE, _LOWER, _UPPER, _EDGE, _OTHER = range(5)  # kinds of characters; edges are the signs before and after words
+_KINDS = bytes(
+    _SPACE if c.isspace() else _LOWER if c.islower() else _UPPER if c.isupper() else _EDGE if c in "().,:;" else _OTHER
+    for c in map(chr, range(128))
+).ljust(256)  # the kind of each ASCII character
+_BEGIN, _END, _UNUSUAL = 1, 2, 4
+_PAIRS = bytes(  # what each kind of character after each kind means; ordinary words are "wing", "Wing" and "wing)."
+    _BEGIN * (before == _SPACE != kind)
+    | _END * (before != _SPACE == kind)
+    | _UNUSUAL * (kind == _OTHER or (kind == _UPPER and before != _SPACE) or (kind == _LOWER and before == _EDGE))
+    for before in range(5)
+    for kind in range(5)
+).ljust(256)
+_RARE_SPACE = re.compile(r"(?![\x00-\x7f])\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,26 +231,38 @@ class Rules:
 
         return terms
 
-    def may_give(self, terms: Set[str]) -> Callable[[str], bool]:
-        """Make a fast test of chunks. A chunk that fails it gives none of `terms`.
+    def chunks_finder(self, terms: Set[str]) -> Callable[[str], Chunks]:
+        """Make a function that finds the chunks of a text that may give `terms`.
 
-        It compares the first two letters of ordinary ASCII words with those of the terms. The English stemmer changes
+        It leaves out ordinary ASCII words whose first two letters are not those of a term. The English stemmer changes
         only a "y" there: the term of "dying" is "die". It leaves a single letter of a few words: the term of "oed" is
-        "o". All chunks pass the test if the rules have another stemmer, or do not ignore case.
+        "o". If the rules have another stemmer, or do not ignore case, the function finds all chunks.
         """
         if self.language not in (None, "english") or not self.lowercase:
-            return lambda chunk: True
-        starts = {term[:2] for term in terms}
+            return all_chunks
+        starts = {term[:2] for term in terms if term[:2].isascii()}
         starts |= {start.replace("i", "y") for start in starts}
         starts |= {start.title() for start in starts}
+        wanted = np.zeros((128, 128), bool)
+        for start in starts:
+            wanted[ord(start[0]), ord(start[1]) if len(start) > 1 else slice(None)] = True
 
-        def test(chunk: str) -> bool:
-            word = chunk if chunk.isalpha() else chunk.strip("().,:;")
-            if word[:2] in starts or word[:1] in starts:
-                return True
-            return not (word.isalpha() and word.isascii() and (word.islower() or word.istitle()))
+        def chunks(text: str) -> Chunks:
+            spaced = text if text.isascii() else _RARE_SPACE.sub(" ", text)
+            codes = np.frombuffer(f" {spaced} ".encode("ascii", "replace"), np.uint8)
+            kinds = np.frombuffer(codes.tobytes().translate(_KINDS), np.uint8)
+            pairs = kinds[:-1] * np.uint8(5) + kinds[1:]  # of each character and the one before it
+            flags = np.frombuffer(pairs.tobytes().translate(_PAIRS), np.uint8)
+            begins = np.flatnonzero((flags & _BEGIN).view(bool))
+            if not len(begins):
+                return []
+            chosen = np.bitwise_or.reduceat(flags, begins) >= _UNUSUAL
+            chosen |= wanted[codes[begins + 1], codes[begins + 2]]
+            ends = np.flatnonzero((flags & _END).view(bool))
+            spans = zip(begins[chosen].tolist(), ends[chosen].tolist(), strict=True)
+            return [(begin, text[begin:end]) for begin, end in spans]
 
-        return test
+        return chunks
 
     def normalise(self, text: str, *, case: bool = True) -> str:
         """Normalise a text by Unicode NFKC, remove invisible characters, and fold case and accents if wanted.

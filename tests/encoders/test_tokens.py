@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import unicodedata
+from collections import defaultdict
 from string import ascii_lowercase
 
 import pytest
@@ -200,18 +202,38 @@ def test_many_threads_share_one_encoder() -> None:
 
 
 @pytest.mark.parametrize("language", [None, "english"])
-def test_each_word_passes_the_fast_test_for_its_terms(language: str | None) -> None:
+def test_each_word_is_found_by_its_terms(language: str | None) -> None:
     rules = Rules(language, frozenset(), identifiers=True)
     terms = rules.terms_maker()
     starts = ["".join(letters) for size in (1, 2, 3) for letters in itertools.product(ascii_lowercase, repeat=size)]
     words = [start + end for start in starts for end in ("", "s", "ing", "ed", "eds", "ies", "ly", "ogist")]
-    shown = [word.title() if number % 2 else f"({word}." for number, word in enumerate(words)]
-    assert not [word for word in shown if not rules.may_give(set(terms(word)))(word)]
+    shown = [word.title() if number % 2 else f"{word})." for number, word in enumerate(words)]
+    alike = defaultdict[str, list[str]](list)  # words whose terms begin with the same letters
+    for word in shown:
+        alike["".join(terms(word))[:2]].append(word)
+    for of_start in alike.values():
+        found = rules.chunks_finder(set(terms(of_start[0])))("\u2003".join(of_start))
+        assert [chunk for _, chunk in found] == of_start
 
 
-def test_the_fast_test_leaves_out_other_words_and_no_names() -> None:
-    test = Rules("english", frozenset(), identifiers=True).may_give({"wing"})
-    assert [chunk for chunk in ("drag", "Lift,", "with", "getWing", "X-wing", "wíng", "DRAG") if test(chunk)] == [
-        "with", "getWing", "X-wing", "wíng", "DRAG",
+def test_other_words_are_left_out_and_names_are_not() -> None:
+    text = "drag  Lift,\u3000with\n(lift.Wing) getWing X-wing wíng DRAG lift1 a 𝒲ing lift"
+    found = [(at, chunk) for at, chunk in Rules("english", frozenset(), identifiers=True).chunks_finder({"wing"})(text)]
+    assert [chunk for _, chunk in found] == [
+        "with", "(lift.Wing)", "getWing", "X-wing", "wíng", "DRAG", "lift1", "𝒲ing",
     ]  # fmt: skip
-    assert Rules("turkish", frozenset()).may_give({"wing"})("drag")
+    assert all(text[at:].startswith(chunk) for at, chunk in found)
+    everything = [(match.start(), match.group()) for match in re.finditer(r"\S+", text)]
+    assert [*Rules("turkish", frozenset()).chunks_finder({"wing"})(text)] == everything
+    assert [*Rules("english", frozenset()).chunks_finder({"wing"})(" \n")] == []
+
+
+@given(st.text(st.sampled_from("aAwW.,(1é \u2003\n"), max_size=40))
+def test_chunks_are_those_between_white_space(text: str) -> None:
+    rules = Rules("english", frozenset())
+    terms = rules.terms_maker()
+    wanted = {"a", "w", "aw", "wa"}
+    expected = [(match.start(), match.group()) for match in re.finditer(r"\S+", text)]
+    found = list(rules.chunks_finder(wanted)(text))
+    assert set(found) <= set(expected)
+    assert not [chunk for chunk in set(expected) - set(found) if wanted & set(terms(chunk[1]))]
