@@ -456,6 +456,23 @@ class AsyncBackend(Backend, Protocol):
 
 
 @runtime_checkable
+class Immediate(Backend, Protocol):
+    """A backend that stores a few documents and refreshes with fewer requests than `upsert` and `refresh`."""
+
+    def upsert_now(self, batch: EncodedBatch) -> None:
+        """Store a batch as `upsert` does, and then `refresh`.
+
+        Args:
+            batch: Documents with vectors for exactly the retrievers of the schema.
+
+        Raises:
+            BulkIndexError: The engine refused some documents. All others are stored, but searches may not see them yet.
+            InvalidArgumentError: The batch does not fit the schema.
+        """
+        ...
+
+
+@runtime_checkable
 class Loader(Backend, Protocol):
     """A backend that loads many batches faster than `upsert` stores them one after the other."""
 

@@ -25,7 +25,7 @@ from hybridsearch.adapters.lucene.query.searching import Listed, Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
 from hybridsearch.adapters.lucene.stored.mapping import PASSAGES, index_body
-from hybridsearch.adapters.lucene.stored.reading import fetch, fetch_documents, fetch_vectors, read_batches
+from hybridsearch.adapters.lucene.stored.reading import FEW, fetch, fetch_documents, fetch_vectors, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
@@ -42,6 +42,7 @@ from hybridsearch.vectors import EncodedBatch
 T = TypeVar("T")
 DenseMode: TypeAlias = Literal["hnsw", "exact"]
 
+_AT_ONCE = 100  # documents that are stored and made visible by one request
 _ATTEMPTS = 8  # at a search by an alias that is moved again and again
 
 
@@ -107,7 +108,6 @@ class LuceneBackend(Dialect):
         self._target: Target | None = None  # set if the backend was opened by an alias
         self._uuid: str | None = None  # of the index that was opened
         self._closed = False
-        self._refreshed = 0  # the number of writes that were followed by a refresh
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self.address}/{self.address.index}')"
@@ -279,9 +279,12 @@ class LuceneBackend(Dialect):
             InvalidArgumentError: The batch does not fit the schema, has an id twice, or has a weight below 0.
             BulkIndexError: Some documents were refused. All others are stored.
         """
-        check_batch(batch, self._current().schema)
-        if len(batch):
-            self._writer.upsert(self._pinned(), batch)
+        self._upsert(batch, refresh=False)
+
+    def upsert_now(self, batch: EncodedBatch) -> None:
+        """Add documents as `upsert` does, and `refresh`. For up to 100 documents, one `_bulk` request does both."""
+        if not self._upsert(batch, refresh=len(batch) <= _AT_ONCE):
+            self.refresh()
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents. Unknown ids are ignored. Returns how many documents were removed."""
@@ -342,7 +345,7 @@ class LuceneBackend(Dialect):
     def refresh(self) -> None:
         """Make everything that was written before visible to searches."""
         self._current()
-        self._writer.end_crashed_load(self._pinned())
+        self._writer.end_crashed_load(self._pinned)
         self._channel.run(self._refreshing(always=True))
 
     # --------------------------------------------------------------------------------------------------- reading
@@ -351,10 +354,11 @@ class LuceneBackend(Dialect):
         """The documents with these ids, in the order of `ids`. An unknown id gives None.
 
         Documents that another writer has added are seen at once. Documents that another writer has changed are seen as
-        soon as searches see the change.
+        soon as searches see the change. Up to 3 documents come as they were last written, with one request.
         """
         self._current()
-        self._channel.run(self._refreshing())
+        if len(ids) > FEW:
+            self._channel.run(self._refreshing())
         return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
 
     def fetch_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Listed:
@@ -508,10 +512,10 @@ class LuceneBackend(Dialect):
             self._target.sign = sign
 
     def _refreshing(self, *, always: bool = False) -> Steps[None]:
-        writes = self._writer.writes
-        if always or (self._refreshes and self._refreshed < writes):
+        writer, writes = self._writer, self._writer.writes
+        if always or (self._refreshes and writer.refreshed < writes):
             yield Call("POST", f"{self.address.path}/_refresh")
-            self._refreshed = max(self._refreshed, writes)
+            writer.refreshed = max(writer.refreshed, writes)
 
     def _explaining(self, request: Request, ids: Sequence[str]) -> Steps[list[dict[str, float]]]:
         self._current()
@@ -539,6 +543,16 @@ class LuceneBackend(Dialect):
         yield from read_batches(self._channel, target.address, target.searcher.schema, batch_size)
 
     # ------------------------------------------------------------------------------------------------- connections
+
+    def _upsert(self, batch: EncodedBatch, *, refresh: bool) -> bool:
+        """Store a batch. Returns whether searches see all that was written."""
+        check_batch(batch, self._current().schema)
+        if not len(batch):
+            return False
+        found = self._writer.look()
+        if self._target is not None:
+            self._adopt(found)
+        return self._writer.upsert(self._aim(), batch, found, refresh=refresh)
 
     def _pinned(self) -> Target:
         """The index that one call writes to, even if the alias is moved meanwhile."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -41,11 +41,12 @@ class Writer:
 
     Attributes:
         writes: Number of attempts to write.
+        refreshed: Number of these attempts that searches see.
         loads: Number of loads that are running.
     """
 
     def __init__(self, channel: Channel, address: Address, threads: int) -> None:
-        self.writes = 0
+        self.writes = self.refreshed = 0
         self.loads = 0
         self._channel = channel
         self._address = address
@@ -55,9 +56,28 @@ class Writer:
         self._upserted: dict[str, _Mean] = {}  # for each retriever whose average length an upsert of this object set
         self._lock = Lock()
 
-    def upsert(self, target: Target, batch: EncodedBatch) -> None:
-        """Write one batch."""
-        self.send(target, self._lines(target, batch))
+    def look(self) -> Json:
+        """What the engine tells about the index now, because another process may have changed it."""
+        return self._call("GET", self._address.path)
+
+    def upsert(self, target: Target, batch: EncodedBatch, found: Json, *, refresh: bool) -> bool:
+        """Write one batch. `found` is what `look` has just told.
+
+        With `refresh`, the request that stores the documents also makes them visible to searches. It refreshes only
+        the shards that it writes to. So it does not refresh if another shard may have an earlier write.
+
+        Returns:
+            Whether searches see all earlier writes too.
+        """
+        before = self.writes
+        refresh = refresh and (before == self.refreshed or _shards(found) == 1)
+        self.send(target, self._lines(target, batch, self._identity_in(found)), refresh=refresh)
+        with self._lock:
+            seen = refresh and self.writes == before + 1
+            if seen:
+                self.refreshed = self.writes
+                self._settled = False
+        return seen
 
     def load(self, target: Target, batches: Iterable[EncodedBatch], *, empty: bool) -> None:
         """Write all batches with relaxed settings. Reweigh if the first batch had another average length.
@@ -92,17 +112,22 @@ class Writer:
             self.send(target, chain.from_iterable(self._weighed_lines(batch, weighed) for batch in stored))
         return averages
 
-    def end_crashed_load(self, target: Target) -> None:
+    def end_crashed_load(self, pinned: Callable[[], Target]) -> None:
         """Restore the settings that an interrupted load has relaxed. Do nothing while this object runs a load."""
         if not self.loads and not self._settled:
+            target = pinned()
             self._ended(target, self._identity(target))
         self._settled = False
 
-    def send(self, target: Target, lines: Iterable[tuple[str, bytes]]) -> int:
-        """Send lines of the bulk API. Returns how many documents were stored or deleted."""
+    def send(self, target: Target, lines: Iterable[tuple[str, bytes]], *, refresh: bool = False) -> int:
+        """Send lines of the bulk API. Returns how many documents were stored or deleted.
+
+        With `refresh`, each request refreshes the shards that it writes to.
+        """
+        options = "filter_path=errors,items.*.status,items.*.error" + ("&refresh=true" if refresh else "")
 
         def post(body: bytes) -> tuple[int, bytes]:
-            path = f"{target.address.path}/_bulk?filter_path=errors,items.*.status,items.*.error"
+            path = f"{target.address.path}/_bulk?{options}"
             status, content = self._channel.send(Call("POST", path, body, SMILE))
             return status, content.encode() if isinstance(content, str) else content
 
@@ -157,9 +182,8 @@ class Writer:
             self._identity(target)
         return deleted
 
-    def _lines(self, target: Target, batch: EncodedBatch) -> Iterator[tuple[str, bytes]]:
-        # Look at the index each time. If it was deleted, the bulk API would make a new one without our mapping.
-        identity = self._identity(target)
+    def _lines(self, target: Target, batch: EncodedBatch, identity: Identity) -> Iterator[tuple[str, bytes]]:
+        # The identity is always new. If the index was deleted, the bulk API would make a new one without our mapping.
         check_batch(batch, identity.schema)
         if not self.loads:
             identity = self._ended(target, identity)
@@ -176,7 +200,7 @@ class Writer:
     ) -> Iterator[tuple[str, bytes]]:
         for batch in batches:
             if len(batch):
-                yield from self._lines(target, batch)
+                yield from self._lines(target, batch, self._identity(target))
                 _add_lengths(lengths, batch)
 
     def _weighed_lines(self, batch: EncodedBatch, identity: Identity) -> Iterator[tuple[str, bytes]]:
@@ -262,7 +286,7 @@ class Writer:
             IndexNotFoundError: The index was deleted.
             BackendError: The alias was moved to another index.
         """
-        found = self._call("GET", self._address.path)
+        found = self.look()
         if target.alias is not None and only_index(found, self._address)[0] != target.address.index:
             raise BackendError(
                 f"The alias {target.alias!r} at {self._address} was moved while documents were written. The index "
@@ -288,6 +312,11 @@ def _with_averages(schema: Schema, batch: EncodedBatch) -> Schema:
             if average > 0:
                 retrievers[name] = replace(retriever, average_length=average)
     return replace(schema, retrievers=retrievers) if retrievers != schema.retrievers else schema
+
+
+def _shards(found: Json) -> int:
+    """The number of primary shards of an index."""
+    return int(next(iter(found.values()))["settings"]["index"]["number_of_shards"])
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.backends import Backend, Loader
+from hybridsearch.backends import Backend, Immediate, Loader
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, HybridSearchError
 from hybridsearch.filters import Compare, Filter, field_value
@@ -158,10 +158,14 @@ class Ingest:
 
     def add(self, batches: Iterable[list[Document]], *, empty: bool = False) -> None:
         """Store new and changed documents, one batch after the other. `empty` tells that the index has no documents."""
+        refreshed = False
         for batch in batches:
             known = self._seen.add([document.id for document in batch])
-            self._change({document.id: document for document in batch}.values(), compare=not empty or bool(known))
-        self._backend.refresh()
+            new = {document.id: document for document in batch}.values()
+            last = is_last(batch, self._batch_size)
+            refreshed = self._change(new, compare=not empty or bool(known), refresh=last)
+        if not refreshed:
+            self._backend.refresh()
 
     def load(self, batches: Iterable[list[Document]]) -> None:
         """Store documents in an empty index, where nothing is compared and the engine may take several batches at once.
@@ -194,14 +198,20 @@ class Ingest:
         batches = self._backend.scan(self._batch_size)
         return [id for batch in batches for id in self._seen.missing([document.id for document in batch.documents])]
 
-    def _change(self, documents: Iterable[Document], *, compare: bool = True) -> None:
+    def _change(self, documents: Iterable[Document], *, compare: bool = True, refresh: bool = False) -> bool:
+        """Store the documents that are new or changed. Returns whether this has also done the `refresh` asked for."""
         new = list(documents)
         old_ones = self._backend.fetch([document.id for document in new]) if new and compare else [None] * len(new)
         changed = [document for document, old in zip(new, old_ones, strict=True) if not same_document(document, old)]
         self.unchanged += len(new) - len(changed)
         if changed:
+            encoded = self._encoded(changed)
             with collecting(self.refused):
-                self._backend.upsert(self._encoded(changed))
+                if refresh and isinstance(self._backend, Immediate):
+                    self._backend.upsert_now(encoded)
+                    return True
+                self._backend.upsert(encoded)
+        return False
 
     def _encoded(self, documents: list[Document]) -> EncodedBatch:
         batch = self._encoders.encode(documents)

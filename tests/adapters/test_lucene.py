@@ -466,6 +466,49 @@ def test_loading_after_a_crash_restores_what_was_before_it(make: Make, monkeypat
     assert found["settings"]["index"]["number_of_replicas"] == "1"
 
 
+@pytest.mark.parametrize(("by", "most"), [("index", 3), ("alias", 4)])
+def test_an_upsert_of_one_document_takes_few_requests_and_one_refresh(
+    make: Make, calls: list[Call], by: str, most: int
+) -> None:
+    index = make()
+    encoder = {"bm25": hs.BM25()}
+    hs.HybridSearch(encoder, index).index([{"id": id, "text": "wing lift"} for id in "abc"], show_progress_bar=False)
+    name = f"{index.address.path}/_alias/{make('alias').address.index}"
+    call(index.address, "PUT", name)
+    search, reader = hs.HybridSearch(encoder, make(by)), hs.HybridSearch(encoder, make())
+    try:
+        assert reader.search("jet lift").ids == search.search("jet lift").ids == ["a", "b", "c"]
+        search.delete("c")  # is not refreshed yet
+        for id in ("d", "a"):
+            calls.clear()
+            assert search.upsert({"id": id, "text": "jet"}).indexed == 1
+            assert len(calls) <= most
+            assert sum("refresh" in one.path for one in calls) == 1
+        for there in (reader, search):
+            calls.clear()
+            assert there.search("jet lift").ids == ["b", "a", "d"]  # "lift" is the rarer of the two words by now
+            assert not any("refresh" in one.path for one in calls)
+        calls.clear()
+        assert search.upsert({"id": "a", "text": "jet"}).unchanged == 1
+        assert len(calls) <= most
+    finally:
+        call(index.address, "DELETE", name)
+
+
+def test_an_upsert_of_one_document_makes_earlier_writes_to_other_shards_visible(make: Make, calls: list[Call]) -> None:
+    backend = make(shards=3)
+    backend.create(SCHEMA)
+    backend.upsert(samples.encode([samples.plain(f"d{number}") for number in range(9)], SCHEMA))
+    backend.upsert_now(samples.encode([samples.plain("e")], SCHEMA))
+    other = make()
+    other.open()
+    assert other.count() == 10
+    backend.upsert_now(samples.encode([samples.plain("f")], SCHEMA))
+    calls.clear()
+    assert (backend.count(), other.count()) == (11, 11)
+    assert len(calls) == 2  # no refresh was left to do
+
+
 def test_an_index_that_was_deleted_meanwhile_is_not_made_anew(make: Make, backend: LuceneBackend) -> None:
     call(backend.address, "DELETE", backend.address.path)
     for use in (

@@ -43,6 +43,11 @@ LENGTH = "length"
 STAMP = "stamp"
 """Field that tells the version of a document."""
 
+FEW = 3
+"""The largest number of documents that are read with their stored fields, as they were last written.
+
+More documents are read by a search, which reads nothing but the field `document`."""
+
 _IDS_AT_ONCE = 1000
 _AT_ONCE = 2000  # documents, or about as many passages
 _SCROLL = "5m"
@@ -73,12 +78,13 @@ def documents_by_query(query: Json, size: int, *fields: str) -> dict[str, Json]:
 
 
 def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document | None]]:
-    """The documents, in the order of `ids`, as searches see them.
+    """The documents, in the order of `ids`. An unknown id gives None.
 
-    A document that searches do not see yet comes as it was last written. An unknown id gives None.
+    Up to `FEW` documents come as they were last written. More come as searches see them. Of these, a document that
+    searches do not see yet comes as it was last written.
     """
     found: dict[str, Document] = {}
-    keys = list(dict.fromkeys(document_key(id) for id in ids if id))
+    keys = list(dict.fromkeys(document_key(id) for id in ids if id)) if len(ids) > FEW else []
     for start in range(0, len(keys), _IDS_AT_ONCE):
         part = keys[start : start + _IDS_AT_ONCE]
         body = documents_by_query({"ids": {"values": part}}, len(part))
