@@ -179,7 +179,8 @@ class Judgements:
             systems: Systems by name, as `compare` takes them. An index stands for the systems that `compare` measures
                 by default: each retriever alone, RRF, min-max, and the reranker of the index if it has one.
             queries: Queries by id, as `hybridsearch.evaluation.datasets.read_queries` reads them from a file. Or a list
-                of texts, which get the ids q1, q2 and so on. A text that is there already keeps its id.
+                of texts, which get the ids q1, q2 and so on. A text of a list that is there already keeps its id. If
+                a mapping gives it another id, it gets this id, unless it has grades.
             depth: Number of first documents of each system.
             seed: Random seed of the order of the documents.
             show_progress_bar: Whether to show progress bars. None shows them in a terminal.
@@ -188,7 +189,8 @@ class Judgements:
             Number of documents that are new, counted for each query.
 
         Raises:
-            InvalidArgumentError: A system or a query is not usable, or a query id has another text already.
+            InvalidArgumentError: A system or a query is not usable, or a query id has another text already, or a query
+                has grades under another id.
             StorageError: The folder cannot be written.
         """
         depth, seed = arguments.whole_number("depth", depth), arguments.whole_number("seed", seed, 0)
@@ -214,6 +216,9 @@ class Judgements:
                     )
             generator = np.random.default_rng(seed)
             documents, added = dict(before.documents), 0
+            renamed = self._renamed(known, queries)
+            for old_id, id in renamed.items():
+                documents.setdefault(id, documents.pop(old_id))
             for query, ids in found.items():
                 old = documents.get(query, ())
                 new = [id for id in ids if id not in old]
@@ -224,7 +229,7 @@ class Judgements:
             }
             self._write(
                 {
-                    "queries": {**known, **queries},
+                    "queries": {id: text for id, text in known.items() if id not in renamed} | queries,
                     "documents": documents,
                     "systems": {**before.systems, **{plan.name: plan.description for plan in plans}},
                     "retrievers": sorted({*before.retrievers, *retrievers}),
@@ -557,6 +562,17 @@ class Judgements:
         free = (id for number in itertools.count(1) if (id := f"q{number}") not in self.queries)
         return {known[text] if text in known else next(free): text for text in dict.fromkeys(queries)}
 
+    def _renamed(self, known: Mapping[str, str], queries: Mapping[str, str]) -> dict[str, str]:
+        """The new ids of queries that are there under another id. Raises InvalidArgumentError if one has grades."""
+        ids = {text: id for id, text in queries.items()}
+        renamed = {id: ids[text] for id, text in known.items() if text in ids and id not in queries}
+        judged = {query for judge in self.judges for query, _ in self._log.of(judge)}
+        for id in renamed.keys() & judged:
+            raise InvalidArgumentError(
+                f"The query {known[id]!r:.80} has grades under the id {id!r:.80}: leave it out, or give it this id."
+            )
+        return renamed
+
     def _write(self, content: Mapping[str, Any]) -> None:
         """Replace pool.json. After a crash, the folder has the old or the new file."""
         beside = self.folder / "pool.json.tmp"
@@ -607,7 +623,7 @@ class Judgements:
     def _check_person(self, judge: str) -> str:
         name = self._check_name(judge)
         if self.judges.get(name):
-            raise InvalidArgumentError(f"The judge {name!r} is a program ({self.judges[name]:.200}): use another name.")
+            raise InvalidArgumentError(f"The judge {name!r} is a program: use another name.")
         return name
 
     def _check_scorer(self, name: str, scorer: object) -> None:

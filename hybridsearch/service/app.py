@@ -24,6 +24,7 @@ from hybridsearch.service.logs import Observer
 from hybridsearch.service.metrics import MEDIA_TYPE, Metrics
 from hybridsearch.service.openapi import describe, returns
 from hybridsearch.service.problems import Problem
+from hybridsearch.service.programs import read_judge
 from hybridsearch.service.routes import make_router
 from hybridsearch.service.settings import Settings
 
@@ -44,12 +45,14 @@ def make_app(
         The application.
 
     Raises:
-        InvalidArgumentError: The settings name a file of queries that cannot be read.
+        InvalidArgumentError: The settings name a file of queries that cannot be read, or need other settings.
+        ModelNotFoundError: The settings name a model that is not there.
     """
     settings = settings or Settings()
     app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.indexes = dict(indexes)
     app.state.settings = settings
+    app.state.judge = read_judge(settings)
     app.state.query_sets = workbench.read_query_sets(settings.queries)
     for name, served in indexes.items():
         if settings.judgements:

@@ -7,6 +7,7 @@ import json
 import tempfile
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import read_queries
-from hybridsearch.evaluation.judging import Judgements, Rule
+from hybridsearch.evaluation.judging import HIGHEST, Judgements, Rule
 from hybridsearch.evaluation.measures import write_qrels
 from hybridsearch.evaluation.plain import to_plain
 from hybridsearch.evaluation.report.page import policy
 from hybridsearch.evaluation.spec import default_systems, parse_systems
 from hybridsearch.fusion import RRF
+from hybridsearch.rerank import Reranker
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.choosing import Chooser, Settlement, without_folders
 from hybridsearch.service.chosen import folder_of
@@ -31,6 +33,7 @@ from hybridsearch.service.guard import check_may_write, why_not_write
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.jobs import Jobs
 from hybridsearch.service.problems import Refusal
+from hybridsearch.service.programs import Program
 from hybridsearch.snippets import Snippet
 
 SNIPPET = 1200
@@ -84,6 +87,15 @@ class UndoBody(_Body):
     judge: Name
 
 
+class ProgramBody(_Body):
+    """The program that judges."""
+
+    judge: Name = Field(description="Name of the judge.")
+    thresholds: list[float] = Field(
+        min_length=1, max_length=3, description="The least scores of the grades 1, 2 and 3, in rising order."
+    )
+
+
 class SettlementBody(_Body):
     """Which grades count."""
 
@@ -109,6 +121,7 @@ class Desk:
     Args:
         served: The index.
         folder: Folder of the judgements of this index.
+        judge: Cross-encoder that can judge. None for the reranker of the index.
 
     Attributes:
         folder: Folder of the judgements of this index.
@@ -117,8 +130,8 @@ class Desk:
         chooser: The results, and the fusion that is in use.
     """
 
-    def __init__(self, served: ServedIndex, folder: Path) -> None:
-        self._served = served
+    def __init__(self, served: ServedIndex, folder: Path, judge: Reranker | None = None) -> None:
+        self._served, self._judge = served, judge
         self.folder = folder
         self.judgements = Judgements(folder)
         self.jobs = Jobs(folder)
@@ -133,6 +146,14 @@ class Desk:
     def search(self) -> HybridSearch:
         """The search of the index."""
         return self._served.search
+
+    @property
+    def program(self) -> Program | None:
+        """The program that can judge. None if there is none."""
+        if self._judge is not None:
+            return Program(self._judge, reranks=False)
+        reranker = self.search.reranker
+        return None if reranker is None else Program(reranker, reranks=True)
 
 
 _opening = threading.Lock()
@@ -150,7 +171,7 @@ def desk(request: Request, served: Annotated[ServedIndex, Depends(served_index)]
     desks: dict[str, Desk] = request.app.state.__dict__.setdefault("desks", {})
     with _opening:  # two desks of one index would not see each other's grades
         if served.name not in desks:
-            desks[served.name] = Desk(served, folder_of(folder, served.name))
+            desks[served.name] = Desk(served, folder_of(folder, served.name), request.app.state.judge)
     return desks[served.name]
 
 
@@ -189,9 +210,10 @@ def state(of: OfIndex, request: Request) -> dict[str, Any]:
         "systems": list(judgements.systems),
         "possible": default_systems(list(search.retrievers), search.reranker),
         "judges": [
-            {"name": name, "about": without_folders(about), **_progress(of, name)}
+            {"name": name, "about": without_folders(about), "grades": _numbers(of, name), **_progress(of, name)}
             for name, about in judgements.judges.items()
         ],
+        "program": None if of.program is None else of.program.described(),
         "job": of.jobs.status(),
     }
 
@@ -324,6 +346,35 @@ def left(of: OfIndex, judge: Annotated[str, Query(max_length=200)]) -> dict[str,
 
 def _progress(of: Desk, judge: str) -> dict[str, int]:
     return asdict(of.judgements.progress(judge.strip()))
+
+
+def _numbers(of: Desk, judge: str) -> list[int]:
+    """How often a judge gave each grade, from 0 on."""
+    counts = Counter(one.grade for one in of.judgements.of(judge).values())
+    return [counts[grade] for grade in range(HIGHEST + 1)]
+
+
+# A program that judges
+
+
+@router.post("/judging/scores", dependencies=writes, summary="The scores that a program gives to some documents")
+def scores(of: OfIndex) -> dict[str, Any]:
+    """Scores of some documents, so that people can choose thresholds."""
+    return {"scores": _program(of).sample(of.judgements, of.search)}
+
+
+@router.post("/judging/program", dependencies=writes, summary="Let a program grade the documents")
+def judge(of: OfIndex, body: ProgramBody) -> dict[str, Any]:
+    """Start to grade all documents of the pools by a program. The job tells how far it is."""
+    program = _program(of)
+    of.jobs.start("program", lambda: program.judge(of.judgements, of.search, body.judge, body.thresholds))
+    return of.jobs.status()
+
+
+def _program(of: Desk) -> Program:
+    if of.program is None:
+        raise Refusal(404, "no-program", "No program can judge: start the service with --judge MODEL, a cross-encoder.")
+    return of.program
 
 
 # Agreement and export

@@ -103,6 +103,13 @@ class Settings:
         panel="Run",
         metavar="PATH",
     )
+    judge: str = setting(
+        "",
+        "Cross-encoder that can judge before people do, with --judgements: folder of the model, or its name on the "
+        "Hugging Face hub. Default: the reranker of the index.",
+        panel="Run",
+        metavar="MODEL",
+    )
     max_body: int = setting(
         10_000_000, "Largest number of bytes of a body with documents, and of a line of NDJSON.", least=1
     )
@@ -126,8 +133,8 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        for name, kind in kinds().items():
-            object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+        for name in kinds():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), name))
 
 
 def kinds() -> dict[str, Any]:
@@ -162,26 +169,33 @@ def read_settings(
     if unknown := [name for name in from_environment if name not in kinds()]:
         variable, *known = (VARIABLE + name.upper() for name in (unknown[0], *kinds()))
         raise InvalidArgumentError(f"The variable {variable:.80} {not_known(variable, known, 'variables')}")
-    read = {name: _parsed(kinds()[name], text) for name, text in from_environment.items()}
+    of_file = {
+        name: _checked(name, value, f"{name!r} of the file {str(file)!r:.200}") for name, value in from_file.items()
+    }
+    of_environment = {
+        name: _checked(name, _parsed(kinds()[name], text), VARIABLE + name.upper())
+        for name, text in from_environment.items()
+    }
     given = {name: value for name, value in options.items() if value not in (None, (), [])}
-    return Settings(**from_file | read | given), places
+    return Settings(**of_file | of_environment | given), places
 
 
-def _checked(name: str, kind: Any, value: Any) -> Any:
-    """The value of a setting."""
-    metadata, default = next((one.metadata, one.default) for one in fields(Settings) if one.name == name)
+def _checked(name: str, value: Any, called: str) -> Any:
+    """The value of a setting. Errors name it as `called`."""
+    kind, (one,) = kinds()[name], (one for one in fields(Settings) if one.name == name)
+    metadata, default = one.metadata, one.default
     if kind is str and value == default:
         return value
     if kind is bool:
-        return true_or_false(name, value)
+        return true_or_false(called, value)
     if kind is int:
-        return whole_number(name, value, metadata["least"])
+        return whole_number(called, value, metadata["least"])
     if kind is float:
-        return float(number(name, value, least=metadata["least"]))
+        return float(number(called, value, least=metadata["least"]))
     listed = [value] if kind is str or isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not all(isinstance(one, str) and one for one in listed):
         allowed = "a text" if kind is str else "a list of texts"
-        raise InvalidArgumentError(ALLOWED_FIRST.format(name=name, allowed=allowed, value=shown(value)))
+        raise InvalidArgumentError(ALLOWED_FIRST.format(name=called, allowed=allowed, value=shown(value)))
     return listed[0] if kind is str else tuple(listed)
 
 

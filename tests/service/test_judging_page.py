@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HOSTILE = "<img src=x onerror=window.hacked=1></textarea><script>window.hacked=1</script>"
 WORDS = ("alder", "birch", "cedar", "maple", "oaken", "poplar", "rowan", "spruce", "willow", "linden")
-NAMES = ("sitting", "keys", "fails", "judges", "hostile", "reads", "axe")
+NAMES = ("sitting", "keys", "fails", "judges", "programs", "hostile", "reads", "axe")
 READ = "a-token-that-may-read"
 _SHOWN = """() => document.querySelector(".finished") ? null
     : [document.querySelector(".query h2").innerText, document.querySelector(".document .id").innerText]"""
@@ -278,6 +278,69 @@ def test_two_judges_are_compared_and_their_grades_exported(
     page.get_by_role("button", name="Look at Alder").click()
     page.get_by_role("button", name="Not relevant").and_(page.locator("[aria-pressed=true]")).wait_for()
     assert (opened.query, opened.document) == ("alder", "alder")
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small cross-encoder with random weights, which knows letters and some beginnings of words."""
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]'")
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
+
+    base, folder = tmp_path_factory.mktemp("bert"), tmp_path_factory.mktemp("models") / "tiny-judge"
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{letter}" for letter in letters)]
+    (base / "vocab.txt").write_text("\n".join(words))
+    set_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=64, initializer_range=1.0, num_labels=1, **size)
+    BertForSequenceClassification(config).save_pretrained(base)
+    BertTokenizerFast(vocab_file=str(base / "vocab.txt"), model_max_length=64).save_pretrained(base)
+    sentence_transformers.CrossEncoder(str(base), device="cpu").save_pretrained(str(folder))
+    return folder
+
+
+def test_a_cross_encoder_judges_first_and_people_see_where_it_differs(
+    look: Open, judged: Path, trees: Path, cross_encoder: Path
+) -> None:
+    for at in serve(Settings(judgements=str(judged), judge=str(cross_encoder)), Tokens(), trees):
+        opened = look("#/judge?index=programs", at=at)
+        page = opened.page
+        opened.make_pools("alder", "birch")
+        page.get_by_role("button", name="Let a program judge").click()
+        page.get_by_role("button", name="Show some scores").click()
+        rows = page.get_by_role("region", name="Score").locator("tbody tr")
+        rows.first.wait_for()
+        judgements = hs.Judgements(judged / "programs")
+        pool = [(query, id) for query in judgements.queries for id in judgements.documents(query)]
+        with hs.open(trees) as search:
+            texts = [(judgements.queries[query], search.get(id)[0].content) for query, id in pool]
+        import sentence_transformers
+
+        scores = sentence_transformers.CrossEncoder(str(cross_encoder), device="cpu").predict(texts).tolist()
+        shown = [float(text) for text in rows.locator("td:first-child").all_inner_texts()]
+        assert shown == [pytest.approx(score, rel=0.01) for score in sorted(scores, reverse=True)]
+        middle = sum(sorted({round(score, 4) for score in scores})[:2]) / 2
+        low = sum(score < middle for score in scores)
+        for grade, least in enumerate((middle, 100, 101), 1):
+            page.get_by_label(f"Least score of grade {grade}").fill(str(least))
+        assert rows.locator("td:nth-child(2)").all_inner_texts() == ["1"] * (len(pool) - low) + ["0"] * low
+        page.get_by_role("button", name="Grade all documents").click()
+        page.get_by_role("cell", name=f"{low}, {len(pool) - low}, 0, 0").wait_for()
+        grades = {pair: int(score >= middle) for pair, score in zip(pool, scores, strict=True)}
+        judge = hs.Judgements(judged / "programs").of("tiny-judge")
+        assert {pair: one.grade for pair, one in judge.items()} == grades
+        assert str(cross_encoder.parent) not in page.content()
+        for grade in (1, 2, 3):
+            page.get_by_label(f"Least score of grade {grade}").fill(str(grade))
+        page.get_by_role("button", name="Grade all documents").click()
+        page.get_by_role("alert").filter(has_text="give another program or other thresholds another name").wait_for()
+        assert str(cross_encoder.parent) not in page.content()
+        page.get_by_role("button", name="Grade", exact=True).click()
+        opened.begin("anna")
+        opened.judge_all(lambda query, document: 3)
+        page.get_by_role("button", name="Agreement and export").click()
+        page.get_by_role("heading", name=f"Where judges differ ({len(pool)})").wait_for()
+        page.get_by_role("cell", name="tiny-judge and anna").wait_for()
 
 
 def test_hostile_texts_are_texts(look: Open) -> None:

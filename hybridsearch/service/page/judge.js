@@ -56,7 +56,9 @@ export async function mount(root, app) {
 
   async function follow(job) {
     const ended = await watch(app, running, job, leaving.signal);
-    if (!leaving.signal.aborted && ended.state === "done" && ended.name === "pool") await change("judge");
+    if (leaving.signal.aborted || ended.state !== "done") return;
+    if (ended.name === "pool") await change("judge");
+    if (ended.name === "program" && app.get("view")) await change("agreement"); // unless a person is grading
   }
 
   // Queries and systems
@@ -360,13 +362,14 @@ export async function mount(root, app) {
       h("p", { class: "muted" }, "Each grade is saved with the name of its judge, so that judges can be compared. This browser remembers your name."),
       h("div", { class: "field" }, h("label", { for: "judge" }, "Your name"), field),
       people.length ? h("div", { class: "actions" }, h("span", { class: "small" }, "Or go on as"), people.map((name) => h("button", { type: "button", on: { click: () => use(name) } }, name))) : null,
+      state.program && !state.judges.some((one) => one.about) ? h("div", { class: "actions" }, h("span", { class: "small" }, "A program can judge before you do."), h("button", { type: "button", class: "quiet", on: { click: () => change("agreement") } }, "Let a program judge")) : null,
       h("div", { class: "actions" }, h("button", { class: "main" }, "Begin"))));
     field.focus();
     return {};
 
     function use(name) {
       const program = state.judges.find((one) => one.about && one.name === name.trim());
-      if (program) return app.fail(new Error(`${program.name} is a program (${program.about}): use another name.`));
+      if (program) return app.fail(new Error(`${program.name} is a program: use another name.`));
       if (!name.trim()) return;
       remember(name.trim());
       change("judge");
@@ -379,15 +382,16 @@ export async function mount(root, app) {
     const found = await app.api(at("agreement"));
     const judges = Object.fromEntries(state.judges.map((one) => [one.name, one.about]));
     if (!state.judges.length) {
-      place.replaceChildren(h("p", { class: "muted" }, "Nobody has judged yet."));
+      place.replaceChildren(h("p", { class: "muted" }, "Nobody has judged yet."), programCard());
       return {};
     }
     const settle = settlement(judges);
     place.replaceChildren(
-      h("section", { class: "card" }, h("h2", null, "Judges"), table(["Judge", "Graded", "Skipped", "Queries finished"], state.judges.map((one) =>
-        [[one.name, one.about ? h("div", { class: "small" }, one.about) : null], one.graded.toLocaleString("en"), one.skipped.toLocaleString("en"), `${one.finished.toLocaleString("en")} of ${one.queries.toLocaleString("en")}`]))),
+      h("section", { class: "card" }, h("h2", null, "Judges"), table(["Judge", "Graded", "Grades 0, 1, 2, 3", "Skipped", "Queries finished"], state.judges.map((one) =>
+        [[one.name, one.about ? h("div", { class: "small" }, one.about) : null], one.graded.toLocaleString("en"), one.grades.map((number) => number.toLocaleString("en")).join(", "), one.skipped.toLocaleString("en"), `${one.finished.toLocaleString("en")} of ${one.queries.toLocaleString("en")}`]))),
       h("section", { class: "card" }, h("h2", null, "Agreement"), agreements(found.agreement)),
       h("section", { class: "card" }, h("h2", null, `Where judges differ (${found.total.toLocaleString("en")})`), differences(found)),
+      programCard(),
       h("section", { class: "card export" }, h("h2", null, "Export"), settle.node,
         h("div", { class: "actions" },
           h("button", { type: "button", on: { click: () => save("qrels", `${app.index}.qrels`) } }, "TREC qrels"),
@@ -400,6 +404,60 @@ export async function mount(root, app) {
         const url = URL.createObjectURL(await app.api(at("export", kind), settle.value(), { blob: true }));
         h("a", { href: url, download: name }).click();
         setTimeout(() => URL.revokeObjectURL(url), 10_000);
+      } catch (error) {
+        app.fail(error);
+      }
+    }
+  }
+
+  // A program grades all documents. Its scores have any scale, so people see some of them before they choose thresholds.
+  function programCard() {
+    const { program } = state;
+    if (!program) {
+      return h("section", { class: "card" }, h("h2", null, "Let a program judge"),
+        h("p", { class: "muted" }, "A cross-encoder can grade all documents. Start the service with --judge MODEL. In Python, judge_with also takes a function that asks a language model."));
+    }
+    const name = h("input", { id: "program", maxlength: 80, required: true, autocomplete: "off", value: program.name });
+    const limits = [1, 2, 3].map((grade) => h("input", { type: "number", step: "any", id: `least-${grade}`, required: true, on: { input: regrade } }));
+    const seen = h("div");
+    let scores = [];
+    return h("form", { class: "card program", on: { submit: start } },
+      h("h2", null, "Let a program judge"),
+      h("p", null, program.about, " can grade all documents. Then people check the documents where their grades differ."),
+      program.reranks ? h("p", { class: "note" }, "This is the reranker of the index. Do not measure the reranker with its grades.") : null,
+      h("div", { class: "field" }, h("label", { for: "program" }, "Name of this judge"), name),
+      h("div", { class: "field" }, h("p", { class: "small", id: "least-help" }, "Each model has a scale of its own, so look at some scores before you choose."),
+        h("div", { class: "checks" }, limits.map((field, place) => h("div", { class: "field numbers" }, h("label", { for: field.id }, `Least score of grade ${place + 1}`), field)))),
+      seen,
+      h("div", { class: "actions" },
+        h("button", { type: "button", disabled: !state.may_write, on: { click: look } }, "Show some scores"),
+        h("button", { class: "main", disabled: !state.may_write }, "Grade all documents")));
+
+    async function look({ target }) {
+      target.disabled = true;
+      try {
+        ({ scores } = await app.api(at("scores"), {}));
+        regrade();
+      } catch (error) {
+        app.fail(error);
+      } finally {
+        target.disabled = false;
+      }
+    }
+
+    function regrade() {
+      if (!scores.length) return;
+      const set = limits.map((field) => field.valueAsNumber);
+      seen.replaceChildren(table(["Score", "Grade", "Query", "Document"], scores.map((one) => {
+        const grade = set.filter((least) => one.score >= least).length;
+        return [h("span", { class: "figure" }, one.score.toPrecision(3)), h("span", { class: `dot g${grade}` }, grade), one.query, one.title];
+      })));
+    }
+
+    async function start(event) {
+      event.preventDefault();
+      try {
+        follow(await app.api(at("program"), { judge: name.value, thresholds: limits.map((field) => field.valueAsNumber) }));
       } catch (error) {
         app.fail(error);
       }
