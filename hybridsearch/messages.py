@@ -29,7 +29,7 @@ _USER_INFO = re.compile(rf"""({_SCHEME})(?:{_USER}*{_NO_PORT}\S*|{_USER}*{_NO_PO
 
 
 def not_known(name: str, known: Sequence[str], what: str) -> str:
-    """The rest of a sentence about a name that is not known: the nearest known name, and all known names.
+    """The rest of a sentence about a name that is not known: the nearest known name, or all if none is near.
 
     Args:
         name: Name that was given.
@@ -37,15 +37,16 @@ def not_known(name: str, known: Sequence[str], what: str) -> str:
         what: What the names are, such as "settings".
 
     >>> not_known("prot", ["host", "port"], "settings")
-    "is not known: did you mean 'port'? The settings are 'host', 'port'."
+    "is not known: did you mean 'port'?"
     >>> not_known("x", ["host", "port"], "settings")
     "is not known. The settings are 'host', 'port'."
     """
     from difflib import get_close_matches
 
-    near = get_close_matches(name[:80], known, 1)  # of a few characters, because it may come from a stranger
-    nearest = f": did you mean {near[0]!r}?" if near else "."
-    return f"is not known{nearest} The {what} are {', '.join(map(repr, known))}."
+    near = get_close_matches(name[:80], known, 1, 0.7)  # of a few characters, because it may come from a stranger
+    if near:
+        return f"is not known: did you mean {near[0]!r}?"
+    return f"is not known. The {what} are {', '.join(map(repr, known))}."
 
 
 def visible(text: str, *, lines: bool = False) -> str:

@@ -165,6 +165,15 @@ class ServedIndex:
                 fields = {"index": self.name, "query": results.query, "hits": results.ids}
                 log.info("query", extra={"fields": fields})
 
+    def log_failures(self, failures: Mapping[str, str]) -> None:
+        """Write the reasons why optional retrievers did not answer into the log. Clients are not told them.
+
+        Args:
+            failures: Reasons by name of the retriever.
+        """
+        for name, reason in failures.items():
+            log.warning("The retriever %r of the index %r did not answer: %s", name, self.name, redacted(reason))
+
     async def write(self, change: Callable[[HybridSearch], T]) -> T:
         """Change the index in a thread, after the changes that were asked for before.
 
@@ -184,8 +193,7 @@ class ServedIndex:
         return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: change(self._search))
 
     def _observe(self, size: int, found: Sequence[Results]) -> None:
-        for name, reason in found[0].failures.items():  # one for all results of a batch
-            log.warning("The retriever %r of the index %r did not answer: %s", name, self.name, redacted(reason))
+        self.log_failures(found[0].failures)  # one for all results of a batch
         if self.observe is not None:
             self.observe(size, found)
 

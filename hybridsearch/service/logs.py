@@ -1,4 +1,4 @@
-"""The log of the service: one JSON object a line, with the id of the request.
+"""The log of the service: one JSON object a line, with the id of the request. In a terminal, lines for people.
 
 A line about a request has its route, status and time, and the kind of its problem. It has no query string, no header
 and no body, so it has no token. Queries are logged only if `log_queries` is set.
@@ -19,7 +19,7 @@ import orjson
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hybridsearch.messages import redacted
+from hybridsearch.messages import redacted, visible
 from hybridsearch.service.metrics import Metrics
 
 log = logging.getLogger("hybridsearch.requests")
@@ -62,6 +62,33 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["error"] = redacted("".join(traceback.format_exception(*record.exc_info)))
         return orjson.dumps(line, default=str).decode()
+
+
+class PlainLines(logging.Formatter):
+    """Writes a record of the log for people who watch a terminal: the time, the message, and the members.
+
+    >>> record = logging.LogRecord("a", logging.WARNING, "", 1, "Cannot reach %s", ("http://me:key@h",), None)
+    >>> record.fields = {"index": "papers"}
+    >>> PlainLines().format(record)[9:]
+    'warning: Cannot reach http://***@h index=papers'
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record.
+
+        Args:
+            record: The record.
+
+        Returns:
+            The line, without a line feed. A traceback follows in more lines.
+        """
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        fields = "".join(f" {name}={value}" for name, value in getattr(record, "fields", {}).items())
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        line = f"{time} {level}{visible(redacted(record.getMessage()) + fields)}"
+        if record.exc_info:
+            line += "\n" + visible(redacted("".join(traceback.format_exception(*record.exc_info))), lines=True)
+        return line
 
 
 class Observer:
@@ -133,14 +160,15 @@ def route_of(scope: Scope) -> str:
 
 
 def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
-    """Write the log of this process as JSON lines.
+    """Write the log of this process: as lines for people if the stream is a terminal, else as JSON lines.
 
     Args:
         stream: Where to write. None for stderr.
         level: Least level of the records of hybridsearch. Other packages log warnings and errors.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines())
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(PlainLines() if stream.isatty() else JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("hybridsearch").setLevel(level)
     logging.captureWarnings(True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -68,7 +67,7 @@ def run(places: Mapping[str, str], settings: Settings, backend_options: Mapping[
             timeout_graceful_shutdown=math.ceil(settings.max_seconds),
             timeout_worker_healthcheck=_HUNG,
         )
-        _say(f"Listening on {url_of_server(settings.host, settings.port)}/. Ctrl-C ends.")
+        log.info(f"Listening on {url_of_server(settings.host, settings.port)}/. Ctrl-C ends.")
         if settings.workers == 1:
             uvicorn.Server(config).run(sockets=[sock])
         else:
@@ -114,11 +113,3 @@ class _Supervisor(Multiprocess):
         for pid in before - {process.pid for process in self.processes}:
             log.warning("The worker %s has died. Another one takes its place.", pid)
             mark_process_dead(pid)  # type: ignore[no-untyped-call]
-
-
-def _say(sentence: str) -> None:
-    """Tell a person in a terminal, or the log."""
-    if sys.stderr.isatty():
-        print(f"hybridsearch: {sentence}", file=sys.stderr)
-    else:
-        log.info(sentence)

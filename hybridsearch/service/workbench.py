@@ -198,6 +198,7 @@ async def look(index: Index, limits: Limits, body: Look) -> dict[str, Any]:
     found = await search_with(search, [body.query], body.configurations, max(SHOWN, deepest), filter=body.filter)
     systems = [results[0] for results in found.results]
     index.log_queries(systems[:1])  # the query once, with the hits of the first configuration
+    index.log_failures(found.answers.failures)
     rankings = {name: of[0] for name, of in found.answers.rankings.items()}
     shown = dict.fromkeys(id for ranking in rankings.values() for id in ranking.ids[:SHOWN])
     shown |= dict.fromkeys(hit.id for results in systems for hit in results if hit.rank <= SHOWN)
@@ -313,6 +314,8 @@ async def compare(index: Index, limits: Limits, body: Compare) -> dict[str, Any]
     search, started = index.search, time.perf_counter()
     found = await search_with(search, body.queries, body.configurations, body.top)
     one, other = found.results
+    index.log_queries(one)
+    index.log_failures(found.answers.failures)
     titles = {hit.id: hit.document.title[:_TITLE] for results in (*one, *other) for hit in results}
     return {
         "queries": [

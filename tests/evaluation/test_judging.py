@@ -74,6 +74,17 @@ def test_a_query_file_without_a_query_or_with_two_texts_of_an_id_is_refused(tmp_
 # Pools
 
 
+def test_a_query_gets_a_new_id_only_as_long_as_it_has_no_grades(judgements: hs.Judgements) -> None:
+    judgements.grade("anna", "q1", judgements.documents("q1")[0], 3)
+    documents = judgements.documents("q2")
+    runs = {name: run | {"h": run["q2"], "w": run["q1"]} for name, run in RUNS.items()}
+    assert judgements.add_pool(runs, {"h": "heat"}, depth=3, show_progress_bar=False) == 2
+    assert judgements.queries == {"q1": "wing", "h": "heat"}
+    assert judgements.documents("h")[:4] == documents
+    with pytest.raises(InvalidArgumentError, match="has grades under the id 'q1'"):
+        judgements.add_pool(runs, {"w": "wing"}, depth=2, show_progress_bar=False)
+
+
 def test_a_pool_has_the_first_documents_of_each_system_in_an_order_that_tells_nothing(tmp_path: Path) -> None:
     orders = set()
     for seed in range(20):

@@ -515,6 +515,17 @@ def test_notes_are_logged(store: HybridSearchDocumentStore, caplog: pytest.LogCa
     assert "no document has this field" in caplog.text
 
 
+def test_a_search_in_a_store_in_which_nothing_was_written_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = HybridSearchDocumentStore(tmp_path / "mistyped")
+    with caplog.at_level(logging.WARNING, MODULE):
+        assert store.count_documents() == 0
+        assert caplog.text == ""
+        assert HybridSearchRetriever(store).run("wing")["documents"] == []
+    assert "mistyped') has no documents, because nothing was written to this place yet." in caplog.text
+
+
 # Secrets
 
 

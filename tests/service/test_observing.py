@@ -122,11 +122,13 @@ def test_the_log_has_queries_if_asked(papers: Path, log: io.StringIO) -> None:
         papers,
         ("GET", "/v1/papers/search?q=battery&top_k=1", {}),
         ("POST", "/workbench/papers/look", {"json": look}),
+        ("POST", "/workbench/papers/compare", {"json": {"queries": ["frozen"], "configurations": [{}, {}]}}),
         log_queries=True,
     )
-    searched, looked = [line for line in lines(log) if line["message"] == "query"]
+    searched, looked, compared = [line for line in lines(log) if line["message"] == "query"]
     assert (searched["index"], searched["query"], len(searched["hits"])) == ("papers", "battery", 1)
     assert (looked["index"], looked["query"], looked["hits"][0]) == ("papers", "saddle", "long")
+    assert (compared["query"], compared["hits"][0]) == ("frozen", "über 1")
     assert searched["request_id"] != looked["request_id"]
 
 

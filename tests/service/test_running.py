@@ -43,13 +43,12 @@ class Server:
 
     def ask(self, method: str, path: str, body: Any = None, connection: Any = None) -> tuple[int, Any]:
         """The status and the content of an answer."""
-        used = connection or self.connect()
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        used.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = used.getresponse()
-        content = answer.read()
-        if connection is None:
-            used.close()
+        with contextlib.ExitStack() as stack:
+            used = connection or stack.enter_context(contextlib.closing(self.connect()))
+            headers = {} if body is None else {"Content-Type": "application/json"}
+            used.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = used.getresponse()
+            content = answer.read()
         return answer.status, json.loads(content) if "json" in answer.headers["Content-Type"] else content.decode()
 
     def kill(self) -> None:

@@ -30,14 +30,14 @@ def test_options_count_before_the_environment_and_the_environment_before_the_fil
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("max_topk: 3", " is not known: did you mean 'max_top_k'? The settings are 'indexes', 'host', "),
-        ("port: true", "port is True, but it must be a whole number of at least 1."),
-        ("allow_write: 1", "allow_write is true or false, not 1."),
-        ("cors: [1]", "cors is a list of texts, not"),
+        ("max_topk: 3", " is not known: did you mean 'max_top_k'?"),
+        ("port: true", "service.yaml' is True, but it must be a whole number of at least 1."),
+        ("allow_write: 1", "service.yaml' is true or false, not 1."),
+        ("cors: [1]", "service.yaml' is a list of texts, not"),
         ("- port", "holds settings by name, such as `port: 8000`, not"),
         ("port: [", "cannot be read: "),
         ("indexes: papers", "are places by name"),
-        ("tokens: abc", "The setting 'tokens' of the file"),
+        ("tokens: abc", " is not known. The settings are 'indexes', 'host', "),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -46,6 +46,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> No
     with pytest.raises(InvalidArgumentError) as error:
         read_settings({}, {}, file)
     assert sentence in str(error.value)
+    assert str(file) in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +54,13 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, sentence: str) -> No
     [
         (
             {"HYBRIDSEARCH_SERVE_PROT": "1"},
-            "is not known: did you mean 'HYBRIDSEARCH_SERVE_PORT'? The variables are 'HYBRIDSEARCH_SERVE_HOST', ",
+            "is not known: did you mean 'HYBRIDSEARCH_SERVE_PORT'?",
         ),
-        ({"HYBRIDSEARCH_SERVE_PORT": "many"}, "port is 'many', but it must be a whole number of at least 1."),
-        ({"HYBRIDSEARCH_SERVE_ALLOW_WRITE": "yes"}, "allow_write is true or false, not 'yes'."),
+        (
+            {"HYBRIDSEARCH_SERVE_PORT": "many"},
+            "HYBRIDSEARCH_SERVE_PORT is 'many', but it must be a whole number of at least 1.",
+        ),
+        ({"HYBRIDSEARCH_SERVE_ALLOW_WRITE": "yes"}, "HYBRIDSEARCH_SERVE_ALLOW_WRITE is true or false, not 'yes'."),
     ],
 )
 def test_a_wrong_variable_is_refused(environment: dict[str, str], sentence: str) -> None:

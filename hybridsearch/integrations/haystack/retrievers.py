@@ -95,6 +95,7 @@ class _Retriever:
         with filtering():
             asked["filter"] = filter_of(apply_filter_policy(self.filter_policy, self.filters, filters))
             if not is_indexed(store.hybrid_search):
+                log_notes(_log, [f"{store!r} has no documents, because nothing was written to this place yet."])
                 return None
             if query is None:
                 return plan_by_vector(store.hybrid_search, store.dense_retriever(), embedding or (), asked)
