@@ -73,8 +73,8 @@ def make_app(
             allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    routes = [route for router in (*routers, app.router) for route in router.routes if isinstance(route, APIRoute)]
-    app.add_middleware(Observer, metrics=metrics, routes=routes)
+    app.state.routes = [one for router in (*routers, app.router) for one in router.routes if isinstance(one, APIRoute)]
+    app.add_middleware(Observer, metrics=metrics, routes=app.state.routes)
     return app
 
 

@@ -136,7 +136,7 @@ def _described(app: FastAPI, has_tokens: bool) -> Json:
 def _of_retrievers(names: list[str]) -> Json:
     """The components that name retrievers."""
     numbers = {name: {"type": "number"} for name in names}
-    weights = {name: {"type": "number", "minimum": 0, "maximum": 1e9} for name in names}
+    weights = {name: {"type": "number", "minimum": 0, "exclusiveMaximum": 1e300} for name in names}
     return {
         "RetrieverName": {"type": "string", "enum": names},
         "Scores": {"type": "object", "properties": numbers, "additionalProperties": False},

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -151,13 +152,25 @@ def install(app: FastAPI) -> None:
             405: ("unknown-method", f"This address does not take {request.method}."),
         }
         kind, detail = of_router.get(error.status_code, ("invalid-argument", error.detail))
-        return Problem(error.status_code, kind, detail, error.headers)
+        headers = {"Allow": _methods_of(request)} if error.status_code == 405 else error.headers
+        return Problem(error.status_code, kind, detail, headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Problem:
         sentences = dict.fromkeys(map(_sentence, islice(error.errors(), 3)))
         of_document = request.method == "PUT" and error.errors()[0]["loc"][0] == "body"  # only documents are put
         return Problem(400, "document" if of_document else "invalid-argument", " ".join(sentences))
+
+
+def _methods_of(request: Request) -> str:
+    """The methods that an address takes, for the header `Allow`. The router names those of one route only."""
+    routes: Sequence[APIRoute] = [
+        route for route in request.app.state.routes if route.path_regex.match(request.scope["path"])
+    ]
+    nearest = min(routes, key=lambda route: len(route.param_convertors)).path_format
+    return ", ".join(
+        sorted({method for route in routes if route.path_format == nearest for method in route.methods or ()})
+    )
 
 
 def _kind(error: Exception) -> str:

@@ -67,7 +67,7 @@ class Program:
             {"query": text, "title": (document.title or document.text)[:200], "score": float(of[0])}
             for (text, document), of in zip(known, scores, strict=True)
         ]
-        return sorted(rows, key=lambda row: -row["score"])  # type: ignore[operator]
+        return sorted(rows, key=lambda row: -row["score"])
 
     def judge(self, judgements: Judgements, search: HybridSearch, name: str, thresholds: Sequence[float]) -> None:
         """Grade all documents of the pools that the program has not graded, as `Judgements.judge_with` does.
