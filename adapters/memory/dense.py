@@ -1,13 +1,15 @@
 """Exact dense search.
 
-One pass over the float32 matrix gives approximate scores. Then the rows that may be among the best k are scored again
-in float64: those whose score is within the proven rounding error of the k-th best. They are always summed in the same
-order. So the hits are exact, and scores do not depend on the number of queries, on threads, or on segments.
+One pass over int8 codes gives an upper and a lower bound of each score (see `codes`). Only the rows whose upper bound
+reaches the k-th largest lower bound are read in float32, and scored in float64. They are always summed in the same
+order. So the hits are exact, and scores do not depend on the number of queries, on threads, or on segments. The float32
+vectors of an index in a folder stay on disk, but for the rows that are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import loops, threads
 from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, Layout, check_length, check_sizes
+from hybridsearch.adapters.memory.codes import CodedQueries, Codes, concat, rounded_up
 from hybridsearch.adapters.memory.hnsw import Graph
 from hybridsearch.adapters.memory.plain import first_of_each
 from hybridsearch.adapters.memory.postings import read_only
@@ -26,23 +29,20 @@ from hybridsearch.vectors import DenseVectors, Metric
 Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
 """Rows and scores, in descending order of score."""
 
-_BATCH = 32
-"""The number of queries from which a matrix product of BLAS is faster than the compiled loop."""
-
-_BATCH_PLAIN = 4
-"""The same number as long as the loop is not compiled."""
-
-_BLOCK = 2048
-"""The number of rows that are multiplied with all queries before the next rows, so that they stay in the cache."""
-
-_PRODUCT = 1 << 23
-"""The largest number of scores of one matrix product (32 MiB)."""
-
-_SELECTIVE = 8
-"""If fewer than one row in this many is allowed, the allowed rows are copied first."""
+_SCORES = 1 << 23
+"""The largest number of bounds that are kept at a time (32 MiB)."""
 
 _WORTH_SHARING = 1 << 20
-"""The number of matrix elements (about 0.1 ms of work) from which several threads are faster than one."""
+"""The number of codes to read (about 0.05 ms of work) from which several threads are faster than one."""
+
+_MANY = 256
+"""If so many more than `2 * k` rows may be hits, they are scored approximately first, because that is faster."""
+
+_LOWEST = np.finfo(np.float32).min
+"""A number that each upper bound of a row that may be a hit exceeds."""
+
+_ALL = read_only(np.empty(0, dtype=np.bool_))
+_NO_OWNERS = read_only(np.empty(0, dtype=np.int32))
 
 
 class DenseMatrix:
@@ -55,16 +55,39 @@ class DenseMatrix:
         graph: Graph for approximate search, or None.
     """
 
-    LAYOUT: ClassVar[Layout] = {"vectors": (np.float32, 2), "norms": (np.float32, 1), "graph": (np.uint8, 1)}
-    """The layout of `arrays`. The graph may be missing."""
+    LAYOUT: ClassVar[Layout] = {
+        "vectors": (np.float32, 2),
+        "norms": (np.float32, 1),
+        "codes": (np.int8, 2),
+        "scales": (np.float32, 1),
+        "residuals": (np.float32, 1),
+        "graph": (np.uint8, 1),
+    }
+    """The layout of `arrays`."""
+
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"codes", "scales", "residuals", "graph"})
+    """The arrays that may be missing. Codes are then made when they are first needed."""
 
     def __init__(
-        self, array: NDArray[np.float32], norms: NDArray[np.float32], metric: Metric, graph: Graph | None = None
+        self,
+        array: NDArray[np.float32],
+        norms: NDArray[np.float32],
+        metric: Metric,
+        codes: Codes | None = None,
+        graph: Graph | None = None,
     ) -> None:
         self.array, self.norms, self.metric, self.graph = array, norms, metric, graph
-        nonzero = norms > 0
-        self._nonzero = None if nonzero.all() else nonzero
+        if codes is not None:
+            self.codes = codes
         self._longest = float(norms.max(initial=0.0))
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The codes of the vectors."""
+        codes = Codes.of(self.array)
+        if np.isnan(codes.residuals).any():
+            raise _damaged()
+        return codes
 
     @classmethod
     def from_vectors(cls, vectors: DenseVectors) -> DenseMatrix:
@@ -74,18 +97,9 @@ class DenseMatrix:
     @classmethod
     def merge(cls, parts: Sequence[tuple[DenseMatrix, NDArray[np.bool_] | None]]) -> DenseMatrix:
         """The rows of all parts. Each part has a mask of the rows to keep. None keeps all rows."""
-        rows = sum(len(part.array) if keep is None else int(keep.sum()) for part, keep in parts)
-        array = np.empty((rows, parts[0][0].array.shape[1]), dtype=np.float32)
-        start = 0
-        for part, keep in parts:
-            stop = start + (len(part.array) if keep is None else int(keep.sum()))
-            if keep is None:
-                array[start:stop] = part.array
-            else:
-                np.compress(keep, part.array, axis=0, out=array[start:stop])
-            start = stop
-        norms = np.concatenate([part.norms if keep is None else part.norms[keep] for part, keep in parts])
-        return cls(array, norms, parts[0][0].metric)
+        array = concat([(part.array, keep) for part, keep in parts])
+        norms = concat([(part.norms, keep) for part, keep in parts])
+        return cls(array, norms, parts[0][0].metric, Codes.concat([(part.codes, keep) for part, keep in parts]))
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, rows: int, dimensions: int, metric: Metric) -> DenseMatrix:
@@ -94,26 +108,35 @@ class DenseMatrix:
         Raises:
             DamagedArrayError: The arrays do not fit together.
         """
-        check_length(arrays, "vectors", rows)
-        if arrays["vectors"].shape[1] != dimensions:
-            raise DamagedArrayError("vectors", f"it has {arrays['vectors'].shape[1]} dimensions, not {dimensions}")
+        names = [name for name in ("vectors", "codes") if name in arrays]
+        for name in names:
+            check_length(arrays, name, rows)
+            if arrays[name].shape[1] != dimensions:
+                raise DamagedArrayError(name, f"it has {arrays[name].shape[1]} dimensions, not {dimensions}")
         check_sizes(arrays, "norms", rows)
+        codes = None
+        if cls.OPTIONAL - {"graph"} <= arrays.keys():
+            check_sizes(arrays, "scales", rows)
+            check_sizes(arrays, "residuals", rows)
+            codes = Codes(arrays["codes"], arrays["scales"], arrays["residuals"])
         graph = Graph.from_array(arrays["graph"], rows) if "graph" in arrays else None
-        return cls(arrays["vectors"], arrays["norms"], metric, graph)
+        return cls(arrays["vectors"], arrays["norms"], metric, codes, graph)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The whole matrix as plain arrays, to save them."""
-        arrays: dict[str, NDArray[Any]] = {"vectors": self.array, "norms": self.norms}
+        codes = {"codes": self.codes.values, "scales": self.codes.scales, "residuals": self.codes.residuals}
+        arrays: dict[str, NDArray[Any]] = {"vectors": self.array, "norms": self.norms, **codes}
         return arrays if self.graph is None else {**arrays, "graph": self.graph.to_array()}
 
     @property
     def nbytes(self) -> int:
-        return self.array.nbytes + self.norms.nbytes
+        """The bytes of all arrays, with those of the codes, also if these are not made yet."""
+        return self.array.nbytes + self.array.size + 3 * self.norms.nbytes
 
     def build_graph(self) -> None:
         """Make `graph` if there is none. This takes some seconds for each ten thousand rows."""
         if self.graph is None:
-            self.graph = Graph.build(self.array, self.metric, self._nonzero)
+            self.graph = Graph.build(self.array, self.metric, self.norms > 0)
 
     def search(
         self,
@@ -133,26 +156,12 @@ class DenseMatrix:
             owners: Number of the document that each row is a passage of, ascending, shape (rows,). Default None: each
                 row is a document.
         """
-        if self._nonzero is not None:
-            allowed = self._nonzero if allowed is None else allowed & self._nonzero
-        rows = None
-        array, norms = self.array, self.norms
-        if allowed is not None and np.count_nonzero(allowed) * _SELECTIVE < len(allowed):
-            rows, allowed = np.flatnonzero(allowed).astype(np.int32), None
-            array, norms = array[rows], norms[rows]
-        starts = None
-        if owners is not None:
-            starts = np.flatnonzero(np.diff(owners if rows is None else owners[rows], prepend=-1))
         found = []
-        block = max(1, _PRODUCT // max(1, len(array)))
-        least = _BATCH if loops.are_compiled() else _BATCH_PLAIN
+        block = max(1, _SCORES // max(1, len(self.array)))
         for start in range(0, len(queries), block):
             part = queries[start : start + block]
-            with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # `_near` knows when this can happen
-                products = part @ array.T if len(part) >= least else _products(array, part)
-            for query, scores in zip(part, products, strict=True):
-                near = self._near(scores, norms, query, k, allowed, starts)
-                found.append(self.best(query, near if rows is None else rows[near], k, order, owners))
+            nears = self._near(part, k, allowed, owners)
+            found += [self.best(query, near, k, order, owners) for query, near in zip(part, nears, strict=True)]
         return found
 
     def search_graph(
@@ -165,49 +174,65 @@ class DenseMatrix:
 
     def _near(
         self,
-        products: NDArray[np.float32],
-        norms: NDArray[np.float32],
-        query: NDArray[np.float32],
+        queries: NDArray[np.float32],
         k: int,
         allowed: NDArray[np.bool_] | None,
-        starts: NDArray[np.int64] | None,
+        owners: NDArray[np.int32] | None,
+    ) -> Iterator[NDArray[np.int64]]:
+        """The rows that may be among the best `k` of each query. With `owners`, those of the best `k` owners."""
+        coded = CodedQueries.of(queries, self.metric, self._longest)
+        uppers, floors = self._bounds(coded, min(k, len(self.array)), allowed, owners)
+        for query, upper, floor, bounded in zip(queries, uppers, floors, coded.bounded.tolist(), strict=True):
+            if bounded:
+                rows = np.flatnonzero(upper >= max(floor, _LOWEST))
+            else:
+                rows = np.flatnonzero(self.norms > 0 if allowed is None else allowed & (self.norms > 0))
+            yield rows if len(rows) <= 2 * k + _MANY else self._nearer(query, rows, k, owners)
+
+    def _bounds(
+        self, coded: CodedQueries, k: int, allowed: NDArray[np.bool_] | None, owners: NDArray[np.int32] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Upper bounds of all scores, shape (queries, rows), and the k-th largest lower bound of each query."""
+        queries, rows = len(coded.values), len(self.array)
+        uppers = np.empty((queries, rows), dtype=np.float32)
+        parts = threads.WORKERS if self.array.size * queries > _WORTH_SHARING else 1
+        cuts = [rows * part // parts for part in range(parts + 1)]
+        if owners is not None:  # no document is in two parts
+            cuts[1:-1] = np.searchsorted(owners, owners[cuts[1:-1]]).tolist()
+        ranges = [(first, last) for first, last in pairwise(cuts) if first < last]
+        floors = np.empty((len(ranges), queries, k), dtype=np.float32)
+        arrays = [self.codes.values, self.codes.scales, self.codes.residuals, self.norms]
+        arrays += [_ALL if allowed is None else allowed, _NO_OWNERS if owners is None else owners]
+        arrays = [read_only(array) for array in arrays]
+        threads.run(
+            [
+                partial(loops.bound, *arrays, coded.values, coded.factors, first, last, uppers, of_range)
+                for (first, last), of_range in zip(ranges, floors, strict=True)
+            ]
+        )
+        best = np.concatenate([np.full((queries, k), -np.inf, np.float32), *floors], axis=1)
+        return uppers, np.partition(best, -k, axis=1)[:, -k]
+
+    def _nearer(
+        self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int, owners: NDArray[np.int32] | None
     ) -> NDArray[np.int64]:
-        """The rows that may be among the best `k`, from float32 inner products that were summed in any order.
+        """The rows of `rows` that may be among the best `k`, by float64 sums in any order.
 
-        `starts` has the first row of each document. Then these are the rows that may be the best of their document, of
-        the documents that may be among the best `k`.
-
-        With u = 2^-24, the error of a product of d terms is at most d u / (1 - d u) |x| |q| (Higham, Accuracy and
-        Stability of Numerical Algorithms, section 3.1). If terms underflow, d times the smallest normal number is
-        added. Euclidean distance is ordered by 2 x.q - |x|^2. Its error is twice as large, plus a few roundings. The
-        last term is for distances that differ, but are equal in float64.
+        The error of a sum of d products is at most d u / (1 - d u) |x| |q| with u = 2^-53, and that of a squared
+        distance is as many times the squared distance. Two of these may differ and have equal square roots in float64.
         """
-        length = float(np.linalg.norm(query.astype(np.float64)))
-        if length == 0.0:
-            return np.empty(0, dtype=np.int64)
-        u = 2.0**-24
-        d = len(query)
-        error = 1.01 * (d + 8) * u * self._longest * length + d * 2.0**-126
-        if self._longest * max(length, self._longest) > 1e37:  # float32 may overflow, so all rows are kept
-            return np.arange(len(products)) if allowed is None else np.flatnonzero(allowed)
-        scores = products
+        scores = loops.approximate(read_only(self.array), rows, query.astype(np.float64), self.metric == "euclidean")
+        error = (len(query) + 32) * 2.0**-50
         if self.metric == "euclidean":
-            scores = 2 * products - norms * norms
-            error = 2 * error + 8 * u * self._longest**2 + (d + 4) * 2.0**-52 * (self._longest + length) ** 2
-        if allowed is not None:
-            scores = np.where(allowed, scores, np.float32(-np.inf))
-        best = scores if starts is None else np.maximum.reduceat(scores, starts)
-        bound = _kth(best, k) - 2 * error
-        if np.isnan(bound):
-            raise IndexCorruptedError(
-                f"A vector of the index is damaged: it contains NaN. Open the index with verify=True, which names the "
-                f"damaged file. Then {REPAIR}."
-            )
-        near = np.flatnonzero(scores >= np.nextafter(np.float32(bound), np.float32(-np.inf)))
-        if starts is not None:
-            of_document = best[np.searchsorted(starts, near, side="right") - 1]
-            near = near[scores[near] >= np.nextafter((of_document - 2 * error).astype(np.float32), np.float32(-np.inf))]
-        return near if allowed is None else near[allowed[near]]
+            margins = -error * scores
+        else:
+            margins = error * float(np.linalg.norm(query.astype(np.float64))) * self.norms[rows].astype(np.float64)
+        lowers = scores - margins
+        if owners is not None:
+            lowers = np.maximum.reduceat(lowers, np.flatnonzero(np.diff(owners[rows], prepend=-1)))
+        if len(lowers) <= k:
+            return rows
+        return rows[scores + margins >= np.partition(lowers, len(lowers) - k)[len(lowers) - k]]
 
     def score(self, query: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """The exact scores of some rows, in their order. They are right for rows of zeros, too, which are no hits."""
@@ -234,6 +259,8 @@ class DenseMatrix:
         if not query.any():
             rows = rows[:0]
         scores = self.score(query, rows)
+        if np.isnan(scores).any():
+            raise _damaged()
         best = np.lexsort((order[rows], -scores))
         if owners is not None:
             best = best[first_of_each(owners[rows[best]])]
@@ -241,43 +268,17 @@ class DenseMatrix:
         return rows[best].astype(np.int32), scores[best]
 
 
+def _damaged() -> IndexCorruptedError:
+    return IndexCorruptedError(
+        f"A vector of the index is damaged: it contains NaN. Open the index with verify=True, which names the damaged "
+        f"file. Then {REPAIR}."
+    )
+
+
 def _norms(array: NDArray[np.float32]) -> NDArray[np.float32]:
     norms = np.empty(len(array), dtype=np.float32)
     for start in range(0, len(array), 4096):
         part = array[start : start + 4096].astype(np.float64)
         exact = np.sqrt((part * part).sum(axis=1))
-        norms[start : start + 4096] = np.where(exact > 0, np.nextafter(exact.astype(np.float32), np.inf), 0)
+        norms[start : start + 4096] = rounded_up(exact)
     return norms
-
-
-def _kth(scores: NDArray[np.float32], k: int) -> float:
-    """The k-th largest score. Minus infinity if there are at most k scores."""
-    if len(scores) <= k:
-        return -np.inf
-    columns = len(scores) // 64
-    if columns > 4 * k:  # at least k scores reach the k-th largest of the maxima, so smaller scores can be left out
-        highest = scores[: 64 * columns].reshape(64, columns).max(axis=0)
-        scores = scores[scores >= np.partition(highest, columns - k)[columns - k]]
-    return float(np.partition(scores, len(scores) - k)[len(scores) - k])
-
-
-def _products(array: NDArray[np.float32], queries: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`queries @ array.T`. This is several times as fast as BLAS, which is slow for few vectors."""
-    array = read_only(np.ascontiguousarray(array))
-    vectors = [read_only(np.ascontiguousarray(query)) for query in queries]
-    out = np.empty((len(queries), len(array)), dtype=np.float32)
-    parts = threads.WORKERS if array.size > _WORTH_SHARING else 1
-    cuts = [len(array) * part // parts for part in range(parts + 1)]
-
-    def task(first: int, last: int) -> Callable[[], None]:
-        step = _BLOCK if len(vectors) > 1 else max(1, len(array))
-
-        def multiply() -> None:
-            for start in range(first, last, step):
-                for vector, scores in zip(vectors, out, strict=True):
-                    loops.multiply(array, vector, start, min(start + step, last), scores)
-
-        return multiply
-
-    threads.run([task(first, last) for first, last in pairwise(cuts)])
-    return out

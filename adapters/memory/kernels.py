@@ -1,4 +1,4 @@
-"""The compiled loops: the loop that finds the best documents in an inverted index, and two smaller loops.
+"""The compiled loops: the loop that finds the best documents in an inverted index, and smaller loops.
 
 `loops` calls them. Until they are compiled, it calls the loops in `plain`, which find the same hits with the same
 scores. No other module may import this one, because importing it loads the compiler.
@@ -21,6 +21,7 @@ from numba import njit, types
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.dense_kernels import approximate, bound
 from hybridsearch.adapters.memory.prefetch import prefetch
 
 BLOCK = 8192
@@ -489,18 +490,6 @@ def score_rows(
                 out[number] += weights[term] * values[position]
 
 
-@_compiled(fastmath={"reassoc", "contract"})
-def multiply(
-    array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
-) -> None:
-    """out[first:last] = array[first:last] @ query, summed in any order."""
-    for row in range(first, last):
-        total = np.float32(0)
-        for column in range(array.shape[1]):
-            total += array[row, column] * query[column]
-        out[row] = total
-
-
 def _read(kind: Any, dimensions: int = 1) -> Any:
     return types.Array(kind, dimensions, "C", readonly=True)
 
@@ -510,7 +499,7 @@ def _changed(kind: Any, dimensions: int = 1) -> Any:
 
 
 _POSTINGS = (_read(types.int64), _read(types.int32), _read(types.float32))
-_SIGNATURES = {
+_SIGNATURES: dict[Callable[..., Any], tuple[Any, ...]] = {
     top_k: (
         *_POSTINGS,
         _changed(types.float32),
@@ -523,7 +512,15 @@ _SIGNATURES = {
         *_POSTINGS,
         *(_changed(types.int64), _changed(types.float32), _changed(types.int64), _changed(types.float32)),
     ),
-    multiply: (_read(types.float32, 2), _read(types.float32), types.int64, types.int64, _changed(types.float32)),
+    bound: (
+        *(_read(types.int8, 2), *[_read(types.float32)] * 3, _read(types.bool_), _read(types.int32)),
+        *(_changed(types.int16, 2), _changed(types.float32, 2), types.int64, types.int64),
+        *[_changed(types.float32, 2)] * 2,
+    ),
+    approximate: (
+        *(_read(types.float32, 2), _changed(types.int64), _changed(types.float64), types.bool_),
+        _changed(types.float64),
+    ),
 }
 """The types of the arguments of each function. It is called with no other types."""
 

@@ -95,19 +95,36 @@ def score_rows(
     return out
 
 
-def multiply(
-    array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
+def bound(
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    residuals: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+    owners: NDArray[np.int32],
+    queries: NDArray[np.int16],
+    factors: NDArray[np.float32],
+    first: int,
+    last: int,
+    uppers: NDArray[np.float32],
+    floors: NDArray[np.float32],
 ) -> None:
-    """out[first:last] = array[first:last] @ query, summed in any order."""
+    """Bounds of the dense scores of the rows [first, last). It has the arguments of `dense_kernels.bound`."""
+    arguments = (codes, scales, residuals, norms, allowed, owners, queries, factors, first, last, uppers, floors)
     if _fetcher.kernels is not None:
-        _fetcher.kernels.multiply(array, query, first, last, out)
+        _fetcher.kernels.bound(*arguments)
     else:
-        _counted(plain.multiply, array, query, first, last, out)
+        _counted(plain.bound, *arguments)
 
 
-def are_compiled() -> bool:
-    """Whether the compiled loops are in use."""
-    return _fetcher.kernels is not None
+def approximate(
+    array: NDArray[np.float32], rows: NDArray[np.int64], query: NDArray[np.float64], euclidean: bool
+) -> NDArray[np.float64]:
+    """Inner products of some rows and a query, or minus the squares of their distances, summed in any order."""
+    out = np.empty(len(rows), dtype=np.float64)
+    loop = plain.approximate if _fetcher.kernels is None else _fetcher.kernels.approximate
+    loop(array, rows, query, euclidean, out)
+    return out
 
 
 def warm_up() -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 2048
+"""The number of vectors that are multiplied at a time, so that they stay in the cache."""
+
 
 def top_k(
     indptr: NDArray[np.int64],
@@ -76,8 +79,55 @@ def score_rows(
             out[there] += weight * values[begin:end][at[there]]
 
 
-def multiply(
-    array: NDArray[np.float32], query: NDArray[np.float32], first: int, last: int, out: NDArray[np.float32]
+def bound(
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    residuals: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+    owners: NDArray[np.int32],
+    queries: NDArray[np.int16],
+    factors: NDArray[np.float32],
+    first: int,
+    last: int,
+    uppers: NDArray[np.float32],
+    floors: NDArray[np.float32],
 ) -> None:
-    """Do what `kernels.multiply` does. It may sum in any order."""
-    np.matmul(array[first:last], query, out=out[first:last])
+    """Do what `dense_kernels.bound` does, with products in float32."""
+    wide = queries.astype(np.float32).T
+    scores, there, lengths = uppers[:, first:last], norms[first:last] > 0, norms[first:last]
+    for start in range(first, last, BLOCK):
+        stop = min(start + BLOCK, last)
+        scores[:, start - first : stop - first] = (codes[start:stop].astype(np.float32) @ wide).T
+    if len(allowed):
+        there &= allowed[first:last]
+    starts = np.flatnonzero(np.diff(owners[first:last], prepend=-1)) if len(owners) else None
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # `CodedQueries.bounded` says where
+        for query, (step, of_residual, of_norm, constant, square, of_square) in enumerate(factors):
+            less = lengths * square * lengths
+            middles = scores[query] * step * scales[first:last] - less
+            margins = residuals[first:last] * of_residual + lengths * of_norm + constant + less * of_square
+            scores[query] = np.where(there, middles + margins, np.float32(-np.inf))
+            lowers = np.where(there, middles - margins, np.float32(-np.inf))
+            if starts is not None:
+                lowers = np.maximum.reduceat(lowers, starts)
+            k = min(floors.shape[1], len(lowers))
+            floors[query, :k] = np.partition(lowers, len(lowers) - k)[len(lowers) - k :]
+            floors[query, k:] = -np.inf
+
+
+def approximate(
+    array: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    query: NDArray[np.float64],
+    euclidean: bool,
+    out: NDArray[np.float64],
+) -> None:
+    """Do what `dense_kernels.approximate` does. It may sum in another order."""
+    for start in range(0, len(rows), BLOCK):
+        part = array[rows[start : start + BLOCK]].astype(np.float64)
+        if euclidean:
+            part -= query
+            out[start : start + BLOCK] = -(part * part).sum(axis=1)
+        else:
+            out[start : start + BLOCK] = part @ query

@@ -162,7 +162,7 @@ class Segment:
                 own = len(passages) if passages is not None and retriever.passages else rows
                 group = f"retriever-{number}"
                 if retriever.kind == "dense":
-                    arrays = read_group(folder, group, DenseMatrix.LAYOUT, optional=["graph"])
+                    arrays = read_group(folder, group, DenseMatrix.LAYOUT, optional=DenseMatrix.OPTIONAL)
                     dimensions, metric = retriever.dimensions or 0, retriever.metric or "cosine"
                     indices[name] = DenseMatrix.from_arrays(arrays, own, dimensions, metric)
                 else:

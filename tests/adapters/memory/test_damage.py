@@ -257,7 +257,8 @@ UNSEEN = {
     for name in (
         *("documents.ids", "documents.texts", "documents.hashes", "metadata.fields", "metadata.rows", "metadata.codes"),
         *("metadata.values", "metadata.ends", "retriever-0.lengths", "retriever-1.lengths", "retriever-2.vectors"),
-        *("retriever-2.norms", "documents.order", "documents.text_starts", "documents.id_starts"),
+        *(f"retriever-2.{name}" for name in ("norms", "codes", "scales", "residuals")),
+        *("documents.order", "documents.text_starts", "documents.id_starts"),
         *("passages.offsets", "passages.spans"),
         *(f"retriever-{n}.{name}" for n in (0, 1) for name in ("rows", "values", "terms", "term_starts", "indptr")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import get_args
 
 import numpy as np
@@ -10,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory import dense, loops
+from hybridsearch.adapters.memory.codes import CodedQueries, Codes
 from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import DenseVectors, Metric
 
 METRICS = get_args(Metric)
@@ -84,6 +88,110 @@ def test_scores_do_not_depend_on_batch_filter_or_segment(metric: Metric) -> None
         assert small_scores.tolist() == scores.tolist()
 
 
+SCALES = [1.0, 1e-3, 1e3, 1e-18, 1e-30, 1e-42, 1e18, 1e30, 3e37]
+
+
+def adversarial(rng: np.random.Generator, kind: str, rows: int, dimensions: int) -> NDArray[np.float32]:
+    """Vectors whose scores are hard to tell apart, or whose codes are coarse."""
+    array = rng.standard_normal((rows, dimensions))
+    if kind == "ties":
+        array = array[rng.integers(0, max(1, rows // 20), rows)]
+    elif kind == "near ties":
+        array = array[:1] + 1e-7 * array
+    elif kind == "whole numbers":
+        array = np.rint(array)
+    elif kind == "one hot dimension":
+        array[:, rng.integers(dimensions)] = 1000 * rng.choice([-1, 1])
+    elif kind == "lengths from 1e-20 to 1e20":
+        array *= 10.0 ** rng.integers(-20, 21, (rows, 1))
+    elif kind == "numbers from 1e-10 to 1e10":
+        array *= 10.0 ** rng.integers(-10, 11, (rows, dimensions))
+    array[rng.random(rows) < 0.1] = 0
+    return array.astype(np.float32)
+
+
+KINDS = (
+    *("random", "ties", "near ties", "whole numbers", "one hot dimension"),
+    *("lengths from 1e-20 to 1e20", "numbers from 1e-10 to 1e10"),
+)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@given(data=st.data())
+def test_hits_and_scores_are_to_the_last_bit_those_of_scoring_all_rows(
+    compiled: bool, compiled_loops: ModuleType, data: st.DataObject
+) -> None:
+    """The bounds of int8 codes leave out no hit, whatever the vectors are."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    rows = data.draw(st.sampled_from([1, 5, 300, 700]))
+    dimensions = data.draw(st.sampled_from([1, 2, 31, 64, 97]))
+    metric = data.draw(st.sampled_from(METRICS))
+    kind, kind_of_queries = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(KINDS))
+    scale, scale_of_queries = data.draw(st.sampled_from(SCALES)), data.draw(st.sampled_from(SCALES))
+    k = data.draw(st.sampled_from([1, 3, 100, 1000]))
+    with np.errstate(over="ignore", under="ignore"):
+        array = adversarial(rng, kind, rows, dimensions) * np.float32(scale)
+        queries = adversarial(rng, kind_of_queries, data.draw(st.sampled_from([1, 2, 9])), dimensions)
+        queries[: data.draw(st.integers(0, 1))] = array[rng.integers(rows)] / np.float32(scale)
+        queries *= np.float32(scale_of_queries)
+    array, queries = (np.nan_to_num(part, posinf=3e38, neginf=-3e38) for part in (array, queries))
+    order = rng.permutation(rows).astype(np.int32)
+    allowed = None if data.draw(st.booleans()) else rng.random(rows) < data.draw(st.sampled_from([0.0, 0.05, 0.9]))
+    owners = np.sort(rng.integers(0, rows // 3 + 1, rows)).astype(np.int32) if data.draw(st.booleans()) else None
+    matrix = DenseMatrix.from_vectors(DenseVectors(array, metric))
+    parts = 3 if data.draw(st.booleans()) else 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops._fetcher, "kernels", compiled_loops if compiled else None)
+        patch.setattr(dense, "_WORTH_SHARING", 0 if parts > 1 else 1 << 40)
+        patch.setattr(dense, "_MANY", data.draw(st.sampled_from([0, 256])))
+        patch.setattr(dense.threads, "WORKERS", parts)
+        found = matrix.search(queries, k, order, allowed, owners)
+    possible = np.flatnonzero(array.any(axis=1) & (True if allowed is None else allowed))
+    for query, (best, scores) in zip(queries, found, strict=True):
+        expected, expected_scores = matrix.best(query, possible, k, order, owners)
+        assert best.tolist() == expected.tolist()
+        assert scores.tobytes() == expected_scores.tobytes()
+
+
+@given(st.integers(0, 2**31), st.sampled_from(KINDS), st.sampled_from(KINDS), st.sampled_from(METRICS))
+def test_each_score_is_between_its_bounds(seed: int, kind: str, kind_of_queries: str, metric: Metric) -> None:
+    rng = np.random.default_rng(seed)
+    array, queries = adversarial(rng, kind, 50, 33), adversarial(rng, kind_of_queries, 4, 33)
+    norms = np.linalg.norm(array.astype(np.float64), axis=1)
+    coded = CodedQueries.of(queries, metric, float(norms.max()) * 1.001)
+    matrix = DenseMatrix.from_vectors(DenseVectors(array, metric))
+    uppers, _ = matrix._bounds(coded, 1, None, None)
+    for query, upper, factors, bounded in zip(queries, uppers, coded.factors, coded.bounded.tolist(), strict=True):
+        if not bounded:
+            continue
+        x, q = array.astype(np.longdouble), query.astype(np.longdouble)
+        power = np.longdouble(2.0) ** -np.frexp(np.linalg.norm(query.astype(np.float64)))[1]
+        scores = ((x * q).sum(axis=1) - (metric == "euclidean") * (x * x).sum(axis=1) / 2) * power
+        rows = array.any(axis=1)
+        assert (upper[rows] >= scores[rows]).all()
+        assert np.isneginf(upper[~rows]).all()
+        assert factors[1] <= 1.001  # the bounds are not wider than need be: |q| is 1 at most
+
+
+def test_few_rows_are_scored_in_float32() -> None:
+    """Without this, the bounds could be as wide as they like."""
+    array = random_matrix(20_000, 384)
+    array /= np.linalg.norm(array, axis=1, keepdims=True)
+    matrix = DenseMatrix.from_vectors(DenseVectors(array))
+    [rows] = matrix._near(array[:1] + array[1:2], 100, None, None)
+    assert 100 <= len(rows) < 300
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_damaged_vector_is_an_error_that_says_so(stored: bool) -> None:
+    matrix = DenseMatrix.from_vectors(DenseVectors(random_matrix(5, 3)))
+    if stored:
+        matrix.arrays()  # makes the codes
+    matrix.array[2, 1] = np.nan
+    with pytest.raises(IndexCorruptedError, match="contains NaN"):
+        matrix.search(random_matrix(1, 3), 5, np.arange(5, dtype=np.int32), None)
+
+
 def test_all_zero_rows_and_queries_are_no_hits() -> None:
     array = random_matrix(50, 6)
     array[::2] = 0
@@ -101,3 +209,19 @@ def test_merging_keeps_the_rows_that_are_wanted() -> None:
     merged = DenseMatrix.merge([(matrix, keep), (matrix, None)])
     assert np.array_equal(merged.array, np.concatenate([array[keep], array]))
     assert np.array_equal(merged.norms, np.concatenate([matrix.norms[keep], matrix.norms]))
+    assert np.array_equal(merged.codes.values, Codes.of(merged.array).values)
+
+
+def test_an_index_without_codes_is_searched_alike() -> None:
+    """Indexes of earlier versions have no codes."""
+    matrix = DenseMatrix.from_vectors(DenseVectors(random_matrix(500, 20)))
+    arrays = matrix.arrays()
+    older = {name: arrays[name] for name in ("vectors", "norms")}
+    order, queries = np.arange(500, dtype=np.int32), random_matrix(3, 20, seed=1)
+    found = matrix.search(queries, 7, order, None)
+    for stored in (arrays, older):
+        for (rows, scores), expected in zip(
+            DenseMatrix.from_arrays(stored, 500, 20, "cosine").search(queries, 7, order, None), found, strict=True
+        ):
+            assert (rows.tolist(), scores.tolist()) == (expected[0].tolist(), expected[1].tolist())
+    assert DenseMatrix.from_arrays(older, 500, 20, "cosine").arrays().keys() == arrays.keys()

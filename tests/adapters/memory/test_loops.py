@@ -20,7 +20,9 @@ from hypothesis import given
 from scipy.sparse import csc_array, random_array
 
 from hybridsearch.adapters.memory import compiled, loops, plain
+from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.errors import StorageError
+from hybridsearch.vectors import DenseVectors
 
 TEN = """
 import json, sys, time
@@ -121,20 +123,6 @@ def test_both_find_the_same_documents_with_the_same_float32_scores(
     assert ours.tobytes() == theirs.tobytes()
 
 
-@given(seed=st.integers(0, 2**31), rows=st.integers(0, 50), dimensions=st.sampled_from([1, 3, 384]))
-def test_both_multiply_alike_up_to_the_order_of_summation(
-    compiled_loops: ModuleType, seed: int, rows: int, dimensions: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    array, query = rng.standard_normal((rows, dimensions), np.float32), rng.standard_normal(dimensions, np.float32)
-    first, last = sorted(rng.integers(0, rows + 1, 2).tolist())
-    array.flags.writeable = query.flags.writeable = False
-    ours, theirs = np.zeros((2, rows), np.float32)
-    compiled_loops.multiply(array, query, first, last, ours)
-    plain.multiply(array, query, first, last, theirs)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * dimensions)
-
-
 def test_no_call_compiles_anything_more(compiled_loops: ModuleType) -> None:
     """The calls have the declared types. With another type, the caller would wait 20 seconds for the compiler."""
     import hybridsearch as hs
@@ -143,7 +131,9 @@ def test_no_call_compiles_anything_more(compiled_loops: ModuleType) -> None:
     search.index([hs.Document(str(number), "wing") for number in range(10)], show_progress_bar=False)
     search.search("wing", filter={"id": {"$in": ["1", "2"]}})
     search.search_many(["wing"] * 20)
-    for loop in (compiled_loops.top_k, compiled_loops.multiply, compiled_loops.score_rows):
+    matrix = DenseMatrix.from_vectors(DenseVectors(np.ones((600, 4), np.float32)))
+    matrix.search(np.ones((1, 4), np.float32), 2, np.arange(600, dtype=np.int32), None)
+    for loop in (compiled_loops.top_k, compiled_loops.bound, compiled_loops.approximate, compiled_loops.score_rows):
         assert len(loop.signatures) == 1
 
 

@@ -1,0 +1,141 @@
+"""Dense vectors as int8 codes, and what is known of an inner product from the codes alone.
+
+A vector x is s c + r. The codes c are whole numbers from -127 to 127, s is a scale, and of the residual r only the
+length is stored. A query q is t e + w in the same way, with 16-bit codes e. Then
+
+    x.q = s t c.e + s c.w + r.q
+
+and by Cauchy and Schwarz the last two terms are at most (|x| + |r|) |w| + |r| |q|. So one pass over the codes, which
+are a quarter of the bytes of float32, gives an upper and a lower bound of each score. The bounds also cover all
+rounding errors: those of the codes' product (in float32 at most, in any order), of the bounds themselves, and of the
+float64 sum that is the final score (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.vectors import Metric
+
+_ROWS = 256
+"""The number of rows that are encoded at a time, so that the temporary arrays stay in the cache."""
+
+_LARGEST = 1e37
+"""The largest product of lengths for which no bound overflows in float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """The codes of some vectors.
+
+    Attributes:
+        values: Codes from -127 to 127, int8 of shape (rows, dimensions).
+        scales: Length of one step of the codes, float32 of shape (rows,).
+        residuals: Euclidean lengths of what the codes leave out, rounded up, float32 of shape (rows,).
+    """
+
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    residuals: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, array: NDArray[np.float32]) -> Codes:
+        """The codes of float32 vectors of shape (rows, dimensions)."""
+        values = np.empty(array.shape, dtype=np.int8)
+        scales = np.empty(len(array), dtype=np.float32)
+        residuals = np.empty(len(array), dtype=np.float32)
+        for start in range(0, len(array), _ROWS):
+            part = array[start : start + _ROWS].astype(np.float64)
+            steps = rounded_up(np.abs(part).max(axis=1, initial=0.0) / 127)
+            rounded = np.rint(part / np.where(steps > 0, steps, 1).astype(np.float64)[:, None])
+            with np.errstate(invalid="ignore"):  # then the residual is NaN, too
+                values[start : start + _ROWS] = rounded.clip(-127, 127)
+            part -= steps.astype(np.float64)[:, None] * values[start : start + _ROWS]
+            scales[start : start + _ROWS] = steps
+            residuals[start : start + _ROWS] = rounded_up(np.sqrt((part * part).sum(axis=1)))
+        return cls(values, scales, residuals)
+
+    @classmethod
+    def concat(cls, parts: Sequence[tuple[Codes, NDArray[np.bool_] | None]]) -> Codes:
+        """The codes of all parts. Each part has a mask of the rows to keep. None keeps all rows."""
+        return cls(*(concat([(getattr(part, name), keep) for part, keep in parts]) for name in cls.__slots__))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedQueries:
+    """Queries as codes, with the numbers that make bounds of the codes' products.
+
+    For a row with the scale s, the residual r and the length n, with the product p of the codes, and with the factors
+    t, a, b, c, f, g, the score is between t s p - f n^2 - m and t s p - f n^2 + m, where m = a r + b n + c + g f n^2.
+    "Score" means a number that orders as the scores of the query do.
+
+    Attributes:
+        values: Codes, int16 of shape (queries, dimensions).
+        factors: The six factors, float32 of shape (queries, 6).
+        bounded: Whether the bounds hold, shape (queries,). They do not if float32 could overflow.
+    """
+
+    values: NDArray[np.int16]
+    factors: NDArray[np.float32]
+    bounded: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, queries: NDArray[np.float32], metric: Metric, longest: float) -> CodedQueries:
+        """The codes of some queries, for vectors whose lengths are at most `longest`.
+
+        A query is first multiplied by a power of two, so that its length is from 0.5 to 1. That changes no order. Its
+        codes are so small that no sum of products exceeds 32 bits. Euclidean distance is ordered by x.q - |x|^2 / 2.
+        Two scores may also differ by less than float64 can tell after the square root.
+        """
+        wide = queries.astype(np.float64)
+        dimensions = wide.shape[1]
+        lengths = np.sqrt((wide * wide).sum(axis=1))
+        power = np.ldexp(1.0, -np.frexp(lengths)[1])
+        wide *= power[:, None]
+        lengths = lengths * power
+        sizes = np.abs(wide)
+        steps = rounded_up(
+            np.maximum(sizes.max(axis=1, initial=0.0) / 32767, sizes.sum(axis=1) / max(1, 2**24 - 1 - dimensions))
+        )
+        values = np.rint(wide / np.where(steps > 0, steps, 1).astype(np.float64)[:, None]).astype(np.int16)
+        wide -= steps.astype(np.float64)[:, None] * values
+        residuals = np.sqrt((wide * wide).sum(axis=1))
+        rounding = (dimensions + 32) * 2.0**-23
+        whole = lengths + residuals
+        constant = np.full(len(wide), 2.0**-120)
+        squares = np.zeros(len(wide))
+        bounded = np.full(len(wide), longest <= _LARGEST and dimensions < 2**20)
+        if metric == "euclidean":
+            squares += power / 2
+            constant += (dimensions + 32) * 2.0**-52 * whole * whole / power
+            bounded &= (longest * longest * squares <= _LARGEST) & (squares <= _LARGEST) & (squares >= 2.0**-125)
+        of_residual = whole * (1 + rounding)
+        of_length = residuals + rounding * whole
+        margins = rounded_up(np.stack([of_residual, of_length, constant]) * (1 + 2.0**-18))
+        with np.errstate(over="ignore", under="ignore"):
+            factors = np.stack([steps, *margins, squares.astype(np.float32), np.full_like(steps, 2.0**-18)], axis=1)
+        return cls(values, factors, bounded)
+
+
+def concat(parts: Sequence[tuple[NDArray[np.generic], NDArray[np.bool_] | None]]) -> NDArray[np.generic]:
+    """The rows of all arrays. Each has a mask of the rows to keep. None keeps all rows."""
+    counts = [len(array) if keep is None else int(np.count_nonzero(keep)) for array, keep in parts]
+    joined = np.empty((sum(counts), *parts[0][0].shape[1:]), dtype=parts[0][0].dtype)
+    start = 0
+    for (array, keep), count in zip(parts, counts, strict=True):
+        if keep is None:
+            joined[start : start + count] = array
+        else:
+            np.compress(keep, array, axis=0, out=joined[start : start + count])
+        start += count
+    return joined
+
+
+def rounded_up(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The numbers as float32, a little larger. 0 stays 0. Numbers that float32 cannot hold become infinite."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.where(numbers == 0, np.float32(0), np.nextafter(numbers.astype(np.float32), np.float32(np.inf)))
