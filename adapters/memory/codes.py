@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.vectors import Metric
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 _ROWS = 256
 """The number of rows that are encoded at a time, so that the temporary arrays stay in the cache."""
@@ -62,7 +65,11 @@ class Codes:
     @classmethod
     def concat(cls, parts: Sequence[tuple[Codes, NDArray[np.bool_] | None]]) -> Codes:
         """The codes of all parts. Each part has a mask of the rows to keep. None keeps all rows."""
-        return cls(*(concat([(getattr(part, name), keep) for part, keep in parts]) for name in cls.__slots__))
+        return cls(
+            concat([(part.values, keep) for part, keep in parts]),
+            concat([(part.scales, keep) for part, keep in parts]),
+            concat([(part.residuals, keep) for part, keep in parts]),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +128,7 @@ class CodedQueries:
         return cls(values, factors, bounded)
 
 
-def concat(parts: Sequence[tuple[NDArray[np.generic], NDArray[np.bool_] | None]]) -> NDArray[np.generic]:
+def concat(parts: Sequence[tuple[NDArray[Scalar], NDArray[np.bool_] | None]]) -> NDArray[Scalar]:
     """The rows of all arrays. Each has a mask of the rows to keep. None keeps all rows."""
     counts = [len(array) if keep is None else int(np.count_nonzero(keep)) for array, keep in parts]
     joined = np.empty((sum(counts), *parts[0][0].shape[1:]), dtype=parts[0][0].dtype)

@@ -21,7 +21,6 @@ from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, Layou
 from hybridsearch.adapters.memory.codes import CodedQueries, Codes, concat, rounded_up
 from hybridsearch.adapters.memory.hnsw import Graph
 from hybridsearch.adapters.memory.plain import first_of_each
-from hybridsearch.adapters.memory.postings import read_only
 from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import DenseVectors, Metric
@@ -40,9 +39,6 @@ _MANY = 256
 
 _LOWEST = np.finfo(np.float32).min
 """A number that each upper bound of a row that may be a hit exceeds."""
-
-_ALL = read_only(np.empty(0, dtype=np.bool_))
-_NO_OWNERS = read_only(np.empty(0, dtype=np.int32))
 
 
 class DenseMatrix:
@@ -124,8 +120,13 @@ class DenseMatrix:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The whole matrix as plain arrays, to save them."""
-        codes = {"codes": self.codes.values, "scales": self.codes.scales, "residuals": self.codes.residuals}
-        arrays: dict[str, NDArray[Any]] = {"vectors": self.array, "norms": self.norms, **codes}
+        arrays: dict[str, NDArray[Any]] = {
+            "vectors": self.array,
+            "norms": self.norms,
+            "codes": self.codes.values,
+            "scales": self.codes.scales,
+            "residuals": self.codes.residuals,
+        }
         return arrays if self.graph is None else {**arrays, "graph": self.graph.to_array()}
 
     @property
@@ -201,12 +202,10 @@ class DenseMatrix:
             cuts[1:-1] = np.searchsorted(owners, owners[cuts[1:-1]]).tolist()
         ranges = [(first, last) for first, last in pairwise(cuts) if first < last]
         floors = np.empty((len(ranges), queries, k), dtype=np.float32)
-        arrays = [self.codes.values, self.codes.scales, self.codes.residuals, self.norms]
-        arrays += [_ALL if allowed is None else allowed, _NO_OWNERS if owners is None else owners]
-        arrays = [read_only(array) for array in arrays]
+        codes = self.codes
         threads.run(
             [
-                partial(loops.bound, *arrays, coded.values, coded.factors, first, last, uppers, of_range)
+                partial(loops.bound, codes, self.norms, allowed, owners, coded, first, last, uppers, of_range)
                 for (first, last), of_range in zip(ranges, floors, strict=True)
             ]
         )
@@ -221,7 +220,7 @@ class DenseMatrix:
         The error of a sum of d products is at most d u / (1 - d u) |x| |q| with u = 2^-53, and that of a squared
         distance is as many times the squared distance. Two of these may differ and have equal square roots in float64.
         """
-        scores = loops.approximate(read_only(self.array), rows, query.astype(np.float64), self.metric == "euclidean")
+        scores = loops.approximate(self.array, rows, query.astype(np.float64), self.metric == "euclidean")
         error = (len(query) + 32) * 2.0**-50
         if self.metric == "euclidean":
             margins = -error * scores
@@ -232,7 +231,8 @@ class DenseMatrix:
             lowers = np.maximum.reduceat(lowers, np.flatnonzero(np.diff(owners[rows], prepend=-1)))
         if len(lowers) <= k:
             return rows
-        return rows[scores + margins >= np.partition(lowers, len(lowers) - k)[len(lowers) - k]]
+        near: NDArray[np.int64] = rows[scores + margins >= np.partition(lowers, len(lowers) - k)[len(lowers) - k]]
+        return near
 
     def score(self, query: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """The exact scores of some rows, in their order. They are right for rows of zeros, too, which are no hits."""

@@ -117,7 +117,7 @@ def _bound_strip(
     threshold: np.float32,
     uppers: NDArray[np.float32],
     lowers: NDArray[np.float32],
-) -> int:
+) -> np.int32:
     """The bounds of the rows [start, start + width) from their products. Returns how many exceed the threshold."""
     step, of_residual, of_norm = factors[0], factors[1], factors[2]
     constant, square, of_square = factors[3], factors[4], factors[5]

@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import compiled, plain
+from hybridsearch.adapters.memory.codes import CodedQueries, Codes
+from hybridsearch.adapters.memory.postings import read_only
 from hybridsearch.errors import HybridSearchError
 
 log = logging.getLogger(__name__)
@@ -96,21 +98,22 @@ def score_rows(
 
 
 def bound(
-    codes: NDArray[np.int8],
-    scales: NDArray[np.float32],
-    residuals: NDArray[np.float32],
+    codes: Codes,
     norms: NDArray[np.float32],
-    allowed: NDArray[np.bool_],
-    owners: NDArray[np.int32],
-    queries: NDArray[np.int16],
-    factors: NDArray[np.float32],
+    allowed: NDArray[np.bool_] | None,
+    owners: NDArray[np.int32] | None,
+    queries: CodedQueries,
     first: int,
     last: int,
     uppers: NDArray[np.float32],
     floors: NDArray[np.float32],
 ) -> None:
-    """Bounds of the dense scores of the rows [first, last). It has the arguments of `dense_kernels.bound`."""
-    arguments = (codes, scales, residuals, norms, allowed, owners, queries, factors, first, last, uppers, floors)
+    """Bounds of the dense scores of the rows [first, last), as in `dense_kernels.bound`. None allows all rows."""
+    arguments = (
+        *(read_only(codes.values), read_only(codes.scales), read_only(codes.residuals), read_only(norms)),
+        *(read_only(_ALL if allowed is None else allowed), read_only(_NO_OWNERS if owners is None else owners)),
+        *(queries.values, queries.factors, first, last, uppers, floors),
+    )
     if _fetcher.kernels is not None:
         _fetcher.kernels.bound(*arguments)
     else:
@@ -121,7 +124,7 @@ def approximate(
     array: NDArray[np.float32], rows: NDArray[np.int64], query: NDArray[np.float64], euclidean: bool
 ) -> NDArray[np.float64]:
     """Inner products of some rows and a query, or minus the squares of their distances, summed in any order."""
-    out = np.empty(len(rows), dtype=np.float64)
+    array, out = read_only(array), np.empty(len(rows), dtype=np.float64)
     loop = plain.approximate if _fetcher.kernels is None else _fetcher.kernels.approximate
     loop(array, rows, query, euclidean, out)
     return out
@@ -144,6 +147,10 @@ def _counted(loop: Callable[..., T], *arguments: Any) -> T:
     if _fetcher.spent > PATIENCE:
         _fetcher.go_on()
     return found
+
+
+_ALL = np.empty(0, dtype=np.bool_)
+_NO_OWNERS = np.empty(0, dtype=np.int32)
 
 
 class _Fetcher:
