@@ -74,6 +74,26 @@ class Document:
             clean = _clean_mapping(self.metadata, where, 0) if self.metadata else _NOTHING
             object.__setattr__(self, "metadata", clean)
 
+    @classmethod
+    def restored(cls, id: str, text: str, title: str, metadata: Mapping[str, Any]) -> Document:
+        """Make a document from parts that an index stored. They were checked before, and are not checked again.
+
+        Args:
+            id: Id of the document.
+            text: Text of the document.
+            title: Title of the document.
+            metadata: Metadata as JSON gives it.
+
+        Returns:
+            The document.
+        """
+        document, put = object.__new__(cls), object.__setattr__
+        put(document, "id", id)
+        put(document, "text", text)
+        put(document, "title", title)
+        put(document, "metadata", _frozen(metadata) if metadata else _NOTHING)
+        return document
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Document, (self.id, self.text, self.title, dict(self.metadata))
 
@@ -240,6 +260,13 @@ class _FrozenList(list[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)
+
+
+def _frozen(value: Any) -> Any:
+    """A value that JSON gives, with dicts and lists that cannot be changed."""
+    if isinstance(value, dict):
+        return _FrozenDict({key: _frozen(inner) for key, inner in value.items()})
+    return _FrozenList(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _thawed(value: Any) -> Any:

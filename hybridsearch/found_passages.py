@@ -8,7 +8,8 @@ from functools import partial
 
 from hybridsearch.documents import Document
 from hybridsearch.fusion import Fusion
-from hybridsearch.hits import LazyPassages, PassageHit, RetrieverHit
+from hybridsearch.fusion.fused import RetrieverHit
+from hybridsearch.hits import LazyPassages, PassageHit
 from hybridsearch.passages import with_passages
 from hybridsearch.ranking import EMPTY, Ranking, round_score
 from hybridsearch.readers.pages import pages_of

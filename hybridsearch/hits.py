@@ -6,12 +6,12 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, overload
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.fusion.fused import Fused, FusedHit, RetrieverHit
 from hybridsearch.messages import number_of, visible
-from hybridsearch.ranking import Ranking
 from hybridsearch.rerank import Likeness
 from hybridsearch.selection import Candidate
 from hybridsearch.snippets import Finder, Highlight, Snippet, make_snippet
@@ -34,21 +34,6 @@ _LENGTH = 200
 
 _SHOWN = 5
 """Number of ids that `repr` of results shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetrieverHit:
-    """Rank and score that one retriever gave a document.
-
-    Attributes:
-        rank: Rank of the document in the retriever's ranking, from 1.
-        score: Score that the retriever gave. The scores of different retrievers have different scales.
-        contribution: Number that the retriever added to the fused score.
-    """
-
-    rank: int
-    score: float
-    contribution: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +262,7 @@ class Hit:
     @property
     def span(self) -> tuple[int, int]:
         """Start and end of the best passage in `document.text`. They are those of the whole text without passages."""
-        best = self.passage
-        return (0, len(self.document.text)) if best is None else (best.start, best.end)
+        return _span(self.document, self.passages)
 
     def explain(self) -> Explanation:
         """Explain why the document has its rank, with the matched terms of lexical and sparse retrievers.
@@ -553,44 +537,60 @@ class Results(Sequence[Hit]):
 def make_hits(
     candidates: Sequence[Candidate],
     offset: int,
-    contributions: Mapping[str, Mapping[str, float]],
-    rankings: Mapping[str, Ranking],
+    fused: Fused,
+    top: Sequence[FusedHit],
     explain: Explain,
     passages: Callable[[str], Sequence[PassageHit]],
     finder: Finder,
 ) -> tuple[Hit, ...]:
     """The hits of candidates in final order, the first with the rank `offset` + 1. `passages` are by document id."""
-    places = {
-        name: {id: (rank, score) for rank, (id, score) in enumerate(ranking, 1)} for name, ranking in rankings.items()
-    }
-    hits, origin = [], _Origin(explain, finder)
-    for rank, one in enumerate(candidates, offset + 1):
-        id = one.document.id
-        retrievers = {
-            name: RetrieverHit(*places[name][id], contribution=of_retriever[id])
-            for name, of_retriever in contributions.items()
-            if id in of_retriever
-        }
-        hits.append(
-            Hit(
-                id=id,
-                rank=rank,
-                score=one.score,
-                document=one.document,
-                retrievers=retrievers,
-                fused_score=one.fused_score,
-                rank_before_reranking=one.rank,
-                reranker_score=one.reranker_score,
-                passages=passages(id),
-                boosts=one.boosts,
-                likeness=one.likeness,
-                group=one.group,
-                grouped=one.grouped,
-                _origin=origin,
+    numbers = {hit.id: hit.number for hit in top}
+    documents = [one.document for one in candidates]
+    parts = fused.parts([numbers[document.id] for document in documents])
+    shown = [
+        _Shown(document.id, document, of_document, passages(document.id))
+        for document, of_document in zip(documents, parts, strict=True)
+    ]
+    finder.hits, origin = shown, _Origin(explain, finder)
+    return tuple(
+        [
+            Hit(  # without names, because they take a fifth of the time
+                of_hit.id,
+                rank,
+                one.score,
+                of_hit.document,
+                of_hit.retrievers,
+                one.fused_score,
+                one.rank,
+                one.reranker_score,
+                of_hit.passages,
+                one.boosts,
+                one.likeness,
+                one.group,
+                one.grouped,
+                origin,
             )
-        )
-    finder.hits = hits
-    return tuple(hits)
+            for rank, (one, of_hit) in enumerate(zip(candidates, shown, strict=True), offset + 1)
+        ]
+    )
+
+
+class _Shown(NamedTuple):
+    """The parts of a hit that its `Finder` reads. They do not refer to the hit, so results are freed at once."""
+
+    id: str
+    document: Document
+    retrievers: Mapping[str, RetrieverHit]
+    passages: Sequence[PassageHit]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return _span(self.document, self.passages)
+
+
+def _span(document: Document, passages: Sequence[PassageHit]) -> tuple[int, int]:
+    """The best passage in the text of a document. It is the whole text if there are no passages."""
+    return (passages[0].start, passages[0].end) if passages else (0, len(document.text))
 
 
 def _explained(hits: Sequence[Hit]) -> list[Explanation]:

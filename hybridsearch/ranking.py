@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,18 @@ class PassageScore(NamedTuple):
     score: float
 
 
+class Source(Protocol):
+    """The documents of an index at one moment. A key stands for a document, and is only valid for this source."""
+
+    def ids_of(self, keys: NDArray[np.int64]) -> list[str]:
+        """Read the ids of documents."""
+        ...
+
+    def documents_of(self, keys: NDArray[np.int64], ids: Sequence[str]) -> list[Document]:
+        """Read documents. `ids` are their ids, which have been read already."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     """Documents for one query, best first, with their scores.
@@ -57,12 +69,30 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
     scores: NDArray[np.float64]
     documents: Mapping[str, Document] | None = field(default=None, repr=False)
     passages: Mapping[str, Sequence[PassageScore]] | None = field(default=None, repr=False)
+    _lazy: tuple[Source, NDArray[np.int64]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.scores):
             raise InvalidArgumentError(
                 f"A ranking needs one score for each id, not {len(self.scores)} for {len(self.ids)}."
             )
+
+    @classmethod
+    def lazy(cls, source: Source, keys: NDArray[np.int64], scores: NDArray[np.float64]) -> Ranking:
+        """Make a ranking whose ids are read when they are first used. Most of them never are.
+
+        Args:
+            source: Documents that the keys stand for.
+            keys: Distinct keys in the order of the ranking.
+            scores: Scores in the same order.
+
+        Returns:
+            The ranking.
+        """
+        ranking = object.__new__(cls)
+        for name, value in (("scores", scores), ("documents", None), ("passages", None), ("_lazy", (source, keys))):
+            object.__setattr__(ranking, name, value)
+        return ranking
 
     @classmethod
     def from_scores(cls, scores: Mapping[str, float] | Iterable[tuple[str, float]], k: int | None = None) -> Ranking:
@@ -95,8 +125,28 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         first = ", ".join(f"({id!r}, {score:g})" for id, score in self.top(_SHOWN))
         return f"Ranking([{first}{f', ... {len(self):,} in all' if len(self) > _SHOWN else ''}])"
 
+    def __getattr__(self, name: str) -> Any:
+        """Read the ids of a lazy ranking. Python calls this method because the attribute is not set."""
+        lazy = self._lazy if name == "ids" else None
+        if lazy is None:
+            if name == "ids":
+                return object.__getattribute__(self, name)  # another thread has just read them
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        source, keys = lazy
+        object.__setattr__(self, "ids", tuple(source.ids_of(keys)))
+        object.__setattr__(self, "_lazy", None)  # so that the ranking does not keep the index in memory
+        return self.ids
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ranking, (self.ids, self.scores, self.documents, self.passages)
+
+    @property
+    def located(self) -> tuple[Source, NDArray[np.int64]] | None:
+        """Source and keys of the documents of a lazy ranking. None if the ids have been read."""
+        return self._lazy
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.scores)
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
         """Pairs of document id and score, best first."""
@@ -109,8 +159,10 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
 
     def top(self, k: int) -> Ranking:
         """Cut the ranking after the first `k` documents."""
-        if len(self.ids) <= k:
+        if len(self) <= k:
             return self
+        if (lazy := self._lazy) is not None:
+            return Ranking.lazy(lazy[0], lazy[1][:k], self.scores[:k])
         return Ranking(self.ids[:k], self.scores[:k], self.documents, self.passages)
 
     @staticmethod

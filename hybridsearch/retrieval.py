@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -28,6 +27,7 @@ from hybridsearch.errors import (
 from hybridsearch.filters import Condition, Filter
 from hybridsearch.found_passages import FoundPassages
 from hybridsearch.fusion import Fusion
+from hybridsearch.fusion.fused import Fused, FusedHit
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import EMPTY, Ranking
@@ -139,7 +139,7 @@ class Plan:
 
         def one(name: str) -> Answers:
             answers = self._encode(name, queries)
-            with _blame(f"Retriever {name!r}"):
+            with _blame(name):
                 return _with_rankings(answers, self.backend.search(_flat(answers.requests)))
 
         timings: dict[str, float] = {}
@@ -171,7 +171,7 @@ class Plan:
 
         async def one(name: str) -> Answers:
             answers = await in_a_thread(partial(self._encode, name, queries))
-            with _blame(f"Retriever {name!r}"):
+            with _blame(name):
                 return _with_rankings(answers, await backend.asearch(_flat(answers.requests)))
 
         timings: dict[str, float] = {}
@@ -210,7 +210,7 @@ class Plan:
         """The requests to one retriever, without rankings."""
         timings: dict[str, float] = {}
         encoder = self.encoder(name)
-        with _timed(timings, f"encode {name}"), _blame(f"Retriever {name!r}"):
+        with _timed(timings, f"encode {name}"), _blame(name):
             vectors: Sequence[QueryVector] = encoder.encode_queries(queries)
             query_notes = getattr(encoder, "query_notes", None)  # faster than isinstance(encoder, Noting)
             notes: Sequence[str] = [""] * len(queries) if query_notes is None else query_notes(queries)
@@ -261,19 +261,18 @@ class Plan:
         rankings = answers.by_query
         by_query: Sequence[Mapping[str, Ranking]] = [chooser.cut(of_query) for of_query in rankings]
         with _timed(timings, "fuse"):
-            fused = [self.fusion.explain(of_query) for of_query in by_query]
-        rerank_depth = 0 if reranker is None else reranker.top_k
-        with _timed(timings, "fetch"):
+            rerank_depth = 0 if reranker is None else reranker.top_k
             shown = chooser.depth(top_k, rerank_depth)
-            by_query, others = self._with_passages([ranking.ids[:shown] for ranking, _ in fused], answers, by_query)
-            documents = self._documents(
-                dict.fromkeys(id for ranking, _ in fused for id in ranking.ids[:shown]), by_query
-            )
+            fused = [self.fusion.fused(of_query) for of_query in by_query]
+            tops = [of_query.top(shown) for of_query in fused]
+        with _timed(timings, "fetch"):
+            by_query, others = self._with_passages(tops, answers, by_query)
+            documents = self._documents(fused, tops, by_query)
         found = [
             FoundPassages(self.fusion, of_query, documents, of_other)
             for of_query, of_other in zip(by_query, others, strict=True)
         ]
-        candidates = [chooser.ranked(ranking, documents) for ranking, _ in fused]
+        candidates = [chooser.ranked(top, documents) for top in tops]
         if reranker is not None:
             read = getattr(reranker, "passages", 1)
             heads = [
@@ -297,9 +296,9 @@ class Plan:
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
             finder = Finder(requests, self.encoder, partial(matched_terms, self.backend))
-            hits = make_hits(page, chooser.offset, fused[i][1], by_query[i], explain, found[i].lazily, finder)
+            hits = make_hits(page, chooser.offset, fused[i], tops[i], explain, found[i].lazily, finder)
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
-            if gone := sum(id not in documents for id in fused[i][0].ids[:shown]):
+            if gone := len(tops[i]) - len(candidates[i]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
             notes += chooser.notes(rankings[i], candidates[i], chosen)
             notes = notes or (of_empty if not candidates[i] else [])
@@ -316,9 +315,9 @@ class Plan:
         return [] if there else ["The index is empty." if self.filter is None else "No document matches the filter."]
 
     def _with_passages(
-        self, shown: Sequence[Sequence[str]], answers: Answers, by_query: Sequence[Mapping[str, Ranking]]
+        self, tops: Sequence[Sequence[FusedHit]], answers: Answers, by_query: Sequence[Mapping[str, Ranking]]
     ) -> tuple[Sequence[Mapping[str, Ranking]], Sequence[Ranking]]:
-        """The rankings of each query with the passages of the documents `shown`, which a `Lister` has left out.
+        """The rankings of each query with the passages of the hits in `tops`, which a `Lister` has left out.
 
         Also a ranking of the documents that no retriever of passages has among its candidates, with their passages.
         """
@@ -326,6 +325,7 @@ class Plan:
         if not readers:
             return by_query, [EMPTY] * len(by_query)
         first, backend = readers[0], self.backend
+        shown = [[hit.id for hit in top] for top in tops]
         found = [set[str]().union(*(rankings[name].ids for name in readers)) for rankings in by_query]
         others = [[id for id in ids if id not in known] for ids, known in zip(shown, found, strict=True)]
         if not isinstance(backend, Lister) or any(request.passages for request in _flat(answers.requests)):
@@ -381,14 +381,28 @@ class Plan:
                 rankings[place] = ranking
         return rankings
 
-    def _documents(self, ids: Iterable[str], by_query: Sequence[Mapping[str, Ranking]]) -> dict[str, Document]:
-        """The documents by id. A document that was deleted since the search is left out."""
+    def _documents(
+        self,
+        fused: Sequence[Fused],
+        tops: Sequence[Sequence[FusedHit]],
+        by_query: Sequence[Mapping[str, Ranking]],
+    ) -> dict[str, Document]:
+        """The documents of the hits by id. A document that was deleted since the search may be left out."""
         sent = [r.documents for of_query in by_query for r in of_query.values() if r.documents is not None]
         place = {id: documents for documents in sent for id in documents}
-        ids = list(ids)
-        found = {id: place[id][id] for id in ids if id in place}  # an engine may make a document when it is looked up
-        missing = [id for id in ids if id not in found]
-        fetched = self.backend.fetch(missing) if missing else []
+        found: dict[str, Document] = {}
+        missing: dict[str, None] = {}
+        for of_query, top in zip(fused, tops, strict=True):
+            hits = [hit for hit in top if hit.id not in found]
+            there = None if place else of_query.documents(hits)
+            for number, hit in enumerate(hits):
+                if there is not None:
+                    found[hit.id] = there[number]
+                elif hit.id in place:  # an engine may make a document when it is looked up
+                    found[hit.id] = place[hit.id][hit.id]
+                else:
+                    missing[hit.id] = None
+        fetched = self.backend.fetch(list(missing)) if missing else []
         found.update((id, document) for id, document in zip(missing, fetched, strict=True) if document is not None)
         return found
 
@@ -523,8 +537,8 @@ def _note_of(query: QueryVector) -> str:
     """A note if the vector of a query is empty, for example because all words are stop words. Otherwise ""."""
     if isinstance(query, TextQuery):
         return ""
-    weights = query.weights if isinstance(query, SparseQuery) else query
-    return "" if np.any(weights) else "the query has no term left to search for, so it finds nothing."
+    found = any(query.weights.tolist()) if isinstance(query, SparseQuery) else np.any(query)
+    return "" if found else "the query has no term left to search for, so it finds nothing."
 
 
 def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:
@@ -534,11 +548,14 @@ def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:
 def _with_rankings(answers: Answers, flat: Sequence[Ranking]) -> Answers:
     """The answers with their rankings, which `flat` has in the order of `_flat(answers.requests)`."""
     rest = iter(flat)
-    return replace(answers, rankings={name: [next(rest) for _ in asked] for name, asked in answers.requests.items()})
+    rankings = {name: [next(rest) for _ in asked] for name, asked in answers.requests.items()}
+    return Answers(answers.requests, rankings, answers.failures, answers.notes, answers.timings)
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:
     """The answers of several retrievers as one."""
+    if len(parts) == 1:
+        return parts[0]
     requests = {name: of_retriever for part in parts for name, of_retriever in part.requests.items()}
     rankings = {name: of_retriever for part in parts for name, of_retriever in part.rankings.items()}
     notes = {name: of_retriever for part in parts for name, of_retriever in part.notes.items()}
@@ -546,21 +563,33 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     return Answers(requests, rankings, notes=notes, timings=timings)
 
 
-@contextmanager
-def _blame(who: str) -> Iterator[None]:
+class _blame:  # noqa: N801 (a class, because contextlib takes longer than the rest of a small search)
     """Turns any error of an encoder or engine into an error of this package that names the retriever."""
-    try:
-        yield
-    except HybridSearchError:
-        raise
-    except Exception as error:
-        raise RetrieverError(f"{who} failed: {type(error).__name__}: {error}") from error
+
+    __slots__ = ("_who",)
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, HybridSearchError):
+            raise RetrieverError(f"Retriever {self._who!r} failed: {type(error).__name__}: {error}") from error
 
 
-@contextmanager
-def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        timings[stage] = timings.get(stage, 0.0) + time.perf_counter() - started
+class _timed:  # noqa: N801
+    """Adds the seconds of a stage to `timings`."""
+
+    __slots__ = ("_stage", "_started", "_timings")
+
+    def __init__(self, timings: dict[str, float], stage: str) -> None:
+        self._timings, self._stage = timings, stage
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        taken = time.perf_counter() - self._started
+        self._timings[self._stage] = self._timings.get(self._stage, 0.0) + taken

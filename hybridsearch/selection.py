@@ -14,6 +14,7 @@ from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError, RetrieverError
 from hybridsearch.filters import comparable, field_value
+from hybridsearch.fusion.fused import FusedHit
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking, round_score
 from hybridsearch.rerank import MMR, Boost, Likeness, boosted, check_boosts, check_diversity
@@ -22,7 +23,7 @@ Similarities = Callable[[Sequence["Candidate"]], NDArray[np.float32]]
 """Function from some candidates to the similarities between them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # is not frozen, because that takes three times as long to make, and it stays inside
 class Candidate:
     """A document on its way to become a hit.
 
@@ -118,9 +119,9 @@ class Selection:
             for name, ranking in rankings.items()
         }
 
-    def ranked(self, fused: Ranking, documents: Mapping[str, Document]) -> list[Candidate]:
+    def ranked(self, fused: Sequence[FusedHit], documents: Mapping[str, Document]) -> list[Candidate]:
         """The documents of a fused ranking, with boosts, best first."""
-        found = [(documents[id], score) for id, score in fused if id in documents]
+        found = [(documents[hit.id], hit.score) for hit in fused if hit.id in documents]
         if not self.boosts:
             return [Candidate(document, rank, score, score) for rank, (document, score) in enumerate(found, 1)]
         factors = [self._factors(document) for document, _ in found]

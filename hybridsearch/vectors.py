@@ -7,6 +7,7 @@ Documents have `SparseVectors` or `DenseVectors`. A query is a `SparseQuery`, a 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,7 +151,7 @@ class SparseQuery:
     weights: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        if len(self.terms) != len(self.weights) or not np.isfinite(self.weights).all():
+        if len(self.terms) != len(self.weights) or not math.isfinite(sum(self.weights.tolist())):
             raise EncodingError("A sparse query needs one finite weight for each of its terms.")
 
 

@@ -144,9 +144,9 @@ def test_a_document_that_is_replaced_during_a_search_shows_passages_of_its_text(
     class Replacing(hs.RRF):
         """A fusion that replaces a document when the retrievers have found it."""
 
-        def explain(self, rankings: Any) -> Any:
+        def fused(self, rankings: Any) -> Any:
             search.upsert(new)
-            return super().explain(rankings)
+            return super().fused(rankings)
 
     search = make()
     splitter = Splitter(PASSAGES, counter_of(search.retrievers, name="bm25"))

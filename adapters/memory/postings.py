@@ -198,6 +198,11 @@ class Postings:
                 f"file. Then {REPAIR}."
             ) from error
 
+    @cached_property
+    def longest(self) -> int:
+        """The largest number of postings of a term."""
+        return int(np.diff(self.indptr).max(initial=0))
+
     @property
     def terms(self) -> tuple[str, ...]:
         """The terms that have a posting, by column."""

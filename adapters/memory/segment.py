@@ -232,13 +232,20 @@ class Segment:
         return found
 
     def document(self, row: int) -> Document:
-        title, text, metadata = self.texts.slice(3 * row, 3 * row + 3)
+        return self.documents(np.array([row]), [self.ids[row]])[0]
+
+    def documents(self, rows: NDArray[np.int64], ids: Sequence[str]) -> list[Document]:
+        """The documents of some rows, which have these ids."""
+        texts = self.texts.runs((3 * rows).tolist(), 3)
         try:
-            return Document(self.ids[row], text, title, load_metadata(metadata))
-        except (ValueError, RecursionError) as error:  # the document was valid when it was stored
+            return [
+                Document.restored(id, text, title, load_metadata(metadata))
+                for id, (title, text, metadata) in zip(ids, texts, strict=True)
+            ]
+        except (ValueError, RecursionError) as error:  # the documents were valid when they were stored
             raise IndexCorruptedError(
-                f"The document {self.ids[row]!r:.80} of the index is damaged ({error!s:.200}). Open the index with "
-                f"verify=True, which names the damaged file. Then {REPAIR}."
+                f"A document of the index is damaged ({error!s:.200}). Open the index with verify=True, which names "
+                f"the damaged file. Then {REPAIR}."
             ) from error
 
     def sorted_ids(self, rows: NDArray[np.int64], after: str | None) -> Iterator[str]:

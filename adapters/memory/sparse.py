@@ -89,7 +89,7 @@ def search(
     walks = [_Walk(slice, batch, min(k, slice.postings.documents)) for slice in slices]
     threads = threads or WORKERS
     work = [0]
-    if threads > 1 and sum(len(slice.postings.rows) for slice in slices) > _WORTH_SHARING:
+    if threads > 1 and len(batch.terms) * sum([slice.postings.longest for slice in slices]) > _WORTH_SHARING:
         work = [walk.postings() for walk in walks]
     if (total := sum(work)) > _WORTH_SHARING:
         run([task for walk, own in zip(walks, work, strict=True) for task in walk.share(own, threads * own / total)])
@@ -153,7 +153,8 @@ class _Batch:
         if statistics is not None:
             weights = list(map(mul, weights, statistics.idf(self.terms)))
         self.weights = np.array(weights, dtype=np.float32)
-        self.starts = np.array([0, *accumulate([len(query.terms) for query in queries])], dtype=np.int64)
+        lengths = accumulate([len(query.terms) for query in queries], initial=0)
+        self.starts = np.array(list(lengths), dtype=np.int64)
 
 
 class _Walk:

@@ -33,6 +33,12 @@ from hybridsearch.weighting import BM25Weighting
 
 _REMEMBERED_FILTERS = 1000
 
+_BITS = 32
+"""Number of bits of the row in the key of a document. The bits above are the number of the view."""
+
+_ROWS = (1 << _BITS) - 1
+_NO_KEYS = np.empty(0, dtype=np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -165,6 +171,8 @@ class State:
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests. Requests that differ only in the query are answered together."""
+        if len(requests) == 1:
+            return self._answer(requests)
         groups: dict[tuple[str, int, int, int], list[int]] = {}
         for position, request in enumerate(requests):
             key = (request.retriever, request.k, id(request.filter), request.passages)
@@ -328,19 +336,36 @@ class State:
         ]
         if len(hits) == 1:
             rows, scores = hits[0]
-            return Ranking(tuple(self.views[0].segment.ids.take(rows)), scores.astype(np.float64))
-        if sum(len(rows) for rows, _ in hits) > k:
-            least = -np.partition(-np.concatenate([scores for _, scores in hits]), k - 1)[k - 1]
-            hits = [(rows[scores >= least], scores[scores >= least]) for rows, scores in hits]
-        pairs = [
-            pair
-            for view, (rows, scores) in zip(self.views, hits, strict=True)
-            if len(rows)
-            for pair in zip(scores.tolist(), view.segment.ids.take(rows), strict=True)
-        ]
-        pairs.sort(key=lambda pair: (-pair[0], pair[1]))
-        del pairs[k:]
-        return Ranking(tuple(id for _, id in pairs), np.array([score for score, _ in pairs], dtype=np.float64))
+            return Ranking.lazy(self, rows.astype(np.int64), scores.astype(np.float64))
+        keys = np.concatenate([_keys(number, rows) for number, (rows, _) in enumerate(hits)] or [_NO_KEYS])
+        scores = np.concatenate([scores for _, scores in hits] or [_NO_KEYS]).astype(np.float64)
+        if len(scores) > k:
+            best = scores >= -np.partition(-scores, k - 1)[k - 1]
+            keys, scores = keys[best], scores[best]
+        order = np.argsort(-scores, kind="stable")
+        keys, scores = keys[order], scores[order]
+        equal = scores[1:] == scores[:-1]
+        if equal.any():
+            tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+            by_id = sorted(zip((-scores[tied]).tolist(), self.ids_of(keys[tied]), tied.tolist(), strict=True))
+            keys[tied] = keys[[place for _, _, place in by_id]]
+        return Ranking.lazy(self, keys[:k], scores[:k])
+
+    def ids_of(self, keys: NDArray[np.int64]) -> list[str]:
+        """The ids of documents of a lazy ranking. A key has the number of the view and the row."""
+        if len(self.views) == 1:
+            return self.views[0].segment.ids.take(keys)
+        return [self.views[key >> _BITS].segment.ids[key & _ROWS] for key in keys.tolist()]
+
+    def documents_of(self, keys: NDArray[np.int64], ids: Sequence[str]) -> list[Document]:
+        """Documents of a lazy ranking. `ids` are their ids."""
+        if len(self.views) == 1:
+            return self.views[0].segment.documents(keys, ids)
+        return [self.views[key >> _BITS].segment.document(key & _ROWS) for key in keys.tolist()]
+
+
+def _keys(number: int, rows: NDArray[np.int32]) -> NDArray[np.int64]:
+    return rows.astype(np.int64) | (number << _BITS)
 
 
 def weighting_of(name: str, retriever: RetrieverSchema) -> BM25Weighting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, pairwise
 
@@ -38,11 +37,16 @@ class TermCounter:
     ) -> None:
         self._chunks, self._make_terms = chunks, make_terms
         self._table = _TermTable(make_terms())
+        self._last: tuple[str, list[str]] = "", []
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text, in order and with repetitions."""
-        table = self._fresh_table()
-        return [table.terms[number] for number in self._numbers(text, table)]
+        text_before, terms = self._last  # the terms of a query are needed for its vector and for its note
+        if text_before is not text:
+            table = self._fresh_table()
+            terms = [table.terms[number] for number in self._numbers(text, table)]
+            self._last = text, terms
+        return list(terms)
 
     def documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         """Count the terms of documents. The columns are ordered by term, by code point."""
@@ -66,7 +70,9 @@ class TermCounter:
 
     def query(self, text: str) -> SparseQuery:
         """Count the terms of a query, in the order of first occurrence."""
-        count = Counter(self.terms(text))
+        count: dict[str, int] = {}
+        for term in self.terms(text):
+            count[term] = count.get(term, 0) + 1
         return SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count)))
 
     def _numbers(self, text: str, table: _TermTable) -> Iterable[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import number, shown
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError, RetrieverError
-from hybridsearch.ranking import EMPTY, Ranking, round_score
+from hybridsearch.fusion.fused import Fused
+from hybridsearch.ranking import Ranking
 from hybridsearch.readers.lines import writable
 
 
@@ -84,7 +84,7 @@ class Fusion(ABC):
         Returns:
             The fused ranking.
         """
-        return self.explain(rankings)[0]
+        return self.fused(rankings).ranking()
 
     def explain(self, rankings: Mapping[str, Ranking]) -> tuple[Ranking, dict[str, dict[str, float]]]:
         """Merge the rankings of one query, and return the contributions too.
@@ -95,19 +95,25 @@ class Fusion(ABC):
         Returns:
             The fused ranking, and the contributions by retriever name and document id.
         """
-        used = {name: ranking for name, ranking in rankings.items() if self.weight(name) > 0}
+        fused = self.fused(rankings)
+        used = {name: ranking for name, ranking in rankings.items() if name in fused.contributions}
         contributions = {
             name: dict(zip(used[name].ids, values.tolist(), strict=True))
-            for name, values in self._checked(used).items()
+            for name, values in fused.contributions.items()
         }
-        parts: dict[str, list[float]] = {}
-        for of_retriever in contributions.values():
-            for id, value in of_retriever.items():
-                parts.setdefault(id, []).append(value)
-        if not parts:
-            return EMPTY, contributions
-        scores = [round_score(math.fsum(values)) for values in parts.values()]
-        return Ranking.from_scores(zip(parts, scores, strict=True)), contributions
+        return fused.ranking(), contributions
+
+    def fused(self, rankings: Mapping[str, Ranking]) -> Fused:
+        """Merge the rankings of one query as `fuse` does, but only as far as hits are needed.
+
+        Args:
+            rankings: Rankings by retriever name, one of each retriever that was asked. A ranking may be empty.
+
+        Returns:
+            The fused ranking, from which the first hits can be taken.
+        """
+        used = {name: ranking for name, ranking in rankings.items() if self.weight(name) > 0}
+        return Fused(used, self._checked(used))
 
     def _checked(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         """The checked contributions. Raises RetrieverError if `contributions` fails or gives a wrong result."""

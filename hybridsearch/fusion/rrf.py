@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,16 @@ class RRF(Fusion):
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         """Compute weight / (k + rank) for each document of each ranking."""
-        return {
-            name: self.weight(name) / (self.k + np.arange(1.0, len(ranking) + 1)) for name, ranking in rankings.items()
-        }
+        return {name: _shares(self.weight(name), self.k, len(ranking)) for name, ranking in rankings.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Convert the fusion to a dict that JSON can hold."""
         return {**super().to_json(), "k": self.k}
+
+
+@lru_cache(maxsize=1000)
+def _shares(weight: float, k: float, ranks: int) -> NDArray[np.float64]:
+    """weight / (k + rank) for the first `ranks` ranks. Most rankings have the same length."""
+    shares: NDArray[np.float64] = weight / (k + np.arange(1.0, ranks + 1))
+    shares.flags.writeable = False
+    return shares
