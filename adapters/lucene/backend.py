@@ -379,10 +379,10 @@ class LuceneBackend(Dialect):
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests with one `_msearch`.
 
-        The rankings come with their documents if the requests ask for at most 3,000 hits in all. In an index with
-        passages, they come without documents if a retriever of passages lists none, at the first search, and if the
-        documents are long. A second `_msearch` follows if term frequencies are unknown or out of date, or if the hits
-        before and after a cut have the same score.
+        The rankings come with their documents if the requests ask for at most 3,000 hits in all, and if the documents
+        have at most 500,000 characters in all, as they are stored. In an index with passages, they come without
+        documents at the first search, and if a retriever of passages lists none. A second `_msearch` follows if term
+        frequencies are unknown or out of date, or if the hits before and after a cut have the same score.
         """
         return self._channel.run(self._searching(requests))
 

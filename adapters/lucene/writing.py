@@ -208,8 +208,8 @@ class Writer:
         averages = {name: r.average_length or 0.0 for name, r in schema.retrievers.items() if r.kind == "lexical"}
         with self._lock:
             stamp = self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
-        rough = identity.options.get("sparse") == "seismic"
-        return bulk_lines(batch, schema, averages, stamp, rough=rough, literal=identity.literal)
+        rough, literal, compressed = identity.options.get("sparse") == "seismic", identity.literal, identity.compressed
+        return bulk_lines(batch, schema, averages, stamp, rough=rough, literal=literal, compressed=compressed)
 
     def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
         """Warn if the upserted documents differ much from the average length that the first batch set."""

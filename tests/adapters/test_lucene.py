@@ -7,6 +7,7 @@ import gc
 import socket
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
-from hybridsearch.adapters.lucene.stored.identity import LAYOUT, PASSAGES_LAYOUT
+from hybridsearch.adapters.lucene.stored.identity import LAYOUT
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import AsyncBackend, Loader, Request
@@ -45,6 +46,7 @@ from hybridsearch.testing.samples import Item, sparse_query
 
 Make = Callable[..., LuceneBackend]
 KINDS = frozenset({"lexical", "sparse", "dense"})
+LITERAL_LAYOUT = 3
 SCHEMA = samples.make_schema(KINDS, average_length=samples.FROZEN_LENGTH)
 
 
@@ -98,6 +100,10 @@ def test_documents_come_with_the_hits_and_vectors_do_not(backend: LuceneBackend,
     for ranking in rankings:
         assert dict(ranking.documents or {}) == {id: by_id[id] for id in ranking.ids}
     assert not any(b"vectors" in orjson.dumps(orjson.loads(body)) for _, body in answers)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.searching.WITH_CHARACTERS", 500)
+    without = backend.search(every_request())  # long documents come later
+    assert without == rankings
+    assert all(ranking.documents is None for ranking in without)
 
 
 def test_ties_at_the_cut_cost_one_more_round_trip(make: Make, calls: list[Call]) -> None:
@@ -323,7 +329,7 @@ def test_documents_that_do_not_fit_the_mapping_are_named_with_the_engines_reason
 
 
 @pytest.mark.parametrize(
-    ("version", "way_out"), [(PASSAGES_LAYOUT + 1, "upgrade"), (LAYOUT - 2, "index the documents again")]
+    ("version", "way_out"), [(LAYOUT + 1, "upgrade"), (LITERAL_LAYOUT - 1, "index the documents again")]
 )
 def test_an_index_of_another_layout_is_refused(make: Make, version: int, way_out: str) -> None:
     backend = make()
@@ -342,7 +348,7 @@ def test_an_index_of_the_layout_before_filters_as_it_did_and_refuses_instants(ma
     old.create(SCHEMA)
     (found,) = call(old.address, "GET", old.address.path).values()
     meta = found["mappings"]["_meta"]
-    meta["hybridsearch"]["version"] = LAYOUT - 1
+    meta["hybridsearch"]["version"] = LITERAL_LAYOUT
     call(old.address, "PUT", f"{old.address.path}/_mapping", {"_meta": meta})
     metadata = {"at": "2024-02-29T15:30:00Z", "by": {"name": "cafe\u0301"}}
     for id in ("e\u0301", "new"):  # by what is opened now
@@ -367,7 +373,9 @@ def test_an_index_of_the_layout_before_filters_as_it_did_and_refuses_instants(ma
         with pytest.raises(FilterError, match=r"made by an earlier version.* index its documents again"):
             backend.count(Filter.parse({field: {"$lt": "2024-02-29T15:30:00Z"}}))
     (found,) = call(old.address, "GET", old.address.path).values()
-    assert found["mappings"]["_meta"]["hybridsearch"]["version"] == LAYOUT - 1
+    assert found["mappings"]["_meta"]["hybridsearch"]["version"] == LITERAL_LAYOUT
+    stored = call(old.address, "GET", f"{old.address.path}/_doc/new")["_source"]["document"]
+    assert orjson.loads(b64decode(stored))["id"] == "new"  # older versions read no compressed documents
 
 
 def test_the_first_documents_decide_the_average_length_for_all_writers(make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import zlib
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -201,12 +202,26 @@ def test_no_sources_give_vectors_without_rows() -> None:
 # -------------------------------------------------------------------------------------------------------------- layout
 
 
+def test_long_documents_are_compressed_by_zlib_unless_the_index_was_made_before() -> None:
+    text = "The air above a wing is faster. " * 9
+    item = Item("a", {"x": 1}, {"x": 0.5}, np.ones(5, np.float32), text, "Lift\U0001f600")
+    batch = samples.encode([item], SCHEMA)
+    held = {}
+    for compressed in (True, False):
+        ((_, raw),) = bulk_lines(batch, SCHEMA, {"lexical": 9.0}, 7, compressed=compressed)
+        text = smile_reader.documents(raw)[1]["document"]
+        assert read_document(text) == read_document(text.rstrip("=")) == item.document
+        held[compressed] = b64decode(text)
+    assert json.loads(zlib.decompress(held[True])) == json.loads(held[False]) == item.document.to_dict()
+    assert len(held[True]) < len(held[False]) / 2
+
+
 def test_a_source_has_the_members_that_the_engines_index() -> None:
     item = Item("a", {"x.y": 2, "z": 1}, {"x.y": 0.5}, np.ones(5, np.float32), "text", "title", {"year": 1958})
     (source,) = sources_of(samples.encode([item], SCHEMA))
     weights = BM25Weighting().term_weights(np.float32([2, 1]), np.float32([3, 3]), 11.5)
     assert source.pop("fields")
-    assert json.loads(b64decode(source.pop("document"))) == {
+    assert json.loads(zlib.decompress(b64decode(source.pop("document")))) == {
         "id": "a",
         "text": "text",
         "title": "title",

@@ -30,6 +30,7 @@ from hybridsearch.adapters.lucene.stored.reading import (
     documents_by_query,
     hit_document,
     hit_id,
+    hit_length,
     hit_score,
 )
 from hybridsearch.adapters.lucene.wire.connection import Json
@@ -62,11 +63,13 @@ WITH_DOCUMENTS = 3000
 With more hits, only few of them get into the final results. Their documents are fetched afterwards, all at once. That
 sends less, and needs less memory."""
 
-WITH_CHARACTERS = 1_000_000
-"""The largest number of characters of documents that come with the hits of a call, in an index with passages.
+WITH_CHARACTERS = 500_000
+"""The largest number of characters of documents that come with the hits of a call, as they are stored.
 
-Long documents are fetched afterwards too. The lengths are those of the hits of the last search."""
+Long documents are fetched afterwards too. Then only those that are shown are sent. The lengths are those of the hits of
+the last search that has told them."""
 
+_MEASURED = 20  # hits whose length is taken for that of all
 _ATTEMPTS = 4  # after these, statistics are used even if they change all the time
 
 
@@ -112,8 +115,8 @@ class Searcher:
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
         """The rankings, in the order of the requests.
 
-        They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits that are not long. There is one
-        `_msearch`, and another one if frequencies are unknown or if there are ties at a cut.
+        They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits and the documents are short.
+        There is one `_msearch`, and another one if frequencies are unknown or if there are ties at a cut.
         """
         filters = [request.filter for request in requests if request.filter is not None]
         return (yield from self._checked(self._search(requests), filters))
@@ -233,7 +236,8 @@ class Searcher:
         """The fields that each hit contains."""
         hits = sum(question.request.k for question in questions)
         if self.schema.passages is None:
-            return ("id", "document") if hits <= WITH_DOCUMENTS else ("id",)
+            short = self._length is None or hits * self._length <= WITH_CHARACTERS
+            return ("id", "document") if hits <= WITH_DOCUMENTS and short else ("id",)
         if any(question.retriever.passages and not question.listed for question in questions):
             return ("id",)  # the documents come later, with their passages
         few = hits <= WITH_DOCUMENTS and self._length is not None and hits * self._length <= WITH_CHARACTERS
@@ -364,13 +368,14 @@ class Searcher:
         return self._ranking(question, hits, k)
 
     def _ranking(self, question: _Question, hits: Sequence[Json], k: int) -> Ranking:
-        found = {hit_id(hit): hit for hit in hits}
+        found = dict(zip([hit["fields"]["id"][0] for hit in hits], hits, strict=True))  # faster than many calls
         scored = self._score_of(question)
         pairs = [(id, scored(hit_score(hit))) for id, hit in found.items()]
         if self._is_rough(question):  # leave out candidates that have none of the query's terms
             pairs = [(id, score) for id, score in pairs if score > 0]
-        if found and LENGTH in question.fields:
-            self._length = sum(hit["fields"][LENGTH][0] for hit in found.values()) / len(found)
+        if hits and not {LENGTH, "document"}.isdisjoint(question.fields):
+            some = hits[:_MEASURED]
+            self._length = sum(map(hit_length, some)) / len(some)
         ranking = Ranking.from_scores(pairs, k)
         if not len(ranking):
             return EMPTY

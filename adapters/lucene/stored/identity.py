@@ -13,12 +13,14 @@ from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedError
 
-LAYOUT, PASSAGES_LAYOUT = 4, 5
-"""The versions of the layout of documents and `_meta`, of an index without and with passages. Newer layouts, and those
-before `_LITERAL`, are refused."""
+LAYOUT = 6
+"""The version of the layout of documents and `_meta`. Newer layouts, and those before `_LITERAL`, are refused."""
 
 _LITERAL = 3
 """The last version in which the values for filters were stored as they came: see `fields`."""
+
+_PLAIN = 5
+"""The last version in which documents were stored without compression: see `lines`. Version 4 has no passages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +31,28 @@ class Identity:
         schema: The retrievers, with the fingerprints of their encoders.
         options: How the index stores vectors.
         before_load: The settings that a load has relaxed and not restored yet. None if there is no such load.
-        literal: Whether the index has the layout `_LITERAL`: see `fields`.
+        layout: Version of the layout. An index keeps the layout that it was made with.
     """
 
     schema: Schema
     options: Mapping[str, Any]
     before_load: Mapping[str, Any] | None = None
-    literal: bool = False
+    layout: int = LAYOUT
+
+    @property
+    def literal(self) -> bool:
+        """Whether the index has the layout `_LITERAL`: see `fields`."""
+        return self.layout == _LITERAL
+
+    @property
+    def compressed(self) -> bool:
+        """Whether documents are stored with compression: see `lines`."""
+        return self.layout > _PLAIN
 
     def to_meta(self) -> Json:
         """The content of `_meta`. It holds the schema as text, because the engines sort the keys of objects."""
         schema = orjson.dumps(self.schema.to_json()).decode()
-        version = _LITERAL if self.literal else LAYOUT if self.schema.passages is None else PASSAGES_LAYOUT
-        ours: dict[str, Any] = {"version": version, "schema": schema, "options": dict(self.options)}
+        ours: dict[str, Any] = {"version": self.layout, "schema": schema, "options": dict(self.options)}
         if self.before_load is not None:
             ours["before_load"] = dict(self.before_load)
         return {"hybridsearch": ours}
@@ -61,10 +72,11 @@ class Identity:
                 f"{place} was not made by hybridsearch: choose another name and index its documents again there, or "
                 "read it with a backend of your own (see the documentation, An index that exists already)."
             )
-        check_layout(version := ours.get("version"), _LITERAL, PASSAGES_LAYOUT, place)
+        layout: Any = ours.get("version")
+        check_layout(layout, _LITERAL, LAYOUT, place)
         try:
             schema = Schema.from_json(orjson.loads(ours["schema"]))
-            return cls(schema, dict(ours["options"]), ours.get("before_load"), version == _LITERAL)
+            return cls(schema, dict(ours["options"]), ours.get("before_load"), layout)
         except HybridSearchError:
             raise
         except (KeyError, TypeError, ValueError) as error:

@@ -5,8 +5,9 @@ A stored document is one object (`_source`):
 | member       | content                                                                                   |
 |--------------|-------------------------------------------------------------------------------------------|
 | `id`         | the document's id; its `_id` is `document_key(id)`                                        |
-| `document`   | id, text, title and metadata as they came, as JSON in base64. It is a binary field with   |
-|              | doc values: a search can read it alone, and no engine interprets it                       |
+| `document`   | id, text, title and metadata as they came: JSON, compressed by zlib if that is shorter,   |
+|              | in base64. It is a binary field with doc values: a search can read it alone, and no       |
+|              | engine interprets it. An index of an earlier version has no compressed documents          |
 | `fields`     | what filters search, made by `fields.to_fields`; absent if empty                          |
 | `vectors`    | by retriever: a list of numbers (dense, absent if all are 0), or weights by encoded term  |
 | `counts`     | by lexical retriever: term frequencies by encoded term, from which the weights were made  |
@@ -27,6 +28,7 @@ reads as the same float32. So nothing is lost, although Lucene scores with fewer
 from __future__ import annotations
 
 import re
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -58,6 +60,7 @@ SMALLEST_WEIGHT = float(np.finfo(np.float32).smallest_normal)
 """The smallest weight that Lucene's feature fields take."""
 
 _ROWS = 1024  # documents or passages that are translated at a time, because their numbers become Python objects
+_LEVEL = 1  # of zlib. Higher levels take longer, and save a few percent
 _SPECIAL = re.compile(r"[\s\x00-\x1f\x7f.%~\ud800-\udfff]")
 _EMPTY_TERM = "%"  # is not an escape, because an escape has two digits after the %
 
@@ -114,6 +117,7 @@ def bulk_lines(
     *,
     rough: bool = False,
     literal: bool = False,
+    compressed: bool = True,
 ) -> Iterator[Line]:
     """Lines of the bulk API that index the documents of `batch`, in order.
 
@@ -124,13 +128,14 @@ def bulk_lines(
         stamp: Time of this version, in microseconds.
         rough: Whether learned sparse vectors are also indexed for `seismic`. Default False.
         literal: Whether the index is literal (see `fields`). Default False.
+        compressed: Whether documents may be stored with compression. Default True.
 
     Raises:
         InvalidArgumentError: A weight is negative. Nothing was yielded.
     """
     _check_signs(batch, schema)
     return chain.from_iterable(
-        _lines_of(batch, rows, schema, average_lengths, stamp, rough, literal) for rows in _parts(batch)
+        _lines_of(batch, rows, schema, average_lengths, stamp, rough, literal, compressed) for rows in _parts(batch)
     )
 
 
@@ -146,7 +151,8 @@ def delete_lines(ids: Iterable[str]) -> Iterator[Line]:
 
 def read_document(text: str) -> Document:
     """The document in a stored `document`. OpenSearch leaves the padding of base64 out of doc values."""
-    return Document(**orjson.loads(b64decode(text + "==")))
+    held = b64decode(text + "==")
+    return Document(**orjson.loads(held if held.startswith(b"{") else zlib.decompress(held)))
 
 
 def vectors_from_source(sources: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Vectors]:
@@ -188,9 +194,10 @@ def _lines_of(
     stamp: int,
     rough: bool,
     literal: bool,
+    compressed: bool,
 ) -> Iterator[Line]:
     documents = batch.documents[rows]
-    sources: list[dict[str, Any]] = [_source(document, stamp, literal) for document in documents]
+    sources: list[dict[str, Any]] = [_source(document, stamp, literal, compressed) for document in documents]
     passages, of_passages = _add_passages(sources, batch, rows)
     of_text = {retriever.passages for retriever in schema.retrievers.values() if retriever.kind == "text"}
     for document, source in zip(documents, sources, strict=True):
@@ -222,8 +229,10 @@ def _lines_of(
         yield document.id, b"".join([action, smile.END, smile.dumps(source), smile.END])
 
 
-def _source(document: Document, stamp: int, literal: bool) -> dict[str, Any]:
-    text = b64encode(orjson.dumps(document.to_dict())).decode()
+def _source(document: Document, stamp: int, literal: bool, compressed: bool) -> dict[str, Any]:
+    raw = orjson.dumps(document.to_dict())
+    held = min(raw, zlib.compress(raw, _LEVEL), key=len) if compressed else raw
+    text = b64encode(held).decode()
     source: dict[str, Any] = {"id": document.id, "document": text, "vectors": {}, "stamp": stamp}
     if fields := to_fields(document, literal=literal):
         source["fields"] = fields

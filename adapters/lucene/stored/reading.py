@@ -119,6 +119,12 @@ def hit_id(hit: Json) -> str:
     return str(hit["fields"]["id"][0])
 
 
+def hit_length(hit: Json) -> int:
+    """The number of characters of `document` of a hit that has its length or its document."""
+    fields = hit["fields"]
+    return int(fields[LENGTH][0]) if LENGTH in fields else len(fields["document"][0])
+
+
 def hit_stamp(hit: Json) -> int:
     """The stamp of a hit."""
     return int(hit["fields"][STAMP][0])
