@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ pytest.importorskip("mcp", reason="pip install 'hybridsearch[mcp]'")
 import httpx2
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from servers import address_of, call, server_of
 from typer.testing import CliRunner
 
 import hybridsearch as hs
@@ -218,19 +220,37 @@ def test_errors_are_told_if_the_client_can_mend_them(monkeypatch: pytest.MonkeyP
         make_server({"a b": search})
 
 
-def test_a_client_starts_the_program_and_speaks_over_stdin(tmp_path: Path) -> None:
-    indexed(backend=tmp_path / "papers").close()
-    program = StdioServerParameters(command=PROGRAM, args=["mcp", str(tmp_path / "papers"), "--about", "Bicycles."])
+@pytest.fixture(params=["folder", "opensearch", "elasticsearch"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The place of an index with the documents."""
+    if request.param == "folder":
+        indexed(backend=tmp_path / "papers").close()
+        yield str(tmp_path / "papers")
+        return
+    made = f"{server_of(request.param)}/mcp-{uuid.uuid4().hex[:8]}"
+    address = address_of(made)
+    try:
+        indexed(backend=made).close()
+        yield made
+    finally:
+        call(address, "DELETE", address.path, allowed=(404,))
+
+
+def test_a_client_starts_the_program_and_speaks_over_stdin(place: str) -> None:
+    program = StdioServerParameters(command=PROGRAM, args=["mcp", f"papers={place}", "--about", "Bicycles."])
 
     async def ask(client: Client) -> Any:
         tools = (await client.list_tools()).tools
-        found = await client.call_tool("search", {"query": "charge"})
+        found = await client.call_tool("search", {"query": "charge", "filter": {"year": {"$gte": 2020}}})
+        explained = await client.call_tool("explain", {"query": "charge", "id": "über 1"})
         resource = await client.read_resource("document://papers/manual%2Falder")
-        return tools, found.structured_content, resource.contents[0].text
+        return tools, found.structured_content, explained, resource.contents[0].text
 
-    tools, found, text = asked(program, ask)
+    tools, found, explained, text = asked(program, ask)
 
     assert "Bicycles." in tools[0].description
+    assert "year" in tools[0].description
+    assert not explained.is_error
     assert [one["id"] for one in found["results"]] == ["manual/alder", "über 1"]
     assert text.startswith("Alder\n\n")
 

@@ -103,6 +103,12 @@ class Opened:
             self.page.wait_for_function(f"before => JSON.stringify(({_SHOWN})()) !== JSON.stringify(before)", arg=shown)
             shown = self.page.evaluate(_SHOWN)
 
+    def violations(self, **options: object) -> list[object]:
+        """The rules of axe that the page breaks, with the elements."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+        found = axe.Axe().run(self.page, options=options).response["violations"]
+        return [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found]
+
     def overflow(self) -> int:
         """The number of pixels by which the page is wider than the window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
@@ -326,6 +332,10 @@ def test_a_cross_encoder_judges_first_and_people_see_where_it_differs(
         assert rows.locator("td:nth-child(2)").all_inner_texts() == ["1"] * (len(pool) - low) + ["0"] * low
         page.get_by_role("button", name="Grade all documents").click()
         page.get_by_role("cell", name=f"{low}, {len(pool) - low}, 0, 0").wait_for()
+        assert opened.violations() == []
+        page.set_viewport_size({"width": 360, "height": 900})
+        assert opened.overflow() <= 0
+        page.set_viewport_size({"width": 1200, "height": 900})
         grades = {pair: int(score >= middle) for pair, score in zip(pool, scores, strict=True)}
         judge = hs.Judgements(judged / "programs").of("tiny-judge")
         assert {pair: one.grade for pair, one in judge.items()} == grades
@@ -371,7 +381,6 @@ def test_a_token_that_may_only_read_sees_but_cannot_judge(look: Open, trees: Pat
 
 
 def test_the_page_breaks_no_rule_of_axe_and_fits_every_window(look: Open) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python").Axe()
     opened = look("#/judge?index=axe")
     page = opened.page
 
@@ -386,8 +395,7 @@ def test_the_page_breaks_no_rule_of_axe_and_fits_every_window(look: Open) -> Non
             assert opened.overflow() <= 0, (page.url, width)
             tables = page.locator(".wide").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
             assert all(more <= 0 for more in tables), (page.url, width)
-            violations = [] if options is None else axe.run(page, options=options).response["violations"]
-            assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in violations] == []
+            assert options is None or opened.violations(**options) == []
         page.set_viewport_size({"width": 1200, "height": 900})
 
     page.get_by_role("button", name="Make the pools").wait_for()

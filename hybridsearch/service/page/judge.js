@@ -418,7 +418,7 @@ export async function mount(root, app) {
         h("p", { class: "muted" }, "A cross-encoder can grade all documents. Start the service with --judge MODEL. In Python, judge_with also takes a function that asks a language model."));
     }
     const name = h("input", { id: "program", maxlength: 80, required: true, autocomplete: "off", value: program.name });
-    const limits = [1, 2, 3].map((grade) => h("input", { type: "number", step: "any", id: `least-${grade}`, required: true, on: { input: regrade } }));
+    const limits = [1, 2, 3].map((grade) => h("input", { type: "number", step: "any", "aria-describedby": "least-help", id: `least-${grade}`, required: true, on: { input: regrade } }));
     const seen = h("div");
     let scores = [];
     return h("form", { class: "card program", on: { submit: start } },
@@ -450,7 +450,7 @@ export async function mount(root, app) {
       const set = limits.map((field) => field.valueAsNumber);
       seen.replaceChildren(table(["Score", "Grade", "Query", "Document"], scores.map((one) => {
         const grade = set.filter((least) => one.score >= least).length;
-        return [h("span", { class: "figure" }, one.score.toPrecision(3)), h("span", { class: `dot g${grade}` }, grade), one.query, one.title];
+        return [h("span", { class: "figure" }, one.score.toPrecision(3)), h("span", { class: `figure dot g${grade}` }, grade), one.query, one.title];
       })));
     }
 
