@@ -99,18 +99,18 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
             documents = [document.to_dict() for document in listing]
             return {"documents": documents, "cursor": listing.cursor, "notes": list(listing.notes)}
 
-        return answer(await asyncio.to_thread(read, served.search))
+        return answer(await served.read(read))
 
     @router.get("/{index}/count", **returns(Count))
     async def count(served: Index, filter: Filter = None) -> Response:
         """Count the documents of an index, or those that a filter allows."""
         chosen = filter_of(filter, settings)
-        return answer({"count": await asyncio.to_thread(served.search.count, chosen)})
+        return answer({"count": await served.read(lambda search: search.count(chosen))})
 
     @router.get("/{index}/documents/{id:path}", **returns(DocumentBody))
     async def get_document(served: Index, id: Id) -> Response:
         """Read a document."""
-        (document,) = await asyncio.to_thread(served.search.get, [id])
+        (document,) = await served.read(lambda search: search.get([id]))
         if document is None:
             raise unknown(id)
         return answer(document.to_dict())

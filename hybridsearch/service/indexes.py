@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,16 +143,32 @@ class ServedIndex:
         Returns:
             One `Results` for each query, in the order of `queries`.
         """
-        queries, asked = list(queries), self._search
+        queries = list(queries)
+        found = await self._despite_reload(lambda: self._batcher.search_many(queries, top_k, **options))
+        self.log_queries(found)
+        return found
+
+    async def read(self, work: Callable[[HybridSearch], T]) -> T:
+        """Read from the index in a thread.
+
+        Args:
+            work: Function that gets the search. It may be called again, if another index takes the place of this one.
+
+        Returns:
+            The result of the function.
+        """
+        return await self._despite_reload(lambda: asyncio.to_thread(work, self.search))
+
+    async def _despite_reload(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the index. If an alias means another index with other retrievers now, ask the new index."""
+        asked = self._search
         try:
-            found = await self._batcher.search_many(queries, top_k, **options)
-        except FingerprintMismatchError:  # an alias means another index now
+            return await ask()
+        except FingerprintMismatchError:
             if not self._reload:
                 raise
             await self._look_again(asked)
-            found = await self._batcher.search_many(queries, top_k, **options)
-        self.log_queries(found)
-        return found
+            return await ask()
 
     def log_queries(self, found: Iterable[Results]) -> None:
         """Write the queries of a request, with the ids of their hits, into the log, if the service logs queries.
@@ -190,7 +206,8 @@ class ServedIndex:
             IndexLockedError: Another process has written to the folder for longer than `TURN` seconds.
             HybridSearchError: The errors of the function.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writer, lambda: change(self._search))
+        loop = asyncio.get_running_loop()
+        return await self._despite_reload(lambda: loop.run_in_executor(self._writer, lambda: change(self._search)))
 
     def _observe(self, size: int, found: Sequence[Results]) -> None:
         self.log_failures(found[0].failures)  # one for all results of a batch

@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: FastAPI reads annotations that are made for the limits of a service.
 
 import asyncio
+from functools import partial
 from threading import Event
 from typing import Annotated
 
@@ -56,18 +57,17 @@ def _add_indexes(router: APIRouter) -> None:
     async def list_indexes(request: Request) -> Response:
         """List the indexes, with their retrievers and settings."""
         indexes: list[ServedIndex] = list(request.app.state.indexes.values())
-        described = await asyncio.gather(*(asyncio.to_thread(_describe, served) for served in indexes))
+        described = await asyncio.gather(*(served.read(partial(_describe, served)) for served in indexes))
         return answer({"indexes": described, "may_write": request.state.may_write})
 
     @router.get("/{index}", **returns(answers.Index))
     async def describe_index(served: Index) -> Response:
         """Describe an index: its documents, retrievers and settings."""
-        return answer(await asyncio.to_thread(_describe, served))
+        return answer(await served.read(partial(_describe, served)))
 
 
-def _describe(served: ServedIndex) -> Json:
+def _describe(served: ServedIndex, search: HybridSearch) -> Json:
     """What a client may know about an index. Models may be in folders, so they are not named."""
-    search = served.search
     schema = search.backend.open()
     retrievers = {} if schema is None else schema.retrievers
     return {
@@ -118,7 +118,7 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
     @router.post("/{index}/explain", **returns(answers.Explanation))
     async def explain(served: Index, body: Explain) -> Response:  # type: ignore[valid-type]
         """Explain the place of one document in the results of a query."""
-        return answer(await asyncio.to_thread(_explain, served.search, body))
+        return answer(await served.read(lambda search: _explain(search, body)))
 
 
 def _explain(search: HybridSearch, asked: Explained) -> Json:

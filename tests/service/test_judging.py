@@ -6,10 +6,11 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -31,8 +32,8 @@ def client(trees: Path, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     """A function that makes a client of a service of `trees`, which keeps judgements."""
     made: list[TestClient] = []
 
-    def make(tokens: str = "", **settings: Any) -> TestClient:
-        served = {"trees": ServedIndex("trees", str(trees))}
+    def make(tokens: str = "", options: Any = None, **settings: Any) -> TestClient:
+        served = {"trees": ServedIndex("trees", str(trees), **options or {})}
         settings = {"judgements": str(tmp_path / "judged"), **settings}
         app = make_app(served, Settings(**settings), Tokens.parse(tokens))
         made.append(TestClient(app, base_url="http://localhost"))
@@ -177,6 +178,7 @@ def test_a_token_that_may_only_read_cannot_write_judgements(client: Callable[...
     pool = {"queries": "alder", "systems": ["bm25"]}
     grade = {"judge": "a", "query": "q1", "document": "alder", "grade": 1}
     bodies = {"judging/pool": pool, "judging/grade": grade, "judging/undo": {"judge": "a"}, "choice": {}}
+    bodies |= {"judging/scores": {}, "judging/program": {"judge": "p", "thresholds": [1]}}
     for path, body in {**bodies, "job/cancel": {}, "use": {"system": "rrf"}}.items():
         assert asked.post(f"/workbench/trees/{path}", json=body).status_code == 401
         assert asked.post(f"/workbench/trees/{path}", json=body, headers=reads).status_code == 403
@@ -277,6 +279,40 @@ def test_judges_are_compared_and_their_grades_are_exported(client: Callable[...,
     dataset = hs.load_dataset(tmp_path / "trees")
     assert dataset.qrels["q1"]["alder"] == 3
     assert dataset.check().documents == 21
+
+
+class Matches:
+    """A reranker whose scores are 3 if the title is the query, and else 0."""
+
+    top_k = 5
+
+    def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[hs.Document]]) -> list[np.ndarray]:
+        pairs = zip(queries, documents, strict=True)
+        return [np.array([3.0 * (one.title.lower() == query) for one in of]) for query, of in pairs]
+
+    def to_json(self) -> None:
+        return None
+
+
+def test_the_reranker_of_the_index_can_judge_before_people_do(client: Callable[..., TestClient]) -> None:
+    asked = client(options={"reranker": Matches()})
+    with_pools(asked, "alder\nbirch")
+    program = asked.get("/workbench/trees/judging").json()["program"]
+    assert (program["name"], program["reranks"]) == ("Matches", True)
+    sample = asked.post("/workbench/trees/judging/scores", json={}).json()["scores"]
+    assert [one["score"] for one in sample[:3]] == [3.0, 3.0, 0.0]
+    assert {(one["query"], one["title"]) for one in sample[:2]} == {("alder", "Alder"), ("birch", "Birch")}
+    judge_all(asked, "anna")  # she gives the tables grade 1
+    for name, state in (("anna", "failed"), ("Matches", "done")):
+        body = {"judge": name, "thresholds": [1, 2, 3]}
+        assert asked.post("/workbench/trees/judging/program", json=body).status_code == 200
+        assert wait(asked)["state"] == state
+    found = asked.get("/workbench/trees/judging/agreement").json()
+    assert {one["document"]: one["grades"] for one in found["disagreements"]} == {
+        f"{word}/2": {"anna": 1, "Matches": 0} for word in ("alder", "birch")
+    }
+    none = client().post("/workbench/trees/judging/program", json=body)
+    assert (none.status_code, none.json()["type"]) == (404, "urn:hybridsearch:error:no-program")
 
 
 # Jobs

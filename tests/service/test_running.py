@@ -167,17 +167,23 @@ def seconds_until_all_count(server: Server, expected: int) -> float:
 
 
 def swap(server: Server, replace: Callable[[int], None], swaps: int, requests: int) -> None:
-    """Replace an index again and again under load. No search fails, and the indexes answer one after the other."""
-    seen: list[str] = []
+    """Replace an index again and again under load. No request fails, and the indexes answer one after the other."""
+    seen, numbers = list[str](), itertools.count()
+    others = [("GET", "count", None), ("GET", "documents/d0", None), ("GET", "documents?limit=1", None)]
+    others += [("POST", "explain", {"query": "plane", "id": "d0"})]
     begun, each = time.monotonic(), requests // swaps
 
-    def search(connection: http.client.HTTPConnection) -> None:
+    def ask(connection: http.client.HTTPConnection) -> None:
+        if (number := next(numbers)) % 2:
+            method, path, body = others[number // 2 % len(others)]
+            assert server.ask(method, f"/v1/papers/{path}", body, connection)[0] == 200
+            return
         status, found = server.ask("POST", "/v1/papers/search", {"query": "plane"}, connection)
         assert status == 200, found
         seen.append(found["hits"][0]["document"]["text"])
 
     load = Load()
-    with load.of(search, server, 4):
+    with load.of(ask, server, 4):
         for number in range(1, swaps + 1):
             replace(number)
             while f"plane version{number}" not in seen[-50:] or load.done < each * number:
@@ -266,7 +272,7 @@ def test_an_alias_is_moved_to_an_index_with_other_retrievers_without_a_failed_re
     def publish(number: int) -> None:
         retrievers = {"bm25": hs.BM25(), "chars": hs.CharNGrams()} if number % 2 else {"bm25": hs.BM25()}
         with hs.HybridSearch(retrievers, f"{place}-{number}") as search:
-            search.index([hs.Document("a", f"plane version{number}")], show_progress_bar=False)
+            search.index([hs.Document("d0", f"plane version{number}")], show_progress_bar=False)
         hs.publish(f"{place}-{number}", name)
 
     publish(0)

@@ -68,8 +68,9 @@ class HybridSearchDocumentStore:
     """A Haystack document store in an index. Its retrievers ask all retrievers of the index.
 
     Documents come back as they were written, in the order in which they were written. The index is opened, or made, at
-    the first call that needs it. A store in which nothing is written is empty. Stores in one process that have the same
-    arguments share the open index, unless it is in RAM or `to_dict` is not possible.
+    the first call that needs it. A store in which nothing is written is empty. A search in it logs a warning, because
+    the place may be mistyped. Stores in one process that have the same arguments share the open index, unless it is in
+    RAM or `to_dict` is not possible.
 
     Filters mean what they mean in Haystack's own store, with these differences:
 

@@ -457,6 +457,7 @@ export async function mount(root, app) {
     async function start(event) {
       event.preventDefault();
       try {
+        scrollTo({ top: 0 }); // the progress and the result are there
         follow(await app.api(at("program"), { judge: name.value, thresholds: limits.map((field) => field.valueAsNumber) }));
       } catch (error) {
         app.fail(error);
