@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import frexp, ldexp, sqrt
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +27,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 _ROWS = 256
 """The number of rows that are encoded at a time, so that the temporary arrays stay in the cache."""
+
+_UP = 1 + 2.0**-18
+"""A factor that makes room for the rounding errors of a few float32 operations."""
 
 _LARGEST = 1e37
 """The largest product of lengths for which no bound overflows in float32."""
@@ -62,6 +66,10 @@ class Codes:
             residuals[start : start + _ROWS] = rounded_up(np.sqrt((part * part).sum(axis=1)))
         return cls(values, scales, residuals)
 
+    def take(self, rows: NDArray[np.integer]) -> Codes:
+        """The codes of some rows."""
+        return Codes(self.values[rows], self.scales[rows], self.residuals[rows])
+
     @classmethod
     def concat(cls, parts: Sequence[tuple[Codes, NDArray[np.bool_] | None]]) -> Codes:
         """The codes of all parts. Each part has a mask of the rows to keep. None keeps all rows."""
@@ -95,36 +103,34 @@ class CodedQueries:
         """The codes of some queries, for vectors whose lengths are at most `longest`.
 
         A query is first multiplied by a power of two, so that its length is from 0.5 to 1. That changes no order. Its
-        codes are so small that no sum of products exceeds 32 bits. Euclidean distance is ordered by x.q - |x|^2 / 2.
-        Two scores may also differ by less than float64 can tell after the square root.
+        codes are so small that no sum of products exceeds 32 bits, because their sum is at most sqrt(d) times their
+        length. Each number differs from its code by half a step at most. Euclidean distance is ordered by
+        x.q - |x|^2 / 2. Two scores may also differ by less than float64 can tell after the square root.
         """
         wide = queries.astype(np.float64)
         dimensions = wide.shape[1]
-        lengths = np.sqrt((wide * wide).sum(axis=1))
-        power = np.ldexp(1.0, -np.frexp(lengths)[1])
-        wide *= power[:, None]
-        lengths = lengths * power
-        sizes = np.abs(wide)
-        steps = rounded_up(
-            np.maximum(sizes.max(axis=1, initial=0.0) / 32767, sizes.sum(axis=1) / max(1, 2**24 - 1 - dimensions))
-        )
-        values = np.rint(wide / np.where(steps > 0, steps, 1).astype(np.float64)[:, None]).astype(np.int16)
-        wide -= steps.astype(np.float64)[:, None] * values
-        residuals = np.sqrt((wide * wide).sum(axis=1))
-        rounding = (dimensions + 32) * 2.0**-23
-        whole = lengths + residuals
-        constant = np.full(len(wide), 2.0**-120)
-        squares = np.zeros(len(wide))
+        root, rounding = sqrt(dimensions), (dimensions + 32) * 2.0**-23
+        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide)).tolist()
+        largest = np.abs(wide).max(axis=1, initial=0.0).tolist()
+        factors, ratios = np.empty((len(wide), 6), dtype=np.float32), np.empty(len(wide))
         bounded = np.full(len(wide), longest <= _LARGEST and dimensions < 2**20)
-        if metric == "euclidean":
-            squares += power / 2
-            constant += (dimensions + 32) * 2.0**-52 * whole * whole / power
-            bounded &= (longest * longest * squares <= _LARGEST) & (squares <= _LARGEST) & (squares >= 2.0**-125)
-        of_residual = whole * (1 + rounding)
-        of_length = residuals + rounding * whole
-        margins = rounded_up(np.stack([of_residual, of_length, constant]) * (1 + 2.0**-18))
-        with np.errstate(over="ignore", under="ignore"):
-            factors = np.stack([steps, *margins, squares.astype(np.float32), np.full_like(steps, 2.0**-18)], axis=1)
+        for number, (length, most) in enumerate(zip(lengths, largest, strict=True)):
+            power = ldexp(1.0, -frexp(length)[1])
+            step = power * max(most / 32767, length * root / max(1, 2**24 - 1 - dimensions))
+            step = float(np.float32(step * _UP)) or 1.0
+            residual = 0.501 * step * root
+            whole = length * power + residual
+            constant, square = 2.0**-120, 0.0
+            if metric == "euclidean":
+                constant += (dimensions + 32) * 2.0**-52 * whole * whole / power
+                square = power / 2
+                if not (2.0**-125 <= square <= _LARGEST and longest * longest * square <= _LARGEST):
+                    square, bounded[number] = 0.0, False
+            margins = (whole * (1 + rounding) * _UP, (residual + rounding * whole) * _UP, constant * _UP)
+            factors[number] = step, *margins, square, 2.0**-18
+            ratios[number] = power / step
+        wide *= ratios[:, None]
+        values = np.rint(wide, out=wide).astype(np.int16)
         return cls(values, factors, bounded)
 
 

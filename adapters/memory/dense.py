@@ -9,6 +9,7 @@ vectors of an index in a folder stay on disk, but for the rows that are read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, ClassVar, TypeAlias
@@ -31,8 +32,11 @@ Hits: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float64]]
 _SCORES = 1 << 23
 """The largest number of bounds that are kept at a time (32 MiB)."""
 
-_WORTH_SHARING = 1 << 20
-"""The number of codes to read (about 0.05 ms of work) from which several threads are faster than one."""
+_WORTH_SHARING = 1 << 22
+"""The number of products (about 0.1 ms of work) from which several threads are faster than one."""
+
+_SELECTIVE = 8
+"""If fewer than one row in this many is allowed, the codes of the allowed rows are copied first."""
 
 _MANY = 256
 """If so many more than `2 * k` rows may be hits, they are scored approximately first, because that is faster."""
@@ -157,12 +161,13 @@ class DenseMatrix:
             owners: Number of the document that each row is a passage of, ascending, shape (rows,). Default None: each
                 row is a document.
         """
+        rows = self._rows(allowed, owners)
         found = []
-        block = max(1, _SCORES // max(1, len(self.array)))
+        block = max(1, _SCORES // max(1, len(rows.norms)))
         for start in range(0, len(queries), block):
             part = queries[start : start + block]
-            nears = self._near(part, k, allowed, owners)
-            found += [self.best(query, near, k, order, owners) for query, near in zip(part, nears, strict=True)]
+            for query, near in zip(part, self._near(part, k, rows), strict=True):
+                found.append(self.best(query, near, k, order, owners))
         return found
 
     def search_graph(
@@ -173,66 +178,44 @@ class DenseMatrix:
             return self.search(queries, k, order, live)
         return [self.best(query, self.graph.search(query, k, live), k, order) for query in queries]
 
-    def _near(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        allowed: NDArray[np.bool_] | None,
-        owners: NDArray[np.int32] | None,
-    ) -> Iterator[NDArray[np.int64]]:
-        """The rows that may be among the best `k` of each query. With `owners`, those of the best `k` owners."""
+    def _rows(self, allowed: NDArray[np.bool_] | None, owners: NDArray[np.int32] | None) -> _Rows:
+        if allowed is None or np.count_nonzero(allowed) * _SELECTIVE >= len(allowed):
+            return _Rows(self.codes, self.norms, allowed, owners)
+        numbers = np.flatnonzero(allowed)
+        own = None if owners is None else owners[numbers]
+        return _Rows(self.codes.take(numbers), self.norms[numbers], None, own, numbers)
+
+    def _near(self, queries: NDArray[np.float32], k: int, rows: _Rows) -> Iterator[NDArray[np.int64]]:
+        """The rows that may be among the best `k` of each query. With owners, those of the best `k` owners."""
         coded = CodedQueries.of(queries, self.metric, self._longest)
-        uppers, floors = self._bounds(coded, min(k, len(self.array)), allowed, owners)
+        uppers, floors = rows.bounds(coded, max(1, min(k, len(rows.norms))))
         for query, upper, floor, bounded in zip(queries, uppers, floors, coded.bounded.tolist(), strict=True):
-            if bounded:
-                rows = np.flatnonzero(upper >= max(floor, _LOWEST))
-            else:
-                rows = np.flatnonzero(self.norms > 0 if allowed is None else allowed & (self.norms > 0))
-            yield rows if len(rows) <= 2 * k + _MANY else self._nearer(query, rows, k, owners)
+            if not query.any():
+                yield np.empty(0, dtype=np.int64)
+                continue
+            near = np.flatnonzero(upper >= floor) if bounded else rows.possible
+            if len(near) > 2 * k + _MANY:
+                near = near[self._nearer(query, rows, near, k)]
+            yield near if rows.numbers is None else rows.numbers[near]
 
-    def _bounds(
-        self, coded: CodedQueries, k: int, allowed: NDArray[np.bool_] | None, owners: NDArray[np.int32] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Upper bounds of all scores, shape (queries, rows), and the k-th largest lower bound of each query."""
-        queries, rows = len(coded.values), len(self.array)
-        uppers = np.empty((queries, rows), dtype=np.float32)
-        parts = threads.WORKERS if self.array.size * queries > _WORTH_SHARING else 1
-        cuts = [rows * part // parts for part in range(parts + 1)]
-        if owners is not None:  # no document is in two parts
-            cuts[1:-1] = np.searchsorted(owners, owners[cuts[1:-1]]).tolist()
-        ranges = [(first, last) for first, last in pairwise(cuts) if first < last]
-        floors = np.empty((len(ranges), queries, k), dtype=np.float32)
-        codes = self.codes
-        threads.run(
-            [
-                partial(loops.bound, codes, self.norms, allowed, owners, coded, first, last, uppers, of_range)
-                for (first, last), of_range in zip(ranges, floors, strict=True)
-            ]
-        )
-        best = np.concatenate([np.full((queries, k), -np.inf, np.float32), *floors], axis=1)
-        return uppers, np.partition(best, -k, axis=1)[:, -k]
-
-    def _nearer(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int, owners: NDArray[np.int32] | None
-    ) -> NDArray[np.int64]:
-        """The rows of `rows` that may be among the best `k`, by float64 sums in any order.
+    def _nearer(self, query: NDArray[np.float32], rows: _Rows, near: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+        """A mask of the rows in `near` that may be among the best `k`, by float64 sums in any order.
 
         The error of a sum of d products is at most d u / (1 - d u) |x| |q| with u = 2^-53, and that of a squared
         distance is as many times the squared distance. Two of these may differ and have equal square roots in float64.
         """
-        scores = loops.approximate(self.array, rows, query.astype(np.float64), self.metric == "euclidean")
+        wide, numbers = query.astype(np.float64), near if rows.numbers is None else rows.numbers[near]
+        scores = loops.approximate(self.array, numbers, wide, self.metric == "euclidean")
         error = (len(query) + 32) * 2.0**-50
         if self.metric == "euclidean":
             margins = -error * scores
         else:
-            margins = error * float(np.linalg.norm(query.astype(np.float64))) * self.norms[rows].astype(np.float64)
+            margins = error * float(np.linalg.norm(wide)) * rows.norms[near].astype(np.float64)
         lowers = scores - margins
-        if owners is not None:
-            lowers = np.maximum.reduceat(lowers, np.flatnonzero(np.diff(owners[rows], prepend=-1)))
-        if len(lowers) <= k:
-            return rows
-        near: NDArray[np.int64] = rows[scores + margins >= np.partition(lowers, len(lowers) - k)[len(lowers) - k]]
-        return near
+        if rows.owners is not None:
+            lowers = np.maximum.reduceat(lowers, np.flatnonzero(np.diff(rows.owners[near], prepend=-1)))
+        least = np.partition(lowers, len(lowers) - k)[len(lowers) - k] if len(lowers) > k else -np.inf
+        return scores + margins >= least
 
     def score(self, query: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """The exact scores of some rows, in their order. They are right for rows of zeros, too, which are no hits."""
@@ -266,6 +249,55 @@ class DenseMatrix:
             best = best[first_of_each(owners[rows[best]])]
         best = best[:k]
         return rows[best].astype(np.int32), scores[best]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The rows that a search reads.
+
+    Attributes:
+        codes: Codes of the rows.
+        norms: Lengths of the rows.
+        allowed: Mask of the rows that may be hits. None allows all rows.
+        owners: Document that each row is a passage of, ascending. None if each row is a document.
+        numbers: Numbers of the rows in the matrix, ascending. None if these are all its rows.
+    """
+
+    codes: Codes
+    norms: NDArray[np.float32]
+    allowed: NDArray[np.bool_] | None
+    owners: NDArray[np.int32] | None
+    numbers: NDArray[np.int64] | None = None
+
+    @property
+    def possible(self) -> NDArray[np.int64]:
+        """The rows that may be hits."""
+        return np.flatnonzero(self.norms > 0 if self.allowed is None else self.allowed & (self.norms > 0))
+
+    def bounds(self, queries: CodedQueries, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Upper bounds of all scores, shape (queries, rows), and the smallest number that a hit's bound must reach.
+
+        That is the k-th largest lower bound. With owners, it is the k-th largest among the best of each owner.
+        """
+        number, rows = len(queries.values), len(self.norms)
+        uppers = np.empty((number, rows), dtype=np.float32)
+        parts = threads.WORKERS if self.codes.values.size * number > _WORTH_SHARING else 1
+        cuts = [rows * part // parts for part in range(parts + 1)]
+        if self.owners is not None and parts > 1:  # no document is in two parts
+            cuts[1:-1] = np.searchsorted(self.owners, self.owners[cuts[1:-1]]).tolist()
+        ranges = [(first, last) for first, last in pairwise(cuts) if first < last]
+        floors = np.full((max(1, len(ranges)), number, k), -np.inf, dtype=np.float32)
+        threads.run(
+            [
+                partial(loops.bound, self.codes, self.norms, self.allowed, self.owners, queries, *range, uppers, floor)
+                for range, floor in zip(ranges, floors, strict=False)
+            ]
+        )
+        if len(floors) == 1:
+            least = floors[0].min(axis=1)
+        else:
+            least = np.partition(np.concatenate(list(floors), axis=1), -k, axis=1)[:, -k]
+        return uppers, np.maximum(least, _LOWEST)
 
 
 def _damaged() -> IndexCorruptedError:

@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.tiles import COLUMNS, QUERIES, ROWS, multiply_tile
+
 STRIP = 128
 """The number of rows that are multiplied with all queries before the next rows, so that they stay in the cache."""
 
@@ -51,26 +53,30 @@ def bound(
     thresholds = np.full(number, -np.inf, dtype=np.float32)
     held = np.full(number, -1, dtype=np.int64)  # the owner whose rows are being read, and its best lower bound
     held_best = np.full(number, -np.inf, dtype=np.float32)
-    products = np.empty(STRIP, dtype=np.int32)
+    products = np.zeros((QUERIES, STRIP), dtype=np.int32)
     highest = np.empty(STRIP, dtype=np.float32)
     lowers = np.empty(STRIP, dtype=np.float32)
     for start in range(first, last, STRIP):
         width = min(STRIP, last - start)
         for query in range(number):
-            for i in range(width):
-                if not len(allowed) or allowed[start + i]:
-                    products[i] = _product(codes, queries, start + i, query)
-                else:
-                    products[i] = 0
+            if query % QUERIES == 0:
+                _multiply_strip(codes, queries, start, width, query, products)
             threshold = thresholds[query]
             passing = _bound_strip(
-                products, scales, residuals, norms, factors[query], start, width, threshold, highest, lowers
+                products[query % QUERIES],
+                scales,
+                residuals,
+                norms,
+                factors[query],
+                start,
+                width,
+                threshold,
+                highest,
+                lowers,
             )
-            uppers[query, start : start + width] = highest[:width]
             if len(allowed):
-                for i in range(width):
-                    if not allowed[start + i]:
-                        uppers[query, start + i] = lowers[i] = -np.inf
+                passing = _exclude(allowed, start, width, threshold, highest, lowers)
+            uppers[query, start : start + width] = highest[:width]
             if not passing:
                 continue
             count = counts[query]
@@ -133,6 +139,50 @@ def _bound_strip(
         lowers[at] = lower
         passing = np.int32(passing + np.int32(lower > threshold))
     return passing
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _exclude(
+    allowed: NDArray[np.bool_],
+    start: int,
+    width: int,
+    threshold: np.float32,
+    uppers: NDArray[np.float32],
+    lowers: NDArray[np.float32],
+) -> np.int32:
+    """Take the rows that are not allowed out of a strip. Returns how many lower bounds exceed the threshold."""
+    passing = np.int32(0)
+    for i in range(width):
+        at, there = np.uint64(i), allowed[np.uint64(start + i)]
+        uppers[at] = uppers[at] if there else np.float32(-np.inf)
+        lower = lowers[at] if there else np.float32(-np.inf)
+        lowers[at] = lower
+        passing = np.int32(passing + np.int32(lower > threshold))
+    return passing
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _multiply_strip(
+    codes: NDArray[np.int8],
+    queries: NDArray[np.int16],
+    start: int,
+    width: int,
+    first: int,
+    out: NDArray[np.int32],
+) -> None:
+    """The inner products of the rows [start, start + width) and the next `QUERIES` queries from `first` on."""
+    if len(queries) - first < QUERIES or width < ROWS or codes.shape[1] < COLUMNS:
+        for query in range(min(QUERIES, len(queries) - first)):
+            for i in range(width):
+                out[query, i] = _product(codes, queries, start + i, first + query)
+        return
+    for i in range(0, width, ROWS):
+        row = min(i, width - ROWS)  # the last tile may repeat rows
+        multiply_tile(codes, start + row, queries, first, out, row)
+    for column in range(codes.shape[1] // COLUMNS * COLUMNS, codes.shape[1]):
+        for query in range(QUERIES):
+            for i in range(width):
+                out[query, i] += np.int32(codes[start + i, column]) * np.int32(queries[first + query, column])
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]

@@ -160,9 +160,9 @@ def test_each_score_is_between_its_bounds(seed: int, kind: str, kind_of_queries:
     norms = np.linalg.norm(array.astype(np.float64), axis=1)
     coded = CodedQueries.of(queries, metric, float(norms.max()) * 1.001)
     matrix = DenseMatrix.from_vectors(DenseVectors(array, metric))
-    uppers, _ = matrix._bounds(coded, 1, None, None)
+    uppers, _ = matrix._rows(None, None).bounds(coded, 1)
     for query, upper, factors, bounded in zip(queries, uppers, coded.factors, coded.bounded.tolist(), strict=True):
-        if not bounded:
+        if not bounded or not query.any():
             continue
         x, q = array.astype(np.longdouble), query.astype(np.longdouble)
         power = np.longdouble(2.0) ** -np.frexp(np.linalg.norm(query.astype(np.float64)))[1]
@@ -178,7 +178,7 @@ def test_few_rows_are_scored_in_float32() -> None:
     array = random_matrix(20_000, 384)
     array /= np.linalg.norm(array, axis=1, keepdims=True)
     matrix = DenseMatrix.from_vectors(DenseVectors(array))
-    [rows] = matrix._near(array[:1] + array[1:2], 100, None, None)
+    [rows] = matrix._near(array[:1] + array[1:2], 100, matrix._rows(None, None))
     assert 100 <= len(rows) < 300
 
 

@@ -1,4 +1,4 @@
-"""Tests of the hint that uses inner modules of numba, for the case that these have changed."""
+"""Tests of what uses inner modules of numba, for the case that these have changed: a hint, and tiles of products."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hybridsearch as hs
-from hybridsearch.adapters.memory import prefetch
+from hybridsearch.adapters.memory import prefetch, tiles
 
 BROKEN = {
     "the import fails": "import numba.extending; del numba.extending.intrinsic",
@@ -45,7 +46,7 @@ def test_without_the_hint_the_kernels_compile_all_the_same(broken: str, tmp_path
     code = f"""
 {broken}
 import numpy as np, numba
-from hybridsearch.adapters.memory import prefetch
+from hybridsearch.adapters.memory import prefetch, tiles
 
 @numba.njit
 def read(array, position):
@@ -62,3 +63,37 @@ def test_without_the_hint_the_hits_are_the_same(tmp_path: Path) -> None:
     search.index(DOCUMENTS, show_progress_bar=False)
     expected = [[hit.id, hit.retrievers["bm25"].score] for hit in search.search("jet wing", 20)]
     assert json.loads(python(SEARCH, tmp_path, NUMBA_DISABLE_JIT="1")) == expected  # interpreted: no compiler, no hint
+
+
+def test_the_tested_numba_gives_the_tile() -> None:
+    assert tiles.HAS_TILE
+
+
+@pytest.mark.parametrize(
+    ("broken", "processor", "made"),
+    [*[(broken, "", False) for broken in BROKEN.values()], ("", "", True), ("", "generic", True)],
+    ids=[*BROKEN, "as it is", "without AVX2"],
+)
+def test_a_tile_has_the_sums_of_products(broken: str, processor: str, made: bool, tmp_path: Path) -> None:
+    code = f"""
+{broken}
+import numpy as np, numba
+from hybridsearch.adapters.memory import tiles
+
+@numba.njit
+def multiply(codes, queries, out):
+    tiles.multiply_tile(codes, 1, queries, 2, out, 3)
+
+rng = np.random.default_rng(0)
+codes = rng.integers(-127, 128, (5, 70)).astype(np.int8)
+queries = rng.integers(-32767, 32768, (9, 70)).astype(np.int16)
+out = np.zeros((4, 6), np.int32)
+multiply(codes, queries, out)
+print(tiles.HAS_TILE, *out.ravel())
+"""
+    rng = np.random.default_rng(0)
+    codes, queries = rng.integers(-127, 128, (5, 70)), rng.integers(-32767, 32768, (9, 70))
+    expected = np.zeros((4, 6), np.int64)
+    expected[:, 3:5] = queries[2:6, :64] @ codes[1:3, :64].T
+    environment = {"NUMBA_CPU_NAME": processor} if processor else {}
+    assert python(code, tmp_path, **environment).split() == [str(made), *map(str, expected.ravel().tolist())]
