@@ -15,6 +15,7 @@ from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import JSON, LINES, SMILE
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, check_switches
+from hybridsearch.adapters.lucene.wire.proxies import ProxiedPool, ProxiedSession, proxy_for
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
@@ -55,6 +56,7 @@ class ElasticsearchBackend(LuceneBackend):
             message shows it.
         api_key: API key, in place of user and password. Default None: from HYBRIDSEARCH_ELASTICSEARCH_API_KEY. No
             message shows it.
+        auth: None. "aws" is refused, because AWS offers no Elasticsearch of a version that hybridsearch supports.
         ca_file: Path of the certificate (PEM) of the authority that signed the server's certificate. Only with TLS.
             Default None: from HYBRIDSEARCH_ELASTICSEARCH_CA, else the authorities that the system trusts.
         verify: Whether the server's certificate is checked. Default True. False accepts any certificate.
@@ -85,6 +87,7 @@ class ElasticsearchBackend(LuceneBackend):
         user: str | None = None,
         password: str | None = None,
         api_key: str | None = None,
+        auth: Literal["aws"] | None = None,
         ca_file: str | Path | None = None,
         verify: bool = True,
         timeout: float = 30.0,
@@ -108,6 +111,7 @@ class ElasticsearchBackend(LuceneBackend):
             user=user,
             password=password,
             api_key=api_key,
+            auth=auth,
             ca_file=ca_file,
             verify=verify,
             timeout=timeout,
@@ -192,9 +196,9 @@ class ElasticsearchTransport:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._client = elasticsearch.Elasticsearch(**self._arguments())
+        self._client = elasticsearch.Elasticsearch(**self._arguments(_node(address)))
         self._clients: LoopClients[elasticsearch.AsyncElasticsearch] = LoopClients(
-            lambda: elasticsearch.AsyncElasticsearch(**self._arguments()), lambda client: client.close()
+            lambda: elasticsearch.AsyncElasticsearch(**self._arguments(_AsyncNode)), lambda client: client.close()
         )
 
     def send(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
@@ -222,10 +226,11 @@ class ElasticsearchTransport:
     async def aclose(self) -> None:
         await self._clients.close()
 
-    def _arguments(self) -> dict[str, Any]:
+    def _arguments(self, node: type[elastic_transport.BaseNode]) -> dict[str, Any]:
         address = self._address
         context = address.ssl_context()
         return {
+            "node_class": node,
             "hosts": address.urls,
             **({} if context is None else {"ssl_context": context} if address.verify else {"verify_certs": False}),
             "request_timeout": address.timeout,
@@ -238,6 +243,30 @@ class ElasticsearchTransport:
     def _no_answer(self, error: elastic_transport.TransportError, timeout: float) -> BackendError:
         timed_out = isinstance(error, elastic_transport.ConnectionTimeout)
         return no_answer(self._address, error, timeout=timeout, timed_out=timed_out)
+
+
+def _node(address: Address) -> type[elastic_transport.BaseNode]:
+    """The class of nodes that use the proxy of the environment."""
+
+    class Node(elastic_transport.Urllib3HttpNode):
+        def __init__(self, config: elastic_transport.NodeConfig) -> None:
+            super().__init__(config)
+            if proxy := proxy_for(self.scheme, self.host, self.port):
+                size, context = config.connections_per_node, address.ssl_context()
+                self.pool: Any = ProxiedPool(
+                    proxy, self.host, self.port, context, maxsize=size, timeout=address.timeout
+                )
+
+    return Node
+
+
+class _AsyncNode(elastic_transport.AiohttpHttpNode):
+    """The same in an event loop."""
+
+    def _create_aiohttp_session(self) -> None:
+        super()._create_aiohttp_session()
+        if proxy := proxy_for(self.scheme, self.host, self.port):
+            self.session: Any = ProxiedSession(proxy, self.session, self.scheme)
 
 
 class _Raw(elastic_transport.Serializer):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Search, Server, dotted
+from hybridsearch.adapters.lucene.wire.aws import Signer
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, check_switches
+from hybridsearch.adapters.lucene.wire.proxies import ProxiedPool, ProxiedSession, proxy_for
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
 from hybridsearch.arguments import number, one_of, whole_number
@@ -72,6 +75,9 @@ class OpenSearchBackend(LuceneBackend):
             message shows it.
         api_key: API key, in place of user and password. Default None: from HYBRIDSEARCH_OPENSEARCH_API_KEY. No message
             shows it.
+        auth: "aws" to sign requests to Amazon OpenSearch Service or OpenSearch Serverless with the credentials that
+            botocore finds. It takes the place of user and password. Needs the extra aws. If the URL has no port, it is
+            443. Default None: from HYBRIDSEARCH_OPENSEARCH_AUTH.
         ca_file: Path of the certificate (PEM) of the authority that signed the server's certificate. Only with TLS.
             Default None: from HYBRIDSEARCH_OPENSEARCH_CA, else the authorities that the system trusts.
         verify: Whether the server's certificate is checked. Default True. False accepts any certificate.
@@ -109,6 +115,7 @@ class OpenSearchBackend(LuceneBackend):
         user: str | None = None,
         password: str | None = None,
         api_key: str | None = None,
+        auth: Literal["aws"] | None = None,
         ca_file: str | Path | None = None,
         verify: bool = True,
         timeout: float = 30.0,
@@ -147,6 +154,7 @@ class OpenSearchBackend(LuceneBackend):
             user=user,
             password=password,
             api_key=api_key,
+            auth=auth,
             ca_file=ca_file,
             verify=verify,
             timeout=timeout,
@@ -311,9 +319,10 @@ class OpenSearchTransport:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._client = opensearchpy.OpenSearch(**self._arguments())
+        self._signer = None if address.auth is None else Signer(address)
+        self._client = opensearchpy.OpenSearch(**self._arguments(_Connection))
         self._clients: LoopClients[opensearchpy.AsyncOpenSearch] = LoopClients(
-            lambda: opensearchpy.AsyncOpenSearch(**self._arguments()), _close_all
+            lambda: opensearchpy.AsyncOpenSearch(**self._arguments(_AsyncConnection)), _close_all
         )
 
     def send(self, method: str, path: str, body: bytes | None, content_type: str, timeout: float) -> Answer:
@@ -339,10 +348,12 @@ class OpenSearchTransport:
     async def aclose(self) -> None:
         await self._clients.close()
 
-    def _arguments(self) -> dict[str, Any]:
+    def _arguments(self, connection: type[opensearchpy.Connection]) -> dict[str, Any]:
         address = self._address
         context = address.ssl_context()
         return {
+            "connection_class": connection,
+            "signer": self._signer,
             "hosts": [
                 {"host": host.strip("[]"), "port": port, "url_prefix": address.prefix} for host, port in address.hosts
             ],
@@ -364,6 +375,88 @@ class OpenSearchTransport:
             return error.status_code, info if isinstance(info, str) else orjson.dumps(info)
         timed_out = isinstance(error, opensearchpy.ConnectionTimeout)
         raise no_answer(self._address, error, timeout=timeout, timed_out=timed_out) from error
+
+
+class _Silent(opensearchpy.Connection):
+    """Leaves the answers to refused requests out of the log if requests are signed.
+
+    An answer of AWS may repeat the signed headers, and with them the session token.
+    """
+
+    _signer: Signer | None
+
+    def log_request_fail(
+        self,
+        method: str,
+        full_url: str,
+        path: str,
+        body: Any,
+        duration: float,
+        status_code: int | None = None,
+        response: str | None = None,
+        exception: Exception | None = None,
+    ) -> None:
+        told = response if self._signer is None else None
+        super().log_request_fail(method, full_url, path, body, duration, status_code, told, exception)
+
+
+class _Connection(_Silent, opensearchpy.Urllib3HttpConnection):
+    """A connection that uses the proxy of the environment, and signs its requests if there is a `signer`."""
+
+    def __init__(self, *, signer: Signer | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._signer = signer
+        if proxy := proxy_for(self.scheme, self.hostname, self.port):
+            context, size = options.get("ssl_context"), options["pool_maxsize"]
+
+            def make() -> ProxiedPool:
+                return ProxiedPool(proxy, self.hostname, self.port, context, maxsize=size, timeout=self.timeout)
+
+            self._urllib3_pool_factory, self.pool = make, make()
+
+    def perform_request(
+        self,
+        method: str,
+        url: str,
+        params: Any = None,
+        body: bytes | None = None,
+        timeout: float | None = None,
+        ignore: Collection[int] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        if self._signer is not None:
+            headers = {**(headers or {}), **self._signer.headers(method, f"{self.host}{self.url_prefix}{url}", body)}
+        return super().perform_request(method, url, params, body, timeout, ignore, headers)
+
+
+class _AsyncConnection(_Silent, opensearchpy.AIOHttpConnection):
+    """The same as `_Connection`, in an event loop."""
+
+    def __init__(self, *, signer: Signer | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._signer = signer
+        self._proxy = proxy_for(self.scheme, self.hostname, self.port)
+
+    async def perform_request(
+        self,
+        method: str,
+        url: str,
+        params: Any = None,
+        body: bytes | None = None,
+        timeout: float | None = None,
+        ignore: Collection[int] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        if self._signer is not None:
+            whole = f"{self.host}{self.url_prefix}{url}"
+            signed = await asyncio.to_thread(self._signer.headers, method, whole, body)  # it may renew credentials
+            headers = {**(headers or {}), **signed}
+        return await super().perform_request(method, url, params, body, timeout, ignore, headers)
+
+    async def _create_aiohttp_session(self) -> None:
+        await super()._create_aiohttp_session()
+        if self._proxy is not None:
+            self.session = ProxiedSession(self._proxy, self.session, self.scheme)
 
 
 class _Raw(opensearchpy.serializer.JSONSerializer):

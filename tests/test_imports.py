@@ -104,7 +104,9 @@ def test_nothing_but_the_program_imports_the_program() -> None:
 
 def private_names(tree: ast.AST) -> set[str]:
     """The private names that a module defines: functions, classes, fields and attributes of its own objects."""
-    named = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    named = {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
     fields = [node.target for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
     named |= {target.id for target in fields if isinstance(target, ast.Name)}
     attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]

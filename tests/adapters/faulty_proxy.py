@@ -14,6 +14,7 @@ import http.client
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -35,7 +36,7 @@ class Exchange:
     def __init__(self, handler: BaseHTTPRequestHandler, upstream: Address | None) -> None:
         self._handler = handler
         self._upstream = upstream
-        self.path = handler.path
+        self.command, self.path, self.headers = handler.command, handler.path, handler.headers
         self.body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
 
     def forward(self, body: bytes | None = None) -> tuple[int, bytes, Mapping[str, str]]:
@@ -167,7 +168,7 @@ class FaultyProxy:
     """Listens on a free port of the loopback interface.
 
     Requests go to the server by TLS and with credentials, if the address of `upstream` has them. Without a server,
-    `rule` answers all requests.
+    `rule` answers all requests. With a `context`, clients speak TLS.
 
     Attributes:
         url: URL of the proxy.
@@ -177,13 +178,14 @@ class FaultyProxy:
         most_at_once: Largest number of these requests at the same time.
     """
 
-    def __init__(self, upstream: Address | None, on: str = "_bulk") -> None:
+    def __init__(self, upstream: Address | None, on: str = "_bulk", context: ssl.SSLContext | None = None) -> None:
         self.faults: deque[Fault] = deque()
         self.rule: Fault = passing
         self.seen: list[tuple[str, int]] = []
         self.most_at_once = 0
         self._upstream = upstream
         self._on = on
+        self._context = context
         self._at_once = 0
         self._lock = threading.Lock()
 
@@ -207,7 +209,9 @@ class FaultyProxy:
                 pass
 
         self._server = _Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if self._context is not None:
+            self._server.socket = self._context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'http' if self._context is None else 'https'}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), name="faulty-proxy")
         self._thread.start()
         return self

@@ -20,6 +20,7 @@ Answer: TypeAlias = tuple[int, "bytes | str"]
 """The HTTP status and the body of an answer."""
 
 DEFAULT_PORT = 9200
+_AWS_PORT = 443
 
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 _NOT_IN_NAMES = '\\/*?"<>|, #:'
@@ -36,6 +37,7 @@ class Address:
         prefix: Start of every path, for an engine behind a proxy: empty, or "/...".
         index: Name of the index.
         headers: HTTP headers with the credentials. No message shows them.
+        auth: "aws" if requests are signed by AWS Signature Version 4, see `aws`. Otherwise None.
         ca_file: Certificate of the authority that signed the nodes' certificates. None for the authorities that the
             system trusts.
         verify: Whether certificates are checked.
@@ -48,6 +50,7 @@ class Address:
     prefix: str
     index: str
     headers: Mapping[str, str] = field(repr=False)
+    auth: Literal["aws"] | None = None
     ca_file: str | None = None
     verify: bool = True
     timeout: float = 30.0
@@ -61,6 +64,7 @@ class Address:
         user: str | None = None,
         password: str | None = None,
         api_key: str | None = None,
+        auth: str | None = None,
         ca_file: str | Path | None = None,
         verify: bool = True,
         timeout: float = 30.0,
@@ -69,8 +73,8 @@ class Address:
 
         A URL without a host, such as `opensearch:///name`, uses the server in HYBRIDSEARCH_<ENGINE>_URL. Credentials
         come from the arguments, else from the URL (`user:password@`), else from the environment variables
-        HYBRIDSEARCH_<ENGINE>_USER, _PASSWORD and _API_KEY. The CA file comes from the argument, else from
-        HYBRIDSEARCH_<ENGINE>_CA.
+        HYBRIDSEARCH_<ENGINE>_USER, _PASSWORD and _API_KEY. If neither the arguments nor the URL have any, `auth` comes
+        from HYBRIDSEARCH_<ENGINE>_AUTH. The CA file comes from the argument, else from HYBRIDSEARCH_<ENGINE>_CA.
 
         Raises:
             InvalidArgumentError: The URL or an argument is not usable. Secrets are not in the message.
@@ -95,8 +99,14 @@ class Address:
                 f"give the password as {environment}PASSWORD. An '@' in the name of the index must be %40."
             )
         userinfo, _, netloc = netloc.rpartition("@")
+        given = bool(userinfo) or any(value is not None for value in (user, password, api_key))
+        if auth is None and not given:
+            auth = os.environ.get(environment + "AUTH") or None
+        if auth is not None:
+            _check_auth(auth, engine, given)
+        default_port = DEFAULT_PORT if auth is None else _AWS_PORT
         matches = [_HOST.fullmatch(host) for host in netloc.split(",")]
-        hosts = tuple((match["host"], int(match["port"] or DEFAULT_PORT)) for match in matches if match is not None)
+        hosts = tuple((match["host"], int(match["port"] or default_port)) for match in matches if match is not None)
         if len(hosts) != len(matches) or any(port > 65535 for _, port in hosts):
             raise InvalidArgumentError(
                 f"{shown!r} has no usable host: write {example}. Separate several hosts by commas, and write special "
@@ -105,7 +115,7 @@ class Address:
         *prefix, name = path.split("/")
         tls = transport == "https"
         url_user, colon, url_password = userinfo.partition(":")
-        if user is None and password is None and api_key is None:
+        if auth is None and user is None and password is None and api_key is None:
             if userinfo:
                 user, password = unquote(url_user), unquote(url_password) if colon else None
             else:
@@ -124,6 +134,7 @@ class Address:
             prefix="".join(f"/{part}" for part in prefix),
             index=check_name(unquote(name), f"The name of the index in {shown!r}", f" (the form is {example})"),
             headers=_headers(user, password, api_key, engine),
+            auth="aws" if auth == "aws" else None,
             ca_file=None if ca is None else str(ca),
             verify=verify,
             timeout=float(number("timeout", timeout, above=0, unit="seconds")),
@@ -225,6 +236,18 @@ def _server(variable: str, shown: str, path: str, example: str) -> tuple[str, st
             f"https://host:{DEFAULT_PORT}. Separate several hosts by commas."
         )
     return scheme, rest + path
+
+
+def _check_auth(auth: str, engine: str, given: bool) -> None:
+    if auth != "aws":
+        raise InvalidArgumentError(f"auth is {auth!r:.80}, but it must be 'aws', or be left out.")
+    if engine != "OpenSearch":
+        raise InvalidArgumentError(
+            f"auth='aws' is for OpenSearch, because AWS offers no {engine} of a version that hybridsearch supports: "
+            "leave auth out, or write opensearch+https:// for Amazon OpenSearch Service."
+        )
+    if given:
+        raise InvalidArgumentError("Give either auth='aws', or user and password, or api_key.")
 
 
 def _check_ca(path: str | Path, tls: bool, shown: str) -> None:

@@ -8,6 +8,7 @@ import ssl
 import orjson
 
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, short
+from hybridsearch.adapters.lucene.wire.proxies import proxy_for
 from hybridsearch.errors import (
     BackendError,
     HybridSearchError,
@@ -52,17 +53,19 @@ def no_answer(address: Address, error: BaseException, *, timeout: float, timed_o
             f"A TLS connection to {address.engine} at {address} failed ({short(causes[-1])}): if the server speaks "
             f"plain HTTP, write {address.engine.lower()}:// in place of {address.engine.lower()}+https://."
         )
+    if "407 Proxy Authentication" in text:
+        return _proxy_refused(address)
     if timed_out:
         return NoAnswerError(
             f"{address.engine} at {_asked(address, text)} did not answer within {timeout:g} seconds. It may be "
-            "overloaded, or the request needs a longer timeout."
+            f"overloaded, or the request needs a longer timeout.{_by_proxy(address)}"
         )
     hint = ""
     if address.scheme == "http" and re.search(r"closed connection|disconnected|reset|bad status", text, re.IGNORECASE):
         hint = f" If the server speaks TLS, write {address.engine.lower()}+https://."
     return NoAnswerError(
         f"{address.engine} at {address} cannot be reached ({short(causes[-1])}): check that it runs and that the host "
-        f"and port are right.{hint}"
+        f"and port are right.{hint}{_by_proxy(address)}"
     )
 
 
@@ -76,6 +79,11 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
     """
     engine, index = address.engine, address.index
     type, reason = _type_and_reason(body)
+    if address.auth == "aws" and status in (401, 403) and not type:
+        return BackendError(
+            f"AWS refused a request to {address} (HTTP {status}: {_told_by_aws(reason)}): check that the access policy "
+            "of the domain or of the collection allows these credentials."
+        )
     if status == 401:
         problem = "does not accept the credentials" if address.headers else "needs credentials, and none were given"
         return BackendError(
@@ -123,6 +131,8 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
             f"A document or mapping does not fit the index {index!r} at {address} ({reason:.300}): change the document "
             "or mapping, or index the documents again under another name."
         )
+    if status == 407:
+        return _proxy_refused(address)
     if status == 413:
         return BackendError(
             f"{engine} at {address} refused a request because it is too large: raise http.max_content_length in the "
@@ -131,11 +141,12 @@ def refusal(address: Address, status: int, body: bytes | str | Json) -> HybridSe
     if status in (429, 502, 503, 504) or type in PASSING:
         return NoAnswerError(
             f"{engine} at {address} is overloaded or not ready (HTTP {status} {type}: {reason:.200}): try again later."
+            f"{_by_proxy(address)}"
         )
     if not type:
         return BackendError(
             f"The server at {address} does not answer like {engine} (HTTP {status}: {reason[:80]!r}): check the host "
-            "and the port, and the path if the engine is behind a proxy."
+            f"and the port, and the path if the engine is behind a proxy.{_by_proxy(address)}"
         )
     return BackendError(f"{engine} at {address} refused a request (HTTP {status} {type}: {reason:.400}).")
 
@@ -159,6 +170,8 @@ def _type_and_reason(body: bytes | str | Json) -> tuple[str, str]:
             body = orjson.loads(text)
         except orjson.JSONDecodeError:
             return "", text.strip()
+        if isinstance(body, dict) and "error" not in body:
+            return "", text.strip()
         body = body.get("error", "") if isinstance(body, dict) else ""
     if not isinstance(body, dict):
         return "", str(body)
@@ -173,6 +186,31 @@ def _type_and_reason(body: bytes | str | Json) -> tuple[str, str]:
     cause = next((cause for cause in causes[1:] if cause.get("reason")), told)
     reasons = dict.fromkeys(str(part.get("reason") or "") for part in (cause, deepest))
     return str(cause.get("type", "")), "; ".join(filter(None, reasons))
+
+
+def _proxy_refused(address: Address) -> BackendError:
+    return BackendError(
+        f"The proxy that {address.scheme.upper()}_PROXY names does not accept the credentials of the request (HTTP "
+        "407): give its user and password in the URL of that variable, with special characters as %XX, or name "
+        f"{address.hosts[0][0]} in NO_PROXY."
+    )
+
+
+def _by_proxy(address: Address) -> str:
+    """A sentence about the proxy, if requests go by one."""
+    if not any(proxy_for(address.scheme, *host) for host in address.hosts):
+        return ""
+    return f" The request went by the proxy that {address.scheme.upper()}_PROXY names."
+
+
+def _told_by_aws(text: str) -> str:
+    """The first sentence of a message of AWS. The rest may repeat the request, and with it the session token."""
+    try:
+        told = orjson.loads(text)
+        text = str(told.get("message") or told.get("Message") or told) if isinstance(told, dict) else str(told)
+    except orjson.JSONDecodeError:
+        pass
+    return text.partition("\n")[0][:200].strip(" .")
 
 
 def _asked(address: Address, text: str) -> str:
