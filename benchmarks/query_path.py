@@ -7,8 +7,8 @@ title and text. The collections are the abstracts of SciFact, and generated docu
 drawn from the answers of MedQuAD and the abstracts of SciFact. tantivy is measured with its English analyser
 ("en_stem"), which keeps stop words, and with the same stop words as `BM25`. Its index has one segment.
 
-The last rows are hybrid queries over SciFact by BM25 and given vectors of 384 dimensions, with RRF. No time of a model
-is in them. With `--old`, the Python of another environment measures the hybridsearch that is installed there too.
+With `--old`, the Python of another environment also measures the hybridsearch that is installed there: these queries,
+hybrid queries by BM25 and given vectors of 384 dimensions with RRF, and indexing.
 
 The libraries take turns. A round is the median of all queries. The table has the median of the rounds and their spread.
 """
@@ -35,6 +35,8 @@ from hybridsearch.evaluation.measures import read_qrels
 K = 10
 WORDS = 190
 Ask = Callable[[str], object]
+indexing: dict[str, float] = {}
+"""Seconds that a system took to index the last collection, by its name."""
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
@@ -64,7 +66,9 @@ def generate(count: int) -> list[hs.Document]:
 def ours(documents: Sequence[hs.Document], vectors: dict[str, np.ndarray] | None = None) -> Ask:
     retrievers = {"bm25": hs.BM25()} | ({} if vectors is None else {"dense": Precomputed(vectors)})
     search = hs.HybridSearch(retrievers)
-    search.index(documents, batch_size=20_000, show_progress_bar=False)
+    started = time.perf_counter()
+    search.index(documents, show_progress_bar=False)
+    indexing["hybridsearch"] = time.perf_counter() - started
     return lambda query: [(hit.score, hit.document.title, hit.document.text) for hit in search.search(query, K)]
 
 
@@ -79,12 +83,14 @@ def tantivy(documents: Sequence[hs.Document], *, stop_words: bool) -> Ask:
     words = peer.Filter.custom_stopword(sorted(stop_words_of("english")))
     analyser = peer.TextAnalyzerBuilder(peer.Tokenizer.simple()).filter(peer.Filter.lowercase()).filter(words)
     index.register_tokenizer("ours", analyser.filter(peer.Filter.stemmer("English")).build())
+    started = time.perf_counter()
     writer = index.writer(1_000_000_000, 1)
     for one in documents:
         writer.add_document(peer.Document(id=one.id, title=one.title, text=one.content))
     writer.commit()
     writer.wait_merging_threads()
     index.reload()
+    indexing["tantivy, same stop words" if stop_words else "tantivy"] = time.perf_counter() - started
     searcher = index.searcher()
 
     def ask(query: str) -> object:
@@ -115,22 +121,23 @@ def in_turns(systems: dict[str, Ask], queries: Sequence[str], rounds: int) -> di
     return {name: times[1:] for name, times in found.items()}
 
 
-def elsewhere(python: str) -> Callable[[int], dict[str, float]]:
-    """A round of this script's systems in another environment, by name."""
-
-    def measure(rounds: int) -> dict[str, float]:
-        command = [python, __file__, "--alone", "--rounds", str(rounds)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return measure
+def elsewhere(python: str, count: int) -> dict[str, float]:
+    """What `alone` measures in another environment."""
+    command = [python, __file__, "--alone", "--documents", str(count)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def alone(rounds: int) -> dict[str, list[float]]:
-    """The rounds of hybridsearch over SciFact."""
+def alone(count: int) -> dict[str, float]:
+    """Milliseconds of a query over SciFact, and seconds to index the generated documents, by hybridsearch alone."""
     documents, queries = scifact()
     systems = {"BM25": ours(documents), "hybrid": ours(documents, given_vectors(documents, queries))}
-    return in_turns(systems, queries, rounds)
+    found = {name: statistics.median(times) for name, times in in_turns(systems, queries, 3).items()}
+    if count:
+        ours(generate(count))
+        found["index"] = indexing["hybridsearch"]
+    return found
 
 
 def row(collection: str, system: str, times: Sequence[float], ours: Sequence[float]) -> tuple[str | float, ...]:
@@ -144,7 +151,7 @@ def main() -> None:
     options = arguments(__doc__, documents=whole, rounds=rounds, old={}, alone={"action": "store_true"})
     warm_up()
     if options.alone:
-        print(json.dumps(alone(options.rounds)))
+        print(json.dumps(alone(options.documents)))
         return
     documents, queries = scifact()
     plain = [re.sub(r"\W+", " ", query).lower() for query in queries]  # tantivy reads other characters as operators
@@ -160,18 +167,28 @@ def main() -> None:
         }
         times = in_turns(systems, plain, options.rounds)
         rows += [row(name, system, of, times["hybridsearch"]) for system, of in times.items()]
-        results[name] = times
-    if options.old:
-        pairs = [(alone(3), elsewhere(options.old)(3)) for _ in range(options.rounds)]
-        for what in ("BM25", "hybrid"):
-            new, old = ([statistics.median(of[what]) for of in side] for side in zip(*pairs, strict=True))
-            rows += [row("SciFact", f"{what}, now", new, new), row("SciFact", f"{what}, {options.old}", old, new)]
-            results[what] = {"new": new, "old": old}
+        results[name] = {"query_ms": times, "index_s": dict(indexing)}
     table(
         f"Milliseconds of one query, first {K} documents included: median and range of {options.rounds} rounds",
         ["documents", "system", "p50", "rounds", "hybridsearch takes, of this"],
         rows,
     )
+    indexed = [(name, system, seconds) for name, of in results.items() for system, seconds in of["index_s"].items()]
+    table("Seconds to index in RAM, in one run", ["documents", "system", "seconds"], indexed)
+    if options.old:
+        pairs = [(alone(options.documents), elsewhere(options.old, options.documents)) for _ in range(options.rounds)]
+        both = {what: ([new[what] for new, _ in pairs], [old[what] for _, old in pairs]) for what in pairs[0][0]}
+        results["versions"] = both
+        table(
+            f"This version and that of {options.old}: medians and ranges of {options.rounds} rounds",
+            ["", "version", "", "rounds", "this takes, of this"],
+            [
+                row(what, name, side, new)
+                for what, (new, old) in both.items()
+                for name, side in (("this", new), ("that", old))
+            ],
+            "BM25 and hybrid: milliseconds of a query over SciFact. index: seconds for the generated documents.",
+        )
     finish(options, results)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import chain, pairwise
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from hybridsearch.forks import Lock
@@ -18,6 +22,14 @@ MAX_REMEMBERED_CHUNKS = 1_000_000
 
 MAX_CHUNK = 64
 """Number of characters of the longest chunk whose terms are remembered. Longer chunks rarely come twice."""
+
+_PIECE = 1024
+"""Number of texts whose chunks are found together. It limits the memory."""
+
+_LONG = 20_000
+"""Number of characters from which it is faster to look up the distinct chunks only."""
+
+_SEPARATOR = re.compile(r"[\x1c-\x1f]").search
 
 NO_WORD = "the query has no word, so it finds nothing."
 """The note on a query that has no word."""
@@ -51,20 +63,22 @@ class TermCounter:
     def documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         """Count the terms of documents. The columns are ordered by term, by code point."""
         table = self._fresh_table()
-        tokens, ends = array("i"), [0]
+        parts: list[NDArray[np.int32]] = []
+        ends = [np.zeros(1, dtype=np.int64)]
         with progress_bar("Counting terms", texts, show_progress_bar) as advance:
-            for text in texts:
-                tokens.fromlist(list(self._numbers(text, table)))
-                ends.append(len(tokens))
-                if not len(ends) % 1000:
-                    advance(1000)
-        numbers = np.frombuffer(tokens, dtype=np.intc)
-        used = np.unique(numbers).tolist()
+            for begin in range(0, len(texts), _PIECE):
+                piece = texts[begin : begin + _PIECE]
+                numbers, of_texts = self._piece(piece, table)
+                parts.append(numbers)
+                ends.append(ends[-1][-1] + of_texts)
+                advance(len(piece))
+        numbers = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
+        used = np.flatnonzero(np.bincount(numbers)).tolist()
         used.sort(key=table.terms.__getitem__)
         column = np.empty(len(table.terms), dtype=np.int32)
         column[used] = np.arange(len(used), dtype=np.int32)
         ones = np.ones(len(numbers), dtype=np.float32)
-        matrix = csr_array((ones, column[numbers], np.array(ends)), shape=(len(texts), len(used)))
+        matrix = csr_array((ones, column[numbers], np.concatenate(ends)), shape=(len(texts), len(used)))
         matrix.sum_duplicates()
         return SparseVectors(matrix, Vocabulary([table.terms[number] for number in used]))
 
@@ -75,6 +89,17 @@ class TermCounter:
             count[term] = count.get(term, 0) + 1
         return SparseQuery(tuple(count), np.fromiter(count.values(), np.float32, len(count)))
 
+    def _piece(self, texts: Sequence[str], table: _TermTable) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The numbers of all terms of some texts, one text after the other, and the end of each text among them."""
+        if self._chunks is str.split and sum(map(len, texts)) > _LONG:
+            with suppress(UnicodeEncodeError):  # a lone surrogate
+                return _numbers_of_words(texts, table)
+        tokens, ends = array("i"), []
+        for text in texts:
+            tokens.fromlist(list(self._numbers(text, table)))
+            ends.append(len(tokens))
+        return np.frombuffer(tokens, dtype=np.intc), np.array(ends, dtype=np.int64)
+
     def _numbers(self, text: str, table: _TermTable) -> Iterable[int]:
         return chain.from_iterable(map(table.__getitem__, self._chunks(text)))
 
@@ -82,6 +107,36 @@ class TermCounter:
         if max(len(self._table), len(self._table.terms)) > MAX_REMEMBERED_CHUNKS:
             self._table = _TermTable(self._make_terms())  # a thread in the middle of a batch keeps the old table
         return self._table
+
+
+def _numbers_of_words(texts: Sequence[str], table: _TermTable) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """`TermCounter._piece` for chunks between white space.
+
+    Arrow splits the texts and finds the distinct chunks. So the table is read once for each distinct chunk.
+    """
+    import pyarrow as pa  # it takes longer to import than to encode a query
+    import pyarrow.compute as pc
+
+    strings = pa.array(texts, pa.large_string())
+    split = pc.ascii_split_whitespace if _has_usual_spaces(texts) else pc.utf8_split_whitespace
+    lists = split(strings)
+    chunks = lists.flatten().dictionary_encode()
+    terms = list(map(table.__getitem__, cast("list[str]", chunks.dictionary.to_pylist())))
+    counts = np.fromiter(map(len, terms), np.int32, len(terms))
+    flat = np.fromiter(chain.from_iterable(terms), np.int32)
+    place = chunks.indices.to_numpy()
+    sizes = counts[place]
+    ends = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=ends[1:])
+    shift = (np.cumsum(counts) - counts)[place] - ends[:-1]
+    at = np.repeat(shift, sizes)
+    at += np.arange(len(at))
+    return flat[at], ends[lists.offsets.to_numpy()[1:]]
+
+
+def _has_usual_spaces(texts: Sequence[str]) -> bool:
+    """Whether texts are ASCII without the four separators that only Python and Unicode take for white space."""
+    return all(map(str.isascii, texts)) and not any(map(_SEPARATOR, texts))
 
 
 def by_weight(vector: SparseQuery | SparseVectors) -> list[list[tuple[str, float]]]:

@@ -187,6 +187,19 @@ def test_a_batch_does_not_depend_on_what_was_encoded_before() -> None:
     assert (again.matrix != fresh.matrix).nnz == 0
 
 
+@pytest.mark.parametrize("strange", ["", "\ud800 half a character"], ids=["unicode", "not unicode"])
+def test_many_texts_get_the_terms_of_each_text_alone(strange: str) -> None:
+    """Arrow splits many texts at once, and Python splits one text: at the same spaces, in any script."""
+    spaces = [chr(code) for code in range(0x3100) if chr(code).isspace() or code in (0, 0x7F, 0x180E, 0x200B, 0xFEFF)]
+    texts = [f" wing{space}flow{space}{space}x86_64 caf\u00e9{space}" for space in spaces] + ["", " ", strange]
+    texts += [f"a wing{space}flow" for space in spaces if space.isascii()] + ["w" * 100 + " lift. " * 5_000]
+    encoder = BM25()
+    for many in (texts, [text for text in texts if text.isascii()]):
+        vectors = encoder.encode_documents(many)
+        assert vectors.matrix.has_canonical_format
+        assert [dict(row) for row in encoder.decode(vectors)] == [Counter(encoder.tokenize(text)) for text in many]
+
+
 def test_the_remembered_words_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "MAX_REMEMBERED_CHUNKS", 10)
     encoder = BM25()
