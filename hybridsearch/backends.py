@@ -473,6 +473,23 @@ class Immediate(Backend, Protocol):
 
 
 @runtime_checkable
+class Explainer(Backend, Protocol):
+    """A backend that explains the hits of several retrievers in one round trip."""
+
+    def explain_all(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> list[list[dict[str, float]]]:
+        """Find the matched terms of documents, as `explain` does, for several requests.
+
+        Args:
+            requests: Requests to lexical or sparse retrievers.
+            ids: Ids of the documents to explain, for each request.
+
+        Returns:
+            What `explain` returns for each request, in order.
+        """
+        ...
+
+
+@runtime_checkable
 class Loader(Backend, Protocol):
     """A backend that loads many batches faster than `upsert` stores them one after the other."""
 

@@ -394,7 +394,9 @@ class Results(Sequence[Hit]):
         return len(self.hits)
 
     def explain(self) -> list[Explanation]:
-        """Explain each hit, as `Hit.explain` does, with one request to the engine for each retriever.
+        """Explain each hit, as `Hit.explain` does, with one request to OpenSearch or Elasticsearch for all hits.
+
+        Other engines get one request for each retriever.
 
         Returns:
             One explanation for each hit, in the order of the hits.

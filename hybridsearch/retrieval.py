@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch import arguments
-from hybridsearch.backends import AsyncBackend, Backend, Lister, Request, Vectored
+from hybridsearch.backends import AsyncBackend, Backend, Explainer, Lister, Request, Vectored
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, encode
 from hybridsearch.errors import (
@@ -428,15 +428,15 @@ class Plan:
         return similarities(encode(self.encoder(name), [found.read(one.document.id) for one in candidates]))
 
     def _explain(self, query: str, requests: Mapping[str, Request], hits: Sequence[Hit]) -> list[Explanation]:
-        """Explanations of hits for one query, in one call of the backend for each retriever."""
+        """Explanations of hits for one query."""
         listed = {name: [hit.id for hit in hits if name in hit.retrievers] for name in requests}
-        found = {name: matched_terms(self.backend, requests[name], ids) for name, ids in listed.items() if ids}
+        found = all_matched_terms(self.backend, requests, listed)
         return [
             Explanation(
                 query=query,
                 id=hit.id,
                 retrievers=hit.retrievers,
-                terms={name: found[name][hit.id] for name in hit.retrievers if hit.id in found[name]},
+                terms={name: found[name][hit.id] for name in hit.retrievers if name in found},
                 fusion=repr(self.fusion),
                 fused_rank=hit.rank_before_reranking,
                 fused_score=hit.fused_score,
@@ -473,12 +473,30 @@ def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition])
 
 def matched_terms(backend: Backend, request: Request, ids: Sequence[str]) -> dict[str, dict[str, float]]:
     """The matched terms by document id, the largest first. Empty for a dense or text retriever."""
-    if not isinstance(request.query, SparseQuery) or not backend.capabilities.explain:
+    return all_matched_terms(backend, {request.retriever: request}, {request.retriever: ids}).get(request.retriever, {})
+
+
+def all_matched_terms(
+    backend: Backend, requests: Mapping[str, Request], ids: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The matched terms by retriever and document id. Dense and text retrievers, and those without ids, are left out.
+
+    An `Explainer` is asked once for all retrievers. Another backend is asked once for each.
+    """
+    names = [name for name, request in requests.items() if isinstance(request.query, SparseQuery) and ids[name]]
+    if not names or not backend.capabilities.explain:
         return {}
-    found = backend.explain(request, ids)
+    asked, listed = [requests[name] for name in names], [ids[name] for name in names]
+    if isinstance(backend, Explainer):
+        found = backend.explain_all(asked, listed)
+    else:
+        found = [backend.explain(request, of) for request, of in zip(asked, listed, strict=True)]
     return {
-        id: dict(sorted(terms.items(), key=lambda item: (-abs(item[1]), item[0])))
-        for id, terms in zip(ids, found, strict=True)
+        name: {
+            id: dict(sorted(terms.items(), key=lambda item: (-abs(item[1]), item[0])))
+            for id, terms in zip(ids[name], of_name, strict=True)
+        }
+        for name, of_name in zip(names, found, strict=True)
     }
 
 

@@ -36,7 +36,7 @@ from hybridsearch.places import Recipe, connected, place_name
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table
 from hybridsearch.rerank import MMR, Boost, Reranker
-from hybridsearch.retrieval import Plan, filter_notes, matched_terms
+from hybridsearch.retrieval import Plan, all_matched_terms, filter_notes
 from hybridsearch.selection import Selection
 
 CONFIGURED: Final = "configured"
@@ -613,8 +613,9 @@ class HybridSearch:
         for hit in plan.merge([query], answers)[0]:
             if hit.id == id:
                 return hit.explain()
-        found = {name: matched_terms(self._backend, of[0], [id]) for name, of in answers.requests.items()}
-        terms = {name: of_retriever[id] for name, of_retriever in found.items() if of_retriever}
+        requests = {name: of[0] for name, of in answers.requests.items()}
+        found = all_matched_terms(self._backend, requests, {name: [id] for name in requests})
+        terms = {name: of_retriever[id] for name, of_retriever in found.items()}
         notes = tuple(answers.notes_of(0))
         return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None, notes=notes)
 

@@ -23,9 +23,9 @@ from hybridsearch.adapters.lucene.listing import all_keys, pages_by_id
 from hybridsearch.adapters.lucene.query.multisearch import msearch
 from hybridsearch.adapters.lucene.query.searching import Listed, Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
-from hybridsearch.adapters.lucene.stored.lines import delete_lines, encode_term
-from hybridsearch.adapters.lucene.stored.mapping import PASSAGES, index_body
-from hybridsearch.adapters.lucene.stored.reading import FEW, fetch, fetch_documents, fetch_vectors, read_batches
+from hybridsearch.adapters.lucene.stored.lines import delete_lines
+from hybridsearch.adapters.lucene.stored.mapping import index_body
+from hybridsearch.adapters.lucene.stored.reading import FEW, fetch_documents, fetch_vectors, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
@@ -401,7 +401,11 @@ class LuceneBackend(Dialect):
         The values are computed from the stored float32 weights. The engine itself scores with 9 significant bits of
         them, so its scores differ slightly.
         """
-        return self._channel.run(self._explaining(request, ids))
+        return self.explain_all([request], [ids])[0]
+
+    def explain_all(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> list[list[dict[str, float]]]:
+        """What each matched term adds to the raw scores of several retrievers, with one `_msearch`."""
+        return self._channel.run(self._explaining(requests, ids))
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors, as they are when the first batch is taken."""
@@ -519,23 +523,14 @@ class LuceneBackend(Dialect):
             yield Call("POST", f"{self.address.path}/_refresh")
             writer.refreshed = max(writer.refreshed, writes)
 
-    def _explaining(self, request: Request, ids: Sequence[str]) -> Steps[list[dict[str, float]]]:
-        self._current()
+    def _explaining(
+        self, requests: Sequence[Request], ids: Sequence[Sequence[str]]
+    ) -> Steps[list[list[dict[str, float]]]]:
+        schema = self._current().schema
+        for request in requests:
+            check_explained(request, retriever_of(schema, request.retriever))
         yield from self._refreshing()
-        return (yield from self._asking(lambda target: self._explaining_in(target, request, ids)))
-
-    def _explaining_in(self, target: Target, request: Request, ids: Sequence[str]) -> Steps[list[dict[str, float]]]:
-        searcher, name = target.searcher, request.retriever
-        check_explained(request, retriever_of(searcher.schema, name))
-        weights = yield from self._ask(target, searcher.weights(request))
-        path = f"{PASSAGES}.vectors.{name}" if searcher.schema.retrievers[name].passages else f"vectors.{name}"
-        found = yield from fetch(target.address, ids, [path])
-        explained = []
-        for source in found:
-            held: Sequence[Json] = [] if source is None else source.get(PASSAGES, [source])
-            parts = (_parts_of(passage.get("vectors", {}).get(name, {}), weights) for passage in held)
-            explained.append(max(parts, key=lambda values: sum(values.values()), default={}))
-        return explained
+        return (yield from self._asking(lambda target: self._ask(target, target.searcher.explain(requests, ids))))
 
     def _scan(self, batch_size: int) -> Iterator[EncodedBatch]:
         self._channel.run(self._refreshing())
@@ -572,9 +567,3 @@ class LuceneBackend(Dialect):
 
     def _aim(self) -> Target:
         return self._target or Target(self.address, self._current())
-
-
-def _parts_of(vector: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
-    """What each term adds to the dot product of a stored vector and the weights of a query."""
-    values = {term: weight * vector.get(encode_term(term), 0.0) for term, weight in weights.items()}
-    return {term: value for term, value in values.items() if value}

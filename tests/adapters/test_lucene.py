@@ -106,6 +106,23 @@ def test_documents_come_with_the_hits_and_vectors_do_not(backend: LuceneBackend,
     assert all(ranking.documents is None for ranking in without)
 
 
+def test_explanations_of_all_hits_and_retrievers_are_one_round_trip(make: Make, calls: list[Call]) -> None:
+    encoders = {"bm25": hs.BM25(), "other": hs.BM25(k1=2.0)}
+    search = hs.HybridSearch(encoders, make())
+    texts = {"a": "wing lift", "b": "wing wing drag", "c": "jet thrust"}
+    search.index([{"id": id, "text": text} for id, text in texts.items()], show_progress_bar=False)
+    results = search.search("wing lift")
+    calls.clear()
+    explained = results.explain()
+    assert [one.path.rpartition("/")[2] for one in calls] == ["_msearch"]
+    for hit, explanation in zip(results, explained, strict=True):
+        assert {name: set(terms) for name, terms in explanation.terms.items()} == {
+            name: {"wing", "lift"} & set(texts[hit.id].split()) for name in encoders
+        }
+        for name, terms in explanation.terms.items():
+            assert sum(terms.values()) == pytest.approx(hit.retrievers[name].score, rel=1 / 256)
+
+
 def test_ties_at_the_cut_cost_one_more_round_trip(make: Make, calls: list[Call]) -> None:
     backend = make()
     backend.create(SCHEMA)

@@ -69,6 +69,7 @@ WITH_CHARACTERS = 500_000
 Long documents are fetched afterwards too. Then only those that are shown are sent. The lengths are those of the hits of
 the last search that has told them."""
 
+_SOURCES = 100  # documents whose vectors come with one search
 _MEASURED = 20  # hits whose length is taken for that of all
 _ATTEMPTS = 4  # after these, statistics are used even if they change all the time
 
@@ -243,20 +244,50 @@ class Searcher:
         few = hits <= WITH_DOCUMENTS and self._length is not None and hits * self._length <= WITH_CHARACTERS
         return ("id", LENGTH, "document") if few else ("id", LENGTH)
 
-    def weights(self, request: Request) -> Steps[dict[str, float]]:
-        """The weights of the query's terms as they are now, by term. Explanations use them."""
-        question, query = self._question(0, request), request.query
-        if question is None or not isinstance(query, SparseQuery):
-            return {}
-        if question.retriever.kind == "lexical":
-            known = self._statistics
-            missing = set(question.keys)
-            responses = yield searches_for(missing, self._dialect)
-            known = self._statistics = read_statistics(responses, missing, known)
-            weights = self._idf_weights(question, known)
-        else:
-            weights = dict(question.weights)
-        return {term: weights[name] for term in query.terms if (name := encode_term(term)) in weights}
+    def explain(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[list[list[dict[str, float]]]]:
+        """What each term of a query adds to the scores of documents, for each request and each of its `ids`.
+
+        The vectors come with the frequencies of the terms, in one `_msearch`.
+        """
+        paths = [
+            f"{f'{PASSAGES}.' if retriever_of(self.schema, name).passages else ''}vectors.{name}"
+            for name in dict.fromkeys(request.retriever for request in requests)
+        ]
+        wanted = list(dict.fromkeys(chain.from_iterable(ids)))
+        reads: list[Search] = [
+            {
+                "size": _SOURCES,
+                "track_total_hits": False,
+                "_source": paths,
+                "docvalue_fields": ["id"],
+                "query": {"bool": {"filter": [{"terms": {"id": wanted[start : start + _SOURCES]}}]}},
+            }
+            for start in range(0, len(wanted), _SOURCES)
+        ]
+        weights, responses = yield from _beside(self._weights(requests), reads)
+        sources = {hit_id(hit): hit["_source"] for response in responses for hit in response["hits"]["hits"]}
+        return [
+            [_best_parts(sources.get(id), request.retriever, of_request) for id in of_ids]
+            for request, of_request, of_ids in zip(requests, weights, ids, strict=True)
+        ]
+
+    def _weights(self, requests: Sequence[Request]) -> Steps[list[dict[str, float]]]:
+        """The weights of the terms of each query as they are now, by term. There is always one round."""
+        questions = [self._question(place, request) for place, request in enumerate(requests)]
+        missing = {key for question in questions if question is not None for key in question.keys}
+        responses = yield searches_for(missing, self._dialect) if missing else []
+        if missing:
+            self._statistics = read_statistics(responses, missing, self._statistics)
+        weights: list[dict[str, float]] = []
+        for question in questions:
+            if question is None or not isinstance(question.request.query, SparseQuery):
+                weights.append({})
+                continue
+            lexical = question.retriever.kind == "lexical"
+            of_names = self._idf_weights(question, self._statistics) if lexical else question.weights
+            terms = question.request.query.terms
+            weights.append({term: of_names[name] for term in terms if (name := encode_term(term)) in of_names})
+        return weights
 
     def forget(self) -> None:
         """Forget all frequencies, because this process has written to the index."""
@@ -455,6 +486,17 @@ class _Documents(Mapping[str, Document]):
 
     def __len__(self) -> int:
         return len(self._hits)
+
+
+def _best_parts(source: Json, retriever: str, weights: Mapping[str, float]) -> dict[str, float]:
+    """What each term adds to the dot product of a query and a document, or the best passage of a document."""
+    held: Sequence[Json] = [] if source is None else source.get(PASSAGES, [source])
+    vectors = (passage.get("vectors", {}).get(retriever, {}) for passage in held)
+    parts = (
+        {term: weight * vector.get(encode_term(term), 0.0) for term, weight in weights.items()} for vector in vectors
+    )
+    best = max(parts, key=lambda values: sum(values.values()), default={})
+    return {term: value for term, value in best.items() if value}
 
 
 def _scale(weights: Mapping[str, float]) -> float:
