@@ -508,8 +508,8 @@ class LuceneBackend(Dialect):
                     raise
                 sign = error.sign if isinstance(error, MovedError) else None
                 yield from self._follow(sign)
-                if sign is None and self._target is target:
-                    raise
+                if sign is None and self._target is target and not isinstance(error, IndexNotFoundError):
+                    raise  # but while an engine removes an index, the alias still means it for a moment
 
     def _follow(self, sign: Sign | None = None) -> Steps[None]:
         """Look up which index the alias means. `sign` is what a search saw before."""

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from hybridsearch.access import Tokens
-from hybridsearch.service import judging_routes, problems, workbench
+from hybridsearch.service import judging_routes, problems, programs, workbench
 from hybridsearch.service.answers import State
 from hybridsearch.service.bodies import answer
 from hybridsearch.service.chosen import IN_USE, ChosenFusion, folder_of
@@ -24,7 +24,6 @@ from hybridsearch.service.logs import Observer
 from hybridsearch.service.metrics import MEDIA_TYPE, Metrics
 from hybridsearch.service.openapi import describe, returns
 from hybridsearch.service.problems import Problem
-from hybridsearch.service.programs import read_judge
 from hybridsearch.service.routes import make_router
 from hybridsearch.service.settings import Settings
 
@@ -52,7 +51,7 @@ def make_app(
     app = FastAPI(title="hybridsearch", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=_lifespan)
     app.state.indexes = dict(indexes)
     app.state.settings = settings
-    app.state.judge = read_judge(settings)
+    app.state.judge = programs.read_judge(settings)
     app.state.query_sets = workbench.read_query_sets(settings.queries)
     for name, served in indexes.items():
         if settings.judgements:
@@ -110,6 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async def load() -> None:
         await asyncio.gather(*(served.start() for served in indexes))
         _log.info("ready", extra=names)
+        await asyncio.to_thread(programs.load, app.state.judge)
 
     loading = asyncio.create_task(load())
     try:

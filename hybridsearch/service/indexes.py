@@ -15,7 +15,7 @@ from fastapi import Request
 
 from hybridsearch import opening
 from hybridsearch.documents import Document
-from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.errors import FingerprintMismatchError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.hits import Results
 from hybridsearch.messages import redacted
 from hybridsearch.places import connected
@@ -38,6 +38,7 @@ TURN = 10.0
 """Seconds that a change of a folder waits until another process has ended its change."""
 
 _GRACE = 60.0  # seconds after which an index that was replaced is closed, because requests may still use it
+_PAUSES = (0.0, 0.1, 0.3, 0.6)  # seconds before a request is repeated, because an alias is moved
 _AGAIN = 5.0  # seconds until the models are loaded again after an error
 _QUESTION = "a first question loads the models"
 
@@ -160,15 +161,18 @@ class ServedIndex:
         return await self._despite_reload(lambda: asyncio.to_thread(work, self.search))
 
     async def _despite_reload(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask the index. If an alias means another index with other retrievers now, ask the new index."""
-        asked = self._search
-        try:
-            return await ask()
-        except FingerprintMismatchError:
-            if not self._reload:
-                raise
-            await self._look_again(asked)
-            return await ask()
+        """Ask the index. If an alias means another index with other retrievers now, ask the new index.
+
+        While an engine removes the old index, it may say for a moment that there is no index.
+        """
+        for pause in _PAUSES if self._reload else ():
+            asked = self._search
+            try:
+                return await ask()
+            except (FingerprintMismatchError, IndexNotFoundError):
+                await asyncio.sleep(pause)
+                await self._look_again(asked)
+        return await ask()
 
     def log_queries(self, found: Iterable[Results]) -> None:
         """Write the queries of a request, with the ids of their hits, into the log, if the service logs queries.

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hybridsearch.documents import Document
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.judging import LONGEST_NAME, Judgements
+from hybridsearch.messages import redacted
 from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.choosing import without_folders
 from hybridsearch.service.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 SAMPLE = 24
 """Number of documents whose scores people see before they choose thresholds."""
@@ -86,7 +91,7 @@ class Program:
 
 
 def read_judge(settings: Settings) -> CrossEncoderReranker | None:
-    """The cross-encoder of `--judge`, which is loaded when it judges.
+    """The cross-encoder of `--judge`, which is not loaded yet.
 
     Args:
         settings: Settings of the service.
@@ -105,6 +110,20 @@ def read_judge(settings: Settings) -> CrossEncoderReranker | None:
     reranker = CrossEncoderReranker(settings.judge)
     reranker.model.folder()
     return reranker
+
+
+def load(judge: CrossEncoderReranker | None) -> None:
+    """Load the model of a judge, so that no request waits for it. If this fails, the log says why.
+
+    Args:
+        judge: The cross-encoder. None for no judge.
+    """
+    if judge is None:
+        return
+    try:
+        judge.rerank(["query"], [[Document("id", "text")]])
+    except Exception as error:
+        _log.error("The model of --judge cannot be loaded: %s", redacted(error))
 
 
 @contextmanager

@@ -315,7 +315,7 @@ def test_a_cross_encoder_judges_first_and_people_see_where_it_differs(
         page.get_by_role("button", name="Let a program judge").click()
         page.get_by_role("button", name="Show some scores").click()
         rows = page.get_by_role("region", name="Score").locator("tbody tr")
-        rows.first.wait_for()
+        rows.first.wait_for(timeout=60_000)
         judgements = hs.Judgements(judged / "programs")
         pool = [(query, id) for query in judgements.queries for id in judgements.documents(query)]
         with hs.open(trees) as search:
