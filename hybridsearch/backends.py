@@ -29,19 +29,26 @@ Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
 - `"text"`: it has no vectors. The engine analyses and scores `Document.content`.
 """
 
+_TOLERANCES = {"fp32": 0.0, "bf16": 1e-3}
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """Name of an encoder and all settings that change its vectors, such as the model's content and the prompts.
 
-    The vectors of two encoders with equal fingerprints can be compared with each other.
+    The vectors of two encoders with equal fingerprints can be compared with each other. So can those of two encoders
+    that differ only in the precision, if both precisions have a tolerance: "fp32" and "bf16".
 
     Attributes:
         name: Name of the encoder's type.
-        settings: Settings that the vectors depend on. JSON can hold them.
+        settings: Settings that the vectors depend on. JSON can hold them. "precision" is left out if it is "fp32".
 
     >>> str(Fingerprint("bm25", {"language": "english"}))
     'bm25 1b3e695c8bfa'
+    >>> exact = Fingerprint("dense", {"model": "1f3a"})
+    >>> fast = Fingerprint("dense", {"model": "1f3a", "precision": "bf16"})
+    >>> exact.takes_queries(fast), exact.takes_documents(fast), fast.takes_documents(exact)
+    (True, False, True)
     """
 
     name: str
@@ -56,9 +63,27 @@ class Fingerprint:
     def __str__(self) -> str:
         return f"{self.name} {self.digest}"
 
+    @property
+    def tolerance(self) -> float | None:
+        """Cosine that the precision may cost: 0 for fp32, .001 for bf16. None for int8, which has no limit."""
+        return _TOLERANCES.get(self.settings.get("precision", "fp32"))
+
+    def takes_queries(self, other: Fingerprint) -> bool:
+        """Whether queries of another encoder may search an index with this fingerprint."""
+        close = self.tolerance is not None and other.tolerance is not None
+        return self.digest == other.digest or (close and self._without_precision() == other._without_precision())
+
+    def takes_documents(self, other: Fingerprint) -> bool:
+        """Whether an index with this fingerprint may store vectors of another encoder. They must be as precise."""
+        return self.takes_queries(other) and (other.tolerance or 0) <= (self.tolerance or 0)
+
+    def _without_precision(self) -> str:
+        settings = {name: value for name, value in self.settings.items() if name != "precision"}
+        return Fingerprint(self.name, settings).digest
+
     def difference(self, other: Fingerprint) -> str:
         """Describe the settings that differ, for error messages."""
-        ours, theirs = self.settings, other.settings
+        ours, theirs = ({"precision": "fp32", **one.settings} for one in (self, other))
         keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
         return ", ".join(f"{key}: {ours.get(key)!r} against {theirs.get(key)!r}" for key in keys)
 

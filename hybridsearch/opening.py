@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from hybridsearch.backends import Backend
 from hybridsearch.encoders import Encoder, make_encoder
+from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
 from hybridsearch.fusion import Fusion
 from hybridsearch.messages import warn
@@ -27,6 +28,8 @@ def open(
     timeout: float | Mapping[str, float] | None = None,
     backend_options: Mapping[str, Any] | None = None,
     refresh: float | str | None = None,
+    precision: Precision | None = None,
+    runtime: Runtime | None = None,
 ) -> HybridSearch:
     """Open an index that exists, with the encoders, fusion, reranker and candidates that it was made with.
 
@@ -43,6 +46,9 @@ def open(
         timeout: Seconds that a retriever may take, as in `HybridSearch`.
         backend_options: Keyword arguments of the backend that `place` names.
         refresh: Time between two looks for changes that other processes made, as in `HybridSearch`.
+        precision: Number format in which recorded models compute, as in `Dense`. An index of fp32 vectors may be
+            searched with `"bf16"` or `"auto"`, but it takes new documents only in fp32. None for the recorded one.
+        runtime: Library that runs the transformers of recorded models, as in `Dense`. None for the recorded one.
 
     Returns:
         The search, ready to use. Close it with `close`, or use it as a context manager.
@@ -55,7 +61,8 @@ def open(
     """
     options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
     settings = {"fusion": fusion, "reranker": reranker, "candidates": candidates}
-    recipe = Recipe(open, "place", place, {"retrievers": retrievers, **settings, **options})
+    ways = {name: value for name, value in {"precision": precision, "runtime": runtime}.items() if value is not None}
+    recipe = Recipe(open, "place", place, {"retrievers": retrievers, **settings, **options, **ways})
     with connected(place, backend_options) as backend:
         schema = backend.open()
         shown = place_name(place)
@@ -71,7 +78,7 @@ def open(
             if name in given:
                 encoders[name] = given.pop(name)
             elif of_retriever.encoder is not None:
-                encoders[name] = make_encoder(of_retriever.encoder)
+                encoders[name] = make_encoder(_with_ways(of_retriever.encoder, ways))
             else:
                 raise InvalidArgumentError(
                     f"The encoder of retriever {name!r} ({of_retriever.fingerprint}) is not one of hybridsearch's: "
@@ -83,7 +90,7 @@ def open(
             )
         if isinstance(reranker, str) and reranker == CONFIGURED:
             recorded = schema.settings.get("reranker")
-            reranker = make_reranker(recorded) if recorded else None
+            reranker = make_reranker(_with_ways(recorded, ways)) if recorded else None
             if "reranker" in schema.settings and recorded is None:
                 warn(
                     f"The index at {shown!r} was made with a reranker that it cannot make again, so it opens without "
@@ -101,3 +108,8 @@ def open(
             _recorded=encoders.keys() - (retrievers or {}).keys(),
             _recipe=recipe,
         )
+
+
+def _with_ways(description: Mapping[str, Any], ways: Mapping[str, str]) -> Mapping[str, Any]:
+    """The description of an encoder or a reranker, with another precision or runtime if it runs a model."""
+    return {**description, **ways} if description.get("type") in ("dense", "sparse", "cross-encoder") else description

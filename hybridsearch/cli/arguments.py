@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,6 +109,28 @@ Rerank = Annotated[
     str | None, of_search("MODEL", "Cross-encoder that reorders the first documents. " + MODELS, "--rerank")
 ]
 
+PrecisionName = StrEnum("PrecisionName", ["auto", "fp32", "bf16", "int8"])
+RuntimeName = StrEnum("RuntimeName", ["torch", "openvino"])
+
+_PRECISION = (
+    "Number format in which models compute: fp32; bf16, about twice as fast on a processor that has it; int8, for a "
+    "folder that `hybridsearch optimize` wrote; or auto, the fastest here that loses at most .0001 of cosine."
+)
+_RUNTIME = "Library that runs models on the CPU: torch, or openvino (extra openvino)."
+
+Precision = Annotated[
+    PrecisionName | None, of_search("NAME", f"{_PRECISION} Default: the precision of the index.", "--precision")
+]
+Runtime = Annotated[
+    RuntimeName | None, of_search("NAME", f"{_RUNTIME} Default: the library of the index.", "--runtime")
+]
+IndexPrecision = Annotated[
+    PrecisionName | None, of_index("NAME", f"{_PRECISION} A new index records it. Default: fp32.", "--precision")
+]
+IndexRuntime = Annotated[
+    RuntimeName | None, of_index("NAME", f"{_RUNTIME} A new index records it. Default: torch.", "--runtime")
+]
+
 Synonyms = Annotated[
     Path | None,
     of_search(
@@ -118,6 +141,12 @@ Synonyms = Annotated[
 ]
 
 _TEXTS = ("user", "password", "api_key", "ca_file")  # texts, even if they look like numbers
+
+
+def ways(precision: StrEnum | None, runtime: StrEnum | None) -> dict[str, Any]:
+    """The arguments of an encoder or a reranker that `--precision` and `--runtime` give."""
+    given = {"precision": precision, "runtime": runtime}
+    return {name: one.value for name, one in given.items() if one is not None}
 
 
 def backend_options(given: list[str] | None, hnsw: bool = False, place: str = "") -> dict[str, Any] | None:

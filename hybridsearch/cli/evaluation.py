@@ -24,6 +24,7 @@ from hybridsearch.cli.arguments import (
     of_output,
     opt,
     split_names,
+    ways,
 )
 from hybridsearch.cli.sources import default_retrievers, load_all, make_systems, open_source, work_folder
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
@@ -145,6 +146,8 @@ def evaluate(
     candidates: arguments.Candidates = None,
     fusion: arguments.FusionName = None,
     rerank: arguments.Rerank = None,
+    precision: arguments.Precision = None,
+    runtime: arguments.Runtime = None,
     option: arguments.Options = None,
     latency_queries: LatencyQueries = 50,
     time_again: TimeAgain = False,
@@ -168,8 +171,9 @@ def evaluate(
 
     _check_outputs(runs=runs)
     data = load_one(dataset, split, dataset_id)
-    with hs.open(place, backend_options=backend_options(option)) as searcher, _going_on_from(work):
-        reranker: Any = "configured" if rerank is None else hs.CrossEncoderReranker(rerank)
+    run = ways(precision, runtime)
+    with hs.open(place, backend_options=backend_options(option), **run) as searcher, _going_on_from(work):
+        reranker: Any = "configured" if rerank is None else hs.CrossEncoderReranker(rerank, **run)
         system = Pipeline(searcher, split_names(retrievers), fusion, candidates, reranker)
         comparison = experiment.compare(
             {"system": system},
@@ -246,6 +250,8 @@ def compare(
         ),
     ] = False,
     index: Index = None,
+    precision: arguments.Precision = None,
+    runtime: arguments.Runtime = None,
     language: arguments.Language = "english",
     option: arguments.Options = None,
     split: Split = "test",
@@ -306,13 +312,15 @@ def compare(
         raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
     _check_outputs(html=html, markdown=markdown, save=save, runs=runs)
     depth = rerank_top_k or (50 if preset is None else 100)
-    made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth)
+    run = ways(precision, runtime)
+    made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth, **run)
 
     texts = [text.strip() for one in systems or () for text in one.split(",") if text.strip()]
 
     def compare_on(data: Dataset, folder: Path) -> Comparison:
         spec = default_retrievers(texts, data) if retrievers is None else retrievers
-        with open_source(spec, index, language, candidates, data, folder, option) as (source, runs_beside):
+        opened = open_source(spec, index, language, candidates, data, folder, option, **run)
+        with opened as (source, runs_beside):
             if preset is not None and made is not None and isinstance(source, hs.HybridSearch):
                 first, second = source.retrievers
                 compared: Mapping[str, Any] = experiment.retrieve_rerank(source, made, sparse=first, dense=second)

@@ -20,6 +20,7 @@ from hybridsearch.cli.arguments import (
     of_index,
     of_run,
     split_names,
+    ways,
 )
 from hybridsearch.cli.terminal import print_error, print_json, print_plain
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
@@ -87,6 +88,8 @@ def index(
             "Default: title and text.",
         ),
     ] = None,
+    precision: arguments.IndexPrecision = None,
+    runtime: arguments.IndexRuntime = None,
     format: Annotated[
         str | None,
         of_documents(
@@ -211,9 +214,10 @@ def index(
         on_error=on_error.value,
     )
     encoding_options = {"fields": _weights(fields), "synonyms": synonyms, "template": template}
+    run = ways(precision, runtime)
     split = _passages(passages, passage_size, whole)
     with _open_or_create(
-        place, retrievers, language, encoding_options, split, backend_options(option, hnsw, place)
+        place, retrievers, language, encoding_options, split, backend_options(option, hnsw, place), run
     ) as searcher:
         if not searcher.backend.capabilities.persistent:
             raise InvalidArgumentError(
@@ -274,8 +278,12 @@ def _open_or_create(
     encoding_options: dict[str, Any],
     passages: Passages | None,
     backend_options: dict[str, Any] | None,
+    run: dict[str, Any],
 ) -> HybridSearch:
-    """The index at a place, or a new one. `encoding_options` are those arguments of `make_encoders` that were given."""
+    """The index at a place, or a new one.
+
+    `encoding_options` are those arguments of `make_encoders` that were given, and `run` the precision and the runtime.
+    """
     import hybridsearch as hs
     from hybridsearch.encoders.spec import make_encoders
     from hybridsearch.errors import IndexNotFoundError
@@ -286,7 +294,7 @@ def _open_or_create(
         with contextlib.suppress(IndexNotFoundError):
             given = language or any(option is not None for option in encoding_options.values())
             encoders = make_encoders("bm25", language or "english", **encoding_options) if given else None
-            searcher = hs.open(place, retrievers=encoders, backend_options=backend_options)
+            searcher = hs.open(place, retrievers=encoders, backend_options=backend_options, **run)
             if passages is not None and searcher.passages != passages:
                 with searcher:
                     raise InvalidArgumentError(
@@ -294,7 +302,7 @@ def _open_or_create(
                         f"with {passages}: leave out --passages, or index the documents into another place."
                     )
             return searcher
-    encoders = make_encoders(retrievers or "bm25", language or "english", **encoding_options)
+    encoders = make_encoders(retrievers or "bm25", language or "english", **encoding_options, **run)
     return hs.HybridSearch(encoders, backend=place, passages=passages, backend_options=backend_options)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import SEARCHING, Verb, app
-from hybridsearch.cli.arguments import arg, backend_options, check_hnsw, flag, of_search, opt, split_names
+from hybridsearch.cli.arguments import arg, backend_options, check_hnsw, flag, of_search, opt, split_names, ways
 from hybridsearch.cli.terminal import WELCOME, Session, parse_filter, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
@@ -44,6 +44,8 @@ def search(
     candidates: arguments.Candidates = None,
     fusion: arguments.FusionName = None,
     rerank: arguments.Rerank = None,
+    precision: arguments.Precision = None,
+    runtime: arguments.Runtime = None,
     offset: Annotated[int, of_search("N", "Number of first hits to leave out, for the next page.", min=0)] = 0,
     min_score: Annotated[
         str | None,
@@ -126,10 +128,11 @@ def search(
         "group_by": group_by,
         "diversity": None if mmr is None else hs.MMR(mmr),
     }
-    with _open(place, synonyms, backend_options(option, hnsw, place)) as searcher:
+    run = ways(precision, runtime)
+    with _open(place, synonyms, backend_options=backend_options(option, hnsw, place), **run) as searcher:
         check_hnsw(searcher, hnsw)
         if rerank is not None:
-            searcher.reranker = hs.CrossEncoderReranker(rerank)
+            searcher.reranker = hs.CrossEncoderReranker(rerank, **run)
         session = Session(searcher, top_k, options, explain, context)
         if asking:
             names_of_all = ", ".join(searcher.retrievers)
@@ -164,7 +167,7 @@ def explain(
     \bExample:
       hybridsearch explain papers "boundary layer on a wing" some-document-id
     """
-    with _open(place, synonyms, backend_options(option)) as searcher:
+    with _open(place, synonyms, backend_options=backend_options(option)) as searcher:
         explanation = searcher.explain(" ".join(words), id, retrievers=split_names(retrievers), candidates=candidates)
     if as_json:
         print_json(explanation.to_dict())
@@ -172,11 +175,11 @@ def explain(
         print_plain(str(explanation))
 
 
-def _open(place: str, synonyms: Path | None, backend_options: dict[str, Any] | None) -> HybridSearch:
-    """The index at a place, with other synonyms if they are given."""
+def _open(place: str, synonyms: Path | None, **options: Any) -> HybridSearch:
+    """The index at a place, with other synonyms if they are given. `options` are arguments of `hs.open`."""
     import hybridsearch as hs
 
-    searcher = hs.open(place, backend_options=backend_options)
+    searcher = hs.open(place, **options)
     if synonyms is None:
         return searcher
     with searcher:
@@ -187,7 +190,7 @@ def _open(place: str, synonyms: Path | None, backend_options: dict[str, Any] | N
             f"--synonyms is for bm25, but the retrievers of this index ({names}) are of other kinds: leave it out."
         )
     replaced = {name: one.with_synonyms(synonyms) for name, one in lexical.items()}
-    return hs.open(place, retrievers=replaced, backend_options=backend_options)
+    return hs.open(place, retrievers=replaced, **options)
 
 
 def _least(given: str | None) -> float | dict[str, float] | None:

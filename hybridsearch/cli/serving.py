@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import SERVING, Verb, app
-from hybridsearch.cli.arguments import arg, backend_options, flag, of_run, opt
+from hybridsearch.cli.arguments import arg, backend_options, flag, of_run, opt, ways
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.service.settings import Settings, kinds, read_settings
 
@@ -119,6 +119,8 @@ def mcp(
         bool,
         flag("--allow-write", "Also offer tools that store and delete documents.", rich_help_panel="Run"),
     ] = False,
+    precision: arguments.Precision = None,
+    runtime: arguments.Runtime = None,
     option: arguments.Options = None,
 ) -> None:
     """Serve indexes to agents and chat clients, by the Model Context Protocol.
@@ -136,12 +138,9 @@ def mcp(
 
     tokens = Tokens.from_environment() if http else None
     named = _named(places)
-    options = backend_options(option)
+    options = {"backend_options": backend_options(option), **ways(precision, runtime)}
     with ExitStack() as stack:
-        searches = {
-            name: stack.enter_context(hs.open(place, backend_options=options, refresh="1s"))
-            for name, place in named.items()
-        }
+        searches = {name: stack.enter_context(hs.open(place, refresh="1s", **options)) for name, place in named.items()}
         server = make_server(searches, allow_write=allow_write, about=about, tokens=tokens)
         Thread(target=_load_models, args=(searches.values(),), daemon=True).start()
         if http:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError
@@ -61,11 +62,12 @@ def open_source(
     data: Dataset,
     folder: Path,
     option: list[str] | None,
+    **run: Any,
 ) -> Iterator[tuple[HybridSearch | Mapping[str, Run], Mapping[str, Run]]]:
     """What the systems search, and run files that stand alone beside it.
 
     Systems search the index at `index`, or an index that is built here by `spec`. If `spec` names only run files, the
-    systems search those.
+    systems search those. `run` are the arguments `precision` and `runtime` of encoders.
     """
     import hybridsearch as hs
     from hybridsearch.cli.arguments import backend_options
@@ -74,14 +76,14 @@ def open_source(
 
     options = backend_options(option)
     if index is not None:
-        with hs.open(index, candidates=candidates, backend_options=options) as searcher:
+        with hs.open(index, candidates=candidates, backend_options=options, **run) as searcher:
             yield searcher, {}
         return
     models, runs = _models_and_runs(spec)
     if not models:
         yield runs, {}
         return
-    encoders = make_encoders(models, language)
+    encoders = make_encoders(models, language, **(run if re.search("dense=|sparse=", models) else {}))
     if data.corpus is None:
         raise InvalidArgumentError(f"The data set {data.name!r} has no documents to index: compare run files on it.")
     with kept_index(encoders, data.corpus, folder, candidates=candidates, backend_options=options) as searcher:

@@ -67,9 +67,9 @@ def run_batches(
         positions = [np.arange(len(texts))] if texts else []
     else:
         lengths, cut = token_lengths(model, texts, task, prompt)
-        budget = budget or (cpu_budget if model.get().device.type == "cpu" else gpu_budget)
+        budget = budget or (cpu_budget if model.on_cpu else gpu_budget)
         positions = list(token_batches(lengths, budget))
-    if len(positions) < 2 or not model.on_torch_cpu:
+    if len(positions) < 2 or not model.on_cpu:
         yield from ((batch, work(batch), cut[batch]) for batch in positions)
     else:
         yield from ((batch, result, cut[batch]) for batch, result in _side_by_side(positions, work))

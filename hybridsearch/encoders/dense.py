@@ -15,6 +15,7 @@ from hybridsearch.encoders.batching import Task, forward, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
 from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
 from hybridsearch.encoders.neural import ModelEncoder
+from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.vectors import DenseVectors, Metric
@@ -45,8 +46,11 @@ class Dense(ModelEncoder[DenseVectors]):
         device: Device that computes, such as `"cpu"` or `"cuda:0"`. None for the best device there is.
         batch_tokens: Number of tokens of a batch, after padding. None for 1,024 on a CPU, 65,536 on other devices.
         cache: Folder that keeps vectors. True for the usual folder, False for no cache.
-        backend: Library that computes: `"torch"`, `"onnx"` or `"openvino"`.
-        model_kwargs: Arguments for the library, such as `{"dtype": "bfloat16"}`. JSON must be able to hold them.
+        precision: Number format of the computation: `"fp32"`, `"bf16"`, `"int8"` or `"auto"`. None for fp32, or for
+            int8 if `hybridsearch.optimize` made the folder. `hybridsearch.encoders.runtimes.Precision` describes them.
+        runtime: Library that runs the transformer: `"torch"`, or `"openvino"` (extra `openvino`, on a CPU). None for
+            the library that the precision needs.
+        model_kwargs: Arguments for torch, such as `{"attn_implementation": "eager"}`. JSON must be able to hold them.
         trust_remote_code: Whether code in the model's folder may run. An index never stores this setting.
         revision: Revision of a model on the hub, such as a branch or a commit. None for the newest.
 
@@ -81,7 +85,8 @@ class Dense(ModelEncoder[DenseVectors]):
         device: str | None = None,
         batch_tokens: int | None = None,
         cache: bool | str | Path = True,
-        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        precision: Precision | None = None,
+        runtime: Runtime | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
@@ -103,7 +108,8 @@ class Dense(ModelEncoder[DenseVectors]):
             "SentenceTransformer",
             max_length,
             device,
-            backend,
+            precision,
+            runtime,
             model_kwargs,
             trust_remote_code,
             revision,

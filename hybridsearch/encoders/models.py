@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from hybridsearch import arguments
 from hybridsearch.arguments import one_of, whole_number_or_none
+from hybridsearch.encoders.runtimes import INT8, Precision, Runtime, Way, choose, leave, use
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 from hybridsearch.forks import after_fork
 from hybridsearch.messages import warn
@@ -34,6 +35,7 @@ _CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
 _NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
 _NOT_CONTENT |= {"training.json", "report.json"}  # files of hybridsearch.training
 _NOT_FETCHED = ["*.h5", "*.msgpack", "*.ot", "*.pt", "*.pkl", "pytorch_model*", "training_args.bin", "flax*", "rust*"]
+_NOT_FETCHED += ["onnx/*", "openvino/*"]
 
 
 class LazyModel:
@@ -44,15 +46,15 @@ class LazyModel:
         family: Class that must run the model.
         max_length: Number of tokens that the model reads of a text. None for the model's limit.
         device: Device that computes, as in `hybridsearch.Dense`.
-        backend: Library that computes, as in `hybridsearch.Dense`.
-        model_kwargs: Arguments for the library, as in `hybridsearch.Dense`.
+        precision: Number format of the computation, as in `hybridsearch.Dense`.
+        runtime: Library that runs the transformer, as in `hybridsearch.Dense`.
+        model_kwargs: Arguments for torch, as in `hybridsearch.Dense`.
         trust_remote_code: Whether code in the model's folder may run.
         revision: Revision of a model on the hub.
         to_search: Whether its dense vectors are searched. If the model was not trained for search, there is a warning.
 
     Attributes:
         name: Name of the model as it was given.
-        settings: Settings that were given and that vectors depend on.
         lock: Lock to hold while the model tokenizes, because a tokenizer works in one thread at a time.
     """
 
@@ -62,7 +64,8 @@ class LazyModel:
         family: Family,
         max_length: int | None = None,
         device: str | None = None,
-        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        precision: Precision | None = None,
+        runtime: Runtime | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
@@ -74,18 +77,21 @@ class LazyModel:
         self.lock = threading.RLock()
         self._model: Any = None
         self._digest: str | None = None
+        self._way: Way | None = None
         self._known: tuple[object, str] | None = None
         self._device, self._trust, self._revision = device, trust_remote_code, revision
-        self._max_length, self._backend = whole_number_or_none("max_length", max_length), backend
+        self._max_length = whole_number_or_none("max_length", max_length)
+        self._precision, self._runtime = precision, runtime
         if not isinstance(model_kwargs, Mapping | None):
             raise InvalidArgumentError(
                 f"model_kwargs is a mapping such as {{'dtype': 'float32'}}, not {model_kwargs!r:.80}."
             )
         self._model_kwargs = dict(model_kwargs or {})
         after_fork(self, LazyModel._in_a_new_process)
-        engine = None if backend == "torch" else backend
-        options = {"max_length": self._max_length, "model_kwargs": self._model_kwargs, "backend": engine}
-        self.settings: dict[str, Any] = {name: value for name, value in options.items() if value}
+        options = {"max_length": self._max_length, "model_kwargs": self._model_kwargs}
+        self._settings: dict[str, Any] = {name: value for name, value in options.items() if value}
+        ways = {"precision": precision, "runtime": runtime}
+        self._ways = {name: value for name, value in ways.items() if value is not None}
         self._check_options()
         if isinstance(model, str | os.PathLike):
             self.name, self.is_named = os.fspath(model), True
@@ -97,10 +103,10 @@ class LazyModel:
             raise InvalidArgumentError(
                 f"A model is a folder, a name on the model hub or a {family}, not a {type(model).__name__}."
             )
-        if self.settings or device or revision:
+        if self._settings or self._ways or device or revision:
             raise InvalidArgumentError(
-                f"max_length, device, backend, model_kwargs and revision need a model that is given by name: "
-                f"set them on the {family} object, or give the model's name."
+                "max_length, device, precision, runtime, model_kwargs and revision need a model that is given by "
+                f"name: set them on the {family} object, or give the model's name."
             )
         self._model = model
 
@@ -110,7 +116,8 @@ class LazyModel:
         >>> LazyModel("a/model", "CrossEncoder", max_length=64).written(top_k=20)
         "'a/model', max_length=64, top_k=20"
         """
-        given = {**self.settings, **({"revision": self._revision} if self._revision else {}), **settings}
+        revision = {"revision": self._revision} if self._revision else {}
+        given = {**self._settings, **self._ways, **revision, **settings}
         return ", ".join([repr(self.name), *(f"{name}={value!r}" for name, value in given.items())])
 
     def get(self) -> Any:
@@ -133,7 +140,7 @@ class LazyModel:
     def __getstate__(self) -> dict[str, Any]:
         """The state of pickles and copies. They load a model again if it was given by name."""
         state = {name: value for name, value in vars(self).items() if name != "lock"}
-        return {**state, "_model": None, "_digest": None} if self.is_named else state
+        return {**state, "_model": None, "_digest": None, "_way": None} if self.is_named else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, lock=threading.RLock())
@@ -142,7 +149,8 @@ class LazyModel:
     def _in_a_new_process(self) -> None:
         """Reset a forked process: the threads that hold the lock or compute the model do not exist there."""
         self.lock = threading.RLock()
-        if self._backend != "torch" and self.is_named:
+        if self.is_named and self.is_loaded and self.way().runtime != "torch":
+            leave(self._model)
             self._model = None  # the next use loads it again, with threads of this process
 
     @property
@@ -151,9 +159,41 @@ class LazyModel:
         return self._model is not None
 
     @property
-    def on_torch_cpu(self) -> bool:
-        """Whether torch runs the model on this machine's CPU. The model is loaded."""
-        return self._backend == "torch" and self.get().device.type == "cpu"
+    def on_cpu(self) -> bool:
+        """Whether this machine's CPU runs the model. The model is loaded."""
+        device: str = self.get().device.type
+        return device == "cpu"
+
+    def way(self) -> Way:
+        """Find out how the transformer is run. No model is loaded, except for the first choice of "auto"."""
+        if self._way is not None or not self.is_named:
+            return self._way or Way()
+        precision = self._precision
+        if precision is None:
+            is_int8 = self._runtime != "torch" and (self.folder() / INT8).is_dir()
+            precision = "int8" if is_int8 else "fp32"
+        elif precision == "int8" and not (self.folder() / INT8).is_dir():
+            raise InvalidArgumentError(
+                f"The model {self.name!r} has no int8 weights: make a folder that has them with `hybridsearch optimize "
+                "MODEL --data TEXTS --output FOLDER`, and give that folder."
+            )
+        if precision == "auto":
+            self._way = choose(self._loaded, self.name, self._files_digest(with_int8=False), self._runtime)
+            return self._way
+        return Way(precision, self._runtime or ("openvino" if precision == "int8" else "torch"))
+
+    def _loaded(self, way: Way) -> Any:
+        """The model, loaded once more in some way."""
+        options = (self._device, way.precision, way.runtime, self._model_kwargs, self._trust, self._revision)
+        return LazyModel(self.name, self.family, self._max_length, *options).get()
+
+    def identity(self) -> dict[str, Any]:
+        """Collect what vectors depend on: the model's content, the settings that were given, and the precision.
+
+        Files are read, but no model is loaded. The precision "fp32" is left out.
+        """
+        precision = self.way().precision
+        return {"model": self.digest(), **self._settings, **({} if precision == "fp32" else {"precision": precision})}
 
     def digest(self) -> str:
         """Compute sixteen hexadecimal digits that stand for the model's content. The folder's name does not count.
@@ -166,7 +206,10 @@ class LazyModel:
             if self._known is None or self._known[0] != state:
                 self._known = (state, _object_digest(self._model))
             return self._known[1]
-        return self._digest or folder_digest(self.folder(), self._backend, with_code=self._trust)
+        return self._digest or self._files_digest(with_int8=self.way().precision == "int8")
+
+    def _files_digest(self, *, with_int8: bool) -> str:
+        return folder_digest(self.folder(), with_code=self._trust, with_int8=with_int8)
 
     def folder(self) -> Path:
         """Find the folder with the model's files.
@@ -174,7 +217,7 @@ class LazyModel:
         Raises:
             ModelNotFoundError: There is no such model.
         """
-        return find_model(self.name, self.family, self._backend, self._revision)
+        return find_model(self.name, self.family, self._revision)
 
     def arguments(self) -> dict[str, Any] | None:
         """Collect the arguments that make this model again, for an index. None for a model that was given as an object.
@@ -184,10 +227,15 @@ class LazyModel:
         if not self.is_named:
             return None
         revision = {} if self._revision is None else {"revision": self._revision}
-        return {"model": self.name, **self.settings, **revision}
+        return {"model": self.name, **self._settings, **self._ways, **revision}
 
     def _check_options(self) -> None:
-        one_of("backend", self._backend, ("torch", "onnx", "openvino"))
+        if self._precision is not None:
+            one_of("precision", self._precision, get_args(Precision))
+        if self._runtime is not None:
+            one_of("runtime", self._runtime, get_args(Runtime))
+        if self._precision == "int8" and self._runtime == "torch":
+            raise InvalidArgumentError("torch is no faster with int8: give runtime='openvino', or precision='bf16'.")
         if taken := {"trust_remote_code", "use_safetensors"} & self._model_kwargs.keys():
             raise InvalidArgumentError(
                 f"model_kwargs cannot hold {', '.join(sorted(taken))}: weights are read from safetensors only, and "
@@ -208,17 +256,15 @@ class LazyModel:
 
     def _load(self) -> Any:
         folder = self.folder()
-        _check_folder(folder, self.family, self._backend)
+        _check_folder(folder, self.family)
         cls = _model_class(self.family)
-        kwargs = {"use_safetensors": True, **self._model_kwargs} if self._backend == "torch" else self._model_kwargs
         digest = self.digest()
         try:
             with _quiet(), _made_up() as lacking:
                 model = cls(
                     str(folder),
                     device=self._device,
-                    backend=self._backend,
-                    model_kwargs=kwargs,
+                    model_kwargs={"use_safetensors": True, **self._model_kwargs},
                     trust_remote_code=self._trust,
                     local_files_only=not self._trust,  # the model's code may be in another repository
                 )
@@ -234,8 +280,10 @@ class LazyModel:
                     f"max_length is {self._max_length}, but the model {self.name!r} reads at most {limit} tokens."
                 )
             model.max_seq_length = self._max_length
-        self._digest = digest
-        return model.eval()
+        way = self.way()
+        use(model.eval(), way, folder, digest)
+        self._digest, self._way = digest, way
+        return model
 
 
 class _Torch:
@@ -260,7 +308,7 @@ class _Torch:
 _torch = _Torch()
 
 
-def find_model(name: str, family: Family, backend: str = "torch", revision: str | None = None) -> Path:
+def find_model(name: str, family: Family, revision: str | None = None) -> Path:
     """Find the folder of a model: a folder of this name, a folder in the hub's local cache, or a download.
 
     Raises:
@@ -282,7 +330,7 @@ def find_model(name: str, family: Family, backend: str = "torch", revision: str 
         )
     owner = _HUB_OWNERS.get(family)
     names = [name] if "/" in name or owner is None else [f"{owner}/{name}", name]
-    return _find_on_hub(names, folder, backend, revision)
+    return _find_on_hub(names, folder, revision)
 
 
 def unloadable(folder: Path, error: Exception) -> ModelNotFoundError:
@@ -315,7 +363,7 @@ def refuse_cross_encoder(folder: Path) -> None:
         )
 
 
-def folder_digest(folder: Path, backend: str = "torch", *, with_code: bool = False) -> str:
+def folder_digest(folder: Path, *, with_code: bool = False, with_int8: bool = False) -> str:
     """Sixteen hexadecimal digits that stand for the files that a model's vectors depend on.
 
     The files are the configuration, the tokenizer and the weights of the model, and of the modules in its modules.json.
@@ -326,8 +374,8 @@ def folder_digest(folder: Path, backend: str = "torch", *, with_code: bool = Fal
     files = {file for file in folder.iterdir() if file.suffix in suffixes}
     for part in _module_folders(folder):
         files |= {file for file in part.rglob("*") if file.suffix in suffixes}
-    if backend != "torch":
-        files |= {file for file in folder.rglob("*") if file.suffix in {".onnx", ".onnx_data", ".xml", ".bin"}}
+    if with_int8:
+        files |= set((folder / INT8).iterdir())
     total = hashlib.sha256()
     for file in sorted(files):
         if file.name not in _NOT_CONTENT and file.is_file():
@@ -372,20 +420,19 @@ def around_blanks(
     return [found.get(number, empty) for number in range(len(texts))]
 
 
-def _find_on_hub(names: Sequence[str], folder: Path, backend: str, revision: str | None) -> Path:
+def _find_on_hub(names: Sequence[str], folder: Path, revision: str | None) -> Path:
     try:
         from huggingface_hub import constants, snapshot_download
         from huggingface_hub.errors import HFValidationError
     except ModuleNotFoundError as error:
         raise MissingExtraError("huggingface_hub", "models", f"Finding the model {names[-1]!r}") from error
     cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME") or constants.HF_HUB_CACHE
-    unused = [*_NOT_FETCHED, *(["onnx/*", "openvino/*"] if backend == "torch" else [])]
     reason = "HF_HUB_OFFLINE is set"
     for online in (False,) if constants.HF_HUB_OFFLINE else (False, True):
         for name in names:
             try:
                 found = snapshot_download(
-                    name, revision=revision, cache_dir=cache, local_files_only=not online, ignore_patterns=unused
+                    name, revision=revision, cache_dir=cache, local_files_only=not online, ignore_patterns=_NOT_FETCHED
                 )
                 return Path(found)
             except HFValidationError as error:
@@ -410,8 +457,8 @@ def _model_class(family: Family) -> Any:
     return getattr(sentence_transformers, family)
 
 
-def _check_folder(folder: Path, family: Family, backend: str) -> None:
-    for part in (folder, *_module_folders(folder)) if backend == "torch" else ():
+def _check_folder(folder: Path, family: Family) -> None:
+    for part in (folder, *_module_folders(folder)):
         if any(part.glob("pytorch_model*.bin")) and not any(part.glob("*.safetensors")):
             raise InvalidArgumentError(
                 f"The weights in {part} are pickled (pytorch_model.bin), so loading them can run code: if you trust "

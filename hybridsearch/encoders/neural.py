@@ -99,7 +99,7 @@ class ModelEncoder(ABC, Generic[V]):
         Raises:
             ModelNotFoundError: There is no such model.
         """
-        return Fingerprint(self._type, {"model": self.model.digest(), **self.model.settings, **self._settings})
+        return Fingerprint(self._type, {**self.model.identity(), **self._settings})
 
     def _description(self) -> dict[str, Any] | None:
         """The arguments that make the encoder again, for an index. None if the model was given as an object."""

@@ -9,19 +9,30 @@ from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.char_ngrams import CharNGrams
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.native import NativeBM25
+from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 
 EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
 
 
-def make_encoders(spec: str, language: str, *, template: str | None = None, **lexical: Any) -> dict[str, Encoder]:
+def make_encoders(
+    spec: str,
+    language: str,
+    *,
+    template: str | None = None,
+    precision: Precision | None = None,
+    runtime: Runtime | None = None,
+    **lexical: Any,
+) -> dict[str, Encoder]:
     """Make the encoders that a text such as `bm25,dense=MODEL` describes.
 
     Args:
         spec: Encoders between commas: `bm25`, `chars`, `dense=MODEL`, `sparse=MODEL`, `native=ANALYZER`.
         language: Language of BM25, or `"none"`.
         template: Template of the dense and sparse encoders. None for title and text.
+        precision: Number format in which the models of dense and sparse encoders compute.
+        runtime: Library that runs these models.
         lexical: Other arguments of BM25.
 
     Returns:
@@ -57,10 +68,13 @@ def make_encoders(spec: str, language: str, *, template: str | None = None, **le
             raise InvalidArgumentError(f"--retrievers: {name} needs a model, a folder or a hub name, as in {EXAMPLE}.")
         else:
             make = Dense if name == "dense" else Sparse
-            encoders[name] = make(model, template=template)
+            encoders[name] = make(model, template=template, precision=precision, runtime=runtime)
     for option, wanted in lexical.items():
         if wanted is not None and "bm25" not in encoders:
             raise InvalidArgumentError(f"--{option} is for bm25, which --retrievers {spec} does not have.")
+    if (precision or runtime) and not {"dense", "sparse"} & encoders.keys():
+        option = "precision" if precision else "runtime"
+        raise InvalidArgumentError(f"--{option} is for dense and sparse, which --retrievers {spec} does not have.")
     if template is not None and not {"dense", "sparse"} & encoders.keys():
         raise InvalidArgumentError(
             f"--template is for dense and sparse, which --retrievers {spec} does not have. bm25 takes --fields."

@@ -58,7 +58,7 @@ class IndexEncoders:
         self.given = dict(given)
         self.passages = passages
         self.schema: Schema | None = None
-        self._verified: set[str] = set()
+        self._verified: set[tuple[str, bool]] = set()
         self._splitter: Splitter | None = None
 
     def check_names(self, names: Iterable[str], what: str, known: Collection[str] | None = None) -> None:
@@ -98,22 +98,33 @@ class IndexEncoders:
 
     def built(self, schema: Schema) -> None:
         """Set the schema of an index that these encoders have just built."""
-        self._verified.update(self.given)
+        self._verified.update((name, documents) for name in self.given for documents in (False, True))
         self.schema = schema
 
-    def verified(self, name: str) -> Encoder:
-        """The encoder of a retriever. Raises FingerprintMismatchError if the index was built with another encoder."""
+    def verified(self, name: str, *, documents: bool = False) -> Encoder:
+        """The encoder of a retriever, to encode queries, or to encode documents with `documents`.
+
+        Raises:
+            FingerprintMismatchError: The index was built with another encoder.
+        """
         encoder = self.given[name]
-        if name in self._verified or self.schema is None:
+        use = (name, documents)
+        if use in self._verified or self.schema is None:
             return encoder
         indexed, given = self.schema.retrievers[name].fingerprint, encoder.fingerprint()
-        if indexed.digest != given.digest:
+        if documents and indexed.takes_queries(given) and not indexed.takes_documents(given):
+            raise FingerprintMismatchError(
+                f"Retriever {name!r}: the index holds vectors of a higher precision than this encoder makes "
+                f"({indexed.difference(given)}). It may search the index: to add documents, open the index without "
+                "precision (--precision)."
+            )
+        if not indexed.takes_queries(given):
             raise FingerprintMismatchError(
                 f"Retriever {name!r}: the index was built with {indexed}, but this encoder is {given} "
                 f"({indexed.difference(given) or 'another kind'}). Open the index with its own encoder (hs.open finds "
                 "it), or index the documents again."
             )
-        self._verified.add(name)
+        self._verified.add(use)
         return encoder
 
     def encode(self, documents: Sequence[Document]) -> EncodedBatch:
@@ -124,14 +135,18 @@ class IndexEncoders:
                 "retrievers, too, to add documents."
             )
         if self.passages is None:
-            return EncodedBatch(documents, {name: encode(self.verified(name), documents) for name in self.given})
+            return EncodedBatch(
+                documents, {name: encode(self.verified(name, documents=True), documents) for name in self.given}
+            )
         if self._splitter is None:
             recorded = (self.schema and self.schema.passages) or {}
             counter = counter_of(self.given, self.passages.whole or (), recorded.get("counter"))
             self._splitter = Splitter(self.passages, counter)
         spans, readings = self._splitter.read(documents)
         vectors = {
-            name: encode(self.verified(name), documents if name in (self.passages.whole or ()) else readings)
+            name: encode(
+                self.verified(name, documents=True), documents if name in (self.passages.whole or ()) else readings
+            )
             for name in self.given
         }
         return EncodedBatch(documents, vectors, spans)

@@ -330,7 +330,7 @@ def _check_same(schema: Schema, existing: Schema) -> None:
         )
     for name, ours in schema.retrievers.items():
         theirs = existing.retrievers[name]
-        if ours.fingerprint.digest != theirs.fingerprint.digest:
+        if not theirs.fingerprint.takes_documents(ours.fingerprint):
             raise FingerprintMismatchError(
                 f"Retriever {name!r}: the destination was built with {theirs.fingerprint}, but the source with "
                 f"{ours.fingerprint} ({theirs.fingerprint.difference(ours.fingerprint) or 'another kind'}). "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
 from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.messages import number_of
 
@@ -43,8 +44,11 @@ class CrossEncoderReranker:
             limit.
         device: Device that computes, such as `"cpu"` or `"cuda:0"`. None for the best device there is.
         batch_tokens: Number of tokens of a batch, after padding. None for 1,024 on a CPU, 65,536 on other devices.
-        backend: Library that computes: `"torch"`, `"onnx"` or `"openvino"`.
-        model_kwargs: Arguments for the library, such as `{"dtype": "bfloat16"}`. JSON must be able to hold them.
+        precision: Number format of the computation: `"fp32"`, `"bf16"`, `"int8"` or `"auto"`. None for fp32, or for
+            int8 if `hybridsearch.optimize` made the folder. `hybridsearch.encoders.runtimes.Precision` describes them.
+        runtime: Library that runs the transformer: `"torch"`, or `"openvino"` (extra `openvino`, on a CPU). None for
+            the library that the precision needs.
+        model_kwargs: Arguments for torch, such as `{"attn_implementation": "eager"}`. JSON must be able to hold them.
         trust_remote_code: Whether code in the model's folder may run. An index never stores this setting.
         revision: Revision of a model on the hub, such as a branch or a commit. None for the newest.
 
@@ -64,7 +68,8 @@ class CrossEncoderReranker:
         max_length: int | None = None,
         device: str | None = None,
         batch_tokens: int | None = None,
-        backend: Literal["torch", "onnx", "openvino"] = "torch",
+        precision: Precision | None = None,
+        runtime: Runtime | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
@@ -74,7 +79,7 @@ class CrossEncoderReranker:
         self._template = {} if template is None else {"template": template}
         self._read = reader(template)
         self.model = LazyModel(
-            model, "CrossEncoder", max_length, device, backend, model_kwargs, trust_remote_code, revision
+            model, "CrossEncoder", max_length, device, precision, runtime, model_kwargs, trust_remote_code, revision
         )
         self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
 
@@ -114,7 +119,7 @@ class CrossEncoderReranker:
 
     def fingerprint(self) -> Fingerprint:
         """Name the model's content and the settings that scores depend on. Files are read, but no model is loaded."""
-        return Fingerprint("cross-encoder", {"model": self.model.digest(), **self.model.settings, **self._template})
+        return Fingerprint("cross-encoder", {**self.model.identity(), **self._template})
 
     def to_json(self) -> dict[str, Any] | None:
         """Convert the reranker to a dict that JSON can hold. None if the model was given as an object."""

@@ -88,6 +88,8 @@ def _make(places: Mapping[str, str], settings: Settings, backend_options: Mappin
             largest=settings.batch_queries,
             log_queries=settings.log_queries,
             backend_options=backend_options,
+            precision=settings.precision or None,
+            runtime=settings.runtime or None,
         )
         for name, place in places.items()
     }

@@ -80,6 +80,18 @@ class Settings:
         panel="Run",
         metavar="",
     )
+    precision: str = setting(
+        "",
+        "Number format in which models compute: auto, fp32, bf16 or int8. Default: the precision of the index.",
+        panel="Run",
+        metavar="NAME",
+    )
+    runtime: str = setting(
+        "",
+        "Library that runs models: torch or openvino. Default: the library of the index.",
+        panel="Run",
+        metavar="NAME",
+    )
     log_queries: bool = setting(
         False, "Write the texts of queries, with the ids of their hits, into the log.", panel="Run", metavar=""
     )

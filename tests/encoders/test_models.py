@@ -190,7 +190,7 @@ def test_model_kwargs_must_be_json_able() -> None:
         dense("a/model", model_kwargs={"dtype": torch.float16})
 
 
-@pytest.mark.parametrize("options", [{"max_length": 0}, {"max_length": "64"}, {"backend": "tensorflow"}])
+@pytest.mark.parametrize("options", [{"max_length": 0}, {"max_length": "64"}, {"runtime": "tensorflow"}])
 def test_options_outside_their_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         dense("a/model", **options)
