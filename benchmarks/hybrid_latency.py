@@ -3,9 +3,9 @@
     python benchmarks/hybrid_latency.py [--documents N] [--json]
 
 The model's forward pass is not measured, because the query vectors are looked up. An exact dense search has to read the
-matrix once. `overhead_ms` is the latency minus one read of as many bytes by all cores, measured in turns. The second
-row answers the dense part by HNSW. Each text has 80 words from a Zipf vocabulary of 50,000 words. The vectors are 1,000
-clusters with noise. It needs the extra `hnsw`.
+int8 codes of all vectors once. `overhead_ms` is the latency minus one read of as many bytes by all cores, measured in
+turns. The second row answers the dense part by HNSW. Each text has 80 words from a Zipf vocabulary of 50,000 words. The
+vectors are 1,000 clusters with noise. It needs the extra `hnsw`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def latency(search: hs.HybridSearch, queries: list[str], **arguments: object) ->
 
 
 def overhead(search: hs.HybridSearch, queries: list[str], megabytes: int) -> tuple[float, float]:
-    """Median milliseconds of one read of the matrix, and of the rest of a query.
+    """Median milliseconds of one read of the codes, and of the rest of a query.
 
     Both are measured in turns of twenty queries, because the bandwidth of a shared machine changes within seconds.
     """
@@ -102,7 +102,7 @@ def main() -> None:
     options = arguments(__doc__, documents={"type": int, "default": 100_000})
     warm_up()
     documents, queries, vectors = generate(options.documents)
-    megabytes = round(options.documents * DIMENSIONS * 4 / 2**20)
+    megabytes = round(options.documents * DIMENSIONS / 2**20)
     rows, found, top = [], {}, {}
     for name, backend_options in (("exact", {}), ("hnsw", {"hnsw": True})):
         search = hs.HybridSearch(
@@ -127,7 +127,7 @@ def main() -> None:
         f"Milliseconds of one hybrid query: {options.documents:,} documents, top 10, 100 candidates each",
         ["dense search", "hybrid p50", "hybrid p95", "BM25 alone p50", "dense alone p50", "index s"],
         rows,
-        f"one read of the dense matrix by all cores: {found['read_ms']:.2f} ms; "
+        f"one read of the codes by all cores: {found['read_ms']:.2f} ms; "
         f"exact overhead {found['overhead_ms']:.2f} ms; HNSW recall@100 {found['hnsw_recall_at_100']:.3f}",
     )
     found["growth"] = [growth(size) for size in [10_000, 30_000] + [1_000_000] * options.full]

@@ -119,7 +119,7 @@ class DenseMatrix:
             check_sizes(arrays, "scales", rows)
             check_sizes(arrays, "residuals", rows)
             codes = Codes(arrays["codes"], arrays["scales"], arrays["residuals"])
-        graph = Graph.from_array(arrays["graph"], rows) if "graph" in arrays else None
+        graph = Graph.from_array(arrays["graph"], rows, codes) if "graph" in arrays else None
         return cls(arrays["vectors"], arrays["norms"], metric, codes, graph)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -139,9 +139,9 @@ class DenseMatrix:
         return self.array.nbytes + self.array.size + 3 * self.norms.nbytes
 
     def build_graph(self) -> None:
-        """Make `graph` if there is none. This takes some seconds for each ten thousand rows."""
+        """Make `graph` if there is none. This takes about a second for each ten thousand rows."""
         if self.graph is None:
-            self.graph = Graph.build(self.array, self.metric, self.norms > 0)
+            self.graph = Graph.build(self.array, self.codes, self.metric, self.norms > 0)
 
     def search(
         self,

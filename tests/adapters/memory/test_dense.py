@@ -225,3 +225,28 @@ def test_an_index_without_codes_is_searched_alike() -> None:
         ):
             assert (rows.tolist(), scores.tolist()) == (expected[0].tolist(), expected[1].tolist())
     assert DenseMatrix.from_arrays(older, 500, 20, "cosine").arrays().keys() == arrays.keys()
+
+
+@pytest.mark.parametrize(
+    ("metric", "lengths"), [*((metric, "alike") for metric in METRICS), ("dot", "of many magnitudes")]
+)
+def test_a_graph_finds_nearly_all_hits_with_their_exact_scores(metric: Metric, lengths: str) -> None:
+    pytest.importorskip("usearch", reason="pip install 'hybridsearch[hnsw]'")
+    rng = np.random.default_rng(0)
+    array = random_matrix(3000, 24) * (1 if lengths == "alike" else np.float32(10) ** rng.uniform(-2, 3, (3000, 1)))
+    array[::50] = 0
+    matrix = DenseMatrix.from_vectors(DenseVectors(array.astype(np.float32), metric))
+    matrix.build_graph()
+    assert matrix.graph is not None
+    assert matrix.graph._small == (lengths == "alike")
+    stored = DenseMatrix.from_arrays(matrix.arrays(), 3000, 24, metric)
+    order, queries = np.arange(3000, dtype=np.int32), random_matrix(20, 24, seed=5)
+    found = 0
+    for query, (rows, scores) in zip(queries, matrix.search(queries, 10, order, None), strict=True):
+        [(near, near_scores)] = stored.search_graph(query[None], 10, order, None)
+        exact = dict(zip(rows.tolist(), scores.tolist(), strict=True))
+        found += len(exact.keys() & set(near.tolist()))
+        assert all(
+            exact.get(row, score) == score for row, score in zip(near.tolist(), near_scores.tolist(), strict=True)
+        )
+    assert found >= 190
