@@ -40,6 +40,7 @@ class _Registered:
 _REGISTERED: dict[Kind, dict[str, _Registered]] = {
     "backend": {
         "memory": _Registered("hybridsearch.adapters.memory:MemoryBackend"),
+        **dict.fromkeys(("s3", "gs", "az", "hf"), _Registered("hybridsearch.adapters.memory:RemoteBackend")),
         "opensearch": _Registered("hybridsearch.adapters.opensearch:OpenSearchBackend", "opensearch"),
         "elasticsearch": _Registered("hybridsearch.adapters.elasticsearch:ElasticsearchBackend", "elasticsearch"),
         "qdrant": _Registered("hybridsearch.adapters.qdrant:QdrantBackend", "qdrant"),

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 from hybridsearch import arguments
 from hybridsearch.arguments import whole_number
 from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema
+from hybridsearch.corpus.remote import PACKAGES
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder
 from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError
@@ -185,8 +186,9 @@ class HybridSearch:
             documents: Documents or dicts, a DataFrame of pandas or polars, a table of pyarrow, or the path of a file or
                 folder. `hs.read_documents` reads them. Call it yourself if you need its options.
             batch_size: Number of documents that are encoded and stored together.
-            via: Folder that keeps the encoded documents. All documents are first encoded into an index in this folder.
-                The index in the folder is then copied to this one. After a crash nothing is encoded twice.
+            via: Place that keeps the encoded documents: a folder, or a URL of object storage such as
+                `"s3://bucket/encoded"`. All documents are first encoded into an index there, which is then copied to
+                this one. After a crash nothing is encoded twice.
             sync: Whether to remove the documents of the index that are not in `documents`. They are removed at the end.
                 A function gets the number of these documents, if there are any, and returns whether to remove them.
             show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
@@ -753,8 +755,12 @@ class HybridSearch:
         self, folder: str | Path, documents: Documents, batch_size: int, show_progress_bar: bool | None
     ) -> IndexReport:
         """Encode the documents into an index in `folder`, then copy that index to this one."""
-        if "://" in str(folder) or str(folder) == "memory":
-            raise InvalidArgumentError(f"via is a folder that keeps what was encoded, not {redacted(folder)!r}.")
+        scheme, mark, _ = str(folder).partition("://")
+        if str(folder) == "memory" or (mark and scheme not in PACKAGES):
+            raise InvalidArgumentError(
+                "via is a folder, or a URL such as 's3://bucket/encoded', that keeps what was encoded, not "
+                f"{redacted(folder)!r}."
+            )
         schema, given = self._new_schema(), self._encoders.given
         encoders = {name: one for name, one in given.items() if schema.retrievers[name].kind != "text"}
         if not encoders:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from hybridsearch.adapters.memory.backend import MemoryBackend
+from hybridsearch.adapters.memory.remote import RemoteBackend
 
-__all__ = ["MemoryBackend"]
+__all__ = ["MemoryBackend", "RemoteBackend"]

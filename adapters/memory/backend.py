@@ -23,8 +23,9 @@ from hybridsearch.arguments import number as checked_number
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
 from hybridsearch.corpus.files import REPAIR, storage_errors, sync_folder
-from hybridsearch.corpus.manifest import PART, Part, manifest_stamp
+from hybridsearch.corpus.manifest import PART, Part
 from hybridsearch.corpus.parts import arrow_schema, read_part, to_tables
+from hybridsearch.corpus.remote import Remote
 from hybridsearch.corpus.store import CorpusStore, exists, remove_unfinished, unfinished
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
@@ -92,11 +93,12 @@ class MemoryBackend:
         self._merging = False
         self._state: State | None = None
         self._store: CorpusStore | None = None
+        self._remote: Remote | None = None
         self._closing = self._closed = False
         self._added = 0
         self._writer = threading.RLock()
         self._merger: threading.Thread | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: tuple[object, ...] = ()
         after_fork(self, MemoryBackend._forget_threads)
 
     @property
@@ -136,10 +138,12 @@ class MemoryBackend:
         with self._writer:
             check_open(self._closed)
             if self._state is None and self._folder is not None:
+                if self._remote is not None:
+                    self._remote.pull()
                 with storage_errors(self._folder):
                     if not exists(self._folder):
                         return None
-                    store = CorpusStore.open(self._folder, verify=self._verify)
+                    store = CorpusStore.open(self._folder, verify=self._verify, remote=self._remote)
                     try:
                         self._check_schema(store.schema)
                     except (InvalidArgumentError, BackendError) as error:
@@ -162,7 +166,7 @@ class MemoryBackend:
             return self.open()
         with self._writer:
             check_open(self._closed)
-            stamp = manifest_stamp(self._folder)
+            stamp = None if self._store is None else self._store.stamp()
             if stamp is None or self._store is None:
                 if self._store is not None:
                     self._store.close()
@@ -193,7 +197,7 @@ class MemoryBackend:
                 raise IndexExistsError("This backend already has an index: make another MemoryBackend for a new index.")
             self._check_schema(schema)
             if self._folder is not None:
-                self._store = CorpusStore.create(self._folder, schema)
+                self._store = CorpusStore.create(self._folder, schema, remote=self._remote)
             self._state = State(schema, approximate=self._hnsw)
             self._end_turn()
 

@@ -164,8 +164,12 @@ def index(
         flag("--hnsw", "Also make graphs for approximate dense search (see `search --hnsw`).", rich_help_panel="Index"),
     ] = False,
     via: Annotated[
-        Path | None,
-        of_run("FOLDER", "Folder that keeps the vectors. Encode into this folder first, then load the engine from it."),
+        str | None,
+        of_run(
+            "FOLDER",
+            "Folder that keeps the vectors, or a URL of object storage. Encode into it first, then load the engine "
+            "from it.",
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -364,23 +368,31 @@ def _types(given: list[str] | None) -> dict[str, str]:
     return types
 
 
-def _check_via(via: Path | None, resume: bool) -> None:
+def _check_via(via: str | None, resume: bool) -> None:
     """Refuse a folder that may hold the vectors of other documents."""
+    from hybridsearch.places import connected
+
     if resume and via is None:
         raise InvalidArgumentError("--resume goes on with the folder of --via: give --via FOLDER too.")
-    there = via is not None and via.exists() and any(via.iterdir())
+    there = False
+    if via is not None and "://" in via:
+        with connected(via) as backend:
+            there = backend.open() is not None
+            backend.close()
+    elif via is not None:
+        there = Path(via).exists() and any(Path(via).iterdir())
     if there and not resume:
         raise InvalidArgumentError(
-            f"The folder --via {via} is not empty: give --resume to go on with it, or choose another folder."
+            f"The folder --via {redacted(via)} is not empty: give --resume to go on with it, or choose another folder."
         )
 
 
-def _how_to_go_on(searcher: HybridSearch, place: str, via: Path | None) -> str:
+def _how_to_go_on(searcher: HybridSearch, place: str, via: str | None) -> str:
     """What `index` has stored when it is interrupted, and how to go on."""
     from hybridsearch.backends import Loader
 
     if via is not None:
-        return f"the vectors so far are in {via}. Run the same command with --resume to go on."
+        return f"the vectors so far are in {redacted(via)}. Run the same command with --resume to go on."
     try:
         if isinstance(searcher.backend, Loader):  # an engine counts documents only when they are searchable
             searcher.backend.refresh()

@@ -68,7 +68,7 @@ def crc32(path: Path) -> int:
     return crc
 
 
-def damaged(path: Path, reason: str) -> IndexCorruptedError:
+def damaged(path: Path | str, reason: str) -> IndexCorruptedError:
     """The error for a file with wrong content."""
     return IndexCorruptedError(f"{path} is damaged ({' '.join(reason.split()):.200}): {REPAIR}.")
 
@@ -109,7 +109,7 @@ def refuse_links(*paths: Path) -> None:
             raise damaged(path, "it is a link and may lead out of the index")
 
 
-def compare(path: Path, file: StoredFile, crc: int) -> None:
+def compare(path: Path | str, file: StoredFile, crc: int) -> None:
     """Raises IndexCorruptedError if a file's checksum is not the noted one."""
     if crc != file.crc32:
         raise IndexCorruptedError(

@@ -77,6 +77,11 @@ def read_manifest(folder: Path) -> tuple[Schema, list[Part], int]:
         raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.") from None
     except OSError as error:
         raise storage_error(folder, named(error, path)) from error
+    return parse_manifest(raw, path)
+
+
+def parse_manifest(raw: bytes, path: Path | str) -> tuple[Schema, list[Part], int]:
+    """Check the content of a manifest, as `read_manifest` does. `path` is its name in errors."""
     try:
         content = json.loads(raw)
         content.pop("checksum")

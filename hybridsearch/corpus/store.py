@@ -47,8 +47,9 @@ from hybridsearch.corpus.files import (
     storage_errors,
     sync_folder,
 )
-from hybridsearch.corpus.manifest import MANIFEST, PART, Part, read_manifest, render_manifest
+from hybridsearch.corpus.manifest import MANIFEST, PART, Part, manifest_stamp, read_manifest, render_manifest
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables, write_part
+from hybridsearch.corpus.remote import Remote
 from hybridsearch.errors import (
     HybridSearchError,
     IndexCorruptedError,
@@ -80,6 +81,7 @@ class CorpusStore:
         folder: Path of the folder.
         schema: Schema with the retrievers whose vectors the store holds.
         parts: Parts of the last commit that this object knows.
+        remote: Object storage that the folder is a copy of. None if the folder is the store.
 
     >>> from hybridsearch.backends import Fingerprint, RetrieverSchema
     >>> from hybridsearch.documents import Document
@@ -93,9 +95,18 @@ class CorpusStore:
     ['Lift']
     """
 
-    def __init__(self, folder: Path, schema: Schema, parts: Sequence[Part] = (), generation: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        schema: Schema,
+        parts: Sequence[Part] = (),
+        generation: int = 0,
+        *,
+        remote: Remote | None = None,
+    ) -> None:
         self.folder = folder
         self.schema = schema
+        self.remote = remote
         self.parts: tuple[Part, ...] = tuple(parts)
         self._generation = generation
         self._lock: filelock.BaseFileLock | None = None
@@ -104,7 +115,7 @@ class CorpusStore:
         after_fork(self, CorpusStore._leave_lock)
 
     @classmethod
-    def create(cls, folder: str | Path, schema: Schema) -> CorpusStore:
+    def create(cls, folder: str | Path, schema: Schema, *, remote: Remote | None = None) -> CorpusStore:
         """Make an empty store, and become its writer.
 
         Raises:
@@ -130,7 +141,7 @@ class CorpusStore:
             raise IndexExistsError(
                 f"The folder {folder} holds other files ({', '.join(foreign[:3])}): choose an empty or a new folder."
             )
-        store = cls(folder, schema)
+        store = cls(folder, schema, remote=remote)
         try:
             store._acquire()
             with storage_errors(folder):
@@ -144,7 +155,7 @@ class CorpusStore:
         return store
 
     @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = True) -> CorpusStore:
+    def open(cls, folder: str | Path, *, verify: bool = True, remote: Remote | None = None) -> CorpusStore:
         """Open a store, and check that its files are there and not damaged.
 
         Args:
@@ -160,7 +171,7 @@ class CorpusStore:
         folder = checked_path("folder", folder).absolute()
         if not exists(folder):
             raise IndexNotFoundError(f"There is no index in {folder}: index documents into it first.")
-        store = cls(folder, *read_manifest(folder))
+        store = cls(folder, *read_manifest(folder), remote=remote)
         store.load(lambda part: None, verify=verify)
         return store
 
@@ -198,6 +209,8 @@ class CorpusStore:
         Raises:
             IndexNotFoundError: The index was deleted or moved.
         """
+        if self.remote is not None:
+            self.remote.pull()
         try:
             schema, parts, generation = read_manifest(self.folder)
         except IndexNotFoundError as error:
@@ -320,10 +333,13 @@ class CorpusStore:
         with storage_errors(self.folder):
             try:
                 beside.unlink(missing_ok=True)  # it may be a link to somewhere else
+                content = render_manifest(schema, parts, self._generation + 1)
                 with beside.open("xb") as file:
-                    file.write(render_manifest(schema, parts, self._generation + 1))
+                    file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
+                if self.remote is not None:
+                    self.remote.push(parts, content)
                 beside.replace(manifest)
                 self.schema, self.parts, self._generation = schema, tuple(parts), self._generation + 1
             except BaseException:  # an interrupt may come just after the rename, so look into the folder
@@ -334,6 +350,15 @@ class CorpusStore:
             self._verified.update((part.name, name) for part in parts for name in part.files)
             sync_folder(self.folder)
         self.discard(before, keep=self.parts)
+
+    def send(self) -> None:
+        """Send the last commit to the object storage, if it was not sent yet."""
+        if self.remote is not None and self._lock is not None:
+            self.remote.push(self.parts, (self.folder / MANIFEST).read_bytes())
+
+    def stamp(self) -> tuple[object, ...] | None:
+        """A value that changes with each commit. None without a store, () if it is too young to be sure."""
+        return manifest_stamp(self.folder) if self.remote is None else self.remote.stamp()
 
     def discard(self, parts: Sequence[Part], keep: Sequence[Part] = ()) -> None:
         """Remove the files of `parts` that no part in `keep` uses."""
