@@ -637,9 +637,9 @@ def test_few_documents_take_few_requests_of_an_engine(
     monkeypatch.setattr(Channel, "send", counted)
     with hs.HybridSearch({"bm25": hs.BM25()}, place("index")) as search:
         for change, requests in [
-            (lambda: search.upsert(DOCUMENTS[:5]), "GET plugins PUT GET _mapping _bulk _refresh"),
-            (lambda: search.upsert(DOCUMENTS[5]), "_search _mget GET _bulk _refresh"),
-            (lambda: search.upsert(DOCUMENTS[5]), "_search GET _refresh"),
+            (lambda: search.upsert(DOCUMENTS[:5]), "GET plugins PUT GET _mapping _bulk"),
+            (lambda: search.upsert(DOCUMENTS[5]), "_mget GET _bulk"),
+            (lambda: search.upsert(DOCUMENTS[5]), "_mget GET _refresh"),
             (lambda: search.delete("d1"), "_bulk"),
         ]:
             asked.clear()
