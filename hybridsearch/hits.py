@@ -546,12 +546,9 @@ def make_hits(
     finder: Finder,
 ) -> tuple[Hit, ...]:
     """The hits of candidates in final order, the first with the rank `offset` + 1. `passages` are by document id."""
-    numbers = {hit.id: hit.number for hit in top}
-    documents = [one.document for one in candidates]
-    parts = fused.parts([numbers[document.id] for document in documents])
+    keys = {hit.id: hit.key for hit in top}
     shown = [
-        _Shown(document.id, document, of_document, passages(document.id))
-        for document, of_document in zip(documents, parts, strict=True)
+        _Shown(id, one.document, fused.parts(keys[id]), passages(id)) for one in candidates for id in [one.document.id]
     ]
     finder.hits, origin = shown, _Origin(explain, finder)
     return tuple(

@@ -39,11 +39,11 @@ class PassageScore(NamedTuple):
 class Source(Protocol):
     """The documents of an index at one moment. A key stands for a document, and is only valid for this source."""
 
-    def ids_of(self, keys: NDArray[np.int64]) -> list[str]:
+    def ids_of(self, keys: Sequence[int]) -> list[str]:
         """Read the ids of documents."""
         ...
 
-    def documents_of(self, keys: NDArray[np.int64], ids: Sequence[str]) -> list[Document]:
+    def documents_of(self, keys: Sequence[int], ids: Sequence[str]) -> list[Document]:
         """Read documents. `ids` are their ids, which have been read already."""
         ...
 
@@ -133,7 +133,7 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
                 return object.__getattribute__(self, name)  # another thread has just read them
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         source, keys = lazy
-        object.__setattr__(self, "ids", tuple(source.ids_of(keys)))
+        object.__setattr__(self, "ids", tuple(source.ids_of(keys.tolist())))
         object.__setattr__(self, "_lazy", None)  # so that the ranking does not keep the index in memory
         return self.ids
 

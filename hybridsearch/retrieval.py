@@ -70,6 +70,7 @@ class Plan:
         known: Conditions of expectations that are met. The set grows, so that each is looked up once.
         passages: Names of the retrievers that read passages, of those that are asked.
         selection: How the hits are chosen from the ranked documents.
+        exact: Whether a ranking does not depend on how many documents are asked for. Default False.
     """
 
     retrievers: tuple[str, ...]
@@ -85,6 +86,7 @@ class Plan:
     known: set[Condition] = field(default_factory=set)
     passages: tuple[str, ...] = ()
     selection: Selection = field(default_factory=Selection)
+    exact: bool = False
 
     def results(self, queries: Iterable[str]) -> list[Results]:
         """Find the best documents for each of several queries.
@@ -185,9 +187,12 @@ class Plan:
     def _asking(self) -> Plan:
         """The plan that asks for what `merge` needs.
 
+        The first documents of a single retriever are the first hits, if the fusion keeps their order.
         If `merge` shows only some of the candidates, it asks a `Lister` for their passages, so they are left out here.
         """
         shown = self.selection.depth(self.top_k, 0 if self.reranker is None else self.reranker.top_k)
+        if self.exact and shown is not None and shown < self.depth and not self.passages and len(self.retrievers) == 1:
+            return replace(self, depth=shown) if self.fusion.keeps_order else self
         later = self.passages and isinstance(self.backend, Lister) and shown is not None and shown < self.depth
         return replace(self, passages=()) if later else self
 

@@ -582,6 +582,7 @@ class HybridSearch:
             known=self._known,
             passages=tuple(name for name in names if self.passages and name not in (self.passages.whole or ())),
             selection=Selection.of(offset, min_score, boost, diversity, group_by, names),
+            exact=len(names) == 1 and self._is_exact(names[0]),
         )
 
     def explain(
@@ -820,6 +821,10 @@ class HybridSearch:
         if self._encoders.schema is None:
             self.refresh()
         return self._encoders.schema is not None
+
+    def _is_exact(self, name: str) -> bool:
+        schema = self._encoders.schema
+        return schema is not None and schema.retrievers[name].kind not in self._backend.capabilities.approximate
 
     def _parsed(self, filter: Mapping[str, Any] | Filter | None) -> Filter | None:
         if filter is None:

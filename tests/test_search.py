@@ -430,6 +430,34 @@ def test_asearch_leaves_the_event_loop_free() -> None:
     assert ticks > 5
 
 
+class Asked(MemoryBackend):
+    """A backend that remembers how many documents it was asked for."""
+
+    def search(self, requests: Sequence[Request]) -> list[hs.Ranking]:
+        self.depths = [request.k for request in requests]
+        return super().search(requests)
+
+
+@pytest.mark.parametrize(
+    ("options", "depth"),
+    [
+        ({}, 3),
+        ({"offset": 1}, 4),
+        ({"fusion": "minmax"}, 100),  # the score of each hit depends on the last candidate
+        ({"fusion": hs.RRF(k=1e12)}, 100),  # all ranks have the same score
+        ({"min_score": 0.01}, 100),
+        ({"retrievers": ["bm25", "dense"]}, 100),
+    ],
+)
+def test_a_search_by_one_retriever_reads_as_many_documents_as_it_shows(options: dict[str, Any], depth: int) -> None:
+    search = hybrid(backend=Asked())
+    options = {"retrievers": ["bm25"], **options}
+    found = search.search("flow over a wing", 3, **options)
+    assert set(search.backend.depths) == {depth}  # type: ignore[attr-defined]
+    whole = search.search("flow over a wing", 100, **options)
+    assert [hit.to_dict() for hit in found] == [hit.to_dict() for hit in whole[:3]]
+
+
 class Awaited(MemoryBackend):
     """The memory backend with a slow asynchronous search. It knows which searches are running."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -232,11 +232,11 @@ class Segment:
         return found
 
     def document(self, row: int) -> Document:
-        return self.documents(np.array([row]), [self.ids[row]])[0]
+        return self.documents([row], [self.ids[row]])[0]
 
-    def documents(self, rows: NDArray[np.int64], ids: Sequence[str]) -> list[Document]:
+    def documents(self, rows: Iterable[int], ids: Sequence[str]) -> list[Document]:
         """The documents of some rows, which have these ids."""
-        texts = self.texts.runs((3 * rows).tolist(), 3)
+        texts = self.texts.runs([3 * row for row in rows], 3)
         try:
             return [
                 Document.restored(id, text, title, load_metadata(metadata))

@@ -347,21 +347,21 @@ class State:
         equal = scores[1:] == scores[:-1]
         if equal.any():
             tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
-            by_id = sorted(zip((-scores[tied]).tolist(), self.ids_of(keys[tied]), tied.tolist(), strict=True))
+            by_id = sorted(zip((-scores[tied]).tolist(), self.ids_of(keys[tied].tolist()), tied.tolist(), strict=True))
             keys[tied] = keys[[place for _, _, place in by_id]]
         return Ranking.lazy(self, keys[:k], scores[:k])
 
-    def ids_of(self, keys: NDArray[np.int64]) -> list[str]:
+    def ids_of(self, keys: Sequence[int]) -> list[str]:
         """The ids of documents of a lazy ranking. A key has the number of the view and the row."""
         if len(self.views) == 1:
-            return self.views[0].segment.ids.take(keys)
-        return [self.views[key >> _BITS].segment.ids[key & _ROWS] for key in keys.tolist()]
+            return self.views[0].segment.ids.at(keys)
+        return [self.views[key >> _BITS].segment.ids[key & _ROWS] for key in keys]
 
-    def documents_of(self, keys: NDArray[np.int64], ids: Sequence[str]) -> list[Document]:
+    def documents_of(self, keys: Sequence[int], ids: Sequence[str]) -> list[Document]:
         """Documents of a lazy ranking. `ids` are their ids."""
         if len(self.views) == 1:
             return self.views[0].segment.documents(keys, ids)
-        return [self.views[key >> _BITS].segment.document(key & _ROWS) for key in keys.tolist()]
+        return [self.views[key >> _BITS].segment.document(key & _ROWS) for key in keys]
 
 
 def _keys(number: int, rows: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -88,9 +88,13 @@ class Strings:
 
     def take(self, rows: NDArray[np.integer]) -> list[str]:
         """The strings at `rows`, in that order."""
+        return self.at(rows.tolist())
+
+    def at(self, rows: Iterable[int]) -> list[str]:
+        """The strings at `rows`, in that order."""
         raw, starts = self._raw, self._bounds
         try:
-            return [str(raw[starts[row] : starts[row + 1]], "utf-8") for row in rows.tolist()]
+            return [str(raw[starts[row] : starts[row + 1]], "utf-8") for row in rows]
         except UnicodeDecodeError as error:
             raise _damaged(error) from error
 

@@ -42,6 +42,14 @@ class Fusion(ABC):
     tuned_on: frozenset[str] = frozenset()
     """Digests of the queries that `hs.tune` chose the fusion by (`hybridsearch.evaluation.tuned.kept_digests`)."""
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the first hits of a single ranking are its first documents, with any number of candidates.
+
+        A search by one retriever then reads no more candidates than it shows.
+        """
+        return False
+
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         if weights is not None:
             if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):

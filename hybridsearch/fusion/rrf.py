@@ -13,6 +13,9 @@ from hybridsearch.arguments import number
 from hybridsearch.fusion.base import Fusion
 from hybridsearch.ranking import Ranking
 
+_LARGE = 1e6
+"""The k from which `RRF.keeps_order` is False. There are at most about as many candidates."""
+
 
 class RRF(Fusion):
     """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), which merges rankings by ranks alone.
@@ -39,6 +42,11 @@ class RRF(Fusion):
     def __init__(self, k: float = 60, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(weights)
         self.k = number("RRF's k", k, least=0, sentence="{name} is {value}, but it must be a number >= 0, usually 60.")
+
+    @property
+    def keeps_order(self) -> bool:
+        """True, unless k is so large that the contributions of neighbouring ranks have the same 12 digits."""
+        return self.k < _LARGE
 
     def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
         """Compute weight / (k + rank) for each document of each ranking."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
 from hybridsearch.fusion.fused import Fused
@@ -19,12 +18,12 @@ class Library:
     def __init__(self) -> None:
         self.read = 0
 
-    def ids_of(self, keys: NDArray[np.int64]) -> list[str]:
+    def ids_of(self, keys: Sequence[int]) -> list[str]:
         self.read += len(keys)
-        return [f"d{key * 7 % 101}" for key in keys.tolist()]
+        return [f"d{key * 7 % 101}" for key in keys]
 
-    def documents_of(self, keys: NDArray[np.int64], ids: Sequence[str]) -> list[Document]:
-        return [Document(id, f"text {key}") for id, key in zip(ids, keys.tolist(), strict=True)]
+    def documents_of(self, keys: Sequence[int], ids: Sequence[str]) -> list[Document]:
+        return [Document(id, f"text {key}") for id, key in zip(ids, keys, strict=True)]
 
 
 @pytest.mark.parametrize("retrievers", [1, 2, 3])
@@ -36,7 +35,7 @@ def test_the_first_hits_are_those_of_the_whole_ranking(retrievers: int, lazy: bo
         for name in "abc"[:retrievers]:
             keys = rng.permutation(101)[: rng.integers(0, 60)]
             ranking = Ranking.lazy(library, keys, np.arange(len(keys), 0.0, -1))
-            rankings[name] = ranking if lazy else Ranking(tuple(library.ids_of(keys)), ranking.scores)
+            rankings[name] = ranking if lazy else Ranking(tuple(library.ids_of(keys.tolist())), ranking.scores)
             values = rng.integers(-3, 4, len(keys)) / 3 * (1 + rng.integers(-2, 3, len(keys)) * 2e-13)
             contributions[name] = np.sort(values)[::-1] if rng.random() < 0.5 else values
         fused = Fused(rankings, contributions)
@@ -48,8 +47,8 @@ def test_the_first_hits_are_those_of_the_whole_ranking(retrievers: int, lazy: bo
         for count in (1, 5, 20, 200, None):
             assert [(-hit.score, hit.id) for hit in fused.top(count)] == right[:count]
         hits = fused.top(3)
-        for hit, of_hit in zip(hits, fused.parts([hit.number for hit in hits]), strict=True):
-            assert {name: (part.rank, part.score) for name, part in of_hit.items()} == {
+        for hit in hits:
+            assert {name: (part.rank, part.score) for name, part in fused.parts(hit.key).items()} == {
                 name: (ranking.ids.index(hit.id) + 1, ranking.scores[ranking.ids.index(hit.id)])
                 for name, ranking in rankings.items()
                 if hit.id in ranking.ids
