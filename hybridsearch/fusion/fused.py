@@ -67,10 +67,9 @@ class Fused:
         self._places: list[dict[Key, int]] = [dict(zip(own, range(len(own)), strict=True)) for own in keys]
         self._values = [own.tolist() for own in contributions.values()]
         self._sums: dict[Key, float] = {}
-        if len(keys) == 1:
+        if keys:  # copying the first ranking at once saves half of the time
             self._sums = dict(zip(keys[0], self._values[0], strict=True))
-            return
-        for places, values in zip(self._places, self._values, strict=True):
+        for places, values in zip(self._places[1:], self._values[1:], strict=True):
             for key, place in places.items():
                 self._sums[key] = self._sums.get(key, 0.0) + values[place]
 
