@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.experiment import compare as compare
     from hybridsearch.evaluation.experiment import evaluate as evaluate
     from hybridsearch.evaluation.judging import Judgements as Judgements
+    from hybridsearch.evaluation.optimizing import optimize as optimize
     from hybridsearch.evaluation.pipeline import Pipeline as Pipeline
     from hybridsearch.evaluation.tuning import tune as tune
     from hybridsearch.fusion import RRF as RRF
@@ -93,6 +94,7 @@ _HOMES = {
     "load_dataset": "evaluation.datasets",
     "mine_hard_negatives": "training.negatives.mining",
     "open": "opening",
+    "optimize": "evaluation.optimizing",
     "publish": "indexing.copying",
     "read_documents": "readers",
     "train_dense": "training.dense",

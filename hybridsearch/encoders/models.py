@@ -33,7 +33,7 @@ _HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "
 
 _CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
 _NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
-_NOT_CONTENT |= {"training.json", "report.json"}  # files of hybridsearch.training
+_NOT_CONTENT |= {"training.json", "report.json", "optimization.json"}  # files of hybridsearch.training
 _NOT_FETCHED = ["*.h5", "*.msgpack", "*.ot", "*.pt", "*.pkl", "pytorch_model*", "training_args.bin", "flax*", "rust*"]
 _NOT_FETCHED += ["onnx/*", "openvino/*"]
 

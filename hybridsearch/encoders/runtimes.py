@@ -10,14 +10,17 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
+import io
 import json
+import logging
+import os
 import platform
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -193,7 +196,7 @@ def _use_openvino(part: Any, precision: str, key: str, int8: Path, *, keeps: boo
         raise InvalidArgumentError(
             f"OpenVINO runs models on the CPU here, not on {part.model.device}: leave out device."
         )
-    names, output = _signature(part, _PAIR)
+    names, output = _signature(part)
     graph = openvino().Core().read_model(int8) if precision == "int8" else _converted(part, key)
     part.model.forward = _Compiled(_compile(graph, precision), names, output, keeps)
     for weight in part.model.parameters():
@@ -226,8 +229,8 @@ class _Stop(Exception):  # noqa: N818 - not an error
     """Ends a forward pass whose arguments are all that is wanted."""
 
 
-def _arguments(part: Any, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The arguments that a module gives to its transformer for pairs of texts, or for single texts."""
+def _arguments(part: Any, inputs: Sequence[Any]) -> dict[str, Any]:
+    """The arguments that a module gives to its transformer for texts or pairs of texts."""
     found: dict[str, Any] = {}
 
     def stop(**arguments: Any) -> None:
@@ -235,10 +238,9 @@ def _arguments(part: Any, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
         raise _Stop
 
     own = part.model.forward
-    is_scorer = "SequenceClassification" in type(part.model).__name__
     part.model.forward = stop
     try:
-        part(part.preprocess(list(pairs) if is_scorer else [text for pair in pairs for text in pair]))
+        part(part.preprocess(list(inputs)))
     except _Stop:
         pass
     finally:
@@ -246,12 +248,19 @@ def _arguments(part: Any, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return found
 
 
-def _signature(part: Any, pairs: Sequence[tuple[str, str]]) -> tuple[list[str], str]:
+def _samples(part: Any, pairs: Sequence[tuple[str, str]]) -> Sequence[Any]:
+    """Pairs of texts for the transformer of a cross-encoder, else the same texts one by one."""
+    if "SequenceClassification" in type(part.model).__name__:
+        return pairs
+    return [text for pair in pairs for text in pair]
+
+
+def _signature(part: Any) -> tuple[list[str], str]:
     """Names of the tensors that a transformer takes, and the name of its output."""
     import torch
 
     output = part.modality_config.get("text", {}).get("method_output_name")
-    names = [name for name, value in _arguments(part, pairs).items() if isinstance(value, torch.Tensor)]
+    names = [name for name, value in _arguments(part, _samples(part, _PAIR)).items() if isinstance(value, torch.Tensor)]
     if not isinstance(output, str) or not names:
         raise InvalidArgumentError(
             f"OpenVINO cannot run this model, because its output is {output!r}: leave out runtime, or give 'torch'."
@@ -301,7 +310,7 @@ def convert(part: Any) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    names, output = _signature(part, _PAIR)
+    names, output = _signature(part)
 
     class Traced(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -312,7 +321,7 @@ def convert(part: Any) -> Any:
             return self.inner(**dict(zip(names, tensors, strict=True)), return_dict=True)[output]
 
     def tensors(pairs: Sequence[tuple[str, str]]) -> tuple[Any, ...]:
-        arguments = _arguments(part, pairs)
+        arguments = _arguments(part, _samples(part, pairs))
         return tuple(arguments[name] for name in names)
 
     with torch.no_grad(), warnings.catch_warnings():
@@ -331,6 +340,46 @@ def convert(part: Any) -> Any:
             "leave out runtime, or give 'torch'."
         )
     return graph
+
+
+def quantize(model: Any, inputs: Sequence[str] | Sequence[tuple[str, str]], folder: Path) -> None:
+    """Quantise the transformers of a model to int8, and write their graphs into the folder of the model.
+
+    nncf takes the ranges of numbers from the inputs (post-training quantisation).
+
+    Args:
+        model: Model of sentence-transformers, as it was loaded.
+        inputs: Texts, or pairs of texts for a cross-encoder.
+        folder: Folder of the model. It gets the folder `openvino-int8`.
+
+    Raises:
+        MissingExtraError: nncf is not installed.
+        InvalidArgumentError: OpenVINO cannot run the model.
+    """
+    os.environ.setdefault("NNCF_CI", "1")  # else nncf sends telemetry
+    try:
+        import nncf
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("nncf", "openvino", "Quantising a model") from error
+    nncf.set_log_level(logging.ERROR)
+    for number, part in enumerate(_transformers(model)):
+        graph = convert(part)
+        names, _ = _signature(part)
+        with redirect_stdout(io.StringIO()):  # progress bars
+            quantized = nncf.quantize(
+                graph,
+                nncf.Dataset(list(inputs), lambda one, part=part, names=names: _arrays(part, names, [one])),
+                model_type=nncf.ModelType.TRANSFORMER,
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(inputs),
+            )
+        openvino().save_model(quantized, folder / INT8 / f"{number}.xml", compress_to_fp16=False)
+
+
+def _arrays(part: Any, names: Sequence[str], inputs: Sequence[Any]) -> list[NDArray[Any]]:
+    """The tensors that a transformer takes for texts or pairs, as arrays, in the order of `names`."""
+    arguments = _arguments(part, inputs)
+    return [arguments[name].numpy() for name in names]
 
 
 @dataclass(frozen=True, slots=True)

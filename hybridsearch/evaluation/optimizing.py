@@ -1,0 +1,238 @@
+"""Make a model faster: quantise it to int8 on texts of its user, and measure what that costs and gives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybridsearch import arguments
+from hybridsearch.documents import Document
+from hybridsearch.encoders.bm25 import BM25
+from hybridsearch.encoders.cache import no_cache
+from hybridsearch.encoders.dense import Dense
+from hybridsearch.encoders.models import Family, family_of, find_model
+from hybridsearch.encoders.runtimes import openvino, quantize
+from hybridsearch.encoders.sparse import Sparse
+from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.evaluation.experiment import evaluate
+from hybridsearch.rerank.cross_encoder import CrossEncoderReranker
+from hybridsearch.search import HybridSearch
+from hybridsearch.tables import Grid
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+REPORT = "optimization.json"
+
+_MEASURED = 1000  # documents of which vectors are compared
+_TIMED = 128  # documents or pairs that are timed
+_QUERIES = 100  # queries that are asked, if there are no judgements
+_CANDIDATES = 50  # documents that a reranker reads for each query
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """What int8 costs and gives for one model, against fp32 by torch. It prints as a table.
+
+    Attributes:
+        model: Name of the model as it was given.
+        folder: Folder with the new model.
+        calibrated: Number of texts or pairs that the number ranges were taken from.
+        cosine: Smallest cosine of a text's two vectors. None for a reranker.
+        mean_cosine: Mean of these cosines. None for a reranker.
+        overlap: Mean share of the first ten hits of fp32 that are also first ten hits of int8.
+        queries: Number of queries that were asked.
+        ndcg: nDCG@10 of fp32 and of int8. None if there are no judgements.
+        speed: How many times as many documents a second as fp32.
+        query_speed: How many times as fast a single query is. For a reranker, a query with 50 documents.
+    """
+
+    model: str
+    folder: str
+    calibrated: int
+    cosine: float | None
+    mean_cosine: float | None
+    overlap: float
+    queries: int
+    ndcg: tuple[float, float] | None
+    speed: float
+    query_speed: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert the result to a dict that JSON can hold."""
+        return asdict(self)
+
+    def __rich__(self) -> RenderableType:
+        rows = [("documents a second", f"{self.speed:.2f} times fp32")]
+        rows += [("single queries", f"{self.query_speed:.2f} times as fast as fp32")]
+        if self.cosine is not None:
+            rows += [("cosine with fp32", f"smallest {self.cosine:.4f}, mean {self.mean_cosine:.4f}")]
+        rows += [("first ten hits", f"{self.overlap:.1%} are those of fp32 ({self.queries:,} queries)")]
+        if self.ndcg is not None:
+            rows += [("nDCG@10", f"{self.ndcg[1]:.4f}, fp32 {self.ndcg[0]:.4f}")]
+        return Grid(f"int8 for {self.model}", ["", "int8"], [[[name], [value]] for name, value in rows], texts=range(2))
+
+
+def optimize(
+    model: str | Path,
+    data: Iterable[Document] | Dataset,
+    output: str | Path,
+    *,
+    texts: int = 300,
+    revision: str | None = None,
+) -> Optimization:
+    """Write a copy of a model that also computes in int8, and measure what int8 costs and gives.
+
+    The model is quantised after training by nncf, on texts of yours. OpenVINO runs the result on a CPU. `Dense`,
+    `Sparse`, `CrossEncoderReranker` and every verb take the folder, and use int8 if no precision is given.
+
+    Args:
+        model: Folder of a dense model, a sparse model or a reranker, or its name on the Hugging Face hub.
+        data: Documents as they will be searched, or a data set. With a data set, its queries are asked and its
+            judgements are used. Without it, each query is the first sentence of a document.
+        output: Folder to write. It must be new or empty.
+        texts: Number of texts from which the number ranges are taken, spread over the documents.
+        revision: Revision of a model on the hub.
+
+    Returns:
+        What int8 costs and gives. It is also in the folder, as `optimization.json`.
+
+    Raises:
+        InvalidArgumentError: The folder is not empty, there are no documents, or OpenVINO cannot run the model.
+        ModelNotFoundError: There is no such model.
+        MissingExtraError: OpenVINO or nncf is not installed.
+    """
+    texts, place = arguments.whole_number("texts", texts), arguments.path("output", output)
+    openvino()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise InvalidArgumentError(f"The folder {place} is not empty: give a new folder.")
+    dataset = data if isinstance(data, Dataset) else None
+    corpus = (data.corpus or ()) if isinstance(data, Dataset) else data
+    documents = [one for one in corpus if one.content.strip()]
+    if len(documents) < 2:
+        raise InvalidArgumentError("The data have fewer than two documents with text: give the texts to be searched.")
+    folder = find_model(str(model), "SentenceTransformer", revision)
+    family = family_of(folder)
+    if family is None:
+        raise InvalidArgumentError(f"The model in {folder} is neither dense, nor sparse, nor a reranker.")
+    queries = dict(dataset.queries) if dataset else _first_sentences(documents)
+    shutil.copytree(folder, place, dirs_exist_ok=True)
+    try:
+        used = _spread([one.content for one in documents], texts)
+        inputs: Sequence[Any] = used
+        if family == "CrossEncoder":
+            asked = _spread(list(queries.values()), texts)
+            inputs = [(asked[number % len(asked)], text) for number, text in enumerate(used)]
+        quantize(_encoder(family, folder).model.get(), inputs, place)
+    except BaseException:
+        shutil.rmtree(place)
+        raise
+    measure = _measure_reranker if family == "CrossEncoder" else _measure_encoder
+    exact, fast = _encoder(family, folder), _encoder(family, place)
+    found = measure(exact, fast, documents, queries, dataset)
+    result = Optimization(str(model), str(place), len(inputs), queries=len(queries), **found)
+    (place / REPORT).write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _encoder(family: Family, folder: Path) -> Any:
+    makers: Mapping[Family, Callable[..., Any]] = {
+        "SentenceTransformer": Dense,
+        "SparseEncoder": Sparse,
+        "CrossEncoder": CrossEncoderReranker,
+    }
+    return makers[family](folder, device="cpu")
+
+
+def _measure_encoder(
+    exact: Any, fast: Any, documents: list[Document], queries: Mapping[str, str], dataset: Dataset | None
+) -> dict[str, Any]:
+    searches = [HybridSearch({"model": one}) for one in (exact, fast)]
+    for search in searches:
+        search.index(documents)
+    some = [one.content for one in _spread(documents, _MEASURED)]
+    ours, theirs = (_rows(one.encode_documents(some)) for one in (fast, exact))
+    lengths = np.sqrt(_products(ours, ours) * _products(theirs, theirs))
+    cosines = _products(ours, theirs)[lengths > 0] / lengths[lengths > 0]
+    timed, question = [one.content for one in _spread(documents, _TIMED)], next(iter(queries.values()))
+    with no_cache():
+        speed = _speed(lambda one: one.encode_documents(timed), exact, fast, 2)
+        query_speed = _speed(lambda one: one.encode_queries([question]), exact, fast, 20)
+    return {
+        "cosine": float(cosines.min()),
+        "mean_cosine": float(cosines.mean()),
+        **_hits(searches, queries, dataset),
+        "speed": speed,
+        "query_speed": query_speed,
+    }
+
+
+def _measure_reranker(
+    exact: Any, fast: Any, documents: list[Document], queries: Mapping[str, str], dataset: Dataset | None
+) -> dict[str, Any]:
+    searches = [HybridSearch({"bm25": BM25()}, reranker=one) for one in (exact, fast)]
+    for search in searches:
+        search.index(documents)
+    question = next(iter(queries.values()))
+    some = _spread(documents, _CANDIDATES)
+    speed = _speed(lambda one: one.rerank([question], [some]), exact, fast, 3)
+    return {
+        "cosine": None,
+        "mean_cosine": None,
+        **_hits(searches, queries, dataset),
+        "speed": speed,
+        "query_speed": speed,
+    }
+
+
+def _hits(searches: Sequence[HybridSearch], queries: Mapping[str, str], dataset: Dataset | None) -> dict[str, Any]:
+    """The overlap of the first ten hits of two searches, and the nDCG@10 of both if there are judgements."""
+    exact, fast = (search.search_many(list(queries.values()), top_k=10) for search in searches)
+    shares = [len({*a.ids} & {*b.ids}) / len(a.ids) for a, b in zip(exact, fast, strict=True) if a.ids]
+    ndcg = None
+    if dataset is not None:
+        options: dict[str, Any] = {"measures": ["nDCG@10"], "top_k": 10, "latency_queries": 0}
+        ndcg = tuple(evaluate(search, dataset, **options).means["nDCG@10"].mean for search in searches)
+    return {"overlap": float(np.mean(shares)), "ndcg": ndcg}
+
+
+def _speed(run: Callable[[Any], object], exact: Any, fast: Any, rounds: int) -> float:
+    """How many times as fast `fast` is. Both take turns, and the best time of each counts."""
+    best = [float("inf"), float("inf")]
+    for number in range(rounds + 1):
+        for place, one in enumerate((exact, fast)):
+            start = time.perf_counter()
+            run(one)
+            if number:  # the first round loads the models
+                best[place] = min(best[place], time.perf_counter() - start)
+    return best[0] / best[1]
+
+
+def _rows(vectors: Any) -> Any:
+    return vectors.array if hasattr(vectors, "array") else vectors.matrix
+
+
+def _products(one: Any, other: Any) -> Any:
+    if isinstance(one, np.ndarray):
+        return np.einsum("ij,ij->i", one, other, dtype=np.float64)
+    return np.asarray(one.multiply(other).sum(axis=1), dtype=np.float64).ravel()
+
+
+def _spread(items: Sequence[Any], number: int) -> list[Any]:
+    """At most `number` items, at equal distances."""
+    places = np.unique(np.linspace(0, len(items) - 1, min(number, len(items))).astype(int))
+    return [items[place] for place in places.tolist()]
+
+
+def _first_sentences(documents: Sequence[Document]) -> dict[str, str]:
+    """A query for each of some documents: its title, or the beginning of its text."""
+    some = _spread(documents, _QUERIES)
+    return {one.id: one.title.strip() or " ".join(one.text.split()[:12]) for one in some}
