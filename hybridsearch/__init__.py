@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from hybridsearch.hits import Explanation as Explanation
     from hybridsearch.hits import Hit as Hit
     from hybridsearch.hits import Results as Results
+    from hybridsearch.indexing.cluster import RayCluster as RayCluster
+    from hybridsearch.indexing.cluster import encode_on_ray as encode_on_ray
     from hybridsearch.indexing.copying import CopyReport as CopyReport
     from hybridsearch.indexing.copying import copy as copy
     from hybridsearch.indexing.copying import publish as publish
@@ -80,6 +82,7 @@ _HOMES = {
     "Pipeline": "evaluation.pipeline",
     "RRF": "fusion",
     "Ranking": "ranking",
+    "RayCluster": "indexing.cluster",
     "Recency": "rerank",
     "Results": "hits",
     "ScoreFusion": "fusion",
@@ -90,6 +93,7 @@ _HOMES = {
     "TrainingSettings": "training.settings",
     "compare": "evaluation.experiment",
     "copy": "indexing.copying",
+    "encode_on_ray": "indexing.cluster",
     "evaluate": "evaluation.experiment",
     "load_dataset": "evaluation.datasets",
     "mine_hard_negatives": "training.negatives.mining",

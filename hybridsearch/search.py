@@ -26,10 +26,11 @@ from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.adding import Documents, add_documents, check_sync
+from hybridsearch.indexing.cluster import RayCluster, Stored, encode_shards, shared_folder
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.filtered import delete_selected, select
 from hybridsearch.indexing.ingest import IndexReport
-from hybridsearch.indexing.transfer import Transfer
+from hybridsearch.indexing.transfer import Source, Transfer
 from hybridsearch.listing import Listing, Order, read_cursor
 from hybridsearch.messages import redacted, warn
 from hybridsearch.passages import Passages
@@ -173,6 +174,7 @@ class HybridSearch:
         *,
         batch_size: int = 1024,
         via: str | Path | None = None,
+        cluster: RayCluster | None = None,
         sync: bool | Callable[[int], bool] = False,
         show_progress_bar: bool | None = None,
     ) -> IndexReport:
@@ -189,6 +191,8 @@ class HybridSearch:
             via: Place that keeps the encoded documents: a folder, or a URL of object storage such as
                 `"s3://bucket/encoded"`. All documents are first encoded into an index there, which is then copied to
                 this one. After a crash nothing is encoded twice.
+            cluster: Ray cluster that encodes the documents into the folder `via`, with many workers. None encodes in
+                this process.
             sync: Whether to remove the documents of the index that are not in `documents`. They are removed at the end.
                 A function gets the number of these documents, if there are any, and returns whether to remove them.
             show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
@@ -211,7 +215,9 @@ class HybridSearch:
                 )
             check_sync(self._backend, str(self._place))
         if via is not None:
-            return self._index_via(via, documents, batch_size, show_progress_bar)
+            return self._index_via(via, documents, cluster, batch_size, show_progress_bar)
+        if cluster is not None:
+            raise InvalidArgumentError("A cluster encodes into a folder first: give the folder as via (--via).")
         if self._encoders.schema is None:
             self.refresh()  # another process, or a call that was interrupted, may have made the index
         return add_documents(
@@ -753,7 +759,12 @@ class HybridSearch:
         self.reranker = there.reranker
 
     def _index_via(
-        self, folder: str | Path, documents: Documents, batch_size: int, show_progress_bar: bool | None
+        self,
+        folder: str | Path,
+        documents: Documents,
+        cluster: RayCluster | None,
+        batch_size: int,
+        show_progress_bar: bool | None,
     ) -> IndexReport:
         """Encode the documents into an index in `folder`, then copy that index to this one."""
         scheme, mark, _ = str(folder).partition("://")
@@ -773,10 +784,18 @@ class HybridSearch:
         passages, candidates = self.passages, self.candidates
         if passages is not None:
             passages = replace(passages, whole=tuple(name for name in passages.whole or () if name in encoders))
-        with HybridSearch(encoders, folder, fusion, self.reranker, passages=passages, candidates=candidates) as store:
-            encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
+        place = folder if cluster is None else "memory"
+        with HybridSearch(encoders, place, fusion, self.reranker, passages=passages, candidates=candidates) as store:
+            source: Source = store.backend
+            if cluster is None:
+                encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
+            else:
+                there = shared_folder(folder)
+                how = cluster, batch_size, show_progress_bar
+                encoded = encode_shards(documents, there, store._encoders, store._new_schema(), *how)
+                source = Stored(there)
             started = time.perf_counter()
-            moved = Transfer(store.backend, self._backend, batch_size, show_progress_bar)
+            moved = Transfer(source, self._backend, batch_size, show_progress_bar)
             moved.run(schema, self._backend.open())
         self._encoders.schema = self._backend.open()
         seconds = encoded.seconds + time.perf_counter() - started

@@ -48,7 +48,8 @@ FENCE: Final = re.compile(r"^```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<body>.*?)^
 SNIPPET: Final = re.compile(r"^--8<--\n(.+)\n--8<--\n", re.MULTILINE)
 TITLE: Final = re.compile(r'title="([^"]+)"')
 SETS_UP: Final = re.compile(
-    r"(\$ )?(pip|make|hybridsearch serve|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|#|$)"
+    r"(\$ )?(pip|make|hybridsearch serve|docker|git|cd|python3? -m (venv|pip)|source|\. |export|eval|cp|#|$"
+    r"|ray start|hybridsearch index .* --cluster )"
 )
 SERVERS: Final = {"localhost:9200": "opensearch", "localhost:9201": "elasticsearch", "localhost:6333": "qdrant"}
 SERVICE: Final = "127.0.0.1:8000"

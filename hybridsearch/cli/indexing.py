@@ -27,6 +27,7 @@ from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
 
 if TYPE_CHECKING:
+    from hybridsearch.indexing.cluster import RayCluster
     from hybridsearch.passages import Passages
     from hybridsearch.search import HybridSearch
 
@@ -179,6 +180,22 @@ def index(
             rich_help_panel="Run",
         ),
     ] = False,
+    cluster: Annotated[
+        str | None,
+        of_run(
+            "ADDRESS",
+            "Encode on a Ray cluster, into the folder of --via: `ray` for the cluster of RAY_ADDRESS or for this "
+            "machine, or an address such as ray://head:10001.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        of_run("N", "Number of workers, with --cluster. Default: as many as the cluster has room for.", min=1),
+    ] = None,
+    worker_cpus: Annotated[
+        float, of_run("N", "Number of CPU cores that a worker reserves, with --cluster.", min=0)
+    ] = 1,
+    worker_gpus: Annotated[float, of_run("N", "Number of GPUs that a worker reserves, with --cluster.", min=0)] = 0,
     sync: Annotated[
         bool,
         flag(
@@ -204,6 +221,7 @@ def index(
     from hybridsearch.readers import read_documents
 
     _check_via(via, resume)
+    on = _cluster(cluster, workers, worker_cpus, worker_gpus)
     documents = read_documents(
         source,
         format=format,
@@ -237,7 +255,9 @@ def index(
 
         shown = redacted(place)
         try:
-            report = searcher.index(documents, batch_size=batch_size, via=via, sync=going if sync else False)
+            report = searcher.index(
+                documents, batch_size=batch_size, via=via, cluster=on, sync=going if sync else False
+            )
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(_how_to_go_on(searcher, shown, via)) from interrupt
         count = searcher.count()
@@ -385,6 +405,17 @@ def _check_via(via: str | None, resume: bool) -> None:
         raise InvalidArgumentError(
             f"The folder --via {redacted(via)} is not empty: give --resume to go on with it, or choose another folder."
         )
+
+
+def _cluster(address: str | None, workers: int | None, cpus: float, gpus: float) -> RayCluster | None:
+    """The cluster that `--cluster` names. None without it."""
+    from hybridsearch.indexing.cluster import RayCluster
+
+    if address is None:
+        if workers is not None:
+            raise InvalidArgumentError("--workers is a setting of a cluster: give --cluster too, or leave it out.")
+        return None
+    return RayCluster(None if address == "ray" else address, workers, cpus, gpus)
 
 
 def _how_to_go_on(searcher: HybridSearch, place: str, via: str | None) -> str:

@@ -301,6 +301,32 @@ class CorpusStore:
                 raise
         return Part(name, rows, files)
 
+    def adopt(self, part: Part, file: Path) -> None:
+        """Make a finished Parquet file the file of a new part. Readers see it after the next `commit` that names it.
+
+        The file stays where it is, too. It is linked, or copied if the file system has no links.
+
+        Args:
+            part: The new part, with the size and checksum of the file.
+            file: The file, which `write_part` wrote with this store's schema.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            StorageError: The disk is full, or refuses to write.
+        """
+        self.lock()
+        target, _ = self.path(part), file.stat()
+        with storage_errors(self.folder):
+            shutil.rmtree(target.parent, ignore_errors=True)  # a call that failed may have left it
+            target.parent.mkdir(parents=True)
+            try:
+                os.link(file, target)
+            except OSError:
+                shutil.copyfile(file, target)
+                seal(target)
+            sync_folder(target.parent)
+            sync_folder(target.parent.parent)
+
     def with_tombstones(self, part: Part, live: NDArray[np.bool_]) -> Part:
         """Delete the rows of a part that are False in `live`. Returns the changed part for the next `commit`."""
         self.lock()

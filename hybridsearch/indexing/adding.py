@@ -61,15 +61,20 @@ def add_documents(
                 ingest.load(counted(chain(first, source)))
             else:
                 ingest.add(counted(chain(first, source)), empty=empty)
-        if ingest.duplicates:
-            shown = ", ".join(map(repr, ingest.duplicates[:5])) + (", ..." if len(ingest.duplicates) > 5 else "")
-            came = number_of(len(ingest.duplicates), "document id came", "document ids came")
-            warn(f"{came} more than once, and the last document of each is stored: {shown}.")
+        warn_of_duplicates(ingest.duplicates)
         if sync and not empty:
             removed = _remove_gone(backend, ingest, reader.skipped, sync, batch_size)
     seconds = time.perf_counter() - started
     notes = tuple(filter(None, [*reader.notes, reader.skipped_note, *ingest.truncation_notes(), *ingest.field_notes()]))
     return IndexReport(ingest.indexed, ingest.unchanged, ingest.duplicates, seconds, removed, notes, ingest.truncated)
+
+
+def warn_of_duplicates(ids: Sequence[str]) -> None:
+    """Warn of ids that came more than once in a call, if there are any."""
+    if ids:
+        shown = ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
+        came = number_of(len(ids), "document id came", "document ids came")
+        warn(f"{came} more than once, and the last document of each is stored: {shown}.")
 
 
 def check_sync(backend: Backend, place: str) -> None:

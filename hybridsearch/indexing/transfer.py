@@ -7,11 +7,12 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, cast
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from hybridsearch.backends import Backend, Request, RetrieverSchema, Schema, check_schema
+from hybridsearch.backends import Backend, Capabilities, Request, RetrieverSchema, Schema, check_schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError
 from hybridsearch.indexing.ingest import is_empty, reporting, same_document, send
 from hybridsearch.messages import number_of
@@ -60,12 +61,33 @@ class RetrieverCheck:
     note: str = ""
 
 
+class Source(Protocol):
+    """The part of a `Backend` that a transfer reads."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Abilities and precision of the source."""
+        ...
+
+    def open(self) -> Schema | None:
+        """The schema of the index."""
+        ...
+
+    def count(self) -> int:
+        """The number of documents."""
+        ...
+
+    def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+        """All documents with their vectors."""
+        ...
+
+
 @dataclass
 class Transfer:
     """Sends documents with their vectors from one backend to another.
 
     Attributes:
-        source: Open backend to read.
+        source: Open backend to read. `compare` also searches it.
         destination: Open backend to write.
         batch_size: Number of documents that are read and sent together.
         show: Whether to show a progress bar. None shows one in a terminal.
@@ -75,7 +97,7 @@ class Transfer:
         total: Number of documents that were read.
     """
 
-    source: Backend
+    source: Source
     destination: Backend
     batch_size: int
     show: bool | None
@@ -123,7 +145,7 @@ class Transfer:
         requests = [Request(name, queries[name], DEPTH) for _, _, queries in sorted(self._picked) if name in queries]
         if not requests:
             return RetrieverCheck(name, 0, note="no document of the sample has a vector of this retriever")
-        pairs = list(zip(self.source.search(requests), self.destination.search(requests), strict=True))
+        pairs = list(zip(cast(Backend, self.source).search(requests), self.destination.search(requests), strict=True))
         exact = self._schema_of(self.source, name).kind not in self._approximate | {"text"}
         overlaps = [len({*right.ids} & {*found.ids}) / len(right) for right, found in pairs if len(right)]
         return RetrieverCheck(
@@ -243,7 +265,7 @@ class Transfer:
         )
 
     @staticmethod
-    def _schema_of(engine: Backend, name: str) -> RetrieverSchema:
+    def _schema_of(engine: Source, name: str) -> RetrieverSchema:
         schema = engine.open()
         if schema is None:
             raise BackendError("The index was deleted while it was copied: copy again.")
