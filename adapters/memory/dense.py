@@ -8,6 +8,7 @@ vectors of an index in a folder stay on disk, but for the rows that are read.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -80,6 +81,7 @@ class DenseMatrix:
         if codes is not None:
             self.codes = codes
         self._longest = float(norms.max(initial=0.0))
+        self._mapped = _mapping(array)
 
     @cached_property
     def codes(self) -> Codes:
@@ -228,6 +230,8 @@ class DenseMatrix:
                 scores[start : start + 1024] = -np.sqrt((part * part).sum(axis=1))
             else:
                 scores[start : start + 1024] = (part * wide).sum(axis=1)
+        if self._mapped is not None:  # the system maps 64 KiB and more for each row, and keeps them in its own cache
+            self._mapped.madvise(mmap.MADV_DONTNEED)
         return scores
 
     def best(
@@ -298,6 +302,14 @@ class _Rows:
         else:
             least = np.partition(np.concatenate(list(floors), axis=1), -k, axis=1)[:, -k]
         return uppers, np.maximum(least, _LOWEST)
+
+
+def _mapping(array: NDArray[np.float32]) -> mmap.mmap | None:
+    """The mapped file that has the array. None for an array in RAM, or if the system cannot give pages back."""
+    owner: object = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = getattr(owner, "base", None)
+    return owner if hasattr(mmap, "MADV_DONTNEED") else None
 
 
 def _damaged() -> IndexCorruptedError:
