@@ -62,7 +62,13 @@ def open_or_build(place: Path, packages: Sequence[str], limit: int | None) -> hs
         return search
     documents = [document for package in packages for document in docstrings(package)][:limit]
     console.print(f"Indexing {len(documents):,} docstrings of {', '.join(packages)}.")
-    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(get_model_path(), max_length=64)})
+    dense = hs.Dense(get_model_path(), max_length=64, precision="auto", runtime="torch")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        dense.fingerprint()  # chooses the precision now, and says it once
+    for warning in said:
+        console.print(str(warning.message), style="dim", soft_wrap=True)
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": dense})
     search.index(documents, batch_size=128)
     search.save(place)
     return search
