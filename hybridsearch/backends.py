@@ -66,7 +66,7 @@ class Fingerprint:
     @property
     def tolerance(self) -> float | None:
         """Cosine that the precision may cost: 0 for fp32, .001 for bf16. None for int8, which has no limit."""
-        return _TOLERANCES.get(self.settings.get("precision", "fp32"))
+        return _TOLERANCES.get(str(self.settings.get("precision", "fp32")))
 
     def takes_queries(self, other: Fingerprint) -> bool:
         """Whether queries of another encoder may search an index with this fingerprint."""
