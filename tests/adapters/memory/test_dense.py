@@ -173,6 +173,25 @@ def test_each_score_is_between_its_bounds(seed: int, kind: str, kind_of_queries:
         assert factors[1] <= 1.001  # the bounds are not wider than need be: |q| is 1 at most
 
 
+@given(st.integers(0, 2**31), st.sampled_from([1, -1]), st.sampled_from(METRICS), st.integers(1, 70))
+def test_bounds_hold_where_they_are_reached(seed: int, sign: int, metric: Metric, dimensions: int) -> None:
+    """A query along what the codes of a row leave out gives the largest possible error."""
+    array = random_matrix(1, dimensions, seed)
+    codes = Codes.of(array)
+    left_out = array - codes.scales[:, None].astype(np.float64) * codes.values
+    query = (sign * left_out).astype(np.float32)
+    length = float(np.linalg.norm(query.astype(np.float64)))
+    if length < 1e-6:
+        return
+    matrix = DenseMatrix.from_vectors(DenseVectors(array, metric))
+    uppers, floors = matrix._rows(None, None).bounds(CodedQueries.of(query, metric, 100.0), 1)
+    score = float(
+        (array.astype(np.float64) * query).sum() - (metric == "euclidean") * (array.astype(float) ** 2).sum() / 2
+    )
+    score *= 2.0 ** -np.frexp(length)[1]
+    assert floors[0] <= score <= uppers[0, 0]
+
+
 def test_few_rows_are_scored_in_float32() -> None:
     """Without this, the bounds could be as wide as they like."""
     array = random_matrix(20_000, 384)
