@@ -80,7 +80,7 @@ class RayCluster:
         workers: Number of workers. Each loads the models once. None for as many as the cluster has room for. Give a
             number if the cluster grows on demand.
         cpus: Number of CPU cores that a worker reserves. A model on a CPU computes with this many threads, and with one
-            at least.
+            at least, unless the machine's environment sets `OMP_NUM_THREADS`.
         gpus: Number of GPUs that a worker reserves. `0.5` puts two workers on one GPU.
 
     Raises:
@@ -199,7 +199,7 @@ def encode_shards(
 
             shards = missing()
             for first in islice(shards, 1):  # no cluster is needed if all parts are there
-                setup = (str(folder / STAGING), dict(encoders.given), encoders.passages, store.schema, cluster.cpus)
+                setup = (str(folder / STAGING), dict(encoders.given), encoders.passages, store.schema)
                 with _connected(cluster) as ray:
                     for shard, record in _Workers(ray, cluster, setup).encode(chain([first], shards)):
                         finished[shard.name] = record
@@ -440,8 +440,8 @@ def _without_older(parts: Sequence[Part], replaced: set[str], store: CorpusStore
 _Ray: TypeAlias = Any
 """The module `ray`."""
 
-_Setup: TypeAlias = tuple[str, dict[str, Encoder], Passages | None, Schema, float]
-"""What a worker needs to know: the staging folder, the encoders, the passages, the schema, and its CPU cores."""
+_Setup: TypeAlias = tuple[str, dict[str, Encoder], Passages | None, Schema]
+"""What a worker needs to know: the staging folder, the encoders, the passages and the schema."""
 
 
 class _Worker:
@@ -449,13 +449,8 @@ class _Worker:
 
     def set_up(self, setup: _Setup) -> None:
         """Compare the encoders of this machine with the fingerprints of the index."""
-        folder, given, passages, self._schema, cpus = setup
+        folder, given, passages, self._schema = setup
         self._folder = Path(folder)
-        if any(one.kind != "lexical" for one in self._schema.retrievers.values()):
-            with suppress(ImportError):
-                import torch
-
-                torch.set_num_threads(max(1, int(cpus)))
         self._encoders = IndexEncoders(given, passages)
         self._encoders.schema = self._schema
         for name in given:

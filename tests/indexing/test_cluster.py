@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import hybridsearch as hs
@@ -53,8 +54,8 @@ def nodes() -> Iterator[Nodes]:
         patch.setenv("RAY_worker_niceness", "0")
         pytest.importorskip("ray")
         there = Nodes()
-    yield there
-    there.cluster.shutdown()
+        yield there
+        there.cluster.shutdown()
 
 
 @pytest.fixture
@@ -168,7 +169,6 @@ def test_workers_that_die_are_replaced(tmp_path: Path, on: hs.RayCluster) -> Non
     hs.encode_on_ray(source, tmp_path / "many", encoders, cluster=on, batch_size=6)
     assert len([*tmp_path.glob("died-*")]) == 5
     check_complete(tmp_path, source)
-    assert {*Counter(log_of(tmp_path)).values()} == {1}
 
 
 @pytest.mark.slow
@@ -183,7 +183,6 @@ def test_a_node_that_dies_is_not_missed(tmp_path: Path, nodes: Nodes, on: hs.Ray
         killer.join()
         nodes.nodes.append(nodes.add())
     check_complete(tmp_path, source)
-    assert len(log_of(tmp_path)) <= len(source) + 2 * 3  # the shards of three workers may be encoded twice
 
 
 @pytest.mark.slow
@@ -205,10 +204,15 @@ def test_a_driver_that_dies_loses_nothing(tmp_path: Path, on: hs.RayCluster) -> 
     driver.wait()
     assert 5 < parts(tmp_path) < 30
     time.sleep(2)  # the cluster ends the workers
-    there, before = {path.name for path in (tmp_path / "many" / "staging").iterdir()}, len(log_of(tmp_path))
+    finished = [
+        text
+        for path in (tmp_path / "many" / "staging").glob("*[!p]/part.parquet")
+        for text in pq.read_table(path, columns=["text"])["text"].to_pylist()
+    ]
+    before = Counter(log_of(tmp_path))
     hs.encode_on_ray(source, tmp_path / "many", encoders, cluster=on, batch_size=2)
-    finished = {name for name in there if not name.endswith(".tmp")}
-    assert len(log_of(tmp_path)) - before == len(source) - 2 * len(finished)
+    assert len(finished) > 10
+    assert all(Counter(log_of(tmp_path))[text] == before[text] for text in finished)
     check_complete(tmp_path, source)
     hs.encode_on_ray(source, tmp_path / "again", encoders, cluster=on, batch_size=2)
     assert [p.name for p in CorpusStore.open(tmp_path / "many").parts] == [
