@@ -209,7 +209,7 @@ def main() -> None:
         __doc__,
         waiting={"action": "store_true", "help": "measure an encoder that only waits"},
         model={"action": "store_true", "help": "measure all-MiniLM-L6-v2"},
-        documents={"type": int, "default": 512, "help": "number of documents for the model"},
+        documents={"type": int, "default": 1024, "help": "number of documents for the model"},
         kills={"type": int, "default": 0, "help": "number of kills"},
     )
     results: dict[str, Any] = {}
