@@ -231,7 +231,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str
     pytest.importorskip("build", reason="pip install build")
     folder = tmp_path_factory.mktemp("build")
     source, out = folder / "source", folder / "dist"
-    ignored = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "tests", "benchmarks", "build", "dist")
+    ignored = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "tests", "benchmarks", "build", "dist", "site")
     shutil.copytree(ROOT, source, ignore=ignored)
     command = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check", "--outdir", str(out), "."]
     result = subprocess.run(command, cwd=source, capture_output=True, text=True, env=os.environ, check=False)

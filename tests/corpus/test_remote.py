@@ -204,6 +204,7 @@ def test_what_is_not_there_is_told(
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(MissingExtraError, match=r"gcsfs.*gs"):
         hs.open("gs://bucket/papers")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=f"{url} cannot be read") as caught:
         hs.open(url, backend_options=cache())
