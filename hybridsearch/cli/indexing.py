@@ -390,12 +390,14 @@ def _types(given: list[str] | None) -> dict[str, str]:
 
 def _check_via(via: str | None, resume: bool) -> None:
     """Refuse a folder that may hold the vectors of other documents."""
+    from hybridsearch.corpus.remote import PACKAGES
     from hybridsearch.places import connected
 
     if resume and via is None:
         raise InvalidArgumentError("--resume goes on with the folder of --via: give --via FOLDER too.")
     there = False
-    if via is not None and "://" in via:
+    scheme, mark, _ = (via or "").partition("://")
+    if via is not None and mark and scheme in PACKAGES:
         with connected(via) as backend:
             there = backend.open() is not None
             backend.close()

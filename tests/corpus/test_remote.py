@@ -128,6 +128,8 @@ def test_the_command_line_keeps_vectors_there(url: str, tmp_path: Path, monkeypa
     Path("notes.jsonl").write_text('{"id": "a", "text": "lift of a wing"}\n', encoding="utf-8")
     command = ["index", "notes.jsonl", "--via", url, "--retrievers", "bm25", "--index"]
     assert CliRunner().invoke(app, [*command, "first"]).exit_code == 0
+    engine = CliRunner().invoke(app, ["index", "notes.jsonl", "--via", "opensearch://me:pw@x/y", "--index", "third"])
+    assert "via is a folder, or a URL such as 's3://" in " ".join(engine.output.split())
     refused = CliRunner().invoke(app, [*command, "second"])
     assert refused.exit_code == 1
     assert f"{url} is not empty: give --resume" in " ".join(refused.output.split())
